@@ -1,0 +1,138 @@
+"""The device mesh and the strict rules from logical axis names to mesh axes.
+
+Every parameter and activation names its axes with words from `RULES`; this file alone knows
+which mesh axis a word lies on. An unknown word raises, where Linen would silently replicate.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# logical axis -> mesh axes that it is split over (None: never split)
+RULES: Mapping[str, tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "length": None,  # tokens of a sequence, patches of an image
+    "height": None,
+    "width": None,
+    "channels": None,
+    "embed": ("fsdp",),  # the residual width, on parameters
+    "act_embed": None,  # the residual width, on activations
+    "joint": None,  # the shared image-text space
+    "mlp": ("tensor",),
+    "heads": ("tensor",),
+    "head_dim": None,
+    "qkv": None,
+    "vocab": ("tensor",),
+    "patch": None,  # flattened pixels of a patch
+    "layers": None,
+    "classes": None,
+}
+
+
+def _mesh_axes(name: str | None) -> tuple[str, ...] | None:
+    if name is None:
+        return None
+    if name not in RULES:
+        near = difflib.get_close_matches(name, RULES, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"Unknown logical axis '{name}': mmjax/sharding.py has no rule for it.{hint}"
+        )
+    return RULES[name]
+
+
+def make_mesh(shape: Mapping[str, int] | None = None, devices: Sequence | None = None) -> Mesh:
+    """A ("data", "fsdp", "tensor") mesh.
+
+    Args:
+      shape: size of each mesh axis; absent axes are 1, one axis may be -1 (the devices that are
+        left). None puts every device on "data".
+      devices: the devices to use; None is all of them.
+
+    Raises:
+      ValueError: an unknown axis, or sizes whose product is not the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = dict(shape or {"data": -1})
+    unknown = set(shape) - set(MESH_AXES)
+    if unknown:
+        raise ValueError(f"config.mesh has unknown axes {sorted(unknown)}; the axes are {MESH_AXES}.")
+    sizes = [int(shape.get(axis, 1)) for axis in MESH_AXES]
+    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise ValueError(f"config.mesh is {shape}: sizes are positive, and at most one may be -1.")
+    fixed = math.prod(s for s in sizes if s != -1)
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if -1 in sizes or math.prod(sizes) != len(devices):
+        raise ValueError(
+            f"config.mesh {shape} needs a multiple of {fixed} devices and there are "
+            f"{len(devices)}; set the sizes so that their product is {len(devices)}."
+        )
+    # Explicit axes, the default of jax.make_mesh, break Linen's logical partitioning.
+    return Mesh(
+        np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
+    )
+
+
+def spec(*names: str | None) -> PartitionSpec:
+    """PartitionSpec of an array whose axes carry these logical names (None: not split).
+
+    Raises:
+      ValueError: a name without a rule, or two names that lie on the same mesh axis.
+    """
+    axes = [_mesh_axes(n) for n in names]
+    used = [a for group in axes if group for a in group]
+    if len(used) != len(set(used)):
+        raise ValueError(f"Logical axes {names} use a mesh axis twice: {axes}.")
+    return PartitionSpec(*axes)
+
+
+def shard(x: jax.Array, *names: str | None) -> jax.Array:
+    """Constrain an activation to the sharding of its logical axes; one name an axis of `x`.
+
+    Does nothing outside `jax.set_mesh`.
+
+    Raises:
+      ValueError: an unknown name, or a count of names other than `x.ndim`.
+    """
+    if len(names) != x.ndim:
+        raise ValueError(f"shard() got {len(names)} names {names} for an array of shape {x.shape}.")
+    wanted = spec(*names)
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, wanted)
+
+
+def named(mesh: Mesh, *names: str | None) -> NamedSharding:
+    """NamedSharding on `mesh` of an array whose axes carry these logical names."""
+    return NamedSharding(mesh, spec(*names))
+
+
+def check_divides(mesh: Mesh, shape: Sequence[int], names: Sequence[str | None], what: str) -> None:
+    """Raise one clear sentence where a mesh does not divide an array's axis.
+
+    Args:
+      shape: the array's shape; names: its logical axes; what: its name, for the message.
+
+    Raises:
+      ValueError: naming the axis, its size, and the divisor it must have.
+    """
+    for size, name in zip(shape, names, strict=True):
+        parts = math.prod(mesh.shape[a] for a in _mesh_axes(name) or ())
+        if size % parts:
+            raise ValueError(
+                f"{what} has {size} along '{name}', which the mesh {dict(mesh.shape)} splits in "
+                f"{parts}: use a multiple of {parts} (nearest: {max(1, round(size / parts)) * parts})"
+                " or another config.mesh."
+            )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of every array of a batch: its first axis is split, the others are whole."""
+    return NamedSharding(mesh, spec("batch"))
