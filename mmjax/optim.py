@@ -1,0 +1,419 @@
+"""Optimizers and schedules from a config, with rules by parameter path.
+
+A parameter's path is its keys joined by '/', such as `image/encoder/block/mlp/up/kernel`. Every
+pattern is a Python regular expression which must match the whole path (`re.fullmatch`), so
+`image/.*` is the image tower and `.*/bias` every bias. A pattern that matches nothing is an error.
+
+The update is decoupled in all four optimizers, lr being the schedule times the part's multiplier:
+
+    p ← p − lr · (direction + weight_decay · p)
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+# Every field of the config; `learning_rate` alone has no default.
+DEFAULTS: Mapping[str, Any] = {
+    "name": "adamw",  # adamw, adafactor, lion or sgd
+    "learning_rate": None,
+    "schedule": "cosine",  # cosine, linear, rsqrt or constant
+    "warmup_steps": 0,  # steps, or below 1 a fraction of the run
+    "end_learning_rate_fraction": 0.0,  # where cosine, linear and the cooldown end
+    "timescale": 10_000,  # of rsqrt
+    "cooldown_steps": 0,  # last steps of rsqrt and constant, linear to the end
+    "b1": 0.9,
+    "b2": None,  # None: 0.99 for lion, 0.999 for the others; adafactor's upper bound
+    "eps": 1e-8,
+    "momentum": 0.9,  # of sgd
+    "weight_decay": 0.0,
+    "weight_decay_include": (),  # patterns, beyond the kernels
+    "weight_decay_exclude": (),  # patterns; stronger than include
+    "grad_clip_norm": None,  # None: no clipping
+    "moment_dtype": "float32",  # of the first moment
+    "learning_rate_multipliers": (),  # (pattern, factor) pairs; the first match counts
+    "freeze": (),  # patterns
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What the rules say about one parameter."""
+
+    multiplier: float
+    decay: bool
+    frozen: bool
+
+
+def make_optimizer(
+    config: Mapping[str, Any], params: Any, total_steps: int
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """The optimizer of a run, and the schedule of its base learning rate.
+
+    Frozen parameters get zero updates, own no optimizer state, and do not count in the norm that
+    is clipped.
+
+    Args:
+      config: fields as in `DEFAULTS`.
+      params: the unboxed parameters, concrete or abstract; only paths and shapes are read.
+      total_steps: length of the run, in updates.
+
+    Raises:
+      ValueError: an unknown field, name or schedule; a pattern that matches no parameter.
+    """
+    settings = _settings(config)
+    parts = match_parts(config, params)
+    schedule = make_schedule(config, total_steps)
+    steps = [_direction(settings), _descend(schedule, float(settings["weight_decay"]), parts)]
+    if settings["grad_clip_norm"] is not None:
+        steps.insert(0, clip_by_global_norm(float(settings["grad_clip_norm"])))
+    optimizer = optax.chain(*steps)
+    if any(part.frozen for part in parts.values()):
+        labels = _map_paths(lambda path, _: "frozen" if parts[path].frozen else "trained", params)
+        optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+    return optimizer, schedule
+
+
+def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
+    """The base learning rate as a function of the step (int or traced), float32.
+
+    Linear warm-up, (step + 1) / warmup_steps as in open_clip, then from the peak: `cosine` or
+    `linear` down to the end fraction at `total_steps`; `constant`; or `rsqrt`, with
+    sqrt(timescale / (timescale + step − warmup_steps)) (Zhai et al. 2022, "Scaling Vision
+    Transformers", §3.5). The last `cooldown_steps` of the latter two go linearly to the end.
+
+    Raises:
+      ValueError: a learning rate, warm-up, cooldown or end fraction that is out of range.
+    """
+    settings = _settings(config)
+    kind, peak = settings["schedule"], float(settings["learning_rate"])
+    warmup, end = settings["warmup_steps"], float(settings["end_learning_rate_fraction"])
+    cooldown, timescale = settings["cooldown_steps"], float(settings["timescale"])
+    if kind not in ("cosine", "linear", "rsqrt", "constant"):
+        raise ValueError(
+            f"optimizer.schedule is '{kind}': use 'cosine', 'linear', 'rsqrt' or 'constant'."
+        )
+    if total_steps < 1:
+        raise ValueError(f"The run has {total_steps} steps: it needs at least 1.")
+    if 0 < warmup < 1:
+        warmup = round(warmup * total_steps)
+    if not 0 <= warmup <= total_steps or warmup != int(warmup):
+        raise ValueError(
+            f"optimizer.warmup_steps is {settings['warmup_steps']} in a run of {total_steps} "
+            "steps: use a whole number up to that, or a fraction below 1."
+        )
+    if cooldown and kind in ("cosine", "linear"):
+        raise ValueError(
+            f"optimizer.cooldown_steps is {cooldown}, but the schedule '{kind}' decays by itself: "
+            "set it to 0, or use 'rsqrt' or 'constant'."
+        )
+    if not 0 <= cooldown <= total_steps - warmup:
+        raise ValueError(
+            f"optimizer.cooldown_steps is {cooldown}: after the warm-up there are "
+            f"{total_steps - warmup} steps."
+        )
+    if peak < 0 or not 0 <= end <= 1 or timescale <= 0:
+        raise ValueError(
+            f"optimizer has learning_rate {peak}, end_learning_rate_fraction {end}, timescale "
+            f"{timescale}: use a rate ≥ 0, a fraction from 0 to 1 and a timescale > 0."
+        )
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step).astype(jnp.float32)
+        after = jnp.clip(step - warmup, 0.0, total_steps - warmup)
+        progress = after / max(total_steps - warmup, 1)
+        if kind == "cosine":
+            factor = end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(math.pi * progress))
+        elif kind == "linear":
+            factor = end + (1.0 - end) * (1.0 - progress)
+        elif kind == "rsqrt":
+            factor = jax.lax.rsqrt(1.0 + after / timescale)
+        else:
+            factor = jnp.ones_like(step)
+        if cooldown:
+            factor = end + (factor - end) * jnp.clip((total_steps - step) / cooldown, 0.0, 1.0)
+        return peak * factor * jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+
+    return schedule
+
+
+def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
+    """The rules resolved for each parameter, by path.
+
+    Decay falls on kernels (`kernel` or `..._kernel`, of two dimensions or more) and on what
+    `weight_decay_include` adds; it is decided by name, because a stack of layers gives biases a
+    second dimension. A logit scale or bias never decays.
+
+    Raises:
+      ValueError: a bad pattern, one that matches no parameter, or a negative multiplier.
+    """
+    settings = _settings(config)
+    shapes = _shapes(params)
+    multipliers = _pairs(settings["learning_rate_multipliers"])
+    matched = {}  # field -> the paths that each of its patterns matches
+    for field in ("weight_decay_include", "weight_decay_exclude", "freeze"):
+        paths = [_matches(p, shapes, field) for p in _patterns(settings[field])]
+        matched[field] = set().union(*paths)
+    scaled: dict[str, float] = {}
+    for pattern, factor in multipliers:
+        for path in _matches(pattern, shapes, "learning_rate_multipliers"):
+            scaled.setdefault(path, factor)
+
+    def decays(path: str) -> bool:
+        name = path.rsplit("/", 1)[-1]
+        if name in ("logit_scale", "logit_bias") or path in matched["weight_decay_exclude"]:
+            return False
+        is_kernel = (name == "kernel" or name.endswith("_kernel")) and len(shapes[path]) >= 2
+        return is_kernel or path in matched["weight_decay_include"]
+
+    return {
+        path: Part(scaled.get(path, 1.0), decays(path), path in matched["freeze"])
+        for path in shapes
+    }
+
+
+def frozen_mask(config: Mapping[str, Any], params: Any) -> Any:
+    """Tree like `params`, True where a parameter is frozen: for a gradient norm without them."""
+    parts = match_parts(config, params)
+    return _map_paths(lambda path, _: parts[path].frozen, params)
+
+
+def learning_rates(config: Mapping[str, Any], schedule: Schedule, step: int) -> dict[str, float]:
+    """Learning rates at a step, for the log: the base's, and one a multiplier's pattern."""
+    base = float(schedule(step))
+    pairs = _pairs(_settings(config)["learning_rate_multipliers"])
+    return {"learning_rate": base} | {f"learning_rate/{p}": base * f for p, f in pairs}
+
+
+def describe(params: Any, config: Mapping[str, Any]) -> str:
+    """A table of the parameters: path, shape, learning-rate multiplier, decay or not, frozen."""
+    shapes, parts = _shapes(params), match_parts(config, params)
+    rows = [("parameter", "shape", "size", "lr ×", "decay")]
+    for path, shape in shapes.items():
+        part = parts[path]
+        rate = "frozen" if part.frozen else f"{part.multiplier:g}"
+        decay = "yes" if part.decay and not part.frozen else ""
+        rows.append(
+            (path, "×".join(map(str, shape)) or "scalar", f"{math.prod(shape):,}", rate, decay)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}  {e}".rstrip()
+        for a, b, c, d, e in rows
+    ]
+    total = sum(math.prod(s) for s in shapes.values())
+    trained = sum(math.prod(s) for path, s in shapes.items() if not parts[path].frozen)
+    return "\n".join([*lines, f"{total:,} parameters, {trained:,} trained"])
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Scale the gradients down to a global norm of at most `max_norm` (Pascanu et al. 2013).
+
+    `optax.clip_by_global_norm` divides inside a select, which XLA writes out as a second copy of
+    all gradients; one scalar factor fuses into what follows and halves the time of the update.
+    """
+    if max_norm <= 0:
+        raise ValueError(f"optimizer.grad_clip_norm is {max_norm}: use a number > 0, or None.")
+
+    def update(updates, state, params=None):
+        del params
+        factor = jnp.minimum(1.0, max_norm / optax.global_norm(updates))
+        return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def scale_by_adam(
+    b1: float, b2: float, eps: float, moment_dtype: Any = jnp.float32
+) -> optax.GradientTransformation:
+    """Adam's direction (Kingma & Ba 2015, algorithm 1), with optax's state.
+
+    Differs from `optax.scale_by_adam` in that it keeps to strict dtype promotion, and in that its
+    squares are not shared with those of the gradient norm, which would cost a copy of them all.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, moment_dtype), params)
+        return optax.ScaleByAdamState(
+            jnp.zeros([], jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params)
+        )
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        n = count.astype(jnp.float32)
+        unbias1, unbias2 = 1.0 / (1.0 - b1**n), 1.0 / (1.0 - b2**n)
+
+        mu = jax.tree.map(lambda g, m: b1 * m.astype(g.dtype) + (1.0 - b1) * g, updates, state.mu)
+        nu = jax.tree.map(lambda g, v: b2 * v + ((1.0 - b2) * g) * g, updates, state.nu)
+        direction = jax.tree.map(lambda m, v: (m * unbias1) / (jnp.sqrt(v * unbias2) + eps), mu, nu)
+        return direction, optax.ScaleByAdamState(count, _cast(mu, moment_dtype), nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_lion(
+    b1: float, b2: float, moment_dtype: Any = jnp.float32
+) -> optax.GradientTransformation:
+    """Lion's direction, a sign (Chen et al. 2023, algorithm 2), with optax's state."""
+
+    def init(params):
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, moment_dtype), params)
+        return optax.ScaleByLionState(jnp.zeros([], jnp.int32), zeros)
+
+    def update(updates, state, params=None):
+        del params
+        mu = jax.tree.map(lambda g, m: m.astype(g.dtype), updates, state.mu)
+        direction = jax.tree.map(lambda g, m: jnp.sign(b1 * m + (1.0 - b1) * g), updates, mu)
+        mu = jax.tree.map(lambda g, m: b2 * m + (1.0 - b2) * g, updates, mu)
+        state = optax.ScaleByLionState(optax.safe_increment(state.count), _cast(mu, moment_dtype))
+        return direction, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _momentum(decay: float, gain: float, moment_dtype: Any) -> optax.GradientTransformation:
+    """m ← decay · m + gain · g; the direction is m."""
+
+    def init(params):
+        return optax.TraceState(jax.tree.map(lambda p: jnp.zeros(p.shape, moment_dtype), params))
+
+    def update(updates, state, params=None):
+        del params
+        trace = jax.tree.map(
+            lambda g, m: decay * m.astype(g.dtype) + gain * g, updates, state.trace
+        )
+        return trace, optax.TraceState(_cast(trace, moment_dtype))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
+    name, b1, b2 = settings["name"], settings["b1"], settings["b2"]
+    moment_dtype = jnp.dtype(settings["moment_dtype"])
+    if b2 is None:
+        b2 = 0.99 if name == "lion" else 0.999
+    if name == "adamw":
+        return scale_by_adam(b1, b2, settings["eps"], moment_dtype)
+    if name == "lion":
+        return scale_by_lion(b1, b2, moment_dtype)
+    if name == "sgd":
+        momentum = settings["momentum"]
+        return _momentum(momentum, 1.0, moment_dtype) if momentum else optax.identity()
+    if name == "adafactor":
+        # Without relative steps, and with a first moment: Zhai et al. 2022, §3.4.
+        steps = [
+            optax.scale_by_factored_rms(
+                decay_rate_fn=lambda i, power: jnp.minimum(
+                    b2, 1.0 - (jnp.asarray(i).astype(jnp.float32) + 1.0) ** -power
+                )
+            ),
+            optax.clip_by_block_rms(1.0),
+        ]
+        return optax.chain(*steps, *([_momentum(b1, 1.0 - b1, moment_dtype)] if b1 else []))
+    raise ValueError(f"optimizer.name is '{name}': use 'adamw', 'adafactor', 'lion' or 'sgd'.")
+
+
+def _descend(
+    schedule: Schedule, weight_decay: float, parts: Mapping[str, Part]
+) -> optax.GradientTransformation:
+    """From a direction to the update, by each part's rules."""
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params):
+        rate = schedule(state.count)
+
+        def one(path, u, p):
+            if weight_decay and parts[path].decay:
+                u = u + weight_decay * p
+            return (-parts[path].multiplier * rate).astype(u.dtype) * u
+
+        count = optax.safe_increment(state.count)
+        return _map_paths(one, updates, params), optax.ScaleByScheduleState(count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
+def _map_paths(f: Callable, tree: Any, *rest: Any) -> Any:
+    def call(path, *leaves):
+        return f(jax.tree_util.keystr(path, simple=True, separator="/"), *leaves)
+
+    return jax.tree_util.tree_map_with_path(call, tree, *rest)
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(config.items())
+    for field in given:
+        if field not in DEFAULTS:
+            near = difflib.get_close_matches(field, DEFAULTS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"optimizer.{field} is not a field of the optimizer's config.{hint}")
+    if given.get("learning_rate") is None:
+        raise ValueError("optimizer.learning_rate is not set: give the peak learning rate.")
+    return {**DEFAULTS, **given}
+
+
+def _patterns(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _pairs(rules: Iterable) -> list[tuple[str, float]]:
+    pairs = []
+    for rule in rules:
+        try:
+            pattern, factor = rule
+            pattern, factor = str(pattern), float(factor)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"optimizer.learning_rate_multipliers has {rule!r}: each rule is a pair "
+                "(pattern, factor)."
+            ) from None
+        if not 0 <= factor < math.inf:
+            raise ValueError(
+                f"optimizer.learning_rate_multipliers has the factor {factor} for '{pattern}': "
+                "use a number ≥ 0."
+            )
+        pairs.append((pattern, factor))
+    return pairs
+
+
+def _matches(pattern: str, paths: Iterable[str], field: str) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"optimizer.{field} has '{pattern}', which is no regular expression: {error}."
+        ) from None
+    matched = [path for path in paths if compiled.fullmatch(path)]
+    if not matched:
+        words = re.sub(r"[^\w/]+", "", pattern)
+        near = ", ".join(difflib.get_close_matches(words, list(paths), n=3, cutoff=0.0))
+        raise ValueError(
+            f"optimizer.{field} has '{pattern}', which matches no parameter's whole path; the "
+            f"nearest are {near}."
+        )
+    return matched
