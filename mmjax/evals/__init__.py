@@ -1,0 +1,1 @@
+"""Evaluators, and the pure metric functions that they call."""

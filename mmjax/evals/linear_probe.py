@@ -1,0 +1,71 @@
+"""Linear probe: multinomial logistic regression on frozen features, by L-BFGS."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+# Strengths of the l2 penalty that the probe tries (per example, on standardised features).
+L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def fit_logistic(
+    features: np.ndarray, labels: np.ndarray, classes: int, l2: float, max_steps: int = 500
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise mean cross-entropy + l2/2 |W|^2; returns W `[D, C]` and b `[C]` (float64).
+
+    The bias is not penalised. Source: the protocol of Radford et al. 2021 (CLIP), appendix A.3.
+    """
+    x = np.asarray(features, np.float64)
+    count, width = x.shape
+    rows = np.arange(count)
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w, b = flat[: width * classes].reshape(width, classes), flat[width * classes :]
+        log_p = scipy.special.log_softmax(x @ w + b[None, :], axis=1)
+        error = np.exp(log_p)
+        error[rows, labels] -= 1.0
+        error /= count
+        loss = -log_p[rows, labels].mean() + 0.5 * l2 * np.sum(w * w)
+        return loss, np.concatenate([(x.T @ error + l2 * w).ravel(), error.sum(axis=0)])
+
+    start = np.zeros((width + 1) * classes)
+    best = scipy.optimize.minimize(
+        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": max_steps}
+    ).x
+    return best[: width * classes].reshape(width, classes), best[width * classes :]
+
+
+def linear_probe(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    features: np.ndarray,
+    classes: int,
+    *,
+    l2s: Sequence[float] = L2,
+    seed: int = 0,
+) -> tuple[np.ndarray, float]:
+    """Scores `[N, C]` of a probe on `features`, and the l2 that a fifth of the training set chose.
+
+    The features are standardised by the training set's mean and deviation, so that one range of
+    l2 serves every model. The probe is fitted again on the whole training set with the chosen l2.
+
+    Args:
+      train_features: `[K, D]`; train_labels: `[K]` int; features: `[N, D]`.
+    """
+    x = np.asarray(train_features, np.float64)
+    mean, scale = x.mean(axis=0, keepdims=True), x.std(axis=0, keepdims=True)
+    scale = np.where(scale > 1e-8, scale, 1.0)
+    x, test = (x - mean) / scale, (np.asarray(features, np.float64) - mean) / scale
+    order = np.random.default_rng(seed).permutation(len(x))
+    held, kept = order[: max(1, len(x) // 5)], order[max(1, len(x) // 5) :]
+
+    def held_loss(l2: float) -> float:
+        w, b = fit_logistic(x[kept], train_labels[kept], classes, l2)
+        log_p = scipy.special.log_softmax(x[held] @ w + b[None, :], axis=1)
+        return float(-log_p[np.arange(len(held)), train_labels[held]].mean())
+
+    l2 = min(l2s, key=held_loss)
+    w, b = fit_logistic(x, train_labels, classes, l2)
+    return test @ w + b[None, :], l2

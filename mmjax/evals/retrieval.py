@@ -1,0 +1,162 @@
+"""Image-text retrieval on the full gallery, both ways.
+
+Rules, because retrieval numbers hang on them:
+- A caption is relevant to its own image. Where captions of different images share one text
+  (`text_ids`), each of those images is relevant to that text, and the reverse.
+- Ties are broken against the model: an irrelevant item that scores the same as a relevant one
+  ranks before it. A model that gives one vector to everything therefore finds nothing.
+- The rank of a query is that of its best relevant item.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+RECALL_AT = (1, 5, 10)
+# Scores of unit vectors that differ by less than this are float32 noise, hence ties.
+TIE = 1e-6
+
+
+def caption_ids(texts: Sequence[str]) -> np.ndarray:
+    """`[M]` int64: equal for captions that are the same text up to case and white space."""
+    known: dict[str, int] = {}
+    return np.asarray(
+        [known.setdefault(" ".join(t.casefold().split()), len(known)) for t in texts], np.int64
+    )
+
+
+def relevant_images(text_image_index: np.ndarray, text_ids: np.ndarray) -> list[np.ndarray]:
+    """For each of M captions the sorted indices of the images that have its text."""
+    order = np.argsort(text_ids, kind="stable")
+    _, starts = np.unique(text_ids[order], return_index=True)
+    result: list[np.ndarray] = [np.empty(0, np.int64)] * len(text_ids)
+    for same_text in np.split(order, starts[1:]):
+        images = np.unique(text_image_index[same_text])
+        for text in same_text:
+            result[text] = images
+    return result
+
+
+def _invert(relevant: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    """Turn 'items relevant to each query' into 'queries relevant to each item'."""
+    result: list[list[int]] = [[] for _ in range(size)]
+    for query, items in enumerate(relevant):
+        for item in items:
+            result[item].append(query)
+    return [np.asarray(queries, np.int64) for queries in result]
+
+
+def score_chunks(
+    queries: np.ndarray, gallery: np.ndarray, chunk_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first query, scores `[c, G]`), so that no more than chunk_size x G are held."""
+    gallery = np.asarray(gallery, np.float32)
+    for start in range(0, len(queries), chunk_size):
+        yield start, np.asarray(queries[start : start + chunk_size], np.float32) @ gallery.T
+
+
+def ranks_and_precisions(
+    queries: np.ndarray, gallery: np.ndarray, relevant: Sequence[np.ndarray], chunk_size: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of the best relevant item (from 1) and average precision, `[Q]` each.
+
+    Args:
+      queries: `[Q, D]`; gallery: `[G, D]`; relevant: for each query the gallery's indices.
+    """
+    ranks = np.empty(len(queries), np.int64)
+    precisions = np.empty(len(queries), np.float64)
+    for start, scores in score_chunks(queries, gallery, chunk_size):
+        for row, scored in enumerate(scores):
+            items = relevant[start + row]
+            mine = -np.sort(-scored[items])  # best first
+            ordered = np.sort(scored)
+            # Items that reach a relevant item's score, less the relevant ones among them,
+            # stand before it: that is the pessimistic order of ties.
+            reach = len(scored) - np.searchsorted(ordered, mine - TIE)
+            mine_reach = len(mine) - np.searchsorted(mine[::-1], mine - TIE)
+            before = reach - mine_reach
+            found = np.arange(1, len(mine) + 1)
+            ranks[start + row] = 1 + before[0]
+            precisions[start + row] = np.mean(found / (found + before))
+    return ranks, precisions
+
+
+def summarize_ranks(ranks: np.ndarray, precisions: np.ndarray) -> dict[str, float]:
+    """Recall@k, median rank, mean reciprocal rank and mean average precision (fractions of 1)."""
+    return {
+        **{f"recall@{k}": float(np.mean(ranks <= k)) for k in RECALL_AT},
+        "median_rank": float(np.median(ranks)),
+        "mrr": float(np.mean(1.0 / ranks)),
+        "map": float(np.mean(precisions)),
+    }
+
+
+def retrieval_metrics(
+    image_embed: np.ndarray,
+    text_embed: np.ndarray,
+    text_image_index: np.ndarray,
+    *,
+    text_ids: np.ndarray | None = None,
+    chunk_size: int = 1024,
+) -> dict[str, float]:
+    """Recall@1/5/10, median rank, MRR and mAP of both directions on the full gallery.
+
+    Args:
+      image_embed: `[N, D]` of unit length; text_embed: `[M, D]` of unit length.
+      text_image_index: `[M]`, the image that each caption belongs to (many captions an image).
+      text_ids: `[M]`, equal for captions that share a text (see `caption_ids`); None: a
+        caption is relevant to its own image alone.
+      chunk_size: queries that are scored at once.
+
+    Returns:
+      `image_to_text/recall@1` ... and `text_to_image/recall@1` ...; recalls, mrr and map in [0, 1].
+
+    Raises:
+      ValueError: embeddings that are not finite, an index out of range, an image with no caption.
+
+    Source: Recall@k as in Karpathy & Fei-Fei 2015, section 4.2 (arXiv:1412.2306).
+    """
+    index = np.asarray(text_image_index)
+    if index.shape != (len(text_embed),) or len(index) == 0:
+        raise ValueError(
+            f"text_image_index has shape {index.shape} for {len(text_embed)} captions: retrieval "
+            "needs one image for each caption, and at least one caption."
+        )
+    if index.min() < 0 or index.max() >= len(image_embed):
+        raise ValueError(
+            f"text_image_index runs from {index.min()} to {index.max()} and there are "
+            f"{len(image_embed)} images: give indices from 0 to {len(image_embed) - 1}."
+        )
+    for name, embed in (("image_embed", image_embed), ("text_embed", text_embed)):
+        # A comparison with NaN is false, which would put every query at rank 1.
+        if not np.isfinite(embed).all():
+            raise ValueError(f"{name} holds values that are not finite: retrieval has no ranks.")
+    relevant = relevant_images(index, np.arange(len(index)) if text_ids is None else text_ids)
+    captions = _invert(relevant, len(image_embed))
+    bare = [i for i, texts in enumerate(captions) if len(texts) == 0]
+    if bare:
+        raise ValueError(
+            f"{len(bare)} images have no caption (the first is image {bare[0]}): leave them out of "
+            "the retrieval gallery or give each a caption."
+        )
+    directions = {
+        "image_to_text": ranks_and_precisions(image_embed, text_embed, captions, chunk_size),
+        "text_to_image": ranks_and_precisions(text_embed, image_embed, relevant, chunk_size),
+    }
+    return {
+        f"{direction}/{name}": value
+        for direction, (ranks, precisions) in directions.items()
+        for name, value in summarize_ranks(ranks, precisions).items()
+    }
+
+
+def chance_recall(gallery: int, relevant: Sequence[int], k: int) -> float:
+    """Expected Recall@k of a random order: 1 - C(G-r, k) / C(G, k), averaged over queries.
+
+    Args:
+      gallery: its size G; relevant: how many of its items are relevant (r), one a query.
+    """
+    counts = np.asarray(relevant, np.int64)[:, None]  # [Q, 1]
+    drawn = np.arange(min(k, gallery))[None, :]  # [1, k]
+    miss = np.clip((gallery - counts - drawn) / (gallery - drawn), 0.0, None)
+    return float(np.mean(1.0 - np.prod(miss, axis=1)))

@@ -1,0 +1,107 @@
+"""Zero-shot classification: class names become a classifier through the text tower."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+# Named prompt sets; `{}` is the class name.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "plain": ("{}",),
+    "photo": ("a photo of a {}.",),
+    # The seven of the CLIP paper's repository (notebooks/Prompt_Engineering_for_ImageNet).
+    "clip_7": (
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    ),
+    "drawing": ("{}", "an emoji of {}", "a drawing of {}", "an icon of {}", "a picture of {}"),
+}
+
+
+def templates_named(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """The prompts of a name in `TEMPLATES`, or the given prompts themselves.
+
+    Raises:
+      ValueError: an unknown name, or a prompt without `{}`.
+    """
+    if isinstance(templates, str):
+        if templates not in TEMPLATES:
+            raise ValueError(
+                f"templates '{templates}' is not a named set: use one of {sorted(TEMPLATES)}, or a "
+                "list of prompts with {} for the class name."
+            )
+        return TEMPLATES[templates]
+    prompts = tuple(templates)
+    wrong = [p for p in prompts if "{}" not in p]
+    if wrong or not prompts:
+        raise ValueError(f"templates {wrong or prompts} need prompts with {{}} for the class name.")
+    return prompts
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def ensemble_weights(prompt_embed: np.ndarray) -> np.ndarray:
+    """Classifier `[C, D]` of unit rows from prompts `[C, T, D]`: normalise, mean, normalise.
+
+    Source: Radford et al. 2021 (CLIP), section 3.1.4.
+    """
+    return _unit(_unit(np.asarray(prompt_embed, np.float32)).mean(axis=1))
+
+
+def classifier_weights(
+    embed_texts: Callable[[list[str]], np.ndarray],
+    class_names: Sequence[str],
+    templates: Sequence[str],
+) -> np.ndarray:
+    """Zero-shot classifier `[C, D]`; `embed_texts` maps n texts to `[n, D]`."""
+    prompts = [t.replace("{}", name) for name in class_names for t in templates]
+    return ensemble_weights(embed_texts(prompts).reshape(len(class_names), len(templates), -1))
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Counts `[C, C]` int64: row = label, column = prediction."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, predictions), 1)
+    return matrix
+
+
+def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Accuracy of each class `[C]`, NaN for a class that has no example."""
+    counts = confusion.sum(axis=1)
+    return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
+
+
+def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Top-1, top-5 and the mean of the per-class accuracies, in [0, 1].
+
+    A class that ties with the true one stands before it, so equal scores count as wrong.
+
+    Args:
+      scores: `[N, C]`, higher is likelier; labels: `[N]` int.
+
+    Raises:
+      ValueError: scores that are not finite, or a label outside the classes.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if not np.isfinite(scores).all():
+        raise ValueError("The scores of a classification hold values that are not finite.")
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= scores.shape[1]:
+        found = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
+        raise ValueError(
+            f"Labels run over {found} and the classifier has {scores.shape[1]} classes: each "
+            "example needs a label from 0 to one less than the classes."
+        )
+    true = np.take_along_axis(scores, labels[:, None], axis=1)  # [N, 1]
+    rank = (scores >= true).sum(axis=1)  # the true class counts itself
+    right = rank <= 1
+    return {
+        "top1": float(right.mean()),
+        "top5": float((rank <= 5).mean()),
+        "mean_per_class": float(np.mean([right[labels == c].mean() for c in np.unique(labels)])),
+    }

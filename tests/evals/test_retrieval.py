@@ -1,0 +1,157 @@
+"""Retrieval metrics against slow loops, closed forms and properties."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmjax.evals.retrieval import (
+    caption_ids,
+    chance_recall,
+    relevant_images,
+    retrieval_metrics,
+)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def one_direction(scores, relevant):
+    """Every metric by loops over plain lists; `scores[q][g]`, `relevant[q]` a set."""
+    ranks, precisions = [], []
+    for q in range(len(scores)):
+        # Irrelevant first among equals: the pessimistic order.
+        order = sorted(range(len(scores[q])), key=lambda g: (-scores[q][g], g in relevant[q]))
+        hits = [place for place, g in enumerate(order, start=1) if g in relevant[q]]
+        ranks.append(hits[0])
+        precisions.append(sum(n / place for n, place in enumerate(hits, start=1)) / len(hits))
+    middle = sorted(ranks)
+    half = len(middle) // 2
+    return {
+        "recall@1": sum(r <= 1 for r in ranks) / len(ranks),
+        "recall@5": sum(r <= 5 for r in ranks) / len(ranks),
+        "recall@10": sum(r <= 10 for r in ranks) / len(ranks),
+        "median_rank": middle[half] if len(middle) % 2 else (middle[half - 1] + middle[half]) / 2,
+        "mrr": sum(1 / r for r in ranks) / len(ranks),
+        "map": sum(precisions) / len(precisions),
+    }
+
+
+def slow_retrieval(image, text, index, ids):
+    scores = [[float(np.dot(i, t)) for t in text] for i in image]
+    by_text = [
+        {int(index[n]) for n in range(len(text)) if ids[n] == ids[m]} for m in range(len(text))
+    ]
+    by_image = [{m for m in range(len(text)) if i in by_text[m]} for i in range(len(image))]
+    both = {
+        "image_to_text": one_direction(scores, by_image),
+        "text_to_image": one_direction([list(column) for column in zip(*scores)], by_text),
+    }
+    return {f"{d}/{name}": value for d, metrics in both.items() for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_slow_loops_with_many_captions_and_shared_texts(seed):
+    rng = np.random.default_rng(seed)
+    images, captions = 17, 40
+    index = np.concatenate([np.arange(images), rng.integers(0, images, captions - images)])
+    ids = rng.integers(0, 25, captions)
+    # Integer coordinates give exact scores, and many exact ties.
+    image = rng.integers(-2, 3, (images, 4)).astype(np.float32)
+    text = rng.integers(-2, 3, (captions, 4)).astype(np.float32)
+    expected = slow_retrieval(image, text, index, ids)
+    got = retrieval_metrics(image, text, index, text_ids=ids, chunk_size=7)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, abs=1e-12), name
+
+
+def test_a_text_is_relevant_to_its_own_image_alone_without_text_ids():
+    image = text = np.eye(3, dtype=np.float32)
+    same_text = np.stack([text[0], text[0], text[2]])
+    own = retrieval_metrics(image, same_text, np.arange(3))
+    shared = retrieval_metrics(image, same_text, np.arange(3), text_ids=np.array([0, 0, 1]))
+    # Text 1 points at image 0: wrong by its own image, right by the shared text.
+    assert own["text_to_image/recall@1"] == pytest.approx(2 / 3)
+    assert shared["text_to_image/recall@1"] == 1.0
+
+
+@pytest.mark.parametrize("size", [11, 200, 1037])
+def test_a_constant_model_finds_nothing(size):
+    rng = np.random.default_rng(size)
+    same = np.repeat(unit(rng.normal(size=(1, 48))).astype(np.float32), size, axis=0)
+    metrics = retrieval_metrics(same, same, np.arange(size))
+    for way in ("image_to_text", "text_to_image"):
+        assert metrics[f"{way}/recall@10"] == 0.0
+        assert metrics[f"{way}/median_rank"] == size
+
+
+def test_not_a_number_is_an_error_rather_than_a_perfect_score():
+    image = np.full((4, 2), np.nan, np.float32)
+    with pytest.raises(ValueError, match="image_embed holds values that are not finite"):
+        retrieval_metrics(image, np.ones((4, 2), np.float32), np.arange(4))
+
+
+def test_an_image_without_caption_is_named():
+    with pytest.raises(ValueError, match="first is image 1"):
+        retrieval_metrics(np.eye(3), np.eye(3)[[0, 2]], np.array([0, 2]))
+
+
+def test_random_embeddings_score_at_chance():
+    rng = np.random.default_rng(0)
+    images, per_image = 400, 3
+    index = np.repeat(np.arange(images), per_image)
+    image = unit(rng.normal(size=(images, 32))).astype(np.float32)
+    text = unit(rng.normal(size=(len(index), 32))).astype(np.float32)
+    metrics = retrieval_metrics(image, text, index)
+    # Three standard deviations of a binomial with the chance's probability.
+    for way, queries, gallery, relevant in (
+        ("image_to_text", images, len(index), per_image),
+        ("text_to_image", len(index), images, 1),
+    ):
+        chance = chance_recall(gallery, [relevant] * queries, 10)
+        spread = 3 * np.sqrt(chance * (1 - chance) / queries)
+        assert metrics[f"{way}/recall@10"] == pytest.approx(chance, abs=spread)
+
+
+def test_chance_equals_the_frequency_over_all_orders():
+    from itertools import permutations
+
+    for gallery, relevant, k in [(5, 1, 1), (5, 2, 2), (6, 3, 1), (4, 4, 2), (4, 1, 9)]:
+        orders = list(permutations(range(gallery)))
+        hits = sum(any(g < relevant for g in order[:k]) for order in orders)
+        assert chance_recall(gallery, [relevant], k) == pytest.approx(hits / len(orders))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(1, 3), st.integers(1, 40), st.integers(0, 2**31))
+def test_order_of_the_gallery_and_chunks_change_nothing(images, per_image, chunk, seed):
+    rng = np.random.default_rng(seed)
+    index = np.repeat(np.arange(images), per_image)
+    ids = rng.integers(0, len(index), len(index))
+    image = rng.integers(-3, 4, (images, 3)).astype(np.float32)
+    text = rng.integers(-3, 4, (len(index), 3)).astype(np.float32)
+    plain = retrieval_metrics(image, text, index, text_ids=ids)
+    new_images, new_texts = rng.permutation(images), rng.permutation(len(index))
+    shuffled = retrieval_metrics(
+        image[new_images],
+        text[new_texts],
+        np.argsort(new_images)[index[new_texts]],
+        text_ids=ids[new_texts],
+        chunk_size=chunk,
+    )
+    assert shuffled == pytest.approx(plain)
+    for way in ("image_to_text", "text_to_image"):
+        # What holds of any ranking.
+        assert plain[f"{way}/recall@1"] <= plain[f"{way}/recall@5"] <= plain[f"{way}/recall@10"]
+        assert plain[f"{way}/recall@1"] <= plain[f"{way}/mrr"] <= 1.0
+        assert 0.0 < plain[f"{way}/map"] <= 1.0
+        assert plain[f"{way}/median_rank"] >= 1.0
+
+
+def test_caption_ids_join_texts_up_to_case_and_space():
+    ids = caption_ids(["a Cat", "dog", "A  cat ", "ÉTÉ", "été"])
+    assert ids.tolist() == [0, 1, 0, 2, 2]
+    relevant = relevant_images(np.array([0, 1, 2, 2, 4]), ids)
+    assert [r.tolist() for r in relevant] == [[0, 2], [1], [0, 2], [2, 4], [2, 4]]
