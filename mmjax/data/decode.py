@@ -1,0 +1,117 @@
+"""Encoded image bytes to uint8 RGB arrays, by the fastest route that is still correct."""
+
+import io
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps
+
+_JPEG_START = b"\xff\xd8\xff"
+
+
+def decode_image(data, min_size=None, background=(255, 255, 255)):
+    """Decodes an encoded image (JPEG, PNG, WebP, GIF, ...) to RGB.
+
+    Transparency is composited onto `background`, EXIF orientation is applied, palettes, greys,
+    16 bits a channel and CMYK become 8-bit RGB; of an animation the first frame is taken.
+
+    Args:
+      data: the encoded bytes.
+      min_size: None decodes at full size (equal to Pillow's decoder). A number lets a JPEG be
+        scaled down while it is decoded, in the DCT domain, to the smallest n/8 whose two sides
+        are still at least `min_size` pixels, with the fast approximate transforms.
+      background: RGB, 0 to 255.
+
+    Returns:
+      uint8 `[H, W, 3]`.
+
+    Raises:
+      ValueError: the bytes are not an image, or are truncated.
+    """
+    data = bytes(data)
+    if not data:
+        raise ValueError("the image has no bytes")
+    # The orientation tag and CMYK need Pillow; so does a JPEG that the strict decoder refuses,
+    # because many a warning ("extraneous bytes before marker") is harmless.
+    if data.startswith(_JPEG_START) and b"Exif\0\0" not in data:
+        try:
+            return _decode_jpeg(data, min_size)
+        except ValueError:
+            pass
+    return _decode_any(data, min_size, background)
+
+
+def _decode_jpeg(data, min_size):
+    if min_size is None:
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    return simplejpeg.decode_jpeg(
+        data,
+        colorspace="RGB",
+        min_height=min_size,
+        min_width=min_size,
+        min_factor=1,
+        fastdct=True,
+        fastupsample=True,
+    )
+
+
+def _decode_any(data, min_size, background):
+    try:
+        image = Image.open(io.BytesIO(data))
+        orientation = image.getexif().get(0x0112, 1) if data.startswith(_JPEG_START) else 1
+        if min_size is not None and orientation == 1 and image.mode == "RGB":
+            image.draft("RGB", (min_size, min_size))
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        return np.asarray(_to_rgb(image, background))
+    except Image.UnidentifiedImageError:
+        start = data[:12]
+        raise ValueError(
+            f"{len(data)} bytes that start with {start!r} are no image that Pillow knows"
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image is damaged or truncated: {error}") from None
+
+
+def _to_rgb(image, background):
+    """A Pillow image of any mode, as RGB on `background`."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        # Pillow clips instead of scaling; a 16-bit grey PNG may arrive as "I".
+        values = np.asarray(image)
+        if image.mode == "I" and values.max(initial=0) > 255:
+            values = values >> 8
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, tuple(background) + (255,))
+        image = Image.alpha_composite(canvas, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def as_rgb(array, background=(255, 255, 255)):
+    """A decoded image as uint8 `[H, W, 3]`.
+
+    Args:
+      array: uint8 `[H, W]`, or `[H, W, C]` with C 1 (grey), 3 (RGB) or 4 (RGBA).
+      background: RGB behind the transparent parts.
+
+    Raises:
+      ValueError: another dtype or shape.
+    """
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(
+            f"an image array must be uint8 [H, W] or [H, W, C], not {array.dtype} {array.shape}"
+        )
+    if array.ndim == 2:
+        array = array[:, :, None]
+    channels = array.shape[2]
+    if channels == 3:
+        return array
+    if channels == 1:
+        return np.repeat(array, 3, axis=2)
+    if channels == 4:
+        return np.asarray(_to_rgb(Image.fromarray(array, "RGBA"), background))
+    raise ValueError(f"an image has 1, 3 or 4 channels, not {channels} (shape {array.shape})")

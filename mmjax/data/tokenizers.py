@@ -1,0 +1,441 @@
+"""Text to token ids and masks: CLIP's BPE, any tokenizer.json, or a BPE trained on the corpus."""
+
+import gzip
+import hashlib
+import html
+import inspect
+import json
+import os
+import re
+import threading
+import unicodedata
+
+import numpy as np
+import tokenizers as hf
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+_FILE, _META = "tokenizer.json", "tokenizer_meta.json"
+_CACHE_SIZE = 100_000
+
+
+class Tokenizer:
+    """Encodes texts to fixed-length rows: [bos] tokens eos, then padding.
+
+    Attributes:
+      vocab_size: number of ids, specials included.
+      pad_id, bos_id, eos_id: ids of the specials; `bos_id` is None where there is none.
+      strict: raise on a text that does not fit, where else it is cut.
+
+    Threads may share one.
+    """
+
+    def __init__(self, backend, *, pad_id, bos_id, eos_id, clean=None, origin=None, strict=False):
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._clean = clean
+        self._origin = dict(origin or {})  # the settings that made it, to recognise it by
+        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.strict = strict
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        self._cache = {}
+        self._lock = threading.Lock()
+        self._encoded = self._cut = 0
+
+    def encode(self, texts, length):
+        """Rows of `length` tokens; a text that is too long is cut before its end token.
+
+        Args:
+          texts: list of B str.
+          length: tokens a row, at least 3 (bos, one token, eos).
+
+        Returns:
+          (text `[B, length] int32`, text_mask `[B, length] bool`, true up to and with the end
+          token).
+
+        Raises:
+          ValueError: `strict`, and a text does not fit.
+        """
+        specials = 1 if self.bos_id is None else 2
+        if length <= specials:
+            raise ValueError(
+                f"a token length of {length} leaves no room beside {specials} specials"
+            )
+        text = np.full((len(texts), length), self.pad_id, np.int32)
+        mask = np.zeros((len(texts), length), bool)
+        cut = 0
+        for row, ids in enumerate(self._ids(texts)):
+            if len(ids) > length - specials:
+                if self.strict:
+                    raise ValueError(
+                        f"{texts[row]!r} has {len(ids)} tokens, and only {length - specials} fit "
+                        f"into {length} beside the specials; raise the length or set strict=False"
+                    )
+                cut += 1
+                ids = ids[: length - specials]
+            ids = (*ids, self.eos_id) if self.bos_id is None else (self.bos_id, *ids, self.eos_id)
+            text[row, : len(ids)] = ids
+            mask[row, : len(ids)] = True
+        with self._lock:
+            self._encoded += len(texts)
+            self._cut += cut
+        return text, mask
+
+    def _ids(self, texts):
+        """Token ids, without specials, of each text; captions come back often, so cached."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
+        new = {}
+        if missing:
+            cleaned = [self._clean(text) for text in missing] if self._clean else missing
+            if len(missing) == 1:
+                found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
+            else:
+                found = self._backend.encode_batch_fast(cleaned, add_special_tokens=False)
+            new = {text: tuple(encoding.ids) for text, encoding in zip(missing, found)}
+        result = [new[text] if text in new else self._cache[text] for text in texts]
+        if new:
+            if len(self._cache) + len(new) > _CACHE_SIZE:
+                self._cache = {}  # a new dict: another thread may be reading the old one
+            self._cache.update(new)
+        return result
+
+    def decode(self, ids):
+        """The text of one row of ids, specials left out, up to the first end token."""
+        ids = [int(i) for i in ids]
+        if self.bos_id is not None and ids[:1] == [self.bos_id]:
+            ids = ids[1:]
+        if self.eos_id in ids:
+            ids = ids[: ids.index(self.eos_id)]
+        return self._backend.decode(ids, skip_special_tokens=True).strip()
+
+    @property
+    def truncation_rate(self):
+        """Share of the texts encoded since the last reset that were cut; 0 if there were none."""
+        with self._lock:
+            return self._cut / self._encoded if self._encoded else 0.0
+
+    def reset_truncation_rate(self):
+        """Starts counting anew."""
+        with self._lock:
+            self._encoded = self._cut = 0
+
+    @property
+    def fingerprint(self):
+        """sha256 (hex) of everything that decides which ids a text gets."""
+        return hashlib.sha256((self._backend.to_str() + self._ids_json()).encode()).hexdigest()
+
+    def _ids_json(self):
+        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        return json.dumps({**ids, "clean": _name_of(self._clean)}, sort_keys=True)
+
+    def save(self, directory):
+        """Writes tokenizer.json and a small meta file; `load_tokenizer` reads them."""
+        os.makedirs(directory, exist_ok=True)
+        meta = {
+            **json.loads(self._ids_json()),
+            "origin": self._origin,
+            "fingerprint": self.fingerprint,
+        }
+        _write(os.path.join(directory, _FILE), self._backend.to_str(pretty=False))
+        # The meta file comes last: where it is, the other one is complete.
+        _write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
+
+
+def _write(path, content):
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def load_tokenizer(directory, strict=False):
+    """The tokenizer that `Tokenizer.save` wrote.
+
+    Raises:
+      ValueError: nothing there, or the files do not belong together.
+    """
+    try:
+        with open(os.path.join(directory, _META), encoding="utf-8") as file:
+            meta = json.load(file)
+        backend = hf.Tokenizer.from_file(os.path.join(directory, _FILE))
+    except FileNotFoundError:
+        raise ValueError(f"there is no saved tokenizer in {directory}") from None
+    except Exception as error:  # the library raises a bare Exception on a bad file
+        raise ValueError(f"the tokenizer in {directory} cannot be read: {error}") from None
+    backend.encode_special_tokens = meta["origin"].get("kind") == "train_bpe"
+    tokenizer = Tokenizer(
+        backend,
+        pad_id=meta["pad_id"],
+        bos_id=meta["bos_id"],
+        eos_id=meta["eos_id"],
+        clean=_CLEANERS[meta["clean"]],
+        origin=meta["origin"],
+        strict=strict,
+    )
+    if tokenizer.fingerprint != meta["fingerprint"]:
+        raise ValueError(
+            f"{_FILE} and {_META} in {directory} do not belong together; restore both from the "
+            "checkpoint"
+        )
+    return tokenizer
+
+
+def make_tokenizer(config, corpus=None, saved=None):
+    """The tokenizer that a config asks for.
+
+    Args:
+      config: mapping with `kind` ('clip_bpe', 'file', 'train_bpe'), optionally `strict`, and the
+        arguments of the function of that kind below.
+      corpus: iterable of str, for kind 'train_bpe'.
+      saved: folder of a tokenizer saved earlier in this run, which is used if it exists.
+
+    Raises:
+      ValueError: an unknown kind or key, an unreadable file, or a saved tokenizer that was made
+        from another config.
+    """
+    config = dict(config)
+    strict = config.pop("strict", False)
+    kind = config.pop("kind", None)
+    if kind not in KINDS:
+        raise ValueError(f"no tokenizer kind {kind!r}; there are {', '.join(KINDS)}")
+    if saved is not None and os.path.exists(os.path.join(saved, _META)):
+        tokenizer = load_tokenizer(saved, strict)
+        now, before = {"kind": kind, **config}, tokenizer._origin
+        changed = sorted(
+            key for key in {*now, *before} - {"path"} if now.get(key) != before.get(key)
+        )
+        if changed:
+            was = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
+            raise ValueError(f"the tokenizer in {saved} was made from another config: {was}")
+        return tokenizer
+    if kind == "train_bpe":
+        if corpus is None:
+            raise ValueError("tokenizer kind 'train_bpe' needs the corpus of the training set")
+        args = (corpus,)
+    else:
+        args = ()
+    signature = inspect.signature(KINDS[kind])
+    try:
+        signature.bind(*args, **config)
+    except TypeError as error:
+        raise ValueError(f"tokenizer kind {kind!r}: {error}") from None
+    tokenizer = KINDS[kind](*args, **config)
+    tokenizer._origin = {"kind": kind, **config}
+    tokenizer.strict = strict
+    return tokenizer
+
+
+# ---- a BPE trained on the run's own corpus -------------------------------------------------------
+
+
+def train_bpe(corpus, vocab_size=8192, lowercase=True):
+    """Byte-level BPE of the corpus: no text is outside its vocabulary, in any language.
+
+    pad is 0, bos 1, eos 2, the 256 bytes follow, then the merges by frequency. The same corpus
+    gives the same file, byte for byte.
+
+    Args:
+      corpus: iterable of str.
+      vocab_size: ids at most; fewer where the corpus has too few pairs that come twice.
+      lowercase: fold case first.
+
+    Raises:
+      ValueError: an empty corpus, or a vocabulary that cannot hold the bytes.
+    """
+    if vocab_size < 256 + 3:
+        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 specials")
+    backend = hf.Tokenizer(models.BPE())
+    steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]
+    backend.normalizer = normalizers.Sequence(steps + [normalizers.Lowercase()] * bool(lowercase))
+    # The leading space makes a word one token, first in the caption or not.
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=["<pad>", "<bos>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    seen = 0
+
+    def counted():
+        nonlocal seen
+        for text in corpus:
+            seen += 1
+            yield text
+
+    backend.train_from_iterator(counted(), trainer)
+    if not seen:
+        raise ValueError("the corpus for the tokenizer is empty: the training set has no captions")
+    # A caption that spells "<eos>" means those five letters.
+    backend.encode_special_tokens = True
+    return Tokenizer(backend, pad_id=0, bos_id=1, eos_id=2)
+
+
+# ---- OpenAI's CLIP -------------------------------------------------------------------------------
+
+_CLIP_BOS, _CLIP_EOS = "<|startoftext|>", "<|endoftext|>"
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_CLIP_MERGES = 49152 - 256 - 2  # the published file holds more lines than the model uses
+
+
+def clip_bpe(path):
+    """OpenAI's CLIP tokenizer from its published vocabulary.
+
+    Lower case, end-of-word marks, bos 49406, eos 49407, padding 0 (which is also a token: use the
+    mask). Of ftfy's repairs, which the original applies first, those of quotes, ligatures, wide
+    characters and entities are here; the repair of wrongly decoded text is not.
+
+    Args:
+      path: `bpe_simple_vocab_16e6.txt.gz`, or a folder with `vocab.json` and `merges.txt`.
+
+    Source: github.com/openai/CLIP, clip/simple_tokenizer.py.
+
+    Raises:
+      ValueError: the files are missing or not such a vocabulary.
+    """
+    vocab, merges = _read_clip_files(path)
+    if _CLIP_BOS not in vocab or _CLIP_EOS not in vocab:
+        raise ValueError(f"{path} is no CLIP vocabulary: it lacks {_CLIP_BOS} or {_CLIP_EOS}")
+    try:
+        model = models.BPE(
+            vocab=vocab,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=_CLIP_EOS,
+        )
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"{path} is no CLIP vocabulary: {error}") from None
+    backend = hf.Tokenizer(model)
+    # `_clean_clip` has done all this already; here it serves whoever loads the file elsewhere.
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(hf.Regex(r"\s+"), " "),
+            normalizers.Lowercase(),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(hf.Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("</w>", " "), decoders.ByteLevel()],
+    )
+    backend.add_special_tokens([_CLIP_BOS, _CLIP_EOS])
+    return Tokenizer(
+        backend,
+        pad_id=0,
+        bos_id=vocab[_CLIP_BOS],
+        eos_id=vocab[_CLIP_EOS],
+        clean=_clean_clip,
+    )
+
+
+def _read_clip_files(path):
+    """(vocab {token: id}, merges [(left, right)]) of either published form."""
+    try:
+        if os.path.isdir(path):
+            with open(os.path.join(path, "vocab.json"), encoding="utf-8") as file:
+                vocab = json.load(file)
+            with open(os.path.join(path, "merges.txt"), encoding="utf-8") as file:
+                merges = _merges(file.read())
+            return vocab, merges
+        opener = gzip.open if str(path).endswith(".gz") else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            merges = _merges(file.read())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot read a CLIP vocabulary from {path} ({error}); give "
+            "bpe_simple_vocab_16e6.txt.gz or a folder with vocab.json and merges.txt"
+        ) from None
+    letters = byte_letters()
+    tokens = [*letters, *(letter + "</w>" for letter in letters)]
+    tokens += [left + right for left, right in merges] + [_CLIP_BOS, _CLIP_EOS]
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def _merges(content):
+    lines = content.split("\n")[1:]  # the first line is the version
+    pairs = [tuple(line.split()) for line in lines[:_CLIP_MERGES] if line.strip()]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ValueError(f"a merge is two tokens, not {' '.join(pair)!r}")
+    return pairs
+
+
+def byte_letters():
+    """The 256 printable characters that stand for bytes, in the order of the published ids.
+
+    Source: Radford et al. 2019 (GPT-2), `bytes_to_unicode`: printable Latin-1 stands for itself
+    and comes first; the others follow, moved to 256 and up.
+    """
+    kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    return [chr(i) for i in kept] + [chr(256 + i) for i in range(256 - len(kept))]
+
+
+_QUOTES = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'", "\u02bc": "'"}
+    | {"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"'}
+    | {chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0xFB00, 0xFB07)}
+    | {chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0xFF01, 0xFFF0)}
+    | {"\u3000": " "}
+)
+
+
+def _clean_clip(text):
+    text = html.unescape(html.unescape(text)).translate(_QUOTES)
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip().lower()
+
+
+# ---- any tokenizer.json --------------------------------------------------------------------------
+
+_PAD = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>")
+_BOS = ("<bos>", "<s>", "[CLS]", "<|startoftext|>", "<|begin_of_text|>", "<|im_start|>")
+_EOS = ("<eos>", "</s>", "[SEP]", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>")
+
+
+def from_file(path, pad_token=None, bos_token=None, eos_token=None):
+    """A tokenizer from any tokenizer.json of the `tokenizers` library.
+
+    The specials are found by their common names, unless they are given; without a begin token
+    rows start with the text, without a padding token the end token pads.
+
+    Raises:
+      ValueError: an unreadable file, a given special that is not in it, or no end token.
+    """
+    if os.path.isdir(path):
+        path = os.path.join(path, _FILE)
+    try:
+        backend = hf.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
+
+    def find(given, names, role):
+        if given is not None and backend.token_to_id(given) is None:
+            raise ValueError(f"{path} has no token {given!r}, which the config names as {role}")
+        ids = (backend.token_to_id(name) for name in ([given] if given is not None else names))
+        return next((i for i in ids if i is not None), None)
+
+    eos_id = find(eos_token, _EOS, "eos_token")
+    if eos_id is None:
+        raise ValueError(f"{path} has none of {', '.join(_EOS)}; set eos_token in the config")
+    pad_id = find(pad_token, _PAD, "pad_token")
+    return Tokenizer(
+        backend,
+        pad_id=eos_id if pad_id is None else pad_id,
+        bos_id=find(bos_token, _BOS, "bos_token"),
+        eos_id=eos_id,
+    )
+
+
+KINDS = {"clip_bpe": clip_bpe, "file": from_file, "train_bpe": train_bpe}
+_CLEANERS = {None: None, "clip": _clean_clip}
+
+
+def _name_of(clean):
+    return next(name for name, f in _CLEANERS.items() if f is clean)
