@@ -72,7 +72,8 @@ class MetricWriter:
         """
         if not self._active:
             return
-        values = {name: float(value) for name, value in jax.device_get(dict(scalars)).items()}
+        fetched = jax.device_get(list(scalars.values()))
+        values = {name: float(value) for name, value in zip(scalars, fetched)}
         line = json.dumps(_jsonable({"step": int(step), **values}), allow_nan=False) + "\n"
         try:
             # Unbuffered and closed at once: a kill or a full disk tears at most this line.
@@ -87,7 +88,8 @@ class MetricWriter:
         if self._tensorboard:
             events = self._event_writer()
             for name, value in values.items():
-                events.add_scalar(name, value, int(step))
+                if math.isfinite(value):  # a plot cannot show it, and tensorboardX prints a warning
+                    events.add_scalar(name, value, int(step))
         if self._console:
             print(f"[{step}] " + "  ".join(f"{k} {_number(v)}" for k, v in values.items()))
 
@@ -226,7 +228,7 @@ class ProgressLine:
         if len(self._window) > 1:
             (start, first, _), (end, last, _) = self._window[0], self._window[-1]
             seconds = max(end - start, 1e-9)
-            waited = sum(list(wait for _, _, wait in self._window)[1:])
+            waited = sum([wait for _, _, wait in self._window][1:])
             rate = (last - first) / seconds
             parts.append(f"{rate * self._examples:,.0f} examples/s")
             parts.append(f"waiting {100 * min(1.0, waited / seconds):.0f} %")
