@@ -1,0 +1,149 @@
+"""Contrastive losses between paired image and text embeddings: softmax (CLIP), sigmoid (SigLIP).
+
+Both exist in forms that give the same value and gradients:
+  dense     holds all N x N logits and is differentiated by JAX: the definition, readable below;
+  chunked   holds chunk_size x N of them and recomputes them backwards (`chunked.py`).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.losses.chunked import chunked
+from mmjax.losses.duplicates import Ids, negative_pairs
+
+KINDS = ("softmax", "sigmoid")
+
+# Placeholder until measured.
+CHUNKED_FROM = 2048
+
+
+def contrastive_loss(
+    image_embed: jax.Array,
+    text_embed: jax.Array,
+    logit_scale: jax.Array,
+    logit_bias: jax.Array | None = None,
+    *,
+    kind: str = "softmax",
+    implementation: str = "auto",
+    chunk_size: int = 1024,
+    label_smoothing: float = 0.0,
+    image_ids: jax.Array | None = None,
+    text_ids: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Contrastive loss of N image-text pairs, pair (i, i) being the match.
+
+    With logits l_ij = logit_scale * <image_i, text_j> + logit_bias, and K the kept pairs (the
+    diagonal, and the pairs that share neither image id nor text id; all pairs without ids):
+
+      softmax  mean over both directions and all N queries of  log sum_j exp(l_j) - sum_j t_j l_j,
+               j over the query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
+               logit_bias cancels out: it has no effect and a gradient of zero.
+      sigmoid  1/N * sum over K of  softplus(l_ij) - t_ij * l_ij,  t = (1 - a) * onehot + a / 2.
+               N stays the divisor when pairs are masked, so that a positive keeps its weight.
+
+    a = label_smoothing; t is `optax.smooth_labels` over the kept classes (two, for sigmoid).
+
+    Args:
+      image_embed, text_embed: [N, D]; unit length expected, any length is computed correctly.
+      logit_scale: scalar, already exponentiated.
+      logit_bias: scalar, or None for 0.
+      kind: "softmax" or "sigmoid".
+      implementation: "dense", "chunked", or "auto": chunked from N = CHUNKED_FROM.
+      chunk_size: most rows of logits that the chunked form holds at once.
+      label_smoothing: a, in [0, 1).
+      image_ids, text_ids: [N] int32; equal ids mark false negatives, which are left out.
+
+    Returns:
+      The loss (scalar, fp32), and a dict of fp32 scalars: `image_to_text_accuracy` and
+      `text_to_image_accuracy` (share of queries whose own pair scores strictly above every other
+      kept pair), and, given ids, `masked_pairs` (how many of the N * N pairs were left out).
+
+    Raises:
+      ValueError: shapes that do not pair up, an unknown kind or implementation, or a chunk_size or
+        label_smoothing out of range.
+
+    Source: Radford et al. 2021 (arXiv:2103.00020), fig. 3; Zhai et al. 2023 (arXiv:2303.15343),
+    algorithm 1.
+    """
+    ids = (image_ids, text_ids)
+    _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids)
+    if implementation == "auto":
+        implementation = "chunked" if image_embed.shape[0] >= CHUNKED_FROM else "dense"
+    as_float32 = lambda x: jnp.asarray(x).astype(jnp.float32)  # noqa: E731
+    return IMPLEMENTATIONS[implementation](
+        as_float32(image_embed),
+        as_float32(text_embed),
+        as_float32(logit_scale),
+        as_float32(0.0 if logit_bias is None or kind == "softmax" else logit_bias),
+        ids,
+        kind=kind,
+        chunk_size=chunk_size,
+        label_smoothing=label_smoothing,
+    )
+
+
+def dense(x, y, scale, bias, ids: Ids, *, kind, chunk_size, label_smoothing):
+    """The definition of `contrastive_loss`, with all logits at once; chunk_size is not used."""
+    del chunk_size
+    n = x.shape[0]
+    # On TPU and GPU the default precision would round the logits to 8 or 11 bits.
+    logits = scale * jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST) + bias
+    positives = jnp.diagonal(logits)
+    index = jnp.arange(n)
+    own = index[:, None] == index[None, :]
+    negative = negative_pairs(index, index, ids, ids)
+    kept = own | negative
+    others = jnp.where(negative, logits, -jnp.inf)
+
+    def directed(axis):  # 1: each image among the texts; 0: each text among the images
+        # -log softmax of the positive, written so that a confident one loses no digits.
+        cross_entropy = jax.nn.softplus(jax.nn.logsumexp(others, axis) - positives)
+        smoothed = label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
+        return jnp.mean(cross_entropy + smoothed)
+
+    if kind == "softmax":
+        loss = (directed(1) + directed(0)) / 2
+    else:
+        # softplus(l) - t * l, written so that a confident positive loses no digits.
+        signed = jnp.where(own, -logits, logits)
+        loss = jnp.sum(jax.nn.softplus(signed) - label_smoothing / 2 * signed, where=kept) / n
+
+    metrics = {
+        "image_to_text_accuracy": jnp.mean(positives > others.max(1), dtype=jnp.float32),
+        "text_to_image_accuracy": jnp.mean(positives > others.max(0), dtype=jnp.float32),
+    }
+    if any(i is not None for i in ids):
+        metrics["masked_pairs"] = jnp.sum(~kept, dtype=jnp.float32)
+    return loss, metrics
+
+
+# Every implementation takes the arguments of `dense`.
+IMPLEMENTATIONS = {"dense": dense, "chunked": chunked}
+
+
+def _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids):
+    shapes = image_embed.shape, text_embed.shape
+    if len(shapes[0]) != 2 or shapes[0] != shapes[1] or shapes[0][0] == 0:
+        raise ValueError(
+            f"contrastive_loss got image_embed {shapes[0]} and text_embed {shapes[1]}: both must "
+            "be [N, D] with the same N > 0 and D."
+        )
+    if kind not in KINDS:
+        raise ValueError(f"contrastive_loss has no kind '{kind}': use one of {KINDS}.")
+    if implementation not in ("auto", *IMPLEMENTATIONS):
+        raise ValueError(
+            f"contrastive_loss has no implementation '{implementation}': use one of "
+            f"{('auto', *IMPLEMENTATIONS)}."
+        )
+    if chunk_size < 1:
+        raise ValueError(f"contrastive_loss got chunk_size {chunk_size}: use 1 or more rows.")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"contrastive_loss got label_smoothing {label_smoothing}: use a value in [0, 1)."
+        )
+    for name, values in zip(("image_ids", "text_ids"), ids, strict=True):
+        if values is not None and values.shape != shapes[0][:1]:
+            raise ValueError(
+                f"contrastive_loss got {name} of shape {values.shape}: give one id for each of the "
+                f"{shapes[0][0]} pairs."
+            )
