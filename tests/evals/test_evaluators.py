@@ -1,0 +1,182 @@
+"""Evaluators on a toy model whose embeddings are known, so that every figure is known too."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmjax.evals.embed import EvalContext, embed_images, embed_texts
+from mmjax.evals.evaluators import EVALUATORS, make_evaluators
+
+WORDS = ("red", "green", "blue")
+
+
+class Pictures:
+    """Plain pictures of one of three colours; the caption names it."""
+
+    def __init__(self, count=11, class_names=WORDS):
+        self.class_names = class_names
+        self.labels = np.arange(count) % 3
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        image = np.zeros((2, 2, 3), np.uint8)
+        image[..., self.labels[i]] = 255
+        captions = [WORDS[self.labels[i]], f"colour {WORDS[self.labels[i]]}"]
+        return {"image": image, "captions": captions, "label": int(self.labels[i])}
+
+
+def batches(source, spec, size):
+    for start in range(0, len(source), size):
+        rows = [source[i] for i in range(start, min(start + size, len(source)))]
+        pad = size - len(rows)
+        ids = list(range(start, start + len(rows))) + [-1] * pad
+        rows += [rows[0]] * pad
+        yield {
+            "image": np.stack([r["image"] for r in rows]),
+            "label": np.array([r["label"] for r in rows], np.int32),
+            "example_id": np.array(ids, np.int64),
+            "text": np.zeros((size, 4), np.int32),
+        }
+
+
+class Tokenizer:
+    def encode(self, texts, length):
+        tokens = [[1 + next(i for i, w in enumerate(WORDS) if w in t)] for t in texts]
+        text = np.pad(np.array(tokens), ((0, 0), (0, length - 1)))
+        return text, text > 0
+
+
+def embed(params, batch):
+    """Colour as a unit vector; `params` turns the images by one colour when it is 1."""
+    assert not ("image" in batch and "text" in batch)
+    if "text" in batch:
+        assert len(batch["text"]) == 4
+        return {"text_embed": np.eye(3, dtype=np.float32)[batch["text"][:, 0] - 1]}
+    colour = batch["image"][:, 0, 0].astype(np.float32) / 255
+    turned = np.roll(colour, params, axis=1)
+    return {"image_embed": turned, "image_features": colour * 7, "logits": turned * 3}
+
+
+@pytest.fixture
+def context():
+    return EvalContext(
+        embed=embed,
+        open_source=lambda config: Pictures(**config),
+        batches=batches,
+        tokenizer=Tokenizer(),
+        text_length=4,
+        batch_size=4,
+    )
+
+
+def preset(kind, **more):
+    return {"kind": kind, "source": {"count": 11}, "transform": "decode", **more}
+
+
+def run(context, preset, params=0):
+    return dict(make_evaluators({"name": preset}, context)["name"].run(params))
+
+
+def test_right_and_wrong_models_have_known_figures(context):
+    right = run(context, preset("retrieval"))
+    # A caption's text is shared by all pictures of its colour, so the right model is perfect.
+    assert right["text_to_image/recall@1"] == right["image_to_text/map"] == 1.0
+    wrong = run(context, preset("retrieval"), params=1)
+    # Each colour now takes another's place: 4 or 3 wrong pictures tie or stand before.
+    assert wrong["text_to_image/recall@1"] == 0.0
+    assert run(context, preset("zero_shot"))["top1"] == 1.0
+    assert run(context, preset("zero_shot", templates=["colour {}", "{}"]), params=1)["top1"] == 0.0
+    assert run(context, preset("classification"))["top1"] == 1.0
+    assert run(context, preset("classification"), params=1)["top1"] == 0.0
+    fitted = {"train_source": {"count": 30}}
+    assert run(context, preset("linear_probe", **fitted), params=1)["top1"] == 1.0
+    assert run(context, preset("knn", **fitted))["top1"] == 1.0
+    assert run(context, preset("knn", features="image_embed", **fitted), params=1)["top1"] == 1.0
+    health = run(context, preset("embedding_health"))
+    assert health["modality_gap"] == pytest.approx(0.0, abs=1e-6)
+    assert health["alignment"] == pytest.approx(0.0)
+    assert run(context, preset("embedding_health"), 1)["alignment"] == pytest.approx(2.0)
+
+
+def test_every_example_is_counted_once_and_padding_never(context):
+    seen = []
+    context = dataclasses.replace(context, progress=lambda *args: seen.append(args))
+    out = embed_images(context, 0, Pictures(11), "decode")
+    assert out["example_id"].tolist() == list(range(11))
+    np.testing.assert_array_equal(out["image_embed"].argmax(1), np.arange(11) % 3)
+    assert seen[-1] == ("images", 11, 11)
+    assert embed_texts(context, 0, ["red", "blue"] * 3).argmax(1).tolist() == [0, 2] * 3
+
+    def lossy(source, spec, size):
+        yield from list(batches(source, spec, size))[:-1]
+
+    def doubled(source, spec, size):
+        yield from batches(source, spec, size)
+        yield from batches(source, spec, size)
+
+    def out_of_order(source, spec, size):
+        yield from reversed(list(batches(source, spec, size)))
+
+    for wrong in (lossy, doubled):
+        with pytest.raises(ValueError, match="exactly once"):
+            embed_images(dataclasses.replace(context, batches=wrong), 0, Pictures(11), "decode")
+    shuffled = embed_images(
+        dataclasses.replace(context, batches=out_of_order), 0, Pictures(11), "decode"
+    )
+    np.testing.assert_array_equal(shuffled["label"], np.arange(11) % 3)
+
+
+def test_fingerprint_changes_with_every_setting_and_only_then(context):
+    def fingerprint(preset):
+        return make_evaluators({"x": preset}, context)["x"].fingerprint()
+
+    first = fingerprint(preset("zero_shot"))
+    assert len(first) == 12
+    int(first, 16)
+    # A preset that spells a default out is the same preset.
+    assert first == fingerprint(preset("zero_shot", templates="plain"))
+    assert first == fingerprint(preset("zero_shot", templates=["{}"]))
+    others = [
+        preset("zero_shot", templates="photo"),
+        preset("zero_shot", class_names=["a", "b"]),
+        preset("retrieval"),
+        preset("retrieval", captions_per_image=1),
+        preset("zero_shot") | {"source": {"count": 12}},
+        preset("zero_shot") | {"transform": "decode | resize(8)"},
+    ]
+    assert len({first, *map(fingerprint, others)}) == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (preset("retreival"), r"config.evals.x.kind is 'retreival'.*nearest: 'retrieval'"),
+        (preset("knn", train_source={}, K=3), r"config.evals.x.K is not a setting of 'knn'"),
+        (preset("zero_shot", template="plain"), r"nearest: 'templates'"),
+        (preset("linear_probe"), r"config.evals.x lacks \['train_source'\]"),
+        ({"kind": "retrieval", "source": {}}, r"lacks \['transform'\]"),
+    ],
+)
+def test_a_wrong_preset_is_one_clear_sentence(context, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        make_evaluators({"x": wrong}, context)
+
+
+def test_an_evaluator_that_the_model_cannot_serve_says_so(context):
+    blind = dataclasses.replace(context, embed=lambda p, b: {"image_embed": b["image"][:, 0, 0]})
+    with pytest.raises(ValueError, match=r"Classification needs \['logits'\]"):
+        run(blind, preset("classification"))
+    with pytest.raises(ValueError, match="no tokenizer"):
+        run(dataclasses.replace(context, tokenizer=None), preset("zero_shot"))
+    nameless = preset("zero_shot") | {"source": {"class_names": None}}
+    with pytest.raises(ValueError, match="no class names"):
+        run(context, nameless)
+
+
+def test_every_kind_makes_an_evaluator(context):
+    for kind in EVALUATORS:
+        more = {"train_source": {}} if kind in ("linear_probe", "knn") else {}
+        assert type(make_evaluators({"x": preset(kind, **more)}, context)["x"]) is EVALUATORS[kind]

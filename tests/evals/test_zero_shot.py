@@ -1,0 +1,79 @@
+"""Zero-shot classifier and classification metrics against loops and cases worked by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmjax.evals.zero_shot import (
+    TEMPLATES,
+    classification_metrics,
+    classifier_weights,
+    confusion_matrix,
+    ensemble_weights,
+    per_class_accuracy,
+    templates_named,
+)
+
+
+def test_ensemble_gives_every_prompt_one_vote_whatever_its_length():
+    # Two prompts at right angles, one of them 100 times as long: the mean direction is 45 degrees.
+    weights = ensemble_weights(np.array([[[100.0, 0.0], [0.0, 1.0]], [[-3.0, 0.0], [-1.0, 0.0]]]))
+    np.testing.assert_allclose(weights, [[0.5**0.5, 0.5**0.5], [-1.0, 0.0]], atol=1e-6)
+
+
+def test_classifier_embeds_each_class_with_each_prompt():
+    seen = []
+
+    def embed(texts):
+        seen.extend(texts)
+        return np.array([[1.0, 0.0] if "cat" in t else [0.0, 1.0] for t in texts])
+
+    weights = classifier_weights(embed, ["cat", "dog {x}"], ["{}", "a photo of a {}."])
+    assert seen == ["cat", "a photo of a cat.", "dog {x}", "a photo of a dog {x}."]
+    np.testing.assert_allclose(weights, np.eye(2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**31))
+def test_metrics_equal_loops_with_ties_against_the_model(count, classes, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (count, classes)).astype(np.float32)
+    labels = rng.integers(0, classes, count)
+    places = []
+    for row, label in zip(scores, labels):
+        order = sorted(range(classes), key=lambda c: (-row[c], c == label))
+        places.append(order.index(label))
+    by_class = {c: [p < 1 for p, y in zip(places, labels) if y == c] for c in set(labels)}
+    metrics = classification_metrics(scores, labels)
+    assert metrics["top1"] == pytest.approx(sum(p < 1 for p in places) / count)
+    assert metrics["top5"] == pytest.approx(sum(p < 5 for p in places) / count)
+    assert metrics["mean_per_class"] == pytest.approx(
+        sum(sum(v) / len(v) for v in by_class.values()) / len(by_class)
+    )
+
+
+def test_bad_scores_and_labels_are_errors():
+    with pytest.raises(ValueError, match="not finite"):
+        classification_metrics(np.array([[np.nan, 0.0]]), np.array([0]))
+    with pytest.raises(ValueError, match="0 to 2 and the classifier has 2"):
+        classification_metrics(np.zeros((2, 2)), np.array([0, 2]))
+
+
+def test_confusion_and_per_class_accuracy_by_hand():
+    labels = np.array([0, 0, 0, 1, 1])
+    matrix = confusion_matrix(labels, np.array([0, 2, 0, 1, 0]), 4)
+    assert matrix.tolist() == [[2, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    accuracy = per_class_accuracy(matrix)
+    np.testing.assert_allclose(accuracy[:2], [2 / 3, 1 / 2])
+    assert np.isnan(accuracy[2:]).all()
+
+
+def test_templates():
+    assert all("{}" in prompt for prompts in TEMPLATES.values() for prompt in prompts)
+    assert len(TEMPLATES["clip_7"]) == 7
+    assert templates_named(["a {}"]) == ("a {}",)
+    with pytest.raises(ValueError, match="not a named set"):
+        templates_named("clip_8")
+    with pytest.raises(ValueError, match="need prompts"):
+        templates_named(["a cat"])
