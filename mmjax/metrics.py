@@ -81,10 +81,7 @@ class MetricWriter:
                 if file.write(line.encode()) != len(line.encode()):
                     raise OSError("the disk is full")
         except OSError as error:
-            raise ValueError(
-                f"Cannot write {self.path}: {error.strerror or error}; make room, and start again "
-                "to resume from the last checkpoint."
-            ) from error
+            raise _unwritable(self.path, error) from error
         if self._tensorboard:
             events = self._event_writer()
             for name, value in values.items():
@@ -284,7 +281,7 @@ def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
     and results at the end. Always written: package versions, Python, platform, devices, git.
 
     Raises:
-      ValueError: a `run.json` that is not JSON.
+      ValueError: a `run.json` that is not JSON, or a full disk, which leaves the old one.
     """
     path = Path(workdir) / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -390,9 +387,21 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"Cannot write {path}: {error.strerror or error}; make room, and start again to resume "
+        "from the last checkpoint."
+    )
