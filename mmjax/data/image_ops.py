@@ -5,6 +5,9 @@ import math
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+# Pillow gives every image's memory back at once; keeping some spares the page faults.
+Image.core.set_blocks_max(16)
+
 METHODS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,

@@ -1,18 +1,16 @@
 """Text to token ids and masks: CLIP's BPE, any tokenizer.json, or a BPE trained on the corpus."""
 
-import gzip
 import hashlib
-import html
 import inspect
 import json
 import os
-import re
 import threading
-import unicodedata
 
 import numpy as np
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from mmjax.data import clip_vocab
 
 _FILE, _META = "tokenizer.json", "tokenizer_meta.json"
 _CACHE_SIZE = 100_000
@@ -56,6 +54,8 @@ class Tokenizer:
         Raises:
           ValueError: `strict`, and a text does not fit.
         """
+        if isinstance(texts, str):
+            raise ValueError(f"encode takes a list of texts, not the single text {texts!r}")
         specials = 1 if self.bos_id is None else 2
         if length <= specials:
             raise ValueError(
@@ -275,9 +275,7 @@ def train_bpe(corpus, vocab_size=8192, lowercase=True):
 
 # ---- OpenAI's CLIP -------------------------------------------------------------------------------
 
-_CLIP_BOS, _CLIP_EOS = "<|startoftext|>", "<|endoftext|>"
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_CLIP_MERGES = 49152 - 256 - 2  # the published file holds more lines than the model uses
 
 
 def clip_bpe(path):
@@ -295,21 +293,23 @@ def clip_bpe(path):
     Raises:
       ValueError: the files are missing or not such a vocabulary.
     """
-    vocab, merges = _read_clip_files(path)
-    if _CLIP_BOS not in vocab or _CLIP_EOS not in vocab:
-        raise ValueError(f"{path} is no CLIP vocabulary: it lacks {_CLIP_BOS} or {_CLIP_EOS}")
+    vocab, merges = clip_vocab.read(path)
+    if clip_vocab.BOS not in vocab or clip_vocab.EOS not in vocab:
+        raise ValueError(
+            f"{path} is no CLIP vocabulary: it lacks {clip_vocab.BOS} or {clip_vocab.EOS}"
+        )
     try:
         model = models.BPE(
             vocab=vocab,
             merges=merges,
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
-            unk_token=_CLIP_EOS,
+            unk_token=clip_vocab.EOS,
         )
     except Exception as error:  # the library raises a bare Exception
         raise ValueError(f"{path} is no CLIP vocabulary: {error}") from None
     backend = hf.Tokenizer(model)
-    # `_clean_clip` has done all this already; here it serves whoever loads the file elsewhere.
+    # `clip_vocab.clean` has done all this already; here it serves whoever loads the file elsewhere.
     backend.normalizer = normalizers.Sequence(
         [
             normalizers.NFC(),
@@ -326,70 +326,14 @@ def clip_bpe(path):
     backend.decoder = decoders.Sequence(
         [decoders.Replace("</w>", " "), decoders.ByteLevel()],
     )
-    backend.add_special_tokens([_CLIP_BOS, _CLIP_EOS])
+    backend.add_special_tokens([clip_vocab.BOS, clip_vocab.EOS])
     return Tokenizer(
         backend,
         pad_id=0,
-        bos_id=vocab[_CLIP_BOS],
-        eos_id=vocab[_CLIP_EOS],
-        clean=_clean_clip,
+        bos_id=vocab[clip_vocab.BOS],
+        eos_id=vocab[clip_vocab.EOS],
+        clean=clip_vocab.clean,
     )
-
-
-def _read_clip_files(path):
-    """(vocab {token: id}, merges [(left, right)]) of either published form."""
-    try:
-        if os.path.isdir(path):
-            with open(os.path.join(path, "vocab.json"), encoding="utf-8") as file:
-                vocab = json.load(file)
-            with open(os.path.join(path, "merges.txt"), encoding="utf-8") as file:
-                merges = _merges(file.read())
-            return vocab, merges
-        opener = gzip.open if str(path).endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            merges = _merges(file.read())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot read a CLIP vocabulary from {path} ({error}); give "
-            "bpe_simple_vocab_16e6.txt.gz or a folder with vocab.json and merges.txt"
-        ) from None
-    letters = byte_letters()
-    tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    tokens += [left + right for left, right in merges] + [_CLIP_BOS, _CLIP_EOS]
-    return {token: i for i, token in enumerate(tokens)}, merges
-
-
-def _merges(content):
-    lines = content.split("\n")[1:]  # the first line is the version
-    pairs = [tuple(line.split()) for line in lines[:_CLIP_MERGES] if line.strip()]
-    for pair in pairs:
-        if len(pair) != 2:
-            raise ValueError(f"a merge is two tokens, not {' '.join(pair)!r}")
-    return pairs
-
-
-def byte_letters():
-    """The 256 printable characters that stand for bytes, in the order of the published ids.
-
-    Source: Radford et al. 2019 (GPT-2), `bytes_to_unicode`: printable Latin-1 stands for itself
-    and comes first; the others follow, moved to 256 and up.
-    """
-    kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    return [chr(i) for i in kept] + [chr(256 + i) for i in range(256 - len(kept))]
-
-
-_QUOTES = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'", "\u02bc": "'"}
-    | {"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"'}
-    | {chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0xFB00, 0xFB07)}
-    | {chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0xFF01, 0xFFF0)}
-    | {"\u3000": " "}
-)
-
-
-def _clean_clip(text):
-    text = html.unescape(html.unescape(text)).translate(_QUOTES)
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip().lower()
 
 
 # ---- any tokenizer.json --------------------------------------------------------------------------
@@ -434,7 +378,7 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None):
 
 
 KINDS = {"clip_bpe": clip_bpe, "file": from_file, "train_bpe": train_bpe}
-_CLEANERS = {None: None, "clip": _clean_clip}
+_CLEANERS = {None: None, "clip": clip_vocab.clean}
 
 
 def _name_of(clean):

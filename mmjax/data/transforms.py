@@ -6,15 +6,13 @@ are Python literals. Arguments that only the program knows (the tokenizer, the c
 keyword-only and come from `parse`'s own keywords.
 """
 
-import ast
-import difflib
-import inspect
 import math
 
 import numpy as np
 
 from mmjax.data import captions as captions_lib
 from mmjax.data import image_ops
+from mmjax.data.chain import make_chain
 from mmjax.data.decode import as_rgb, decode_image
 from mmjax.data.rand_augment import rand_augment_ops
 
@@ -32,84 +30,12 @@ def parse(spec, **context):
     Raises:
       ValueError: bad syntax, an unknown step, wrong arguments, or a context value that lacks.
     """
-    return _chain(spec, TRANSFORMS, context)
+    return make_chain(spec, TRANSFORMS, context)
 
 
 def parse_batch(spec, **context):
     """As `parse`, for steps that work on a whole batch (`mixup`)."""
-    return _chain(spec, BATCH_TRANSFORMS, context)
-
-
-def _chain(spec, table, context):
-    steps = [_make_step(name, args, kwargs, table, context) for name, args, kwargs in _read(spec)]
-
-    def transform(example, rng):
-        example = dict(example)
-        for step in steps:
-            example = step(example, rng)
-        return example
-
-    return transform
-
-
-def _read(spec):
-    """[(name, args, kwargs), ...] of a spec."""
-    if not spec.strip():
-        return []
-    try:
-        node = ast.parse(spec.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"transforms {spec!r} cannot be read: {error.msg}") from None
-    nodes = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        nodes.append(node.right)
-        node = node.left
-    nodes.append(node)
-    steps = []
-    for node in reversed(nodes):
-        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-        if not isinstance(call.func, ast.Name):
-            raise ValueError(
-                f"transforms {spec!r}: {ast.unparse(node)!r} is no step; write name or name(...)"
-            )
-        try:
-            args = [ast.literal_eval(arg) for arg in call.args]
-            kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        except ValueError:
-            raise ValueError(
-                f"transforms {spec!r}: the arguments of {ast.unparse(node)!r} must be plain "
-                "numbers, strings, tuples, lists, dicts, True, False or None"
-            ) from None
-        if None in kwargs:
-            raise ValueError(f"transforms {spec!r}: ** is not allowed in {ast.unparse(node)!r}")
-        steps.append((call.func.id, args, kwargs))
-    return steps
-
-
-def _make_step(name, args, kwargs, table, context):
-    if name not in table:
-        near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"no transform {name!r}; did you mean {near!r}? There are: {', '.join(sorted(table))}"
-        )
-    signature = inspect.signature(table[name])
-    for parameter in signature.parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name in kwargs:
-            continue
-        if parameter.name in context:
-            kwargs[parameter.name] = context[parameter.name]
-        elif parameter.default is parameter.empty:
-            raise ValueError(
-                f"transform {name!r} needs {parameter.name}, and this data set or task has none"
-            )
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise ValueError(f"transform {name}{signature}: {error}") from None
-    try:
-        return table[name](*args, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"transform {name!r}: {error}") from None
+    return make_chain(spec, BATCH_TRANSFORMS, context)
 
 
 # ---- images: pixels ------------------------------------------------------------------------------
@@ -397,7 +323,13 @@ def mixup(alpha, num_classes):
         other = rng.permutation(len(batch["image"]))
         probs = batch.get("label_probs")
         if probs is None:
-            probs = np.eye(num_classes, dtype=np.float32)[batch["label"]]
+            label = batch["label"]
+            if len(label) and not 0 <= label.min() <= label.max() < num_classes:
+                raise ValueError(
+                    f"mixup has num_classes={num_classes}, but the batch holds labels from "
+                    f"{label.min()} to {label.max()}"
+                )
+            probs = np.eye(num_classes, dtype=np.float32)[label]
         image = batch["image"].astype(np.float32)
         mixed = share * image + (1 - share) * image[other]
         return {
