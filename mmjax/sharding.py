@@ -62,7 +62,9 @@ def make_mesh(shape: Mapping[str, int] | None = None, devices: Sequence | None =
     shape = dict(shape or {"data": -1})
     unknown = set(shape) - set(MESH_AXES)
     if unknown:
-        raise ValueError(f"config.mesh has unknown axes {sorted(unknown)}; the axes are {MESH_AXES}.")
+        raise ValueError(
+            f"config.mesh has unknown axes {sorted(unknown)}; the axes are {MESH_AXES}."
+        )
     sizes = [int(shape.get(axis, 1)) for axis in MESH_AXES]
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
         raise ValueError(f"config.mesh is {shape}: sizes are positive, and at most one may be -1.")

@@ -1,0 +1,44 @@
+"""The batch contract: a flat dict of arrays with presence masks, and its check against a model.
+
+`image [B,H,W,3] uint8`, `text [B,L] int32`, `text_mask [B,L] bool`, `label [B] int32`,
+`label_probs [B,C] float32`, `<modality>_present [B] bool`, `example_id [B]` (−1: a padding row).
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+Batch = Mapping[str, jax.Array | np.ndarray]
+Spec = Mapping[str, jax.ShapeDtypeStruct]
+
+
+def spec_of(batch: Batch) -> Spec:
+    """Shapes and dtypes of a batch."""
+    return {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}
+
+
+def check(batch: Batch, spec: Spec) -> None:
+    """Compare a batch with what the model expects, all axes but the first.
+
+    Raises:
+      ValueError: a missing array, another shape or another dtype; names both and the mend.
+    """
+    for name, want in spec.items():
+        if name not in batch:
+            raise ValueError(
+                f"The batch has no '{name}', which config.model needs; it has {sorted(batch)}. "
+                "Add the step that makes it to config.data.transform."
+            )
+        have = batch[name]
+        if tuple(have.shape[1:]) != tuple(want.shape[1:]) or have.dtype != want.dtype:
+            raise ValueError(
+                f"The batch's '{name}' is {have.dtype}{list(have.shape[1:])} an example, and "
+                f"config.model expects {want.dtype}{list(want.shape[1:])}: change "
+                "config.data.transform or the model's sizes."
+            )
+
+
+def to_device_dtypes(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they travel to the device: `example_id` as int32, all else unchanged."""
+    return {k: v.astype(np.int32) if v.dtype == np.int64 else v for k, v in batch.items()}

@@ -1,0 +1,199 @@
+"""Experiment configs: defaults, loading, typed overrides, unknown-key errors, diffs."""
+
+import ast
+import difflib
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def defaults() -> ConfigDict:
+    """The settings that every experiment has; a config file fills in the rest.
+
+    The dict is unlocked: `load` locks it once `get_config` has returned.
+    """
+    return ConfigDict(
+        {
+            "name": "",
+            "seed": 0,
+            "batch_size": 256,  # global: over all devices and processes
+            "microbatches": 1,  # > 1: exact gradient accumulation, embeddings cached
+            "total_steps": 1000,
+            "model": {},
+            "loss": {},
+            "loss_weights": {},
+            "optim": {},
+            "ema_decay": 0.0,  # 0: no moving average of the parameters
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "tokenizer": {},
+            "data": {
+                "train": {},
+                "transform": "",
+                "batch_transform": "",
+                "num_threads": 2,
+            },
+            "evals": {},
+            "eval_every": 0,  # steps; 0: at the end alone
+            "validation": (),  # names in evals: those that run every eval_every steps
+            "early_stopping": {"metric": "", "patience": 5, "mode": "max", "min_delta": 0.0},
+            "log_every": 10,
+            "checkpoint": {"every": 500, "keep": 2},
+            # initial parameters: a workdir or checkpoint of ours, and the subtrees to take from it
+            "init_from": {"path": "", "only": ()},
+            "report": {},
+        }
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def check_kwargs(target: Callable, kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Plain keyword arguments for `target` (a function or a dataclass) out of a config section.
+
+    Args:
+      target: what will be called with them.
+      kwargs: the section.
+      where: the section's place in the config, for the message ("config.model.image").
+
+    Raises:
+      ValueError: a key that `target` does not take; the message names the nearest one.
+    """
+    kwargs = kwargs.to_dict() if isinstance(kwargs, ConfigDict) else dict(kwargs)
+    known = [
+        p.name
+        for p in inspect.signature(target).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in ("parent", "name")
+    ]
+    for key in kwargs:
+        if key not in known:
+            raise ValueError(
+                f"{where}.{key} is not a setting of {target.__name__}.{_nearest(key, known)} "
+                f"It takes: {', '.join(known)}."
+            )
+    return kwargs
+
+
+def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The locked config of a file's `get_config()`, with overrides applied.
+
+    Args:
+      path: a Python file that defines `get_config() -> ConfigDict`.
+      overrides: strings "--config.optim.learning_rate=1e-3" (the dashes and "config." optional).
+
+    Raises:
+      ValueError: no such file, no `get_config`, an unknown key, or a value of the wrong type.
+    """
+    file = Path(path)
+    if not file.is_file():
+        nearby = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        raise ValueError(f"There is no config file '{path}'.{_nearest(str(file), nearby)}")
+    module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} defines no function get_config().")
+    config = module.get_config()
+    config.name = config.name or file.stem
+    known = set(defaults())
+    for key in config:
+        if key not in known:
+            raise ValueError(f"{path} sets config.{key}, unknown to mmjax.{_nearest(key, known)}")
+    return override(config, overrides)
+
+
+def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
+    """The config, locked, with "--config.key=value" strings applied to it in place."""
+    config.lock()
+    for text in overrides:
+        _apply(config, text)
+    return config
+
+
+def _apply(config: ConfigDict, override: str) -> None:
+    key, equals, text = override.lstrip("-").removeprefix("config.").partition("=")
+    if not equals:
+        raise ValueError(f"The override '{override}' has no '=': write --config.some.key=value.")
+    *parents, last = key.split(".")
+    section = config
+    for depth, part in enumerate([*parents, last]):
+        here = ".".join(["config", *parents[:depth]])
+        if not isinstance(section, ConfigDict) or part not in section:
+            known = section if isinstance(section, ConfigDict) else ()
+            raise ValueError(
+                f"The override '{override}': {here} has no key '{part}'.{_nearest(part, known)}"
+            )
+        if part is not last or depth < len(parents):
+            section = section[part]
+    section[last] = _typed(text, section[last], f"config.{key}")
+
+
+def _typed(text: str, old: Any, where: str) -> Any:
+    """`text` as a value of the type of `old` (None: whatever Python literal it is)."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if old is None or value is None:
+        return value
+    if isinstance(old, str):
+        return text
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(old, int) and isinstance(value, float) and not isinstance(old, bool):
+        return value  # such as warmup_steps=0.1: a field that takes a count or a fraction
+    if isinstance(old, tuple | list) and isinstance(value, tuple | list):
+        return tuple(value)
+    if isinstance(old, ConfigDict) and isinstance(value, dict):
+        return ConfigDict(value)
+    if type(value) is not type(old):
+        raise ValueError(
+            f"{where} is a {type(old).__name__} (now {old!r}) and cannot be set to '{text}'."
+        )
+    return value
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON text, the same for equal configs."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ConfigDict):
+        return value.to_dict()
+    raise TypeError(f"A config holds numbers, strings, tuples and dicts, not {type(value)}.")
+
+
+def from_json(text: str) -> ConfigDict:
+    """The locked config that `to_json` wrote (tuples come back as tuples)."""
+    return ConfigDict(_tuples(json.loads(text))).lock()
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    return value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        out = {}
+        for key, inner in value.items():
+            out |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        return out
+    return {prefix: value}
+
+
+def diff(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, as {"optim.learning_rate": (old, new)}; None where absent."""
+    a, b = (_flat(json.loads(to_json(c))) for c in (old, new))
+    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}

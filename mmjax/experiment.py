@@ -1,0 +1,201 @@
+"""A config made concrete: tokenizer, model, loss, optimizer, and how the state lies on the mesh.
+
+Train and evaluate start from here, so that what is trained is what is evaluated.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mmjax import batch as batches
+from mmjax import models, optim, sharding, step
+from mmjax.data import pipeline, sources, tokenizers, transforms
+from mmjax.evals.embed import EvalContext
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config builds; nothing in it changes while a run goes on."""
+
+    config: ConfigDict
+    mesh: Mesh
+    tokenizer: tokenizers.Tokenizer | None
+    model: Any
+    loss: step.Loss
+    spec: batches.Spec  # what the model reads of a batch, with the global batch size
+    optimizer: optax.GradientTransformation
+    schedule: optim.Schedule
+    params: step.Params  # abstract, with shardings
+    state: step.TrainState  # abstract, with shardings
+
+    def init(self) -> step.TrainState:
+        """The state of step 0, laid out on the mesh."""
+        shardings = jax.tree.map(lambda x: x.sharding, self.state)
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self._init, out_shardings=shardings)()
+
+    @property
+    def _init(self):
+        config = self.config
+        return step.make_init(
+            self.model, self.spec, self.optimizer, seed=config.seed, ema=config.ema_decay > 0
+        )
+
+    @functools.cached_property
+    def gradients(self):
+        """(params, batch, rng) -> (loss, terms, gradients); see `step.make_gradients`."""
+        return step.make_gradients(
+            self.model,
+            self.loss,
+            loss_weights=self.config.loss_weights,
+            frozen=optim.frozen_mask(self.config.optim, self.params),
+            microbatches=self.config.microbatches,
+        )
+
+    @functools.cached_property
+    def train_step(self):
+        """The jitted update, (state, batch) -> (state, scalars); the old state is given up."""
+        update = step.make_train_step(
+            self.gradients,
+            self.optimizer,
+            seed=self.config.seed,
+            ema_decay=self.config.ema_decay,
+        )
+        shardings = jax.tree.map(lambda x: x.sharding, self.state)
+        return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def build(config: ConfigDict, tokenizer: tokenizers.Tokenizer | None) -> Experiment:
+    """Build everything that needs no data; allocates nothing on the devices.
+
+    Raises:
+      ValueError: settings that are unknown, or do not fit each other, the mesh or the tokenizer.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    _check_batch_size(config, mesh)
+    model, loss, spec = models.make_model(config), models.make_loss(config), models.spec(config)
+    if tokenizer is not None and tokenizer.vocab_size > config.model.text.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {tokenizer.vocab_size} tokens and config.model.text.vocab_size is "
+            f"{config.model.text.vocab_size}: set it to at least that."
+        )
+    params = _laid_out(step.abstract_params(model, spec), step.param_shardings(model, spec, mesh))
+    optimizer, schedule = optim.make_optimizer(config.optim, params, config.total_steps)
+    make = step.make_init(model, spec, optimizer, seed=config.seed, ema=config.ema_decay > 0)
+    state = step.lay_out_state(jax.eval_shape(make), params, mesh)
+    return Experiment(
+        config, mesh, tokenizer, model, loss, spec, optimizer, schedule, params, state
+    )
+
+
+def _laid_out(abstract: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
+    )
+
+
+def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * config.microbatches
+    if config.batch_size % parts:
+        low, high = config.batch_size // parts * parts, -(-config.batch_size // parts) * parts
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}, which the mesh {dict(mesh.shape)} with "
+            f"{config.microbatches} microbatches splits in {parts}: use "
+            + (f"{low} or {high}." if low else f"{high}.")
+        )
+
+
+def make_tokenizer(
+    config: ConfigDict, workdir: Path, source: sources.Source
+) -> tokenizers.Tokenizer | None:
+    """The run's tokenizer: the one saved in the workdir, or a new one, which is saved there."""
+    if not config.tokenizer:
+        return None
+    saved = workdir / "tokenizer"
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=saved)
+    if jax.process_index() == 0:
+        tokenizer.save(saved)
+    return tokenizer
+
+
+def _texts(source: sources.Source) -> Iterator[str]:
+    for i in range(len(source)):
+        example = source[i]
+        yield from example.get("captions", ())
+        yield from example.get("names", {}).get("text", ())
+
+
+def make_transform(config: ConfigDict, source: sources.Source, tokenizer: Any) -> Any:
+    """The transform of a training example that `config.data.transform` writes."""
+    return transforms.parse(
+        config.data.transform, tokenizer=tokenizer, class_names=source.class_names
+    )
+
+
+def training_batches(
+    config: ConfigDict, source: sources.Source, tokenizer: Any, start_step: int
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """This process's rows of every batch from `start_step` on."""
+    batch_transform = transforms.parse_batch(config.data.batch_transform)
+    return pipeline.train_batches(
+        source,
+        make_transform(config, source, tokenizer),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+        batch_transform=batch_transform if config.data.batch_transform else None,
+    )
+
+
+def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> EvalContext:
+    """How evaluators and the report read sources and call the model."""
+    config, mesh, model = experiment.config, experiment.mesh, experiment.model
+    forward = step.make_eval_step(model, mesh)
+    watch = jax.jit(
+        lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[1]
+    )
+    lies = sharding.batch_sharding(mesh)
+
+    def on_mesh(function, params, batch):
+        with jax.set_mesh(mesh):
+            return function(params, jax.device_put(batches.to_device_dtypes(batch), lies))
+
+    def embed(params, batch):
+        return jax.tree.map(np.asarray, dict(on_mesh(forward, params, batch)))
+
+    def attention(params, batch):
+        sown = on_mesh(watch, params, {"image": batch["image"]})
+        weights = [
+            leaf
+            for path, leaf in jax.tree_util.tree_flatten_with_path(sown)[0]
+            if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
+        ]
+        return np.asarray(weights[0])
+
+    def read(source, spec, batch_size):
+        transform = transforms.parse(
+            spec, tokenizer=experiment.tokenizer, class_names=source.class_names
+        )
+        return pipeline.eval_batches(source, transform, batch_size=batch_size)
+
+    return EvalContext(
+        embed=embed,
+        open_source=functools.partial(sources.open_source, workdir=workdir),
+        batches=read,
+        tokenizer=experiment.tokenizer,
+        text_length=experiment.spec["text"].shape[1] if "text" in experiment.spec else 0,
+        batch_size=config.batch_size,
+        attention=attention,
+        progress=progress,
+    )
