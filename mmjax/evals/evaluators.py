@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.captions import captions_of, get_templates
 from mmjax.evals.embed import EvalContext, embed_images, embed_texts
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.linear_probe import linear_probe
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
-from mmjax.evals.zero_shot import classification_metrics, classifier_weights, templates_named
+from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 
 # Raised when a metric's rule changes, so that results of two rules never pass for one.
 METRIC_VERSION = 1
@@ -28,12 +29,15 @@ Results = Iterator[tuple[str, float]]
 
 
 def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np.ndarray]:
-    """All captions of a source and `[M]` the image of each; at most so many an image (0: all)."""
+    """All captions of a source and `[M]` the image of each; the first so many (0: all).
+
+    An example without captions of its own has its class's name.
+    """
+    class_names = getattr(source, "class_names", None)
     texts: list[str] = []
     index: list[int] = []
     for i in range(len(source)):
-        captions = list(source[i]["captions"])
-        captions = captions[:captions_per_image] if captions_per_image else captions
+        captions = captions_of(source[i], class_names)[: captions_per_image or None]
         texts += captions
         index += [i] * len(captions)
     return texts, np.asarray(index, np.int64)
@@ -115,7 +119,7 @@ class ZeroShot(Evaluator):
     class_names: tuple[str, ...] | None = None
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"templates": templates_named(self.templates)}
+        return super().settings() | {"templates": get_templates(self.templates)}
 
     def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Cosines `[N, C]`, labels `[N]` and the class names."""
@@ -125,7 +129,7 @@ class ZeroShot(Evaluator):
         weights = classifier_weights(
             lambda texts: embed_texts(self.context, params, texts),
             names,
-            templates_named(self.templates),
+            self.templates,
         )
         return outputs["image_embed"] @ weights.T, outputs["label"], names
 

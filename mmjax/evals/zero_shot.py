@@ -4,42 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# Named prompt sets; `{}` is the class name.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "plain": ("{}",),
-    "photo": ("a photo of a {}.",),
-    # The seven of the CLIP paper's repository (notebooks/Prompt_Engineering_for_ImageNet).
-    "clip_7": (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-    ),
-    "drawing": ("{}", "an emoji of {}", "a drawing of {}", "an icon of {}", "a picture of {}"),
-}
-
-
-def templates_named(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """The prompts of a name in `TEMPLATES`, or the given prompts themselves.
-
-    Raises:
-      ValueError: an unknown name, or a prompt without `{}`.
-    """
-    if isinstance(templates, str):
-        if templates not in TEMPLATES:
-            raise ValueError(
-                f"templates '{templates}' is not a named set: use one of {sorted(TEMPLATES)}, or a "
-                "list of prompts with {} for the class name."
-            )
-        return TEMPLATES[templates]
-    prompts = tuple(templates)
-    wrong = [p for p in prompts if "{}" not in p]
-    if wrong or not prompts:
-        raise ValueError(f"templates {wrong or prompts} need prompts with {{}} for the class name.")
-    return prompts
+from mmjax.data.captions import prompt_ensemble
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -57,11 +22,17 @@ def ensemble_weights(prompt_embed: np.ndarray) -> np.ndarray:
 def classifier_weights(
     embed_texts: Callable[[list[str]], np.ndarray],
     class_names: Sequence[str],
-    templates: Sequence[str],
+    templates: str | Sequence[str],
 ) -> np.ndarray:
-    """Zero-shot classifier `[C, D]`; `embed_texts` maps n texts to `[n, D]`."""
-    prompts = [t.replace("{}", name) for name in class_names for t in templates]
-    return ensemble_weights(embed_texts(prompts).reshape(len(class_names), len(templates), -1))
+    """Zero-shot classifier `[C, D]`.
+
+    Args:
+      embed_texts: maps n texts to `[n, D]`; templates: a preset of `mmjax.data.captions`, or
+        prompts with `{}` for the class name.
+    """
+    prompts = [prompt_ensemble(name, templates) for name in class_names]
+    flat = embed_texts([text for texts in prompts for text in texts])
+    return ensemble_weights(flat.reshape(len(prompts), len(prompts[0]), -1))
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:

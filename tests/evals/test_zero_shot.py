@@ -6,13 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax.evals.zero_shot import (
-    TEMPLATES,
     classification_metrics,
     classifier_weights,
     confusion_matrix,
     ensemble_weights,
     per_class_accuracy,
-    templates_named,
 )
 
 
@@ -67,13 +65,3 @@ def test_confusion_and_per_class_accuracy_by_hand():
     accuracy = per_class_accuracy(matrix)
     np.testing.assert_allclose(accuracy[:2], [2 / 3, 1 / 2])
     assert np.isnan(accuracy[2:]).all()
-
-
-def test_templates():
-    assert all("{}" in prompt for prompts in TEMPLATES.values() for prompt in prompts)
-    assert len(TEMPLATES["clip_7"]) == 7
-    assert templates_named(["a {}"]) == ("a {}",)
-    with pytest.raises(ValueError, match="not a named set"):
-        templates_named("clip_8")
-    with pytest.raises(ValueError, match="need prompts"):
-        templates_named(["a cat"])
