@@ -81,3 +81,14 @@ def health_metrics(
         "positive_cosine": float(positive.mean()),
         "negative_cosine": (total - float(positive.sum())) / max(1, others),
     }
+
+
+def principal_plane(*groups: np.ndarray) -> list[np.ndarray]:
+    """Project groups of points `[N, D]` on the two principal axes of them all: `[N, 2]` each.
+
+    Source: the view of the modality gap in Liang et al. 2022 (arXiv:2203.02053), figure 1.
+    """
+    points = np.concatenate(groups).astype(np.float64)
+    centre = points.mean(axis=0, keepdims=True)
+    _, _, axes = np.linalg.svd(points - centre, full_matrices=False)
+    return [(group - centre) @ axes[:2].T for group in groups]

@@ -96,18 +96,38 @@ class Evaluator:
         return outputs
 
 
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """A source's images and captions, embedded."""
+
+    image_embed: np.ndarray  # [N, D]
+    text_embed: np.ndarray  # [M, D]
+    texts: list[str]  # M captions
+    text_image_index: np.ndarray  # [M], the image of each caption
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrieval(Evaluator):
-    """Image-text retrieval, both ways, over the whole source; see `retrieval.py` for its rules."""
+class _ImageText(Evaluator):
+    """Needs both towers."""
 
     captions_per_image: int = 0  # the first so many captions; 0: all
 
-    def run(self, params: Any) -> Results:
+    def pairs(self, params: Any) -> Pairs:
+        """The whole source through both towers."""
         source = self._open(self.source)
         texts, index = gather_captions(source, self.captions_per_image)
         images = self._embed(params, source, ["image_embed"])["image_embed"]
-        text_embed = embed_texts(self.context, params, texts)
-        metrics = retrieval_metrics(images, text_embed, index, text_ids=caption_ids(texts))
+        return Pairs(images, embed_texts(self.context, params, texts), texts, index)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrieval(_ImageText):
+    """Image-text retrieval, both ways, over the whole source; see `retrieval.py` for its rules."""
+
+    def run(self, params: Any) -> Results:
+        p = self.pairs(params)
+        ids = caption_ids(p.texts)
+        metrics = retrieval_metrics(p.image_embed, p.text_embed, p.text_image_index, text_ids=ids)
         yield from metrics.items()
 
 
@@ -199,16 +219,14 @@ class Knn(_FrozenFeatures):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddingHealth(Evaluator):
+class EmbeddingHealth(_ImageText):
     """Modality gap, alignment, uniformity and mean cosines; every caption with its image."""
 
     captions_per_image: int = 1
 
     def run(self, params: Any) -> Results:
-        source = self._open(self.source)
-        texts, index = gather_captions(source, self.captions_per_image)
-        images = self._embed(params, source, ["image_embed"])["image_embed"]
-        yield from health_metrics(images, embed_texts(self.context, params, texts), index).items()
+        p = self.pairs(params)
+        yield from health_metrics(p.image_embed, p.text_embed, p.text_image_index).items()
 
 
 EVALUATORS: dict[str, type[Evaluator]] = {

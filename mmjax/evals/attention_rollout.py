@@ -1,0 +1,59 @@
+"""Where an image tower looks: attention followed through all of its layers."""
+
+import numpy as np
+
+
+def rollout(weights: np.ndarray) -> np.ndarray:
+    """Flow of attention from each token of the last layer back to each token of the input.
+
+    Heads are averaged and the residual counts as half of a layer: A = (mean + I) / 2; the layers
+    are multiplied. Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3.
+
+    Args:
+      weights: `[layers, B, heads, L, L]`, rows sum to 1.
+
+    Returns:
+      `[B, L, L]`, rows sum to 1.
+    """
+    layers = np.asarray(weights, np.float32).mean(axis=2)
+    length = layers.shape[-1]
+    layers = 0.5 * layers + 0.5 * np.eye(length, dtype=np.float32)[None, None]
+    flow = layers[0]
+    for layer in layers[1:]:
+        flow = layer @ flow
+    return flow
+
+
+def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
+    """(extra tokens, rows, columns) of a sequence of square patches, with 0 or 1 extra before.
+
+    Raises:
+      ValueError: no such grid has the image's shape.
+    """
+    for extra in (0, 1):
+        rows = round(((tokens - extra) * height / width) ** 0.5)
+        if rows and (tokens - extra) % rows == 0:
+            columns = (tokens - extra) // rows
+            if rows * width == columns * height:
+                return extra, rows, columns
+    raise ValueError(
+        f"{tokens} tokens are no grid of square patches of a {height} x {width} image, with or "
+        "without one class token."
+    )
+
+
+def attention_maps(weights: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Share of the flow that each patch gives to the pooled image, `[B, rows, columns]`.
+
+    Read at the class token where there is one, else averaged over all tokens (exact for mean
+    pooling; for an attention-pooling head it shows the tower below the head).
+
+    Args:
+      weights: `[layers, B, heads, L, L]`; height, width: of the image in pixels.
+    """
+    extra, rows, columns = patch_grid(weights.shape[-1], height, width)
+    flow = rollout(weights)
+    pooled = flow[:, 0] if extra else flow.mean(axis=1)
+    patches = pooled[:, extra:]
+    patches = patches / patches.sum(axis=1, keepdims=True)
+    return patches.reshape(-1, rows, columns)

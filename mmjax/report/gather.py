@@ -1,0 +1,222 @@
+"""What the report shows, as plain arrays, gathered from a model through its evaluators.
+
+Queries and pictures are drawn by a seeded generator before any score is known, so that the
+examples are a fair sample and not a choice.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.decode import decode_image
+from mmjax.evals.attention_rollout import attention_maps
+from mmjax.evals.embed import EvalContext
+from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
+from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
+from mmjax.evals.retrieval import caption_ids, relevant_images
+from mmjax.evals.zero_shot import confusion_matrix
+
+IMAGE_QUERIES = 5
+TEXT_QUERIES = 6
+TOP = 5
+ATTENTION_IMAGES = 8
+POINTS = 1500  # of each modality in the scatter
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """One retrieved item."""
+
+    index: int
+    score: float
+    relevant: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A query, the rank of its best relevant item (from 1), and its top hits."""
+
+    index: int
+    rank: int
+    hits: list[Hit]
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalExamples:
+    """Queries of both directions; `images` holds every picture that they show."""
+
+    image_queries: list[Query]
+    text_queries: list[Query]
+    images: dict[int, np.ndarray]  # index -> uint8 [H, W, 3]
+    texts: list[str]
+    captions: dict[int, list[str]]  # image index -> all of its captions
+    gallery_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """Counts `[C, C]`: row = label, column = prediction."""
+
+    class_names: list[str]
+    matrix: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Health:
+    """Similarities of matching and other pairs, and both modalities on one plane."""
+
+    source: str
+    edges: np.ndarray  # [bins + 1]
+    positives: np.ndarray  # [bins]
+    negatives: np.ndarray  # [bins]
+    metrics: dict[str, float]
+    image_points: np.ndarray  # [n, 2]
+    text_points: np.ndarray  # [m, 2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """Pictures as the model sees them, and the share of attention of each patch."""
+
+    images: np.ndarray  # uint8 [n, H, W, 3]
+    maps: np.ndarray  # [n, rows, columns], each sums to 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """Everything that is drawn from the model itself; whatever a model lacks is empty."""
+
+    retrieval: dict[str, RetrievalExamples] = dataclasses.field(default_factory=dict)
+    confusion: dict[str, Confusion] = dataclasses.field(default_factory=dict)
+    health: Health | None = None
+    attention: Attention | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Some examples of a source, in the order given."""
+
+    source: Any
+    indices: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        return f"part of {getattr(self.source, 'name', 'a source')}"
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return getattr(self.source, "class_names", None)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.source[int(self.indices[i])]
+
+
+def picture(example: Mapping[str, Any]) -> np.ndarray:
+    """The example's image, decoded: uint8 `[H, W, 3]`."""
+    image = example["image"]
+    return decode_image(image) if isinstance(image, bytes) else np.asarray(image)
+
+
+def rank_query(index: int, scores: np.ndarray, relevant: np.ndarray) -> Query:
+    """A query's top hits by scores `[G]`, and the rank of its best relevant item."""
+    order = np.argsort(-scores, kind="stable")
+    mine = set(relevant.tolist())
+    hits = [Hit(int(i), float(scores[i]), int(i) in mine) for i in order[:TOP]]
+    rank = 1 + next(place for place, i in enumerate(order) if int(i) in mine)
+    return Query(index, rank, hits)
+
+
+def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExamples:
+    """Randomly drawn queries of both directions with their top hits."""
+    rng = np.random.default_rng(seed)
+    images, texts = len(pairs.image_embed), len(pairs.texts)
+    asked_images = rng.choice(images, min(IMAGE_QUERIES, images), replace=False)
+    asked_texts = rng.choice(texts, min(TEXT_QUERIES, texts), replace=False)
+    ids = caption_ids(pairs.texts)
+    relevant = relevant_images(pairs.text_image_index, ids)
+    # One entry a text: five times the same caption would tell the reader nothing.
+    _, distinct = np.unique(ids, return_index=True)
+    image_queries = []
+    for i in asked_images:
+        mine = np.asarray([n for n, m in enumerate(distinct) if i in relevant[m]])
+        query = rank_query(int(i), pairs.text_embed[distinct] @ pairs.image_embed[i], mine)
+        hits = [dataclasses.replace(h, index=int(distinct[h.index])) for h in query.hits]
+        image_queries.append(dataclasses.replace(query, hits=hits))
+    text_queries = [
+        rank_query(int(m), pairs.image_embed @ pairs.text_embed[m], relevant[m])
+        for m in asked_texts
+    ]
+    shown = {q.index for q in image_queries} | {h.index for q in text_queries for h in q.hits}
+    shown |= {int(relevant[q.index][0]) for q in text_queries}
+    captions: dict[int, list[str]] = {i: [] for i in shown}
+    for text, image in zip(pairs.texts, pairs.text_image_index):
+        if int(image) in captions:
+            captions[int(image)].append(text)
+    return RetrievalExamples(
+        image_queries=image_queries,
+        text_queries=text_queries,
+        images={i: picture(source[i]) for i in sorted(shown)},
+        texts=pairs.texts,
+        captions=captions,
+        gallery_images=images,
+    )
+
+
+def health_of(name: str, pairs: Pairs, seed: int) -> Health:
+    """Histograms, figures and the plane of both modalities."""
+    image, text, index = pairs.image_embed, pairs.text_embed, pairs.text_image_index
+    relevant = relevant_images(index, caption_ids(pairs.texts))
+    edges, positives, negatives = similarity_histograms(image, text, relevant)
+    rng = np.random.default_rng(seed)
+    some = [rng.permutation(len(x))[:POINTS] for x in (image, text)]
+    image_points, text_points = principal_plane(image[some[0]], text[some[1]])
+    metrics = health_metrics(image, text, index)
+    return Health(name, edges, positives, negatives, metrics, image_points, text_points)
+
+
+def attention_of(
+    context: EvalContext, params: Any, source: Any, spec: str, seed: int
+) -> Attention | None:
+    """Attention of a few randomly drawn pictures; None if the context cannot tell it."""
+    if context.attention is None:
+        return None
+    count = min(ATTENTION_IMAGES, len(source))
+    drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
+    batch = next(iter(context.batches(Subset(source, drawn), spec, context.batch_size)))
+    weights = np.asarray(context.attention(params, {"image": batch["image"]}))[:, :count]
+    images = np.asarray(batch["image"])[:count]
+    return Attention(images, attention_maps(weights, *images.shape[1:3]))
+
+
+def gather_report(
+    context: EvalContext, params: Any, evaluators: Mapping[str, Evaluator], *, seed: int = 0
+) -> ReportData:
+    """Examples of every retrieval, the confusion of every classification, health, attention.
+
+    Args:
+      evaluators: as `make_evaluators` gives them; health and attention are those of the first.
+      seed: of the draw of examples.
+    """
+    retrieval: dict[str, RetrievalExamples] = {}
+    confusion: dict[str, Confusion] = {}
+    health = attention = None
+    for name, evaluator in evaluators.items():
+        if isinstance(evaluator, Retrieval):
+            pairs = evaluator.pairs(params)
+            source = context.open_source(evaluator.source)
+            retrieval[name] = retrieval_examples(pairs, source, seed)
+            health = health or health_of(name, pairs, seed)
+        elif isinstance(evaluator, ZeroShot | Classification):
+            scores, labels, names = evaluator.scores(params)
+            matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
+            confusion[name] = Confusion(names, matrix)
+        if attention is None:
+            source = context.open_source(evaluator.source)
+            attention = attention_of(context, params, source, evaluator.transform, seed)
+    return ReportData(retrieval, confusion, health, attention, seed)
