@@ -1,0 +1,80 @@
+"""TFDS builders of this repository, by name, and how one is built once and opened."""
+
+import contextlib
+import io
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from mmjax.data.cache import data_root, locked
+
+if TYPE_CHECKING:  # importing TFDS takes most of a second
+    import tensorflow_datasets as tfds
+
+BUILDERS = ("emoji", "openclipart", "image_folder")
+
+
+def make_builder(
+    name: str, data_dir: str | os.PathLike | None = None, root: str | os.PathLike | None = None
+) -> "tfds.core.DatasetBuilder":
+    """One of `BUILDERS`, not yet built.
+
+    Args:
+      data_dir: the cache (default: see `mmjax.data.cache.data_root`).
+      root: where the raw data lies, for the builders that read files: an unpacked openclipart
+        tree, or the folder or tar archive of an image folder.
+
+    Raises:
+      ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
+    """
+    where = {"data_dir": str(data_root(data_dir)), "file_format": "array_record"}
+    if name == "emoji":
+        from mmjax.data.builders.emoji import Emoji
+
+        return Emoji(**where)
+    if name == "openclipart":
+        from mmjax.data.builders.openclipart import Openclipart
+
+        return Openclipart(root=root, **where)
+    if name == "image_folder":
+        from mmjax.data.builders.image_folder import ImageFolder, folder_config
+
+        return ImageFolder(config=folder_config(root), **where)
+    raise ValueError(f"There is no builder '{name}'; the builders are {', '.join(BUILDERS)}.")
+
+
+def prepared_builder(
+    name: str, data_dir: str | os.PathLike | None = None, root: str | os.PathLike | None = None
+) -> "tfds.core.DatasetBuilder":
+    """`make_builder`, built on disk if it was not; a build that was killed starts again.
+
+    TFDS writes into a directory of another name and renames it at the end; the lock lets one
+    process build while the others wait.
+    """
+    builder = make_builder(name, data_dir, root)
+    if builder.is_prepared():
+        return builder
+    path = builder.data_path
+    with locked(path.parent / f".{path.name}.lock"):
+        builder = make_builder(name, data_dir, root)  # another process may just have built it
+        if builder.is_prepared():
+            return builder
+        for left_over in path.parent.glob(f"incomplete.*_{path.name}"):
+            shutil.rmtree(left_over)
+        _build_quietly(builder)
+    return builder
+
+
+def _build_quietly(builder: "tfds.core.DatasetBuilder") -> None:
+    # The builders draw their own progress line; TFDS would add two bars and a page of print.
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    tfds.disable_progress_bar()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,48 @@
+"""Where prepared data lives, and small files that are written whole or not at all."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def data_root(data_dir: str | os.PathLike | None = None) -> Path:
+    """`data_dir`, else the environment's MMJAX_DATA_DIR, else ~/.cache/mmjax/data; created."""
+    root = data_dir or os.environ.get("MMJAX_DATA_DIR") or "~/.cache/mmjax/data"
+    path = Path(root).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"The data directory {path} cannot be created ({error.strerror}): "
+            "set data_dir in the config or MMJAX_DATA_DIR to a directory that can be written."
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that of several processes one builds and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside `path` and rename it: a killed run leaves the old file or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, or None where the file is absent or not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,198 @@
+"""From a source to batches on the host: order and augmentation come from (seed, step) alone.
+
+Training reads an endless sequence of rows in which each epoch is a fresh permutation of the
+source. Batch `step` holds rows `step * B` to `(step + 1) * B - 1` of it, and process `p` of `P`
+the `p`-th of `P` equal runs of those rows; so neither the process count, nor a restart, nor the
+number of threads changes what is trained on.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from mmjax.data.sources import Source
+
+Batch = dict[str, np.ndarray]
+Transform = Callable[[dict, np.random.Generator], dict]
+
+MODALITIES = ("image", "text", "audio", "video")
+# What a stream of random numbers is for: two uses of one seed never meet.
+_AUGMENT, _BATCH_AUGMENT, _EVAL = 0, 1, 2
+
+
+def row_rng(seed: int, row: int, use: int = _AUGMENT, process: int = 0) -> np.random.Generator:
+    """The generator of one row (or step): the same wherever and whenever it is made.
+
+    Counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so rows
+    need no common state. The low counter words stay free for the row's own draws.
+    """
+    return np.random.Generator(np.random.Philox(key=[seed, use], counter=[0, 0, process, row]))
+
+
+def train_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    batch_transform: Transform | None = None,
+) -> Iterator[Batch]:
+    """This process's rows of each training batch, without end, from `start_step` on.
+
+    Args:
+      transform: (example, rng) -> example whose arrays and numbers become the batch.
+      batch_size: rows of the global batch; each process yields `batch_size / process_count`.
+      seed: 0 to 2**32 - 1.
+      num_threads: threads that decode and transform.
+      batch_transform: (batch, rng) -> batch, on this process's rows (Mixup).
+
+    Yields batches with `example_id` (int64 index in the source) and `<modality>_present`.
+
+    Raises:
+      ValueError: an empty source, a batch that the processes do not divide, or, while iterating,
+        an example that cannot be read or transformed, by its key.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    if len(source) == 0:
+        raise ValueError(f"Source {source.name} is empty: there is nothing to train on.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"The data seed is {seed}; it must lie between 0 and 2**32 - 1.")
+    order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
+
+    def load(i: int) -> dict[str, Any]:
+        step, offset = divmod(i, local)
+        row = step * batch_size + process_index * local + offset
+        return _load(source, transform, int(order[row]), row_rng(seed, row))
+
+    batches = _batches(load, start_step * local, sys.maxsize, local, num_threads)
+
+    def finished() -> Iterator[Batch]:
+        step = start_step
+        for batch in batches:
+            if batch_transform is not None:
+                rng = row_rng(seed, step, _BATCH_AUGMENT, process_index)
+                batch = _arrays(batch_transform(batch, rng))
+            yield batch
+            step += 1
+
+    return finished()
+
+
+def eval_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+) -> Iterator[Batch]:
+    """This process's rows of each batch of one pass over `source`, in its order.
+
+    Every process yields the same number of batches of the same shape. The last batch is filled
+    up with copies of the last example whose `example_id` is -1 and whose `<modality>_present`
+    are False. A random transform gets the same numbers on each pass.
+
+    Raises:
+      ValueError: as `train_batches`.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    if len(source) == 0:
+        raise ValueError(f"Source {source.name} is empty: there is nothing to evaluate on.")
+
+    def load(i: int) -> dict[str, Any]:
+        step, offset = divmod(i, local)
+        row = step * batch_size + process_index * local + offset
+        index = min(row, len(source) - 1)
+        example = _load(source, transform, index, row_rng(0, index, _EVAL))
+        if row >= len(source):
+            example["example_id"] = np.int64(-1)
+            for key in [k for k in example if k.endswith("_present")]:
+                example[key] = np.bool_(False)
+        return example
+
+    steps = -(-len(source) // batch_size)
+    return iter(_batches(load, 0, steps * local, local, num_threads))
+
+
+def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"The batch size is {batch_size}; it must be a positive multiple of the number of "
+            f"processes, {process_count}."
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"There is no process {process_index} among {process_count}.")
+    return batch_size // process_count
+
+
+def _load(
+    source: Source, transform: Transform, index: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """One row: the transformed example's arrays, its id, and which modalities it has."""
+    key = f"number {index}"
+    try:
+        example = source[index]
+        key = f"'{example.get('key', index)}'"
+        example = _arrays(transform(example, rng))
+    except Exception as error:
+        raise ValueError(f"Example {key} of {source.name} cannot be used: {error}") from error
+    for modality in MODALITIES:
+        if modality in example:
+            example.setdefault(f"{modality}_present", np.bool_(True))
+    example["example_id"] = np.int64(index)
+    return example
+
+
+def _arrays(example: dict[str, Any]) -> dict[str, Any]:
+    """Arrays and numbers alone, in the batch's dtypes: text and bytes stay on the host."""
+    kept = {}
+    for key, value in example.items():
+        if isinstance(value, (np.ndarray, np.generic, bool, int, float)):
+            array = np.asarray(value)
+            if array.dtype == np.int64 and key != "example_id":
+                array = array.astype(np.int32)
+            elif array.dtype == np.float64:
+                array = array.astype(np.float32)
+            if array.dtype.kind in "biuf":
+                kept[key] = array
+    return kept
+
+
+def _batches(
+    load: Callable[[int], dict], start: int, stop: int, size: int, num_threads: int
+) -> grain.IterDataset:
+    rows = grain.MapDataset.range(start, stop).map(load)
+    # Two batches ahead keep the threads busy across a batch's end; more only holds memory.
+    ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * size)
+    return rows.to_iter_dataset(ahead).batch(size, batch_fn=stack)
+
+
+def stack(examples: Sequence[dict[str, Any]]) -> Batch:
+    """Rows to one batch; a row without a modality that others have gets zeros, and present False.
+
+    Raises:
+      ValueError: rows whose arrays differ in shape or dtype, or lack a key of no modality.
+    """
+    templates = {key: value for example in examples for key, value in example.items()}
+    batch = {}
+    for key, template in templates.items():
+        absent = np.zeros_like(template) if key.split("_")[0] in MODALITIES else None
+        rows = [example.get(key, absent) for example in examples]
+        shapes = {(np.shape(row), np.asarray(row).dtype) for row in rows if row is not None}
+        if len(shapes) > 1 or any(row is None for row in rows):
+            found = ", ".join(sorted(f"{dtype} {shape}" for shape, dtype in shapes))
+            lacking = "" if all(row is not None for row in rows) else "; some examples lack it"
+            raise ValueError(
+                f"The examples of a batch differ in '{key}': {found}{lacking}. "
+                "End the transforms with steps that give every example the same shape."
+            )
+        batch[key] = np.stack(rows)
+    return batch

@@ -1,0 +1,95 @@
+"""Host batches to device batches, a few ahead, in a background thread."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from mmjax.batch import to_device_dtypes
+
+_END = object()
+
+
+class prefetch_to_device:
+    """Iterator over device batches, made from host batches by a background thread.
+
+    Args:
+      batches: dicts of arrays, this process's rows of each global batch.
+      sharding: of every array of a batch (its first axis is split).
+      size: batches held ahead on the device.
+
+    `wait_seconds` counts the time that the consumer waited for data. An error in the thread is
+    raised in the consumer, after the batches made before it. `close()` ends the thread; the
+    object is also a context manager.
+    """
+
+    def __init__(
+        self, batches: Iterator[dict[str, np.ndarray]], sharding: jax.sharding.Sharding, size=2
+    ):
+        self.wait_seconds = 0.0
+        self._batches, self._sharding = batches, sharding
+        self._ready: queue.Queue = queue.Queue(maxsize=size)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="prefetch_to_device", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for batch in self._batches:
+                if not self._put((to_device(batch, self._sharding), None)):
+                    return
+            self._put((_END, None))
+        except BaseException as error:  # whatever it is, the consumer must not wait for ever
+            self._put((_END, error))
+
+    def _put(self, item: tuple) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> "prefetch_to_device":
+        return self
+
+    def __next__(self) -> dict[str, jax.Array]:
+        if self._closed.is_set():
+            raise StopIteration
+        start = time.perf_counter()
+        batch, error = self._ready.get()
+        self.wait_seconds += time.perf_counter() - start
+        if batch is _END:
+            self.close()
+            if error is not None:
+                raise error
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        """End the thread and the batches' own threads; what was held is dropped."""
+        self._closed.set()
+        self._thread.join()
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> "prefetch_to_device":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def to_device(
+    batch: dict[str, np.ndarray], sharding: jax.sharding.Sharding
+) -> dict[str, jax.Array]:
+    """A host batch as global arrays: this process's rows become its part of the global batch."""
+    return {
+        key: jax.make_array_from_process_local_data(sharding, value)
+        for key, value in to_device_dtypes(batch).items()
+    }

@@ -1,0 +1,183 @@
+"""Sources: random access to the examples of a data set, opened from a config.
+
+A source has `len()`, `source[i]` (an example: `image`, `captions`, optionally `label`, `key`, and
+whatever else the data set knows), `class_names` (list of str, or None) and `name`.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mmjax.data.builders import BUILDERS, prepared_builder
+
+
+class Source(Protocol):
+    """What `open_source` gives."""
+
+    name: str
+    class_names: list[str] | None
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) -> Source:
+    """The source that a config describes.
+
+    Args:
+      config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
+        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`.
+      workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
+
+    Raises:
+      ValueError: an unknown kind or setting, or data that cannot be used.
+    """
+    settings = dict(config)
+    kind = settings.pop("kind", None)
+    if kind == "tfds":
+        opener, known = open_tfds, TFDS_SETTINGS
+    elif kind == "folder":
+        from mmjax.data.folder import FOLDER_SETTINGS, open_folder
+
+        opener, known = open_folder, FOLDER_SETTINGS
+    elif kind == "webdataset":
+        from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
+
+        opener, known = open_shards, SHARD_SETTINGS
+    else:
+        raise ValueError(
+            f"The source's kind is {kind!r}; it must be 'tfds', 'folder' or 'webdataset'."
+        )
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(known)}."
+            raise ValueError(f"A source of kind '{kind}' has no setting '{key}': {hint}")
+    if kind != "tfds":
+        settings["workdir"] = workdir
+    return opener(**settings)
+
+
+TFDS_SETTINGS = ("name", "split", "data_dir", "root", "image_key", "caption_key", "label_key")
+
+
+def open_tfds(
+    name: str,
+    split: str,
+    data_dir: str | os.PathLike | None = None,
+    root: str | os.PathLike | None = None,
+    image_key: str = "image",
+    caption_key: str | tuple[str, ...] | None = None,
+    label_key: str | None = None,
+) -> "TfdsSource":
+    """A split of one of our builders, built at first use, or of any TFDS set already prepared.
+
+    Args:
+      name: one of `mmjax.data.builders.BUILDERS`, or a TFDS name such as 'mnist' or
+        'my_set/config:1.0.0' that lies under `data_dir` as array_record.
+      root: raw files, for those of our builders that read them.
+      image_key: the image's feature.
+      caption_key: feature(s) that hold text, alone or in lists; None takes 'captions',
+        'caption' or 'text' where there is one.
+      label_key: the class's feature; None takes 'label' where there is one.
+
+    Raises:
+      ValueError: an unknown name, split or feature, or a set that is not prepared.
+    """
+    import tensorflow_datasets as tfds
+
+    if name in BUILDERS:
+        builder = prepared_builder(name, data_dir, root)
+    else:
+        builder = _prepared_tfds(name, data_dir)
+    features = builder.info.features
+    _check_name(split.split("[")[0], list(builder.info.splits), f"Data set '{name}'", "split")
+    captions = [caption_key] if isinstance(caption_key, str) else list(caption_key or [])
+    if caption_key is None:
+        captions = [key for key in ("captions", "caption", "text") if key in features][:1]
+    if label_key is None and "label" in features:
+        label_key = "label"
+    for key in [image_key, *captions, *([label_key] if label_key else [])]:
+        _check_name(key, list(features), f"Data set '{name}'", "feature")
+    decoders = {image_key: tfds.decode.SkipDecoding()}
+    return TfdsSource(
+        name=f"{name}/{split}",
+        data=builder.as_data_source(split=split, decoders=decoders),
+        image_key=image_key,
+        caption_keys=captions,
+        label_key=label_key,
+        class_names=getattr(features[label_key], "names", None) if label_key else None,
+    )
+
+
+def _check_name(value: str, known: list[str], place: str, what: str) -> None:
+    if value not in known:
+        raise ValueError(f"{place} has no {what} '{value}'; it has {', '.join(sorted(known))}.")
+
+
+def _prepared_tfds(name: str, data_dir: str | os.PathLike | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    from mmjax.data.cache import data_root
+
+    where = str(data_root(data_dir))
+    try:
+        return tfds.builder(name, data_dir=where, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"There is no data set '{name}' under {where}, nor among this project's builders "
+            f"({', '.join(BUILDERS)}): prepare it there with "
+            f"`tfds build {name} --file_format=array_record --data_dir={where}`."
+        ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"Data set '{name}' needs a package that is not installed ({error}): prepare it "
+            "where TensorFlow is, as array_record, and set data_dir to the result."
+        ) from error
+
+
+class TfdsSource:
+    """A prepared split with its features under the names of the Example contract."""
+
+    def __init__(
+        self,
+        name: str,
+        data: Any,
+        image_key: str,
+        caption_keys: list[str],
+        label_key: str | None,
+        class_names: list[str] | None,
+    ):
+        self.name, self.class_names = name, class_names
+        self._data, self._image_key = data, image_key
+        self._caption_keys, self._label_key = caption_keys, label_key
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = dict(self._data[index])
+        example = {"key": f"{self.name}[{index}]", "image": record.pop(self._image_key)}
+        record = {key: _plain(value) for key, value in record.items()}
+        texts = [record.pop(key) for key in self._caption_keys]
+        if texts:
+            example["captions"] = [
+                t for text in texts for t in (text if isinstance(text, list) else [text])
+            ]
+        if self._label_key:
+            example["label"] = int(record.pop(self._label_key))
+        return {**record, **example}
+
+
+def _plain(value: Any) -> Any:
+    """Text as str (TFDS yields bytes), also in lists; encoded images and arrays unchanged."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, list) or (hasattr(value, "dtype") and value.dtype == object):
+        return [_plain(v) for v in value]
+    return value
