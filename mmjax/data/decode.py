@@ -18,8 +18,9 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
     Args:
       data: the encoded bytes.
       min_size: None decodes at full size (equal to Pillow's decoder). A number lets a JPEG be
-        scaled down while it is decoded, in the DCT domain, to the smallest n/8 whose two sides
-        are still at least `min_size` pixels, with the fast approximate transforms.
+        scaled down while it is decoded, in the DCT domain, to the smallest n/8 whose sides are
+        still at least `min_size` pixels (a shorter side keeps its length), with the fast
+        approximate transforms.
       background: RGB, 0 to 255.
 
     Returns:
@@ -42,6 +43,9 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
 
 
 def _decode_jpeg(data, min_size):
+    _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    if colorspace in ("CMYK", "YCCK"):
+        raise ValueError("four colours")
     if min_size is None:
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     return simplejpeg.decode_jpeg(

@@ -1,0 +1,184 @@
+"""Decoding against arrays that are known because the test encoded them, and against Pillow."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmjax.data.decode import as_rgb, decode_image
+
+
+def noise(h=21, w=34, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (h, w, channels), np.uint8)
+
+
+def smooth(h=150, w=200):
+    y, x = np.mgrid[0:h, 0:w]
+    waves = [np.sin(x / 17), np.cos(y / 13), np.sin((x + y) / 23)]
+    return np.stack([127 + 100 * wave for wave in waves], -1).astype(np.uint8)
+
+
+def encode(image, format="PNG", **options):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def pillow(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_come_back(format):
+    image = noise()
+    options = {"lossless": True} if format == "WEBP" else {}
+    np.testing.assert_array_equal(decode_image(encode(image, format, **options)), image)
+
+
+@pytest.mark.parametrize("size", [(150, 200), (151, 203), (8, 8), (1, 1), (3, 500)])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_jpeg_equals_pillow(size, subsampling):
+    data = encode(smooth(*size), "JPEG", quality=90, subsampling=subsampling)
+    image = decode_image(data)
+    assert image.dtype == np.uint8 and image.shape == (*size, 3)
+    np.testing.assert_array_equal(image, pillow(data))
+
+
+def test_jpeg_kinds_equal_pillow():
+    grey = encode(Image.fromarray(smooth()[..., 0]), "JPEG")
+    cmyk = encode(Image.fromarray(smooth()).convert("CMYK"), "JPEG")
+    progressive = encode(smooth(), "JPEG", progressive=True)
+    for data in (grey, cmyk, progressive):
+        np.testing.assert_array_equal(decode_image(data), pillow(data))
+        small = decode_image(data, min_size=40)
+        assert small.shape[2] == 3 and min(small.shape[:2]) >= 40
+
+
+@settings(max_examples=40, deadline=None)
+@given(h=st.integers(1, 300), w=st.integers(1, 300), min_size=st.integers(1, 250))
+def test_scaled_decode_keeps_the_minimum(h, w, min_size):
+    """The smallest n/8 that leaves each side at least min_size, or as long as it was."""
+    data = encode(np.zeros((h, w, 3), np.uint8), "JPEG")
+    image = decode_image(data, min_size=min_size)
+    scaled = [(-(-h * n // 8), -(-w * n // 8)) for n in range(1, 9)]
+    fits = [s for s in scaled if s[0] >= min(h, min_size) and s[1] >= min(w, min_size)]
+    assert image.shape == (*fits[0], 3)
+
+
+def test_scaled_decode_is_the_image_made_smaller():
+    image = smooth(240, 320)
+    small = decode_image(encode(image, "JPEG", quality=95), min_size=60)
+    assert small.shape == (60, 80, 3)
+    mean = image.reshape(60, 4, 80, 4, 3).mean((1, 3))
+    assert np.abs(small - mean).mean() < 1.5
+
+
+# The EXIF table: what has to be done to the stored pixels to show them upright.
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_exif_orientation(orientation, format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(smooth(40, 64), format, exif=exif)
+    stored = pillow(data)
+    np.testing.assert_array_equal(decode_image(data), UPRIGHT[orientation](stored))
+    scaled = decode_image(data, min_size=20)
+    assert (scaled.shape[0] < scaled.shape[1]) == (orientation < 5)
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 100, 200)])
+def test_alpha_is_composited(background):
+    rgba = noise(channels=4)
+    alpha = rgba[..., 3:] / 255
+    expected = rgba[..., :3] * alpha + np.array(background) * (1 - alpha)
+    for image in (decode_image(encode(rgba), background=background), as_rgb(rgba, background)):
+        assert image.dtype == np.uint8
+        assert np.abs(image - expected).max() <= 1
+
+
+def test_grey_and_alpha():
+    la = noise(channels=2)
+    alpha = la[..., 1:] / 255
+    expected = np.repeat(la[..., :1] * alpha + 255 * (1 - alpha), 3, 2)
+    image = decode_image(encode(Image.fromarray(la)))
+    assert np.abs(image - expected).max() <= 1
+
+
+def test_palette_with_a_transparent_colour():
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    data = encode(image, transparency=1)
+    expected = [[[255, 0, 0], [9, 8, 7]], [[0, 0, 255], [9, 8, 7]]]
+    np.testing.assert_array_equal(decode_image(data, background=(9, 8, 7)), expected)
+
+
+def test_grey_bits():
+    values = np.array([[0, 255, 256], [32767, 32768, 65535]], np.uint16)
+    expected = np.repeat((values // 256)[..., None], 3, 2)
+    np.testing.assert_array_equal(decode_image(encode(values)), expected)
+    bits = np.array([[True, False], [False, True]])
+    expected = np.repeat(bits[..., None] * 255, 3, 2)
+    np.testing.assert_array_equal(decode_image(encode(bits)), expected)
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(np.full((5, 6, 3), v, np.uint8)) for v in (200, 10)]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(data), np.full((5, 6, 3), 200))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_truncated_images_are_refused(format, share):
+    data = encode(noise(120, 160), format)
+    with pytest.raises(ValueError, match="damaged or truncated|no image"):
+        decode_image(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match="damaged or truncated|no image"):
+        decode_image(data[: int(len(data) * share)], min_size=32)
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_other_bytes_are_refused(data):
+    with pytest.raises(ValueError):
+        decode_image(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(where=st.integers(0, 2000), value=st.binary(min_size=1, max_size=8))
+def test_damage_gives_an_image_or_a_value_error(where, value):
+    data = bytearray(encode(smooth(40, 40), "JPEG" if where % 2 else "PNG"))
+    where %= len(data)
+    data[where : where + len(value)] = value
+    try:
+        image = decode_image(bytes(data))
+    except ValueError:
+        return
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+def test_arrays():
+    grey = noise(channels=1)
+    for array in (grey, grey[..., 0]):
+        np.testing.assert_array_equal(as_rgb(array), np.repeat(grey, 3, 2))
+    rgb = noise()
+    assert as_rgb(rgb) is rgb
+    for bad in (rgb / 255, rgb[None], noise(channels=2), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"image"):
+            as_rgb(bad)
