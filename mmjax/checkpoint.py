@@ -90,10 +90,22 @@ class Checkpoints:
         self._manager.close()
 
     def run(self, step: int) -> dict[str, Any]:
-        """The JSON part of a checkpoint."""
-        return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))[
-            "run"
-        ]
+        """The JSON part of a checkpoint.
+
+        Raises:
+          CheckpointError: it cannot be read.
+        """
+        try:
+            args = ocp.args.Composite(run=ocp.args.JsonRestore())
+            return self._manager.restore(step, args=args)["run"]
+        except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+            raise self._damaged(step, error) from error
+
+    def _damaged(self, step: int, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"The checkpoint {self.path(step)} is damaged ({_first_line(error)}); move that "
+            "folder away to go on from the one before."
+        )
 
     def restore(self, step: int, target: Any) -> Any:
         """The state of a step, laid out as `target` (ShapeDtypeStructs with shardings) says.
@@ -111,11 +123,8 @@ class Checkpoints:
                     state=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
                 ),
             )
-        except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-            raise CheckpointError(
-                f"The checkpoint {self.path(step)} is damaged ({_first_line(error)}); remove that "
-                "folder to go on from the one before."
-            ) from error
+        except Exception as error:
+            raise self._damaged(step, error) from error
         return restored["state"]
 
     def restore_params(self, step: int, target: Any) -> Any:
@@ -138,36 +147,26 @@ class Checkpoints:
             args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True),
         )[part]
 
-    def restore_newest(self, target: Any) -> tuple[Any, dict[str, Any]] | None:
-        """State and JSON of the newest checkpoint that can be read, or None where there is none.
+    def newest_run(self) -> dict[str, Any] | None:
+        """The JSON part of the newest checkpoint that is whole, or None where there is none.
 
-        A damaged one is put aside with a warning, and the one before it is taken.
+        A damaged one is put aside, with a warning, and the one before it is taken.
 
         Raises:
-          CheckpointError: there are checkpoints and none can be read, or the model is another.
+          CheckpointError: there are checkpoints, and none is whole.
         """
-        failures = []
+        damaged = None
         for step in self.steps():
             try:
-                run = self._readable_run(step)
-                return self.restore(step, target), run
-            except TreeMismatchError:
-                raise
+                self._shapes(step)
+                return self.run(step)
             except CheckpointError as error:
                 print(f"warning: {error}")
-                failures.append((step, error))
+                damaged = error
                 self._put_aside(step)
-        if failures:
-            raise CheckpointError(f"No checkpoint in {self.folder} can be read: {failures[0][1]}")
+        if damaged:
+            raise CheckpointError(f"No checkpoint in {self.folder} can be read: {damaged}")
         return None
-
-    def _readable_run(self, step: int) -> dict[str, Any]:
-        try:
-            return self.run(step)
-        except Exception as error:
-            raise CheckpointError(
-                f"The checkpoint {self.path(step)} is damaged ({_first_line(error)})."
-            ) from error
 
     def _put_aside(self, step: int) -> None:
         aside = self.folder.parent / f"damaged-checkpoint-{step}"
@@ -180,9 +179,7 @@ class Checkpoints:
             metadata = self._manager.item_metadata(step)["state"]
             return _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
         except Exception as error:
-            raise CheckpointError(
-                f"The checkpoint {self.path(step)} is damaged ({_first_line(error)})."
-            ) from error
+            raise self._damaged(step, error) from error
 
     def _saying(self, step: Any) -> "_Saying":
         return _Saying(self, step)

@@ -5,18 +5,19 @@ Train and evaluate start from here, so that what is trained is what is evaluated
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import models, optim, sharding, step
+from mmjax import checkpoint, models, optim, sharding, step
 from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.evals.embed import EvalContext
 
@@ -30,24 +31,18 @@ class Experiment:
     tokenizer: tokenizers.Tokenizer | None
     model: Any
     loss: step.Loss
-    spec: batches.Spec  # what the model reads of a batch, with the global batch size
+    spec: batches.Spec  # what model and loss read of a batch
     optimizer: optax.GradientTransformation
     schedule: optim.Schedule
     params: step.Params  # abstract, with shardings
     state: step.TrainState  # abstract, with shardings
+    make_state: Callable[[], step.TrainState]
 
     def init(self) -> step.TrainState:
         """The state of step 0, laid out on the mesh."""
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         with jax.set_mesh(self.mesh):
-            return jax.jit(self._init, out_shardings=shardings)()
-
-    @property
-    def _init(self):
-        config = self.config
-        return step.make_init(
-            self.model, self.spec, self.optimizer, seed=config.seed, ema=config.ema_decay > 0
-        )
+            return jax.jit(self.make_state, out_shardings=shardings)()
 
     @functools.cached_property
     def gradients(self):
@@ -92,7 +87,7 @@ def build(config: ConfigDict, tokenizer: tokenizers.Tokenizer | None) -> Experim
     make = step.make_init(model, spec, optimizer, seed=config.seed, ema=config.ema_decay > 0)
     state = step.lay_out_state(jax.eval_shape(make), params, mesh)
     return Experiment(
-        config, mesh, tokenizer, model, loss, spec, optimizer, schedule, params, state
+        config, mesh, tokenizer, model, loss, spec, optimizer, schedule, params, state, make
     )
 
 
@@ -114,16 +109,56 @@ def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def make_tokenizer(
-    config: ConfigDict, workdir: Path, source: sources.Source
+    config: ConfigDict, workdir: Path, source: sources.Source, saved: Mapping[str, Any] | None
 ) -> tokenizers.Tokenizer | None:
-    """The run's tokenizer: the one saved in the workdir, or a new one, which is saved there."""
+    """The run's tokenizer: that of its checkpoint or workdir, or a new one, saved in the workdir.
+
+    Args:
+      saved: the JSON part of the checkpoint that is resumed.
+
+    Raises:
+      ValueError: the workdir's tokenizer is not the one that the checkpoint was trained with.
+    """
     if not config.tokenizer:
         return None
-    saved = workdir / "tokenizer"
-    tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=saved)
+    folder = workdir / "tokenizer"
+    if saved:
+        write_tokenizer(workdir, saved["tokenizer"])
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=folder)
     if jax.process_index() == 0:
-        tokenizer.save(saved)
+        tokenizer.save(folder)
     return tokenizer
+
+
+def tokenizer_files(workdir: Path) -> dict[str, str]:
+    """The files of the workdir's tokenizer, name -> text, as a checkpoint keeps them."""
+    return {f.name: f.read_text() for f in sorted((workdir / "tokenizer").glob("*.json"))}
+
+
+def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
+    """Put a checkpoint's tokenizer into the workdir, where it is missing.
+
+    Raises:
+      ValueError: another tokenizer is there.
+    """
+    present = tokenizer_files(workdir)
+    if present and present != files:
+        raise ValueError(
+            f"The tokenizer in {workdir / 'tokenizer'} is not the one that this run's checkpoint "
+            "was trained with: delete that folder, and it comes back from the checkpoint."
+        )
+    (workdir / "tokenizer").mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (workdir / "tokenizer" / name).write_text(text)
+
+
+def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
+    """The state with the parameters that `config.init_from` takes from another run; prints them."""
+    settings = run.config.init_from
+    params, report = checkpoint.init_from(settings.path, state.params, settings.only)
+    print(report)
+    ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, ema_params=ema)
 
 
 def _texts(source: sources.Source) -> Iterator[str]:

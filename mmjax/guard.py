@@ -26,7 +26,7 @@ class NonFiniteError(ValueError):
         )
         super().__init__(
             f"Step {step} is not finite, first in {where}; {kept}: resume from there with a lower "
-            "optimizer.learning_rate, a longer warm-up or a smaller optimizer.grad_clip_norm, or "
+            "config.optim.learning_rate, a longer warm-up or a smaller config.optim.grad_clip_norm, or "
             "look at this step's batch."
         )
         self.step, self.found, self.checkpoint = step, found, checkpoint
@@ -75,7 +75,7 @@ class EarlyStopping:
     """Stop once a metric has not improved for `patience` evaluations.
 
     Args:
-      metric: the metric's name, for the message.
+      metric: its name in the results, such as "unseen/recall@1"; empty never stops.
       patience: evaluations without an improvement until the stop; at least 1.
       mode: 'max' if a larger value is better, 'min' if a smaller one is.
       min_delta: an improvement is larger than this.
@@ -93,9 +93,25 @@ class EarlyStopping:
         self.best: float | None = None
         self.waited = 0
 
-    def update(self, value: float) -> bool:
-        """Take the metric of one more evaluation; True means stop. NaN is no improvement."""
-        value = float(value)
+    @property
+    def stopped(self) -> bool:
+        """Whether the patience is used up."""
+        return self.waited >= self.patience
+
+    def update(self, results: Mapping[str, float]) -> None:
+        """Take the results of one more evaluation; NaN is no improvement.
+
+        Raises:
+          ValueError: the results lack the metric.
+        """
+        if not self.metric:
+            return
+        if self.metric not in results:
+            raise ValueError(
+                f"config.early_stopping.metric is '{self.metric}'; config.validation gives "
+                f"{sorted(results)}."
+            )
+        value = float(results[self.metric])
         gain = math.inf
         if self.best is not None:
             gain = value - self.best if self.mode == "max" else self.best - value
@@ -103,7 +119,6 @@ class EarlyStopping:
             self.best, self.waited = value, 0
         else:
             self.waited += 1
-        return self.waited >= self.patience
 
     def state(self) -> dict[str, float | int | None]:
         """What a checkpoint must keep."""

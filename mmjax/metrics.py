@@ -218,19 +218,32 @@ class ProgressLine:
         self._width = 0
         self._stream.flush()
 
+    @property
+    def examples_per_second(self) -> float:
+        """Over the last 20 s; 0 before the second step."""
+        if len(self._window) < 2:
+            return 0.0
+        return (self._window[-1][1] - self._window[0][1]) * self._examples / self._seconds
+
+    @property
+    def data_wait_share(self) -> float:
+        """Share of the last 20 s that the loop waited for a batch, 0 to 1."""
+        return min(1.0, sum([wait for _, _, wait in self._window][1:]) / self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return max(self._window[-1][0] - self._window[0][0], 1e-9)
+
     def line(self) -> str:
         """The line as text."""
         parts = [f"{100 * self._step / self._total:5.1f} %", f"step {self._step}/{self._total}"]
         parts += [f"{name} {_number(value)}" for name, value in self._shown.items()]
-        if len(self._window) > 1:
-            (start, first, _), (end, last, _) = self._window[0], self._window[-1]
-            seconds = max(end - start, 1e-9)
-            waited = sum([wait for _, _, wait in self._window][1:])
-            rate = (last - first) / seconds
-            parts.append(f"{rate * self._examples:,.0f} examples/s")
-            parts.append(f"waiting {100 * min(1.0, waited / seconds):.0f} %")
-            if rate > 0:
-                parts.append(f"ETA {_duration((self._total - self._step) / rate)}")
+        rate = self.examples_per_second
+        if rate > 0:
+            left = (self._total - self._step) * self._examples / rate
+            parts.append(f"{rate:,.0f} examples/s")
+            parts.append(f"waiting {100 * self.data_wait_share:.0f} %")
+            parts.append(f"ETA {_duration(left)}")
         return "  ".join(parts)
 
     def _draw(self, now: float) -> None:

@@ -128,10 +128,10 @@ def check_divides(mesh: Mesh, shape: Sequence[int], names: Sequence[str | None],
     for size, name in zip(shape, names, strict=True):
         parts = math.prod(mesh.shape[a] for a in _mesh_axes(name) or ())
         if size % parts:
+            nearest = max(1, round(size / parts)) * parts
             raise ValueError(
                 f"{what} has {size} along '{name}', which the mesh {dict(mesh.shape)} splits in "
-                f"{parts}: use a multiple of {parts} (nearest: {max(1, round(size / parts)) * parts})"
-                " or another config.mesh."
+                f"{parts}: use a multiple of {parts} (nearest: {nearest}) or another config.mesh."
             )
 
 

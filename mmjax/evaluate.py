@@ -1,0 +1,147 @@
+"""Run a config's evaluators on any checkpoint, and write the results and the report.
+
+python -m mmjax.evaluate --workdir=runs/clip_emoji
+python -m mmjax.evaluate --workdir=runs/clip_emoji --step=500 --config.evals.seen.k=10
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        command.WORKDIR,
+        ("--step", {"type": int, "help": "which checkpoint; the newest if not given"}),
+    )
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmjax import checkpoint, experiment, metrics
+from mmjax import config as configs
+from mmjax.data import tokenizers
+from mmjax.evals import evaluators as evaluator_kinds
+from mmjax.evals.evaluators import Evaluator
+
+
+def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
+    """The evaluators of `config.evals`, bound to this run."""
+    context = experiment.make_eval_context(run, workdir, _progress)
+    for name in run.config.validation:
+        if name not in run.config.evals:
+            raise ValueError(
+                f"config.validation names '{name}'; config.evals has {sorted(run.config.evals)}."
+            )
+    return evaluator_kinds.make_evaluators(run.config.evals, context)
+
+
+def run_evaluators(
+    evaluators: Mapping[str, Evaluator], params: Any, names: Iterable[str]
+) -> dict[str, float]:
+    """Results of the evaluators named: "evaluation/metric" -> value."""
+    return {
+        f"{name}/{metric}": float(value)
+        for name in names
+        for metric, value in evaluators[name].run(params)
+    }
+
+
+def finish(
+    run: experiment.Experiment,
+    evaluators: Mapping[str, Evaluator],
+    params: Any,
+    step: int,
+    workdir: Path,
+    writer: metrics.MetricWriter,
+) -> dict[str, float]:
+    """Evaluate, record, report and print; what was already evaluated so is only printed."""
+    presets = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
+    before = read_manifest(workdir).get("results", {})
+    report = workdir / "report.html"
+    if before.get("step") == step and before.get("evaluators") == presets and report.exists():
+        print(f"{workdir} is done: step {step} is trained and evaluated")
+        results = before["values"]
+    else:
+        results = run_evaluators(evaluators, params, evaluators)
+        writer.write(step, {f"eval/{name}": value for name, value in results.items()})
+        metrics.write_manifest(
+            workdir, results={"step": step, "evaluators": presets, "values": results}
+        )
+        write_report(run, params, workdir)
+    writer.close()
+    print_results(results)
+    print(f"report: {report}")
+    return results
+
+
+def write_report(run: experiment.Experiment, params: Any, workdir: Path) -> None:
+    """The HTML report of a run."""
+    raise NotImplementedError
+
+
+def read_manifest(workdir: Path) -> dict[str, Any]:
+    """What run.json holds; empty where there is none."""
+    path = workdir / "run.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def print_results(results: Mapping[str, float]) -> None:
+    """Print a table for each set of metrics: a row an evaluation, a column a metric."""
+    rows: dict[str, dict[str, Any]] = {}
+    for key, value in results.items():
+        evaluation, metric = key.rsplit("/", 1)
+        rows.setdefault(evaluation, {"evaluation": evaluation})[metric] = value
+    tables: dict[tuple[str, ...], list] = {}
+    for row in rows.values():
+        tables.setdefault(tuple(row), []).append(row)
+    for table in tables.values():
+        print()
+        metrics.print_table(table)
+    print()
+
+
+def evaluate(
+    workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
+) -> dict[str, float]:
+    """Evaluate a checkpoint of a workdir with the evaluators of its config.
+
+    Raises:
+      ValueError: no such checkpoint, or settings that do not fit it.
+    """
+    if not (workdir / "checkpoints").is_dir():
+        raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
+    saves = checkpoint.Checkpoints(workdir)
+    steps = saves.steps()
+    if not steps or (at_step is not None and at_step not in steps):
+        raise ValueError(
+            f"'{workdir}' has no checkpoint {'' if at_step is None else f'of step {at_step}'}; "
+            f"there are {steps}."
+        )
+    at = steps[0] if at_step is None else at_step
+    saved = saves.run(at)
+    config = configs.override(configs.from_json(saved["config"]), overrides)
+    if saved["tokenizer"]:
+        experiment.write_tokenizer(workdir, saved["tokenizer"])
+    tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
+    run = experiment.build(config, tokenizer)
+    with jax.set_mesh(run.mesh):
+        params = saves.restore_params(at, run.params)
+    saves.close()
+    writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
+    return finish(run, make_evaluators(run, workdir), params, at, workdir, writer)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\r\033[K" if done >= total else ""
+        sys.stderr.write(f"\r  evaluating: {what} {done}/{total}{end}")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    command.run(lambda: evaluate(Path(ARGS.workdir), ARGS.step, ARGS.overrides))

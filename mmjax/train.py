@@ -1,0 +1,187 @@
+"""Train a config, evaluate it and write its report.
+
+    python -m mmjax.train --config=configs/clip_emoji.py --workdir=runs/clip_emoji
+
+Start it again with the same workdir and it resumes, or says that it is done. Any setting can be
+given by --config.KEY=VALUE, for instance --config.optim.learning_rate=3e-4.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--config", {"required": True, "help": "a file of configs/"}),
+        command.WORKDIR,
+        (
+            "--allow_change",
+            {
+                "default": "",
+                "metavar": "KEYS",
+                "help": "comma-separated config keys that may differ from the run resumed",
+            },
+        ),
+    )
+
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mmjax import batch as batches
+from mmjax import checkpoint, evaluate, experiment, guard, metrics, optim, sharding, step
+from mmjax import config as configs
+from mmjax.data.prefetch import prefetch_to_device
+from mmjax.data.sources import open_source
+
+
+def train(
+    config: ConfigDict, workdir: str | Path, allow_change: Iterable[str] = ()
+) -> dict[str, float]:
+    """Train from where the workdir stands, then evaluate and report.
+
+    Args:
+      config: locked, from `mmjax.config.load`.
+      workdir: the run's folder.
+      allow_change: config keys that may differ from those of the run that is there.
+
+    Returns:
+      the results, "evaluation/metric" -> value; none if SIGTERM came first.
+
+    Raises:
+      ValueError: bad input, in one sentence; nothing saved before is lost.
+    """
+    workdir = Path(workdir)
+    sigterm = _Sigterm()
+    saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+    saved = saves.newest_run()
+    if saved:
+        for line in checkpoint.check_unchanged(saved["config"], config, allow_change):
+            print(f"changed {line}")
+
+    # ---- source and tokenizer, then model, loss and optimizer: `run` holds them
+    source = open_source(config.data.train, workdir=workdir)
+    tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
+    run = experiment.build(config, tokenizer)
+    evaluators = evaluate.make_evaluators(run, workdir)
+    early = guard.EarlyStopping(**config.early_stopping)
+    writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
+    metrics.write_manifest(workdir, config=config)
+    (workdir / "parameters.txt").write_text(optim.describe(run.params, config.optim) + "\n")
+
+    # ---- the state: resumed, or new
+    if saved:
+        state = saves.restore(saved["step"], run.state)
+        early.restore(saved["early_stopping"])
+    else:
+        state = run.init()
+        if config.init_from.path:
+            state = experiment.init_from(run, state)
+    at, total = int(state.step), config.total_steps
+    print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
+    writer.rewind(at)
+
+    def save():
+        _check_finite(run, state, source, saves)
+        saves.save(
+            at,
+            state,
+            {
+                "step": at,
+                "config": configs.to_json(config),
+                "tokenizer": experiment.tokenizer_files(workdir),
+                "git": metrics.git_revision(),
+                "early_stopping": early.state(),
+            },
+        )
+
+    # ---- the loop
+    window, progress = metrics.ScalarWindow(), metrics.ProgressLine(total, config.batch_size, at)
+    stream = prefetch_to_device(
+        experiment.training_batches(config, source, tokenizer, at),
+        sharding.batch_sharding(run.mesh),
+    )
+    waited = 0.0
+    sigterm.wait_for_step = True
+    with jax.set_mesh(run.mesh):
+        while at < total and not early.stopped and not sigterm.received:
+            batch = next(stream)
+            batches.check(batch, run.spec)
+            state, scalars = run.train_step(state, batch)
+            at += 1
+            window.add(scalars)
+            progress.update(at, scalars, stream.wait_seconds - waited)
+            waited = stream.wait_seconds
+
+            if at % config.log_every == 0 or at == total:
+                _check_finite(run, state, source, saves)
+                log = {f"train/{name}": value for name, value in window.mean().items()}
+                log |= optim.learning_rates(config.optim, run.schedule, at - 1)
+                log["examples_per_second"] = progress.examples_per_second
+                log["data_wait_share"] = progress.data_wait_share
+                if tokenizer is not None:
+                    log["truncation_rate"] = tokenizer.truncation_rate
+                writer.write(at, log)
+
+            if config.eval_every and at % config.eval_every == 0 and at < total:
+                found = evaluate.run_evaluators(evaluators, state.eval_params, config.validation)
+                writer.write(at, {f"eval/{name}": value for name, value in found.items()})
+                early.update(found)
+                progress.restart()
+
+            if at % config.checkpoint.every == 0 and at < total:
+                save()
+                progress.restart()
+    sigterm.wait_for_step = False
+    progress.close()
+    stream.close()
+    save()
+    saves.close()
+    if sigterm.received:
+        print(f"SIGTERM: saved step {at} in {workdir}; the same command goes on from there")
+        return {}
+    if early.stopped:
+        print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
+
+    # ---- evaluators and report
+    return evaluate.finish(run, evaluators, state.eval_params, at, workdir, writer)
+
+
+def _check_finite(run, state, source, saves) -> None:
+    """Raise if an update was not finite; the batch of that step is made again to name the place."""
+    if state.finite:
+        return
+    at = int(state.step)
+    batch = next(experiment.training_batches(run.config, source, run.tokenizer, at))
+    batch = jax.device_put(batches.to_device_dtypes(batch), sharding.batch_sharding(run.mesh))
+    found = step.diagnose(run.model, run.gradients, state, batch, run.config.seed)
+    kept = saves.steps()
+    raise guard.NonFiniteError(at, found, str(saves.path(kept[0])) if kept else None)
+
+
+class _Sigterm:
+    """On SIGTERM: end at once with exit code 0, or after the step that is under way."""
+
+    def __init__(self):
+        self.received = self.wait_for_step = False
+        signal.signal(signal.SIGTERM, self)
+
+    def __call__(self, signum, frame) -> None:
+        self.received = True
+        if not self.wait_for_step:
+            print("SIGTERM: there is nothing to save now; the same command goes on from here")
+            sys.exit(0)
+
+
+if __name__ == "__main__":
+    command.run(
+        lambda: train(
+            configs.load(ARGS.config, ARGS.overrides),
+            ARGS.workdir,
+            filter(None, ARGS.allow_change.split(",")),
+        )
+    )
