@@ -46,6 +46,26 @@ def _invert(relevant: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
     return [np.asarray(queries, np.int64) for queries in result]
 
 
+def relevance(
+    images: int, text_image_index: np.ndarray, text_ids: np.ndarray | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(texts relevant to each of N images, images relevant to each of M texts).
+
+    Raises:
+      ValueError: an image without a caption.
+    """
+    own = np.arange(len(text_image_index))
+    relevant = relevant_images(text_image_index, own if text_ids is None else text_ids)
+    captions = _invert(relevant, images)
+    bare = [i for i, texts in enumerate(captions) if len(texts) == 0]
+    if bare:
+        raise ValueError(
+            f"{len(bare)} images have no caption (the first is image {bare[0]}): leave them out of "
+            "the retrieval gallery or give each a caption."
+        )
+    return captions, relevant
+
+
 def score_chunks(
     queries: np.ndarray, gallery: np.ndarray, chunk_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -131,14 +151,7 @@ def retrieval_metrics(
         # A comparison with NaN is false, which would put every query at rank 1.
         if not np.isfinite(embed).all():
             raise ValueError(f"{name} holds values that are not finite: retrieval has no ranks.")
-    relevant = relevant_images(index, np.arange(len(index)) if text_ids is None else text_ids)
-    captions = _invert(relevant, len(image_embed))
-    bare = [i for i, texts in enumerate(captions) if len(texts) == 0]
-    if bare:
-        raise ValueError(
-            f"{len(bare)} images have no caption (the first is image {bare[0]}): leave them out of "
-            "the retrieval gallery or give each a caption."
-        )
+    captions, relevant = relevance(len(image_embed), index, text_ids)
     directions = {
         "image_to_text": ranks_and_precisions(image_embed, text_embed, captions, chunk_size),
         "text_to_image": ranks_and_precisions(text_embed, image_embed, relevant, chunk_size),
@@ -150,13 +163,36 @@ def retrieval_metrics(
     }
 
 
-def chance_recall(gallery: int, relevant: Sequence[int], k: int) -> float:
-    """Expected Recall@k of a random order: 1 - C(G-r, k) / C(G, k), averaged over queries.
+def chance_metrics(
+    images: int, text_image_index: np.ndarray, text_ids: np.ndarray | None = None
+) -> dict[str, float]:
+    """What `retrieval_metrics` gives in expectation for a random order, in closed form.
+
+    With r of G items relevant, P(rank > k) = C(G-r, k) / C(G, k), and the average precision is
+    (H + (r-1)/(G-1) (G-H)) / G with H the G-th harmonic number. The median rank is that of the
+    ranks of all queries.
 
     Args:
-      gallery: its size G; relevant: how many of its items are relevant (r), one a query.
+      images: N; text_image_index: `[M]`; text_ids: `[M]` or None, as in `retrieval_metrics`.
     """
-    counts = np.asarray(relevant, np.int64)[:, None]  # [Q, 1]
-    drawn = np.arange(min(k, gallery))[None, :]  # [1, k]
-    miss = np.clip((gallery - counts - drawn) / (gallery - drawn), 0.0, None)
-    return float(np.mean(1.0 - np.prod(miss, axis=1)))
+    captions, relevant = relevance(images, np.asarray(text_image_index), text_ids)
+    result = {}
+    for direction, sets, size in (
+        ("image_to_text", captions, len(relevant)),
+        ("text_to_image", relevant, images),
+    ):
+        place = np.arange(1, size + 1)
+        harmonic = np.sum(1.0 / place)
+        at_rank, precision = np.zeros(size), 0.0
+        for count, queries in zip(*np.unique([len(s) for s in sets], return_counts=True)):
+            share = queries / len(sets)
+            beyond = np.cumprod(np.clip((size - count - place + 1) / (size - place + 1), 0, None))
+            at_rank += share * -np.diff(beyond, prepend=1.0)
+            further = (count - 1) / (size - 1) if size > 1 else 0.0
+            precision += share * (harmonic + further * (size - harmonic)) / size
+        reached = np.cumsum(at_rank)
+        metrics = {f"recall@{k}": float(reached[min(k, size) - 1]) for k in RECALL_AT}
+        metrics["median_rank"] = float(1 + np.searchsorted(reached, 0.5 - 1e-12))
+        metrics |= {"mrr": float(np.sum(at_rank / place)), "map": float(precision)}
+        result |= {f"{direction}/{name}": value for name, value in metrics.items()}
+    return result

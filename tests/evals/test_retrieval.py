@@ -1,5 +1,7 @@
 """Retrieval metrics against slow loops, closed forms and properties."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmjax.evals.retrieval import (
     caption_ids,
-    chance_recall,
+    chance_metrics,
     relevant_images,
     retrieval_metrics,
 )
@@ -105,23 +107,46 @@ def test_random_embeddings_score_at_chance():
     image = unit(rng.normal(size=(images, 32))).astype(np.float32)
     text = unit(rng.normal(size=(len(index), 32))).astype(np.float32)
     metrics = retrieval_metrics(image, text, index)
-    # Three standard deviations of a binomial with the chance's probability.
-    for way, queries, gallery, relevant in (
-        ("image_to_text", images, len(index), per_image),
-        ("text_to_image", len(index), images, 1),
+    chance = chance_metrics(images, index)
+    for way, queries in (("image_to_text", images), ("text_to_image", len(index))):
+        # Three standard deviations of a binomial with the chance's probability.
+        p = chance[f"{way}/recall@10"]
+        assert metrics[f"{way}/recall@10"] == pytest.approx(
+            p, abs=3 * (p * (1 - p) / queries) ** 0.5
+        )
+        assert metrics[f"{way}/median_rank"] == pytest.approx(
+            chance[f"{way}/median_rank"], rel=0.15
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "index", "ids"),
+    [
+        (5, [0, 1, 2, 3, 4], None),
+        (3, [0, 0, 1, 1, 2, 2], None),
+        (4, [0, 1, 2, 3, 3], [0, 0, 1, 2, 0]),
+        (1, [0], None),
+    ],
+)
+def test_chance_is_the_mean_over_all_orders(images, index, ids):
+    by_text = [
+        {index[n] for n in range(len(index)) if n == m or (ids and ids[n] == ids[m])}
+        for m in range(len(index))
+    ]
+    by_image = [{m for m in range(len(index)) if i in by_text[m]} for i in range(images)]
+    got = chance_metrics(images, np.array(index), None if ids is None else np.array(ids))
+    for way, gallery, sets in (
+        ("image_to_text", len(index), by_image),
+        ("text_to_image", images, by_text),
     ):
-        chance = chance_recall(gallery, [relevant] * queries, 10)
-        spread = 3 * np.sqrt(chance * (1 - chance) / queries)
-        assert metrics[f"{way}/recall@10"] == pytest.approx(chance, abs=spread)
-
-
-def test_chance_equals_the_frequency_over_all_orders():
-    from itertools import permutations
-
-    for gallery, relevant, k in [(5, 1, 1), (5, 2, 2), (6, 3, 1), (4, 4, 2), (4, 1, 9)]:
-        orders = list(permutations(range(gallery)))
-        hits = sum(any(g < relevant for g in order[:k]) for order in orders)
-        assert chance_recall(gallery, [relevant], k) == pytest.approx(hits / len(orders))
+        orders = list(itertools.permutations(range(gallery)))
+        # Every query against every order, as scores that fall along the order.
+        scores = [[-order.index(g) for g in range(gallery)] for order in orders for _ in sets]
+        mean = one_direction(scores, [s for _ in orders for s in sets])
+        for name, value in mean.items():
+            if name != "median_rank":
+                assert got[f"{way}/{name}"] == pytest.approx(value), (way, name)
+        assert abs(got[f"{way}/median_rank"] - mean["median_rank"]) <= 0.5
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,209 @@
+"""The report's figures: arrays in, SVG or PNG bytes out."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mmjax.report.gather import Confusion, Health
+
+INK, MUTED, GRID = "#1d2433", "#667085", "#e6e9ef"
+COLOURS = ("#2b6cb0", "#dd6b20", "#2f9e8f", "#8b5cb5", "#c2417c", "#8a8d1f", "#55606e")
+POSITIVE, NEGATIVE = COLOURS[2], "#98a2b3"
+IMAGE, TEXT = COLOURS[0], COLOURS[1]
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "svg.fonttype": "path",  # the same look on every machine
+    "axes.edgecolor": "#c9ced8",
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+}
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without a date and with fixed ids, the same run gives the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "mmjax"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def smooth(values: np.ndarray, half_life: float) -> np.ndarray:
+    """Exponential mean `[n]` of a series, its start corrected for bias; half_life in points."""
+    keep = 0.5 ** (1.0 / half_life)
+    total = weight = 0.0
+    result = np.empty(len(values))
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1.0
+        result[i] = total / weight
+    return result
+
+
+@matplotlib.rc_context(STYLE)
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    percent: bool = False,
+    log: bool = False,
+    smoothed: bool = False,
+    reference: tuple[float, str] | None = None,
+) -> bytes:
+    """Curves over steps.
+
+    Args:
+      series: name -> (steps, values); percent: values are fractions; log: a logarithmic axis.
+      smoothed: draw the series faintly under their running mean; reference: (value, name) of a
+        dashed line.
+    """
+    figure, axes = _figure(5.4, 2.9)
+    marker = "o" if max(len(x) for x, _ in series.values()) <= 15 else None
+    for colour, (name, (steps, values)) in zip(_cycle(len(series)), series.items()):
+        x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
+        if smoothed and len(y) > 20 and np.isfinite(y).all():
+            axes.plot(x, y, color=colour, alpha=0.22, linewidth=1)
+            y = smooth(y, len(y) / 50)
+        axes.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=name)
+    if reference:
+        axes.axhline(reference[0], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            reference[1],
+            (0.01, reference[0]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color=MUTED,
+        )
+    if log:
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    if percent:
+        axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+        axes.set_ylim(bottom=0)
+    axes.margins(x=0.01)
+    if len(series) > 1:
+        axes.legend(loc="best")
+    return _svg(figure)
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+@matplotlib.rc_context(STYLE)
+def similarities(health: Health) -> bytes:
+    """Densities of the cosines of matching and of other image-text pairs."""
+    figure, axes = _figure(5.4, 2.9)
+    centres = (health.edges[1:] + health.edges[:-1]) / 2
+    width = health.edges[1] - health.edges[0]
+    for counts, name, colour in (
+        (health.negatives, "other pairs", NEGATIVE),
+        (health.positives, "matching pairs", POSITIVE),
+    ):
+        density = counts / max(1, counts.sum()) / width
+        axes.fill_between(centres, density, step="mid", color=colour, alpha=0.3, linewidth=0)
+        axes.step(centres, density, where="mid", color=colour, linewidth=1.5, label=name)
+    used = np.flatnonzero(health.positives + health.negatives)
+    if len(used):
+        axes.set_xlim(centres[used[0]] - 3 * width, centres[used[-1]] + 3 * width)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("cosine similarity")
+    axes.set_ylabel("density")
+    axes.legend(loc="best")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def modality_plane(health: Health) -> bytes:
+    """Images and texts on the two principal axes of both, their centroids joined by the gap."""
+    figure, axes = _figure(5.4, 3.4)
+    centroids = []
+    for points, name, colour in (
+        (health.image_points, "images", IMAGE),
+        (health.text_points, "texts", TEXT),
+    ):
+        axes.scatter(*points.T, s=7, color=colour, alpha=0.35, linewidth=0, rasterized=True)
+        axes.scatter([], [], s=22, color=colour, label=name)
+        centroids.append(points.mean(axis=0))
+    x, y = np.stack(centroids).T
+    axes.plot(x, y, color=INK, linewidth=1.4, label="centroids")
+    axes.scatter(x, y, s=46, color=[IMAGE, TEXT], edgecolor="white", linewidth=1.2, zorder=3)
+    axes.set_xlabel("first principal axis")
+    axes.set_ylabel("second")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(loc="best")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def confusion(data: Confusion) -> bytes:
+    """The matrix as a picture, each row as shares of its label; for sets with many classes."""
+    size = 6.4
+    figure, axes = _figure(size, size * 0.92)
+    counts = data.matrix.sum(axis=1, keepdims=True)
+    shares = data.matrix / np.maximum(counts, 1)
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.grid(False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label="share of the true class")
+    return _svg(figure)
+
+
+def attention_overlay(image: np.ndarray, weights: np.ndarray, size: int = 192) -> np.ndarray:
+    """The picture with its attention laid over: uint8 `[size, size * W / H, 3]`.
+
+    Args:
+      image: uint8 `[H, W, 3]`; weights: `[rows, columns]`, scaled here to its own maximum.
+    """
+    shape = (max(1, round(size * image.shape[1] / image.shape[0])), size)
+    low, high = weights.min(), weights.max()
+    scaled = ((weights - low) / max(float(high - low), 1e-12)).astype(np.float32)
+    heat = Image.fromarray(scaled).resize(shape, Image.Resampling.BICUBIC)
+    heat = np.clip(np.asarray(heat), 0.0, 1.0)
+    colour = matplotlib.colormaps["inferno"](heat)[..., :3]
+    base = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS)) / 255.0
+    # Grey where it does not look, so that the colours are the attention's and not the picture's.
+    grey = base.mean(axis=-1, keepdims=True)
+    alpha = (0.30 + 0.45 * heat)[..., None]
+    return np.round(255 * ((1 - alpha) * grey + alpha * colour)).astype(np.uint8)
+
+
+def encode_picture(image: np.ndarray, limit: int = 192) -> tuple[str, bytes]:
+    """(MIME type, bytes) of a picture of at most `limit` pixels a side, PNG or JPEG.
+
+    Drawings are smaller as PNG and photographs as JPEG: the shorter is taken.
+    """
+    shown = Image.fromarray(image)
+    scale = min(1.0, limit / max(shown.size))
+    if scale < 1.0:
+        shape = [max(1, math.floor(s * scale)) for s in shown.size]
+        shown = shown.resize(shape, Image.Resampling.LANCZOS)
+    coded = {}
+    for kind, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 90})):
+        buffer = io.BytesIO()
+        shown.save(buffer, format=kind, **settings)
+        coded[f"image/{kind}"] = buffer.getvalue()
+    return min(coded.items(), key=lambda item: len(item[1]))

@@ -1,0 +1,288 @@
+"""The report: one HTML file that holds all of its pictures and asks the network for nothing."""
+
+import base64
+import html
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.metrics import read_metrics
+from mmjax.report import figures, tables
+from mmjax.report.gather import Attention, Health, Query, ReportData, RetrievalExamples
+from mmjax.report.style import STYLE
+
+
+def write_report(
+    workdir: str | os.PathLike,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    results: Mapping[str, Mapping[str, float]],
+    data: ReportData,
+    config: Mapping[str, Any],
+    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+) -> Path:
+    """Write `<workdir>/report.html`; its training curves are those of `<workdir>/metrics.jsonl`.
+
+    Args:
+      title: the run's name.
+      facts: what stands under the title, in order, such as {"Parameters": "5.4 M"}.
+      results: evaluator -> metric -> value, the run's final figures.
+      data: from `gather_report`.
+      config: the resolved config, shown in full at the end.
+      baselines: name of a baseline -> evaluator -> metric -> value.
+      fingerprints: evaluator -> hash of its preset.
+
+    Returns:
+      The file's path.
+    """
+    rows = read_metrics(workdir)
+    sections = [
+        ("results", "Results", tables.results(results, baselines or {}, fingerprints or {})),
+        ("training", "Training", _training(rows)),
+        *(
+            (f"retrieval-{i}", f"Retrieval: {name}", _retrieval(examples, data.seed))
+            for i, (name, examples) in enumerate(data.retrieval.items())
+        ),
+        *(
+            (f"confusion-{i}", f"Confusion: {name}", tables.confusion(confusion, inline_svg))
+            for i, (name, confusion) in enumerate(data.confusion.items())
+        ),
+        ("attention", "Attention", _attention(data.attention, data.seed)),
+        ("health", "Contrastive health", _health(data.health, rows)),
+        ("config", "Config", _config(config)),
+    ]
+    sections = [section for section in sections if section[2]]
+    menu = "".join(f'<a href="#{key}">{html.escape(name)}</a>' for key, name, _ in sections)
+    body = "".join(
+        f'<section id="{key}"><h2>{html.escape(name)}</h2>{content}</section>'
+        for key, name, content in sections
+    )
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<header><h1>{html.escape(title)}</h1>{_facts(facts)}</header>"
+        f"<nav>{menu}</nav><main>{body}</main></body></html>\n"
+    )
+    path = Path(workdir) / "report.html"
+    partial = path.with_suffix(".html.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+# ---- pieces of HTML
+
+
+def _data_url(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def inline_svg(data: bytes, about: str) -> str:
+    """A figure as an image element; `about` is read to who cannot see it."""
+    return (
+        f'<img class="figure" alt="{html.escape(about)}" src="{_data_url("image/svg+xml", data)}">'
+    )
+
+
+def _picture(image: np.ndarray, about: str, kind: str = "") -> str:
+    url = _data_url(*figures.encode_picture(image))
+    return f'<img class="picture {kind}" alt="{html.escape(about)}" src="{url}">'
+
+
+def _text(text: str) -> str:
+    # Captions come in many scripts: the browser finds each one's direction.
+    return f'<bdi dir="auto">{html.escape(text)}</bdi>'
+
+
+def _cards(cards: Iterable[tuple[str, str, str]]) -> str:
+    """Cards of (title, content, note)."""
+    made = [
+        f"<figure><figcaption><b>{html.escape(title)}</b>"
+        f"{f'<span>{html.escape(note)}</span>' if note else ''}</figcaption>{content}</figure>"
+        for title, content, note in cards
+    ]
+    return f'<div class="cards">{"".join(made)}</div>' if made else ""
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    pairs = "".join(
+        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>"
+        for k, v in facts.items()
+    )
+    return f"<dl>{pairs}</dl>"
+
+
+# ---- sections
+
+
+def _series(
+    rows: list[dict[str, float]], names: Mapping[str, str]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """label -> (steps, values) of those metrics (metric -> label) that have two points or more."""
+    found = {}
+    for name, label in names.items():
+        points = [(r["step"], r[name]) for r in rows if name in r and np.isfinite(r[name])]
+        if len(points) > 1:
+            found[label] = ([s for s, _ in points], [v for _, v in points])
+    return found
+
+
+def _training(rows: list[dict[str, float]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    recalls = [n for n in names if n.startswith("eval/") and n.endswith("text_to_image/recall@1")]
+    if not recalls:
+        recalls = [n for n in names if n.startswith("eval/") and n.endswith("/top1")]
+    rates = [n for n in names if n.startswith("learning_rate") or n.endswith("/learning_rate")]
+    losses = [n for n in names if n.startswith("train/") and n.endswith("loss")]
+    accuracies = [n for n in names if n.startswith("train/") and n.endswith(("accuracy", "top1"))]
+    cards = []
+    for title, note, labels, settings in (
+        (
+            "Training loss",
+            "faint: logged; bold: running mean",
+            {n: n[6:] for n in losses},
+            {"smoothed": True},
+        ),
+        (
+            "Accuracy in the batch",
+            "",
+            {n: n[6:] for n in accuracies},
+            {"smoothed": True, "percent": True},
+        ),
+        (
+            "Evaluation while training",
+            "text to image, Recall@1" if any("recall" in n for n in recalls) else "top-1",
+            {n: n.split("/")[1] for n in recalls},
+            {"percent": True},
+        ),
+        ("Learning rate", "", {n: n for n in rates}, {}),
+        (
+            "Gradient norm",
+            "",
+            {"train/grad_norm": "gradient norm"},
+            {"smoothed": True, "log": True},
+        ),
+        ("Throughput", "examples a second", {"examples_per_second": "examples/s"}, {}),
+    ):
+        series = _series(rows, labels)
+        if series:
+            cards.append((title, inline_svg(figures.lines(series, **settings), title), note))
+    return _cards(cards)
+
+
+def _retrieval(examples: RetrievalExamples, seed: int) -> str:
+    images, texts = len(examples.image_queries), len(examples.text_queries)
+    pictures = "".join(_image_query(q, examples) for q in examples.image_queries)
+    captions = "".join(_text_query(q, examples) for q in examples.text_queries)
+    return (
+        f'<p class="note">Drawn at random (seed {seed}) before any score was known: {images} '
+        f"pictures and {texts} captions of a gallery of {examples.gallery_images} pictures. "
+        '<span class="right">✓</span> marks what is right; the rank is that of the best right '
+        "answer. Captions with the same text are shown once.</p>"
+        "<h3>From a picture to captions</h3>"
+        f'<div class="queries">{pictures}</div>'
+        "<h3>From a caption to pictures</h3>"
+        f'<div class="rows">{captions}</div>'
+    )
+
+
+def _rank(query: Query) -> str:
+    kind = "good" if query.rank == 1 else "fair" if query.rank <= len(query.hits) else "poor"
+    return f'<span class="rank {kind}">rank {query.rank}</span>'
+
+
+def _image_query(query: Query, examples: RetrievalExamples) -> str:
+    top = max(hit.score for hit in query.hits)
+    low = min(0.0, min(hit.score for hit in query.hits))
+    items = "".join(
+        f'<li class="{"hit" if hit.relevant else ""}">'
+        f'<i style="width:{100 * (hit.score - low) / max(top - low, 1e-9):.0f}%"></i>'
+        f"<span>{_text(examples.texts[hit.index])}</span><em>{hit.score:.2f}</em></li>"
+        for hit in query.hits
+    )
+    own = " · ".join(_text(t) for t in examples.captions[query.index][:3])
+    return (
+        f'<article><div class="asked">{_picture(examples.images[query.index], "query picture")}'
+        f'{_rank(query)}</div><div class="answers"><ol>{items}</ol>'
+        f'<p class="own">its captions: {own}</p></div></article>'
+    )
+
+
+def _text_query(query: Query, examples: RetrievalExamples) -> str:
+    pictures = "".join(
+        f'<div class="{"hit" if hit.relevant else ""}">'
+        f"{_picture(examples.images[hit.index], f'result {place}')}<em>{hit.score:.2f}</em></div>"
+        for place, hit in enumerate(query.hits, start=1)
+    )
+    return (
+        f'<article><div class="asked"><q>{_text(examples.texts[query.index])}</q>{_rank(query)}'
+        f'</div><div class="answers">{pictures}</div></article>'
+    )
+
+
+def _attention(attention: Attention | None, seed: int) -> str:
+    if attention is None:
+        return ""
+    pairs = "".join(
+        f'<div class="pair">{_picture(image, "picture")}'
+        f"{_picture(figures.attention_overlay(image, weights), 'its attention')}</div>"
+        for image, weights in zip(attention.images, attention.maps)
+    )
+    return (
+        '<p class="note">Where the image tower looks: attention of all layers and heads, followed '
+        "back to the patches by rollout (Abnar &amp; Zuidema 2020), bright where most of it ends. "
+        f"Pictures drawn at random (seed {seed}).</p>"
+        f'<div class="pairs">{pairs}</div>'
+    )
+
+
+def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
+    cards = []
+    scale = _series(rows, {"train/logit_scale": "logit scale"})
+    if scale:
+        steps, values = scale["logit scale"]
+        note = f"1 / τ, from {values[0]:.1f} to {values[-1]:.1f}"
+        # The cap that CLIP puts on the scale is shown only once the run comes near it.
+        cap = (100.0, "cap") if max(values) > 70 else None
+        drawn = figures.lines(scale, reference=cap)
+        cards.append(("Temperature", inline_svg(drawn, f"logit scale over steps, {note}"), note))
+    tiles = ""
+    if health is not None:
+        m = health.metrics
+        cards.append(
+            (
+                "Similarities",
+                inline_svg(figures.similarities(health), "histograms of similarities"),
+                f"mean {m['positive_cosine']:.2f} matching, {m['negative_cosine']:.2f} other",
+            )
+        )
+        cards.append(
+            (
+                "Modality gap",
+                inline_svg(figures.modality_plane(health), "both modalities on a plane"),
+                f"distance of the centroids {m['modality_gap']:.2f} (of at most 2)",
+            )
+        )
+        tiles = _facts(
+            {
+                "Modality gap": f"{m['modality_gap']:.3f}",
+                "Alignment (0 is best)": f"{m['alignment']:.3f}",
+                "Uniformity of images (−4 is even)": f"{m['uniformity_image']:.2f}",
+                "Uniformity of texts": f"{m['uniformity_text']:.2f}",
+            }
+        )
+        tiles = f'<p class="note">Measured on {html.escape(health.source)}.</p>{tiles}'
+    return tiles + _cards(cards)
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, indent=2, ensure_ascii=False, default=str)
+    shown = html.escape(text)
+    return f"<details><summary>Show the resolved config</summary><pre>{shown}</pre></details>"

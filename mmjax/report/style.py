@@ -1,0 +1,117 @@
+"""The report's style sheet."""
+
+STYLE = """\
+:root { --ink: #1d2433; --muted: #667085; --line: #e4e7ec; --paper: #fff; --ground: #f6f7f9;
+  --right: #1f8a7c; --accent: #2b6cb0; }
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+header { max-width: 1180px; margin: 0 auto; padding: 36px 24px 8px; }
+h1 { margin: 0 0 16px; font-size: 30px; letter-spacing: -.02em; }
+h2 { margin: 0 0 12px; font-size: 20px; letter-spacing: -.01em; }
+h3 { margin: 24px 0 10px; font-size: 12px; text-transform: uppercase; letter-spacing: .07em;
+  color: var(--muted); }
+dl { display: flex; flex-wrap: wrap; gap: 10px 32px; margin: 0 0 14px; }
+dt { font-size: 12px; color: var(--muted); }
+dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+nav { position: sticky; top: 0; z-index: 5; background: rgba(246, 247, 249, .94);
+  border-bottom: 1px solid var(--line); padding: 8px 24px; white-space: nowrap; overflow-x: auto;
+  padding-left: max(24px, calc((100vw - 1180px) / 2 + 24px)); }
+nav a { color: var(--muted); text-decoration: none; font-size: 13px; margin-right: 20px; }
+nav a:hover { color: var(--accent); }
+main { max-width: 1180px; margin: 0 auto; padding: 20px 24px 60px; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px;
+  padding: 22px 24px 24px; margin-bottom: 20px; scroll-margin-top: 50px; }
+.note { color: var(--muted); margin: 0 0 14px; font-size: 13.5px; max-width: 90ch; }
+.right { color: var(--right); font-weight: 700; }
+small { color: var(--muted); font-weight: 400; }
+
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; }
+th { text-align: left; font-weight: 600; }
+td, th { padding: 5px 10px; }
+.results { width: 100%; margin-bottom: 18px; }
+.results thead th { color: var(--muted); font-size: 12px; font-weight: 500; }
+.results thead tr:last-child th { border-bottom: 1px solid var(--line); }
+.results .group { text-align: center; color: var(--ink); font-weight: 600; }
+.results tbody tr.first > * { border-top: 1px solid var(--line); }
+.results tbody th { vertical-align: top; white-space: nowrap; }
+.results tbody th small { display: block; font: 11px ui-monospace, monospace; }
+.results td { white-space: nowrap; }
+.number { text-align: right !important; font-variant-numeric: tabular-nums; }
+.edge { padding-left: 22px; }
+.baseline td { color: var(--muted); }
+.best { font-weight: 700; color: var(--ink) !important; }
+
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr));
+  gap: 18px; }
+figure { margin: 0; min-width: 0; }
+figcaption { display: flex; justify-content: space-between; gap: 12px; align-items: baseline;
+  margin: 0 2px 4px; font-size: 13.5px; }
+figcaption span { color: var(--muted); font-size: 12.5px; text-align: right; }
+.figure { width: 100%; max-width: 640px; display: block; margin: 0 auto; }
+
+.picture { display: block; width: 76px; height: 76px; object-fit: contain; border-radius: 8px;
+  background: #fff; border: 1px solid var(--line); }
+.rank { display: inline-block; font-size: 12px; border-radius: 99px; padding: 1px 9px;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
+.good { background: #ddf3ee; color: #14695e; }
+.fair { background: #eaf1fb; color: #22568d; }
+.poor { background: #f1f2f5; color: #555f70; }
+
+.queries { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 500px), 1fr));
+  gap: 22px 32px; }
+.queries article { display: flex; gap: 16px; min-width: 0; }
+.queries .asked { text-align: center; flex: none; }
+.queries .asked .picture { width: 104px; height: 104px; margin-bottom: 6px; }
+.answers { min-width: 0; flex: 1; }
+ol { list-style: none; margin: 0; padding: 0; }
+ol li { position: relative; display: flex; gap: 10px; padding: 2px 8px; border-radius: 5px;
+  overflow: hidden; margin-bottom: 2px; }
+ol li i { position: absolute; inset: 0 auto 0 0; background: #f1f3f7; }
+ol li.hit i { background: #d9f1ec; }
+ol li span { position: relative; flex: 1; overflow-wrap: anywhere; }
+ol li.hit span { font-weight: 600; color: #14695e; }
+ol li.hit span::after { content: " ✓"; }
+em { position: relative; font-style: normal; color: var(--muted); font-size: 12.5px;
+  font-variant-numeric: tabular-nums; }
+.own { margin: 5px 8px 0; color: var(--muted); font-size: 12.5px; }
+
+.rows article { display: grid; grid-template-columns: minmax(150px, 1fr) minmax(0, 3fr); gap: 20px;
+  align-items: center; padding: 10px 0; border-top: 1px solid var(--line); }
+.rows article:first-child { border-top: 0; padding-top: 0; }
+.rows .asked q { display: block; font-size: 16px; font-weight: 600; margin-bottom: 4px;
+  overflow-wrap: anywhere; }
+.rows .answers { display: flex; gap: 14px; flex-wrap: wrap; }
+.rows .answers div { text-align: center; }
+.rows .picture { width: 84px; height: 84px; }
+.rows .hit .picture { border-color: var(--right); box-shadow: 0 0 0 2px var(--right); }
+.rows .hit em { color: var(--right); font-weight: 700; }
+.rows .hit em::before { content: "✓ "; }
+
+.side { display: flex; flex-wrap: wrap; gap: 28px; align-items: flex-start; }
+.matrix { font-size: 12.5px; }
+.matrix th { font-weight: 500; white-space: nowrap; padding: 2px 10px 2px 0; text-align: right; }
+.matrix th small { margin-left: 6px; }
+.matrix td { min-width: 34px; height: 30px; padding: 0 3px; text-align: center;
+  border: 2px solid #fff; background-clip: padding-box; border-radius: 6px;
+  font-variant-numeric: tabular-nums; }
+.matrix .dark { color: #fff; font-weight: 600; }
+.matrix .tilt { height: 116px; vertical-align: bottom; padding: 0; width: 34px; min-width: 34px; }
+.matrix .tilt span { display: block; width: 20px; transform-origin: 0 100%; text-align: left;
+  transform: translate(22px, -4px) rotate(-50deg); }
+.mistakes { font-size: 13px; }
+.mistakes th { color: var(--muted); font-size: 12px; font-weight: 500;
+  border-bottom: 1px solid var(--line); }
+.mistakes td { padding: 3px 10px; }
+
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(226px, 1fr)); gap: 18px; }
+.pair { display: flex; gap: 4px; }
+.pair .picture { width: 112px; height: auto; }
+
+summary { cursor: pointer; color: var(--accent); }
+pre { background: var(--ground); border-radius: 8px; padding: 14px; overflow-x: auto;
+  font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, monospace; }
+@media print { nav { display: none; } section { break-inside: avoid; } body { background: #fff; } }
+"""

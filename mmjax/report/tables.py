@@ -1,0 +1,165 @@
+"""The report's tables, as HTML."""
+
+import html
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mmjax.report import figures
+from mmjax.report.gather import Confusion
+
+Figures = Mapping[str, float]
+WAYS = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
+RETRIEVAL = {
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "recall@10": "R@10",
+    "mrr": "MRR",
+    "map": "mAP",
+    "median_rank": "median",
+}
+CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
+# Where lower is better; None: no side is better.
+LOWER = {"median_rank": True, "alignment": True}
+MOST_CLASSES_IN_A_TABLE = 24
+MOST_CONFUSED = 12
+
+
+def results(
+    results: Mapping[str, Figures],
+    baselines: Mapping[str, Mapping[str, Figures]],
+    fingerprints: Mapping[str, str],
+) -> str:
+    """Every evaluator's figures, beside those of the baselines that have the same evaluator."""
+    retrieval = {n: r for n, r in results.items() if "text_to_image/recall@1" in r}
+    classes = {n: r for n, r in results.items() if "top1" in r}
+    others = {n: r for n, r in results.items() if n not in retrieval and n not in classes}
+    made = []
+    if retrieval:
+        columns = {f"{way}/{m}": label for way in WAYS for m, label in RETRIEVAL.items()}
+        groups = [(label, len(RETRIEVAL)) for label in WAYS.values()]
+        made.append(_table(retrieval, columns, groups, baselines, fingerprints))
+    if classes:
+        made.append(_table(classes, CLASSIFICATION, [], baselines, fingerprints))
+    if others:
+        names = dict.fromkeys(m for r in others.values() for m in r)
+        columns = {name: name.replace("_", " ") for name in names}
+        made.append(_table(others, columns, [], baselines, fingerprints))
+    return "".join(made)
+
+
+def _table(
+    results: Mapping[str, Figures],
+    columns: Mapping[str, str],
+    groups: list[tuple[str, int]],
+    baselines: Mapping[str, Mapping[str, Figures]],
+    fingerprints: Mapping[str, str],
+) -> str:
+    any_baseline = any(name in b for b in baselines.values() for name in results)
+    lead = 2 if any_baseline else 1
+    top = "".join(f'<th colspan="{n}" class="group">{html.escape(g)}</th>' for g, n in groups)
+    top = f'<tr><th colspan="{lead}"></th>{top}</tr>' if groups else ""
+    edges = {sum(n for _, n in groups[:i]) for i in range(len(groups))} if groups else {0}
+    head = "<th>evaluation</th>" + ("<th>model</th>" if any_baseline else "")
+    head += "".join(
+        f'<th class="number{" edge" if i in edges else ""}">{html.escape(label)}</th>'
+        for i, label in enumerate(columns.values())
+    )
+    body = ""
+    for name, mine in results.items():
+        models = {"this run": mine} | {b: r[name] for b, r in baselines.items() if name in r}
+        for place, (model, values) in enumerate(models.items()):
+            cells = ""
+            if place == 0:
+                mark = fingerprints.get(name)
+                about = f' title="preset {html.escape(mark)}"' if mark else ""
+                code = f"<small>{html.escape(mark)}</small>" if mark else ""
+                cells += f'<th rowspan="{len(models)}"{about}>{html.escape(name)}{code}</th>'
+            if any_baseline:
+                cells += f"<td>{html.escape(model)}</td>"
+            for i, column in enumerate(columns):
+                best = len(models) > 1 and _is_best(column, model, models)
+                kind = f"number{' edge' if i in edges else ''}{' best' if best else ''}"
+                cells += f'<td class="{kind}">{number(column, values.get(column))}</td>'
+            start = "first" if place == 0 else ""
+            body += f'<tr class="{start}{"" if place == 0 else "baseline"}">{cells}</tr>'
+    return (
+        f'<div class="scroll"><table class="results"><thead>{top}<tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _is_best(column: str, model: str, models: Mapping[str, Figures]) -> bool:
+    known = {m: v[column] for m, v in models.items() if column in v}
+    if model not in known:
+        return False
+    best = min if LOWER.get(column.split("/")[-1]) else max
+    return known[model] == best(known.values())
+
+
+def number(metric: str, value: float | None) -> str:
+    """A figure as text: fractions as percent, ranks and the rest as they are."""
+    if value is None or math.isnan(value):
+        return "–"
+    name = metric.split("/")[-1]
+    if name.startswith(("recall@", "top", "mean_per_class")) or name in ("map", "mrr"):
+        return f"{100 * value:.1f}"
+    if name == "median_rank":
+        return f"{value:g}"
+    return f"{value:.3g}"
+
+
+def confusion(data: Confusion, image_of: Callable[[bytes, str], str]) -> str:
+    """The matrix (as a table, or with many classes as a picture) and the commonest mistakes."""
+    matrix, names = data.matrix, data.class_names
+    total, right = int(matrix.sum()), int(np.trace(matrix))
+    note = (
+        f'<p class="note">{right} of {total} right ({100 * right / max(1, total):.1f} %). Rows are '
+        "the true classes; each cell is the percentage of its row.</p>"
+    )
+    if len(names) > MOST_CLASSES_IN_A_TABLE:
+        drawn = image_of(figures.confusion(data), "confusion matrix")
+        return f'{note}<div class="side"><figure>{drawn}</figure>{_mistakes(data)}</div>'
+    return f'{note}<div class="side">{_matrix(data)}{_mistakes(data)}</div>'
+
+
+def _matrix(data: Confusion) -> str:
+    head = "".join(f'<th class="tilt"><span>{html.escape(n)}</span></th>' for n in data.class_names)
+    body = ""
+    for i, (name, row) in enumerate(zip(data.class_names, data.matrix)):
+        count = int(row.sum())
+        cells = ""
+        for j, value in enumerate(row):
+            share = value / max(1, count)
+            hue = "47,158,143" if i == j else "221,107,32"
+            ink = ' class="dark"' if share > 0.6 else ""
+            shown = f"{100 * share:.0f}" if value else ""
+            about = f"{value} of {count} {name}: {data.class_names[j]}"
+            cells += (
+                f'<td{ink} style="background:rgba({hue},{share:.3f})" '
+                f'title="{html.escape(about)}">{shown}</td>'
+            )
+        body += f"<tr><th>{html.escape(name)}<small>{count}</small></th>{cells}</tr>"
+    return (
+        f'<div class="scroll"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _mistakes(data: Confusion) -> str:
+    wrong = data.matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = [np.unravel_index(i, wrong.shape) for i in order if wrong.flat[i] > 0]
+    if not pairs:
+        return ""
+    rows = "".join(
+        f"<tr><td>{html.escape(data.class_names[i])}</td><td>{html.escape(data.class_names[j])}</td>"
+        f'<td class="number">{wrong[i, j]}</td></tr>'
+        for i, j in pairs
+    )
+    return (
+        '<table class="mistakes"><thead><tr><th>true</th><th>taken for</th>'
+        f'<th class="number">count</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
