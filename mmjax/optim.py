@@ -100,7 +100,7 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
     cooldown, timescale = settings["cooldown_steps"], float(settings["timescale"])
     if kind not in ("cosine", "linear", "rsqrt", "constant"):
         raise ValueError(
-            f"optimizer.schedule is '{kind}': use 'cosine', 'linear', 'rsqrt' or 'constant'."
+            f"config.optim.schedule is '{kind}': use 'cosine', 'linear', 'rsqrt' or 'constant'."
         )
     if total_steps < 1:
         raise ValueError(f"The run has {total_steps} steps: it needs at least 1.")
@@ -108,22 +108,22 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
         warmup = round(warmup * total_steps)
     if not 0 <= warmup <= total_steps or warmup != int(warmup):
         raise ValueError(
-            f"optimizer.warmup_steps is {settings['warmup_steps']} in a run of {total_steps} "
+            f"config.optim.warmup_steps is {settings['warmup_steps']} in a run of {total_steps} "
             "steps: use a whole number up to that, or a fraction below 1."
         )
     if cooldown and kind in ("cosine", "linear"):
         raise ValueError(
-            f"optimizer.cooldown_steps is {cooldown}, but the schedule '{kind}' decays by itself: "
+            f"config.optim.cooldown_steps is {cooldown}, but '{kind}' decays by itself: "
             "set it to 0, or use 'rsqrt' or 'constant'."
         )
     if not 0 <= cooldown <= total_steps - warmup:
         raise ValueError(
-            f"optimizer.cooldown_steps is {cooldown}: after the warm-up there are "
+            f"config.optim.cooldown_steps is {cooldown}: after the warm-up there are "
             f"{total_steps - warmup} steps."
         )
     if peak < 0 or not 0 <= end <= 1 or timescale <= 0:
         raise ValueError(
-            f"optimizer has learning_rate {peak}, end_learning_rate_fraction {end}, timescale "
+            f"config.optim has learning_rate {peak}, end_learning_rate_fraction {end}, timescale "
             f"{timescale}: use a rate ≥ 0, a fraction from 0 to 1 and a timescale > 0."
         )
 
@@ -222,7 +222,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     all gradients; one scalar factor fuses into what follows and halves the time of the update.
     """
     if max_norm <= 0:
-        raise ValueError(f"optimizer.grad_clip_norm is {max_norm}: use a number > 0, or None.")
+        raise ValueError(f"config.optim.grad_clip_norm is {max_norm}: use a number > 0, or None.")
 
     def update(updates, state, params=None):
         del params
@@ -320,7 +320,7 @@ def _direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
             optax.clip_by_block_rms(1.0),
         ]
         return optax.chain(*steps, *([_momentum(b1, 1.0 - b1, moment_dtype)] if b1 else []))
-    raise ValueError(f"optimizer.name is '{name}': use 'adamw', 'adafactor', 'lion' or 'sgd'.")
+    raise ValueError(f"config.optim.name is '{name}': use 'adamw', 'adafactor', 'lion' or 'sgd'.")
 
 
 def _descend(
@@ -371,9 +371,11 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         if field not in DEFAULTS:
             near = difflib.get_close_matches(field, DEFAULTS, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"optimizer.{field} is not a field of the optimizer's config.{hint}")
+            raise ValueError(
+                f"config.optim.{field} is not a field of the optimizer's config.{hint}"
+            )
     if given.get("learning_rate") is None:
-        raise ValueError("optimizer.learning_rate is not set: give the peak learning rate.")
+        raise ValueError("config.optim.learning_rate is not set: give the peak learning rate.")
     return {**DEFAULTS, **given}
 
 
@@ -389,12 +391,12 @@ def _pairs(rules: Iterable) -> list[tuple[str, float]]:
             pattern, factor = str(pattern), float(factor)
         except (TypeError, ValueError):
             raise ValueError(
-                f"optimizer.learning_rate_multipliers has {rule!r}: each rule is a pair "
+                f"config.optim.learning_rate_multipliers has {rule!r}: each rule is a pair "
                 "(pattern, factor)."
             ) from None
         if not 0 <= factor < math.inf:
             raise ValueError(
-                f"optimizer.learning_rate_multipliers has the factor {factor} for '{pattern}': "
+                f"config.optim.learning_rate_multipliers has the factor {factor} for '{pattern}': "
                 "use a number ≥ 0."
             )
         pairs.append((pattern, factor))
@@ -406,14 +408,14 @@ def _matches(pattern: str, paths: Iterable[str], field: str) -> list[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"optimizer.{field} has '{pattern}', which is no regular expression: {error}."
+            f"config.optim.{field} has '{pattern}', which is no regular expression: {error}."
         ) from None
     matched = [path for path in paths if compiled.fullmatch(path)]
     if not matched:
         words = re.sub(r"[^\w/]+", "", pattern)
         near = ", ".join(difflib.get_close_matches(words, list(paths), n=3, cutoff=0.0))
         raise ValueError(
-            f"optimizer.{field} has '{pattern}', which matches no parameter's whole path; the "
+            f"config.optim.{field} has '{pattern}', which matches no parameter's whole path; the "
             f"nearest are {near}."
         )
     return matched

@@ -65,17 +65,39 @@ def test_the_error_says_where_and_what_to_do():
     assert "nothing was saved" in str(guard.NonFiniteError(1, None))
 
 
+def stops(stopping, values):
+    """Whether it wants to stop, after each value of the metric."""
+    wants = []
+    for value in values:
+        stopping.update({"other": 0.0, stopping.metric: value})
+        wants.append(stopping.stopped)
+    return wants
+
+
 def test_early_stopping_waits_its_patience():
     stopping = guard.EarlyStopping("recall", patience=2, mode="max", min_delta=0.1)
-    #   best 1.0      +0.05 is too little  new best     wait 1 and 2, NaN counts
-    assert [stopping.update(v) for v in (1.0, 1.05, 1.2, 1.2, float("nan"))] == [
-        False,
-        False,
-        False,
-        False,
-        True,
-    ]
+    #   best 1.0, +0.05 is too little, new best 1.2, wait 1, and 2: NaN counts
+    values = (1.0, 1.05, 1.2, 1.2, float("nan"))
+    assert stops(stopping, values) == [False, False, False, False, True]
     assert stopping.best == 1.2
+
+
+def test_early_stopping_never_takes_nan_as_the_best():
+    stopping = guard.EarlyStopping("loss", patience=2, mode="min")
+    assert stops(stopping, (float("nan"), 3.0, 2.0)) == [False, False, False]
+    assert stopping.best == 2.0
+
+
+def test_without_a_metric_it_never_stops():
+    stopping = guard.EarlyStopping("", patience=1)
+    for _ in range(3):
+        stopping.update({"recall": 1.0})
+        assert not stopping.stopped
+
+
+def test_a_metric_that_no_evaluator_gives_is_named():
+    with pytest.raises(ValueError, match=r"metric is 'recal'.*\['rank', 'recall'\]"):
+        guard.EarlyStopping("recal", patience=1).update({"recall": 1.0, "rank": 2.0})
 
 
 @settings(max_examples=50, deadline=None)
@@ -100,9 +122,9 @@ def test_early_stopping_is_its_definition_also_across_a_restart(values, patience
             saved = stopping.state()
             stopping = guard.EarlyStopping("m", patience, mode)
             stopping.restore(saved)
-        stop = stopping.update(value)
-        assert stop == should_stop(n)
-        if stop:
+        stopping.update({"m": value})
+        assert stopping.stopped == should_stop(n)
+        if stopping.stopped:
             break
 
 

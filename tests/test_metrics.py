@@ -200,7 +200,7 @@ def test_restart_leaves_an_evaluation_out_of_the_rate(clock):
     for step in range(1, 4):
         clock[0] += 1
         progress.update(step, {}, 0.0)
-    clock[0] += 500
+    clock[0] += 15
     progress.restart()
     for step in range(4, 7):
         clock[0] += 1
@@ -288,9 +288,11 @@ def test_git_revision_inside_and_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "__file__", str(module))
     assert metrics.git_revision() is None
     git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "x")
     assert metrics.git_revision() is None  # not tracked: another project's checkout
     git("add", "metrics.py")
     git("commit", "-q", "-m", "x")
+    (tmp_path / "notes.txt").write_text("untracked")
     assert metrics.git_revision() == {"revision": git("rev-parse", "HEAD"), "dirty": False}
     module.write_text("x = 2\n")
     assert metrics.git_revision()["dirty"] is True

@@ -253,6 +253,12 @@ def test_only_kernels_decay_by_default():
     ]
 
 
+def test_a_kernel_of_one_dimension_is_a_scale():
+    params = {"a": {"kernel": jnp.ones(4)}, "b": {"qkv_kernel": jnp.ones((4, 4))}}
+    decay = {p: part.decay for p, part in optim.match_parts(config(), params).items()}
+    assert decay == {"a/kernel": False, "b/qkv_kernel": True}
+
+
 def test_include_and_exclude_change_the_decay_but_never_the_logit_scale():
     cfg = config(weight_decay_include=(".*",), weight_decay_exclude=("text/.*", ".*/bias"))
     decayed = {p for p, part in optim.match_parts(cfg, tree(0)).items() if part.decay}
