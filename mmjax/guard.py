@@ -26,8 +26,8 @@ class NonFiniteError(ValueError):
         )
         super().__init__(
             f"Step {step} is not finite, first in {where}; {kept}: resume from there with a lower "
-            "config.optim.learning_rate, a longer warm-up or a smaller grad_clip_norm, or look at this "
-            "step's batch."
+            "config.optim.learning_rate, a longer warm-up or a smaller grad_clip_norm, or look at "
+            "this step's batch."
         )
         self.step, self.found, self.checkpoint = step, found, checkpoint
 
@@ -86,8 +86,8 @@ class EarlyStopping:
             raise ValueError(f"config.early_stopping.mode is '{mode}': use 'min' or 'max'.")
         if patience < 1 or min_delta < 0:
             raise ValueError(
-                f"config.early_stopping has patience {patience} and min_delta {min_delta}: use a patience "
-                "of at least 1 and a min_delta of at least 0."
+                f"config.early_stopping has patience {patience} and min_delta {min_delta}: use a "
+                "patience of at least 1 and a min_delta of at least 0."
             )
         self.metric, self.patience, self.mode, self.min_delta = metric, patience, mode, min_delta
         self.best: float | None = None
