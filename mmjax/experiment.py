@@ -165,7 +165,7 @@ def _texts(source: sources.Source) -> Iterator[str]:
     for i in range(len(source)):
         example = source[i]
         yield from example.get("captions", ())
-        yield from example.get("names", {}).get("text", ())
+        yield from example.get("names", ())
 
 
 def make_transform(config: ConfigDict, source: sources.Source, tokenizer: Any) -> Any:

@@ -93,11 +93,10 @@ def captions_of(example, class_names=None):
 
 
 def foreign_names(example, languages):
-    """The example's `names` {language: [...], text: [...]} in `languages` ('all': every one)."""
-    names = example.get("names") or {}
-    pairs = zip(names.get("language", ()), names.get("text", ()))
-    pairs = [(as_text(language), as_text(text)) for language, text in pairs]
-    return [text for language, text in pairs if languages == "all" or language in languages]
+    """The example's `names`, those whose entry in `languages` is asked for ('all': every one)."""
+    pairs = zip(example.get("languages", ()), example.get("names", ()), strict=True)
+    pairs = [(as_text(language), as_text(name)) for language, name in pairs]
+    return [name for language, name in pairs if languages == "all" or language in languages]
 
 
 def choose(captions, rng, templates=("{}",), template_p=1.0, extra=(), extra_p=0.0):

@@ -12,7 +12,8 @@ from mmjax.data.transforms import parse
 
 EXAMPLE = {
     "captions": ["red apple", "apple"],
-    "names": {"language": ["de", "fr", "de"], "text": ["Apfel", "pomme", "roter Apfel"]},
+    "languages": ["de", "fr", "de"],
+    "names": ["Apfel", "pomme", "roter Apfel"],
     "label": 1,
 }
 
@@ -43,7 +44,7 @@ def test_templates_are_drawn_with_their_probability():
 
 def test_names_in_other_languages():
     counts = draws("choose_caption('plain', p_extra=0.3)")
-    names = dict.fromkeys(EXAMPLE["names"]["text"], 0.1)
+    names = dict.fromkeys(EXAMPLE["names"], 0.1)
     assert_shares(counts, {"red apple": 0.35, "apple": 0.35} | names)
     counts = draws("choose_caption(languages=['fr'], p_extra=0.3)")
     assert_shares(counts, {"red apple": 0.35, "apple": 0.35, "pomme": 0.3})
@@ -68,7 +69,7 @@ def test_class_name_where_there_is_no_caption():
 
 
 def test_bytes_are_decoded():
-    example = {"captions": [b"caf\xc3\xa9"], "names": {"language": [b"de"], "text": [b"Kaffee"]}}
+    example = {"captions": [b"caf\xc3\xa9"], "languages": [b"de"], "names": [b"Kaffee"]}
     assert draws("choose_caption('plain', 1.0, ['de'], 1.0)", example, 5) == {"Kaffee": 5}
     assert draws("first_caption", example, 1) == {"café": 1}
 

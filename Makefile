@@ -1,0 +1,31 @@
+# make train   set up .venv, build the emoji set, train CLIP on it, evaluate, write a report
+# make test    set up .venv, run the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/clip_emoji
+BIN := $(VENV)/bin
+
+.PHONY: train test lint setup clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; assert v >= (3, 11), \
+	  f"mmjax needs Python 3.11 or later and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+train: setup
+	$(BIN)/python -m mmjax.train --config=configs/clip_emoji.py --workdir=$(WORKDIR)
+
+test: setup
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs build

@@ -1,0 +1,83 @@
+"""CLIP on emoji: drawings and names, trained on one vendor's style and 80 % of the concepts.
+
+    python -m mmjax.train --config=configs/clip_emoji.py --workdir=runs/clip_emoji
+
+Expected, with three seeds: see experiments/clip_emoji/README.md.
+"""
+
+from mmjax.config import defaults
+
+IMAGE = "decode | resize(64)"
+
+
+def emoji(split):
+    """A split of the emoji set."""
+    return {"kind": "tfds", "name": "emoji", "split": split}
+
+
+def get_config():
+    """The config of this experiment."""
+    config = defaults()
+    config.batch_size = 256
+    config.total_steps = 600
+    config.log_every = 20
+    config.checkpoint.every = 200
+
+    config.data.train = emoji("train")
+    config.data.transform = (
+        "decode | random_affine(degrees=10, translate=0.08, scale=(0.8, 1.1)) | resize(64)"
+        " | color_jitter(0.3, 0.3, 0.3, 0.05) | random_grayscale(0.1)"
+        " | choose_caption(template_p=0.0, p_extra=0.1) | tokenize(32)"
+    )
+    config.tokenizer = {"kind": "train_bpe", "vocab_size": 4096}
+
+    config.model = {
+        "name": "clip",
+        "embed_dim": 256,
+        "image": {
+            "variant": "Ti/8",
+            "depth": 6,
+            "image_size": (64, 64),
+            "pool": "mean",
+        },
+        "text": {
+            "variant": "Ti",
+            "depth": 4,
+            "vocab_size": config.tokenizer.get_ref("vocab_size"),
+            "length": 32,
+        },
+    }
+    config.loss = {"kind": "softmax", "mask_duplicates": True}
+    config.loss_weights = {"contrastive": 1.0}
+    config.optim = {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "warmup_steps": 60,
+        "b2": 0.98,
+        "weight_decay": 0.1,
+        "grad_clip_norm": 1.0,
+    }
+
+    def retrieval(split):
+        return {
+            "kind": "retrieval",
+            "source": emoji(split),
+            "transform": IMAGE,
+            "captions_per_image": 1,
+        }
+
+    config.evals = {
+        "unseen_validation": retrieval("unseen_validation"),
+        "seen_validation": retrieval("seen_validation"),
+        "seen": retrieval("seen_test"),
+        "unseen": retrieval("unseen_test"),
+        "unseen_openmoji": retrieval("unseen_test_openmoji"),
+        "category": {
+            "kind": "zero_shot",
+            "source": emoji("seen_test"),
+            "transform": IMAGE + " | label",
+        },
+        "health": {"kind": "embedding_health", "source": emoji("unseen_test"), "transform": IMAGE},
+    }
+    config.validation = ("unseen_validation", "seen_validation")
+    return config
