@@ -166,16 +166,20 @@ def make_train_step(
     def train_step(state: TrainState, batch: batches.Batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         total, terms, grads = gradients(state.params, batch, rng)
-        grad_norm = optax.global_norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema_params
-        if ema_decay:
-            ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+        grad_norm = optax.tree.norm(grads)
         finite = state.finite & guard.is_finite(total, grad_norm)
-        new = TrainState(state.step + 1, params, opt_state, ema, finite)
-        kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state.replace(finite=finite))
-        return kept, {"loss": total, "grad_norm": grad_norm, **terms}
+
+        def update(state):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            ema = state.ema_params
+            if ema_decay:
+                ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+            return TrainState(state.step + 1, params, opt_state, ema, finite)
+
+        # A branch, not a select: that would write a second copy of the whole state.
+        state = jax.lax.cond(finite, update, lambda state: state.replace(finite=finite), state)
+        return state, {"loss": total, "grad_norm": grad_norm, **terms}
 
     return train_step
 
