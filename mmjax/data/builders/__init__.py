@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mmjax.data.cache import data_root, locked
@@ -39,7 +40,7 @@ def make_builder(
     if name == "image_folder":
         from mmjax.data.builders.image_folder import ImageFolder, folder_config
 
-        return ImageFolder(config=folder_config(root), **where)
+        return ImageFolder(config=folder_config(root, data_dir), **where)
     raise ValueError(f"There is no builder '{name}'; the builders are {', '.join(BUILDERS)}.")
 
 
@@ -51,21 +52,28 @@ def prepared_builder(
     TFDS writes into a directory of another name and renames it at the end; the lock lets one
     process build while the others wait.
     """
-    builder = make_builder(name, data_dir, root)
-    if builder.is_prepared():
-        return builder
-    path = builder.data_path
-    with locked(path.parent / f".{path.name}.lock"):
-        builder = make_builder(name, data_dir, root)  # another process may just have built it
-        if builder.is_prepared():
+    with _quiet():
+        builder = make_builder(name, data_dir, root)
+        if _is_built(builder):
             return builder
-        for left_over in path.parent.glob(f"incomplete.*_{path.name}"):
-            shutil.rmtree(left_over)
-        _build_quietly(builder)
+        path = builder.data_path
+        with locked(path.parent / f".{path.name}.lock"):
+            builder = make_builder(name, data_dir, root)  # another process may just have built it
+            if _is_built(builder):
+                return builder
+            for left_over in path.parent.glob(f"incomplete.*_{path.name}"):
+                shutil.rmtree(left_over)
+            builder.download_and_prepare()
     return builder
 
 
-def _build_quietly(builder: "tfds.core.DatasetBuilder") -> None:
+def _is_built(builder: "tfds.core.DatasetBuilder") -> bool:
+    # TFDS's own is_prepared() says the same, and logs a warning whenever the answer is no.
+    return (builder.data_path / "dataset_info.json").exists()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     # The builders draw their own progress line; TFDS would add two bars and a page of print.
     import tensorflow_datasets as tfds
     from absl import logging
@@ -75,6 +83,6 @@ def _build_quietly(builder: "tfds.core.DatasetBuilder") -> None:
     logging.set_verbosity(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
+            yield
     finally:
         logging.set_verbosity(verbosity)

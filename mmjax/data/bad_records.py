@@ -1,0 +1,124 @@
+"""Bad records of a person's own data: counted by kind, listed in a file, skipped up to a limit."""
+
+import collections
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from mmjax.data.decode import decode_image
+from mmjax.data.progress import Progress
+
+LIST_NAME = "bad_records.jsonl"
+KINDS = {
+    "unreadable_image": "unreadable images",
+    "missing_caption": "records without a caption",
+    "duplicate_key": "records whose key was used before",
+    "missing_file": "records whose image file is missing",
+}
+# Enough of a picture to notice damage: JPEG is decoded whole but scaled down, which is faster.
+_CHECKED_SIZE = 32
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
+    """One record that cannot be used; `kind` is one of `KINDS`."""
+
+    key: str
+    kind: str
+    reason: str
+
+
+def image_fault(data: bytes) -> str | None:
+    """Why an encoded image cannot be decoded, or None if it can."""
+    try:
+        decode_image(data, _CHECKED_SIZE)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def in_threads(work: Callable[[T], object], items: Sequence[T], what: str) -> list:
+    """`work` of every item, in order, in threads, with a progress line."""
+    with ThreadPoolExecutor() as pool, Progress(what, len(items)) as bar:
+        results = []
+        for result in pool.map(work, items):
+            results.append(result)
+            bar.advance()
+    return results
+
+
+def allow(
+    bad: Sequence[BadRecord], total: int, limit: int | float, source: str, folder: Path
+) -> None:
+    """List the bad records, warn once for each kind, and refuse where there are too many.
+
+    Args:
+      total: records of the source, the bad ones included.
+      limit: the most that may be skipped: a count (int) or a share of `total` (float).
+      source: its name, for the messages and the list.
+      folder: where `bad_records.jsonl` is kept; other sources' lines in it stay.
+
+    Raises:
+      ValueError: more bad records than `limit`, or a limit that is neither.
+    """
+    if isinstance(limit, float):
+        if not 0 <= limit <= 1:
+            raise ValueError(f"max_bad_records is {limit}: a share lies between 0.0 and 1.0.")
+        most = int(limit * total)
+    else:
+        if limit < 0:
+            raise ValueError(f"max_bad_records is {limit}: a count is 0 or more.")
+        most = limit
+    path = folder / LIST_NAME
+    _write_list(path, bad, source)
+    if not bad:
+        return
+    counts = collections.Counter(b.kind for b in bad)
+    if len(bad) > most:
+        found = ", ".join(f"{n} {KINDS[kind]}" for kind, n in counts.most_common())
+        raise ValueError(
+            f"{source} has {len(bad)} bad records of {total}, and max_bad_records = {limit} "
+            f"allows {most}: {found}; the first is '{bad[0].key}' ({bad[0].reason}). "
+            f"All are listed in {path}: mend them or raise max_bad_records."
+        )
+    for kind, n in counts.most_common():
+        first = next(b for b in bad if b.kind == kind)
+        _log.warning(
+            "%s: skipping %d %s of %d, first '%s' (%s); see %s",
+            source,
+            n,
+            KINDS[kind],
+            total,
+            first.key,
+            first.reason,
+            path,
+        )
+
+
+def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
+    lines = []
+    if path.exists():
+        lines = [x for x in path.read_text(encoding="utf-8").splitlines() if _of(x) != source]
+    lines += [
+        json.dumps({"source": source, **dataclasses.asdict(b)}, ensure_ascii=False) for b in bad
+    ]
+    if lines or path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        partial.replace(path)
+
+
+def _of(line: str) -> str | None:
+    try:
+        return json.loads(line)["source"]
+    except (ValueError, KeyError, TypeError):
+        return None

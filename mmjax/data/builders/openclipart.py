@@ -1,0 +1,240 @@
+"""The openclipart set: clean image–title–keyword pairs from Debian's package `openclipart-svg`.
+
+The drawings are in the public domain; each SVG names its title, author and keywords in RDF.
+"""
+
+import collections
+import dataclasses
+import html
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from mmjax.data.builders.drawing import on_white, render_svg, require_package, trim
+from mmjax.data.builders.emoji_names import fraction_of
+from mmjax.data.progress import Progress
+
+SIZE = 128
+DEBIAN_PACKAGE = "openclipart-svg"
+# One author's title on more drawings than this names a collection, not what is drawn.
+MOST_DRAWINGS_A_TITLE = 5
+# An author with more of the pairs than this trains: held out, one hand would be the whole test.
+LARGEST_HELD_OUT_AUTHOR = 0.02
+MOST_ASPECT = 5.0  # longer ones are rules and borders
+
+_NO_KEYWORD = {"", "hash", "unsorted", "clip art", "clipart", "theme", "icons", "externalsource"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One drawing and what its author calls it."""
+
+    path: str  # below the tree's root
+    title: str
+    keywords: tuple[str, ...]
+    author: str
+    category: str  # the tree's first folder
+
+
+def normalise_title(title: str) -> str:
+    """Words of a title without case, digits and punctuation: 'Soft Couch 01' to 'soft couch'."""
+    return " ".join(re.findall(r"[^\W\d_]+", title.casefold()))
+
+
+def read_clip(text: str, path: str) -> Clip | None:
+    """Title, author and keywords of an SVG's RDF block; None where it has no usable title.
+
+    A regular expression reads it, because one file in fifty is not well-formed XML.
+    """
+    work = re.search(r"<(?:\w+:)?Work\b.*?</(?:\w+:)?Work>", text, re.DOTALL)
+    if not work:
+        return None
+    agents = r"<dc:(creator|publisher|rights|contributor)\b.*?</dc:\1>"
+    title = _first(r"<dc:title>(.*?)</dc:title>", re.sub(agents, "", work[0], flags=re.DOTALL))
+    author = _first(r"<dc:creator>.*?<dc:title>(.*?)</dc:title>", work[0])
+    author = "" if author.startswith("HASH(") else author
+    title = re.sub(r"(?i)^clip ?art by .*? - ", "", title).replace("_", " ")
+    title = re.sub(r"\s+", " ", re.sub(r"[\s#-]*\d+$", "", title)).strip()
+    if not re.search(r"[^\W\d_]{3}", title) or len(title) > 80:
+        return None
+    keywords = [
+        html.unescape(k).replace("_", " ").strip().casefold()
+        for k in re.findall(r"<rdf:li>(.*?)</rdf:li>", work[0], re.DOTALL)
+    ]
+    kept = [
+        k
+        for k in dict.fromkeys(keywords)
+        if k not in _NO_KEYWORD and "0x" not in k and k != title.casefold()
+    ]
+    return Clip(path, title, tuple(sorted(kept)), author, path.split("/")[0])
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, re.DOTALL)
+    return html.unescape(found[1]).strip() if found else ""
+
+
+def without_collections(clips: list[Clip]) -> list[Clip]:
+    """Drop the titles that an author gave to a whole collection."""
+    count = collections.Counter((c.author, normalise_title(c.title)) for c in clips)
+    return [c for c in clips if count[c.author, normalise_title(c.title)] <= MOST_DRAWINGS_A_TITLE]
+
+
+def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
+    """Train, validation and test; no author and no normalised title is in two of them.
+
+    Authors fall by a hash: 20 % of the smaller ones test, 10 % validate. Clips without an author
+    train. A title in more than one part stays in the one held out most (test, then validation).
+    """
+    clips_of = collections.Counter(c.author for c in clips)
+    parts: dict[str, list[Clip]] = {"test": [], "validation": [], "train": []}
+    for clip in clips:
+        x = fraction_of(clip.author, "mmjax openclipart: authors")
+        large = clips_of[clip.author] > LARGEST_HELD_OUT_AUTHOR * len(clips)
+        if large or not clip.author or x >= 0.30:
+            parts["train"].append(clip)
+        else:
+            parts["test" if x < 0.20 else "validation"].append(clip)
+    taken: set[str] = set()
+    for part, members in parts.items():
+        parts[part] = [c for c in members if normalise_title(c.title) not in taken]
+        taken |= {normalise_title(c.title) for c in parts[part]}
+    return {part: parts[part] for part in ("train", "validation", "test")}
+
+
+def find_tree(root: str | os.PathLike | None, cache: Path) -> Path:
+    """The folder of SVG drawings: below `root`, or unpacked from Debian's package into `cache`.
+
+    Raises:
+      ValueError: no drawings there, or no way to get the package; names the commands.
+    """
+    if root is not None:
+        tree = next(
+            (t for t in (Path(root) / "usr/share/openclipart/svg", Path(root)) if t.is_dir()), None
+        )
+        if tree is None or next(tree.rglob("*.svg"), None) is None:
+            raise ValueError(f"There are no SVG drawings under root {root}: {_BY_HAND}")
+        return tree
+    unpacked = cache / "openclipart-svg"
+    if not unpacked.is_dir():
+        if not (shutil.which("apt-get") and shutil.which("dpkg")):
+            raise ValueError(
+                f"The openclipart set needs Debian's package '{DEBIAN_PACKAGE}' and there is no "
+                f"apt-get here: {_BY_HAND}"
+            )
+        with tempfile.TemporaryDirectory(dir=cache) as work:
+            _run(["apt-get", "download", DEBIAN_PACKAGE], work)
+            package = next(Path(work).glob("*.deb"))
+            _run(["dpkg", "-x", package.name, "tree"], work)
+            Path(work, "tree").rename(unpacked)
+    return unpacked / "usr/share/openclipart/svg"
+
+
+_BY_HAND = (
+    f"run `apt-get download {DEBIAN_PACKAGE} && dpkg -x {DEBIAN_PACKAGE}_*.deb openclipart` "
+    "on a Debian or Ubuntu machine and set root to that folder."
+)
+
+
+def _run(command: list[str], folder: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(
+            f"`{' '.join(command)}` failed ({reason}): run `apt-get update` first, or {_BY_HAND}"
+        )
+
+
+class Openclipart(tfds.core.GeneratorBasedBuilder):
+    """Public-domain clip art at 128 × 128 pixels on white, captioned by its titles and keywords.
+
+    No author and no normalised title is in two of the splits train, validation and test.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos: ClassVar[dict] = {}  # see Emoji
+
+    def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
+        self._root = root
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        return self.dataset_info_from_configs(
+            description=self.__doc__,
+            homepage="https://packages.debian.org/stable/openclipart-svg",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
+                    "captions": tfds.features.Sequence(text),
+                    "keywords": tfds.features.Sequence(text),
+                    "author": text,
+                    "category": text,
+                    "path": text,
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        require_package("resvg_py", "resvg-py")
+        tree = find_tree(self._root, Path(self.data_dir_root))
+        files = sorted(p for p in tree.rglob("*.svg") if p.is_file() and not p.is_symlink())
+        drawn = []
+        with Progress("Drawing openclipart", len(files)) as bar, ThreadPoolExecutor() as pool:
+            read = [read_clip(_text(p), str(p.relative_to(tree))) for p in files]
+            clips = without_collections([clip for clip in read if clip])
+            bar.advance(len(files) - len(clips))
+            for clip, png in zip(clips, pool.map(lambda c: _draw(tree / c.path), clips)):
+                if png is not None:
+                    drawn.append((clip, png))
+                bar.advance()
+        # The tree holds some drawings twice; a copy could cross from one split to another.
+        first_with = {png: clip for clip, png in reversed(drawn)}
+        png_of = {clip.path: png for png, clip in first_with.items()}
+        clips = [clip for clip, _ in drawn if clip.path in png_of]
+        splits = split_by_author(clips)
+        return {split: self._examples(part, png_of) for split, part in splits.items()}
+
+    def _generate_examples(self):
+        raise NotImplementedError("_split_generators gives the examples of each split.")
+
+    def _examples(self, clips: list[Clip], png_of: dict[str, bytes]) -> Iterator[tuple[int, dict]]:
+        for i, clip in enumerate(clips):
+            captions = [clip.title]
+            if clip.keywords:
+                captions.append(", ".join([clip.title, *clip.keywords]))
+            yield (
+                i,
+                {
+                    "image": png_of[clip.path],
+                    "captions": captions,
+                    "keywords": list(clip.keywords),
+                    "author": clip.author,
+                    "category": clip.category,
+                    "path": clip.path,
+                },
+            )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _draw(path: Path) -> bytes | None:
+    """The drawing as PNG, without the empty page around it; None where there is nothing to see."""
+    try:
+        drawing = trim(render_svg(_text(path), 2 * SIZE))
+    except ValueError:
+        return None
+    if drawing is None or not 1 / MOST_ASPECT <= drawing.width / drawing.height <= MOST_ASPECT:
+        return None
+    return on_white(drawing, SIZE)

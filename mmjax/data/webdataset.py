@@ -1,0 +1,207 @@
+"""Webdataset tar shards, as img2dataset writes them, with random access.
+
+A record is the run of a shard's files with one key: `00012.jpg`, `00012.txt`, `00012.json`. Where
+each file lies in its shard is looked up once and kept in the cache.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
+from mmjax.data.cache import data_root, read_json, write_json
+
+SHARD_SETTINGS = ("pattern", "caption_key", "max_bad_records", "data_dir")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+_INDEX_VERSION = 1
+
+
+def open_shards(
+    pattern: str,
+    caption_key: str = "caption",
+    max_bad_records: int | float = 0.01,
+    data_dir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike | None = None,
+) -> "ShardSource":
+    """The records of all shards that match a pattern.
+
+    Args:
+      pattern: shards by glob and brace range, `data/{00000..00012}.tar` or `data/*.tar`.
+      caption_key: the field of `key.json` that holds the caption where there is no `key.txt`.
+      max_bad_records: see `mmjax.data.bad_records.allow`.
+      workdir: where bad records are listed; None lists them in the cache.
+
+    Raises:
+      ValueError: no shard, a shard that is not a whole tar file, or too many bad records.
+    """
+    shards = find_shards(pattern)
+    cache = data_root(data_dir) / "shard_indexes"
+    indexes = in_threads(
+        lambda shard: _cached_index(shard, caption_key, cache), shards, f"Reading {pattern}"
+    )
+    records, bad, total = [], [], 0
+    first_with: dict[str, Path] = {}
+    for shard, index in zip(shards, indexes, strict=True):
+        total += len(index["records"]) + len(index["bad"])
+        bad += [BadRecord(*b) for b in index["bad"]]
+        for record in index["records"]:
+            key = record["key"]
+            if key in first_with:
+                reason = f"it is in {first_with[key].name} and again in {shard.name}"
+                bad.append(BadRecord(key, "duplicate_key", reason))
+            else:
+                first_with[key] = shard
+                records.append((shard, record))
+    if total == 0:
+        raise ValueError(f"The shards {pattern} hold no image with a caption: they are empty.")
+    allow(bad, total, max_bad_records, pattern, Path(workdir or data_root(data_dir)))
+    if not records:
+        raise ValueError(f"The shards {pattern} have no usable record left: all {total} are bad.")
+    return ShardSource(pattern, records)
+
+
+class ShardSource:
+    """Records of tar shards; an image is read from its place in the shard when its record is."""
+
+    class_names = None
+
+    def __init__(self, name: str, records: list[tuple[Path, dict]]):
+        self.name = name
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        shard, record = self._records[index]
+        image = _read_at(shard, *record["image"])
+        return {"key": record["key"], "image": image, "captions": [record["caption"]]}
+
+
+def find_shards(pattern: str) -> list[Path]:
+    """Files that match a pattern of globs and `{000..012}` ranges, sorted.
+
+    Raises:
+      ValueError: a range whose end is before its start, no file, or a shard of a range that is
+        not there.
+    """
+    found: list[str] = []
+    for one in _expand(os.path.expanduser(pattern)):
+        matches = sorted(glob.glob(one))
+        if not matches:
+            raise ValueError(f"There is no shard {one}: set pattern to tar files that exist.")
+        found += matches
+    return [Path(f) for f in dict.fromkeys(found)]
+
+
+def _expand(pattern: str) -> list[str]:
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not match:
+        return [pattern]
+    first, last = match[1], match[2]
+    if int(last) < int(first):
+        raise ValueError(f"The range {match[0]} in the pattern {pattern} runs backwards.")
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [
+        whole
+        for n in range(int(first), int(last) + 1)
+        for whole in _expand(f"{before}{n:0{len(first)}d}{after}")
+    ]
+
+
+def _read_at(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]:
+    stat = shard.stat()
+    state = [_INDEX_VERSION, caption_key, stat.st_size, stat.st_mtime_ns]
+    name = hashlib.sha256(str(shard.resolve()).encode()).hexdigest()[:16]
+    path = cache / f"{name}.json"
+    found = read_json(path)
+    if found is None or found["state"] != state:
+        found = {"state": state, **index_shard(shard, caption_key)}
+        write_json(path, found)
+    return found
+
+
+def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
+    """`records` (key, caption, image: offset and size in the shard) and `bad` (key, kind, reason).
+
+    Every image is decoded once.
+
+    Raises:
+      ValueError: not an uncompressed, whole tar file.
+    """
+    records: list[dict] = []
+    bad: list[list[str]] = []
+    try:
+        with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
+            _check_end(tar, shard)
+            for key, files in _samples(tar, bad):
+                data = {}
+                for extension, (offset, size) in files.items():
+                    file.seek(offset)
+                    data[extension] = file.read(size)
+                image = next((e for e in IMAGE_EXTENSIONS if e in data), None)
+                caption = _caption(data, caption_key)
+                if image is None:
+                    reason = f"{shard.name} has no image for it, only {', '.join(data)}"
+                    bad.append([key, "missing_file", reason])
+                elif not caption:
+                    reason = f"{shard.name} has neither {key}.txt nor '{caption_key}' in {key}.json"
+                    bad.append([key, "missing_caption", reason])
+                elif reason := image_fault(data[image]):
+                    bad.append([key, "unreadable_image", f"{key}.{image}: {reason}"])
+                else:
+                    records.append({"key": key, "caption": caption, "image": files[image]})
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(
+            f"The shard {shard} cannot be read ({error}): it must be a whole, uncompressed tar "
+            "file; fetch or write it again."
+        ) from error
+    return {"records": records, "bad": bad}
+
+
+def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
+    members = tar.getmembers()
+    if members and members[-1].offset_data + members[-1].size > shard.stat().st_size:
+        raise tarfile.ReadError("its last file is cut off")
+
+
+def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict]]:
+    """(key, {extension: (offset, size)}) in the shard's order; files given twice go to `bad`."""
+    samples: dict[str, dict] = {}
+    for member in tar.getmembers():
+        if not member.isfile():
+            continue
+        folder, _, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if not stem or not extension:
+            continue
+        key = f"{folder}/{stem}" if folder else stem
+        files = samples.setdefault(key, {})
+        if extension.lower() in files:
+            if extension.lower() in IMAGE_EXTENSIONS:
+                bad.append([key, "duplicate_key", f"{member.name} is twice in one shard"])
+            continue
+        files[extension.lower()] = [member.offset_data, member.size]
+    return list(samples.items())
+
+
+def _caption(data: dict[str, bytes], caption_key: str) -> str:
+    text = data.get("txt", b"").decode("utf-8", errors="replace").strip()
+    if text or "json" not in data:
+        return text
+    try:
+        value = json.loads(data["json"]).get(caption_key)
+    except (ValueError, AttributeError):
+        return ""
+    return value.strip() if isinstance(value, str) else ""
