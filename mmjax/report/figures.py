@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from mmjax.report.gather import Confusion, Health
@@ -67,13 +68,15 @@ def lines(
     *,
     percent: bool = False,
     log: bool = False,
+    zero: bool = False,
     smoothed: bool = False,
     reference: tuple[float, str] | None = None,
 ) -> bytes:
     """Curves over steps.
 
     Args:
-      series: name -> (steps, values); percent: values are fractions; log: a logarithmic axis.
+      series: name -> (steps, values); percent: values are fractions; log: a logarithmic axis;
+        zero: the axis starts at 0.
       smoothed: draw the series faintly under their running mean; reference: (value, name) of a
         dashed line.
     """
@@ -98,9 +101,13 @@ def lines(
         )
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("step")
     if percent:
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+    if percent or zero:
         axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
     if len(series) > 1:

@@ -18,7 +18,7 @@ from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, 
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 
-IMAGE_QUERIES = 5
+IMAGE_QUERIES = 6
 TEXT_QUERIES = 6
 TOP = 5
 ATTENTION_IMAGES = 8
@@ -36,10 +36,11 @@ class Hit:
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """A query, the rank of its best relevant item (from 1), and its top hits."""
+    """A query, the rank and index of its best relevant item (ranks from 1), and its top hits."""
 
     index: int
     rank: int
+    answer: int
     hits: list[Hit]
 
 
@@ -124,12 +125,12 @@ def picture(example: Mapping[str, Any]) -> np.ndarray:
 
 
 def rank_query(index: int, scores: np.ndarray, relevant: np.ndarray) -> Query:
-    """A query's top hits by scores `[G]`, and the rank of its best relevant item."""
+    """A query's top hits by scores `[G]`, and its best relevant item."""
     order = np.argsort(-scores, kind="stable")
     mine = set(relevant.tolist())
     hits = [Hit(int(i), float(scores[i]), int(i) in mine) for i in order[:TOP]]
-    rank = 1 + next(place for place, i in enumerate(order) if int(i) in mine)
-    return Query(index, rank, hits)
+    place = next(place for place, i in enumerate(order) if int(i) in mine)
+    return Query(index, 1 + place, int(order[place]), hits)
 
 
 def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExamples:
@@ -147,13 +148,14 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
         mine = np.asarray([n for n, m in enumerate(distinct) if i in relevant[m]])
         query = rank_query(int(i), pairs.text_embed[distinct] @ pairs.image_embed[i], mine)
         hits = [dataclasses.replace(h, index=int(distinct[h.index])) for h in query.hits]
-        image_queries.append(dataclasses.replace(query, hits=hits))
+        answer = int(distinct[query.answer])
+        image_queries.append(dataclasses.replace(query, hits=hits, answer=answer))
     text_queries = [
         rank_query(int(m), pairs.image_embed @ pairs.text_embed[m], relevant[m])
         for m in asked_texts
     ]
     shown = {q.index for q in image_queries} | {h.index for q in text_queries for h in q.hits}
-    shown |= {int(relevant[q.index][0]) for q in text_queries}
+    shown |= {q.answer for q in text_queries}
     captions: dict[int, list[str]] = {i: [] for i in shown}
     for text, image in zip(pairs.texts, pairs.text_image_index):
         if int(image) in captions:

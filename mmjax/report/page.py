@@ -126,11 +126,13 @@ def _series(
     rows: list[dict[str, float]], names: Mapping[str, str]
 ) -> dict[str, tuple[list[float], list[float]]]:
     """label -> (steps, values) of those metrics (metric -> label) that have two points or more."""
-    found = {}
+    found: dict[str, tuple[list[float], list[float]]] = {}
     for name, label in names.items():
         points = [(r["step"], r[name]) for r in rows if name in r and np.isfinite(r[name])]
-        if len(points) > 1:
-            found[label] = ([s for s, _ in points], [v for _, v in points])
+        steps, values = [s for s, _ in points], [v for _, v in points]
+        # A total of one part is that part: one curve says it.
+        if len(points) > 1 and (steps, values) not in found.values():
+            found[label] = (steps, values)
     return found
 
 
@@ -169,7 +171,7 @@ def _training(rows: list[dict[str, float]]) -> str:
             {"train/grad_norm": "gradient norm"},
             {"smoothed": True, "log": True},
         ),
-        ("Throughput", "examples a second", {"examples_per_second": "examples/s"}, {}),
+        ("Throughput", "examples a second", {"examples_per_second": "examples/s"}, {"zero": True}),
     ):
         series = _series(rows, labels)
         if series:
@@ -221,6 +223,9 @@ def _text_query(query: Query, examples: RetrievalExamples) -> str:
         f"{_picture(examples.images[hit.index], f'result {place}')}<em>{hit.score:.2f}</em></div>"
         for place, hit in enumerate(query.hits, start=1)
     )
+    if query.rank > len(query.hits):
+        right = _picture(examples.images[query.answer], "the right picture")
+        pictures += f'<div class="missed">{right}<em>right one</em></div>'
     return (
         f'<article><div class="asked"><q>{_text(examples.texts[query.index])}</q>{_rank(query)}'
         f'</div><div class="answers">{pictures}</div></article>'

@@ -31,7 +31,8 @@ small { color: var(--muted); font-weight: 400; }
 table { border-collapse: collapse; font-size: 14px; }
 th { text-align: left; font-weight: 600; }
 td, th { padding: 5px 10px; }
-.results { width: 100%; margin-bottom: 18px; }
+.results { margin-bottom: 18px; }
+.results.wide { width: 100%; }
 .results thead th { color: var(--muted); font-size: 12px; font-weight: 500; }
 .results thead tr:last-child th { border-bottom: 1px solid var(--line); }
 .results .group { text-align: center; color: var(--ink); font-weight: 600; }
@@ -44,8 +45,8 @@ td, th { padding: 5px 10px; }
 .baseline td { color: var(--muted); }
 .best { font-weight: 700; color: var(--ink) !important; }
 
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr));
-  gap: 18px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr));
+  gap: 22px 18px; }
 figure { margin: 0; min-width: 0; }
 figcaption { display: flex; justify-content: space-between; gap: 12px; align-items: baseline;
   margin: 0 2px 4px; font-size: 13.5px; }
@@ -86,12 +87,14 @@ em { position: relative; font-style: normal; color: var(--muted); font-size: 12.
 .rows .answers { display: flex; gap: 14px; flex-wrap: wrap; }
 .rows .answers div { text-align: center; }
 .rows .picture { width: 84px; height: 84px; }
+.rows .missed { margin-left: auto; }
+.rows .missed .picture { border: 2px dashed #b9d9d4; }
 .rows .hit .picture { border-color: var(--right); box-shadow: 0 0 0 2px var(--right); }
 .rows .hit em { color: var(--right); font-weight: 700; }
 .rows .hit em::before { content: "✓ "; }
 
 .side { display: flex; flex-wrap: wrap; gap: 28px; align-items: flex-start; }
-.matrix { font-size: 12.5px; }
+.matrix { font-size: 12.5px; margin-right: 84px; }
 .matrix th { font-weight: 500; white-space: nowrap; padding: 2px 10px 2px 0; text-align: right; }
 .matrix th small { margin-left: 6px; }
 .matrix td { min-width: 34px; height: 30px; padding: 0 3px; text-align: center;

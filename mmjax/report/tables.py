@@ -20,8 +20,7 @@ RETRIEVAL = {
     "median_rank": "median",
 }
 CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
-# Where lower is better; None: no side is better.
-LOWER = {"median_rank": True, "alignment": True}
+LOWER_IS_BETTER = ("median_rank", "alignment")
 MOST_CLASSES_IN_A_TABLE = 24
 MOST_CONFUSED = 12
 
@@ -84,8 +83,9 @@ def _table(
                 cells += f'<td class="{kind}">{number(column, values.get(column))}</td>'
             start = "first" if place == 0 else ""
             body += f'<tr class="{start}{"" if place == 0 else "baseline"}">{cells}</tr>'
+    kind = "results wide" if groups else "results"
     return (
-        f'<div class="scroll"><table class="results"><thead>{top}<tr>{head}</tr></thead>'
+        f'<div class="scroll"><table class="{kind}"><thead>{top}<tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -94,7 +94,7 @@ def _is_best(column: str, model: str, models: Mapping[str, Figures]) -> bool:
     known = {m: v[column] for m, v in models.items() if column in v}
     if model not in known:
         return False
-    best = min if LOWER.get(column.split("/")[-1]) else max
+    best = min if column.split("/")[-1] in LOWER_IS_BETTER else max
     return known[model] == best(known.values())
 
 
