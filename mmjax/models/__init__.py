@@ -1,0 +1,49 @@
+"""The systems by name; each is a file with `make_model`, `make_loss` and `spec`."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmjax.batch import Spec
+from mmjax.models import clip, vit
+
+SYSTEMS = {"clip": clip, "vit": vit}
+
+
+def _system(config: Mapping[str, Any]):
+    name = config["model"].get("name", "")
+    if name not in SYSTEMS:
+        near = difflib.get_close_matches(name, SYSTEMS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}.{hint}"
+        )
+    return SYSTEMS[name]
+
+
+def make_model(config: Mapping[str, Any]) -> Any:
+    """The Linen module that `config.model` describes; `config.model.name` names its system.
+
+    Raises:
+      ValueError: an unknown system or an unknown setting.
+    """
+    fields = config["model"]
+    fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
+    fields.pop("name", None)
+    return _system(config).make_model(fields)
+
+
+def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
+    """The system's loss, `(outputs, batch) -> dict of scalars`, as `config.loss` describes it.
+
+    Raises:
+      ValueError: an unknown system or an unknown setting.
+    """
+    return _system(config).make_loss(config.get("loss", {}))
+
+
+def spec(config: Mapping[str, Any]) -> Spec:
+    """Shapes and dtypes, for a batch of one, of what the config's model and loss read."""
+    return _system(config).spec(make_model(config), config.get("loss", {}))

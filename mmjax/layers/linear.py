@@ -1,0 +1,105 @@
+"""Linear maps over the last axes, in fp32 or with bf16 operands."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.lax import dot_general
+
+from mmjax.layers.parameters import broadcast_last, param
+from mmjax.layers.precision import mixed_dots
+
+# The dots below keep the batch axes as they are. Flattened to two axes, the gradient of the weight
+# contracts one long axis, which XLA's CPU backend does at half the speed.
+_dot_to_fp32 = functools.partial(dot_general, preferred_element_type=jnp.float32)
+
+
+def _contraction(x: jax.Array, kernel: jax.Array, outputs: int):
+    """The last axes of x meet the first of the kernel; its last `outputs` axes remain."""
+    inputs = kernel.ndim - outputs
+    return (tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))), ((), ())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _mixed_dot(x: jax.Array, kernel: jax.Array, outputs: int, x_dtype) -> jax.Array:
+    """bf16 operands, fp32 result, in both directions; keeps the bf16 copies for the backward."""
+    return _mixed_forward(x, kernel, outputs, x_dtype)[0]
+
+
+def _mixed_forward(x, kernel, outputs, x_dtype):
+    del x_dtype
+    x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return _dot_to_fp32(x, kernel, _contraction(x, kernel, outputs)), (x, kernel)
+
+
+def _mixed_backward(outputs, x_dtype, saved, dy):
+    x, kernel = saved
+    dy = dy.astype(jnp.bfloat16)
+    batch = tuple(range(dy.ndim - outputs))
+    dy_outputs = tuple(range(dy.ndim - outputs, dy.ndim))
+    kernel_outputs = tuple(range(kernel.ndim - outputs, kernel.ndim))
+    dx = _dot_to_fp32(dy, kernel, ((dy_outputs, kernel_outputs), ((), ())))
+    dkernel = _dot_to_fp32(x, dy, ((batch, batch), ((), ())))
+    return dx.astype(x_dtype), dkernel
+
+
+_mixed_dot.defvjp(_mixed_forward, _mixed_backward)
+
+
+def linear(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    outputs: int = 1,
+    dtype="float32",
+) -> jax.Array:
+    """x [..., *inputs] times kernel [*inputs, *outputs], plus bias [*outputs].
+
+    Args:
+      outputs: how many of the kernel's last axes are outputs; the others meet x's last axes.
+      dtype: of the operands. The result has `precision.activation_dtype(dtype)`.
+    """
+    if mixed_dots(dtype):
+        y = _mixed_dot(x, kernel, outputs, x.dtype)
+    else:
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
+        y = dot_general(x, kernel, _contraction(x, kernel, outputs))
+    if bias is not None:
+        y = y + broadcast_last(bias.astype(y.dtype), y.ndim)
+    return y
+
+
+class Linear(nn.Module):
+    """A linear map from the last axes of x to new ones: [..., *inputs] -> [..., *features].
+
+    Attributes:
+      features: sizes of the new axes; names: logical axes of the kernel [*inputs, *features].
+      kernel_init: gets the kernel's shape as a matrix [prod(inputs), prod(features)].
+    """
+
+    features: tuple[int, ...]
+    names: tuple[str | None, ...]
+    use_bias: bool = True
+    dtype: str = "float32"
+    kernel_init: Callable = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        outputs = len(self.features)
+        inputs = x.shape[x.ndim - (len(self.names) - outputs) :]
+        shape = (*inputs, *self.features)
+        matrix = (math.prod(inputs), math.prod(self.features))
+
+        def init(key, shape, dtype):
+            return self.kernel_init(key, matrix, dtype).reshape(shape)
+
+        kernel = param(self, "kernel", init, shape, self.names)
+        bias = None
+        if self.use_bias:
+            names = self.names[len(inputs) :]
+            bias = param(self, "bias", nn.initializers.zeros, self.features, names)
+        return linear(x, kernel, bias, outputs=outputs, dtype=self.dtype)

@@ -1,0 +1,86 @@
+"""From a sequence of tokens to one vector."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.attention import attention_weights
+from mmjax.layers.linear import Linear
+from mmjax.layers.norm import LayerNorm
+from mmjax.layers.parameters import param
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.transformer import MLP
+
+# One token of the sequence is the result, so whatever works on each token alone can come after.
+ONE_TOKEN = ("cls", "end", "last")
+POOLS = (*ONE_TOKEN, "mean", "map")
+
+
+def check_pool(pool: str, where: str, allowed: tuple[str, ...] = POOLS) -> None:
+    """Raise ValueError unless `pool` is one of `allowed`."""
+    if pool not in allowed:
+        raise ValueError(f"{where} is '{pool}'; use one of {sorted(allowed)}.")
+
+
+def end_position(mask: jax.Array) -> jax.Array:
+    """Position of the last true entry of each row: [B, L] bool -> [B] int32 (L-1 if none)."""
+    return mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1).astype(jnp.int32)
+
+
+def pool_tokens(x: jax.Array, pool: str, mask: jax.Array | None = None) -> jax.Array:
+    """[B, L, D] -> [B, D] without parameters.
+
+    Args:
+      pool: "cls" (the first), "last", "end" (the last true position of the mask) or "mean" (over
+        the true positions; in fp32).
+      mask: [B, L] bool; None is all true.
+    """
+    if pool == "cls":
+        return x[:, 0]
+    if pool == "last" or (pool == "end" and mask is None):
+        return x[:, -1]
+    if pool == "end":
+        index = end_position(mask)[:, None, None]
+        return jnp.take_along_axis(x, index, axis=1)[:, 0]
+    wide = x.astype(jnp.float32)
+    if mask is None:
+        return wide.mean(1).astype(x.dtype)
+    weight = mask.astype(jnp.float32)
+    weight = weight / jnp.maximum(weight.sum(1, keepdims=True), 1.0)
+    return jnp.einsum("bld,bl->bd", wide, weight).astype(x.dtype)
+
+
+class AttentionPool(nn.Module):
+    """Multi-head attention with one learned query, then a residual MLP: [B, L, D] -> [B, D].
+
+    Source: the MAP head of Zhai et al. 2022 (arXiv 2106.04560) and SigLIP; big_vision's
+    MAPHead in models/vit.py.
+    """
+
+    heads: int
+    mlp_dim: int
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        batch, _, width = x.shape
+        if width % self.heads:
+            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
+        xavier = nn.initializers.xavier_uniform()
+        split = (self.heads, width // self.heads)
+        names = ("heads", "head_dim")
+        probe = param(self, "probe", xavier, (1, width), (None, "embed"))
+        probe = jnp.broadcast_to(probe[None], (batch, 1, width)).astype(self.dtype)
+        query = Linear(split, ("embed", *names), True, self.dtype, xavier, name="query")(probe)
+        key = Linear(split, ("embed", *names), True, self.dtype, xavier, name="key")(x)
+        value = Linear(split, ("embed", *names), True, self.dtype, xavier, name="value")(x)
+        weights = attention_weights(query, key, key_mask=mask)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention_weights", weights)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(activation_dtype(self.dtype)), value)
+        y = Linear((width,), (*names, "embed"), True, self.dtype, xavier, name="out")(y)
+        z = LayerNorm(self.epsilon, self.dtype, name="norm")(y)
+        z = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(z)
+        return (y + z)[:, 0]

@@ -1,0 +1,24 @@
+"""Which numbers flow where: the one place that asks for the platform.
+
+On TPU and GPU `dtype="bfloat16"` means bf16 activations. XLA's CPU backend does a bf16 -> bf16 dot
+silently in fp32, and everything between the dots is slower in bf16; a dot with bf16 operands and
+an fp32 result takes the fast path. So on CPU only the operands of the dots are bf16.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def on_cpu() -> bool:
+    """True where the program will run on XLA's CPU backend."""
+    return jax.default_backend() == "cpu"
+
+
+def activation_dtype(dtype) -> jnp.dtype:
+    """Dtype of the residual stream and of everything between two dots."""
+    return jnp.dtype(jnp.float32) if on_cpu() else jnp.dtype(dtype)
+
+
+def mixed_dots(dtype) -> bool:
+    """True where dots take bf16 operands and give fp32 results, with fp32 activations between."""
+    return on_cpu() and jnp.dtype(dtype) == jnp.bfloat16

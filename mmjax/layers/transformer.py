@@ -1,0 +1,163 @@
+"""A stack of pre-LN transformer blocks whose parameters lie along one `layers` axis."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.activations import activation
+from mmjax.layers.attention import MultiHeadAttention
+from mmjax.layers.linear import Linear
+from mmjax.layers.norm import LayerNorm
+from mmjax.layers.precision import on_cpu
+from mmjax.layers.stochastic_depth import stochastic_depth
+from mmjax.sharding import shard
+
+# What a block keeps for its backward pass, and so what it need not compute again.
+REMAT = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class MLP(nn.Module):
+    """Two linear maps with an activation between: [B, L, D] -> [B, L, D]."""
+
+    mlp_dim: int
+    activation: str = "gelu"
+    dropout: float = 0.0
+    dtype: str = "float32"
+    train: bool = False
+    depth: int = 1  # of the stack, for the scale of the last kernel
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        normal = nn.initializers.normal
+        h = Linear(
+            (self.mlp_dim,),
+            ("embed", "mlp"),
+            dtype=self.dtype,
+            kernel_init=normal((2 * width) ** -0.5),
+            name="up",
+        )(x)
+        h = activation(self.activation)(shard(h, "batch", "length", "mlp"))
+        h = nn.Dropout(self.dropout, deterministic=not self.train)(h)
+        return Linear(
+            (width,),
+            ("mlp", "embed"),
+            dtype=self.dtype,
+            kernel_init=normal(width**-0.5 * (2 * self.depth) ** -0.5),
+            name="down",
+        )(h)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Initial scales: attention width^-1/2, and the last map of each branch smaller by
+    (2 depth)^-1/2, as in openai/CLIP (model.py, initialize_parameters).
+    """
+
+    heads: int
+    mlp_dim: int
+    depth: int
+    causal: bool = False
+    activation: str = "gelu"
+    dropout: float = 0.0
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, drop_rate: jax.Array | None, key_mask: jax.Array | None):
+        normal, width = nn.initializers.normal, x.shape[-1]
+
+        def add(x, branch):
+            branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
+            if self.train and drop_rate is not None:
+                branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
+            return shard(x + branch, "batch", "length", "act_embed")
+
+        y = LayerNorm(self.epsilon, self.dtype, name="norm_attention")(x)
+        y = MultiHeadAttention(
+            self.heads,
+            self.causal,
+            self.dtype,
+            qkv_init=normal(width**-0.5),
+            out_init=normal(width**-0.5 * (2 * self.depth) ** -0.5),
+            name="attention",
+        )(y, key_mask)
+        x = add(x, y)
+        y = LayerNorm(self.epsilon, self.dtype, name="norm_mlp")(x)
+        y = MLP(
+            self.mlp_dim,
+            self.activation,
+            self.dropout,
+            self.dtype,
+            self.train,
+            self.depth,
+            name="mlp",
+        )(y)
+        return add(x, y), None
+
+
+class Transformer(nn.Module):
+    """`depth` blocks over [B, L, D]; every parameter has a leading `layers` axis.
+
+    Attributes:
+      stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
+      remat: "none", "full" (keep only the blocks' inputs) or "dots" (keep the matmuls' results).
+
+    Raises:
+      ValueError: an unknown `remat`.
+    """
+
+    depth: int
+    heads: int
+    mlp_dim: int
+    causal: bool = False
+    activation: str = "gelu"
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    remat: str = "none"
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, key_mask: jax.Array | None = None, *, train: bool = False
+    ) -> jax.Array:
+        if self.remat not in REMAT:
+            raise ValueError(f"Unknown remat '{self.remat}'; use one of {sorted(REMAT)}.")
+        block, unroll = Block, 1
+        if self.remat != "none":
+            block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
+        elif on_cpu() and not self.is_initializing():
+            # A loop costs the CPU backend its fusions between layers. With remat it must be a
+            # loop: unrolled, XLA merges the recomputation away and no memory is saved.
+            unroll = self.depth
+        rates = None
+        if train and self.stochastic_depth:
+            rates = jnp.linspace(0.0, self.stochastic_depth, self.depth)
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast),
+            length=self.depth,
+            unroll=unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(
+            self.heads,
+            self.mlp_dim,
+            self.depth,
+            self.causal,
+            self.activation,
+            self.dropout,
+            self.epsilon,
+            self.dtype,
+            train,
+            name="layers",
+        )
+        return layers(x, rates, key_mask)[0]

@@ -1,0 +1,207 @@
+"""Dual encoders: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning, by config alone."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.linear import Linear
+from mmjax.layers.parameters import param
+from mmjax.losses.contrastive import contrastive_loss
+from mmjax.models.text import TextTransformer
+from mmjax.models.vit import ViT
+from mmjax.sharding import shard
+
+
+class CLIP(nn.Module):
+    """An image tower and a text tower that share a space.
+
+    A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text`
+    gives text_features and text_embed; both give logit_scale (and logit_bias) besides. Embeddings
+    are fp32 and of unit length.
+
+    Attributes:
+      image, text: fields of `ViT` and of `TextTransformer`; they inherit `dtype`.
+      image_proj, text_proj: a linear map into the shared space; without one the tower's width
+        must be embed_dim.
+      proj_bias: those maps have a bias.
+      logit_scale_init, logit_scale_max: logarithms of the temperature's inverse.
+      logit_bias_init: -10 for SigLIP; None: no bias.
+      lock_image: the image tower learns nothing and runs as in evaluation (LiT).
+
+    Source: CLIP, Radford et al. 2021 (arXiv 2103.00020), figure 3; ALIGN, Jia et al. 2021
+    (arXiv 2102.05918); SigLIP, Zhai et al. 2023 (arXiv 2303.15343); LiT, Zhai et al. 2022
+    (arXiv 2111.07991).
+    """
+
+    embed_dim: int
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    image_proj: bool = True
+    text_proj: bool = True
+    proj_bias: bool = False
+    logit_scale_init: float = math.log(1 / 0.07)
+    logit_scale_max: float = math.log(100.0)
+    logit_bias_init: float | None = None
+    lock_image: bool = False
+    dtype: str = "float32"
+
+    def image_tower(self, **kwargs) -> ViT:
+        """The image tower that `image` describes."""
+        fields = check_kwargs(ViT, {"dtype": self.dtype, **self.image}, "config.model.image")
+        return ViT(**fields, **kwargs)
+
+    def text_tower(self, **kwargs) -> TextTransformer:
+        """The text tower that `text` describes."""
+        fields = {"dtype": self.dtype, **self.text}
+        return TextTransformer(
+            **check_kwargs(TextTransformer, fields, "config.model.text"), **kwargs
+        )
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        outputs = {}
+        if "image" in batch:
+            tower_train = train and not self.lock_image
+            outputs |= self.image_tower(name="image")(batch, train=tower_train)
+            if self.lock_image:
+                outputs = jax.lax.stop_gradient(outputs)
+            outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
+        if "text" in batch:
+            outputs |= self.text_tower(name="text")(batch, train=train)
+            outputs["text_embed"] = self._embed(outputs["text_features"], "text_proj")
+
+        constant = nn.initializers.constant
+        scale = param(self, "logit_scale", constant(self.logit_scale_init), (), ())
+        outputs["logit_scale"] = jnp.exp(clamp_above(scale, self.logit_scale_max))
+        if self.logit_bias_init is not None:
+            bias = param(self, "logit_bias", constant(self.logit_bias_init), (), ())
+            outputs["logit_bias"] = bias
+        return outputs
+
+    def _embed(self, features: jax.Array, name: str) -> jax.Array:
+        """[B, width] -> [B, embed_dim] of unit length, in fp32."""
+        width = features.shape[-1]
+        if getattr(self, name):
+            features = Linear(
+                (self.embed_dim,),
+                ("embed", "joint"),
+                self.proj_bias,
+                kernel_init=nn.initializers.normal(width**-0.5),
+                name=name,
+            )(features)
+        elif width != self.embed_dim:
+            raise ValueError(
+                f"Without config.model.{name} the tower's width {width} must be embed_dim "
+                f"{self.embed_dim}: change one of the three."
+            )
+        squared = jnp.square(features).sum(-1, keepdims=True)
+        return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")
+
+
+@jax.custom_vjp
+def clamp_above(x: jax.Array, limit: float) -> jax.Array:
+    """min(x, limit), whose gradient vanishes above the limit only where it would raise x.
+
+    The gradient of `minimum` would leave an x that once is above the limit there for ever.
+    """
+    return jnp.minimum(x, limit)
+
+
+clamp_above.defvjp(
+    lambda x, limit: (jnp.minimum(x, limit), x >= limit),
+    lambda above, g: (jnp.where(above & (g < 0), jnp.zeros_like(g), g), None),
+)
+
+
+def make_model(config: Mapping[str, Any]) -> CLIP:
+    """The dual encoder that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its towers.
+    """
+    model = CLIP(**check_kwargs(CLIP, config, "config.model"))
+    (
+        model.image_tower(parent=None),
+        model.text_tower(parent=None),
+    )  # so that a typing error shows now
+    return model
+
+
+def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """The contrastive loss that `config.loss` describes.
+
+    It takes `contrastive_loss`'s kind, implementation, chunk_size and label_smoothing, and
+    mask_duplicates: pairs that share an image or a caption are no negatives. The loss returns
+    `contrastive`, `logit_scale`, `logit_bias` if there is one, and accuracies.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    return contrastive(**check_kwargs(contrastive, config, "config.loss"))
+
+
+def contrastive(
+    kind: str = "softmax",
+    implementation: str = "auto",
+    chunk_size: int = 1024,
+    label_smoothing: float = 0.0,
+    mask_duplicates: bool = False,
+) -> Callable[..., dict[str, jax.Array]]:
+    """The loss function of those settings; see `make_loss`."""
+
+    def loss(outputs, batch):
+        ids = {}
+        if mask_duplicates:
+            ids["text_ids"] = row_ids(batch["text"], batch.get("text_mask"))
+            if "example_id" in batch:
+                ids["image_ids"] = batch["example_id"]
+        value, metrics = contrastive_loss(
+            outputs["image_embed"],
+            outputs["text_embed"],
+            outputs["logit_scale"],
+            outputs.get("logit_bias"),
+            kind=kind,
+            implementation=implementation,
+            chunk_size=chunk_size,
+            label_smoothing=label_smoothing,
+            **ids,
+        )
+        scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
+        return {"contrastive": value, **scalars, **metrics}
+
+    return loss
+
+
+def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """A 32-bit hash of each row of tokens: equal rows have equal ids. [B, L] int32 -> [B] int32.
+
+    Padding (false in `mask`) does not count. Two different rows agree with probability 2^-32.
+    Source: multilinear hashing, Lemire and Kaser 2014 (arXiv 1202.4961).
+    """
+    tokens = text.astype(jnp.uint32) + jnp.uint32(1)
+    if mask is not None:
+        tokens = jnp.where(mask, tokens, jnp.zeros_like(tokens))
+    factors = np.random.default_rng(0).integers(0, 2**32, text.shape[1], np.uint32) | 1
+    mixed = tokens * jnp.asarray(factors)[None]
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
+    return jax.lax.bitcast_convert_type(mixed.sum(1, dtype=jnp.uint32), jnp.int32)
+
+
+def spec(model: CLIP, loss: Mapping[str, Any]) -> Spec:
+    """What the model and its loss read of a batch of one."""
+    length = model.text_tower(parent=None).length
+    arrays = {
+        "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),
+        "text": ((length,), jnp.int32),
+        "text_mask": ((length,), jnp.bool_),
+    }
+    if loss.get("mask_duplicates"):
+        arrays["example_id"] = ((), jnp.int32)
+    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

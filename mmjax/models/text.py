@@ -1,0 +1,92 @@
+"""Text transformer: tokens to one vector."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.batch import Batch
+from mmjax.layers.parameters import param
+from mmjax.layers.pooling import check_pool
+from mmjax.layers.position import LearnedSequence
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.sizes import decode_text_variant, resolve
+from mmjax.layers.transformer import Transformer
+from mmjax.models.vit import pool_and_norm
+from mmjax.sharding import shard
+
+
+class TextTransformer(nn.Module):
+    """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
+
+    Attributes:
+      variant: "B"; width, depth, heads and mlp_dim win over it where given.
+      length: of the longest text.
+      causal: a token sees only those before it.
+      mask_padding: no token sees padding. Without it padding is seen as any token, which is what
+        the causal CLIP (whose end token cannot see it) and SigLIP do.
+      pool: "end" (the last token that is not padding), "last", "mean" (over what is not
+        padding) or "map" (attention with a learned query).
+
+    Source: Radford et al. 2021 (arXiv 2103.00020), section 2.4.
+    """
+
+    vocab_size: int
+    length: int
+    variant: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    mlp_dim: int | None = None
+    causal: bool = True
+    mask_padding: bool = False
+    pool: str = "end"
+    norm_epsilon: float = 1e-6
+    activation: str = "gelu"
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    remat: str = "none"
+    dtype: str = "float32"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """width, depth, heads and mlp_dim, from the variant and the fields."""
+        names = ("width", "depth", "heads", "mlp_dim")
+        decoded = decode_text_variant(self.variant) if self.variant else {}
+        return resolve(decoded, {n: getattr(self, n) for n in names}, "config.model.text")
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        sizes, stream = self.sizes, activation_dtype(self.dtype)
+        width = sizes["width"]
+        check_pool(self.pool, "config.model.text.pool", ("end", "last", "mean", "map"))
+        text = shard(batch["text"], "batch", "length")
+        mask = batch.get("text_mask")
+
+        table = param(
+            self,
+            "embedding",
+            nn.initializers.normal(0.02),
+            (self.vocab_size, width),
+            ("vocab", "embed"),
+        )
+        position = LearnedSequence(self.length, width, name="position")(text.shape[1])
+        x = jnp.take(table, text, axis=0).astype(stream) + position.astype(stream)[None]
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = shard(x, "batch", "length", "act_embed")
+
+        x = Transformer(
+            depth=sizes["depth"],
+            heads=sizes["heads"],
+            mlp_dim=sizes["mlp_dim"],
+            causal=self.causal,
+            activation=self.activation,
+            dropout=self.dropout,
+            stochastic_depth=self.stochastic_depth,
+            remat=self.remat,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            name="transformer",
+        )(x, mask if self.mask_padding else None, train=train)
+
+        x = pool_and_norm(self, x, mask, sizes["heads"], sizes["mlp_dim"])
+        return {"text_features": x.astype(jnp.float32)}

@@ -1,0 +1,219 @@
+"""Vision transformer: an image to one vector, and to class logits where it has a head."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.linear import Linear
+from mmjax.layers.norm import LayerNorm
+from mmjax.layers.parameters import param
+from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
+from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
+from mmjax.layers.position import LearnedGrid, sincos2d
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.sizes import decode_variant, resolve
+from mmjax.layers.transformer import Transformer
+from mmjax.sharding import shard
+
+
+class ViT(nn.Module):
+    """batch["image"] [B, H, W, 3] -> image_features [B, width], and logits [B, num_classes].
+
+    Attributes:
+      variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size win over it where given.
+      image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
+      image_mean, image_std: of the pixels in [0, 1], for each channel.
+      pool: "cls" (adds a class token), "mean" or "map" (attention with a learned query).
+      position: "learned" or "sincos2d".
+      stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
+      pre_norm: a norm before the first block, as in CLIP.
+      patch_dropout: share of the patches that a training step leaves out.
+      stochastic_depth, remat: see `Transformer`.
+      num_classes: size of the head; None: no head.
+
+    Raises:
+      ValueError: settings that do not fit each other.
+
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Radford et al. 2021 (arXiv 2103.00020).
+    """
+
+    variant: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    mlp_dim: int | None = None
+    patch_size: int | None = None
+    image_size: int | tuple[int, int] = (224, 224)
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pool: str = "cls"
+    position: str = "learned"
+    stem: str = "patch"
+    patch_bias: bool = True
+    pre_norm: bool = False
+    norm_epsilon: float = 1e-6
+    activation: str = "gelu"
+    dropout: float = 0.0
+    patch_dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    remat: str = "none"
+    num_classes: int | None = None
+    dtype: str = "float32"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """width, depth, heads, mlp_dim and patch_size, from the variant and the fields."""
+        names = ("width", "depth", "heads", "mlp_dim", "patch_size")
+        decoded = decode_variant(self.variant) if self.variant else {}
+        return resolve(decoded, {n: getattr(self, n) for n in names}, "config.model of a ViT")
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) of the images in training."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        sizes = self.sizes
+        width = sizes["width"]
+        stream = activation_dtype(self.dtype)
+        check_pool(self.pool, "pool of a ViT", ("cls", "mean", "map"))
+        check_divides(self.train_size, sizes["patch_size"])
+
+        # ---- pixels to patch tokens, with their positions
+        image = shard(batch["image"], "batch", "height", "width", "channels")
+        x = self._stem(sizes)(self._normalise(image))
+        grid = x.shape[1:3]
+        x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
+        if train and self.patch_dropout:
+            x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
+        if self.pool == "cls":
+            init = nn.initializers.normal(width**-0.5)
+            token = param(self, "class_token", init, (width,), ("embed",))
+            token += param(self, "class_position", init, (width,), ("embed",))
+            token = jnp.broadcast_to(token.astype(stream), (x.shape[0], 1, width))
+            x = jnp.concatenate([token, x], axis=1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = shard(x, "batch", "length", "act_embed")
+        if self.pre_norm:
+            x = LayerNorm(self.norm_epsilon, stream, name="pre_norm")(x)
+
+        # ---- blocks
+        x = Transformer(
+            depth=sizes["depth"],
+            heads=sizes["heads"],
+            mlp_dim=sizes["mlp_dim"],
+            activation=self.activation,
+            dropout=self.dropout,
+            stochastic_depth=self.stochastic_depth,
+            remat=self.remat,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            name="transformer",
+        )(x, train=train)
+
+        # ---- one vector
+        x = pool_and_norm(self, x, None, sizes["heads"], sizes["mlp_dim"])
+        outputs = {"image_features": x.astype(jnp.float32)}
+        if self.num_classes is not None:
+            outputs["logits"] = Linear(
+                (self.num_classes,),
+                ("embed", "classes"),
+                kernel_init=nn.initializers.zeros,
+                name="head",
+            )(outputs["image_features"])
+        return outputs
+
+    def _normalise(self, image: jax.Array) -> jax.Array:
+        """0..255 -> (value / 255 - mean) / std, in fp32."""
+        mean, std = (
+            jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3)
+            for v in (self.image_mean, self.image_std)
+        )
+        return (image.astype(jnp.float32) - 255 * mean) / (255 * std)
+
+    def _stem(self, sizes: dict[str, int]) -> nn.Module:
+        patch, width = sizes["patch_size"], sizes["width"]
+        if self.stem == "patch":
+            return PatchEmbed(patch, width, self.patch_bias, self.dtype, name="stem")
+        if self.stem == "conv":
+            return ConvStem(patch, width, self.dtype, name="stem")
+        raise ValueError(f"stem of a ViT is '{self.stem}'; use 'patch' or 'conv'.")
+
+    def _positions(self, grid: tuple[int, int], width: int) -> jax.Array:
+        stored = tuple(s // self.sizes["patch_size"] for s in self.train_size)
+        if self.position == "learned":
+            return LearnedGrid(stored, width, name="position")(grid)
+        if self.position == "sincos2d":
+            return jnp.asarray(sincos2d(grid, width, stored))
+        raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
+
+
+def pool_and_norm(
+    tower: nn.Module, x: jax.Array, mask: jax.Array | None, heads: int, mlp_dim: int
+) -> jax.Array:
+    """The last steps of a tower: final norm and pooling, [B, L, D] -> [B, D]."""
+    norm = LayerNorm(tower.norm_epsilon, tower.dtype, name="norm")
+    if tower.pool in ONE_TOKEN:  # the norm of one token, not of all
+        return norm(pool_tokens(x, tower.pool, mask))
+    x = norm(x)
+    if tower.pool == "mean":
+        return pool_tokens(x, "mean", mask)
+    return AttentionPool(
+        heads, mlp_dim, tower.activation, tower.norm_epsilon, tower.dtype, name="pool"
+    )(x, mask)
+
+
+def make_model(config: Mapping[str, Any]) -> ViT:
+    """The classifier that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    return ViT(**check_kwargs(ViT, config, "config.model"))
+
+
+def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """Softmax cross-entropy; `config.loss` may set `label_smoothing`.
+
+    The loss reads `label` [B] int or, if the batch has it, `label_probs` [B, C], and returns
+    `classification` and `accuracy`.
+    """
+    return classification(**check_kwargs(classification, config, "config.loss"))
+
+
+def classification(label_smoothing: float = 0.0) -> Callable[..., dict[str, jax.Array]]:
+    """The loss function of those settings; see `make_loss`."""
+
+    def loss(outputs, batch):
+        logits = outputs["logits"]
+        if "label_probs" in batch:
+            target = batch["label_probs"]
+        elif "label" in batch:
+            target = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        else:
+            raise ValueError(
+                "The classification loss needs 'label' or 'label_probs' in the batch, which has "
+                f"{sorted(batch)}: use a data set with labels."
+            )
+        smooth = optax.smooth_labels(target, label_smoothing)
+        correct = logits.argmax(-1) == target.argmax(-1)
+        return {
+            "classification": optax.softmax_cross_entropy(logits, smooth).mean(),
+            "accuracy": correct.mean(dtype=jnp.float32),
+        }
+
+    return loss
+
+
+def spec(model: ViT, loss: Mapping[str, Any]) -> Spec:
+    """What the model reads of a batch of one."""
+    del loss
+    return {"image": jax.ShapeDtypeStruct((1, *model.train_size, 3), jnp.uint8)}
