@@ -3,9 +3,9 @@
     python -m mmjax.train --config=configs/clip_b16_laion2b.py --workdir=runs/clip_b16_laion2b \
         --config.data.train.pattern='DIR/{00000..231349}.tar' --config.tokenizer.path=DIR
 
-Setting: Cherti et al. 2023 (arXiv 2212.07143; open_clip ViT-B-16 laion2b_s34b_b88k): batch 88,064,
-34 billion examples. Published: 70.2 % zero-shot ImageNet top-1.
-DIR of the shards is what img2dataset writes; DIR of the tokenizer holds CLIP's published vocabulary.
+Setting: Cherti et al. 2023 (arXiv 2212.07143; open_clip ViT-B-16 laion2b_s34b_b88k): batch
+88,064, 34 billion examples. Published: 70.2 % zero-shot ImageNet top-1.
+The shards are what img2dataset writes; the tokenizer's folder holds CLIP's published vocabulary.
 """
 
 from mmjax.config import defaults

@@ -3,9 +3,10 @@
     python -m mmjax.train --config=configs/clip_l14.py --workdir=runs/clip_l14 \
         --config.data.train.pattern='DIR/{00000..41407}.tar' --config.tokenizer.path=DIR
 
-Setting: Radford et al. 2021 (arXiv 2103.00020, tables 18 to 20): batch 32,768, 32 epochs of 400 million
-pairs. Published: 75.3 % zero-shot ImageNet top-1 at 224 px. Its data are not public: use any shards.
-DIR of the shards is what img2dataset writes; DIR of the tokenizer holds CLIP's published vocabulary.
+Setting: Radford et al. 2021 (arXiv 2103.00020, tables 18 to 20): batch 32,768, 32 epochs of 400
+million pairs. Published: 75.3 % zero-shot ImageNet top-1 at 224 px. Its data are not public: use
+any shards.
+The shards are what img2dataset writes; the tokenizer's folder holds CLIP's published vocabulary.
 """
 
 from mmjax.config import defaults

@@ -20,8 +20,8 @@ def get_config():
     config.name = "clip_openclipart"
     config.data.train = openclipart("train")
     config.data.transform = (
-        "decode | random_resized_crop(64, scale=(0.5, 1)) | flip | color_jitter(0.3, 0.3, 0.3, 0.05)"
-        " | choose_caption(template_p=0.0) | tokenize(32)"
+        "decode | random_resized_crop(64, scale=(0.5, 1)) | flip"
+        " | color_jitter(0.3, 0.3, 0.3, 0.05) | choose_caption(template_p=0.0) | tokenize(32)"
     )
     config.evals = {
         split: {
@@ -33,5 +33,4 @@ def get_config():
         for split in ("validation", "test")
     }
     config.validation = ("validation",)
-    config.report = {"source": openclipart("test"), "transform": "decode | resize(64)"}
     return config

@@ -54,5 +54,4 @@ def get_config():
         "test": {"kind": "classification", **test},
         "knn": {"kind": "knn", "train_source": folder("data/cifar10/train"), **test},
     }
-    config.report = dict(test)
     return config

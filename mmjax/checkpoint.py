@@ -18,7 +18,7 @@ from flax import traverse_util
 from mmjax import config as configs
 
 # Settings that cannot change the numbers, or not beyond rounding: free to change on a resume.
-FREE_TO_CHANGE = ("mesh", "log_every", "checkpoint", "data.num_threads", "report")
+FREE_TO_CHANGE = ("mesh", "log_every", "checkpoint", "data.num_threads")
 
 
 class CheckpointError(ValueError):
@@ -53,7 +53,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, newest first."""
-        return sorted(self._manager.all_steps(read=True), reverse=True)
+        return sorted(self._manager.all_steps(), reverse=True)
 
     def path(self, step: int) -> Path:
         """Folder of a step's checkpoint."""

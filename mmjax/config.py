@@ -45,7 +45,6 @@ def defaults() -> ConfigDict:
             "checkpoint": {"every": 500, "keep": 2},
             # initial parameters: a workdir or checkpoint of ours, and the subtrees to take from it
             "init_from": {"path": "", "only": ()},
-            "report": {},
         }
     )
 
@@ -132,7 +131,9 @@ def _apply(config: ConfigDict, override: str) -> None:
             )
         if part is not last or depth < len(parents):
             section = section[part]
-    section[last] = _typed(text, section[last], f"config.{key}")
+    value = _typed(text, section[last], f"config.{key}")
+    with section.ignore_type():  # `_typed` has checked it, and allows a float for an int
+        section[last] = value
 
 
 def _typed(text: str, old: Any, where: str) -> Any:

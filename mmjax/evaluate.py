@@ -27,6 +27,7 @@ from mmjax import config as configs
 from mmjax.data import tokenizers
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
+from mmjax.report import gather, page
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
@@ -60,6 +61,9 @@ def finish(
     writer: metrics.MetricWriter,
 ) -> dict[str, float]:
     """Evaluate, record, report and print; what was already evaluated so is only printed."""
+    if not evaluators:
+        print(f"{workdir} is done: step {step}; config.evals is empty, so there are no results")
+        return {}
     presets = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
     before = read_manifest(workdir).get("results", {})
     report = workdir / "report.html"
@@ -72,16 +76,45 @@ def finish(
         metrics.write_manifest(
             workdir, results={"step": step, "evaluators": presets, "values": results}
         )
-        write_report(run, params, workdir)
+        write_report(run, evaluators, params, step, results, workdir)
     writer.close()
     print_results(results)
     print(f"report: {report}")
     return results
 
 
-def write_report(run: experiment.Experiment, params: Any, workdir: Path) -> None:
-    """The HTML report of a run."""
-    raise NotImplementedError
+def write_report(
+    run: experiment.Experiment,
+    evaluators: Mapping[str, Evaluator],
+    params: Any,
+    step: int,
+    results: Mapping[str, float],
+    workdir: Path,
+) -> None:
+    """Write `<workdir>/report.html`; the evaluators of `config.validation` get figures alone."""
+    config, git = run.config, metrics.git_revision()
+    shown = {n: e for n, e in evaluators.items() if n not in config.validation}
+    nested: dict[str, dict[str, float]] = {}
+    for key, value in results.items():
+        name, metric = key.split("/", 1)
+        nested.setdefault(name, {})[metric] = value
+    context = next(iter(evaluators.values())).context
+    sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
+    towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
+    page.write_report(
+        workdir,
+        title=config.name,
+        facts={
+            "Parameters": f"{sum(sizes.values()):,} ({towers})",
+            "Trained for": f"{step:,} steps of {config.batch_size:,} examples",
+            "Devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
+            "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
+        },
+        results=nested,
+        data=gather.gather_report(context, params, shown, seed=config.seed),
+        config=config.to_dict(),
+        fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
+    )
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:
