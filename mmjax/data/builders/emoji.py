@@ -49,7 +49,7 @@ def part_of(group: str) -> str:
     return "unseen_test" if x < 0.15 else "unseen_validation" if x < 0.20 else "train"
 
 
-def split_sizes_of(concepts: list[Concept]) -> dict[str, tuple[str, list[Concept]]]:
+def split_concepts(concepts: list[Concept]) -> dict[str, tuple[str, list[Concept]]]:
     """Split name to (drawing style, its concepts); held-out groups are in no training split."""
     by_part: dict[str, list[Concept]] = {"train": [], "unseen_validation": [], "unseen_test": []}
     for concept in concepts:
@@ -129,7 +129,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         concepts = load_concepts(twemoji.keys() & openmoji.keys())
         return {
             split: self._examples(split, style, part, render[style])
-            for split, (style, part) in split_sizes_of(concepts).items()
+            for split, (style, part) in split_concepts(concepts).items()
         }
 
     def _generate_examples(self):
