@@ -101,8 +101,9 @@ def _by_class(root: Path) -> tuple[list[str], list[dict]]:
         if file.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not records:
-        deeper = next((d for d in root.glob("*/*/") if d.is_dir()), None)
-        hint = f" There are folders one level down: is root {deeper.parent}?" if deeper else ""
+        deeper = (p.parents[1] for p in root.glob("*/*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        parent = next(deeper, None)
+        hint = f" There are such subfolders one level down: is root {parent}?" if parent else ""
         raise ValueError(
             f"{root} has neither a captions.jsonl or captions.csv nor images in subfolders by "
             f"class (root/<class>/<image>).{hint}"

@@ -123,19 +123,24 @@ def _prepared_tfds(name: str, data_dir: str | os.PathLike | None) -> Any:
     from mmjax.data.cache import data_root
 
     where = str(data_root(data_dir))
+    mend = (
+        "prepare it, where TensorFlow is if it needs that, with "
+        f"`tfds build {name} --file_format=array_record --data_dir={where}`."
+    )
     try:
-        return tfds.builder(name, data_dir=where, file_format="array_record")
+        builder = tfds.builder(name, data_dir=where, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(
             f"There is no data set '{name}' under {where}, nor among this project's builders "
-            f"({', '.join(BUILDERS)}): prepare it there with "
-            f"`tfds build {name} --file_format=array_record --data_dir={where}`."
+            f"({', '.join(BUILDERS)}): {mend}"
         ) from error
     except ImportError as error:
         raise ValueError(
-            f"Data set '{name}' needs a package that is not installed ({error}): prepare it "
-            "where TensorFlow is, as array_record, and set data_dir to the result."
+            f"Data set '{name}' needs a package that is not installed ({error}): {mend}"
         ) from error
+    if not (builder.data_path / "dataset_info.json").exists():
+        raise ValueError(f"Data set '{name}' is not prepared as array_record in {where}: {mend}")
+    return builder
 
 
 class TfdsSource:

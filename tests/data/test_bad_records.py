@@ -1,0 +1,161 @@
+"""Bad records: each kind counted, listed and skipped up to the limit; one clear error above it."""
+
+import io
+import json
+import logging
+import tarfile
+
+import pytest
+from PIL import Image
+
+from mmjax.data.bad_records import KINDS, BadRecord, allow
+from mmjax.data.sources import open_source
+
+
+def picture(color=(10, 20, 30)):
+    out = io.BytesIO()
+    Image.new("RGB", (6, 4), color).save(out, "PNG")
+    return out.getvalue()
+
+
+# key -> what is wrong with it; ten good records stand beside them
+BAD = {
+    "torn": "unreadable_image",
+    "text": "unreadable_image",
+    "silent": "missing_caption",
+    "blank": "missing_caption",
+    "good0": "duplicate_key",
+    "gone": "missing_file",
+}
+
+
+def bad_folder(root):
+    root.mkdir()
+    rows = []
+    for i in range(10):
+        (root / f"good{i}.png").write_bytes(picture())
+        rows.append({"file_name": f"good{i}.png", "caption": f"good {i}"})
+    (root / "torn.png").write_bytes(picture()[:-30])
+    (root / "text.png").write_text("this is no image")
+    (root / "silent.png").write_bytes(picture())
+    (root / "blank.png").write_bytes(picture())
+    for name in ("torn", "text", "gone"):
+        rows.append({"file_name": f"{name}.png", "caption": name})
+    rows.append({"file_name": "blank.png", "caption": "  "})
+    rows.append({"file_name": "silent.png"})
+    rows.append({"file_name": "good0.png", "caption": "again"})
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (root / "captions.jsonl").write_text(lines)
+    return {"kind": "folder", "root": root}
+
+
+def bad_shard(root):
+    root.mkdir()
+    files = []
+    for i in range(10):
+        files += [(f"good{i}.png", picture()), (f"good{i}.txt", f"good {i}".encode())]
+    files += [("torn.png", picture()[:-30]), ("torn.txt", b"torn")]
+    files += [("text.png", b"this is no image"), ("text.txt", b"text")]
+    files += [("silent.png", picture())]
+    files += [("blank.png", picture()), ("blank.txt", b" "), ("blank.json", b'{"caption": null}')]
+    files += [("gone.txt", b"gone"), ("gone.json", b"{}")]
+    again = [("good0.png", picture()), ("good0.txt", b"again")]
+    for shard, content in (("0.tar", files), ("1.tar", again)):
+        with tarfile.open(root / shard, "w") as tar:
+            for name, data in content:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return {"kind": "webdataset", "pattern": str(root / "*.tar")}
+
+
+@pytest.fixture(params=[bad_folder, bad_shard])
+def config(request, tmp_path):
+    return {**request.param(tmp_path / "set"), "data_dir": tmp_path / "cache"}
+
+
+def listed(workdir):
+    return [json.loads(x) for x in (workdir / "bad_records.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("limit", [6, 6 / 16])
+def test_every_kind_is_listed_and_skipped(config, tmp_path, caplog, limit):
+    with caplog.at_level(logging.WARNING):
+        source = open_source({**config, "max_bad_records": limit}, workdir=tmp_path / "run")
+    captions = [source[i]["captions"] for i in range(len(source))]
+    assert captions == [[f"good {i}"] for i in range(10)]
+    lines = listed(tmp_path / "run")
+    assert {line["key"].removesuffix(".png"): line["kind"] for line in lines} == BAD
+    assert len(lines) == len(BAD) and all(line["reason"] for line in lines)
+    assert {line["source"] for line in lines} == {source.name}
+    # one line a kind, with its count
+    messages = [r.getMessage() for r in caplog.records if r.name.startswith("mmjax")]
+    assert len(messages) == len(set(BAD.values()))
+    for kind, words in KINDS.items():
+        count = list(BAD.values()).count(kind)
+        (message,) = [m for m in messages if words in m]
+        assert f"skipping {count} {words} of 16" in message
+
+
+@pytest.mark.parametrize("limit, allowed", [(5, 5), (0, 0), (0.37, 5), (0.01, 0)])
+def test_too_many_is_one_clear_error(config, tmp_path, limit, allowed):
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(ValueError) as error:
+            open_source({**config, "max_bad_records": limit}, workdir=tmp_path / "run")
+        message = str(error.value)
+        assert "6 bad records of 16" in message and f"allows {allowed}:" in message
+        assert "2 unreadable images" in message and "2 records without a caption" in message
+        assert str(tmp_path / "run" / "bad_records.jsonl") in message
+        assert listed(tmp_path / "run")[0]["key"] in message and "\n" not in message
+        assert len(listed(tmp_path / "run")) == 6
+
+
+def test_the_default_allows_one_in_a_hundred(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    rows = []
+    for i in range(200):
+        (root / f"{i}.png").write_bytes(picture())
+        rows.append({"file_name": f"{i}.png", "caption": "x"})
+    for n, name in enumerate(("0.png", "1.png", "2.png"), start=1):
+        (root / name).write_bytes(b"no")
+        (root / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        open_it = lambda: open_source({"kind": "folder", "root": root, "data_dir": tmp_path})  # noqa: E731
+        if n <= 2:
+            assert len(open_it()) == 200 - n
+        else:
+            with pytest.raises(ValueError, match="3 bad records of 200"):
+                open_it()
+
+
+def test_all_bad_is_an_error_at_any_limit(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "captions.jsonl").write_text('{"file_name": "a.png", "caption": "x"}')
+    with pytest.raises(ValueError, match="no usable record left: all 1 are bad"):
+        open_source({"kind": "folder", "root": root, "max_bad_records": 1.0, "data_dir": tmp_path})
+
+
+def test_the_list_keeps_other_sources_and_drops_what_was_mended(tmp_path):
+    one = BadRecord("a", "missing_file", "gone")
+    allow([one], 10, 1, "train", tmp_path)
+    allow([one, BadRecord("b", "missing_caption", "none")], 10, 2, "eval", tmp_path)
+    allow([BadRecord("c", "missing_file", "gone")], 10, 1, "train", tmp_path)
+    assert [(x["source"], x["key"]) for x in listed(tmp_path)] == [
+        ("eval", "a"),
+        ("eval", "b"),
+        ("train", "c"),
+    ]
+    allow([], 10, 0, "eval", tmp_path)
+    assert [x["key"] for x in listed(tmp_path)] == ["c"]
+
+
+def test_no_bad_record_writes_no_list(tmp_path):
+    allow([], 10, 0, "train", tmp_path)
+    assert not (tmp_path / "bad_records.jsonl").exists()
+
+
+@pytest.mark.parametrize("limit", [-1, -0.5, 1.5])
+def test_bad_limit(tmp_path, limit):
+    with pytest.raises(ValueError, match=f"max_bad_records is {limit}"):
+        allow([], 10, limit, "train", tmp_path)
