@@ -1,0 +1,253 @@
+"""Overrides and their types, unknown keys, JSON and back, diffs."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from mmjax import config as configs
+
+
+def small():
+    return ConfigDict(
+        {
+            "name": "a",
+            "steps": 10,
+            "rate": 0.1,
+            "flag": False,
+            "clip": None,
+            "sizes": (1, 2),
+            "model": {"width": 16, "image": {"pool": "cls"}},
+            "evals": {},
+        }
+    )
+
+
+# ---- overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "want"),
+    [
+        ("--config.steps=20", "steps", 20),
+        ("steps=20", "steps", 20),
+        ("config.steps=20", "steps", 20),
+        ("--config.steps=0.5", "steps", 0.5),  # a count or a fraction
+        ("--config.rate=3e-4", "rate", 3e-4),
+        ("--config.rate=1", "rate", 1.0),
+        ("--config.flag=True", "flag", True),
+        ("--config.flag=true", "flag", True),
+        ("--config.clip=1.5", "clip", 1.5),
+        ("--config.clip=some words", "clip", "some words"),
+        ("--config.rate=None", "rate", None),
+        ("--config.sizes=(3, 4, 5)", "sizes", (3, 4, 5)),
+        ("--config.sizes=[3]", "sizes", (3,)),
+        ("--config.name=b", "name", "b"),
+        ("--config.name=12", "name", "12"),  # a string stays one
+        ("--config.name=a=b", "name", "a=b"),
+        ("--config.model.image.pool=map", "model.image.pool", "map"),
+        ("--config.model.width=8", "model.width", 8),
+    ],
+)
+def test_override_sets_a_value_of_the_right_type(text, key, want):
+    config = configs.override(small(), [text])
+    for part in key.split("."):
+        config = config[part]
+    assert config == want
+    assert type(config) is type(want)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--config.steps=many",
+        "--config.steps=True",
+        "--config.rate=fast",
+        "--config.flag=1",
+        "--config.sizes=3",
+        "--config.model=3",
+    ],
+)
+def test_override_of_another_type_names_key_type_and_value(text):
+    key, value = text.removeprefix("--").split("=")
+    with pytest.raises(ValueError) as error:
+        configs.override(small(), [text])
+    old = small()[key.removeprefix("config.")]
+    assert key in str(error.value)
+    assert f"'{value}'" in str(error.value)
+    assert type(old).__name__ in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("--config.step=1", "steps"),
+        ("--config.model.widht=1", "width"),
+        ("--config.modle.width=1", "model"),
+        ("--config.model.image.pol=map", "pool"),
+    ],
+)
+def test_override_of_an_unknown_key_names_the_nearest(text, nearest):
+    with pytest.raises(ValueError, match=f"Did you mean '{nearest}'"):
+        configs.override(small(), [text])
+
+
+def test_override_below_a_leaf_and_without_equals():
+    with pytest.raises(ValueError, match="config.steps has no key 'x'"):
+        configs.override(small(), ["--config.steps.x=1"])
+    with pytest.raises(ValueError, match="has no '='"):
+        configs.override(small(), ["--config.steps"])
+
+
+def test_overrides_apply_in_order_and_lock():
+    config = configs.override(small(), ["steps=1", "steps=2"])
+    assert config.steps == 2
+    with pytest.raises(KeyError):
+        config["new_key"] = 1
+    with pytest.raises(KeyError):
+        config.model["new_key"] = 1
+
+
+def test_override_wins_over_a_field_reference():
+    """As the vocabulary of clip_emoji, which tokenizer and model share."""
+    config = small()
+    config.model.width = config.get_ref("steps")
+    assert configs.override(config, ["steps=7"]).model.width == 7
+
+
+# ---- files
+
+
+def write(path, body):
+    path.write_text("from mmjax.config import defaults\n\n\ndef get_config():\n" + body)
+    return str(path)
+
+
+def test_load_names_locks_and_overrides(tmp_path):
+    path = write(tmp_path / "mine.py", "    config = defaults()\n    return config\n")
+    config = configs.load(path, ["--config.optim={'learning_rate': 0.5}", "--config.seed=3"])
+    assert (config.name, config.seed, config.optim.learning_rate) == ("mine", 3, 0.5)
+    assert config.is_locked
+    assert set(config) == set(configs.defaults())
+
+
+def test_load_of_an_unknown_section_names_the_nearest(tmp_path):
+    body = "    config = defaults()\n    config.optimm = {}\n    return config\n"
+    with pytest.raises(ValueError, match=r"mine.py sets config.optimm.*Did you mean 'optim'"):
+        configs.load(write(tmp_path / "mine.py", body))
+
+
+def test_load_of_no_file_or_no_get_config(tmp_path):
+    write(tmp_path / "mine.py", "    return defaults()\n")
+    with pytest.raises(ValueError, match=r"no config file.*Did you mean '.*mine\.py'"):
+        configs.load(str(tmp_path / "mime.py"))
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="get_config"):
+        configs.load(str(tmp_path / "empty.py"))
+
+
+# ---- JSON and diffs
+
+KEYS = st.text("abcdefgh_", min_size=1, max_size=4)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+)
+TUPLES = st.recursive(SCALARS, lambda s: st.lists(s, max_size=3).map(tuple), max_leaves=4)
+TREES = st.recursive(
+    st.dictionaries(KEYS, TUPLES, max_size=3),
+    lambda s: st.dictionaries(KEYS, s | TUPLES, max_size=3),
+    max_leaves=6,
+)
+
+
+def typed(value):
+    """The value with the type of every part, since 1 == 1.0 == True."""
+    if isinstance(value, dict):
+        return {k: typed(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(typed, value))
+    return type(value).__name__, value
+
+
+@settings(max_examples=60, deadline=None)
+@given(TREES)
+def test_json_round_trip(tree):
+    text = configs.to_json(ConfigDict(tree))
+    back = configs.from_json(text)
+    assert typed(back.to_dict()) == typed(tree)
+    assert back.is_locked
+    assert configs.to_json(back) == text
+    assert configs.diff(ConfigDict(tree), back) == {}
+
+
+def test_json_is_the_same_for_equal_configs_and_resolves_references():
+    a, b = ConfigDict({"x": 1, "y": 2}), ConfigDict({"y": 2, "x": 1})
+    assert configs.to_json(a) == configs.to_json(b)
+    config = small()
+    config.model.width = config.get_ref("steps")
+    assert json.loads(configs.to_json(config))["model"]["width"] == 10
+    with pytest.raises(TypeError, match="object"):
+        configs.to_json(ConfigDict({"x": object()}))
+
+
+def flat(tree, prefix=()):
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    return {k: v for key, sub in tree.items() for k, v in flat(sub, (*prefix, key)).items()}
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(TREES, TREES)
+def test_diff_is_what_a_walk_over_both_finds(old, new):
+    a, b = flat(as_json(old)), flat(as_json(new))
+    want = {}
+    for path in {*a, *b}:
+        if a.get(path) != b.get(path):
+            want[".".join(path)] = (a.get(path), b.get(path))
+    assert configs.diff(ConfigDict(old), ConfigDict(new)) == want
+
+
+def test_diff_by_hand():
+    new = configs.override(small(), ["steps=11", "model.image.pool=map"])
+    new.unlock()
+    new.evals = {"a": {"k": 1}}
+    assert configs.diff(small(), new) == {
+        "steps": (10, 11),
+        "model.image.pool": ("cls", "map"),
+        "evals": ({}, None),
+        "evals.a.k": (None, 1),
+    }
+
+
+# ---- check_kwargs
+
+
+def build(width, depth=2, *, pool="cls"):
+    return width, depth, pool
+
+
+def test_check_kwargs_gives_plain_values():
+    section = ConfigDict({"width": 4, "pool": "map"})
+    kwargs = configs.check_kwargs(build, section, "config.model")
+    assert type(kwargs) is dict
+    assert build(**kwargs) == (4, 2, "map")
+    nested = configs.check_kwargs(build, ConfigDict({"pool": {"a": {"b": 1}}}), "x")
+    assert type(nested["pool"]["a"]) is dict
+
+
+def test_check_kwargs_names_place_and_nearest():
+    with pytest.raises(ValueError) as error:
+        configs.check_kwargs(build, {"widht": 4}, "config.model.image")
+    assert "config.model.image.widht" in str(error.value)
+    assert "Did you mean 'width'" in str(error.value)
+    assert "width, depth, pool" in str(error.value)
