@@ -13,7 +13,9 @@ from mmjax.losses.duplicates import Ids, negative_pairs
 
 KINDS = ("softmax", "sigmoid")
 
-# Placeholder until measured.
+# From here on the chunked form costs no time and saves memory. Softmax on 2 CPU cores, D = 512,
+# dense / chunked: N = 2,048: time 1.0, memory 1.8; 4,096: 1.0, 3.5; 8,192: 1.7, 6.5; 16,384: 1.7,
+# 15.9. At 1,024 a chunk is the whole batch. See experiments/benchmarks/contrastive_loss.md.
 CHUNKED_FROM = 2048
 
 
