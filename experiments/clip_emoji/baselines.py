@@ -5,7 +5,7 @@
 Chance is the closed form of a random order. The linear model is a regularised CCA of raw pixels
 (32 x 32 x 3) and TF-IDF word counts, fitted on the training split alone; its settings are those
 with the best mean recall on the validation splits. Both are scored by the evaluators' own
-`retrieval_metrics`, on the same galleries and captions. Takes about two minutes on two cores.
+`retrieval_metrics`, on the same galleries and captions. Takes about three minutes on two cores.
 """
 
 import argparse

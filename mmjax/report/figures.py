@@ -18,6 +18,8 @@ COLOURS = ("#2b6cb0", "#dd6b20", "#2f9e8f", "#8b5cb5", "#c2417c", "#8a8d1f", "#5
 POSITIVE, NEGATIVE = COLOURS[2], "#98a2b3"
 IMAGE, TEXT = COLOURS[0], COLOURS[1]
 
+CARD = (4.5, 2.7)  # inches; three stand side by side
+
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -80,7 +82,7 @@ def lines(
       smoothed: draw the series faintly under their running mean; reference: (value, name) of a
         dashed line.
     """
-    figure, axes = _figure(5.4, 2.9)
+    figure, axes = _figure(*CARD)
     marker = "o" if max(len(x) for x, _ in series.values()) <= 15 else None
     for colour, (name, (steps, values)) in zip(_cycle(len(series)), series.items()):
         x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
@@ -122,7 +124,7 @@ def _cycle(count: int) -> list[str]:
 @matplotlib.rc_context(STYLE)
 def similarities(health: Health) -> bytes:
     """Densities of the cosines of matching and of other image-text pairs."""
-    figure, axes = _figure(5.4, 2.9)
+    figure, axes = _figure(*CARD)
     centres = (health.edges[1:] + health.edges[:-1]) / 2
     width = health.edges[1] - health.edges[0]
     for counts, name, colour in (
@@ -145,7 +147,7 @@ def similarities(health: Health) -> bytes:
 @matplotlib.rc_context(STYLE)
 def modality_plane(health: Health) -> bytes:
     """Images and texts on the two principal axes of both, their centroids joined by the gap."""
-    figure, axes = _figure(5.4, 3.4)
+    figure, axes = _figure(*CARD)
     centroids = []
     for points, name, colour in (
         (health.image_points, "images", IMAGE),

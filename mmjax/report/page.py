@@ -148,7 +148,7 @@ def _training(rows: list[dict[str, float]]) -> str:
     for title, note, labels, settings in (
         (
             "Training loss",
-            "faint: logged; bold: running mean",
+            "bold: running mean",
             {n: n[6:] for n in losses},
             {"smoothed": True},
         ),
@@ -159,8 +159,8 @@ def _training(rows: list[dict[str, float]]) -> str:
             {"smoothed": True, "percent": True},
         ),
         (
-            "Evaluation while training",
-            "text to image, Recall@1" if any("recall" in n for n in recalls) else "top-1",
+            "Evaluation",
+            "text → image, Recall@1" if any("recall" in n for n in recalls) else "top-1",
             {n: n.split("/")[1] for n in recalls},
             {"percent": True},
         ),
@@ -272,12 +272,12 @@ def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
             (
                 "Modality gap",
                 inline_svg(figures.modality_plane(health), "both modalities on a plane"),
-                f"distance of the centroids {m['modality_gap']:.2f} (of at most 2)",
+                f"centroids {m['modality_gap']:.2f} apart",
             )
         )
         tiles = _facts(
             {
-                "Modality gap": f"{m['modality_gap']:.3f}",
+                "Modality gap (at most 2)": f"{m['modality_gap']:.3f}",
                 "Alignment (0 is best)": f"{m['alignment']:.3f}",
                 "Uniformity of images (−4 is even)": f"{m['uniformity_image']:.2f}",
                 "Uniformity of texts": f"{m['uniformity_text']:.2f}",

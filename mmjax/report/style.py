@@ -50,6 +50,7 @@ td, th { padding: 5px 10px; }
 figure { margin: 0; min-width: 0; }
 figcaption { display: flex; justify-content: space-between; gap: 12px; align-items: baseline;
   margin: 0 2px 4px; font-size: 13.5px; }
+figcaption b { white-space: nowrap; }
 figcaption span { color: var(--muted); font-size: 12.5px; text-align: right; }
 .figure { width: 100%; max-width: 640px; display: block; margin: 0 auto; }
 
