@@ -138,6 +138,10 @@ def _prepared_tfds(name: str, data_dir: str | os.PathLike | None) -> Any:
         raise ValueError(
             f"Data set '{name}' needs a package that is not installed ({error}): {mend}"
         ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"Data set '{name}' under {where} cannot be opened as array_record ({error}): {mend}"
+        ) from error
     if not (builder.data_path / "dataset_info.json").exists():
         raise ValueError(f"Data set '{name}' is not prepared as array_record in {where}: {mend}")
     return builder
