@@ -10,38 +10,38 @@ import jax.numpy as jnp
 from jax.lax import dot_general
 
 from mmjax.layers.parameters import broadcast_last, param
-from mmjax.layers.precision import mixed_dots
+from mmjax.layers.precision import mixed_dots, on_cpu
 
 # The dots below keep the batch axes as they are. Flattened to two axes, the gradient of the weight
 # contracts one long axis, which XLA's CPU backend does at half the speed.
 _dot_to_fp32 = functools.partial(dot_general, preferred_element_type=jnp.float32)
 
 
-def _contraction(x: jax.Array, kernel: jax.Array, outputs: int):
-    """The last axes of x meet the first of the kernel; its last `outputs` axes remain."""
-    inputs = kernel.ndim - outputs
+def _contract_last(x: jax.Array, kernel: jax.Array, inputs: int = 1):
+    """Dimension numbers: the last `inputs` axes of x meet the first of the kernel."""
     return (tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))), ((), ())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _mixed_dot(x: jax.Array, kernel: jax.Array, outputs: int, x_dtype) -> jax.Array:
-    """bf16 operands, fp32 result, in both directions; keeps the bf16 copies for the backward."""
-    return _mixed_forward(x, kernel, outputs, x_dtype)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _mixed_dot(x: jax.Array, kernel: jax.Array, x_dtype) -> jax.Array:
+    """x [..., K] @ kernel [K, N] with bf16 operands and fp32 result, backwards too.
+
+    Keeps the bf16 copies for the backward. `x_dtype` is x's own dtype.
+    """
+    return _mixed_forward(x, kernel, x_dtype)[0]
 
 
-def _mixed_forward(x, kernel, outputs, x_dtype):
+def _mixed_forward(x, kernel, x_dtype):
     del x_dtype
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    return _dot_to_fp32(x, kernel, _contraction(x, kernel, outputs)), (x, kernel)
+    return _dot_to_fp32(x, kernel, _contract_last(x, kernel)), (x, kernel)
 
 
-def _mixed_backward(outputs, x_dtype, saved, dy):
+def _mixed_backward(x_dtype, saved, dy):
     x, kernel = saved
     dy = dy.astype(jnp.bfloat16)
-    batch = tuple(range(dy.ndim - outputs))
-    dy_outputs = tuple(range(dy.ndim - outputs, dy.ndim))
-    kernel_outputs = tuple(range(kernel.ndim - outputs, kernel.ndim))
-    dx = _dot_to_fp32(dy, kernel, ((dy_outputs, kernel_outputs), ((), ())))
+    batch = tuple(range(dy.ndim - 1))
+    dx = _dot_to_fp32(dy, kernel, (((dy.ndim - 1,), (1,)), ((), ())))
     dkernel = _dot_to_fp32(x, dy, ((batch, batch), ((), ())))
     return dx.astype(x_dtype), dkernel
 
@@ -63,11 +63,22 @@ def linear(
       outputs: how many of the kernel's last axes are outputs; the others meet x's last axes.
       dtype: of the operands. The result has `precision.activation_dtype(dtype)`.
     """
+    inputs = kernel.ndim - outputs
+    features = kernel.shape[inputs:]
+    if on_cpu():
+        # As a matrix: several axes cost transposes here. (Elsewhere a split axis among those
+        # merged would have to be gathered.)
+        batch = x.shape[: x.ndim - inputs]
+        x = x.reshape(*batch, -1)
+        kernel = kernel.reshape(x.shape[-1], -1)
+        inputs = 1
     if mixed_dots(dtype):
-        y = _mixed_dot(x, kernel, outputs, x.dtype)
+        y = _mixed_dot(x, kernel, x.dtype)
     else:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-        y = dot_general(x, kernel, _contraction(x, kernel, outputs))
+        y = dot_general(x, kernel, _contract_last(x, kernel, inputs))
+    if on_cpu():
+        y = y.reshape(*batch, *features)
     if bias is not None:
         y = y + broadcast_last(bias.astype(y.dtype), y.ndim)
     return y
