@@ -21,9 +21,7 @@ def test_rollout_equals_the_sum_over_all_paths():
                 for i in range(5)
             ]
             for n in range(3)
-            for i in range(5)
         ]
-        layer = [layer[:5], layer[5:10], layer[10:]]
         for i in range(5):
             for j in range(5):
                 # From token i of the last layer down through p and q to token j of the input.
