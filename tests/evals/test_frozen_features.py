@@ -45,10 +45,11 @@ def test_logistic_regression_reaches_the_least_of_the_penalised_loss():
 def test_probe_separates_what_is_separable_and_not_noise():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 300)
-    # Wildly different scales: the probe must standardise.
-    signal = (np.eye(3)[labels] + 0.05 * rng.normal(size=(300, 3))) * np.array([[1e-3, 1.0, 1e3]])
+    # The signal is tiny beside a column of noise: without standardising, l2 would drown it.
+    signal = 1e-5 * (np.eye(3)[labels] + 0.05 * rng.normal(size=(300, 3)))
+    signal = np.concatenate([signal, 1e3 * rng.normal(size=(300, 1))], axis=1)
     scores, _ = linear_probe(signal[:200], labels[:200], signal[200:], 3)
-    assert (scores.argmax(1) == labels[200:]).mean() == 1.0
+    assert (scores.argmax(1) == labels[200:]).mean() > 0.97
     noise = rng.normal(size=(300, 20))
     scores, l2 = linear_probe(noise[:200], labels[:200], noise[200:], 3)
     assert (scores.argmax(1) == labels[200:]).mean() < 0.55
