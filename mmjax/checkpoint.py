@@ -5,8 +5,11 @@ revision, early stopping). Order and randomness come from (seed, step), so the s
 position. Orbax writes into a temporary folder and renames it: a kill leaves the older ones whole.
 """
 
+import logging
 import re
 import shutil
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,13 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, or cannot be read into this model."""
 
 
+def _print_once(args: threading.ExceptHookArgs) -> None:
+    """A thread's trace, unless orbax raises the same error again in the main thread."""
+    frames = traceback.walk_tb(args.exc_traceback)
+    if not any(f.f_globals.get("__name__", "").startswith("orbax.") for f, _ in frames):
+        threading.__excepthook__(args)
+
+
 class Checkpoints:
     """The checkpoints of one workdir, in `<workdir>/checkpoints/<step>/`.
 
@@ -35,10 +45,16 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep: int = 2):
         self.folder = Path(workdir).resolve() / "checkpoints"
+        threading.excepthook = _print_once
+        for noisy in ("absl", "asyncio"):  # they too print what is raised in the end
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
         try:
             self._manager = ocp.CheckpointManager(
                 self.folder,
-                item_names=("state", "run"),
+                item_handlers={
+                    "state": ocp.PyTreeCheckpointHandler(),
+                    "run": ocp.JsonCheckpointHandler(),
+                },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=keep,
                     create=True,

@@ -1,0 +1,246 @@
+"""Whole runs: the real commands in processes of their own, on a folder of real PNG files."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from tiny_clip import write_folder
+
+HERE = Path(__file__).parent
+TRAIN = [sys.executable, "-m", "mmjax.train", f"--config={HERE / 'tiny_clip.py'}"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    write_folder(root)
+    return root
+
+
+def settings(root):
+    places = ("data.train.root", "evals.all.source.root", "evals.health.source.root")
+    return [f"--config.{place}={root}" for place in places]
+
+
+def environment(devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    cache = os.path.expanduser("~/.cache/mmjax/test-xla")
+    return os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": cache}
+
+
+def run(command, devices=1, **kwargs):
+    return subprocess.run(
+        command, cwd=HERE.parent, env=environment(devices), capture_output=True, text=True, **kwargs
+    )
+
+
+def train(root, workdir, *more, devices=1, **kwargs):
+    command = [*TRAIN, f"--workdir={workdir}", *settings(root), *more]
+    return run(command, devices, **kwargs)
+
+
+def state_of(workdir, step):
+    path = Path(workdir) / "checkpoints" / str(step) / "state"
+    tree = ocp.PyTreeCheckpointer().restore(path)
+    import jax
+
+    return {
+        jax.tree_util.keystr(p): np.asarray(x)
+        for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pictures, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = train(pictures, workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_a_run_leaves_everything_that_it_promises(undisturbed):
+    workdir, done = undisturbed
+    assert "recall@1" in done.stdout and str(workdir / "report.html") in done.stdout
+    page = (workdir / "report.html").read_text()
+    assert "<html" in page and "http://" not in page.replace("http://www.w3.org", "")
+    manifest = json.loads((workdir / "run.json").read_text())
+    assert manifest["results"]["step"] == 6
+    assert set(manifest["results"]["evaluators"]) == {"all", "health"}
+    assert manifest["config"]["batch_size"] == 8 and "jax" in manifest["packages"]
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "train/loss" in r] == [1, 2, 3, 4, 5, 6]
+    assert {"train/logit_scale", "truncation_rate", "learning_rate"} <= rows[0].keys()
+    assert (workdir / "tokenizer" / "tokenizer.json").exists()
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert "image/transformer" in (workdir / "parameters.txt").read_text()
+
+
+def test_a_second_start_says_that_it_is_done(undisturbed, pictures):
+    workdir, _ = undisturbed
+    before = (workdir / "metrics.jsonl").read_text()
+    again = train(pictures, workdir)
+    assert again.returncode == 0 and "is done" in again.stdout and "recall@1" in again.stdout
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_evaluate_gives_the_same_results(undisturbed):
+    workdir, _ = undisturbed
+    trained = json.loads((workdir / "run.json").read_text())["results"]["values"]
+    (workdir / "report.html").unlink()
+    done = run([sys.executable, "-m", "mmjax.evaluate", f"--workdir={workdir}"])
+    assert done.returncode == 0, done.stderr
+    again = json.loads((workdir / "run.json").read_text())["results"]["values"]
+    assert again == pytest.approx(trained, abs=1e-6) and (workdir / "report.html").exists()
+
+
+def start_and_wait_for(root, workdir, name, *more):
+    """A running train that has just made `workdir/name`."""
+    process = subprocess.Popen(
+        [*TRAIN, f"--workdir={workdir}", *settings(root), *more],
+        cwd=HERE.parent,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (workdir / name).exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
+LONG = ("--config.total_steps=400", "--config.checkpoint.every=100", "--config.log_every=50")
+
+
+@pytest.fixture(scope="module")
+def long_run(pictures, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("long")
+    done = train(pictures, workdir, *LONG)
+    assert done.returncode == 0, done.stderr
+    return state_of(workdir, 400)
+
+
+def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(pictures, tmp_path, long_run):
+    process = start_and_wait_for(pictures, tmp_path, "checkpoints/100", *LONG)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert "SIGTERM: saved step" in out
+    done = train(pictures, tmp_path, *LONG)
+    assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
+    assert_same(state_of(tmp_path, 400), long_run)
+
+
+def test_kill_during_a_save_resumes_from_the_newest_complete(pictures, tmp_path, long_run):
+    process = start_and_wait_for(pictures, tmp_path, "checkpoints/200", *LONG)
+    process.kill()
+    process.communicate()
+    # What a kill in the middle of a save leaves behind.
+    torn = tmp_path / "checkpoints" / "300.orbax-checkpoint-tmp"
+    torn.mkdir(exist_ok=True)
+    (torn / "half").write_bytes(b"\0" * 100)
+    done = train(pictures, tmp_path, *LONG)
+    assert done.returncode == 0, done.stderr
+    assert_same(state_of(tmp_path, 400), long_run)
+
+
+def refused(done, *words):
+    """The command failed with one sentence, without a trace, that has these words."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, done.stderr
+    for word in words:
+        assert word in errors[0], (word, errors[0])
+
+
+def test_a_full_disk_loses_nothing_saved(pictures, tmp_path):
+    first = train(pictures, tmp_path, *LONG, "--config.total_steps=200")
+    assert first.returncode == 0, first.stderr
+
+    def small_disk():  # every file ends at 20 kB, as on a disk with no more room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    longer = (*LONG, "--allow_change=total_steps", "--config.total_steps=400")
+    full = train(pictures, tmp_path, *longer, preexec_fn=small_disk)
+    refused(full, "200", "room")
+    done = train(pictures, tmp_path, *longer)
+    assert done.returncode == 0 and "resumed at step 200" in done.stdout, done.stderr
+
+
+def test_another_config_is_shown_as_a_diff_and_refused_unless_allowed(undisturbed, pictures):
+    workdir, _ = undisturbed
+    change = "--config.optim.learning_rate=0.5"
+    refused(train(pictures, workdir, change), "optim.learning_rate: 0.01 -> 0.5", "allow_change")
+    allowed = train(pictures, workdir, change, "--allow_change=optim.learning_rate")
+    assert allowed.returncode == 0, allowed.stderr
+    assert "changed config.optim.learning_rate: 0.01 -> 0.5" in allowed.stdout
+
+
+def test_bad_input_is_one_sentence(pictures, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused(train(empty, tmp_path / "a"), str(empty))
+    odd = train(pictures, tmp_path / "b", "--config.batch_size=12", devices=8)
+    refused(odd, "config.batch_size is 12", "8 or 16")
+    refused(train(pictures, tmp_path / "c", "--config.optim.lerning_rate=1"), "learning_rate")
+    refused(
+        train(pictures, tmp_path / "d", "--config.model.image.image_size=(32,32)"),
+        "'image'",
+        "[16, 16, 3]",
+    )
+
+
+def test_a_missing_column_and_corrupt_images(pictures, tmp_path):
+    other = tmp_path / "data"
+    write_folder(other)
+    for i in range(2):
+        (other / f"{i:03d}.png").write_bytes(b"not a picture")
+    done = train(other, tmp_path / "run")  # two are allowed
+    assert done.returncode == 0, done.stderr
+    bad = (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines()
+    assert len(bad) == 2 and all(json.loads(b)["kind"] == "unreadable_image" for b in bad)
+    (other / "003.png").write_bytes(b"nor this")
+    refused(train(other, tmp_path / "run2"), "unreadable_image")
+    (other / "captions.jsonl").write_text('{"file_name": "005.png", "words": "a square"}\n')
+    refused(train(other, tmp_path / "run3"), "caption")
+
+
+def test_the_workdirs_tokenizer_must_be_the_checkpoints(pictures, tmp_path):
+    assert train(pictures, tmp_path, "--config.total_steps=2").returncode == 0
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"square"', '"circle"').replace("squ", "cir"))
+    refused(train(pictures, tmp_path, "--config.total_steps=2"), "tokenizer", "checkpoint")
+
+
+def test_a_step_that_is_not_finite_names_the_tensor_and_keeps_the_checkpoint(pictures, tmp_path):
+    done = train(pictures, tmp_path, "--config.optim.learning_rate=1e30", "--config.log_every=1")
+    refused(done, "not finite", "Step")
+
+
+def test_exact_accumulation_from_the_command_line(pictures, tmp_path):
+    no_dropout = "--config.model.image.dropout=0.0"
+    whole = train(pictures, tmp_path / "whole", no_dropout)
+    parts = train(pictures, tmp_path / "parts", no_dropout, "--config.microbatches=4")
+    assert whole.returncode == parts.returncode == 0, parts.stderr
+    losses = [
+        [json.loads(line).get("train/loss") for line in (tmp_path / name / "metrics.jsonl").open()]
+        for name in ("whole", "parts")
+    ]
+    np.testing.assert_allclose(losses[0][:6], losses[1][:6], rtol=1e-4)
