@@ -25,6 +25,7 @@ from mmjax.data.sources import open_source
 from mmjax.evals.evaluators import gather_captions
 from mmjax.evals.retrieval import caption_ids, chance_metrics, retrieval_metrics
 
+CAPTIONS = 1  # an image in the galleries, as in configs/clip_emoji.py; training takes them all
 SIDE = 32  # pixels of the thumbnail
 PIXEL_AXES = 512  # principal components of the pixels that are kept
 VALIDATION = ("seen_validation", "unseen_validation", "unseen_validation_openmoji")
@@ -45,15 +46,15 @@ class Split:
     index: np.ndarray
 
 
-def read_split(name: str) -> Split:
-    """A split of the emoji set, with thumbnails in [0, 1]."""
+def read_split(name: str, captions: int) -> Split:
+    """A split of the emoji set: thumbnails in [0, 1], so many captions an image (0: all)."""
     source = open_source({"kind": "tfds", "name": "emoji", "split": name})
     thumbnails = [
         Image.fromarray(decode_image(source[i]["image"])).resize((SIDE, SIDE), Image.Resampling.BOX)
         for i in range(len(source))
     ]
     pixels = np.stack([np.asarray(t, np.float32).ravel() / 255 for t in thumbnails])
-    return Split(pixels, *gather_captions(source, 0))
+    return Split(pixels, *gather_captions(source, captions))
 
 
 # ---- text: TF-IDF
@@ -182,8 +183,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="experiments/clip_emoji/baselines.json", type=Path)
     args = parser.parse_args()
-    train = read_split("train")
-    splits = {name: read_split(name) for name in (*VALIDATION, *TEST)}
+    train = read_split("train", 0)
+    splits = {name: read_split(name, CAPTIONS) for name in (*VALIDATION, *TEST)}
     idf = vocabulary(train.texts)
 
     bags = {name: tf_idf(split.texts, idf) for name, split in splits.items()}

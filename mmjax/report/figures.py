@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from mmjax.report.gather import Confusion, Health
@@ -47,6 +47,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
+    # The layout is made from the tick labels of an earlier drawing, so there has to be one.
+    figure.draw_without_rendering()
     # Without a date and with fixed ids, the same run gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "mmjax"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -107,6 +109,7 @@ def lines(
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if percent:
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
     if percent or zero:
