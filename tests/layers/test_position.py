@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmjax.layers.position import LearnedGrid, LearnedSequence, resize_grid, sincos2d
+
+GRIDS = st.tuples(st.integers(2, 9), st.integers(2, 9))
+
+
+@settings(max_examples=10, deadline=None)
+@given(stored=GRIDS, grid=GRIDS)
+def test_a_resized_constant_stays_and_both_axes_keep_their_meaning(stored, grid):
+    flat = resize_grid(jnp.full((*stored, 3), 2.5), grid)
+    assert flat.shape == (*grid, 3)
+    np.testing.assert_allclose(flat, 2.5, rtol=1e-5)
+    rows = jnp.broadcast_to(jnp.arange(stored[0], dtype=jnp.float32)[:, None, None], (*stored, 1))
+    resized = np.asarray(resize_grid(rows, grid))[:, :, 0]
+    np.testing.assert_allclose(resized, np.broadcast_to(resized[:, :1], grid), atol=1e-4)
+    assert (np.diff(resized[:, 0]) > 0).all()  # still from top to bottom
+
+
+def test_the_stored_grid_is_given_back_untouched():
+    table = jax.random.normal(jax.random.key(0), (3, 5, 4))
+    np.testing.assert_array_equal(resize_grid(table, (3, 5)), table)
+
+
+def test_shrinking_averages_where_no_antialias_would_skip():
+    # A checkerboard of +1 and -1 means nothing at half the size.
+    board = 1.0 - 2.0 * (np.indices((8, 8)).sum(0) % 2)
+    board = jnp.asarray(board[:, :, None], jnp.float32)
+    inner = np.asarray(resize_grid(board, (4, 4)))[1:-1, 1:-1]
+    np.testing.assert_allclose(inner, 0, atol=0.05)
+
+
+def test_the_parameter_has_the_stored_shape_whatever_the_image():
+    layer = LearnedGrid((3, 5), 8)
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), (6, 4)))["params"]
+    assert params["table"].value.shape == (3, 5, 8)
+
+
+def test_sincos2d_by_the_formula():
+    h, w, width = 2, 3, 16
+    table = sincos2d((h, w), width)
+    for y in range(h):
+        for x in range(w):
+            for k in range(width // 4):
+                omega = 1 / 10_000 ** (k / (width // 4 - 1))
+                expected = [
+                    np.sin(x * omega),
+                    np.cos(x * omega),
+                    np.sin(y * omega),
+                    np.cos(y * omega),
+                ]
+                np.testing.assert_allclose(table[y, x, k :: width // 4], expected, atol=1e-6)
+
+
+def test_sincos2d_of_another_grid_covers_the_same_image():
+    # The middle of 2n cells lies between the two middle ones of a stored grid of n = odd.
+    small, large = sincos2d((3, 3), 16), sincos2d((9, 9), 16, stored=(3, 3))
+    np.testing.assert_allclose(large[1::3, 1::3], small, atol=1e-6)  # centres that coincide
+
+
+def test_impossible_widths_and_lengths_raise():
+    with pytest.raises(ValueError, match="multiple of 4, not 18"):
+        sincos2d((2, 2), 18)
+    with pytest.raises(ValueError, match="Text of 9 tokens is longer than the model's 8"):
+        LearnedSequence(8, 4).init(jax.random.key(0), 9)
+
+
+def test_a_shorter_text_takes_the_first_rows():
+    layer = LearnedSequence(8, 4)
+    params = layer.init(jax.random.key(0), 8)
+    np.testing.assert_array_equal(layer.apply(params, 3), layer.apply(params, 8)[:3])

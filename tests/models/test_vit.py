@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+from ml_collections import ConfigDict
+
+from mmjax import models
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
+TINY = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 32, "patch_size": 8}
+
+
+def make(**fields):
+    fields = {"image_size": (16, 24), **TINY, **fields}
+    model = models.make_model({"model": {"name": "vit", **fields}})
+    return model, meta.unbox(model.init(jax.random.key(0), {"image": IMAGE[:1]})["params"])
+
+
+def count(**fields):
+    """Number of parameters; allocates nothing."""
+    config = ConfigDict({"model": {"name": "vit", **fields}})
+    model, spec = models.make_model(config), models.spec(config)
+    batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in spec.items()}
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    return sum(p.size for p in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "fields, parameters",
+    [
+        # timm: vit_tiny/small/base/large_patch16_224
+        ({"variant": "Ti/16"}, 5_717_416),
+        ({"variant": "S/16"}, 22_050_664),
+        ({"variant": "ViT-B/16"}, 86_567_656),
+        ({"variant": "B/32"}, 88_224_232),
+        ({"variant": "L/16"}, 304_326_632),
+        # timm: vit_base_patch16_384
+        ({"variant": "B/16", "image_size": 384}, 86_859_496),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(fields, parameters):
+    assert count(num_classes=1000, **fields) == parameters
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pool": "mean"},
+        {"pool": "map", "position": "sincos2d"},
+        {"pool": "cls", "stem": "conv", "pre_norm": True},
+    ],
+)
+@pytest.mark.parametrize("size", [(16, 24), (24, 16), (40, 8)])
+def test_every_form_takes_every_size(fields, size):
+    model, params = make(num_classes=5, **fields)
+    image = RNG.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    y = model.apply({"params": params}, {"image": image})
+    assert y["image_features"].shape == (2, 16) and y["logits"].shape == (2, 5)
+    assert np.isfinite(y["image_features"]).all()
+
+
+def test_pixels_are_normalised_by_mean_and_deviation():
+    # With mean m and deviation s, the image 255 (m + s v) must act as v with mean 0, deviation 1.
+    mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
+    plain, params = make(image_mean=(0.0,) * 3, image_std=(1.0,) * 3)
+    normed, _ = make(image_mean=mean, image_std=std)
+    v = RNG.normal(size=IMAGE.shape).astype(np.float32)
+    shifted = 255 * (np.float32(mean) + np.float32(std) * v)
+    a = plain.apply({"params": params}, {"image": 255 * v})["image_features"]
+    b = normed.apply({"params": params}, {"image": shifted})["image_features"]
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_mean_pooling_without_positions_ignores_the_order_of_patches():
+    model, params = make(pool="mean")
+    params["position"]["table"] *= 0
+    swapped = np.concatenate([IMAGE[:, :, 8:], IMAGE[:, :, :8]], axis=2)
+    a, b = (
+        model.apply({"params": params}, {"image": i})["image_features"] for i in (IMAGE, swapped)
+    )
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_patch_dropout_only_in_training_and_shortens_the_sequence():
+    model, params = make(patch_dropout=0.5)
+    kwargs = {"mutable": ["intermediates"], "rngs": {"dropout": jax.random.key(0)}}
+
+    def lengths(train):
+        _, sown = model.apply({"params": params}, {"image": IMAGE}, train=train, **kwargs)
+        return jax.tree.leaves(sown)[0].shape[-1]
+
+    assert lengths(False) == 1 + 6 and lengths(True) == 1 + 3
+
+
+def test_bf16_is_near_fp32():
+    model, params = make()
+    a = model.apply({"params": params}, {"image": IMAGE})["image_features"]
+    b = make(dtype="bfloat16")[0].apply({"params": params}, {"image": IMAGE})["image_features"]
+    assert b.dtype == jnp.float32
+    assert 1e-4 < np.abs(a - b).max() < 0.1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_loss_is_cross_entropy(smoothing):
+    logits = RNG.normal(size=(5, 3)).astype(np.float32)
+    label = np.asarray([0, 2, 1, 1, 0], np.int32)
+    loss = models.make_loss({"model": {"name": "vit"}, "loss": {"label_smoothing": smoothing}})
+    ours = loss({"logits": logits}, {"label": label})
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    target = np.full((5, 3), smoothing / 3)
+    target[np.arange(5), label] += 1 - smoothing
+    np.testing.assert_allclose(ours["classification"], -(target * log_p).sum(-1).mean(), rtol=1e-5)
+    assert ours["accuracy"] == np.float32((logits.argmax(-1) == label).mean())
+    soft = loss({"logits": logits}, {"label_probs": np.eye(3, dtype=np.float32)[label]})
+    np.testing.assert_allclose(soft["classification"], ours["classification"], rtol=1e-6)
+
+
+def test_errors_name_the_value_and_the_nearest_setting():
+    with pytest.raises(ValueError, match="config.model.widht.*'width'"):
+        make(widht=3)
+    with pytest.raises(ValueError, match="stem of a ViT is 'cnn'"):
+        make(stem="cnn")
+    with pytest.raises(ValueError, match="16x20 is not a multiple of patch_size 8"):
+        make(image_size=(16, 20))
+    with pytest.raises(ValueError, match="config.model.name is 'vti'.*Did you mean 'vit'"):
+        models.make_model({"model": {"name": "vti"}})
+    with pytest.raises(ValueError, match="needs 'label' or 'label_probs'"):
+        models.make_loss({"model": {"name": "vit"}})({"logits": np.zeros((1, 2))}, {})
