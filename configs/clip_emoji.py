@@ -7,12 +7,22 @@ Expected, with three seeds: see experiments/clip_emoji/README.md.
 
 from mmjax.config import defaults
 
-IMAGE = "decode | resize(64)"
+EVAL_TRANSFORM = "decode | resize(48)"
 
 
 def emoji(split):
     """A split of the emoji set."""
     return {"kind": "tfds", "name": "emoji", "split": split}
+
+
+def retrieval(split):
+    """Retrieval both ways among all drawings of a split, each with its first caption."""
+    return {
+        "kind": "retrieval",
+        "source": emoji(split),
+        "transform": EVAL_TRANSFORM,
+        "captions_per_image": 1,
+    }
 
 
 def get_config():
@@ -25,26 +35,29 @@ def get_config():
 
     config.data.train = emoji("train")
     config.data.transform = (
-        "decode | random_affine(degrees=10, translate=0.08, scale=(0.8, 1.1)) | resize(64)"
+        "decode | random_affine(degrees=10, translate=0.08, scale=(0.8, 1.1)) | resize(48)"
         " | color_jitter(0.3, 0.3, 0.3, 0.05) | random_grayscale(0.1)"
-        " | choose_caption(template_p=0.0, p_extra=0.1) | tokenize(32)"
+        " | choose_caption(template_p=0.0, p_extra=0.1) | tokenize(16)"
     )
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 4096}
 
     config.model = {
         "name": "clip",
         "embed_dim": 256,
+        "dtype": "bfloat16",
         "image": {
             "variant": "Ti/8",
+            "activation": "gelu_tanh",
             "depth": 6,
-            "image_size": (64, 64),
+            "image_size": (48, 48),
             "pool": "mean",
         },
         "text": {
             "variant": "Ti",
+            "activation": "gelu_tanh",
             "depth": 4,
             "vocab_size": config.tokenizer.get_ref("vocab_size"),
-            "length": 32,
+            "length": 16,
         },
     }
     config.loss = {"kind": "softmax", "mask_duplicates": True}
@@ -58,26 +71,19 @@ def get_config():
         "grad_clip_norm": 1.0,
     }
 
-    def retrieval(split):
-        return {
-            "kind": "retrieval",
-            "source": emoji(split),
-            "transform": IMAGE,
-            "captions_per_image": 1,
-        }
-
-    config.evals = {
-        "unseen_validation": retrieval("unseen_validation"),
-        "seen_validation": retrieval("seen_validation"),
-        "seen": retrieval("seen_test"),
-        "unseen": retrieval("unseen_test"),
-        "unseen_openmoji": retrieval("unseen_test_openmoji"),
-        "category": {
-            "kind": "zero_shot",
-            "source": emoji("seen_test"),
-            "transform": IMAGE + " | label",
-        },
-        "health": {"kind": "embedding_health", "source": emoji("unseen_test"), "transform": IMAGE},
+    splits = ("unseen_validation", "seen_validation")
+    splits += ("seen_test", "unseen_test", "unseen_test_openmoji")
+    config.evals = {split: retrieval(split) for split in splits}
+    config.evals.category = {
+        "kind": "zero_shot",
+        "source": emoji("seen_test"),
+        "transform": EVAL_TRANSFORM + " | label",
+    }
+    config.evals.health = {
+        "kind": "embedding_health",
+        "source": emoji("unseen_test"),
+        "transform": EVAL_TRANSFORM,
     }
     config.validation = ("unseen_validation", "seen_validation")
+    config.baselines = "experiments/clip_emoji/baselines.json"
     return config

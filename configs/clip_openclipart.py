@@ -20,17 +20,18 @@ def get_config():
     config.name = "clip_openclipart"
     config.data.train = openclipart("train")
     config.data.transform = (
-        "decode | random_resized_crop(64, scale=(0.5, 1)) | flip"
-        " | color_jitter(0.3, 0.3, 0.3, 0.05) | choose_caption(template_p=0.0) | tokenize(32)"
+        "decode | random_resized_crop(48, scale=(0.5, 1)) | flip"
+        " | color_jitter(0.3, 0.3, 0.3, 0.05) | choose_caption(template_p=0.0) | tokenize(16)"
     )
     config.evals = {
         split: {
             "kind": "retrieval",
             "source": openclipart(split),
-            "transform": "decode | resize(64)",
+            "transform": "decode | resize(48)",
             "captions_per_image": 1,
         }
         for split in ("validation", "test")
     }
     config.validation = ("validation",)
+    config.baselines = ""
     return config

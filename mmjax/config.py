@@ -41,6 +41,7 @@ def defaults() -> ConfigDict:
             "eval_every": 0,  # steps; 0: at the end alone
             "validation": (),  # names in evals: those that run every eval_every steps
             "early_stopping": {"metric": "", "patience": 5, "mode": "max", "min_delta": 0.0},
+            "baselines": "",  # JSON with results -> baseline -> evaluation, shown in the report
             "log_every": 10,
             "checkpoint": {"every": 500, "keep": 2},
             # initial parameters: a workdir or checkpoint of ours, and the subtrees to take from it

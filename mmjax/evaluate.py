@@ -113,8 +113,17 @@ def write_report(
         results=nested,
         data=gather.gather_report(context, params, shown, seed=config.seed),
         config=config.to_dict(),
+        baselines=_read_baselines(config.baselines),
         fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
     )
+
+
+def _read_baselines(path: str) -> dict[str, Any]:
+    if not path:
+        return {}
+    if not Path(path).exists():
+        raise ValueError(f"config.baselines is '{path}': there is no such file.")
+    return json.loads(Path(path).read_text())["results"]
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:

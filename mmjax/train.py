@@ -125,6 +125,7 @@ def train(
                 log["data_wait_share"] = progress.data_wait_share
                 if tokenizer is not None:
                     log["truncation_rate"] = tokenizer.truncation_rate
+                    tokenizer.reset_truncation_rate()
                 writer.write(at, log)
 
             if config.eval_every and at % config.eval_every == 0 and at < total:

@@ -15,7 +15,12 @@ MASK = np.arange(5)[None] < np.asarray([5, 3, 1, 4])[:, None]
 
 def make(**kwargs):
     model = Transformer(DEPTH, H, 16, causal=True, **kwargs)
-    return model, meta.unbox(model.init(jax.random.key(0), X, MASK)["params"])
+    return model, jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), X, MASK)["params"]))()
+
+
+def run(model, params, x, *args, **kwargs):
+    """The stack's output; jitted, as compiling each operation alone is slow."""
+    return jax.jit(lambda p: model.apply({"params": p}, x, *args, **kwargs))(params)
 
 
 def loop(params, x):
@@ -33,7 +38,7 @@ def test_the_stack_is_its_blocks_one_by_one(remat, cpu, monkeypatch):
     model, params = make(remat=remat)
 
     def f(apply):
-        return jax.value_and_grad(lambda p: jnp.sum(jnp.sin(apply(p))))(params)
+        return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(apply(p)))))(params)
 
     value, grads = f(lambda p: model.apply({"params": p}, X, MASK))
     expected, expected_grads = f(lambda p: loop(p, X))
@@ -51,7 +56,7 @@ def test_parameters_are_stacked_under_one_name_and_differ_by_layer():
 
 def test_attention_of_every_layer_is_sown():
     model, params = make()
-    _, sown = model.apply({"params": params}, X, MASK, mutable=["intermediates"])
+    _, sown = run(model, params, X, MASK, mutable=["intermediates"])
     weights = sown["intermediates"]["layers"]["attention"]["attention_weights"][0]
     assert weights.shape == (DEPTH, 4, H, 5, 5)
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
@@ -59,11 +64,10 @@ def test_attention_of_every_layer_is_sown():
 
 def test_dropout_needs_train_and_changes_with_its_key():
     model, params = make(dropout=0.5)
-    still = model.apply({"params": params}, X, MASK)
-    np.testing.assert_allclose(still, make()[0].apply({"params": params}, X, MASK))
+    still = run(model, params, X, MASK)
+    np.testing.assert_allclose(still, run(make()[0], params, X, MASK))
     one, two = (
-        model.apply({"params": params}, X, MASK, train=True, rngs={"dropout": jax.random.key(i)})
-        for i in (0, 1)
+        run(model, params, X, MASK, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 1)
     )
     assert np.abs(one - still).max() > 1e-2 and np.abs(one - two).max() > 1e-2
 
@@ -87,11 +91,11 @@ def test_stochastic_depth_grows_linearly_over_the_depth():
     # With every branch adding a constant c > 0, the drops of layer i can be counted.
     model = Transformer(DEPTH, H, 16, stochastic_depth=0.6)
     x = jnp.zeros((3000, 1, D))
-    params = meta.unbox(model.init(jax.random.key(0), x[:1])["params"])
-    params = jax.tree.map(jnp.zeros_like, params)
+    params = meta.unbox(jax.eval_shape(model.init, jax.random.key(0), x[:1])["params"])
+    params = jax.tree.map(lambda p: jnp.zeros(p.shape), params)
     biases = jnp.asarray([1.0, 10.0, 100.0])[:, None] * jnp.ones((DEPTH, D))
     params["layers"]["mlp"]["down"]["bias"] = biases
-    y = model.apply({"params": params}, x, train=True, rngs={"dropout": jax.random.key(1)})
+    y = run(model, params, x, train=True, rngs={"dropout": jax.random.key(1)})
     total = np.asarray(y)[:, 0, 0]
     rates = [0.0, 0.3, 0.6]
     kept = np.zeros((len(total), DEPTH), bool)

@@ -39,6 +39,11 @@ def make(**kwargs):
     return model, init()
 
 
+def run(model, params, batch, **kwargs):
+    """The model's outputs; jitted, as compiling each operation alone is slow."""
+    return jax.jit(lambda p, b: model.apply({"params": p}, b, **kwargs))(params, batch)
+
+
 def gradients(model, params, lens, **kwargs):
     """Gradient of the sum of one output, times fixed weights."""
 
@@ -76,7 +81,7 @@ def test_parameter_counts_are_the_published_ones(image, text, embed_dim, paramet
 
 def test_outputs_are_unit_length_and_one_modality_is_enough():
     model, params = make(logit_bias_init=-10.0)
-    both = model.apply({"params": params}, BATCH)
+    both = run(model, params, BATCH)
     for name in ("image_embed", "text_embed"):
         assert both[name].shape == (B, 16) and both[name].dtype == jnp.float32
         np.testing.assert_allclose(np.linalg.norm(both[name], axis=-1), 1, rtol=1e-5)
@@ -84,7 +89,7 @@ def test_outputs_are_unit_length_and_one_modality_is_enough():
     assert both["logit_bias"] == -10
     for modality, absent in (("image", "text"), ("text", "image")):
         alone = {k: v for k, v in BATCH.items() if k.startswith(modality)}
-        outputs = model.apply({"params": params}, alone)
+        outputs = run(model, params, alone)
         assert f"{absent}_embed" not in outputs
         np.testing.assert_allclose(
             outputs[f"{modality}_embed"], both[f"{modality}_embed"], atol=1e-6
@@ -93,8 +98,8 @@ def test_outputs_are_unit_length_and_one_modality_is_enough():
 
 def test_a_causal_text_ends_at_its_end_token():
     model, params = make()
-    embed = lambda text: model.apply(  # noqa: E731
-        {"params": params}, {"text": text, "text_mask": BATCH["text_mask"]}
+    embed = lambda text: run(  # noqa: E731
+        model, params, {"text": text, "text_mask": BATCH["text_mask"]}
     )["text_embed"]
     mask = BATCH["text_mask"]
     other_padding = np.where(mask, BATCH["text"], 0).astype(np.int32)
@@ -109,9 +114,7 @@ def test_masked_padding_is_not_seen_by_a_bidirectional_text(pool):
     model, params = make(text={"causal": False, "mask_padding": True, "pool": pool})
     mask = BATCH["text_mask"]
     texts = (BATCH["text"], np.where(mask, BATCH["text"], 0).astype(np.int32))
-    a, b = (
-        model.apply({"params": params}, {"text": t, "text_mask": mask})["text_embed"] for t in texts
-    )
+    a, b = (run(model, params, {"text": t, "text_mask": mask})["text_embed"] for t in texts)
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -121,10 +124,8 @@ def test_a_locked_image_learns_nothing_and_is_not_dropped_out():
     kwargs = {"train": True, "rngs": {"dropout": jax.random.key(0)}}
     grads = gradients(model, params, "image_embed", **kwargs)
     assert size_of(grads["image"]) == 0 and size_of(grads["image_proj"]) > 0
-    trained = model.apply({"params": params}, BATCH, **kwargs)["image_embed"]
-    np.testing.assert_allclose(
-        trained, model.apply({"params": params}, BATCH)["image_embed"], atol=1e-6
-    )
+    trained = run(model, params, BATCH, **kwargs)["image_embed"]
+    np.testing.assert_allclose(trained, run(model, params, BATCH)["image_embed"], atol=1e-6)
     free, _ = make(image=image)
     assert size_of(gradients(free, params, "image_embed", **kwargs)["image"]) > 0
 
@@ -139,9 +140,7 @@ def test_without_a_projection_the_widths_must_agree():
 def test_the_scale_is_clamped_and_can_come_back():
     limit = np.log(100.0)
     model, params = make(logit_scale_init=9.0)
-    np.testing.assert_allclose(
-        model.apply({"params": params}, BATCH)["logit_scale"], 100, rtol=1e-5
-    )
+    np.testing.assert_allclose(run(model, params, BATCH)["logit_scale"], 100, rtol=1e-5)
     slope = lambda x, sign: float(jax.grad(lambda x: sign * clamp_above(x, limit))(x))  # noqa: E731
     assert slope(2.0, 1.0) == 1 and slope(2.0, -1.0) == -1  # below: as it is
     assert slope(9.0, 1.0) == 1  # descent would lower it: let it

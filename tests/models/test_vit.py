@@ -15,7 +15,15 @@ TINY = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 32, "patch_size": 8}
 def make(**fields):
     fields = {"image_size": (16, 24), **TINY, **fields}
     model = models.make_model({"model": {"name": "vit", **fields}})
-    return model, meta.unbox(model.init(jax.random.key(0), {"image": IMAGE[:1]})["params"])
+    init = jax.jit(
+        lambda: meta.unbox(model.init(jax.random.key(0), {"image": IMAGE[:1]})["params"])
+    )
+    return model, init()
+
+
+def features(model, params, image):
+    """image_features; jitted, as compiling each operation alone is slow."""
+    return jax.jit(lambda p: model.apply({"params": p}, {"image": image}))(params)["image_features"]
 
 
 def count(**fields):
@@ -56,7 +64,7 @@ def test_parameter_counts_are_the_published_ones(fields, parameters):
 def test_every_form_takes_every_size(fields, size):
     model, params = make(num_classes=5, **fields)
     image = RNG.integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    y = model.apply({"params": params}, {"image": image})
+    y = jax.jit(lambda p: model.apply({"params": p}, {"image": image}))(params)
     assert y["image_features"].shape == (2, 16) and y["logits"].shape == (2, 5)
     assert np.isfinite(y["image_features"]).all()
 
@@ -68,8 +76,7 @@ def test_pixels_are_normalised_by_mean_and_deviation():
     normed, _ = make(image_mean=mean, image_std=std)
     v = RNG.normal(size=IMAGE.shape).astype(np.float32)
     shifted = 255 * (np.float32(mean) + np.float32(std) * v)
-    a = plain.apply({"params": params}, {"image": 255 * v})["image_features"]
-    b = normed.apply({"params": params}, {"image": shifted})["image_features"]
+    a, b = features(plain, params, 255 * v), features(normed, params, shifted)
     np.testing.assert_allclose(a, b, atol=1e-3)
 
 
@@ -77,9 +84,7 @@ def test_mean_pooling_without_positions_ignores_the_order_of_patches():
     model, params = make(pool="mean")
     params["position"]["table"] *= 0
     swapped = np.concatenate([IMAGE[:, :, 8:], IMAGE[:, :, :8]], axis=2)
-    a, b = (
-        model.apply({"params": params}, {"image": i})["image_features"] for i in (IMAGE, swapped)
-    )
+    a, b = (features(model, params, i) for i in (IMAGE, swapped))
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
@@ -88,7 +93,8 @@ def test_patch_dropout_only_in_training_and_shortens_the_sequence():
     kwargs = {"mutable": ["intermediates"], "rngs": {"dropout": jax.random.key(0)}}
 
     def lengths(train):
-        _, sown = model.apply({"params": params}, {"image": IMAGE}, train=train, **kwargs)
+        apply = lambda p: model.apply({"params": p}, {"image": IMAGE}, train=train, **kwargs)  # noqa: E731
+        _, sown = jax.eval_shape(apply, params)
         return jax.tree.leaves(sown)[0].shape[-1]
 
     assert lengths(False) == 1 + 6 and lengths(True) == 1 + 3
@@ -96,8 +102,7 @@ def test_patch_dropout_only_in_training_and_shortens_the_sequence():
 
 def test_bf16_is_near_fp32():
     model, params = make()
-    a = model.apply({"params": params}, {"image": IMAGE})["image_features"]
-    b = make(dtype="bfloat16")[0].apply({"params": params}, {"image": IMAGE})["image_features"]
+    a, b = features(model, params, IMAGE), features(make(dtype="bfloat16")[0], params, IMAGE)
     assert b.dtype == jnp.float32
     assert 1e-4 < np.abs(a - b).max() < 0.1
 

@@ -1,0 +1,120 @@
+"""Toy-sized runs for the tests: a config shrunk, a random batch for it, and it on any mesh."""
+
+import contextlib
+import functools
+from unittest import mock
+
+import jax
+import numpy as np
+
+from mmjax import config as configs
+from mmjax import experiment, sharding
+
+ONE = {"data": 1, "fsdp": 1, "tensor": 1}
+MESHES = {
+    "data=8": {"data": 8, "fsdp": 1, "tensor": 1},
+    "data=4,fsdp=2": {"data": 4, "fsdp": 2, "tensor": 1},
+    "data=2,fsdp=2,tensor=2": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+
+TOWER = {"width": 16, "heads": 2, "mlp_dim": 32, "remat": "none"}
+IMAGE = TOWER | {"patch_size": 4, "image_size": (8, 8)}
+TEXT = TOWER | {"vocab_size": 64, "length": 8}
+
+
+def shrink(config, dtype="float32", depth=1):
+    """The config, in place, with a batch of 8 and a model of width 16 on images of 2 x 2 patches.
+
+    What makes it this config and not another stays: pooling, loss, optimizer, locks, dropout.
+    """
+    with config.unlocked(), config.ignore_type():
+        config.batch_size, config.total_steps = 8, 10
+        config.optim.warmup_steps = 2
+        config.model.dtype = dtype
+        if config.model.name == "clip":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+        else:
+            config.model.update(IMAGE, depth=depth)
+    return config
+
+
+def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **fields):
+    """A toy config of a system; `fields` are other top-level settings."""
+    config = configs.defaults()
+    config.name = "toy"
+    weigh = {"clip": "contrastive", "vit": "classification"}[system]
+    towers = {"embed_dim": 16, "image": {}, "text": {}} if system == "clip" else {"num_classes": 5}
+    config.model = {"name": system, **towers}
+    config.loss = loss or {}
+    config.loss_weights = {weigh: 1.0}
+    # A large eps: where a gradient is zero but for rounding, Adam would amplify the rounding.
+    config.optim = {"name": "adamw", "learning_rate": 1e-2, "schedule": "constant", "eps": 1e-2}
+    shrink(config, depth=depth)
+    config.optim.update(optim or {})
+    config.model.update(model or {})
+    config.update(fields)
+    return config.lock()
+
+
+def batch(config, seed=0):
+    """A random batch for the config: images, texts of many lengths, soft labels."""
+    rng, size = np.random.default_rng(seed), config.batch_size
+    out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
+    if config.model.name == "clip":
+        lengths = rng.integers(2, TEXT["length"] + 1, size)
+        mask = np.arange(TEXT["length"])[None] < lengths[:, None]
+        out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
+        out["text_mask"] = mask
+        out["example_id"] = np.arange(size, dtype=np.int32)
+    else:
+        classes = config.model.num_classes
+        out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
+    return out
+
+
+@contextlib.contextmanager
+def devices(count):
+    """Inside, a mesh is made of the first `count` devices."""
+    make = functools.partial(sharding.make_mesh, devices=jax.devices()[:count])
+    with mock.patch.object(sharding, "make_mesh", make):
+        yield
+
+
+def build(config, mesh=None):
+    """The experiment on a mesh of as many devices as its sizes say (None: one device)."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.mesh = dict(mesh or ONE)
+    with devices(int(np.prod(list(config.mesh.values())))):
+        return experiment.build(config.lock(), None)
+
+
+def put(run, batch):
+    """The batch on the run's mesh."""
+    return jax.device_put(batch, sharding.batch_sharding(run.mesh))
+
+
+# Tests compile many tiny programs and run each a few times.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def init(run):
+    """What `run.init()` makes, compiled quickly."""
+    shardings = jax.tree.map(lambda x: x.sharding, run.state)
+    with jax.set_mesh(run.mesh):
+        make = jax.jit(run.make_state, out_shardings=shardings)
+        return make.lower().compile(compiler_options=QUICK)()
+
+
+def take_steps(run, state, batches):
+    """The state after one update a batch, and the scalars of each. Gives `state` up."""
+    history = []
+    batches = [put(run, b) for b in batches]
+    with jax.set_mesh(run.mesh):
+        train_step = run.train_step.lower(state, batches[0]).compile(compiler_options=QUICK)
+        for batch in batches:
+            state, scalars = train_step(state, batch)
+            history.append({k: float(v) for k, v in scalars.items()})
+    return state, history
