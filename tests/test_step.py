@@ -1,5 +1,7 @@
 """The step against plain jax.grad, closed forms, and itself on other meshes."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -101,6 +103,12 @@ def gradients_of(model, loss, weights, microbatches=1):
     )
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def plain_gradient(params, batch, hand):
+    """(loss, gradients) of a loss by hand, with nothing of `step`."""
+    return jax.value_and_grad(lambda p: hand(Towers().apply({"params": p}, batch), batch))(params)
+
+
 # ---- gradients
 
 CASES = {
@@ -112,14 +120,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("parts", [1, 2, 4])
 def test_gradients_are_those_of_the_plain_function(case, parts):
     """Whole and in parts: value and gradient of the full batch."""
     loss, hand = CASES[case]
     params, batch = towers_params(), pairs()
-    want_loss, want = jax.value_and_grad(
-        lambda p: hand(Towers().apply({"params": p}, batch, train=True), batch)
-    )(params)
+    want_loss, want = plain_gradient(params, batch, hand)
     gradients = gradients_of(Towers(), loss, {"contrastive": 1.0}, parts)
     total, terms, grads = gradients(params, batch, jax.random.key(0))
     np.testing.assert_allclose(total, want_loss, rtol=1e-5)
@@ -189,7 +195,7 @@ def test_microbatches_draw_the_same_dropout_in_both_passes():
         return softmax_by_hand(out, batch)
 
     gradients = gradients_of(model, contrastive(), {"contrastive": 1.0}, parts)
-    want_loss, want = jax.value_and_grad(written_out)(params)
+    want_loss, want = jax.jit(jax.value_and_grad(written_out))(params)
     total, _, grads = gradients(params, batch, rng)
     np.testing.assert_allclose(total, want_loss, rtol=1e-5)
     assert_trees_close(grads, want, rtol=1e-5, atol=1e-5)
@@ -212,7 +218,7 @@ def test_microbatches_on_a_mesh_equal_the_whole_batch():
     assert_trees_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     rows=st.integers(1, 4), parts=st.integers(1, 4), more=st.lists(st.integers(1, 3), max_size=2)
 )
@@ -252,10 +258,6 @@ def make(model, optimizer, loss=contrastive(), *, ema_decay=0.0, seed=0, frozen=
     return init(), jax.jit(update), gradients
 
 
-def plain_gradient(params, batch):
-    return jax.grad(lambda p: softmax_by_hand(Towers().apply({"params": p}, batch), batch))(params)
-
-
 def test_sgd_step_and_moving_average_in_closed_form():
     """p ← p − lr g with jax.grad's g; the average is d^n p_0 + (1 − d) Σ d^(n−k) p_k."""
     decay, lr = 0.9, 0.1
@@ -264,7 +266,7 @@ def test_sgd_step_and_moving_average_in_closed_form():
     assert_trees_identical(state.ema_params, state.params)
     path = [state.params]
     for i in range(3):
-        grads = plain_gradient(path[-1], pairs(i))
+        _, grads = plain_gradient(path[-1], pairs(i), softmax_by_hand)
         path.append(jax.tree.map(lambda p, g: p - lr * g, path[-1], grads))
         state, _ = update(state, pairs(i))
     assert int(state.step) == 3
@@ -306,7 +308,7 @@ def test_frozen_parameters_do_not_move_by_a_bit():
     frozen = optim.frozen_mask(config, abstract)
     state, update, _ = make(Towers(), optimizer, contrastive(kind="sigmoid"), frozen=frozen)
     start = state.params
-    want = jax.grad(lambda p: sigmoid_by_hand(Towers().apply({"params": p}, pairs()), None))(start)
+    _, want = plain_gradient(start, pairs(), sigmoid_by_hand)
     state, scalars = update(state, pairs())
     # The norm that is logged is that of the free gradients.
     norm = jnp.sqrt(jnp.square(want["text"]).sum() + want["logit_bias"] ** 2)
@@ -330,7 +332,9 @@ def test_a_nan_batch_leaves_the_state_and_is_named():
             | {"contrastive": terms["contrastive"] * batch["weight"].mean()}
         )
 
-    state, update, gradients = make(Towers(), optax.adam(0.1), loss, ema_decay=0.9)
+    config = {"learning_rate": 0.1, "schedule": "constant"}
+    adamw, _ = optim.make_optimizer(config, step.abstract_params(Towers(), SPEC), 10)
+    state, update, gradients = make(Towers(), adamw, loss, ema_decay=0.9)
     good = pairs() | {"weight": jnp.ones(8)}
     bad = good | {"weight": jnp.ones(8).at[3].set(jnp.nan)}
     before, _ = update(state, good)
