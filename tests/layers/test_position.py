@@ -28,11 +28,11 @@ def test_the_stored_grid_is_given_back_untouched():
 
 
 def test_shrinking_averages_where_no_antialias_would_skip():
-    # A checkerboard of +1 and -1 means nothing at half the size.
-    board = 1.0 - 2.0 * (np.indices((8, 8)).sum(0) % 2)
+    # The centres of 4 x 4 cells fall on single squares of a 12 x 12 checkerboard of +1 and -1.
+    board = 1.0 - 2.0 * (np.indices((12, 12)).sum(0) % 2)
     board = jnp.asarray(board[:, :, None], jnp.float32)
     inner = np.asarray(resize_grid(board, (4, 4)))[1:-1, 1:-1]
-    np.testing.assert_allclose(inner, 0, atol=0.05)
+    np.testing.assert_allclose(inner, 0, atol=0.2)
 
 
 def test_the_parameter_has_the_stored_shape_whatever_the_image():
