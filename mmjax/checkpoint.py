@@ -193,6 +193,8 @@ class Checkpoints:
     def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         try:
             metadata = self._manager.item_metadata(step)["state"]
+            if metadata is None:
+                raise FileNotFoundError("its metadata are missing")
             return _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
         except Exception as error:
             raise self._damaged(step, error) from error

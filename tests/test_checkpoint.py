@@ -1,0 +1,426 @@
+"""Checkpoints: bit for bit, onto other meshes, and after every kind of damage."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmjax import checkpoint, sharding, step
+from mmjax import config as configs
+from mmjax.checkpoint import CheckpointError, Checkpoints, TreeMismatchError
+
+ROOT = Path(__file__).parent.parent
+NAMES = {"kernel": ("embed", "mlp"), "bias": ("mlp",), "embedding": ("vocab", "embed")}
+SHAPES = {
+    "image": {"mlp": {"kernel": (8, 4), "bias": (4,)}},
+    "text": {"embedding": (16, 8)},
+    "logit_scale": (),
+}
+MESHES = ({"data": 8}, {"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1})
+
+
+def mesh_of(shape):
+    return sharding.make_mesh(shape, jax.devices()[: int(np.prod(list(shape.values())))])
+
+
+def state(seed=0, mesh=None, shapes=SHAPES, ema=True):
+    """A train state of random numbers, odd ones among them, on a mesh."""
+    rng, mesh = np.random.default_rng(seed), mesh or mesh_of(MESHES[0])
+
+    def tree(dtype):
+        def one(path, shape):
+            values = rng.normal(size=shape).astype(np.float32)
+            if values.size > 4:
+                values.flat[:4] = [np.nan, np.inf, -0.0, 1e-45]  # 1e-45: the least subnormal
+            return jax.device_put(jnp.asarray(values, dtype), lies(path, shape, mesh))
+
+        return jax.tree_util.tree_map_with_path(one, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+    whole = sharding.named(mesh)
+    moments = {"mu": tree(jnp.bfloat16), "nu": tree(jnp.float32)}
+    return step.TrainState(
+        step=jax.device_put(jnp.asarray(seed, jnp.int32), whole),
+        params=tree(jnp.float32),
+        opt_state=(moments, jax.device_put(jnp.asarray(7, jnp.int32), whole)),
+        ema_params=tree(jnp.float32) if ema else None,
+        finite=jax.device_put(jnp.asarray(True), whole),
+    )
+
+
+def lies(path, shape, mesh):
+    names = NAMES.get(path[-1].key, ()) if shape else ()
+    return sharding.named(mesh, *names)
+
+
+def target(like):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+
+
+def assert_identical(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def run_of(at):
+    return {"step": at, "config": "{}", "tokenizer": {"a.json": "{}"}, "git": None}
+
+
+def save(workdir, *steps, keep=5, **fields):
+    saves = Checkpoints(workdir, keep=keep)
+    for at in steps:
+        saves.save(at, state(at, **fields), run_of(at))
+    saves.close()
+
+
+# ---- whole ones
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_restore_is_bit_for_bit_on_any_mesh(shape, tmp_path):
+    """Written on 8 devices, read on 8, 4 x 2, 2 x 2 x 2 and 1."""
+    save(tmp_path, 3)
+    saves = Checkpoints(tmp_path)
+    want = state(seed=99, mesh=mesh_of(shape))
+    got = saves.restore(3, target(want))
+    assert_identical(got, state(3))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+        assert a.sharding == b.sharding
+    kernel = got.params["image"]["mlp"]["kernel"]
+    assert {s.data.shape for s in kernel.addressable_shards} == {
+        (8 // shape.get("fsdp", 1), 4 // shape.get("tensor", 1))
+    }
+    assert saves.run(3) == run_of(3)
+    saves.close()
+
+
+def test_split_state_comes_back_whole(tmp_path):
+    save(tmp_path, 3, mesh=mesh_of(MESHES[2]))
+    saves = Checkpoints(tmp_path)
+    assert_identical(saves.restore(3, target(state(mesh=mesh_of(MESHES[3])))), state(3))
+
+
+def test_the_newest_are_kept(tmp_path):
+    save(tmp_path, 1, 2, 10, keep=2)
+    saves = Checkpoints(tmp_path, keep=2)
+    assert saves.steps() == [10, 2]
+    assert sorted(p.name for p in saves.folder.iterdir() if p.is_dir()) == ["10", "2"]
+    assert saves.newest_run()["step"] == 10
+    assert saves.path(10).is_dir()
+    saves.save(10, state(5), run_of(10))  # it is there: not written again
+    saves.wait()
+    assert_identical(saves.restore(10, target(state())), state(10))
+
+
+def test_an_empty_workdir_has_none(tmp_path):
+    saves = Checkpoints(tmp_path / "new")
+    assert saves.steps() == []
+    assert saves.newest_run() is None
+
+
+def test_a_state_that_was_given_up_after_save_is_still_saved(tmp_path):
+    """The train step donates its state while the writing goes on."""
+    saves = Checkpoints(tmp_path)
+    live = state(3)
+    saves.save(3, live, run_of(3))
+    advance = jax.jit(
+        lambda s: jax.tree.map(lambda x: ~x if x.dtype == bool else x + x, s), donate_argnums=0
+    )
+    for _ in range(3):
+        live = advance(live)
+    jax.block_until_ready(live)
+    saves.wait()
+    assert_identical(saves.restore(3, target(state())), state(3))
+
+
+def test_restore_params_takes_the_average_where_there_is_one(tmp_path):
+    save(tmp_path / "ema", 1)
+    save(tmp_path / "plain", 1, ema=False)
+    for name, want in (("ema", state(1).ema_params), ("plain", state(1, ema=False).params)):
+        saves = Checkpoints(tmp_path / name)
+        assert_identical(saves.restore_params(1, target(state().params)), want)
+        part = saves.restore_params(1, {"text": target(state().params["text"])})
+        assert_identical(part, {"text": want["text"]})
+
+
+# ---- another model
+
+OTHER = {
+    "image": {"mlp": {"kernel": (8, 12), "bias": (4,)}},
+    "text": {"table": (16, 8)},
+    "logit_scale": (),
+}
+
+
+def test_another_model_is_refused_with_every_key(tmp_path):
+    save(tmp_path, 1)
+    saves = Checkpoints(tmp_path)
+    other = target(state(shapes=OTHER))
+    with pytest.raises(TreeMismatchError) as error:
+        saves.restore(1, other)
+    said = str(error.value)
+    missing, extra, shape = (said.index(w) for w in ("missing: ", "extra: ", "other shape: "))
+    assert missing < said.index("params/text/table") < extra
+    assert extra < said.index("params/text/embedding") < shape
+    assert "params/image/mlp/kernel [8, 4] (the model has [8, 12])" in said[shape:]
+    assert "nu/image/mlp/kernel" in said[shape:]
+    assert "bias" not in said
+    with pytest.raises(TreeMismatchError, match="missing: ema_params/text/table; other shape"):
+        saves.restore_params(1, other.params)
+    assert_identical(saves.restore(1, target(state())), state(1))  # and it is still whole
+
+
+def test_compare():
+    checkpoint.compare({"a": (1,)}, {"a": (1,)}, "x")
+    with pytest.raises(TreeMismatchError, match=r"extra: b\.$"):
+        checkpoint.compare({"a": (1,), "b": (2,)}, {"a": (1,)}, "x")
+
+
+# ---- damage
+
+
+def files(folder):
+    return [p for p in sorted(Path(folder).rglob("*")) if p.is_file()]
+
+
+@pytest.mark.parametrize("how", ["no metadata", "garbled metadata", "no run", "garbled run"])
+def test_damaged_newest_is_put_aside_and_the_one_before_used(how, tmp_path, capsys):
+    save(tmp_path, 1, 2)
+    newest = tmp_path / "checkpoints" / "2"
+    if "metadata" in how:
+        broken = [p for p in files(newest / "state") if p.name in ("_METADATA", "_sharding")]
+    else:
+        broken = files(newest / "run")
+    assert broken
+    for path in broken:
+        path.unlink() if how.startswith("no") else path.write_bytes(b"\x00{]")
+    saves = Checkpoints(tmp_path)
+    assert saves.newest_run()["step"] == 1
+    assert saves.steps() == [1]
+    assert (tmp_path / "damaged-checkpoint-2").is_dir()
+    assert "warning" in capsys.readouterr().out
+    assert_identical(saves.restore(1, target(state())), state(1))
+    saves.save(2, state(2), run_of(2))  # its place is free again
+    saves.close()
+    assert Checkpoints(tmp_path).newest_run()["step"] == 2
+
+
+def test_damaged_numbers_are_one_sentence(tmp_path):
+    save(tmp_path, 1)
+    for path in files(tmp_path / "checkpoints" / "1" / "state"):
+        if path.stat().st_size and ("/d/" in str(path) or "ocdbt" in str(path)):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"checkpoints/1 is damaged .*move that folder away"):
+        Checkpoints(tmp_path).restore(1, target(state()))
+
+
+def test_all_damaged_is_an_error_and_nothing_is_deleted(tmp_path):
+    save(tmp_path, 1, 2)
+    for at in "12":
+        for path in files(tmp_path / "checkpoints" / at / "run"):
+            path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="No checkpoint in .* can be read"):
+        Checkpoints(tmp_path).newest_run()
+    assert {p.name for p in tmp_path.glob("damaged-*")} == {
+        "damaged-checkpoint-1",
+        "damaged-checkpoint-2",
+    }
+
+
+KILLED = """
+import os, signal, sys, threading
+import test_checkpoint as t
+from etils import epath
+import orbax.checkpoint as ocp
+
+workdir = sys.argv[1]
+t.save(workdir, 1)
+# Kill the process where the finished folder would get its name.
+for cls in {type(epath.Path(workdir)), *type(epath.Path(workdir)).__mro__}:
+    for name in ("rename", "replace"):
+        if name in vars(cls):
+            setattr(cls, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
+os.rename = os.replace = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+t.save(workdir, 2)
+"""
+
+
+def test_kill_in_the_middle_of_a_save_leaves_the_one_before(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import conftest\n" + KILLED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert any(name.startswith("2") and name != "2" for name in left), left
+    saves = Checkpoints(tmp_path)
+    assert saves.steps() == [1]
+    assert saves.newest_run()["step"] == 1
+    assert_identical(saves.restore(1, target(state())), state(1))
+    saves.save(2, state(2), run_of(2))
+    saves.close()
+    assert Checkpoints(tmp_path).newest_run()["step"] == 2
+
+
+# ---- a full disk
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_disk_names_the_last_good_one_which_survives(tmp_path, monkeypatch):
+    saves = Checkpoints(tmp_path)
+    saves.save(1, state(1), run_of(1))
+    saves.wait()
+    with monkeypatch.context() as patch:
+        import orbax.checkpoint as ocp
+
+        patch.setattr(ocp.JsonCheckpointHandler, "async_save", full)
+        with pytest.raises(CheckpointError) as error:
+            saves.save(2, state(2), run_of(2))
+            saves.wait()
+    said = str(error.value)
+    assert "No space left on device" in said
+    assert f"the last good one is {tmp_path / 'checkpoints' / '1'}" in said
+    fresh = Checkpoints(tmp_path)
+    assert fresh.steps() == [1]
+    assert_identical(fresh.restore(1, target(state())), state(1))
+    fresh.save(2, state(2), run_of(2))  # there is room again
+    fresh.close()
+    assert Checkpoints(tmp_path).newest_run()["step"] == 2
+
+
+def test_full_disk_at_the_first_save(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    saves = Checkpoints(tmp_path)
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "async_save", full)
+    with pytest.raises(CheckpointError, match="No space left on device.*none is saved"):
+        saves.save(1, state(1), run_of(1))
+        saves.wait()
+
+
+def test_workdir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="Cannot use the workdir .*file"):
+        Checkpoints(tmp_path / "file")
+
+
+# ---- a changed config
+
+
+def config(**fields):
+    return ConfigDict(
+        {
+            "seed": 0,
+            "mesh": {"data": 8},
+            "log_every": 10,
+            "optim": {"learning_rate": 1e-3, "b1": 0.9},
+            "data": {"num_threads": 2, "transform": "decode"},
+        }
+        | fields
+    )
+
+
+def test_the_same_config_or_a_free_change_goes_through():
+    saved = configs.to_json(config())
+    assert list(checkpoint.check_unchanged(saved, config(), ())) == []
+    free = config(mesh={"data": 1}, log_every=5, data={"num_threads": 9, "transform": "decode"})
+    lines = list(checkpoint.check_unchanged(saved, free, ()))
+    assert lines == [
+        "config.data.num_threads: 2 -> 9",
+        "config.log_every: 10 -> 5",
+        "config.mesh.data: 8 -> 1",
+    ]
+
+
+def test_a_change_is_refused_unless_allowed_by_name():
+    saved = configs.to_json(config())
+    changed = config(seed=1, optim={"learning_rate": 2e-3, "b1": 0.8})
+
+    def check(*allow):
+        return list(checkpoint.check_unchanged(saved, changed, allow))
+
+    with pytest.raises(CheckpointError) as error:
+        check()
+    said = str(error.value)
+    for line in ("config.seed: 0 -> 1", "config.optim.learning_rate: 0.001 -> 0.002"):
+        assert line in said
+    assert "--allow_change=optim.b1,optim.learning_rate,seed" in said
+    with pytest.raises(CheckpointError, match="config.optim.b1: 0.9 -> 0.8; config.seed") as error:
+        check("optim.learning_rate")
+    assert "learning_rate" not in str(error.value)
+    with pytest.raises(CheckpointError):
+        check("see", "opti", "optim.b")  # no key, and no prefix of one
+    assert len(check("optim", "seed")) == 3
+    assert len(check("optim.b1", "optim.learning_rate", "seed")) == 3
+
+
+# ---- init_from
+
+
+def test_init_from_takes_the_average_of_what_matches(tmp_path):
+    save(tmp_path, 4, 7)
+    source = state(7).ema_params
+    ours = state(20).params
+    got, report = checkpoint.init_from(tmp_path, ours, ("image/.*", "logit_scale"))
+    assert_identical(got["image"], source["image"])
+    assert_identical(got["logit_scale"], source["logit_scale"])
+    assert_identical(got["text"], ours["text"])
+    assert "step 7" in report.splitlines()[0]
+    lines = {line.split()[1]: line.split()[0] for line in report.splitlines()[1:]}
+    assert lines.pop("text/embedding") in ("kept", "unused")
+    assert lines == dict.fromkeys(("image/mlp/kernel", "image/mlp/bias", "logit_scale"), "taken")
+    assert "kept    text/embedding [16, 8]" in report
+    assert "unused  text/embedding" in report
+
+
+def test_init_from_takes_all_by_default_and_from_a_run_without_average(tmp_path):
+    save(tmp_path, 4, ema=False)
+    got, report = checkpoint.init_from(tmp_path, state(20).params)
+    assert_identical(got, state(4, ema=False).params)
+    assert "kept" not in report
+    assert "unused" not in report
+
+
+def test_init_from_of_a_part_that_fits_in_a_model_that_does_not(tmp_path):
+    save(tmp_path, 4)
+    mine = {"image": SHAPES["image"], "head": {"kernel": (8, 8)}}
+    ours = state(20, shapes=mine).params
+    got, report = checkpoint.init_from(tmp_path, ours, ("image/.*",))
+    assert_identical(got["image"], state(4).ema_params["image"])
+    assert_identical(got["head"], ours["head"])
+    for line in ("kept    head/kernel [8, 8]", "unused  text/embedding", "unused  logit_scale"):
+        assert line in report
+    with pytest.raises(TreeMismatchError, match="missing: .*head/kernel"):
+        checkpoint.init_from(tmp_path, ours)
+
+
+def test_init_from_refuses_what_does_not_match(tmp_path):
+    save(tmp_path, 4)
+    ours = state(20).params
+    with pytest.raises(CheckpointError, match=r"'imag/.\*', which matches no parameter.*image/mlp"):
+        checkpoint.init_from(tmp_path, ours, ("image/.*", "imag/.*"))
+    with pytest.raises(CheckpointError, match="no checkpoints in"):
+        checkpoint.init_from(tmp_path / "none", ours)
+    assert not (tmp_path / "none").exists()
+    other = state(20, shapes=OTHER).params
+    with pytest.raises(TreeMismatchError, match=r"image/mlp/kernel \[8, 4\] .* \[8, 12\]"):
+        checkpoint.init_from(tmp_path, other, ("image/.*",))
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    with pytest.raises(CheckpointError, match="no checkpoints in"):
+        checkpoint.init_from(tmp_path, ours)
