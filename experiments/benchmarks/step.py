@@ -38,36 +38,36 @@ RATE, BETAS, DECAY = 1e-4, (0.9, 0.98), 0.2
 
 # widths, depths and heads of the image (v) and the text (t) tower
 WORKLOADS = {
-    "s16_64_b32": dict(
-        image=64,
-        patch=16,
-        v=(384, 12, 6),
-        t=(384, 6, 6),
-        length=32,
-        vocab=49408,
-        embed=512,
-        batch=32,
-    ),
-    "s16_64_b128": dict(
-        image=64,
-        patch=16,
-        v=(384, 12, 6),
-        t=(384, 6, 6),
-        length=32,
-        vocab=49408,
-        embed=512,
-        batch=128,
-    ),
-    "b32_224_b16": dict(
-        image=224,
-        patch=32,
-        v=(768, 12, 12),
-        t=(512, 12, 8),
-        length=77,
-        vocab=49408,
-        embed=512,
-        batch=16,
-    ),
+    "s16_64_b32": {
+        "image": 64,
+        "patch": 16,
+        "v": (384, 12, 6),
+        "t": (384, 6, 6),
+        "length": 32,
+        "vocab": 49408,
+        "embed": 512,
+        "batch": 32,
+    },
+    "s16_64_b128": {
+        "image": 64,
+        "patch": 16,
+        "v": (384, 12, 6),
+        "t": (384, 6, 6),
+        "length": 32,
+        "vocab": 49408,
+        "embed": 512,
+        "batch": 128,
+    },
+    "b32_224_b16": {
+        "image": 224,
+        "patch": 32,
+        "v": (768, 12, 12),
+        "t": (512, 12, 8),
+        "length": 77,
+        "vocab": 49408,
+        "embed": 512,
+        "batch": 16,
+    },
 }
 
 
@@ -112,7 +112,12 @@ def ours(w, dtype):
         openai = {"activation": "quick_gelu", "norm_epsilon": 1e-5}
         return dict(width=width, depth=depth, heads=heads, mlp_dim=4 * width, **openai, **more)
 
-    patches = dict(patch_size=w["patch"], image_size=w["image"], patch_bias=False, pre_norm=True)
+    patches = {
+        "patch_size": w["patch"],
+        "image_size": w["image"],
+        "patch_bias": False,
+        "pre_norm": True,
+    }
     config = {
         "model": {
             "name": "clip",
@@ -180,21 +185,21 @@ def transformers(w, dtype):
 
     def tower(size):
         width, depth, heads = size
-        return dict(
-            hidden_size=width,
-            num_hidden_layers=depth,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-        )
+        return {
+            "hidden_size": width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+        }
 
-    text = tower(w["t"]) | dict(
-        vocab_size=w["vocab"],
-        max_position_embeddings=w["length"],
-        eos_token_id=w["vocab"] - 1,
-        bos_token_id=0,
-        pad_token_id=1,
-    )
-    vision = tower(w["v"]) | dict(image_size=w["image"], patch_size=w["patch"])
+    text = tower(w["t"]) | {
+        "vocab_size": w["vocab"],
+        "max_position_embeddings": w["length"],
+        "eos_token_id": w["vocab"] - 1,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+    }
+    vision = tower(w["v"]) | {"image_size": w["image"], "patch_size": w["patch"]}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=w["embed"])
     config._attn_implementation = "sdpa"
     model = CLIPModel(config).train()
@@ -239,12 +244,12 @@ def open_clip(w, dtype):
 
     def tower(size):
         width, depth, heads = size
-        return dict(width=width, layers=depth), heads
+        return {"width": width, "layers": depth}, heads
 
     vision, heads = tower(w["v"])
-    vision |= dict(head_width=w["v"][0] // heads, image_size=w["image"], patch_size=w["patch"])
+    vision |= {"head_width": w["v"][0] // heads, "image_size": w["image"], "patch_size": w["patch"]}
     text, heads = tower(w["t"])
-    text |= dict(heads=heads, vocab_size=w["vocab"], context_length=w["length"])
+    text |= {"heads": heads, "vocab_size": w["vocab"], "context_length": w["length"]}
     model, loss = CLIP(w["embed"], vision, text).train(), ClipLoss()
     pixels, tokens = torch_batch(w)
 
