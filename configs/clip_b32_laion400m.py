@@ -4,8 +4,9 @@
         --config.data.train.pattern='DIR/{00000..41407}.tar' --config.tokenizer.path=DIR
 
 Setting: Ilharco et al. 2021 (open_clip, ViT-B-32-quickgelu laion400m_e32): batch 32,768, 32
-epochs, AdamW with weight decay 0.2, 2,000 steps of warm-up. Published: 62.9 % zero-shot ImageNet top-1.
-The shards are what img2dataset writes; the tokenizer's folder holds CLIP's published vocabulary.
+epochs, AdamW with weight decay 0.2, 2,000 steps of warm-up. Published: 62.9 % zero-shot
+ImageNet top-1. The shards are what img2dataset writes; the tokenizer's folder holds CLIP's
+published vocabulary.
 """
 
 from mmjax.config import defaults

@@ -33,6 +33,7 @@ def defaults() -> ConfigDict:
             "tokenizer": {},
             "data": {
                 "train": {},
+                "cached_transform": "",  # first steps without randomness: results stay in memory
                 "transform": "",
                 "batch_transform": "",
                 "num_threads": 2,

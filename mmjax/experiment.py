@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import checkpoint, models, optim, sharding, step
 from mmjax.data import pipeline, sources, tokenizers, transforms
+from mmjax.data.memory import InMemory
 from mmjax.evals.embed import EvalContext
 
 
@@ -168,21 +169,17 @@ def _texts(source: sources.Source) -> Iterator[str]:
         yield from example.get("names", ())
 
 
-def make_transform(config: ConfigDict, source: sources.Source, tokenizer: Any) -> Any:
-    """The transform of a training example that `config.data.transform` writes."""
-    return transforms.parse(
-        config.data.transform, tokenizer=tokenizer, class_names=source.class_names
-    )
-
-
 def training_batches(
     config: ConfigDict, source: sources.Source, tokenizer: Any, start_step: int
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """This process's rows of every batch from `start_step` on."""
+    context = {"tokenizer": tokenizer, "class_names": source.class_names}
+    if config.data.cached_transform:
+        source = InMemory(source, transforms.parse(config.data.cached_transform, **context))
     batch_transform = transforms.parse_batch(config.data.batch_transform)
     return pipeline.train_batches(
         source,
-        make_transform(config, source, tokenizer),
+        transforms.parse(config.data.transform, **context),
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,

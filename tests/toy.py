@@ -30,6 +30,7 @@ def shrink(config, dtype="float32", depth=1):
     with config.unlocked(), config.ignore_type():
         config.batch_size, config.total_steps = 8, 10
         config.optim.warmup_steps = 2
+        config.optim.learning_rate = 1e-2  # one for all: equal programs are compiled once
         config.model.dtype = dtype
         if config.model.name == "clip":
             config.model.embed_dim = 16

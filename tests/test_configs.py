@@ -1,0 +1,189 @@
+"""Every file in configs/: its full size in shapes, and one step at toy size on 1 and 8 devices."""
+
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from mmjax import config as configs
+from mmjax import experiment, models
+
+FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+NAMES = [f.stem for f in FILES]
+
+# Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
+# google/siglip-base-patch16-224. The others: added up by hand, below.
+PUBLISHED = {
+    "clip_b32_laion400m": 151_277_313,
+    "clip_b16_laion2b": 149_620_737,
+    "clip_l14": 427_616_513,
+    "siglip_b16": 203_155_970,
+}
+
+
+def load(name, *overrides):
+    return configs.load(f"configs/{name}.py", overrides)
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch):
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root))  # as `python -m` does; configs build on each other
+
+
+def tower(depth, width, mlp):
+    """A pre-LN transformer: two norms, attention and MLP a block, all with biases."""
+    attention, mlps = 4 * (width * width + width), 2 * width * mlp + mlp + width
+    return depth * (attention + mlps + 4 * width)
+
+
+def count_by_hand(name):
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
+        return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
+    if name == "lit_b16":  # no image projection; the class token has a position of its own
+        image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
+        text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
+        return image + text + 1
+    # Those on emoji, which are tuned: two Ti towers, patch 8, mean pooling; sizes as they stand.
+    model = load(name).model
+    patches, joint = (model.image.image_size[0] // 8) ** 2, 192 * model.embed_dim
+    image = (192 * 192 + 192) + patches * 192 + tower(model.image.depth, 192, 768) + 2 * 192
+    words = (model.text.vocab_size + model.text.length) * 192
+    text = words + tower(model.text.depth, 192, 768) + 2 * 192
+    return image + text + 2 * joint + 1 + (name == "siglip_emoji")
+
+
+@functools.cache
+def full_size(name):
+    """The experiment on 8 devices, in shapes alone."""
+    config = load(name, "mesh.data=4", "mesh.fsdp=2")
+    return config, experiment.build(config, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_size(name):
+    config, run = full_size(name)
+    assert config.name == name
+    size = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(run.params))
+    assert size == count_by_hand(name)
+    assert all(p.dtype == np.float32 for p in jax.tree.leaves(run.params))
+    outputs = jax.eval_shape(
+        lambda p, b: run.model.apply({"params": p}, b),
+        run.params,
+        {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
+    )
+    if config.model.name == "clip":
+        assert outputs["image_embed"].shape == (8, config.model.embed_dim)
+        assert outputs["text_embed"].shape == (8, config.model.embed_dim)
+    else:
+        assert outputs["logits"].shape == (8, config.model.num_classes)
+    assert all(o.dtype == np.float32 for o in outputs.values())
+    assert np.isfinite(float(run.schedule(config.total_steps - 1)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_fit_the_model(name):
+    """Sizes that the transform writes are those of the model."""
+    config, _ = full_size(name)
+    transform, model = config.data.transform, config.model
+    image = model.image if model.name == "clip" else model
+    size = np.unique(image.image_size).item()
+    assert any(f"{step}({size}" in transform for step in ("resize", "random_resized_crop", "crop"))
+    if model.name == "clip":
+        assert f"tokenize({model.text.length})" in transform
+    for section in config.evals.values():
+        assert f"resize({size})" in section.transform
+    assert set(config.validation) <= set(config.evals)
+
+
+def test_one_vocabulary_size_sets_tokenizer_and_model():
+    config = load("clip_emoji", "tokenizer.vocab_size=512")
+    assert config.model.text.vocab_size == 512
+
+
+def test_docstrings_say_the_command_and_the_expected_result():
+    for file in FILES:
+        doc = file.read_text().split('"""')[1]
+        assert f"--config=configs/{file.name}" in doc
+        assert any(word in doc for word in ("Expected", "Published", "expect")), file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_misspelt_setting_names_the_nearest(name):
+    config = load(name)
+    with config.unlocked():
+        config.model.embd_dim = 1
+    with pytest.raises(ValueError, match=r"config.model.embd_dim.*(Did you mean|It takes)"):
+        models.make_model(config)
+
+
+# ---- one step at toy size
+
+
+def start(run):
+    """A state of random parameters and empty moments, the same on every mesh."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda p: np.float32(0.2) * rng.standard_normal(p.shape, np.float32), run.params
+    )
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.state)
+    state = zeros.replace(params=params, finite=np.asarray(True))
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, run.state)
+
+
+def one_step(name, mesh=None, dtype="float32"):
+    """The scalars of one update, and whether the parameters moved as they should."""
+    config = toy.shrink(load(name), dtype)
+    run = toy.build(config, mesh)
+    state = start(run)
+    before = jax.tree.map(np.asarray, state.params)
+    state, history = toy.take_steps(run, state, [toy.batch(config)])
+    assert bool(state.finite)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), before, state.params)
+    return history[0], moved, jax.tree.map(np.asarray, state.params)
+
+
+@functools.cache
+def on_one_device(name):
+    return one_step(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_finite_and_moves_what_it_should(name):
+    scalars, moved, _ = on_one_device(name)
+    assert all(np.isfinite(v) for v in scalars.values())
+    assert scalars["grad_norm"] > 0
+    for path, did in jax.tree_util.tree_flatten_with_path(moved)[0]:
+        where = jax.tree_util.keystr(path, simple=True, separator="/")
+        locked = name == "lit_b16" and where.startswith("image/")
+        assert did is not locked, where
+
+
+# On data=4,fsdp=2 one of each structure: the others differ from these in numbers alone.
+STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10")
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh"),
+    [(n, "data=8") for n in NAMES] + [(n, "data=4,fsdp=2") for n in STRUCTURES],
+)
+def test_the_step_on_8_devices_is_that_on_one(name, mesh):
+    want, _, _ = on_one_device(name)
+    got, _, _ = one_step(name, toy.MESHES[mesh])
+    assert got.keys() == want.keys()
+    for k in want:
+        np.testing.assert_allclose(got[k], want[k], rtol=1e-5, atol=1e-6, err_msg=k)
+
+
+def test_bfloat16_is_near_float32():
+    """And not equal to it, so that the dtype has reached the model."""
+    exact = on_one_device("clip_emoji")[0]["loss"]
+    rounded = one_step("clip_emoji", dtype="bfloat16")[0]["loss"]
+    np.testing.assert_allclose(rounded, exact, rtol=0.05)
+    assert rounded != exact
