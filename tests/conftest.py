@@ -1,4 +1,4 @@
-"""Every test runs on 8 fake CPU devices, with strict dtype promotion and rank promotion an error."""
+"""Every test runs on 8 fake CPU devices, with strict dtypes and rank promotion an error."""
 
 import os
 

@@ -15,7 +15,7 @@ What is equal: sizes, batch, AdamW(1e-4, 0.9, 0.98, decay 0.2), fp32 parameters;
 for PyTorch and `dtype="bfloat16"` for ours. What is not: open_clip keeps its exact GELU, which is
 faster there than the quick GELU of the other two; ours also normalises uint8 images.
 
-The peers live in build/bench-venv: torch first, then peers.txt without dependencies.
+The peers live in build/bench-venv: torch first, then peers.txt.
 """
 
 import argparse
@@ -209,6 +209,15 @@ def transformers(w, dtype):
     )
 
 
+class _AnyName(type):
+    """A class whose every public attribute is there: `InterpolationMode.BICUBIC`."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
 class _Absent(types.ModuleType):
     """A module whose every name is a class; it may be imported, not used."""
 
@@ -218,7 +227,7 @@ class _Absent(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return _AnyName(name, (), {})
 
 
 class _AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -329,11 +338,11 @@ def set_up_peers():
     subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
     pip = [VENV / "bin" / "python", "-m", "pip", "install", "-q"]
     subprocess.run([*pip, TORCH], check=True)
-    peers = (Path(__file__).parent / "peers.txt").read_text().splitlines()
-    pinned = [p for p in peers if "==" in p and not p.startswith("#")]
-    free = [p for p in peers if p and "==" not in p and not p.startswith("#")]
-    subprocess.run([*pip, *free], check=True)
-    subprocess.run([*pip, "--no-deps", *pinned], check=True)
+    lines = (Path(__file__).parent / "peers.txt").read_text().splitlines()
+    peers = [line for line in lines if not line.startswith("#")]
+    alone = [p for p in peers if p.startswith(("open_clip_torch", "timm"))]
+    subprocess.run([*pip, *(p for p in peers if p not in alone)], check=True)
+    subprocess.run([*pip, "--no-deps", *alone], check=True)
     done.touch()
 
 
