@@ -50,13 +50,17 @@ def count_by_hand(name):
         image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
         text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
         return image + text + 1
-    # Those on emoji, which are tuned: two Ti towers, patch 8, mean pooling; sizes as they stand.
+    # Those on drawings are tuned: sizes as they stand. Patch 8, so three stages of 3x3
+    # convolutions, each twice as wide as the last, with a norm; no class token.
     model = load(name).model
-    patches, joint = (model.image.image_size[0] // 8) ** 2, 192 * model.embed_dim
-    image = (192 * 192 + 192) + patches * 192 + tower(model.image.depth, 192, 768) + 2 * 192
-    words = (model.text.vocab_size + model.text.length) * 192
-    text = words + tower(model.text.depth, 192, 768) + 2 * 192
-    return image + text + 2 * joint + 1 + (name == "siglip_emoji")
+    width, patches = model.image.width, (model.image.image_size[0] // 8) ** 2
+    channels = (3, width // 4, width // 2, width)
+    stem = sum(9 * c * d + 2 * d for c, d in zip(channels, channels[1:])) + width * width + width
+    image = stem + patches * width + tower(model.image.depth, width, model.image.mlp_dim)
+    words = (model.text.vocab_size + model.text.length) * width
+    text = words + tower(model.text.depth, width, model.text.mlp_dim)
+    norms, projections = 2 * 2 * width, 2 * width * model.embed_dim
+    return image + text + norms + projections + 1 + (name == "siglip_emoji")
 
 
 @functools.cache
