@@ -217,7 +217,7 @@ def test_a_missing_column_and_corrupt_images(pictures, tmp_path):
     bad = (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines()
     assert len(bad) == 2 and all(json.loads(b)["kind"] == "unreadable_image" for b in bad)
     (other / "003.png").write_bytes(b"nor this")
-    refused(train(other, tmp_path / "run2"), "unreadable_image")
+    refused(train(other, tmp_path / "run2"), "3 bad records of 24", "bad_records.jsonl")
     (other / "captions.jsonl").write_text('{"file_name": "005.png", "words": "a square"}\n')
     refused(train(other, tmp_path / "run3"), "caption")
 
