@@ -24,6 +24,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ),
     )
 
+import contextlib
 import signal
 import sys
 from collections.abc import Iterable
@@ -107,7 +108,7 @@ def train(
     )
     waited = 0.0
     sigterm.wait_for_step = True
-    with jax.set_mesh(run.mesh):
+    with jax.set_mesh(run.mesh), contextlib.closing(stream), contextlib.closing(progress):
         while at < total and not early.stopped and not sigterm.received:
             batch = next(stream)
             batches.check(batch, run.spec)
@@ -138,8 +139,6 @@ def train(
                 save()
                 progress.restart()
     sigterm.wait_for_step = False
-    progress.close()
-    stream.close()
     save()
     saves.close()
     if sigterm.received:
