@@ -316,8 +316,13 @@ def test_trained_encoding_equals_the_slow_reference(trained, tmp_path):
         assert encode_one(trained, text) == [1, *expected, 2]
 
 
+# Python's Unicode tables are older than the tokenizer's: letters that Python does not know yet
+# (category Cn) have no lower case here and one there.
+known_letters = st.characters(exclude_categories=("Cs", "Cn"))
+
+
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=30))
+@given(text=st.text(known_letters, max_size=30))
 def test_trained_decodes_what_it_encodes(trained, text):
     """No text is unknown; only case, form and white space are lost."""
     lowered = "".join(c.lower() for c in unicodedata.normalize("NFC", text))
