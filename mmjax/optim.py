@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from clu import parameter_overview
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -195,24 +196,31 @@ def learning_rates(config: Mapping[str, Any], schedule: Schedule, step: int) -> 
 
 
 def describe(params: Any, config: Mapping[str, Any]) -> str:
-    """A table of the parameters: path, shape, learning-rate multiplier, decay or not, frozen."""
+    """A table of the parameters: path, shape, size, learning-rate multiplier, decay or not."""
     shapes, parts = _shapes(params), match_parts(config, params)
-    rows = [("parameter", "shape", "size", "lr ×", "decay")]
-    for path, shape in shapes.items():
-        part = parts[path]
-        rate = "frozen" if part.frozen else f"{part.multiplier:g}"
-        decay = "yes" if part.decay and not part.frozen else ""
-        rows.append(
-            (path, "×".join(map(str, shape)) or "scalar", f"{math.prod(shape):,}", rate, decay)
+    rows = [
+        _Row(
+            parameter=path,
+            shape="×".join(map(str, shape)) or "scalar",
+            size=math.prod(shape),
+            lr="frozen" if parts[path].frozen else f"× {parts[path].multiplier:g}",
+            decay="yes" if parts[path].decay and not parts[path].frozen else "",
         )
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}  {e}".rstrip()
-        for a, b, c, d, e in rows
+        for path, shape in shapes.items()
     ]
-    total = sum(math.prod(s) for s in shapes.values())
-    trained = sum(math.prod(s) for path, s in shapes.items() if not parts[path].frozen)
-    return "\n".join([*lines, f"{total:,} parameters, {trained:,} trained"])
+    total = sum(row.size for row in rows)
+    trained = sum(row.size for row in rows if row.lr != "frozen")
+    table = parameter_overview.make_table(rows)
+    return f"{table}\n{total:,} parameters, {trained:,} trained"
+
+
+@dataclasses.dataclass
+class _Row:
+    parameter: str
+    shape: str
+    size: int
+    lr: str
+    decay: str
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
