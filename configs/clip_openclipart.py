@@ -19,6 +19,7 @@ def get_config():
     config = clip_emoji()
     config.name = "clip_openclipart"
     config.data.train = openclipart("train")
+    config.data.cached_transform = "decode | resize(72)"
     config.data.transform = (
         "random_resized_crop(48, scale=(0.5, 1)) | flip"
         " | color_jitter(0.3, 0.3, 0.3, 0.05) | choose_caption(template_p=0.0) | tokenize(16)"
