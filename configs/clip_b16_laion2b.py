@@ -62,6 +62,8 @@ def get_config():
         "b2": 0.98,
         "eps": 1e-6,
         "weight_decay": 0.2,
+        # open_clip spares gains, biases and logit_scale alone
+        "weight_decay_include": ("text/embedding", ".*/position/table", "image/class_position"),
         "grad_clip_norm": 1.0,
     }
     return config
