@@ -4,10 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.linear import Linear
+from mmjax.layers.linear import Linear, linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
-from mmjax.layers.precision import activation_dtype
+from mmjax.layers.precision import activation_dtype, on_cpu
 
 
 def check_divides(size: tuple[int, int], patch: int) -> None:
@@ -99,7 +99,16 @@ class Conv3x3(nn.Module):
         kernel = param(
             self, "kernel", nn.initializers.he_normal(), shape, (None, None, None, "channels")
         )
-        dtype = activation_dtype(self.dtype)  # convolutions have no fast bf16 path on CPU
+        return conv3x3(x, kernel, self.dtype)
+
+
+def conv3x3(x: jax.Array, kernel: jax.Array, dtype="float32") -> jax.Array:
+    """Convolution of stride 2, zeros around: [B, H, W, C] with [3, 3, C, D] -> [B, H/2, W/2, D].
+
+    On CPU the nine neighbours are laid side by side and one matmul takes them all: XLA's own
+    convolution takes 2.6 times as long there, forwards and backwards, and has no fast bf16.
+    """
+    if not on_cpu():
         return jax.lax.conv_general_dilated(
             x.astype(dtype),
             kernel.astype(dtype),
@@ -107,6 +116,11 @@ class Conv3x3(nn.Module):
             padding=((1, 1), (1, 1)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    window = [x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    return linear(jnp.concatenate(window, axis=-1), matrix, dtype=dtype)
 
 
 def drop_patches(tokens: jax.Array, rate: float, key: jax.Array) -> jax.Array:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers.patch_embed import ConvStem, PatchEmbed, drop_patches, patchify
+from mmjax.layers import patch_embed
+from mmjax.layers.patch_embed import ConvStem, PatchEmbed, conv3x3, drop_patches, patchify
 
 IMAGE = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
 
@@ -37,6 +38,22 @@ def test_conv_stem_has_the_papers_channels(width, channels):
     for i, (before, after) in enumerate(zip([3, *channels], channels)):
         assert shapes[f"conv{i}"] == (3, 3, before, after)
     assert shapes["projection"] == (width, width)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("bfloat16", 0.1)])
+def test_conv3x3_and_its_gradients_are_the_same_on_every_platform(monkeypatch, dtype, tolerance):
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(3, 3, 3, 5)).astype(np.float32)
+    weights = rng.normal(size=(2, 4, 6, 5)).astype(np.float32)
+
+    def results():
+        f = lambda x, k: (conv3x3(x, k, dtype).astype(jnp.float32) * weights).sum()  # noqa: E731
+        return conv3x3(IMAGE, kernel, dtype), *jax.grad(f, argnums=(0, 1))(IMAGE, kernel)
+
+    as_matmul = results()
+    monkeypatch.setattr(patch_embed, "on_cpu", lambda: False)
+    for ours, xla in zip(as_matmul, results(), strict=True):
+        np.testing.assert_allclose(ours, xla, atol=tolerance * np.abs(xla).max())
 
 
 def test_conv_stem_gives_the_same_grid_as_patches():
