@@ -3,7 +3,7 @@
     python -m mmjax.train --config=configs/clip_openclipart.py --workdir=runs/clip_openclipart
 
 Needs the Debian package openclipart-svg: it is downloaded where `apt-get` is, and named where not.
-Held out by author and title. Expected: a few times chance; see experiments/clip_emoji/README.md.
+Held out by author and title. Expected: unknown; it was not trained to the end yet.
 """
 
 from configs.clip_emoji import get_config as clip_emoji

@@ -3,7 +3,7 @@
     python -m mmjax.train --config=configs/siglip_emoji.py --workdir=runs/siglip_emoji
 
 Temperature and bias start at 10 and −10 (Zhai et al. 2023, arXiv 2303.15343, §3.2).
-Expected: the table in experiments/clip_emoji/README.md.
+Expected: unknown; it was not trained to the end yet.
 """
 
 import math
