@@ -135,6 +135,11 @@ def check_divides(mesh: Mesh, shape: Sequence[int], names: Sequence[str | None],
             )
 
 
+def batch_parts(mesh: Mesh | jax.sharding.AbstractMesh) -> int:
+    """How many parts a batch is split in; 1 without a mesh."""
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of every array of a batch: its first axis is split, the others are whole."""
     return NamedSharding(mesh, spec("batch"))

@@ -34,7 +34,17 @@ import jax
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import checkpoint, evaluate, experiment, guard, metrics, optim, sharding, step
+from mmjax import (
+    checkpoint,
+    evaluate,
+    experiment,
+    guard,
+    metrics,
+    models,
+    optim,
+    sharding,
+    step,
+)
 from mmjax import config as configs
 from mmjax.data.prefetch import prefetch_to_device
 from mmjax.data.sources import open_source
@@ -83,6 +93,8 @@ def train(
         if config.init_from.path:
             state = experiment.init_from(run, state)
     at, total = int(state.step), config.total_steps
+    for note in models.notes(config, run.mesh):
+        print(note)
     print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
     writer.rewind(at)
 

@@ -2,21 +2,26 @@
 
 Both exist in forms that give the same value and gradients:
   dense     holds all N x N logits and is differentiated by JAX: the definition, readable below;
-  chunked   holds chunk_size x N of them and recomputes them backwards (`chunked.py`).
+  chunked   holds chunk_size x N of them and recomputes them backwards;
+  ring      holds chunk_size x N / devices, and no device ever sees the whole batch's embeddings
+            (`blockwise.py`, both).
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 
-from mmjax.losses.chunked import chunked
+from mmjax.losses.blockwise import chunked, ring
 from mmjax.losses.duplicates import Ids, negative_pairs
+from mmjax.sharding import batch_parts
 
 KINDS = ("softmax", "sigmoid")
 
-# From here on the chunked form costs no time and saves memory. Softmax on 2 CPU cores, D = 512,
-# dense / chunked: N = 2,048: time 1.0, memory 1.8; 4,096: 1.0, 3.5; 8,192: 1.7, 6.5; 16,384: 1.7,
-# 15.9. At 1,024 a chunk is the whole batch. See experiments/benchmarks/contrastive_loss.md.
-CHUNKED_FROM = 2048
+# Up to it the dense form costs no time. Softmax on 2 CPU cores, D = 512, dense / chunked: N = 2,048
+# (59 MB): time 1.0, memory 1.8; 4,096 (218 MB): 1.0, 3.5; 8,192 (839 MB): 1.7, 6.5; 16,384: 1.7,
+# 15.9. See experiments/benchmarks/contrastive_loss.md.
+MEMORY_MB = 256
 
 
 def contrastive_loss(
@@ -28,14 +33,17 @@ def contrastive_loss(
     kind: str = "softmax",
     implementation: str = "auto",
     chunk_size: int = 1024,
+    memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     image_ids: jax.Array | None = None,
     text_ids: jax.Array | None = None,
+    present: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Contrastive loss of N image-text pairs, pair (i, i) being the match.
 
     With logits l_ij = logit_scale * <image_i, text_j> + logit_bias, and K the kept pairs (the
-    diagonal, and the pairs that share neither image id nor text id; all pairs without ids):
+    diagonal, and the pairs that share neither image id nor text id; all pairs without ids), all
+    among the N pairs that are present:
 
       softmax  mean over both directions and all N queries of  log sum_j exp(l_j) - sum_j t_j l_j,
                j over the query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
@@ -50,10 +58,12 @@ def contrastive_loss(
       logit_scale: scalar, already exponentiated.
       logit_bias: scalar, or None for 0.
       kind: "softmax" or "sigmoid".
-      implementation: "dense", "chunked", or "auto": chunked from N = CHUNKED_FROM.
-      chunk_size: most rows of logits that the chunked form holds at once.
+      implementation: "dense", "chunked", "ring", or "auto": `choose`s by memory_mb.
+      chunk_size: most rows of logits that the chunked and ring forms hold at once.
+      memory_mb: what "auto" may take on each device, in 10^6 bytes.
       label_smoothing: a, in [0, 1).
       image_ids, text_ids: [N] int32; equal ids mark false negatives, which are left out.
+      present: [N] bool; a pair that lacks its image or its text has no part in the loss.
 
     Returns:
       The loss (scalar, fp32), and a dict of fp32 scalars: `image_to_text_accuracy` and
@@ -68,9 +78,11 @@ def contrastive_loss(
     algorithm 1.
     """
     ids = (image_ids, text_ids)
-    _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids)
+    _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids, present)
     if implementation == "auto":
-        implementation = "chunked" if image_embed.shape[0] >= CHUNKED_FROM else "dense"
+        n, dim = image_embed.shape
+        parts = batch_parts(jax.sharding.get_abstract_mesh())
+        implementation = choose(held_bytes(n, dim, chunk_size, parts), memory_mb)
     as_float32 = lambda x: jnp.asarray(x).astype(jnp.float32)  # noqa: E731
     return IMPLEMENTATIONS[implementation](
         as_float32(image_embed),
@@ -78,13 +90,38 @@ def contrastive_loss(
         as_float32(logit_scale),
         as_float32(0.0 if logit_bias is None or kind == "softmax" else logit_bias),
         ids,
+        present,
         kind=kind,
         chunk_size=chunk_size,
         label_smoothing=label_smoothing,
     )
 
 
-def dense(x, y, scale, bias, ids: Ids, *, kind, chunk_size, label_smoothing):
+def held_bytes(n: int, dim: int, chunk_size: int, devices: int) -> dict[str, int]:
+    """Bytes that each form holds on a device at once, forward and backward: an estimate.
+
+    Three arrays of fp32 logits (the logits, what masks or weighs them, their gradient), and the
+    embeddings that came from other devices, with their gradients.
+
+    Args:
+      n: pairs of the global batch; dim: D; devices: parts that the batch is split in.
+    """
+    own = math.ceil(n / devices)
+    chunk = math.ceil(min(chunk_size, n) / devices)
+    return {
+        "dense": 12 * own * n + 8 * n * dim,
+        "chunked": 12 * chunk * n + 8 * n * dim,
+        "ring": 12 * min(chunk_size, own) * own + 24 * own * dim,
+    }
+
+
+def choose(held: dict[str, int], memory_mb: float) -> str:
+    """The first form of dense, chunked, ring that fits the budget; the leanest if none does."""
+    fits = [name for name, size in held.items() if size <= memory_mb * 1e6]
+    return fits[0] if fits else min(held, key=held.get)
+
+
+def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
     """The definition of `contrastive_loss`, with all logits at once; chunk_size is not used."""
     del chunk_size
     n = x.shape[0]
@@ -94,36 +131,48 @@ def dense(x, y, scale, bias, ids: Ids, *, kind, chunk_size, label_smoothing):
     index = jnp.arange(n)
     own = index[:, None] == index[None, :]
     negative = negative_pairs(index, index, ids, ids)
+    weight = jnp.ones(n)
+    if present is not None:
+        negative &= present[:, None] & present[None, :]
+        weight = present.astype(jnp.float32)
+    pairs = jnp.maximum(weight.sum(), 1.0)
     kept = own | negative
     others = jnp.where(negative, logits, -jnp.inf)
+
+    def mean(values):
+        return jnp.sum(values.astype(jnp.float32) * weight) / pairs
 
     def directed(axis):  # 1: each image among the texts; 0: each text among the images
         # -log softmax of the positive, written so that a confident one loses no digits.
         cross_entropy = jax.nn.softplus(jax.nn.logsumexp(others, axis) - positives)
         smoothed = label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
-        return jnp.mean(cross_entropy + smoothed)
+        return mean(cross_entropy + smoothed)
 
     if kind == "softmax":
         loss = (directed(1) + directed(0)) / 2
     else:
         # softplus(l) - t * l, written so that a confident positive loses no digits.
         signed = jnp.where(own, -logits, logits)
-        loss = jnp.sum(jax.nn.softplus(signed) - label_smoothing / 2 * signed, where=kept) / n
+        terms = jax.nn.softplus(signed) - label_smoothing / 2 * signed
+        loss = mean(jnp.sum(terms, 1, where=kept))
 
     metrics = {
-        "image_to_text_accuracy": jnp.mean(positives > others.max(1), dtype=jnp.float32),
-        "text_to_image_accuracy": jnp.mean(positives > others.max(0), dtype=jnp.float32),
+        "image_to_text_accuracy": mean(positives > others.max(1)),
+        "text_to_image_accuracy": mean(positives > others.max(0)),
     }
     if any(i is not None for i in ids):
-        metrics["masked_pairs"] = jnp.sum(~kept, dtype=jnp.float32)
+        counts = jnp.sum(negative, 1, dtype=jnp.float32)
+        metrics["masked_pairs"] = jnp.sum((pairs - 1 - counts) * weight)
     return loss, metrics
 
 
 # Every implementation takes the arguments of `dense`.
-IMPLEMENTATIONS = {"dense": dense, "chunked": chunked}
+IMPLEMENTATIONS = {"dense": dense, "chunked": chunked, "ring": ring}
 
 
-def _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids):
+def _check(
+    image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids, present
+):
     shapes = image_embed.shape, text_embed.shape
     if len(shapes[0]) != 2 or shapes[0] != shapes[1] or shapes[0][0] == 0:
         raise ValueError(
@@ -143,9 +192,9 @@ def _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoo
         raise ValueError(
             f"contrastive_loss got label_smoothing {label_smoothing}: use a value in [0, 1)."
         )
-    for name, values in zip(("image_ids", "text_ids"), ids, strict=True):
+    for name, values in zip(("image_ids", "text_ids", "present"), (*ids, present), strict=True):
         if values is not None and values.shape != shapes[0][:1]:
             raise ValueError(
-                f"contrastive_loss got {name} of shape {values.shape}: give one id for each of the "
-                f"{shapes[0][0]} pairs."
+                f"contrastive_loss got {name} of shape {values.shape}: give one value for each of "
+                f"the {shapes[0][0]} pairs."
             )

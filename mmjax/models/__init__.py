@@ -1,9 +1,11 @@
-"""The systems by name; each is a file with `make_model`, `make_loss` and `spec`."""
+"""The systems by name; each is a file with `make_model`, `make_loss` and `spec`, and
+perhaps `notes`."""
 
 import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax.batch import Spec
@@ -47,3 +49,9 @@ def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
 def spec(config: Mapping[str, Any]) -> Spec:
     """Shapes and dtypes, for a batch of one, of what the config's model and loss read."""
     return _system(config).spec(make_model(config), config.get("loss", {}))
+
+
+def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
+    """Lines that the system would have a person read before the first step."""
+    system = _system(config)
+    return system.notes(config, mesh) if hasattr(system, "notes") else []

@@ -1,5 +1,7 @@
 """Dual encoders: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning, by config alone."""
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,15 +10,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
-from mmjax.losses.contrastive import contrastive_loss
+from mmjax.losses.contrastive import MEMORY_MB, choose, contrastive_loss, held_bytes
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.sharding import shard
+from mmjax.sharding import batch_parts, shard
 
 
 class CLIP(nn.Module):
@@ -137,7 +140,7 @@ def make_model(config: Mapping[str, Any]) -> CLIP:
 def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
     """The contrastive loss that `config.loss` describes.
 
-    It takes `contrastive_loss`'s kind, implementation, chunk_size and label_smoothing, and
+    It takes `contrastive_loss`'s kind, implementation, chunk_size, memory_mb, label_smoothing, and
     mask_duplicates: pairs that share an image or a caption are no negatives. The loss returns
     `contrastive`, `logit_scale`, `logit_bias` if there is one, and accuracies.
 
@@ -151,6 +154,7 @@ def contrastive(
     kind: str = "softmax",
     implementation: str = "auto",
     chunk_size: int = 1024,
+    memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
 ) -> Callable[..., dict[str, jax.Array]]:
@@ -170,13 +174,36 @@ def contrastive(
             kind=kind,
             implementation=implementation,
             chunk_size=chunk_size,
+            memory_mb=memory_mb,
             label_smoothing=label_smoothing,
+            present=pairs_present(batch),
             **ids,
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         return {"contrastive": value, **scalars, **metrics}
 
     return loss
+
+
+def pairs_present(batch: Batch) -> jax.Array | None:
+    """[B] bool: which pairs have both their image and their text; None: the batch does not say."""
+    masks = [batch[name] for name in ("image_present", "text_present") if name in batch]
+    return functools.reduce(jnp.logical_and, masks) if masks else None
+
+
+def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
+    """Which form the contrastive loss takes on this mesh, and what each form would hold."""
+    defaults = inspect.signature(contrastive).parameters
+    chunk_size, memory_mb, form = (
+        config["loss"].get(name, defaults[name].default)
+        for name in ("chunk_size", "memory_mb", "implementation")
+    )
+    n, dim = config["batch_size"], config["model"]["embed_dim"]
+    held = held_bytes(n, dim, chunk_size, batch_parts(mesh))
+    chosen = choose(held, memory_mb) if form == "auto" else form
+    sizes = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items())
+    why = f"budget {memory_mb:g} MB" if form == "auto" else "as config.loss.implementation says"
+    return [f"contrastive loss of {n:,} pairs: {chosen} ({why}; a device would hold: {sizes})"]
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:

@@ -12,7 +12,7 @@ from contrastive_reference import kept, slow_gradients, slow_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax.losses.contrastive import CHUNKED_FROM, contrastive_loss
+from mmjax.losses.contrastive import MEMORY_MB, choose, contrastive_loss, held_bytes
 
 BOTH = pytest.mark.parametrize("implementation", ["dense", "chunked"])
 KINDS = pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
@@ -250,12 +250,69 @@ def test_chunked_memory_is_linear(kind):
     assert scratch(4096) < 2.2 * scratch(2048)
 
 
-def test_auto_takes_chunks_from_the_measured_size():
-    def holds_all_logits(n):
-        return f"{n}x{n}xf32" in program(n, chunk_size=256).as_text()
+@BOTH
+@KINDS
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_absent_pairs_have_no_part(implementation, kind, label_smoothing):
+    x, y = pairs(11, 4, noise=2.0)
+    present = np.array([1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0], bool)
+    text_ids = np.array([1, 2, 2, 3, 4, 3, 5, 5, 6, 7, 8])
+    options = {"kind": kind, "label_smoothing": label_smoothing}
 
-    assert holds_all_logits(CHUNKED_FROM - 1)
-    assert not holds_all_logits(CHUNKED_FROM)
+    def loss(x, y, scale, bias):
+        form = {"implementation": implementation, "chunk_size": 4, **options}
+        return contrastive_loss(x, y, scale, bias, text_ids=text_ids, present=present, **form)
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
+    (value, metrics), gradients = step(x, y, 4.0, -1.0)
+    there = (x[present], y[present], 4.0, -1.0)
+    ids = {"text_ids": text_ids[present]}
+    np.testing.assert_allclose(value, slow_loss(*there, **options, **ids), rtol=1e-5)
+    assert metrics["masked_pairs"] == 2  # of 3 and 3; what is absent is not counted
+    expected = slow_gradients(*there, **options, **ids)
+    for got, finite in zip(gradients[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(got[present], finite, rtol=1e-5, atol=2e-6)
+        assert (got[~present] == 0).all()
+    np.testing.assert_allclose(gradients[2:], expected[2:], rtol=1e-4, atol=2e-6)
+
+
+@BOTH
+@KINDS
+def test_a_batch_without_a_pair_costs_nothing(implementation, kind):
+    def loss(x, y):
+        form = {"kind": kind, "implementation": implementation, "chunk_size": 2}
+        return contrastive_loss(x, y, 9.0, present=np.zeros(3, bool), **form)[0]
+
+    value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(*pairs(3, 4))
+    assert value == 0
+    assert all((g == 0).all() for g in gradients)
+
+
+def test_auto_keeps_to_its_budget():
+    def holds_all_logits(**options):
+        return "300x300xf32" in program(300, chunk_size=64, **options).as_text()
+
+    held = held_bytes(300, 8, 64, 1)
+    assert holds_all_logits(memory_mb=held["dense"] / 1e6)
+    assert not holds_all_logits(memory_mb=held["dense"] / 1e6 - 0.001)
+    assert holds_all_logits()  # 1 MB of the default's 256
+
+
+def test_choice_goes_from_dense_to_ring_as_the_batch_grows():
+    names = [choose(held_bytes(n, 512, 1024, 1), MEMORY_MB) for n in (2048, 4096, 8192, 16384)]
+    assert names == ["dense", "dense", "chunked", "chunked"]
+    names = [choose(held_bytes(n, 512, 1024, 256), MEMORY_MB) for n in (2**14, 2**16, 2**20)]
+    assert names == ["dense", "ring", "ring"]
+    assert choose({"dense": 30, "chunked": 20, "ring": 10}, 1e-9) == "ring"  # none fits
+
+
+@KINDS
+def test_the_estimate_of_memory_is_close(kind):
+    """Against what XLA allocates for scratch: within a factor of two."""
+    for name in ("dense", "chunked"):
+        lowered = program(4096, kind=kind, implementation=name, chunk_size=512)
+        scratch = lowered.compile().memory_analysis().temp_size_in_bytes
+        assert 0.5 < scratch / held_bytes(4096, 8, 512, 1)[name] < 2, name
 
 
 @pytest.mark.parametrize(
@@ -269,6 +326,7 @@ def test_auto_takes_chunks_from_the_measured_size():
         ({"label_smoothing": 1.0}, "label_smoothing 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing -0.1"),
         ({"text_ids": np.zeros(4, np.int32)}, r"text_ids of shape \(4,\)"),
+        ({"present": np.zeros((5, 1), bool)}, r"present of shape \(5, 1\)"),
     ],
 )
 def test_bad_input_is_named(change, message):
