@@ -121,7 +121,13 @@ def parse(name: str) -> Topology:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return Topology(name, "cpu", int(shape), Chip("cpu", 0, memory / int(shape), 0, 0))
     gpu, _, count = shape.rpartition("x")
-    if kind == "gpu" and gpu in CHIPS and CHIPS[gpu].platform == "gpu" and count.isdecimal():
+    if (
+        kind == "gpu"
+        and gpu in CHIPS
+        and CHIPS[gpu].platform == "gpu"
+        and count.isdecimal()
+        and int(count)
+    ):
         return Topology(name, "gpu", int(count), CHIPS[gpu])
     tpu = CHIPS.get(kind)
     if tpu and shape in tpu.shapes:

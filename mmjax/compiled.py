@@ -110,7 +110,9 @@ def costs(text: str) -> Costs:
     """
     entry, computations = _parse(text)
     devices = 1
-    for found in re.finditer(r"(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0]):
+    for found in re.finditer(
+        r"(?:num_partitions|replica_count)=(\d+)", text.lstrip().partition("\n")[0]
+    ):
         devices *= int(found[1])
 
     @functools.cache
