@@ -206,14 +206,14 @@ def _group_size(rest: str, devices: int) -> int:
     """How many chips take part, of the three ways to write groups; absent or empty: all.
 
     {{0,1},{2,3}} and [2,2]<=[4] are groups of two; mesh['a'=4,'b'=2] {'b'} too, and so is
-    mesh['a'=4] {'a':(1)2}, a part of an axis.
+    mesh['a'=4], device_ids=(..) {'a':(1)2}, a part of an axis.
     """
     _, _, groups = rest.partition("replica_groups=")
     if found := re.match(r"\[(?:\d+,)*(\d+)\]<=", groups):
         return int(found[1])
     if found := re.match(r"\{\{([\d,]*)\}", groups):
         return found[1].count(",") + 1
-    if found := re.match(r"mesh\[(.*?)\] \{(.*?)\}", groups):
+    if found := re.match(r"mesh\[(.*?)\][^{]*\{(.*?)\}", groups):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
         used = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found[2])
         return math.prod(int(part or sizes[axis]) for axis, part in used)

@@ -167,6 +167,7 @@ def test_array_bytes(text, size):
         ("replica_groups=[4,2]<=[2,4]T(1,0)", 2),
         ("replica_groups=[8]<=[8]", 8),
         ("replica_groups=mesh['a'=4,'b'=2] {'a':(1)2,'b'}", 4),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([4,2]T(1,0)) {'b'}", 2),
         ("replica_groups={}", 8),
         ("channel_id=1", 8),
     ],

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 TINY = "--config=tests/tiny_clip.py"
 
 
-def command(*args, limit=300):
+def command(*args, limit=600):
     """`python -m mmjax.plan`, as a person runs it."""
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     env = os.environ | {"XLA_FLAGS": quick}
