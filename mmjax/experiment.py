@@ -5,7 +5,7 @@ Train and evaluate start from here, so that what is trained is what is evaluated
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,20 @@ class Experiment:
         return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def build(config: ConfigDict, tokenizer: tokenizers.Tokenizer | None) -> Experiment:
+def build(
+    config: ConfigDict,
+    tokenizer: tokenizers.Tokenizer | None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Experiment:
     """Build everything that needs no data; allocates nothing on the devices.
+
+    Args:
+      devices: those of the mesh; None is all that this process sees.
 
     Raises:
       ValueError: settings that are unknown, or do not fit each other, the mesh or the tokenizer.
     """
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = sharding.make_mesh(config.mesh, devices)
     _check_batch_size(config, mesh)
     model, loss, spec = models.make_model(config), models.make_loss(config), models.spec(config)
     if tokenizer is not None and tokenizer.vocab_size > config.model.text.vocab_size:

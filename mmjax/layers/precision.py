@@ -5,13 +5,32 @@ silently in fp32, and everything between the dots is slower in bf16; a dot with 
 an fp32 result takes the fast path. So on CPU only the operands of the dots are bf16.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 
+_target = contextvars.ContextVar("platform that is compiled for", default=None)
+
 
 def on_cpu() -> bool:
-    """True where the program will run on XLA's CPU backend."""
-    return jax.default_backend() == "cpu"
+    """True where the program will run on XLA's CPU backend: by default, this process's."""
+    return (_target.get() or jax.default_backend()) == "cpu"
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Inside, programs are traced for another platform ("tpu", "gpu", "cpu") than this process's.
+
+    What jax has traced before and holds in a cache keeps its form.
+    """
+    before = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(before)
 
 
 def activation_dtype(dtype) -> jnp.dtype:

@@ -1,0 +1,176 @@
+"""Accelerators that can be planned for: their figures, their topologies, and their devices here.
+
+Importable without jax, so that `prepare` can set what has to be set before jax is imported.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+from typing import Any
+
+GIB = 2**30
+_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_3D = (
+    *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8"),
+    *("8x8x8", "8x8x16", "8x16x16", "16x16x16"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Figures of one device as jax sees it.
+
+    Attributes:
+      flops: peak bf16 FLOP/s, dense.
+      hbm: bytes that a program can have.
+      bandwidth: bytes/s between HBM and chip.
+      link: bytes/s that a chip sends to its neighbours, all links together, one direction.
+      clock: Hz; None where the compiler counts no cycles.
+      shapes: topologies that exist; empty: any number of devices.
+      per_chip: devices of one chip, as it is rented.
+      settings: how libtpu describes it.
+    """
+
+    platform: str
+    flops: float
+    hbm: float
+    bandwidth: float
+    link: float
+    clock: float | None = None
+    shapes: tuple[str, ...] = ()
+    per_chip: int = 1
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+# TPU: Google's pages "TPU v4", "v5e", "v5p", "v6e" and "TPU7x" at cloud.google.com/tpu/docs; the
+# half of the bidirectional interconnect figure. hbm: what the compiler says it has. The clock is
+# the peak divided by the FLOPs that the matrix units do in a cycle (v4, v5e: 4 units of 128 x 128 a
+# core; v5p: 8; v6e and a TPU7x core: 524,288 FLOPs a cycle).
+# GPU: NVIDIA's data sheets of A100 80 GB SXM, H100 SXM and H200 SXM; link: NVLink.
+CHIPS = {
+    "v4": Chip(
+        *("tpu", 275e12, 31.25 * GIB, 1228e9, 150e9, 275e12 / 2**18, (*_3D, "12x16x16")),
+        settings=(("chip_config_name", "megacore"),),
+    ),
+    "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9, 197e12 / 2**17, _2D),
+    "v5p": Chip("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9, 459e12 / 2**18, (*_3D, "16x16x24")),
+    "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9, 918e12 / 2**19, _2D),
+    "tpu7x": Chip(
+        *("tpu", 2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 300e9, 2307e12 / 2**20, _3D),
+        per_chip=2,
+    ),
+    "a100": Chip("gpu", 312e12, 80e9, 2039e9, 300e9),
+    "h100": Chip("gpu", 989e12, 80e9, 3350e9, 450e9),
+    "h200": Chip("gpu", 989e12, 141e9, 4800e9, 450e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Some chips of one kind, "v5e:16x16", "gpu:h100x8" or "cpu:8".
+
+    Attributes:
+      count: devices that jax sees. chip: its figures; of "cpu", a share of this machine's memory
+        and no more.
+    """
+
+    name: str
+    platform: str
+    count: int
+    chip: Chip
+
+    @property
+    def chips(self) -> int:
+        """Chips as they are rented."""
+        return self.count // self.chip.per_chip
+
+    def devices(self) -> list:
+        """The devices of a mesh to compile for; those of a TPU need not be here.
+
+        Raises:
+          ValueError: libtpu cannot describe them.
+        """
+        import jax
+        from jax.experimental import topologies
+
+        if self.platform != "tpu":
+            return jax.devices("cpu")[: self.count]
+        settings = dict(self.chip.settings)
+        if self.count == 1:
+            settings["chips_per_host_bounds"] = (1, 1, 1)
+        try:
+            return topologies.get_topology_desc(
+                platform="tpu", topology_name=self.name, **settings
+            ).devices
+        except jax.errors.JaxRuntimeError as error:
+            raise ValueError(
+                f"--topology={self.name}: libtpu cannot describe it ({error}); another libtpu or "
+                "another topology may do."
+            ) from error
+
+
+def parse(name: str) -> Topology:
+    """The topology of that name.
+
+    Raises:
+      ValueError: there is none; the message lists those that there are.
+    """
+    kind, _, shape = name.partition(":")
+    if kind == "cpu" and shape.isdecimal() and int(shape):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Topology(name, "cpu", int(shape), Chip("cpu", 0, memory / int(shape), 0, 0))
+    gpu, _, count = shape.rpartition("x")
+    if (
+        kind == "gpu"
+        and gpu in CHIPS
+        and CHIPS[gpu].platform == "gpu"
+        and count.isdecimal()
+        and int(count)
+    ):
+        return Topology(name, "gpu", int(count), CHIPS[gpu])
+    tpu = CHIPS.get(kind)
+    if tpu and shape in tpu.shapes:
+        count = math.prod(int(n) for n in shape.split("x")) * tpu.per_chip
+        return Topology(name, "tpu", count, tpu)
+    if tpu and tpu.shapes:
+        raise ValueError(
+            f"--topology={name}: there is no {kind} of that shape; use one of "
+            + ", ".join(f"{kind}:{s}" for s in tpu.shapes)
+            + "."
+        )
+    tpus = ", ".join(f"{k}:{c.shapes[3]}" for k, c in CHIPS.items() if c.platform == "tpu")
+    gpus = ", ".join(f"gpu:{k}x8" for k, c in CHIPS.items() if c.platform == "gpu")
+    raise ValueError(
+        f"--topology={name}: there is no such accelerator; use for instance one of {tpus}, {gpus} "
+        "or cpu:8, with a shape or a number of your own."
+    )
+
+
+def prepare(name: str) -> None:
+    """Set the environment to compile for a topology; call before jax is imported.
+
+    Raises:
+      ValueError: no such topology, or no libtpu.
+    """
+    topology = parse(name)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if topology.platform != "tpu":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={topology.count}"
+        return
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            f"--topology={name} needs the TPU compiler, which is not installed: "
+            "pip install 'mmjax[tpu-plan]' (in a checkout: pip install -e '.[tpu-plan]'), or plan "
+            "roughly with --topology=gpu:h100x8 or cpu:8."
+        )
+    # No TPU is here: libtpu shall not look for one, nor wait for another process that compiles.
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_ACCELERATOR_TYPE="v5litepod-16",  # any that exists
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        TPU_STDERR_LOG_LEVEL="3",
+        TPU_MIN_LOG_LEVEL="3",
+    )
