@@ -31,8 +31,7 @@ class LostRecords:
           ValueError: more than the limit, naming the file.
         """
         with self._lock:
-            if index in self._lost:
-                return
+            new = index not in self._lost
             self._lost.add(index)
             count = len(self._lost)
         what = f"example number {index} of {self._source} is gone while the run goes on ({error})"
@@ -42,5 +41,5 @@ class LostRecords:
                 f"{self._limit} allows {self._most}; bring the file back and start again, or raise "
                 "that limit, and the next record takes the place of a lost one."
             ) from error
-        if count & (count - 1) == 0:
+        if new and count & (count - 1) == 0:
             _log.warning("%s; the next record takes its place (%d lost so far)", what, count)
