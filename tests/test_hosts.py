@@ -21,6 +21,8 @@ import pytest
 from test_distributed import ends, free_port, start
 from tiny_clip import write_folder
 
+from mmjax.metrics import read_metrics
+
 HERE = Path(__file__).parent
 # A large eps: where a gradient is zero but for rounding, Adam would amplify the rounding.
 OPTIM = {"name": "adamw", "learning_rate": 1e-2, "warmup_steps": 2, "eps": 1e-2}
@@ -75,12 +77,9 @@ def assert_close(a, b):
         np.testing.assert_allclose(a[name], b[name], atol=1e-5, rtol=1e-5, err_msg=name)
 
 
-def rows_of(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
-
-
 def losses(workdir):
-    return {row["step"]: row["train/loss"] for row in rows_of(workdir) if "train/loss" in row}
+    rows = read_metrics(workdir)  # which leaves out a line that is just being written
+    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
 
 
 def results(workdir):
@@ -101,7 +100,7 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
     workdir = tmp_path / "run"
     both = two(workdir, flags)
     deadline = time.monotonic() + 300
-    while not (workdir / "metrics.jsonl").exists() or not losses(workdir):
+    while not losses(workdir):
         assert both[0].poll() is None and time.monotonic() < deadline, ends(both)
         time.sleep(0.02)
     both[1].send_signal(signal.SIGTERM)
@@ -150,5 +149,37 @@ def test_two_processes_go_on_from_one_by_the_slurm_launcher_and_evaluate_alike(
     assert "2 processes on 1 hosts, 8 devices" in out
     assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
     assert results(workdir) == pytest.approx(results(alone), abs=1e-6)
-    assert [row["step"] for row in rows_of(workdir)] == [row["step"] for row in rows_of(alone)]
+    assert [r["step"] for r in read_metrics(workdir)] == [r["step"] for r in read_metrics(alone)]
     assert (workdir / "report.html").exists()
+
+
+def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the_run(
+    flags, tmp_path
+):
+    root = tmp_path / "pictures"
+    write_folder(root)
+    lossy = ["--config.data.max_lost_records=1", "--config.step_timeout_seconds=15"]
+    lossy += [f"--config.data.train.root={root}", "--config.total_steps=100000"]
+    lossy += ["--config.evals={}", "--config.checkpoint.every=100000"]
+    workdir = tmp_path / "run"
+    process = train(workdir, [*flags, *lossy], devices=1)
+
+    def wait_for_steps(more):
+        deadline, first = time.monotonic() + 300, None
+        while True:
+            seen = max(losses(workdir), default=0)
+            first = seen if first is None and seen else first
+            if first is not None and seen >= first + more:
+                return
+            assert process.poll() is None and time.monotonic() < deadline, ends([process])
+            time.sleep(0.05)
+
+    wait_for_steps(1)
+    (root / "007.png").unlink()
+    wait_for_steps(30)  # ten epochs of three batches: it was asked for, and the run goes on
+    (root / "008.png").unlink()
+    os.mkfifo(root / "008.png")  # as on a network disk that has stopped answering
+    ((code, _, error),) = ends([process])
+    assert code == 3, error
+    assert "007.png" in error and "the next record takes its place" in error
+    assert "config.step_timeout_seconds = 15" in error and "read_bytes" in error

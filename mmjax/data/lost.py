@@ -34,7 +34,7 @@ class LostRecords:
             new = index not in self._lost
             self._lost.add(index)
             count = len(self._lost)
-        what = f"example number {index} of {self._source} is gone while the run goes on ({error})"
+        what = f"Example number {index} of {self._source} is gone while the run goes on ({error})"
         if count > self._most:
             raise ValueError(
                 f"{what}: {count} lost of {self._total}, and config.data.max_lost_records = "
