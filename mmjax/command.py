@@ -5,6 +5,7 @@ and the allocator is set in time.
 """
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,19 @@ from collections.abc import Callable
 from mmjax import runtime
 
 WORKDIR = ("--workdir", {"required": True, "help": "the run's folder: checkpoints, logs, report"})
+PROCESSES = tuple(
+    (flag, {"type": kind, "default": os.environ.get(variable), "help": f"{what} [{variable}]"})
+    for flag, kind, variable, what in (
+        (
+            "--coordinator",
+            str,
+            "JAX_COORDINATOR_ADDRESS",
+            "several processes: HOST:PORT of process 0; SLURM, Open MPI and Cloud TPU need no flag",
+        ),
+        ("--num_processes", int, "JAX_NUM_PROCESSES", "how many there are"),
+        ("--process_id", int, "JAX_PROCESS_ID", "which one this is, from 0"),
+    )
+)
 
 
 def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
@@ -39,15 +53,26 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
 
 
 def run(main: Callable[[], object]) -> None:
-    """Call `main` and exit: 0, or 2 with one sentence where mmjax itself refused the input."""
+    """Call `main` and exit: 0, or 2 with one sentence where mmjax itself refused the input.
+
+    Of several processes, those that are still at work end too: see `mmjax.distributed.leave`.
+    """
+    from mmjax import distributed
+
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:
-        raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals["__name__"]
+        distributed.leave("it was interrupted", 130)
+    except Exception as error:
         # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
-        if raised_in != "__main__" and not raised_in.startswith(("mmjax.", "config_")):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        if _is_refusal(error):
+            print(f"error: {error}", file=sys.stderr)
+            distributed.leave(str(error), 2)
+        traceback.print_exc()
+        distributed.leave(f"{type(error).__name__}: {error}"[:500], 1)
+
+
+def _is_refusal(error: Exception) -> bool:
+    raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals["__name__"]
+    ours = raised_in == "__main__" or raised_in.startswith(("mmjax.", "config_"))
+    return isinstance(error, ValueError) and ours

@@ -37,6 +37,8 @@ def defaults() -> ConfigDict:
                 "transform": "",
                 "batch_transform": "",
                 "num_threads": 2,
+                # files that vanish while a run goes on: a count, or a share (float) of the source
+                "max_lost_records": 0,
             },
             "evals": {},
             "eval_every": 0,  # steps; 0: at the end alone
@@ -45,6 +47,7 @@ def defaults() -> ConfigDict:
             "baselines": "",  # JSON with results -> baseline -> evaluation, shown in the report
             "log_every": 10,
             "checkpoint": {"every": 500, "keep": 2},
+            "step_timeout_seconds": 1800,  # a step that takes longer ends the run; 0: never
             # initial parameters: a workdir or checkpoint of ours, and the subtrees to take from it
             "init_from": {"path": "", "only": ()},
         }

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
         command.WORKDIR,
+        *command.PROCESSES,
         ("--step", {"type": int, "help": "which checkpoint; the newest if not given"}),
     )
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import jax
 
-from mmjax import checkpoint, experiment, metrics
+from mmjax import checkpoint, distributed, experiment, metrics, workdir_lock
 from mmjax import config as configs
 from mmjax.data import tokenizers
 from mmjax.evals import evaluators as evaluator_kinds
@@ -67,15 +68,18 @@ def finish(
     presets = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
     before = read_manifest(workdir).get("results", {})
     report = workdir / "report.html"
-    if before.get("step") == step and before.get("evaluators") == presets and report.exists():
+    done = before.get("step") == step and before.get("evaluators") == presets and report.exists()
+    distributed.check_same("what run.json says is evaluated", str(done))
+    if done:
         print(f"{workdir} is done: step {step} is trained and evaluated")
         results = before["values"]
     else:
         results = run_evaluators(evaluators, params, evaluators)
         writer.write(step, {f"eval/{name}": value for name, value in results.items()})
-        metrics.write_manifest(
-            workdir, results={"step": step, "evaluators": presets, "values": results}
-        )
+        if distributed.is_main():
+            metrics.write_manifest(
+                workdir, results={"step": step, "evaluators": presets, "values": results}
+            )
         write_report(run, evaluators, params, step, results, workdir)
     writer.close()
     print_results(results)
@@ -91,7 +95,10 @@ def write_report(
     results: Mapping[str, float],
     workdir: Path,
 ) -> None:
-    """Write `<workdir>/report.html`; the evaluators of `config.validation` get figures alone."""
+    """Write `<workdir>/report.html`; the evaluators of `config.validation` get figures alone.
+
+    All processes gather what it shows, process 0 writes it.
+    """
     config, git = run.config, metrics.git_revision()
     shown = {n: e for n, e in evaluators.items() if n not in config.validation}
     nested: dict[str, dict[str, float]] = {}
@@ -99,6 +106,9 @@ def write_report(
         name, metric = key.split("/", 1)
         nested.setdefault(name, {})[metric] = value
     context = next(iter(evaluators.values())).context
+    data = gather.gather_report(context, params, shown, seed=config.seed)
+    if not distributed.is_main():
+        return
     sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
     towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
     page.write_report(
@@ -111,7 +121,7 @@ def write_report(
             "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
         },
         results=nested,
-        data=gather.gather_report(context, params, shown, seed=config.seed),
+        data=data,
         config=config.to_dict(),
         baselines=_read_baselines(config.baselines),
         fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
@@ -155,8 +165,6 @@ def evaluate(
     Raises:
       ValueError: no such checkpoint, or settings that do not fit it.
     """
-    if not (workdir / "checkpoints").is_dir():
-        raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
     saves = checkpoint.Checkpoints(workdir)
     steps = saves.steps()
     if not steps or (at_step is not None and at_step not in steps):
@@ -167,9 +175,10 @@ def evaluate(
     at = steps[0] if at_step is None else at_step
     saved = saves.run(at)
     config = configs.override(configs.from_json(saved["config"]), overrides)
-    if saved["tokenizer"]:
-        experiment.write_tokenizer(workdir, saved["tokenizer"])
-    tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
+    with distributed.main_first("reading the tokenizer"):
+        if saved["tokenizer"]:
+            experiment.write_tokenizer(workdir, saved["tokenizer"])
+        tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
     run = experiment.build(config, tokenizer)
     with jax.set_mesh(run.mesh):
         params = saves.restore_params(at, run.params)
@@ -185,5 +194,15 @@ def _progress(what: str, done: int, total: int) -> None:
         sys.stderr.flush()
 
 
+def main() -> None:
+    """The command."""
+    workdir = Path(ARGS.workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
+    distributed.initialize(ARGS)
+    with workdir_lock.held_by_run(workdir):
+        evaluate(workdir, ARGS.step, ARGS.overrides)
+
+
 if __name__ == "__main__":
-    command.run(lambda: evaluate(Path(ARGS.workdir), ARGS.step, ARGS.overrides))
+    command.run(main)

@@ -17,9 +17,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import checkpoint, models, optim, sharding, step
+from mmjax import checkpoint, distributed, models, optim, sharding, step
 from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.memory import InMemory
+from mmjax.data.prefetch import to_device
 from mmjax.evals.embed import EvalContext
 
 
@@ -116,6 +117,16 @@ def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
+def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
+    """A source of the config; process 0 builds or checks the data before the others look."""
+    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
+        return sources.open_source(source, workdir=workdir)
+
+
+def _named(source: Mapping[str, Any]) -> str:
+    return str(source.get("name") or source.get("root") or source.get("pattern"))
+
+
 def make_tokenizer(
     config: ConfigDict, workdir: Path, source: sources.Source, saved: Mapping[str, Any] | None
 ) -> tokenizers.Tokenizer | None:
@@ -130,11 +141,13 @@ def make_tokenizer(
     if not config.tokenizer:
         return None
     folder = workdir / "tokenizer"
-    if saved:
-        write_tokenizer(workdir, saved["tokenizer"])
-    tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=folder)
-    if jax.process_index() == 0:
-        tokenizer.save(folder)
+    with distributed.main_first("making the tokenizer"):
+        if saved:
+            write_tokenizer(workdir, saved["tokenizer"])
+        tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=folder)
+        if distributed.is_main():
+            tokenizer.save(folder)
+    distributed.check_same("the tokenizer", tokenizer.fingerprint)
     return tokenizer
 
 
@@ -155,6 +168,8 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
             f"The tokenizer in {workdir / 'tokenizer'} is not the one that this run's checkpoint "
             "was trained with: delete that folder, and it comes back from the checkpoint."
         )
+    if present:
+        return
     (workdir / "tokenizer").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (workdir / "tokenizer" / name).write_text(text)
@@ -177,9 +192,17 @@ def _texts(source: sources.Source) -> Iterator[str]:
 
 
 def training_batches(
-    config: ConfigDict, source: sources.Source, tokenizer: Any, start_step: int
+    config: ConfigDict,
+    source: sources.Source,
+    tokenizer: Any,
+    start_step: int,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """This process's rows of every batch from `start_step` on."""
+    """The rows of every batch from `start_step` on, or this process's share of them.
+
+    Args:
+      share: from `sharding.batch_share`.
+    """
     context = {"tokenizer": tokenizer, "class_names": source.class_names}
     if config.data.cached_transform:
         source = InMemory(source, transforms.parse(config.data.cached_transform, **context))
@@ -190,10 +213,11 @@ def training_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share[0],
+        process_count=share[1],
         num_threads=config.data.num_threads,
         batch_transform=batch_transform if config.data.batch_transform else None,
+        max_lost_records=config.data.max_lost_records,
     )
 
 
@@ -201,14 +225,22 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
     """How evaluators and the report read sources and call the model."""
     config, mesh, model = experiment.config, experiment.mesh, experiment.model
     forward = step.make_eval_step(model, mesh)
+    whole = sharding.named(mesh)
     watch = jax.jit(
-        lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[1]
+        lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[1],
+        out_shardings=whole,
     )
+    collect = jax.jit(lambda _, batch: batch, out_shardings=whole)
     lies = sharding.batch_sharding(mesh)
+    index, count = sharding.batch_share(mesh)
+    rows = config.batch_size // count
 
     def on_mesh(function, params, batch):
         with jax.set_mesh(mesh):
-            return function(params, jax.device_put(batches.to_device_dtypes(batch), lies))
+            return function(params, to_device(batch, lies))
+
+    def gather(batch):
+        return jax.tree.map(np.asarray, on_mesh(collect, None, batch)) if count > 1 else batch
 
     def embed(params, batch):
         return jax.tree.map(np.asarray, dict(on_mesh(forward, params, batch)))
@@ -226,15 +258,23 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
         transform = transforms.parse(
             spec, tokenizer=experiment.tokenizer, class_names=source.class_names
         )
-        return pipeline.eval_batches(source, transform, batch_size=batch_size)
+        return pipeline.eval_batches(
+            source,
+            transform,
+            batch_size=batch_size,
+            process_index=index,
+            process_count=count,
+        )
 
     return EvalContext(
         embed=embed,
-        open_source=functools.partial(sources.open_source, workdir=workdir),
+        open_source=functools.partial(open_source, workdir=workdir),
         batches=read,
         tokenizer=experiment.tokenizer,
         text_length=experiment.spec["text"].shape[1] if "text" in experiment.spec else 0,
         batch_size=config.batch_size,
         attention=attention,
         progress=progress,
+        rows=slice(index * rows, (index + 1) * rows),
+        gather=gather,
     )

@@ -58,7 +58,9 @@ def make_mesh(shape: Mapping[str, int] | None = None, devices: Sequence | None =
     Raises:
       ValueError: an unknown axis, or sizes whose product is not the number of devices.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    if devices is None:  # a process's devices stay together: they hold rows that it reads
+        devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    devices = list(devices)
     shape = dict(shape or {"data": -1})
     unknown = set(shape) - set(MESH_AXES)
     if unknown:
@@ -138,6 +140,27 @@ def check_divides(mesh: Mesh, shape: Sequence[int], names: Sequence[str | None],
 def batch_parts(mesh: Mesh | jax.sharding.AbstractMesh) -> int:
     """How many parts a batch is split in; 1 without a mesh."""
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): this process reads the index-th of `count` equal runs of a batch's rows.
+
+    Processes that hold the same rows, because another mesh axis lies across them, share an index.
+
+    Raises:
+      ValueError: this process's devices hold rows that do not follow each other.
+    """
+    parts = batch_parts(mesh)
+    places = batch_sharding(mesh).addressable_devices_indices_map((parts,))
+    mine = sorted({place[0].indices(parts)[0] for place in places.values()})
+    count = parts // len(mine)
+    if parts % len(mine) or mine[0] % len(mine) or mine[-1] - mine[0] != len(mine) - 1:
+        raise ValueError(
+            f"config.mesh {dict(mesh.shape)} gives process {jax.process_index()} the parts {mine} "
+            f"of {parts} of a batch, which are no equal run of it: make 'tensor' a divisor or a "
+            f"multiple of the {len(mesh.local_devices)} devices of a process."
+        )
+    return mine[0] // len(mine), count
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--config", {"required": True, "help": "a file of configs/"}),
         command.WORKDIR,
+        *command.PROCESSES,
         (
             "--allow_change",
             {
@@ -25,8 +26,6 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import contextlib
-import signal
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import (
     checkpoint,
+    distributed,
     evaluate,
     experiment,
     guard,
@@ -44,10 +44,12 @@ from mmjax import (
     optim,
     sharding,
     step,
+    workdir_lock,
 )
 from mmjax import config as configs
-from mmjax.data.prefetch import prefetch_to_device
-from mmjax.data.sources import open_source
+from mmjax.data.prefetch import prefetch_to_device, to_device
+from mmjax.preemption import Sigterm
+from mmjax.watchdog import Watchdog
 
 
 def train(
@@ -67,22 +69,26 @@ def train(
       ValueError: bad input, in one sentence; nothing saved before is lost.
     """
     workdir = Path(workdir)
-    sigterm = _Sigterm()
+    sigterm = Sigterm()
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
-    saved = saves.newest_run()
+    with distributed.main_first("reading the checkpoints"):
+        saved = saves.newest_run()
     if saved:
         for line in checkpoint.check_unchanged(saved["config"], config, allow_change):
             print(f"changed {line}")
+    distributed.check_same("the config", configs.to_json(config))
+    distributed.check_same("the checkpoint to resume from", str(saved and saved["step"]))
 
     # ---- source and tokenizer, then model, loss and optimizer: `run` holds them
-    source = open_source(config.data.train, workdir=workdir)
+    source = experiment.open_source(config.data.train, workdir)
     tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
     run = experiment.build(config, tokenizer)
     evaluators = evaluate.make_evaluators(run, workdir)
     early = guard.EarlyStopping(**config.early_stopping)
     writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
-    metrics.write_manifest(workdir, config=config)
-    (workdir / "parameters.txt").write_text(optim.describe(run.params, config.optim) + "\n")
+    if distributed.is_main():
+        metrics.write_manifest(workdir, config=config)
+        (workdir / "parameters.txt").write_text(optim.describe(run.params, config.optim) + "\n")
 
     # ---- the state: resumed, or new
     if saved:
@@ -113,15 +119,24 @@ def train(
         )
 
     # ---- the loop
-    window, progress = metrics.ScalarWindow(), metrics.ProgressLine(total, config.batch_size, at)
+    window = metrics.ScalarWindow()
+    progress = metrics.ProgressLine(total, config.batch_size, at, distributed.progress_stream())
+    share = sharding.batch_share(run.mesh)
     stream = prefetch_to_device(
-        experiment.training_batches(config, source, tokenizer, at),
+        experiment.training_batches(config, source, tokenizer, at, share),
         sharding.batch_sharding(run.mesh),
     )
+    watchdog = Watchdog(config.step_timeout_seconds)
     waited = 0.0
-    sigterm.wait_for_step = True
-    with jax.set_mesh(run.mesh), contextlib.closing(stream), contextlib.closing(progress):
-        while at < total and not early.stopped and not sigterm.received:
+    sigterm.enter_loop()
+    with (
+        jax.set_mesh(run.mesh),
+        contextlib.closing(stream),
+        contextlib.closing(progress),
+        watchdog,
+    ):
+        while at < total and not early.stopped and not sigterm.agreed(run.mesh):
+            watchdog.step(at)
             batch = next(stream)
             batches.check(batch, run.spec)
             state, scalars = run.train_step(state, batch)
@@ -141,6 +156,7 @@ def train(
                     tokenizer.reset_truncation_rate()
                 writer.write(at, log)
 
+            watchdog.rest()
             if config.eval_every and at % config.eval_every == 0 and at < total:
                 found = evaluate.run_evaluators(evaluators, state.eval_params, config.validation)
                 writer.write(at, {f"eval/{name}": value for name, value in found.items()})
@@ -150,10 +166,10 @@ def train(
             if at % config.checkpoint.every == 0 and at < total:
                 save()
                 progress.restart()
-    sigterm.wait_for_step = False
     save()
     saves.close()
-    if sigterm.received:
+    sigterm.leave_loop()
+    if sigterm.stopping:
         print(f"SIGTERM: saved step {at} in {workdir}; the same command goes on from there")
         return {}
     if early.stopped:
@@ -168,32 +184,21 @@ def _check_finite(run, state, source, saves) -> None:
     if state.finite:
         return
     at = int(state.step)
-    batch = next(experiment.training_batches(run.config, source, run.tokenizer, at))
-    batch = jax.device_put(batches.to_device_dtypes(batch), sharding.batch_sharding(run.mesh))
+    share = sharding.batch_share(run.mesh)
+    batch = next(experiment.training_batches(run.config, source, run.tokenizer, at, share))
+    batch = to_device(batch, sharding.batch_sharding(run.mesh))
     found = step.diagnose(run.model, run.gradients, state, batch, run.config.seed)
     kept = saves.steps()
     raise guard.NonFiniteError(at, found, str(saves.path(kept[0])) if kept else None)
 
 
-class _Sigterm:
-    """On SIGTERM: end at once with exit code 0, or after the step that is under way."""
-
-    def __init__(self):
-        self.received = self.wait_for_step = False
-        signal.signal(signal.SIGTERM, self)
-
-    def __call__(self, signum, frame) -> None:
-        self.received = True
-        if not self.wait_for_step:
-            print("SIGTERM: there is nothing to save now; the same command goes on from here")
-            sys.exit(0)
+def main() -> None:
+    """The command."""
+    config = configs.load(ARGS.config, ARGS.overrides)
+    distributed.initialize(ARGS)
+    with workdir_lock.held_by_run(ARGS.workdir):
+        train(config, ARGS.workdir, filter(None, ARGS.allow_change.split(",")))
 
 
 if __name__ == "__main__":
-    command.run(
-        lambda: train(
-            configs.load(ARGS.config, ARGS.overrides),
-            ARGS.workdir,
-            filter(None, ARGS.allow_change.split(",")),
-        )
-    )
+    command.run(main)

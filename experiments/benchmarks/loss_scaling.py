@@ -78,16 +78,18 @@ def table(cases: list[dict]) -> str:
     """Markdown: one row a batch, the forms beside each other."""
     lines = []
     for topology, kind in dict.fromkeys((c["topology"], c["kind"]) for c in cases):
-        here = {(c["n"], c["form"]): c for c in cases if (c["topology"], c["kind"]) == (topology, kind)}
+        mine = [c for c in cases if (c["topology"], c["kind"]) == (topology, kind)]
+        here = {(c["n"], c["form"]): c for c in mine}
         head = [f"{form} {what}" for form in FORMS for what in ("MB added", "MB sent", "ms")]
-        lines += [f"\n**{topology}, {kind}**\n", "| N | " + " | ".join(head) + " | gather of both, MB |"]
+        lines += [f"\n**{topology}, {kind}**\n"]
+        lines += ["| N | " + " | ".join(head) + " | gather of both, MB |"]
         lines.append("|---" * (len(head) + 2) + "|")
         for n in dict.fromkeys(n for n, _ in here):
             row = [f"{n:,}"]
             for form in FORMS:
                 row += _cells(here.get((n, form)))
-            gather = next((c["gather"] for (m, _), c in here.items() if m == n and "gather" in c), None)
-            row.append("–" if gather is None else f"{gather / 1e6:,.1f}")
+            gathers = [c["gather"] for c in mine if c["n"] == n and "gather" in c]
+            row.append(f"{gathers[0] / 1e6:,.1f}" if gathers else "–")
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -116,7 +118,7 @@ def draw(cases: list[dict], path: Path) -> None:
             points = [(c["n"], c.get("added", c.get("needs"))) for c in here if c["form"] == form]
             axis.plot(*zip(*points, strict=True), marker=marker, label=form)
         axis.axhline(here[0]["hbm"], color="0.4", linestyle=":", label="memory of a chip")
-        axis.set(xscale="log", yscale="log", xlabel="pairs in the global batch", title=", ".join(panel))
+        axis.set(yscale="log", xlabel="pairs in the global batch", title=", ".join(panel))
         axis.set_xscale("log", base=2)
     figure.axes[0].set_ylabel("bytes that the loss adds on a chip")
     figure.axes[0].legend(frameon=False)

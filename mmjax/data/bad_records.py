@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,14 +70,7 @@ def allow(
     Raises:
       ValueError: more bad records than `limit`, or a limit that is neither.
     """
-    if isinstance(limit, float):
-        if not 0 <= limit <= 1:
-            raise ValueError(f"max_bad_records is {limit}: a share lies between 0.0 and 1.0.")
-        most = int(limit * total)
-    else:
-        if limit < 0:
-            raise ValueError(f"max_bad_records is {limit}: a count is 0 or more.")
-        most = limit
+    most = most_allowed(limit, total, "max_bad_records")
     path = folder / LIST_NAME
     _write_list(path, bad, source)
     if not bad:
@@ -103,6 +97,21 @@ def allow(
         )
 
 
+def most_allowed(limit: int | float, total: int, setting: str) -> int:
+    """How many records of `total` a limit lets through: a count (int) or a share (float).
+
+    Raises:
+      ValueError: a limit that is neither; `setting` is its name.
+    """
+    if isinstance(limit, float):
+        if not 0 <= limit <= 1:
+            raise ValueError(f"{setting} is {limit}: a share lies between 0.0 and 1.0.")
+        return int(limit * total)
+    if limit < 0:
+        raise ValueError(f"{setting} is {limit}: a count is 0 or more.")
+    return limit
+
+
 def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     lines = []
     if path.exists():
@@ -112,7 +121,7 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     ]
     if lines or path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
         partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         partial.replace(path)
 

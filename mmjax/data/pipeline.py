@@ -13,6 +13,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from mmjax.data.lost import LostRecords
 from mmjax.data.sources import Source
 
 Batch = dict[str, np.ndarray]
@@ -44,6 +45,7 @@ def train_batches(
     process_count: int = 1,
     num_threads: int = 2,
     batch_transform: Transform | None = None,
+    max_lost_records: int | float = 0,
 ) -> Iterator[Batch]:
     """This process's rows of each training batch, without end, from `start_step` on.
 
@@ -53,6 +55,8 @@ def train_batches(
       seed: 0 to 2**32 - 1.
       num_threads: threads that decode and transform.
       batch_transform: (batch, rng) -> batch, on this process's rows (Mixup).
+      max_lost_records: how many may become unreadable while we iterate (a count, or a share as a
+        float); the source's next readable record takes the place of each.
 
     Yields batches with `example_id` (int64 index in the source) and `<modality>_present`.
 
@@ -65,12 +69,19 @@ def train_batches(
         raise ValueError(f"Source {source.name} is empty: there is nothing to train on.")
     if not 0 <= seed < 2**32:
         raise ValueError(f"The data seed is {seed}; it must lie between 0 and 2**32 - 1.")
+    lost = LostRecords(source.name, len(source), max_lost_records)
     order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
 
     def load(i: int) -> dict[str, Any]:
         step, offset = divmod(i, local)
         row = step * batch_size + process_index * local + offset
-        return _load(source, transform, int(order[row]), row_rng(seed, row))
+        index, rng = int(order[row]), row_rng(seed, row)
+        while True:  # `lost` raises before it has been once around
+            try:
+                return _load(source, transform, index, rng)
+            except OSError as error:
+                lost.add(index, error)
+                index = (index + 1) % len(source)
 
     batches = _batches(load, start_step * local, sys.maxsize, local, num_threads)
 
@@ -112,7 +123,13 @@ def eval_batches(
         step, offset = divmod(i, local)
         row = step * batch_size + process_index * local + offset
         index = min(row, len(source) - 1)
-        example = _load(source, transform, index, row_rng(0, index, _EVAL))
+        try:
+            example = _load(source, transform, index, row_rng(0, index, _EVAL))
+        except OSError as error:
+            raise ValueError(
+                f"Example number {index} of {source.name} is gone ({error}): an evaluation needs "
+                "every example; bring the file back."
+            ) from error
         if row >= len(source):
             example["example_id"] = np.int64(-1)
             for key in [k for k in example if k.endswith("_present")]:
@@ -137,10 +154,19 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
 def _load(
     source: Source, transform: Transform, index: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """One row: the transformed example's arrays, its id, and which modalities it has."""
+    """One row: the transformed example's arrays, its id, and which modalities it has.
+
+    Raises:
+      OSError: its file is gone; ValueError: it cannot be used, by its key.
+    """
     key = f"number {index}"
     try:
         example = source[index]
+    except OSError:  # a file that has vanished: the caller decides
+        raise
+    except Exception as error:
+        raise ValueError(f"Example {key} of {source.name} cannot be read: {error}") from error
+    try:
         key = f"'{example.get('key', index)}'"
         example = _arrays(transform(example, rng))
     except Exception as error:

@@ -167,7 +167,10 @@ class TfdsSource:
         return len(self._data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = dict(self._data[index])
+        try:
+            record = dict(self._data[index])
+        except RuntimeError as error:  # array_record's word for a file that is gone or cut off
+            raise OSError(str(error)) from error
         example = {"key": f"{self.name}[{index}]", "image": record.pop(self._image_key)}
         record = {key: _plain(value) for key, value in record.items()}
         texts = [record.pop(key) for key in self._caption_keys]

@@ -4,6 +4,7 @@ A record is the run of a shard's files with one key: `00012.jpg`, `00012.txt`, `
 each file lies in its shard is looked up once and kept in the cache.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -117,7 +118,10 @@ def _expand(pattern: str) -> list[str]:
 def _read_at(path: Path, offset: int, size: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
-        return file.read(size)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError(errno.EIO, "The shard has become shorter", str(path))
+    return data
 
 
 def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]:

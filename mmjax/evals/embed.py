@@ -20,14 +20,18 @@ class EvalContext:
     """All that an evaluator needs of a run, but the parameters.
 
     Fields:
-      embed: `(params, batch of numpy arrays) -> outputs` of the model, as numpy arrays.
+      embed: `(params, this process's rows of a batch) -> outputs` of the model for the rows of
+        all processes, as numpy arrays.
       open_source: a source's config -> the source.
-      batches: `(source, transforms, batch size) -> batches of numpy arrays`, in order, the last
-        one padded by rows whose example_id is -1; example_id is the place in the source.
+      batches: `(source, transforms, batch size) -> batches of numpy arrays`, this process's rows
+        of each, in order, the last one padded by rows whose example_id is -1; example_id is the
+        place in the source.
       tokenizer: has `encode(texts, length) -> (text [B, L], text_mask [B, L])`; None: no text.
       text_length: L; batch_size: examples a call of `embed`.
       attention: `(params, batch) -> weights [layers, B, heads, L, L]` of the image tower, or None.
       progress: called with what is being done, how much is done, and of how much.
+      rows: which rows of a batch are this process's.
+      gather: a dict of this process's rows -> those of all processes.
     """
 
     embed: Callable[[Any, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -38,6 +42,8 @@ class EvalContext:
     batch_size: int = 256
     attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray] | None = None
     progress: Callable[[str, int, int], None] = _silent
+    rows: slice = dataclasses.field(default_factory=lambda: slice(None))
+    gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def embed_images(
@@ -60,9 +66,10 @@ def embed_images(
     for batch in context.batches(source, spec, context.batch_size):
         batch = {k: batch[k] for k in _IMAGE_KEYS if k in batch}
         outputs = context.embed(params, batch)
-        real = batch["example_id"] >= 0
+        known = context.gather({k: batch[k] for k in ("label", "example_id") if k in batch})
+        real = known["example_id"] >= 0
         kept = {k: np.asarray(outputs[k])[real] for k in _OUTPUTS if k in outputs}
-        kept |= {k: np.asarray(batch[k])[real] for k in ("label", "example_id") if k in batch}
+        kept |= {k: np.asarray(v)[real] for k, v in known.items()}
         for name, rows in kept.items():
             parts.setdefault(name, []).append(rows)
         done += int(real.sum())
@@ -94,7 +101,7 @@ def embed_texts(context: EvalContext, params: Any, texts: Sequence[str]) -> np.n
         chunk = list(texts[start : start + size])
         # Padding repeats a text, so that every call has one shape and compiles once.
         padded = chunk + [chunk[-1]] * (size - len(chunk))
-        text, mask = context.tokenizer.encode(padded, context.text_length)
+        text, mask = context.tokenizer.encode(padded[context.rows], context.text_length)
         outputs = context.embed(
             params, {"text": np.asarray(text, np.int32), "text_mask": np.asarray(mask, bool)}
         )

@@ -192,7 +192,7 @@ def attention_of(
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
     batch = next(iter(context.batches(Subset(source, drawn), spec, context.batch_size)))
     weights = np.asarray(context.attention(params, {"image": batch["image"]}))[:, :count]
-    images = np.asarray(batch["image"])[:count]
+    images = context.gather({"image": batch["image"]})["image"][:count]
     return Attention(images, attention_maps(weights, *images.shape[1:3]))
 
 

@@ -1,0 +1,120 @@
+"""Check what a run needs before anything is spent on it; start it just as the training.
+
+    python -m mmjax.preflight --config=configs/clip_emoji.py --workdir=runs/clip_emoji
+
+Prints a line a check. Exits with 0 if all is well, with 2 and one sentence at the first that fails.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--config", {"required": True, "help": "a file of configs/"}),
+        command.WORKDIR,
+        *command.PROCESSES,
+    )
+
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mmjax import checkpoint, distributed, experiment, sharding, workdir_lock
+from mmjax import config as configs
+
+
+def preflight(config: ConfigDict, workdir: Path) -> None:
+    """Check, cheapest first; the workdir's lock is held by the caller.
+
+    Raises:
+      ValueError: the first thing that is not as it must be.
+    """
+    distributed.check_same("the config", configs.to_json(config))
+    _ok("config", f"{config.name}, the same in all processes")
+
+    kinds = distributed.exchange("devices", f"{jax.local_device_count()} {_kind()}")
+    if len(set(kinds)) > 1:
+        raise ValueError(f"The processes have different devices: {', '.join(kinds)}.")
+    _ok("devices", f"{jax.process_count()} × {kinds[0]}")
+
+    run = experiment.build(config, None)
+    _, count = sharding.batch_share(run.mesh)
+    parameters = sum(x.size for x in jax.tree.leaves(run.params))
+    _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")
+    _ok("batch", f"{config.batch_size}, {config.batch_size // count} rows a reader")
+
+    _check_writable(workdir)
+    free = shutil.disk_usage(workdir).free
+    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state))
+    need = state * (config.checkpoint.keep + 1)  # a new one is whole before an old one goes
+    if free < need:
+        raise ValueError(
+            f"The workdir's disk has {free / 1e9:.1f} GB free and {config.checkpoint.keep + 1} "
+            f"checkpoints take {need / 1e9:.1f} GB: make room, or lower config.checkpoint.keep."
+        )
+    _ok("workdir", f"{workdir}, written and seen by all; {free / 1e9:.0f} GB free")
+
+    saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+    steps = saves.steps()
+    saves.close()
+    _ok("checkpoints", f"resumes from step {steps[0]}" if steps else "none: a new run")
+
+    sources = {"data.train": config.data.train}
+    sources |= {f"evals.{name}.source": preset["source"] for name, preset in config.evals.items()}
+    for name, settings in sources.items():
+        source = experiment.open_source(settings, workdir)
+        examples = [source[0], source[len(source) - 1]]
+        _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")
+    distributed.exchange("the end of the checks")
+    _ok("all", "is ready")
+
+
+def _check_writable(workdir: Path) -> None:
+    """Every process writes a file that process 0 must see."""
+    mine = workdir / f".preflight-{jax.process_index()}-{socket.gethostname()}-{os.getpid()}"
+    try:
+        mine.write_text("written by mmjax.preflight")
+    except OSError as error:
+        raise ValueError(
+            f"{socket.gethostname()} cannot write in the workdir {workdir} "
+            f"({error.strerror or error}): give it the right to, or use another --workdir."
+        ) from error
+    try:
+        written = distributed.exchange("writing in the workdir", mine.name)
+        until = time.monotonic() + 10  # a network disk may show it after a moment
+        while missing := [n for n in written if not (workdir / n).exists()]:
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"{socket.gethostname()} does not see in the workdir {workdir} what other "
+                    f"hosts wrote there ({', '.join(missing)}): put it on a disk that all share."
+                )
+            time.sleep(0.2)
+        distributed.exchange("reading in the workdir")
+    finally:
+        mine.unlink(missing_ok=True)
+
+
+def _kind() -> str:
+    return jax.local_devices()[0].device_kind
+
+
+def _ok(what: str, found: str) -> None:
+    print(f"ok  {what}: {found}", flush=True)
+
+
+def main() -> None:
+    """The command."""
+    config = configs.load(ARGS.config, ARGS.overrides)
+    distributed.initialize(ARGS)
+    with workdir_lock.held_by_run(ARGS.workdir):
+        preflight(config, Path(ARGS.workdir))
+
+
+if __name__ == "__main__":
+    command.run(main)

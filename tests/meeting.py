@@ -1,0 +1,82 @@
+"""What two real processes do together without a model; run by test_distributed.py.
+
+Arguments: --coordinator, --num_processes, --process_id, and a folder of pictures that both see.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mmjax import distributed, sharding
+from mmjax.data import pipeline
+from mmjax.data.prefetch import to_device
+from mmjax.data.sources import open_source
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--coordinator")
+parser.add_argument("--num_processes", type=int)
+parser.add_argument("--process_id", type=int)
+parser.add_argument("folder")
+args = parser.parse_args()
+me = args.process_id
+distributed.initialize(args, timeout=60)
+found = {"count": jax.process_count(), "values": distributed.exchange("letters", "ab"[me])}
+
+made = Path(args.folder) / f"made-{args.coordinator.rpartition(':')[2]}"
+with distributed.main_first("making a file"):
+    found["was_there"] = made.exists()
+    if me == 0:
+        made.write_text("x")
+
+# One epoch, and how a batch lies: by rows read here, and by rows that arrive on the devices.
+mesh = sharding.make_mesh({"data": -1})
+index, parts = sharding.batch_share(mesh)
+source = open_source({"kind": "folder", "root": args.folder})
+rows, arrived = [], []
+batches = pipeline.train_batches(
+    source,
+    lambda example, rng: {},
+    batch_size=8,
+    seed=3,
+    process_index=index,
+    process_count=parts,
+)
+whole = jax.jit(lambda x: x, out_shardings=sharding.named(mesh))
+for _ in range(len(source) // 8):
+    batch = next(batches)
+    rows.append(batch["example_id"].tolist())
+    placed = to_device(batch, sharding.batch_sharding(mesh))["example_id"]
+    arrived.append(np.asarray(whole(placed)).tolist())
+found |= {"rows": rows, "arrived": arrived}
+
+# 'tensor' over both processes: they hold, and so must read, the same rows.
+found["share_of_tensor"] = sharding.batch_share(sharding.make_mesh({"tensor": -1}))
+
+
+def refusal(function, *arguments, **keywords):
+    try:
+        function(*arguments, **keywords)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+found["same"] = refusal(distributed.check_same, "the colour", "red")
+found["other"] = refusal(distributed.check_same, "the colour", ["red", "blue"][me])
+if me == 0:
+    found["missing"] = refusal(distributed.exchange, "a meeting", timeout=1)
+sys.stdout = sys.__stdout__
+print(json.dumps(found), flush=True)
+told = made.with_suffix(".told")
+if me == 0:
+    told.write_text("x")
+while not told.exists():
+    time.sleep(0.05)
+if me == 1:  # ends before its time; the other, which would wait for a minute, is to end with it
+    distributed.leave("the data ran out", 2)
+distributed.exchange("an end that one never reaches", timeout=60)

@@ -1,0 +1,185 @@
+"""Whole runs over two processes of four devices each, against one process of eight.
+
+One chain, since every start costs seconds: a run alone (`alone`); a run of two that SIGTERM to
+one of them ends, resumed by one process on four devices; and a run of two, by the SLURM launcher,
+that goes on from the lone run's checkpoint and evaluates.
+"""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from test_distributed import ends, free_port, start
+from tiny_clip import write_folder
+
+from mmjax.metrics import read_metrics
+
+HERE = Path(__file__).parent
+# A large eps: where a gradient is zero but for rounding, Adam would amplify the rounding.
+OPTIM = {"name": "adamw", "learning_rate": 1e-2, "warmup_steps": 2, "eps": 1e-2}
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    write_folder(root)
+    evals = {"all": {"kind": "retrieval", "transform": "decode"}}
+    evals["all"]["source"] = {"kind": "folder", "root": str(root), "captions": "captions.jsonl"}
+    return [
+        f"--config={HERE / 'tiny_clip.py'}",
+        f"--config.data.train.root={root}",
+        f"--config.evals={evals}",
+        f"--config.optim={OPTIM}",
+        f"--config.total_steps={STEPS}",
+        "--config.checkpoint.every=4",
+        "--config.model.image.depth=1",
+        "--config.model.text.depth=1",
+    ]
+
+
+def train(workdir, flags, *more, **kwargs):
+    return start("-m", "mmjax.train", f"--workdir={workdir}", *flags, *more, **kwargs)
+
+
+def two(workdir, flags):
+    where = f"--coordinator=localhost:{free_port()}"
+    return [
+        train(workdir, flags, where, "--num_processes=2", f"--process_id={i}") for i in range(2)
+    ]
+
+
+def state_of(workdir, step):
+    """Every array of a checkpoint, whole, by path; whatever devices wrote it."""
+    path = Path(workdir) / "checkpoints" / str(step) / "state"
+    reader = ocp.PyTreeCheckpointer()
+    tree = reader.metadata(path).item_metadata.tree
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
+    return {
+        jax.tree_util.keystr(p): np.asarray(x)
+        for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def assert_close(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def losses(workdir):
+    rows = read_metrics(workdir)  # which leaves out a line that is just being written
+    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+
+
+def results(workdir):
+    return json.loads((workdir / "run.json").read_text())["results"]["values"]
+
+
+@pytest.fixture(scope="module")
+def alone(flags, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "alone"
+    ((code, _, error),) = ends([train(workdir, flags, devices=8)])
+    assert code == 0, error
+    return workdir
+
+
+def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
+    flags, alone, tmp_path
+):
+    workdir = tmp_path / "run"
+    both = two(workdir, flags)
+    deadline = time.monotonic() + 300
+    while not losses(workdir):
+        assert both[0].poll() is None and time.monotonic() < deadline, ends(both)
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGTERM)
+    done = ends(both)
+    assert [code for code, _, _ in done] == [0, 0], done
+    assert "SIGTERM: saved step" in done[0][1] and "SIGTERM" not in done[1][1]
+    (saved,) = {int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()} - {4}
+    assert 0 < saved < STEPS
+    assert not (workdir / "report.html").exists()
+    ((code, out, error),) = ends([train(workdir, flags, devices=4)])
+    assert code == 0 and f"resumed at step {saved} of {STEPS}" in out, error
+    # The same examples in the same order, else the losses would differ at once.
+    np.testing.assert_allclose(
+        list(losses(workdir).values()), list(losses(alone).values()), rtol=1e-5
+    )
+    assert len(losses(workdir)) == STEPS
+    assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
+
+
+def test_two_processes_go_on_from_one_by_the_slurm_launcher_and_evaluate_alike(
+    flags, alone, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(alone, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    (workdir / "report.html").unlink()
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/bash\nexec {sys.executable} {HERE / "fake_srun.py"} "$@"\n')
+    srun.chmod(srun.stat().st_mode | stat.S_IEXEC)
+    job = free_port() - (65535 - 2**12 + 1)  # jax makes the port out of the job's number
+    cluster = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "SLURM_SUBMIT_DIR": str(HERE.parent),
+        "SLURM_JOB_ID": str(job % 2**12),
+        "SLURM_NTASKS": "2",
+    }
+    config, *overrides = flags
+    script = HERE.parent / "experiments" / "launch" / "slurm.sh"
+    launch = "import subprocess, sys; sys.exit(subprocess.call(['bash', *sys.argv[1:]]))"
+    command = ("-c", launch, script, config.partition("=")[2], workdir, *overrides)
+    ((code, out, error),) = ends([start(*command, **cluster)])
+    assert code == 0, (out, error)
+    assert "ok  all: is ready" in out and f"resumed at step 4 of {STEPS}" in out
+    assert out.count("ok  all") == 1  # process 0 alone writes
+    assert "2 processes on 1 hosts, 8 devices" in out
+    assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
+    assert results(workdir) == pytest.approx(results(alone), abs=1e-6)
+    assert [r["step"] for r in read_metrics(workdir)] == [r["step"] for r in read_metrics(alone)]
+    assert (workdir / "report.html").exists()
+
+
+def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the_run(
+    flags, tmp_path
+):
+    root = tmp_path / "pictures"
+    write_folder(root)
+    lossy = ["--config.data.max_lost_records=1", "--config.step_timeout_seconds=15"]
+    lossy += [f"--config.data.train.root={root}", "--config.total_steps=100000"]
+    lossy += ["--config.evals={}", "--config.checkpoint.every=100000"]
+    workdir = tmp_path / "run"
+    process = train(workdir, [*flags, *lossy], devices=1)
+
+    def wait_for_steps(more):
+        deadline, first = time.monotonic() + 300, None
+        while True:
+            seen = max(losses(workdir), default=0)
+            first = seen if first is None and seen else first
+            if first is not None and seen >= first + more:
+                return
+            assert process.poll() is None and time.monotonic() < deadline, ends([process])
+            time.sleep(0.05)
+
+    wait_for_steps(1)
+    (root / "007.png").unlink()
+    wait_for_steps(30)  # ten epochs of three batches: it was asked for, and the run goes on
+    (root / "008.png").unlink()
+    os.mkfifo(root / "008.png")  # as on a network disk that has stopped answering
+    ((code, _, error),) = ends([process])
+    assert code == 3, error
+    assert "007.png" in error and "the next record takes its place" in error
+    assert "config.step_timeout_seconds = 15" in error and "read_bytes" in error
