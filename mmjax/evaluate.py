@@ -157,7 +157,7 @@ def evaluate(
     """
     if not (workdir / "checkpoints").is_dir():
         raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
-    saves = checkpoint.Checkpoints(workdir)
+    saves = checkpoint.Checkpoints(workdir, read_only=True)
     steps = saves.steps()
     if not steps or (at_step is not None and at_step not in steps):
         raise ValueError(

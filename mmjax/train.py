@@ -76,7 +76,7 @@ def train(
 
     # ---- the state: resumed, or new
     if saved:
-        state = saves.restore(saved["step"], run.state)
+        saved, state = saves.restore_newest(run.state)
         early.restore(saved["early_stopping"])
     else:
         state = run.init()
