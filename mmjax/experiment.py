@@ -170,9 +170,14 @@ def _texts(source: sources.Source) -> Iterator[str]:
 
 
 def training_batches(
-    config: ConfigDict, source: sources.Source, tokenizer: Any, start_step: int
+    config: ConfigDict,
+    source: sources.Source,
+    tokenizer: Any,
+    start_step: int,
+    process: tuple[int, int] | None = None,
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """This process's rows of every batch from `start_step` on."""
+    """The rows of process (index, count), this one if not given, of every batch from a step on."""
+    index, count = process or (jax.process_index(), jax.process_count())
     context = {"tokenizer": tokenizer, "class_names": source.class_names}
     if config.data.cached_transform:
         source = InMemory(source, transforms.parse(config.data.cached_transform, **context))
@@ -183,8 +188,8 @@ def training_batches(
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=index,
+        process_count=count,
         num_threads=config.data.num_threads,
         batch_transform=batch_transform if config.data.batch_transform else None,
     )

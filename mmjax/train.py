@@ -36,6 +36,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import checkpoint, evaluate, experiment, guard, metrics, optim, sharding, step
 from mmjax import config as configs
+from mmjax.batch_log import BatchLog
 from mmjax.data.prefetch import prefetch_to_device
 from mmjax.data.sources import open_source
 
@@ -87,7 +88,8 @@ def train(
     writer.rewind(at)
 
     def save():
-        _check_finite(run, state, source, saves)
+        seen.flush()
+        _check_finite(run, state, source, saves, workdir)
         saves.save(
             at,
             state,
@@ -101,6 +103,7 @@ def train(
         )
 
     # ---- the loop
+    seen = BatchLog(workdir)
     window, progress = metrics.ScalarWindow(), metrics.ProgressLine(total, config.batch_size, at)
     stream = prefetch_to_device(
         experiment.training_batches(config, source, tokenizer, at),
@@ -114,12 +117,14 @@ def train(
             batches.check(batch, run.spec)
             state, scalars = run.train_step(state, batch)
             at += 1
+            seen.add(at, batch)
             window.add(scalars)
             progress.update(at, scalars, stream.wait_seconds - waited)
             waited = stream.wait_seconds
 
             if at % config.log_every == 0 or at == total:
-                _check_finite(run, state, source, saves)
+                seen.flush()
+                _check_finite(run, state, source, saves, workdir)
                 log = {f"train/{name}": value for name, value in window.mean().items()}
                 log |= optim.learning_rates(config.optim, run.schedule, at - 1)
                 log["examples_per_second"] = progress.examples_per_second
@@ -151,7 +156,7 @@ def train(
     return evaluate.finish(run, evaluators, state.eval_params, at, workdir, writer)
 
 
-def _check_finite(run, state, source, saves) -> None:
+def _check_finite(run, state, source, saves, workdir) -> None:
     """Raise if an update was not finite; the batch of that step is made again to name the place."""
     if state.finite:
         return
@@ -160,7 +165,7 @@ def _check_finite(run, state, source, saves) -> None:
     batch = jax.device_put(batches.to_device_dtypes(batch), sharding.batch_sharding(run.mesh))
     found = step.diagnose(run.model, run.gradients, state, batch, run.config.seed)
     kept = saves.steps()
-    raise guard.NonFiniteError(at, found, str(saves.path(kept[0])) if kept else None)
+    raise guard.NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
 
 
 class _Sigterm:
