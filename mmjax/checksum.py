@@ -25,6 +25,7 @@ def checksums(tree: Any) -> dict[str, jax.Array]:
     }
 
 
+@jax.jit  # arrays of one shape are traced once
 def _checksum(x: jax.Array) -> jax.Array:
     words = _words(x)
     place = jnp.zeros(words.shape, jnp.uint32)
