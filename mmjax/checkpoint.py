@@ -7,8 +7,10 @@ temporary folder and renames it: a kill leaves the older ones whole.
 """
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import re
 import threading
 import traceback
@@ -58,6 +60,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep: int = 2, read_only: bool = False):
         self.folder = Path(workdir).resolve() / "checkpoints"
+        self._writing: int | None = None  # the step whose checkpoint was begun last
         threading.excepthook = _print_once
         for noisy in ("absl", "asyncio"):  # they too print what is raised in the end
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -99,6 +102,7 @@ class Checkpoints:
             return
         found = jax.device_get(checksums(state))
         arrays = {name: [list(s), int(found[name])] for name, s in _shapes(state).items()}
+        self.wait()
         with self._saying(step):
             self._manager.save(
                 step,
@@ -107,6 +111,7 @@ class Checkpoints:
                     run=ocp.args.JsonSave(_sealed({**run, "arrays": arrays})),
                 ),
             )
+        self._writing = step
 
     def wait(self) -> None:
         """Return once everything is on disk.
@@ -114,7 +119,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the last one could not be written.
         """
-        with self._saying("newest"):
+        with self._saying(self._writing):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -263,7 +268,7 @@ class Checkpoints:
             raise self._damaged(step, _first_line(error)) from error
 
     @contextlib.contextmanager
-    def _saying(self, step: Any) -> Iterator[None]:
+    def _saying(self, step: int | None) -> Iterator[None]:
         """Turns whatever a save raises into one sentence that names the last good checkpoint."""
         try:
             yield
@@ -271,7 +276,7 @@ class Checkpoints:
             kept = [s for s in self.steps() if s != step]
             last = f"the last good one is {self.path(kept[0])}" if kept else "none is saved"
             raise CheckpointError(
-                f"Checkpoint {step} could not be written to {self.folder} ({_first_line(error)}); "
+                f"Checkpoint {step} could not be written to {self.folder} ({_cause(error)}); "
                 f"{last}. Make room and start again: the run resumes there."
             ) from error
 
@@ -297,6 +302,12 @@ def _unsealed(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _crc32(run: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(run, sort_keys=True).encode())
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, where that is the cause: tensorstore wraps it in places and codes."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    return next((s for s in map(os.strerror, codes) if s in str(error)), _first_line(error))
 
 
 def _first_line(error: BaseException) -> str:

@@ -358,8 +358,9 @@ def test_full_disk_names_the_last_good_one_which_survives(tmp_path, monkeypatch)
         patch.setattr(ocp.JsonCheckpointHandler, "async_save", full)
         with pytest.raises(CheckpointError) as error:
             saves.save(2, state(2), run_of(2))
-            saves.wait()
+            saves.save(3, state(3), run_of(3))  # finds that 2 was not written
     said = str(error.value)
+    assert said.startswith("Checkpoint 2 could not be written")
     assert "No space left on device" in said
     assert f"the last good one is {tmp_path / 'checkpoints' / '1'}" in said
     fresh = Checkpoints(tmp_path)
