@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,39 +85,8 @@ def train(place, name, devices, *more):
     return command("-m", "mmjax.train", *flags(place, name, devices), *more, devices=devices)
 
 
-def logged(place, name):
-    return list(map(json.loads, (place / name / "batches.jsonl").read_text().splitlines()))
-
-
-def arrays(place, name, step):
-    path = place / name / "checkpoints" / str(step) / "run" / "metadata"
-    return json.loads(path.read_text())["arrays"]
-
-
-@pytest.fixture(scope="module")
-def moved(place):
-    """The same run, on 8, 4, 1 and again 8 devices; what each start printed."""
-    said = []
-    for devices, steps in ((8, 2), (4, 3), (1, 5), (8, STEPS)):
-        until = (f"--config.total_steps={steps}", "--allow_change=total_steps")
-        done = train(place, "moved", devices, *until)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    return said
-
-
-def test_other_meshes_go_on_with_the_same_examples_and_parameters(place, moved):
-    for at, said in zip((2, 3, 5), moved[1:]):
-        assert f"resumed at step {at}" in said and "changed config.mesh" in said
-    assert logged(place, "moved") == logged(place, "undisturbed")
-    assert [line["step"] for line in logged(place, "moved")] == list(range(1, STEPS + 1))
-    assert arrays(place, "moved", 2) == arrays(place, "undisturbed", 2)  # so far on one mesh
-    want, got = (state_of(place / name, STEPS) for name in ("undisturbed", "moved"))
-    assert want.keys() == got.keys()
-    for name in want:
-        np.testing.assert_allclose(got[name], want[name], atol=1e-5, err_msg=name)
-    start = state_of(place / "undisturbed", 1)
-    assert any(np.abs(start[name] - want[name]).max() > 1e-3 for name in want if "params" in name)
+def lines(place, name):
+    return (place / name / "batches.jsonl").read_text().splitlines(keepends=True)
 
 
 def flip_a_bit(checkpoint):
@@ -127,26 +97,41 @@ def flip_a_bit(checkpoint):
     path.write_bytes(data)
 
 
-def test_a_damaged_newest_checkpoint_is_put_aside_and_the_run_ends_the_same(place, moved):
-    want = state_of(place / "moved", STEPS)
-    checkpoints = place / "moved" / "checkpoints"
-    flip_a_bit(checkpoints / str(STEPS))
-    done = train(place, "moved", 8)
-    assert done.returncode == 0, done.stderr
-    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
-    assert len(warnings) == 1
-    for words in (f"checkpoints/{STEPS} is damaged (", f"aside as {STEPS}.damaged", "from step 5"):
-        assert words in warnings[0]
-    assert "resumed at step 5" in done.stdout and "Traceback" not in done.stderr
-    assert (checkpoints / f"{STEPS}.damaged").is_dir()
-    got = state_of(place / "moved", STEPS)
-    for name in want:
-        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+def test_a_run_moves_over_meshes_and_past_damage(place):
+    """Begun on 8 devices, gone on with 4 and with 1, its newest checkpoint damaged, again on 8."""
+    moved, checkpoints = place / "moved", place / "moved" / "checkpoints"
+    shutil.copytree(place / "undisturbed", moved)
+    for step in range(3, STEPS + 1):  # as if killed after step 2
+        shutil.rmtree(checkpoints / str(step))
+    (moved / "batches.jsonl").write_text("".join(lines(place, "undisturbed")[:2]))
 
-    # and where none is whole, the start says so, whenever it is tried
-    for step in range(1, STEPS + 1):
-        if (checkpoints / str(step)).exists():
-            flip_a_bit(checkpoints / str(step))
+    for at, devices, until in ((2, 4, 3), (3, 1, 5)):
+        shorter = (f"--config.total_steps={until}", "--allow_change=total_steps")
+        done = train(place, "moved", devices, *shorter)
+        assert done.returncode == 0, done.stderr
+        assert f"resumed at step {at}" in done.stdout and "changed config.mesh" in done.stdout
+    flip_a_bit(checkpoints / "5")
+    done = train(place, "moved", 8, "--allow_change=total_steps")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
+    for words in ("checkpoints/5 is damaged (", "aside as 5.damaged", "from step 4"):
+        assert words in warning
+    assert "resumed at step 4" in done.stdout and (checkpoints / "5.damaged").is_dir()
+
+    same = lines(place, "undisturbed")
+    assert lines(place, "moved") == same[:5] + same[4:]  # the fifth was taken twice
+    assert [json.loads(line)["step"] for line in same] == list(range(1, STEPS + 1))
+    want, got = (state_of(place / name, STEPS) for name in ("undisturbed", "moved"))
+    assert want.keys() == got.keys()
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-5, err_msg=name)
+    start = state_of(place / "undisturbed", 1)
+    assert any(np.abs(start[name] - want[name]).max() > 1e-3 for name in want if "params" in name)
+
+    # and where none is whole, the start says so and leaves all as it is
+    whole = [p for p in checkpoints.iterdir() if p.name.isdigit()]
+    for path in whole:
+        flip_a_bit(path)
     before = sorted(p.name for p in checkpoints.iterdir())
     refused(train(place, "moved", 8), "No checkpoint in", "can be used", "none was changed")
     assert sorted(p.name for p in checkpoints.iterdir()) == before
