@@ -89,12 +89,12 @@ def lines(place, name):
     return (place / name / "batches.jsonl").read_text().splitlines(keepends=True)
 
 
-def flip_a_bit(checkpoint):
-    """In the middle of the largest file that holds numbers."""
-    path = max((checkpoint / "state").rglob("d/*"), key=lambda p: p.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+def flip_bits(checkpoint):
+    """In the middle of every file that holds numbers or their index; some are copies, not read."""
+    for path in (checkpoint / "state").rglob("d/*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
 
 
 def test_a_run_moves_over_meshes_and_past_damage(place):
@@ -110,7 +110,7 @@ def test_a_run_moves_over_meshes_and_past_damage(place):
         done = train(place, "moved", devices, *shorter)
         assert done.returncode == 0, done.stderr
         assert f"resumed at step {at}" in done.stdout and "changed config.mesh" in done.stdout
-    flip_a_bit(checkpoints / "5")
+    flip_bits(checkpoints / "5")
     done = train(place, "moved", 8, "--allow_change=total_steps")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
@@ -131,7 +131,7 @@ def test_a_run_moves_over_meshes_and_past_damage(place):
     # and where none is whole, the start says so and leaves all as it is
     whole = [p for p in checkpoints.iterdir() if p.name.isdigit()]
     for path in whole:
-        flip_a_bit(path)
+        flip_bits(path)
     before = sorted(p.name for p in checkpoints.iterdir())
     refused(train(place, "moved", 8), "No checkpoint in", "can be used", "none was changed")
     assert sorted(p.name for p in checkpoints.iterdir()) == before
