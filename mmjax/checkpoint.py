@@ -1,16 +1,20 @@
 """Checkpoints: the state and all that a resume needs, in one, written while training goes on.
 
 A checkpoint holds `state` (the TrainState, sharded) and `run` (JSON: step, config, tokenizer, git
-revision, early stopping). Order and randomness come from (seed, step), so the step is the data
-position. Orbax writes into a temporary folder and renames it: a kill leaves the older ones whole.
+revision, early stopping; checksums of every array and of itself, compared on every restore). Order
+and randomness come from (seed, step), so the step is the data position. Orbax writes into a
+temporary folder and renames it: a kill leaves the older ones whole.
 """
 
+import contextlib
+import errno
 import json
 import logging
+import os
 import re
-import shutil
 import threading
 import traceback
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from mmjax import config as configs
+from mmjax import distributed
+from mmjax.checksum import checksums
 
 # Settings that cannot change the numbers, or not beyond rounding: free to change on a resume.
 FREE_TO_CHANGE = (
@@ -36,6 +42,14 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, or cannot be read into this model."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint whose files are not what was written; `what` names it and how it shows."""
+
+    def __init__(self, path: Path, how: str):
+        self.what = f"The checkpoint {path} is damaged ({how})"
+        super().__init__(f"{self.what}; use an older one.")
+
+
 def _print_once(args: threading.ExceptHookArgs) -> None:
     """A thread's trace, unless orbax raises the same error again in the main thread."""
     frames = traceback.walk_tb(args.exc_traceback)
@@ -49,10 +63,12 @@ class Checkpoints:
     Args:
       workdir: the run's folder.
       keep: how many of the newest to keep.
+      read_only: write and tidy nothing: the run itself may be at work there.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 2):
+    def __init__(self, workdir: str | Path, keep: int = 2, read_only: bool = False):
         self.folder = Path(workdir).resolve() / "checkpoints"
+        self._writing: int | None = None  # the step whose checkpoint was begun last
         threading.excepthook = _print_once
         for noisy in ("absl", "asyncio"):  # they too print what is raised in the end
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -65,8 +81,9 @@ class Checkpoints:
                 },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=keep,
-                    create=True,
-                    cleanup_tmp_directories=True,
+                    create=not read_only,
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
                     enable_async_checkpointing=True,
                 ),
             )
@@ -91,13 +108,18 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        found = jax.device_get(checksums(state))
+        arrays = {name: [list(s), int(found[name])] for name, s in _shapes(state).items()}
+        self.wait()
         with self._saying(step):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(dict(run))
+                    state=ocp.args.PyTreeSave(state),
+                    run=ocp.args.JsonSave(_sealed({**run, "arrays": arrays})),
                 ),
             )
+        self._writing = step
 
     def wait(self) -> None:
         """Return once everything is on disk.
@@ -105,7 +127,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the last one could not be written.
         """
-        with self._saying("newest"):
+        with self._saying(self._writing):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -117,122 +139,187 @@ class Checkpoints:
         """The JSON part of a checkpoint.
 
         Raises:
-          CheckpointError: it cannot be read.
+          DamagedError: it cannot be read.
         """
+        return self._read(step)[0]
+
+    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, list] | None]:
+        """The JSON part, and path -> [shape, checksum] of the arrays (None: saved without them)."""
         try:
             # Not by orbax, whose restore waits for all processes to do the same.
-            return json.loads((self.path(step) / "run" / "metadata").read_text())
+            run = _unsealed(json.loads((self.path(step) / "run" / "metadata").read_text()))
         except (OSError, ValueError) as error:
-            raise self._damaged(step, error) from error
+            raise self._damaged(step, f"its JSON part: {_first_line(error)}") from error
+        return run, run.pop("arrays", None)
 
-    def _damaged(self, step: int, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"The checkpoint {self.path(step)} is damaged ({_first_line(error)}); move that "
-            "folder away to go on from the one before."
-        )
+    def _damaged(self, step: int, how: str) -> DamagedError:
+        return DamagedError(self.path(step), how)
 
     def restore(self, step: int, target: Any) -> Any:
         """The state of a step, laid out as `target` (ShapeDtypeStructs with shardings) says.
 
         Raises:
-          CheckpointError: its tree is another model's (every missing, extra and wrong-shape
-            parameter is named), or its files are damaged.
+          TreeMismatchError: its tree is another model's; names every missing, extra and
+            wrong-shape parameter.
+          DamagedError: its files cannot be read, or give other numbers than were saved.
         """
         compare(self._shapes(step), _shapes(target), f"checkpoint {self.path(step)}")
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+        args = ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
-                ),
-            )
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         except Exception as error:
-            raise self._damaged(step, error) from error
-        return restored["state"]
+            raise self._damaged(step, _first_line(error)) from error
+        self._verify(step, restored)
+        return restored
 
-    def restore_params(self, step: int, target: Any) -> Any:
-        """Parameters alone (the moving average where there is one), laid out as `target` says.
+    def restore_newest(self, target: Any) -> tuple[dict[str, Any], Any]:
+        """(JSON part, state) of the newest checkpoint that is whole; see `restore`.
 
-        `target` may hold a part of the tree; all of that part must be there.
+        Damaged ones before it are put aside as `<step>.damaged`, each with a printed sentence.
 
         Raises:
-          CheckpointError: a parameter of `target` is missing or has another shape.
+          TreeMismatchError: it is another model's.
+          CheckpointError: none is whole; then all stay where they are.
+        """
+        damaged: dict[int, str] = {}
+        for step in self.steps():
+            try:
+                found = self.run(step), self.restore(step, target)
+            except DamagedError as error:
+                damaged[step] = error.what  # the error itself would hold on to the arrays
+                continue
+            for bad, how in damaged.items():
+                aside = self._put_aside(bad)
+                print(f"warning: {how}: put aside as {aside}, going on from step {step}")
+            return found
+        raise self._none_whole(damaged.values())
+
+    def _verify(self, step: int, restored: Any) -> None:
+        """Compare a restored tree, or a part of it, with the checksums of when it was saved."""
+        saved = self._read(step)[1]
+        if saved is None:
+            return
+        found = jax.device_get(checksums(restored))
+        wrong = [name for name in found if int(found[name]) != saved[name][1]]
+        if wrong:
+            how = f"{len(wrong)} of {len(found)} arrays are not as saved, the first {wrong[0]}"
+            raise self._damaged(step, how)
+
+    def restore_params(self, step: int, target: Any, average: bool = True) -> Any:
+        """Parameters alone, laid out as `target` says.
+
+        Args:
+          target: ShapeDtypeStructs with shardings, perhaps of a part of the tree; all of that part
+            must be there.
+          average: take the moving average where there is one.
+
+        Raises:
+          TreeMismatchError: a parameter of `target` is missing or has another shape.
+          DamagedError: as `restore`.
         """
         saved = self._shapes(step)
-        part = "ema_params" if any(k.startswith("ema_params/") for k in saved) else "params"
+        averaged = average and any(k.startswith("ema_params/") for k in saved)
+        part = "ema_params" if averaged else "params"
         wanted = {f"{part}/{k}": s for k, s in _shapes(target).items()}
         found = {k: s for k, s in saved.items() if k in wanted}
         compare(found, wanted, f"checkpoint {self.path(step)}")
         item = {part: target}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-        return ocp.PyTreeCheckpointer().restore(
-            self.path(step) / "state",
-            args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True),
-        )[part]
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+        try:
+            restored = ocp.PyTreeCheckpointer().restore(self.path(step) / "state", args=args)
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+        self._verify(step, restored)
+        return restored[part]
 
     def newest_run(self) -> dict[str, Any] | None:
-        """The JSON part of the newest checkpoint that is whole, or None where there is none.
-
-        A damaged one is put aside, with a warning, and the one before it is taken.
+        """The JSON part of the newest checkpoint where it can be read; None without checkpoints.
 
         Raises:
-          CheckpointError: there are checkpoints, and none is whole.
+          CheckpointError: there are checkpoints, and none has a JSON part that can be read.
         """
-        damaged = None
+        damaged = []
         for step in self.steps():
             try:
-                self._shapes(step)
                 return self.run(step)
-            except CheckpointError as error:
-                print(f"warning: {error}")
-                damaged = error
-                self._put_aside(step)
+            except DamagedError as error:
+                damaged.append(error.what)
         if damaged:
-            raise CheckpointError(f"No checkpoint in {self.folder} can be read: {damaged}")
+            raise self._none_whole(damaged)
         return None
 
-    def _put_aside(self, step: int) -> None:
-        aside = self.folder.parent / f"damaged-checkpoint-{step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        self.path(step).rename(aside)
+    def _none_whole(self, damaged: Iterable[str]) -> CheckpointError:
+        return CheckpointError(
+            f"No checkpoint in {self.folder} can be used and none was changed: "
+            f"{'; '.join(damaged)}. Bring one back from a copy, or take another --workdir."
+        )
+
+    def _put_aside(self, step: int) -> str:
+        """Rename a checkpoint; every process calls this, and process 0 does it."""
+        names = (f"{step}.damaged{suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
+        aside = next(name for name in names if not (self.folder / name).exists())
+        distributed.exchange("choosing a name for a damaged checkpoint")
+        with distributed.main_first("putting a damaged checkpoint aside"):
+            if distributed.is_main():
+                self.path(step).rename(self.folder / aside)
         self._manager.reload()
+        return aside
 
     def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        saved = self._read(step)[1]
+        if saved is not None:
+            return {name: tuple(shape) for name, (shape, _) in saved.items()}
         try:
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
                 raise FileNotFoundError("its metadata are missing")
             return _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
         except Exception as error:
-            raise self._damaged(step, error) from error
+            raise self._damaged(step, _first_line(error)) from error
 
-    def _saying(self, step: Any) -> "_Saying":
-        return _Saying(self, step)
-
-
-class _Saying:
-    """Turns whatever a save raises into one sentence that names the last good checkpoint."""
-
-    def __init__(self, checkpoints: Checkpoints, step: Any):
-        self.checkpoints, self.step = checkpoints, step
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        kept = [s for s in self.checkpoints.steps() if s != self.step]
-        last = f"the last good one is {self.checkpoints.path(kept[0])}" if kept else "none is saved"
-        raise CheckpointError(
-            f"Checkpoint {self.step} could not be written to {self.checkpoints.folder} "
-            f"({_first_line(error)}); {last}. Make room and start again: the run resumes there."
-        ) from error
+    @contextlib.contextmanager
+    def _saying(self, step: int | None) -> Iterator[None]:
+        """Turns whatever a save raises into one sentence that names the last good checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            kept = [s for s in self.steps() if s != step]
+            last = f"the last good one is {self.path(kept[0])}" if kept else "none is saved"
+            raise CheckpointError(
+                f"Checkpoint {step} could not be written to {self.folder} ({_cause(error)}); "
+                f"{last}. Make room and start again: the run resumes there."
+            ) from error
 
 
 class TreeMismatchError(CheckpointError):
     """A checkpoint of another model."""
+
+
+def _sealed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON part with a checksum of itself."""
+    return {**run, "crc32": _crc32(run)}
+
+
+def _unsealed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_sealed` was given; raises if it is not that any more."""
+    run = dict(run)
+    if "crc32" not in run and "arrays" not in run:
+        return run  # from before there were checksums
+    if run.pop("crc32", None) != _crc32(run):
+        raise ValueError("it differs from its checksum")
+    return run
+
+
+def _crc32(run: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(run, sort_keys=True).encode())
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, where that is the cause: tensorstore wraps it in places and codes."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    return next((s for s in map(os.strerror, codes) if s in str(error)), _first_line(error))
 
 
 def _first_line(error: BaseException) -> str:
@@ -317,7 +404,7 @@ def init_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[
       CheckpointError: no checkpoint there, a pattern without a match, a missing key or a shape
         that differs.
     """
-    source = Checkpoints(path) if (Path(path) / "checkpoints").is_dir() else None
+    source = Checkpoints(path, read_only=True) if (Path(path) / "checkpoints").is_dir() else None
     if source is None or not source.steps():
         raise CheckpointError(f"config.init_from.path: there are no checkpoints in '{path}'.")
     step = source.steps()[0]

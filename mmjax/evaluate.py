@@ -165,7 +165,7 @@ def evaluate(
     Raises:
       ValueError: no such checkpoint, or settings that do not fit it.
     """
-    saves = checkpoint.Checkpoints(workdir)
+    saves = checkpoint.Checkpoints(workdir, read_only=True)
     steps = saves.steps()
     if not steps or (at_step is not None and at_step not in steps):
         raise ValueError(

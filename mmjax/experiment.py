@@ -198,10 +198,10 @@ def training_batches(
     start_step: int,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """The rows of every batch from `start_step` on, or this process's share of them.
+    """The rows of every batch from `start_step` on, or one share of them.
 
     Args:
-      share: from `sharding.batch_share`.
+      share: (index, count), as `sharding.batch_share` gives for this process.
     """
     context = {"tokenizer": tokenizer, "class_names": source.class_names}
     if config.data.cached_transform:

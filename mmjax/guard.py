@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +15,13 @@ MODES = ("min", "max")
 class NonFiniteError(ValueError):
     """A NaN or an infinity has reached the loss or the gradients; says where, and what to do."""
 
-    def __init__(self, step: int, found: str | None, checkpoint: str | None = None):
+    def __init__(
+        self, step: int, found: str | None, workdir: str | Path, checkpoint: str | None = None
+    ):
         """Args:
-        step: the step whose update was not finite.
+        step: the step whose update was not finite, as metrics.jsonl counts: the first is 1.
         found: what `first_nonfinite` returned, or None where nothing was found any more.
+        workdir: the run's folder.
         checkpoint: path of the last good checkpoint, or None where there is none.
         """
         where = found or "the loss or the gradient norm (not finite only in the jitted step)"
@@ -27,7 +31,7 @@ class NonFiniteError(ValueError):
         super().__init__(
             f"Step {step} is not finite, first in {where}; {kept}: resume from there with a lower "
             "config.optim.learning_rate, a longer warm-up or a smaller grad_clip_norm, or look at "
-            "this step's batch."
+            f"this step's batch: python -m mmjax.replay --workdir={workdir} --step={step}"
         )
         self.step, self.found, self.checkpoint = step, found, checkpoint
 

@@ -17,6 +17,8 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from mmjax import jsonl
+
 PACKAGES = (
     "mmjax",
     "jax",
@@ -62,7 +64,7 @@ class MetricWriter:
         self._purge_step: int | None = None
         if self._active:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _cut_torn_line(self.path)
+            jsonl.cut_torn_end(self.path)
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Write the scalars of a step; device arrays are fetched.
@@ -74,14 +76,7 @@ class MetricWriter:
             return
         fetched = jax.device_get(list(scalars.values()))
         values = {name: float(value) for name, value in zip(scalars, fetched)}
-        line = json.dumps(_jsonable({"step": int(step), **values}), allow_nan=False) + "\n"
-        try:
-            # Unbuffered and closed at once: a kill or a full disk tears at most this line.
-            with open(self.path, "ab", buffering=0) as file:
-                if file.write(line.encode()) != len(line.encode()):
-                    raise OSError("the disk is full")
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        jsonl.append(self.path, [_jsonable({"step": int(step), **values})])
         if self._tensorboard:
             events = self._event_writer()
             for name, value in values.items():
@@ -94,8 +89,8 @@ class MetricWriter:
         """Forget everything after `step`, from which the run goes on."""
         if not self._active:
             return
-        kept = [row for row in _read_lines(self.path) if row["step"] <= step]
-        _replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        kept = [row for row in jsonl.read(self.path) if row["step"] <= step]
+        jsonl.replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.close()
         self._purge_step = step + 1
 
@@ -117,7 +112,7 @@ class MetricWriter:
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
     """The rows of `<workdir>/metrics.jsonl`, `step` an int and the rest floats; a torn end is left
     out, and without the file there are none."""
-    rows = _read_lines(Path(workdir) / "metrics.jsonl")
+    rows = jsonl.read(Path(workdir) / "metrics.jsonl")
     return [{k: v if k == "step" else float(v) for k, v in row.items()} for row in rows]
 
 
@@ -313,7 +308,7 @@ def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
         "git": git_revision(),
     }
     manifest |= sections
-    _replace(path, json.dumps(_jsonable(manifest), indent=2, allow_nan=False) + "\n")
+    jsonl.replace(path, json.dumps(_jsonable(manifest), indent=2, allow_nan=False) + "\n")
 
 
 def git_revision() -> dict[str, Any] | None:
@@ -377,44 +372,3 @@ def _jsonable(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or empty
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{path}, line {number}, is not JSON: delete that line.") from None
-    return rows
-
-
-def _cut_torn_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> ValueError:
-    return ValueError(
-        f"Cannot write {path}: {error.strerror or error}; make room, and start again to resume "
-        "from the last checkpoint."
-    )

@@ -47,6 +47,7 @@ from mmjax import (
     workdir_lock,
 )
 from mmjax import config as configs
+from mmjax.batch_log import BatchLog
 from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.preemption import Sigterm
 from mmjax.watchdog import Watchdog
@@ -92,7 +93,7 @@ def train(
 
     # ---- the state: resumed, or new
     if saved:
-        state = saves.restore(saved["step"], run.state)
+        saved, state = saves.restore_newest(run.state)
         early.restore(saved["early_stopping"])
     else:
         state = run.init()
@@ -105,7 +106,8 @@ def train(
     writer.rewind(at)
 
     def save():
-        _check_finite(run, state, source, saves)
+        seen.flush()
+        _check_finite(run, state, source, saves, workdir)
         saves.save(
             at,
             state,
@@ -122,6 +124,7 @@ def train(
     window = metrics.ScalarWindow()
     progress = metrics.ProgressLine(total, config.batch_size, at, distributed.progress_stream())
     share = sharding.batch_share(run.mesh)
+    seen = BatchLog(workdir, share[1])
     stream = prefetch_to_device(
         experiment.training_batches(config, source, tokenizer, at, share),
         sharding.batch_sharding(run.mesh),
@@ -141,12 +144,14 @@ def train(
             batches.check(batch, run.spec)
             state, scalars = run.train_step(state, batch)
             at += 1
+            seen.add(at, batch)
             window.add(scalars)
             progress.update(at, scalars, stream.wait_seconds - waited)
             waited = stream.wait_seconds
 
             if at % config.log_every == 0 or at == total:
-                _check_finite(run, state, source, saves)
+                seen.flush()
+                _check_finite(run, state, source, saves, workdir)
                 log = {f"train/{name}": value for name, value in window.mean().items()}
                 log |= optim.learning_rates(config.optim, run.schedule, at - 1)
                 log["examples_per_second"] = progress.examples_per_second
@@ -179,7 +184,7 @@ def train(
     return evaluate.finish(run, evaluators, state.eval_params, at, workdir, writer)
 
 
-def _check_finite(run, state, source, saves) -> None:
+def _check_finite(run, state, source, saves, workdir) -> None:
     """Raise if an update was not finite; the batch of that step is made again to name the place."""
     if state.finite:
         return
@@ -189,7 +194,7 @@ def _check_finite(run, state, source, saves) -> None:
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
     found = step.diagnose(run.model, run.gradients, state, batch, run.config.seed)
     kept = saves.steps()
-    raise guard.NonFiniteError(at, found, str(saves.path(kept[0])) if kept else None)
+    raise guard.NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from mmjax import checkpoint, sharding, step
 from mmjax import config as configs
-from mmjax.checkpoint import CheckpointError, Checkpoints, TreeMismatchError
+from mmjax.checkpoint import CheckpointError, Checkpoints, DamagedError, TreeMismatchError
+from mmjax.checksum import checksums
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"kernel": ("embed", "mlp"), "bias": ("mlp",), "embedding": ("vocab", "embed")}
@@ -193,48 +194,113 @@ def files(folder):
     return [p for p in sorted(Path(folder).rglob("*")) if p.is_file()]
 
 
-@pytest.mark.parametrize("how", ["no metadata", "garbled metadata", "no run", "garbled run"])
+@pytest.mark.parametrize("how", ["no metadata", "no run", "garbled run", "half the numbers"])
 def test_damaged_newest_is_put_aside_and_the_one_before_used(how, tmp_path, capsys):
     save(tmp_path, 1, 2)
     newest = tmp_path / "checkpoints" / "2"
-    if "metadata" in how:
-        broken = [p for p in files(newest / "state") if p.name in ("_METADATA", "_sharding")]
+    if how == "half the numbers":
+        broken = [p for p in files(newest / "state") if "/d/" in str(p)]
     else:
-        broken = files(newest / "run")
+        broken = files(newest / ("state" if "metadata" in how else "run"))
     assert broken
     for path in broken:
-        path.unlink() if how.startswith("no") else path.write_bytes(b"\x00{]")
+        if "half" in how:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        else:
+            path.unlink() if how.startswith("no") else path.write_bytes(b"\x00{]")
+    left = {p.relative_to(newest): p.read_bytes() for p in files(newest)}
     saves = Checkpoints(tmp_path)
-    assert saves.newest_run()["step"] == 1
+    run, got = saves.restore_newest(target(state()))
+    assert run == run_of(1)
+    assert_identical(got, state(1))
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    for words in (f"warning: The checkpoint {newest} is damaged (", "2.damaged", "from step 1"):
+        assert words in said[0]
     assert saves.steps() == [1]
-    assert (tmp_path / "damaged-checkpoint-2").is_dir()
-    assert "warning" in capsys.readouterr().out
-    assert_identical(saves.restore(1, target(state())), state(1))
+    aside = tmp_path / "checkpoints" / "2.damaged"
+    assert {p.relative_to(aside): p.read_bytes() for p in files(aside)} == left
     saves.save(2, state(2), run_of(2))  # its place is free again
     saves.close()
-    assert Checkpoints(tmp_path).newest_run()["step"] == 2
+    again = Checkpoints(tmp_path)
+    assert_identical(again.restore_newest(target(state()))[1], state(2))
+    assert aside.is_dir()
 
 
-def test_damaged_numbers_are_one_sentence(tmp_path):
+LARGE = {**SHAPES, "text": {"embedding": (16, 4096)}}  # too large to lie among the indexes
+
+
+def test_no_flipped_bit_is_restored_unseen(tmp_path):
+    """In every file of a checkpoint: it is found, or it has changed nothing."""
+    fields = {"shapes": LARGE, "ema": False, "mesh": mesh_of({"data": 1})}
+    save(tmp_path, 1, **fields)
+    want = state(1, **fields)
+    rng, found = np.random.default_rng(0), set()
+    folder = tmp_path / "checkpoints" / "1"
+    saves = Checkpoints(tmp_path)
+    for path in files(folder):
+        whole = path.read_bytes()
+        for _ in range(2 if len(whole) > 10_000 else min(1, len(whole))):
+            data = bytearray(whole)
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+            path.write_bytes(data)
+            try:
+                run, got = saves.restore_newest(target(want))
+            except CheckpointError as error:
+                assert "is damaged" in str(error) and str(folder) in str(error)
+                found.add(path.relative_to(folder).parts[:2])
+            else:
+                assert run == run_of(1)
+                assert_identical(got, want)
+        path.write_bytes(whole)
+    numbers, indexes = ("state", "ocdbt.process_0"), ("state", "d")
+    assert {numbers, indexes, ("run", "metadata"), ("state", "manifest.ocdbt")} <= found
+
+
+def test_numbers_that_read_well_and_are_wrong_are_found(tmp_path, monkeypatch):
+    """Damage that no file format sees: between the device and the disk, or on the way back."""
+    saves = Checkpoints(tmp_path)
+    right, wrong = state(1), state(2)
+    monkeypatch.setattr(checkpoint, "checksums", lambda tree: checksums(right))
+    saves.save(1, wrong, run_of(1))
+    saves.wait()
+    monkeypatch.undo()
+    how = r"checkpoints/1 is damaged \(\d+ of \d+ arrays are not as saved, the first "
+    with pytest.raises(DamagedError, match=how):
+        saves.restore(1, target(state()))
+    with pytest.raises(DamagedError, match=how + "ema_params/"):
+        saves.restore_params(1, target(state().params))
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_restored(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_sealed", lambda run: run_of(1))
     save(tmp_path, 1)
-    for path in files(tmp_path / "checkpoints" / "1" / "state"):
-        if path.stat().st_size and ("/d/" in str(path) or "ocdbt" in str(path)):
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match=r"checkpoints/1 is damaged .*move that folder away"):
-        Checkpoints(tmp_path).restore(1, target(state()))
+    monkeypatch.undo()
+    run, got = Checkpoints(tmp_path).restore_newest(target(state()))
+    assert run == run_of(1)
+    assert_identical(got, state(1))
 
 
-def test_all_damaged_is_an_error_and_nothing_is_deleted(tmp_path):
+def test_all_damaged_is_an_error_and_stays_one(tmp_path):
+    """The next start must not take an emptied folder for a new run."""
     save(tmp_path, 1, 2)
     for at in "12":
         for path in files(tmp_path / "checkpoints" / at / "run"):
             path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="No checkpoint in .* can be read"):
-        Checkpoints(tmp_path).newest_run()
-    assert {p.name for p in tmp_path.glob("damaged-*")} == {
-        "damaged-checkpoint-1",
-        "damaged-checkpoint-2",
-    }
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="No checkpoint in .* can be used.*none was chan"):
+            Checkpoints(tmp_path).newest_run()
+        with pytest.raises(CheckpointError, match="No checkpoint in .* can be used"):
+            Checkpoints(tmp_path).restore_newest(target(state()))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def test_reading_leaves_a_save_under_way_alone(tmp_path):
+    save(tmp_path, 1)
+    under_way = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    under_way.mkdir()
+    assert Checkpoints(tmp_path, read_only=True).steps() == [1]
+    assert under_way.is_dir()
 
 
 KILLED = """
@@ -292,8 +358,9 @@ def test_full_disk_names_the_last_good_one_which_survives(tmp_path, monkeypatch)
         patch.setattr(ocp.JsonCheckpointHandler, "async_save", full)
         with pytest.raises(CheckpointError) as error:
             saves.save(2, state(2), run_of(2))
-            saves.wait()
+            saves.save(3, state(3), run_of(3))  # finds that 2 was not written
     said = str(error.value)
+    assert said.startswith("Checkpoint 2 could not be written")
     assert "No space left on device" in said
     assert f"the last good one is {tmp_path / 'checkpoints' / '1'}" in said
     fresh = Checkpoints(tmp_path)

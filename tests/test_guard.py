@@ -58,11 +58,11 @@ def test_a_bare_array_goes_by_its_title():
 
 
 def test_the_error_says_where_and_what_to_do():
-    error = guard.NonFiniteError(12, "loss [] (1 NaN, 0 infinite of 1)", "runs/a/checkpoints/10")
+    error = guard.NonFiniteError(12, "loss [] (1 NaN)", "runs/a", "runs/a/checkpoints/10")
     assert isinstance(error, ValueError)
-    for words in ("Step 12", "loss []", "runs/a/checkpoints/10", "learning_rate"):
+    for words in ("Step 12", "loss []", "runs/a/checkpoints/10", "learning_rate", "--step=12"):
         assert words in str(error)
-    assert "nothing was saved" in str(guard.NonFiniteError(1, None))
+    assert "nothing was saved" in str(guard.NonFiniteError(1, None, "runs/a"))
 
 
 def stops(stopping, values):

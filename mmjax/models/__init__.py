@@ -1,5 +1,5 @@
-"""The systems by name; each is a file with `make_model`, `make_loss` and `spec`, and
-perhaps `notes`."""
+"""The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
+`spec`, and perhaps `notes`."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -44,6 +44,16 @@ def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
       ValueError: an unknown system or an unknown setting.
     """
     return _system(config).make_loss(config.get("loss", {}))
+
+
+def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
+    """The loss of each example, `(outputs, batch) -> dict of [B]`: those terms of the system's loss
+    that are means over the examples, under the same names.
+
+    Raises:
+      ValueError: an unknown system or an unknown setting.
+    """
+    return _system(config).make_example_losses(config.get("loss", {}))
 
 
 def spec(config: Mapping[str, Any]) -> Spec:

@@ -17,6 +17,7 @@ from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import MEMORY_MB, choose, contrastive_loss, held_bytes
+from mmjax.losses.duplicates import negative_pairs
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 from mmjax.sharding import batch_parts, shard
@@ -204,6 +205,59 @@ def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
     sizes = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items())
     why = f"budget {memory_mb:g} MB" if form == "auto" else "as config.loss.implementation says"
     return [f"contrastive loss of {n:,} pairs: {chosen} ({why}; a device would hold: {sizes})"]
+
+
+def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """The terms of `make_loss` that are means over the pairs, a value for each: (outputs, batch)
+    -> {"contrastive": [N]}.
+
+    softmax: the mean of the pair's two cross-entropies; sigmoid: the terms of its image's row. A
+    pair that is not present has 0; the mean over the others is the loss.
+    """
+    return pair_losses(**check_kwargs(contrastive, config, "config.loss"))
+
+
+def pair_losses(
+    kind: str = "softmax", *, label_smoothing: float = 0.0, mask_duplicates: bool = False, **_
+) -> Callable[..., dict[str, jax.Array]]:
+    """The function of those settings; see `make_example_losses` and `contrastive_loss`."""
+
+    def losses(outputs, batch):
+        image, text = outputs["image_embed"], outputs["text_embed"]
+        bias = outputs.get("logit_bias", jnp.zeros(())) if kind == "sigmoid" else jnp.zeros(())
+        index, ids = jnp.arange(len(image)), (None, None)
+        if mask_duplicates:
+            ids = (batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask")))
+        present = pairs_present(batch)
+        if present is None:
+            present = jnp.ones(len(image), bool)
+
+        def one(i):
+            own = index == i
+            mine = tuple(None if x is None else x[i][None] for x in ids)
+            kept = own | (negative_pairs(i[None], index, mine, ids)[0] & present & present[i])
+
+            def row(query, keys):
+                logits = outputs["logit_scale"] * jnp.matmul(keys, query, precision="highest")
+                return jnp.where(kept, logits + bias, -jnp.inf)
+
+            def cross_entropy(logits):
+                mean = jnp.mean(logits, where=kept)
+                target = (1 - label_smoothing) * logits[i] + label_smoothing * mean
+                return jax.nn.logsumexp(logits) - target
+
+            to_texts = row(image[i], text)
+            if kind == "softmax":
+                return (cross_entropy(to_texts) + cross_entropy(row(text[i], image))) / 2
+            target = own.astype(jnp.float32) * (1 - label_smoothing) + label_smoothing / 2
+            terms = jax.nn.softplus(to_texts) - target * to_texts
+            return jnp.sum(terms, where=kept)
+
+        # Rows one block after another: a batch of a pod fits a laptop.
+        found = jax.lax.map(one, index, batch_size=64)
+        return {"contrastive": jnp.where(present, found, 0.0)}
+
+    return losses
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:

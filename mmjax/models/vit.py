@@ -213,6 +213,24 @@ def classification(label_smoothing: float = 0.0) -> Callable[..., dict[str, jax.
     return loss
 
 
+def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """The terms of `make_loss` that are means over the examples, a value for each: (outputs,
+    batch) -> {"classification": [B]}."""
+    loss = make_loss(config)
+
+    def losses(outputs, batch):
+        names = [name for name in ("label", "label_probs") if name in batch]
+
+        def one(logits, targets):
+            return loss({"logits": logits[None]}, dict(zip(names, targets)))["classification"]
+
+        return {
+            "classification": jax.vmap(one)(outputs["logits"], [batch[n][:, None] for n in names])
+        }
+
+    return losses
+
+
 def spec(model: ViT, loss: Mapping[str, Any]) -> Spec:
     """What the model reads of a batch of one."""
     del loss

@@ -57,7 +57,19 @@ def write_report(
         ("health", "Contrastive health", _health(data.health, rows)),
         ("config", "Config", _config(config)),
     ]
-    sections = [section for section in sections if section[2]]
+    path = Path(workdir) / "report.html"
+    write_page(path, title, facts, [section for section in sections if section[2]])
+    return path
+
+
+def write_page(
+    path: Path,
+    title: str,
+    about: Mapping[str, str],
+    sections: Iterable[tuple[str, str, str]],
+) -> None:
+    """Write a page: its title, facts about it, and sections of (key, name, HTML)."""
+    sections = list(sections)
     menu = "".join(f'<a href="#{key}">{html.escape(name)}</a>' for key, name, _ in sections)
     body = "".join(
         f'<section id="{key}"><h2>{html.escape(name)}</h2>{content}</section>'
@@ -67,14 +79,12 @@ def write_report(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>{html.escape(title)}</h1>{_facts(facts)}</header>"
+        f"<header><h1>{html.escape(title)}</h1>{facts(about)}</header>"
         f"<nav>{menu}</nav><main>{body}</main></body></html>\n"
     )
-    path = Path(workdir) / "report.html"
     partial = path.with_suffix(".html.partial")
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, path)
-    return path
 
 
 # ---- pieces of HTML
@@ -91,12 +101,14 @@ def inline_svg(data: bytes, about: str) -> str:
     )
 
 
-def _picture(image: np.ndarray, about: str, kind: str = "") -> str:
+def picture(image: np.ndarray, about: str, kind: str = "") -> str:
+    """A picture uint8 `[H, W, 3]` as an image element."""
     url = _data_url(*figures.encode_picture(image))
     return f'<img class="picture {kind}" alt="{html.escape(about)}" src="{url}">'
 
 
-def _text(text: str) -> str:
+def text(text: str) -> str:
+    """A caption."""
     # Captions come in many scripts: the browser finds each one's direction.
     return f'<bdi dir="auto">{html.escape(text)}</bdi>'
 
@@ -111,10 +123,11 @@ def _cards(cards: Iterable[tuple[str, str, str]]) -> str:
     return f'<div class="cards">{"".join(made)}</div>' if made else ""
 
 
-def _facts(facts: Mapping[str, str]) -> str:
+def facts(about: Mapping[str, str]) -> str:
+    """Names and values, side by side."""
     pairs = "".join(
         f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>"
-        for k, v in facts.items()
+        for k, v in about.items()
     )
     return f"<dl>{pairs}</dl>"
 
@@ -206,12 +219,12 @@ def _image_query(query: Query, examples: RetrievalExamples) -> str:
     items = "".join(
         f'<li class="{"hit" if hit.relevant else ""}">'
         f'<i style="width:{100 * (hit.score - low) / max(top - low, 1e-9):.0f}%"></i>'
-        f"<span>{_text(examples.texts[hit.index])}</span><em>{hit.score:.2f}</em></li>"
+        f"<span>{text(examples.texts[hit.index])}</span><em>{hit.score:.2f}</em></li>"
         for hit in query.hits
     )
-    own = " · ".join(_text(t) for t in examples.captions[query.index][:3])
+    own = " · ".join(text(t) for t in examples.captions[query.index][:3])
     return (
-        f'<article><div class="asked">{_picture(examples.images[query.index], "query picture")}'
+        f'<article><div class="asked">{picture(examples.images[query.index], "query picture")}'
         f'{_rank(query)}</div><div class="answers"><ol>{items}</ol>'
         f'<p class="own">its captions: {own}</p></div></article>'
     )
@@ -220,14 +233,14 @@ def _image_query(query: Query, examples: RetrievalExamples) -> str:
 def _text_query(query: Query, examples: RetrievalExamples) -> str:
     pictures = "".join(
         f'<div class="{"hit" if hit.relevant else ""}">'
-        f"{_picture(examples.images[hit.index], f'result {place}')}<em>{hit.score:.2f}</em></div>"
+        f"{picture(examples.images[hit.index], f'result {place}')}<em>{hit.score:.2f}</em></div>"
         for place, hit in enumerate(query.hits, start=1)
     )
     if query.rank > len(query.hits):
-        right = _picture(examples.images[query.answer], "the right picture")
+        right = picture(examples.images[query.answer], "the right picture")
         pictures += f'<div class="missed">{right}<em>right one</em></div>'
     return (
-        f'<article><div class="asked"><q>{_text(examples.texts[query.index])}</q>{_rank(query)}'
+        f'<article><div class="asked"><q>{text(examples.texts[query.index])}</q>{_rank(query)}'
         f'</div><div class="answers">{pictures}</div></article>'
     )
 
@@ -236,8 +249,8 @@ def _attention(attention: Attention | None, seed: int) -> str:
     if attention is None:
         return ""
     pairs = "".join(
-        f'<div class="pair">{_picture(image, "picture")}'
-        f"{_picture(figures.attention_overlay(image, weights), 'its attention')}</div>"
+        f'<div class="pair">{picture(image, "picture")}'
+        f"{picture(figures.attention_overlay(image, weights), 'its attention')}</div>"
         for image, weights in zip(attention.images, attention.maps)
     )
     return (
@@ -275,7 +288,7 @@ def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
                 f"centroids {m['modality_gap']:.2f} apart",
             )
         )
-        tiles = _facts(
+        tiles = facts(
             {
                 "Modality gap (at most 2)": f"{m['modality_gap']:.3f}",
                 "Alignment (0 is best)": f"{m['alignment']:.3f}",

@@ -114,6 +114,15 @@ em { position: relative; font-style: normal; color: var(--muted); font-size: 12.
 .pair { display: flex; gap: 4px; }
 .pair .picture { width: 112px; height: auto; }
 
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr));
+  gap: 18px 14px; }
+.examples article { min-width: 0; font-variant-numeric: tabular-nums; }
+.examples .picture { width: 100%; height: auto; aspect-ratio: 1; image-rendering: auto; }
+.examples .bar { height: 4px; margin: 6px 0 3px; border-radius: 2px; background: #eef0f4; }
+.examples .bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
+.examples small { float: right; }
+.examples p { margin: 0; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; }
+
 summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--ground); border-radius: 8px; padding: 14px; overflow-x: auto;
   font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, monospace; }

@@ -1,0 +1,74 @@
+"""Files of JSON lines that survive kills and full disks, and files replaced whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add a line for each row; the rows hold what JSON has.
+
+    Raises:
+      ValueError: the file cannot be written, for instance because the disk is full.
+    """
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+    try:
+        # Unbuffered and closed at once: a kill or a full disk tears at most one line.
+        with open(path, "ab", buffering=0) as file:
+            if file.write(lines) != len(lines):
+                raise OSError("the disk is full")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows; a torn end is left out, and without the file there are none.
+
+    Raises:
+      ValueError: a whole line that is not JSON, by its number.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or empty
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}, line {number}, is not JSON: delete that line.") from None
+    return rows
+
+
+def cut_torn_end(path: Path) -> None:
+    """Cut off a last line that a kill has left without its end."""
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+      ValueError: it cannot be written; the old one stays.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"Cannot write {path}: {error.strerror or error}; make room, and start again to resume "
+        "from the last checkpoint."
+    )

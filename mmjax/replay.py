@@ -1,0 +1,217 @@
+"""Look at the batch of one step: the very examples it was trained on, with a loss each.
+
+    python -m mmjax.replay --workdir=runs/clip_emoji --step=120
+
+Steps count as in metrics.jsonl. The batch is made again from the workdir alone, on any machine, and
+compared with what batches.jsonl says that the devices got. WORKDIR/replay/STEP holds examples.html
+(the greatest loss first) and batch.npz. Where the data lie elsewhere: --config.data.train.root=DIR.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        command.WORKDIR,
+        ("--step", {"type": int, "required": True, "help": "as in metrics.jsonl: the first is 1"}),
+    )
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmjax import batch as batches
+from mmjax import batch_log, checkpoint, evaluate, experiment, metrics, models, step
+from mmjax import config as configs
+from mmjax.data import tokenizers
+from mmjax.data.sources import Source, open_source
+from mmjax.report.examples import Example, worst_first, write_examples
+
+ROWS = 64  # in one forward pass: a batch of a pod does not fit a laptop at once
+PRINTED = 10
+
+
+def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Example]:
+    """Make a step's batch again, verify it, write and print its examples.
+
+    Args:
+      workdir: a run's folder; the run may be at work there.
+      at: the step, as in metrics.jsonl.
+      overrides: settings that differ on this machine, such as where the data lie.
+
+    Returns:
+      the examples, the greatest loss first.
+
+    Raises:
+      ValueError: no run there, no such step, or data that cannot be read.
+    """
+    if not (workdir / "run.json").is_file():
+        raise ValueError(f"There is no run in '{workdir}': it has no run.json.")
+    if at < 1:
+        raise ValueError(f"--step is {at}: the first step is 1, as in metrics.jsonl.")
+    saves = None
+    if (workdir / "checkpoints").is_dir():
+        saves = checkpoint.Checkpoints(workdir, read_only=True)
+    steps = sorted(saves.steps()) if saves else []
+
+    # ---- the config of that step: in the checkpoint saved next, or else of the newest start
+    after = [s for s in steps if s >= at]
+    if after:
+        config = configs.from_json(saves.run(after[0])["config"])
+    else:
+        config = configs.from_json(json.dumps(evaluate.read_manifest(workdir)["config"]))
+    config = configs.override(config, overrides)
+    with config.unlocked():  # this machine's devices, whatever the run had
+        config.mesh, config.microbatches = {"data": -1, "fsdp": 1, "tensor": 1}, 1
+
+    # ---- source, tokenizer, model, and the batch
+    source = open_source(config.data.train, workdir=workdir)
+    tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
+    run = experiment.build(config, tokenizer)
+    line = batch_log.line_of(workdir, at)
+    batch = make_batch(config, source, tokenizer, at, line["processes"] if line else 1)
+    batches.check(batch, run.spec)
+    verdict = compare(line, batch)
+
+    # ---- the parameters, the losses, the page
+    params, where = _params_before(run, saves, steps, at)
+    losses = example_losses(run, params, batch)
+    examples = _examples(batch, losses, source, tokenizer)
+    folder = workdir / "replay" / str(at)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "batch.npz", **batch)
+    title = f"{config.name}: the batch of step {at}"
+    about = {"Examples": f"{len(examples)}", "Mean loss": f"{losses.mean():.4g}"}
+    write_examples(
+        folder / "examples.html", title, about | {"Parameters": where, "Batch": verdict}, examples
+    )
+    print(f"{title}: {verdict}")
+    print(f"losses with the parameters of {where}; no dropout; mean {losses.mean():.4g}")
+    _print_worst(examples[:PRINTED])
+    print(f"page: {folder / 'examples.html'}")
+    return examples
+
+
+def make_batch(
+    config: ConfigDict, source: Source, tokenizer: Any, at: int, processes: int
+) -> dict[str, np.ndarray]:
+    """The whole batch of a step, as the devices of so many processes got it."""
+    parts = []
+    for index in range(processes):
+        stream = experiment.training_batches(config, source, tokenizer, at - 1, (index, processes))
+        parts.append(next(stream))
+        stream.close()
+    whole = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    return batches.to_device_dtypes(whole)
+
+
+def compare(line: Mapping[str, Any] | None, batch: batches.Batch) -> str:
+    """Whether a batch is the one that was trained on, in words."""
+    if line is None:
+        return f"made from (seed, step); {batch_log.NAME} has no line of this step to compare"
+    wrong = batch_log.differing(line, batch)
+    if not wrong:
+        return "the very batch that was trained on (all checksums agree)"
+    if "example_id" in wrong:
+        why = "other examples: the source has another length now, or the config another seed"
+    else:
+        why = "the same examples, but the data, the transform or a library has changed"
+    return f"NOT the batch that was trained on: {', '.join(wrong)} differ ({why})"
+
+
+def _params_before(
+    run: experiment.Experiment,
+    saves: checkpoint.Checkpoints | None,
+    steps: Sequence[int],
+    at: int,
+) -> tuple[Any, str]:
+    """The parameters nearest to those that the step began with, and where they are from."""
+    before = [s for s in steps if s < at]
+    chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
+    if chosen == 0:  # nothing is saved there, but the seed tells it
+        state = run.init()
+        if run.config.init_from.path:
+            state = experiment.init_from(run, state)
+        params, where = state.params, "the start of the run"
+    else:
+        with jax.set_mesh(run.mesh):
+            params = saves.restore_params(chosen, run.params, average=False)
+        where = f"checkpoint {chosen}"
+    if chosen == at - 1:
+        return params, f"{where}, those that the step began with"
+    return params, f"{where}, the nearest{' before it' * (chosen < at)} that there are"
+
+
+def example_losses(
+    run: experiment.Experiment, params: Any, batch: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """The loss of each example, `[B]`: the system's terms times `config.loss_weights`."""
+    forward = step.make_eval_step(run.model, run.mesh)
+    size, rows = run.config.batch_size, []
+    with jax.set_mesh(run.mesh):
+        for start in range(0, size, ROWS):
+            part = {k: batch[k][start : start + ROWS] for k in run.spec}
+            rows.append(jax.device_get(forward(params, part)))
+    outputs = {
+        name: np.concatenate([r[name] for r in rows]) if np.ndim(first) else first
+        for name, first in rows[0].items()
+    }
+    terms = jax.jit(models.make_example_losses(run.config))(outputs, batch)
+    weighted = [w * terms[name] for name, w in run.config.loss_weights.items() if name in terms]
+    return np.asarray(sum(weighted))
+
+
+def _examples(
+    batch: Mapping[str, np.ndarray], losses: np.ndarray, source: Source, tokenizer: Any
+) -> list[Example]:
+    def caption(row: int) -> str:
+        if "text" in batch:
+            return tokenizer.decode(batch["text"][row])
+        if "label_probs" in batch:
+            shares = batch["label_probs"][row]
+            return ", ".join(f"{_class(source, c)} {shares[c]:.0%}" for c in np.flatnonzero(shares))
+        return _class(source, int(batch["label"][row])) if "label" in batch else ""
+
+    return worst_first(
+        [
+            Example(
+                row=row,
+                example_id=int(example_id),
+                key=str(source[int(example_id)].get("key", example_id)),
+                caption=caption(row),
+                loss=float(losses[row]),
+                image=_picture(batch["image"][row]) if "image" in batch else None,
+            )
+            for row, example_id in enumerate(batch["example_id"])
+        ]
+    )
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    """Mixed images are not whole numbers any more."""
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+
+
+def _class(source: Source, label: int) -> str:
+    return source.class_names[label] if source.class_names else str(label)
+
+
+def _print_worst(examples: Sequence[Example]) -> None:
+    print()
+    metrics.print_table(
+        [
+            {"loss": e.loss, "row": e.row, "id": e.example_id, "key": e.key, "caption": e.caption}
+            for e in examples
+        ]
+    )
+    print()
+
+
+if __name__ == "__main__":
+    command.run(lambda: replay(Path(ARGS.workdir), ARGS.step, ARGS.overrides))

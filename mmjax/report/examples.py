@@ -1,0 +1,59 @@
+"""The page of one batch: its pictures and captions, the greatest loss first."""
+
+import dataclasses
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmjax.report.page import picture, text, write_page
+
+SHOWN = 256  # pictures on the page, at most: the worst ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One row of a batch; `image` is uint8 `[H, W, 3]`, or None where it has none."""
+
+    row: int
+    example_id: int
+    key: str
+    caption: str
+    loss: float
+    image: np.ndarray | None
+
+
+def worst_first(examples: Sequence[Example]) -> list[Example]:
+    """Sorted by loss, what is not a number before everything."""
+    return sorted(examples, key=lambda e: (not math.isnan(e.loss), -e.loss))
+
+
+def write_examples(
+    path: Path, title: str, about: Mapping[str, str], examples: Sequence[Example]
+) -> None:
+    """Write the page of a batch, at most `SHOWN` of its examples."""
+    ordered = worst_first(examples)
+    shown = ordered[:SHOWN]
+    finite = [e.loss for e in ordered if math.isfinite(e.loss)] or [0.0]
+    low, high = min(finite), max(finite)
+    tiles = "".join(_tile(e, (e.loss - low) / max(high - low, 1e-9)) for e in shown)
+    number = "" if len(shown) == len(ordered) else f" (the worst {SHOWN} of {len(ordered)})"
+    note = (
+        f'<p class="note">The greatest loss first{number}. The bar is the loss between the '
+        "least and the greatest of the batch. Pictures and captions are what the model got, after "
+        "augmentation and truncation; the small number is the example's place in the source.</p>"
+    )
+    grid = f'{note}<div class="examples">{tiles}</div>'
+    write_page(path, title, about, [("examples", "Examples", grid)])
+
+
+def _tile(example: Example, share: float) -> str:
+    shown = "" if example.image is None else picture(example.image, example.caption)
+    width = 100 * share if math.isfinite(share) else 100
+    return (
+        f'<article title="{html.escape(example.key)}">{shown}<div class="bar">'
+        f'<i style="width:{width:.0f}%"></i></div><b>{example.loss:.3f}</b> '
+        f"<small>{example.example_id}</small><p>{text(example.caption)}</p></article>"
+    )

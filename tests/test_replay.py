@@ -1,0 +1,83 @@
+"""A batch made again: of many processes on one, and the worst examples first."""
+
+import math
+
+import numpy as np
+
+from mmjax import batch_log, replay
+from mmjax import config as configs
+from mmjax.data import pipeline, transforms
+from mmjax.report.examples import Example, worst_first, write_examples
+
+
+class Noise:
+    """Forty pictures and labels from their index."""
+
+    name, class_names = "noise", list("abcde")
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        image = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        return {"image": image, "label": i % 5, "key": f"n{i}"}
+
+
+def config():
+    config = configs.defaults()
+    config.batch_size, config.seed = 8, 3
+    config.data.transform = "random_crop(8, padding=2) | label"
+    config.data.batch_transform = "mixup(0.8, 5)"
+    return config
+
+
+def test_the_batch_of_many_processes_is_put_together_on_one(tmp_path):
+    """Mixup mixes within a process: its count matters, and the log of batches keeps it."""
+    made = {n: replay.make_batch(config(), Noise(), None, 4, n) for n in (1, 2)}
+    rows = []
+    for index in range(2):
+        stream = pipeline.train_batches(  # from the beginning, as the run did
+            Noise(),
+            transforms.parse(config().data.transform, class_names=Noise.class_names),
+            batch_size=8,
+            seed=3,
+            process_index=index,
+            process_count=2,
+            batch_transform=transforms.parse_batch(config().data.batch_transform),
+        )
+        rows.append([next(stream) for _ in range(4)][-1])
+        stream.close()
+    assert set(made[2]) == set(rows[0])
+    for name in made[2]:
+        np.testing.assert_array_equal(
+            made[2][name], np.concatenate([r[name] for r in rows]), err_msg=name
+        )
+    np.testing.assert_array_equal(made[1]["example_id"], made[2]["example_id"])
+    assert not np.array_equal(made[1]["image"], made[2]["image"])
+
+    log = batch_log.BatchLog(tmp_path)
+    log.add(4, made[2])
+    log.flush()
+    line = batch_log.line_of(tmp_path, 4)
+    assert replay.compare(line, made[2]).startswith("the very batch that was trained on")
+    assert "NOT the batch that was trained on: image, label_probs diff" in replay.compare(
+        line, made[1]
+    )
+    assert "another seed" in replay.compare(line, {**made[2], "example_id": np.arange(8)})
+    assert "no line of this step" in replay.compare(None, made[1])
+
+
+def example(row, loss):
+    return Example(row, row, f"<{row}>", f"caption {row}", loss, np.zeros((4, 4, 3), np.uint8))
+
+
+def test_the_worst_come_first_and_what_is_not_a_number_before_them(tmp_path):
+    losses = [0.5, math.inf, 2.0, math.nan, -1.0]
+    examples = [example(row, loss) for row, loss in enumerate(losses)]
+    assert [e.row for e in worst_first(examples)] == [3, 1, 2, 0, 4]
+    write_examples(tmp_path / "page.html", "a <title>", {"Mean": "1"}, examples)
+    page = (tmp_path / "page.html").read_text()
+    places = [page.index(f"caption {row}</") for row in (3, 1, 2, 0, 4)]
+    assert places == sorted(places) and "a &lt;title&gt;" in page and "<3>" not in page
+    write_examples(tmp_path / "many.html", "many", {}, [example(i, 0.0) for i in range(300)])
+    assert "the worst 256 of 300" in (tmp_path / "many.html").read_text()

@@ -1,0 +1,192 @@
+"""Real commands on changing machines: other meshes, damaged checkpoints, and replays."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_train import HERE, environment, refused, state_of
+from tiny_clip import write_folder
+
+STEPS = 6
+CONFIG = """
+import sys
+
+sys.path.insert(0, {here!r})
+from tiny_clip import get_config as tiny
+
+
+def get_config():
+    config = tiny()
+    config.name = "resume"
+    config.total_steps, config.checkpoint.every, config.checkpoint.keep = {steps}, 1, 10
+    config.data.train.root = {pictures!r}
+    config.evals = {{}}
+    # A constant rate does not know the end; a large eps does not amplify what is only rounding.
+    config.optim = {{"name": "adamw", "learning_rate": 1e-2, "schedule": "constant", "eps": 1e-2}}
+    return config
+"""
+# The command itself, and a spy that keeps what the devices are given.
+SPIED = """
+import pathlib, runpy, sys
+import jax, numpy
+from mmjax import batch_log
+
+def add(self, step, batch, add=batch_log.BatchLog.add):
+    workdir = pathlib.Path(sys.argv[2].partition("=")[2])
+    numpy.savez(workdir / f"seen-{step}", **jax.device_get(batch))
+    add(self, step, batch)
+
+batch_log.BatchLog.add = add
+sys.argv[0] = "train"
+runpy.run_module("mmjax.train", run_name="__main__")
+"""
+MESHES = {
+    8: "{'data': 2, 'fsdp': 2, 'tensor': 2}",
+    4: "{'data': 1, 'fsdp': 2, 'tensor': 2}",
+    1: "{'data': 1, 'fsdp': 1, 'tensor': 1}",
+}
+
+
+def command(*words, devices=1):
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=HERE.parent,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with pictures and a config, and the run that nothing has disturbed, on 8 devices."""
+    place = tmp_path_factory.mktemp("resume")
+    write_folder(place / "pictures")
+    (place / "config.py").write_text(
+        CONFIG.format(here=str(HERE), pictures=str(place / "pictures"), steps=STEPS)
+    )
+    done = command("-c", SPIED, *flags(place, "undisturbed", 8), devices=8)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def flags(place, name, devices):
+    mesh = f"--config.mesh={MESHES[devices]}"
+    return [f"--config={place / 'config.py'}", f"--workdir={place / name}", mesh]
+
+
+def train(place, name, devices, *more):
+    return command("-m", "mmjax.train", *flags(place, name, devices), *more, devices=devices)
+
+
+def lines(place, name):
+    return (place / name / "batches.jsonl").read_text().splitlines(keepends=True)
+
+
+def flip_bits(checkpoint):
+    """In the middle of every file that holds numbers or their index; some are copies, not read."""
+    for path in (checkpoint / "state").rglob("d/*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+def test_a_run_moves_over_meshes_and_past_damage(place):
+    """Begun on 8 devices, gone on with 4 and with 1, its newest checkpoint damaged, again on 8."""
+    moved, checkpoints = place / "moved", place / "moved" / "checkpoints"
+    shutil.copytree(place / "undisturbed", moved)
+    for step in range(3, STEPS + 1):  # as if killed after step 2
+        shutil.rmtree(checkpoints / str(step))
+    (moved / "batches.jsonl").write_text("".join(lines(place, "undisturbed")[:2]))
+
+    for at, devices, until in ((2, 4, 3), (3, 1, 5)):
+        shorter = (f"--config.total_steps={until}", "--allow_change=total_steps")
+        done = train(place, "moved", devices, *shorter)
+        assert done.returncode == 0, done.stderr
+        assert f"resumed at step {at}" in done.stdout and "changed config.mesh" in done.stdout
+    flip_bits(checkpoints / "5")
+    done = train(place, "moved", 8, "--allow_change=total_steps")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
+    for words in ("checkpoints/5 is damaged (", "aside as 5.damaged", "from step 4"):
+        assert words in warning
+    assert "resumed at step 4" in done.stdout and (checkpoints / "5.damaged").is_dir()
+
+    same = lines(place, "undisturbed")
+    assert lines(place, "moved") == same[:5] + same[4:]  # the fifth was taken twice
+    assert [json.loads(line)["step"] for line in same] == list(range(1, STEPS + 1))
+    want, got = (state_of(place / name, STEPS) for name in ("undisturbed", "moved"))
+    assert want.keys() == got.keys()
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-5, err_msg=name)
+    start = state_of(place / "undisturbed", 1)
+    assert any(np.abs(start[name] - want[name]).max() > 1e-3 for name in want if "params" in name)
+
+    # and where none is whole, the start says so and leaves all as it is
+    whole = [p for p in checkpoints.iterdir() if p.name.isdigit()]
+    for path in whole:
+        flip_bits(path)
+    before = sorted(p.name for p in checkpoints.iterdir())
+    refused(train(place, "moved", 8), "No checkpoint in", "can be used", "none was changed")
+    assert sorted(p.name for p in checkpoints.iterdir()) == before
+
+
+def test_replay_makes_the_batch_that_training_saw(place):
+    """On one device, of a run on eight: every array is bit for bit what the devices got."""
+    at = 4
+    workdir = place / "undisturbed"
+    done = command("-m", "mmjax.replay", f"--workdir={workdir}", f"--step={at}")
+    assert done.returncode == 0, done.stderr
+    assert "the very batch that was trained on" in done.stdout
+    assert "checkpoint 3, those that the step began with" in done.stdout
+    made = np.load(workdir / "replay" / str(at) / "batch.npz")
+    seen = np.load(workdir / f"seen-{at}.npz")
+    assert set(made) == set(seen)
+    for name in seen:
+        np.testing.assert_array_equal(made[name], seen[name], err_msg=name)
+    assert not np.array_equal(made["image"], np.load(workdir / f"seen-{at - 1}.npz")["image"])
+
+    table = re.findall(r"^ *([\d.]+) +(\d) +(\d+) +(\S+)  (a .*)$", done.stdout, re.M)
+    losses = [float(loss) for loss, *_ in table]
+    assert len(table) == 8 and losses == sorted(losses, reverse=True)
+    for _, row, example_id, key, caption in table:
+        assert int(example_id) == seen["example_id"][int(row)]
+        assert key == f"{int(example_id):03d}.png"
+        colour = ("red", "green", "blue", "black")[int(example_id) % 4]
+        assert caption.startswith(f"a {colour} square")
+    page = (workdir / "replay" / str(at) / "examples.html").read_text()
+    assert page.count("<img") == 8 and "http" not in page
+
+
+def test_replay_says_what_has_changed_since(place):
+    from mmjax import replay
+
+    workdir = place / "undisturbed"
+    first = int(np.load(workdir / "seen-1.npz")["example_id"][0])
+    path = place / "pictures" / f"{first:03d}.png"
+    whole = path.read_bytes()
+    picture = np.asarray(Image.open(path)).copy()
+    picture[8, 8] ^= 1
+    Image.fromarray(picture).save(path)
+    try:
+        replay.replay(workdir, 1)
+    finally:
+        path.write_bytes(whole)
+    page = (workdir / "replay" / "1" / "examples.html").read_text()
+    assert "NOT the batch that was trained on: image differ (the same examples" in page
+    assert "the start of the run, those that the step began with" in page
+
+
+def test_replay_refuses_what_is_not_there(place):
+    from mmjax import replay
+
+    with pytest.raises(ValueError, match="--step is 0: the first step is 1"):
+        replay.replay(place / "undisturbed", 0)
+    with pytest.raises(ValueError, match=r"no run in .*pictures': it has no run.json"):
+        replay.replay(Path(place / "pictures"), 1)
