@@ -24,9 +24,11 @@ def embeddings(seed=0):
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("duplicates", [False, True])
-def test_the_mean_over_pairs_is_the_contrastive_loss(kind, smoothing, duplicates):
+@pytest.mark.parametrize(("duplicates", "absent"), [(False, 0), (True, 0), (True, 3)])
+def test_the_mean_over_pairs_is_the_contrastive_loss(kind, smoothing, duplicates, absent):
     outputs, batch = embeddings()
+    present = np.arange(N) >= absent
+    batch["image_present"], batch["text_present"] = jnp.asarray(present), jnp.ones(N, bool)
     if kind == "sigmoid":
         outputs["logit_bias"] = jnp.float32(-3)
     loss = {"kind": kind, "label_smoothing": smoothing, "mask_duplicates": duplicates}
@@ -34,7 +36,8 @@ def test_the_mean_over_pairs_is_the_contrastive_loss(kind, smoothing, duplicates
     losses = models.make_example_losses(config)(outputs, batch)
     assert losses.keys() == {"contrastive"} and losses["contrastive"].shape == (N,)
     whole = models.make_loss(config)(outputs, batch)["contrastive"]
-    np.testing.assert_allclose(losses["contrastive"].mean(), whole, rtol=1e-5)
+    np.testing.assert_allclose(losses["contrastive"][present].mean(), whole, rtol=1e-5)
+    assert (losses["contrastive"][~present] == 0).all()
 
 
 def test_a_pair_has_its_own_two_cross_entropies():
