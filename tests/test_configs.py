@@ -143,9 +143,11 @@ def start(run):
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, run.state)
 
 
-def one_step(name, mesh=None, dtype="float32"):
+def one_step(name, mesh=None, dtype="float32", **loss):
     """The scalars of one update, and whether the parameters moved as they should."""
     config = toy.shrink(load(name), dtype)
+    with config.unlocked():
+        config.loss.update(loss)
     run = toy.build(config, mesh)
     state = start(run)
     before = jax.tree.map(np.asarray, state.params)
@@ -182,6 +184,16 @@ STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10")
 def test_the_step_on_8_devices_is_that_on_one(name, mesh):
     want, _, _ = on_one_device(name)
     got, _, _ = one_step(name, toy.MESHES[mesh])
+    assert got.keys() == want.keys()
+    for k in want:
+        np.testing.assert_allclose(got[k], want[k], rtol=1e-5, atol=1e-6, err_msg=k)
+
+
+@pytest.mark.parametrize("name", ["clip_emoji", "siglip_b16"])  # with duplicates; sigmoid
+def test_the_step_with_the_ring_loss_is_that_on_one_device(name):
+    want, _, _ = on_one_device(name)
+    ring = {"implementation": "ring", "chunk_size": 3}
+    got, _, _ = one_step(name, toy.MESHES["data=2,fsdp=2,tensor=2"], **ring)
     assert got.keys() == want.keys()
     for k in want:
         np.testing.assert_allclose(got[k], want[k], rtol=1e-5, atol=1e-6, err_msg=k)
