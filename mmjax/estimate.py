@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import compiled, experiment, flops, sharding
@@ -248,7 +249,12 @@ def _tensors(state: Any) -> list[Tensor]:
         size = math.prod(x.shape) * x.dtype.itemsize
         if size >= LARGE:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            axes = ["×".join(a) if isinstance(a, tuple) else a for a in x.sharding.spec]
-            spec = ", ".join(a or "–" for a in axes)
+            spec = ", ".join(_axes(a, x.sharding.mesh) or "–" for a in x.sharding.spec)
             found.append(Tensor(name, x.shape, spec, size, _local(x)))
     return found
+
+
+def _axes(axes: str | tuple[str, ...] | None, mesh: Mesh) -> str:
+    """The mesh axes that do split: those of one device do not."""
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return "×".join(a for a in axes if mesh.shape[a] > 1)

@@ -70,7 +70,7 @@ class TextTransformer(nn.Module):
             ("vocab", "embed"),
         )
         position = LearnedSequence(self.length, width, name="position")(text.shape[1])
-        # Each device looks up whole rows: rows split by `embed` would have to be put together.
+        # Whole rows: of rows split by `embed` the lookup would be put together on every device.
         table = shard(table, "vocab", "act_embed")
         x = jnp.take(table, text, axis=0).astype(stream) + position.astype(stream)[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,13 +1,14 @@
 """What `mmjax.plan` found, as one page of text and as JSON."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmjax.chips import GIB, Topology
-from mmjax.estimate import WHOLE, Estimate
+from mmjax.estimate import WHOLE, Estimate, Tensor
 
 
 def page(
@@ -81,17 +82,14 @@ def _parameters(it: Estimate) -> list[str]:
 def _tensors(it: Estimate) -> list[str]:
     if not it.tensors:
         return []
-    rows = [("tensor of the state", "shape", "split over", "MB", "MB a chip")]
-    rows += [
-        (
-            t.name,
-            str(list(t.shape)),
-            f"({t.spec})",
-            f"{t.bytes / 1e6:,.0f}",
-            f"{t.local / 1e6:,.0f}",
-        )
-        for t in it.tensors
-    ]
+    copies: dict[str, list[Tensor]] = {}  # a parameter, its moments, its moving average
+    for tensor in it.tensors:
+        copies.setdefault(_parameter(tensor.name), []).append(tensor)
+    rows = [("large tensor", "of them", "shape", "split over", "MB each", "MB a chip")]
+    for name, alike in copies.items():
+        t, count = alike[0], str(len(alike))
+        sizes = (f"{t.bytes / 1e6:,.0f}", f"{t.local / 1e6:,.0f}")
+        rows.append((name, count, str(list(t.shape)), f"({t.spec})", *sizes))
     lines = _table(rows)
     whole = [t for t in it.tensors if t.local == t.bytes and t.bytes > WHOLE]
     if whole and it.chips > 1:
@@ -101,6 +99,11 @@ def _tensors(it: Estimate) -> list[str]:
             f"({size:.2f} GiB of it); --config.mesh.fsdp splits them."
         )
     return lines
+
+
+def _parameter(name: str) -> str:
+    """The path of the parameter that a tensor of the state belongs to."""
+    return re.sub(r"^(params|ema_params|opt_state/.*?/(mu|nu))/", "", name)
 
 
 def _memory(it: Estimate, topology: Topology) -> list[str]:
