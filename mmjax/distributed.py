@@ -71,7 +71,7 @@ def initialize(args: argparse.Namespace, timeout: float = 300) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM from us
     # jaxlib aborts the process with a native trace when its own timeout runs out: ours is first.
-    late = threading.Timer(timeout, _late, (given, cluster, timeout))
+    late = threading.Timer(timeout, _late, (cluster, timeout))
     late.daemon = True
     late.start()
     try:
@@ -124,22 +124,21 @@ def _settings(args: argparse.Namespace) -> dict:
     return {"coordinator_address": args.coordinator, "num_processes": count, "process_id": index}
 
 
-def _late(given: dict, cluster: str | None, timeout: float) -> None:
+def _late(cluster: str | None, timeout: float) -> None:
     """End the process: the others did not come in time."""
-    address = global_state.coordinator_address or cluster
-    index = given.get("process_id", 0)
+    address = global_state.coordinator_address or f"that {cluster} should name"
     try:
         host, _, port = str(address).rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         what = (
-            f"reached the coordinator {address}, and not all "
-            f"{given.get('num_processes', '')} processes came"
+            f"reached the coordinator {address}, and not all {global_state.num_processes} "
+            "processes came"
         )
         mend = "start the missing ones, or correct the number of processes"
     except (OSError, ValueError) as error:
         what = f"could not reach the coordinator {address} ({error})"
         mend = "start process 0 there, or correct the address or the firewall"
-    _say(f"error: process {index} on {socket.gethostname()} {what} within {timeout:.0f} s: {mend}.")
+    _say(f"error: {_me()} {what} within {timeout:.0f} s: {mend}.")
     os._exit(2)
 
 
