@@ -193,7 +193,7 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
         runs.finish(workdir)  # to the end, or a start that finds it done
         got, (seen, again) = arrays_of(workdir), batches_of(workdir)
         if got != want or seen != lines:
-            raise SystemExit(f"run {finished} differs from the undisturbed run; see {folder}")
+            raise SystemExit(f"run {finished + 1} differs from the undisturbed run; see {folder}")
         finished, repeated = finished + 1, repeated + again
         ending = len(done) == kills  # and so the last one too has been compared
         print(f"run {finished} got to its end: {len(want)} arrays and {STEPS} batches are the same")
