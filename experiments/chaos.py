@@ -86,18 +86,19 @@ class Runs:
 def disturb(runs: Runs, workdir: Path, rng: random.Random, longest: float) -> Kill | None:
     """Start the run and kill it; None where it got to its end first."""
     number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+    left = _unfinished(workdir)  # by an earlier kill
     process = runs.start(workdir)
     if rng.random() < 0.5:
         moment = time.monotonic() + rng.uniform(0, longest)
         while process.poll() is None and time.monotonic() < moment:
             time.sleep(0.005)
     else:
-        _wait_for_save(process, workdir, rng.randrange(1, 6))
+        _wait_for_save(process, workdir, left, rng.randrange(1, 6))
         time.sleep(rng.uniform(0, 0.05))
     if process.poll() is not None:
         return _ended(process, workdir)
     process.send_signal(signal.SIGSTOP)  # hold it still, to see what is under way
-    in_save = bool(_unfinished(workdir))
+    in_save = bool(_unfinished(workdir) - left)
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)
     code = process.wait()
@@ -111,18 +112,21 @@ def _ended(process: subprocess.Popen, workdir: Path) -> None:
         raise SystemExit(f"a run ended with {process.returncode}: {_tail(workdir)}")
 
 
-def _wait_for_save(process: subprocess.Popen, workdir: Path, count: int) -> None:
+def _wait_for_save(process: subprocess.Popen, workdir: Path, left: set, count: int) -> None:
     """Return when the count-th checkpoint from now begins to be written."""
-    seen, before = set(), set(_unfinished(workdir))
+    seen = set()
     while process.poll() is None and len(seen) < count:
-        seen |= set(_unfinished(workdir)) - before
+        seen |= _unfinished(workdir) - left
         time.sleep(0.001)
 
 
-def _unfinished(workdir: Path) -> list[str]:
+def _unfinished(workdir: Path) -> set[tuple[str, int]]:
+    """(name, inode) of the folders of checkpoints that are not whole."""
     folder = workdir / "checkpoints"
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [name for name in names if "tmp" in name]
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {(entry.name, entry.inode()) for entry in entries if "tmp" in entry.name}
 
 
 def _steps(workdir: Path) -> list[int]:
@@ -173,8 +177,9 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
         raise SystemExit("the undisturbed run has not logged each of its steps")
     done: list[Kill] = []
     finished = repeated = 0
-    while len(done) < kills or finished == 0:
-        workdir = folder / f"run{finished}"
+    ending = False
+    while not ending:
+        workdir = folder / f"run{finished + 1}"
         killed = disturb(runs, workdir, rng, longest) if len(done) < kills else None
         if killed:
             done.append(killed)
@@ -188,8 +193,9 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
         runs.finish(workdir)  # to the end, or a start that finds it done
         got, (seen, again) = arrays_of(workdir), batches_of(workdir)
         if got != want or seen != lines:
-            raise SystemExit(f"run {finished} differs from the undisturbed run; see {folder}")
+            raise SystemExit(f"run {finished + 1} differs from the undisturbed run; see {folder}")
         finished, repeated = finished + 1, repeated + again
+        ending = len(done) == kills  # and so the last one too has been compared
         print(f"run {finished} got to its end: {len(want)} arrays and {STEPS} batches are the same")
     counts = collections.Counter((k.signal, k.in_save) for k in done)
     rows = [

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 import traceback
 import zlib
@@ -50,11 +51,20 @@ class DamagedError(CheckpointError):
         super().__init__(f"{self.what}; use an older one.")
 
 
+def _is_repeated(trace: Any) -> bool:
+    """Whether it is from orbax's threads and tasks, which raise it in the main thread as well."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
+    return any(module.startswith(("orbax.", "asyncio.")) for module in modules)
+
+
 def _print_once(args: threading.ExceptHookArgs) -> None:
-    """A thread's trace, unless orbax raises the same error again in the main thread."""
-    frames = traceback.walk_tb(args.exc_traceback)
-    if not any(f.f_globals.get("__name__", "").startswith("orbax.") for f, _ in frames):
+    if not _is_repeated(args.exc_traceback):
         threading.__excepthook__(args)
+
+
+def _print_unawaited(args: Any) -> None:
+    if not _is_repeated(args.exc_traceback):
+        sys.__unraisablehook__(args)
 
 
 class Checkpoints:
@@ -70,6 +80,7 @@ class Checkpoints:
         self.folder = Path(workdir).resolve() / "checkpoints"
         self._writing: int | None = None  # the step whose checkpoint was begun last
         threading.excepthook = _print_once
+        sys.unraisablehook = _print_unawaited
         for noisy in ("absl", "asyncio"):  # they too print what is raised in the end
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         try:
