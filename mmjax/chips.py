@@ -46,11 +46,12 @@ class Chip:
 # TPU: Google's pages "TPU v4", "v5e", "v5p", "v6e" and "TPU7x" at cloud.google.com/tpu/docs; the
 # half of the bidirectional interconnect figure. hbm: what the compiler says it has. The clock is
 # the peak divided by the FLOPs that the matrix units do in a cycle (v4, v5e: 4 units of 128 x 128 a
-# core; v5p: 8; v6e and a TPU7x core: 524,288 FLOPs a cycle).
+# core; v5p: 8). For v6e and a TPU7x core 524,288 FLOPs a cycle are inferred from the compiler's
+# cycles, see experiments/benchmarks/plan.md; the clocks of v5p and TPU7x are doubtful, too.
 # GPU: NVIDIA's data sheets of A100 80 GB SXM, H100 SXM and H200 SXM; link: NVLink.
 CHIPS = {
     "v4": Chip(
-        *("tpu", 275e12, 31.25 * GIB, 1228e9, 150e9, 275e12 / 2**18, (*_3D, "12x16x16")),
+        *("tpu", 275e12, 30.75 * GIB, 1228e9, 150e9, 275e12 / 2**18, (*_3D, "12x16x16")),
         settings=(("chip_config_name", "megacore"),),
     ),
     "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9, 197e12 / 2**17, _2D),
