@@ -209,8 +209,8 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
         f"{len(done)} kills (seed {seed}) over {finished} runs of {STEPS} steps with a checkpoint "
         f"every {EVERY}; {repeated} logged steps were taken again. Every run ended with the "
         f"{len(want)} arrays of the undisturbed run, bit for bit, and every step, also where it "
-        "was taken again, had the batch of the undisturbed run (checksums of ids, pixels and tokens). "
-        f"{minutes:.0f} minutes."
+        "was taken again, had the batch of the undisturbed run (checksums of ids, pixels and "
+        f"tokens). {minutes:.0f} minutes."
     )
     table = ["| signal | when | kills |", "|---|---|---|", *rows]
     return "\n".join([*table, "", textwrap.fill(found, 100)])
