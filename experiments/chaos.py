@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -203,19 +204,16 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
         f"| {count} |"
         for (name, in_save), count in sorted(counts.items())
     ]
-    return "\n".join(
-        [
-            "| signal | when | kills |",
-            "|---|---|---|",
-            *rows,
-            "",
-            f"{len(done)} kills (seed {seed}) over {finished} runs of {STEPS} steps with a "
-            f"checkpoint every {EVERY}; {repeated} logged steps were taken again. Every run ended "
-            f"with the {len(want)} arrays of the undisturbed run, bit for bit, and every step, "
-            "also where it was taken again, had the batch of the undisturbed run (checksums of "
-            f"ids, pixels and tokens). {(time.monotonic() - begun) / 60:.0f} minutes.",
-        ]
+    minutes = (time.monotonic() - begun) / 60
+    found = (
+        f"{len(done)} kills (seed {seed}) over {finished} runs of {STEPS} steps with a checkpoint "
+        f"every {EVERY}; {repeated} logged steps were taken again. Every run ended with the "
+        f"{len(want)} arrays of the undisturbed run, bit for bit, and every step, also where it "
+        "was taken again, had the batch of the undisturbed run (checksums of ids, pixels and "
+        f"tokens). {minutes:.0f} minutes."
     )
+    table = ["| signal | when | kills |", "|---|---|---|", *rows]
+    return "\n".join([*table, "", textwrap.fill(found, 100)])
 
 
 def main() -> None:

@@ -181,12 +181,12 @@ def test_a_full_disk_loses_nothing_saved(pictures, tmp_path):
     first = train(pictures, tmp_path, *LONG, "--config.total_steps=200")
     assert first.returncode == 0, first.stderr
 
-    def small_disk():  # every file ends at 20 kB, as on a disk with no more room
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    def small_disk():  # every file ends at 60 kB, as on a disk with no more room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    longer = (*LONG, "--allow_change=total_steps", "--config.total_steps=400")
+    longer = (*LONG, "--allow_change=total_steps", "--config.total_steps=310")
     full = train(pictures, tmp_path, *longer, preexec_fn=small_disk)
-    refused(full, "200", "room")
+    refused(full, "Checkpoint 300", "File too large", "checkpoints/200", "room")
     done = train(pictures, tmp_path, *longer)
     assert done.returncode == 0 and "resumed at step 200" in done.stdout, done.stderr
 
