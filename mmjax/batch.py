@@ -12,6 +12,8 @@ import numpy as np
 Batch = Mapping[str, jax.Array | np.ndarray]
 Spec = Mapping[str, jax.ShapeDtypeStruct]
 
+MODALITIES = ("image", "text", "audio", "video")
+
 
 def spec_of(batch: Batch) -> Spec:
     """Shapes and dtypes of a batch."""

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mmjax import batch as batches
 from mmjax import compiled, experiment, flops, sharding
 from mmjax.chips import Topology
 from mmjax.layers.precision import compiling_for
@@ -157,10 +158,13 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
 
 
 def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the pipeline makes of a config: the arrays of its spec, and presence masks."""
     lies, size = sharding.batch_sharding(run.mesh), run.config.batch_size
+    shapes = {name: (x.shape[1:], x.dtype) for name, x in run.spec.items()}
+    shapes |= {f"{m}_present": ((), bool) for m in batches.MODALITIES if m in shapes}
     return {
-        name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=lies)
-        for name, x in run.spec.items()
+        name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=lies)
+        for name, (shape, dtype) in shapes.items()
     }
 
 

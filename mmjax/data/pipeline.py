@@ -13,13 +13,13 @@ from typing import Any
 import grain
 import numpy as np
 
+from mmjax.batch import MODALITIES
 from mmjax.data.lost import LostRecords
 from mmjax.data.sources import Source
 
 Batch = dict[str, np.ndarray]
 Transform = Callable[[dict, np.random.Generator], dict]
 
-MODALITIES = ("image", "text", "audio", "video")
 CHUNK = 32  # rows that a thread makes in one go, at most
 # What a stream of random numbers is for: two uses of one seed never meet.
 _AUGMENT, _BATCH_AUGMENT, _EVAL = 0, 1, 2
