@@ -31,9 +31,13 @@ def settings(root):
 
 
 def environment(devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    cache = os.path.expanduser("~/.cache/mmjax/test-xla")
-    return os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": cache}
+    """For a process on so many fake devices: each compile is short, and serves the next process."""
+    return os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
 
 
 def run(command, devices=1, **kwargs):
@@ -125,7 +129,9 @@ def start_and_wait_for(root, workdir, name, *more):
     return process
 
 
+NO_EVALS = "--config.evals={}"
 LONG = ("--config.total_steps=400", "--config.checkpoint.every=100", "--config.log_every=50")
+LONG += (NO_EVALS,)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +225,7 @@ def test_a_missing_column_and_corrupt_images(pictures, tmp_path):
     write_folder(other)
     for i in range(2):
         (other / f"{i:03d}.png").write_bytes(b"not a picture")
-    done = train(other, tmp_path / "run")  # two are allowed
+    done = train(other, tmp_path / "run", NO_EVALS)  # two are allowed
     assert done.returncode == 0, done.stderr
     bad = (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines()
     assert len(bad) == 2 and all(json.loads(b)["kind"] == "unreadable_image" for b in bad)
@@ -230,10 +236,12 @@ def test_a_missing_column_and_corrupt_images(pictures, tmp_path):
 
 
 def test_the_workdirs_tokenizer_must_be_the_checkpoints(pictures, tmp_path):
-    assert train(pictures, tmp_path, "--config.total_steps=2").returncode == 0
+    assert train(pictures, tmp_path, "--config.total_steps=2", NO_EVALS).returncode == 0
     file = tmp_path / "tokenizer" / "tokenizer.json"
     file.write_text(file.read_text().replace('"square"', '"circle"').replace("squ", "cir"))
-    refused(train(pictures, tmp_path, "--config.total_steps=2"), "tokenizer", "checkpoint")
+    refused(
+        train(pictures, tmp_path, "--config.total_steps=2", NO_EVALS), "tokenizer", "checkpoint"
+    )
 
 
 def test_a_step_that_is_not_finite_names_the_tensor_and_keeps_the_checkpoint(pictures, tmp_path):
@@ -243,9 +251,9 @@ def test_a_step_that_is_not_finite_names_the_tensor_and_keeps_the_checkpoint(pic
 
 
 def test_exact_accumulation_from_the_command_line(pictures, tmp_path):
-    no_dropout = "--config.model.image.dropout=0.0"
-    whole = train(pictures, tmp_path / "whole", no_dropout)
-    parts = train(pictures, tmp_path / "parts", no_dropout, "--config.microbatches=4")
+    flags = (NO_EVALS, "--config.model.image.dropout=0.0")
+    whole = train(pictures, tmp_path / "whole", *flags)
+    parts = train(pictures, tmp_path / "parts", *flags, "--config.microbatches=4")
     assert whole.returncode == parts.returncode == 0, parts.stderr
     losses = [
         [json.loads(line).get("train/loss") for line in (tmp_path / name / "metrics.jsonl").open()]
