@@ -303,7 +303,6 @@ def test_choice_goes_from_dense_to_ring_as_the_batch_grows():
     assert names == ["dense", "dense", "chunked", "chunked"]
     names = [choose(held_bytes(n, 512, 1024, 256), MEMORY_MB) for n in (2**14, 2**16, 2**20)]
     assert names == ["dense", "ring", "ring"]
-    assert choose({"dense": 30, "chunked": 20, "ring": 10}, 1e-9) == "ring"  # none fits
 
 
 @KINDS
