@@ -34,6 +34,6 @@ def _keep_freed_memory() -> None:
     except (OSError, AttributeError):  # not glibc
         return
     mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
+    mallopt(m_trim_threshold, -1)  # never
     mallopt(m_arena_max, 1)
     mallopt(m_top_pad, 2**28)
