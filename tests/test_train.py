@@ -187,12 +187,17 @@ def test_a_full_disk_loses_nothing_saved(pictures, tmp_path):
     first = train(pictures, tmp_path, *LONG, "--config.total_steps=200")
     assert first.returncode == 0, first.stderr
 
-    def small_disk():  # every file ends at 60 kB, as on a disk with no more room
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+    # Every file ends where a checkpoint's description, always of one size, is not yet whole.
+    size = (tmp_path / "checkpoints" / "200" / "state" / "_METADATA").stat().st_size - 1
 
-    longer = (*LONG, "--allow_change=total_steps", "--config.total_steps=310")
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    longer = (*LONG, "--allow_change=total_steps", "--config.total_steps=225")
+    longer += ("--config.checkpoint.every=20",)
+    assert size > 225 / 200 * (tmp_path / "batches.jsonl").stat().st_size  # the log has room
     full = train(pictures, tmp_path, *longer, preexec_fn=small_disk)
-    refused(full, "Checkpoint 300", "File too large", "checkpoints/200", "room")
+    refused(full, "Checkpoint 220", "File too large", "checkpoints/200", "room")
     done = train(pictures, tmp_path, *longer)
     assert done.returncode == 0 and "resumed at step 200" in done.stdout, done.stderr
 
