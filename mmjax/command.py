@@ -57,19 +57,23 @@ def run(main: Callable[[], object]) -> None:
 
     Of several processes, those that are still at work end too: see `mmjax.distributed.leave`.
     """
-    from mmjax import distributed
-
     try:
         main()
     except KeyboardInterrupt:
-        distributed.leave("it was interrupted", 130)
+        _leave("it was interrupted", 130)
     except Exception as error:
         # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
         if _is_refusal(error):
             print(f"error: {error}", file=sys.stderr)
-            distributed.leave(str(error), 2)
+            _leave(str(error), 2)
         traceback.print_exc()
-        distributed.leave(f"{type(error).__name__}: {error}"[:500], 1)
+        _leave(f"{type(error).__name__}: {error}"[:500], 1)
+
+
+def _leave(sentence: str, code: int) -> None:
+    from mmjax import distributed  # not sooner: `main` may set what jax reads when it is imported
+
+    distributed.leave(sentence, code)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -149,3 +149,12 @@ def test_start_gathers_overrides_and_the_users_environment_wins(tmp_path):
         [sys.executable, "-c", PREPARE], env=env, capture_output=True, text=True, timeout=300
     )
     assert done.stdout.strip() == str(tmp_path / ".cache" / "mmjax" / "xla"), done.stderr
+
+
+def test_a_command_may_set_what_jax_reads_when_it_is_imported():
+    code = (
+        "import sys; from mmjax import command; seen = [];"
+        "command.run(lambda: seen.append('jax' in sys.modules)); print(seen)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[False]\n", done.stderr
