@@ -17,7 +17,7 @@ from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import MEMORY_MB, choose, contrastive_loss, held_bytes
-from mmjax.losses.duplicates import negative_pairs
+from mmjax.losses.duplicates import Ids, negative_pairs
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 from mmjax.sharding import batch_parts, shard
@@ -162,11 +162,7 @@ def contrastive(
     """The loss function of those settings; see `make_loss`."""
 
     def loss(outputs, batch):
-        ids = {}
-        if mask_duplicates:
-            ids["text_ids"] = row_ids(batch["text"], batch.get("text_mask"))
-            if "example_id" in batch:
-                ids["image_ids"] = batch["example_id"]
+        image_ids, text_ids = duplicate_ids(batch) if mask_duplicates else (None, None)
         value, metrics = contrastive_loss(
             outputs["image_embed"],
             outputs["text_embed"],
@@ -177,8 +173,9 @@ def contrastive(
             chunk_size=chunk_size,
             memory_mb=memory_mb,
             label_smoothing=label_smoothing,
+            image_ids=image_ids,
+            text_ids=text_ids,
             present=pairs_present(batch),
-            **ids,
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         return {"contrastive": value, **scalars, **metrics}
@@ -225,9 +222,8 @@ def pair_losses(
     def losses(outputs, batch):
         image, text = outputs["image_embed"], outputs["text_embed"]
         bias = outputs.get("logit_bias", jnp.zeros(())) if kind == "sigmoid" else jnp.zeros(())
-        index, ids = jnp.arange(len(image)), (None, None)
-        if mask_duplicates:
-            ids = (batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask")))
+        index = jnp.arange(len(image))
+        ids = duplicate_ids(batch) if mask_duplicates else (None, None)
         present = pairs_present(batch)
         if present is None:
             present = jnp.ones(len(image), bool)
@@ -258,6 +254,11 @@ def pair_losses(
         return {"contrastive": jnp.where(present, found, 0.0)}
 
     return losses
+
+
+def duplicate_ids(batch: Batch) -> Ids:
+    """Image ids and text ids, [B] each: equal ones are the same picture, the same caption."""
+    return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
