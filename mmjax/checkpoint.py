@@ -174,14 +174,15 @@ class Checkpoints:
             wrong-shape parameter.
           DamagedError: its files cannot be read, or give other numbers than were saved.
         """
-        compare(self._shapes(step), _shapes(target), f"checkpoint {self.path(step)}")
+        arrays = self._read(step)[1]
+        compare(self._shapes(step, arrays), _shapes(target), f"checkpoint {self.path(step)}")
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
         args = ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         except Exception as error:
             raise self._damaged(step, _first_line(error)) from error
-        self._verify(step, restored)
+        self._verify(step, restored, arrays)
         return restored
 
     def restore_newest(self, target: Any) -> tuple[dict[str, Any], Any]:
@@ -206,13 +207,12 @@ class Checkpoints:
             return found
         raise self._none_whole(damaged.values())
 
-    def _verify(self, step: int, restored: Any) -> None:
+    def _verify(self, step: int, restored: Any, arrays: dict[str, list] | None) -> None:
         """Compare a restored tree, or a part of it, with the checksums of when it was saved."""
-        saved = self._read(step)[1]
-        if saved is None:
+        if arrays is None:
             return
         found = jax.device_get(checksums(restored))
-        wrong = [name for name in found if int(found[name]) != saved[name][1]]
+        wrong = [name for name in found if int(found[name]) != arrays[name][1]]
         if wrong:
             how = f"{len(wrong)} of {len(found)} arrays are not as saved, the first {wrong[0]}"
             raise self._damaged(step, how)
@@ -229,7 +229,8 @@ class Checkpoints:
           TreeMismatchError: a parameter of `target` is missing or has another shape.
           DamagedError: as `restore`.
         """
-        saved = self._shapes(step)
+        arrays = self._read(step)[1]
+        saved = self._shapes(step, arrays)
         averaged = average and any(k.startswith("ema_params/") for k in saved)
         part = "ema_params" if averaged else "params"
         wanted = {f"{part}/{k}": s for k, s in _shapes(target).items()}
@@ -242,7 +243,7 @@ class Checkpoints:
             restored = ocp.PyTreeCheckpointer().restore(self.path(step) / "state", args=args)
         except Exception as error:
             raise self._damaged(step, _first_line(error)) from error
-        self._verify(step, restored)
+        self._verify(step, restored, arrays)
         return restored[part]
 
     def newest_run(self) -> dict[str, Any] | None:
@@ -278,10 +279,17 @@ class Checkpoints:
         self._manager.reload()
         return aside
 
-    def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        saved = self._read(step)[1]
-        if saved is not None:
-            return {name: tuple(shape) for name, (shape, _) in saved.items()}
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """path -> shape of every array of a checkpoint.
+
+        Raises:
+          DamagedError: it cannot be read.
+        """
+        return self._shapes(step, self._read(step)[1])
+
+    def _shapes(self, step: int, arrays: dict[str, list] | None) -> dict[str, tuple[int, ...]]:
+        if arrays is not None:
+            return {name: tuple(shape) for name, (shape, _) in arrays.items()}
         try:
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
@@ -434,7 +442,7 @@ def init_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[
         if k in taken
     }
     restored = source.restore_params(step, traverse_util.unflatten_dict(target, sep="/"))
-    theirs = {k.split("/", 1)[1] for k in source._shapes(step) if k.startswith("params/")}
+    theirs = {k.split("/", 1)[1] for k in source.shapes(step) if k.startswith("params/")}
     source.close()
     flat |= traverse_util.flatten_dict(restored, sep="/")
     lines = [f"init_from {path}, step {step}:"]
