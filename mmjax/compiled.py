@@ -248,11 +248,17 @@ def _element(tuple_: _Instruction, index: int) -> str:
     return tuple_.operands[index] if tuple_.opcode == "tuple" else ""
 
 
-def _constant(name: str, scope: dict[str, _Instruction]) -> int | None:
-    """The integer that a name stands for, seen through copies."""
+def _original(name: str, scope: dict[str, _Instruction]) -> _Instruction | None:
+    """What a name stands for, seen through copies."""
     it = scope.get(name)
     while it is not None and it.opcode in _COPIES:
         it = scope.get(it.operands[0])
+    return it
+
+
+def _constant(name: str, scope: dict[str, _Instruction]) -> int | None:
+    """The integer that a name stands for."""
+    it = _original(name, scope)
     if it is None or it.opcode != "constant":
         return None
     found = re.match(r"(-?\d+)\)", it.rest)
@@ -261,9 +267,7 @@ def _constant(name: str, scope: dict[str, _Instruction]) -> int | None:
 
 def _step(name: str, body: dict[str, _Instruction]) -> int | None:
     """What a loop's body adds to its counter."""
-    it = body.get(name)
-    while it is not None and it.opcode in _COPIES:
-        it = body.get(it.operands[0])
+    it = _original(name, body)
     if it is None or it.opcode != "add":
         return None
     found = [_constant(o, body) for o in it.operands]
