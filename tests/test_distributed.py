@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from test_train import environment
 from tiny_clip import write_folder
 
 from mmjax import distributed
@@ -23,14 +23,7 @@ def free_port():
 
 
 def start(*command, devices=4, **variables):
-    env = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
+    env = environment(devices) | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,

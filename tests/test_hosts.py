@@ -14,11 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from test_distributed import ends, free_port, start
+from test_train import state_of
 from tiny_clip import write_folder
 
 from mmjax.metrics import read_metrics
@@ -56,19 +55,6 @@ def two(workdir, flags):
     return [
         train(workdir, flags, where, "--num_processes=2", f"--process_id={i}") for i in range(2)
     ]
-
-
-def state_of(workdir, step):
-    """Every array of a checkpoint, whole, by path; whatever devices wrote it."""
-    path = Path(workdir) / "checkpoints" / str(step) / "state"
-    reader = ocp.PyTreeCheckpointer()
-    tree = reader.metadata(path).item_metadata.tree
-    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
-    return {
-        jax.tree_util.keystr(p): np.asarray(x)
-        for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
 
 
 def assert_close(a, b):

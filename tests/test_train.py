@@ -52,10 +52,14 @@ def train(root, workdir, *more, devices=1, **kwargs):
 
 
 def state_of(workdir, step):
-    path = Path(workdir) / "checkpoints" / str(step) / "state"
-    tree = ocp.PyTreeCheckpointer().restore(path)
+    """Every array of a checkpoint, whole, by path; whatever devices wrote it."""
     import jax
 
+    path = Path(workdir) / "checkpoints" / str(step) / "state"
+    reader = ocp.PyTreeCheckpointer()
+    tree = reader.metadata(path).item_metadata.tree
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
     return {
         jax.tree_util.keystr(p): np.asarray(x)
         for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]
