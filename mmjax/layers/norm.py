@@ -1,4 +1,4 @@
-"""Layer normalisation with fp32 statistics that are kept for the backward pass."""
+"""Layer and RMS normalisation with fp32 statistics that are kept for the backward pass."""
 
 import functools
 
@@ -65,3 +65,60 @@ class LayerNorm(nn.Module):
         scale = param(self, "scale", nn.initializers.ones, shape, (self.axis,))
         bias = param(self, "bias", nn.initializers.zeros, shape, (self.axis,))
         return layer_norm(x, scale, bias, self.epsilon, jnp.dtype(self.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float, dtype) -> jax.Array:
+    """x / sqrt(mean(x²) + epsilon) * scale over the last axis, given in `dtype`.
+
+    x [..., D], scale [D]. Statistics are fp32. Source: Zhang and Sennrich 2019
+    (arXiv 1910.07467), eq. 4.
+    """
+    return _rms_forward(x, scale, epsilon, dtype)[0]
+
+
+def _rms_forward(x, scale, epsilon, dtype):
+    wide = x.astype(jnp.float32)
+    rrms = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + epsilon)
+    y = wide * rrms * broadcast_last(scale, x.ndim)
+    return y.astype(dtype), (x, rrms, scale)
+
+
+def _rms_backward(epsilon, dtype, saved, dy):
+    del epsilon, dtype
+    x, rrms, scale = saved
+    dy = dy.astype(jnp.float32)
+    normed = x.astype(jnp.float32) * rrms
+    dnormed = dy * broadcast_last(scale, dy.ndim)
+    dx = rrms * (dnormed - normed * (dnormed * normed).mean(-1, keepdims=True))
+    return dx.astype(x.dtype), (dy * normed).sum(tuple(range(dy.ndim - 1)))
+
+
+rms_norm.defvjp(_rms_forward, _rms_backward)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with its scale; attributes as of `LayerNorm`."""
+
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+    axis: str = "embed"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = param(self, "scale", nn.initializers.ones, (x.shape[-1],), (self.axis,))
+        return rms_norm(x, scale, self.epsilon, jnp.dtype(self.dtype))
+
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+
+
+def norm_class(kind: str) -> type[nn.Module]:
+    """The norm of that name.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if kind not in NORMS:
+        raise ValueError(f"Unknown norm '{kind}'; use one of {sorted(NORMS)}.")
+    return NORMS[kind]

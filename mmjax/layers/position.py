@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.layers.parameters import param
+from mmjax.sharding import shard
 
 
 def resize_grid(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
@@ -72,7 +73,8 @@ class LearnedSequence(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, length: int) -> jax.Array:
+    def __call__(self, positions: int | jax.Array) -> jax.Array:
+        """The first so many rows [L, D]; or those of the positions [B, L], as [B, L, D]."""
         table = param(
             self,
             "table",
@@ -80,9 +82,11 @@ class LearnedSequence(nn.Module):
             (self.length, self.width),
             ("length", "embed"),
         )
-        if length > self.length:
+        if not isinstance(positions, int):
+            return jnp.take(shard(table, "length", "act_embed"), positions, axis=0)
+        if positions > self.length:
             raise ValueError(
-                f"Text of {length} tokens is longer than the model's {self.length}: set "
+                f"Text of {positions} tokens is longer than the model's {self.length}: set "
                 "model.text.length, or the length in tokenize(), to the other."
             )
-        return jnp.asarray(table[:length])
+        return jnp.asarray(table[:positions])

@@ -1,5 +1,7 @@
 """A stack of pre-LN transformer blocks whose parameters lie along one `layers` axis."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,12 @@ REMAT = {
 
 
 class MLP(nn.Module):
-    """Two linear maps with an activation between: [B, L, D] -> [B, L, D]."""
+    """Two linear maps with an activation between: [B, L, D] -> [B, L, D].
+
+    Attributes:
+      gated: the activation of a third map multiplies the hidden units; with "silu" that is SwiGLU
+        (Shazeer 2020, arXiv 2002.05202).
+    """
 
     mlp_dim: int
     activation: str = "gelu"
@@ -29,27 +36,65 @@ class MLP(nn.Module):
     dtype: str = "float32"
     train: bool = False
     depth: int = 1  # of the stack, for the scale of the last kernel
+    gated: bool = False
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
         normal = nn.initializers.normal
-        h = Linear(
-            (self.mlp_dim,),
-            ("embed", "mlp"),
-            dtype=self.dtype,
-            kernel_init=normal((2 * width) ** -0.5),
-            name="up",
-        )(x)
-        h = activation(self.activation)(shard(h, "batch", "length", "mlp"))
+
+        def hidden(name):
+            h = Linear(
+                (self.mlp_dim,),
+                ("embed", "mlp"),
+                self.use_bias,
+                self.dtype,
+                normal((2 * width) ** -0.5),
+                name=name,
+            )(x)
+            return shard(h, "batch", "length", "mlp")
+
+        h, act = hidden("up"), activation(self.activation)
+        h = act(hidden("gate")) * h if self.gated else act(h)
         h = nn.Dropout(self.dropout, deterministic=not self.train)(h)
         return Linear(
             (width,),
             ("mlp", "embed"),
-            dtype=self.dtype,
+            self.use_bias,
+            self.dtype,
             kernel_init=normal(width**-0.5 * (2 * self.depth) ** -0.5),
             name="down",
         )(h)
+
+
+def stacked(parent: nn.Module, block: type[nn.Module], length: int, in_axes) -> Callable:
+    """`block` repeated `length` times along a `layers` axis, as `parent.remat` says.
+
+    Args:
+      in_axes: of the block's arguments after the first, which is carried.
+
+    Raises:
+      ValueError: an unknown `remat`.
+    """
+    if parent.remat not in REMAT:
+        raise ValueError(f"Unknown remat '{parent.remat}'; use one of {sorted(REMAT)}.")
+    unroll = 1
+    if parent.remat != "none":
+        block = nn.remat(block, policy=REMAT[parent.remat], prevent_cse=False)
+    elif on_cpu() and not parent.is_initializing():
+        # A loop costs the CPU backend its fusions between layers. With remat it must be a
+        # loop: unrolled, XLA merges the recomputation away and no memory is saved.
+        unroll = length
+    return nn.scan(
+        block,
+        variable_axes={"params": 0, "intermediates": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=in_axes,
+        length=length,
+        unroll=unroll,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
 
 
 class Block(nn.Module):
@@ -128,27 +173,10 @@ class Transformer(nn.Module):
     def __call__(
         self, x: jax.Array, key_mask: jax.Array | None = None, *, train: bool = False
     ) -> jax.Array:
-        if self.remat not in REMAT:
-            raise ValueError(f"Unknown remat '{self.remat}'; use one of {sorted(REMAT)}.")
-        block, unroll = Block, 1
-        if self.remat != "none":
-            block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
-        elif on_cpu() and not self.is_initializing():
-            # A loop costs the CPU backend its fusions between layers. With remat it must be a
-            # loop: unrolled, XLA merges the recomputation away and no memory is saved.
-            unroll = self.depth
         rates = None
         if train and self.stochastic_depth:
             rates = jnp.linspace(0.0, self.stochastic_depth, self.depth)
-        layers = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
-            length=self.depth,
-            unroll=unroll,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(
+        layers = stacked(self, Block, self.depth, in_axes=(0, nn.broadcast))(
             self.heads,
             self.mlp_dim,
             self.depth,

@@ -1,0 +1,410 @@
+"""A causal transformer stack with optional cross-attention to a context, and its KV cache.
+
+The cache is the Linen collection `cache`, of static shape. Where the collection is mutable the stack
+decodes: a first call (with `cache_length`) runs over the prompts and makes the cache, each call
+that is given that cache reads it and adds its tokens.
+
+Every call writes its L tokens into the next L slots, the same for all rows; a row's mask says
+which of its slots hold tokens, and its positions count those alone. So prompts of different
+lengths share a batch, padded on either side. What a cache of B rows holds (N layers, M cross
+layers, K key heads, T slots):
+
+    key, value              [N, B, K, T, head_dim]    of the tokens so far
+    seen                    [B, T] bool               slots that hold a token of their row
+    count                   [B] int32                 tokens of each row so far
+    slot                    [] int32                  the next slot
+    cross_key, cross_value  [M, B, H, S, head_dim]    of the context: computed once
+    cross_seen              [B, S] bool               what the prompt's last token sees of it
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.grouped_attention import CrossAttention, GroupedQueryAttention, Keys
+from mmjax.layers.norm import norm_class
+from mmjax.layers.parameters import param
+from mmjax.layers.pooling import end_position
+from mmjax.layers.position import LearnedSequence
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.rotary import rotary_angles
+from mmjax.layers.transformer import MLP, stacked
+from mmjax.sharding import shard
+
+
+def is_decoding(module: nn.Module) -> bool:
+    """True where the caller made `cache` mutable (as it is also while parameters are made)."""
+    return module.is_mutable_collection("cache") and not module.is_initializing()
+
+
+class Layer(nn.Module):
+    """What the layers of a decoder share: their settings, and a residual branch's dropout."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    depth: int
+    norm: str
+    epsilon: float
+    activation: str
+    gated_mlp: bool
+    use_bias: bool
+    dropout: float
+    dtype: str
+    train: bool
+
+    def normed(self, x: jax.Array, name: str) -> jax.Array:
+        return norm_class(self.norm)(self.epsilon, self.dtype, name=name)(x)
+
+    def inits(self, x: jax.Array) -> dict[str, Callable]:
+        """Initial scales, as of `transformer.Block`."""
+        width = x.shape[-1]
+        scales = {"in_init": width**-0.5, "out_init": width**-0.5 * (2 * self.depth) ** -0.5}
+        return {name: nn.initializers.normal(scale) for name, scale in scales.items()}
+
+    def mlp(self) -> MLP:
+        return MLP(
+            self.mlp_dim,
+            self.activation,
+            self.dropout,
+            self.dtype,
+            self.train,
+            self.depth,
+            self.gated_mlp,
+            self.use_bias,
+            name="mlp",
+        )
+
+    def cross_attention(self, x: jax.Array, name: str) -> CrossAttention:
+        init = self.inits(x)
+        return CrossAttention(
+            self.heads, self.head_dim, self.use_bias, self.dtype, **init, name=name
+        )
+
+    def add(self, x: jax.Array, branch: jax.Array) -> jax.Array:
+        branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
+        return shard(x + branch, "batch", "length", "act_embed")
+
+
+class DecoderLayer(Layer):
+    """x + attention(norm(x)), perhaps x + cross-attention(norm(x)), then x + mlp(norm(x))."""
+
+    @nn.compact
+    def __call__(self, x, own: Mapping[str, Any], cached: Keys | None, cross: Callable | None):
+        """x [B, L, D] and the new keys and values; `cross(x) -> x` comes before the MLP."""
+        attention = GroupedQueryAttention(
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            self.use_bias,
+            self.dtype,
+            **self.inits(x),
+            name="attention",
+        )
+        y, new = attention(self.normed(x, "norm_attention"), **own, cached=cached)
+        x = self.add(x, y)
+        if cross is not None:
+            x = cross(x)
+        return self.add(x, self.mlp()(self.normed(x, "norm_mlp"))), new
+
+
+class PlainCross(Layer):
+    """x + cross-attention(norm(x)): the middle of a layer of Vaswani et al. 2017, section 3.1."""
+
+    @nn.compact
+    def __call__(self, x, context, seen, cached):
+        attention = self.cross_attention(x, "attention")
+        y, kept = attention(self.normed(x, "norm"), context, seen, cached)
+        return self.add(x, y), kept
+
+
+class GatedCross(Layer):
+    """x + tanh(a) cross-attention(norm(x)), then x + tanh(b) mlp(norm(x)); a and b start at 0.
+
+    Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 3.1.2 and figure 4.
+    """
+
+    @nn.compact
+    def __call__(self, x, context, seen, cached):
+        def gate(name, branch):
+            value = param(self, name, nn.initializers.zeros, (), ())
+            return branch * jnp.tanh(value).astype(branch.dtype)
+
+        attention = self.cross_attention(x, "attention")
+        y, kept = attention(self.normed(x, "norm_attention"), context, seen, cached)
+        x = self.add(x, gate("gate_attention", y))
+        y = self.mlp()(self.normed(x, "norm_mlp"))
+        return self.add(x, gate("gate_mlp", y)), kept
+
+
+class Group(nn.Module):
+    """`size` decoder layers, the last of which perhaps looks at a context."""
+
+    size: int
+    cross: str | None
+    layer: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self, x, shared: Mapping[str, Any], caches):
+        own, slots, context, context_seen = (
+            shared[k] for k in ("own", "slots", "context", "context_seen")
+        )
+        cached, cross_cached = caches
+        new, kept = [], None
+        for i in range(self.size):
+            cross = None
+            if self.cross and i == self.size - 1:
+                kind = GatedCross if self.cross == "gated" else PlainCross
+                module = kind(**self.layer, name="cross")
+
+                def cross(x, module=module):
+                    nonlocal kept
+                    x, kept = module(x, context, context_seen, cross_cached)
+                    return x
+
+                if self.cross == "gated":
+                    x, cross = cross(x), None
+            earlier = None if cached is None else Keys(*(c[i] for c in cached), slots)
+            x, pair = DecoderLayer(**self.layer, name=f"layer{i}")(x, own, earlier, cross)
+            new.append(pair)
+        new = tuple(jnp.stack(pairs) for pairs in zip(*new))
+        return x, (new, kept if cross_cached is None else None)
+
+
+class Decoder(nn.Module):
+    """A causal stack over embedded tokens, [B, L, D] -> [B, L, D], normed at its end.
+
+    Parameters: `stack/layers/...` lie along one `layers` axis of `depth`, whatever `cross_every`
+    is, so a language model's load into a Flamingo; those of cross-attention are `stack/cross/...`
+    along an axis of depth / cross_every; `norm/...` and, if learned, `position/...`.
+
+    Attributes:
+      length: of the longest text, for learned positions.
+      head_dim: None is width / heads; kv_heads: None is heads (see GroupedQueryAttention).
+      norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
+      positions: "learned", "rope" or "none".
+      cross_every: every so many layers one looks at the context, the last of each run; 0: none.
+      cross_gated: Flamingo's gated layers before those layers, in place of cross-attention inside
+        them; at the start the stack is exactly that without them.
+      remat: as of `Transformer`; a run of `cross_every` layers is recomputed together.
+
+    Raises:
+      ValueError: settings that do not fit each other, a context that is missing or that nothing
+        looks at, more tokens than positions or than slots of the cache.
+    """
+
+    depth: int
+    heads: int
+    mlp_dim: int
+    length: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    norm: str = "layer"
+    epsilon: float = 1e-6
+    activation: str = "gelu"
+    gated_mlp: bool = False
+    use_bias: bool = True
+    positions: str = "learned"
+    rope_base: float = 10_000.0
+    cross_every: int = 0
+    cross_gated: bool = False
+    dropout: float = 0.0
+    remat: str = "none"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        context: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        train: bool = False,
+        cache_length: int = 0,
+    ) -> jax.Array:
+        """The stack's output for each token.
+
+        Args:
+          x: [B, L, D]; mask: [B, L] bool, true on tokens (None: all), which alone are seen.
+          context: [B, S, C]; not needed where a cache has it.
+          context_mask: [B, S] or, for each token its own, [B, L, S] bool; a token that may see
+            nothing gets nothing from the context.
+          cache_length: slots of the cache that the call makes, where `cache` is mutable.
+        """
+        batch, length, width = x.shape
+        self._check(width, length, cache_length)
+        head_dim = self.head_dim or width // self.heads
+        mask = jnp.ones((batch, length), bool) if mask is None else mask
+        old = self._cache() if self.has_variable("cache", "slot") else None
+        decoding = is_decoding(self)
+
+        # ---- positions, and who sees whom
+        positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+        if old is not None:
+            positions = positions + old["count"][:, None]
+        if self.positions == "learned":
+            x = x + LearnedSequence(self.length, width, name="position")(positions).astype(x.dtype)
+        angles = None
+        if self.positions == "rope":
+            angles = rotary_angles(positions, head_dim, self.rope_base)
+        own = {
+            "seen": jnp.tril(jnp.ones((length, length), bool))[None] & mask[:, None],
+            "angles": angles,
+        }
+        context_seen = self._context_seen(context, context_mask, old)
+
+        # ---- layers
+        size = self.cross_every or 1
+        groups = self.depth // size
+        cross = ("gated" if self.cross_gated else "plain") if self.cross_every else None
+        stack = nn.map_variables(
+            stacked(self, Group, groups, in_axes=(nn.broadcast, 0)),
+            "params",
+            trans_in_fn=lambda tree: _by_place(tree, size),
+            trans_out_fn=lambda tree: _by_depth(tree, size),
+            init=self.is_initializing(),
+        )(size, cross, self._layer(head_dim, train), name="stack")
+        shared = {"own": own, "slots": None, "context": context, "context_seen": context_seen}
+        caches = (None, None)
+        if old is not None:
+            shared["slots"] = old["seen"][:, None]
+            keys = (old["key"], old["value"])
+            keys = tuple(k.reshape(groups, size, *k.shape[1:]) for k in keys)
+            caches = (keys, (old["cross_key"], old["cross_value"]) if cross else None)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x, (new, kept) = stack(shard(x, "batch", "length", "act_embed"), shared, caches)
+
+        if decoding:
+            new = tuple(k.reshape(self.depth, *k.shape[2:]) for k in new)
+            if old is None:
+                self._make_cache(new, kept, mask, context_seen, cache_length)
+            else:
+                self._extend_cache(old, new, mask)
+        return norm_class(self.norm)(self.epsilon, self.dtype, name="norm")(x)
+
+    def _check(self, width: int, length: int, cache_length: int) -> None:
+        if self.positions not in ("learned", "rope", "none"):
+            raise ValueError(
+                f"positions of a decoder is '{self.positions}'; use 'learned', 'rope' or 'none'."
+            )
+        if self.head_dim is None and width % self.heads:
+            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
+        if self.cross_every and self.depth % self.cross_every:
+            raise ValueError(
+                f"depth {self.depth} is not a multiple of cross_every {self.cross_every}: "
+                "change one."
+            )
+        if cache_length and not length <= cache_length:
+            raise ValueError(
+                f"The prompt has {length} tokens and the cache {cache_length} slots: give it more."
+            )
+        if self.positions == "learned" and max(length, cache_length) > self.length:
+            raise ValueError(
+                f"{max(length, cache_length)} tokens are more than the decoder's {self.length} "
+                "positions: shorten the text, or raise the model's length."
+            )
+
+    def _context_seen(self, context, context_mask, old):
+        """[B, L or 1, S] bool, or None where all is seen."""
+        if not self.cross_every:
+            if context is not None:
+                raise ValueError(
+                    "A decoder without cross-attention got a context: set cross_every."
+                )
+            return None
+        if old is not None and context_mask is None:
+            return old["cross_seen"][:, None]
+        if old is None and context is None:
+            raise ValueError(
+                f"A decoder with cross_every {self.cross_every} needs a context, such as an image."
+            )
+        if context_mask is None:
+            return None
+        return context_mask[:, None] if context_mask.ndim == 2 else context_mask
+
+    def _layer(self, head_dim: int, train: bool) -> dict[str, Any]:
+        """The settings of a layer."""
+        return {
+            "heads": self.heads,
+            "kv_heads": self.kv_heads or self.heads,
+            "head_dim": head_dim,
+            "mlp_dim": self.mlp_dim,
+            "depth": self.depth,
+            "norm": self.norm,
+            "epsilon": self.epsilon,
+            "activation": self.activation,
+            "gated_mlp": self.gated_mlp,
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+            "dtype": self.dtype,
+            "train": train,
+        }
+
+    # ---- the cache
+
+    def _cache(self) -> dict[str, jax.Array]:
+        names = ["key", "value", "seen", "count", "slot"]
+        names += ["cross_key", "cross_value", "cross_seen"] if self.cross_every else []
+        return {name: self.get_variable("cache", name) for name in names}
+
+    def _make_cache(self, new, kept, mask, context_seen, slots: int) -> None:
+        """The cache of `slots` slots after a prompt of keys `new` [N, B, K, L, head_dim]."""
+        length = mask.shape[1]
+        if not slots:
+            raise ValueError("A decoder whose cache is mutable needs cache_length, or a cache.")
+        room = slots - length
+        store = activation_dtype(self.dtype)
+        for name, value in zip(("key", "value"), new):
+            value = jnp.pad(value.astype(store), [(0, 0)] * 3 + [(0, room), (0, 0)])
+            self.put_variable("cache", name, value)
+        self.put_variable("cache", "seen", jnp.pad(mask, ((0, 0), (0, room))))
+        self.put_variable("cache", "count", mask.sum(1, dtype=jnp.int32))
+        self.put_variable("cache", "slot", jnp.asarray(length, jnp.int32))
+        if not self.cross_every:
+            return
+        for name, value in zip(("cross_key", "cross_value"), kept):
+            self.put_variable("cache", name, value.astype(store))
+        batch, size = mask.shape[0], kept[0].shape[3]
+        if context_seen is None:
+            context_seen = jnp.ones((batch, 1, size), bool)
+        if context_seen.shape[1] > 1:
+            last = end_position(mask)[:, None, None]
+            context_seen = jnp.take_along_axis(context_seen, last, axis=1)
+        self.put_variable("cache", "cross_seen", context_seen[:, 0])
+
+    def _extend_cache(self, old, new, mask) -> None:
+        """Write keys `new` [N, B, K, L, head_dim] into the next L slots."""
+        slot, zero = old["slot"], jnp.zeros((), jnp.int32)
+        for name, value in zip(("key", "value"), new):
+            value = value.astype(old[name].dtype)
+            at = (zero, zero, zero, slot, zero)
+            value = jax.lax.dynamic_update_slice(old[name], value, at)
+            self.put_variable("cache", name, value)
+        seen = jax.lax.dynamic_update_slice(old["seen"], mask, (zero, slot))
+        self.put_variable("cache", "seen", seen)
+        self.put_variable("cache", "count", old["count"] + mask.sum(1, dtype=jnp.int32))
+        self.put_variable("cache", "slot", slot + mask.shape[1])
+
+
+def _by_place(variables: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """`layers` along the depth as `layer0`, `layer1`, ... of every group."""
+    tree = dict(variables["params"])
+    layers = tree.pop("layers")
+    places = {f"layer{i}": jax.tree.map(lambda a, i=i: a[i::size], layers) for i in range(size)}
+    return {"params": tree | places}
+
+
+def _by_depth(variables: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The inverse of `_by_place`."""
+    tree = dict(variables["params"])
+    places = [tree.pop(f"layer{i}") for i in range(size)]
+
+    def interleave(*a):
+        return jnp.stack(a, 1).reshape(-1, *a[0].shape[1:])
+
+    return {"params": tree | {"layers": jax.tree.map(interleave, *places)}}

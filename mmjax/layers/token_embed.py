@@ -1,0 +1,43 @@
+"""Token embeddings, and logits over the vocabulary by the same table."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.parameters import param
+from mmjax.layers.precision import activation_dtype
+from mmjax.sharding import shard
+
+
+class TokenEmbed(nn.Module):
+    """A table [vocab_size, width]: tokens [B, L] -> [B, L, width], and back to logits.
+
+    Attributes:
+      tied: the logits come from the same table (Press and Wolf 2017, arXiv 1608.05859); else from
+        one of their own, `head`.
+    """
+
+    vocab_size: int
+    width: int
+    tied: bool = True
+    dtype: str = "float32"
+
+    def setup(self):
+        shape, names = (self.vocab_size, self.width), ("vocab", "embed")
+        self.embedding = param(self, "embedding", nn.initializers.normal(0.02), shape, names)
+        if not self.tied:
+            init = nn.initializers.normal(self.width**-0.5)
+            self.head = param(self, "head", init, shape, names)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        # Whole rows: of rows split by `embed` the lookup would be put together on every device.
+        table = shard(self.embedding, "vocab", "act_embed")
+        x = jnp.take(table, shard(tokens, "batch", "length"), axis=0)
+        return shard(x.astype(activation_dtype(self.dtype)), "batch", "length", "act_embed")
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """[..., width] -> [..., vocab_size] float32."""
+        table = self.embedding if self.tied else self.head
+        x, table = x.astype(self.dtype), table.astype(self.dtype)
+        dims = ((x.ndim - 1,), (1,)), ((), ())
+        return jax.lax.dot_general(x, table, dims, preferred_element_type=jnp.float32)

@@ -1,0 +1,276 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+from mmjax.layers import transformer
+from mmjax.layers.decoder import Decoder
+
+B, L, D, S, C, H, DEPTH = 3, 6, 16, 5, 12, 4, 4
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(B, L, D)).astype(np.float32)
+CONTEXT = RNG.normal(size=(B, S, C)).astype(np.float32)
+MASK = np.arange(L)[None] < np.asarray([6, 3, 5])[:, None]
+CONTEXT_MASK = np.arange(S)[None] < np.asarray([5, 0, 2])[:, None]
+
+LLAMA = {
+    "positions": "rope",
+    "norm": "rms",
+    "gated_mlp": True,
+    "activation": "silu",
+    "kv_heads": 2,
+    "use_bias": False,
+}
+KINDS = {
+    "gpt": {},
+    "llama": LLAMA,
+    "captioner": {"cross_every": 1},
+    "every second": {"cross_every": 2, "kv_heads": 1, "positions": "none"},
+    "flamingo": {"cross_every": 2, "cross_gated": True, **LLAMA},
+}
+
+
+def make(kind, **more):
+    """A decoder and parameters none of which is zero."""
+    model = Decoder(DEPTH, H, 32, length=12, **{**KINDS[kind], **more})
+    shapes = jax.eval_shape(
+        lambda: meta.unbox(model.init(jax.random.key(0), X, **inputs(model))["params"])
+    )
+    rng = np.random.default_rng(1)
+    draw = lambda a: 0.3 * rng.normal(size=a.shape).astype(np.float32)  # noqa: E731
+    return model, jax.tree.map(draw, shapes)
+
+
+def inputs(model, mask=CONTEXT_MASK):
+    return {"context": CONTEXT, "context_mask": mask} if model.cross_every else {}
+
+
+# ---- slow and obvious: one example, one token, one head at a time, in float64 --------------------
+
+
+def norm(x, p, kind):
+    if kind == "rms":
+        return x / np.sqrt(np.mean(x**2) + 1e-6) * p["scale"]
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * p["scale"] + p["bias"]
+
+
+def dense(x, p, outputs):
+    kernel = p["kernel"].reshape(x.size, *outputs)
+    return np.tensordot(x.ravel(), kernel, 1) + p.get("bias", np.zeros(outputs))
+
+
+def turn(x, position):
+    half = len(x) // 2
+    y = np.zeros_like(x)
+    for i in range(half):
+        angle = position * 10_000.0 ** (-i / half)
+        y[i] = x[i] * np.cos(angle) - x[i + half] * np.sin(angle)
+        y[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
+    return y
+
+
+def look(query, keys, values):
+    if not keys:
+        return np.zeros_like(query)
+    logits = np.asarray([query @ k / np.sqrt(len(query)) for k in keys])
+    e = np.exp(logits - logits.max())
+    return sum(w * v for w, v in zip(e / e.sum(), values))
+
+
+def mlp(x, p, m):
+    h = dense(x, p["up"], (32,))
+    if m.gated_mlp:
+        g = dense(x, p["gate"], (32,))
+        h = g / (1 + np.exp(-g)) * h
+    else:
+        h = np.asarray(jax.nn.gelu(jnp.asarray(h, jnp.float32), approximate=False), np.float64)
+    return dense(h, p["down"], (D,))
+
+
+def cross_attention(m, p, x, context, seen):
+    query = dense(x, p["query"], (H, D // H))
+    kv = [dense(c, p["key_value"], (2, H, D // H)) for c, s in zip(context, seen) if s]
+    y = [look(query[h], [a[0, h] for a in kv], [a[1, h] for a in kv]) for h in range(H)]
+    return dense(np.asarray(y), p["out"], (D,))
+
+
+def slow(m, params, x, mask, context, context_seen):
+    """[B, L, D]; context_seen [B, L, S]."""
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    kv_heads, hd = m.kv_heads or H, D // H
+    group = H // kv_heads
+    out = np.zeros((B, L, D))
+    for b in range(B):
+        places = [t for t in range(L) if mask[b, t]]
+        xs = {t: x[b, t].astype(np.float64) for t in places}
+        if m.positions == "learned":
+            xs = {t: v + params["position"]["table"][i] for i, (t, v) in enumerate(xs.items())}
+        for i in range(DEPTH):
+            p = jax.tree.map(lambda a, i=i: a[i], params["stack"]["layers"])
+            crosses = m.cross_every and (i + 1) % m.cross_every == 0
+            if crosses:
+                c = jax.tree.map(lambda a, i=i: a[i // m.cross_every], params["stack"]["cross"])
+            for t in places if crosses and m.cross_gated else ():
+                look_at = (context[b], context_seen[b, t])
+                y = norm(xs[t], c["norm_attention"], m.norm)
+                y = cross_attention(m, c["attention"], y, *look_at)
+                xs[t] = xs[t] + np.tanh(c["gate_attention"]) * y
+                y = mlp(norm(xs[t], c["norm_mlp"], m.norm), c["mlp"], m)
+                xs[t] = xs[t] + np.tanh(c["gate_mlp"]) * y
+            qkv = {}
+            for position, t in enumerate(places):
+                y = norm(xs[t], p["norm_attention"], m.norm)
+                qkv[t] = dense(y, p["attention"]["qkv"], (kv_heads, group + 2, hd))
+                if m.positions == "rope":
+                    for k in range(kv_heads):
+                        for g in range(group + 1):
+                            qkv[t][k, g] = turn(qkv[t][k, g], position)
+            for t in places:
+                past = [qkv[s] for s in places if s <= t]
+                heads = [
+                    look(qkv[t][k, g], [a[k, group] for a in past], [a[k, group + 1] for a in past])
+                    for k in range(kv_heads)
+                    for g in range(group)
+                ]
+                xs[t] = xs[t] + dense(np.asarray(heads), p["attention"]["out"], (D,))
+                if crosses and not m.cross_gated:
+                    y = norm(xs[t], c["norm"], m.norm)
+                    xs[t] += cross_attention(m, c["attention"], y, context[b], context_seen[b, t])
+                xs[t] = xs[t] + mlp(norm(xs[t], p["norm_mlp"], m.norm), p["mlp"], m)
+        for t in places:
+            out[b, t] = norm(xs[t], params["norm"], m.norm)
+    return out
+
+
+def close(found, expected, mask=MASK):
+    np.testing.assert_allclose(np.asarray(found)[mask], expected[mask], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_stack_is_that_of_the_loops(kind):
+    model, params = make(kind)
+    found = jax.jit(lambda p: model.apply({"params": p}, X, MASK, **inputs(model)))(params)
+    seen = np.broadcast_to(CONTEXT_MASK[:, None], (B, L, S))
+    close(found, slow(model, params, X, MASK, CONTEXT, seen))
+
+
+def test_every_token_may_see_its_own_part_of_the_context():
+    model, params = make("flamingo")
+    seen = RNG.random((B, L, S)) < 0.4
+    found = jax.jit(lambda p: model.apply({"params": p}, X, MASK, **inputs(model, seen)))(params)
+    close(found, slow(model, params, X, MASK, CONTEXT, seen))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_changes_nothing(kind):
+    """Prompts of other lengths, padded left or right; then token by token, and two at once."""
+    model, params = make(kind)
+    whole = jax.jit(lambda p, x, m: model.apply({"params": p}, x, m, **inputs(model)))
+    start = jax.jit(
+        lambda p, x, m: model.apply(
+            {"params": p}, x, m, **inputs(model), cache_length=9, mutable=["cache"]
+        )
+    )
+    go_on = jax.jit(
+        lambda p, c, x, m: model.apply({"params": p, "cache": c}, x, m, mutable=["cache"])
+    )
+    for prompt in ([[1, 1, 1], [1, 0, 0], [1, 1, 0]], [[1, 1, 1], [0, 0, 1], [0, 1, 1]]):
+        mask = np.concatenate([np.asarray(prompt, bool), np.ones((B, 3), bool)], 1)
+        expected = np.asarray(whole(params, X, mask))
+        y, v = start(params, X[:, :3], mask[:, :3])
+        parts = [y]
+        for at, to in ((3, 4), (4, 6)):
+            y, v = go_on(params, v["cache"], X[:, at:to], mask[:, at:to])
+            parts.append(y)
+        close(np.concatenate(parts, 1), expected, mask)
+        np.testing.assert_array_equal(v["cache"]["count"], mask.sum(1))
+        # each row alone, without its padding
+        row = X[1][mask[1]]
+        alone = {k: a[1:2] for k, a in inputs(model).items()}
+        alone = model.apply({"params": params}, row[None], **alone)
+        np.testing.assert_allclose(alone[0], expected[1][mask[1]], rtol=2e-4, atol=2e-4)
+
+
+def test_a_decoding_step_sees_what_the_prompts_last_token_sees():
+    model, params = make("flamingo")
+    seen = np.zeros((B, L, S), bool)
+    seen[:, :3, 0] = seen[:, 3:, 1] = True  # rows of 3 tokens end with the first picture
+    variables = {"params": params}
+    _, v = model.apply(variables, X, MASK, **inputs(model, seen), cache_length=8, mutable=["cache"])
+    np.testing.assert_array_equal(v["cache"]["cross_seen"].argmax(1), [1, 0, 1])
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_closed_gates_leave_the_decoder_exactly_as_it_is(cpu, monkeypatch):
+    monkeypatch.setattr(transformer, "on_cpu", lambda: cpu)  # unrolled, or a loop
+    model, params = make("flamingo")
+    params["stack"]["cross"]["gate_attention"] = np.zeros(2, np.float32)
+    params["stack"]["cross"]["gate_mlp"] = np.zeros(2, np.float32)
+    plain, like = make("llama")
+    without = {**params, "stack": {"layers": params["stack"]["layers"]}}
+    assert jax.tree.map(np.shape, without) == jax.tree.map(np.shape, like)
+    found = model.apply({"params": params}, X, MASK, **inputs(model))
+    np.testing.assert_array_equal(found, plain.apply({"params": without}, X, MASK))
+    init = meta.unbox(model.init(jax.random.key(0), X, **inputs(model))["params"])
+    assert not init["stack"]["cross"]["gate_attention"].any()
+    assert not init["stack"]["cross"]["gate_mlp"].any()
+
+
+@pytest.mark.parametrize("kind", ["every second", "flamingo"])
+def test_loop_unrolled_and_remat_have_equal_gradients(kind, monkeypatch):
+    def grads(cpu, remat):
+        monkeypatch.setattr(transformer, "on_cpu", lambda: cpu)
+        model, params = make(kind, remat=remat)
+
+        def f(p):
+            return jnp.sum(jnp.sin(model.apply({"params": p}, X, MASK, **inputs(model))))
+
+        return jax.jit(jax.grad(f))(params)
+
+    expected = grads(True, "none")
+    for found in (grads(False, "none"), grads(True, "full")):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
+
+
+def test_parameters_lie_along_layers_with_names():
+    model = Decoder(DEPTH, H, 32, 12, **KINDS["flamingo"])
+    boxed = model.init(jax.random.key(0), X, **inputs(model))["params"]["stack"]
+    is_box = lambda x: isinstance(x, meta.AxisMetadata)  # noqa: E731
+    for part, count in (("layers", DEPTH), ("cross", 2)):
+        for box in jax.tree.leaves(boxed[part], is_leaf=is_box):
+            assert box.names[0] == "layers" and box.value.shape[0] == count
+            assert len(box.names) == box.value.ndim
+    kernel = meta.unbox(boxed["layers"])["mlp"]["up"]["kernel"]
+    assert all(np.abs(kernel[0] - k).max() > 0.1 for k in kernel[1:])
+
+
+def test_cross_attention_weights_are_sown():
+    model, params = make("captioner")
+    _, sown = model.apply({"params": params}, X, MASK, **inputs(model), mutable=["intermediates"])
+    weights = sown["intermediates"]["stack"]["cross"]["attention"]["attention_weights"][0]
+    assert weights.shape == (DEPTH, B, H, L, S)
+
+
+@pytest.mark.parametrize(
+    ("settings", "call", "message"),
+    [
+        ({"positions": "sine"}, {}, "'learned', 'rope' or 'none'"),
+        ({"kv_heads": 3}, {}, "heads 4 is not a multiple of kv_heads 3"),
+        ({"cross_every": 3}, {"context": CONTEXT}, "depth 4 is not a multiple of cross_every 3"),
+        ({"cross_every": 1}, {}, "needs a context"),
+        ({}, {"context": CONTEXT}, "set cross_every"),
+        ({"length": 5}, {}, "6 tokens are more than the decoder's 5 positions"),
+        ({"norm": "batch"}, {}, "Unknown norm 'batch'"),
+    ],
+)
+def test_bad_settings_are_refused(settings, call, message):
+    model = Decoder(**{"depth": DEPTH, "heads": H, "mlp_dim": 32, "length": 12, **settings})
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), X, **call))
+
+
+def test_a_prompt_longer_than_the_cache_is_refused():
+    model, params = make("gpt")
+    with pytest.raises(ValueError, match="6 tokens and the cache 4 slots"):
+        model.apply({"params": params}, X, MASK, cache_length=4, mutable=["cache"])
