@@ -11,7 +11,6 @@ import errno
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import traceback
@@ -22,10 +21,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax import traverse_util
 
 from mmjax import config as configs
-from mmjax import distributed
+from mmjax import distributed, tree_paths
 from mmjax.checksum import checksums
 
 # Settings that cannot change the numbers, or not beyond rounding: free to change on a resume.
@@ -120,7 +118,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         found = jax.device_get(checksums(state))
-        arrays = {name: [list(s), int(found[name])] for name, s in _shapes(state).items()}
+        arrays = {name: [list(s), int(found[name])] for name, s in tree_paths.shapes(state).items()}
         self.wait()
         with self._saying(step):
             self._manager.save(
@@ -175,7 +173,8 @@ class Checkpoints:
           DamagedError: its files cannot be read, or give other numbers than were saved.
         """
         arrays = self._read(step)[1]
-        compare(self._shapes(step, arrays), _shapes(target), f"checkpoint {self.path(step)}")
+        saved, wanted = self._shapes(step, arrays), tree_paths.shapes(target)
+        compare(saved, wanted, f"checkpoint {self.path(step)}")
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
         args = ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
         try:
@@ -233,7 +232,7 @@ class Checkpoints:
         saved = self._shapes(step, arrays)
         averaged = average and any(k.startswith("ema_params/") for k in saved)
         part = "ema_params" if averaged else "params"
-        wanted = {f"{part}/{k}": s for k, s in _shapes(target).items()}
+        wanted = {f"{part}/{k}": s for k, s in tree_paths.shapes(target).items()}
         found = {k: s for k, s in saved.items() if k in wanted}
         compare(found, wanted, f"checkpoint {self.path(step)}")
         item = {part: target}
@@ -294,7 +293,7 @@ class Checkpoints:
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
                 raise FileNotFoundError("its metadata are missing")
-            return _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+            return tree_paths.shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
         except Exception as error:
             raise self._damaged(step, _first_line(error)) from error
 
@@ -343,14 +342,6 @@ def _cause(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
 
 
 def compare(
@@ -405,47 +396,3 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
             + "; ".join(line for _, line in refused)
             + f". Use another --workdir, or --allow_change={names}."
         )
-
-
-def init_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[Any, str]:
-    """Initial parameters from another run's newest checkpoint.
-
-    Args:
-      path: its workdir.
-      params: this run's initial parameters; those that are not taken stay as they are.
-      only: regular expressions for whole parameter paths; empty takes every parameter. Each must
-        match something, and all that they match must be in the checkpoint.
-
-    Returns:
-      the parameters, and a report that names every key: taken, kept, unused.
-
-    Raises:
-      CheckpointError: no checkpoint there, a pattern without a match, a missing key or a shape
-        that differs.
-    """
-    source = Checkpoints(path, read_only=True) if (Path(path) / "checkpoints").is_dir() else None
-    if source is None or not source.steps():
-        raise CheckpointError(f"config.init_from.path: there are no checkpoints in '{path}'.")
-    step = source.steps()[0]
-    ours = _shapes(params)
-    for pattern in only:
-        if not any(re.fullmatch(pattern, k) for k in ours):
-            raise CheckpointError(
-                f"config.init_from.only has '{pattern}', which matches no parameter; there are "
-                f"{', '.join(ours)}."
-            )
-    taken = {k for k in ours if not only or any(re.fullmatch(p, k) for p in only)}
-    flat = traverse_util.flatten_dict(params, sep="/")
-    target = {
-        k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-        for k, x in flat.items()
-        if k in taken
-    }
-    restored = source.restore_params(step, traverse_util.unflatten_dict(target, sep="/"))
-    theirs = {k.split("/", 1)[1] for k in source.shapes(step) if k.startswith("params/")}
-    source.close()
-    flat |= traverse_util.flatten_dict(restored, sep="/")
-    lines = [f"init_from {path}, step {step}:"]
-    lines += [f"  {'taken' if k in taken else 'kept '}   {k} {list(s)}" for k, s in ours.items()]
-    lines += [f"  unused  {k}" for k in sorted(theirs - taken)]
-    return traverse_util.unflatten_dict(flat, sep="/"), "\n".join(lines)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import checkpoint, distributed, models, optim, sharding, step
+from mmjax import distributed, initial, models, optim, sharding, step
 from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
@@ -178,7 +178,7 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     """The state with the parameters that `config.init_from` takes from another run; prints them."""
     settings = run.config.init_from
-    params, report = checkpoint.init_from(settings.path, state.params, settings.only)
+    params, report = initial.parameters_from(settings.path, state.params, settings.only)
     print(report)
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema_params=ema)

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 
+from mmjax import tree_paths, update_rules
+
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 # Every field of the config; `learning_rate` alone has no default.
@@ -74,12 +76,15 @@ def make_optimizer(
     settings = _settings(config)
     parts = match_parts(config, params)
     schedule = make_schedule(config, total_steps)
-    steps = [_direction(settings), _descend(schedule, float(settings["weight_decay"]), parts)]
+    weight_decay = float(settings["weight_decay"])
+    steps = [update_rules.direction(settings), _descend(schedule, weight_decay, parts)]
     if settings["grad_clip_norm"] is not None:
-        steps.insert(0, clip_by_global_norm(float(settings["grad_clip_norm"])))
+        steps.insert(0, update_rules.clip_by_global_norm(float(settings["grad_clip_norm"])))
     optimizer = optax.chain(*steps)
     if any(part.frozen for part in parts.values()):
-        labels = _map_paths(lambda path, _: "frozen" if parts[path].frozen else "trained", params)
+        labels = tree_paths.map_paths(
+            lambda path, _: "frozen" if parts[path].frozen else "trained", params
+        )
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
     return optimizer, schedule
 
@@ -158,7 +163,7 @@ def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
       ValueError: a bad pattern, one that matches no parameter, or a negative multiplier.
     """
     settings = _settings(config)
-    shapes = _shapes(params)
+    shapes = tree_paths.shapes(params)
     multipliers = _pairs(settings["learning_rate_multipliers"])
     matched = {}  # field -> the paths that each of its patterns matches
     for field in ("weight_decay_include", "weight_decay_exclude", "freeze"):
@@ -185,7 +190,7 @@ def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
 def frozen_mask(config: Mapping[str, Any], params: Any) -> Any:
     """Tree like `params`, True where a parameter is frozen: for a gradient norm without them."""
     parts = match_parts(config, params)
-    return _map_paths(lambda path, _: parts[path].frozen, params)
+    return tree_paths.map_paths(lambda path, _: parts[path].frozen, params)
 
 
 def learning_rates(config: Mapping[str, Any], schedule: Schedule, step: int) -> dict[str, float]:
@@ -197,7 +202,7 @@ def learning_rates(config: Mapping[str, Any], schedule: Schedule, step: int) -> 
 
 def describe(params: Any, config: Mapping[str, Any]) -> str:
     """A table of the parameters: path, shape, size, learning-rate multiplier, decay or not."""
-    shapes, parts = _shapes(params), match_parts(config, params)
+    shapes, parts = tree_paths.shapes(params), match_parts(config, params)
     rows = [
         _Row(
             parameter=path,
@@ -223,114 +228,6 @@ class _Row:
     decay: str
 
 
-def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scale the gradients down to a global norm of at most `max_norm` (Pascanu et al. 2013).
-
-    `optax.clip_by_global_norm` divides inside a select, which XLA writes out as a second copy of
-    all gradients; one scalar factor fuses into what follows and halves the time of the update.
-    """
-    if max_norm <= 0:
-        raise ValueError(f"config.optim.grad_clip_norm is {max_norm}: use a number > 0, or None.")
-
-    def update(updates, state, params=None):
-        del params
-        factor = jnp.minimum(1.0, max_norm / optax.tree.norm(updates))
-        return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def scale_by_adam(
-    b1: float, b2: float, eps: float, moment_dtype: Any = jnp.float32
-) -> optax.GradientTransformation:
-    """Adam's direction (Kingma & Ba 2015, algorithm 1), with optax's state.
-
-    Differs from `optax.scale_by_adam` in that it keeps to strict dtype promotion, and in that its
-    squares are not shared with those of the gradient norm, which would cost a copy of them all.
-    """
-
-    def init(params):
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, moment_dtype), params)
-        return optax.ScaleByAdamState(
-            jnp.zeros([], jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params)
-        )
-
-    def update(updates, state, params=None):
-        del params
-        count = optax.safe_increment(state.count)
-        n = count.astype(jnp.float32)
-        unbias1, unbias2 = 1.0 / (1.0 - b1**n), 1.0 / (1.0 - b2**n)
-
-        mu = jax.tree.map(lambda g, m: b1 * m.astype(g.dtype) + (1.0 - b1) * g, updates, state.mu)
-        nu = jax.tree.map(lambda g, v: b2 * v + ((1.0 - b2) * g) * g, updates, state.nu)
-        direction = jax.tree.map(lambda m, v: (m * unbias1) / (jnp.sqrt(v * unbias2) + eps), mu, nu)
-        return direction, optax.ScaleByAdamState(count, _cast(mu, moment_dtype), nu)
-
-    return optax.GradientTransformation(init, update)
-
-
-def scale_by_lion(
-    b1: float, b2: float, moment_dtype: Any = jnp.float32
-) -> optax.GradientTransformation:
-    """Lion's direction, a sign (Chen et al. 2023, algorithm 2), with optax's state."""
-
-    def init(params):
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, moment_dtype), params)
-        return optax.ScaleByLionState(jnp.zeros([], jnp.int32), zeros)
-
-    def update(updates, state, params=None):
-        del params
-        mu = jax.tree.map(lambda g, m: m.astype(g.dtype), updates, state.mu)
-        direction = jax.tree.map(lambda g, m: jnp.sign(b1 * m + (1.0 - b1) * g), updates, mu)
-        mu = jax.tree.map(lambda g, m: b2 * m + (1.0 - b2) * g, updates, mu)
-        state = optax.ScaleByLionState(optax.safe_increment(state.count), _cast(mu, moment_dtype))
-        return direction, state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _momentum(decay: float, gain: float, moment_dtype: Any) -> optax.GradientTransformation:
-    """m ← decay · m + gain · g; the direction is m."""
-
-    def init(params):
-        return optax.TraceState(jax.tree.map(lambda p: jnp.zeros(p.shape, moment_dtype), params))
-
-    def update(updates, state, params=None):
-        del params
-        trace = jax.tree.map(
-            lambda g, m: decay * m.astype(g.dtype) + gain * g, updates, state.trace
-        )
-        return trace, optax.TraceState(_cast(trace, moment_dtype))
-
-    return optax.GradientTransformation(init, update)
-
-
-def _direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
-    name, b1, b2 = settings["name"], settings["b1"], settings["b2"]
-    moment_dtype = jnp.dtype(settings["moment_dtype"])
-    if b2 is None:
-        b2 = 0.99 if name == "lion" else 0.999
-    if name == "adamw":
-        return scale_by_adam(b1, b2, settings["eps"], moment_dtype)
-    if name == "lion":
-        return scale_by_lion(b1, b2, moment_dtype)
-    if name == "sgd":
-        momentum = settings["momentum"]
-        return _momentum(momentum, 1.0, moment_dtype) if momentum else optax.identity()
-    if name == "adafactor":
-        # Without relative steps, and with a first moment: Zhai et al. 2022, §3.4.
-        steps = [
-            optax.scale_by_factored_rms(
-                decay_rate_fn=lambda i, power: jnp.minimum(
-                    b2, 1.0 - (jnp.asarray(i).astype(jnp.float32) + 1.0) ** -power
-                )
-            ),
-            optax.clip_by_block_rms(1.0),
-        ]
-        return optax.chain(*steps, *([_momentum(b1, 1.0 - b1, moment_dtype)] if b1 else []))
-    raise ValueError(f"config.optim.name is '{name}': use 'adamw', 'adafactor', 'lion' or 'sgd'.")
-
-
 def _descend(
     schedule: Schedule, weight_decay: float, parts: Mapping[str, Part]
 ) -> optax.GradientTransformation:
@@ -349,28 +246,9 @@ def _descend(
             return (-parts[path].multiplier * rate).astype(u.dtype) * u
 
         count = optax.safe_increment(state.count)
-        return _map_paths(one, updates, params), optax.ScaleByScheduleState(count)
+        return tree_paths.map_paths(one, updates, params), optax.ScaleByScheduleState(count)
 
     return optax.GradientTransformation(init, update)
-
-
-def _cast(tree: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
-
-
-def _map_paths(f: Callable, tree: Any, *rest: Any) -> Any:
-    def call(path, *leaves):
-        return f(jax.tree_util.keystr(path, simple=True, separator="/"), *leaves)
-
-    return jax.tree_util.tree_map_with_path(call, tree, *rest)
-
-
-def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, sharding, step
+from mmjax import checkpoint, initial, sharding, step
 from mmjax import config as configs
 from mmjax.checkpoint import CheckpointError, Checkpoints, DamagedError, TreeMismatchError
 from mmjax.checksum import checksums
@@ -444,7 +444,7 @@ def test_init_from_takes_the_average_of_what_matches(tmp_path):
     save(tmp_path, 4, 7)
     source = state(7).ema_params
     ours = state(20).params
-    got, report = checkpoint.init_from(tmp_path, ours, ("image/.*", "logit_scale"))
+    got, report = initial.parameters_from(tmp_path, ours, ("image/.*", "logit_scale"))
     assert_identical(got["image"], source["image"])
     assert_identical(got["logit_scale"], source["logit_scale"])
     assert_identical(got["text"], ours["text"])
@@ -458,7 +458,7 @@ def test_init_from_takes_the_average_of_what_matches(tmp_path):
 
 def test_init_from_takes_all_by_default_and_from_a_run_without_average(tmp_path):
     save(tmp_path, 4, ema=False)
-    got, report = checkpoint.init_from(tmp_path, state(20).params)
+    got, report = initial.parameters_from(tmp_path, state(20).params)
     assert_identical(got, state(4, ema=False).params)
     assert "kept" not in report
     assert "unused" not in report
@@ -468,26 +468,26 @@ def test_init_from_of_a_part_that_fits_in_a_model_that_does_not(tmp_path):
     save(tmp_path, 4)
     mine = {"image": SHAPES["image"], "head": {"kernel": (8, 8)}}
     ours = state(20, shapes=mine).params
-    got, report = checkpoint.init_from(tmp_path, ours, ("image/.*",))
+    got, report = initial.parameters_from(tmp_path, ours, ("image/.*",))
     assert_identical(got["image"], state(4).ema_params["image"])
     assert_identical(got["head"], ours["head"])
     for line in ("kept    head/kernel [8, 8]", "unused  text/embedding", "unused  logit_scale"):
         assert line in report
     with pytest.raises(TreeMismatchError, match="missing: .*head/kernel"):
-        checkpoint.init_from(tmp_path, ours)
+        initial.parameters_from(tmp_path, ours)
 
 
 def test_init_from_refuses_what_does_not_match(tmp_path):
     save(tmp_path, 4)
     ours = state(20).params
     with pytest.raises(CheckpointError, match=r"'imag/.\*', which matches no parameter.*image/mlp"):
-        checkpoint.init_from(tmp_path, ours, ("image/.*", "imag/.*"))
+        initial.parameters_from(tmp_path, ours, ("image/.*", "imag/.*"))
     with pytest.raises(CheckpointError, match="no checkpoints in"):
-        checkpoint.init_from(tmp_path / "none", ours)
+        initial.parameters_from(tmp_path / "none", ours)
     assert not (tmp_path / "none").exists()
     other = state(20, shapes=OTHER).params
     with pytest.raises(TreeMismatchError, match=r"image/mlp/kernel \[8, 4\] .* \[8, 12\]"):
-        checkpoint.init_from(tmp_path, other, ("image/.*",))
+        initial.parameters_from(tmp_path, other, ("image/.*",))
     shutil.rmtree(tmp_path / "checkpoints" / "4")
     with pytest.raises(CheckpointError, match="no checkpoints in"):
-        checkpoint.init_from(tmp_path, ours)
+        initial.parameters_from(tmp_path, ours)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax import optim
+from mmjax import optim, update_rules
 
 RNG = np.random.default_rng(0)
 SHAPES = {
@@ -306,7 +306,7 @@ def test_frozen_gradients_do_not_count_in_the_clip():
 @given(scale=st.floats(1e-6, 1e6), max_norm=st.floats(1e-3, 1e3), seed=st.integers(0, 99))
 def test_clip_bounds_the_norm_and_keeps_the_direction(scale, max_norm, seed):
     grads = jax.tree.map(lambda g: g * jnp.float32(scale), tree(seed))
-    clipped, _ = optim.clip_by_global_norm(max_norm).update(grads, optax.EmptyState())
+    clipped, _ = update_rules.clip_by_global_norm(max_norm).update(grads, optax.EmptyState())
     a, b = (
         np.concatenate([v.ravel() for v in flat(t).values()]).astype(np.float64)
         for t in (grads, clipped)
@@ -318,7 +318,7 @@ def test_clip_bounds_the_norm_and_keeps_the_direction(scale, max_norm, seed):
 
 def test_clip_of_zero_gradients_is_zero():
     zeros = {"a": jnp.zeros(3, jnp.float32)}
-    clipped, _ = optim.clip_by_global_norm(1.0).update(zeros, optax.EmptyState())
+    clipped, _ = update_rules.clip_by_global_norm(1.0).update(zeros, optax.EmptyState())
     np.testing.assert_array_equal(clipped["a"], np.zeros(3))
 
 
