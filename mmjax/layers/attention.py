@@ -22,7 +22,7 @@ def attention_weights(
     Args:
       query: [B, Lq, H, D]; key: [B, Lk, H, D].
       causal: a query sees the keys up to its own position.
-      key_mask: [B, Lk] bool, true where a key may be seen.
+      key_mask: [B, Lk] bool, true where a key may be seen; or [B, Lq, Lk], for each query its own.
 
     Returns:
       [B, H, Lq, Lk] float32.
@@ -34,7 +34,7 @@ def attention_weights(
     if causal:
         seen = jnp.tril(jnp.ones((query.shape[1], key.shape[1]), bool))[None, None]
     if key_mask is not None:
-        key_mask = key_mask[:, None, None, :]
+        key_mask = key_mask[:, None, None, :] if key_mask.ndim == 2 else key_mask[:, None]
         seen = key_mask if seen is None else seen & key_mask
     if seen is not None:
         logits = jnp.where(seen, logits, MASKED)

@@ -1,0 +1,142 @@
+"""Perceiver resampler: any number of images or frames to a fixed number of tokens."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.cross_attention import CrossAttention
+from mmjax.layers.norm import LayerNorm
+from mmjax.layers.parameters import param
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.stack import stack
+from mmjax.layers.transformer import MLP
+from mmjax.sharding import shard
+
+
+class PerceiverResampler(nn.Module):
+    """Visual features [B, T, S, D] of T frames of S tokens -> [B, latents, D].
+
+    Several media, each with its frames, come as [B, M, T, S, D] and give [B, M, latents, D]; each
+    is resampled on its own. A medium of which nothing may be seen gives the same latents whatever
+    it holds.
+
+    Attributes:
+      frames: size of the table of time embeddings; more frames than that spread over the same
+        stretch of time (the table is interpolated linearly). 0: frames have no order.
+      media: size of the table of media embeddings; 0: media have no order.
+      mlp_ratio: hidden width of the MLP over D.
+
+    Raises:
+      ValueError: features of another rank, a mask that does not fit them, or more media than the
+        table holds.
+
+    Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), figure 5 and section 3.1.1;
+    interpolated time embeddings: appendix A.1.1. Media embeddings: open_flamingo, helpers.py.
+    """
+
+    latents: int = 64
+    depth: int = 6
+    heads: int = 8
+    head_dim: int | None = None
+    mlp_ratio: int = 4
+    activation: str = "gelu"
+    frames: int = 8
+    media: int = 0
+    epsilon: float = 1e-5
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """`mask`: bool, true where there is something: of frames (all axes of x but the last two)
+        or of tokens (all but the last)."""
+        if x.ndim not in (4, 5):
+            raise ValueError(
+                "A Perceiver resampler takes [B, frames, tokens, width] or [B, media, frames, "
+                f"tokens, width], not {list(x.shape)}."
+            )
+        if x.ndim == 4:
+            return self._resample(x[:, None], None if mask is None else mask[:, None])[:, 0]
+        return self._resample(x, mask)
+
+    def _resample(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        batch, media, frames, tokens, width = x.shape
+        stream = activation_dtype(self.dtype)
+        x = x.astype(stream)
+        if self.frames:
+            times = spread(self._table("time_embedding", self.frames, width), frames)
+            x = x + times.astype(stream)[None, None, :, None]
+        if self.media:
+            if media > self.media:
+                raise ValueError(
+                    f"{media} media come with an example, and the resampler's table holds "
+                    f"{self.media}: raise its setting 'media', or give fewer."
+                )
+            table = self._table("media_embedding", self.media, width)[:media]
+            x = x + table.astype(stream)[None, :, None, None]
+        x = x.reshape(batch * media, frames * tokens, width)
+        if mask is not None:
+            if mask.shape not in ((batch, media, frames), (batch, media, frames, tokens)):
+                raise ValueError(
+                    f"The resampler's mask is {list(mask.shape)} for {media} media of {frames} "
+                    f"frames of {tokens} tokens: give one value a frame, or one a token."
+                )
+            mask = mask.reshape(batch, media, frames, -1)
+            mask = jnp.broadcast_to(mask, (batch, media, frames, tokens)).reshape(x.shape[:2])
+
+        init = nn.initializers.normal(0.02)
+        latents = param(self, "latents", init, (self.latents, width), ("length", "embed"))
+        latents = jnp.broadcast_to(latents.astype(stream), (len(x), self.latents, width))
+        layers = stack(_Layer, self.depth, self, (nn.broadcast, nn.broadcast))(
+            self.heads,
+            self.head_dim,
+            self.mlp_ratio * width,
+            self.activation,
+            self.epsilon,
+            self.dtype,
+            name="layers",
+        )
+        latents, _ = layers(latents, x, mask)
+        latents = LayerNorm(self.epsilon, stream, name="norm")(latents)
+        return latents.reshape(batch, media, self.latents, width)
+
+    def _table(self, name: str, rows: int, width: int) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        return param(self, name, init, (rows, width), ("length", "embed"))
+
+
+def spread(table: jax.Array, frames: int) -> jax.Array:
+    """The first rows of a table [N, D], or with more than N frames all of it, interpolated:
+    [frames, D]. The first and the last frame then have the first and the last row."""
+    stored = len(table)
+    if frames <= stored:
+        return table[:frames]
+    at = jnp.linspace(0.0, stored - 1.0, frames)
+    low = jnp.clip(at.astype(jnp.int32), 0, max(0, stored - 2))
+    share = (at - low.astype(jnp.float32))[:, None]
+    return (1.0 - share) * table[low] + share * table[jnp.minimum(low + 1, stored - 1)]
+
+
+class _Layer(nn.Module):
+    """latents + attention(latents; features and latents), then + mlp."""
+
+    heads: int
+    head_dim: int | None
+    mlp_dim: int
+    activation: str
+    epsilon: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, latents: jax.Array, x: jax.Array, mask: jax.Array | None):
+        query = LayerNorm(self.epsilon, self.dtype, name="norm_latents")(latents)
+        context = LayerNorm(self.epsilon, self.dtype, name="norm_features")(x)
+        context = jnp.concatenate([context, query], axis=1)
+        if mask is not None:
+            mask = jnp.pad(mask, ((0, 0), (0, latents.shape[1])), constant_values=True)
+        y = CrossAttention(
+            self.heads, self.head_dim, use_bias=False, dtype=self.dtype, name="attention"
+        )(query, context, mask)
+        latents = shard(latents + y, "batch", "length", "act_embed")
+        y = LayerNorm(self.epsilon, self.dtype, name="norm_mlp")(latents)
+        y = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(y)
+        return shard(latents + y, "batch", "length", "act_embed"), None
