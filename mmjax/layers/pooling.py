@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.layers.attention import attention_weights
+from mmjax.layers.cross_attention import CrossAttention
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
@@ -84,3 +85,27 @@ class AttentionPool(nn.Module):
         z = LayerNorm(self.epsilon, self.dtype, name="norm")(y)
         z = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(z)
         return (y + z)[:, 0]
+
+
+class QueryPool(nn.Module):
+    """As many tokens as there are learned queries, by attention: [B, L, D] -> [B, queries, width].
+
+    Source: the attentional poolers of CoCa, Yu et al. 2022 (arXiv 2205.01917), section 3.2.
+    """
+
+    queries: int
+    width: int
+    heads: int
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """`mask`: [B, L] bool, true where x may be seen."""
+        init, shape = nn.initializers.normal(self.width**-0.5), (self.queries, self.width)
+        query = param(self, "queries", init, shape, ("length", "embed"))
+        query = jnp.broadcast_to(query[None], (len(x), *shape))
+        query = LayerNorm(self.epsilon, self.dtype, name="norm_queries")(query)
+        x = LayerNorm(self.epsilon, self.dtype, name="norm_input")(x)
+        y = CrossAttention(self.heads, dtype=self.dtype, name="attention")(query, x, mask)
+        return LayerNorm(self.epsilon, self.dtype, name="norm")(y)

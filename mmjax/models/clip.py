@@ -105,8 +105,13 @@ class CLIP(nn.Module):
                 f"Without config.model.{name} the tower's width {width} must be embed_dim "
                 f"{self.embed_dim}: change one of the three."
             )
-        squared = jnp.square(features).sum(-1, keepdims=True)
-        return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")
+        return unit_length(features)
+
+
+def unit_length(features: jax.Array) -> jax.Array:
+    """Vectors [B, embed_dim] divided by their length."""
+    squared = jnp.square(features).sum(-1, keepdims=True)
+    return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")
 
 
 @jax.custom_vjp

@@ -1,4 +1,4 @@
-"""Vision transformer: an image to one vector, and to class logits where it has a head."""
+"""Vision transformer: an image to one vector, or to its tokens, and to class logits with a head."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +29,8 @@ class ViT(nn.Module):
       variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size win over it where given.
       image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
       image_mean, image_std: of the pixels in [0, 1], for each channel.
-      pool: "cls" (adds a class token), "mean" or "map" (attention with a learned query).
+      pool: "cls" (adds a class token), "mean" or "map" (attention with a learned query); "none"
+        gives image_tokens [B, patches, width], normed, in place of image_features.
       position: "learned" or "sincos2d".
       stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
       pre_norm: a norm before the first block, as in CLIP.
@@ -84,7 +85,9 @@ class ViT(nn.Module):
         sizes = self.sizes
         width = sizes["width"]
         stream = activation_dtype(self.dtype)
-        check_pool(self.pool, "pool of a ViT", ("cls", "mean", "map"))
+        check_pool(self.pool, "pool of a ViT", ("cls", "mean", "map", "none"))
+        if self.pool == "none" and self.num_classes is not None:
+            raise ValueError("A ViT with pool 'none' has no vector for a head: unset num_classes.")
         check_divides(self.train_size, sizes["patch_size"])
 
         # ---- pixels to patch tokens, with their positions
@@ -119,7 +122,9 @@ class ViT(nn.Module):
             name="transformer",
         )(x, train=train)
 
-        # ---- one vector
+        # ---- one vector, or all tokens
+        if self.pool == "none":
+            return {"image_tokens": LayerNorm(self.norm_epsilon, self.dtype, name="norm")(x)}
         x = pool_and_norm(self, x, None, sizes["heads"], sizes["mlp_dim"])
         outputs = {"image_features": x.astype(jnp.float32)}
         if self.num_classes is not None:

@@ -1,0 +1,117 @@
+"""Captioning: an image encoder, and a text decoder whose layers look at the image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.models import language
+from mmjax.models.text_decoder import TextDecoder
+from mmjax.models.vit import ViT
+
+
+class Captioner(nn.Module):
+    """batch["image"] [B, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
+
+    The same model answers questions: the text is then a question and its answer, and
+    `text_loss_mask` is true on the answer alone. A missing image (`image_present` false) is
+    not looked at. While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V], and needs
+    the image with the prompt alone.
+
+    Attributes:
+      image: fields of `ViT`; its tokens are what the text looks at.
+      text: fields of `TextDecoder`; cross-attention in every layer, unless its decoder's
+        cross_every says otherwise.
+
+    Source: the decoder of Vaswani et al. 2017 (arXiv 1706.03762), section 3.1, over a ViT.
+    """
+
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    dtype: str = "float32"
+
+    def image_tower(self, **kwargs) -> ViT:
+        """The image encoder that `image` describes."""
+        return image_tower(self.image, self.dtype, **kwargs)
+
+    def text_decoder(self, **kwargs) -> TextDecoder:
+        """The decoder that `text` describes."""
+        return text_decoder(self.text, self.dtype, cross_every=1, **kwargs)
+
+    @property
+    def window(self) -> int:
+        """Length of the longest text, prompt and continuation together."""
+        return self.text["length"]
+
+    @nn.compact
+    def __call__(
+        self, batch: Batch, *, train: bool = False, cache_length: int = 0
+    ) -> dict[str, jax.Array]:
+        context = mask = None
+        if "image" in batch:
+            context = self.image_tower(name="image")(batch, train=train)["image_tokens"]
+            if "image_present" in batch:
+                mask = jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
+        return self.text_decoder(name="text")(
+            batch["text"],
+            batch.get("text_mask"),
+            context=context,
+            context_mask=mask,
+            train=train,
+            cache_length=cache_length,
+        )
+
+
+def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
+    """A ViT that gives its tokens.
+
+    Raises:
+      ValueError: an unknown setting, or one that would pool them.
+    """
+    fields = {"dtype": dtype, "pool": "none", **fields}
+    if fields["pool"] != "none":
+        raise ValueError(
+            f"config.model.image.pool is '{fields['pool']}', but the text looks at all tokens of "
+            "the image: remove it."
+        )
+    return ViT(**check_kwargs(ViT, fields, "config.model.image"), **kwargs)
+
+
+def text_decoder(
+    fields: Mapping[str, Any], dtype: str, cross_every: int = 0, **kwargs
+) -> TextDecoder:
+    """A text decoder with that cross-attention, unless its own fields say otherwise.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    fields = {"dtype": dtype, **fields}
+    fields["decoder"] = {"cross_every": cross_every, **fields.get("decoder", {})}
+    return TextDecoder(**check_kwargs(TextDecoder, fields, "config.model.text"), **kwargs)
+
+
+def make_model(config: Mapping[str, Any]) -> Captioner:
+    """The captioner that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts.
+    """
+    model = Captioner(**check_kwargs(Captioner, config, "config.model"))
+    model.image_tower(parent=None)
+    model.text_decoder(parent=None)  # so that a typing error shows now
+    return model
+
+
+make_loss = language.make_loss
+make_example_losses = language.make_example_losses
+check_batch = language.check_batch
+
+
+def spec(model: Any, loss: Mapping[str, Any]) -> Spec:
+    """What the model and its loss read of a batch of one."""
+    image = jax.ShapeDtypeStruct((1, *model.image_tower(parent=None).train_size, 3), jnp.uint8)
+    return {"image": image, **language.spec(model, loss)}

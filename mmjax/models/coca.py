@@ -1,0 +1,205 @@
+"""CoCa: a contrastive and a captioning loss from one pass over image and text."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.decoder import Decoder, is_decoding
+from mmjax.layers.linear import Linear
+from mmjax.layers.parameters import param
+from mmjax.layers.pooling import QueryPool, pool_tokens
+from mmjax.layers.token_embed import TokenEmbed
+from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
+from mmjax.models import captioner, clip
+from mmjax.models.vit import ViT
+
+
+class CoCa(nn.Module):
+    """An image encoder, and a text decoder of which the second half looks at the image.
+
+    A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives
+    text_features and text_embed, from a class token behind the text; both give text_logits
+    [B, L, V], of the token after each, and logit_scale. While decoding (mmjax/layers/decoder.py)
+    it gives next_logits [B, V] alone.
+
+    Attributes:
+      image: fields of `ViT`.
+      text: fields of `TextDecoder`, with the depth of both halves together.
+      unimodal_depth: layers of the first half, which see the text alone; None: half of them.
+      caption_queries: tokens of the image that the text looks at.
+
+    Source: Yu et al. 2022 (arXiv 2205.01917), section 3.2; the contrastive pooler on top of the
+    captioning one: section 4.4.
+    """
+
+    embed_dim: int
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    unimodal_depth: int | None = None
+    caption_queries: int = 256
+    logit_scale_init: float = math.log(1 / 0.07)
+    logit_scale_max: float = math.log(100.0)
+    dtype: str = "float32"
+
+    def image_tower(self, **kwargs) -> ViT:
+        """The image encoder that `image` describes."""
+        return captioner.image_tower(self.image, self.dtype, **kwargs)
+
+    @property
+    def window(self) -> int:
+        """Length of the longest text, prompt and continuation together."""
+        return self.text["length"]
+
+    def halves(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fields of the two halves of the text decoder, each a `Decoder`."""
+        captioner.text_decoder(self.text, self.dtype, parent=None)  # checks the fields
+        fields = {"dtype": self.dtype, **self.text["decoder"]}
+        fields = check_kwargs(Decoder, fields, "config.model.text.decoder")
+        depth = fields.pop("depth")
+        first = depth // 2 if self.unimodal_depth is None else self.unimodal_depth
+        if not 0 < first < depth:
+            raise ValueError(
+                f"config.model.unimodal_depth is {first} of {depth} layers of the text decoder: "
+                "leave each half one at least."
+            )
+        # The class token takes one more place.
+        unimodal = fields | {"depth": first, "length": self.window + 1}
+        multimodal = {"depth": depth - first, "length": self.window, "cross_every": 1}
+        if fields.get("positions", "learned") == "learned":
+            multimodal["positions"] = "none"  # the first half has put them in
+        return unimodal, fields | multimodal
+
+    @nn.compact
+    def __call__(
+        self, batch: Batch, *, train: bool = False, cache_length: int = 0
+    ) -> dict[str, jax.Array]:
+        outputs, context = {}, None
+        if "image" in batch:
+            x = self.image_tower(name="image")(batch, train=train)["image_tokens"]
+            context = self._pool(self.caption_queries, "caption_pool")(x)
+            if not is_decoding(self):
+                features = self._pool(1, "contrastive_pool")(context)[:, 0].astype(jnp.float32)
+                outputs |= {
+                    "image_features": features,
+                    "image_embed": self._embed(features, "image_proj"),
+                }
+        if "text" in batch:
+            outputs |= self._text(batch, context, train, cache_length)
+        if not is_decoding(self):
+            init = nn.initializers.constant(self.logit_scale_init)
+            scale = param(self, "logit_scale", init, (), ())
+            outputs["logit_scale"] = jnp.exp(clip.clamp_above(scale, self.logit_scale_max))
+        return outputs
+
+    def _text(self, batch, context, train, cache_length) -> dict[str, jax.Array]:
+        text = batch["text"]
+        mask = batch.get("text_mask", jnp.ones(text.shape, bool))
+        width, tied = self.text["width"], self.text.get("tied", True)
+        embed = TokenEmbed(self.text["vocab_size"], width, tied, self.dtype, name="embed")
+        unimodal, multimodal = self.halves()
+        unimodal = Decoder(**unimodal, name="unimodal")
+        multimodal = Decoder(**multimodal, name="multimodal")
+        settings = {"train": train, "cache_length": cache_length}
+        x = embed(text)
+        if is_decoding(self):
+            x = unimodal(x, mask, **settings)
+            x = multimodal(x, mask, context=context, **settings)
+            return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
+
+        token = param(self, "class_token", nn.initializers.normal(0.02), (width,), ("embed",))
+        token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, width))
+        x = jnp.concatenate([x, token], axis=1)
+        seen = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
+        x = unimodal(x, seen, **settings)
+        features = x[:, -1].astype(jnp.float32)
+        outputs = {"text_features": features, "text_embed": self._embed(features, "text_proj")}
+        if context is not None:
+            x = multimodal(x[:, :-1], mask, context=context, **settings)
+            outputs["text_logits"] = embed.logits(x)
+        return outputs
+
+    def _pool(self, queries: int, name: str) -> QueryPool:
+        width, heads = self.text["width"], self.text["decoder"]["heads"]
+        return QueryPool(queries, width, heads, dtype=self.dtype, name=name)
+
+    def _embed(self, features: jax.Array, name: str) -> jax.Array:
+        """[B, width] -> [B, embed_dim] of unit length, in fp32."""
+        init = nn.initializers.normal(features.shape[-1] ** -0.5)
+        names = ("embed", "joint")
+        project = Linear((self.embed_dim,), names, False, kernel_init=init, name=name)
+        return clip.unit_length(project(features))
+
+
+def make_model(config: Mapping[str, Any]) -> CoCa:
+    """The model that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts.
+    """
+    model = CoCa(**check_kwargs(CoCa, config, "config.model"))
+    model.image_tower(parent=None)
+    model.halves()  # so that a typing error shows now
+    return model
+
+
+def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """The terms of CLIP's loss, and `captioning` and `token_accuracy`.
+
+    `config.loss` may set what CLIP's may, and `caption_smoothing`, the label smoothing of the
+    captioning loss. The paper weighs captioning twice: config.loss_weights.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    settings, smoothing = _settings(config)
+    contrastive = clip.contrastive(**settings)
+
+    def loss(outputs, batch):
+        captioning = captioning_loss(outputs["text_logits"], batch, smoothing)
+        return contrastive(outputs, batch) | captioning
+
+    return loss
+
+
+def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """Each example's part: (outputs, batch) -> {"contrastive": [B], "captioning": [B]}."""
+    settings, smoothing = _settings(config)
+    contrastive = clip.pair_losses(**settings)
+
+    def losses(outputs, batch):
+        captioning = example_captioning_losses(outputs["text_logits"], batch, smoothing)
+        return contrastive(outputs, batch) | {"captioning": captioning}
+
+    return losses
+
+
+def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    """Of the contrastive loss, and the captioning loss's smoothing."""
+    config = dict(config)
+    smoothing = config.pop("caption_smoothing", 0.0)
+    return check_kwargs(clip.contrastive, config, "config.loss"), smoothing
+
+
+def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+    """Raise ValueError for a batch on the host that cannot be trained on."""
+    check_supervised(batch)
+
+
+def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
+    """See `clip.notes`."""
+    return clip.notes(config, mesh)
+
+
+def spec(model: CoCa, loss: Mapping[str, Any]) -> Spec:
+    """What the model and its loss read of a batch of one."""
+    arrays = captioner.spec(model, loss)
+    if loss.get("mask_duplicates"):
+        arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return arrays

@@ -1,0 +1,157 @@
+"""Flamingo: a language model that reads text with images in between."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.perceiver import PerceiverResampler
+from mmjax.models import captioner, language
+from mmjax.models.text_decoder import TextDecoder
+from mmjax.models.vit import ViT
+
+
+class Flamingo(nn.Module):
+    """batch["image"] [B, M, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
+
+    The M images of an example belong to the places of `image_token` in its text, in order; an
+    example with fewer has `image_mask` [B, M] false on the rest. A token sees, through gated
+    cross-attention, the resampled tokens of the latest image before it or at it, and no other; a
+    token before the first image sees none.
+
+    Freeze the language model by config.optim.freeze = (r"text/decoder/stack/layers/.*", ...): the
+    gated layers are `text/decoder/stack/cross/...` and start as nothing at all.
+
+    Attributes:
+      image: fields of `ViT`; resampler: fields of `PerceiverResampler`.
+      text: fields of `TextDecoder`; its decoder's cross_every is the interval of the gated layers.
+      image_token: id of the token that stands for an image.
+      lock_image: the image encoder learns nothing and runs as in evaluation.
+
+    Source: Alayrac et al. 2022 (arXiv 2204.14198), section 3.1; masks: section 3.1.3.
+    """
+
+    image: Mapping[str, Any]
+    resampler: Mapping[str, Any]
+    text: Mapping[str, Any]
+    image_token: int
+    max_images: int
+    lock_image: bool = True
+    dtype: str = "float32"
+
+    def image_tower(self, **kwargs) -> ViT:
+        """The image encoder that `image` describes."""
+        return captioner.image_tower(self.image, self.dtype, **kwargs)
+
+    def resample(self, **kwargs) -> PerceiverResampler:
+        """The resampler that `resampler` describes."""
+        fields = {"dtype": self.dtype, "frames": 0, **self.resampler}
+        fields = check_kwargs(PerceiverResampler, fields, "config.model.resampler")
+        return PerceiverResampler(**fields, **kwargs)
+
+    def text_decoder(self, **kwargs) -> TextDecoder:
+        """The decoder that `text` describes."""
+        fields = {"cross_gated": True, **self.text["decoder"]}
+        return captioner.text_decoder({**self.text, "decoder": fields}, self.dtype, 1, **kwargs)
+
+    @property
+    def window(self) -> int:
+        """Length of the longest text, prompt and continuation together."""
+        return self.text["length"]
+
+    @nn.compact
+    def __call__(
+        self, batch: Batch, *, train: bool = False, cache_length: int = 0
+    ) -> dict[str, jax.Array]:
+        context = seen = None
+        if "image" in batch:
+            image = batch["image"]
+            many = image.shape[:2]
+            x = self.image_tower(name="image")(
+                {"image": image.reshape(-1, *image.shape[2:])},
+                train=train and not self.lock_image,
+            )["image_tokens"]
+            if self.lock_image:
+                x = jax.lax.stop_gradient(x)
+            x = self.resample(name="resampler")(x.reshape(*many, 1, *x.shape[1:]))
+            context = x.reshape(many[0], -1, x.shape[-1])
+            seen = media_mask(batch["text"], self.image_token, image_mask(batch))
+            seen = jnp.repeat(seen, x.shape[2], axis=2)
+        return self.text_decoder(name="text")(
+            batch["text"],
+            batch.get("text_mask"),
+            context=context,
+            context_mask=seen,
+            train=train,
+            cache_length=cache_length,
+        )
+
+
+def image_mask(batch: Batch) -> jax.Array:
+    """[B, M] bool: which of an example's places for images hold one."""
+    mask = batch.get("image_mask")
+    if mask is None:
+        mask = jnp.ones(batch["image"].shape[:2], bool)
+    if "image_present" in batch:
+        mask = mask & batch["image_present"][:, None]
+    return mask
+
+
+def media_mask(text: jax.Array, image_token: int, mask: jax.Array) -> jax.Array:
+    """Which image each token sees: the latest at it or before it.
+
+    Args:
+      text: [B, L] int32; mask: [B, M] bool, of the images that are there.
+
+    Returns:
+      [B, L, M] bool.
+    """
+    latest = jnp.cumsum(text == image_token, axis=1, dtype=jnp.int32)
+    places = jnp.arange(1, mask.shape[1] + 1)
+    return (latest[:, :, None] == places[None, None]) & mask[:, None]
+
+
+def make_model(config: Mapping[str, Any]) -> Flamingo:
+    """The model that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts.
+    """
+    model = Flamingo(**check_kwargs(Flamingo, config, "config.model"))
+    model.image_tower(parent=None)
+    model.resample(parent=None)
+    model.text_decoder(parent=None)  # so that a typing error shows now
+    return model
+
+
+make_loss = language.make_loss
+make_example_losses = language.make_example_losses
+
+
+def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+    """Raise ValueError for a batch on the host that cannot be trained on.
+
+    That is one without a supervised token, or in which a text has more or fewer places for
+    images than its example has images.
+    """
+    language.check_batch(model, batch)
+    places = (np.asarray(batch["text"]) == model["image_token"]).sum(1)
+    images = np.asarray(image_mask(batch)).sum(1)
+    for row in np.flatnonzero(places != images):
+        raise ValueError(
+            f"The text of row {row} of the batch has {places[row]} image tokens, and its example "
+            f"{images[row]} images: give each image its token, and leave room for them in "
+            "tokenize()."
+        )
+
+
+def spec(model: Flamingo, loss: Mapping[str, Any]) -> Spec:
+    """What the model and its loss read of a batch of one."""
+    size = model.image_tower(parent=None).train_size
+    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
+    return {"image": image, **language.spec(model, loss)}

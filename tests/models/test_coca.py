@@ -1,0 +1,94 @@
+"""CoCa: what each output depends on, decoding with the cache, and its two losses."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from writers import IMAGE, TEXT, cached_logits, images, initial, outputs_of, texts
+
+from mmjax.losses.captioning import captioning_loss
+from mmjax.losses.contrastive import contrastive_loss
+from mmjax.models import coca
+
+RNG = np.random.default_rng(0)
+CONFIG = {"embed_dim": 8, "image": IMAGE, "text": TEXT, "caption_queries": 3}
+MODEL = coca.make_model(CONFIG)
+APPLY = outputs_of(MODEL)
+
+
+def batch_of(rows=3):
+    text, mask = texts(RNG, rows, 10)
+    return {"image": images(RNG, rows), "text": text, "text_mask": mask}
+
+
+def apply(params, batch):
+    return APPLY(params, batch)
+
+
+def test_the_text_embedding_knows_the_text_and_not_the_image():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    both = apply(params, batch)
+    np.testing.assert_allclose(jnp.linalg.norm(both["text_embed"], axis=-1), 1, atol=1e-5)
+    alone = apply(params, {k: batch[k] for k in ("text", "text_mask")})
+    np.testing.assert_array_equal(alone["text_embed"], both["text_embed"])
+    assert "text_logits" not in alone
+    image = apply(params, {"image": batch["image"]})
+    np.testing.assert_allclose(image["image_embed"], both["image_embed"], atol=1e-6)
+    other = apply(params, {**batch, "image": 255 - batch["image"]})
+    np.testing.assert_array_equal(other["text_embed"], both["text_embed"])
+    assert float(jnp.abs(other["text_logits"] - both["text_logits"]).max()) > 1e-4
+
+
+def test_padding_changes_nothing():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    before = apply(params, batch)
+    text = np.where(batch["text_mask"], batch["text"], 11).astype(np.int32)
+    after = apply(params, {**batch, "text": text})
+    np.testing.assert_array_equal(after["text_embed"], before["text_embed"])
+    kept = batch["text_mask"]
+    np.testing.assert_array_equal(after["text_logits"][kept], before["text_logits"][kept])
+
+
+def test_a_token_is_not_told_by_later_ones():
+    batch = batch_of() | {"text_mask": np.ones((3, 10), bool)}
+    params = initial(MODEL, batch)
+    before = apply(params, batch)["text_logits"]
+    text = batch["text"].copy()
+    text[:, 7] = (text[:, 7] + 1) % 13
+    after = apply(params, {**batch, "text": text})["text_logits"]
+    np.testing.assert_array_equal(after[:, :7], before[:, :7])
+    assert not np.allclose(after[:, 7], before[:, 7])
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_decoding_with_the_cache_gives_the_same_logits(positions):
+    text = {**TEXT, "decoder": {**TEXT["decoder"], "positions": positions}}
+    model = coca.make_model({**CONFIG, "text": text})
+    batch = batch_of() | {"text_mask": np.ones((3, 10), bool)}
+    params = initial(model, batch)
+    want = outputs_of(model)(params, batch)["text_logits"][:, 2:]
+    np.testing.assert_allclose(cached_logits(model, params, batch, 3), want, atol=2e-5)
+
+
+def test_the_loss_is_both_losses():
+    batch = batch_of()
+    outputs = apply(initial(MODEL, batch), batch)
+    terms = coca.make_loss({"caption_smoothing": 0.1})(outputs, batch)
+    pair, _ = contrastive_loss(
+        outputs["image_embed"], outputs["text_embed"], outputs["logit_scale"]
+    )
+    words = captioning_loss(outputs["text_logits"], batch, 0.1)["captioning"]
+    np.testing.assert_allclose(terms["contrastive"], pair, rtol=1e-6)
+    np.testing.assert_allclose(terms["captioning"], words, rtol=1e-6)
+    each = coca.make_example_losses({"caption_smoothing": 0.1})(outputs, batch)
+    for name in ("contrastive", "captioning"):
+        np.testing.assert_allclose(each[name].mean(), terms[name], rtol=1e-5)
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(ValueError, match="unimodal_depth is 2 of 2 layers"):
+        coca.make_model({**CONFIG, "unimodal_depth": 2})
+    with pytest.raises(ValueError, match=r"config.loss.label_smothing is not.*label_smoothing"):
+        coca.make_loss({"label_smothing": 0.1})
+    assert set(coca.spec(MODEL, {"mask_duplicates": True})) >= {"image", "text", "example_id"}

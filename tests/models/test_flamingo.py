@@ -1,0 +1,127 @@
+"""Flamingo: which image a token sees, a language model that starts unchanged, and decoding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from writers import IMAGE, TEXT, cached_logits, images, initial, outputs_of
+
+from mmjax.models import flamingo, language
+
+RNG = np.random.default_rng(0)
+PLACE = 12  # the image token
+CONFIG = {
+    "image": IMAGE,
+    "resampler": {"latents": 2, "depth": 1, "heads": 2},
+    "text": {**TEXT, "decoder": {**TEXT["decoder"], "cross_every": 2}},
+    "image_token": PLACE,
+    "max_images": 2,
+}
+MODEL = flamingo.make_model(CONFIG)
+APPLY = outputs_of(MODEL)
+# Two images at tokens 1 and 5; one at token 0; one at token 3.
+TOKENS = np.array(
+    [
+        [1, PLACE, 4, 5, 6, PLACE, 7, 8, 9, 2],
+        [PLACE, 4, 5, 6, 7, 8, 9, 10, 11, 2],
+        [1, 4, 5, PLACE, 6, 7, 8, 9, 10, 2],
+    ],
+    np.int32,
+)
+
+
+def batch_of():
+    return {
+        "image": images(RNG, 3, 2),
+        "image_mask": np.array([[True, True], [True, False], [True, False]]),
+        "text": TOKENS,
+        "text_mask": np.ones(TOKENS.shape, bool),
+    }
+
+
+def logits(params, batch):
+    return APPLY(params, batch)["text_logits"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([3, 4, PLACE]), min_size=6, max_size=6), min_size=1, max_size=3
+    ),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)
+def test_media_mask_against_a_loop(rows, present):
+    text = np.array(rows, np.int32)
+    mask = np.tile(np.array(present), (len(rows), 1))
+    want = np.zeros((len(rows), 6, 3), bool)
+    for b, row in enumerate(rows):
+        latest = -1
+        for i, token in enumerate(row):
+            latest += token == PLACE
+            if 0 <= latest < 3:
+                want[b, i, latest] = present[latest]
+    np.testing.assert_array_equal(flamingo.media_mask(jnp.asarray(text), PLACE, mask), want)
+
+
+def test_a_new_flamingo_is_its_language_model_exactly():
+    batch = batch_of()
+    model = flamingo.make_model(CONFIG)
+    params = jax.tree.map(
+        lambda p: getattr(p, "value", p),
+        model.init(jax.random.key(0), batch)["params"],
+        is_leaf=lambda p: hasattr(p, "value"),
+    )
+    plain = language.make_model({"text": {**TEXT}})
+    text = {**params["text"], "decoder": {**params["text"]["decoder"]}}
+    text["decoder"]["stack"] = {"layers": text["decoder"]["stack"]["layers"]}
+    want = plain.apply({"params": {"text": text}}, batch)["text_logits"]
+    np.testing.assert_array_equal(logits(params, batch), want)
+
+
+def test_a_token_sees_the_latest_image_alone():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    before = logits(params, batch)
+
+    def changed(row, place):
+        image = batch["image"].copy()
+        image[row, place] = 255 - image[row, place]
+        difference = jnp.abs(logits(params, {**batch, "image": image}) - before).max(-1)
+        return [np.flatnonzero(d > 0).tolist() for d in np.asarray(difference)]
+
+    # The gated layer is before the last layer: a later token may see an earlier one that saw the
+    # image, so everything from the image's place on may change, and nothing before it.
+    assert changed(0, 1) == [[5, 6, 7, 8, 9], [], []]
+    assert changed(1, 0) == [[], list(range(10)), []]
+    assert changed(2, 0) == [[], [], list(range(3, 10))]
+    assert changed(1, 1) == [[], [], []]  # not there
+
+
+def test_the_image_encoder_is_locked():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    gradient = jax.jit(jax.grad(lambda p: logits(p, batch).sum()))(params)
+    assert all(bool((g == 0).all()) for g in jax.tree.leaves(gradient["image"]))
+    assert any(bool((g != 0).any()) for g in jax.tree.leaves(gradient["resampler"]))
+
+
+def test_decoding_with_the_cache_gives_the_same_logits():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    want = logits(params, batch)[:, 5:]
+    np.testing.assert_allclose(cached_logits(MODEL, params, batch, 6), want, atol=2e-5)
+
+
+def test_images_and_their_places_must_agree():
+    batch = batch_of()
+    flamingo.check_batch(CONFIG, batch)
+    with pytest.raises(ValueError, match="row 1 of the batch has 1 image tokens.* 2 images"):
+        flamingo.check_batch(CONFIG, batch | {"image_mask": np.ones((3, 2), bool)})
+    none = batch["text"].copy()
+    none[2, 3] = 4
+    with pytest.raises(ValueError, match="row 2 of the batch has 0 image tokens.* 1 images"):
+        flamingo.check_batch(CONFIG, batch | {"text": none})
+    with pytest.raises(ValueError, match="No token of the batch is supervised"):
+        flamingo.check_batch(CONFIG, batch | {"text_mask": np.zeros((3, 10), bool)})
