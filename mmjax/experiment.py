@@ -3,6 +3,7 @@
 Train and evaluate start from here, so that what is trained is what is evaluated.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,12 +203,15 @@ def training_batches(
 
     Args:
       share: (index, count), as `sharding.batch_share` gives for this process.
+
+    Raises:
+      ValueError: while iterating, rows that the system cannot learn from.
     """
     context = {"tokenizer": tokenizer, "class_names": source.class_names}
     if config.data.cached_transform:
         source = InMemory(source, transforms.parse(config.data.cached_transform, **context))
     batch_transform = transforms.parse_batch(config.data.batch_transform)
-    return pipeline.train_batches(
+    found = pipeline.train_batches(
         source,
         transforms.parse(config.data.transform, **context),
         batch_size=config.batch_size,
@@ -219,6 +223,14 @@ def training_batches(
         batch_transform=batch_transform if config.data.batch_transform else None,
         max_lost_records=config.data.max_lost_records,
     )
+
+    def checked() -> Iterator[Mapping[str, np.ndarray]]:
+        with contextlib.closing(found):
+            for batch in found:
+                models.check_batch(config, batch)
+                yield batch
+
+    return checked()
 
 
 def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> EvalContext:

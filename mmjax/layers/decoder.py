@@ -1,8 +1,8 @@
 """A causal transformer stack with optional cross-attention to a context, and its KV cache.
 
-The cache is the Linen collection `cache`, of static shape. Where the collection is mutable the stack
-decodes: a first call (with `cache_length`) runs over the prompts and makes the cache, each call
-that is given that cache reads it and adds its tokens.
+The cache is the Linen collection `cache`, of static shape. Where the collection is mutable the
+stack decodes: a first call (with `cache_length`) runs over the prompts and makes the cache, each
+call that is given that cache reads it and adds its tokens.
 
 Every call writes its L tokens into the next L slots, the same for all rows; a row's mask says
 which of its slots hold tokens, and its positions count those alone. So prompts of different
@@ -33,6 +33,20 @@ from mmjax.layers.precision import activation_dtype
 from mmjax.layers.rotary import rotary_angles
 from mmjax.layers.transformer import MLP, stacked
 from mmjax.sharding import shard
+
+
+def select_rows(cache: Mapping[str, Any], index: jax.Array) -> dict[str, Any]:
+    """A cache, perhaps deep in a collection, with other rows: its rows index[0], index[1], ...
+
+    The context's rows stay: each serves as many rows in a run as there then are for it (beams).
+    """
+    axis = {"key": 1, "value": 1, "seen": 0, "count": 0}
+
+    def one(path, x):
+        name = path[-1].key
+        return jnp.take(x, index, axis=axis[name]) if name in axis else x
+
+    return jax.tree_util.tree_map_with_path(one, cache)
 
 
 def is_decoding(module: nn.Module) -> bool:
@@ -183,7 +197,7 @@ class Decoder(nn.Module):
     along an axis of depth / cross_every; `norm/...` and, if learned, `position/...`.
 
     Attributes:
-      length: of the longest text, for learned positions.
+      length: of the longest text.
       head_dim: None is width / heads; kv_heads: None is heads (see GroupedQueryAttention).
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
       positions: "learned", "rope" or "none".
@@ -194,7 +208,7 @@ class Decoder(nn.Module):
 
     Raises:
       ValueError: settings that do not fit each other, a context that is missing or that nothing
-        looks at, more tokens than positions or than slots of the cache.
+        looks at, a text that is too long, or longer than the cache.
     """
 
     depth: int
@@ -303,10 +317,11 @@ class Decoder(nn.Module):
             raise ValueError(
                 f"The prompt has {length} tokens and the cache {cache_length} slots: give it more."
             )
-        if self.positions == "learned" and max(length, cache_length) > self.length:
+        # While it decodes padding does not count: positions do, which `generate` checks.
+        if length > self.length and not is_decoding(self):
             raise ValueError(
-                f"{max(length, cache_length)} tokens are more than the decoder's {self.length} "
-                "positions: shorten the text, or raise the model's length."
+                f"A text of {length} tokens is longer than the model's {self.length}: set "
+                "model.text.length, or the length in tokenize(), to the other."
             )
 
     def _context_seen(self, context, context_mask, old):

@@ -1,5 +1,5 @@
 """The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
-`spec`, and perhaps `notes`."""
+`spec`, and perhaps `check_batch` and `notes`."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -8,10 +8,10 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mmjax.batch import Spec
-from mmjax.models import clip, vit
+from mmjax.batch import Batch, Spec
+from mmjax.models import clip, language, vit
 
-SYSTEMS = {"clip": clip, "vit": vit}
+SYSTEMS = {"clip": clip, "language_model": language, "vit": vit}
 
 
 def _system(config: Mapping[str, Any]):
@@ -59,6 +59,13 @@ def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, An
 def spec(config: Mapping[str, Any]) -> Spec:
     """Shapes and dtypes, for a batch of one, of what the config's model and loss read."""
     return _system(config).spec(make_model(config), config.get("loss", {}))
+
+
+def check_batch(config: Mapping[str, Any], batch: Batch) -> None:
+    """Raise ValueError for a batch, still on the host, that the system cannot learn from."""
+    system = _system(config)
+    if hasattr(system, "check_batch"):
+        system.check_batch(batch)
 
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:

@@ -260,7 +260,7 @@ def test_cross_attention_weights_are_sown():
         ({"cross_every": 3}, {"context": CONTEXT}, "depth 4 is not a multiple of cross_every 3"),
         ({"cross_every": 1}, {}, "needs a context"),
         ({}, {"context": CONTEXT}, "set cross_every"),
-        ({"length": 5}, {}, "6 tokens are more than the decoder's 5 positions"),
+        ({"length": 5}, {}, "text of 6 tokens is longer than the model's 5"),
         ({"norm": "batch"}, {}, "Unknown norm 'batch'"),
     ],
 )

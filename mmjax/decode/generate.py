@@ -1,0 +1,158 @@
+"""Continue prompts with any model that has a `cache`: all at once, or token by token.
+
+The model is called twice: with the batch (text, text_mask, and whatever else it looks at) and
+`cache_length`, which makes the cache; then with one token a row and that cache. Both calls return
+`next_logits` [rows, V]. `model.window` is the longest text that it can hold.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch
+from mmjax.decode import beam, sampling
+from mmjax.decode.settings import Settings
+from mmjax.layers.decoder import select_rows
+
+
+class Generated(NamedTuple):
+    """Continuations, the best first: n is the number of beams, or 1.
+
+    tokens [B, n, N] int32, padded after their end token; lengths [B, n] int32, end token included;
+    scores [B, n]: log-probabilities, of beams divided by length ** length_penalty.
+    """
+
+    tokens: jax.Array
+    lengths: jax.Array
+    scores: jax.Array
+
+
+def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
+    """A function (params, batch, seed=0) -> Generated; it is compiled once a shape of the batch.
+
+    `batch` has `text` [B, P] and `text_mask` [B, P] (see `pad_prompts`), padded on either side.
+
+    Raises:
+      ValueError: when called, prompts or settings that do not fit the model.
+    """
+
+    @jax.jit
+    def generate(params, batch, key) -> Generated:
+        logits, cache, history, count = _read(model, settings, params, batch)
+        if settings.beams > 1:
+            return _search(model, settings, params, logits, cache, history, count)
+
+        def going(state):
+            return (state.new < settings.max_new_tokens) & ~state.done.all()
+
+        state = sampling.begin(settings, logits, cache, history, count, key)
+        state = jax.lax.while_loop(going, lambda s: _advance(model, settings, params, s), state)
+        return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
+
+    def call(params, batch: Batch, seed: int = 0) -> Generated:
+        _check(model, settings, batch)
+        return generate(params, dict(batch), jax.random.key(seed))
+
+    return call
+
+
+def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.ndarray]]:
+    """A function (params, batch, seed=0) -> iterator of tokens [B], each as soon as it is known.
+
+    Rows that have ended give `pad_id`; the iterator ends when all have. The tokens are those of
+    `make_generate`.
+
+    Raises:
+      ValueError: beam search, which knows its tokens only at the end; or as `make_generate`.
+    """
+    if settings.beams > 1:
+        raise ValueError(
+            f"decode.beams is {settings.beams}: beam search cannot stream; set it to 1."
+        )
+
+    @jax.jit
+    def begin(params, batch, key):
+        return sampling.begin(settings, *_read(model, settings, params, batch), key)
+
+    def after(params, state):
+        return _advance(model, settings, params, state)
+
+    advance = jax.jit(after, donate_argnums=1)
+
+    def stream(params, batch: Batch, seed: int = 0) -> Iterator[np.ndarray]:
+        _check(model, settings, batch)
+        state = begin(params, dict(batch), jax.random.key(seed))
+        for new in range(settings.max_new_tokens):
+            if new:
+                state = advance(params, state)
+            yield np.asarray(state.tokens[:, new])
+            if state.done.all():
+                return
+
+    return stream
+
+
+def _check(model: Any, settings: Settings, batch: Batch) -> None:
+    """Refuse prompts that are empty or do not leave room for the continuation."""
+    mask = np.asarray(batch["text_mask"])
+    if not mask.any(1).all():
+        raise ValueError(
+            f"Prompt {int(mask.any(1).argmin())} is empty: begin it with the tokenizer's begin "
+            "token, or with a word."
+        )
+    longest = int(mask.sum(1).max())
+    if longest + settings.max_new_tokens > model.window:
+        raise ValueError(
+            f"A prompt of {longest} tokens and {settings.max_new_tokens} new ones exceed the "
+            f"model's window of {model.window}: shorten it, or lower max_new_tokens."
+        )
+
+
+def _read(model, settings, params, batch):
+    """The prompts' next logits [B, V], the cache, and the history with its count."""
+    text, mask = batch["text"], batch["text_mask"]
+    slots = text.shape[1] + settings.max_new_tokens
+    outputs, variables = model.apply(
+        {"params": params}, batch, cache_length=slots, mutable=["cache"]
+    )
+    logits = outputs["next_logits"]
+    settings.check_vocabulary(logits.shape[-1])
+    order = jnp.argsort(~mask, axis=1, stable=True)  # the tokens first, without gaps
+    history = jnp.take_along_axis(text, order, axis=1)
+    history = jnp.pad(history, ((0, 0), (0, settings.max_new_tokens)))
+    return logits, variables["cache"], history, mask.sum(1, dtype=jnp.int32)
+
+
+def _next_logits(model, params, cache, token):
+    """Logits [R, V] after one token a row [R], and the cache with it."""
+    batch = {"text": token[:, None], "text_mask": jnp.ones((len(token), 1), bool)}
+    outputs, variables = model.apply({"params": params, "cache": cache}, batch, mutable=["cache"])
+    return outputs["next_logits"], variables["cache"]
+
+
+def _advance(model, settings, params, state: sampling.State) -> sampling.State:
+    """Show the model the newest token, and choose the next."""
+    token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
+    logits, cache = _next_logits(model, params, state.cache, token)
+    return sampling.add_token(settings, state.replace(cache=cache), logits)
+
+
+def _search(model, settings, params, logits, cache, history, count) -> Generated:
+    """Beam search from the prompts' logits [B, V]."""
+    rows = jnp.repeat(jnp.arange(len(count)), settings.beams)
+    state = beam.begin(settings, select_rows(cache, rows), history[rows], count[rows])
+    state, rows = beam.add_token(settings, state, logits[rows])
+
+    def going(state):
+        return (state.new < settings.max_new_tokens) & ~beam.is_over(settings, state)
+
+    def body(state):
+        token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
+        logits, cache = _next_logits(model, params, state.cache, token)
+        state, rows = beam.add_token(settings, state, logits)
+        return state.replace(cache=select_rows(cache, rows))
+
+    return Generated(*beam.finish(settings, jax.lax.while_loop(going, body, state)))

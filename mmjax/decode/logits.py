@@ -1,0 +1,68 @@
+"""What changes the logits of the next token: pure functions, each [R, V] -> [R, V].
+
+`history` [R, T] int32 holds each row's tokens so far, prompt and continuation without padding
+between, and `count` [R] how many they are. A forbidden token has the logit -inf.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def _rows(index: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(index.shape[0])[:, None], index.shape)
+
+
+def forbid(logits: jax.Array, tokens: jax.Array, where: jax.Array) -> jax.Array:
+    """-inf for the `tokens` [R, N] of each row, where `where` [R, N] bool."""
+    lowest = jnp.where(where, -jnp.inf, jnp.inf).astype(logits.dtype)
+    return logits.at[_rows(tokens), tokens].min(lowest)
+
+
+def repetition_penalty(
+    logits: jax.Array, history: jax.Array, count: jax.Array, penalty: float
+) -> jax.Array:
+    """Of tokens that have come, positive logits are divided by the penalty, others multiplied.
+
+    Source: CTRL, Keskar et al. 2019 (arXiv 1909.05858), section 4.1, in the form for logits of
+    either sign.
+    """
+    there = jnp.arange(history.shape[1])[None] < count[:, None]
+    come = jnp.zeros(logits.shape, bool).at[_rows(history), history].max(there)
+    return jnp.where(come, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def no_repeat_ngram(logits: jax.Array, history: jax.Array, count: jax.Array, n: int) -> jax.Array:
+    """Forbid every token that would end an n-gram which the row already has.
+
+    Source: Paulus et al. 2017 (arXiv 1705.04304), section 2.5.
+    """
+    total = history.shape[1]
+    if n > total:
+        return logits
+    starts = jnp.arange(total - n + 1)[None]
+    match = starts + n <= count[:, None]
+    for i in range(n - 1):
+        last = jnp.maximum(count - (n - 1) + i, 0)[:, None]
+        recent = jnp.take_along_axis(history, last, axis=1)
+        match &= history[:, i : total - n + 1 + i] == recent
+    return forbid(logits, history[:, n - 1 :], match)
+
+
+def forbid_end(logits: jax.Array, end_ids: Sequence[int], where: jax.Array) -> jax.Array:
+    """Forbid the end tokens, where `where` (scalar bool): the text is still too short."""
+    if not end_ids:
+        return logits
+    ends = jnp.zeros(logits.shape[-1], bool).at[jnp.asarray(end_ids)].set(True)
+    return jnp.where(ends[None] & where, -jnp.inf, logits)
+
+
+def top_p(values: jax.Array, p: float) -> jax.Array:
+    """Nucleus: of logits sorted downwards keep the fewest whose probabilities reach p; else -inf.
+
+    The first is always kept. Source: Holtzman et al. 2019 (arXiv 1904.09751), section 3.1.
+    """
+    probs = jax.nn.softmax(values, axis=-1)
+    before = jnp.cumsum(probs, axis=-1) - probs
+    return jnp.where((before < p).at[:, :1].set(True), values, -jnp.inf)

@@ -1,0 +1,102 @@
+"""One token at a time: the most probable, or a drawn one."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mmjax.decode import logits as processors
+from mmjax.decode.settings import Settings
+from mmjax.decode.top_k import top_k
+
+
+@flax.struct.dataclass
+class State:
+    """Continuations under way: B rows, the last token chosen and not yet seen by the model.
+
+    `history` [B, T] and `count` [B] are as in decode/logits.py; `tokens` [B, N] are the
+    continuations, `lengths` [B] and `scores` [B] their lengths and log-probabilities, `done` [B];
+    `new` [] is how many tokens a row has.
+    """
+
+    cache: Any
+    history: jax.Array
+    count: jax.Array
+    tokens: jax.Array
+    lengths: jax.Array
+    scores: jax.Array
+    done: jax.Array
+    new: jax.Array
+    key: jax.Array
+
+
+def begin(
+    settings: Settings, logits: jax.Array, cache: Any, history: jax.Array, count: jax.Array, key
+) -> State:
+    """The state after the first token, from the prompts' logits [B, V]."""
+    rows = logits.shape[0]
+    state = State(
+        cache=cache,
+        history=history,
+        count=count,
+        tokens=jnp.full((rows, settings.max_new_tokens), settings.pad_id, jnp.int32),
+        lengths=jnp.zeros(rows, jnp.int32),
+        scores=jnp.zeros(rows, jnp.float32),
+        done=jnp.zeros(rows, bool),
+        new=jnp.zeros((), jnp.int32),
+        key=key,
+    )
+    return add_token(settings, state, logits)
+
+
+def add_token(settings: Settings, state: State, logits: jax.Array) -> State:
+    """Choose the next token of every row that is not done, from its logits [B, V]."""
+    logits = settings.process(logits, state.history, state.count, state.new)
+    token = choose(settings, logits, jax.random.fold_in(state.key, state.new))
+    score = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+    score -= jax.nn.logsumexp(logits, axis=-1)
+    token = jnp.where(state.done, settings.pad_id, token)
+    going = (~state.done).astype(jnp.int32)
+    return state.replace(
+        history=append(state.history, state.count, token),
+        count=state.count + going,
+        tokens=jax.lax.dynamic_update_slice(
+            state.tokens, token[:, None], (jnp.zeros((), jnp.int32), state.new)
+        ),
+        lengths=state.lengths + going,
+        scores=state.scores + jnp.where(state.done, 0.0, score),
+        done=state.done | is_end(settings, token),
+        new=state.new + 1,
+    )
+
+
+def choose(settings: Settings, logits: jax.Array, key: jax.Array) -> jax.Array:
+    """[B] int32: the most probable tokens, or drawn ones. A row's draw does not depend on B."""
+    if not settings.temperature:
+        return logits.argmax(-1).astype(jnp.int32)
+    values, ids = logits / settings.temperature, None
+    if settings.top_k:
+        values, ids = top_k(values, settings.top_k)
+    elif settings.top_p < 1:
+        values, ids = jax.lax.top_k(values, values.shape[-1])
+    if settings.top_p < 1:
+        values = processors.top_p(values, settings.top_p)
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(values)))
+    place = jax.vmap(jax.random.categorical)(keys, values)
+    if ids is not None:
+        place = jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
+    return place.astype(jnp.int32)
+
+
+def append(history: jax.Array, count: jax.Array, token: jax.Array) -> jax.Array:
+    """The history [R, T] with one token [R] more in each row."""
+    return history.at[jnp.arange(len(token)), count].set(token, mode="drop")
+
+
+def is_end(settings: Settings, token: jax.Array) -> jax.Array:
+    """True where the token ends a text."""
+    ends = jnp.zeros(token.shape, bool)
+    for end in settings.end_ids:
+        ends |= token == end
+    return ends

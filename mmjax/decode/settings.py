@@ -1,0 +1,103 @@
+"""How to decode: every setting, and what they may be."""
+
+import dataclasses
+
+import jax
+
+from mmjax.decode import logits as processors
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to continue prompts; the default is greedy.
+
+    Attributes:
+      max_new_tokens: of a continuation, its end token included.
+      min_new_tokens: that come before an end token may.
+      end_ids: tokens that end it; pad_id: what follows the end in the result.
+      temperature: 0 takes the most probable token; else tokens are drawn from
+        softmax(logits / temperature).
+      top_k: draw from the k most probable alone (0: all); top_p: and then from the nucleus.
+      beams: kept by beam search; 1 is none.
+      beam_groups, diversity_penalty: diverse beam search.
+      length_penalty: a finished beam's score is its log-probability / length ** length_penalty.
+      repetition_penalty: 1 is none; no_repeat_ngram: n, 0 is none. Both look at the prompt too.
+
+    Raises:
+      ValueError: a value out of its range, or settings that do not go together.
+    """
+
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    end_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    beams: int = 1
+    beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+
+    def __post_init__(self):
+        def need(ok, name, must):
+            if not ok:
+                raise ValueError(f"decode.{name} is {getattr(self, name)}: it must be {must}.")
+
+        need(self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
+        need(
+            0 <= self.min_new_tokens <= self.max_new_tokens,
+            "min_new_tokens",
+            f"from 0 to max_new_tokens, {self.max_new_tokens}",
+        )
+        need(self.temperature >= 0, "temperature", "0 (greedy) or above")
+        need(self.top_k >= 0, "top_k", "0 (all tokens) or above")
+        need(0 < self.top_p <= 1, "top_p", "above 0 and at most 1")
+        need(self.beams >= 1, "beams", "at least 1")
+        need(
+            self.beam_groups >= 1 and self.beams % self.beam_groups == 0,
+            "beam_groups",
+            f"a divisor of beams, {self.beams}",
+        )
+        need(self.diversity_penalty >= 0, "diversity_penalty", "0 or above")
+        need(self.length_penalty >= 0, "length_penalty", "0 or above")
+        need(self.repetition_penalty > 0, "repetition_penalty", "above 0 (1: none)")
+        need(self.no_repeat_ngram >= 0, "no_repeat_ngram", "0 (none) or above")
+        if self.beams > 1 and self.temperature:
+            raise ValueError(
+                f"decode.beams is {self.beams} and decode.temperature {self.temperature}: beam "
+                "search draws no tokens; set one of the two to its default."
+            )
+        if not self.temperature and (self.top_k or self.top_p < 1):
+            raise ValueError(
+                "decode.top_k and decode.top_p are for drawing tokens: give a temperature too."
+            )
+
+    def check_vocabulary(self, size: int) -> None:
+        """Raise ValueError where beams, top_k or end tokens do not fit a vocabulary of `size`."""
+        for name in ("beams", "top_k"):
+            if getattr(self, name) > size:
+                raise ValueError(
+                    f"decode.{name} is {getattr(self, name)} and the vocabulary has {size} tokens: "
+                    f"use at most {size}."
+                )
+        for token in (*self.end_ids, self.pad_id):
+            if not 0 <= token < size:
+                raise ValueError(
+                    f"The end or padding token {token} is not in the vocabulary of {size} tokens."
+                )
+
+    def process(
+        self, logits: jax.Array, history: jax.Array, count: jax.Array, new: jax.Array
+    ) -> jax.Array:
+        """Penalties and bans on the logits [R, V] of a token that `new` (scalar) precede."""
+        if self.repetition_penalty != 1:
+            logits = processors.repetition_penalty(logits, history, count, self.repetition_penalty)
+        if self.no_repeat_ngram:
+            logits = processors.no_repeat_ngram(logits, history, count, self.no_repeat_ngram)
+        if self.min_new_tokens:
+            short = new < self.min_new_tokens
+            logits = processors.forbid_end(logits, self.end_ids, short)
+        return logits

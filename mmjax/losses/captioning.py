@@ -1,0 +1,73 @@
+"""Next-token prediction: cross-entropy of each token given those before it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch
+
+
+def supervised(batch: Batch) -> jax.Array | np.ndarray:
+    """[B, L-1] bool: which tokens after the first are to be predicted.
+
+    Those of `text_loss_mask` where the batch has one (an answer and not its question), else all
+    of `text_mask`; none of a row whose `text_present` is false.
+    """
+    mask = batch["text_loss_mask" if "text_loss_mask" in batch else "text_mask"][:, 1:]
+    if "text_present" in batch:
+        mask = mask & batch["text_present"][:, None]
+    return mask
+
+
+def check_supervised(batch: Batch) -> None:
+    """Raise ValueError where a batch on the host has no token to predict."""
+    if not np.asarray(supervised(batch)).any():
+        raise ValueError(
+            "No token of the batch is supervised: every text is empty, absent or masked out. Check "
+            "the captions of config.data.train, and the length in tokenize()."
+        )
+
+
+def token_losses(logits: jax.Array, text: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """-log p(token) of each token after the first: logits [B, L, V], text [B, L] -> [B, L-1].
+
+    With smoothing the target keeps 1 - label_smoothing and the rest is spread over the vocabulary
+    (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+    """
+    logits, targets = logits[:, :-1].astype(jnp.float32), text[:, 1:]
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        picked = (1 - label_smoothing) * picked + label_smoothing * logits.mean(-1)
+    return log_z - picked
+
+
+def captioning_loss(
+    logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
+) -> dict[str, jax.Array]:
+    """Mean over the supervised tokens of a batch; without any it is NaN, never 0.
+
+    Args:
+      logits: [B, L, V]; those at position i are of the token at i + 1.
+
+    Returns:
+      `captioning`, and `token_accuracy`.
+    """
+    mask = supervised(batch)
+    count = mask.sum(dtype=jnp.float32)
+    losses = token_losses(logits, batch["text"], label_smoothing)
+    right = (logits[:, :-1].argmax(-1) == batch["text"][:, 1:]) & mask
+    return {
+        "captioning": jnp.where(mask, losses, 0.0).sum() / count,
+        "token_accuracy": right.sum(dtype=jnp.float32) / count,
+    }
+
+
+def example_captioning_losses(
+    logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
+) -> jax.Array:
+    """[B]: each text's part of `captioning`, so that their mean is the loss of the batch."""
+    mask = supervised(batch)
+    losses = token_losses(logits, batch["text"], label_smoothing)
+    parts = jnp.where(mask, losses, 0.0).sum(1) / mask.sum(dtype=jnp.float32)
+    return parts * len(parts)

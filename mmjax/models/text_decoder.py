@@ -1,0 +1,62 @@
+"""Tokens in, logits of the next token out: the text side of everything that writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from mmjax.config import check_kwargs
+from mmjax.layers.decoder import Decoder, is_decoding
+from mmjax.layers.pooling import pool_tokens
+from mmjax.layers.token_embed import TokenEmbed
+
+
+class TextDecoder(nn.Module):
+    """Token embedding, a causal stack, and logits over the vocabulary.
+
+    Attributes:
+      length: of the longest text.
+      decoder: fields of `Decoder`; it inherits length and dtype.
+      tied: the logits come from the embedding's table.
+    """
+
+    vocab_size: int
+    width: int
+    length: int
+    decoder: Mapping[str, Any]
+    tied: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        context: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        train: bool = False,
+        cache_length: int = 0,
+    ) -> dict[str, jax.Array]:
+        """text [B, L] int32 -> `text_logits` [B, L, V] float32, of the tokens that come next.
+
+        While it decodes (see mmjax/layers/decoder.py), `next_logits` [B, V] alone: of the token
+        after the last of each row. The other arguments are those of `Decoder`.
+        """
+        fields = {"length": self.length, "dtype": self.dtype, **self.decoder}
+        stack = Decoder(
+            **check_kwargs(Decoder, fields, "config.model.text.decoder"), name="decoder"
+        )
+        embed = TokenEmbed(self.vocab_size, self.width, self.tied, self.dtype, name="embed")
+        x = stack(
+            embed(text),
+            mask,
+            context=context,
+            context_mask=context_mask,
+            train=train,
+            cache_length=cache_length,
+        )
+        if is_decoding(self):
+            return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
+        return {"text_logits": embed.logits(x)}

@@ -1,0 +1,168 @@
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+from markov import Markov
+
+from mmjax.decode.generate import make_generate, make_stream
+from mmjax.decode.prompts import Detokenizer, pad_prompts
+from mmjax.decode.settings import Settings
+from mmjax.models import language
+
+PROMPTS = [[1, 2], [3], [2, 0, 1]]
+LLAMA = {"positions": "rope", "norm": "rms", "kv_heads": 1, "use_bias": False}
+
+
+def language_model(**decoder):
+    """A tiny model with parameters large enough to have opinions."""
+    decoder = {"depth": 2, "heads": 2, "mlp_dim": 32, **decoder}
+    text = {"vocab_size": 30, "width": 16, "length": 24, "decoder": decoder}
+    model = language.make_model({"text": text})
+    text = jnp.ones((1, 24), jnp.int32)
+    params = meta.unbox(model.init(jax.random.key(0), {"text": text}))["params"]
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), params)
+
+
+def by_hand(model, params, prompt, steps):
+    """Greedy without a cache: the whole text again for every token. Tokens, and log-probability."""
+    forward = jax.jit(lambda p, t, m: model.apply({"params": p}, {"text": t, "text_mask": m}))
+    ids, score = list(prompt), 0.0
+    for _ in range(steps):
+        text = np.zeros((1, model.window), np.int32)
+        text[0, : len(ids)] = ids
+        logits = forward(params, text, text >= 0)["text_logits"][0, len(ids) - 1]
+        ids.append(int(logits.argmax()))
+        score += float(jax.nn.log_softmax(logits)[ids[-1]])
+    return ids[len(prompt) :], score
+
+
+@pytest.mark.parametrize("decoder", [{}, LLAMA])
+def test_greedy_is_the_model_without_a_cache_and_a_ragged_batch_each_prompt_alone(decoder):
+    model, params = language_model(**decoder)
+    batch = pad_prompts(PROMPTS)
+    found = make_generate(model, Settings(8))(params, batch)
+    for row, prompt in enumerate(PROMPTS):
+        tokens, score = by_hand(model, params, prompt, 8)
+        assert found.tokens[row, 0].tolist() == tokens
+        np.testing.assert_allclose(found.scores[row, 0], score, rtol=1e-3, atol=1e-3)
+    flipped = {k: v[:, ::-1] for k, v in batch.items()}  # padded on the left
+    flipped["text"] = np.zeros_like(batch["text"])
+    for row, prompt in enumerate(PROMPTS):
+        flipped["text"][row, -len(prompt) :] = prompt
+    left = make_generate(model, Settings(8))(params, flipped)
+    np.testing.assert_array_equal(left.tokens, found.tokens)
+    streamed = make_stream(model, Settings(8))(params, batch)
+    np.testing.assert_array_equal(np.stack(list(streamed), 1), found.tokens[:, 0])
+    # one beam of a search over a real cache is greedy; more find nothing less probable
+    search = make_generate(model, Settings(8, beams=4))(params, batch)
+    assert (search.scores[:, 0] * 8 >= found.scores[:, 0] - 1e-3).all()
+
+
+def test_one_program_serves_every_length_up_to_the_bucket():
+    model, params = language_model()
+    generate = make_generate(model, Settings(2))
+    for prompts in ([[1]], [[1, 2, 3, 4]], [[5] * 16]):
+        generate(params, pad_prompts(prompts))
+    assert generate.__closure__ is not None
+    program = next(
+        c.cell_contents for c in generate.__closure__ if hasattr(c.cell_contents, "_cache_size")
+    )
+    assert program._cache_size() == 1
+
+
+def test_end_tokens_stop_a_row_and_min_new_tokens_delays_them():
+    model = Markov(6, seed=4)
+    free = make_generate(model, Settings(10))({}, pad_prompts(PROMPTS)).tokens[:, 0]
+    ends = (int(free[0, 2]),)
+    found = make_generate(model, Settings(10, end_ids=ends, pad_id=5))({}, pad_prompts(PROMPTS))
+    for row in range(3):
+        expected = free[row].tolist()
+        if ends[0] in expected:
+            expected = expected[: expected.index(ends[0]) + 1]
+        length = int(found.lengths[row, 0])
+        assert found.tokens[row, 0, :length].tolist() == expected
+        assert (found.tokens[row, 0, length:] == 5).all()
+    for beams in (1, 3):
+        settings = Settings(10, min_new_tokens=7, end_ids=ends, beams=beams)
+        found = make_generate(model, settings)({}, pad_prompts(PROMPTS))
+        assert not (found.tokens[:, :, :7] == ends[0]).any()
+        assert (found.lengths >= 8).all() or beams == 1
+    assert found.lengths.max() > 7
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_ngram_comes_twice_prompt_included(n, beams):
+    model = Markov(12, seed=5)
+    prompts = [[1, 2, 3, 1, 2], [4], [7, 7]]
+    grams = lambda ids: [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]  # noqa: E731
+    new = 6 if n == 1 else 20
+    plain = make_generate(model, Settings(new, beams=beams))({}, pad_prompts(prompts))
+    settings = Settings(new, beams=beams, no_repeat_ngram=n)
+    found = make_generate(model, settings)({}, pad_prompts(prompts))
+    repeats = {False: 0, True: 0}
+    for kind, result in ((False, plain), (True, found)):
+        for row, prompt in enumerate(prompts):
+            for tokens in result.tokens[row].tolist():
+                before, after = grams(prompt), grams([*prompt, *tokens])
+                counts = collections.Counter(after)
+                repeats[kind] += sum(v - max(before.count(k), 1) for k, v in counts.items())
+    assert repeats[True] == 0 and repeats[False] > 0
+
+
+def test_a_drawn_token_is_the_same_in_any_batch_and_changes_with_the_seed():
+    model = Markov(50, seed=6, scale=0.3)
+    generate = make_generate(model, Settings(12, temperature=1.0))
+    three = generate({}, pad_prompts(PROMPTS), seed=3).tokens
+    np.testing.assert_array_equal(generate({}, pad_prompts(PROMPTS[:1]), seed=3).tokens, three[:1])
+    assert (generate({}, pad_prompts(PROMPTS), seed=4).tokens != three).any()
+
+
+class _Bytes:
+    def decode(self, ids):
+        return bytes(ids).decode("utf-8", errors="replace")
+
+
+def test_pieces_are_whole_characters_and_together_the_text():
+    text = "a café, 日本 🙂 end"
+    pieces = Detokenizer(_Bytes().decode)
+    found = [pieces.push(b) for b in text.encode()]
+    assert "".join(found) == text and pieces.flush() == ""
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in found)
+    assert len([p for p in found if p]) == len(text)
+    cut = Detokenizer(_Bytes().decode)
+    assert cut.push("é".encode()[0]) == "" and cut.flush() == "\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda m: make_generate(m, Settings(63))({}, pad_prompts(PROMPTS)), "window of 64"),
+        (lambda m: make_generate(m, Settings(3, beams=7))({}, pad_prompts(PROMPTS)), "6 tokens"),
+        (
+            lambda m: make_generate(m, Settings(3, end_ids=(6,)))({}, pad_prompts(PROMPTS)),
+            "token 6",
+        ),
+        (lambda m: pad_prompts([[1], []]), "Prompt 1 is empty"),
+        (lambda m: pad_prompts([]), "at least one"),
+        (lambda m: make_stream(m, Settings(3, beams=2)), "beam search cannot stream"),
+        (
+            lambda m: make_generate(m, Settings(3))(
+                {}, {"text": np.ones((2, 4), np.int32), "text_mask": np.zeros((2, 4), bool)}
+            ),
+            "Prompt 0 is empty",
+        ),
+        (lambda m: Settings(3, beams=4, beam_groups=3), "a divisor of beams, 4"),
+        (lambda m: Settings(3, min_new_tokens=4), "min_new_tokens is 4"),
+        (lambda m: Settings(3, beams=2, temperature=1.0), "draws no tokens"),
+        (lambda m: Settings(3, top_k=5), "give a temperature"),
+        (lambda m: Settings(3, temperature=1.0, top_p=0.0), "top_p is 0.0"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(run, message):
+    with pytest.raises(ValueError, match=message):
+        run(Markov(6))
