@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax.batch import Spec
-from mmjax.models import clip, vit
+from mmjax.models import clip, multimodal, vit
 
-SYSTEMS = {"clip": clip, "vit": vit}
+SYSTEMS = {"clip": clip, "multimodal": multimodal, "vit": vit}
 
 
 def _system(config: Mapping[str, Any]):
