@@ -258,13 +258,15 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
         return jax.tree.map(np.asarray, dict(on_mesh(forward, params, batch)))
 
     def attention(params, batch):
-        sown = on_mesh(watch, params, {"image": batch["image"]})
+        sown = on_mesh(watch, params, {"image": batch["image"]})["intermediates"]
+        # The tower is a part of the model, or the model itself.
+        tower = sown.get("image", sown.get("transformer", {}))
         weights = [
             leaf
-            for path, leaf in jax.tree_util.tree_flatten_with_path(sown)[0]
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tower)[0]
             if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
         ]
-        return np.asarray(weights[0])
+        return np.asarray(weights[0]) if weights else None
 
     def read(source, spec, batch_size):
         transform = transforms.parse(

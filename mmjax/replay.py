@@ -156,7 +156,8 @@ def example_losses(
     size, rows = run.config.batch_size, []
     with jax.set_mesh(run.mesh):
         for start in range(0, size, ROWS):
-            part = {k: batch[k][start : start + ROWS] for k in run.spec}
+            read = [k for k in batch if k in run.spec or k.endswith("_present")]
+            part = {k: batch[k][start : start + ROWS] for k in read}
             rows.append(jax.device_get(forward(params, part)))
     outputs = {
         name: np.concatenate([r[name] for r in rows]) if np.ndim(first) else first
@@ -164,7 +165,7 @@ def example_losses(
     }
     terms = jax.jit(models.make_example_losses(run.config))(outputs, batch)
     weighted = [w * terms[name] for name, w in run.config.loss_weights.items() if name in terms]
-    return np.asarray(sum(weighted))
+    return np.asarray(sum(weighted, np.zeros(size, np.float32)))
 
 
 def _examples(

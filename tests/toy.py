@@ -32,6 +32,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "multimodal":
+            config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
+            config.model.encoder_depth = config.model.fusion.depth = depth
+            config.model.image.update(image_size=(8, 8), patch_size=4)
+            config.model.audio.update(frames=8, mels=4, patch_size=4)
         else:
             config.model.update(IMAGE, depth=depth)
     return config
@@ -65,6 +70,10 @@ def batch(config, seed=0):
         out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
         out["text_mask"] = mask
         out["example_id"] = np.arange(size, dtype=np.int32)
+    elif config.model.name == "multimodal":
+        out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)
+        out["audio_present"] = rng.random(size) < 0.7
+        out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
     else:
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)

@@ -28,7 +28,8 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
 
     Args:
       config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
-        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`.
+        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`;
+        'paired': see `mmjax.data.paired.open_paired`.
       workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
 
     Raises:
@@ -46,9 +47,13 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
         from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
 
         opener, known = open_shards, SHARD_SETTINGS
+    elif kind == "paired":
+        from mmjax.data.paired import PAIRED_SETTINGS, open_paired
+
+        opener, known = open_paired, PAIRED_SETTINGS
     else:
         raise ValueError(
-            f"The source's kind is {kind!r}; it must be 'tfds', 'folder' or 'webdataset'."
+            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset' or 'paired'."
         )
     for key in settings:
         if key not in known:
@@ -78,7 +83,8 @@ def open_tfds(
       name: one of `mmjax.data.builders.BUILDERS`, or a TFDS name such as 'mnist' or
         'my_set/config:1.0.0' that lies under `data_dir` as array_record.
       root: raw files, for those of our builders that read them.
-      image_key: the image's feature.
+      split: also several, "george+lucas".
+      image_key: the image's feature, where there is one.
       caption_key: feature(s) that hold text, alone or in lists; None takes 'captions',
         'caption' or 'text' where there is one.
       label_key: the class's feature; None takes 'label' where there is one.
@@ -93,15 +99,20 @@ def open_tfds(
     else:
         builder = _prepared_tfds(name, data_dir)
     features = builder.info.features
-    _check_name(split.split("[")[0], list(builder.info.splits), f"Data set '{name}'", "split")
+    for part in split.split("+"):
+        _check_name(part.split("[")[0], list(builder.info.splits), f"Data set '{name}'", "split")
     captions = [caption_key] if isinstance(caption_key, str) else list(caption_key or [])
     if caption_key is None:
         captions = [key for key in ("captions", "caption", "text") if key in features][:1]
     if label_key is None and "label" in features:
         label_key = "label"
-    for key in [image_key, *captions, *([label_key] if label_key else [])]:
+    if image_key == "image" and "audio" in features and "image" not in features:
+        image_key = None
+    for key in [image_key, *captions, label_key]:
+        if key is None:
+            continue
         _check_name(key, list(features), f"Data set '{name}'", "feature")
-    decoders = {image_key: tfds.decode.SkipDecoding()}
+    decoders = {image_key: tfds.decode.SkipDecoding()} if image_key else None
     return TfdsSource(
         name=f"{name}/{split}",
         data=builder.as_data_source(split=split, decoders=decoders),
@@ -154,7 +165,7 @@ class TfdsSource:
         self,
         name: str,
         data: Any,
-        image_key: str,
+        image_key: str | None,
         caption_keys: list[str],
         label_key: str | None,
         class_names: list[str] | None,
@@ -171,7 +182,9 @@ class TfdsSource:
             record = dict(self._data[index])
         except RuntimeError as error:  # array_record's word for a file that is gone or cut off
             raise OSError(str(error)) from error
-        example = {"key": f"{self.name}[{index}]", "image": record.pop(self._image_key)}
+        example = {"key": f"{self.name}[{index}]"}
+        if self._image_key:
+            example["image"] = record.pop(self._image_key)
         record = {key: _plain(value) for key, value in record.items()}
         texts = [record.pop(key) for key in self._caption_keys]
         if texts:

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
+from mmjax.data import audio_ops, image_ops
 from mmjax.data import captions as captions_lib
-from mmjax.data import image_ops
 from mmjax.data.chain import make_chain
 from mmjax.data.decode import as_rgb, decode_image
 from mmjax.data.rand_augment import rand_augment_ops
@@ -305,6 +305,30 @@ def label(*, class_names=None):
     return f
 
 
+# ---- sound ---------------------------------------------------------------------------------------
+
+
+def log_mel(frames, mels, window_ms=32, hop_ms=10, mean=0.0, std=1.0):
+    """`audio`: WAV bytes to its log-mel spectrogram, float32 `[frames, mels]`, less mean, over std.
+
+    A longer sound loses its end; a shorter one is followed by silence. See `audio_ops.log_mel`.
+    """
+
+    def f(example, rng):
+        try:
+            waveform, rate = audio_ops.decode_wav(example.get("audio", b""))
+        except ValueError as error:
+            name = captions_lib.example_name(example)
+            raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
+        hop = round(rate * hop_ms / 1000)
+        waveform = waveform[: (frames - 1) * hop]
+        waveform = np.pad(waveform, (0, (frames - 1) * hop - len(waveform)))
+        spectrogram = audio_ops.log_mel(waveform, rate, mels, window_ms, hop_ms)
+        return {**example, "audio": (spectrogram - np.float32(mean)) / np.float32(std)}
+
+    return f
+
+
 # ---- batches -------------------------------------------------------------------------------------
 
 
@@ -362,6 +386,7 @@ TRANSFORMS = {
         first_caption,
         tokenize,
         label,
+        log_mel,
     )
 }
 BATCH_TRANSFORMS = {"mixup": mixup}

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# What the model sees of an image batch; captions would only cost a text tower.
-_IMAGE_KEYS = ("image", "image_present", "label", "example_id")
+_LABELS = ("label", "example_id")
 _OUTPUTS = ("image_embed", "image_features", "logits")
 
 
@@ -28,7 +27,8 @@ class EvalContext:
         place in the source.
       tokenizer: has `encode(texts, length) -> (text [B, L], text_mask [B, L])`; None: no text.
       text_length: L; batch_size: examples a call of `embed`.
-      attention: `(params, batch) -> weights [layers, B, heads, L, L]` of the image tower, or None.
+      attention: `(params, batch) -> weights [layers, B, heads, L, L]` of the image tower; it, or
+        what it gives, is None where there is none.
       progress: called with what is being done, how much is done, and of how much.
       rows: which rows of a batch are this process's.
       gather: a dict of this process's rows -> those of all processes.
@@ -40,19 +40,26 @@ class EvalContext:
     tokenizer: Any = None
     text_length: int = 0
     batch_size: int = 256
-    attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray] | None = None
+    attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray | None] | None = None
     progress: Callable[[str, int, int], None] = _silent
     rows: slice = dataclasses.field(default_factory=lambda: slice(None))
     gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def embed_images(
-    context: EvalContext, params: Any, source: Any, spec: str
+    context: EvalContext,
+    params: Any,
+    source: Any,
+    spec: str,
+    modalities: Sequence[str] = ("image",),
+    absent: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """The model's outputs for every image of `source`, in its order.
+    """The model's outputs for every example of `source`, in its order.
 
     Args:
       spec: the transforms, as one string.
+      modalities: what the model is given of a batch; captions would only cost a text tower.
+      absent: those of them that are marked as not present, whatever the batch holds.
 
     Returns:
       Those of `image_embed [N, D]`, `image_features [N, F]`, `logits [N, C]` that the model gives,
@@ -64,7 +71,9 @@ def embed_images(
     parts: dict[str, list[np.ndarray]] = {}
     done = 0
     for batch in context.batches(source, spec, context.batch_size):
-        batch = {k: batch[k] for k in _IMAGE_KEYS if k in batch}
+        given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
+        off = {f"{m}_present": np.zeros(len(given["example_id"]), bool) for m in absent}
+        batch = given | off
         outputs = context.embed(params, batch)
         known = context.gather({k: batch[k] for k in ("label", "example_id") if k in batch})
         real = known["example_id"] >= 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.batch import MODALITIES
 from mmjax.data.captions import captions_of, get_templates
 from mmjax.evals.embed import EvalContext, embed_images, embed_texts
 from mmjax.evals.embedding_health import health_metrics
@@ -85,8 +86,10 @@ class Evaluator:
     def _open(self, config: Mapping[str, Any]) -> Any:
         return self.context.open_source(config)
 
-    def _embed(self, params: Any, source: Any, need: Sequence[str]) -> dict[str, np.ndarray]:
-        outputs = embed_images(self.context, params, source, self.transform)
+    def _embed(
+        self, params: Any, source: Any, need: Sequence[str], **seen: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        outputs = embed_images(self.context, params, source, self.transform, **seen)
         missing = [name for name in need if name not in outputs]
         if missing:
             raise ValueError(
@@ -160,12 +163,23 @@ class ZeroShot(Evaluator):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Evaluator):
-    """Top-1 and top-5 of a model that has a classification head."""
+    """Top-1 and top-5 of a model that has a classification head.
+
+    `absent`: modalities that the model has to do without, as ("audio",); the source has them.
+    """
+
+    absent: tuple[str, ...] = ()
 
     def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
-        outputs = self._embed(params, source, ["logits", "label"])
+        unknown = sorted(set(self.absent) - set(MODALITIES))
+        if unknown:
+            raise ValueError(
+                f"absent of a classification names {unknown}: use some of {', '.join(MODALITIES)}."
+            )
+        seen = {"modalities": MODALITIES, "absent": self.absent}
+        outputs = self._embed(params, source, ["logits", "label"], **seen)
         classes = outputs["logits"].shape[1]
         names = getattr(source, "class_names", None) or [str(i) for i in range(classes)]
         return outputs["logits"], outputs["label"], list(names)

@@ -9,9 +9,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax.batch import Batch, Spec
-from mmjax.models import clip, language, vit
+from mmjax.models import captioner, clip, coca, flamingo, language, multimodal, vit
 
-SYSTEMS = {"clip": clip, "language_model": language, "vit": vit}
+SYSTEMS = {
+    "captioner": captioner,
+    "clip": clip,
+    "coca": coca,
+    "flamingo": flamingo,
+    "language_model": language,
+    "multimodal": multimodal,
+    "vit": vit,
+}
 
 
 def _system(config: Mapping[str, Any]):
@@ -65,7 +73,7 @@ def check_batch(config: Mapping[str, Any], batch: Batch) -> None:
     """Raise ValueError for a batch, still on the host, that the system cannot learn from."""
     system = _system(config)
     if hasattr(system, "check_batch"):
-        system.check_batch(batch)
+        system.check_batch(config["model"], batch)
 
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:

@@ -189,6 +189,7 @@ def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on."""
+    del model
     check_supervised(batch)
 
 

@@ -81,8 +81,9 @@ def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, ja
     return losses
 
 
-def check_batch(batch: Batch) -> None:
+def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on."""
+    del model
     check_supervised(batch)
 
 

@@ -191,9 +191,13 @@ def attention_of(
     count = min(ATTENTION_IMAGES, len(source))
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
     batch = next(iter(context.batches(Subset(source, drawn), spec, context.batch_size)))
-    weights = np.asarray(context.attention(params, {"image": batch["image"]}))[:, :count]
+    if "image" not in batch:
+        return None
+    weights = context.attention(params, {"image": batch["image"]})
+    if weights is None:
+        return None
     images = context.gather({"image": batch["image"]})["image"][:count]
-    return Attention(images, attention_maps(weights, *images.shape[1:3]))
+    return Attention(images, attention_maps(weights[:, :count], *images.shape[1:3]))
 
 
 def gather_report(

@@ -12,7 +12,7 @@ from mmjax.data.cache import data_root, locked
 if TYPE_CHECKING:  # importing TFDS takes most of a second
     import tensorflow_datasets as tfds
 
-BUILDERS = ("emoji", "openclipart", "image_folder")
+BUILDERS = ("emoji", "openclipart", "image_folder", "fsdd", "mnist_digits")
 
 
 def make_builder(
@@ -23,7 +23,7 @@ def make_builder(
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
       root: where the raw data lies, for the builders that read files: an unpacked openclipart
-        tree, or the folder or tar archive of an image folder.
+        tree, the folder or tar archive of an image folder or of FSDD, the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -41,6 +41,14 @@ def make_builder(
         from mmjax.data.builders.image_folder import ImageFolder, folder_config
 
         return ImageFolder(config=folder_config(root, data_dir), **where)
+    if name == "fsdd":
+        from mmjax.data.builders.fsdd import Fsdd
+
+        return Fsdd(root=root, **where)
+    if name == "mnist_digits":
+        from mmjax.data.builders.mnist_digits import MnistDigits
+
+        return MnistDigits(root=root, **where)
     raise ValueError(f"There is no builder '{name}'; the builders are {', '.join(BUILDERS)}.")
 
 

@@ -1,0 +1,81 @@
+"""Spoken and written digits together: which fusion, and what if one of the two is missing?
+
+    python -m mmjax.train --config=configs/fusion_digits.py --workdir=runs/fusion_digits \
+        --config.data.train.first.root=FSDD.tar.gz --config.model.fusion.kind=bottleneck
+
+Speech is FSDD (github.com/Jakobovski/free-spoken-digit-dataset: its archive or folder is the root,
+needed once), pictures are MNIST (a package; downloaded once). A pair is of one digit; the speaker
+and the pictures of the test are in no training pair. Expected: see experiments/fusion/README.md.
+"""
+
+from mmjax.config import defaults
+
+SOUND = "log_mel(64, 32, mean=-12, std=7)"
+TRAIN_SPEAKERS = "george+jackson+lucas+nicolas"
+
+
+def digits(speakers, pictures, length):
+    """Pairs of a recording and a picture of the same digit."""
+    return {
+        "kind": "paired",
+        "first": {
+            "kind": "tfds",
+            "name": "fsdd",
+            "split": speakers,
+            "root": "data/fsdd.tar.gz",
+        },
+        "second": {"kind": "tfds", "name": "mnist_digits", "split": pictures},
+        "length": length,
+    }
+
+
+def classification(source, *absent):
+    """Accuracy without some of the modalities."""
+    return {
+        "kind": "classification",
+        "source": source,
+        "transform": f"decode | {SOUND} | label",
+        "absent": absent,
+    }
+
+
+def get_config():
+    """The config of this experiment."""
+    config = defaults()
+    config.batch_size = 64
+    config.total_steps = 300
+    config.log_every = 20
+    config.checkpoint.every = 300
+
+    config.data.train = digits(TRAIN_SPEAKERS, "train[:2000]", 4000)
+    config.data.cached_transform = f"decode | {SOUND}"
+    config.data.transform = "random_crop(28, padding=2) | label"
+
+    config.model = {
+        "name": "multimodal",
+        "width": 64,
+        "heads": 4,
+        "mlp_dim": 128,
+        "activation": "gelu_tanh",
+        "encoder_depth": 1,
+        "dropout": 0.1,
+        "image": {"image_size": (28, 28), "patch_size": 7},
+        "audio": {"frames": 64, "mels": 32, "patch_size": 8},
+        "fusion": {"kind": "early", "depth": 2, "modality_dropout": 0.0},
+        "num_classes": 10,
+    }
+    config.loss_weights = {"classification": 1.0}
+    config.optim = {
+        "name": "adamw",
+        "learning_rate": 2e-3,
+        "warmup_steps": 30,
+        "weight_decay": 0.05,
+        "grad_clip_norm": 1.0,
+    }
+    test = digits("theo", "test[:2000]", 500)
+    config.evals = {
+        "both": classification(test),
+        "audio_only": classification(test, "image"),
+        "image_only": classification(test, "audio"),
+    }
+    return config

@@ -1,0 +1,69 @@
+"""Bottleneck fusion: the modalities speak to each other through a few shared tokens alone."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.fusion.streams import Fused, Fusion, Stream, average, presence
+from mmjax.layers.parameters import param
+from mmjax.layers.stack import stack
+from mmjax.layers.transformer import Block
+
+
+class _Layer(nn.Module):
+    """Each modality's own block over [its tokens; shared]; shared is then the blocks' mean."""
+
+    modalities: tuple[str, ...]
+    block: tuple
+
+    @nn.compact
+    def __call__(self, carry: tuple, masks: tuple[jax.Array, ...]):
+        tokens, shared = carry
+        after, seen = [], []
+        for m, x, mask in zip(self.modalities, tokens, masks):
+            mask = jnp.pad(mask, ((0, 0), (0, shared.shape[1])), constant_values=True)
+            x = jnp.concatenate([x, shared], axis=1)
+            x, _ = Block(*self.block, name=m)(x, None, mask)
+            after.append(x[:, : -shared.shape[1]])
+            seen.append(x[:, -shared.shape[1] :])
+        return (tuple(after), sum(seen) / len(seen)), None
+
+
+class Bottleneck(Fusion):
+    """`depth` layers of a block for each modality, which share `tokens` learned tokens.
+
+    The mean of each modality's own tokens, averaged over the modalities that are present.
+
+    Attributes:
+      tokens: how many are shared.
+
+    Source: Nagrani et al. 2021 (arXiv 2107.00135), section 3.2, equations 8 and 9, and figure 2.
+    """
+
+    tokens: int = 4
+
+    def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
+        some = next(iter(streams.values())).tokens
+        shape = (self.tokens, some.shape[-1])
+        shared = param(self, "shared", nn.initializers.normal(0.02), shape, ("length", "embed"))
+        shared = jnp.broadcast_to(shared.astype(some.dtype)[None], (len(some), *shape))
+        block = (
+            self.heads,
+            self.mlp_dim,
+            self.depth,
+            False,  # causal
+            self.activation,
+            self.dropout,
+            self.epsilon,
+            self.dtype,
+            train,
+        )
+        layers = stack(_Layer, self.depth, self, (nn.broadcast,))(
+            self.modalities, block, name="layers"
+        )
+        tokens = tuple(s.tokens for s in streams.values())
+        (after, _), _ = layers((tokens, shared), tuple(s.mask for s in streams.values()))
+        tokens, pooled = self.norm_and_pool(dict(zip(streams, after)), streams)
+        return Fused(average(pooled, presence(streams)), tokens)

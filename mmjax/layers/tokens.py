@@ -1,0 +1,110 @@
+"""A modality's input as tokens, before any of them has looked at another."""
+
+import math
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mmjax.batch import Batch
+from mmjax.layers.linear import Linear
+from mmjax.layers.parameters import param
+from mmjax.layers.patch_embed import check_divides, patchify
+from mmjax.layers.position import LearnedGrid, LearnedSequence
+from mmjax.layers.precision import activation_dtype
+
+
+@flax.struct.dataclass
+class Tokens:
+    """What a modality's embedding gives.
+
+    Fields:
+      x: [B, L, D], without positions; position: [L, D].
+      mask: [B, L] bool, true on tokens.
+      content: what is in each token: values [B, L, P] fp32, or ids [B, L] int32.
+    """
+
+    x: jax.Array
+    position: jax.Array
+    mask: jax.Array
+    content: jax.Array
+
+
+class ImageTokens(nn.Module):
+    """batch["image"] [B, H, W, 3], uint8, as patches of their pixels in [-1, 1]."""
+
+    width: int
+    image_size: tuple[int, int]
+    patch_size: int
+    dtype: str = "float32"
+
+    def spec(self) -> dict[str, tuple]:
+        """Shape and dtype of each array of an example."""
+        return {"image": ((*self.image_size, 3), jnp.uint8)}
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Tokens:
+        image = batch["image"].astype(jnp.float32) / 127.5 - 1.0
+        return _patches(self, image, self.image_size)
+
+
+class AudioTokens(nn.Module):
+    """batch["audio"] [B, frames, mels], a log-mel spectrogram, as square patches of it.
+
+    Source: AST, Gong et al. 2021 (arXiv 2104.01778), section 2.1, without overlap.
+    """
+
+    width: int
+    frames: int
+    mels: int
+    patch_size: int
+    dtype: str = "float32"
+
+    def spec(self) -> dict[str, tuple]:
+        """Shape and dtype of each array of an example."""
+        return {"audio": ((self.frames, self.mels), jnp.float32)}
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Tokens:
+        return _patches(self, batch["audio"][..., None], (self.frames, self.mels))
+
+
+class TextTokens(nn.Module):
+    """batch["text"] [B, L] int32 and batch["text_mask"] [B, L] bool, a row of a table each."""
+
+    width: int
+    vocab_size: int
+    length: int
+    dtype: str = "float32"
+
+    def spec(self) -> dict[str, tuple]:
+        """Shape and dtype of each array of an example."""
+        return {"text": ((self.length,), jnp.int32), "text_mask": ((self.length,), jnp.bool_)}
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Tokens:
+        text = batch["text"]
+        shape = (self.vocab_size, self.width)
+        init = nn.initializers.normal(0.02)
+        table = param(self, "embedding", init, shape, ("vocab", "embed"))
+        position = LearnedSequence(self.length, self.width, name="position")(text.shape[1])
+        mask = batch.get("text_mask", jnp.ones(text.shape, bool))
+        x = jnp.take(table, text, axis=0).astype(activation_dtype(self.dtype))
+        return Tokens(x, position, mask, text)
+
+
+TOKENS = {"image": ImageTokens, "audio": AudioTokens, "text": TextTokens}
+
+
+def _patches(embed: nn.Module, picture: jax.Array, size: tuple[int, int]) -> Tokens:
+    """Patches of picture [B, H, W, C]; the table of positions has the grid of `size`."""
+    check_divides(size, embed.patch_size)
+    content = patchify(picture, embed.patch_size)
+    batch, *grid, inside = content.shape
+    stored = tuple(side // embed.patch_size for side in size)
+    position = LearnedGrid(stored, embed.width, name="position")(tuple(grid))
+    content = content.reshape(batch, math.prod(grid), inside)
+    x = Linear((embed.width,), ("patch", "embed"), dtype=embed.dtype, name="projection")(content)
+    position = position.reshape(math.prod(grid), embed.width)
+    return Tokens(x, position, jnp.ones(content.shape[:2], bool), content)

@@ -1,0 +1,287 @@
+"""What holds for every fusion, and slow references for the gated one and the bottleneck."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+from scipy.special import erf
+
+from mmjax.layers.fusion import FUSIONS, Stream, make_fusion
+from mmjax.layers.fusion.streams import drop_modalities
+
+NAMES = ("image", "text", "audio")
+LENGTHS = {"image": 3, "text": 4, "audio": 2}
+WIDTH = 8
+RNG = np.random.default_rng(0)
+SIZES = {"depth": 1, "heads": 2, "mlp_dim": 12}
+# Kinds whose result does not depend on the order of the modalities at all.
+ORDERLESS = ("early", "late", "bidirectional", "bottleneck")
+
+
+def streams(seed=0, present=None):
+    """4 examples: all there, one missing, two missing, and none there at all."""
+    rng = np.random.default_rng(seed)
+    if present is None:
+        present = np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    out = {}
+    for i, m in enumerate(NAMES):
+        tokens = rng.normal(size=(len(present), LENGTHS[m], WIDTH)).astype(np.float32)
+        mask = np.arange(LENGTHS[m])[None] < np.asarray([[LENGTHS[m]], [2], [2], [1]])
+        out[m] = Stream(tokens, mask, present[:, i])
+    return out
+
+
+def make(kind, **fields):
+    return make_fusion({"kind": kind, "modalities": NAMES, **SIZES, **fields}, "fusion")
+
+
+@functools.cache
+def shapes(fusion):
+    return meta.unbox(jax.eval_shape(fusion.init, jax.random.key(0), streams())["params"])
+
+
+def random_params(fusion, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: 0.5 * rng.normal(size=p.shape).astype(np.float32), shapes(fusion))
+
+
+@functools.cache
+def jitted(fusion):
+    """(params, streams) -> features and tokens, and the gradient of all of them for the streams."""
+
+    def apply(params, streams):
+        return fusion.apply({"params": params}, streams)
+
+    def scalar(tokens, params, streams):
+        given = {m: s.replace(tokens=tokens[m]) for m, s in streams.items()}
+        fused = apply(params, given)
+        return jnp.square(fused.features).sum() + sum(
+            jnp.sin(t).sum() for t in fused.tokens.values()
+        )
+
+    return jax.jit(
+        lambda p, s: (apply(p, s), jax.grad(scalar)({m: x.tokens for m, x in s.items()}, p, s))
+    )
+
+
+def features(fusion, params, streams):
+    """The features alone."""
+    return jax.jit(lambda p, s: fusion.apply({"params": p}, s).features)(params, streams)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_what_an_absent_modality_holds_changes_nothing_and_gets_no_gradient(kind):
+    fusion = make(kind)
+    params, some = random_params(fusion), streams()
+    other = {
+        m: s.replace(tokens=np.where(s.present[:, None, None], s.tokens, 7.0).astype(np.float32))
+        for m, s in some.items()
+    }
+    fused, grads = jitted(fusion)(params, some)
+    again, _ = jitted(fusion)(params, other)
+    assert fused.features.shape == (4, WIDTH)
+    for a, b in zip(jax.tree.leaves(fused), jax.tree.leaves(again)):
+        assert np.isfinite(a).all()
+        np.testing.assert_array_equal(a, b)
+    for m, s in some.items():
+        gradient = np.asarray(grads[m])
+        assert fused.tokens[m].shape == s.tokens.shape
+        assert np.isfinite(gradient).all() and not gradient[~s.present].any()
+        assert gradient[s.present & s.mask.any(1)].any()
+    # What is there does count, in every example that has anything.
+    moved, _ = jitted(fusion)(params, streams(seed=1))
+    differs = np.abs(np.asarray(moved.features) - fused.features).max(1) > 1e-4
+    np.testing.assert_array_equal(differs, [True, True, True, False])
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_a_modality_that_the_batch_lacks_is_absent_from_every_example(kind):
+    fusion = make(kind)
+    params = random_params(fusion)
+    present = np.asarray([[1, 0, 1]] * 4, bool)
+    some = streams(present=present)
+    lacking = {m: s for m, s in some.items() if m != "text"}
+    np.testing.assert_allclose(
+        features(fusion, params, lacking),
+        jitted(fusion)(params, some)[0].features,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("kind", ORDERLESS)
+def test_the_order_of_the_modalities_does_not_matter(kind):
+    there, back = make(kind), make(kind, modalities=NAMES[::-1])
+    params, some = random_params(there), streams()
+    np.testing.assert_allclose(
+        features(back, params, some),
+        jitted(there)(params, some)[0].features,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_padding_changes_nothing(kind):
+    fusion = make(kind)
+    params, some = random_params(fusion), streams()
+    noisy = {
+        m: s.replace(tokens=np.where(s.mask[:, :, None], s.tokens, 5.0).astype(np.float32))
+        for m, s in some.items()
+    }
+    np.testing.assert_allclose(
+        jitted(fusion)(params, noisy)[0].features,
+        jitted(fusion)(params, some)[0].features,
+        atol=1e-5,
+    )
+
+
+# ---- weights
+
+
+def test_late_weights_by_hand():
+    present = np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    alone = []  # what each modality says where it alone is there
+    params = random_params(make("late"))
+    for i in range(3):
+        only = np.zeros_like(present)
+        only[:, i] = True
+        alone.append(np.asarray(jitted(make("late"))(params, streams(present=only))[0].features))
+    scalars = {f"{m}_weight": np.float32(w) for m, w in zip(NAMES, (0.3, -1.0, 2.0))}
+    for weights, numbers in (
+        ("average", [1, 1, 1]),
+        ({"image": 1.0, "text": 2.0, "audio": 3.0}, [1, 2, 3]),
+        ("learned", np.exp([0.3, -1.0, 2.0])),
+    ):
+        extra = scalars if weights == "learned" else {}
+        fused = features(make("late", weights=weights), {**params, **extra}, streams())
+        for row in range(3):
+            w = np.where(present[row], numbers, 0)
+            want = sum(w[i] / w.sum() * alone[i][row] for i in range(3))
+            np.testing.assert_allclose(fused[row], want, atol=1e-5)
+
+
+def test_modality_dropout_takes_each_at_the_rate_and_never_the_last():
+    present = np.tile(np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool), (4000, 1))
+    kept = np.asarray(drop_modalities(jnp.asarray(present), 0.5, jax.random.key(1)))
+    assert not (kept & ~present).any()
+    np.testing.assert_array_equal(kept.any(1), present.any(1))
+    shares = kept.reshape(4000, 4, 3).mean(0)
+    # P(kept) = 1/2 + P(all to go) / count: 1/2 + 1/24, 1/2 + 1/8, 1. Four standard errors.
+    want = [[13 / 24] * 3, [5 / 8, 0, 5 / 8], [0, 1, 0], [0, 0, 0]]
+    np.testing.assert_allclose(shares, want, atol=4 * 0.5 / 4000**0.5)
+
+
+def test_modality_dropout_is_for_training_alone():
+    fusion = make("late", modality_dropout=0.9)
+    params, some = random_params(fusion), streams()
+    plain = jitted(make("late"))(params, some)[0].features
+    np.testing.assert_allclose(features(fusion, params, some), plain, atol=1e-6)
+    trained = fusion.apply(
+        {"params": params}, some, train=True, rngs={"dropout": jax.random.key(0)}
+    )
+    assert np.abs(np.asarray(trained.features)[0] - plain[0]).max() > 1e-3
+
+
+# ---- slow references, one example at a time
+
+
+def norm(x, p):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def block(x, p):
+    """One pre-LN block over x [L, D], all of which may be seen."""
+    y = norm(x, p["norm_attention"])
+    q, k, v = (
+        np.einsum("ld,dchk->clhk", y, p["attention"]["qkv"]["kernel"])
+        + (p["attention"]["qkv"]["bias"][:, None])
+    )
+    e = np.exp(np.einsum("qhk,lhk->hql", q, k) / np.sqrt(q.shape[-1]))
+    y = np.einsum("hql,lhk->qhk", e / e.sum(-1, keepdims=True), v)
+    out = p["attention"]["out"]
+    x = x + np.einsum("qhk,hkd->qd", y, out["kernel"]) + out["bias"]
+    h = norm(x, p["norm_mlp"]) @ p["mlp"]["up"]["kernel"] + p["mlp"]["up"]["bias"]
+    h = 0.5 * h * (1 + erf(h / np.sqrt(2)))
+    return x + h @ p["mlp"]["down"]["kernel"] + p["mlp"]["down"]["bias"]
+
+
+def layer(p, i):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64)[i], p)
+
+
+def example(some, row, params):
+    """Each modality's tokens of a row without padding, or its placeholder; and who is there."""
+    tokens = {
+        m: s.tokens[row][s.mask[row]] if s.present[row] else params[f"{m}_placeholder"][None]
+        for m, s in some.items()
+    }
+    return tokens, [m for m in NAMES if some[m].present[row]] or list(NAMES)
+
+
+def test_bottleneck_by_a_slow_reference():
+    fusion = make("bottleneck", depth=2, tokens=3)
+    params, some = random_params(fusion), streams()
+    fused = jitted(fusion)(params, some)[0]
+    for row in range(4):
+        x, there = example(some, row, params)
+        shared = params["shared"].astype(np.float64)
+        for i in range(2):
+            both = {
+                m: block(np.concatenate([x[m], shared]), layer(params["layers"][m], i))
+                for m in NAMES
+            }
+            x = {m: y[:-3] for m, y in both.items()}
+            shared = np.mean([y[-3:] for y in both.values()], axis=0)
+        pooled = {m: norm(x[m], params[f"{m}_norm"]).mean(0) for m in NAMES}
+        want = np.mean([pooled[m] for m in there], axis=0)
+        np.testing.assert_allclose(fused.features[row], want, atol=1e-4)
+
+
+def test_gated_by_a_slow_reference():
+    fusion = make("gated")
+    params, some = random_params(fusion), streams()
+    fused = jitted(fusion)(params, some)[0]
+    for row in range(4):
+        tokens, there = example(some, row, params)
+        pooled = {
+            m: norm(
+                block(x, layer(params[f"{m}_transformer"]["layers"], 0)), params[f"{m}_norm"]
+            ).mean(0)
+            for m, x in tokens.items()
+        }
+        inputs = np.concatenate([*pooled.values(), [float(some[m].present[row]) for m in NAMES]])
+        logits = np.einsum("i,imd->md", inputs, params["gate"]["kernel"]) + params["gate"]["bias"]
+        if not any(some[m].present[row] for m in NAMES):
+            logits = np.zeros_like(logits)  # nothing to choose by: equal gates
+        e = np.exp(logits) * np.asarray([[m in there] for m in NAMES])
+        gates = e / e.sum(0)
+        want = 0
+        for i, m in enumerate(NAMES):
+            p = params[f"{m}_hidden"]
+            want = want + gates[i] * np.tanh(pooled[m] @ p["kernel"] + p["bias"])
+        np.testing.assert_allclose(fused.features[row], want, atol=1e-4)
+
+
+# ---- bad input
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="fusion.kind is 'botleneck'.*Did you mean 'bottleneck'"):
+        make("botleneck")
+    with pytest.raises(ValueError, match="fusion.tokens is not a setting of Late"):
+        make("late", tokens=3)
+    for kind, fields, message in (
+        ("late", {"weights": {"image": 1.0}}, "positive number for each of image, text, audio"),
+        ("cross_attention", {"query": "video"}, "query of the fusion is 'video'"),
+        ("bidirectional", {"modalities": ("image",)}, "needs two modalities"),
+    ):
+        fusion = make(kind, **fields)
+        given = {m: s for m, s in streams().items() if m in fusion.modalities}
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(fusion.init, jax.random.key(0), given)
+    for given in ({}, {"video": streams()["image"]}):
+        with pytest.raises(ValueError, match="A fusion of image, text, audio was given"):
+            jax.eval_shape(make("early").init, jax.random.key(0), given)
