@@ -29,7 +29,8 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
     Args:
       config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
         `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`;
-        'paired': see `mmjax.data.paired.open_paired`.
+        'paired': see `mmjax.data.paired.open_paired`; 'joined': see
+        `mmjax.data.joined.open_joined`.
       workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
 
     Raises:
@@ -51,9 +52,14 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
         from mmjax.data.paired import PAIRED_SETTINGS, open_paired
 
         opener, known = open_paired, PAIRED_SETTINGS
+    elif kind == "joined":
+        from mmjax.data.joined import JOINED_SETTINGS, open_joined
+
+        opener, known = open_joined, JOINED_SETTINGS
     else:
         raise ValueError(
-            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset' or 'paired'."
+            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset', 'paired' "
+            "or 'joined'."
         )
     for key in settings:
         if key not in known:

@@ -14,6 +14,7 @@ from mmjax.data import audio_ops, image_ops
 from mmjax.data import captions as captions_lib
 from mmjax.data.chain import make_chain
 from mmjax.data.decode import as_rgb, decode_image
+from mmjax.data.interleave import interleave
 from mmjax.data.rand_augment import rand_augment_ops
 
 
@@ -34,7 +35,7 @@ def parse(spec, **context):
 
 
 def parse_batch(spec, **context):
-    """As `parse`, for steps that work on a whole batch (`mixup`)."""
+    """As `parse`, for steps that work on a whole batch (`mixup`, `interleave`)."""
     return make_chain(spec, BATCH_TRANSFORMS, context)
 
 
@@ -389,7 +390,7 @@ TRANSFORMS = {
         log_mel,
     )
 }
-BATCH_TRANSFORMS = {"mixup": mixup}
+BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
 
 
 def _pair(size):
