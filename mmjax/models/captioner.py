@@ -108,6 +108,7 @@ def make_model(config: Mapping[str, Any]) -> Captioner:
 
 make_loss = language.make_loss
 make_example_losses = language.make_example_losses
+make_generate = language.make_generate
 check_batch = language.check_batch
 
 

@@ -17,7 +17,7 @@ from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
-from mmjax.models import captioner, clip
+from mmjax.models import captioner, clip, language
 from mmjax.models.vit import ViT
 
 
@@ -185,6 +185,9 @@ def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
     config = dict(config)
     smoothing = config.pop("caption_smoothing", 0.0)
     return check_kwargs(clip.contrastive, config, "config.loss"), smoothing
+
+
+make_generate = language.make_generate
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:

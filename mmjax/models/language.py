@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
+from mmjax.decode.texts import make_texts
 from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
 from mmjax.models.text_decoder import TextDecoder
 
@@ -79,6 +80,9 @@ def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, ja
         return {"captioning": example_captioning_losses(logits, batch, **settings)}
 
     return losses
+
+
+make_generate = make_texts
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:

@@ -1,0 +1,48 @@
+"""A system's writing: from a batch to one text a row."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch
+from mmjax.config import check_kwargs
+from mmjax.decode.generate import make_generate
+from mmjax.decode.settings import Settings
+
+
+def make_texts(
+    model: Any, tokenizer: Any, settings: Mapping[str, Any]
+) -> Callable[[Any, Batch], list[str]]:
+    """`(params, batch) -> texts`: the best continuation of each row's prompt, without it.
+
+    `batch` has what the model looks at and, where there are prompts, `text` and `text_mask`: an end
+    token in them is taken off. Without prompts a text begins with the tokenizer's begin token.
+
+    Args:
+      settings: those of `Settings`; end_ids and pad_id are the tokenizer's.
+
+    Raises:
+      ValueError: an unknown setting, or no prompts for a tokenizer without a begin token.
+    """
+    given = {"end_ids": (tokenizer.eos_id,), "pad_id": tokenizer.pad_id, **settings}
+    generate = make_generate(model, Settings(**check_kwargs(Settings, given, "decode")))
+
+    def texts(params: Any, batch: Batch) -> list[str]:
+        batch = dict(batch)
+        if "text" in batch:
+            batch["text_mask"] = batch["text_mask"] & (batch["text"] != tokenizer.eos_id)
+        elif tokenizer.bos_id is None:
+            raise ValueError(
+                "The tokenizer has no begin token to start a text with: give prompts, by a "
+                "transform that ends in tokenize."
+            )
+        else:
+            rows = len(next(iter(batch.values())))
+            batch["text"] = jnp.full((rows, 1), tokenizer.bos_id, jnp.int32)
+            batch["text_mask"] = jnp.ones((rows, 1), bool)
+        found = generate(params, batch)
+        return [tokenizer.decode(row) for row in np.asarray(found.tokens[:, 0])]
+
+    return texts
