@@ -30,7 +30,7 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
       config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
         `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`;
         'paired': see `mmjax.data.paired.open_paired`; 'joined': see
-        `mmjax.data.joined.open_joined`.
+        `mmjax.data.joined.open_joined`; 'balanced': see `mmjax.data.balanced.open_balanced`.
       workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
 
     Raises:
@@ -56,10 +56,14 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
         from mmjax.data.joined import JOINED_SETTINGS, open_joined
 
         opener, known = open_joined, JOINED_SETTINGS
+    elif kind == "balanced":
+        from mmjax.data.balanced import BALANCED_SETTINGS, open_balanced
+
+        opener, known = open_balanced, BALANCED_SETTINGS
     else:
         raise ValueError(
-            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset', 'paired' "
-            "or 'joined'."
+            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset', 'paired', "
+            "'joined' or 'balanced'."
         )
     for key in settings:
         if key not in known:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax.batch import Batch, Spec
-from mmjax.models import captioner, clip, coca, flamingo, language, multimodal, vit
+from mmjax.models import captioner, clip, coca, flamingo, language, multimodal, vit, vqa
 
 SYSTEMS = {
     "captioner": captioner,
@@ -19,6 +19,7 @@ SYSTEMS = {
     "language_model": language,
     "multimodal": multimodal,
     "vit": vit,
+    "vqa": vqa,
 }
 
 

@@ -162,10 +162,15 @@ def make_model(config: Mapping[str, Any]) -> MultimodalTransformer:
       ValueError: an unknown setting, in it or in its parts.
     """
     model = MultimodalTransformer(**check_kwargs(MultimodalTransformer, config, "config.model"))
-    for m in model.modalities:
-        model.tokens(m, parent=None)  # so that a typing error shows now
-    model.make_fusion(parent=None)
+    check(model)
     return model
+
+
+def check(model: MultimodalTransformer) -> None:
+    """Build its parts, so that a typing error shows now and not in the first step."""
+    for m in model.modalities:
+        model.tokens(m, parent=None)
+    model.make_fusion(parent=None)
 
 
 def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:

@@ -1,0 +1,49 @@
+"""CoCa on emoji: the pictures and names of clip_emoji, embedded and captioned by one model.
+
+    python -m mmjax.train --config=configs/coca_emoji.py --workdir=runs/coca_emoji
+
+Losses weighed 1 to 2 as in Yu et al. 2022 (arXiv 2205.01917), section 3.2. Expected: unknown; it
+was not trained to the end yet.
+"""
+
+from configs.captioner_drawings import captioning
+from configs.clip_emoji import emoji
+from configs.clip_emoji import get_config as clip_emoji
+
+
+def get_config():
+    """The config of this experiment."""
+    config = clip_emoji()
+    config.name = "coca_emoji"
+    config.data.transform = (
+        "random_affine(degrees=15, translate=0.1, scale=(0.7, 1.1))"
+        " | color_jitter(0.4, 0.4, 0.4, 0.03, p=0.5) | random_grayscale(0.05)"
+        " | choose_caption(template_p=0.0) | tokenize(16)"
+    )
+    small = {"heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
+    del config.model
+    config.model = {
+        "name": "coca",
+        "embed_dim": 128,
+        "dtype": "bfloat16",
+        "caption_queries": 16,
+        "image": {
+            **small,
+            "width": 128,
+            "depth": 4,
+            "patch_size": 8,
+            "stem": "conv",
+            "image_size": (48, 48),
+            "patch_dropout": 0.5,
+        },
+        "text": {
+            "vocab_size": config.tokenizer.get_ref("vocab_size"),
+            "width": 128,
+            "length": 16,
+            "decoder": {**small, "depth": 4, "dropout": 0.1},
+        },
+    }
+    config.loss_weights = {"contrastive": 1.0, "captioning": 2.0}
+    config.evals.captions = captioning(emoji("unseen_test"), emoji("train"))
+    config.baselines = ""
+    return config

@@ -1,0 +1,138 @@
+"""Visual questions answered by classification, beside a model that never sees the image."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.linear import Linear
+from mmjax.losses.debias import learned_mixin, mixin_entropy
+from mmjax.models import multimodal
+from mmjax.models.multimodal import MultimodalTransformer
+from mmjax.models.text import TextTransformer
+
+
+class VQA(nn.Module):
+    """Image and question -> `logits` [B, C] over the answers; question -> `question_logits` [B, C].
+
+    The question-only model is the baseline that tells what the image adds, and the bias that
+    learned-mixin takes out; it shares nothing with the other. `mixin_gate` [B], 0 or above, is how
+    far each example's bias is trusted in training.
+
+    Attributes:
+      answers: how many there are.
+      main: fields of `MultimodalTransformer`, of image and text, without its head.
+      question: fields of `TextTransformer`.
+    """
+
+    answers: int
+    main: Mapping[str, Any]
+    question: Mapping[str, Any]
+    dtype: str = "float32"
+
+    def main_model(self, **kwargs) -> MultimodalTransformer:
+        """The model that sees both, with its head."""
+        fields = {"dtype": self.dtype, "num_classes": self.answers, **self.main}
+        fields = check_kwargs(MultimodalTransformer, fields, "config.model.main")
+        return MultimodalTransformer(**fields, **kwargs)
+
+    def question_model(self, **kwargs) -> TextTransformer:
+        """The model that sees the question alone."""
+        fields = {"dtype": self.dtype, "vocab_size": self.vocab_size, **self.question}
+        fields = check_kwargs(TextTransformer, fields, "config.model.question")
+        return TextTransformer(**fields, **kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """Of both, unless `question` says otherwise."""
+        return self.main["text"]["vocab_size"]
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        outputs = self.main_model(name="main")(batch, train=train)
+        # The gate learns from the mixture, and shapes no feature of the model.
+        features = jax.lax.stop_gradient(outputs["fused_features"])
+        gate = Linear((1,), ("embed", None), name="mixin_gate")(features)
+        outputs["mixin_gate"] = jax.nn.softplus(gate[:, 0])
+        if "text" in batch:
+            seen = self.question_model(name="question")(batch, train=train)["text_features"]
+            zeros = nn.initializers.zeros
+            head = Linear((self.answers,), ("embed", "classes"), kernel_init=zeros, name="head")
+            outputs["question_logits"] = head(seen)
+        return outputs
+
+
+def make_model(config: Mapping[str, Any]) -> VQA:
+    """The model that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts.
+    """
+    model = VQA(**check_kwargs(VQA, config, "config.model"))
+    multimodal.check(model.main_model(parent=None))
+    model.question_model(parent=None)
+    return model
+
+
+def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """`classification`, `question` (of the question-only model), `mixin_entropy`, and accuracies.
+
+    `config.loss.debias` is "none", or "learned_mixin": the classification loss is then that of the
+    mixture with the question-only model, and `mixin_entropy` belongs in config.loss_weights (0.36
+    for VQA-CP in the paper).
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    return terms(**check_kwargs(terms, config, "config.loss"))
+
+
+def terms(debias: str = "none") -> Callable[..., dict[str, jax.Array]]:
+    """The loss function of those settings; see `make_loss`."""
+    each = example_terms(debias)
+
+    def loss(outputs, batch):
+        right = {
+            f"{name}accuracy": (outputs[f"{name}logits"].argmax(-1) == batch["label"]).mean(
+                dtype=jnp.float32
+            )
+            for name in ("", "question_")
+        }
+        means = {name: value.mean() for name, value in each(outputs, batch).items()}
+        return means | right | {"mixin_gate": outputs["mixin_gate"].mean()}
+
+    return loss
+
+
+def example_terms(debias: str = "none") -> Callable[..., dict[str, jax.Array]]:
+    """The terms that are means over the examples, a value for each; see `make_loss`."""
+    if debias not in ("none", "learned_mixin"):
+        raise ValueError(f"config.loss.debias is '{debias}'; use 'none' or 'learned_mixin'.")
+
+    def losses(outputs, batch):
+        logits, bias, gate = (outputs[k] for k in ("logits", "question_logits", "mixin_gate"))
+        mixed = learned_mixin(logits, bias, gate) if debias == "learned_mixin" else logits
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        return {
+            "classification": cross_entropy(mixed, batch["label"]),
+            "question": cross_entropy(bias, batch["label"]),
+            "mixin_entropy": mixin_entropy(bias, gate),
+        }
+
+    return losses
+
+
+def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """Each example's part of the loss: (outputs, batch) -> dict of [B]."""
+    return example_terms(**check_kwargs(example_terms, config, "config.loss"))
+
+
+def spec(model: VQA, loss: Mapping[str, Any]) -> Spec:
+    """What the model and its loss read of a batch of one."""
+    arrays = multimodal.spec(model.main_model(parent=None), loss)
+    return arrays | {"label": jax.ShapeDtypeStruct((1,), jnp.int32)}
