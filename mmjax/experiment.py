@@ -23,6 +23,7 @@ from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
 from mmjax.evals.embed import EvalContext
+from mmjax.weights import llama
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +178,13 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
 
 
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
-    """The state with the parameters that `config.init_from` takes from another run; prints them."""
+    """The state with the parameters that `config.init_from` takes from another run, or from a
+    language model's GGUF file; prints them."""
     settings = run.config.init_from
-    params, report = checkpoint.init_from(settings.path, state.params, settings.only)
+    if settings.path.endswith(".gguf"):
+        params, report = llama.init_from(settings.path, state.params)
+    else:
+        params, report = checkpoint.init_from(settings.path, state.params, settings.only)
     print(report)
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema_params=ema)
