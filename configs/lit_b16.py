@@ -20,7 +20,7 @@ def get_config():
     config.total_steps = 60_000
     config.log_every = 100
     config.checkpoint.every = 1000
-    config.init_from = {"path": "", "only": ("image/.*",)}
+    config.init_from.only = ("image/.*",)
     config.data.train = {"kind": "webdataset", "pattern": "data/cc12m/{00000..01242}.tar"}
     config.data.transform = (
         "decode(min_size=224) | resize(224) | flip | first_caption | tokenize(16)"

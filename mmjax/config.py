@@ -48,8 +48,9 @@ def defaults() -> ConfigDict:
             "log_every": 10,
             "checkpoint": {"every": 500, "keep": 2},
             "step_timeout_seconds": 1800,  # a step that takes longer ends the run; 0: never
-            # initial parameters: a workdir or checkpoint of ours, and the subtrees to take from it
-            "init_from": {"path": "", "only": ()},
+            # initial parameters: a workdir of ours and the subtrees to take from it; a GGUF file
+            # with the language model for `text`
+            "init_from": {"path": "", "only": (), "language_model": ""},
         }
     )
 

@@ -23,6 +23,7 @@ from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
 from mmjax.evals.embed import EvalContext
+from mmjax.weights import llama
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +178,17 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
 
 
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
-    """The state with the parameters that `config.init_from` takes from another run; prints them."""
-    settings = run.config.init_from
-    params, report = initial.parameters_from(settings.path, state.params, settings.only)
-    print(report)
+    """The state with what `config.init_from` takes from another run and from a published language
+    model; prints it."""
+    settings, params = run.config.init_from, state.params
+    if settings.path:
+        params, report = initial.parameters_from(settings.path, params, settings.only)
+        print(report)
+    if settings.language_model:
+        params, report = llama.init_from(settings.language_model, params)
+        print(report)
+    if params is state.params:
+        return state
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema_params=ema)
 

@@ -135,10 +135,8 @@ def _params_before(
     before = [s for s in steps if s < at]
     chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
     if chosen == 0:  # nothing is saved there, but the seed tells it
-        state = run.init()
-        if run.config.init_from.path:
-            state = experiment.init_from(run, state)
-        params, where = state.params, "the start of the run"
+        params = experiment.init_from(run, run.init()).params
+        where = "the start of the run"
     else:
         with jax.set_mesh(run.mesh):
             params = saves.restore_params(chosen, run.params, average=False)

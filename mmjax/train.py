@@ -96,9 +96,7 @@ def train(
         saved, state = saves.restore_newest(run.state)
         early.restore(saved["early_stopping"])
     else:
-        state = run.init()
-        if config.init_from.path:
-            state = experiment.init_from(run, state)
+        state = experiment.init_from(run, run.init())
     at, total = int(state.step), config.total_steps
     for note in models.notes(config, run.mesh):
         print(note)

@@ -1,4 +1,4 @@
-"""Text to token ids and masks: CLIP's BPE, any tokenizer.json, or a BPE trained on the corpus."""
+"""Text to token ids and masks: CLIP's BPE, a tokenizer.json or GGUF, or a BPE of the corpus."""
 
 import hashlib
 import inspect
@@ -11,6 +11,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmjax.data import clip_vocab
+from mmjax.weights.gguf import GGUF
 
 _FILE, _META = "tokenizer.json", "tokenizer_meta.json"
 _CACHE_SIZE = 100_000
@@ -80,6 +81,11 @@ class Tokenizer:
             self._encoded += len(texts)
             self._cut += cut
         return text, mask
+
+    def prompts(self, texts):
+        """Token ids of each text as the start of a longer one: [bos] tokens, without end."""
+        bos = () if self.bos_id is None else (self.bos_id,)
+        return [(*bos, *ids) for ids in self._ids(texts)]
 
     def _ids(self, texts):
         """Token ids, without specials, of each text; captions come back often, so cached."""
@@ -377,7 +383,51 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None):
     )
 
 
-KINDS = {"clip_bpe": clip_bpe, "file": from_file, "train_bpe": train_bpe}
+# ---- the tokenizer of a language model's GGUF file -----------------------------------------------
+
+_CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
+
+
+def from_gguf(path):
+    """The byte-level BPE tokenizer that a GGUF file holds for its language model.
+
+    Its control tokens, such as <|im_start|>, are read as such where a text spells them. Rows begin
+    with the begin token only if the file says so.
+
+    Raises:
+      ValueError: the file holds no such tokenizer, or one whose words are split in another way.
+    """
+    metadata = GGUF(path).metadata
+    kind = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
+    if kind[0] != "gpt2" or kind[1] not in ("default", "gpt-2", "smollm"):
+        raise ValueError(
+            f"'{path}' has a tokenizer of kind {kind}; 'gpt2' and 'smollm' can be read"
+        )
+    names = ("tokens", "merges", "eos_token_id")
+    tokens, merges, eos_id = (metadata.get(f"tokenizer.ggml.{name}") for name in names)
+    if tokens is None or merges is None or eos_id is None:
+        raise ValueError(f"'{path}' lacks one of tokenizer.ggml.{{{','.join(names)}}}")
+    vocab = {token: i for i, token in enumerate(tokens)}
+    backend = hf.Tokenizer(models.BPE(vocab=vocab, merges=[tuple(m.split(" ")) for m in merges]))
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", False)
+    steps = [pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
+    if kind[1] == "smollm":  # each digit is a word
+        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    backend.decoder = decoders.ByteLevel()
+    types = metadata.get("tokenizer.ggml.token_type", [])
+    special = [t for t, kind in zip(tokens, types) if kind in (_CONTROL, _USER_DEFINED)]
+    backend.add_special_tokens(special)
+    bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+    return Tokenizer(
+        backend,
+        pad_id=metadata.get("tokenizer.ggml.padding_token_id", eos_id),
+        bos_id=bos_id if metadata.get("tokenizer.ggml.add_bos_token") else None,
+        eos_id=eos_id,
+    )
+
+
+KINDS = {"clip_bpe": clip_bpe, "file": from_file, "gguf": from_gguf, "train_bpe": train_bpe}
 _CLEANERS = {None: None, "clip": clip_vocab.clean}
 
 

@@ -1,0 +1,1 @@
+"""Published weights in: readers of their files, and rename tables onto our models."""

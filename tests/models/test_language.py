@@ -1,0 +1,90 @@
+"""The language model as a system: it trains by the one loop, and refuses what it cannot learn."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_clip
+from flax.core import meta
+
+from mmjax import config as configs
+from mmjax import experiment, models
+from mmjax.train import train
+
+LENGTH = 8
+
+
+def get_config(root):
+    config = configs.defaults()
+    config.name, config.batch_size, config.total_steps, config.log_every = "toy", 8, 40, 10
+    config.mesh = {"data": 8, "fsdp": 1, "tensor": 1}
+    config.data.train = {"kind": "folder", "root": str(root), "captions": "captions.jsonl"}
+    config.data.transform = f"choose_caption | tokenize({LENGTH})"
+    config.tokenizer = {"kind": "train_bpe", "vocab_size": 300}
+    decoder = {"depth": 1, "heads": 2, "mlp_dim": 32, "positions": "rope", "norm": "rms"}
+    text = {"vocab_size": 300, "width": 16, "length": LENGTH, "decoder": decoder}
+    config.model = {"name": "language_model", "text": text}
+    config.loss_weights = {"captioning": 1.0}
+    config.optim = {"name": "adamw", "learning_rate": 3e-2}
+    return config
+
+
+def test_gradients_do_not_depend_on_what_is_padded_and_every_parameter_learns(tmp_path):
+    config = get_config(tmp_path)
+    model, loss = models.make_model(config), models.make_loss(config)
+    rng = np.random.default_rng(0)
+    mask = np.arange(LENGTH)[None] < np.asarray([8, 3])[:, None]
+    text = rng.integers(0, 300, (2, LENGTH), np.int32)
+    params = meta.unbox(model.init(jax.random.key(0), {"text": text}))["params"]
+
+    def grads(text):
+        batch = {"text": text, "text_mask": mask}
+        return jax.grad(lambda p: loss(model.apply({"params": p}, batch), batch)["captioning"])(
+            params
+        )
+
+    found, other = grads(text), grads(np.where(mask, text, 0))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        found["text"]["decoder"],
+        other["text"]["decoder"],
+    )
+    for path, g in jax.tree_util.tree_leaves_with_path(found):
+        name = jax.tree_util.keystr(path)
+        assert np.abs(g).max() > 0, name
+    example = models.make_example_losses(config)
+    batch = {"text": text, "text_mask": mask}
+    outputs = model.apply({"params": params}, batch)
+    np.testing.assert_allclose(
+        example(outputs, batch)["captioning"].mean(), loss(outputs, batch)["captioning"], rtol=1e-5
+    )
+
+
+class Silent:
+    """A source of texts without a token."""
+
+    name, class_names = "silent", None
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return {"text": np.zeros(4, np.int32), "text_mask": np.zeros(4, bool)}
+
+
+def test_a_batch_without_a_supervised_token_is_refused_on_the_host(tmp_path):
+    config = get_config(tmp_path)
+    config.data.transform = ""
+    batches = experiment.training_batches(config.lock(), Silent(), None, 0)
+    with pytest.raises(ValueError, match="No token of the batch is supervised"):
+        next(batches)
+
+
+def test_it_learns_the_captions_and_writes_them(tmp_path):
+    captions = tiny_clip.write_folder(tmp_path / "data")
+    train(get_config(tmp_path / "data").lock(), tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [v["train/captioning"] for v in map(json.loads, lines) if "train/captioning" in v]
+    assert losses[-1] < 0.5 * losses[0]
+    assert len(captions) == 24
