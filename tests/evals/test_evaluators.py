@@ -50,14 +50,20 @@ class Tokenizer:
 
 
 def embed(params, batch):
-    """Colour as a unit vector; `params` turns the images by one colour when it is 1."""
-    assert not ("image" in batch and "text" in batch)
-    if "text" in batch:
+    """Colour as a unit vector; `params` turns the images by one colour when it is 1.
+
+    Classification alone gives the model all modalities at once.
+    """
+    if "image" not in batch:
         assert len(batch["text"]) == 4
         return {"text_embed": np.eye(3, dtype=np.float32)[batch["text"][:, 0] - 1]}
     colour = batch["image"][:, 0, 0].astype(np.float32) / 255
     turned = np.roll(colour, params, axis=1)
-    return {"image_embed": turned, "image_features": colour * 7, "logits": turned * 3}
+    if "text" in batch:
+        # Without the picture the first word stands for all.
+        there = batch.get("image_present", np.ones(len(colour), bool))[:, None]
+        return {"logits": np.where(there, turned * 3, [[1.0, 0.0, 0.0]])}
+    return {"image_embed": turned, "image_features": colour * 7}
 
 
 @pytest.fixture
@@ -99,6 +105,14 @@ def test_right_and_wrong_models_have_known_figures(context):
     assert health["modality_gap"] == pytest.approx(0.0, abs=1e-6)
     assert health["alignment"] == pytest.approx(0.0)
     assert run(context, preset("embedding_health"), 1)["alignment"] == pytest.approx(2.0)
+
+
+def test_classification_without_a_modality(context):
+    # 4 of 11 pictures show the first colour.
+    assert run(context, preset("classification", absent=("image",)))["top1"] == 4 / 11
+    assert run(context, preset("classification", absent=("text",)))["top1"] == 1.0
+    with pytest.raises(ValueError, match=r"absent of a classification names \['picture'\]"):
+        run(context, preset("classification", absent=("picture",)))
 
 
 def test_every_example_is_counted_once_and_padding_never(context):

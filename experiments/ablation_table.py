@@ -1,0 +1,120 @@
+"""The table and the plot of an ablation: means over seeds, and differences paired by seed."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Values = dict[tuple[Any, str], dict[int, float]]  # (cell, metric) -> seed -> value
+
+
+def mean_and_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean, and half the width of its confidence interval; NaN for fewer than two values.
+
+    The interval is mean ± t · s / sqrt(n), with Student's t of n - 1 degrees of freedom and s the
+    sample standard deviation: it supposes values that are normally distributed over seeds.
+    """
+    n = len(values)
+    if n < 2:
+        return (float(values[0]) if n else math.nan), math.nan
+    quantile = stats.t.ppf(0.5 + level / 2, n - 1)
+    return float(np.mean(values)), float(quantile * np.std(values, ddof=1) / math.sqrt(n))
+
+
+def difference(cell: Mapping[int, float], baseline: Mapping[int, float]) -> tuple[float, float]:
+    """As `mean_and_interval`, of cell minus baseline, over the seeds that both have."""
+    seeds = sorted(set(cell) & set(baseline))
+    return mean_and_interval([cell[s] - baseline[s] for s in seeds])
+
+
+def markdown(
+    values: Values, cells: Sequence[Any], baseline: Any, metrics: Mapping[str, str]
+) -> str:
+    """A row a cell; for each metric its mean and its difference from the baseline, in percent."""
+    head = "".join(f" {title} | Δ |" for title in metrics.values())
+    lines = [f"| cell | seeds |{head}", "|---|---|" + "---|---|" * len(metrics)]
+    for cell in cells:
+        counts = {len(values.get((cell, metric), {})) for metric in metrics}
+        row = [cell.title + " (baseline)" * (cell == baseline), str(max(counts))]
+        for metric in metrics:
+            mine = values.get((cell, metric), {})
+            row.append(_percent(*mean_and_interval(list(mine.values()))))
+            delta = difference(mine, values.get((baseline, metric), {}))
+            row.append("" if cell == baseline else _percent(*delta, sign="+"))
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _percent(mean: float, half: float, sign: str = "") -> str:
+    if math.isnan(mean):
+        return "–"
+    return f"{100 * mean:{sign}.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+
+
+def plot(values: Values, cells: Sequence[Any], metrics: Mapping[str, str], path: Path) -> None:
+    """A panel a metric: each cell's mean with its 95 % interval, and a dot a seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(
+        1,
+        len(metrics),
+        figsize=(3 + 3 * len(metrics), 1 + 0.3 * len(cells)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    places = np.arange(len(cells))[::-1]
+    for panel, (metric, title) in zip(panels[0], metrics.items()):
+        for place, cell in zip(places, cells):
+            mine = list(values.get((cell, metric), {}).values())
+            mean, half = mean_and_interval(mine)
+            panel.plot([100 * v for v in mine], [place] * len(mine), ".", color="#bbbbbb")
+            half = 0 if math.isnan(half) else half
+            panel.errorbar(100 * mean, place, xerr=100 * half, fmt="o", color="#2a5d8f", capsize=3)
+        panel.set_title(f"{title}, %")
+        panel.grid(axis="x", alpha=0.3)
+    panels[0][0].set_yticks(places, [cell.title for cell in cells])
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def write_report(
+    folder: Path,
+    found: Iterable[tuple[Any, int, str, float]],
+    cells: Sequence[Any],
+    baseline: Any,
+    metrics: Mapping[str, str],
+    commands: Sequence[str],
+) -> str:
+    """Write table.md, plot.png and commands.txt into `folder`; gives the table.
+
+    Args:
+      found: (cell, seed, metric, value), values in [0, 1]; cells: in the order of the rows.
+      metrics: metric -> column title; commands: of every run.
+    """
+    values: Values = {}
+    for cell, seed, metric, value in found:
+        values.setdefault((cell, metric), {})[seed] = value
+    table = markdown(values, cells, baseline, metrics)
+    note = (
+        "Percent; mean over seeds ± half of its 95 % confidence interval (Student's t). Δ: "
+        "difference from the baseline, paired by seed. Not corrected for the number of comparisons."
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "table.md", f"{table}\n\n{note}\n\nCommands: commands.txt; plot: plot.png.\n")
+    _replace(folder / "commands.txt", "\n".join(commands) + "\n")
+    plot(values, cells, metrics, folder / "plot.png")
+    return table
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    partial.replace(path)
