@@ -10,6 +10,7 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.decode.generate import make_generate
 from mmjax.decode.settings import Settings
+from mmjax.layers.pooling import end_position
 
 
 def make_texts(
@@ -18,7 +19,7 @@ def make_texts(
     """`(params, batch) -> texts`: the best continuation of each row's prompt, without it.
 
     `batch` has what the model looks at and, where there are prompts, `text` and `text_mask`: an end
-    token in them is taken off. Without prompts a text begins with the tokenizer's begin token.
+    token at their end is taken off. Without prompts a text begins with the tokenizer's begin token.
 
     Args:
       settings: those of `Settings`; end_ids and pad_id are the tokenizer's.
@@ -32,7 +33,7 @@ def make_texts(
     def texts(params: Any, batch: Batch) -> list[str]:
         batch = dict(batch)
         if "text" in batch:
-            batch["text_mask"] = batch["text_mask"] & (batch["text"] != tokenizer.eos_id)
+            batch["text_mask"] = _open_ended(batch["text"], batch["text_mask"], tokenizer.eos_id)
         elif tokenizer.bos_id is None:
             raise ValueError(
                 "The tokenizer has no begin token to start a text with: give prompts, by a "
@@ -46,3 +47,9 @@ def make_texts(
         return [tokenizer.decode(row) for row in np.asarray(found.tokens[:, 0])]
 
     return texts
+
+
+def _open_ended(text, mask, eos_id: int):
+    """The mask [B, L] without the last token of each row, if that is the end token."""
+    last = jnp.arange(text.shape[1])[None] == end_position(mask)[:, None]
+    return mask & ~(last & (text == eos_id))

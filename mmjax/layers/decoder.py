@@ -139,14 +139,22 @@ class PlainCross(Layer):
 class GatedCross(Layer):
     """x + tanh(a) cross-attention(norm(x)), then x + tanh(b) mlp(norm(x)); a and b start at 0.
 
+    A token that sees nothing of the context passes unchanged, by the second branch too (which the
+    paper's would change): text without images is read by the language model alone.
+
     Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 3.1.2 and figure 4.
     """
 
     @nn.compact
     def __call__(self, x, context, seen, cached):
+        looks = None
+        if seen is not None:  # beams: each row of the context serves several of x
+            looks = jnp.repeat(seen.any(-1, keepdims=True), len(x) // len(seen), axis=0)
+
         def gate(name, branch):
             value = param(self, name, nn.initializers.zeros, (), ())
-            return branch * jnp.tanh(value).astype(branch.dtype)
+            branch = branch * jnp.tanh(value).astype(branch.dtype)
+            return branch if looks is None else jnp.where(looks, branch, jnp.zeros_like(branch))
 
         attention = self.cross_attention(x, "attention")
         y, kept = attention(self.normed(x, "norm_attention"), context, seen, cached)

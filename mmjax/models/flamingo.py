@@ -22,7 +22,8 @@ class Flamingo(nn.Module):
     The M images of an example belong to the places of `image_token` in its text, in order; an
     example with fewer has `image_mask` [B, M] false on the rest. A token sees, through gated
     cross-attention, the resampled tokens of the latest image before it or at it, and no other; a
-    token before the first image sees none.
+    token before the first image sees none and is read by the language model alone, as is a text
+    without images.
 
     Freeze the language model by config.optim.freeze = (r"text/decoder/stack/layers/.*", ...): the
     gated layers are `text/decoder/stack/cross/...` and start as nothing at all.
@@ -82,6 +83,12 @@ class Flamingo(nn.Module):
             context = x.reshape(many[0], -1, x.shape[-1])
             seen = media_mask(batch["text"], self.image_token, image_mask(batch))
             seen = jnp.repeat(seen, x.shape[2], axis=2)
+        elif not self.has_variable("cache", "text"):
+            # Text alone: the language model's own reading.
+            context = jnp.zeros(
+                (len(batch["text"]), 1, self.image_tower(parent=None).sizes["width"])
+            )
+            seen = jnp.zeros((*batch["text"].shape, 1), bool)
         return self.text_decoder(name="text")(
             batch["text"],
             batch.get("text_mask"),

@@ -37,8 +37,8 @@ def test_without_prompts_a_text_starts_at_the_begin_token():
 
 def test_a_prompt_loses_its_end_token():
     write = make_texts(Counting(), Words(), {"max_new_tokens": 3})
-    text = np.array([[1, 2, 8, 0], [1, 2, 3, 8]], np.int32)
-    assert write({}, {"text": text, "text_mask": text > 0}) == ["3 4 5", "4 5 6"]
+    text = np.array([[1, 2, 8, 0, 0], [1, 2, 3, 8, 0], [1, 2, 8, 4, 8]], np.int32)
+    assert write({}, {"text": text, "text_mask": text > 0}) == ["3 4 5", "4 5 6", "5 6 7"]
 
 
 def test_settings_and_tokenizers_that_do_not_do():

@@ -101,6 +101,20 @@ def test_a_token_sees_the_latest_image_alone():
     assert changed(1, 1) == [[], [], []]  # not there
 
 
+def test_text_without_an_image_is_read_by_the_language_model_alone():
+    batch = batch_of()
+    params = initial(MODEL, batch)  # the gates are open
+    alone = {k: batch[k] for k in ("text", "text_mask")}
+    layers = {"layers": params["text"]["decoder"]["stack"]["layers"]}
+    text = {**params["text"], "decoder": {**params["text"]["decoder"], "stack": layers}}
+    plain = language.make_model({"text": TEXT})
+    want = outputs_of(plain)({"text": text}, batch)["text_logits"]
+    np.testing.assert_allclose(logits(params, alone), want, atol=1e-6)
+    # So are the tokens before the first image.
+    np.testing.assert_allclose(logits(params, batch)[2, :3], want[2, :3], atol=1e-6)
+    assert not np.allclose(logits(params, batch)[2, 3], want[2, 3], atol=1e-3)
+
+
 def test_the_image_encoder_is_locked():
     batch = batch_of()
     params = initial(MODEL, batch)
