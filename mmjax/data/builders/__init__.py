@@ -12,7 +12,7 @@ from mmjax.data.cache import data_root, locked
 if TYPE_CHECKING:  # importing TFDS takes most of a second
     import tensorflow_datasets as tfds
 
-BUILDERS = ("emoji", "openclipart", "image_folder")
+BUILDERS = ("emoji", "openclipart", "tuxpaint", "image_folder")
 
 
 def make_builder(
@@ -22,8 +22,8 @@ def make_builder(
 
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
-      root: where the raw data lies, for the builders that read files: an unpacked openclipart
-        tree, or the folder or tar archive of an image folder.
+      root: where the raw data lies, for the builders that read files: an unpacked openclipart or
+        tuxpaint tree, or the folder or tar archive of an image folder.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -37,6 +37,10 @@ def make_builder(
         from mmjax.data.builders.openclipart import Openclipart
 
         return Openclipart(root=root, **where)
+    if name == "tuxpaint":
+        from mmjax.data.builders.tuxpaint import Tuxpaint
+
+        return Tuxpaint(root=root, **where)
     if name == "image_folder":
         from mmjax.data.builders.image_folder import ImageFolder, folder_config
 
