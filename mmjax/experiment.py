@@ -124,7 +124,8 @@ def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
 
 
 def _named(source: Mapping[str, Any]) -> str:
-    return str(source.get("name") or source.get("root") or source.get("pattern"))
+    known = (source.get(key) for key in ("name", "root", "pattern", "split"))
+    return str(next(filter(None, known), ""))
 
 
 def make_tokenizer(

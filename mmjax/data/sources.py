@@ -28,7 +28,8 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
 
     Args:
       config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
-        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`.
+        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`;
+        'emoji_questions': see `mmjax.data.emoji_questions.open_questions`.
       workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
 
     Raises:
@@ -46,16 +47,21 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
         from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
 
         opener, known = open_shards, SHARD_SETTINGS
+    elif kind == "emoji_questions":
+        from mmjax.data.emoji_questions import QUESTION_SETTINGS, open_questions
+
+        opener, known = open_questions, QUESTION_SETTINGS
     else:
         raise ValueError(
-            f"The source's kind is {kind!r}; it must be 'tfds', 'folder' or 'webdataset'."
+            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset' or "
+            "'emoji_questions'."
         )
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(known)}."
             raise ValueError(f"A source of kind '{kind}' has no setting '{key}': {hint}")
-    if kind != "tfds":
+    if kind in ("folder", "webdataset"):
         settings["workdir"] = workdir
     return opener(**settings)
 
