@@ -6,8 +6,11 @@ import scipy.special
 
 def token_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """-log p of each target `[B, L]` in nats, from logits `[B, L, V]` that predict it."""
-    log_p = scipy.special.log_softmax(np.asarray(logits, np.float64), axis=-1)
-    return -np.take_along_axis(log_p, np.asarray(targets)[..., None], axis=-1)[..., 0]
+    losses = np.empty(targets.shape)
+    for row, (scores, wanted) in enumerate(zip(logits, targets)):  # one text's [L, V] at a time
+        log_p = scipy.special.log_softmax(np.asarray(scores, np.float64), axis=-1)
+        losses[row] = -np.take_along_axis(log_p, wanted[:, None], axis=-1)[:, 0]
+    return losses
 
 
 def perplexity(losses: np.ndarray, mask: np.ndarray) -> float:

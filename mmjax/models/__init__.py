@@ -1,5 +1,5 @@
 """The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
-`spec`, and perhaps `notes`."""
+`spec`, and perhaps `make_generate` and `notes`."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mmjax.batch import Spec
+from mmjax.batch import Batch, Spec
 from mmjax.models import clip, vit
 
 SYSTEMS = {"clip": clip, "vit": vit}
@@ -59,6 +59,28 @@ def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, An
 def spec(config: Mapping[str, Any]) -> Spec:
     """Shapes and dtypes, for a batch of one, of what the config's model and loss read."""
     return _system(config).spec(make_model(config), config.get("loss", {}))
+
+
+def make_generate(
+    config: Mapping[str, Any], model: Any, tokenizer: Any, settings: Mapping[str, Any]
+) -> Callable[[Any, Batch], list[str]]:
+    """What the system writes: `(params, batch) -> texts`, one a row of the batch.
+
+    `batch` has what the texts are about and, where there are prompts, `text` and `text_mask`.
+
+    Args:
+      settings: of decoding.
+
+    Raises:
+      ValueError: the system writes no text, or an unknown setting.
+    """
+    system = _system(config)
+    if not hasattr(system, "make_generate"):
+        raise ValueError(
+            f"The system '{config['model']['name']}' writes no text: remove the evaluations that "
+            "need it from config.evals."
+        )
+    return system.make_generate(model, tokenizer, settings)
 
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
