@@ -126,7 +126,8 @@ def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
 
 
 def _named(source: Mapping[str, Any]) -> str:
-    return str(source.get("name") or source.get("root") or source.get("pattern"))
+    known = (source.get(key) for key in ("name", "root", "pattern", "split"))
+    return str(next(filter(None, known), ""))
 
 
 def make_tokenizer(
@@ -265,6 +266,10 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
     def embed(params, batch):
         return jax.tree.map(np.asarray, dict(on_mesh(forward, params, batch)))
 
+    def make_generate(settings):
+        generate = models.make_generate(config, model, experiment.tokenizer, settings)
+        return functools.partial(on_mesh, generate)
+
     def attention(params, batch):
         sown = on_mesh(watch, params, {"image": batch["image"]})["intermediates"]
         # The tower is a part of the model, or the model itself.
@@ -295,6 +300,7 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
         tokenizer=experiment.tokenizer,
         text_length=experiment.spec["text"].shape[1] if "text" in experiment.spec else 0,
         batch_size=config.batch_size,
+        make_generate=make_generate,
         attention=attention,
         progress=progress,
         rows=slice(index * rows, (index + 1) * rows),

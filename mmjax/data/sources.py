@@ -5,11 +5,18 @@ whatever else the data set knows), `class_names` (list of str, or None) and `nam
 """
 
 import difflib
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mmjax.data.balanced import BALANCED_SETTINGS, open_balanced
 from mmjax.data.builders import BUILDERS, prepared_builder
+from mmjax.data.emoji_questions import QUESTION_SETTINGS, open_questions
+from mmjax.data.folder import FOLDER_SETTINGS, open_folder
+from mmjax.data.joined import JOINED_SETTINGS, open_joined
+from mmjax.data.paired import PAIRED_SETTINGS, open_paired
+from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
 
 
 class Source(Protocol):
@@ -27,10 +34,7 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
     """The source that a config describes.
 
     Args:
-      config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
-        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`;
-        'paired': see `mmjax.data.paired.open_paired`; 'joined': see
-        `mmjax.data.joined.open_joined`; 'balanced': see `mmjax.data.balanced.open_balanced`.
+      config: `kind`, one of `KINDS` at the end of this file, and the settings of its opener.
       workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
 
     Raises:
@@ -38,39 +42,15 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
     """
     settings = dict(config)
     kind = settings.pop("kind", None)
-    if kind == "tfds":
-        opener, known = open_tfds, TFDS_SETTINGS
-    elif kind == "folder":
-        from mmjax.data.folder import FOLDER_SETTINGS, open_folder
-
-        opener, known = open_folder, FOLDER_SETTINGS
-    elif kind == "webdataset":
-        from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
-
-        opener, known = open_shards, SHARD_SETTINGS
-    elif kind == "paired":
-        from mmjax.data.paired import PAIRED_SETTINGS, open_paired
-
-        opener, known = open_paired, PAIRED_SETTINGS
-    elif kind == "joined":
-        from mmjax.data.joined import JOINED_SETTINGS, open_joined
-
-        opener, known = open_joined, JOINED_SETTINGS
-    elif kind == "balanced":
-        from mmjax.data.balanced import BALANCED_SETTINGS, open_balanced
-
-        opener, known = open_balanced, BALANCED_SETTINGS
-    else:
-        raise ValueError(
-            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset', 'paired', "
-            "'joined' or 'balanced'."
-        )
+    if kind not in KINDS:
+        raise ValueError(f"The source's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
+    opener, known = KINDS[kind]
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(known)}."
             raise ValueError(f"A source of kind '{kind}' has no setting '{key}': {hint}")
-    if kind != "tfds":
+    if "workdir" in inspect.signature(opener).parameters:
         settings["workdir"] = workdir
     return opener(**settings)
 
@@ -216,3 +196,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) or (hasattr(value, "dtype") and value.dtype == object):
         return [_plain(v) for v in value]
     return value
+
+
+KINDS = {
+    "tfds": (open_tfds, TFDS_SETTINGS),
+    "folder": (open_folder, FOLDER_SETTINGS),
+    "webdataset": (open_shards, SHARD_SETTINGS),
+    "paired": (open_paired, PAIRED_SETTINGS),
+    "joined": (open_joined, JOINED_SETTINGS),
+    "balanced": (open_balanced, BALANCED_SETTINGS),
+    "emoji_questions": (open_questions, QUESTION_SETTINGS),
+}

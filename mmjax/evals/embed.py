@@ -10,6 +10,9 @@ _LABELS = ("label", "example_id")
 _OUTPUTS = ("image_embed", "image_features", "logits")
 
 
+Generate = Callable[[Any, Mapping[str, np.ndarray]], Sequence[str]]
+
+
 def _silent(what: str, done: int, total: int) -> None:
     """No progress shown."""
 
@@ -30,6 +33,9 @@ class EvalContext:
       attention: `(params, batch) -> weights [layers, B, heads, L, L]` of the image tower; it, or
         what it gives, is None where there is none.
       progress: called with what is being done, how much is done, and of how much.
+      make_generate: settings of decoding -> `(params, batch) -> texts` of the model for the rows of
+        all processes, one a row; raises ValueError where the system writes no text. `batch` is
+        this process's rows; `text` and `text_mask`, where it has them, are prompts.
       rows: which rows of a batch are this process's.
       gather: a dict of this process's rows -> those of all processes.
     """
@@ -41,48 +47,70 @@ class EvalContext:
     text_length: int = 0
     batch_size: int = 256
     attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray | None] | None = None
+    make_generate: Callable[[Mapping[str, Any]], Generate] | None = None
     progress: Callable[[str, int, int], None] = _silent
     rows: slice = dataclasses.field(default_factory=lambda: slice(None))
     gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
-def embed_images(
-    context: EvalContext,
-    params: Any,
-    source: Any,
-    spec: str,
-    modalities: Sequence[str] = ("image",),
+def select(
+    batch: Mapping[str, np.ndarray],
+    modalities: Sequence[str],
     absent: Sequence[str] = (),
-) -> dict[str, np.ndarray]:
-    """The model's outputs for every example of `source`, in its order.
+    every: bool = False,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the model is given of a batch, and which rows have something of it.
 
     Args:
-      spec: the transforms, as one string.
-      modalities: what the model is given of a batch; captions would only cost a text tower.
-      absent: those of them that are marked as not present, whatever the batch holds.
+      modalities: what it is given; captions would only cost a text tower.
+      absent: those of them that are taken away: zeros, and marked as not present.
+      every: a row needs all of them; else one will do.
 
     Returns:
-      Those of `image_embed [N, D]`, `image_features [N, F]`, `logits [N, C]` that the model gives,
-      `label [N]` where the source has it, and `example_id [N]` = 0 ... N-1.
+      The batch, and `[B]` bool: what a row needs is present, or was before it was taken away.
+
+    Raises:
+      ValueError: the batch has none of them.
+    """
+    given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
+    everywhere = np.ones(len(batch["example_id"]), bool)
+    has = [batch.get(f"{m}_present", everywhere) for m in modalities if m in batch]
+    if not has:
+        raise ValueError(
+            f"This evaluation needs one of {', '.join(modalities)} and its transform gives "
+            f"{', '.join(sorted(batch))}: change its transform or its source."
+        )
+    for key in given:
+        if key.split("_")[0] in absent:
+            given[key] = np.zeros_like(given[key])
+    given |= {f"{m}_present": np.zeros_like(everywhere) for m in absent}
+    return given, (np.all if every else np.any)(has, axis=0)
+
+
+def in_order(
+    context: EvalContext,
+    source: Any,
+    batches: Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]],
+    what: str,
+) -> dict[str, np.ndarray]:
+    """Rows of all batches in the order of the source, without padding.
+
+    Args:
+      batches: pairs of a batch and what was made of it: name -> a value for each row of all
+        processes.
 
     Raises:
       ValueError: an example is missing or comes twice.
     """
     parts: dict[str, list[np.ndarray]] = {}
     done = 0
-    for batch in context.batches(source, spec, context.batch_size):
-        given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
-        off = {f"{m}_present": np.zeros(len(given["example_id"]), bool) for m in absent}
-        batch = given | off
-        outputs = context.embed(params, batch)
-        known = context.gather({k: batch[k] for k in ("label", "example_id") if k in batch})
+    for batch, made in batches:
+        known = context.gather({k: batch[k] for k in _LABELS if k in batch})
         real = known["example_id"] >= 0
-        kept = {k: np.asarray(outputs[k])[real] for k in _OUTPUTS if k in outputs}
-        kept |= {k: np.asarray(v)[real] for k, v in known.items()}
-        for name, rows in kept.items():
-            parts.setdefault(name, []).append(rows)
+        for name, rows in {**made, **known}.items():
+            parts.setdefault(name, []).append(np.asarray(rows)[real])
         done += int(real.sum())
-        context.progress("images", done, len(source))
+        context.progress(what, done, len(source))
     joined = {name: np.concatenate(rows) for name, rows in parts.items()}
     ids = joined.get("example_id", np.empty(0, np.int64))
     order = np.argsort(ids, kind="stable")
@@ -93,6 +121,80 @@ def embed_images(
             "transforms and at the records that were skipped."
         )
     return {name: rows[order] for name, rows in joined.items()}
+
+
+def embed_images(
+    context: EvalContext,
+    params: Any,
+    source: Any,
+    spec: str,
+    modalities: Sequence[str] = ("image",),
+    absent: Sequence[str] = (),
+    every: bool = False,
+) -> dict[str, np.ndarray]:
+    """The model's outputs for every example of `source`, in its order.
+
+    Args:
+      spec: the transforms, as one string.
+      modalities, absent, every: see `select`.
+
+    Returns:
+      Those of `image_embed [N, D]`, `image_features [N, F]`, `logits [N, C]` that the model gives,
+      `label [N]` where the source has it, `present [N]` (see `select`), and `example_id [N]` =
+      0 ... N-1.
+
+    Raises:
+      ValueError: an example is missing or comes twice, or a batch has none of the modalities.
+    """
+
+    def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
+        for batch in context.batches(source, spec, context.batch_size):
+            given, present = select(batch, modalities, absent, every)
+            outputs = context.embed(params, given)
+            kept = {k: outputs[k] for k in _OUTPUTS if k in outputs}
+            yield batch, kept | dict(context.gather({"present": present}))
+
+    return in_order(context, source, made(), "images")
+
+
+def make_generate(context: EvalContext, decode: Mapping[str, Any]) -> Generate:
+    """The model's writing with these settings of decoding.
+
+    Raises:
+      ValueError: the system writes no text, or the settings are wrong.
+    """
+    if context.make_generate is None:
+        raise ValueError("This evaluation needs a system that writes text: remove it.")
+    return context.make_generate(decode)
+
+
+def generate_texts(
+    context: EvalContext,
+    params: Any,
+    source: Any,
+    spec: str,
+    decode: Mapping[str, Any],
+    modalities: Sequence[str],
+) -> tuple[list[str], np.ndarray]:
+    """What the model writes for every example of `source`, in its order, and `present [N]`.
+
+    Args:
+      decode: settings of decoding; modalities: see `select`, an example needs every one of them.
+        `text` among them is the prompt.
+
+    Raises:
+      ValueError: as `embed_images`, or the system writes no text.
+    """
+    generate = make_generate(context, decode)
+
+    def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
+        for batch in context.batches(source, spec, context.batch_size):
+            given, present = select(batch, modalities, every=True)
+            texts = np.asarray(list(generate(params, given)), object)
+            yield batch, {"texts": texts, **context.gather({"present": present})}
+
+    rows = in_order(context, source, made(), "texts written")
+    return list(rows["texts"]), rows["present"]
 
 
 def embed_texts(context: EvalContext, params: Any, texts: Sequence[str]) -> np.ndarray:

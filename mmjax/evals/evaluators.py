@@ -7,38 +7,42 @@ A preset is a dict with `kind` and the fields of that kind's class:
 
 import dataclasses
 import difflib
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmjax.batch import MODALITIES
-from mmjax.data.captions import captions_of, get_templates
-from mmjax.evals.embed import EvalContext, embed_images, embed_texts
+from mmjax.data.captions import as_text, captions_of, get_templates
+from mmjax.evals.captioning import Captioning
+from mmjax.evals.embed import EvalContext, embed_texts
 from mmjax.evals.embedding_health import health_metrics
+from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.knn import knn_scores
+from mmjax.evals.language_model import Perplexity
 from mmjax.evals.linear_probe import linear_probe
+from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.question_answering import Vqa
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
-
-# Raised when a metric's rule changes, so that results of two rules never pass for one.
-METRIC_VERSION = 1
-
-Results = Iterator[tuple[str, float]]
 
 
 def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np.ndarray]:
     """All captions of a source and `[M]` the image of each; the first so many (0: all).
 
-    An example without captions of its own has its class's name.
+    An example without captions of its own has its class's name. One whose `text_present` is false,
+    or that has neither, has none.
     """
     class_names = getattr(source, "class_names", None)
     texts: list[str] = []
     index: list[int] = []
     for i in range(len(source)):
-        captions = captions_of(source[i], class_names)[: captions_per_image or None]
+        example = source[i]
+        named = class_names is not None and example.get("label") is not None
+        captioned = any(as_text(caption).strip() for caption in example.get("captions", ()))
+        if not example.get("text_present", True) or not (captioned or named):
+            continue
+        captions = captions_of(example, class_names)[: captions_per_image or None]
         texts += captions
         index += [i] * len(captions)
     return texts, np.asarray(index, np.int64)
@@ -58,55 +62,16 @@ def class_names_of(source: Any, given: Sequence[str] | None) -> list[str]:
     return names
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator:
-    """One preset: a source of images and their transforms."""
-
-    context: EvalContext = dataclasses.field(repr=False)
-    source: Mapping[str, Any]
-    transform: str
-
-    def settings(self) -> dict[str, Any]:
-        """The preset, resolved: kind, every setting, and the version of the metrics."""
-        fields = [f.name for f in dataclasses.fields(self) if f.name != "context"]
-        kind = next(k for k, cls in EVALUATORS.items() if cls is type(self))
-        return {"kind": kind, "metric_version": METRIC_VERSION} | {
-            name: getattr(self, name) for name in fields
-        }
-
-    def fingerprint(self) -> str:
-        """First 12 digits of the SHA-256 of the preset: equal figures need equal fingerprints."""
-        text = json.dumps(self.settings(), sort_keys=True, default=list)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def run(self, params: Any) -> Results:
-        """Yield (name, value)."""
-        raise NotImplementedError
-
-    def _open(self, config: Mapping[str, Any]) -> Any:
-        return self.context.open_source(config)
-
-    def _embed(
-        self, params: Any, source: Any, need: Sequence[str], **seen: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        outputs = embed_images(self.context, params, source, self.transform, **seen)
-        missing = [name for name in need if name not in outputs]
-        if missing:
-            raise ValueError(
-                f"{type(self).__name__} needs {missing} and the model and source give "
-                f"{sorted(outputs)}: remove this evaluation or change its transform."
-            )
-        return outputs
-
-
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """A source's images and captions, embedded."""
+    """The examples of a source that have both an image and a caption, embedded."""
 
     image_embed: np.ndarray  # [N, D]
     text_embed: np.ndarray  # [M, D]
     texts: list[str]  # M captions
     text_image_index: np.ndarray  # [M], the image of each caption
+    places: np.ndarray  # [N], the image's place in the source
+    absent: int  # examples of the source that lack one or the other
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,25 +84,40 @@ class _ImageText(Evaluator):
         """The whole source through both towers."""
         source = self._open(self.source)
         texts, index = gather_captions(source, self.captions_per_image)
-        images = self._embed(params, source, ["image_embed"])["image_embed"]
-        return Pairs(images, embed_texts(self.context, params, texts), texts, index)
+        outputs = self._embed(params, source, ["image_embed"])
+        places = np.intersect1d(outputs["example_id"], index)
+        images = outputs["image_embed"][np.isin(outputs["example_id"], places)]
+        kept = np.isin(index, places)
+        texts = [text for text, keep in zip(texts, kept) if keep]
+        return Pairs(
+            image_embed=images,
+            text_embed=embed_texts(self.context, params, texts),
+            texts=texts,
+            text_image_index=np.searchsorted(places, index[kept]),
+            places=places,
+            absent=len(source) - len(places),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval(_ImageText):
     """Image-text retrieval, both ways, over the whole source; see `retrieval.py` for its rules."""
 
+    kind = "retrieval"
+
     def run(self, params: Any) -> Results:
         p = self.pairs(params)
         ids = caption_ids(p.texts)
         metrics = retrieval_metrics(p.image_embed, p.text_embed, p.text_image_index, text_ids=ids)
         yield from metrics.items()
+        yield from left_out(p.absent)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZeroShot(Evaluator):
     """Classification by prompts of the class names."""
 
+    kind = "zero_shot"
     templates: str | tuple[str, ...] = "plain"
     class_names: tuple[str, ...] | None = None
 
@@ -159,6 +139,7 @@ class ZeroShot(Evaluator):
     def run(self, params: Any) -> Results:
         scores, labels, _ = self.scores(params)
         yield from classification_metrics(scores, labels).items()
+        yield from left_out(len(self._open(self.source)) - len(labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,6 +149,7 @@ class Classification(Evaluator):
     `absent`: modalities that the model has to do without, as ("audio",); the source has them.
     """
 
+    kind = "classification"
     absent: tuple[str, ...] = ()
 
     def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -187,6 +169,7 @@ class Classification(Evaluator):
     def run(self, params: Any) -> Results:
         scores, labels, _ = self.scores(params)
         yield from classification_metrics(scores, labels).items()
+        yield from left_out(len(self._open(self.source)) - len(labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,17 +193,21 @@ class _FrozenFeatures(Evaluator):
 class LinearProbe(_FrozenFeatures):
     """Logistic regression on frozen features; l2 chosen on a fifth of the training set."""
 
+    kind = "linear_probe"
+
     def run(self, params: Any) -> Results:
         train, train_labels, test, labels, classes = self._both(params)
         scores, l2 = linear_probe(train, train_labels, test, classes)
         yield from classification_metrics(scores, labels).items()
         yield "l2", l2
+        yield from left_out(len(self._open(self.source)) - len(labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Knn(_FrozenFeatures):
     """k nearest neighbours by cosine on frozen features."""
 
+    kind = "knn"
     k: int = 20
     temperature: float = 0.07
 
@@ -230,26 +217,36 @@ class Knn(_FrozenFeatures):
             train, train_labels, test, classes, k=self.k, temperature=self.temperature
         )
         yield from classification_metrics(scores, labels).items()
+        yield from left_out(len(self._open(self.source)) - len(labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingHealth(_ImageText):
     """Modality gap, alignment, uniformity and mean cosines; every caption with its image."""
 
+    kind = "embedding_health"
     captions_per_image: int = 1
 
     def run(self, params: Any) -> Results:
         p = self.pairs(params)
         yield from health_metrics(p.image_embed, p.text_embed, p.text_image_index).items()
+        yield from left_out(p.absent)
 
 
 EVALUATORS: dict[str, type[Evaluator]] = {
-    "retrieval": Retrieval,
-    "zero_shot": ZeroShot,
-    "classification": Classification,
-    "linear_probe": LinearProbe,
-    "knn": Knn,
-    "embedding_health": EmbeddingHealth,
+    cls.kind: cls
+    for cls in (
+        Retrieval,
+        ZeroShot,
+        Classification,
+        LinearProbe,
+        Knn,
+        EmbeddingHealth,
+        Captioning,
+        Vqa,
+        Perplexity,
+        ModalityAblation,
+    )
 }
 
 

@@ -1,5 +1,5 @@
 """The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
-`spec`, and perhaps `check_batch` and `notes`."""
+`spec`, and perhaps `check_batch`, `make_generate` and `notes`."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -75,6 +75,28 @@ def check_batch(config: Mapping[str, Any], batch: Batch) -> None:
     system = _system(config)
     if hasattr(system, "check_batch"):
         system.check_batch(config["model"], batch)
+
+
+def make_generate(
+    config: Mapping[str, Any], model: Any, tokenizer: Any, settings: Mapping[str, Any]
+) -> Callable[[Any, Batch], list[str]]:
+    """What the system writes: `(params, batch) -> texts`, one a row of the batch.
+
+    `batch` has what the texts are about and, where there are prompts, `text` and `text_mask`.
+
+    Args:
+      settings: of decoding.
+
+    Raises:
+      ValueError: the system writes no text, or an unknown setting.
+    """
+    system = _system(config)
+    if not hasattr(system, "make_generate"):
+        raise ValueError(
+            f"The system '{config['model']['name']}' writes no text: remove the evaluations that "
+            "need it from config.evals."
+        )
+    return system.make_generate(model, tokenizer, settings)
 
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:

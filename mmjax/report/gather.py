@@ -215,7 +215,7 @@ def gather_report(
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
             pairs = evaluator.pairs(params)
-            source = context.open_source(evaluator.source)
+            source = Subset(context.open_source(evaluator.source), pairs.places)
             retrieval[name] = retrieval_examples(pairs, source, seed)
             health = health or health_of(name, pairs, seed)
         elif isinstance(evaluator, ZeroShot | Classification):

@@ -190,7 +190,80 @@ def test_an_evaluator_that_the_model_cannot_serve_says_so(context):
         run(context, nameless)
 
 
+MORE = {
+    "linear_probe": {"train_source": {}},
+    "knn": {"train_source": {}},
+    "vqa": {"train_source": {}},
+    "modality_ablation": {"modalities": ["image", "text"]},
+}
+
+
 def test_every_kind_makes_an_evaluator(context):
+    context = dataclasses.replace(context, make_generate=lambda settings: None)
     for kind in EVALUATORS:
-        more = {"train_source": {}} if kind in ("linear_probe", "knn") else {}
-        assert type(make_evaluators({"x": preset(kind, **more)}, context)["x"]) is EVALUATORS[kind]
+        made = make_evaluators({"x": preset(kind, **MORE.get(kind, {}))}, context)["x"]
+        assert type(made) is EVALUATORS[kind] and made.settings()["kind"] == kind
+
+
+# ---------------------------------------------------------------- what is absent
+
+
+class Gaps(Pictures):
+    """Pictures of which every fourth is absent, and every fifth has no caption."""
+
+    def __getitem__(self, i):
+        example = super().__getitem__(i)
+        return {**example, "captions": example["captions"] if i % 5 else []}
+
+
+def some_absent(source, spec, size):
+    for batch in batches(source, spec, size):
+        gone = isinstance(source, Gaps) & (batch["example_id"] % 4 == 3)
+        # A blank picture would be of no colour, and every figure wrong.
+        image = np.where(gone[:, None, None, None], np.uint8(0), batch["image"])
+        yield {**batch, "image": image, "image_present": ~gone & (batch["example_id"] >= 0)}
+
+
+@pytest.fixture
+def gappy(context):
+    opened = lambda config: (Gaps if config.get("gaps") else Pictures)(config.get("count", 11))  # noqa: E731
+    return dataclasses.replace(context, open_source=opened, batches=some_absent)
+
+
+@pytest.mark.parametrize("count", [11, 12])
+def test_absent_examples_are_left_out_and_counted(gappy, count):
+    gaps = {"source": {"count": count, "gaps": True}}
+    fitted = {"train_source": {"count": 30, "gaps": True}}
+    absent = sum(i % 4 == 3 for i in range(count))
+    unpaired = sum(i % 4 == 3 or i % 5 == 0 for i in range(count))
+    for kind, more, left_out in (
+        ("zero_shot", {}, absent),
+        ("classification", {}, absent),
+        ("knn", fitted, absent),
+        ("linear_probe", fitted, absent),
+    ):
+        found = run(gappy, preset(kind, **more) | gaps)
+        assert found["top1"] == 1.0, kind
+        assert found["absent"] == left_out, kind
+    captioned = [i for i in range(count) if i % 4 != 3]
+    # An example without a caption of its own has its class's name, and so is a pair.
+    found = run(gappy, preset("retrieval", captions_per_image=1) | gaps)
+    assert found["text_to_image/recall@1"] == found["image_to_text/map"] == 1.0
+    assert found["absent"] == count - len(captioned)
+    nameless = dataclasses.replace(gappy, open_source=lambda c: Gaps(count, class_names=None))
+    pairs = make_evaluators({"x": preset("retrieval")}, nameless)["x"].pairs(0)
+    assert pairs.absent == unpaired and len(pairs.texts) == 2 * (count - unpaired)
+    assert pairs.places.tolist() == [i for i in range(count) if i % 4 != 3 and i % 5]
+    of = pairs.places[pairs.text_image_index] % 3
+    assert [WORDS[c] in t for c, t in zip(of, pairs.texts)] == [True] * len(pairs.texts)
+    assert run(nameless, preset("embedding_health"))["absent"] == unpaired
+
+
+def test_nothing_present_says_so(context):
+    def all_absent(source, spec, size):
+        for batch in batches(source, spec, size):
+            yield {**batch, "image_present": np.zeros(size, bool)}
+
+    with pytest.raises(ValueError, match="Classification has nothing to look at: all 11 examples"):
+        run(dataclasses.replace(context, batches=all_absent), preset("classification"))
+    assert "absent" not in run(context, preset("classification"))

@@ -172,8 +172,8 @@ def test_infinite_losses_do_not_stop_the_report(tmp_path):
 
 def test_examples_are_drawn_by_the_seed_and_not_by_the_score():
     source, index = Source(), np.arange(8)
-    good = Pairs(np.eye(8), np.eye(8), CAPTIONS, index)
-    bad = Pairs(np.eye(8), np.roll(np.eye(8), 3, axis=0), CAPTIONS, index)
+    good = Pairs(np.eye(8), np.eye(8), CAPTIONS, index, index, 0)
+    bad = Pairs(np.eye(8), np.roll(np.eye(8), 3, axis=0), CAPTIONS, index, index, 0)
     asked = [
         [[q.index for q in e.image_queries], [q.index for q in e.text_queries]]
         for e in (retrieval_examples(p, source, seed) for seed in (0, 1) for p in (good, bad))
@@ -183,7 +183,7 @@ def test_examples_are_drawn_by_the_seed_and_not_by_the_score():
 
 def test_a_perfect_and_a_wrong_model_are_marked_so():
     source, index = Source(), np.arange(8)
-    good = retrieval_examples(Pairs(np.eye(8), np.eye(8), CAPTIONS, index), source, 0)
+    good = retrieval_examples(Pairs(np.eye(8), np.eye(8), CAPTIONS, index, index, 0), source, 0)
     for query in good.image_queries + good.text_queries:
         assert query.rank == 1 and query.answer == query.index
         assert [h.relevant for h in query.hits] == [True] + [False] * 4
@@ -195,7 +195,7 @@ def test_a_perfect_and_a_wrong_model_are_marked_so():
 
 def test_image_queries_show_each_text_once_and_every_image_of_a_text_is_right():
     texts = ["cat", "dog", "CAT", "eel"]
-    pairs = Pairs(np.eye(4), np.eye(4)[[0, 1, 0, 3]], texts, np.arange(4))
+    pairs = Pairs(np.eye(4), np.eye(4)[[0, 1, 0, 3]], texts, np.arange(4), np.arange(4), 0)
     examples = retrieval_examples(pairs, Source(), 0)
     for query in examples.image_queries:
         names = [texts[h.index].casefold() for h in query.hits]

@@ -12,7 +12,7 @@ from mmjax.data.cache import data_root, locked
 if TYPE_CHECKING:  # importing TFDS takes most of a second
     import tensorflow_datasets as tfds
 
-BUILDERS = ("emoji", "openclipart", "image_folder", "fsdd", "mnist_digits")
+BUILDERS = ("emoji", "openclipart", "tuxpaint", "image_folder", "fsdd", "mnist_digits")
 
 
 def make_builder(
@@ -22,8 +22,9 @@ def make_builder(
 
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
-      root: where the raw data lies, for the builders that read files: an unpacked openclipart
-        tree, the folder or tar archive of an image folder or of FSDD, the wheel with MNIST.
+      root: where the raw data lies, for the builders that read files: an unpacked openclipart or
+        tuxpaint tree, the folder or tar archive of an image folder or of FSDD, the wheel with
+        MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -37,6 +38,10 @@ def make_builder(
         from mmjax.data.builders.openclipart import Openclipart
 
         return Openclipart(root=root, **where)
+    if name == "tuxpaint":
+        from mmjax.data.builders.tuxpaint import Tuxpaint
+
+        return Tuxpaint(root=root, **where)
     if name == "image_folder":
         from mmjax.data.builders.image_folder import ImageFolder, folder_config
 

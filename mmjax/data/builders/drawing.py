@@ -15,16 +15,26 @@ def require_package(module: str, package: str) -> None:
         )
 
 
-def on_white(picture: Image.Image, size: int) -> bytes:
-    """RGB PNG, `size` × `size` pixels: the picture centred on white, its proportions kept."""
+def centred(picture: Image.Image, size: int) -> Image.Image:
+    """RGBA, `size` × `size` pixels: the picture in the middle of nothing, its proportions kept."""
     picture = picture.convert("RGBA")
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
-    canvas = Image.new("RGBA", (size, size), "white")
-    left, top = (size - picture.width) // 2, (size - picture.height) // 2
-    canvas.alpha_composite(picture, (left, top))
+    canvas = Image.new("RGBA", (size, size), (255, 255, 255, 0))
+    canvas.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    return canvas
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as PNG."""
     out = io.BytesIO()
-    canvas.convert("RGB").save(out, "PNG", compress_level=4)
+    picture.save(out, "PNG", compress_level=4)
     return out.getvalue()
+
+
+def on_white(picture: Image.Image, size: int) -> bytes:
+    """RGB PNG, `size` × `size` pixels: the picture centred on white, its proportions kept."""
+    white = Image.new("RGBA", (size, size), "white")
+    return png(Image.alpha_composite(white, centred(picture, size)).convert("RGB"))
 
 
 def render_svg(svg: str, width: int) -> Image.Image:
@@ -37,8 +47,8 @@ def render_svg(svg: str, width: int) -> Image.Image:
 
     # System fonts would make the pixels depend on the machine; without a resolution, sizes in
     # points or millimetres come out as nothing.
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True, dpi=96.0)
-    return Image.open(io.BytesIO(png)).convert("RGBA")
+    data = resvg_py.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True, dpi=96.0)
+    return Image.open(io.BytesIO(data)).convert("RGBA")
 
 
 def trim(picture: Image.Image) -> Image.Image | None:

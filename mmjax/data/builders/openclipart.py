@@ -8,9 +8,6 @@ import dataclasses
 import html
 import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +15,13 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import on_white, render_svg, require_package, trim
 from mmjax.data.builders.emoji_names import fraction_of
 from mmjax.data.progress import Progress
 
 SIZE = 128
-DEBIAN_PACKAGE = "openclipart-svg"
+DEBIAN_PACKAGE, FOLDER = "openclipart-svg", "usr/share/openclipart/svg"
 # One author's title on more drawings than this names a collection, not what is drawn.
 MOST_DRAWINGS_A_TITLE = 5
 # An author with more of the pairs than this trains: held out, one hand would be the whole test.
@@ -110,49 +108,6 @@ def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
     return {part: parts[part] for part in ("train", "validation", "test")}
 
 
-def find_tree(root: str | os.PathLike | None, cache: Path) -> Path:
-    """The folder of SVG drawings: below `root`, or unpacked from Debian's package into `cache`.
-
-    Raises:
-      ValueError: no drawings there, or no way to get the package; names the commands.
-    """
-    if root is not None:
-        tree = next(
-            (t for t in (Path(root) / "usr/share/openclipart/svg", Path(root)) if t.is_dir()), None
-        )
-        if tree is None or next(tree.rglob("*.svg"), None) is None:
-            raise ValueError(f"There are no SVG drawings under root {root}: {_BY_HAND}")
-        return tree
-    unpacked = cache / "openclipart-svg"
-    if not unpacked.is_dir():
-        if not (shutil.which("apt-get") and shutil.which("dpkg")):
-            raise ValueError(
-                f"The openclipart set needs Debian's package '{DEBIAN_PACKAGE}' and there is no "
-                f"apt-get here: {_BY_HAND}"
-            )
-        with tempfile.TemporaryDirectory(dir=cache) as work:
-            _run(["apt-get", "download", DEBIAN_PACKAGE], work)
-            package = next(Path(work).glob("*.deb"))
-            _run(["dpkg", "-x", package.name, "tree"], work)
-            Path(work, "tree").rename(unpacked)
-    return unpacked / "usr/share/openclipart/svg"
-
-
-_BY_HAND = (
-    f"run `apt-get download {DEBIAN_PACKAGE} && dpkg -x {DEBIAN_PACKAGE}_*.deb openclipart` "
-    "on a Debian or Ubuntu machine and set root to that folder."
-)
-
-
-def _run(command: list[str], folder: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ValueError(
-            f"`{' '.join(command)}` failed ({reason}): run `apt-get update` first, or {_BY_HAND}"
-        )
-
-
 class Openclipart(tfds.core.GeneratorBasedBuilder):
     """Public-domain clip art at 128 × 128 pixels on white, captioned by its titles and keywords.
 
@@ -186,7 +141,8 @@ class Openclipart(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         require_package("resvg_py", "resvg-py")
-        tree = find_tree(self._root, Path(self.data_dir_root))
+        cache = Path(self.data_dir_root)
+        tree = find_tree(DEBIAN_PACKAGE, FOLDER, "*.svg", self._root, cache)
         files = sorted(p for p in tree.rglob("*.svg") if p.is_file() and not p.is_symlink())
         drawn = []
         with Progress("Drawing openclipart", len(files)) as bar, ThreadPoolExecutor() as pool:

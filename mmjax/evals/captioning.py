@@ -1,0 +1,118 @@
+"""Captions of pictures that a model writes, beside what needs no model and what sees no picture."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.captions import captions_of
+from mmjax.evals.caption_metrics import caption_metrics
+from mmjax.evals.embed import generate_texts, in_order, make_generate, select
+from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.evals.spice import spice, spice_folder
+
+
+def derangement(count: int, seed: int = 0) -> np.ndarray:
+    """`[count]`: a random order that leaves nothing in its place (where there are two or more)."""
+    order = np.random.default_rng(seed).permutation(count)
+    result = np.empty(count, np.int64)
+    result[order] = np.roll(order, 1)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """The examples that have the picture: what was written of each, and what people wrote."""
+
+    places: np.ndarray  # [N], in the source
+    texts: list[str]
+    references: list[list[str]]
+    nearest: list[
+        str
+    ]  # first caption of the nearest training picture; empty without a train_source
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Captioning(Evaluator):
+    """Text metrics of the captions that the model writes.
+
+    - `shuffled/...`: the same texts, each against the references of another picture (drawn by a
+      fixed seed). A model that does not look scores as well there.
+    - `nearest/...`: the first caption of the nearest picture of `train_source`.
+    - SPICE if asked for, of the model's texts alone.
+
+    Settings:
+      decode: settings of decoding.
+      prompt: the text that the transform makes is given to the model; else it sees none of it.
+      train_source: of the nearest neighbour; None leaves it out.
+      neighbour: 'pixels' (pictures at 16 x 16), or an output of the model such as
+        'image_features'.
+    """
+
+    kind = "captioning"
+    decode: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    prompt: bool = False
+    train_source: Mapping[str, Any] | None = None
+    neighbour: str = "pixels"
+    spice: bool = False
+
+    def __post_init__(self):
+        # What is missing or wrong is said before the model is trained, not after.
+        make_generate(self.context, self.decode)
+        if self.spice:
+            spice_folder()
+
+    def captions(self, params: Any) -> Captions:
+        """What the model writes of each picture, and what is compared with it."""
+        source = self._open(self.source)
+        modalities = ("image", "text") if self.prompt else ("image",)
+        texts, present = generate_texts(
+            self.context, params, source, self.transform, self.decode, modalities
+        )
+        places = np.flatnonzero(present)
+        names = getattr(source, "class_names", None)
+        return Captions(
+            places=places,
+            texts=[texts[i] for i in places],
+            references=[captions_of(source[int(i)], names) for i in places],
+            nearest=self._nearest(params, source, places) if self.train_source else [],
+        )
+
+    def run(self, params: Any) -> Results:
+        found = self.captions(params)
+        yield from caption_metrics(found.texts, found.references).items()
+        if self.spice:
+            # Texts without an object, on either side, have no score.
+            yield "spice", float(np.nanmean(spice(found.texts, found.references)))
+        other = derangement(len(found.texts))
+        shuffled = caption_metrics([found.texts[i] for i in other], found.references)
+        yield from ((f"shuffled/{name}", value) for name, value in shuffled.items())
+        if found.nearest:
+            metrics = caption_metrics(found.nearest, found.references)
+            yield from ((f"nearest/{name}", value) for name, value in metrics.items())
+        yield from left_out(len(self._open(self.source)) - len(found.places))
+
+    def _nearest(self, params: Any, source: Any, places: Sequence[int]) -> list[str]:
+        train = self._open(self.train_source)
+        (rows, train_places), (mine, own_places) = (
+            self._features(params, where) for where in (train, source)
+        )
+        found = nearest(rows, mine[np.isin(own_places, places)])
+        names = getattr(train, "class_names", None)
+        return [captions_of(train[int(train_places[i])], names)[0] for i in found]
+
+    def _features(self, params: Any, source: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Features `[N, ...]` of the pictures that are there, and their places in the source."""
+        if self.neighbour != "pixels":
+            outputs = self._embed(params, source, [self.neighbour])
+            return outputs[self.neighbour], outputs["example_id"]
+        rows = in_order(self.context, source, self._pixels(source), "pictures compared")
+        return rows["pixels"][rows["present"]], rows["example_id"][rows["present"]]
+
+    def _pixels(self, source: Any) -> Iterator[tuple[Mapping[str, np.ndarray], dict]]:
+        for batch in self.context.batches(source, self.transform, self.context.batch_size):
+            given, present = select(batch, ("image",))
+            mine = {"pixels": thumbnails(given["image"]), "present": present}
+            yield batch, dict(self.context.gather(mine))

@@ -1,0 +1,70 @@
+"""What every evaluator is: a preset, bound to a run, that yields named figures."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmjax.evals.embed import EvalContext, embed_images
+
+# Raised when a metric's rule changes, so that results of two rules never pass for one.
+METRIC_VERSION = 1
+
+Results = Iterator[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """One preset: a source and its transforms. A subclass has a `kind`, its name in a config."""
+
+    kind: ClassVar[str]
+    context: EvalContext = dataclasses.field(repr=False)
+    source: Mapping[str, Any]
+    transform: str
+
+    def settings(self) -> dict[str, Any]:
+        """The preset, resolved: kind, every setting, and the version of the metrics."""
+        fields = [f.name for f in dataclasses.fields(self) if f.name != "context"]
+        return {"kind": self.kind, "metric_version": METRIC_VERSION} | {
+            name: getattr(self, name) for name in fields
+        }
+
+    def fingerprint(self) -> str:
+        """First 12 digits of the SHA-256 of the preset: equal figures need equal fingerprints."""
+        text = json.dumps(self.settings(), sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def run(self, params: Any) -> Results:
+        """Yield (name, value)."""
+        raise NotImplementedError
+
+    def _open(self, config: Mapping[str, Any]) -> Any:
+        return self.context.open_source(config)
+
+    def _embed(
+        self, params: Any, source: Any, need: Sequence[str], **seen: Any
+    ) -> dict[str, np.ndarray]:
+        """See `embed_images`; without the examples that lack what they need of it."""
+        outputs = embed_images(self.context, params, source, self.transform, **seen)
+        missing = [name for name in need if name not in outputs]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} needs {missing} and the model and source give "
+                f"{sorted(outputs)}: remove this evaluation or change its transform."
+            )
+        present = outputs.pop("present")
+        if not present.any():
+            raise ValueError(
+                f"{type(self).__name__} has nothing to look at: all {len(source)} examples of its "
+                "source are marked as not present."
+            )
+        return {name: rows[present] for name, rows in outputs.items()}
+
+
+def left_out(absent: int) -> Results:
+    """Yield how many examples were left out because a modality is absent, if any were."""
+    if absent:
+        yield "absent", float(absent)

@@ -1,0 +1,50 @@
+"""How a classifier does without each of its modalities in turn."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mmjax.batch import MODALITIES
+from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.zero_shot import classification_metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModalityAblation(Evaluator):
+    """Top-1, top-5 and mean per class with all modalities, and with each of them taken away.
+
+    What is taken away is zeros and `<modality>_present` false, so that a model that does not read
+    the mask sees nothing either. `without_.../same_answer` is the share of examples whose answer
+    stays; 1 for every modality but one says that the model looks at that one alone.
+
+    Settings:
+      modalities: at least two of image, text, audio, video.
+    """
+
+    kind = "modality_ablation"
+    modalities: tuple[str, ...]
+
+    def __post_init__(self):
+        if len(set(self.modalities)) < 2 or set(self.modalities) - set(MODALITIES):
+            raise ValueError(
+                f"The modalities of a modality_ablation are {self.modalities}: name at least two "
+                f"of {', '.join(MODALITIES)}."
+            )
+
+    def run(self, params: Any) -> Results:
+        source = self._open(self.source)
+        whole = None
+        for absent in ((), *((m,) for m in self.modalities)):
+            outputs = self._embed(
+                params, source, ["logits", "label"], modalities=self.modalities, absent=absent
+            )
+            answers = outputs["logits"].argmax(axis=1)
+            name = f"without_{absent[0]}" if absent else "all"
+            metrics = classification_metrics(outputs["logits"], outputs["label"])
+            yield from ((f"{name}/{metric}", value) for metric, value in metrics.items())
+            if whole is None:
+                whole = answers
+            else:
+                yield f"{name}/same_answer", float(np.mean(answers == whole))
+        yield from left_out(len(source) - len(whole))

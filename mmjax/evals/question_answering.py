@@ -1,0 +1,140 @@
+"""Answers to questions about pictures, beside what can be had without a look at the picture."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.evals.captioning import derangement
+from mmjax.evals.embed import generate_texts, make_generate
+from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.question_only import question_only
+from mmjax.evals.vqa import PRIORS, answer_prior, most_frequent, normalize_answer, vqa_metrics
+
+_READ = ("image", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """What a source asks: of each example its question, its type, and the human answers."""
+
+    text: list[str]
+    type: list[str]
+    human: list[list[str]]
+
+    @classmethod
+    def of(cls, source: Any) -> "Questions":
+        """All questions of a source: `captions` (one: the question), `answers`, `question_type`.
+
+        Raises:
+          ValueError: an example that has no answers.
+        """
+        text, kinds, human = [], [], []
+        for i in range(len(source)):
+            example = source[i]
+            if not example.get("answers") or not example.get("captions"):
+                raise ValueError(
+                    f"Example {example.get('key', i)} has no question and answers: VQA needs "
+                    "'captions' with the question and 'answers' with what people said."
+                )
+            text.append(str(example["captions"][0]))
+            kinds.append(str(example.get("question_type", "all")))
+            human.append([str(answer) for answer in example["answers"]])
+        return cls(text, kinds, human)
+
+    def at(self, places: np.ndarray) -> "Questions":
+        """Those at some places."""
+        pick = [[column[i] for i in places] for column in (self.text, self.type, self.human)]
+        return Questions(*pick)
+
+    def asked(self) -> list[tuple[str, str]]:
+        """(type, question) of each."""
+        return list(zip(self.type, self.text))
+
+
+class OtherPictures:
+    """A source whose examples each have the picture of another one, drawn by a fixed seed."""
+
+    def __init__(self, source: Any):
+        self.name = f"{getattr(source, 'name', 'a source')} with other pictures"
+        self.class_names = getattr(source, "class_names", None)
+        self._source, self._other = source, derangement(len(source))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        example, other = self._source[i], self._source[int(self._other[i])]
+        kept = {k: v for k, v in example.items() if k not in ("image", "image_present")}
+        return kept | {k: other[k] for k in ("image", "image_present") if k in other}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vqa(Evaluator):
+    """VQA accuracy by the official rule; see `vqa.py`.
+
+    Answers are the class names at the largest logits, or, where `decode` is given, what the model
+    writes after the question. Beside them:
+    - `without_image/...` (of a model with logits) and `other_image/...`: the same model and
+      questions, with no picture and with the picture of another question.
+    - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer, to
+      all questions, to those of the type, to those of the same words.
+    - `question_only/...`: logistic regression on the question's words; see `question_only.py`.
+
+    Settings:
+      train_source: where the priors and the question-only model learn; no other answers are read.
+      decode: settings of decoding.
+    """
+
+    kind = "vqa"
+    train_source: Mapping[str, Any]
+    decode: Mapping[str, Any] | None = None
+
+    def __post_init__(self):
+        if self.decode is not None:
+            make_generate(self.context, self.decode)  # wrong settings are said before training
+
+    def answers(self, params: Any, source: Any, *absent: str) -> tuple[list[str], np.ndarray]:
+        """The model's answers, and the places of the examples that they are for."""
+        if self.decode is not None:
+            texts, present = generate_texts(
+                self.context, params, source, self.transform, self.decode, _READ
+            )
+            places = np.flatnonzero(present)
+            return [texts[i] for i in places], places
+        outputs = self._embed(
+            params, source, ["logits"], modalities=_READ, absent=absent, every=True
+        )
+        names = getattr(source, "class_names", None) or []
+        if outputs["logits"].shape[1] > len(names):
+            raise ValueError(
+                f"The model has {outputs['logits'].shape[1]} answers and the source names "
+                f"{len(names)}: set the size of its head to that."
+            )
+        chosen = outputs["logits"].argmax(axis=1)
+        return [names[i] for i in chosen], outputs["example_id"]
+
+    def run(self, params: Any) -> Results:
+        source, train_source = self._open(self.source), self._open(self.train_source)
+        asked, train = Questions.of(source), Questions.of(train_source)
+        given, places = self.answers(params, source)
+        here = asked.at(places)
+        yield from vqa_metrics(given, here.human, here.type).items()
+        compared = {"other_image": self.answers(params, OtherPictures(source))}
+        if self.decode is None:
+            compared["without_image"] = self.answers(params, source, "image")
+        learned = [_usual(texts) for texts in train.human]
+        for by in PRIORS:
+            guess = answer_prior(by, train.asked(), learned, here.asked())
+            compared[f"prior_{by}"] = (guess, places)
+        compared["question_only"] = (question_only(train.text, learned, here.text), places)
+        for name, (answers, where) in compared.items():
+            there = asked.at(where)
+            metrics = vqa_metrics(answers, there.human, there.type)
+            yield from ((f"{name}/{metric}", value) for metric, value in metrics.items())
+        yield from left_out(len(source) - len(places))
+
+
+def _usual(answers: list[str]) -> str:
+    return most_frequent([normalize_answer(answer) for answer in answers])

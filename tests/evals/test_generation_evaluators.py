@@ -1,0 +1,403 @@
+"""Captioning, VQA, perplexity and ablation on stand-ins for systems whose answers are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmjax.evals.caption_metrics import caption_metrics
+from mmjax.evals.captioning import derangement
+from mmjax.evals.embed import EvalContext, select
+from mmjax.evals.evaluators import make_evaluators
+from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.evals.question_answering import OtherPictures, Questions
+from mmjax.evals.question_only import question_only
+from mmjax.evals.vqa import vqa_metrics
+
+COLOURS = ("red", "green", "blue")
+SHAPES = ("square", "circle", "star", "cross")
+SENTENCE = "this is a {} thing with the form of a {}"
+MISSING = 5  # the picture of this example is absent where a source has gaps
+
+
+class Shapes:
+    """Pictures whose first pixel is a colour and whose second one is a shape; `n` of them."""
+
+    class_names = None
+
+    def __init__(self, n=12, gaps=False, offset=0):
+        self.n, self.gaps, self.offset = n, gaps, offset
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        colour, shape = (i + self.offset) % 3, (i + self.offset) // 3 % 4
+        image = np.zeros((16, 16, 3), np.uint8)
+        image[:8, :, colour] = 255
+        image[8:, 4 * shape : 4 * shape + 4] = 255
+        caption = SENTENCE.format(COLOURS[colour], SHAPES[shape])
+        example = {"captions": [caption, f"{COLOURS[colour]} {SHAPES[shape]}"]}
+        gone = self.gaps and i == MISSING
+        return {**example, "image": image * (not gone), "image_present": not gone}
+
+
+def batches(source, spec, size):
+    """Arrays and flags of the examples, padded as the pipeline pads them."""
+    for start in range(0, len(source), size):
+        places = [min(i, len(source) - 1) for i in range(start, start + size)]
+        real = np.arange(start, start + size) < len(source)
+        rows = [source[i] for i in places]
+        batch = {
+            k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0] if keep(k, rows)
+        }
+        for key in batch:
+            if key.endswith("_present"):
+                batch[key] = batch[key] & real
+        yield batch | {"example_id": np.where(real, places, -1)}
+
+
+def keep(key, rows):
+    return not isinstance(rows[0][key], str | list)
+
+
+def read(image):
+    """(colour, shape) of pictures; (0, 0) of a blank one."""
+    return image[:, 0, 0].argmax(axis=1), image[:, -1, ::4, 0].argmax(axis=1)
+
+
+def write_captions(params, batch):
+    """What the picture shows, or always the same if `params` is 'blind'."""
+    assert set(batch) == {"image", "image_present", "example_id"}
+    assert not batch["image"][~batch["image_present"] & (batch["example_id"] >= 0)].any()
+    if params == "blind":
+        return [SENTENCE.format("red", "star")] * len(batch["image"])
+    return [SENTENCE.format(COLOURS[c], SHAPES[s]) for c, s in zip(*read(batch["image"]))]
+
+
+def make_context(source=Shapes, generate=write_captions, embed=None, **fields):
+    return EvalContext(
+        embed=embed or (lambda params, batch: {}),
+        open_source=lambda config: source(**config),
+        batches=batches,
+        make_generate=lambda settings: generate,
+        batch_size=5,
+        **fields,
+    )
+
+
+def run(context, kind, params="sees", **settings):
+    preset = {"kind": kind, "source": {}, "transform": "", **settings}
+    return dict(make_evaluators({"x": preset}, context)["x"].run(params))
+
+
+# ---------------------------------------------------------------- captioning
+
+
+def test_captioning_of_a_model_that_sees():
+    found = run(make_context(), "captioning", train_source={"n": 60, "offset": 1})
+    # Every text is one of its references word for word.
+    assert [found["bleu_1"], found["bleu_4"]] == pytest.approx([1.0, 1.0])
+    assert found["rouge_l"] == found["meteor_exact"] == 1.0
+    # The training set shows the same twelve things: so does the neighbour's caption.
+    assert {k: v for k, v in found.items() if "/" not in k} == {
+        k.split("/")[1]: v for k, v in found.items() if k.startswith("nearest/")
+    }
+    # Against another picture's references at least one of the two words is wrong.
+    assert found["shuffled/bleu_1"] <= 9 / 10 and found["shuffled/cider_d"] < found["cider_d"] / 2
+    assert "absent" not in found
+
+
+def test_captioning_of_a_blind_model():
+    found = run(make_context(), "captioning", "blind")
+    source = Shapes()
+    texts = [SENTENCE.format("red", "star")] * 12
+    wanted = caption_metrics(texts, [source[i]["captions"] for i in range(12)])
+    assert {k: v for k, v in found.items() if "/" not in k} == wanted
+    assert {k: v for k, v in found.items() if k.startswith("shuffled/")} == {
+        f"shuffled/{k}": v for k, v in wanted.items()
+    }
+    assert not any(k.startswith("nearest") for k in found)
+
+
+def test_absent_pictures_get_no_caption_and_are_counted():
+    context = make_context()
+    preset = {"kind": "captioning", "source": {"gaps": True}, "transform": ""}
+    preset["train_source"] = {"gaps": True}
+    evaluator = make_evaluators({"x": preset}, context)["x"]
+    found = evaluator.captions("sees")
+    assert found.places.tolist() == [i for i in range(12) if i != MISSING]
+    assert found.texts == found.nearest == [references[0] for references in found.references]
+    assert dict(evaluator.run("sees"))["absent"] == 1
+
+
+def test_captioning_s_prompt_and_features():
+    class Prompted(Shapes):
+        def __getitem__(self, i):
+            text = np.full(3, i, np.int32)
+            return super().__getitem__(i) | {"text": text, "text_mask": text >= 0}
+
+    def generate(params, batch):
+        return [f"text {row[0]}" for row in batch["text"]]
+
+    context = make_context(Prompted, generate)
+    preset = {"kind": "captioning", "source": {}, "transform": "", "prompt": True}
+    found = make_evaluators({"x": preset}, context)["x"].captions("sees")
+    assert found.texts == [f"text {i}" for i in range(12)]
+    # Without it the text of the batch, which is the answer, never reaches the model.
+    run(make_context(Prompted), "captioning")
+
+    def embed(params, batch):
+        colour, shape = read(batch["image"])
+        return {"image_features": np.eye(12)[colour * 4 + shape]}
+
+    features = {"train_source": {"n": 24}, "neighbour": "image_features"}
+    found = run(make_context(embed=embed), "captioning", **features)
+    assert found["nearest/rouge_l"] == 1.0
+
+
+def test_captioning_says_early_what_is_missing(monkeypatch, tmp_path):
+    def refuse(settings):
+        raise ValueError(f"decode.beams is {settings['beams']}")
+
+    preset = {"kind": "captioning", "source": {}, "transform": "", "decode": {"beams": -1}}
+    with pytest.raises(ValueError, match="decode.beams is -1"):
+        make_evaluators({"x": preset}, dataclasses.replace(make_context(), make_generate=refuse))
+    with pytest.raises(ValueError, match="needs a system that writes text"):
+        make_evaluators({"x": preset}, dataclasses.replace(make_context(), make_generate=None))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="SPICE runs on Java"):
+        make_evaluators({"x": preset | {"spice": True}}, make_context())
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 101])
+def test_a_derangement_leaves_nothing_in_its_place(count):
+    order = derangement(count)
+    assert sorted(order) == list(range(count)) and (order != np.arange(count)).all()
+    assert (order == derangement(count)).all()
+
+
+def test_nearest_by_brute_force():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(5, 1, (40, 3, 2)), rng.normal(5, 1, (30, 3, 2))
+    centre = train.mean(axis=0, keepdims=True)
+
+    def cosine(a, b):
+        a, b = (a - centre[0]).ravel(), (b - centre[0]).ravel()
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    slow = [max(range(40), key=lambda k: cosine(x, train[k])) for x in test]
+    assert nearest(train, test).tolist() == slow
+    image = np.zeros((1, 48, 32, 3), np.uint8)
+    image[:, :3, :2] = 90
+    small = thumbnails(image)
+    assert small.shape == (1, 16, 16, 3)
+    assert small[0, 0, 0].tolist() == [90] * 3 and small[0].sum() == 270
+
+
+# ---------------------------------------------------------------- VQA
+
+WORDINGS = ("what colour?", "which colour?")
+ANSWERS = ["blue", "green", "no", "red", "yes"]
+
+
+class Asked(Shapes):
+    """Two questions a picture: its colour, and whether it is red."""
+
+    class_names = ANSWERS
+
+    def __init__(self, biased=False, **fields):
+        super().__init__(**fields)
+        self.biased = biased
+
+    def __len__(self):
+        return 2 * self.n
+
+    def __getitem__(self, i):
+        picture = super().__getitem__(i // 2)
+        colour = picture["captions"][1].split()[0]
+        if i % 2:
+            question, answer, kind = "is it red?", "yes" if colour == "red" else "no", "is"
+        else:
+            wording = (colour == "blue") if self.biased else i // 6 % 2
+            question, answer, kind = WORDINGS[wording], colour, "colour"
+        text = np.full(2, i % 2, np.int32)
+        return picture | {
+            "captions": [question],
+            "answers": [answer],
+            "question_type": kind,
+            "text": text,
+            "text_mask": text >= 0,
+        }
+
+
+def answer_logits(params, batch):
+    """The right answer to both questions; of a blank picture 'red' and 'yes'."""
+    assert len(batch["text"]) == len(batch["image"]) == 5
+    colour, _ = read(batch["image"])
+    asks_red = batch["text"][:, 0] == 1
+    words = np.where(asks_red, np.where(colour == 0, "yes", "no"), np.asarray(COLOURS)[colour])
+    return {"logits": (words[:, None] == np.asarray(ANSWERS)[None]).astype(np.float32)}
+
+
+def test_vqa_and_what_needs_no_picture():
+    context = make_context(Asked, embed=answer_logits)
+    found = run(context, "vqa", train_source={"n": 30, "biased": True})
+    assert found["accuracy"] == found["balanced"] == found["type_is"] == 1.0
+    assert found["questions"] == 24
+    source = Asked()
+    asked = Questions.of(source)
+    # No picture: 'red' and 'yes'. A third of the colours are red, and a third is red.
+    assert found["without_image/type_colour"] == found["without_image/type_is"] == 4 / 12
+    assert found["without_image/balanced"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    # The picture of another question is right as often as it has the colour asked about.
+    other = derangement(24)
+    colours = [source[int(i)]["image"][0, 0].argmax() for i in range(24)]
+    guess = [
+        (("yes" if colours[o] == 0 else "no") if i % 2 else COLOURS[colours[o]])
+        for i, o in enumerate(other)
+    ]
+    wanted = vqa_metrics(guess, asked.human, asked.type)
+    assert {k: found[f"other_image/{k}"] for k in wanted} == wanted
+    # The usual training answers: no (20 of 60); blue, the first of three equals, and no; and by
+    # the wording blue, or green, the first of the two that are left.
+    assert found["prior_all/accuracy"] == found["prior_type/type_is"] / 2 == 8 / 24
+    assert found["prior_type/type_colour"] == 4 / 12
+    assert found["prior_question/type_colour"] == pytest.approx(4 / 12)
+    assert found["question_only/type_is"] == 8 / 12
+    unbiased = run(context, "vqa", source={"biased": True}, train_source={"biased": True, "n": 30})
+    assert unbiased["prior_question/type_colour"] == 8 / 12
+    assert unbiased["question_only/type_colour"] == 8 / 12
+
+
+def test_vqa_by_writing():
+    def generate(params, batch):
+        assert {"image", "text", "text_mask"} <= set(batch)
+        logits = answer_logits(params, batch)["logits"]
+        return [f"The {ANSWERS[i].title()}." for i in logits.argmax(axis=1)]
+
+    context = make_context(Asked, generate)
+    found = run(context, "vqa", train_source={"n": 30}, decode={})
+    assert found["accuracy"] == 1.0 and found["other_image/accuracy"] < 0.8
+    assert "without_image/accuracy" not in found
+    found = run(context, "vqa", source={"gaps": True}, train_source={"n": 30}, decode={})
+    assert found["accuracy"] == 1.0 and found["questions"] == 22 and found["absent"] == 2
+
+
+def test_other_pictures():
+    source, other = Shapes(gaps=True), OtherPictures(Shapes(gaps=True))
+    order = derangement(12)
+    for i in range(12):
+        assert other[i]["captions"] == source[i]["captions"]
+        np.testing.assert_array_equal(other[i]["image"], source[order[i]]["image"])
+        assert other[i]["image_present"] == source[order[i]]["image_present"]
+
+
+def test_vqa_errors():
+    context = make_context(Asked, embed=lambda p, b: {"logits": np.zeros((5, 9))})
+    with pytest.raises(ValueError, match="model has 9 answers and the source names 5"):
+        run(context, "vqa", train_source={})
+    with pytest.raises(ValueError, match="has no question and answers"):
+        run(make_context(Shapes), "vqa", train_source={})
+
+
+def test_question_only_learns_words_and_their_order():
+    train = ["is the cat red?", "is the red cat?", "what now?"] * 10
+    answers = ["yes", "no", "now"] * 10
+    asked = ["is the red cat?", "is the cat red?", "what now?", "what of it?", "zzz"]
+    assert question_only(train, answers, asked)[:4] == ["no", "yes", "now", "now"]
+
+
+# ---------------------------------------------------------------- perplexity
+
+
+class Texts(Shapes):
+    """Texts of five tokens out of eight, of different lengths; one has none."""
+
+    def __getitem__(self, i):
+        text = (np.arange(5) * 3 + i).astype(np.int32) % 8
+        mask = np.arange(5) < 2 + i % 4
+        image = super().__getitem__(i)["image"]
+        example = {"text": text, "text_mask": mask, "text_present": i != MISSING, "image": image}
+        return example | ({"text_loss_mask": mask & (np.arange(5) >= 2)} if self.offset else {})
+
+
+def next_token_logits(params, batch):
+    """The right token gets 3 more than the others; nothing can be known of what is absent."""
+    rows = np.zeros((*batch["text"].shape, 8), np.float32)
+    np.put_along_axis(rows[:, :-1], batch["text"][:, 1:, None], 3.0, axis=2)
+    rows[:, -1] = np.nan
+    rows[~batch["text_present"]] = np.nan
+    return {"text_logits": rows}
+
+
+def test_perplexity_counts_tokens():
+    context = make_context(Texts, embed=next_token_logits)
+    found = run(context, "perplexity")
+    assert found["perplexity"] == pytest.approx((np.exp(3) + 7) / np.exp(3))
+    assert found["loss"] == pytest.approx(np.log(found["perplexity"]))
+    assert found["tokens"] == sum(1 + i % 4 for i in range(12) if i != MISSING)
+    assert found["absent"] == 1
+    answer_alone = run(context, "perplexity", source={"offset": 1})
+    assert answer_alone["tokens"] == sum(i % 4 for i in range(12) if i != MISSING)
+
+    def without_image(params, batch):
+        assert "image" not in batch
+        return next_token_logits(params, batch)
+
+    run(make_context(Texts, embed=without_image), "perplexity", modalities=["text"])
+    with pytest.raises(ValueError, match="needs 'text' and its transform gives"):
+        run(make_context(Shapes), "perplexity")
+    with pytest.raises(ValueError, match="needs 'text_logits' and the model gives"):
+        run(make_context(Texts), "perplexity")
+
+
+# ---------------------------------------------------------------- modalities in turn
+
+
+class Both(Shapes):
+    """The label is the colour; picture and text both tell it, the text less surely."""
+
+    def __getitem__(self, i):
+        label = i % 3
+        text = np.asarray([label if i % 4 else (label + 1) % 3, 1], np.int32)
+        known = {"text": text, "text_mask": text >= 0, "text_present": True}
+        return super().__getitem__(i) | known | {"label": np.int32(label)}
+
+
+def late_fusion(params, batch):
+    image, text = (batch[f"{m}_present"][:, None] for m in ("image", "text"))
+    seen = np.eye(3)[batch["image"][:, 0, 0].argmax(axis=1)] * image * 2
+    told = np.eye(3)[batch["text"][:, 0]] * text
+    assert not batch["image"][~image[:, 0] & (batch["example_id"] >= 0)].any()
+    assert not batch["text_mask"][~text[:, 0] & (batch["example_id"] >= 0)].any()
+    return {"logits": (seen + told).astype(np.float32)}
+
+
+def test_modalities_in_turn():
+    both = {"modalities": ["image", "text"]}
+    found = run(make_context(Both, embed=late_fusion), "modality_ablation", **both)
+    assert found["all/top1"] == found["without_text/top1"] == 1.0
+    assert found["without_image/top1"] == found["without_image/same_answer"] == 9 / 12
+    assert found["without_text/same_answer"] == 1.0
+    # A picture that is absent anyway is no reason to leave the example out: its text is there.
+    gaps = {"source": {"gaps": True}}
+    found = run(make_context(Both, embed=late_fusion), "modality_ablation", **both, **gaps)
+    assert found["without_text/top1"] == 11 / 12 and "absent" not in found
+    for wrong in (["image"], ["image", "images"]):
+        with pytest.raises(ValueError, match="name at least two of image, text"):
+            run(make_context(Both), "modality_ablation", modalities=wrong)
+
+
+def test_select():
+    batch = next(batches(Both(gaps=True), "", 8))
+    given, present = select(batch, ("image",))
+    assert set(given) == {"image", "image_present", "label", "example_id"}
+    assert present.tolist() == [i != MISSING for i in range(8)]
+    given, present = select(batch, ("image", "text"), absent=("text",))
+    assert present.all() and not given["text_present"].any() and not given["text"].any()
+    assert select(batch, ("image", "text"), every=True)[1].tolist() == [
+        i != MISSING for i in range(8)
+    ]
+    with pytest.raises(ValueError, match="needs one of audio, video and its transform gives"):
+        select(batch, ("audio", "video"))
