@@ -35,6 +35,7 @@ def classification(source, *absent):
         "kind": "classification",
         "source": source,
         "transform": f"decode | {SOUND} | label",
+        "modalities": ("image", "audio"),
         "absent": absent,
     }
 

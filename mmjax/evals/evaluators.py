@@ -146,21 +146,27 @@ class ZeroShot(Evaluator):
 class Classification(Evaluator):
     """Top-1 and top-5 of a model that has a classification head.
 
-    `absent`: modalities that the model has to do without, as ("audio",); the source has them.
+    Settings:
+      modalities: what the model is given; an example that has none of them is left out.
+      absent: those of them that it has to do without; the source has them.
     """
 
     kind = "classification"
+    modalities: tuple[str, ...] = ("image",)
     absent: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        unknown = sorted(set(self.modalities) - set(MODALITIES))
+        if unknown or not set(self.absent) < set(self.modalities):
+            raise ValueError(
+                f"A classification has the modalities {self.modalities} without {self.absent}: "
+                f"give it some of {', '.join(MODALITIES)}, and leave it one at least."
+            )
 
     def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
-        unknown = sorted(set(self.absent) - set(MODALITIES))
-        if unknown:
-            raise ValueError(
-                f"absent of a classification names {unknown}: use some of {', '.join(MODALITIES)}."
-            )
-        seen = {"modalities": MODALITIES, "absent": self.absent}
+        seen = {"modalities": self.modalities, "absent": self.absent}
         outputs = self._embed(params, source, ["logits", "label"], **seen)
         classes = outputs["logits"].shape[1]
         names = getattr(source, "class_names", None) or [str(i) for i in range(classes)]

@@ -50,20 +50,16 @@ class Tokenizer:
 
 
 def embed(params, batch):
-    """Colour as a unit vector; `params` turns the images by one colour when it is 1.
-
-    Classification alone gives the model all modalities at once.
-    """
+    """Colour as a unit vector; `params` turns the images by one colour when it is 1."""
     if "image" not in batch:
         assert len(batch["text"]) == 4
         return {"text_embed": np.eye(3, dtype=np.float32)[batch["text"][:, 0] - 1]}
     colour = batch["image"][:, 0, 0].astype(np.float32) / 255
     turned = np.roll(colour, params, axis=1)
-    if "text" in batch:
-        # Without the picture the first word stands for all.
-        there = batch.get("image_present", np.ones(len(colour), bool))[:, None]
-        return {"logits": np.where(there, turned * 3, [[1.0, 0.0, 0.0]])}
-    return {"image_embed": turned, "image_features": colour * 7}
+    # Without the picture the first word stands for all.
+    there = batch.get("image_present", np.ones(len(colour), bool))[:, None]
+    logits = np.where(there, turned * 3, [[1.0, 0.0, 0.0]])
+    return {"image_embed": turned, "image_features": colour * 7, "logits": logits}
 
 
 @pytest.fixture
@@ -109,10 +105,13 @@ def test_right_and_wrong_models_have_known_figures(context):
 
 def test_classification_without_a_modality(context):
     # 4 of 11 pictures show the first colour.
-    assert run(context, preset("classification", absent=("image",)))["top1"] == 4 / 11
-    assert run(context, preset("classification", absent=("text",)))["top1"] == 1.0
-    with pytest.raises(ValueError, match=r"absent of a classification names \['picture'\]"):
-        run(context, preset("classification", absent=("picture",)))
+    both = {"modalities": ("image", "text")}
+    without = run(context, preset("classification", absent=("image",), **both))
+    assert without["top1"] == 4 / 11
+    assert run(context, preset("classification", absent=("text",), **both))["top1"] == 1.0
+    for absent in (("picture",), ("image", "text")):
+        with pytest.raises(ValueError, match="leave it one at least"):
+            run(context, preset("classification", absent=absent, **both))
 
 
 def test_every_example_is_counted_once_and_padding_never(context):
