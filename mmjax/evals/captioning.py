@@ -67,10 +67,7 @@ class Captioning(Evaluator):
     def captions(self, params: Any) -> Captions:
         """What the model writes of each picture, and what is compared with it."""
         source = self._open(self.source)
-        modalities = ("image", "text") if self.prompt else ("image",)
-        texts, present = generate_texts(
-            self.context, params, source, self.transform, self.decode, modalities
-        )
+        texts, present = self._written(params, source)
         places = np.flatnonzero(present)
         names = getattr(source, "class_names", None)
         return Captions(
@@ -79,6 +76,11 @@ class Captioning(Evaluator):
             references=[captions_of(source[int(i)], names) for i in places],
             nearest=self._nearest(params, source, places) if self.train_source else [],
         )
+
+    def _written(self, params: Any, source: Any) -> tuple[list[str], np.ndarray]:
+        """A text for each example of the source, and whether it has what is needed."""
+        modalities = ("image", "text") if self.prompt else ("image",)
+        return generate_texts(self.context, params, source, self.transform, self.decode, modalities)
 
     def run(self, params: Any) -> Results:
         found = self.captions(params)

@@ -5,12 +5,13 @@ examples are a fair sample and not a choice.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmjax.data.decode import decode_image
+from mmjax.data.subset import Subset
 from mmjax.evals.attention_rollout import attention_maps
 from mmjax.evals.embed import EvalContext
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
@@ -94,28 +95,6 @@ class ReportData:
     health: Health | None = None
     attention: Attention | None = None
     seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """Some examples of a source, in the order given."""
-
-    source: Any
-    indices: Sequence[int]
-
-    @property
-    def name(self) -> str:
-        return f"part of {getattr(self.source, 'name', 'a source')}"
-
-    @property
-    def class_names(self) -> list[str] | None:
-        return getattr(self.source, "class_names", None)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.source[int(self.indices[i])]
 
 
 def picture(example: Mapping[str, Any]) -> np.ndarray:

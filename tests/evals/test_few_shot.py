@@ -1,0 +1,102 @@
+"""Few-shot prompts, read back by a stand-in for a model that looks at what it is shown."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_generation_evaluators import COLOURS, SENTENCE, SHAPES, Shapes, make_context, read
+
+from mmjax.evals.evaluators import make_evaluators
+
+PLACE, BEGIN, END = 1, 2, 3
+
+
+class Words:
+    """One token a word."""
+
+    bos_id = BEGIN
+    words = [*SENTENCE.format("", "").split(), *COLOURS, *SHAPES]
+
+    def encode(self, texts, length):
+        rows = [[BEGIN, *(4 + self.words.index(w) for w in t.split()), END] for t in texts]
+        text = np.zeros((len(rows), length), np.int32)
+        for row, ids in zip(text, rows):
+            row[: len(ids)] = ids
+        return text, text > 0
+
+    def decode(self, ids):
+        return " ".join(self.words[i - 4] for i in ids)
+
+
+class Coloured(Shapes):
+    """With the colour as class."""
+
+    class_names = list(COLOURS)
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"label": (i + self.offset) % 3}
+
+
+def reader(shots, of="caption"):
+    """Checks every example of the prompt against its picture, and says what the last one shows."""
+
+    def truth(image):
+        colour, shape = read(image[None])
+        if of == "label":
+            return COLOURS[colour[0]]
+        return SENTENCE.format(COLOURS[colour[0]], SHAPES[shape[0]])
+
+    def generate(params, batch):
+        texts = []
+        for image, there, text, mask in zip(
+            *(batch[k] for k in ("image", "image_mask", "text", "text_mask"))
+        ):
+            row = text[mask].tolist()
+            assert row[0] == BEGIN and row[-1] == PLACE
+            chunks = " ".join(map(str, row[2:-1])).split(f" {PLACE} ") if len(row) > 2 else []
+            said = [Words().decode([int(t) for t in c.split()][:-1]) for c in chunks]
+            assert len(said) == there.sum() - 1 == shots
+            assert said == [truth(x) for x in image[:shots]]
+            texts.append(truth(image[shots]))
+        return texts
+
+    return generate
+
+
+def preset(shots, **more):
+    train = {"n": 24, "offset": 1}
+    return {
+        "kind": "few_shot",
+        "source": {},
+        "transform": "",
+        "train_source": train,
+        "shots": shots,
+        "image_token": PLACE,
+        "length": 80,
+        "support": 9,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("shots", [0, 2, 5])
+def test_examples_come_before_each_picture_with_their_own_texts(shots):
+    context = make_context(generate=reader(shots), tokenizer=Words())
+    found = dict(make_evaluators({"x": preset(shots)}, context)["x"].run(None))
+    assert found["bleu_4"] == pytest.approx(1.0)
+
+
+def test_classes_are_counted_when_they_match():
+    context = make_context(Coloured, reader(2, "label"), tokenizer=Words())
+    found = dict(make_evaluators({"x": preset(2, of="label")}, context)["x"].run(None))
+    assert found == {"accuracy": 1.0, "prior/accuracy": 4 / 12}
+    wrong = dataclasses.replace(context, make_generate=lambda _: lambda p, b: ["Red."] * 5)
+    found = dict(make_evaluators({"x": preset(2, of="label")}, wrong)["x"].run(None))
+    assert found["accuracy"] == 4 / 12
+
+
+def test_settings_that_cannot_be():
+    context = make_context(tokenizer=Words())
+    with pytest.raises(ValueError, match="10 shots of 9 examples"):
+        make_evaluators({"x": preset(10)}, context)
+    with pytest.raises(ValueError, match="few_shot is of 'labels'"):
+        make_evaluators({"x": preset(1, of="labels")}, context)
