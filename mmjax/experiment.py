@@ -219,7 +219,7 @@ def training_batches(
     context = {"tokenizer": tokenizer, "class_names": source.class_names}
     if config.data.cached_transform:
         source = InMemory(source, transforms.parse(config.data.cached_transform, **context))
-    batch_transform = transforms.parse_batch(config.data.batch_transform)
+    batch_transform = transforms.parse_batch(config.data.batch_transform, **context)
     found = pipeline.train_batches(
         source,
         transforms.parse(config.data.transform, **context),

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def interleave(images, length, image_token):
+def interleave(images, length, image_token, *, tokenizer):
     """Puts other rows before each row: `<begin> <image> text <end> <image> text <end> ...`.
 
-    Takes `image [B, H, W, 3]` and tokenized `text [B, L]` with its mask, whose first token begins
-    a text and whose last ends it. Gives `image [B, images, H, W, 3]`, `image_mask [B, images]`,
-    `text` and `text_mask [B, length]`, and `text_loss_mask`, true on the texts and their ends.
+    Takes `image [B, H, W, 3]` and tokenized `text [B, L]` with its mask. A tokenizer without a
+    begin token leaves it out here too. Gives `image [B, images, H, W, 3]`, `image_mask
+    [B, images]`, `text` and `text_mask [B, length]`, and `text_loss_mask`, true on the texts and
+    their ends.
     A row's own image and text come last; the ones before it are other rows of the batch. Where
     they do not all fit, the first ones are left out.
 
@@ -28,8 +29,10 @@ def interleave(images, length, image_token):
         steps = rng.permutation(np.arange(1, rows))[: images - 1]
         order = (np.arange(rows)[:, None] + np.append(steps, 0)) % rows
         lines = [row[mask] for row, mask in zip(batch["text"], batch["text_mask"])]
-        begin = batch["text"][0, 0]
-        made = [join([lines[i] for i in others], begin, length, image_token) for others in order]
+        made = [
+            join([lines[i] for i in others], tokenizer.bos_id, length, image_token)
+            for others in order
+        ]
         text, mask, loss_mask, kept = (np.stack(part) for part in zip(*made))
         # The images that are left out go to the end, so that the k-th place has the k-th image.
         first = images - kept
@@ -47,14 +50,17 @@ def interleave(images, length, image_token):
 
 
 def join(
-    lines: Sequence[np.ndarray], begin: int, length: int, image_token: int, open_end: bool = False
+    lines: Sequence[np.ndarray],
+    begin: int | None,
+    length: int,
+    image_token: int,
+    open_end: bool = False,
 ):
-    """Token lines `<begin> ... <end>` as one row, an image token before each.
+    """Lines of tokens as one row, an image token before each.
 
     Args:
-      begin: id of the row's first token, in place of that of each line.
-      open_end: the last line is no text but an image token, for a model to go on from (then
-        `lines` are those before it).
+      begin: the token that each line begins with, and the row once; None: there is none.
+      open_end: the row ends in one more image token, for a model to go on from.
 
     Returns:
       text [length] int32, mask and loss mask [length] bool, and how many lines there is room for:
@@ -63,27 +69,24 @@ def join(
     Raises:
       ValueError: not even the last one fits.
     """
-    kept, used = [], 1 + open_end
-    for line in reversed(lines):
-        if used + len(line) > length:
+    bare = [line if begin is None else line[1:] for line in lines]
+    kept, used = [], (begin is not None) + open_end
+    for line in reversed(bare):
+        if used + 1 + len(line) > length:
             break
         kept.insert(0, line)
-        used += len(line)  # the image token takes the place of the line's begin
+        used += 1 + len(line)
     if lines and not kept and not open_end:
         raise ValueError(
             f"A text of {len(lines[-1])} tokens does not fit into interleave's length {length}: "
             "raise it."
         )
+    row = [] if begin is None else [(begin, False)]
+    for line in kept:
+        row += [(image_token, False), *((token, True) for token in line)]
+    row += [(image_token, False)] * open_end
     text = np.zeros(length, np.int32)
     mask, loss_mask = np.zeros(length, bool), np.zeros(length, bool)
-    text[0], at = begin, 1
-    for line in kept:
-        end = at + len(line)
-        text[at], text[at + 1 : end] = image_token, line[1:]
-        loss_mask[at + 1 : end] = True
-        at = end
-    if open_end:
-        text[at] = image_token
-        at += 1
-    mask[:at] = True
+    text[: len(row)], loss_mask[: len(row)] = zip(*row)
+    mask[: len(row)] = True
     return text, mask, loss_mask, len(kept)

@@ -32,7 +32,10 @@ class Flamingo(nn.Module):
       image: fields of `ViT`; resampler: fields of `PerceiverResampler`.
       text: fields of `TextDecoder`; its decoder's cross_every is the interval of the gated layers.
       image_token: id of the token that stands for an image.
+      max_images: of an example in training.
       lock_image: the image encoder learns nothing and runs as in evaluation.
+      max_length: of the longest prompt with its continuation; None: text.length, which is that of
+        training.
 
     Source: Alayrac et al. 2022 (arXiv 2204.14198), section 3.1; masks: section 3.1.3.
     """
@@ -43,6 +46,7 @@ class Flamingo(nn.Module):
     image_token: int
     max_images: int
     lock_image: bool = True
+    max_length: int | None = None
     dtype: str = "float32"
 
     def image_tower(self, **kwargs) -> ViT:
@@ -57,13 +61,14 @@ class Flamingo(nn.Module):
 
     def text_decoder(self, **kwargs) -> TextDecoder:
         """The decoder that `text` describes."""
-        fields = {"cross_gated": True, **self.text["decoder"]}
-        return captioner.text_decoder({**self.text, "decoder": fields}, self.dtype, 1, **kwargs)
+        decoder = {"cross_gated": True, **self.text["decoder"]}
+        fields = {**self.text, "length": self.window, "decoder": decoder}
+        return captioner.text_decoder(fields, self.dtype, 1, **kwargs)
 
     @property
     def window(self) -> int:
         """Length of the longest text, prompt and continuation together."""
-        return self.text["length"]
+        return self.max_length or self.text["length"]
 
     @nn.compact
     def __call__(
@@ -160,6 +165,10 @@ def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
 
 def spec(model: Flamingo, loss: Mapping[str, Any]) -> Spec:
     """What the model and its loss read of a batch of one."""
-    size = model.image_tower(parent=None).train_size
-    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
-    return {"image": image, **language.spec(model, loss)}
+    del loss
+    size, length = model.image_tower(parent=None).train_size, model.text["length"]
+    return {
+        "image": jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8),
+        "text": jax.ShapeDtypeStruct((1, length), jnp.int32),
+        "text_mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
+    }

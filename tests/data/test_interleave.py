@@ -11,6 +11,10 @@ from mmjax.models.flamingo import check_batch
 PLACE = 99
 
 
+class Begins:
+    bos_id = 1
+
+
 def batch_of(words):
     """Row i is <1> its words <2>, and its picture is all i."""
     length = max(len(w) for w in words) + 2
@@ -33,7 +37,7 @@ def batch_of(words):
 )
 def test_each_place_has_the_image_whose_text_follows(words, images, length, seed):
     batch = batch_of(words)
-    made = interleave(images, length, PLACE)(batch, np.random.default_rng(seed))
+    made = interleave(images, length, PLACE, tokenizer=Begins)(batch, np.random.default_rng(seed))
     check_batch({"image_token": PLACE}, made)
     for i in range(len(words)):
         row = made["text"][i][made["text_mask"][i]].tolist()
@@ -62,9 +66,18 @@ def test_a_prompt_ends_with_an_image_token():
     assert text[mask].tolist() == [1, PLACE] and kept == 0
 
 
+def test_a_tokenizer_without_a_begin_token():
+    lines = [np.array([5, 2]), np.array([6, 7, 2])]
+    text, mask, supervised, kept = join(lines, None, 9, PLACE)
+    assert text[mask].tolist() == [PLACE, 5, 2, PLACE, 6, 7, 2] and kept == 2
+    assert text[supervised].tolist() == [5, 2, 6, 7, 2]
+    text, mask, _, kept = join(lines, None, 5, PLACE, open_end=True)
+    assert text[mask].tolist() == [PLACE, 6, 7, 2, PLACE] and kept == 1
+
+
 def test_what_does_not_fit_is_named():
     batch = batch_of([[3, 4, 5], [6], [7]])
     with pytest.raises(ValueError, match="A text of 5 tokens does not fit.*length 5"):
-        interleave(1, 5, PLACE)(batch, np.random.default_rng(0))
+        interleave(1, 5, PLACE, tokenizer=Begins)(batch, np.random.default_rng(0))
     with pytest.raises(ValueError, match="4 images in a row.* 3 rows"):
-        interleave(4, 20, PLACE)(batch, np.random.default_rng(0))
+        interleave(4, 20, PLACE, tokenizer=Begins)(batch, np.random.default_rng(0))
