@@ -260,6 +260,7 @@ class Decoder(nn.Module):
         """
         batch, length, width = x.shape
         self._check(width, length, cache_length)
+        x = x.astype(activation_dtype(self.dtype))
         head_dim = self.head_dim or width // self.heads
         mask = jnp.ones((batch, length), bool) if mask is None else mask
         old = self._cache() if self.has_variable("cache", "slot") else None
