@@ -60,7 +60,7 @@ def get_config():
         "encoder_depth": 1,
         "dropout": 0.1,
         "image": {"image_size": (28, 28), "patch_size": 7},
-        "audio": {"frames": 64, "mels": 32, "patch_size": 8},
+        "audio": {"frames": 64, "mels": 32, "patch_size": 16},
         "fusion": {"kind": "early", "depth": 2, "modality_dropout": 0.0},
         "num_classes": 10,
     }

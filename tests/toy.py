@@ -72,7 +72,7 @@ def batch(config, seed=0):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "multimodal":
         out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)
-        out["audio_present"] = rng.random(size) < 0.7
+        out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "audio")}
         out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
     else:
         classes = config.model.num_classes
