@@ -7,6 +7,7 @@ keyword-only and come from `parse`'s own keywords.
 """
 
 import math
+import re
 
 import numpy as np
 
@@ -274,6 +275,32 @@ def first_caption(template="{}", *, class_names=None):
     return f
 
 
+def longest_caption(*, class_names=None):
+    """Sets `caption` to the longest of `captions`: the one that says most."""
+
+    def f(example, rng):
+        return {**example, "caption": max(captions_lib.captions_of(example, class_names), key=len)}
+
+    return f
+
+
+def drop_words(words):
+    """Takes words out of `caption`, in any case: such as those that would give the label away."""
+    unwanted = {word.casefold() for word in words}
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("drop_words comes after choose_caption or first_caption in the chain")
+        kept = [
+            part
+            for part in re.split(r"(\w+)", example["caption"])
+            if part.casefold() not in unwanted
+        ]
+        return {**example, "caption": "".join(kept)}
+
+    return f
+
+
 def tokenize(length, *, tokenizer):
     """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`."""
 
@@ -384,6 +411,8 @@ TRANSFORMS = {
         random_erasing,
         choose_caption,
         first_caption,
+        longest_caption,
+        drop_words,
         tokenize,
         label,
         log_mel,
