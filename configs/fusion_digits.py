@@ -10,7 +10,7 @@ and the pictures of the test are in no training pair. Expected: see experiments/
 
 from mmjax.config import defaults
 
-SOUND = "log_mel(64, 32, mean=-12, std=7)"
+SOUND = "log_mel(64, 32)"
 TRAIN_SPEAKERS = "george+jackson+lucas+nicolas"
 
 
@@ -44,11 +44,11 @@ def get_config():
     """The config of this experiment."""
     config = defaults()
     config.batch_size = 64
-    config.total_steps = 300
+    config.total_steps = 400
     config.log_every = 20
-    config.checkpoint.every = 300
+    config.checkpoint.every = 400
 
-    config.data.train = digits(TRAIN_SPEAKERS, "train[:2000]", 4000)
+    config.data.train = digits(TRAIN_SPEAKERS, "train[:4000]", 4000)
     config.data.cached_transform = f"decode | {SOUND}"
     config.data.transform = "random_crop(28, padding=2) | label"
 
@@ -59,16 +59,16 @@ def get_config():
         "mlp_dim": 128,
         "activation": "gelu_tanh",
         "encoder_depth": 1,
-        "dropout": 0.1,
+        "dropout": 0.0,
         "image": {"image_size": (28, 28), "patch_size": 7},
-        "audio": {"frames": 64, "mels": 32, "patch_size": 8},
+        "audio": {"frames": 64, "mels": 32, "patch_size": 16},
         "fusion": {"kind": "early", "depth": 2, "modality_dropout": 0.0},
         "num_classes": 10,
     }
     config.loss_weights = {"classification": 1.0}
     config.optim = {
         "name": "adamw",
-        "learning_rate": 2e-3,
+        "learning_rate": 3e-3,
         "warmup_steps": 30,
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,

@@ -50,6 +50,16 @@ def count_by_hand(name):
         image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
         text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
         return image + text + 1
+    if name == "fusion_digits":  # projection, positions, kind and placeholder of each modality
+        patches = {"image": (7 * 7 * 3, 16), "audio": (16 * 16, 8)}
+        each = [(p * 64 + 64) + n * 64 + 64 + 64 + tower(1, 64, 128) for p, n in patches.values()]
+        return sum(each) + tower(2, 64, 128) + 2 * 64 + (64 * 10 + 10)
+    if name == "fusion_openclipart":
+        image = (8 * 8 * 3 * 96 + 96) + 64 * 96
+        text = (4096 + 24) * 96
+        # of each modality an embedding and a placeholder; late fusion has all else twice
+        own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
+        return image + text + 2 * own + (96 * 14 + 14)
     # Those on drawings are tuned: sizes as they stand. Patch 8, so three stages of 3x3
     # convolutions, each twice as wide as the last, with a norm; no class token.
     model = load(name).model
@@ -98,13 +108,18 @@ def test_data_fit_the_model(name):
     # What is cached is the start of the transform.
     transform = f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model
-    image = model.image if model.name == "clip" else model
+    image = model if model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
     assert any(f"{step}({size}" in transform for step in ("resize", "random_resized_crop", "crop"))
-    if model.name == "clip":
-        assert f"tokenize({model.text.length})" in transform
+    words = f"tokenize({model.text.length})" if "text" in model else ""
+    assert words in transform
+    sound = f"log_mel({model.audio.frames}, {model.audio.mels}" if "audio" in model else ""
+    assert sound in transform
     for section in config.evals.values():
-        assert f"resize({size})" in section.transform
+        # Written digits have their size from the start.
+        assert f"resize({size})" in section.transform or name == "fusion_digits"
+        if model.name == "multimodal":
+            assert sound in section.transform and words in section.transform
     assert set(config.validation) <= set(config.evals)
 
 
@@ -174,7 +189,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 
 
 # On data=4,fsdp=2 one of each structure: the others differ from these in numbers alone.
-STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10")
+STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
 
 
 @pytest.mark.parametrize(

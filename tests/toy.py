@@ -36,7 +36,10 @@ def shrink(config, dtype="float32", depth=1):
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
             config.model.image.update(image_size=(8, 8), patch_size=4)
-            config.model.audio.update(frames=8, mels=4, patch_size=4)
+            if "audio" in config.model:
+                config.model.audio.update(frames=8, mels=4, patch_size=4)
+            if "text" in config.model:
+                config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
         else:
             config.model.update(IMAGE, depth=depth)
     return config
@@ -64,15 +67,18 @@ def batch(config, seed=0):
     """A random batch for the config: images, texts of many lengths, soft labels."""
     rng, size = np.random.default_rng(seed), config.batch_size
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
-    if config.model.name == "clip":
+    if "text" in config.model:
         lengths = rng.integers(2, TEXT["length"] + 1, size)
         mask = np.arange(TEXT["length"])[None] < lengths[:, None]
         out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
         out["text_mask"] = mask
+    if config.model.name == "clip":
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "multimodal":
-        out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)
-        out["audio_present"] = rng.random(size) < 0.7
+        if "audio" in config.model:
+            out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)
+        known = [m for m in ("image", "audio", "text") if m in out]
+        out |= {f"{m}_present": rng.random(size) < 0.7 for m in known}
         out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
     else:
         classes = config.model.num_classes

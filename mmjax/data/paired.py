@@ -54,13 +54,6 @@ class PairedSource:
     def __len__(self) -> int:
         return self._length
 
-    def indices(self, i: int) -> tuple[int, int]:
-        """Which example of the first and of the second source pair `i` is made of."""
-        if not 0 <= i < self._length:
-            raise IndexError(i)
-        a = i % len(self._first)
-        return a, self._partner(i, self._first[a]["label"])
-
     def _partner(self, i: int, label: int) -> int:
         choices = self._of_class[label]
         if not len(choices):

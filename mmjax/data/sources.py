@@ -55,7 +55,9 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
     return opener(**settings)
 
 
-TFDS_SETTINGS = ("name", "split", "data_dir", "root", "image_key", "caption_key", "label_key")
+TFDS_SETTINGS = (
+    *("name", "split", "data_dir", "root", "image_key", "caption_key", "label_key", "classes"),
+)
 
 
 def open_tfds(
@@ -66,6 +68,7 @@ def open_tfds(
     image_key: str = "image",
     caption_key: str | tuple[str, ...] | None = None,
     label_key: str | None = None,
+    classes: tuple[str, ...] = (),
 ) -> "TfdsSource":
     """A split of one of our builders, built at first use, or of any TFDS set already prepared.
 
@@ -78,6 +81,8 @@ def open_tfds(
       caption_key: feature(s) that hold text, alone or in lists; None takes 'captions',
         'caption' or 'text' where there is one.
       label_key: the class's feature; None takes 'label' where there is one.
+      classes: names of the classes, where that feature is text: their order numbers them, and
+        examples of no such class are left out.
 
     Raises:
       ValueError: an unknown name, split or feature, or a set that is not prepared.
@@ -103,14 +108,39 @@ def open_tfds(
             continue
         _check_name(key, list(features), f"Data set '{name}'", "feature")
     decoders = {image_key: tfds.decode.SkipDecoding()} if image_key else None
+    data = builder.as_data_source(split=split, decoders=decoders)
+    class_names = getattr(features[label_key], "names", None) if label_key else None
+    if classes:
+        if label_key is None or class_names is not None:
+            raise ValueError(
+                f"classes of data set '{name}' is for a label_key whose feature is text, and "
+                f"'{label_key}' is none: set label_key, or drop classes."
+            )
+        data, class_names = _OfClasses(data, label_key, list(classes)), list(classes)
     return TfdsSource(
         name=f"{name}/{split}",
-        data=builder.as_data_source(split=split, decoders=decoders),
+        data=data,
         image_key=image_key,
         caption_keys=captions,
         label_key=label_key,
-        class_names=getattr(features[label_key], "names", None) if label_key else None,
+        class_names=class_names,
     )
+
+
+class _OfClasses:
+    """The records whose text `key` is one of `classes`, with its number there in its place."""
+
+    def __init__(self, data: Any, key: str, classes: list[str]):
+        self._data, self._key = data, key
+        self._number = {name: i for i, name in enumerate(classes)}
+        self._kept = [i for i in range(len(data)) if _plain(data[i][key]) in self._number]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = dict(self._data[self._kept[index]])
+        return record | {self._key: self._number[_plain(record[self._key])]}
 
 
 def _check_name(value: str, known: list[str], place: str, what: str) -> None:

@@ -7,6 +7,7 @@ keyword-only and come from `parse`'s own keywords.
 """
 
 import math
+import re
 
 import numpy as np
 
@@ -275,6 +276,32 @@ def first_caption(template="{}", *, class_names=None):
     return f
 
 
+def longest_caption(*, class_names=None):
+    """Sets `caption` to the longest of `captions`: the one that says most."""
+
+    def f(example, rng):
+        return {**example, "caption": max(captions_lib.captions_of(example, class_names), key=len)}
+
+    return f
+
+
+def drop_words(words):
+    """Takes words out of `caption`, in any case: such as those that would give the label away."""
+    unwanted = {word.casefold() for word in words}
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("drop_words comes after choose_caption or first_caption in the chain")
+        kept = [
+            part
+            for part in re.split(r"(\w+)", example["caption"])
+            if part.casefold() not in unwanted
+        ]
+        return {**example, "caption": "".join(kept)}
+
+    return f
+
+
 def tokenize(length, *, tokenizer):
     """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`."""
 
@@ -309,11 +336,15 @@ def label(*, class_names=None):
 # ---- sound ---------------------------------------------------------------------------------------
 
 
-def log_mel(frames, mels, window_ms=32, hop_ms=10, mean=0.0, std=1.0):
-    """`audio`: WAV bytes to its log-mel spectrogram, float32 `[frames, mels]`, less mean, over std.
+def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
+    """`audio`: WAV bytes to its log-mel spectrogram, float32 `[frames, mels]` in [-1, 1].
 
-    A longer sound loses its end; a shorter one is followed by silence. See `audio_ops.log_mel`.
+    1 is the loudest of its entries, -1 all that is `top_db` decibels below it, so that a louder
+    recording gives the same numbers. A longer sound loses its end; a shorter one is followed by
+    silence. See `audio_ops.log_mel`.
     """
+    if top_db <= 0:
+        raise ValueError(f"top_db is {top_db}; it must be above 0")
 
     def f(example, rng):
         try:
@@ -321,11 +352,11 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, mean=0.0, std=1.0):
         except ValueError as error:
             name = captions_lib.example_name(example)
             raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
-        hop = round(rate * hop_ms / 1000)
-        waveform = waveform[: (frames - 1) * hop]
-        waveform = np.pad(waveform, (0, (frames - 1) * hop - len(waveform)))
-        spectrogram = audio_ops.log_mel(waveform, rate, mels, window_ms, hop_ms)
-        return {**example, "audio": (spectrogram - np.float32(mean)) / np.float32(std)}
+        length = (frames - 1) * round(rate * hop_ms / 1000)
+        waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
+        decibels = (10 / np.log(10)) * audio_ops.log_mel(waveform, rate, mels, window_ms, hop_ms)
+        below = np.maximum(decibels - decibels.max(), -top_db)
+        return {**example, "audio": (1 + 2 * below / top_db).astype(np.float32)}
 
     return f
 
@@ -385,6 +416,8 @@ TRANSFORMS = {
         random_erasing,
         choose_caption,
         first_caption,
+        longest_caption,
+        drop_words,
         tokenize,
         label,
         log_mel,

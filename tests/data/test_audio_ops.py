@@ -87,13 +87,19 @@ def test_a_tone_is_heard_in_its_own_filter():
         assert frame.argmax() == band
 
 
-def test_the_transform_pads_with_silence_and_cuts():
-    step = transforms.parse("log_mel(20, 8, mean=-10, std=2)")
-    rng = np.random.default_rng(0)
-    short = step({"audio": wav(RNG.integers(-3000, 3000, 400))}, rng)["audio"]
-    long = step({"audio": wav(RNG.integers(-3000, 3000, 9000))}, rng)["audio"]
+def test_the_transform_pads_cuts_and_does_not_hear_how_loud_it_is():
+    step = transforms.parse("log_mel(20, 8, top_db=40)")
+    samples = RNG.integers(-3000, 3000, 9000)
+    long = step({"audio": wav(samples)}, None)["audio"]
+    short = step({"audio": wav(samples[:400])}, None)["audio"]
     assert short.shape == long.shape == (20, 8) and short.dtype == np.float32
-    np.testing.assert_allclose(short[-5:], (np.log(1e-10) + 10) / 2, rtol=1e-6)
-    assert long.min() > short[-1, 0]
+    assert short.max() == long.max() == 1 and (short[-5:] == -1).all()
+    louder = step({"audio": wav(3 * samples)}, None)["audio"]
+    np.testing.assert_allclose(louder, long, atol=1e-3)
+    # By hand: 20 dB below the loudest is in the middle of 40.
+    whole = audio_ops.log_mel(samples[: 19 * 80] / 32768, 8000, 8) * 10 / np.log(10)
+    np.testing.assert_allclose(long, 1 + (whole - whole.max()) / 20, atol=1e-3)
+    silence = step({"audio": wav(np.zeros(400))}, None)["audio"]
+    assert (silence == 1).all()
     with pytest.raises(ValueError, match="cannot decode 'audio' of example 'a'.*no PCM WAV"):
-        step({"audio": b"?", "key": "a"}, rng)
+        step({"audio": b"?", "key": "a"}, None)

@@ -106,6 +106,18 @@ def test_any_prepared_tfds_set(tmp_path):
         open_source({"kind": "tfds", "name": "flowers", "split": "test", "data_dir": tmp_path})
 
 
+def test_classes_that_are_text(tmp_path):
+    Flowers(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    flowers = {"kind": "tfds", "name": "flowers", "split": "train", "data_dir": tmp_path}
+    flowers |= {"image_key": "photo", "label_key": "title", "classes": ("título 2", "título 0")}
+    source = open_source(flowers)
+    assert len(source) == 2 and source.class_names == ["título 2", "título 0"]
+    for example in examples(source):
+        assert source.class_names[example["label"]] == f"título {example['others'][0][1]}"
+    with pytest.raises(ValueError, match="label_key whose feature is text, and 'kind' is none"):
+        open_source(flowers | {"label_key": "kind"})
+
+
 @pytest.mark.parametrize("name", ["no_such_set", "mnist", "coco_captions"])
 def test_tfds_set_that_is_not_there(name, tmp_path):
     with pytest.raises(ValueError, match=f"'{name}'.*array_record"):

@@ -537,3 +537,11 @@ def test_mixup_goes_on_from_soft_labels_and_checks_hard_ones():
     batch = {"image": batch["image"], "label": np.array([0, 5], np.int32)}
     with pytest.raises(ValueError, match="num_classes=3"):
         parse_batch("mixup(1.0, 3)")(batch, np.random.default_rng(0))
+
+
+def test_longest_caption_without_some_words():
+    step = parse("longest_caption | drop_words(('animal', 'Animals'))")
+    example = {"captions": ["a cat", "Animal, the cat; animals-like animality", ""]}
+    assert step(example, None)["caption"] == ", the cat; -like animality"
+    with pytest.raises(ValueError, match="drop_words comes after"):
+        parse("drop_words(('a',))")(example, None)

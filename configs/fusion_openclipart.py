@@ -1,0 +1,88 @@
+"""Clip art and its words to a category: what does each of the two know, and both together?
+
+    python -m mmjax.train --config=configs/fusion_openclipart.py --workdir=runs/fusion_openclipart
+
+The category is the folder in which the collection's keepers put a drawing; 14 folders with at least
+20 drawings, by author and title in one split alone. In about half of the captions (title and
+keywords) a word of the folder's name stands; all such words are taken out. Expected: not measured
+yet; always naming the largest class (signs and symbols) is right for 86 of 267 test drawings, 32 %.
+"""
+
+from mmjax.config import defaults
+
+CLASSES = (
+    *("signs_and_symbols", "computer", "food", "animals", "people", "recreation", "office"),
+    *("tools", "transportation", "geography", "plants", "buildings", "education", "electronics"),
+)
+STEMS = "sign symbol computer food animal recreation office tool transport plant building"
+WORDS = (
+    *(word + s for word in STEMS.split() for s in ("", "s")),
+    *("people", "transportation", "geography", "education", "electronic", "electronics"),
+)
+TEXT = f"drop_words({WORDS}) | tokenize(24)"
+
+
+def openclipart(split):
+    """A split of the set, without the drawings of other folders."""
+    return {
+        "kind": "tfds",
+        "name": "openclipart",
+        "split": split,
+        "label_key": "category",
+        "classes": CLASSES,
+    }
+
+
+def classification(split, *absent):
+    """Accuracy without some of the modalities."""
+    return {
+        "kind": "classification",
+        "source": openclipart(split),
+        "transform": f"decode | resize(64) | longest_caption | {TEXT} | label",
+        "absent": absent,
+    }
+
+
+def get_config():
+    """The config of this experiment."""
+    config = defaults()
+    config.batch_size = 64
+    config.total_steps = 300
+    config.log_every = 20
+    config.checkpoint.every = 300
+
+    config.data.train = openclipart("train")
+    config.data.cached_transform = "decode | resize(64)"
+    config.data.transform = (
+        "random_resized_crop(64, scale=(0.6, 1)) | flip | color_jitter(0.4, 0.4, 0.4, 0.03)"
+        f" | longest_caption | {TEXT} | label"
+    )
+    config.tokenizer = {"kind": "train_bpe", "vocab_size": 4096}
+
+    config.model = {
+        "name": "multimodal",
+        "width": 96,
+        "heads": 4,
+        "mlp_dim": 192,
+        "activation": "gelu_tanh",
+        "encoder_depth": 1,
+        "dropout": 0.1,
+        "image": {"image_size": (64, 64), "patch_size": 8},
+        "text": {"vocab_size": config.tokenizer.get_ref("vocab_size"), "length": 24},
+        "fusion": {"kind": "late", "depth": 2, "modality_dropout": 0.3},
+        "num_classes": len(CLASSES),
+    }
+    config.loss_weights = {"classification": 1.0}
+    config.optim = {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "warmup_steps": 30,
+        "weight_decay": 0.05,
+        "grad_clip_norm": 1.0,
+    }
+    config.evals = {
+        "both": classification("test"),
+        "image_only": classification("test", "text"),
+        "text_only": classification("test", "image"),
+    }
+    return config
