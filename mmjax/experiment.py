@@ -88,7 +88,8 @@ def build(
     mesh = sharding.make_mesh(config.mesh, devices)
     _check_batch_size(config, mesh)
     model, loss, spec = models.make_model(config), models.make_loss(config), models.spec(config)
-    if tokenizer is not None and tokenizer.vocab_size > config.model.text.vocab_size:
+    reads = config.model.get("text")
+    if tokenizer is not None and reads and tokenizer.vocab_size > reads.vocab_size:
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} tokens and config.model.text.vocab_size is "
             f"{config.model.text.vocab_size}: set it to at least that."

@@ -242,26 +242,25 @@ class EmojiQuestions:
 
     def __init__(self, name: str, sources: Sequence[Any], bias: float, types: Sequence[str]):
         self.name = name
-        self._places = [(source, i) for source in sources for i in range(len(source))]
-        pictures = [{**source[i], "image": None} for source, i in self._places]
-        self.questions = [q for q in ask(pictures, bias) if q.type in types]
-        self._known = [{k: p[k] for k in ("codepoints", "group", "style")} for p in pictures]
+        # Encoded they take a few MB; every one is asked about several times.
+        self._pictures = [source[i] for source in sources for i in range(len(source))]
+        self.questions = [q for q in ask(self._pictures, bias) if q.type in types]
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         question = self.questions[index]
-        source, i = self._places[question.picture]
+        picture = self._pictures[question.picture]
         return {
             "key": f"{self.name}[{index}]",
-            "image": source[i]["image"],
+            "image": picture["image"],
             "captions": [question.text],
             "label": ANSWERS.index(question.answer),
             "answer": question.answer,
             "answers": [question.answer],
             "question_type": question.type,
-            **self._known[question.picture],
+            **{key: picture[key] for key in ("codepoints", "group", "style")},
         }
 
     def count(self) -> dict[str, int]:

@@ -40,27 +40,6 @@ def fit_logistic(
     return best[: width * classes].reshape(width, classes), best[width * classes :]
 
 
-def choose_l2(
-    x: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    l2s: Sequence[float],
-    *,
-    seed: int = 0,
-    max_steps: int = 500,
-) -> float:
-    """The l2 whose fit on four fifths of the examples has the least loss on the other fifth."""
-    order = np.random.default_rng(seed).permutation(x.shape[0])
-    held, kept = order[: max(1, len(order) // 5)], order[max(1, len(order) // 5) :]
-
-    def held_loss(l2: float) -> float:
-        w, b = fit_logistic(x[kept], labels[kept], classes, l2, max_steps)
-        log_p = scipy.special.log_softmax(x[held] @ w + b[None, :], axis=1)
-        return float(-log_p[np.arange(len(held)), labels[held]].mean())
-
-    return min(l2s, key=held_loss)
-
-
 def linear_probe(
     train_features: np.ndarray,
     train_labels: np.ndarray,
@@ -82,6 +61,14 @@ def linear_probe(
     mean, scale = x.mean(axis=0, keepdims=True), x.std(axis=0, keepdims=True)
     scale = np.where(scale > 1e-8, scale, 1.0)
     x, test = (x - mean) / scale, (np.asarray(features, np.float64) - mean) / scale
-    l2 = choose_l2(x, train_labels, classes, l2s, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(x))
+    held, kept = order[: max(1, len(x) // 5)], order[max(1, len(x) // 5) :]
+
+    def held_loss(l2: float) -> float:
+        w, b = fit_logistic(x[kept], train_labels[kept], classes, l2)
+        log_p = scipy.special.log_softmax(x[held] @ w + b[None, :], axis=1)
+        return float(-log_p[np.arange(len(held)), train_labels[held]].mean())
+
+    l2 = min(l2s, key=held_loss)
     w, b = fit_logistic(x, train_labels, classes, l2)
     return test @ w + b[None, :], l2

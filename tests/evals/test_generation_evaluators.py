@@ -1,10 +1,14 @@
 """Captioning, VQA, perplexity and ablation on stand-ins for systems whose answers are known."""
 
 import dataclasses
+import types
 
+import jax
 import numpy as np
 import pytest
+import toy
 
+from mmjax import experiment
 from mmjax.evals.caption_metrics import caption_metrics
 from mmjax.evals.captioning import derangement
 from mmjax.evals.embed import EvalContext, select
@@ -13,6 +17,7 @@ from mmjax.evals.neighbours import nearest, thumbnails
 from mmjax.evals.question_answering import OtherPictures, Questions
 from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import vqa_metrics
+from mmjax.models import vit
 
 COLOURS = ("red", "green", "blue")
 SHAPES = ("square", "circle", "star", "cross")
@@ -401,3 +406,34 @@ def test_select():
     ]
     with pytest.raises(ValueError, match="needs one of audio, video and its transform gives"):
         select(batch, ("audio", "video"))
+
+
+# ---------------------------------------------------------------- a real run's context
+
+
+def test_what_a_system_writes_reaches_the_evaluators(tmp_path, monkeypatch):
+    """The seam of `models.make_generate`: a system's own function, under the run's mesh."""
+    # A system that reads no text may still have a tokenizer, to write with.
+    tokenizer = types.SimpleNamespace(vocab_size=9)
+    run = experiment.build(toy.config("vit", mesh=toy.ONE), tokenizer, jax.devices()[:1])
+    context = experiment.make_eval_context(run, tmp_path, lambda *args: None)
+    context = dataclasses.replace(context, open_source=lambda c: Shapes(), batches=batches)
+    preset = {"kind": "captioning", "source": {}, "transform": "", "decode": {"beams": 3}}
+    with pytest.raises(ValueError, match="The system 'vit' writes no text: remove the evaluations"):
+        make_evaluators({"x": preset}, context)
+    made = []
+
+    def make_generate(model, tokenizer, settings):
+        made.append((model, tokenizer, settings))
+
+        def generate(params, batch):
+            assert params == "sees" and isinstance(batch["image"], jax.Array)
+            return write_captions(params, jax.tree.map(np.asarray, batch))
+
+        return generate
+
+    monkeypatch.setattr(vit, "make_generate", make_generate, raising=False)
+    context = dataclasses.replace(context, batch_size=8)
+    found = dict(make_evaluators({"x": preset}, context)["x"].run("sees"))
+    assert found["rouge_l"] == 1.0
+    assert made[0] == (run.model, tokenizer, {"beams": 3})
