@@ -113,7 +113,7 @@ def get_config():
     config.evals.names_alone = {
         "kind": "perplexity",
         "source": emoji("unseen_test"),
-        "transform": "decode | first_caption | tokenize(16)",
+        "transform": "decode | resize(48) | first_caption | tokenize(16)",
         "modalities": ("text",),
     }
     return config

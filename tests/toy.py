@@ -40,9 +40,30 @@ def shrink(config, dtype="float32", depth=1):
                 config.model.audio.update(frames=8, mels=4, patch_size=4)
             if "text" in config.model:
                 config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
+        elif config.model.name == "vqa":
+            main = config.model.main
+            main.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
+            main.encoder_depth = main.fusion.depth = depth
+            main.image.update(image_size=(8, 8), patch_size=4)
+            main.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
+            config.model.question.update(TOWER, depth=depth, length=TEXT["length"])
+        elif config.model.name in ("captioner", "coca", "flamingo"):
+            _shrink_writer(config.model, depth)
         else:
             config.model.update(IMAGE, depth=depth)
     return config
+
+
+def _shrink_writer(model, depth):
+    model.image.update(IMAGE, depth=depth)
+    model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+    model.text.decoder.update(depth=2, heads=2, mlp_dim=32)  # CoCa's has two halves
+    if model.name == "coca":
+        model.update(embed_dim=16, caption_queries=3)
+    if model.name == "flamingo":
+        model.text.decoder.update(kv_heads=1, head_dim=8, cross_every=2)
+        model.resampler.update(latents=2, depth=1, heads=2)
+        model.update(max_images=2, max_length=None)
 
 
 def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **fields):
@@ -67,20 +88,29 @@ def batch(config, seed=0):
     """A random batch for the config: images, texts of many lengths, soft labels."""
     rng, size = np.random.default_rng(seed), config.batch_size
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
-    if "text" in config.model:
+    if "text" in config.model.get("main", config.model):
         lengths = rng.integers(2, TEXT["length"] + 1, size)
         mask = np.arange(TEXT["length"])[None] < lengths[:, None]
         out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
         out["text_mask"] = mask
-    if config.model.name == "clip":
+    if config.model.name == "flamingo":
+        image = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        text = np.where(out["text"] == config.model.image_token, 1, out["text"])
+        text[:, [0, 3]] = config.model.image_token
+        shown = np.stack([np.ones(size, bool), mask[:, 3]], axis=1)
+        return out | {"image": image, "image_mask": shown, "text": text.astype(np.int32)}
+    if config.model.name in ("clip", "coca"):
         out["example_id"] = np.arange(size, dtype=np.int32)
+    elif config.model.name == "vqa":
+        out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
+        out["label"] = rng.integers(0, config.model.answers, size, np.int32)
     elif config.model.name == "multimodal":
         if "audio" in config.model:
             out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)
         known = [m for m in ("image", "audio", "text") if m in out]
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in known}
         out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
-    else:
+    elif config.model.name == "vit":
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
