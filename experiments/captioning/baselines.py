@@ -1,6 +1,6 @@
 """Captions without a model: the nearest training picture's caption, and a random one's.
 
-    python experiments/captioning/baselines.py emoji tuxpaint openclipart
+    python -m experiments.captioning.baselines emoji tuxpaint openclipart
 
 Pictures are compared at 16 x 16 pixels; train on the set's training split, test on its held-out
 concepts (openclipart: authors). Prints a row for each set.

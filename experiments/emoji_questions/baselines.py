@@ -1,6 +1,6 @@
 """What a question's words alone give on the emoji questions, learned with and without bias.
 
-    python experiments/emoji_questions/baselines.py
+    python -m experiments.emoji_questions.baselines
 
 Prints a row for each baseline: fitted on the balanced and on the biased training split, scored on
 the held-out concepts of the test split.
