@@ -44,7 +44,8 @@ def question_only(
 
 
 def _indicators(runs: Sequence[set], known: dict[tuple[str, ...], int]) -> scipy.sparse.csr_array:
-    rows = [[known[run] for run in own if run in known] for own in runs]
+    # In order, so that sums are equal from run to run.
+    rows = [sorted(known[run] for run in own if run in known) for own in runs]
     ends = np.cumsum([0, *map(len, rows)])
     columns = np.asarray([i for row in rows for i in row], np.int64)
     ones = np.ones(len(columns))
