@@ -27,6 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.layers.apart import pick, together
 from mmjax.layers.grouped_attention import (
     CrossAttention,
     GroupedQueryAttention,
@@ -36,24 +37,10 @@ from mmjax.layers.norm import norm_class
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
+from mmjax.layers.precision import on_cpu
 from mmjax.layers.rotary import rotary_angles
 from mmjax.layers.transformer import MLP, stacked
 from mmjax.sharding import shard
-
-
-def select_rows(cache: Mapping[str, Any], index: jax.Array) -> dict[str, Any]:
-    """A cache, perhaps deep in a collection, with other rows: its rows index[0], index[1], ...
-
-    The context's rows stay: each serves as many rows in a run as there then are for it (beams).
-    """
-
-    def one(path, x):
-        names = [entry.key for entry in path]
-        if "cross" in names or names[-1] in ("slot", "cross_seen"):
-            return x
-        return jnp.take(x, index, axis=1 if "stack" in names else 0)
-
-    return jax.tree_util.tree_map_with_path(one, cache)
 
 
 class Layer(nn.Module):
@@ -180,6 +167,30 @@ class Group(nn.Module):
         return x, None
 
 
+class DecodingStack(nn.Module):
+    """The groups one after the other, their parameters and caches apart: see layers/apart.py."""
+
+    size: int
+    cross: str | None
+    layer: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self, x, shared: Mapping[str, Any]):
+        params, cache = (self.variables.get(name, {}) for name in ("params", "cache"))
+        group, caches = Group(self.size, self.cross, self.layer, parent=None), []
+        for g in range(self.layer["depth"] // self.size):
+            places = range(g * self.size, (g + 1) * self.size)
+            own = {f"layer{i}": pick(params["layers"], at) for i, at in enumerate(places)}
+            if self.cross:
+                own["cross"] = pick(params["cross"], g)
+            variables = {"params": own, "cache": pick(cache, g)}
+            (x, _), new = group.apply(variables, x, shared, mutable=["cache"])
+            caches.append(new["cache"])
+        for name, value in together(caches).items():
+            self.put_variable("cache", name, value)
+        return x, None
+
+
 class Decoder(nn.Module):
     """A causal stack over embedded tokens, [B, L, D] -> [B, L, D], normed at its end.
 
@@ -268,13 +279,16 @@ class Decoder(nn.Module):
         # ---- layers
         size = self.cross_every or 1
         cross = ("gated" if self.cross_gated else "plain") if self.cross_every else None
-        stack = nn.map_variables(
-            stacked(self, Group, self.depth // size, in_axes=nn.broadcast),
-            "params",
-            trans_in_fn=lambda tree: _by_place(tree, size),
-            trans_out_fn=lambda tree: _by_depth(tree, size),
-            init=self.is_initializing(),
-        )(size, cross, self._layer(head_dim, train, cache_length), name="stack")
+        stack = DecodingStack
+        if not (is_decoding(self) and on_cpu()):
+            stack = nn.map_variables(
+                stacked(self, Group, self.depth // size, in_axes=nn.broadcast),
+                "params",
+                trans_in_fn=lambda tree: _by_place(tree, size),
+                trans_out_fn=lambda tree: _by_depth(tree, size),
+                init=self.is_initializing(),
+            )
+        stack = stack(size, cross, self._layer(head_dim, train, cache_length), name="stack")
         own = {"seen": before[None] & there[:, None], "angles": angles, "slot": slot}
         shared = {"own": own, "context": context, "context_seen": context_seen}
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
