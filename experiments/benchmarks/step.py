@@ -271,12 +271,12 @@ CONTENDERS = {"ours": ours, "transformers": transformers, "open_clip": open_clip
 # ---- a contender's process: one line in for each request, one line of JSON out -------------------
 
 
-def work(name, workload, dtype, steps):
-    """Build, warm up, then time `steps` steps at every line that comes in."""
+def work(name, build, steps):
+    """Call `build() -> step`, warm up, then time `steps` steps at every line that comes in."""
     from mmjax import runtime
 
     runtime.prepare()
-    step = CONTENDERS[name](WORKLOADS[workload], dtype)
+    step = build()
     losses = [step() for _ in range(3)]
     answer({"ready": name, "losses": losses})
     for _ in sys.stdin:
@@ -299,12 +299,12 @@ def answer(values):
 class Worker:
     """A contender's process, from outside."""
 
-    def __init__(self, name, workload, dtype, steps, allocator):
+    def __init__(self, name, workload, dtype, steps, allocator, script=__file__):
         env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         if name != "ours" and allocator == "stock":
             env["MMJAX_STOCK_ALLOCATOR"] = "1"
         python = sys.executable if name == "ours" else str(VENV / "bin" / "python")
-        args = [python, __file__, "--work", name, workload, dtype, str(steps)]
+        args = [python, script, "--work", name, workload, dtype, str(steps)]
         pipe = subprocess.PIPE
         self.name = name
         self.process = subprocess.Popen(args, stdin=pipe, stdout=pipe, text=True, env=env)
@@ -405,6 +405,7 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        work(*sys.argv[2:5], int(sys.argv[5]))
+        name, workload, dtype, steps = sys.argv[2:]
+        work(name, lambda: CONTENDERS[name](WORKLOADS[workload], dtype), int(steps))
     else:
         main()

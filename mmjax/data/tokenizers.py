@@ -408,7 +408,11 @@ def from_gguf(path):
     if tokens is None or merges is None or eos_id is None:
         raise ValueError(f"'{path}' lacks one of tokenizer.ggml.{{{','.join(names)}}}")
     vocab = {token: i for i, token in enumerate(tokens)}
-    backend = hf.Tokenizer(models.BPE(vocab=vocab, merges=[tuple(m.split(" ")) for m in merges]))
+    try:
+        model = models.BPE(vocab=vocab, merges=[tuple(m.split(" ")) for m in merges])
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"'{path}' has no whole BPE vocabulary: {error}") from None
+    backend = hf.Tokenizer(model)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", False)
     steps = [pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
     if kind[1] == "smollm":  # each digit is a word

@@ -15,7 +15,7 @@ import numpy as np
 from mmjax.batch import Batch
 from mmjax.decode import beam, sampling
 from mmjax.decode.settings import Settings
-from mmjax.layers.decoder import select_rows
+from mmjax.layers.apart import Apart, is_apart, split_layers
 
 
 class Generated(NamedTuple):
@@ -52,9 +52,11 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         state = jax.lax.while_loop(going, lambda s: _advance(model, settings, params, s), state)
         return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
 
+    prepare = _Prepared()
+
     def call(params, batch: Batch, seed: int = 0) -> Generated:
         _check(model, settings, batch)
-        return generate(params, dict(batch), jax.random.key(seed))
+        return generate(prepare(params), dict(batch), jax.random.key(seed))
 
     return call
 
@@ -81,9 +83,11 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
         return _advance(model, settings, params, state)
 
     advance = jax.jit(after, donate_argnums=1)
+    prepare = _Prepared()
 
     def stream(params, batch: Batch, seed: int = 0) -> Iterator[np.ndarray]:
         _check(model, settings, batch)
+        params = prepare(params)
         state = begin(params, dict(batch), jax.random.key(seed))
         for new in range(settings.max_new_tokens):
             if new:
@@ -93,6 +97,19 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
                 return
 
     return stream
+
+
+class _Prepared:
+    """Parameters with their layers apart; those of the last call are kept."""
+
+    def __init__(self):
+        self._given = self._apart = None
+        self._split = jax.jit(split_layers)
+
+    def __call__(self, params):
+        if params is not self._given:
+            self._given, self._apart = params, self._split(params)
+        return self._apart
 
 
 def _check(model: Any, settings: Settings, batch: Batch) -> None:
@@ -124,6 +141,23 @@ def _read(model, settings, params, batch):
     history = jnp.take_along_axis(text, order, axis=1)
     history = jnp.pad(history, ((0, 0), (0, settings.max_new_tokens)))
     return logits, variables["cache"], history, mask.sum(1, dtype=jnp.int32)
+
+
+def select_rows(cache: Any, index: jax.Array) -> Any:
+    """A cache with other rows: its rows index[0], index[1], ...
+
+    The context's rows stay: each serves as many rows in a run as there then are for it (beams).
+    """
+
+    def one(path, x):
+        names = [entry.key for entry in path]
+        if "cross" in names or names[-1] in ("slot", "cross_seen"):
+            return x
+        if is_apart(x):
+            return Apart(jnp.take(layer, index, axis=0) for layer in x)
+        return jnp.take(x, index, axis=1 if "stack" in names else 0)
+
+    return jax.tree_util.tree_map_with_path(one, cache, is_leaf=is_apart)
 
 
 def _next_logits(model, params, cache, token):

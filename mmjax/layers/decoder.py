@@ -6,17 +6,20 @@ call that is given that cache reads it and adds its tokens.
 
 Every call writes its L tokens into the next L slots, the same for all rows; a row's mask says
 which of its slots hold tokens, and its positions count those alone. So prompts of different
-lengths share a batch, padded on either side. What a cache of B rows holds (N layers, M cross
-layers, K key heads, T slots):
+lengths share a batch, padded on either side. A cache of B rows and T slots holds
 
-    key, value              [N, B, K, T, head_dim]    of the tokens so far
-    seen                    [B, T] bool               slots that hold a token of their row
-    count                   [B] int32                 tokens of each row so far
-    slot                    [] int32                  the next slot
-    cross_key, cross_value  [M, B, H, S, head_dim]    of the context: computed once
-    cross_seen              [B, S] bool               what the prompt's last token sees of it
+    seen        [B, T] bool               slots that hold a token of their row
+    count       [B] int32                 tokens of each row so far
+    slot        [] int32                  the next slot
+    cross_seen  [B, S] bool               what the prompt's last token sees of the context
+
+and below `stack`, with the layers along their first axis,
+
+    layer<i>/attention/key, value  [N, B, K, T, head_dim]   of the tokens so far
+    cross/attention/key, value     [N, B, H, S, head_dim]   of the context: computed once
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,34 +27,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.grouped_attention import CrossAttention, GroupedQueryAttention, Keys
+from mmjax.layers.apart import pick, together
+from mmjax.layers.grouped_attention import (
+    CrossAttention,
+    GroupedQueryAttention,
+    is_decoding,
+)
 from mmjax.layers.norm import norm_class
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
-from mmjax.layers.precision import activation_dtype
+from mmjax.layers.precision import activation_dtype, on_cpu
 from mmjax.layers.rotary import rotary_angles
 from mmjax.layers.transformer import MLP, stacked
 from mmjax.sharding import shard
-
-
-def select_rows(cache: Mapping[str, Any], index: jax.Array) -> dict[str, Any]:
-    """A cache, perhaps deep in a collection, with other rows: its rows index[0], index[1], ...
-
-    The context's rows stay: each serves as many rows in a run as there then are for it (beams).
-    """
-    axis = {"key": 1, "value": 1, "seen": 0, "count": 0}
-
-    def one(path, x):
-        name = path[-1].key
-        return jnp.take(x, index, axis=axis[name]) if name in axis else x
-
-    return jax.tree_util.tree_map_with_path(one, cache)
-
-
-def is_decoding(module: nn.Module) -> bool:
-    """True where the caller made `cache` mutable (as it is also while parameters are made)."""
-    return module.is_mutable_collection("cache") and not module.is_initializing()
 
 
 class Layer(nn.Module):
@@ -70,6 +59,7 @@ class Layer(nn.Module):
     dropout: float
     dtype: str
     train: bool
+    cache_length: int
 
     def normed(self, x: jax.Array, name: str) -> jax.Array:
         return norm_class(self.norm)(self.epsilon, self.dtype, name=name)(x)
@@ -108,32 +98,30 @@ class DecoderLayer(Layer):
     """x + attention(norm(x)), perhaps x + cross-attention(norm(x)), then x + mlp(norm(x))."""
 
     @nn.compact
-    def __call__(self, x, own: Mapping[str, Any], cached: Keys | None, cross: Callable | None):
-        """x [B, L, D] and the new keys and values; `cross(x) -> x` comes before the MLP."""
+    def __call__(self, x, own: Mapping[str, Any], cross: Callable | None):
         attention = GroupedQueryAttention(
             self.heads,
             self.kv_heads,
             self.head_dim,
             self.use_bias,
             self.dtype,
+            self.cache_length,
             **self.inits(x),
             name="attention",
         )
-        y, new = attention(self.normed(x, "norm_attention"), **own, cached=cached)
-        x = self.add(x, y)
+        x = self.add(x, attention(self.normed(x, "norm_attention"), **own))
         if cross is not None:
             x = cross(x)
-        return self.add(x, self.mlp()(self.normed(x, "norm_mlp"))), new
+        return self.add(x, self.mlp()(self.normed(x, "norm_mlp")))
 
 
 class PlainCross(Layer):
     """x + cross-attention(norm(x)): the middle of a layer of Vaswani et al. 2017, section 3.1."""
 
     @nn.compact
-    def __call__(self, x, context, seen, cached):
+    def __call__(self, x, context, seen):
         attention = self.cross_attention(x, "attention")
-        y, kept = attention(self.normed(x, "norm"), context, seen, cached)
-        return self.add(x, y), kept
+        return self.add(x, attention(self.normed(x, "norm"), context, seen))
 
 
 class GatedCross(Layer):
@@ -146,7 +134,7 @@ class GatedCross(Layer):
     """
 
     @nn.compact
-    def __call__(self, x, context, seen, cached):
+    def __call__(self, x, context, seen):
         looks = None
         if seen is not None:  # beams: each row of the context serves several of x
             looks = jnp.repeat(seen.any(-1, keepdims=True), len(x) // len(seen), axis=0)
@@ -157,10 +145,10 @@ class GatedCross(Layer):
             return branch if looks is None else jnp.where(looks, branch, jnp.zeros_like(branch))
 
         attention = self.cross_attention(x, "attention")
-        y, kept = attention(self.normed(x, "norm_attention"), context, seen, cached)
+        y = attention(self.normed(x, "norm_attention"), context, seen)
         x = self.add(x, gate("gate_attention", y))
         y = self.mlp()(self.normed(x, "norm_mlp"))
-        return self.add(x, gate("gate_mlp", y)), kept
+        return self.add(x, gate("gate_mlp", y))
 
 
 class Group(nn.Module):
@@ -171,30 +159,44 @@ class Group(nn.Module):
     layer: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, x, shared: Mapping[str, Any], caches):
-        own, slots, context, context_seen = (
-            shared[k] for k in ("own", "slots", "context", "context_seen")
-        )
-        cached, cross_cached = caches
-        new, kept = [], None
+    def __call__(self, x, shared: Mapping[str, Any]):
         for i in range(self.size):
             cross = None
             if self.cross and i == self.size - 1:
-                kind = GatedCross if self.cross == "gated" else PlainCross
-                module = kind(**self.layer, name="cross")
-
-                def cross(x, module=module):
-                    nonlocal kept
-                    x, kept = module(x, context, context_seen, cross_cached)
-                    return x
-
+                module = (GatedCross if self.cross == "gated" else PlainCross)(
+                    **self.layer, name="cross"
+                )
+                cross = functools.partial(
+                    module, context=shared["context"], seen=shared["context_seen"]
+                )
                 if self.cross == "gated":
                     x, cross = cross(x), None
-            earlier = None if cached is None else Keys(*(c[i] for c in cached), slots)
-            x, pair = DecoderLayer(**self.layer, name=f"layer{i}")(x, own, earlier, cross)
-            new.append(pair)
-        new = tuple(jnp.stack(pairs) for pairs in zip(*new))
-        return x, (new, kept if cross_cached is None else None)
+            x = DecoderLayer(**self.layer, name=f"layer{i}")(x, shared["own"], cross)
+        return x, None
+
+
+class DecodingStack(nn.Module):
+    """The groups one after the other, their parameters and caches apart: see layers/apart.py."""
+
+    size: int
+    cross: str | None
+    layer: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self, x, shared: Mapping[str, Any]):
+        params, cache = (self.variables.get(name, {}) for name in ("params", "cache"))
+        group, caches = Group(self.size, self.cross, self.layer, parent=None), []
+        for g in range(self.layer["depth"] // self.size):
+            places = range(g * self.size, (g + 1) * self.size)
+            own = {f"layer{i}": pick(params["layers"], at) for i, at in enumerate(places)}
+            if self.cross:
+                own["cross"] = pick(params["cross"], g)
+            variables = {"params": own, "cache": pick(cache, g)}
+            (x, _), new = group.apply(variables, x, shared, mutable=["cache"])
+            caches.append(new["cache"])
+        for name, value in together(caches).items():
+            self.put_variable("cache", name, value)
+        return x, None
 
 
 class Decoder(nn.Module):
@@ -264,50 +266,51 @@ class Decoder(nn.Module):
         head_dim = self.head_dim or width // self.heads
         mask = jnp.ones((batch, length), bool) if mask is None else mask
         old = self._cache() if self.has_variable("cache", "slot") else None
-        decoding = is_decoding(self)
 
         # ---- positions, and who sees whom
         positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
-        if old is not None:
+        if old is None:
+            slot, there = None, mask
+            before = jnp.tril(jnp.ones((length, length), bool))
+        else:
+            slot = old["slot"]
             positions = positions + old["count"][:, None]
+            there = jax.lax.dynamic_update_slice_in_dim(old["seen"], mask, slot, 1)
+            slots = jnp.arange(there.shape[1])
+            before = slots[None] <= slot + jnp.arange(length)[:, None]
         if self.positions == "learned":
             x = x + LearnedSequence(self.length, width, name="position")(positions).astype(x.dtype)
         angles = None
         if self.positions == "rope":
             angles = rotary_angles(positions, head_dim, self.rope_base)
-        own = {
-            "seen": jnp.tril(jnp.ones((length, length), bool))[None] & mask[:, None],
-            "angles": angles,
-        }
         context_seen = self._context_seen(context, context_mask, old)
 
         # ---- layers
         size = self.cross_every or 1
-        groups = self.depth // size
         cross = ("gated" if self.cross_gated else "plain") if self.cross_every else None
-        stack = nn.map_variables(
-            stacked(self, Group, groups, in_axes=(nn.broadcast, 0)),
-            "params",
-            trans_in_fn=lambda tree: _by_place(tree, size),
-            trans_out_fn=lambda tree: _by_depth(tree, size),
-            init=self.is_initializing(),
-        )(size, cross, self._layer(head_dim, train), name="stack")
-        shared = {"own": own, "slots": None, "context": context, "context_seen": context_seen}
-        caches = (None, None)
-        if old is not None:
-            shared["slots"] = old["seen"][:, None]
-            keys = (old["key"], old["value"])
-            keys = tuple(k.reshape(groups, size, *k.shape[1:]) for k in keys)
-            caches = (keys, (old["cross_key"], old["cross_value"]) if cross else None)
+        stack = DecodingStack
+        if not (is_decoding(self) and on_cpu()):
+            stack = nn.map_variables(
+                stacked(self, Group, self.depth // size, in_axes=nn.broadcast),
+                "params",
+                trans_in_fn=lambda tree: _by_place(tree, size),
+                trans_out_fn=lambda tree: _by_depth(tree, size),
+                init=self.is_initializing(),
+            )
+        stack = stack(size, cross, self._layer(head_dim, train, cache_length), name="stack")
+        own = {"seen": before[None] & there[:, None], "angles": angles, "slot": slot}
+        shared = {"own": own, "context": context, "context_seen": context_seen}
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x, (new, kept) = stack(shard(x, "batch", "length", "act_embed"), shared, caches)
+        x, _ = stack(shard(x, "batch", "length", "act_embed"), shared)
 
-        if decoding:
-            new = tuple(k.reshape(self.depth, *k.shape[2:]) for k in new)
+        if is_decoding(self):
             if old is None:
-                self._make_cache(new, kept, mask, context_seen, cache_length)
+                self._make_cache(mask, context, context_seen, cache_length)
             else:
-                self._extend_cache(old, new, mask)
+                self.put_variable("cache", "seen", there)
+                count = old["count"] + mask.sum(1, dtype=jnp.int32)
+                self.put_variable("cache", "count", count)
+                self.put_variable("cache", "slot", slot + length)
         return norm_class(self.norm)(self.epsilon, self.dtype, name="norm")(x)
 
     def _check(self, width: int, length: int, cache_length: int) -> None:
@@ -322,7 +325,9 @@ class Decoder(nn.Module):
                 f"depth {self.depth} is not a multiple of cross_every {self.cross_every}: "
                 "change one."
             )
-        if cache_length and not length <= cache_length:
+        if is_decoding(self) and not (cache_length or self.has_variable("cache", "slot")):
+            raise ValueError("A decoder whose cache is mutable needs cache_length, or a cache.")
+        if cache_length and length > cache_length:
             raise ValueError(
                 f"The prompt has {length} tokens and the cache {cache_length} slots: give it more."
             )
@@ -351,7 +356,7 @@ class Decoder(nn.Module):
             return None
         return context_mask[:, None] if context_mask.ndim == 2 else context_mask
 
-    def _layer(self, head_dim: int, train: bool) -> dict[str, Any]:
+    def _layer(self, head_dim: int, train: bool, cache_length: int) -> dict[str, Any]:
         """The settings of a layer."""
         return {
             "heads": self.heads,
@@ -367,52 +372,27 @@ class Decoder(nn.Module):
             "dropout": self.dropout,
             "dtype": self.dtype,
             "train": train,
+            "cache_length": cache_length,
         }
 
-    # ---- the cache
-
     def _cache(self) -> dict[str, jax.Array]:
-        names = ["key", "value", "seen", "count", "slot"]
-        names += ["cross_key", "cross_value", "cross_seen"] if self.cross_every else []
-        return {name: self.get_variable("cache", name) for name in names}
+        names = ("seen", "count", "slot", "cross_seen")
+        return {n: self.get_variable("cache", n) for n in names if self.has_variable("cache", n)}
 
-    def _make_cache(self, new, kept, mask, context_seen, slots: int) -> None:
-        """The cache of `slots` slots after a prompt of keys `new` [N, B, K, L, head_dim]."""
-        length = mask.shape[1]
-        if not slots:
-            raise ValueError("A decoder whose cache is mutable needs cache_length, or a cache.")
-        room = slots - length
-        store = activation_dtype(self.dtype)
-        for name, value in zip(("key", "value"), new):
-            value = jnp.pad(value.astype(store), [(0, 0)] * 3 + [(0, room), (0, 0)])
-            self.put_variable("cache", name, value)
-        self.put_variable("cache", "seen", jnp.pad(mask, ((0, 0), (0, room))))
+    def _make_cache(self, mask, context, context_seen, slots: int) -> None:
+        """What the stack as a whole keeps of a prompt; its attention layers keep their keys."""
+        batch, length = mask.shape
+        self.put_variable("cache", "seen", jnp.pad(mask, ((0, 0), (0, slots - length))))
         self.put_variable("cache", "count", mask.sum(1, dtype=jnp.int32))
         self.put_variable("cache", "slot", jnp.asarray(length, jnp.int32))
         if not self.cross_every:
             return
-        for name, value in zip(("cross_key", "cross_value"), kept):
-            self.put_variable("cache", name, value.astype(store))
-        batch, size = mask.shape[0], kept[0].shape[3]
         if context_seen is None:
-            context_seen = jnp.ones((batch, 1, size), bool)
+            context_seen = jnp.ones((batch, 1, context.shape[1]), bool)
         if context_seen.shape[1] > 1:
             last = end_position(mask)[:, None, None]
             context_seen = jnp.take_along_axis(context_seen, last, axis=1)
         self.put_variable("cache", "cross_seen", context_seen[:, 0])
-
-    def _extend_cache(self, old, new, mask) -> None:
-        """Write keys `new` [N, B, K, L, head_dim] into the next L slots."""
-        slot, zero = old["slot"], jnp.zeros((), jnp.int32)
-        for name, value in zip(("key", "value"), new):
-            value = value.astype(old[name].dtype)
-            at = (zero, zero, zero, slot, zero)
-            value = jax.lax.dynamic_update_slice(old[name], value, at)
-            self.put_variable("cache", name, value)
-        seen = jax.lax.dynamic_update_slice(old["seen"], mask, (zero, slot))
-        self.put_variable("cache", "seen", seen)
-        self.put_variable("cache", "count", old["count"] + mask.sum(1, dtype=jnp.int32))
-        self.put_variable("cache", "slot", slot + mask.shape[1])
 
 
 def _by_place(variables: Mapping[str, Any], size: int) -> dict[str, Any]:

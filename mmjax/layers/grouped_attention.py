@@ -1,7 +1,6 @@
-"""Attention whose keys and values can come from a cache, with queries that share key heads."""
+"""Attention that keeps keys and values in a cache, with queries that share key heads."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -14,40 +13,30 @@ from mmjax.layers.rotary import rotate
 from mmjax.sharding import shard
 
 
-class Keys(NamedTuple):
-    """What queries look at: key and value [B, K, S, D], and which query may see which.
-
-    `seen` is [B, Lq, S] or [B, 1, S] bool; None is all true. K: key heads.
-    """
-
-    key: jax.Array
-    value: jax.Array
-    seen: jax.Array | None
+def is_decoding(module: nn.Module) -> bool:
+    """True where the caller made `cache` mutable (as it is also while parameters are made)."""
+    return module.is_mutable_collection("cache") and not module.is_initializing()
 
 
-def attend(query: jax.Array, looked_at: Sequence[Keys], dtype) -> tuple[jax.Array, jax.Array]:
-    """softmax(query · key / sqrt(D)) · value over the keys of all parts, logits in fp32.
-
-    The parts are not put together first: a cache would be copied.
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array | None, dtype
+) -> tuple[jax.Array, jax.Array]:
+    """softmax(query · key / sqrt(D)) · value, logits in fp32.
 
     Args:
-      query: [B, Lq, K, G, D]: each of the K key heads serves G query heads.
+      query: [B, L, K, G, D]: each of the K key heads serves G query heads.
+      key, value: [B, K, S, D].
+      seen: [B, L, S] or [B, 1, S] bool, which query sees which key; None is all true.
 
     Returns:
-      [B, Lq, K, G, D], and the weights [B, K, G, Lq, S] over all parts, in fp32.
+      [B, L, K, G, D], and the weights [B, K, G, L, S] in fp32.
     """
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = []
-    for key, _, seen in looked_at:
-        part = jnp.einsum("bqkgd,bksd->bkgqs", query, key, preferred_element_type=jnp.float32)
-        logits.append(part if seen is None else jnp.where(seen[:, None, None], part, MASKED))
-    weights = jax.nn.softmax(jnp.concatenate(logits, -1), axis=-1)
-    y, at = None, 0
-    for key, value, _ in looked_at:
-        part = weights[..., at : at + key.shape[2]].astype(dtype)
-        part = jnp.einsum("bkgqs,bksd->bqkgd", part, value)
-        y, at = part if y is None else y + part, at + key.shape[2]
-    return y, weights
+    logits = jnp.einsum("bqkgd,bksd->bkgqs", query, key, preferred_element_type=jnp.float32)
+    if seen is not None:
+        logits = jnp.where(seen[:, None, None], logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1)
+    return jnp.einsum("bkgqs,bksd->bqkgd", weights.astype(dtype), value), weights
 
 
 def _sow(module: nn.Module, weights: jax.Array) -> None:
@@ -73,22 +62,20 @@ class GroupedQueryAttention(nn.Module):
     head_dim: int
     use_bias: bool = True
     dtype: str = "float32"
+    cache_length: int = 0
     in_init: Callable = nn.initializers.xavier_uniform()
     out_init: Callable = nn.initializers.xavier_uniform()
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        seen: jax.Array,
-        angles: jax.Array | None = None,
-        cached: Keys | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """The result, and the keys and values [B, K, L, D] of x.
+        self, x: jax.Array, seen: jax.Array, angles: jax.Array | None, slot: jax.Array | None
+    ) -> jax.Array:
+        """The result for each token.
 
         Args:
-          seen: [B, L, L] bool, which of the tokens of x sees which; angles: of rotary positions
-            [B, L, D/2]; cached: keys of earlier tokens.
+          seen: [B, L, S] bool, which token sees which: S is L, or the slots of a cache.
+          angles: of rotary positions [B, L, D/2].
+          slot: where the tokens' keys go in the cache, if there is one.
         """
         if self.heads % self.kv_heads:
             raise ValueError(
@@ -109,10 +96,20 @@ class GroupedQueryAttention(nn.Module):
             query_key = rotate(query_key, angles)
         query, key = query_key[..., :group, :], query_key[..., group, :]
         key, value = (jnp.swapaxes(a, 1, 2) for a in (key, value))
-        looked_at = [Keys(key, value, seen)] if cached is None else [cached, Keys(key, value, seen)]
-        y, weights = attend(query, looked_at, activation_dtype(self.dtype))
+        if is_decoding(self) and slot is None:
+            room = ((0, 0), (0, 0), (0, self.cache_length - x.shape[1]), (0, 0))
+            self.put_variable("cache", "key", jnp.pad(key, room))
+            self.put_variable("cache", "value", jnp.pad(value, room))
+        elif is_decoding(self):
+            key, value = (
+                jax.lax.dynamic_update_slice_in_dim(self.get_variable("cache", name), new, slot, 2)
+                for name, new in (("key", key), ("value", value))
+            )
+            self.put_variable("cache", "key", key)
+            self.put_variable("cache", "value", value)
+        y, weights = attend(query, key, value, seen, activation_dtype(self.dtype))
         _sow(self, weights)
-        y = Linear(
+        return Linear(
             (x.shape[-1],),
             ("heads", "head_dim", "embed"),
             self.use_bias,
@@ -120,7 +117,6 @@ class GroupedQueryAttention(nn.Module):
             self.out_init,
             name="out",
         )(y.reshape(*x.shape[:2], self.heads, self.head_dim))
-        return y, (key, value)
 
 
 class CrossAttention(nn.Module):
@@ -140,23 +136,21 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        context: jax.Array | None,
-        seen: jax.Array | None = None,
-        cached: tuple[jax.Array, jax.Array] | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """The result, and the context's keys and values [B, H, S, D].
+        self, x: jax.Array, context: jax.Array | None, seen: jax.Array | None = None
+    ) -> jax.Array:
+        """The result for each token.
 
         Args:
-          context: [B, S, C]; unread where `cached` gives its keys and values.
+          context: [B, S, C]; unread where a cache has its keys and values.
           seen: [B, L, S] or [B, 1, S] bool; None is all true.
         """
         split, names = (self.heads, self.head_dim), ("heads", "head_dim")
         query = Linear(
             split, ("embed", *names), self.use_bias, self.dtype, self.in_init, name="query"
         )(x)
-        if cached is None:
+        if self.has_variable("cache", "key"):
+            key, value = (self.get_variable("cache", name) for name in ("key", "value"))
+        else:
             kv = Linear(
                 (2, *split),
                 ("embed", "qkv", *names),
@@ -166,13 +160,16 @@ class CrossAttention(nn.Module):
                 name="key_value",
             )(context)
             kv = shard(kv, "batch", "length", "qkv", "heads", "head_dim")
-            cached = tuple(jnp.swapaxes(kv[:, :, i], 1, 2) for i in range(2))
-        query = query.reshape(cached[0].shape[0], -1, self.heads, 1, self.head_dim)
-        y, weights = attend(query, [Keys(*cached, seen)], activation_dtype(self.dtype))
+            key, value = (jnp.swapaxes(kv[:, :, i], 1, 2) for i in range(2))
+        if is_decoding(self):
+            self.put_variable("cache", "key", key)
+            self.put_variable("cache", "value", value)
+        query = query.reshape(key.shape[0], -1, self.heads, 1, self.head_dim)
+        y, weights = attend(query, key, value, seen, activation_dtype(self.dtype))
         if seen is not None:
             y = jnp.where(seen.any(-1)[..., None, None, None], y, jnp.zeros_like(y))
         _sow(self, weights)
-        y = Linear(
+        return Linear(
             (x.shape[-1],),
             (*names, "embed"),
             self.use_bias,
@@ -180,4 +177,3 @@ class CrossAttention(nn.Module):
             self.out_init,
             name="out",
         )(y.reshape(*x.shape[:2], *split))
-        return y, cached

@@ -88,7 +88,7 @@ def stacked(parent: nn.Module, block: type[nn.Module], length: int, in_axes) -> 
         unroll = length
     return nn.scan(
         block,
-        variable_axes={"params": 0, "intermediates": 0},
+        variable_axes={"params": 0, "intermediates": 0, "cache": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=length,

@@ -1,0 +1,161 @@
+"""Tokens a second of a captioner on CPU: ours beside transformers, in the same interleaved run.
+
+    python experiments/benchmarks/decode_tokens.py                  # all: sets up the peer, once
+    python experiments/benchmarks/decode_tokens.py --workloads greedy_b1 --rounds 2
+
+A GPT-2 of 12 layers, width 768 and 50,257 tokens, every layer with cross-attention to the 197
+tokens of one image; random weights, a prompt of one token, 64 new ones and no end token. Each
+contender is a process of its own, compiled and warmed up beforehand; in every round they take
+turns, and a ratio is the median over rounds of (peer's time / ours in that round), above 1 where
+ours is faster.
+
+What is equal: sizes, fp32, both cores. What is not: transformers' attention to the image goes
+through scaled_dot_product_attention. The peer lives in build/bench-venv (see step.py).
+"""
+
+import argparse
+import statistics
+import sys
+
+import step
+
+LAYERS, WIDTH, HEADS, VOCAB, IMAGE_TOKENS = 12, 768, 12, 50_257, 197
+NEW = 64
+
+# batch, beams
+WORKLOADS = {"greedy_b1": (1, 1), "greedy_b16": (16, 1), "beam5_b1": (1, 5)}
+
+
+def image_tokens(batch):
+    import numpy as np
+
+    return np.random.default_rng(0).normal(size=(batch, IMAGE_TOKENS, WIDTH)).astype(np.float32)
+
+
+def ours(workload, dtype):
+    """mmjax's text decoder and generate; step() -> the number of tokens made."""
+    import flax.linen as nn
+    import jax
+    import numpy as np
+    from flax.core import meta
+
+    from mmjax.decode.generate import make_generate
+    from mmjax.decode.settings import Settings
+    from mmjax.models.text_decoder import TextDecoder
+
+    class Captioner(nn.Module):
+        window = 1024
+
+        @nn.compact
+        def __call__(self, batch, *, cache_length=0):
+            decoder = {
+                "depth": LAYERS,
+                "heads": HEADS,
+                "mlp_dim": 4 * WIDTH,
+                "activation": "gelu_tanh",
+                "epsilon": 1e-5,
+                "cross_every": 1,
+            }
+            text = TextDecoder(VOCAB, WIDTH, self.window, decoder, dtype=dtype, name="text")
+            mask, image = batch["text_mask"], batch.get("image_tokens")
+            return text(batch["text"], mask, context=image, cache_length=cache_length)
+
+    size, beams = WORKLOADS[workload]
+    batch = {
+        "text": np.zeros((size, 1), np.int32),
+        "text_mask": np.ones((size, 1), bool),
+        "image_tokens": image_tokens(size),
+    }
+    model = Captioner()
+    params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
+    generate = make_generate(model, Settings(NEW, beams=beams))
+    return lambda: int(np.asarray(generate(params, batch).lengths)[:, 0].sum())
+
+
+def transformers(workload, dtype):
+    """transformers' GPT2LMHeadModel with cross-attention, and its generate."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size, beams = WORKLOADS[workload]
+    torch.set_num_threads(2)
+    config = GPT2Config(
+        add_cross_attention=True,
+        n_layer=LAYERS,
+        n_embd=WIDTH,
+        n_head=HEADS,
+        vocab_size=VOCAB,
+        bos_token_id=0,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    model = GPT2LMHeadModel(config).to(getattr(torch, dtype)).eval()
+    image = torch.from_numpy(image_tokens(size)).to(getattr(torch, dtype))
+    prompt = torch.zeros(size, 1, dtype=torch.long)
+
+    def run():
+        with torch.inference_mode():
+            out = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                encoder_hidden_states=image,
+                max_new_tokens=NEW,
+                min_new_tokens=NEW,
+                num_beams=beams,
+                do_sample=False,
+                use_cache=True,
+            )
+        return (out.shape[1] - 1) * len(out)
+
+    return run
+
+
+CONTENDERS = {"ours": ours, "transformers": transformers}
+
+
+def measure(workload, dtype, allocator, args):
+    """Print the tokens a second and the ratios of one workload."""
+    results = []
+    for _ in range(args.processes):
+        workers = [
+            step.Worker(c, workload, dtype, 1, allocator, script=__file__) for c in args.contenders
+        ]
+        results += step.rounds_of(workers, args.rounds)
+        for worker in workers:
+            worker.close()
+    tokens = NEW * WORKLOADS[workload][0]
+    print(f"\n{workload} {dtype}, allocator {allocator}")
+    for name in args.contenders:
+        wall, rss = (statistics.median(r[name][key] for r in results) for key in ("wall", "rss"))
+        line = f"  {name:13s} {tokens / wall:7.1f} tokens/s  {1e3 * wall:7.0f} ms  {rss:6.0f} MB"
+        if name != "ours" and "ours" in args.contenders:
+            each = [r[name]["wall"] / r["ours"]["wall"] for r in results]
+            line += f"  ours is {statistics.median(each):.2f}x as fast"
+            line += f" ({min(each):.2f} to {max(each):.2f})"
+        print(line, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    allocators = ("stock", "same")
+    parser.add_argument("--allocators", nargs="+", choices=allocators, default=allocators)
+    parser.add_argument("--rounds", type=int, default=5, help="in each set of processes")
+    parser.add_argument("--processes", type=int, default=3, help="sets of fresh processes")
+    args = parser.parse_args()
+    if set(args.contenders) - {"ours"}:
+        step.set_up_peers()
+    for allocator in args.allocators:
+        for workload in args.workloads:
+            for dtype in args.dtypes:
+                measure(workload, dtype, allocator, args)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        name, workload, dtype, steps = sys.argv[2:]
+        step.work(name, lambda: CONTENDERS[name](workload, dtype), int(steps))
+    else:
+        main()
