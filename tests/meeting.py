@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from losses.test_contrastive_sharding import batch as pairs
+from losses.test_contrastive_sharding import gradients
 
 from mmjax import distributed, sharding
 from mmjax.data import pipeline
@@ -53,6 +56,16 @@ for _ in range(len(source) // 8):
     placed = to_device(batch, sharding.batch_sharding(mesh))["example_id"]
     arrived.append(np.asarray(whole(placed)).tolist())
 found |= {"rows": rows, "arrived": arrived}
+
+# The ring over both processes: its blocks pass from one to the other and back.
+half = slice(12 * me, 12 * me + 12)
+x, y, ids = (a[half] for a in pairs(24))
+mine = to_device({"x": x, "y": y, "ids": ids}, sharding.batch_sharding(mesh))
+scalars = jnp.float32(20.0), jnp.float32(-5.0)
+with jax.set_mesh(mesh):
+    for kind in ("softmax", "sigmoid"):
+        got = gradients(kind, "ring", 2, 0.1)(mine["x"], mine["y"], *scalars, mine["ids"])
+        found[kind] = [np.asarray(whole(a)).tolist() for a in jax.tree.leaves(got)]
 
 # 'tensor' over both processes: they hold, and so must read, the same rows.
 found["share_of_tensor"] = sharding.batch_share(sharding.make_mesh({"tensor": -1}))
