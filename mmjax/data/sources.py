@@ -28,7 +28,8 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
 
     Args:
       config: `kind` and that kind's own settings. 'tfds': see `open_tfds`; 'folder': see
-        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`.
+        `mmjax.data.folder.open_folder`; 'webdataset': see `mmjax.data.webdataset.open_shards`;
+        'array_record': see `mmjax.data.array_records.open_records`.
       workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
 
     Raises:
@@ -46,9 +47,14 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
         from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
 
         opener, known = open_shards, SHARD_SETTINGS
+    elif kind == "array_record":
+        from mmjax.data.array_records import RECORD_SETTINGS, open_records
+
+        opener, known = open_records, RECORD_SETTINGS
     else:
         raise ValueError(
-            f"The source's kind is {kind!r}; it must be 'tfds', 'folder' or 'webdataset'."
+            f"The source's kind is {kind!r}; it must be 'tfds', 'folder', 'webdataset' or "
+            "'array_record'."
         )
     for key in settings:
         if key not in known:
