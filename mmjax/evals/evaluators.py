@@ -18,7 +18,6 @@ from mmjax.data.captions import captions_of, get_templates
 from mmjax.evals.embed import EvalContext, embed_images, embed_texts
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.knn import knn_scores
-from mmjax.evals.linear_probe import linear_probe
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 
@@ -197,6 +196,9 @@ class LinearProbe(_FrozenFeatures):
     """Logistic regression on frozen features; l2 chosen on a fifth of the training set."""
 
     def run(self, params: Any) -> Results:
+        # Not sooner: scipy's optimizers take most of a second before the first step.
+        from mmjax.evals.linear_probe import linear_probe
+
         train, train_labels, test, labels, classes = self._both(params)
         scores, l2 = linear_probe(train, train_labels, test, classes)
         yield from classification_metrics(scores, labels).items()
