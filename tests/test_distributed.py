@@ -57,7 +57,7 @@ def meeting(tmp_path_factory):
         start("tests/meeting.py", where, "--num_processes=2", f"--process_id={i}", folder)
         for i in range(2)
     ]
-    done = ends(both)
+    done = ends(both, timeout=120)
     lines = [line for _, out, _ in done for line in out.splitlines() if line.startswith("{")]
     assert len(lines) == 2, done
     return [json.loads(line) for line in lines], done
@@ -103,6 +103,11 @@ def test_the_ring_over_two_processes_equals_the_dense_loss_on_one_device(meeting
     for found in meeting[0]:
         for got, expected in zip(found[kind], jax.tree.leaves(dense), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(meeting):
+    for found in meeting[0]:
+        assert found["restored"] == [1, True] and found["aside"]
 
 
 def test_processes_that_share_rows_read_the_same(meeting):
