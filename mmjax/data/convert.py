@@ -43,7 +43,7 @@ from flax.serialization import msgpack_serialize
 from PIL import Image
 
 from mmjax import config as configs
-from mmjax import jsonl
+from mmjax import jsonl, whole_file
 from mmjax.data import image_ops
 from mmjax.data.array_records import DATASET, SHARDS
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
@@ -147,7 +147,7 @@ def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
                 f"The target {target} holds shards and no {DATASET}: give a --target that is new "
                 "or empty."
             )
-        return jsonl.replace(path, text)
+        return whole_file.write(path, text)
     begun, now = json.loads(path.read_text()), json.loads(text)
     for key in now:
         if begun.get(key) != now[key]:
