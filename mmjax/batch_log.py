@@ -14,19 +14,18 @@ NAME = "batches.jsonl"
 
 
 class BatchLog:
-    """A line a step in `<workdir>/batches.jsonl`: `{"step": 12, "processes": 1, "image": 5, ...}`.
+    """A line a step in `<workdir>/batches.jsonl`: `{"step": 12, "image": 5, ...}`.
 
-    `step` is that of metrics.jsonl: the update that ends there. `processes` shared the reading of
-    the batch; each other name is an array of it, with its checksum as the devices had it. Lines
-    are only ever added: a step that is taken again, after a kill, has a line of each time.
+    `step` is that of metrics.jsonl: the update that ends there. Each other name is an array of the
+    batch, with its checksum as the devices had it. Lines are only ever added: a step that is taken
+    again, after a kill, has a line of each time.
 
     Args:
       workdir: the run's folder, which exists.
-      processes: among how many the reading of a batch is split; see `sharding.batch_share`.
     """
 
-    def __init__(self, workdir: str | Path, processes: int = 1):
-        self.path, self.processes = Path(workdir) / NAME, processes
+    def __init__(self, workdir: str | Path):
+        self.path = Path(workdir) / NAME
         self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
         if jax.process_index() == 0:
             jsonl.cut_torn_end(self.path)
@@ -45,8 +44,7 @@ class BatchLog:
             jsonl.append(
                 self.path,
                 [
-                    {"step": step, "processes": self.processes}
-                    | {k: int(v) for k, v in sums.items()}
+                    {"step": step} | {k: int(v) for k, v in sums.items()}
                     for step, sums in jax.device_get(self._pending)
                 ],
             )
@@ -62,5 +60,6 @@ def line_of(workdir: str | Path, step: int) -> dict[str, Any] | None:
 def differing(line: Mapping[str, Any], batch: batches.Batch) -> list[str]:
     """Names of the arrays that are not those of the line: other values, absent, or not in it."""
     sums = {k: int(v) for k, v in jax.device_get(checksums(dict(batch))).items()}
+    # Logs of before Mixup was the same for any number of processes hold that number.
     logged = {k: v for k, v in line.items() if k not in ("step", "processes")}
     return sorted(k for k in sums.keys() | logged.keys() if sums.get(k) != logged.get(k))

@@ -196,13 +196,9 @@ def remat_sections(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def _compile(lowered: Any) -> tuple[dict[str, float], compiled.Costs]:
     """Memory of a chip, and the program's costs: none if the compiler says that it does not fit."""
-    try:
-        program = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        peak = out_of_memory(str(error))
-        if peak is None:
-            raise
-        return {"peak": peak}, compiled.Costs()
+    program, needs = compile_or_needs(lowered)
+    if program is None:
+        return {"peak": needs}, compiled.Costs()
     found = program.memory_analysis()
     memory = {
         "arguments": found.argument_size_in_bytes,
@@ -212,6 +208,17 @@ def _compile(lowered: Any) -> tuple[dict[str, float], compiled.Costs]:
     }
     memory["peak"] = sum(memory.values())
     return memory, compiled.costs(program.as_text())
+
+
+def compile_or_needs(lowered: Any) -> tuple[Any, float | None]:
+    """(the compiled program, None), or (None, the bytes a chip would need) if it does not fit."""
+    try:
+        return lowered.compile(), None
+    except jax.errors.JaxRuntimeError as error:
+        needs = out_of_memory(str(error))
+        if needs is None:
+            raise
+        return None, needs
 
 
 def out_of_memory(message: str) -> float | None:

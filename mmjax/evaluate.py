@@ -28,7 +28,7 @@ from mmjax import config as configs
 from mmjax.data import tokenizers
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
-from mmjax.report import gather, page
+from mmjax.report import gather
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
@@ -109,6 +109,8 @@ def write_report(
     data = gather.gather_report(context, params, shown, seed=config.seed)
     if not distributed.is_main():
         return
+    from mmjax.report import page  # not sooner: matplotlib takes a second before the first step
+
     sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
     towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
     page.write_report(

@@ -6,7 +6,7 @@ Train and evaluate start from here, so that what is trained is what is evaluated
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import distributed, initial, models, optim, sharding, step
 from mmjax.data import pipeline, sources, tokenizers, transforms
+from mmjax.data.bad_records import most_allowed
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
 from mmjax.evals.embed import EvalContext
@@ -124,6 +125,33 @@ def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others look."""
     with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
         return sources.open_source(source, workdir=workdir)
+
+
+def check_examples(
+    source: sources.Source, saved: Mapping[str, Any], config: ConfigDict, allow: Iterable[str]
+) -> None:
+    """Compare the size of the training set with that of the run that is resumed.
+
+    The order of the examples is a permutation of so many: with one file less, all of it is another.
+
+    Args:
+      saved: the JSON part of the checkpoint.
+      allow: of --allow_change; "data.train" allows any size.
+
+    Raises:
+      ValueError: another size, and not one that `config.data.max_lost_records` allows.
+    """
+    had, has = saved.get("examples", len(source)), len(source)
+    if had == has:
+        return
+    what = f"{source.name} has {has:,} examples and had {had:,} when this run was saved"
+    most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
+    if not 0 < had - has <= most and "data.train" not in allow:
+        raise ValueError(
+            f"{what}: with another number they come in another order; put the set back as it was, "
+            "or allow it with --allow_change=data.train."
+        )
+    print(f"warning: {what}: from here on they come in another order")
 
 
 def _named(source: Mapping[str, Any]) -> str:

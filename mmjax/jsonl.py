@@ -1,4 +1,4 @@
-"""Files of JSON lines that survive kills and full disks, and files replaced whole or not at all."""
+"""Files of JSON lines that survive kills and full disks."""
 
 import json
 import os
@@ -20,7 +20,10 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             if file.write(lines) != len(lines):
                 raise OSError("the disk is full")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise ValueError(
+            f"Cannot write {path}: {error.strerror or error}; make room, and start again to resume "
+            "from the last checkpoint."
+        ) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -47,28 +50,3 @@ def cut_torn_end(path: Path) -> None:
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-      ValueError: it cannot be written; the old one stays.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> ValueError:
-    return ValueError(
-        f"Cannot write {path}: {error.strerror or error}; make room, and start again to resume "
-        "from the last checkpoint."
-    )

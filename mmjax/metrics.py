@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from mmjax import jsonl
+from mmjax import jsonl, whole_file
 
 PACKAGES = (
     "mmjax",
@@ -90,7 +90,7 @@ class MetricWriter:
         if not self._active:
             return
         kept = [row for row in jsonl.read(self.path) if row["step"] <= step]
-        jsonl.replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        whole_file.write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.close()
         self._purge_step = step + 1
 
@@ -308,7 +308,7 @@ def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
         "git": git_revision(),
     }
     manifest |= sections
-    jsonl.replace(path, json.dumps(_jsonable(manifest), indent=2, allow_nan=False) + "\n")
+    whole_file.write(path, json.dumps(_jsonable(manifest), indent=2, allow_nan=False) + "\n")
 
 
 def git_revision() -> dict[str, Any] | None:

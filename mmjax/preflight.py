@@ -65,9 +65,7 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     saves.close()
     _ok("checkpoints", f"resumes from step {steps[0]}" if steps else "none: a new run")
 
-    sources = {"data.train": config.data.train}
-    sources |= {f"evals.{name}.source": preset["source"] for name, preset in config.evals.items()}
-    for name, settings in sources.items():
+    for name, settings in configs.sources(config).items():
         source = experiment.open_source(settings, workdir)
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--step", {"type": int, "required": True, "help": "as in metrics.jsonl: the first is 1"}),
     )
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
     tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
     run = experiment.build(config, tokenizer)
     line = batch_log.line_of(workdir, at)
-    batch = make_batch(config, source, tokenizer, at, line["processes"] if line else 1)
+    batch = make_batch(config, source, tokenizer, at)
     batches.check(batch, run.spec)
     verdict = compare(line, batch)
 
@@ -99,16 +100,11 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
 
 
 def make_batch(
-    config: ConfigDict, source: Source, tokenizer: Any, at: int, processes: int
+    config: ConfigDict, source: Source, tokenizer: Any, at: int
 ) -> dict[str, np.ndarray]:
-    """The whole batch of a step, as the devices of so many processes got it."""
-    parts = []
-    for index in range(processes):
-        stream = experiment.training_batches(config, source, tokenizer, at - 1, (index, processes))
-        parts.append(next(stream))
-        stream.close()
-    whole = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-    return batches.to_device_dtypes(whole)
+    """The whole batch of a step, as the devices got it from however many processes."""
+    with contextlib.closing(experiment.training_batches(config, source, tokenizer, at - 1)) as rows:
+        return batches.to_device_dtypes(next(rows))
 
 
 def compare(line: Mapping[str, Any] | None, batch: batches.Batch) -> str:

@@ -26,7 +26,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -54,7 +54,7 @@ from mmjax.watchdog import Watchdog
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, allow_change: Iterable[str] = ()
+    config: ConfigDict, workdir: str | Path, allow_change: Sequence[str] = ()
 ) -> dict[str, float]:
     """Train from where the workdir stands, then evaluate and report.
 
@@ -82,6 +82,8 @@ def train(
 
     # ---- source and tokenizer, then model, loss and optimizer: `run` holds them
     source = experiment.open_source(config.data.train, workdir)
+    if saved:
+        experiment.check_examples(source, saved, config, allow_change)
     tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
     run = experiment.build(config, tokenizer)
     evaluators = evaluate.make_evaluators(run, workdir)
@@ -111,6 +113,7 @@ def train(
             state,
             {
                 "step": at,
+                "examples": len(source),
                 "config": configs.to_json(config),
                 "tokenizer": experiment.tokenizer_files(workdir),
                 "git": metrics.git_revision(),
@@ -122,7 +125,7 @@ def train(
     window = metrics.ScalarWindow()
     progress = metrics.ProgressLine(total, config.batch_size, at, distributed.progress_stream())
     share = sharding.batch_share(run.mesh)
-    seen = BatchLog(workdir, share[1])
+    seen = BatchLog(workdir)
     stream = prefetch_to_device(
         experiment.training_batches(config, source, tokenizer, at, share),
         sharding.batch_sharding(run.mesh),
@@ -200,7 +203,7 @@ def main() -> None:
     config = configs.load(ARGS.config, ARGS.overrides)
     distributed.initialize(ARGS)
     with workdir_lock.held_by_run(ARGS.workdir):
-        train(config, ARGS.workdir, filter(None, ARGS.allow_change.split(",")))
+        train(config, ARGS.workdir, [key for key in ARGS.allow_change.split(",") if key])
 
 
 if __name__ == "__main__":

@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from losses.test_contrastive_sharding import batch as pairs
+from losses.test_contrastive_sharding import gradients
 
 from mmjax import distributed, sharding
+from mmjax.checkpoint import Checkpoints
 from mmjax.data import pipeline
 from mmjax.data.prefetch import to_device
 from mmjax.data.sources import open_source
@@ -53,6 +57,35 @@ for _ in range(len(source) // 8):
     placed = to_device(batch, sharding.batch_sharding(mesh))["example_id"]
     arrived.append(np.asarray(whole(placed)).tolist())
 found |= {"rows": rows, "arrived": arrived}
+
+# The ring over both processes: its blocks pass from one to the other and back.
+half = slice(12 * me, 12 * me + 12)
+x, y, ids = (a[half] for a in pairs(24))
+mine = to_device({"x": x, "y": y, "ids": ids}, sharding.batch_sharding(mesh))
+scalars = jnp.float32(20.0), jnp.float32(-5.0)
+with jax.set_mesh(mesh):
+    for kind in ("softmax", "sigmoid"):
+        got = gradients(kind, "ring", 2, 0.1)(mine["x"], mine["y"], *scalars, mine["ids"])
+        found[kind] = [np.asarray(whole(a)).tolist() for a in jax.tree.leaves(got)]
+
+# A newest checkpoint whose damage process 1 alone meets, as it alone reads those rows.
+split = jax.NamedSharding(mesh, jax.P(mesh.axis_names[0]))
+noise = jax.jit(lambda: jax.random.normal(jax.random.key(0), (64, 512)), out_shardings=split)()
+saves = Checkpoints(Path(args.folder) / "run")
+for at in (1, 2):
+    saves.save(at, {"x": at * noise}, {"step": at})
+saves.wait()
+with distributed.main_first("damaging a checkpoint"):
+    if me == 0:
+        for file in saves.path(2).glob("state/ocdbt.process_1/d/*"):
+            data = bytearray(file.read_bytes())
+            data[len(data) // 2] ^= 1
+            file.write_bytes(data)
+like = jax.ShapeDtypeStruct(noise.shape, noise.dtype, sharding=split)
+saved, state = saves.restore_newest({"x": like})
+found["restored"] = saved["step"], np.array_equal(whole(state["x"]), whole(noise))
+found["aside"] = saves.path(2).with_name("2.damaged").is_dir()
+saves.close()
 
 # 'tensor' over both processes: they hold, and so must read, the same rows.
 found["share_of_tensor"] = sharding.batch_share(sharding.make_mesh({"tensor": -1}))

@@ -26,7 +26,7 @@ def test_lines_are_only_added_and_the_newest_counts(tmp_path):
     assert log.path.read_bytes().startswith(whole)
     rows = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 2]
-    assert rows[0].keys() == {"step", "processes", *first}
+    assert rows[0].keys() == {"step", *first}
     assert batch_log.differing(batch_log.line_of(tmp_path, 1), first) == []
     assert batch_log.differing(batch_log.line_of(tmp_path, 2), second) == []
     assert batch_log.line_of(tmp_path, 3) is None

@@ -47,6 +47,7 @@ def run_without_heavy(module, *args):
         ("mmjax.train", ("--config", "--workdir", "--allow_change")),
         ("mmjax.evaluate", ("--workdir", "--step")),
         ("mmjax.plan", ("--config", "--topology", "--limit")),
+        ("mmjax.data.convert", ("--config", "--source", "--target", "--size")),
         ("mmjax.preflight", ("--config", "--workdir", "--coordinator")),
     ],
 )

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from losses.test_contrastive_sharding import batch as pairs
+from losses.test_contrastive_sharding import gradients
 from test_train import environment
 from tiny_clip import write_folder
 
@@ -53,7 +57,7 @@ def meeting(tmp_path_factory):
         start("tests/meeting.py", where, "--num_processes=2", f"--process_id={i}", folder)
         for i in range(2)
     ]
-    done = ends(both)
+    done = ends(both, timeout=120)
     lines = [line for _, out, _ in done for line in out.splitlines() if line.startswith("{")]
     assert len(lines) == 2, done
     return [json.loads(line) for line in lines], done
@@ -90,6 +94,20 @@ def test_the_rows_are_those_that_one_process_reads(meeting):
 
     alone = pipeline.train_batches(Numbers(), lambda example, rng: {}, batch_size=8, seed=3)
     assert [next(alone)["example_id"].tolist() for _ in range(4)] == meeting[0][0]["arrived"]
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_the_ring_over_two_processes_equals_the_dense_loss_on_one_device(meeting, kind):
+    x, y, ids = pairs(24)
+    dense = gradients(kind, "dense", 24, 0.1)(x, y, np.float32(20), np.float32(-5), ids)
+    for found in meeting[0]:
+        for got, expected in zip(found[kind], jax.tree.leaves(dense), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(meeting):
+    for found in meeting[0]:
+        assert found["restored"] == [1, True] and found["aside"]
 
 
 def test_processes_that_share_rows_read_the_same(meeting):

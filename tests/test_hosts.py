@@ -2,7 +2,7 @@
 
 One chain, since every start costs seconds: a run alone (`alone`); a run of two that SIGTERM to
 one of them ends, resumed by one process on four devices; and a run of two, by the SLURM launcher,
-that goes on from the lone run's checkpoint and evaluates.
+that finds the lone run's newest checkpoint damaged, goes on from the one before, and evaluates.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_distributed import ends, free_port, start
+from test_resume import flip_bits
 from test_train import state_of
 from tiny_clip import write_folder
 
@@ -106,12 +107,12 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
     assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
 
 
-def test_two_processes_go_on_from_one_by_the_slurm_launcher_and_evaluate_alike(
+def test_two_processes_go_on_from_one_past_damage_by_the_slurm_launcher_and_evaluate_alike(
     flags, alone, tmp_path
 ):
     workdir = tmp_path / "run"
     shutil.copytree(alone, workdir)
-    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    flip_bits(workdir / "checkpoints" / str(STEPS))
     (workdir / "report.html").unlink()
     srun = tmp_path / "srun"
     srun.write_text(f'#!/bin/bash\nexec {sys.executable} {HERE / "fake_srun.py"} "$@"\n')
@@ -132,6 +133,7 @@ def test_two_processes_go_on_from_one_by_the_slurm_launcher_and_evaluate_alike(
     assert code == 0, (out, error)
     assert "ok  all: is ready" in out and f"resumed at step 4 of {STEPS}" in out
     assert out.count("ok  all") == 1  # process 0 alone writes
+    assert out.count(f"put aside as {STEPS}.damaged, going on from step 4") == 1
     assert "2 processes on 1 hosts, 8 devices" in out
     assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
     assert results(workdir) == pytest.approx(results(alone), abs=1e-6)

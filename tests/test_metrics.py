@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -259,7 +260,7 @@ def test_a_failed_manifest_leaves_the_old_one(tmp_path, monkeypatch):
     def fail(_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(metrics.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(ValueError, match=r"Cannot write .*run.json: No space left"):
         metrics.write_manifest(tmp_path, results={"a": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]

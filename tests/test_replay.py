@@ -31,9 +31,9 @@ def config():
     return config
 
 
-def test_the_batch_of_many_processes_is_put_together_on_one(tmp_path):
-    """Mixup mixes within a process: its count matters, and the log of batches keeps it."""
-    made = {n: replay.make_batch(config(), Noise(), None, 4, n) for n in (1, 2)}
+def test_the_batch_of_many_processes_is_made_again_by_one(tmp_path):
+    """Mixup too: it mixes within pairs of rows, which lie in one process."""
+    made, other = (replay.make_batch(config(), Noise(), None, at) for at in (4, 5))
     rows = []
     for index in range(2):
         stream = pipeline.train_batches(  # from the beginning, as the run did
@@ -47,24 +47,20 @@ def test_the_batch_of_many_processes_is_put_together_on_one(tmp_path):
         )
         rows.append([next(stream) for _ in range(4)][-1])
         stream.close()
-    assert set(made[2]) == set(rows[0])
-    for name in made[2]:
-        np.testing.assert_array_equal(
-            made[2][name], np.concatenate([r[name] for r in rows]), err_msg=name
-        )
-    np.testing.assert_array_equal(made[1]["example_id"], made[2]["example_id"])
-    assert not np.array_equal(made[1]["image"], made[2]["image"])
+    assert set(made) == set(rows[0])
+    for name in made:
+        np.testing.assert_array_equal(made[name], np.concatenate([r[name] for r in rows]), name)
 
     log = batch_log.BatchLog(tmp_path)
-    log.add(4, made[2])
+    log.add(4, made)
     log.flush()
     line = batch_log.line_of(tmp_path, 4)
-    assert replay.compare(line, made[2]).startswith("the very batch that was trained on")
-    assert "NOT the batch that was trained on: image, label_probs diff" in replay.compare(
-        line, made[1]
-    )
-    assert "another seed" in replay.compare(line, {**made[2], "example_id": np.arange(8)})
-    assert "no line of this step" in replay.compare(None, made[1])
+    assert replay.compare(line, made).startswith("the very batch that was trained on")
+    changed = made | {name: other[name] for name in ("image", "label_probs")}
+    said = replay.compare(line, changed)
+    assert "NOT the batch that was trained on: image, label_probs diff" in said
+    assert "another seed" in replay.compare(line, {**made, "example_id": np.arange(8)})
+    assert "no line of this step" in replay.compare(None, made)
 
 
 def example(row, loss):

@@ -117,6 +117,7 @@ def test_a_run_moves_over_meshes_and_past_damage(place):
     for words in ("checkpoints/5 is damaged (", "aside as 5.damaged", "from step 4"):
         assert words in warning
     assert "resumed at step 4" in done.stdout and (checkpoints / "5.damaged").is_dir()
+    assert json.loads((checkpoints / "4" / "run" / "metadata").read_text())["examples"] == 24
 
     same = lines(place, "undisturbed")
     assert lines(place, "moved") == same[:5] + same[4:]  # the fifth was taken twice

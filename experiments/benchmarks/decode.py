@@ -34,21 +34,24 @@ PEERS_ENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mm
 PEERS = ("simplejpeg", "opencv-python-headless", "pillow", "numpy")
 
 
-def make_jpegs(number):
-    """Bytes of `number` pictures: broad and fine colour patches with a little sensor noise."""
+def make_jpegs(number, size=(500, 375)):
+    """Bytes of `number` pictures: broad and fine colour patches with a little sensor noise.
+
+    `size` is (width, height).
+    """
     rng = np.random.default_rng(0)
     jpegs = []
     for _ in range(number):
         layers = [
             np.asarray(
                 Image.fromarray(rng.integers(0, 256, (*grid, 3), np.uint8)).resize(
-                    (500, 375), Image.Resampling.BICUBIC
+                    size, Image.Resampling.BICUBIC
                 ),
                 np.float32,
             )
             for grid in ((12, 16), (60, 80))
         ]
-        noise = rng.normal(0, 3, (375, 500, 3)).astype(np.float32)
+        noise = rng.normal(0, 3, (*size[::-1], 3)).astype(np.float32)
         picture = np.clip(0.7 * layers[0] + 0.3 * layers[1] + noise, 0, 255).astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=90)

@@ -10,14 +10,14 @@ turns, and a ratio is the median over rounds of (peer's time / ours in that roun
 ours is faster.
 
 What is equal: sizes, fp32, both cores. What is not: transformers' attention to the image goes
-through scaled_dot_product_attention. The peer lives in build/bench-venv (see step.py).
+through scaled_dot_product_attention. The peer lives in build/bench-venv (see contenders.py).
 """
 
 import argparse
 import statistics
 import sys
 
-import step
+from contenders import Worker, asked_for, rounds_of, set_up_peers, work
 
 LAYERS, WIDTH, HEADS, VOCAB, IMAGE_TOKENS = 12, 768, 12, 50_257, 197
 NEW = 64
@@ -118,9 +118,10 @@ def measure(workload, dtype, allocator, args):
     results = []
     for _ in range(args.processes):
         workers = [
-            step.Worker(c, workload, dtype, 1, allocator, script=__file__) for c in args.contenders
+            Worker(c, {"name": workload, "device": "cpu"}, dtype, 1, allocator, script=__file__)
+            for c in args.contenders
         ]
-        results += step.rounds_of(workers, args.rounds)
+        results += rounds_of(workers, args.rounds)
         for worker in workers:
             worker.close()
     tokens = NEW * WORKLOADS[workload][0]
@@ -146,7 +147,7 @@ def main():
     parser.add_argument("--processes", type=int, default=3, help="sets of fresh processes")
     args = parser.parse_args()
     if set(args.contenders) - {"ours"}:
-        step.set_up_peers()
+        set_up_peers()
     for allocator in args.allocators:
         for workload in args.workloads:
             for dtype in args.dtypes:
@@ -155,7 +156,7 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        name, workload, dtype, steps = sys.argv[2:]
-        step.work(name, lambda: CONTENDERS[name](workload, dtype), int(steps))
+        name, workload, dtype, steps = asked_for(sys.argv)
+        work(name, workload, steps, lambda: CONTENDERS[name](workload["name"], dtype))
     else:
         main()

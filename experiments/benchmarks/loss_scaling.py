@@ -31,7 +31,7 @@ def measure(topology: str, kind: str, form: str, n: int) -> dict:
     import jax.numpy as jnp
 
     from mmjax import compiled, sharding
-    from mmjax.estimate import out_of_memory
+    from mmjax.estimate import compile_or_needs
     from mmjax.layers.precision import compiling_for
     from mmjax.losses.contrastive import contrastive_loss
 
@@ -50,12 +50,8 @@ def measure(topology: str, kind: str, form: str, n: int) -> dict:
         jitted = jax.jit(step, out_shardings=(whole, (split, split, whole, whole)))
         lowered = jitted.lower(embed, embed, scalar, scalar)
     case = {"topology": topology, "kind": kind, "form": form, "n": n, "hbm": parsed.chip.hbm}
-    try:
-        program = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        needs = out_of_memory(str(error))
-        if needs is None:
-            raise
+    program, needs = compile_or_needs(lowered)
+    if program is None:
         return {**case, "needs": needs}
     memory = program.memory_analysis()
     costs = compiled.costs(program.as_text())

@@ -4,13 +4,12 @@ import collections
 import dataclasses
 import json
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from mmjax import whole_file
 from mmjax.data.decode import decode_image
 from mmjax.data.progress import Progress
 
@@ -120,10 +119,7 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
         json.dumps({"source": source, **dataclasses.asdict(b)}, ensure_ascii=False) for b in bad
     ]
     if lines or path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        partial.replace(path)
+        whole_file.write(path, "".join(line + "\n" for line in lines))
 
 
 def _of(line: str) -> str | None:

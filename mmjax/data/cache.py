@@ -1,13 +1,14 @@
-"""Where prepared data lives, and small files that are written whole or not at all."""
+"""Where prepared data lives, and what is found out about data once and kept there."""
 
 import contextlib
 import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from mmjax import whole_file
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> Path:
@@ -34,11 +35,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside `path` and rename it: a killed run leaves the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+    """Write a value as JSON, whole or not at all."""
+    whole_file.write(path, json.dumps(value, ensure_ascii=False))
 
 
 def read_json(path: Path) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-_JPEG_START = b"\xff\xd8\xff"
+JPEG_START = b"\xff\xd8\xff"
 
 
 def decode_image(data, min_size=None, background=(255, 255, 255)):
@@ -34,7 +34,7 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
         raise ValueError("the image has no bytes")
     # The orientation tag and CMYK need Pillow; so does a JPEG that the strict decoder refuses,
     # because many a warning ("extraneous bytes before marker") is harmless.
-    if data.startswith(_JPEG_START) and b"Exif\0\0" not in data:
+    if data.startswith(JPEG_START) and b"Exif\0\0" not in data:
         try:
             return _decode_jpeg(data, min_size)
         except ValueError:
@@ -62,7 +62,7 @@ def _decode_jpeg(data, min_size):
 def _decode_any(data, min_size, background):
     try:
         image = Image.open(io.BytesIO(data))
-        orientation = image.getexif().get(0x0112, 1) if data.startswith(_JPEG_START) else 1
+        orientation = image.getexif().get(0x0112, 1) if data.startswith(JPEG_START) else 1
         if min_size is not None and orientation == 1 and image.mode == "RGB":
             image.draft("RGB", (min_size, min_size))
         image.load()

@@ -1,4 +1,8 @@
-"""Files that vanish while a run reads them: named, counted, and passed over up to a limit."""
+"""Files that vanish while a run reads them: named, counted, and passed over up to a limit.
+
+The order stays until the run is started again. Then the source has fewer records, and what is left
+comes in another order: `experiment.check_examples` says so. With the file back it is the old order.
+"""
 
 import logging
 import threading

@@ -25,13 +25,13 @@ CHUNK = 32  # rows that a thread makes in one go, at most
 _AUGMENT, _BATCH_AUGMENT, _EVAL = 0, 1, 2
 
 
-def row_rng(seed: int, row: int, use: int = _AUGMENT, process: int = 0) -> np.random.Generator:
+def row_rng(seed: int, row: int, use: int = _AUGMENT) -> np.random.Generator:
     """The generator of one row (or step): the same wherever and whenever it is made.
 
     Counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so rows
     need no common state. The low counter words stay free for the row's own draws.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, use], counter=[0, 0, process, row]))
+    return np.random.Generator(np.random.Philox(key=[seed, use], counter=[0, 0, 0, row]))
 
 
 def train_batches(
@@ -54,7 +54,8 @@ def train_batches(
       batch_size: rows of the global batch; each process yields `batch_size / process_count`.
       seed: 0 to 2**32 - 1.
       num_threads: threads that decode and transform.
-      batch_transform: (batch, rng) -> batch, on this process's rows (Mixup).
+      batch_transform: (batch, rng) -> batch, on this process's rows (Mixup); `rng` is the same in
+        all processes.
       max_lost_records: how many may become unreadable while we iterate (a count, or a share as a
         float); the source's next readable record takes the place of each.
 
@@ -89,7 +90,7 @@ def train_batches(
         step = start_step
         for batch in batches:
             if batch_transform is not None:
-                rng = row_rng(seed, step, _BATCH_AUGMENT, process_index)
+                rng = row_rng(seed, step, _BATCH_AUGMENT)
                 batch = _arrays(batch_transform(batch, rng))
             yield batch
             step += 1

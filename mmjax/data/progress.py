@@ -8,8 +8,8 @@ from types import TracebackType
 class Progress:
     """`with Progress("Building emoji", total) as progress: ... progress.advance()`.
 
-    Redraws one line on a terminal; elsewhere prints one line at the end, so that logs stay short.
-    Work of under a second prints nothing off the terminal.
+    Redraws one line on a terminal; elsewhere prints a line a minute and one at the end, so that
+    logs stay short. Work of under a second prints nothing off the terminal.
     """
 
     def __init__(self, what: str, total: int):
@@ -24,16 +24,14 @@ class Progress:
         """Count `n` more as done."""
         self.done += n
         now = time.monotonic()
-        if sys.stderr.isatty() and now - self._drawn > 0.2:
+        redraws = sys.stderr.isatty()
+        if now - self._drawn > (0.2 if redraws else 60):
             self._drawn = now
             left = (now - self._start) / self.done * (self.total - self.done)
             percent = 100 * self.done / max(1, self.total)
-            print(
-                f"\r{self.what}: {percent:3.0f} % of {self.total:,}, {left:.0f} s left \x1b[K",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"{self.what}: {percent:3.0f} % of {self.total:,}, {left:.0f} s left"
+            start, end = ("\r", " \x1b[K") if redraws else ("", "\n")
+            print(start + line, end=end, file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, tb: TracebackType | None):
         seconds = time.monotonic() - self._start

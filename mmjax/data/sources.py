@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mmjax.data.array_records import RECORD_SETTINGS, open_records
 from mmjax.data.balanced import BALANCED_SETTINGS, open_balanced
 from mmjax.data.builders import BUILDERS, prepared_builder
 from mmjax.data.emoji_questions import QUESTION_SETTINGS, open_questions
@@ -232,6 +233,7 @@ KINDS = {
     "tfds": (open_tfds, TFDS_SETTINGS),
     "folder": (open_folder, FOLDER_SETTINGS),
     "webdataset": (open_shards, SHARD_SETTINGS),
+    "array_record": (open_records, RECORD_SETTINGS),
     "paired": (open_paired, PAIRED_SETTINGS),
     "joined": (open_joined, JOINED_SETTINGS),
     "balanced": (open_balanced, BALANCED_SETTINGS),

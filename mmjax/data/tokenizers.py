@@ -10,6 +10,7 @@ import numpy as np
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from mmjax import whole_file
 from mmjax.data import clip_vocab
 from mmjax.weights.gguf import GGUF
 
@@ -136,22 +137,14 @@ class Tokenizer:
 
     def save(self, directory):
         """Writes tokenizer.json and a small meta file; `load_tokenizer` reads them."""
-        os.makedirs(directory, exist_ok=True)
         meta = {
             **json.loads(self._ids_json()),
             "origin": self._origin,
             "fingerprint": self.fingerprint,
         }
-        _write(os.path.join(directory, _FILE), self._backend.to_str(pretty=False))
+        whole_file.write(os.path.join(directory, _FILE), self._backend.to_str(pretty=False))
         # The meta file comes last: where it is, the other one is complete.
-        _write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
-
-
-def _write(path, content):
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-    os.replace(temporary, path)
+        whole_file.write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
 
 
 def load_tokenizer(directory, strict=False):

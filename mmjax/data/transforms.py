@@ -365,18 +365,26 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
 
 
 def mixup(alpha, num_classes):
-    """Mixes every image of a batch with another one, and their labels in the same proportion.
+    """Mixes every image of a batch with its neighbour's, and their labels in the same proportion.
 
     Takes `image [B, H, W, 3] uint8` and `label [B]` or `label_probs [B, C]`; gives `image` (uint8,
     rounded) and `label_probs [B, C] float32`. One proportion, drawn from Beta(alpha, alpha),
-    serves the batch. Source: Zhang et al. 2017 (mixup), and its reference implementation.
+    serves the batch. Rows 2i and 2i + 1 are partners, which the order of the epoch has brought
+    together at random: so the partners are the same however many processes share the batch. Raises
+    ValueError where a process has an odd number of rows. Source: Zhang et al. 2017 (mixup).
     """
     if alpha <= 0:
         raise ValueError(f"alpha must be above 0, not {alpha}")
 
     def f(batch, rng):
+        rows = len(batch["image"])
+        if rows % 2:
+            raise ValueError(
+                f"mixup mixes pairs and a process has {rows} rows of the batch: set "
+                "config.batch_size to an even multiple of the number of processes"
+            )
         share = np.float32(rng.beta(alpha, alpha))
-        other = rng.permutation(len(batch["image"]))
+        other = np.arange(rows) ^ 1
         probs = batch.get("label_probs")
         if probs is None:
             label = batch["label"]

@@ -21,7 +21,6 @@ from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
-from mmjax.evals.linear_probe import linear_probe
 from mmjax.evals.modality_ablation import ModalityAblation
 from mmjax.evals.question_answering import Vqa
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
@@ -203,6 +202,9 @@ class LinearProbe(_FrozenFeatures):
     kind = "linear_probe"
 
     def run(self, params: Any) -> Results:
+        # Not sooner: scipy's optimizers take most of a second before the first step.
+        from mmjax.evals.linear_probe import linear_probe
+
         train, train_labels, test, labels, classes = self._both(params)
         scores, l2 = linear_probe(train, train_labels, test, classes)
         yield from classification_metrics(scores, labels).items()

@@ -22,6 +22,7 @@ KINDS = ("softmax", "sigmoid")
 # (59 MB): time 1.0, memory 1.8; 4,096 (218 MB): 1.0, 3.5; 8,192 (839 MB): 1.7, 6.5; 16,384: 1.7,
 # 15.9. See experiments/benchmarks/contrastive_loss.md.
 MEMORY_MB = 256
+CHUNK_SIZE = 1024
 
 
 def contrastive_loss(
@@ -32,7 +33,7 @@ def contrastive_loss(
     *,
     kind: str = "softmax",
     implementation: str = "auto",
-    chunk_size: int = 1024,
+    chunk_size: int = CHUNK_SIZE,
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     image_ids: jax.Array | None = None,

@@ -1,7 +1,6 @@
 """Dual encoders: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning, by config alone."""
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +15,13 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
-from mmjax.losses.contrastive import MEMORY_MB, choose, contrastive_loss, held_bytes
+from mmjax.losses.contrastive import (
+    CHUNK_SIZE,
+    MEMORY_MB,
+    choose,
+    contrastive_loss,
+    held_bytes,
+)
 from mmjax.losses.duplicates import Ids, negative_pairs
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
@@ -159,7 +164,7 @@ def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
 def contrastive(
     kind: str = "softmax",
     implementation: str = "auto",
-    chunk_size: int = 1024,
+    chunk_size: int = CHUNK_SIZE,
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
@@ -196,11 +201,9 @@ def pairs_present(batch: Batch) -> jax.Array | None:
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
     """Which form the contrastive loss takes on this mesh, and what each form would hold."""
-    defaults = inspect.signature(contrastive).parameters
-    chunk_size, memory_mb, form = (
-        config["loss"].get(name, defaults[name].default)
-        for name in ("chunk_size", "memory_mb", "implementation")
-    )
+    loss = config["loss"]
+    form, memory_mb = loss.get("implementation", "auto"), loss.get("memory_mb", MEMORY_MB)
+    chunk_size = loss.get("chunk_size", CHUNK_SIZE)
     n, dim = config["batch_size"], config["model"]["embed_dim"]
     held = held_bytes(n, dim, chunk_size, batch_parts(mesh))
     chosen = choose(held, memory_mb) if form == "auto" else form

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import whole_file
 from mmjax.metrics import read_metrics
 from mmjax.report import figures, tables
 from mmjax.report.gather import Attention, Health, Query, ReportData, RetrievalExamples
@@ -82,9 +83,7 @@ def write_page(
         f"<header><h1>{html.escape(title)}</h1>{facts(about)}</header>"
         f"<nav>{menu}</nav><main>{body}</main></body></html>\n"
     )
-    partial = path.with_suffix(".html.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    whole_file.write(path, page)
 
 
 # ---- pieces of HTML

@@ -8,6 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from tiny_clip import write_folder
 
+from mmjax import config as configs
+from mmjax import experiment
 from mmjax.data import pipeline
 from mmjax.data.sources import TfdsSource, open_source
 
@@ -56,6 +58,27 @@ def test_all_lost_ends_and_does_not_go_round_for_ever(folder, tmp_path):
         file.unlink()
     with pytest.raises(ValueError, match="allows 23"):
         epoch(folder, limit=23)
+
+
+def test_a_set_of_another_size_is_not_gone_on_with_unless_allowed(folder, capsys):
+    config = configs.defaults()
+    for had, limit, allow, fine in (
+        (24, 0, (), True),
+        (25, 0, (), False),
+        (25, 1, (), True),
+        (26, 1, (), False),
+        (23, 9, (), False),
+        (23, 0, ("seed", "data.train"), True),
+    ):
+        config.data.max_lost_records = limit
+        if fine:
+            experiment.check_examples(folder, {"examples": had}, config, allow)
+            said = f"has 24 examples and had {had} when" in capsys.readouterr().out
+            assert said == (had != 24)
+        else:
+            with pytest.raises(ValueError, match=f"has 24 examples and had {had} .*data.train"):
+                experiment.check_examples(folder, {"examples": had}, config, allow)
+    experiment.check_examples(folder, {}, config, ())  # a checkpoint of before this was kept
 
 
 @pytest.fixture

@@ -1,0 +1,361 @@
+"""The contenders of step.py and gpu_step.py: CLIP training steps, each in a process of its own.
+
+A workload is a dict: image, patch, length, vocab, embed, batch, and width, depth and heads of the
+image (v) and the text (t) tower; device is "cpu" or "cuda".
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / "build" / "bench-venv"
+TORCH = "torch==2.13.0"
+RATE, BETAS, DECAY = 1e-4, (0.9, 0.98), 0.2
+
+
+def flops(w):
+    """Of the matmuls of one step: 2 a multiply-add; the backward twice the forward."""
+    patches = (w["image"] // w["patch"]) ** 2
+
+    def tower(length, size):
+        width, depth, _ = size
+        return depth * (24 * length * width**2 + 4 * length**2 * width) + 2 * width * w["embed"]
+
+    stem = 2 * patches * 3 * w["patch"] ** 2 * w["v"][0]  # the pixels need no gradient
+    towers = tower(patches + 1, w["v"]) + tower(w["length"], w["t"])
+    return w["batch"] * (3 * towers + 2 * stem) + 6 * w["batch"] ** 2 * w["embed"]
+
+
+# ---- contenders: (workload, dtype) -> step() -> loss, perhaps still being computed --------------
+
+
+def batch_of(w):
+    """uint8 images [B, H, W, 3] and tokens [B, L], the last token the largest (the end)."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (w["batch"], w["image"], w["image"], 3), np.uint8)
+    text = rng.integers(3, w["vocab"] - 1, (w["batch"], w["length"]))
+    text[:, -1] = w["vocab"] - 1
+    return image, text
+
+
+def ours(w, dtype):
+    """mmjax's CLIP with optax's AdamW."""
+    import jax
+    import numpy as np
+    import optax
+    from flax.core import meta
+
+    from mmjax import models
+
+    def tower(size, **more):
+        width, depth, heads = size
+        openai = {"activation": "quick_gelu", "norm_epsilon": 1e-5}
+        return dict(width=width, depth=depth, heads=heads, mlp_dim=4 * width, **openai, **more)
+
+    patches = {
+        "patch_size": w["patch"],
+        "image_size": w["image"],
+        "patch_bias": False,
+        "pre_norm": True,
+    }
+    config = {
+        "model": {
+            "name": "clip",
+            "dtype": dtype,
+            "embed_dim": w["embed"],
+            "image": tower(w["v"], **patches),
+            "text": tower(w["t"], vocab_size=w["vocab"], length=w["length"]),
+        }
+    }
+    model, loss = models.make_model(config), models.make_loss(config)
+    image, text = batch_of(w)
+    batch = {"image": image, "text": text.astype(np.int32), "text_mask": np.ones(text.shape, bool)}
+    batch = jax.device_put(batch)
+    params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
+    optimizer = optax.adamw(RATE, *BETAS, weight_decay=DECAY)
+    state = [params, jax.jit(optimizer.init)(params)]
+
+    def update(params, moments, batch):
+        def f(params):
+            outputs = model.apply({"params": params}, batch, train=True)
+            return loss(outputs, batch)["contrastive"]
+
+        value, grads = jax.value_and_grad(f)(params)
+        updates, moments = optimizer.update(grads, moments, params)
+        return optax.apply_updates(params, updates), moments, value
+
+    compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*state, batch).compile()
+
+    def step():
+        state[0], state[1], value = compiled(*state, batch)
+        return value
+
+    return step
+
+
+def torch_step(w, model, forward, dtype):
+    """`forward() -> loss` as a training step of PyTorch."""
+    import torch
+
+    torch.set_float32_matmul_precision("high")  # as open_clip's own training does; cuda alone
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=DECAY, fused=True)
+    bf16 = dtype == "bfloat16"
+
+    def step():
+        with torch.autocast(w["device"], torch.bfloat16, enabled=bf16):
+            loss = forward()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def torch_batch(w):
+    import torch
+
+    image, text = batch_of(w)
+    pixels = torch.from_numpy(image).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    return pixels.to(w["device"]), torch.from_numpy(text).to(w["device"])
+
+
+def transformers(w, dtype):
+    """transformers' CLIPModel with scaled_dot_product_attention."""
+    from transformers import CLIPConfig, CLIPModel
+
+    def tower(size):
+        width, depth, heads = size
+        return {
+            "hidden_size": width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+        }
+
+    text = tower(w["t"]) | {
+        "vocab_size": w["vocab"],
+        "max_position_embeddings": w["length"],
+        "eos_token_id": w["vocab"] - 1,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+    }
+    vision = tower(w["v"]) | {"image_size": w["image"], "patch_size": w["patch"]}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=w["embed"])
+    config._attn_implementation = "sdpa"
+    model = CLIPModel(config).train().to(w["device"])
+    pixels, tokens = torch_batch(w)
+
+    def forward():
+        return model(input_ids=tokens, pixel_values=pixels, return_loss=True).loss
+
+    return torch_step(w, model, forward, dtype)
+
+
+class _AnyName(type):
+    """A class whose every public attribute is there: `InterpolationMode.BICUBIC`."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
+class _Absent(types.ModuleType):
+    """A module whose every name is a class; it may be imported, not used."""
+
+    __path__ = ()
+    __file__ = "absent"
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _AnyName(name, (), {})
+
+
+class _AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """torchvision has no build for this torch; open_clip imports it for its data loading alone."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return _Absent(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+def open_clip(w, dtype, compiled=False):
+    """open_clip's CLIP and ClipLoss."""
+    sys.meta_path.insert(0, _AbsentFinder())
+    from open_clip.loss import ClipLoss
+    from open_clip.model import CLIP
+
+    def tower(size):
+        width, depth, heads = size
+        return {"width": width, "layers": depth}, heads
+
+    vision, heads = tower(w["v"])
+    vision |= {"head_width": w["v"][0] // heads, "image_size": w["image"], "patch_size": w["patch"]}
+    text, heads = tower(w["t"])
+    text |= {"heads": heads, "vocab_size": w["vocab"], "context_length": w["length"]}
+    model, loss = CLIP(w["embed"], vision, text).train().to(w["device"]), ClipLoss()
+    run = model
+    if compiled:
+        import torch
+
+        run = torch.compile(model)
+    pixels, tokens = torch_batch(w)
+    return torch_step(w, model, lambda: loss(*run(pixels, tokens)[:3]), dtype)
+
+
+def open_clip_compiled(w, dtype):
+    """open_clip with torch.compile."""
+    return open_clip(w, dtype, compiled=True)
+
+
+CONTENDERS = {
+    "ours": ours,
+    "transformers": transformers,
+    "open_clip": open_clip,
+    "open_clip_compiled": open_clip_compiled,
+}
+
+
+# ---- a contender's process: one line in for each request, one line of JSON out -------------------
+
+
+def work(name, workload, steps, build):
+    """Call `build() -> step`, warm up, then time `steps` steps at every line that comes in."""
+    from mmjax import runtime
+
+    runtime.prepare()
+    step = build()
+    losses = [float(step()) for _ in range(3)]
+    answer({"ready": name, "losses": losses, "device": device_name(name, workload)})
+    for _ in sys.stdin:
+        cpu, start = time.process_time(), time.perf_counter()
+        for _ in range(steps):
+            loss = step()
+        float(loss)  # waits for it
+        answer(
+            {
+                "wall": (time.perf_counter() - start) / steps,
+                "cpu": (time.process_time() - cpu) / steps,
+                "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+
+
+def device_name(name, workload):
+    """What the machine calls its accelerator."""
+    if name == "ours":
+        import jax
+
+        return jax.devices()[0].device_kind
+    import torch
+
+    return torch.cuda.get_device_name() if workload["device"] == "cuda" else "cpu"
+
+
+def answer(values):
+    print("ANSWER " + json.dumps(values), flush=True)
+
+
+class Worker:
+    """A contender's process, from outside; `ready` is its first answer.
+
+    It runs `script --work name workload dtype steps`, which calls `work`; the workload is a dict
+    with its `device`, as JSON.
+
+    Raises:
+      SystemExit: the process ends before it is ready.
+    """
+
+    def __init__(
+        self,
+        name,
+        workload,
+        dtype,
+        steps,
+        allocator,
+        peers=VENV / "bin" / "python",
+        script=__file__,
+    ):
+        env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": workload["device"]}
+        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the card
+        if name != "ours" and allocator == "stock":
+            env["MMJAX_STOCK_ALLOCATOR"] = "1"
+        python = sys.executable if name == "ours" else str(peers)
+        args = [python, script, "--work", name, json.dumps(workload), dtype, str(steps)]
+        pipe = subprocess.PIPE
+        self.name = name
+        self.process = subprocess.Popen(args, stdin=pipe, stdout=pipe, text=True, env=env)
+        self.ready = self.read()
+
+    def read(self):
+        for line in self.process.stdout:
+            if line.startswith("ANSWER "):
+                return json.loads(line.removeprefix("ANSWER "))
+        raise SystemExit(f"The process of '{self.name}' ended; its error is above.")
+
+    def time(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def set_up_peers():
+    """The peers' virtual environment, made once."""
+    done = VENV / "done"
+    if done.exists():
+        return
+    print(f"Setting up the peers in {VENV.relative_to(ROOT)} ...", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    pip = [VENV / "bin" / "python", "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, TORCH], check=True)
+    lines = (Path(__file__).parent / "peers.txt").read_text().splitlines()
+    peers = [line for line in lines if not line.startswith("#")]
+    alone = [p for p in peers if p.startswith(("open_clip_torch", "timm"))]
+    subprocess.run([*pip, *(p for p in peers if p not in alone)], check=True)
+    subprocess.run([*pip, "--no-deps", *alone], check=True)
+    done.touch()
+
+
+def rounds_of(workers, rounds):
+    """Every worker once a round, in an order that turns: [{name: answer}, ...]."""
+    for worker in workers:
+        worker.time()  # the first after waiting is not typical
+    results = []
+    for r in range(rounds):
+        turn = workers[r % len(workers) :] + workers[: r % len(workers)]
+        results.append({worker.name: worker.time() for worker in turn})
+    return results
+
+
+def asked_for(argv):
+    """(name, workload, dtype, steps) of a process that `Worker` has started."""
+    _, name, workload, dtype, steps = argv[1:]
+    return name, json.loads(workload), dtype, int(steps)
+
+
+if __name__ == "__main__":
+    name, workload, dtype, steps = asked_for(sys.argv)
+    work(name, workload, steps, lambda: CONTENDERS[name](workload, dtype))

@@ -1,0 +1,28 @@
+"""Files that are written whole or not at all: a kill or a full disk leaves the old one."""
+
+import os
+import socket
+from pathlib import Path
+
+
+def write(path: str | os.PathLike, text: str) -> None:
+    """Write a file beside `path`, in a folder that is made if absent, and rename it.
+
+    Raises:
+      ValueError: it cannot be written; the old one stays.
+    """
+    path = Path(path)
+    # Of several processes that write the same file, each has a partial one of its own.
+    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(
+            f"Cannot write {path}: {error.strerror or error}; make room, and start again."
+        ) from error

@@ -1,0 +1,197 @@
+"""Converted sets: the same examples with smaller pictures, whole or refused, through a real run."""
+
+import argparse
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_sources import Flowers
+from test_train import TRAIN, run
+
+from mmjax.data import convert as command
+from mmjax.data.array_records import SHARDS
+from mmjax.data.convert import convert
+from mmjax.data.decode import decode_image
+from mmjax.data.sources import open_source
+from mmjax.metrics import read_metrics
+
+CONFIG = TRAIN[-1].partition("=")[2]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_DATA_DIR", str(tmp_path / "cache"))
+
+
+def photo(seed, size=(60, 40), kind="PNG"):
+    """A smooth picture, as photographs are."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8))
+    out = io.BytesIO()
+    small.resize(size, Image.Resampling.BICUBIC).save(out, kind)
+    return out.getvalue()
+
+
+def write_folder(root, count=7, **kwargs):
+    root.mkdir()
+    for i in range(count):
+        (root / f"{i}.png").write_bytes(photo(i, **kwargs))
+    rows = [{"file_name": f"{i}.png", "captions": [f"ü {i}", f"number {i}"]} for i in range(count)]
+    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"kind": "folder", "root": str(root)}
+
+
+def write_tar(root):
+    root.mkdir()
+    with tarfile.open(root / "0.tar", "w") as tar:
+        for i in range(3):
+            for name, data in ((f"{i}.png", photo(i)), (f"{i}.txt", f"ein Täfelchen {i}".encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return {"kind": "webdataset", "pattern": str(root / "0.tar")}
+
+
+def write_tfds(root):
+    Flowers(data_dir=root, file_format="array_record").download_and_prepare()
+    names = {"image_key": "photo", "caption_key": ("title", "others"), "label_key": "kind"}
+    return {"kind": "tfds", "name": "flowers", "split": "train", "data_dir": str(root), **names}
+
+
+def examples(target):
+    source = open_source({"kind": "array_record", "root": str(target)})
+    return [source[i] for i in range(len(source))]
+
+
+def direct(data, short, quality):
+    """Pillow alone, from the original, with a JPEG in between unless quality is None."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    scale = min(1, short / min(image.size))
+    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
+    if quality:
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=quality, subsampling="4:2:0")
+        image = Image.open(out)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("write", [write_folder, write_tar, write_tfds])
+def test_examples_stay_as_they_are_but_for_the_picture(write, tmp_path):
+    settings = write(tmp_path / "original")
+    original = open_source(settings)
+    for quality, name in ((90, "jpeg"), (None, "raw")):
+        convert(settings, tmp_path / name, size=20, quality=quality, shard_records=2)
+        found = examples(tmp_path / name)
+        assert len(found) == len(original)
+        for i, example in enumerate(found):
+            before, picture = original[i], example.pop("image")
+            expected = direct(before.pop("image"), 20, quality)
+            assert example == before
+            pixels = decode_image(picture) if quality else picture
+            assert pixels.dtype == np.uint8
+            np.testing.assert_array_equal(pixels, expected)
+    opened = open_source({"kind": "array_record", "root": str(tmp_path / "raw")})
+    assert opened.class_names == original.class_names
+
+
+def test_a_small_jpeg_is_kept_byte_for_byte(tmp_path):
+    data = photo(0, size=(30, 20), kind="JPEG")
+    assert command.shrink(data, 20, 50) is data
+    assert command.shrink(data, 19, 50) != data
+    assert len(command.shrink(photo(0), 40, 50)) < len(command.shrink(photo(0), 40, 95))
+
+
+def test_what_was_stopped_goes_on_and_is_not_read_before_it_is_whole(tmp_path, monkeypatch):
+    settings, how = write_folder(tmp_path / "original"), {"size": 20, "quality": 90}
+    convert(settings, tmp_path / "undisturbed", **how, shard_records=3)
+    target, record, seen = tmp_path / "target", command._record, []
+
+    def stops_at_the_sixth(source, index, *rest):
+        seen.append(index)
+        if index == 5 and len(seen) < 10:
+            raise KeyboardInterrupt
+        return record(source, index, *rest)
+
+    monkeypatch.setattr(command, "_record", stops_at_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        convert(settings, target, **how, shard_records=3)
+    with (target / SHARDS).open("a") as file:
+        file.write('{"name": "00001')  # as a kill leaves it
+    assert (target / "00001-of-00003.array_record.partial").exists()
+    with pytest.raises(ValueError, match="has 1 of 3 shards.*convert again"):
+        examples(target)
+    seen[:] = range(-10, 0)
+    convert(settings, target, **how, shard_records=3)
+    assert seen[10:] == [3, 4, 5, 6]  # those of the first shard are not made again
+    assert examples(target) == examples(tmp_path / "undisturbed")
+    assert not list(target.glob("*.partial"))
+    seen.clear()
+    convert(settings, target, **how, shard_records=3)
+    assert not seen
+
+
+def test_bad_records_are_counted_listed_and_limited(tmp_path, monkeypatch):
+    def open_and_damage(settings, **kwargs):
+        source = open_source(settings, **kwargs)
+        Path(settings["root"], "2.png").write_bytes(photo(2)[:90])
+        Path(settings["root"], "3.png").unlink()
+        return source
+
+    monkeypatch.setattr(command, "open_source", open_and_damage)
+    how, target = {"size": 20, "quality": 90, "shard_records": 3}, tmp_path / "target"
+    settings = write_folder(tmp_path / "one allowed") | {"max_bad_records": 1}
+    with pytest.raises(ValueError, match="2 bad records of 7, and max_bad_records = 1 allows 1"):
+        convert(settings, tmp_path / "refused", **how)
+    settings = write_folder(tmp_path / "two allowed") | {"max_bad_records": 2}
+    convert(settings, target, **how)
+    assert [e["key"] for e in examples(target)] == [f"{i}.png" for i in (0, 1, 4, 5, 6)]
+    lines = (target / "bad_records.jsonl").read_text().splitlines()
+    found = [(row["key"], row["kind"]) for row in map(json.loads, lines)]
+    assert found == [("2.png", "unreadable_image"), ("number 3", "missing_file")]
+
+
+def test_a_target_that_holds_something_else_is_refused(tmp_path):
+    settings = write_folder(tmp_path / "original")
+    how = {"size": 20, "quality": 90}
+    with pytest.raises(ValueError, match="holds something else, .*: give a --target"):
+        convert(settings, tmp_path / "original", **how)
+    convert(settings, tmp_path / "target", **how)
+    with pytest.raises(ValueError, match="with size = 20, and now it is 21"):
+        convert(settings, tmp_path / "target", size=21, quality=90)
+    (shard,) = (tmp_path / "target").glob("*.array_record")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=f"{shard.name} has .* bytes and was written with"):
+        examples(tmp_path / "target")
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard.name} is gone"):
+        examples(tmp_path / "target")
+    with pytest.raises(ValueError, match="There is no .*dataset.json"):
+        examples(tmp_path / "original")
+
+
+def test_a_source_that_the_config_lacks_is_refused(monkeypatch):
+    flags = argparse.Namespace(config=CONFIG, overrides=[], source="data.test")
+    monkeypatch.setattr(command, "ARGS", flags, raising=False)
+    with pytest.raises(ValueError, match="no source 'data.test'; it has data.train, evals.all.sou"):
+        command.main()
+
+
+def test_a_converted_set_trains(tmp_path):
+    """The real commands, one after the other."""
+    write_folder(tmp_path / "original", count=16)
+    target, workdir = tmp_path / "target", tmp_path / "run"
+    convert = [*TRAIN[:2], "mmjax.data.convert", f"--config={CONFIG}"]
+    settings = f"--config.data.train.root={tmp_path / 'original'}"
+    done = run([*convert, f"--target={target}", "--size=16", settings])
+    assert done.returncode == 0, done.stderr
+    assert f"{target}: 16 examples, 1 shards" in done.stdout
+    source = done.stdout.splitlines()[-1]
+    flags = [f"--config.data.train={source}", "--config.evals={}", "--config.total_steps=2"]
+    done = run([*TRAIN, f"--workdir={workdir}", *flags])
+    assert done.returncode == 0, done.stderr
+    assert [r["step"] for r in read_metrics(workdir) if "train/loss" in r] == [1, 2]
