@@ -112,6 +112,8 @@ def slow(m, params, x, mask, context, context_seen):
             if crosses:
                 c = jax.tree.map(lambda a, i=i: a[i // m.cross_every], params["stack"]["cross"])
             for t in places if crosses and m.cross_gated else ():
+                if not context_seen[b, t].any():
+                    continue
                 look_at = (context[b], context_seen[b, t])
                 y = norm(xs[t], c["norm_attention"], m.norm)
                 y = cross_attention(m, c["attention"], y, *look_at)
