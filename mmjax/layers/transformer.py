@@ -8,15 +8,20 @@ from mmjax.layers.activations import activation
 from mmjax.layers.attention import MultiHeadAttention
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
-from mmjax.layers.precision import on_cpu
+from mmjax.layers.precision import on_cpu, on_tpu
 from mmjax.layers.stochastic_depth import stochastic_depth
 from mmjax.sharding import shard
 
-# What a block keeps for its backward pass, and so what it need not compute again.
+# What a block keeps for its backward pass, and so what it need not compute again. The names are
+# those of the fused attention: its input and its result.
+_POLICIES = jax.checkpoint_policies
 REMAT = {
     "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": _POLICIES.nothing_saveable,
+    "dots": _POLICIES.save_from_both_policies(
+        _POLICIES.dots_with_no_batch_dims_saveable,
+        _POLICIES.save_only_these_names("qkv", "attention"),
+    ),
 }
 
 
@@ -133,9 +138,10 @@ class Transformer(nn.Module):
         block, unroll = Block, 1
         if self.remat != "none":
             block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
-        elif on_cpu() and not self.is_initializing():
-            # A loop costs the CPU backend its fusions between layers. With remat it must be a
-            # loop: unrolled, XLA merges the recomputation away and no memory is saved.
+        elif (on_cpu() or on_tpu()) and not self.is_initializing():
+            # A loop costs the CPU backend its fusions between layers, and TPUs copies of all that
+            # is kept for the backward pass. With remat it must be a loop: unrolled, XLA merges the
+            # recomputation away and no memory is saved.
             unroll = self.depth
         rates = None
         if train and self.stochastic_depth:
