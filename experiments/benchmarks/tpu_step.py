@@ -90,10 +90,12 @@ def measure(topology: str, form: str, args: argparse.Namespace) -> dict:
     with jax.set_mesh(mesh), compiling_for(parsed.platform):
         dtype = jnp.bfloat16 if form == "linen" else activation_dtype("bfloat16")
         x = jax.ShapeDtypeStruct((batch, length, width), dtype, sharding=split)
-        one = jnp.zeros((1, length, width), dtype)
-        params = meta.unbox(
-            jax.eval_shape(lambda: tower.init(jax.random.key(0), one, train=False))["params"]
-        )
+
+        def init():
+            one = jnp.zeros((1, length, width), dtype)
+            return meta.unbox(tower.init(jax.random.key(0), one, train=False)["params"])
+
+        params = jax.eval_shape(init)
         whole = jax.tree.map(lambda _: sharding.named(mesh), params)
         params = jax.tree.map(
             lambda p, lies: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=lies), params, whole

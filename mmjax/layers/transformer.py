@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from mmjax.layers.activations import activation
 from mmjax.layers.attention import MultiHeadAttention
@@ -10,7 +11,7 @@ from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.precision import on_cpu, on_tpu
 from mmjax.layers.stochastic_depth import stochastic_depth
-from mmjax.sharding import shard
+from mmjax.sharding import batch_parts, shard, spec
 
 # What a block keeps for its backward pass, and so what it need not compute again. The names are
 # those of the fused attention: its input and its result.
@@ -23,6 +24,24 @@ REMAT = {
         _POLICIES.save_only_these_names("qkv", "attention"),
     ),
 }
+
+
+def _stream(x: jax.Array) -> jax.Array:
+    """On TPUs: the residual stream [B, L, D] lies in memory as written, as the attention wants it.
+
+    Left to itself, the compiler puts the batch beside the width and copies both ways in each block.
+    """
+    if not on_tpu():
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def lay(x):
+        return with_layout_constraint(x, Layout(major_to_minor=(0, 1, 2)))
+
+    if mesh.empty or x.shape[0] % batch_parts(mesh):
+        return lay(x)
+    lies = spec("batch", "length", "act_embed")  # left to the partitioner, it would be gathered
+    return jax.shard_map(lay, in_specs=lies, out_specs=lies, check_vma=False)(x)
 
 
 class MLP(nn.Module):
@@ -82,8 +101,9 @@ class Block(nn.Module):
             branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
             if self.train and drop_rate is not None:
                 branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
-            return shard(x + branch, "batch", "length", "act_embed")
+            return _stream(shard(x + branch, "batch", "length", "act_embed"))
 
+        x = _stream(x)
         y = LayerNorm(self.epsilon, self.dtype, name="norm_attention")(x)
         y = MultiHeadAttention(
             self.heads,
