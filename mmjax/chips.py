@@ -7,6 +7,9 @@ import dataclasses
 import importlib.util
 import math
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 GIB = 2**30
@@ -29,6 +32,7 @@ class Chip:
       clock: Hz; None where the compiler counts no cycles.
       shapes: topologies that exist; empty: any number of devices.
       per_chip: devices of one chip, as it is rented.
+      cores: that share the work of a device.
       settings: how libtpu describes it.
     """
 
@@ -40,6 +44,7 @@ class Chip:
     clock: float | None = None
     shapes: tuple[str, ...] = ()
     per_chip: int = 1
+    cores: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
 
 
@@ -52,10 +57,14 @@ class Chip:
 CHIPS = {
     "v4": Chip(
         *("tpu", 275e12, 30.75 * GIB, 1228e9, 150e9, 275e12 / 2**18, (*_3D, "12x16x16")),
+        cores=2,
         settings=(("chip_config_name", "megacore"),),
     ),
     "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9, 197e12 / 2**17, _2D),
-    "v5p": Chip("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9, 459e12 / 2**18, (*_3D, "16x16x24")),
+    "v5p": Chip(
+        *("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9, 459e12 / 2**18, (*_3D, "16x16x24")),
+        cores=2,
+    ),
     "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9, 918e12 / 2**19, _2D),
     "tpu7x": Chip(
         *("tpu", 2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 300e9, 2307e12 / 2**20, _3D),
@@ -148,6 +157,22 @@ def parse(name: str) -> Topology:
     )
 
 
+_SCHEDULE = "hlo-static-bundle-profile"
+_schedules: str | None = None  # the folder that libtpu writes them to
+
+
+def take_schedules() -> str:
+    """What libtpu wrote of the schedules of the programs compiled since the last call, and removes
+    it; "" without libtpu. See `compiled.schedule`.
+    """
+    if _schedules is None:
+        return ""
+    files = sorted(Path(_schedules).glob(f"*{_SCHEDULE}*"))
+    text = "\n".join(file.read_text(errors="replace") for file in files)
+    shutil.rmtree(_schedules, ignore_errors=True)
+    return text
+
+
 def prepare(name: str) -> None:
     """Set the environment to compile for a topology; call before jax is imported.
 
@@ -166,8 +191,13 @@ def prepare(name: str) -> None:
             "pip install 'mmjax[tpu-plan]' (in a checkout: pip install -e '.[tpu-plan]'), or plan "
             "roughly with --topology=gpu:h100x8 or cpu:8."
         )
+    global _schedules
+    _schedules = tempfile.mkdtemp(prefix="mmjax-schedules-")
+    settings = os.environ.get("LIBTPU_INIT_ARGS", "")
     # No TPU is here: libtpu shall not look for one, nor wait for another process that compiles.
     os.environ.update(
+        LIBTPU_INIT_ARGS=f"{settings} --xla_jf_dump_to={_schedules} --xla_jf_dump_llo_text=true"
+        f" --xla_jf_dump_llo_pass_label_regex={_SCHEDULE}",
         TPU_SKIP_MDS_QUERY="1",
         TPU_WORKER_HOSTNAMES="localhost",
         TPU_ACCELERATOR_TYPE="v5litepod-16",  # any that exists

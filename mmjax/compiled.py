@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import math
 import re
+from collections import Counter
+from collections.abc import Mapping
 
 _BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
@@ -16,6 +18,9 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+
+_GRID = re.compile(r'"grid":"(\d+)"')
+_BODY = re.compile(r'"body":"([^"]*)"')
 
 _COPIES = ("copy", "copy-start", "copy-done", "bitcast")
 
@@ -58,14 +63,19 @@ class Costs:
     """One run of a program, on each chip.
 
     Attributes:
-      cycles: the TPU compiler's estimate, summed; 0 where the text has none.
+      cycles: the TPU compiler's estimate, summed; 0 where the text has none. Kernels (Pallas) have
+        no estimate: they count the instructions (bundles) of their schedule times their grid.
+      kernel_cycles: those of kernels, which are part of `cycles`.
       collectives: kind -> traffic.
       unknown_loops: names of loops whose trip count is not in the text; they count once.
+      unknown_kernels: names of kernels without a schedule or a grid; they count nothing.
     """
 
     cycles: int = 0
     collectives: dict[str, Traffic] = dataclasses.field(default_factory=dict)
     unknown_loops: tuple[str, ...] = ()
+    kernel_cycles: int = 0
+    unknown_kernels: tuple[str, ...] = ()
 
     def __add__(self, other: "Costs") -> "Costs":
         kinds = [*self.collectives, *(k for k in other.collectives if k not in self.collectives)]
@@ -74,11 +84,19 @@ class Costs:
             self.cycles + other.cycles,
             {k: self.collectives.get(k, none) + other.collectives.get(k, none) for k in kinds},
             self.unknown_loops + other.unknown_loops,
+            self.kernel_cycles + other.kernel_cycles,
+            self.unknown_kernels + other.unknown_kernels,
         )
 
     def __mul__(self, times: int) -> "Costs":
         traffic = {k: v * times for k, v in self.collectives.items()}
-        return Costs(self.cycles * times, traffic, self.unknown_loops)
+        return Costs(
+            self.cycles * times,
+            traffic,
+            self.unknown_loops,
+            self.kernel_cycles * times,
+            self.unknown_kernels,
+        )
 
     @property
     def sent(self) -> float:
@@ -100,13 +118,15 @@ class _Instruction:
         return re.findall(r"[\w.\-]+", found[1]) if found else []
 
 
-def costs(text: str) -> Costs:
+def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -> Costs:
     """The costs of one run of a program.
 
     A loop's body counts as often as the loop runs; of a conditional, the branch that costs most.
 
     Args:
       text: `compiled.as_text()`.
+      bundles: those of a kernel for one point of its grid, from `schedule`.
+      cores: that share a kernel's grid.
     """
     entry, computations = _parse(text)
     devices = 1
@@ -114,6 +134,10 @@ def costs(text: str) -> Costs:
         r"(?:num_partitions|replica_count)=(\d+)", text.lstrip().partition("\n")[0]
     ):
         devices *= int(found[1])
+    kernels = {}  # those with the same body share a schedule, under the name of one of them
+    for it in (it for scope in computations.values() for it in scope.values() if _is_kernel(it)):
+        if bundles and it.name in bundles:
+            kernels[_body(it)] = bundles[it.name]
 
     @functools.cache
     def of(name: str) -> Costs:
@@ -136,6 +160,12 @@ def costs(text: str) -> Costs:
                 *it.called("false_computation"),
             ]
             return max((of(b) for b in branches), key=lambda c: (c.cycles, c.sent))
+        if _is_kernel(it):
+            grid, each = _GRID.search(it.rest), kernels.get(_body(it))
+            if grid is None or each is None:
+                return Costs(unknown_kernels=(it.name,))
+            cycles = each * math.ceil(int(grid[1]) / cores)
+            return Costs(cycles, kernel_cycles=cycles)
         kind = it.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
             return own + Costs(0, {kind: _traffic(kind, it, scope, devices)})
@@ -149,9 +179,35 @@ def costs(text: str) -> Costs:
     return of(entry)
 
 
+def _is_kernel(it: _Instruction) -> bool:
+    return it.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in it.rest
+
+
+def _body(it: _Instruction) -> str:
+    found = _BODY.search(it.rest)
+    return found[1] if found else it.name
+
+
+def schedule(profile: str) -> dict[str, int]:
+    """Instruction name -> bundles, from libtpu's dump "hlo-static-bundle-profile" of a program.
+
+    A bundle is what a core issues in one cycle. Each has one slot for transcendental functions.
+    """
+    found: Counter[str] = Counter()
+    name = ""
+    for line in profile.splitlines():
+        if head := re.match(r"HLO: %?([\w.\-]+)", line):
+            name = head[1]
+        elif slots := re.match(r" - VECTOR_EUP: \(\d+/(\d+)\)", line):
+            found[name] += int(slots[1])
+    return dict(found)
+
+
 def _parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
     """The entry's name, and computation -> name -> instruction."""
     computations, entry, current = {}, "", {}
+    # The notes of a kernel are the one thing that goes over several lines.
+    text = re.sub(r"kernel_metadata=\{\s*([^}]*?)\s*\}", r"kernel_metadata={\1}", text)
     for line in text.splitlines():
         if found := _INSTRUCTION.match(line):
             current[found[1]] = _instruction(found[1], found[2])

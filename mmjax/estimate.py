@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import compiled, experiment, flops, sharding
+from mmjax import chips, compiled, experiment, flops, sharding
 from mmjax.chips import Topology
 from mmjax.layers.precision import compiling_for
 
@@ -46,6 +46,8 @@ class Estimate:
       network_seconds: collectives at full speed, none hidden behind computation.
       collectives: kind -> count, payload, sent; see `compiled.Traffic`.
       unknown_loops: loops that were counted once, as their length could not be read.
+      kernel_seconds: the part of compute_seconds that is in kernels (Pallas).
+      unknown_kernels: kernels that count nothing, as their schedule could not be read.
       compile_seconds: to build, trace and compile.
     """
 
@@ -64,6 +66,8 @@ class Estimate:
     network_seconds: float | None
     collectives: dict[str, compiled.Traffic]
     unknown_loops: tuple[str, ...]
+    kernel_seconds: float
+    unknown_kernels: tuple[str, ...]
     compile_seconds: float
     examples: int
     peak_flops: float  # of all chips
@@ -124,7 +128,7 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
         )
         lowered = traced.lower()
     own = _model_flops(config, topology)
-    memory, costs = _compile(lowered)
+    memory, costs = _compile(lowered, topology)
     compute = None
     if costs.cycles:
         compute = costs.cycles / chip.clock
@@ -151,6 +155,8 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
         network_seconds=costs.sent / chip.link if chip.link else None,
         collectives=costs.collectives,
         unknown_loops=costs.unknown_loops,
+        kernel_seconds=costs.kernel_cycles / chip.clock if chip.clock else 0.0,
+        unknown_kernels=costs.unknown_kernels,
         compile_seconds=time.perf_counter() - started,
         examples=config.total_steps * config.batch_size,
         peak_flops=chip.flops * topology.count,
@@ -169,12 +175,15 @@ def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _model_flops(config: ConfigDict, topology: Topology) -> float:
-    """FLOPs of the step that computes nothing twice: without remat and microbatches."""
+    """FLOPs of the step that computes nothing twice: without remat and microbatches.
+
+    Traced as for a GPU: no kernel of a TPU, which would compute logits again, is in it.
+    """
     config = with_remat(config, "none")
     with config.unlocked():
         config.microbatches = 1
     run = experiment.build(config, None, topology.devices())
-    with jax.set_mesh(run.mesh), compiling_for(topology.platform):
+    with jax.set_mesh(run.mesh), compiling_for("gpu"):
         return flops.count(run.train_step.trace(run.state, _batch(run)).jaxpr).flops
 
 
@@ -194,8 +203,9 @@ def remat_sections(config: ConfigDict) -> dict[str, ConfigDict]:
     return {place: part for place, part in parts.items() if "remat" in part}
 
 
-def _compile(lowered: Any) -> tuple[dict[str, float], compiled.Costs]:
+def _compile(lowered: Any, topology: Topology) -> tuple[dict[str, float], compiled.Costs]:
     """Memory of a chip, and the program's costs: none if the compiler says that it does not fit."""
+    chips.take_schedules()  # of programs before
     program, needs = compile_or_needs(lowered)
     if program is None:
         return {"peak": needs}, compiled.Costs()
@@ -207,7 +217,8 @@ def _compile(lowered: Any) -> tuple[dict[str, float], compiled.Costs]:
         "code": found.generated_code_size_in_bytes,
     }
     memory["peak"] = sum(memory.values())
-    return memory, compiled.costs(program.as_text())
+    bundles = compiled.schedule(chips.take_schedules())
+    return memory, compiled.costs(program.as_text(), bundles, topology.chip.cores)
 
 
 def compile_or_needs(lowered: Any) -> tuple[Any, float | None]:

@@ -42,6 +42,10 @@ def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf
             moved = sum(v.aval.size * v.aval.dtype.itemsize for v in (*eqn.invars, *eqn.outvars))
             total += Work(flops, max(flops / peak, moved / bandwidth))
             continue
+        if name == "pallas_call":  # as the kernel says: its products may be half empty
+            own = eqn.params["cost_estimate"]
+            total += Work(own.flops, max(own.flops / peak, own.bytes_accessed / bandwidth))
+            continue
         inner = [count(j, peak, bandwidth) for j in _jaxprs(eqn)]
         if name == "cond":
             total += max(inner, key=lambda w: w.flops)

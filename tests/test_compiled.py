@@ -152,6 +152,43 @@ def test_the_tpu_compilers_text():
     assert costs.unknown_loops == ()
 
 
+# Two kernels with one body, of which libtpu schedules one; and one that it says nothing of.
+KERNELS = """
+HloModule jit_f
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %k.1 = f32[8,128]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"grid":"6"
+}}, backend_config={"custom_call_config":{"body":"TUzv+/="}}
+  %k.2 = f32[8,128]{1,0} custom-call(%k.1), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"grid":"5"
+}}, backend_config={"custom_call_config":{"body":"TUzv+/="}}
+  ROOT %other = f32[8,128]{1,0} custom-call(%k.2), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"abc"}}
+}
+"""
+PROFILE = """HLO: <no-hlo-instruction>
+ - VECTOR_EUP: (0/206) - 0
+HLO: %k.1 = f32[8,128]{1,0} custom-call(%x), frontend_attributes={kernel_metadata={
+"grid":"6"
+}}
+ - VECTOR_ALU: (1062/400) - 0.285177
+ - VECTOR_EUP: (80/90) - 0.0859291
+HLO: %k.1 = f32[8,128]{1,0} custom-call(%x)
+ - VECTOR_EUP: (0/10) - 0
+"""
+
+
+def test_a_kernel_counts_its_bundles_times_its_grid():
+    bundles = compiled.schedule(PROFILE)
+    assert bundles["k.1"] == 100
+    costs = compiled.costs(KERNELS, bundles)
+    assert costs.cycles == costs.kernel_cycles == 100 * (6 + 5)
+    assert costs.unknown_kernels == ("other",)
+    assert compiled.costs(KERNELS, bundles, cores=2).cycles == 100 * (3 + 3)
+    assert compiled.costs(KERNELS).unknown_kernels == ("k.1", "k.2", "other")
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("f32[8,128]{1,0}", 4096), ("(s32[], bf16[3]{0})", 10), ("pred[5]", 5), ("s4[3]", 2)],

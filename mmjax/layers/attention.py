@@ -5,9 +5,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from mmjax.layers.fused_attention import fits, fused_attention, together
 from mmjax.layers.linear import Linear
-from mmjax.layers.precision import activation_dtype
+from mmjax.layers.precision import activation_dtype, on_tpu
 from mmjax.sharding import shard
 
 # Finite, so that a row with nothing to look at gives a mean and not a NaN.
@@ -62,19 +64,27 @@ class MultiHeadAttention(nn.Module):
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
+        head_dim, sows = width // self.heads, self.is_mutable_collection("intermediates")
+        fused = on_tpu() and not sows and fits(*x.shape[:2], self.heads, head_dim)
         qkv = Linear(
-            (3, self.heads, width // self.heads),
+            (3, self.heads, head_dim),
             ("embed", "qkv", "heads", "head_dim"),
             dtype=self.dtype,
             kernel_init=self.qkv_init,
+            order=together if fused else None,
             name="qkv",
         )(x)
-        qkv = shard(qkv, "batch", "length", "qkv", "heads", "head_dim")
-        query, key, value = (qkv[:, :, i] for i in range(3))
-        weights = attention_weights(query, key, causal=self.causal, key_mask=key_mask)
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "attention_weights", weights)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(activation_dtype(self.dtype)), value)
+        if fused:
+            qkv = checkpoint_name(shard(qkv, "batch", "length", "heads"), "qkv")
+            y = fused_attention(qkv, head_dim, causal=self.causal, key_mask=key_mask)
+            y = checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
+        else:
+            qkv = shard(qkv, "batch", "length", "qkv", "heads", "head_dim")
+            query, key, value = (qkv[:, :, i] for i in range(3))
+            weights = attention_weights(query, key, causal=self.causal, key_mask=key_mask)
+            if sows:
+                self.sow("intermediates", "attention_weights", weights)
+            y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(activation_dtype(self.dtype)), value)
         return Linear(
             (width,),
             ("heads", "head_dim", "embed"),

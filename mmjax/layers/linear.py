@@ -17,9 +17,9 @@ from mmjax.layers.precision import mixed_dots, on_cpu
 _dot_to_fp32 = functools.partial(dot_general, preferred_element_type=jnp.float32)
 
 
-def _contract_last(x: jax.Array, kernel: jax.Array, inputs: int = 1):
-    """Dimension numbers: the last `inputs` axes of x meet the first of the kernel."""
-    return (tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))), ((), ())
+def _contract_last(x: jax.Array):
+    """Dimension numbers: the last axis of x meets the first of the kernel."""
+    return ((x.ndim - 1,), (0,)), ((), ())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -34,7 +34,7 @@ def _mixed_dot(x: jax.Array, kernel: jax.Array, x_dtype) -> jax.Array:
 def _mixed_forward(x, kernel, x_dtype):
     del x_dtype
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    return _dot_to_fp32(x, kernel, _contract_last(x, kernel)), (x, kernel)
+    return _dot_to_fp32(x, kernel, _contract_last(x)), (x, kernel)
 
 
 def _mixed_backward(x_dtype, saved, dy):
@@ -47,6 +47,24 @@ def _mixed_backward(x_dtype, saved, dy):
 
 
 _mixed_dot.defvjp(_mixed_forward, _mixed_backward)
+
+
+@jax.custom_vjp
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """y [..., *features] + bias [*features] in y's dtype; the bias's gradient is summed in fp32."""
+    return y + broadcast_last(bias.astype(y.dtype), y.ndim)
+
+
+def _add_bias_forward(y, bias):
+    return add_bias(y, bias), bias
+
+
+def _add_bias_backward(bias, dy):
+    batch = tuple(range(dy.ndim - bias.ndim))
+    return dy, dy.sum(batch, dtype=jnp.float32).astype(bias.dtype)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def linear(
@@ -63,24 +81,23 @@ def linear(
       outputs: how many of the kernel's last axes are outputs; the others meet x's last axes.
       dtype: of the operands. The result has `precision.activation_dtype(dtype)`.
     """
-    inputs = kernel.ndim - outputs
-    features = kernel.shape[inputs:]
+    features = kernel.shape[kernel.ndim - outputs :]
+    batch = x.shape[: x.ndim - kernel.ndim + outputs]
+    x = x.reshape(*batch, -1)
+    kernel = kernel.reshape(x.shape[-1], *features)
     if on_cpu():
         # As a matrix: several axes cost transposes here. (Elsewhere a split axis among those
         # merged would have to be gathered.)
-        batch = x.shape[: x.ndim - inputs]
-        x = x.reshape(*batch, -1)
         kernel = kernel.reshape(x.shape[-1], -1)
-        inputs = 1
     if mixed_dots(dtype):
         y = _mixed_dot(x, kernel, x.dtype)
     else:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-        y = dot_general(x, kernel, _contract_last(x, kernel, inputs))
+        y = dot_general(x, kernel, _contract_last(x))
     if on_cpu():
         y = y.reshape(*batch, *features)
     if bias is not None:
-        y = y + broadcast_last(bias.astype(y.dtype), y.ndim)
+        y = add_bias(y, bias)
     return y
 
 
@@ -90,6 +107,7 @@ class Linear(nn.Module):
     Attributes:
       features: sizes of the new axes; names: logical axes of the kernel [*inputs, *features].
       kernel_init: gets the kernel's shape as a matrix [prod(inputs), prod(features)].
+      order: puts the outputs, the last axes of kernel and bias, on one axis: [..., N].
     """
 
     features: tuple[int, ...]
@@ -97,6 +115,7 @@ class Linear(nn.Module):
     use_bias: bool = True
     dtype: str = "float32"
     kernel_init: Callable = nn.initializers.lecun_normal()
+    order: Callable[[jax.Array], jax.Array] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -113,4 +132,7 @@ class Linear(nn.Module):
         if self.use_bias:
             names = self.names[len(inputs) :]
             bias = param(self, "bias", nn.initializers.zeros, self.features, names)
+        if self.order is not None:
+            kernel, outputs = self.order(kernel), 1
+            bias = None if bias is None else self.order(bias)
         return linear(x, kernel, bias, outputs=outputs, dtype=self.dtype)

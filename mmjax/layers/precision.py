@@ -20,6 +20,11 @@ def on_cpu() -> bool:
     return (_target.get() or jax.default_backend()) == "cpu"
 
 
+def on_tpu() -> bool:
+    """True where the program will run on TPUs."""
+    return (_target.get() or jax.default_backend()) == "tpu"
+
+
 @contextlib.contextmanager
 def compiling_for(platform: str) -> Iterator[None]:
     """Inside, programs are traced for another platform ("tpu", "gpu", "cpu") than this process's.

@@ -5,21 +5,45 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from mmjax.layers.activations import activation
 from mmjax.layers.attention import MultiHeadAttention
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
-from mmjax.layers.precision import on_cpu
+from mmjax.layers.precision import on_cpu, on_tpu
 from mmjax.layers.stochastic_depth import stochastic_depth
-from mmjax.sharding import shard
+from mmjax.sharding import batch_parts, shard, spec
 
-# What a block keeps for its backward pass, and so what it need not compute again.
+# What a block keeps for its backward pass, and so what it need not compute again. The names are
+# those of the fused attention: its input and its result.
+_POLICIES = jax.checkpoint_policies
 REMAT = {
     "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": _POLICIES.nothing_saveable,
+    "dots": _POLICIES.save_from_both_policies(
+        _POLICIES.dots_with_no_batch_dims_saveable,
+        _POLICIES.save_only_these_names("qkv", "attention"),
+    ),
 }
+
+
+def _stream(x: jax.Array) -> jax.Array:
+    """On TPUs: the residual stream [B, L, D] lies in memory as written, as the attention wants it.
+
+    Left to itself, the compiler puts the batch beside the width and copies both ways in each block.
+    """
+    if not on_tpu():
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def lay(x):
+        return with_layout_constraint(x, Layout(major_to_minor=(0, 1, 2)))
+
+    if mesh.empty or x.shape[0] % batch_parts(mesh):
+        return lay(x)
+    lies = spec("batch", "length", "act_embed")  # left to the partitioner, it would be gathered
+    return jax.shard_map(lay, in_specs=lies, out_specs=lies, check_vma=False)(x)
 
 
 class MLP(nn.Module):
@@ -82,9 +106,10 @@ def stacked(parent: nn.Module, block: type[nn.Module], length: int, in_axes) -> 
     unroll = 1
     if parent.remat != "none":
         block = nn.remat(block, policy=REMAT[parent.remat], prevent_cse=False)
-    elif on_cpu() and not parent.is_initializing():
-        # A loop costs the CPU backend its fusions between layers. With remat it must be a
-        # loop: unrolled, XLA merges the recomputation away and no memory is saved.
+    elif (on_cpu() or on_tpu()) and not parent.is_initializing():
+        # A loop costs the CPU backend its fusions between layers, and TPUs copies of all that is
+        # kept for the backward pass. With remat it must be a loop: unrolled, XLA merges the
+        # recomputation away and no memory is saved.
         unroll = length
     return nn.scan(
         block,
@@ -122,8 +147,9 @@ class Block(nn.Module):
             branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
             if self.train and drop_rate is not None:
                 branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
-            return shard(x + branch, "batch", "length", "act_embed")
+            return _stream(shard(x + branch, "batch", "length", "act_embed"))
 
+        x = _stream(x)
         y = LayerNorm(self.epsilon, self.dtype, name="norm_attention")(x)
         y = MultiHeadAttention(
             self.heads,

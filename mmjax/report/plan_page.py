@@ -154,9 +154,14 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
         ("computed twice", f"{again:.1%}", "remat, microbatches"),
     ]
     if it.step_seconds is not None:
+        kernels = "by their schedules' bundles, without waiting for memory"
         how = "compiler's cycles" if topology.platform == "tpu" else "roofline: a lower bound"
         rows += [
             ("computation", _time_text(it.compute_seconds), how),
+            *(
+                [("of it, kernels", _time_text(it.kernel_seconds), kernels)]
+                * bool(it.kernel_seconds)
+            ),
             ("collectives", _time_text(it.network_seconds), "at full speed, none hidden"),
             ("step", _time_text(it.step_seconds), "estimate: the sum"),
             ("MFU", f"{it.mfu:.1%}", f"of {it.peak_flops / it.chips / 1e12:.0f} TFLOP/s a chip"),
@@ -166,7 +171,13 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
         ]
         if price is not None:
             rows.append(("cost", f"{price * it.chip_hours:,.0f}", f"at {price:g} a chip-hour"))
-    return ["Time", *_table(rows)]
+    lines = ["Time", *_table(rows)]
+    if it.unknown_kernels:
+        lines.append(
+            f"warning: {len(it.unknown_kernels)} kernels count nothing, as this libtpu did not say "
+            "what they take: " + ", ".join(it.unknown_kernels)
+        )
+    return lines
 
 
 def _gib(n: float) -> str:
