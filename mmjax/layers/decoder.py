@@ -39,7 +39,8 @@ from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype, on_cpu
 from mmjax.layers.rotary import rotary_angles
-from mmjax.layers.transformer import MLP, stacked
+from mmjax.layers.stack import stack
+from mmjax.layers.transformer import MLP
 from mmjax.sharding import shard
 
 
@@ -288,20 +289,20 @@ class Decoder(nn.Module):
         # ---- layers
         size = self.cross_every or 1
         cross = ("gated" if self.cross_gated else "plain") if self.cross_every else None
-        stack = DecodingStack
+        layers = DecodingStack
         if not (is_decoding(self) and on_cpu()):
-            stack = nn.map_variables(
-                stacked(self, Group, self.depth // size, in_axes=nn.broadcast),
+            layers = nn.map_variables(
+                stack(Group, self.depth // size, self, (nn.broadcast,), self.remat),
                 "params",
                 trans_in_fn=lambda tree: _by_place(tree, size),
                 trans_out_fn=lambda tree: _by_depth(tree, size),
                 init=self.is_initializing(),
             )
-        stack = stack(size, cross, self._layer(head_dim, train, cache_length), name="stack")
+        layers = layers(size, cross, self._layer(head_dim, train, cache_length), name="stack")
         own = {"seen": before[None] & there[:, None], "angles": angles, "slot": slot}
         shared = {"own": own, "context": context, "context_seen": context_seen}
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x, _ = stack(shard(x, "batch", "length", "act_embed"), shared)
+        x, _ = layers(shard(x, "batch", "length", "act_embed"), shared)
 
         if is_decoding(self):
             if old is None:

@@ -3,22 +3,53 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 
-from mmjax.layers.precision import on_cpu
+from mmjax.layers.precision import on_cpu, on_tpu
+
+# What a block keeps for its backward pass, and so what it need not compute again. The names are
+# those of the fused attention: its input and its result.
+_POLICIES = jax.checkpoint_policies
+REMAT = {
+    "none": None,
+    "full": _POLICIES.nothing_saveable,
+    "dots": _POLICIES.save_from_both_policies(
+        _POLICIES.dots_with_no_batch_dims_saveable,
+        _POLICIES.save_only_these_names("qkv", "attention"),
+    ),
+}
 
 
-def stack(block: type[nn.Module], depth: int, module: nn.Module, in_axes: Sequence = ()):
+def stack(
+    block: type[nn.Module],
+    depth: int,
+    module: nn.Module,
+    in_axes: Sequence = (),
+    remat: str = "none",
+) -> type[nn.Module]:
     """`depth` of `block`, each `(carry, *inputs) -> (carry, None)`, as one module's class.
 
     Args:
       module: the one that calls, for whether it is initializing.
       in_axes: for each of the inputs 0 (a slice a layer) or `flax.linen.broadcast`.
+      remat: what is kept for the backward pass, one of `REMAT`.
+
+    Raises:
+      ValueError: an unknown `remat`.
     """
-    # A loop costs the CPU backend its fusions between layers.
-    unroll = depth if on_cpu() and not module.is_initializing() else 1
+    if remat not in REMAT:
+        raise ValueError(f"Unknown remat '{remat}'; use one of {sorted(REMAT)}.")
+    unroll = 1
+    if remat != "none":
+        block = nn.remat(block, policy=REMAT[remat], prevent_cse=False)
+    elif (on_cpu() or on_tpu()) and not module.is_initializing():
+        # A loop costs the CPU backend its fusions between layers, and TPUs copies of all that is
+        # kept for the backward pass. With remat it must be a loop: unrolled, XLA merges the
+        # recomputation away and no memory is saved.
+        unroll = depth
     return nn.scan(
         block,
-        variable_axes={"params": 0, "intermediates": 0},
+        variable_axes={"params": 0, "intermediates": 0, "cache": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=tuple(in_axes),
         length=depth,

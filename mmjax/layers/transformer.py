@@ -1,7 +1,5 @@
 """A stack of pre-LN transformer blocks whose parameters lie along one `layers` axis."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,21 +9,10 @@ from mmjax.layers.activations import activation
 from mmjax.layers.attention import MultiHeadAttention
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
-from mmjax.layers.precision import on_cpu, on_tpu
+from mmjax.layers.precision import on_tpu
+from mmjax.layers.stack import stack
 from mmjax.layers.stochastic_depth import stochastic_depth
 from mmjax.sharding import batch_parts, shard, spec
-
-# What a block keeps for its backward pass, and so what it need not compute again. The names are
-# those of the fused attention: its input and its result.
-_POLICIES = jax.checkpoint_policies
-REMAT = {
-    "none": None,
-    "full": _POLICIES.nothing_saveable,
-    "dots": _POLICIES.save_from_both_policies(
-        _POLICIES.dots_with_no_batch_dims_saveable,
-        _POLICIES.save_only_these_names("qkv", "attention"),
-    ),
-}
 
 
 def _stream(x: jax.Array) -> jax.Array:
@@ -90,36 +77,6 @@ class MLP(nn.Module):
             kernel_init=normal(width**-0.5 * (2 * self.depth) ** -0.5),
             name="down",
         )(h)
-
-
-def stacked(parent: nn.Module, block: type[nn.Module], length: int, in_axes) -> Callable:
-    """`block` repeated `length` times along a `layers` axis, as `parent.remat` says.
-
-    Args:
-      in_axes: of the block's arguments after the first, which is carried.
-
-    Raises:
-      ValueError: an unknown `remat`.
-    """
-    if parent.remat not in REMAT:
-        raise ValueError(f"Unknown remat '{parent.remat}'; use one of {sorted(REMAT)}.")
-    unroll = 1
-    if parent.remat != "none":
-        block = nn.remat(block, policy=REMAT[parent.remat], prevent_cse=False)
-    elif (on_cpu() or on_tpu()) and not parent.is_initializing():
-        # A loop costs the CPU backend its fusions between layers, and TPUs copies of all that is
-        # kept for the backward pass. With remat it must be a loop: unrolled, XLA merges the
-        # recomputation away and no memory is saved.
-        unroll = length
-    return nn.scan(
-        block,
-        variable_axes={"params": 0, "intermediates": 0, "cache": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=in_axes,
-        length=length,
-        unroll=unroll,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
 
 
 class Block(nn.Module):
@@ -202,7 +159,7 @@ class Transformer(nn.Module):
         rates = None
         if train and self.stochastic_depth:
             rates = jnp.linspace(0.0, self.stochastic_depth, self.depth)
-        layers = stacked(self, Block, self.depth, in_axes=(0, nn.broadcast))(
+        layers = stack(Block, self.depth, self, (0, nn.broadcast), self.remat)(
             self.heads,
             self.mlp_dim,
             self.depth,

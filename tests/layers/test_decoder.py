@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers import transformer
+from mmjax.layers import stack
 from mmjax.layers.decoder import Decoder
 
 B, L, D, S, C, H, DEPTH = 3, 6, 16, 5, 12, 4, 4
@@ -205,7 +205,7 @@ def test_a_decoding_step_sees_what_the_prompts_last_token_sees():
 
 @pytest.mark.parametrize("cpu", [True, False])
 def test_closed_gates_leave_the_decoder_exactly_as_it_is(cpu, monkeypatch):
-    monkeypatch.setattr(transformer, "on_cpu", lambda: cpu)  # unrolled, or a loop
+    monkeypatch.setattr(stack, "on_cpu", lambda: cpu)  # unrolled, or a loop
     model, params = make("flamingo")
     params["stack"]["cross"]["gate_attention"] = np.zeros(2, np.float32)
     params["stack"]["cross"]["gate_mlp"] = np.zeros(2, np.float32)
@@ -222,7 +222,7 @@ def test_closed_gates_leave_the_decoder_exactly_as_it_is(cpu, monkeypatch):
 @pytest.mark.parametrize("kind", ["every second", "flamingo"])
 def test_loop_unrolled_and_remat_have_equal_gradients(kind, monkeypatch):
     def grads(cpu, remat):
-        monkeypatch.setattr(transformer, "on_cpu", lambda: cpu)
+        monkeypatch.setattr(stack, "on_cpu", lambda: cpu)
         model, params = make(kind, remat=remat)
 
         def f(p):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers import transformer
+from mmjax.layers import stack
 from mmjax.layers.stochastic_depth import stochastic_depth
 from mmjax.layers.transformer import Block, Transformer
 
@@ -34,7 +34,7 @@ def loop(params, x):
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 @pytest.mark.parametrize("cpu", [True, False])
 def test_the_stack_is_its_blocks_one_by_one(remat, cpu, monkeypatch):
-    monkeypatch.setattr(transformer, "on_cpu", lambda: cpu)  # unrolled, or a loop
+    monkeypatch.setattr(stack, "on_cpu", lambda: cpu)  # unrolled, or a loop
     model, params = make(remat=remat)
 
     def f(apply):
