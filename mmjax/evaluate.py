@@ -159,10 +159,13 @@ def print_results(results: Mapping[str, float]) -> None:
     print()
 
 
-def evaluate(
+def open_run(
     workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
-) -> dict[str, float]:
-    """Evaluate a checkpoint of a workdir with the evaluators of its config.
+) -> tuple[experiment.Experiment, Any, int]:
+    """What a checkpoint of a workdir was trained as, its parameters and its step.
+
+    Args:
+      at_step: which checkpoint; None is the newest.
 
     Raises:
       ValueError: no such checkpoint, or settings that do not fit it.
@@ -185,6 +188,14 @@ def evaluate(
     with jax.set_mesh(run.mesh):
         params = saves.restore_params(at, run.params)
     saves.close()
+    return run, params, at
+
+
+def evaluate(
+    workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
+) -> dict[str, float]:
+    """Evaluate a checkpoint of a workdir with the evaluators of its config; see `open_run`."""
+    run, params, at = open_run(workdir, at_step, overrides)
     writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
     return finish(run, make_evaluators(run, workdir), params, at, workdir, writer)
 

@@ -115,6 +115,10 @@ class Tokenizer:
             ids = ids[: ids.index(self.eos_id)]
         return self._backend.decode(ids, skip_special_tokens=True).strip()
 
+    def decode_raw(self, ids):
+        """The text of ids, specials left out, spaces at its ends kept: of a part of a text."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
     @property
     def truncation_rate(self):
         """Share of the texts encoded since the last reset that were cut; 0 if there were none."""

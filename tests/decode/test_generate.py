@@ -22,7 +22,8 @@ def language_model(**decoder):
     text = {"vocab_size": 30, "width": 16, "length": 24, "decoder": decoder}
     model = language.make_model({"text": text})
     text = jnp.ones((1, 24), jnp.int32)
-    params = meta.unbox(model.init(jax.random.key(0), {"text": text}))["params"]
+    params = jax.eval_shape(lambda: meta.unbox(model.init(jax.random.key(0), {"text": text})))
+    params = params["params"]
     rng = np.random.default_rng(0)
     return model, jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), params)
 

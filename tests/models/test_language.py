@@ -1,6 +1,8 @@
 """The language model as a system: it trains by the one loop, and refuses what it cannot learn."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -9,7 +11,8 @@ import tiny_clip
 from flax.core import meta
 
 from mmjax import config as configs
-from mmjax import experiment, models
+from mmjax import experiment, generate, models
+from mmjax.decode.settings import Settings
 from mmjax.train import train
 
 LENGTH = 8
@@ -36,13 +39,13 @@ def test_gradients_do_not_depend_on_what_is_padded_and_every_parameter_learns(tm
     rng = np.random.default_rng(0)
     mask = np.arange(LENGTH)[None] < np.asarray([8, 3])[:, None]
     text = rng.integers(0, 300, (2, LENGTH), np.int32)
-    params = meta.unbox(model.init(jax.random.key(0), {"text": text}))["params"]
+    init = lambda: meta.unbox(model.init(jax.random.key(0), {"text": text}))["params"]  # noqa: E731
+    params = jax.jit(init)()
 
     def grads(text):
         batch = {"text": text, "text_mask": mask}
-        return jax.grad(lambda p: loss(model.apply({"params": p}, batch), batch)["captioning"])(
-            params
-        )
+        value = lambda p: loss(model.apply({"params": p}, batch), batch)["captioning"]  # noqa: E731
+        return jax.jit(jax.grad(value))(params)
 
     found, other = grads(text), grads(np.where(mask, text, 0))
     jax.tree.map(
@@ -55,7 +58,7 @@ def test_gradients_do_not_depend_on_what_is_padded_and_every_parameter_learns(tm
         assert np.abs(g).max() > 0, name
     example = models.make_example_losses(config)
     batch = {"text": text, "text_mask": mask}
-    outputs = model.apply({"params": params}, batch)
+    outputs = jax.jit(model.apply)({"params": params}, batch)
     np.testing.assert_allclose(
         example(outputs, batch)["captioning"].mean(), loss(outputs, batch)["captioning"], rtol=1e-5
     )
@@ -87,4 +90,15 @@ def test_it_learns_the_captions_and_writes_them(tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     losses = [v["train/captioning"] for v in map(json.loads, lines) if "train/captioning" in v]
     assert losses[-1] < 0.5 * losses[0]
-    assert len(captions) == 24
+    # the command continues a caption as no other text begins
+    found = subprocess.run(
+        [sys.executable, "-m", "mmjax.generate", f"--workdir={tmp_path / 'run'}", "--prompt=a red"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # more tokens than the window holds: one sentence, and no stack trace
+    assert found.returncode == 2 and "window of 8" in found.stderr, found.stderr
+    opened = generate.open_workdir(str(tmp_path / "run"))
+    text = "".join(generate.pieces(*opened, "a red", Settings(4, end_ids=(2,))))
+    assert text.startswith(" square,") and captions[0].startswith("a red square,")
