@@ -168,7 +168,7 @@ def test_every_token_may_see_its_own_part_of_the_context():
     close(found, slow(model, params, X, MASK, CONTEXT, seen))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama", "captioner", "flamingo"])
 def test_a_cache_changes_nothing(kind):
     """Prompts of other lengths, padded left or right; then token by token, and two at once."""
     model, params = make(kind)
@@ -202,8 +202,9 @@ def test_a_decoding_step_sees_what_the_prompts_last_token_sees():
     model, params = make("flamingo")
     seen = np.zeros((B, L, S), bool)
     seen[:, :3, 0] = seen[:, 3:, 1] = True  # rows of 3 tokens end with the first picture
-    variables = {"params": params}
-    _, v = model.apply(variables, X, MASK, **inputs(model, seen), cache_length=8, mutable=["cache"])
+    seen = inputs(model, seen)
+    start = functools.partial(model.apply, **seen, cache_length=8, mutable=["cache"])
+    _, v = jax.jit(start)({"params": params}, X, MASK)
     np.testing.assert_array_equal(v["cache"]["cross_seen"].argmax(1), [1, 0, 1])
 
 
@@ -226,11 +227,10 @@ def test_closed_gates_leave_the_decoder_exactly_as_it_is(cpu, monkeypatch):
     assert not init["stack"]["cross"]["gate_mlp"].any()
 
 
-@pytest.mark.parametrize("kind", ["every second", "flamingo"])
-def test_loop_unrolled_and_remat_have_equal_gradients(kind, monkeypatch):
+def test_loop_unrolled_and_remat_have_equal_gradients(monkeypatch):
     def grads(cpu, remat):
         monkeypatch.setattr(stack, "on_cpu", lambda: cpu)
-        model, params = make(kind, remat=remat)
+        model, params = make("flamingo", remat=remat)
 
         def f(p):
             return jnp.sum(jnp.sin(model.apply({"params": p}, X, MASK, **inputs(model))))
