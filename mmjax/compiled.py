@@ -141,9 +141,17 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
 
     @functools.cache
     def of(name: str) -> Costs:
-        total = Costs()
+        total, channels = Costs(), set()
         for instruction in computations[name].values():
-            total += one(instruction, computations[name])
+            cost = one(instruction, computations[name])
+            if instruction.opcode == "fusion" and cost.collectives:
+                # A collective that is spread over several fusions, to run beside what they compute,
+                # stands in each of them, with one channel.
+                mine = _channels(computations[instruction.called("calls")[0]])
+                if mine and mine <= channels:
+                    cost = dataclasses.replace(cost, collectives={})
+                channels |= mine
+            total += cost
         return total
 
     def one(it: _Instruction, scope: dict[str, _Instruction]) -> Costs:
@@ -177,6 +185,16 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
         return own
 
     return of(entry)
+
+
+def _channels(scope: dict[str, _Instruction]) -> set[str]:
+    """Of the collectives of a computation."""
+    found = (
+        re.search(r"\bchannel_id=(\d+)", it.rest)
+        for it in scope.values()
+        if it.opcode.removesuffix("-start") in COLLECTIVES
+    )
+    return {channel[1] for channel in found if channel}
 
 
 def _is_kernel(it: _Instruction) -> bool:

@@ -152,6 +152,39 @@ def test_the_tpu_compilers_text():
     assert costs.unknown_loops == ()
 
 
+SPREAD = """
+HloModule jit_f, num_partitions=8
+
+%first (p: f32[8,128]) -> f32[64,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %g = f32[64,128]{1,0} all-gather(%p), channel_id=26, replica_groups={}, dimensions={0}
+}
+
+%second (p: f32[8,128]) -> f32[64,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %g = f32[64,128]{1,0} all-gather(%p), channel_id=26, replica_groups={}, dimensions={0}
+}
+
+%other (p: f32[8,128]) -> f32[64,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %g = f32[64,128]{1,0} all-gather(%p), channel_id=27, replica_groups={}, dimensions={0}
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[64,128] {
+  %x = f32[8,128]{1,0} parameter(0)
+  %a = f32[64,128]{1,0} fusion(%x), kind=kOutput, calls=%first, backend_config={"estimated_cycles":"5"}
+  %b = f32[64,128]{1,0} fusion(%x), kind=kOutput, calls=%second, backend_config={"estimated_cycles":"6"}
+  ROOT %c = f32[64,128]{1,0} fusion(%x), kind=kOutput, calls=%other, backend_config={"estimated_cycles":"7"}
+}
+"""
+
+
+def test_a_collective_spread_over_fusions_counts_once():
+    costs = compiled.costs(SPREAD)
+    assert costs.cycles == 5 + 6 + 7
+    assert costs.collectives["all-gather"] == compiled.Traffic(2, 2 * 8 * 4096, 2 * 7 * 4096)
+
+
 # Two kernels with one body, of which libtpu schedules one; and one that it says nothing of.
 KERNELS = """
 HloModule jit_f
