@@ -6,7 +6,8 @@ r"""Questions about emoji, answered by classification, with or without a languag
         --config.loss_weights.mixin_entropy=0.36                       # and what may help
 
 Categories, skin tones, colours, styles and names, of concepts that training never saw; see
-mmjax/data/emoji_questions.py. Expected: see experiments/vqa/README.md.
+mmjax/data/emoji_questions.py. Baselines without a picture: experiments/emoji_questions/README.md.
+Expected: unknown; it was not trained to the end yet.
 """
 
 from mmjax.config import defaults
