@@ -175,7 +175,7 @@ def typed(value):
     return type(value).__name__, value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TREES)
 def test_json_round_trip(tree):
     text = configs.to_json(ConfigDict(tree))
@@ -206,7 +206,7 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TREES, TREES)
 def test_diff_is_what_a_walk_over_both_finds(old, new):
     a, b = flat(as_json(old)), flat(as_json(new))

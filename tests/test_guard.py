@@ -36,7 +36,7 @@ def test_first_nonfinite_names_tensor_kind_and_count():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(bad=st.sets(st.sampled_from(range(8))), value=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_the_first_in_the_given_order_is_named(bad, value):
     """Against a plain search: eight scalars in two trees, some of them bad."""
@@ -100,7 +100,7 @@ def test_a_metric_that_no_evaluator_gives_is_named():
         guard.EarlyStopping("recal", patience=1).update({"recall": 1.0, "rank": 2.0})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     values=st.lists(st.integers(-5, 5), min_size=1, max_size=20),
     patience=st.integers(1, 4),

@@ -196,7 +196,7 @@ def test_schedule_at_known_points(fields, points):
         assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(2.0 * want, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["cosine", "linear", "rsqrt", "constant"]),
     total=st.integers(1, 1000),
@@ -302,7 +302,7 @@ def test_frozen_gradients_do_not_count_in_the_clip():
     assert optim.frozen_mask(cfg, params) == {"a": True, "b": False}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(scale=st.floats(1e-6, 1e6), max_norm=st.floats(1e-3, 1e3), seed=st.integers(0, 99))
 def test_clip_bounds_the_norm_and_keeps_the_direction(scale, max_norm, seed):
     grads = jax.tree.map(lambda g: g * jnp.float32(scale), tree(seed))

@@ -26,6 +26,7 @@ class Noise:
 def config():
     config = configs.defaults()
     config.batch_size, config.seed = 8, 3
+    config.model = {"name": "vit"}
     config.data.transform = "random_crop(8, padding=2) | label"
     config.data.batch_transform = "mixup(0.8, 5)"
     return config

@@ -16,7 +16,7 @@ SHAPES = ({"data": 8}, {"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 
 # ---- make_mesh
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.sampled_from([-1, 0, 1, 2, 3, 4, 8]), min_size=3, max_size=3),
     count=st.sampled_from([1, 2, 6, 8]),
@@ -138,7 +138,7 @@ def test_check_divides_names_axis_divisor_and_nearest_multiple():
         sharding.check_divides(mesh, (1,), ("heads",), "Parameter q")  # never 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 50), st.sampled_from(sorted(sharding.RULES)))
 def test_check_divides_refuses_what_jax_cannot_place(size, name):
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})

@@ -218,7 +218,7 @@ def test_microbatches_on_a_mesh_equal_the_whole_batch():
     assert_trees_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     rows=st.integers(1, 4), parts=st.integers(1, 4), more=st.lists(st.integers(1, 3), max_size=2)
 )

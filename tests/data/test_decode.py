@@ -59,7 +59,7 @@ def test_jpeg_kinds_equal_pillow():
         assert small.shape[2] == 3 and min(small.shape[:2]) >= 40
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(h=st.integers(1, 300), w=st.integers(1, 300), min_size=st.integers(1, 250))
 def test_scaled_decode_keeps_the_minimum(h, w, min_size):
     """The smallest n/8 that leaves each side at least min_size, or as long as it was."""
@@ -160,7 +160,7 @@ def test_other_bytes_are_refused(data):
         decode_image(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(where=st.integers(0, 2000), value=st.binary(min_size=1, max_size=8))
 def test_damage_gives_an_image_or_a_value_error(where, value):
     data = bytearray(encode(smooth(40, 40), "JPEG" if where % 2 else "PNG"))

@@ -28,7 +28,7 @@ def batch_of(words):
     return {"image": image, "text": text, "text_mask": mask}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.integers(3, 50), min_size=1, max_size=4), min_size=3, max_size=6),
     st.integers(1, 3),

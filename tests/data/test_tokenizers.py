@@ -168,7 +168,7 @@ def encode_one(tokenizer, text, length=400):
 alphabet = st.sampled_from("abcdeghilmnorstuäüß猫寝 '.,!?-12349🎉é_")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(alphabet, max_size=40))
 def test_clip_equals_the_slow_reference(clip, clip_merges, text):
     expected = clip_reference(" ".join(text.split()), clip_merges)
@@ -321,7 +321,7 @@ def test_trained_encoding_equals_the_slow_reference(trained, tmp_path):
 known_letters = st.characters(exclude_categories=("Cs", "Cn"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(known_letters, max_size=30))
 def test_trained_decodes_what_it_encodes(trained, text):
     """No text is unknown; only case, form and white space are lost."""
@@ -355,7 +355,7 @@ def test_a_caption_cannot_forge_specials(trained):
 # ---- rows ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(st.text(alphabet, max_size=30), max_size=6), length=st.integers(3, 40))
 def test_rows(trained, texts, length):
     """bos, tokens, eos, padding; the mask is true up to the end token, which is never cut."""
@@ -478,7 +478,7 @@ def test_bad_configs_name_the_mend(tmp_path):
     (tmp_path / "vocab.json").write_text("{}")
     no_end = word_level(tmp_path / "t.json", ["[PAD]"])
     for config, words in (
-        ({"kind": "bpe"}, "there are clip_bpe, file, train_bpe"),
+        ({"kind": "bpe"}, "there are clip_bpe, file, gguf, train_bpe"),
         ({"kind": "train_bpe", "size": 3}, "size"),
         ({"kind": "train_bpe"}, "corpus"),
         ({"kind": "train_bpe", "vocab_size": 100}, "vocab_size 100"),

@@ -132,7 +132,7 @@ IMAGE_STEPS = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(st.sampled_from(IMAGE_STEPS), min_size=1, max_size=4),
     h=st.integers(9, 30),
@@ -184,7 +184,7 @@ def resize_matrix(n_in, n_out, method, antialias):
     return matrix
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     h=st.integers(1, 40),
     w=st.integers(1, 40),
@@ -203,7 +203,7 @@ def test_resize_equals_the_definition(h, w, size, method):
     assert min(np.abs(out - np.clip(expected, 0, 255)).max() for expected in either) <= 1.5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     h=st.integers(3, 40),
     w=st.integers(3, 40),
@@ -224,7 +224,7 @@ def test_resize_to_the_same_size_changes_nothing():
 
 
 @given(h=st.integers(1, 60), w=st.integers(1, 60), size=st.integers(1, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_resize_short(h, w, size):
     out = run(f"resize_short({size}, 'nearest')", noise(h, w))
     assert min(out.shape[:2]) == size
@@ -260,7 +260,7 @@ def test_random_crop_is_a_window_and_reaches_every_place():
     assert len(seen) == 25
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     h=st.integers(1, 300),
     w=st.integers(1, 300),
@@ -500,7 +500,7 @@ def test_label():
     assert parse("label")({"label": 7}, None)["label"] == 7
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(alpha=st.floats(0.05, 5), seed=st.integers(0, 999), n=st.sampled_from([2, 4, 8]))
 def test_mixup_mixes_labels_as_it_mixes_images(alpha, seed, n):
     """Images that hold 20 · their label: the mixed one holds 20 · the expected label."""

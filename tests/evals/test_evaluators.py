@@ -194,6 +194,7 @@ MORE = {
     "knn": {"train_source": {}},
     "vqa": {"train_source": {}},
     "modality_ablation": {"modalities": ["image", "text"]},
+    "few_shot": {"train_source": {}, "shots": 2, "image_token": 1, "length": 9},
 }
 
 

@@ -149,7 +149,7 @@ def test_chance_is_the_mean_over_all_orders(images, index, ids):
         assert abs(got[f"{way}/median_rank"] - mean["median_rank"]) <= 0.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 30), st.integers(1, 3), st.integers(1, 40), st.integers(0, 2**31))
 def test_order_of_the_gallery_and_chunks_change_nothing(images, per_image, chunk, seed):
     rng = np.random.default_rng(seed)

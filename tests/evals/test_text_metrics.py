@@ -166,7 +166,7 @@ def alignments(a, b):
                 yield [*rest, (len(a) - 1, j)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(words, words)
 def test_meteor_s_alignment_is_the_best_of_all(a, b):
     def chunks(pairs):
@@ -188,7 +188,7 @@ def test_meteor_by_hand():
     assert align([], ["x"]).score() == 0.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(words, words)
 def test_common_subsequence_is_the_longest(a, b):
     def slow(a, b):

@@ -32,7 +32,7 @@ def test_classifier_embeds_each_class_with_each_prompt():
     np.testing.assert_allclose(weights, np.eye(2))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**31))
 def test_metrics_equal_loops_with_ties_against_the_model(count, classes, seed):
     rng = np.random.default_rng(seed)

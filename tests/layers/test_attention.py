@@ -39,7 +39,7 @@ def params_of(layer):
     return jax.tree.unflatten(tree, [rng.normal(size=a.shape).astype(np.float32) for a in leaves])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(causal=st.booleans(), lengths=st.none() | st.tuples(*[st.integers(1, L)] * B))
 def test_values_and_sown_weights_are_those_of_the_loops(causal, lengths):
     mask = None if lengths is None else np.arange(L)[None] < np.asarray(lengths)[:, None]

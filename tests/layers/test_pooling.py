@@ -12,7 +12,7 @@ X = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
 MASKS = st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=3, max_size=3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(MASKS)
 def test_end_and_mean_by_loops(mask):
     mask = np.asarray(mask)

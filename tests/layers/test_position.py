@@ -10,7 +10,7 @@ from mmjax.layers.position import LearnedGrid, LearnedSequence, resize_grid, sin
 GRIDS = st.tuples(st.integers(2, 9), st.integers(2, 9))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(stored=GRIDS, grid=GRIDS)
 def test_a_resized_constant_stays_and_both_axes_keep_their_meaning(stored, grid):
     flat = resize_grid(jnp.full((*stored, 3), 2.5), grid)

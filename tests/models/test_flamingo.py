@@ -45,7 +45,7 @@ def logits(params, batch):
     return APPLY(params, batch)["text_logits"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.lists(st.sampled_from([3, 4, PLACE]), min_size=6, max_size=6), min_size=1, max_size=3
