@@ -15,11 +15,6 @@ def get_config():
     """The config of this experiment."""
     config = clip_emoji()
     config.name = "coca_emoji"
-    config.data.transform = (
-        "random_affine(degrees=15, translate=0.1, scale=(0.7, 1.1))"
-        " | color_jitter(0.4, 0.4, 0.4, 0.03, p=0.5) | random_grayscale(0.05)"
-        " | choose_caption(template_p=0.0) | tokenize(16)"
-    )
     small = {"heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
     del config.model
     config.model = {

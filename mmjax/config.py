@@ -55,7 +55,8 @@ def defaults() -> ConfigDict:
     )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question, "Did you mean '...'?", after a space; empty where no known name is alike."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
 
@@ -80,7 +81,7 @@ def check_kwargs(target: Callable, kwargs: Mapping[str, Any], where: str) -> dic
     for key in kwargs:
         if key not in known:
             raise ValueError(
-                f"{where}.{key} is not a setting of {target.__name__}.{_nearest(key, known)} "
+                f"{where}.{key} is not a setting of {target.__name__}.{nearest(key, known)} "
                 f"It takes: {', '.join(known)}."
             )
     return kwargs
@@ -99,7 +100,7 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
     file = Path(path)
     if not file.is_file():
         nearby = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        raise ValueError(f"There is no config file '{path}'.{_nearest(str(file), nearby)}")
+        raise ValueError(f"There is no config file '{path}'.{nearest(str(file), nearby)}")
     module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
@@ -110,7 +111,7 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
     known = set(defaults())
     for key in config:
         if key not in known:
-            raise ValueError(f"{path} sets config.{key}, unknown to mmjax.{_nearest(key, known)}")
+            raise ValueError(f"{path} sets config.{key}, unknown to mmjax.{nearest(key, known)}")
     return override(config, overrides)
 
 
@@ -133,7 +134,7 @@ def _apply(config: ConfigDict, override: str) -> None:
         if not isinstance(section, ConfigDict) or part not in section:
             known = section if isinstance(section, ConfigDict) else ()
             raise ValueError(
-                f"The override '{override}': {here} has no key '{part}'.{_nearest(part, known)}"
+                f"The override '{override}': {here} has no key '{part}'.{nearest(part, known)}"
             )
         if part is not last or depth < len(parents):
             section = section[part]

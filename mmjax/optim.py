@@ -22,6 +22,7 @@ import optax
 from clu import parameter_overview
 
 from mmjax import tree_paths, update_rules
+from mmjax.config import nearest
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -255,10 +256,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(config.items())
     for field in given:
         if field not in DEFAULTS:
-            near = difflib.get_close_matches(field, DEFAULTS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ValueError(
-                f"config.optim.{field} is not a field of the optimizer's config.{hint}"
+                f"config.optim.{field} is not a field of the optimizer's config."
+                + nearest(field, DEFAULTS)
             )
     if given.get("learning_rate") is None:
         raise ValueError("config.optim.learning_rate is not set: give the peak learning rate.")

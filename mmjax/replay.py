@@ -150,8 +150,7 @@ def example_losses(
     size, rows = run.config.batch_size, []
     with jax.set_mesh(run.mesh):
         for start in range(0, size, ROWS):
-            read = [k for k in batch if k in run.spec or k.endswith("_present")]
-            part = {k: batch[k][start : start + ROWS] for k in read}
+            part = {k: rows_of[start : start + ROWS] for k, rows_of in batch.items()}
             rows.append(jax.device_get(forward(params, part)))
     outputs = {
         name: np.concatenate([r[name] for r in rows]) if np.ndim(first) else first

@@ -11,18 +11,14 @@ from typing import Any
 
 from mmjax import jsonl
 
-RECORD_SETTINGS = ("root",)
 DATASET, SHARDS = "dataset.json", "shards.jsonl"
 
 
-def open_records(
-    root: str | os.PathLike, workdir: str | os.PathLike | None = None
-) -> "RecordSource":
+def open_records(root: str | os.PathLike) -> "RecordSource":
     """The examples of a converted set.
 
     Args:
       root: the --target of `mmjax.data.convert`.
-      workdir: not used; nothing in such a set is bad.
 
     Raises:
       ValueError: no such set, one that is not whole yet, or a shard that is gone or cut off.

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-BALANCED_SETTINGS = ("source", "words", "max_repeats")
-
 
 def open_balanced(
     source: Mapping[str, Any],

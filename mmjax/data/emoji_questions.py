@@ -116,7 +116,6 @@ KINDS = {
 }
 # One list of answers for all types, so that one classification head serves them all.
 ANSWERS = sorted({answer for kind in KINDS.values() for answer in kind.answers})
-QUESTION_SETTINGS = ("split", "bias", "types", "data_dir")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,14 +11,6 @@ from typing import Any
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 
-FOLDER_SETTINGS = (
-    "root",
-    "captions",
-    "image_column",
-    "caption_column",
-    "max_bad_records",
-    "data_dir",
-)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 IMAGE_COLUMNS = ("file_name", "image", "filepath")
 CAPTION_COLUMNS = ("caption", "captions", "text")

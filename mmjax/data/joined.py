@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-JOINED_SETTINGS = ("sources",)
-
 
 def open_joined(
     sources: Sequence[Mapping[str, Any]], *, workdir: str | os.PathLike | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-PAIRED_SETTINGS = ("first", "second", "length", "seed")
+from mmjax.data.draws import row_rng
 
 
 def open_paired(
@@ -58,8 +58,7 @@ class PairedSource:
         choices = self._of_class[label]
         if not len(choices):
             raise ValueError(f"{self._second.name} has no example of {self.class_names[label]}.")
-        draw = np.random.Generator(np.random.Philox(key=[self._seed, 0], counter=[0, 0, 0, i]))
-        return int(choices[draw.integers(len(choices))])
+        return int(choices[row_rng(self._seed, i).integers(len(choices))])
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         if not 0 <= i < self._length:

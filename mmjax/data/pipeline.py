@@ -14,6 +14,7 @@ import grain
 import numpy as np
 
 from mmjax.batch import MODALITIES
+from mmjax.data.draws import BATCH_AUGMENT, EVAL, row_rng
 from mmjax.data.lost import LostRecords
 from mmjax.data.sources import Source
 
@@ -21,17 +22,6 @@ Batch = dict[str, np.ndarray]
 Transform = Callable[[dict, np.random.Generator], dict]
 
 CHUNK = 32  # rows that a thread makes in one go, at most
-# What a stream of random numbers is for: two uses of one seed never meet.
-_AUGMENT, _BATCH_AUGMENT, _EVAL = 0, 1, 2
-
-
-def row_rng(seed: int, row: int, use: int = _AUGMENT) -> np.random.Generator:
-    """The generator of one row (or step): the same wherever and whenever it is made.
-
-    Counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so rows
-    need no common state. The low counter words stay free for the row's own draws.
-    """
-    return np.random.Generator(np.random.Philox(key=[seed, use], counter=[0, 0, 0, row]))
 
 
 def train_batches(
@@ -90,7 +80,7 @@ def train_batches(
         step = start_step
         for batch in batches:
             if batch_transform is not None:
-                rng = row_rng(seed, step, _BATCH_AUGMENT)
+                rng = row_rng(seed, step, BATCH_AUGMENT)
                 batch = _arrays(batch_transform(batch, rng))
             yield batch
             step += 1
@@ -125,7 +115,7 @@ def eval_batches(
         row = step * batch_size + process_index * local + offset
         index = min(row, len(source) - 1)
         try:
-            example = _load(source, transform, index, row_rng(0, index, _EVAL))
+            example = _load(source, transform, index, row_rng(0, index, EVAL))
         except OSError as error:
             raise ValueError(
                 f"Example number {index} of {source.name} is gone ({error}): an evaluation needs "

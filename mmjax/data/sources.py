@@ -10,14 +10,14 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from mmjax.data.array_records import RECORD_SETTINGS, open_records
-from mmjax.data.balanced import BALANCED_SETTINGS, open_balanced
+from mmjax.data.array_records import open_records
+from mmjax.data.balanced import open_balanced
 from mmjax.data.builders import BUILDERS, prepared_builder
-from mmjax.data.emoji_questions import QUESTION_SETTINGS, open_questions
-from mmjax.data.folder import FOLDER_SETTINGS, open_folder
-from mmjax.data.joined import JOINED_SETTINGS, open_joined
-from mmjax.data.paired import PAIRED_SETTINGS, open_paired
-from mmjax.data.webdataset import SHARD_SETTINGS, open_shards
+from mmjax.data.emoji_questions import open_questions
+from mmjax.data.folder import open_folder
+from mmjax.data.joined import open_joined
+from mmjax.data.paired import open_paired
+from mmjax.data.webdataset import open_shards
 
 
 class Source(Protocol):
@@ -45,7 +45,8 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
     kind = settings.pop("kind", None)
     if kind not in KINDS:
         raise ValueError(f"The source's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
-    opener, known = KINDS[kind]
+    opener = KINDS[kind]
+    known = [name for name in inspect.signature(opener).parameters if name != "workdir"]
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -54,11 +55,6 @@ def open_source(config: Mapping, *, workdir: str | os.PathLike | None = None) ->
     if "workdir" in inspect.signature(opener).parameters:
         settings["workdir"] = workdir
     return opener(**settings)
-
-
-TFDS_SETTINGS = (
-    *("name", "split", "data_dir", "root", "image_key", "caption_key", "label_key", "classes"),
-)
 
 
 def open_tfds(
@@ -230,12 +226,12 @@ def _plain(value: Any) -> Any:
 
 
 KINDS = {
-    "tfds": (open_tfds, TFDS_SETTINGS),
-    "folder": (open_folder, FOLDER_SETTINGS),
-    "webdataset": (open_shards, SHARD_SETTINGS),
-    "array_record": (open_records, RECORD_SETTINGS),
-    "paired": (open_paired, PAIRED_SETTINGS),
-    "joined": (open_joined, JOINED_SETTINGS),
-    "balanced": (open_balanced, BALANCED_SETTINGS),
-    "emoji_questions": (open_questions, QUESTION_SETTINGS),
+    "tfds": open_tfds,
+    "folder": open_folder,
+    "webdataset": open_shards,
+    "array_record": open_records,
+    "paired": open_paired,
+    "joined": open_joined,
+    "balanced": open_balanced,
+    "emoji_questions": open_questions,
 }

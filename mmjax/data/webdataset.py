@@ -17,7 +17,6 @@ from typing import Any
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 
-SHARD_SETTINGS = ("pattern", "caption_key", "max_bad_records", "data_dir")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _INDEX_VERSION = 1
 

@@ -10,6 +10,7 @@ from mmjax.batch import MODALITIES
 from mmjax.evals.embed import in_order, select
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.perplexity import perplexity, token_losses
+from mmjax.losses.captioning import supervised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Perplexity(Evaluator):
                     f"Perplexity needs 'text_logits' and the model gives {sorted(outputs)}: remove "
                     "this evaluation."
                 )
-            mask = given.get("text_loss_mask", given["text_mask"])[:, 1:]
+            mask = np.asarray(supervised(given))
             there = given.get("text_present", np.ones(len(mask), bool))
             read = self.context.gather({"text": given["text"], "counted": mask, "there": there})
             losses = token_losses(np.asarray(outputs["text_logits"])[:, :-1], read["text"][:, 1:])

@@ -1,11 +1,12 @@
 """Perplexity: how many equally likely tokens a language model's guess is worth."""
 
 import numpy as np
-import scipy.special
 
 
 def token_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """-log p of each target `[B, L]` in nats, from logits `[B, L, V]` that predict it."""
+    import scipy.special  # not sooner: it takes a quarter of a second before the first step
+
     losses = np.empty(targets.shape)
     for row, (scores, wanted) in enumerate(zip(logits, targets)):  # one text's [L, V] at a time
         log_p = scipy.special.log_softmax(np.asarray(scores, np.float64), axis=-1)

@@ -9,7 +9,6 @@ import numpy as np
 from mmjax.evals.captioning import derangement
 from mmjax.evals.embed import generate_texts, make_generate
 from mmjax.evals.evaluator import Evaluator, Results, left_out
-from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import PRIORS, answer_prior, most_frequent, normalize_answer, vqa_metrics
 
 _READ = ("image", "text")
@@ -116,6 +115,9 @@ class Vqa(Evaluator):
         return [names[i] for i in chosen], outputs["example_id"]
 
     def run(self, params: Any) -> Results:
+        # Not sooner: scipy's optimizers take most of a second before the first step.
+        from mmjax.evals.question_only import question_only
+
         source, train_source = self._open(self.source), self._open(self.train_source)
         asked, train = Questions.of(source), Questions.of(train_source)
         given, places = self.answers(params, source)

@@ -101,6 +101,12 @@ def linear(
     return y
 
 
+def class_head(classes: int) -> "Linear":
+    """The map `head` from features to logits over classes, all 0 at the start."""
+    init = nn.initializers.zeros
+    return Linear((classes,), ("embed", "classes"), kernel_init=init, name="head")
+
+
 class Linear(nn.Module):
     """A linear map from the last axes of x to new ones: [..., *inputs] -> [..., *features].
 

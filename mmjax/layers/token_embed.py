@@ -9,6 +9,14 @@ from mmjax.layers.precision import activation_dtype
 from mmjax.sharding import shard
 
 
+def look_up(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
+    """Rows of table [V, width] for tokens [B, L]: [B, L, width], in the stream's dtype."""
+    # Whole rows: of rows split by `embed` the lookup would be put together on every device.
+    table = shard(table, "vocab", "act_embed")
+    x = jnp.take(table, shard(tokens, "batch", "length"), axis=0)
+    return shard(x.astype(activation_dtype(dtype)), "batch", "length", "act_embed")
+
+
 class TokenEmbed(nn.Module):
     """A table [vocab_size, width]: tokens [B, L] -> [B, L, width], and back to logits.
 
@@ -30,10 +38,7 @@ class TokenEmbed(nn.Module):
             self.head = param(self, "head", init, shape, names)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        # Whole rows: of rows split by `embed` the lookup would be put together on every device.
-        table = shard(self.embedding, "vocab", "act_embed")
-        x = jnp.take(table, shard(tokens, "batch", "length"), axis=0)
-        return shard(x.astype(activation_dtype(self.dtype)), "batch", "length", "act_embed")
+        return look_up(self.embedding, tokens, self.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[..., width] -> [..., vocab_size] float32."""

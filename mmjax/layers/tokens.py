@@ -12,7 +12,7 @@ from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import check_divides, patchify
 from mmjax.layers.position import LearnedGrid, LearnedSequence
-from mmjax.layers.precision import activation_dtype
+from mmjax.layers.token_embed import look_up
 
 
 @flax.struct.dataclass
@@ -90,8 +90,7 @@ class TextTokens(nn.Module):
         table = param(self, "embedding", init, shape, ("vocab", "embed"))
         position = LearnedSequence(self.length, self.width, name="position")(text.shape[1])
         mask = batch.get("text_mask", jnp.ones(text.shape, bool))
-        x = jnp.take(table, text, axis=0).astype(activation_dtype(self.dtype))
-        return Tokens(x, position, mask, text)
+        return Tokens(look_up(table, text, self.dtype), position, mask, text)
 
 
 TOKENS = {"image": ImageTokens, "audio": AudioTokens, "text": TextTokens}

@@ -1,7 +1,6 @@
 """The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
 `spec`, and perhaps `check_batch`, `make_generate` and `notes`."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax.batch import Batch, Spec
+from mmjax.config import nearest
 from mmjax.models import captioner, clip, coca, flamingo, language, multimodal, vit, vqa
 
 SYSTEMS = {
@@ -26,10 +26,9 @@ SYSTEMS = {
 def _system(config: Mapping[str, Any]):
     name = config["model"].get("name", "")
     if name not in SYSTEMS:
-        near = difflib.get_close_matches(name, SYSTEMS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ValueError(
-            f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}.{hint}"
+            f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}."
+            + nearest(name, SYSTEMS)
         )
     return SYSTEMS[name]
 

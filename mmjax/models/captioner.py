@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.models import language
-from mmjax.models.text_decoder import TextDecoder
+from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
 
 
@@ -40,7 +40,7 @@ class Captioner(nn.Module):
 
     def text_decoder(self, **kwargs) -> TextDecoder:
         """The decoder that `text` describes."""
-        return text_decoder(self.text, self.dtype, cross_every=1, **kwargs)
+        return make_text_decoder(self.text, self.dtype, cross_every=1, **kwargs)
 
     @property
     def window(self) -> int:
@@ -79,19 +79,6 @@ def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
             "the image: remove it."
         )
     return ViT(**check_kwargs(ViT, fields, "config.model.image"), **kwargs)
-
-
-def text_decoder(
-    fields: Mapping[str, Any], dtype: str, cross_every: int = 0, **kwargs
-) -> TextDecoder:
-    """A text decoder with that cross-attention, unless its own fields say otherwise.
-
-    Raises:
-      ValueError: an unknown setting.
-    """
-    fields = {"dtype": dtype, **fields}
-    fields["decoder"] = {"cross_every": cross_every, **fields.get("decoder", {})}
-    return TextDecoder(**check_kwargs(TextDecoder, fields, "config.model.text"), **kwargs)
 
 
 def make_model(config: Mapping[str, Any]) -> Captioner:

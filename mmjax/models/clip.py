@@ -86,11 +86,10 @@ class CLIP(nn.Module):
             outputs |= self.text_tower(name="text")(batch, train=train)
             outputs["text_embed"] = self._embed(outputs["text_features"], "text_proj")
 
-        constant = nn.initializers.constant
-        scale = param(self, "logit_scale", constant(self.logit_scale_init), (), ())
-        outputs["logit_scale"] = jnp.exp(clamp_above(scale, self.logit_scale_max))
+        outputs["logit_scale"] = logit_scale(self)
         if self.logit_bias_init is not None:
-            bias = param(self, "logit_bias", constant(self.logit_bias_init), (), ())
+            init = nn.initializers.constant(self.logit_bias_init)
+            bias = param(self, "logit_bias", init, (), ())
             outputs["logit_bias"] = bias
         return outputs
 
@@ -98,19 +97,26 @@ class CLIP(nn.Module):
         """[B, width] -> [B, embed_dim] of unit length, in fp32."""
         width = features.shape[-1]
         if getattr(self, name):
-            features = Linear(
-                (self.embed_dim,),
-                ("embed", "joint"),
-                self.proj_bias,
-                kernel_init=nn.initializers.normal(width**-0.5),
-                name=name,
-            )(features)
+            features = joint_projection(width, self.embed_dim, self.proj_bias, name)(features)
         elif width != self.embed_dim:
             raise ValueError(
                 f"Without config.model.{name} the tower's width {width} must be embed_dim "
                 f"{self.embed_dim}: change one of the three."
             )
         return unit_length(features)
+
+
+def joint_projection(width: int, embed_dim: int, use_bias: bool, name: str) -> Linear:
+    """The map of a tower's features [B, width] into the shared space, [B, embed_dim]."""
+    init = nn.initializers.normal(width**-0.5)
+    return Linear((embed_dim,), ("embed", "joint"), use_bias, kernel_init=init, name=name)
+
+
+def logit_scale(model: nn.Module) -> jax.Array:
+    """exp of the model's parameter `logit_scale`, from its logit_scale_init and _max."""
+    init = nn.initializers.constant(model.logit_scale_init)
+    scale = param(model, "logit_scale", init, (), ())
+    return jnp.exp(clamp_above(scale, model.logit_scale_max))
 
 
 def unit_length(features: jax.Array) -> jax.Array:

@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.decoder import Decoder, is_decoding
-from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
 from mmjax.models import captioner, clip, language
+from mmjax.models.text_decoder import make_text_decoder
 from mmjax.models.vit import ViT
 
 
@@ -59,7 +59,7 @@ class CoCa(nn.Module):
 
     def halves(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fields of the two halves of the text decoder, each a `Decoder`."""
-        captioner.text_decoder(self.text, self.dtype, parent=None)  # checks the fields
+        make_text_decoder(self.text, self.dtype, parent=None)  # checks the fields
         fields = {"dtype": self.dtype, **self.text["decoder"]}
         fields = check_kwargs(Decoder, fields, "config.model.text.decoder")
         depth = fields.pop("depth")
@@ -93,9 +93,7 @@ class CoCa(nn.Module):
         if "text" in batch:
             outputs |= self._text(batch, context, train, cache_length)
         if not is_decoding(self):
-            init = nn.initializers.constant(self.logit_scale_init)
-            scale = param(self, "logit_scale", init, (), ())
-            outputs["logit_scale"] = jnp.exp(clip.clamp_above(scale, self.logit_scale_max))
+            outputs["logit_scale"] = clip.logit_scale(self)
         return outputs
 
     def _text(self, batch, context, train, cache_length) -> dict[str, jax.Array]:
@@ -131,9 +129,7 @@ class CoCa(nn.Module):
 
     def _embed(self, features: jax.Array, name: str) -> jax.Array:
         """[B, width] -> [B, embed_dim] of unit length, in fp32."""
-        init = nn.initializers.normal(features.shape[-1] ** -0.5)
-        names = ("embed", "joint")
-        project = Linear((self.embed_dim,), names, False, kernel_init=init, name=name)
+        project = clip.joint_projection(features.shape[-1], self.embed_dim, False, name)
         return clip.unit_length(project(features))
 
 

@@ -12,7 +12,7 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.perceiver import PerceiverResampler
 from mmjax.models import captioner, language
-from mmjax.models.text_decoder import TextDecoder
+from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
 
 
@@ -63,7 +63,7 @@ class Flamingo(nn.Module):
         """The decoder that `text` describes."""
         decoder = {"cross_gated": True, **self.text["decoder"]}
         fields = {**self.text, "length": self.window, "decoder": decoder}
-        return captioner.text_decoder(fields, self.dtype, 1, **kwargs)
+        return make_text_decoder(fields, self.dtype, 1, **kwargs)
 
     @property
     def window(self) -> int:

@@ -11,7 +11,7 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.decode.texts import make_texts
 from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
-from mmjax.models.text_decoder import TextDecoder
+from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 
 
 class LanguageModel(nn.Module):
@@ -29,8 +29,7 @@ class LanguageModel(nn.Module):
 
     def text_decoder(self, **kwargs) -> TextDecoder:
         """The decoder that `text` describes."""
-        fields = {"dtype": self.dtype, **self.text}
-        return TextDecoder(**check_kwargs(TextDecoder, fields, "config.model.text"), **kwargs)
+        return make_text_decoder(self.text, self.dtype, **kwargs)
 
     @property
     def window(self) -> int:

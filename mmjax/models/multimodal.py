@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mmjax.batch import MODALITIES, Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.fusion import Fusion, Stream, make_fusion
-from mmjax.layers.linear import Linear
+from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.tokens import TOKENS, Tokens
@@ -95,12 +95,7 @@ class MultimodalTransformer(nn.Module):
         features = shard(fused.features.astype(jnp.float32), "batch", "act_embed")
         outputs = {"fused_features": features}
         if self.num_classes is not None:
-            outputs["logits"] = Linear(
-                (self.num_classes,),
-                ("embed", "classes"),
-                kernel_init=nn.initializers.zeros,
-                name="head",
-            )(features)
+            outputs["logits"] = class_head(self.num_classes)(features)
         if self.mask_ratio and (train or self.is_initializing()):
             for m in given:
                 outputs[f"{m}_prediction"] = self._predict(m, fused.tokens[m], tokens[m])

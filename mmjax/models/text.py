@@ -10,6 +10,7 @@ from mmjax.layers.pooling import check_pool
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_text_variant, resolve
+from mmjax.layers.token_embed import look_up
 from mmjax.layers.transformer import Transformer
 from mmjax.models.vit import pool_and_norm
 from mmjax.sharding import shard
@@ -59,7 +60,7 @@ class TextTransformer(nn.Module):
         sizes, stream = self.sizes, activation_dtype(self.dtype)
         width = sizes["width"]
         check_pool(self.pool, "config.model.text.pool", ("end", "last", "mean", "map"))
-        text = shard(batch["text"], "batch", "length")
+        text = batch["text"]
         mask = batch.get("text_mask")
 
         table = param(
@@ -70,9 +71,7 @@ class TextTransformer(nn.Module):
             ("vocab", "embed"),
         )
         position = LearnedSequence(self.length, width, name="position")(text.shape[1])
-        # Whole rows: of rows split by `embed` the lookup would be put together on every device.
-        table = shard(table, "vocab", "act_embed")
-        x = jnp.take(table, text, axis=0).astype(stream) + position.astype(stream)[None]
+        x = look_up(table, text, self.dtype) + position.astype(stream)[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
 

@@ -61,3 +61,16 @@ class TextDecoder(nn.Module):
         if is_decoding(self):
             return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
         return {"text_logits": embed.logits(x)}
+
+
+def make_text_decoder(
+    fields: Mapping[str, Any], dtype: str, cross_every: int = 0, **kwargs
+) -> TextDecoder:
+    """A text decoder with that cross-attention, unless its own fields say otherwise.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    fields = {"dtype": dtype, **fields}
+    fields["decoder"] = {"cross_every": cross_every, **fields.get("decoder", {})}
+    return TextDecoder(**check_kwargs(TextDecoder, fields, "config.model.text"), **kwargs)

@@ -10,7 +10,7 @@ import optax
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.linear import Linear
+from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
@@ -128,12 +128,7 @@ class ViT(nn.Module):
         x = pool_and_norm(self, x, None, sizes["heads"], sizes["mlp_dim"])
         outputs = {"image_features": x.astype(jnp.float32)}
         if self.num_classes is not None:
-            outputs["logits"] = Linear(
-                (self.num_classes,),
-                ("embed", "classes"),
-                kernel_init=nn.initializers.zeros,
-                name="head",
-            )(outputs["image_features"])
+            outputs["logits"] = class_head(self.num_classes)(outputs["image_features"])
         return outputs
 
     def _normalise(self, image: jax.Array) -> jax.Array:

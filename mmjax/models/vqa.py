@@ -10,7 +10,7 @@ import optax
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.linear import Linear
+from mmjax.layers.linear import Linear, class_head
 from mmjax.losses.debias import learned_mixin, mixin_entropy
 from mmjax.models import multimodal
 from mmjax.models.multimodal import MultimodalTransformer
@@ -61,9 +61,7 @@ class VQA(nn.Module):
         outputs["mixin_gate"] = jax.nn.softplus(gate[:, 0])
         if "text" in batch:
             seen = self.question_model(name="question")(batch, train=train)["text_features"]
-            zeros = nn.initializers.zeros
-            head = Linear((self.answers,), ("embed", "classes"), kernel_init=zeros, name="head")
-            outputs["question_logits"] = head(seen)
+            outputs["question_logits"] = class_head(self.answers)(seen)
         return outputs
 
 

@@ -10,7 +10,6 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -22,6 +21,7 @@ from mmjax.data.builders.emoji_names import (
     load_concepts,
     parse_codepoints,
 )
+from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.progress import Progress
 
 SIZE = 72
@@ -93,7 +93,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class Emoji(tfds.core.GeneratorBasedBuilder):
+class Emoji(SplitBuilder):
     """Emoji in two drawing styles; whole groups of concepts are held out, and a whole style.
 
     Splits: `train` (Twemoji); `seen_*` (OpenMoji drawings of the concepts of `train`);
@@ -103,8 +103,6 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.1")
-    # Nothing is downloaded; TFDS's own look-up of checksums needs a package it does not declare.
-    url_infos: ClassVar[dict] = {}
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -147,9 +145,6 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
             split: self._examples(split, style, part, render[style])
             for split, (style, part) in split_concepts(concepts).items()
         }
-
-    def _generate_examples(self):
-        raise NotImplementedError("_split_generators gives the examples of each split.")
 
     def _examples(
         self, split: str, style: str, concepts: list[Concept], render: Callable[[Concept], bytes]

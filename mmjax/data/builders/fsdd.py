@@ -9,10 +9,10 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.progress import Progress
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -60,18 +60,13 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
         raise ValueError(f"The archive {root} cannot be read ({error}): {_BY_HAND}") from error
 
 
-class Fsdd(tfds.core.GeneratorBasedBuilder):
+class Fsdd(SplitBuilder):
     """Spoken digits, `audio` as WAV bytes; a split is a speaker.
 
     Join them with `+` and leave one out: "george+jackson+lucas+nicolas".
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos: ClassVar[dict] = {}  # see Emoji
-
-    def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
-        self._root = root
-        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -90,9 +85,6 @@ class Fsdd(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         recordings = read_recordings(self._root)
         return {speaker: self._examples(speaker, takes) for speaker, takes in recordings.items()}
-
-    def _generate_examples(self):
-        raise NotImplementedError("_split_generators gives the examples of each split.")
 
     def _examples(self, speaker: str, takes: list) -> Iterator[tuple[int, dict]]:
         with Progress(f"Packing spoken digits of {speaker}", len(takes)) as bar:

@@ -11,10 +11,10 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.folder import IMAGE_SUFFIXES
 from mmjax.data.progress import Progress
@@ -93,11 +93,10 @@ def _images(root: Path, read: bool = True) -> Iterator[tuple[str, str, str, byte
         ) from error
 
 
-class ImageFolder(tfds.core.GeneratorBasedBuilder):
+class ImageFolder(SplitBuilder):
     """Labelled images from `root/<split>/<class>/<file>`; the splits are those of the folder."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos: ClassVar[dict] = {}  # see Emoji
 
     def _info(self) -> tfds.core.DatasetInfo:
         classes = sorted({c for counts in self.builder_config.counts.values() for c in counts})
@@ -115,9 +114,6 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {split: self._examples(split) for split in self.builder_config.counts}
-
-    def _generate_examples(self):
-        raise NotImplementedError("_split_generators gives the examples of each split.")
 
     def _examples(self, wanted: str) -> Iterator[tuple[int, dict]]:
         config = self.builder_config

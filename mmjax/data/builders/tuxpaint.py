@@ -8,12 +8,10 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +20,7 @@ from PIL import Image
 from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import centred, png, render_svg, require_package
 from mmjax.data.builders.emoji_names import fraction_of, merge_groups
+from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.progress import Progress
 
 SIZE = 128
@@ -139,7 +138,7 @@ def part_of(concept: str) -> str:
     return "test" if x < 0.20 else "validation" if x < 0.30 else "train"
 
 
-class Tuxpaint(tfds.core.GeneratorBasedBuilder):
+class Tuxpaint(SplitBuilder):
     """Captioned stamps at 128 × 128 pixels with their transparency; no concept is in two splits.
 
     Nor is any name in another language: the split that is held out less loses it.
@@ -148,11 +147,6 @@ class Tuxpaint(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos: ClassVar[dict] = {}  # see Emoji
-
-    def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
-        self._root = root
-        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -199,9 +193,6 @@ class Tuxpaint(tfds.core.GeneratorBasedBuilder):
             part: self._examples(parts[part], picture_of, concept_of)
             for part in ("train", "validation", "test")
         }
-
-    def _generate_examples(self):
-        raise NotImplementedError("_split_generators gives the examples of each split.")
 
     def _examples(
         self, stamps: list[Stamp], picture_of: dict[str, bytes], concept_of: dict[str, str]

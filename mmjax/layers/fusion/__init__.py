@@ -1,10 +1,9 @@
 """Ways to fuse modalities, by name; each takes {modality: Stream} and gives Fused."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax.config import check_kwargs
+from mmjax.config import check_kwargs, nearest
 from mmjax.layers.fusion.bottleneck import Bottleneck
 from mmjax.layers.fusion.cross import Bidirectional, OneWay
 from mmjax.layers.fusion.early import Early
@@ -39,9 +38,8 @@ def make_fusion(settings: Mapping[str, Any], where: str, **module: Any) -> Fusio
     settings = dict(settings)
     kind = settings.pop("kind", None)
     if kind not in FUSIONS:
-        near = difflib.get_close_matches(str(kind), FUSIONS, n=1)
         raise ValueError(
             f"{where}.kind is '{kind}'; the fusions are {', '.join(FUSIONS)}."
-            + (f" Did you mean '{near[0]}'?" if near else "")
+            + nearest(str(kind), FUSIONS)
         )
     return FUSIONS[kind](**check_kwargs(FUSIONS[kind], settings, where), **module)
