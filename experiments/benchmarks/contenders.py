@@ -4,6 +4,7 @@ A workload is a dict: image, patch, length, vocab, embed, batch, and width, dept
 image (v) and the text (t) tower; device is "cpu" or "cuda".
 """
 
+import argparse
 import importlib.abc
 import importlib.machinery
 import json
@@ -348,6 +349,29 @@ def rounds_of(workers, rounds):
         turn = workers[r % len(workers) :] + workers[: r % len(workers)]
         results.append({worker.name: worker.time() for worker in turn})
     return results
+
+
+def options(description, contenders, workloads, usual=None, dtypes=("float32", "bfloat16")):
+    """The command line of a benchmark of contenders; `usual` of them, and `dtypes`, by default."""
+    parser = argparse.ArgumentParser(description=description)
+    add = parser.add_argument
+    add("--contenders", nargs="+", choices=contenders, default=usual or list(contenders))
+    add("--workloads", nargs="+", choices=workloads, default=list(workloads))
+    add("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=dtypes)
+    add("--allocators", nargs="+", choices=("stock", "same"), default=("stock", "same"))
+    add("--rounds", type=int, default=5, help="in each set of processes")
+    add("--processes", type=int, default=3, help="sets of fresh processes")
+    return parser
+
+
+def measure_each(args, measure):
+    """`measure(workload, dtype, allocator, args)` of all that the command line asks for."""
+    if set(args.contenders) - {"ours"}:
+        set_up_peers()
+    for allocator in args.allocators:
+        for workload in args.workloads:
+            for dtype in args.dtypes:
+                measure(workload, dtype, allocator, args)
 
 
 def asked_for(argv):

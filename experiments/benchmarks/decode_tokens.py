@@ -13,11 +13,10 @@ What is equal: sizes, fp32, both cores. What is not: transformers' attention to 
 through scaled_dot_product_attention. The peer lives in build/bench-venv (see contenders.py).
 """
 
-import argparse
 import statistics
 import sys
 
-from contenders import Worker, asked_for, rounds_of, set_up_peers, work
+from contenders import Worker, asked_for, measure_each, options, rounds_of, work
 
 LAYERS, WIDTH, HEADS, VOCAB, IMAGE_TOKENS = 12, 768, 12, 50_257, 197
 NEW = 64
@@ -137,21 +136,8 @@ def measure(workload, dtype, allocator, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
-    allocators = ("stock", "same")
-    parser.add_argument("--allocators", nargs="+", choices=allocators, default=allocators)
-    parser.add_argument("--rounds", type=int, default=5, help="in each set of processes")
-    parser.add_argument("--processes", type=int, default=3, help="sets of fresh processes")
-    args = parser.parse_args()
-    if set(args.contenders) - {"ours"}:
-        set_up_peers()
-    for allocator in args.allocators:
-        for workload in args.workloads:
-            for dtype in args.dtypes:
-                measure(workload, dtype, allocator, args)
+    parser = options(__doc__.splitlines()[0], CONTENDERS, WORKLOADS, dtypes=["float32"])
+    measure_each(parser.parse_args(), measure)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ needs nothing. Writes loss_scaling.png beside this file and prints the tables.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
+
+from topologies import cases_of  # noqa: E402
 
 from mmjax import chips  # noqa: E402
 
@@ -131,16 +132,7 @@ def main() -> None:
                 for form in FORMS:
                     print(json.dumps(measure(args.topologies[0], kind, form, n)), flush=True)
         return
-    cases = []
-    for topology in args.topologies:
-        command = [sys.executable, __file__, "--one", "--topologies", topology, "--kinds"]
-        command += [*args.kinds, "--sizes", *map(str, args.sizes)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                cases.append(json.loads(line))
-                print(line.strip(), file=sys.stderr)
-        if process.returncode:
-            sys.exit(f"{topology}: stopped with exit code {process.returncode}")
+    cases = cases_of(__file__, args.topologies)
     draw(cases, HERE / "loss_scaling.png")
     print(table(cases))
 

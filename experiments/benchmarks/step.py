@@ -18,10 +18,9 @@ faster there than the quick GELU of the other two; ours also normalises uint8 im
 The peers live in build/bench-venv: torch first, then peers.txt.
 """
 
-import argparse
 import statistics
 
-from contenders import CONTENDERS, Worker, flops, rounds_of, set_up_peers
+from contenders import CONTENDERS, Worker, flops, measure_each, options, rounds_of
 
 # widths, depths and heads of the image (v) and the text (t) tower
 WORKLOADS = {
@@ -86,24 +85,10 @@ def measure(workload, dtype, allocator, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     usual = [name for name in CONTENDERS if name != "open_clip_compiled"]
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=usual)
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    dtypes = ("float32", "bfloat16")
-    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes)
-    allocators = ("stock", "same")
-    parser.add_argument("--allocators", nargs="+", choices=allocators, default=allocators)
-    parser.add_argument("--rounds", type=int, default=5, help="in each set of processes")
+    parser = options(__doc__.splitlines()[0], CONTENDERS, WORKLOADS, usual)
     parser.add_argument("--steps", type=int, default=2, help="timed together, in each turn")
-    parser.add_argument("--processes", type=int, default=3, help="sets of fresh processes")
-    args = parser.parse_args()
-    if set(args.contenders) - {"ours"}:
-        set_up_peers()
-    for allocator in args.allocators:
-        for workload in args.workloads:
-            for dtype in args.dtypes:
-                measure(workload, dtype, allocator, args)
+    measure_each(parser.parse_args(), measure)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ Nothing is run. --toy --topologies cpu:8 goes through all of it in seconds, with
 import argparse
 import json
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from topologies import cases_of  # noqa: E402
 
 from mmjax import chips  # noqa: E402
 
@@ -162,16 +163,7 @@ def main() -> None:
         for form in args.forms:
             print(json.dumps(measure(args.topologies[0], form, args)), flush=True)
         return
-    cases = []
-    for topology in args.topologies:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", "--topologies", topology]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                cases.append(json.loads(line))
-                print(line.strip(), file=sys.stderr)
-        if process.returncode:
-            sys.exit(f"{topology}: stopped with exit code {process.returncode}")
-    print(table(cases, args.depth))
+    print(table(cases_of(__file__, args.topologies), args.depth))
 
 
 if __name__ == "__main__":
