@@ -22,8 +22,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmjax.data.builders.emoji import CATEGORIES
-from mmjax.data.builders.emoji_names import fraction_of
+from mmjax.data.builders.emoji_names import CATEGORIES, fraction_of
 
 SPLITS = {
     "train": ("train", "seen_validation", "seen_test"),

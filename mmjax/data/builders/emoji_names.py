@@ -12,6 +12,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+CATEGORIES = (
+    "Activities",
+    "Animals & Nature",
+    "Flags",
+    "Food & Drink",
+    "Objects",
+    "People & Body",
+    "Smileys & Emotion",
+    "Symbols",
+    "Travel & Places",
+)
+
 VARIATION_SELECTOR = 0xFE0F
 JOINER = 0x200D
 SKIN_TONES = range(0x1F3FB, 0x1F400)
