@@ -23,6 +23,7 @@ from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.bad_records import most_allowed
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
+from mmjax.evals.attention_rollout import sown_weights
 from mmjax.evals.embed import EvalContext
 from mmjax.weights import llama
 
@@ -301,14 +302,7 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
 
     def attention(params, batch):
         sown = on_mesh(watch, params, {"image": batch["image"]})["intermediates"]
-        # The tower is a part of the model, or the model itself.
-        tower = sown.get("image", sown.get("transformer", {}))
-        weights = [
-            leaf
-            for path, leaf in jax.tree_util.tree_flatten_with_path(tower)[0]
-            if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
-        ]
-        return np.asarray(weights[0]) if weights else None
+        return sown_weights(sown)
 
     def read(source, spec, batch_size):
         transform = transforms.parse(
