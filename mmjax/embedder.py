@@ -41,9 +41,9 @@ class Embedder:
         model = loaded.model
         self._apply = jax.jit(lambda params, batch: model.apply({"params": params}, batch))
         self._watch = jax.jit(
-            lambda params, batch: model.apply(
-                {"params": params}, batch, mutable=["intermediates"]
-            )[1]
+            lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[
+                1
+            ]
         )
         self.image_shape = loaded.image(np.zeros((64, 64, 3), np.uint8)).shape[:2]
         outputs = self._run(self._tokens(["a"] * self.sizes[0]))
@@ -52,7 +52,7 @@ class Embedder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 digits that change with the parameters, the config, the tokenizer or the image steps."""
+        """16 digits that change with parameters, config, tokenizer or image steps."""
         loaded = self.loaded
         sums = {path: int(x) for path, x in checksums(loaded.params).items()}
         words = [loaded.tokenizer.fingerprint, loaded.text_length, loaded.transform]
@@ -69,7 +69,7 @@ class Embedder:
         try:
             image = self.loaded.image(data)
         except ValueError as error:
-            raise ValueError(str(error).rpartition(": ")[2]) from None
+            raise ValueError(str(error).partition(": ")[2]) from None
         if image.shape[:2] != self.image_shape:
             raise ValueError(
                 f"The model's image steps '{self.loaded.transform}' give pictures of many sizes: "

@@ -1,4 +1,4 @@
-"""Picture files of a person's own: found below folders, checked before they are decoded, streamed."""
+"""Picture files of a person's own: found below folders, checked before decoding, streamed."""
 
 import collections
 import io
