@@ -3,6 +3,7 @@
 import collections
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50  # a line of pixels would become huge where the shorter side is brought to a size
+
+# `check_picture` says more clearly what Pillow would warn of.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T, R = TypeVar("T"), TypeVar("R")
 

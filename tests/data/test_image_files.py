@@ -10,6 +10,8 @@ from png import png
 
 from mmjax.data.image_files import check_picture, find, stream
 
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
 
 def encoded(kind, size=(20, 10)):
     file = io.BytesIO()

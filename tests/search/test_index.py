@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from png import png
+from tiny_index import MODEL, draw
 
 from mmjax import jsonl, whole_file
 from mmjax.embedder import open_embedder
@@ -22,19 +22,11 @@ from mmjax.search import build
 from mmjax.search.index import Index, Writer, create
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "tests" / "golden" / "clip"
 
 
 @pytest.fixture(scope="module")
 def embedder():
     return open_embedder(MODEL, sizes=(4,))
-
-
-def draw(path, seed):
-    """A picture of random blocks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
-    Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(path)
 
 
 def make_folder(root):
