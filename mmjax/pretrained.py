@@ -1,6 +1,7 @@
 """Trained models in and out: published folders, and checkpoints of our own runs."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import evaluate, models, step, tree_paths
+from mmjax import evaluate, models, step, tree_paths, whole_file
 from mmjax.data import chain, transforms
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.weights import published, tokenizer
-from mmjax.weights.convert import KEPT_FP32, read_params
-from mmjax.weights.families import family
+from mmjax.weights import published, tensor_file, tokenizer
+from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
+from mmjax.weights.families import family, saving_family
 
 # Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
@@ -53,15 +54,23 @@ class Pretrained:
         return prepare({"image": picture}, np.random.default_rng(0))["image"]
 
 
-def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") -> Pretrained:
+def load(
+    path: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str = "float32",
+    strict: bool = True,
+) -> Pretrained:
     """A published model (a folder as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or a
         workdir.
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
-        of its axes; None: the default device.
+        of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
+      strict: refuse published tensors that are missing or left over; else what is missing keeps
+        its initial value (of seed 0), and the report says so.
 
     Raises:
       ValueError: no model there, one of an unknown family, or files that are damaged or do not
@@ -79,16 +88,21 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_folder(folder, mesh, dtype)
+    return _from_folder(folder, mesh, dtype, strict)
 
 
-def _from_folder(folder: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
+def _from_folder(folder: Path, mesh: Mesh | None, dtype: str, strict: bool) -> Pretrained:
     found = published.open_folder(folder)
     theirs = family(found.config.get("model_type", ""), str(folder / published.CONFIG))
     config = theirs.model_config(found) | {"dtype": dtype}
-    model, target = _abstract(config, mesh)
+    model, spec, target = _abstract(config, mesh)
     params, report = read_params(
-        found.tensors, theirs.rows(model), target, ignored=theirs.IGNORED, dtype=dtype
+        found.tensors,
+        theirs.rows(model),
+        target,
+        ignored=theirs.IGNORED,
+        dtype=dtype,
+        initial=None if strict else lambda: step.initial_params(model, spec, seed=0),
     )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -114,24 +128,25 @@ def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) ->
     return words
 
 
-def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any]:
-    """The model that `config.model` describes, and ShapeDtypeStructs of its parameters."""
+def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]:
+    """The model that `config.model` describes, its spec, ShapeDtypeStructs of its parameters."""
     whole = {"model": config, "loss": {}}
     model, spec = models.make_model(whole), models.spec(whole)
     params = step.abstract_params(model, spec)
     if mesh is None:
-        return model, params
-    shardings = step.param_shardings(model, spec, mesh)
-    return model, jax.tree.map(
+        return model, spec, params
+    shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
+    laid_out = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings
     )
+    return model, spec, laid_out
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
     saved = evaluate.open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    model, target = _abstract(config, mesh)
+    model, _, target = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), target
@@ -165,3 +180,33 @@ def _image_steps(config: Any) -> str:
             return steps
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
     return f"decode | resize({size})" if size else ""
+
+
+def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
+    """Write a model as its family is published, so that other libraries can load it.
+
+    config.json comes last: a folder that has one is whole.
+
+    Raises:
+      ValueError: a model that no published family can hold, or files in the way.
+    """
+    folder = Path(path)
+    if (folder / published.CONFIG).exists():
+        raise ValueError(f"'{folder}' holds a model already: give another folder.")
+    theirs, _ = saving_family(pretrained.model, pretrained.config["name"])
+    if hasattr(theirs, "for_saving"):
+        pretrained = theirs.for_saving(pretrained)
+    model, words = pretrained.model, pretrained.tokenizer
+    config = theirs.published_config(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensor_file.write(folder, write_tensors(pretrained.params, theirs.rows(model)))
+    if words is not None:
+        tokenizer.write(folder, words, pretrained.text_length)
+        ids = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
+        ids |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
+        part = config.get("text_config", config)
+        part |= ids
+    if pretrained.transform:
+        preprocessor = theirs.published_preprocessor(model, pretrained.transform)
+        whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
+    whole_file.write(folder / published.CONFIG, json.dumps(config, indent=2))

@@ -133,7 +133,17 @@ class Tokenizer:
     @property
     def fingerprint(self):
         """sha256 (hex) of everything that decides which ids a text gets."""
-        return hashlib.sha256((self._backend.to_str() + self._ids_json()).encode()).hexdigest()
+        return hashlib.sha256((self.json() + self._ids_json()).encode()).hexdigest()
+
+    def json(self):
+        """The text of a tokenizer.json, without what this class puts around a text."""
+        return self._backend.to_str()
+
+    def replace(self, backend, **ids):
+        """A copy with another backend and other ids of specials."""
+        now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        rest = {"clean": self._clean, "origin": self._origin, "strict": self.strict}
+        return Tokenizer(backend, **{**now, **ids}, **rest)
 
     def _ids_json(self):
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
@@ -346,11 +356,12 @@ _BOS = ("<bos>", "<s>", "[CLS]", "<|startoftext|>", "<|begin_of_text|>", "<|im_s
 _EOS = ("<eos>", "</s>", "[SEP]", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>")
 
 
-def from_file(path, pad_token=None, bos_token=None, eos_token=None):
+def from_file(path, pad_token=None, bos_token=None, eos_token=None, lowercase=False):
     """A tokenizer from any tokenizer.json of the `tokenizers` library.
 
     The specials are found by their common names, unless they are given; without a begin token
-    rows start with the text, without a padding token the end token pads.
+    rows start with the text, without a padding token the end token pads. `lowercase` folds case
+    before whatever the file itself does.
 
     Raises:
       ValueError: an unreadable file, a given special that is not in it, or no end token.
@@ -361,6 +372,10 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None):
         backend = hf.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception
         raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
+
+    if lowercase:
+        own = [backend.normalizer] if backend.normalizer is not None else []
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
     def find(given, names, role):
         if given is not None and backend.token_to_id(given) is None:
