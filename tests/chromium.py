@@ -87,7 +87,7 @@ class Page:
         """Open a page, anew even if the last one differs by its #fragment alone."""
         for address in ("about:blank", url):
             self.call("Page.navigate", url=address)
-            start = json.dumps(address)
+            start = json.dumps(address.partition("#")[0])
             self.wait(f"document.readyState === 'complete' && location.href.startsWith({start})")
 
     def run(self, script):
