@@ -61,8 +61,11 @@ class Index:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self.about = _read_about(self.folder)
-        self.root = Path(self.about["root"])
         lines = jsonl.read(self._file("files", "jsonl"))
+        while (about := _read_about(self.folder)) != self.about:  # the next generation, just now
+            self.about = about
+            lines = jsonl.read(self._file("files", "jsonl"))
+        self.root = Path(self.about["root"])
         self.files: dict[str, File] = {}
         for line in lines:
             if line.get("gone"):

@@ -4,6 +4,7 @@
     python -m mmjax.serve INDEX
 
 It listens on this machine alone unless --host says otherwise. /openapi.json describes its API.
+Start it again to see what `index` has changed meanwhile.
 """
 
 # ruff: noqa: E402

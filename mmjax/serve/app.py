@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Query, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -52,7 +53,7 @@ def make_app(service: Service, hosts: list[str], **limits: Any) -> FastAPI:
     async def picture_of(file: UploadFile | None, picture: str) -> bytes:
         if bool(file) == bool(picture):
             raise ValueError("Give one of file (an upload) and picture (a name of the index).")
-        return await file.read() if file else service.picture(picture)
+        return await file.read() if file else await run_in_threadpool(service.picture, picture)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def home() -> HTMLResponse:
