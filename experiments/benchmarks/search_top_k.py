@@ -11,7 +11,8 @@ The vectors are random directions, or with --crowded close to one another, where
 of least use. Recall is the share of the exact 10 (numpy's, in fp32) that is found.
 
 The peers live in build/search-venv. faiss is its flat index (IndexFlatIP), usearch its exact
-search; both of them and numpy in fp32. Ours reads fp32, fp16 or int8 from memory-mapped files.
+search; both of them and numpy in fp32. Ours reads fp32, fp16 or int8 from memory-mapped files;
+ours_plain does without bf16.
 """
 
 import argparse
@@ -29,13 +30,19 @@ from contenders import ROOT, answer, rounds_of
 VENV = ROOT / "build" / "search-venv"
 PEERS = ("faiss-cpu==1.15.1", "usearch==2.26.6", "numpy==2.4.6")
 DIM, QUERIES, K = 512, 1000, 10
-OURS = {"ours": "float32", "ours_fp16": "float16", "ours_int8": "int8"}
+# storage, and dtype of the first stage; None: bfloat16, where the machine has it
+OURS = {
+    "ours": ("float32", None),
+    "ours_plain": ("float32", "float32"),
+    "ours_fp16": ("float16", None),
+    "ours_int8": ("int8", None),
+}
 
 
 # ---- contenders: folder -> search() -> rows [Q, K] -----------------------------------------------
 
 
-def ours(folder, storage):
+def ours(folder, storage, dtype):
     import numpy as np
 
     from mmjax import runtime
@@ -45,7 +52,7 @@ def ours(folder, storage):
 
     vectors = np.load(folder / f"{storage}.npy", mmap_mode="r")
     scales = np.load(folder / "scales.npy") if storage == "int8" else None
-    gallery, queries = Gallery(vectors, scales), np.load(folder / "queries.npy")
+    gallery, queries = Gallery(vectors, scales, dtype), np.load(folder / "queries.npy")
     return lambda: gallery.search(queries, K)[1]
 
 
@@ -94,7 +101,7 @@ def usearch_exact(folder):
 
 def contender(name, folder):
     peers = {"numpy": numpy_blocks, "faiss": faiss_flat, "usearch": usearch_exact}
-    return ours(folder, OURS[name]) if name in OURS else peers[name](folder)
+    return ours(folder, *OURS[name]) if name in OURS else peers[name](folder)
 
 
 def work(name, folder):

@@ -31,16 +31,17 @@ Name = Annotated[str, Form(description="or the name of a picture of the index")]
 Count = Annotated[int, Query(ge=1, le=MOST_HITS)]
 
 
-def make_app(service: Service, hosts: list[str], **limits: Any) -> FastAPI:
+def make_app(service: Service, hosts: list[str]) -> FastAPI:
     """The application.
 
     Args:
       hosts: names in the address bar that are answered, against pages of other sites that point
         their own name at this machine; ["*"]: all.
-      limits: arguments of `Limits` other than the usual ones.
     """
-    app = FastAPI(title="mmjax", summary=__doc__, docs_url=None, redoc_url=None)
-    app.add_middleware(Limits, **limits)
+    summary = "Search a folder of pictures, label them, and see where the model looks."
+    # FastAPI's own pages of documentation would load scripts from elsewhere.
+    app = FastAPI(title="mmjax", summary=summary, docs_url=None, redoc_url=None)
+    app.add_middleware(Limits)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     for address, (name, kind) in PAGE.items():
         _serve_file(app, address, (HERE / name).read_text(encoding="utf-8"), kind)
