@@ -51,7 +51,7 @@ def saving_family(model: Any, system: str) -> tuple[ModuleType, dict[str, Any]]:
       ValueError: none can; says why.
     """
     reasons = []
-    for found in FAMILIES.values():
+    for found in dict.fromkeys(FAMILIES.values()):
         if getattr(found, "SYSTEM", None) == system:
             try:
                 return found, found.published_config(model)

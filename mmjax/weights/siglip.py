@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.models.clip import CLIP
-from mmjax.weights import clip, image_processor, published, tokenizer
+from mmjax.weights import clip, image_processor, published, tokenizer, vit
 from mmjax.weights.layouts import (
     Row,
     fused_qkv_apart,
@@ -36,6 +36,7 @@ PREPROCESSOR = {
     "image_mean": (0.5, 0.5, 0.5),
     "image_std": (0.5, 0.5, 0.5),
 }
+SYSTEM = "clip"
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
 # Tokenizers that SigLIP 2 takes over from Gemma, whose files do not say that it learned from text
 # in lower case (big_vision, configs/proj/image_text/SigLIP2_demo.ipynb).
@@ -154,8 +155,10 @@ def published_config(model: CLIP) -> dict[str, Any]:
     published.check_settings(
         "siglip",
         {
+            **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
             "image.pool": (image.pool, "map"),
-            "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+            "image.class_token": (image.class_token, False),
+            "image.pre_logits": (image.pre_logits, None),
             "text.causal": (text.causal, False),
             "text.mask_padding": (text.mask_padding, False),
             "text.pool": (text.pool, "last"),
