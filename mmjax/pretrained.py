@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from mmjax import evaluate, models, step, tree_paths, whole_file
 from mmjax.data import chain, transforms
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.weights import published, tensor_file, tokenizer
+from mmjax.weights import big_vision, published, tensor_file, tokenizer
 from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
 from mmjax.weights.families import family, saving_family
 
@@ -64,8 +65,8 @@ def load(
     """A published model (a folder as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
-      path: a folder with config.json and model.safetensors (or its shards and their index), or a
-        workdir.
+      path: a folder with config.json and model.safetensors (or its shards and their index), a
+        .npz file of big_vision, or a workdir.
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
         of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -81,6 +82,8 @@ def load(
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype)
+    if folder.suffix == ".npz":
+        return _from_published(big_vision.open_file(folder), big_vision, mesh, dtype, strict)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     if not (folder / published.CONFIG).is_file():
@@ -88,12 +91,14 @@ def load(
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_folder(folder, mesh, dtype, strict)
-
-
-def _from_folder(folder: Path, mesh: Mesh | None, dtype: str, strict: bool) -> Pretrained:
     found = published.open_folder(folder)
     theirs = family(found.config.get("model_type", ""), str(folder / published.CONFIG))
+    return _from_published(found, theirs, mesh, dtype, strict)
+
+
+def _from_published(
+    found: published.Published, theirs: ModuleType, mesh: Mesh | None, dtype: str, strict: bool
+) -> Pretrained:
     config = theirs.model_config(found) | {"dtype": dtype}
     model, spec, target = _abstract(config, mesh)
     params, report = read_params(

@@ -38,7 +38,8 @@ class ViT(nn.Module):
       registers: count of further tokens, without a position and never given back.
       pre_logits: width of a last linear map with tanh, of which image_features then are.
       position: "learned" or "sincos2d".
-      position_resize: how learned positions fit another grid, see `resize_grid`.
+      position_resize: how learned positions fit another grid, see `resize_grid`; those of
+        "sincos2d" cover the same image, or with "none" go on counting, as big_vision's do.
       stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
       pre_norm: a norm before the first block, as in CLIP.
       patch_dropout: share of the patches that a training step leaves out.
@@ -216,6 +217,7 @@ class ViT(nn.Module):
         if self.position == "learned":
             return LearnedGrid(stored, width, self.position_resize, name="position")(grid)
         if self.position == "sincos2d":
+            stored = None if self.position_resize == "none" else stored
             return jnp.asarray(sincos2d(grid, width, stored))
         raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
 
