@@ -69,6 +69,7 @@ def model_config(found: Published) -> dict[str, Any]:
             "pool": "cls",
             "patch_bias": False,
             "pre_norm": True,
+            "position_resize": "bicubic",
         },
         "text": {
             **tower_fields(text, "text_config"),
