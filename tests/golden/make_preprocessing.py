@@ -22,19 +22,19 @@ from transformers import AutoImageProcessor
 HERE = Path(__file__).parent / "preprocessing"
 EMOJI = ("1f34e.png", "1f600.png", "1f68c.png")  # transparent around; some with a palette
 SIZES = ((217, 333), (301, 97), (64, 65), (33, 20))
-SMALL, LARGE = {"height": 32, "width": 32}, {"height": 37, "width": 37}
+SMALL, LARGE = {"height": 32, "width": 32}, {"height": 35, "width": 35}  # 3 to cut off
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 PROCESSORS = {
     "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": SMALL}),
-    "clip_number": ("CLIPImageProcessor", {"size": 37, "crop_size": 32}),
+    "clip_number": ("CLIPImageProcessor", {"size": 35, "crop_size": 32}),
     "siglip": ("SiglipImageProcessor", {"size": SMALL}),
     "vit": ("ViTImageProcessor", {"size": SMALL}),
     "vit_number": ("ViTImageProcessor", {"size": 32, "resample": 3}),
     "deit": ("DeiTImageProcessor", {"size": LARGE, "crop_size": SMALL}),
-    "deit_number": ("DeiTImageProcessor", {"size": 37, "crop_size": 32}),
+    "deit_number": ("DeiTImageProcessor", {"size": 35, "crop_size": 32}),
     "dinov2": (
         "BitImageProcessor",
-        {"size": {"shortest_edge": 37}, "crop_size": SMALL, **IMAGENET},
+        {"size": {"shortest_edge": 35}, "crop_size": SMALL, **IMAGENET},
     ),
 }
 
