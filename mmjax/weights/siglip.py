@@ -1,8 +1,15 @@
 """SigLIP, and SigLIP 2 of fixed resolution, as `transformers` publishes them ("siglip")."""
 
 import math
+import re
+import string
+from pathlib import Path
 from typing import Any
 
+from tokenizers import Regex, normalizers
+from tokenizers import Tokenizer as Backend
+
+from mmjax.data import sentencepiece
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.weights import clip, image_processor, published, tokenizer, vit
@@ -100,18 +107,40 @@ def read_tokenizer(found: Published) -> Tokenizer | None:
     """The folder's tokenizer: rows are text, end token, padding.
 
     Raises:
-      ValueError: damaged files, or a sentencepiece model alone.
+      ValueError: damaged files, or a sentencepiece model that cannot be read alone.
     """
     settings = found.folder / tokenizer.SETTINGS
     kind = published.read_json(settings).get("tokenizer_class") if settings.is_file() else None
     words = tokenizer.read(found.folder, begins=False, lowercase=kind in LOWERCASED)
     alone = [n for n in ("spiece.model", "tokenizer.model") if (found.folder / n).is_file()]
     if words is None and alone:
-        raise ValueError(
-            f"'{found.folder}' has its tokenizer only as '{alone[0]}', of sentencepiece, which is "
-            f"not read here: put the tokenizer.json of the same model beside it."
-        )
+        return from_sentencepiece(found.folder / alone[0])
     return words
+
+
+def from_sentencepiece(path: Path) -> Tokenizer:
+    """The tokenizer of a SigLIP without tokenizer.json: lower case, no punctuation, padded with the
+    end token (transformers, tokenization_siglip.py).
+
+    Raises:
+      ValueError: a damaged file, or one of another kind, as Gemma's.
+    """
+    backend = sentencepiece.read(path)
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            backend.normalizer,
+        ]
+    )
+    # JSON changes the last digits of some scores, once: so that a saved tokenizer is this one.
+    backend = Backend.from_str(backend.to_str())
+    end = backend.token_to_id("</s>")
+    if end is None:
+        raise ValueError(f"'{path}' has no token '</s>': it is not of a SigLIP.")
+    return Tokenizer(backend, pad_id=end, bos_id=None, eos_id=end)
 
 
 def rows(model: CLIP) -> list[Row]:
