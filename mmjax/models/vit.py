@@ -42,6 +42,8 @@ class ViT(nn.Module):
         "sincos2d" cover the same image, or with "none" go on counting, as big_vision's do.
       stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
       pre_norm: a norm before the first block, as in CLIP.
+      drop_partial_patches: leave out the pixels at the bottom and the right that fill no patch, as
+        a convolution without padding does; else such images are refused.
       patch_dropout: share of the patches that a training step leaves out.
       gated_mlp, qkv_bias, layer_scale, stochastic_depth, remat: see `Transformer`.
       num_classes: size of the head; None: no head.
@@ -84,6 +86,7 @@ class ViT(nn.Module):
     gated_mlp: bool = False
     qkv_bias: bool = True
     layer_scale: float | None = None
+    drop_partial_patches: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -104,10 +107,14 @@ class ViT(nn.Module):
         width = sizes["width"]
         stream = activation_dtype(self.dtype)
         self._check()
-        check_divides(self.train_size, sizes["patch_size"])
 
         # ---- pixels to patch tokens, with their positions
         image = shard(batch["image"], "batch", "height", "width", "channels")
+        if self.drop_partial_patches:
+            bottom, right = (n - n % sizes["patch_size"] for n in image.shape[1:3])
+            image = image[:, :bottom, :right]
+        else:
+            check_divides(self.train_size, sizes["patch_size"])
         x = self._stem(sizes)(self._normalise(image))
         grid = x.shape[1:3]
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)

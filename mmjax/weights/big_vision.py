@@ -22,6 +22,7 @@ from mmjax.weights.tensor_file import Npz, Tensors
 
 IGNORED = (r"(opt|extra|chrono|step)(/.*)?",)  # what training kept beside the parameters
 GEMMA_TOKENS = 256_000  # SigLIP 2's vocabulary; those models learned from lower case
+SIZES = {(14, 27): 384}  # patch and patches a side -> pixels, where some fill no patch (So400m)
 SINCOS_SIZE = 224  # big_vision's ViTs with fixed positions; their files do not say
 
 # The numbers of the first files count all modules of a block, ours those of a kind.
@@ -180,7 +181,7 @@ def _image(tensors: Tensors, tower: str) -> dict[str, Any]:
                 f"'{tensors.name}' has {rows} positions of patches, which are no square: only "
                 "models of square images can be loaded."
             )
-        size = side * kernel[0]
+        size = SIZES.get((kernel[0], side), side * kernel[0])
     pools = {"cls": f"{tower}cls", "map": f"{tower}MAPHead_0/probe"}
     return {
         **_sizes(shapes, f"{tower}Transformer"),
@@ -188,6 +189,7 @@ def _image(tensors: Tensors, tower: str) -> dict[str, Any]:
         "image_size": size,
         "position": position,
         "position_resize": resize,
+        "drop_partial_patches": size % kernel[0] > 0,
         "pool": next((pool for pool, name in pools.items() if name in shapes), "mean"),
         "pre_logits": shapes.get(f"{tower}pre_logits/bias", (None,))[0],
         "num_classes": shapes.get(f"{tower}head/bias", (None,))[0],

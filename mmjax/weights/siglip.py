@@ -87,6 +87,8 @@ def model_config(found: Published) -> dict[str, Any]:
             "image_std": images.std,
             "pool": "map",
             "position_resize": "bicubic",
+            # So400m/14 was trained at 384 pixels, which are 27 patches and 6 pixels.
+            "drop_partial_patches": vision["image_size"] % vision["patch_size"] > 0,
         },
         "text": {
             **clip.tower_fields(text, "text_config"),
