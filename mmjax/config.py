@@ -145,14 +145,14 @@ def _apply(config: ConfigDict, override: str) -> None:
 
 def _typed(text: str, old: Any, where: str) -> Any:
     """`text` as a value of the type of `old` (None: whatever Python literal it is)."""
+    if isinstance(old, str):
+        return None if text == "None" else text  # "none" is a word, of remat for one
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     if old is None or value is None:
         return value
-    if isinstance(old, str):
-        return text
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(old, int) and isinstance(value, float) and not isinstance(old, bool):

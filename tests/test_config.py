@@ -47,6 +47,8 @@ def small():
         ("--config.name=b", "name", "b"),
         ("--config.name=12", "name", "12"),  # a string stays one
         ("--config.name=a=b", "name", "a=b"),
+        ("--config.name=none", "name", "none"),  # a word, such as a kind of remat
+        ("--config.name=None", "name", None),
         ("--config.model.image.pool=map", "model.image.pool", "map"),
         ("--config.model.width=8", "model.width", 8),
     ],
