@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.decoder import Decoder, is_decoding
+from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
@@ -130,7 +131,7 @@ class CoCa(nn.Module):
     def _embed(self, features: jax.Array, name: str) -> jax.Array:
         """[B, width] -> [B, embed_dim] of unit length, in fp32."""
         project = clip.joint_projection(features.shape[-1], self.embed_dim, False, name)
-        return clip.unit_length(project(features))
+        return unit_length(project(features))
 
 
 def make_model(config: Mapping[str, Any]) -> CoCa:

@@ -14,6 +14,7 @@ from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
+from mmjax.layers.pixels import normalise
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
@@ -92,7 +93,7 @@ class ViT(nn.Module):
 
         # ---- pixels to patch tokens, with their positions
         image = shard(batch["image"], "batch", "height", "width", "channels")
-        x = self._stem(sizes)(self._normalise(image))
+        x = self._stem(sizes)(normalise(image, self.image_mean, self.image_std))
         grid = x.shape[1:3]
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:
@@ -130,14 +131,6 @@ class ViT(nn.Module):
         if self.num_classes is not None:
             outputs["logits"] = class_head(self.num_classes)(outputs["image_features"])
         return outputs
-
-    def _normalise(self, image: jax.Array) -> jax.Array:
-        """0..255 -> (value / 255 - mean) / std, in fp32."""
-        mean, std = (
-            jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3)
-            for v in (self.image_mean, self.image_std)
-        )
-        return (image.astype(jnp.float32) - 255 * mean) / (255 * std)
 
     def _stem(self, sizes: dict[str, int]) -> nn.Module:
         patch, width = sizes["patch_size"], sizes["width"]

@@ -2,8 +2,8 @@
 
     python tests/golden/make_align.py
 
-Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. Images have an odd height, strides
-and kernels differ, and one block is padded the other way (depthwise_padding).
+Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. Images have an odd height,
+strides and kernels differ, and one block is padded the other way (depthwise_padding).
 """
 
 import torch

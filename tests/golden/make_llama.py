@@ -2,9 +2,9 @@
 
     python tests/golden/make_llama.py
 
-Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. `llama` has a head of its own, lies
-in shards with an index, and its heads are wider than width / heads; `llama_tied`, as SmolLM2, has
-none, and is in bfloat16.
+Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. `llama` has a head of its own,
+lies in shards with an index, and its heads are wider than width / heads; `llama_tied`, as SmolLM2,
+has none, and is in bfloat16.
 """
 
 import torch
