@@ -1,0 +1,33 @@
+"""The families of published models, by the `model_type` of their config.json.
+
+Each is a file with
+    model_config(published) -> `config.model`; rows(model) -> rename table;
+    IGNORED: regular expressions of whole names of tensors that are no parameters;
+perhaps, for models of images,
+    transform(published) -> the chain of transforms up to uint8 pixels;
+perhaps, for models of text, where the files differ from `tokenizer.of_folder`'s expectations,
+    read_tokenizer(published) -> Tokenizer;
+and, where our models can be saved as theirs,
+    published_config(model) -> config.json; published_preprocessor(model, transform).
+"""
+
+from types import ModuleType
+
+from mmjax.config import nearest
+from mmjax.weights import clip
+
+FAMILIES = {"clip": clip}
+
+
+def family(model_type: str, where: str) -> ModuleType:
+    """The file of a family.
+
+    Raises:
+      ValueError: an unknown family.
+    """
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"'{where}' describes a model of type '{model_type}'; these families can be loaded: "
+            f"{', '.join(FAMILIES)}.{nearest(model_type, FAMILIES)}"
+        )
+    return FAMILIES[model_type]
