@@ -7,16 +7,8 @@ strides and kernels differ, and one block is padded the other way (depthwise_pad
 """
 
 import torch
-from small_models import (
-    expect,
-    folder,
-    images,
-    padded,
-    pixel_values,
-    randomise,
-    wordpiece,
-    write_json,
-)
+from golden_files import write
+from small_models import folder, images, padded, pixel_values, redraw, wordpiece, write_json
 from transformers import AlignConfig, AlignModel
 
 
@@ -49,7 +41,7 @@ def main():
         projection_dim=12,
         temperature_init_value=0.07,
     )
-    model = randomise(AlignModel(config))
+    model = redraw(AlignModel(config))
     model.save_pretrained(out)
     write_json(
         out / "preprocessor_config.json",
@@ -78,18 +70,16 @@ def main():
     with torch.inference_mode():
         found = model(ids, pixels, mask.long())
         text = model.text_model(ids, mask.long(), output_hidden_states=True)
-    expect(
+    write(
         out,
-        {
-            "image": image,
-            "text": ids.int(),
-            "text_mask": mask,
-            "image_embed": found.image_embeds,
-            "text_embed": found.text_embeds,
-            "logits_per_image": found.logits_per_image,
-            **{f"text_hidden_{i}": x for i, x in enumerate(text.hidden_states)},
-            **{f"image_hidden_{i}": x for i, x in enumerate(blocks)},
-        },
+        image=image,
+        text=ids.int(),
+        text_mask=mask,
+        image_embed=found.image_embeds,
+        text_embed=found.text_embeds,
+        logits_per_image=found.logits_per_image,
+        text_layers=torch.stack(text.hidden_states),
+        **{f"image_block_{i}": x for i, x in enumerate(blocks)},
     )
 
 

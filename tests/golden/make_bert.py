@@ -8,7 +8,8 @@ sentence-transformers: mean pooling and unit length, in half precision.
 """
 
 import torch
-from small_models import expect, folder, padded, randomise, wordpiece, write_json
+from golden_files import write
+from small_models import folder, padded, redraw, wordpiece, write_json
 from transformers import BertConfig, BertModel
 
 
@@ -29,14 +30,12 @@ def main():
     modes = {f"pooling_mode_{m}": m == "mean_tokens" for m in ("cls_token", "mean_tokens")}
     write_json(out / "1_Pooling/config.json", {"word_embedding_dimension": 24, **modes})
     write_json(out / "sentence_bert_config.json", {"max_seq_length": 16, "do_lower_case": False})
-    expect(
+    write(
         out,
-        {
-            "text": ids.int(),
-            "text_mask": mask,
-            "text_features": mean,
-            "text_embed": torch.nn.functional.normalize(mean),
-        },
+        text=ids.int(),
+        text_mask=mask,
+        text_features=mean,
+        text_embed=torch.nn.functional.normalize(mean),
     )
 
 
@@ -53,7 +52,7 @@ def make(name, seed, half=False):
         max_position_embeddings=20,
         type_vocab_size=2,
     )
-    model = randomise(BertModel(config), seed)
+    model = redraw(BertModel(config), seed)
     if half:  # the outputs are those of the rounded weights
         model = model.half()
         model.save_pretrained(out)
@@ -65,16 +64,14 @@ def make(name, seed, half=False):
     with torch.inference_mode():
         alone = model(ids, mask.long(), output_hidden_states=True)
         pair = model(ids, mask.long(), segment)
-    expect(
+    write(
         out,
-        {
-            "text": ids.int(),
-            "text_mask": mask,
-            "text_segment": segment.int(),
-            "pooled": alone.pooler_output,
-            "pooled_of_pair": pair.pooler_output,
-            **{f"hidden_{i}": x for i, x in enumerate(alone.hidden_states)},
-        },
+        text=ids.int(),
+        text_mask=mask,
+        text_segment=segment.int(),
+        pooled=alone.pooler_output,
+        pooled_of_pair=pair.pooler_output,
+        text_layers=torch.stack(alone.hidden_states),
     )
     return out, model, ids, mask, alone.last_hidden_state
 

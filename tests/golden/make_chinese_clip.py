@@ -6,16 +6,8 @@ Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3, in half preci
 """
 
 import torch
-from small_models import (
-    expect,
-    folder,
-    images,
-    padded,
-    pixel_values,
-    randomise,
-    wordpiece,
-    write_json,
-)
+from golden_files import write
+from small_models import folder, images, padded, pixel_values, redraw, wordpiece, write_json
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -43,7 +35,7 @@ def main():
         },
         projection_dim=12,
     )
-    model = randomise(ChineseCLIPModel(config)).half()
+    model = redraw(ChineseCLIPModel(config)).half()
     model.save_pretrained(out)
     model = model.float()
     size = {"height": 24, "width": 24}
@@ -70,18 +62,16 @@ def main():
         found = model(ids, pixel_values(image, MEAN, STD), mask.long(), output_hidden_states=True)
         text = model.text_model(ids, mask.long(), output_hidden_states=True)
         vision = model.vision_model(pixel_values(image, MEAN, STD), output_hidden_states=True)
-    expect(
+    write(
         out,
-        {
-            "image": image,
-            "text": ids.int(),
-            "text_mask": mask,
-            "image_embed": found.image_embeds,
-            "text_embed": found.text_embeds,
-            "logits_per_image": found.logits_per_image,
-            **{f"text_hidden_{i}": x for i, x in enumerate(text.hidden_states)},
-            **{f"image_hidden_{i}": x for i, x in enumerate(vision.hidden_states)},
-        },
+        image=image,
+        text=ids.int(),
+        text_mask=mask,
+        image_embed=found.image_embeds,
+        text_embed=found.text_embeds,
+        logits_per_image=found.logits_per_image,
+        text_layers=torch.stack(text.hidden_states),
+        image_layers=torch.stack(vision.hidden_states),
     )
 
 

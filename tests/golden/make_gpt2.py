@@ -7,8 +7,9 @@ published files: without "transformer.", and with the causal mask of each layer,
 """
 
 import torch
+from golden_files import write
 from safetensors.torch import load_file, save_file
-from small_models import byte_level, expect, folder, padded, randomise
+from small_models import byte_level, folder, padded, redraw
 from transformers import GPT2Config, GPT2LMHeadModel
 
 
@@ -24,7 +25,7 @@ def main():
         bos_token_id=0,
         eos_token_id=0,
     )
-    model = randomise(GPT2LMHeadModel(config))
+    model = redraw(GPT2LMHeadModel(config))
     model.save_pretrained(out)
     tensors = {
         k.removeprefix("transformer."): v for k, v in load_file(out / "model.safetensors").items()
@@ -36,16 +37,13 @@ def main():
     with torch.inference_mode():
         found = model(ids, attention_mask=mask.long(), output_hidden_states=True)
         written = model.generate(ids[:1, :6], max_new_tokens=10, do_sample=False, pad_token_id=0)
-    hidden = {f"hidden_{i}": x for i, x in enumerate(found.hidden_states)}
-    expect(
+    write(
         out,
-        {
-            "text": ids.int(),
-            "text_mask": mask,
-            "text_logits": found.logits,
-            "written": written.int(),
-            **hidden,
-        },
+        text=ids.int(),
+        text_mask=mask,
+        text_logits=found.logits,
+        written=written.int(),
+        text_layers=torch.stack(found.hidden_states),
     )
 
 

@@ -8,7 +8,8 @@ has none, and is in bfloat16.
 """
 
 import torch
-from small_models import byte_level, expect, folder, padded, randomise
+from golden_files import write
+from small_models import byte_level, folder, padded, redraw
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -35,7 +36,7 @@ def make(name, tied, head_dim, dtype=torch.float32, **save):
         bos_token_id=1,
         eos_token_id=2,
     )
-    model = randomise(LlamaForCausalLM(config)).to(dtype)
+    model = redraw(LlamaForCausalLM(config)).to(dtype)
     model.save_pretrained(out, **save)
     model = model.float()
     ids, mask = padded([13, 8], 13, 3, 300)
@@ -44,16 +45,13 @@ def make(name, tied, head_dim, dtype=torch.float32, **save):
         written = model.generate(
             ids[:1, :6], max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=299
         )
-    hidden = {f"hidden_{i}": x for i, x in enumerate(found.hidden_states)}
-    expect(
+    write(
         out,
-        {
-            "text": ids.int(),
-            "text_mask": mask,
-            "text_logits": found.logits,
-            "written": written.int(),
-            **hidden,
-        },
+        text=ids.int(),
+        text_mask=mask,
+        text_logits=found.logits,
+        written=written.int(),
+        text_layers=torch.stack(found.hidden_states),
     )
 
 

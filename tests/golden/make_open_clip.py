@@ -13,15 +13,18 @@ import json
 import sys
 from unittest.mock import MagicMock
 
+import transformers  # noqa: F401  first, as it asks for torchvision in its own way
+
 if importlib.util.find_spec("torchvision") is None:
     for name in ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
         sys.modules["torchvision" + name] = MagicMock()
 
 import torch
+from golden_files import write
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
-from small_models import byte_level, expect, folder, images, padded, pixel_values, randomise
+from small_models import byte_level, folder, images, padded, pixel_values, redraw
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 VISION = {"image_size": [24, 16], "layers": 2, "width": 24, "head_width": 8, "patch_size": 8}
@@ -55,7 +58,7 @@ def make(name, kind, settings):
     out = folder(__file__, name)
     byte_level(out, 290, ["<pad>", "<start_of_text>", "<end_of_text>"], wrapped=False)
     config = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT, **settings}
-    model = randomise(kind(**config, **({"output_dict": True} if kind is not CoCa else {})))
+    model = redraw(kind(**config, **({"output_dict": True} if kind is not CoCa else {})))
     if kind is not CLIP:
         config["custom_text"] = True
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -77,26 +80,19 @@ def finish(out, more, found, model, ids, pixels):
     layers = model.visual.forward_intermediates(
         pixels, output_fmt="NLC", output_extra_tokens=True, intermediates_only=True
     )
-    hidden = {
-        f"image_hidden_{i}": torch.cat([cls, x], 1)
-        for i, (cls, x) in enumerate(
-            zip(layers["image_intermediates_prefix"], layers["image_intermediates"])
-        )
-    }
     if isinstance(model, CLIP):
         text = model.forward_intermediates(text=ids, intermediates_only=True)
     else:
         text = model.text.forward_intermediates(ids, intermediates_only=True, output_fmt="NLC")
-    hidden |= {f"text_hidden_{i}": x for i, x in enumerate(text["text_intermediates"])}
-    expect(
+    prefix, patches = layers["image_intermediates_prefix"], layers["image_intermediates"]
+    write(
         out,
-        {
-            **more,
-            "image_embed": found["image_features"],
-            "text_embed": found["text_features"],
-            "logit_scale": found["logit_scale"],
-            **hidden,
-        },
+        **more,
+        image_embed=found["image_features"],
+        text_embed=found["text_features"],
+        logit_scale=found["logit_scale"],
+        image_layers=torch.stack([torch.cat(pair, 1) for pair in zip(prefix, patches)]),
+        text_layers=torch.stack(text["text_intermediates"]),
     )
 
 

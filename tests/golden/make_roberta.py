@@ -7,7 +7,8 @@ masked words, as published ones are: its tensors begin with "roberta." and there
 """
 
 import torch
-from small_models import byte_level, expect, folder, padded, randomise
+from golden_files import write
+from small_models import byte_level, folder, padded, redraw
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 
@@ -24,13 +25,12 @@ def main():
         type_vocab_size=1,
         layer_norm_eps=1e-5,
     )
-    model = randomise(RobertaForMaskedLM(config))
+    model = redraw(RobertaForMaskedLM(config))
     model.save_pretrained(out)
     ids, mask = padded([11, 6, 2], 11, 5, 300, pad=config.pad_token_id)
     with torch.inference_mode():
         found = model.roberta(ids, mask.long(), output_hidden_states=True)
-    hidden = {f"hidden_{i}": x for i, x in enumerate(found.hidden_states)}
-    expect(out, {"text": ids.int(), "text_mask": mask, **hidden})
+    write(out, text=ids.int(), text_mask=mask, text_layers=torch.stack(found.hidden_states))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""What the scripts that make golden folders share: weights that are nowhere 0 or 1, small
-tokenizers, and the files."""
+"""Weights, inputs and tokenizers for the golden folders of models of text. Needs torch."""
 
 import json
 import shutil
@@ -8,19 +7,10 @@ from pathlib import Path
 import numpy as np
 import tokenizers as hf
 import torch
-from safetensors.torch import save_file
-
-LINES = (
-    "a red bus waits at the corner of the street",
-    "two small dogs run over the green grass in the park",
-    "a cat sleeps on a warm chair beside the window",
-    "the boats of the harbour lie still in the morning",
-    "a child draws a house, a tree and the sun",
-    "three birds sit on a wire above the old town",
-)
+from golden_files import LINES
 
 
-def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def redraw(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """The model for evaluation, with every parameter and statistic drawn anew.
 
     Matrices keep activations near unit size; scales lie around 1, biases around 0.
@@ -49,13 +39,6 @@ def folder(script: str, name: str | None = None) -> Path:
     return out
 
 
-def expect(out: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write expected.safetensors."""
-    save_file(
-        {k: v.detach().contiguous() for k, v in tensors.items()}, out / "expected.safetensors"
-    )
-
-
 def write_json(path: Path, value: dict) -> None:
     """Write a JSON file."""
     path.write_text(json.dumps(value, indent=2) + "\n")
@@ -82,7 +65,7 @@ def pixel_values(image: torch.Tensor, mean, std) -> torch.Tensor:
 
 
 def wordpiece(out: Path, vocab_size: int) -> hf.Tokenizer:
-    """A BERT tokenizer of `LINES`, as tokenizer.json: [PAD] 0, [CLS] 2, [SEP] 3."""
+    """A BERT tokenizer of a few lines, as tokenizer.json: [PAD] 0, [CLS] 2, [SEP] 3."""
     tokenizer = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = hf.normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
@@ -98,7 +81,7 @@ def wordpiece(out: Path, vocab_size: int) -> hf.Tokenizer:
 
 
 def byte_level(out: Path, vocab_size: int, specials: list[str], wrapped: bool) -> hf.Tokenizer:
-    """A byte-level BPE of `LINES`, as tokenizer.json, its specials first.
+    """A byte-level BPE of a few lines, as tokenizer.json, its specials first.
 
     Args:
       wrapped: texts are put between "<s>" and "</s>", as RoBERTa's.
