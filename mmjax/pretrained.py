@@ -1,6 +1,7 @@
 """Trained models in and out: published folders, and checkpoints of our own runs."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import evaluate, models, step, tree_paths
+from mmjax import evaluate, models, step, tree_paths, whole_file
 from mmjax.data import chain, transforms
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.weights import published, tokenizer
-from mmjax.weights.convert import KEPT_FP32, read_params
-from mmjax.weights.families import family
+from mmjax.weights import published, tensor_file, tokenizer
+from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
+from mmjax.weights.families import family, saving_family
 
 # Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
@@ -60,7 +61,7 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
       path: a folder with config.json and model.safetensors (or its shards and their index), or a
         workdir.
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
-        of its axes; None: the default device.
+        of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
 
     Raises:
@@ -121,7 +122,7 @@ def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any]:
     params = step.abstract_params(model, spec)
     if mesh is None:
         return model, params
-    shardings = step.param_shardings(model, spec, mesh)
+    shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
     return model, jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings
     )
@@ -165,3 +166,33 @@ def _image_steps(config: Any) -> str:
             return steps
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
     return f"decode | resize({size})" if size else ""
+
+
+def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
+    """Write a model as its family is published, so that other libraries can load it.
+
+    config.json comes last: a folder that has one is whole.
+
+    Raises:
+      ValueError: a model that no published family can hold, or files in the way.
+    """
+    folder = Path(path)
+    if (folder / published.CONFIG).exists():
+        raise ValueError(f"'{folder}' holds a model already: give another folder.")
+    theirs, _ = saving_family(pretrained.model, pretrained.config["name"])
+    if hasattr(theirs, "for_saving"):
+        pretrained = theirs.for_saving(pretrained)
+    model, words = pretrained.model, pretrained.tokenizer
+    config = theirs.published_config(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensor_file.write(folder, write_tensors(pretrained.params, theirs.rows(model)))
+    if words is not None:
+        tokenizer.write(folder, words, pretrained.text_length)
+        ids = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
+        ids |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
+        part = config.get("text_config", config)
+        part |= ids
+    if pretrained.transform:
+        preprocessor = theirs.published_preprocessor(model, pretrained.transform)
+        whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
+    whole_file.write(folder / published.CONFIG, json.dumps(config, indent=2))

@@ -1,14 +1,16 @@
 """CLIP as `transformers` publishes it: OpenAI's and LAION's weights (model_type "clip")."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, image_processor, published
+from mmjax.weights import activations, image_processor, published, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
 from mmjax.weights.published import Published
 
@@ -38,6 +40,7 @@ PREPROCESSOR = {
     "image_mean": image_processor.CLIP_MEAN,
     "image_std": image_processor.CLIP_STD,
 }
+SYSTEM = "clip"
 # Position numbers that older files keep beside the parameters.
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
 
@@ -221,3 +224,25 @@ def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
     """preprocessor_config.json of a model of ours, whose images that chain prepares."""
     return image_processor.write(model.image_tower(parent=None), transform, "CLIPImageProcessor")
+
+
+def for_saving(pretrained: Any) -> Any:
+    """The model with an end token that `transformers` finds.
+
+    Where the end token's id is 2 it pools at the largest id of a text, as OpenAI's weights want it
+    (modeling_clip.py, CLIPTextTransformer): then the end token gets the largest id.
+    """
+    words = pretrained.tokenizer
+    if words is None or words.eos_id != 2:
+        return pretrained
+    table = pretrained.params["text"]["embedding"]
+    table = jnp.concatenate([table, table[words.eos_id][None]])
+    config = pretrained.config | {"text": {**pretrained.config["text"], "vocab_size": len(table)}}
+    params = {**pretrained.params, "text": {**pretrained.params["text"], "embedding": table}}
+    return dataclasses.replace(
+        pretrained,
+        config=config,
+        model=pretrained.model.clone(text=config["text"]),
+        params=params,
+        tokenizer=tokenizer.with_end(words, len(table) - 1),
+    )

@@ -1,11 +1,15 @@
 """The tensors of a published checkpoint by name, read one at a time."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mmjax import whole_file
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -95,3 +99,35 @@ def _open(path: Path):
             f"'{path}' is truncated or no safetensors file ({path.stat().st_size:,} bytes; "
             f"{error}): get it again."
         ) from None
+
+
+def write(
+    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = 5 * 10**9
+) -> None:
+    """Write tensors as they come into model.safetensors, or into shards and their index.
+
+    At most one shard is in memory at a time.
+    """
+    shards: list[list[str]] = []
+    held: dict[str, np.ndarray] = {}
+
+    def flush() -> None:
+        save_file(held, folder / f"shard{len(shards)}.partial", metadata={"format": "pt"})
+        shards.append(list(held))
+        held.clear()
+
+    total = 0
+    for name, array in tensors:
+        if held and sum(x.nbytes for x in held.values()) + array.nbytes > shard_bytes:
+            flush()
+        held[name] = array
+        total += array.nbytes
+    flush()
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    names = [WHOLE] if len(shards) == 1 else names
+    for i, name in enumerate(names):
+        (folder / f"shard{i}.partial").replace(folder / name)
+    if len(names) > 1:
+        where = {tensor: name for name, held in zip(names, shards) for tensor in held}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        whole_file.write(folder / INDEX, json.dumps(index, indent=2))
