@@ -55,11 +55,11 @@ class Pretrained:
 
 
 def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") -> Pretrained:
-    """A published model (a folder as on the hub), or the newest checkpoint of a run of ours.
+    """A published model (as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
-      path: a folder with config.json and model.safetensors (or its shards and their index), or a
-        workdir.
+      path: a folder with config.json and model.safetensors (or its shards and their index), a
+        GGUF file, or a workdir.
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
         of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -73,6 +73,8 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype)
+    if folder.suffix == ".gguf":
+        return _from_published(published.open_gguf(folder), mesh, dtype)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     if not (folder / published.CONFIG).is_file():
@@ -80,12 +82,13 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_folder(folder, mesh, dtype)
+    return _from_published(published.open_folder(folder), mesh, dtype)
 
 
-def _from_folder(folder: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
-    found = published.open_folder(folder)
-    theirs = family(found.config.get("model_type", ""), str(folder / published.CONFIG))
+def _from_published(found: published.Published, mesh: Mesh | None, dtype: str) -> Pretrained:
+    theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
+    if hasattr(theirs, "canonical"):
+        found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     config = theirs.model_config(found) | {"dtype": dtype}
     model, target = _abstract(config, mesh)
     params, report = read_params(
@@ -195,4 +198,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
     if pretrained.transform:
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
         whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
+    for name, content in getattr(theirs, "published_files", lambda model: {})(model).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        whole_file.write(folder / name, json.dumps(content, indent=2))
     whole_file.write(folder / published.CONFIG, json.dumps(config, indent=2))

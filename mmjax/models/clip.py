@@ -24,14 +24,14 @@ from mmjax.losses.contrastive import (
     held_bytes,
 )
 from mmjax.losses.duplicates import Ids, negative_pairs
+from mmjax.models.bert import BERT
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.text import TextTransformer
-from mmjax.models.text_encoder import TextEncoder
 from mmjax.models.vit import ViT
 from mmjax.sharding import batch_parts
 
 IMAGE_TOWERS = {"vit": ViT, "efficientnet": EfficientNet}
-TEXT_TOWERS = {"transformer": TextTransformer, "encoder": TextEncoder}
+TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
 
 
 class CLIP(nn.Module):
@@ -43,7 +43,7 @@ class CLIP(nn.Module):
 
     Attributes:
       image, text: fields of the towers; they inherit `dtype`. `kind` names another one than `ViT`
-        and `TextTransformer`: "efficientnet" (`EfficientNet`), "encoder" (`TextEncoder`).
+        and `TextTransformer`: "efficientnet" (`EfficientNet`), "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
@@ -72,7 +72,7 @@ class CLIP(nn.Module):
         """The image tower that `image` describes."""
         return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
 
-    def text_tower(self, **kwargs) -> TextTransformer | TextEncoder:
+    def text_tower(self, **kwargs) -> TextTransformer | BERT:
         """The text tower that `text` describes."""
         return self._tower(TEXT_TOWERS, self.text, "transformer", "config.model.text", **kwargs)
 

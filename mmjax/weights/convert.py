@@ -42,7 +42,7 @@ def read_params(
         parameter of ours that the table leaves out.
     """
     wanted = traverse_util.flatten_dict(target, sep="/")
-    _check(tensors, rows, wanted, ignored)
+    unused = _check(tensors, rows, wanted, ignored)
     made, lines = {}, []
     with Progress(f"reading {tensors.name}", sum(len(row.theirs) for row in rows)) as progress:
         for row in rows:
@@ -63,7 +63,6 @@ def read_params(
             del arrays
             lines += [f"  mapped  {', '.join(row.theirs)} -> {', '.join(row.ours)}"]
             progress.advance(len(row.theirs))
-    unused = [name for name in tensors.shapes if _is_ignored(name, ignored)]
     mapped = len(tensors.shapes) - len(unused)
     head = f"{tensors.name}: {mapped} tensors mapped, 0 missing, {len(unused)} unused"
     lines += [f"  unused  {name}" for name in unused]
@@ -125,7 +124,8 @@ def _is_ignored(name: str, ignored: Iterable[str]) -> bool:
 
 def _check(
     tensors: Tensors, rows: Sequence[Row], wanted: Mapping[str, Any], ignored: Iterable[str]
-) -> None:
+) -> list[str]:
+    """The names of the tensors that are ignored; strict about all others."""
     covered = [name for row in rows for name in row.ours]
     if sorted(covered) != sorted(wanted):
         raise ValueError(
@@ -137,7 +137,8 @@ def _check(
         _at(name, layer) for row in rows for layer in _layers(row, wanted) for name in row.theirs
     }
     missing = expected - tensors.shapes.keys()
-    unused = {n for n in tensors.shapes.keys() - expected if not _is_ignored(n, ignored)}
+    besides = tensors.shapes.keys() - expected
+    unused = {name for name in besides if not _is_ignored(name, ignored)}
     if missing or unused:
         near = difflib.get_close_matches(min(missing), unused, n=1) if missing and unused else []
         hint = f" ('{near[0]}' is nearest to '{min(missing)}'.)" if near else ""
@@ -145,6 +146,7 @@ def _check(
             f"'{tensors.name}' is not the model that its config describes. Missing tensors: "
             f"{_some(missing)}. Unused tensors: {_some(unused)}.{hint}"
         )
+    return sorted(besides)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -35,8 +36,18 @@ def open_folder(folder: Path) -> Published:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file.
+def open_gguf(path: Path) -> Published:
+    """Open a GGUF file, whose metadata stand for config.json.
+
+    Raises:
+      ValueError: no such file, another kind of file, or a damaged one.
+    """
+    file = GGUF(path)
+    return Published(path, {**file.metadata, "model_type": "gguf"}, {}, file)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON file, which must be a dict or a list.
 
     Raises:
       ValueError: it is missing or damaged.
@@ -47,9 +58,23 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"'{path}' holds no JSON object: get it again.")
+    if not isinstance(found, kind):
+        raise ValueError(f"'{path}' holds no JSON {kind.__name__}: get it again.")
     return found
+
+
+def check_fixed(found: Published, fixed: Mapping[str, Any]) -> None:
+    """Raise ValueError where config.json changes what our model computes.
+
+    Args:
+      fixed: settings, with the one value that each may have where it is given at all.
+    """
+    for name, value in fixed.items():
+        if found.config.get(name, value) != value:
+            raise ValueError(
+                f"'{found.folder / CONFIG}' has {name} {found.config[name]!r}; models with another "
+                f"value than {value!r} cannot be loaded."
+            )
 
 
 def check_settings(family: str, settings: Mapping[str, tuple[Any, Any]]) -> None:

@@ -1,7 +1,7 @@
 """The tensors of a published checkpoint by name, read one at a time."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +62,32 @@ class Safetensors:
     def read(self, name: str) -> np.ndarray:
         """One tensor, as it is stored (bfloat16 and float16 too)."""
         return self._file[name].get_tensor(name)
+
+
+class Renamed:
+    """Tensors under other names.
+
+    Args:
+      rename: a name in the files -> the other name.
+
+    Raises:
+      ValueError: two tensors get one name.
+    """
+
+    def __init__(self, tensors: Tensors, rename: Callable[[str], str]):
+        self._tensors, self.name = tensors, tensors.name
+        self._theirs = {rename(name): name for name in tensors.shapes}
+        self.shapes = {name: tensors.shapes[theirs] for name, theirs in self._theirs.items()}
+        if len(self.shapes) < len(tensors.shapes):
+            lost = min(tensors.shapes.keys() - set(self._theirs.values()))
+            raise ValueError(
+                f"'{self.name}' has both '{lost}' and '{self._theirs[rename(lost)]}', which are "
+                "names of one tensor: get it again."
+            )
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as it is stored."""
+        return self._tensors.read(self._theirs[name])
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -15,11 +15,11 @@ FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_t
 ROLES = ("pad_token", "bos_token", "eos_token")
 
 
-def read(folder: Path, begins: bool = True) -> Tokenizer | None:
+def read(folder: Path, begins: bool | None = True) -> Tokenizer | None:
     """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
 
     Args:
-      begins: texts begin with the begin token, where there is one.
+      begins: texts begin with the begin token, where there is one; None: where the file puts it.
 
     Returns:
       None where there is neither.
@@ -33,6 +33,8 @@ def read(folder: Path, begins: bool = True) -> Tokenizer | None:
         tokenizer = tokenizers.clip_bpe(str(folder))
     else:
         return None
+    if begins is None:
+        begins = tokenizer.bos_id in tokenizer.wrapped("a")[:1]
     if not begins:
         tokenizer.bos_id = None
     return tokenizer

@@ -38,7 +38,7 @@ def make(name, tied, head_dim, dtype=torch.float32, **save):
     )
     model = redraw(LlamaForCausalLM(config)).to(dtype)
     model.save_pretrained(out, **save)
-    model = model.float()
+    model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     ids, mask = padded([13, 8], 13, 3, 300)
     with torch.inference_mode():
         found = model(ids, attention_mask=mask.long(), output_hidden_states=True)

@@ -17,8 +17,9 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """
     torch.manual_seed(seed)
     with torch.no_grad():
-        for name, p in [*model.named_parameters(), *model.named_buffers()]:
-            if not p.is_floating_point() or name.endswith(("logit_scale", "temperature")):
+        statistics = [(k, v) for k, v in model.named_buffers() if "running_" in k]
+        for name, p in [*model.named_parameters(), *statistics]:
+            if name.endswith(("logit_scale", "temperature")):
                 continue
             if name.endswith("running_var"):
                 p.copy_(0.5 + torch.rand_like(p))

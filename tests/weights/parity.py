@@ -6,8 +6,11 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
+from mmjax.layers.decoder import Group
+from mmjax.layers.encoder import PostNormBlock
 from mmjax.layers.transformer import Block
 
+BLOCKS = Block, Group, PostNormBlock
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -32,14 +35,19 @@ def layers(loaded, batch, *path):
         return loaded.model.apply(
             {"params": params},
             batch,
-            capture_intermediates=lambda module, _: isinstance(module, Block),
+            capture_intermediates=lambda module, _: isinstance(module, BLOCKS),
             mutable=["intermediates"],
         )[1]["intermediates"]
 
     found = jax.jit(run)(loaded.params, batch)
-    for name in (*path, "transformer", "layers", "__call__"):
+    for name in path:
         found = found[name]
-    return np.asarray(jax.tree.leaves(found)[0], np.float64)
+    (stacked,) = [
+        x
+        for where, x in jax.tree_util.tree_leaves_with_path(found)
+        if "__call__" in jax.tree_util.keystr(where)
+    ]
+    return np.asarray(stacked, np.float64)
 
 
 def close(ours, theirs, tolerance=1e-5):
