@@ -54,7 +54,13 @@ class Pretrained:
         return prepare({"image": picture}, np.random.default_rng(0))["image"]
 
 
-def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") -> Pretrained:
+def load(
+    path: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str = "float32",
+    strict: bool = True,
+) -> Pretrained:
     """A published model (as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
@@ -63,6 +69,8 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
         of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
+      strict: refuse published tensors that are missing or left over; else what is missing keeps
+        its initial value (of seed 0), and the report says so.
 
     Raises:
       ValueError: no model there, one of an unknown family, or files that are damaged or do not
@@ -74,7 +82,7 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype)
     if folder.suffix == ".gguf":
-        return _from_published(published.open_gguf(folder), mesh, dtype)
+        return _from_published(published.open_gguf(folder), mesh, dtype, strict)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     if not (folder / published.CONFIG).is_file():
@@ -82,17 +90,24 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_published(published.open_folder(folder), mesh, dtype)
+    return _from_published(published.open_folder(folder), mesh, dtype, strict)
 
 
-def _from_published(found: published.Published, mesh: Mesh | None, dtype: str) -> Pretrained:
+def _from_published(
+    found: published.Published, mesh: Mesh | None, dtype: str, strict: bool
+) -> Pretrained:
     theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     config = theirs.model_config(found) | {"dtype": dtype}
-    model, target = _abstract(config, mesh)
+    model, spec, target = _abstract(config, mesh)
     params, report = read_params(
-        found.tensors, theirs.rows(model), target, ignored=theirs.IGNORED, dtype=dtype
+        found.tensors,
+        theirs.rows(model),
+        target,
+        ignored=theirs.IGNORED,
+        dtype=dtype,
+        initial=None if strict else lambda: step.initial_params(model, spec, seed=0),
     )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -118,24 +133,25 @@ def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) ->
     return words
 
 
-def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any]:
-    """The model that `config.model` describes, and ShapeDtypeStructs of its parameters."""
+def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]:
+    """The model that `config.model` describes, its spec, ShapeDtypeStructs of its parameters."""
     whole = {"model": config, "loss": {}}
     model, spec = models.make_model(whole), models.spec(whole)
     params = step.abstract_params(model, spec)
     if mesh is None:
-        return model, params
+        return model, spec, params
     shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
-    return model, jax.tree.map(
+    laid_out = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings
     )
+    return model, spec, laid_out
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
     saved = evaluate.open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    model, target = _abstract(config, mesh)
+    model, _, target = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), target
