@@ -20,10 +20,12 @@ from types import ModuleType
 from typing import Any
 
 from mmjax.config import nearest
-from mmjax.weights import bert, clip, gpt2, llama, llama_gguf
+from mmjax.weights import align, bert, chinese_clip, clip, gpt2, llama, llama_gguf
 
 FAMILIES = {
+    "align": align,
     "bert": bert,
+    "chinese_clip": chinese_clip,
     "clip": clip,
     "gguf": llama_gguf,
     "gpt2": gpt2,

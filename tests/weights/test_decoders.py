@@ -1,9 +1,5 @@
 """GPT-2 and Llama beside the originals: tests/golden/make_{gpt2,llama}.py."""
 
-import json
-import shutil
-
-import jax
 import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, layers, outputs
