@@ -119,7 +119,15 @@ def _at(name: str, layer: int | None) -> str:
 
 def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ...]:
     # One layer wide at a time; half precision widens exactly.
-    return row.read(*(tensors.read(_at(n, layer)).astype(np.float32) for n in row.theirs))
+    arrays = [tensors.read(_at(n, layer)).astype(np.float32) for n in row.theirs]
+    try:
+        return row.read(*arrays)
+    except ValueError:
+        names = " and ".join(_at(n, layer) for n in row.theirs)
+        raise ValueError(
+            f"{names} of '{tensors.name}' have the shapes {[list(x.shape) for x in arrays]}, which "
+            "its config cannot have: config and weights are not of one model."
+        ) from None
 
 
 def _dtype(name: str, dtype: str) -> str:
