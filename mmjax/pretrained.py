@@ -64,8 +64,8 @@ def load(
     """A published model (as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
-      path: a folder with config.json and model.safetensors (or its shards and their index), a
-        GGUF file, or a workdir.
+      path: a folder with config.json and model.safetensors (or its shards and their index), or
+        with open_clip_config.json and open_clip_model.safetensors; a GGUF file; or a workdir.
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
         of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -85,7 +85,7 @@ def load(
         return _from_published(published.open_gguf(folder), mesh, dtype, strict)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
-    if not (folder / published.CONFIG).is_file():
+    if not any((folder / name).is_file() for name in published.CONFIGS):
         raise ValueError(
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from mmjax.config import nearest
-from mmjax.weights import align, bert, chinese_clip, clip, gpt2, llama, llama_gguf
+from mmjax.weights import align, bert, chinese_clip, clip, gpt2, llama, llama_gguf, open_clip
 
 FAMILIES = {
     "align": align,
@@ -30,6 +30,7 @@ FAMILIES = {
     "gguf": llama_gguf,
     "gpt2": gpt2,
     "llama": llama,
+    "open_clip": open_clip,
     "roberta": bert,
     "xlm-roberta": bert,
 }

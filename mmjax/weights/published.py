@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.weights import tensor_file
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+OPEN_CLIP = "open_clip_config.json"
+CONFIGS = (CONFIG, OPEN_CLIP)
 
 
 class Published(NamedTuple):
@@ -24,15 +27,36 @@ class Published(NamedTuple):
 def open_folder(folder: Path) -> Published:
     """Open a published folder.
 
+    Of a model in both layouts, that of `transformers` is read.
+
     Raises:
       ValueError: a file is missing or damaged.
     """
+    both = any((folder / name).is_file() for name in (tensor_file.WHOLE, tensor_file.INDEX))
+    if (folder / OPEN_CLIP).is_file() and not both:
+        return _open_clip(folder)
     preprocessor = folder / PREPROCESSOR
     return Published(
         folder,
         read_json(folder / CONFIG),
         read_json(preprocessor) if preprocessor.is_file() else {},
         Safetensors(folder),
+    )
+
+
+def _open_clip(folder: Path) -> Published:
+    found = read_json(folder / OPEN_CLIP)
+    model = found.get("model_cfg", {})
+    kind = "open_clip_coca" if "multimodal_cfg" in model else "open_clip"
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - model.keys()
+    if missing:
+        raise ValueError(f"'{folder / OPEN_CLIP}' lacks {sorted(missing)} in model_cfg.")
+    files = (f"open_clip_{name}" for name in (tensor_file.WHOLE, tensor_file.INDEX))
+    return Published(
+        folder,
+        {**model, "model_type": kind},
+        found.get("preprocess_cfg", {}),
+        Safetensors(folder, *files),
     )
 
 

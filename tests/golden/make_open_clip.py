@@ -35,7 +35,8 @@ def main():
     out, model, pixels, ids, more = make("open_clip", CLIP, {})
     finish(out, more, model(pixels, ids), model, ids, pixels)
 
-    vision = {**VISION, "final_ln_after_pool": True, "mlp_ratio": 2.5, "norm_kwargs": {"eps": 1e-6}}
+    vision = {**VISION, "image_size": 24, "mlp_ratio": 2.5, "norm_kwargs": {"eps": 1e-6}}
+    vision |= {"final_ln_after_pool": True}
     text = {**TEXT, "pool_type": "eos", "eos_id": 2}
     settings = {"vision_cfg": vision, "text_cfg": text, "quick_gelu": True, "init_logit_bias": -10}
     out, model, pixels, ids, more = make("open_clip_custom", CustomTextCLIP, settings)
@@ -61,7 +62,8 @@ def make(name, kind, settings):
     model = redraw(kind(**config, **({"output_dict": True} if kind is not CoCa else {})))
     if kind is not CLIP:
         config["custom_text"] = True
-    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    mode = "shortest" if isinstance(config["vision_cfg"]["image_size"], int) else "squash"
+    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": mode}
     whole = {"model_cfg": config, "preprocess_cfg": preprocess}
     (out / "open_clip_config.json").write_text(json.dumps(whole, indent=2) + "\n")
     tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
@@ -70,7 +72,8 @@ def make(name, kind, settings):
     end = 2 if "eos_id" in config["text_cfg"] else 299
     ids, mask = padded([10, 6, 3], 10, 3, 299)
     ids[torch.arange(3), mask.sum(1) - 1] = end
-    image = images(3, 24, 16)
+    size = config["vision_cfg"]["image_size"]
+    image = images(3, *((size, size) if isinstance(size, int) else size))
     inputs = {"image": image, "text": ids.int(), "text_mask": mask}
     return out, model, pixel_values(image, MEAN, STD), ids, inputs
 

@@ -1,0 +1,60 @@
+"""open_clip's own layout beside open_clip: tests/golden/make_open_clip.py."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from parity import GOLDEN, close, expected, layers, outputs
+
+from mmjax.pretrained import load
+
+NAMES = ("open_clip", "open_clip_custom")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def golden(request):
+    return load(GOLDEN / request.param), expected(request.param)
+
+
+def test_both_towers_layer_by_layer(golden):
+    loaded, want = golden
+    close(layers(loaded, {"image": want["image"]}, "image"), want["image_layers"])
+    text = {name: want[name] for name in ("text", "text_mask")}
+    close(layers(loaded, text, "text"), want["text_layers"])
+
+
+def test_embeddings_and_scale(golden):
+    loaded, want = golden
+    found = outputs(loaded, {name: want[name] for name in ("image", "text", "text_mask")})
+    for name in ("image_embed", "text_embed", "logit_scale"):
+        close(found[name], want[name])
+    if loaded.config["logit_bias_init"] is not None:
+        assert np.isfinite(found["logit_bias"]) and found["logit_bias"] != 0
+
+
+def test_how_images_are_brought_to_size():
+    squashed, cut = (load(GOLDEN / name).transform for name in NAMES)
+    assert squashed == "decode | resize((24, 16), 'bicubic')"
+    assert cut == "decode | resize_short(24, 'bicubic') | center_crop((24, 24))"
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "words"),
+    [
+        ("vision_cfg", {"layers": [3, 4, 6, 3]}, "has a ResNet for images"),
+        ("vision_cfg", {"timm_model_name": "convnext_base"}, "timm_model_name 'convnext_base'"),
+        ("text_cfg", {"hf_model_name": "roberta-base"}, "text_cfg.hf_model_name 'roberta-base'"),
+        ("text_cfg", {"pool_type": "first"}, "pool_type 'first'.*'argmax', 'eos', 'last'"),
+        ("text_cfg", {"layers": 4}, "Missing tensors: transformer.resblocks.3"),
+        ("text_cfg", {"vocab_size": 280}, r"the shape \[300, 16\].*has \[280, 16\]"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_in_a_sentence(tmp_path, part, settings, words):
+    folder = shutil.copytree(GOLDEN / "open_clip", tmp_path / "model")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"][part] |= settings
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words) as error:
+        load(folder)
+    assert "\n" not in str(error.value)
