@@ -119,14 +119,15 @@ def _at(name: str, layer: int | None) -> str:
 
 def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ...]:
     # One layer wide at a time; half precision widens exactly.
-    arrays = [tensors.read(_at(n, layer)).astype(np.float32) for n in row.theirs]
+    names = [_at(name, layer) for name in row.theirs]
+    arrays = [tensors.read(name).astype(np.float32) for name in names]
     try:
         return row.read(*arrays)
-    except ValueError:
-        names = " and ".join(_at(n, layer) for n in row.theirs)
+    except (ValueError, IndexError):  # of numpy, where shapes do not fit
+        shapes = " and ".join(str(list(x.shape)) for x in arrays)
         raise ValueError(
-            f"{names} of '{tensors.name}' have the shapes {[list(x.shape) for x in arrays]}, which "
-            "its config cannot have: config and weights are not of one model."
+            f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which the model that "
+            "its config describes has not: config and weights are not of one model."
         ) from None
 
 

@@ -20,18 +20,36 @@ from types import ModuleType
 from typing import Any
 
 from mmjax.config import nearest
-from mmjax.weights import align, bert, chinese_clip, clip, gpt2, llama, llama_gguf, open_clip
+from mmjax.weights import (
+    align,
+    bert,
+    chinese_clip,
+    clip,
+    dinov2,
+    gpt2,
+    llama,
+    llama_gguf,
+    open_clip,
+    siglip,
+    vit,
+)
 
 FAMILIES = {
     "align": align,
     "bert": bert,
     "chinese_clip": chinese_clip,
     "clip": clip,
+    "deit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2,
     "gguf": llama_gguf,
     "gpt2": gpt2,
     "llama": llama,
     "open_clip": open_clip,
     "roberta": bert,
+    "siglip": siglip,
+    "siglip2": siglip,
+    "vit": vit,
     "xlm-roberta": bert,
 }
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax.data.tokenizers import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import clip, image_processor
+from mmjax.weights import clip, image_processor, tokenizer
 from mmjax.weights.layouts import Row, fused_qkv, linear, merge_heads, norm, patches, same
 from mmjax.weights.published import OPEN_CLIP, Published
 
@@ -166,6 +167,14 @@ def transform(found: Published) -> str:
         f"'{found.folder / OPEN_CLIP}' resizes images by '{mode}' to {height}x{width}; 'squash', "
         "or 'shortest' to a square, can be read."
     )
+
+
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """Its tokenizer; unless it is one of `transformers`, texts are padded with `pad_id`."""
+    words, text = tokenizer.read(found.folder), found.config["text_cfg"]
+    if words is not None and not text.get("hf_tokenizer_name"):
+        words.pad_id = text.get("pad_id", 0)
+    return words
 
 
 def rows(model: CLIP) -> list[Row]:

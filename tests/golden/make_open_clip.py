@@ -57,7 +57,7 @@ def main():
 def make(name, kind, settings):
     """The folder, the model, and inputs for it."""
     out = folder(__file__, name)
-    byte_level(out, 290, ["<pad>", "<start_of_text>", "<end_of_text>"], wrapped=False)
+    byte_level(out, 290, ["!", "<|startoftext|>", "<|endoftext|>"], wrapped=False)
     config = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT, **settings}
     model = redraw(kind(**config, **({"output_dict": True} if kind is not CoCa else {})))
     if kind is not CLIP:

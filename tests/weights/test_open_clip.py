@@ -33,6 +33,11 @@ def test_embeddings_and_scale(golden):
         assert np.isfinite(found["logit_bias"]) and found["logit_bias"] != 0
 
 
+def test_texts_are_padded_with_0(golden):
+    text, mask = golden[0].tokenizer.encode(["a red bus"], 10)
+    assert text[0, 0] == 1 and text[0, mask.sum() - 1] == 2 and not text[~mask].any()
+
+
 def test_how_images_are_brought_to_size():
     squashed, cut = (load(GOLDEN / name).transform for name in NAMES)
     assert squashed == "decode | resize((24, 16), 'bicubic')"
