@@ -206,7 +206,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensor_file.write(folder, write_tensors(pretrained.params, theirs.rows(model)))
     if words is not None:
-        tokenizer.write(folder, words, pretrained.text_length)
+        ends = pretrained.config["name"] != "language_model"
+        tokenizer.write(folder, words, pretrained.text_length, ends)
         ids = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
         ids |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
         part = config.get("text_config", config)

