@@ -32,7 +32,8 @@ class ViT(nn.Module):
       image_mean, image_std: of the pixels in [0, 1], for each channel.
       pool: "cls" (adds a class token), "cls_mean" (that beside the mean of the patches,
         [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives image_tokens
-        [B, patches, width], normed, in place of image_features.
+        [B, patches, width], normed, in place of image_features; "all" gives those of the last
+        block, not normed, and the tokens before the patches too.
       class_token: a class token whatever the pool. Only "cls" and "cls_mean" give it back.
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
         the logits are the mean of both heads'.
@@ -140,6 +141,8 @@ class ViT(nn.Module):
         )(x, train=train)
 
         # ---- one vector, or all tokens
+        if self.pool == "all":
+            return {"image_tokens": x}
         norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
         patches = x if first is None else x[:, len(first) :]
         if self.pool == "none":
@@ -165,9 +168,11 @@ class ViT(nn.Module):
 
     def _check(self) -> None:
         """Raise ValueError where settings do not fit each other."""
-        check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none"))
-        if self.pool == "none" and self.num_classes is not None:
-            raise ValueError("A ViT with pool 'none' has no vector for a head: unset num_classes.")
+        check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none", "all"))
+        if self.pool in ("none", "all") and self.num_classes is not None:
+            raise ValueError(
+                f"A ViT with pool '{self.pool}' has no vector for a head: unset num_classes."
+            )
         if self.distillation not in ("none", "token", "head"):
             raise ValueError(
                 f"distillation of a ViT is '{self.distillation}'; use 'none', 'token' or 'head'."

@@ -30,6 +30,7 @@ from mmjax.weights import (
     llama,
     llama_gguf,
     open_clip,
+    open_clip_coca,
     siglip,
     vit,
 )
@@ -46,6 +47,7 @@ FAMILIES = {
     "gpt2": gpt2,
     "llama": llama,
     "open_clip": open_clip,
+    "open_clip_coca": open_clip_coca,
     "roberta": bert,
     "siglip": siglip,
     "siglip2": siglip,

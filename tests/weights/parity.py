@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from mmjax.layers.decoder import Group
+from mmjax.layers.decoder_layers import Group
 from mmjax.layers.encoder import PostNormBlock
 from mmjax.layers.transformer import Block
 

@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from parity import GOLDEN, close, expected, layers, outputs
+from parity import GOLDEN, close, expected, layers, layers_and_outputs, outputs
 
+from mmjax.decode.generate import make_generate
+from mmjax.decode.settings import Settings
 from mmjax.pretrained import load
 
 NAMES = ("open_clip", "open_clip_custom")
@@ -42,6 +44,37 @@ def test_how_images_are_brought_to_size():
     squashed, cut = (load(GOLDEN / name).transform for name in NAMES)
     assert squashed == "decode | resize((24, 16), 'bicubic')"
     assert cut == "decode | resize_short(24, 'bicubic') | center_crop((24, 24))"
+
+
+@pytest.fixture(scope="module")
+def coca():
+    return load(GOLDEN / "open_clip_coca"), expected("open_clip_coca")
+
+
+def test_coca_layer_by_layer_and_what_it_gives(coca):
+    loaded, want = coca
+    found, given = layers_and_outputs(loaded, {"image": want["image"]}, "image")
+    close(found, want["image_layers"])
+    close(given["image_embed"], want["image_embed"])
+    batch = {name: want[name] for name in ("image", "text", "text_mask")}
+    given = outputs(loaded, batch)
+    close(given["text_embed"], want["text_embed"])
+    seen = want["text_mask"]  # open_clip lets padding look at padding
+    close(given["text_logits"][seen], want["text_logits"][seen])
+    unimodal = layers(loaded, {name: want[name] for name in ("text", "text_mask")}, "unimodal")
+    close(unimodal[:, :, :-1], want["text_layers"])  # there without the class token
+
+
+def test_coca_writes_as_its_logits_say(coca):
+    """With a cache, and from the start of a text: what the golden logits make most probable."""
+    loaded, want = coca
+    settings = Settings(4, end_ids=(), pad_id=0)
+    prompts = {"image": want["image"], "text": want["text"][:, :3]}
+    prompts["text_mask"] = np.ones((3, 3), bool)
+    written = np.asarray(make_generate(loaded.model, settings)(loaded.params, prompts).tokens)[:, 0]
+    row = np.concatenate([want["text"][:, :3], written], axis=1)
+    logits = outputs(loaded, {"image": want["image"], "text": row})["text_logits"]
+    np.testing.assert_array_equal(logits[:, 2:-1].argmax(-1), written)
 
 
 @pytest.mark.parametrize(
