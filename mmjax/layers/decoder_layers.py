@@ -1,5 +1,6 @@
 """The layers of a decoder: self-attention, and three ways to look at a context."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -149,16 +150,18 @@ class Group(nn.Module):
 
     @nn.compact
     def __call__(self, x, shared: Mapping[str, Any]):
-        def looks(x):
-            cross = CROSS[self.cross](**self.layer, name="cross")
-            return cross(x, shared["context"], shared["context_seen"])
-
         for i in range(self.size):
-            here = self.cross if i == self.size - 1 else None
-            if here == "gated":
+            looks = None
+            if self.cross and i == self.size - 1:
+                looks = functools.partial(
+                    CROSS[self.cross](**self.layer, name="cross"),
+                    context=shared["context"],
+                    seen=shared["context_seen"],
+                )
+            if looks and self.cross == "gated":
                 x = looks(x)
-            inside = looks if here == "plain" else None
+            inside = looks if self.cross == "plain" else None
             x = DecoderLayer(**self.layer, name=f"layer{i}")(x, shared["own"], inside)
-            if here == "block":
+            if looks and self.cross == "block":
                 x = looks(x)
         return x, None
