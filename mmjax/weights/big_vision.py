@@ -41,7 +41,7 @@ def open_file(path: Path) -> Published:
     Raises:
       ValueError: a file that is damaged, or of another kind.
     """
-    return Published(path.parent, {}, {}, Canonical(Npz(path)))
+    return Published(path.parent, {"model_type": "big_vision"}, {}, Canonical(Npz(path)))
 
 
 class _Array(NamedTuple):

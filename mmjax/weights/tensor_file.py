@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -103,6 +103,32 @@ class Npz:
         """One tensor; numpy keeps bfloat16 as two bytes of no type."""
         array = self._file[name]
         return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
+
+
+class Renamed:
+    """Tensors under other names.
+
+    Args:
+      rename: a name in the files -> the other name.
+
+    Raises:
+      ValueError: two tensors get one name.
+    """
+
+    def __init__(self, tensors: Tensors, rename: Callable[[str], str]):
+        self._tensors, self.name = tensors, tensors.name
+        self._theirs = {rename(name): name for name in tensors.shapes}
+        self.shapes = {name: tensors.shapes[theirs] for name, theirs in self._theirs.items()}
+        if len(self.shapes) < len(tensors.shapes):
+            lost = min(tensors.shapes.keys() - set(self._theirs.values()))
+            raise ValueError(
+                f"'{self.name}' has both '{lost}' and '{self._theirs[rename(lost)]}', which are "
+                "names of one tensor: get it again."
+            )
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as it is stored."""
+        return self._tensors.read(self._theirs[name])
 
 
 def _read_index(path: Path) -> dict[str, str]:
