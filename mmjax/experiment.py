@@ -25,7 +25,7 @@ from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
 from mmjax.evals.attention_rollout import sown_weights
 from mmjax.evals.embed import EvalContext
-from mmjax.weights import llama
+from mmjax.weights import llama_gguf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +216,7 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
         params, report = initial.parameters_from(settings.path, params, settings.only)
         print(report)
     if settings.language_model:
-        params, report = llama.init_from(settings.language_model, params)
+        params, report = llama_gguf.init_from(settings.language_model, params)
         print(report)
     if params is state.params:
         return state

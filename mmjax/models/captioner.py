@@ -73,7 +73,7 @@ def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
       ValueError: an unknown setting, or one that would pool them.
     """
     fields = {"dtype": dtype, "pool": "none", **fields}
-    if fields["pool"] != "none":
+    if fields["pool"] not in ("none", "all"):
         raise ValueError(
             f"config.model.image.pool is '{fields['pool']}', but the text looks at all tokens of "
             "the image: remove it."

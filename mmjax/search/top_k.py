@@ -36,10 +36,14 @@ def group_maxima(
       queries: `[Q, D]` float32; dtype: what both are rounded to before they are multiplied.
     """
     turned = queries.astype(dtype).T
+    # Accelerators would round fp32 factors on their own.
+    precision = "highest" if dtype == "float32" else None
 
     def block(part):
         rows, scale = part
-        scores = jnp.dot(rows.astype(dtype), turned, preferred_element_type=jnp.float32)
+        scores = jnp.dot(
+            rows.astype(dtype), turned, precision=precision, preferred_element_type=jnp.float32
+        )
         if scale is not None:
             scores = scores * scale[:, None]
         return scores.reshape(-1, GROUP, scores.shape[1]).max(axis=1)
