@@ -184,11 +184,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a published CLIP cannot have.
     """
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
-    kinds = {"image.kind": (type(image), ViT), "text.kind": (type(text), TextTransformer)}
-    published.check_settings(
-        "clip", {name: tuple(kind.__name__ for kind in pair) for name, pair in kinds.items()}
-    )
+    image, text = plain_towers(model, "clip")
     published.check_settings(
         "clip",
         {
@@ -226,6 +222,16 @@ def published_config(model: CLIP) -> dict[str, Any]:
             "max_position_embeddings": text.length,
         },
     }
+
+
+def plain_towers(model: CLIP, family: str) -> tuple[ViT, TextTransformer]:
+    """The towers of a model that is to be saved; raises ValueError for those of other kinds."""
+    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    kinds = {"image.kind": (type(image), ViT), "text.kind": (type(text), TextTransformer)}
+    published.check_settings(
+        family, {name: tuple(kind.__name__ for kind in pair) for name, pair in kinds.items()}
+    )
+    return image, text
 
 
 def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a published SigLIP cannot have.
     """
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    image, text = clip.plain_towers(model, "siglip")
     published.check_settings(
         "siglip",
         {

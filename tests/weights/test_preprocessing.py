@@ -65,8 +65,14 @@ def test_what_the_published_form_cannot_say_is_refused():
     with pytest.raises(ValueError, match="without antialiasing.*another transform"):
         steps = "decode | resize(8, antialias=False)"
         image_processor.write(ViT(image_size=8), steps, "ViTImageProcessor")
-    with pytest.raises(ValueError, match="rescale_factor 0.5; pixels are divided by 255"):
-        settings = {"size": 8, "resample": 3, "rescale_factor": 0.5}
-        image_processor.read(settings, {"image_mean": (0,) * 3, "image_std": (1,) * 3})
     with pytest.raises(ValueError, match="'longest_edge': 9.*can be read"):
         image_processor.read({"size": {"longest_edge": 9}, "resample": 3}, {})
+
+
+def test_another_rescaling_is_one_map_of_the_pixels():
+    settings = {"size": 8, "resample": 3, "rescale_factor": 0.5, "rescale_offset": True}
+    given = {"image_mean": (0.1, 0.2, 0.3), "image_std": (2.0, 4.0, 5.0)}
+    found = image_processor.read(settings, given)
+    for x in (0, 90, 255):
+        want = (x * 0.5 - 1 - np.array(given["image_mean"])) / given["image_std"]
+        np.testing.assert_allclose((x / 255 - np.array(found.mean)) / found.std, want, rtol=1e-12)
