@@ -41,11 +41,24 @@ def results(
         made.append(_table(retrieval, columns, groups, baselines, fingerprints))
     if classes:
         made.append(_table(classes, CLASSIFICATION, [], baselines, fingerprints))
-    if others:
-        names = dict.fromkeys(m for r in others.values() for m in r)
-        columns = {name: name.replace("_", " ") for name in names}
-        made.append(_table(others, columns, [], baselines, fingerprints))
+    for rows in _alike(others):
+        columns = {name: name.replace("_", " ") for row in rows.values() for name in row}
+        made.append(_table(rows, columns, [], baselines, fingerprints))
     return "".join(made)
+
+
+def _alike(results: Mapping[str, Figures]) -> list[dict[str, Figures]]:
+    """Rows that have the same columns together; what a metric's name has before its last "/", such
+    as the control that it is of, makes a row of its own."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, mine in results.items():
+        for metric, value in mine.items():
+            control, _, last = metric.rpartition("/")
+            rows.setdefault(f"{name}/{control}" if control else name, {})[last] = value
+    tables: dict[tuple[str, ...], dict[str, Figures]] = {}
+    for name, row in rows.items():
+        tables.setdefault(tuple(row), {})[name] = row
+    return list(tables.values())
 
 
 def _table(

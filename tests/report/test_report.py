@@ -161,6 +161,14 @@ def test_a_model_without_text_has_a_confusion_and_no_retrieval(tmp_path):
     assert "Retrieval" not in text and "Contrastive" not in text and "Attention" not in text
 
 
+def test_a_metric_s_controls_are_rows_below_it():
+    figures = {"cider": 0.5, "bleu_1": 0.4, "shuffled/cider": 0.1, "shuffled/bleu_1": 0.2}
+    found = Checker(tables.results({"drawings": figures, "speed": {"texts": 3.0}}, {}, {})).text
+    assert found.index("drawings") < found.index("0.5") < found.index("drawings/shuffled")
+    assert found.index("drawings/shuffled") < found.index("0.1") < found.index("speed")
+    assert found.count("cider") == 1 and found.count("texts") == 1
+
+
 def test_captions_stand_beside_their_pictures(tmp_path):
     def write_captions(params, batch):
         return [f"wrote {value}" for value in batch["image"][:, 0, 0, 0]]
