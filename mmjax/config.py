@@ -28,6 +28,8 @@ def defaults() -> ConfigDict:
             "loss": {},
             "loss_weights": {},
             "optim": {},
+            # low-rank additions to the kernels whose paths the targets match; see mmjax/lora.py
+            "lora": {"rank": 8, "alpha": 16.0, "targets": ()},
             "ema_decay": 0.0,  # 0: no moving average of the parameters
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "tokenizer": {},
@@ -42,6 +44,7 @@ def defaults() -> ConfigDict:
             },
             "evals": {},
             "eval_every": 0,  # steps; 0: at the end alone
+            "evals_at_start": (),  # names in evals: run before the first step too, and compared
             "validation": (),  # names in evals: those that run every eval_every steps
             "early_stopping": {"metric": "", "patience": 5, "mode": "max", "min_delta": 0.0},
             "baselines": "",  # JSON with results -> baseline -> evaluation, shown in the report

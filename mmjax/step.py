@@ -174,7 +174,8 @@ def make_train_step(
             params = optax.apply_updates(state.params, updates)
             ema = state.ema_params
             if ema_decay:
-                ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+                # So written, the average of what stays as it is stays as it is, to the bit.
+                ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), ema, params)
             return TrainState(state.step + 1, params, opt_state, ema, finite)
 
         # A branch, not a select: that would write a second copy of the whole state.
