@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -209,16 +209,25 @@ def print_change(before: Mapping[str, float], after: Mapping[str, float]) -> Non
         print()
 
 
-def open_run(
+class Saved(NamedTuple):
+    """A checkpoint of a workdir, opened: what it was trained as; its arrays are yet to be read."""
+
+    checkpoints: checkpoint.Checkpoints
+    step: int
+    config: configs.ConfigDict
+    tokenizer: tokenizers.Tokenizer | None
+
+
+def open_checkpoint(
     workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
-) -> tuple[experiment.Experiment, Any, int]:
-    """What a checkpoint of a workdir was trained as, its parameters and its step.
+) -> Saved:
+    """Open a checkpoint of a workdir for reading.
 
     Args:
-      at_step: which checkpoint; None is the newest.
+      at_step: which one; None is the newest.
 
     Raises:
-      ValueError: no such checkpoint, or settings that do not fit it.
+      ValueError: no such checkpoint.
     """
     saves = checkpoint.Checkpoints(workdir, read_only=True)
     steps = saves.steps()
@@ -234,11 +243,23 @@ def open_run(
         if saved["tokenizer"]:
             experiment.write_tokenizer(workdir, saved["tokenizer"])
         tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
-    run = experiment.build(config, tokenizer)
+    return Saved(saves, at, config, tokenizer)
+
+
+def open_run(
+    workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
+) -> tuple[experiment.Experiment, Any, int]:
+    """What a checkpoint of a workdir was trained as, its parameters and its step.
+
+    Raises:
+      ValueError: no such checkpoint, or settings that do not fit it.
+    """
+    saved = open_checkpoint(workdir, at_step, overrides)
+    run = experiment.build(saved.config, saved.tokenizer)
     with jax.set_mesh(run.mesh):
-        params = saves.restore_params(at, run.params)
-    saves.close()
-    return run, params, at
+        params = saved.checkpoints.restore_params(saved.step, run.params)
+    saved.checkpoints.close()
+    return run, params, saved.step
 
 
 def evaluate(

@@ -137,6 +137,17 @@ def check_divides(mesh: Mesh, shape: Sequence[int], names: Sequence[str | None],
             )
 
 
+def divided(
+    mesh: Mesh, shape: Sequence[int], names: Sequence[str | None]
+) -> tuple[str | None, ...]:
+    """The logical names of an array's axes, None for those that the mesh does not divide."""
+
+    def parts(name: str | None) -> int:
+        return math.prod(mesh.shape[a] for a in _mesh_axes(name) or ())
+
+    return tuple(None if size % parts(n) else n for size, n in zip(shape, names, strict=True))
+
+
 def batch_parts(mesh: Mesh | jax.sharding.AbstractMesh) -> int:
     """How many parts a batch is split in; 1 without a mesh."""
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES["batch"])

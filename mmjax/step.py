@@ -62,8 +62,13 @@ def abstract_params(model: Any, spec: batches.Spec) -> Params:
     return _unbox(jax.eval_shape(init_function(model, spec, 0)))
 
 
-def param_shardings(model: Any, spec: batches.Spec, mesh: Mesh) -> Params:
+def param_shardings(
+    model: Any, spec: batches.Spec, mesh: Mesh, allow_uneven: bool = False
+) -> Params:
     """NamedSharding of every parameter, from the logical names that its layer gave it.
+
+    Args:
+      allow_uneven: an axis that the mesh does not divide stays whole, where else it is refused.
 
     Raises:
       ValueError: a parameter without names, an unknown name, or an axis that the mesh does not
@@ -77,8 +82,11 @@ def param_shardings(model: Any, spec: batches.Spec, mesh: Mesh) -> Params:
             if box.shape == ():
                 return NamedSharding(mesh, PartitionSpec())
             raise ValueError(f"Parameter {name} {list(box.shape)} names no logical axes.")
-        sharding.check_divides(mesh, box.value.shape, box.names, f"Parameter {name}")
-        return sharding.named(mesh, *box.names)
+        names = box.names
+        if allow_uneven:
+            names = sharding.divided(mesh, box.value.shape, names)
+        sharding.check_divides(mesh, box.value.shape, names, f"Parameter {name}")
+        return sharding.named(mesh, *names)
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_box)
 

@@ -16,7 +16,9 @@ def make_chain(spec, table, context):
     Raises:
       ValueError: bad syntax, an unknown step, wrong arguments, or a missing context value.
     """
-    steps = [_make_step(name, args, kwargs, table, context) for name, args, kwargs in _read(spec)]
+    steps = [
+        _make_step(name, args, kwargs, table, context) for name, args, kwargs, _ in _read(spec)
+    ]
 
     def transform(example, rng):
         example = dict(example)
@@ -27,8 +29,14 @@ def make_chain(spec, table, context):
     return transform
 
 
+def only(spec, names):
+    """The spec with those of its steps that have one of `names`."""
+    nodes = [(name, node) for name, _, _, node in _read(spec)]
+    return " | ".join(ast.unparse(node) for name, node in nodes if name in names)
+
+
 def _read(spec):
-    """[(name, args, kwargs), ...] of a spec."""
+    """[(name, args, kwargs, syntax tree), ...] of a spec."""
     if not spec.strip():
         return []
     try:
@@ -57,7 +65,7 @@ def _read(spec):
             ) from None
         if None in kwargs:
             raise ValueError(f"transforms {spec!r}: ** is not allowed in {ast.unparse(node)!r}")
-        steps.append((call.func.id, args, kwargs))
+        steps.append((call.func.id, args, kwargs, node))
     return steps
 
 

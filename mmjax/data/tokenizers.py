@@ -133,7 +133,17 @@ class Tokenizer:
     @property
     def fingerprint(self):
         """sha256 (hex) of everything that decides which ids a text gets."""
-        return hashlib.sha256((self._backend.to_str() + self._ids_json()).encode()).hexdigest()
+        return hashlib.sha256((self.json() + self._ids_json()).encode()).hexdigest()
+
+    def json(self):
+        """The text of a tokenizer.json, without what this class puts around a text."""
+        return self._backend.to_str()
+
+    def replace(self, backend, **ids):
+        """A copy with another backend and other ids of specials."""
+        now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        rest = {"clean": self._clean, "origin": self._origin, "strict": self.strict}
+        return Tokenizer(backend, **{**now, **ids}, **rest)
 
     def _ids_json(self):
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}

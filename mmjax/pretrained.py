@@ -1,0 +1,198 @@
+"""Trained models in and out: published folders, and checkpoints of our own runs."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mmjax import evaluate, models, step, tree_paths, whole_file
+from mmjax.data import chain, transforms
+from mmjax.data.tokenizers import Tokenizer
+from mmjax.weights import published, tensor_file, tokenizer
+from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
+from mmjax.weights.families import family, saving_family
+
+# Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
+IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model with all that is needed to use it.
+
+    Attributes:
+      config: `config.model`, plain.
+      model: the Linen module; `model.apply({"params": params}, batch)` gives its outputs.
+      tokenizer: None for a model without text; text_length: tokens of its longest text.
+      transform: the chain of steps from a picture to what the model reads; "" without images.
+      report: what became of every tensor.
+    """
+
+    config: dict[str, Any]
+    model: Any
+    params: Any
+    tokenizer: Tokenizer | None
+    text_length: int | None
+    transform: str
+    report: str
+
+    def image(self, picture: bytes | np.ndarray) -> np.ndarray:
+        """An encoded picture, or its pixels [H, W, 3], as the model reads it: uint8 [h, w, 3].
+
+        Raises:
+          ValueError: a picture that cannot be decoded, or a model without images.
+        """
+        if not self.transform:
+            raise ValueError(f"A '{self.config['name']}' reads no images.")
+        prepare = transforms.parse(self.transform)
+        return prepare({"image": picture}, np.random.default_rng(0))["image"]
+
+
+def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") -> Pretrained:
+    """A published model (a folder as on the hub), or the newest checkpoint of a run of ours.
+
+    Args:
+      path: a folder with config.json and model.safetensors (or its shards and their index), or a
+        workdir.
+      mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
+        of its axes (one that the mesh does not divide stays whole); None: the default device.
+      dtype: of the matrices and the activations, "float32" or "bfloat16".
+
+    Raises:
+      ValueError: no model there, one of an unknown family, or files that are damaged or do not
+        belong together.
+    """
+    folder = Path(path)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
+    if (folder / "checkpoints").is_dir():
+        return _from_run(folder, mesh, dtype)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder '{folder}' to load a model from.")
+    if not (folder / published.CONFIG).is_file():
+        raise ValueError(
+            f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
+            "a folder checkpoints, as runs have."
+        )
+    return _from_folder(folder, mesh, dtype)
+
+
+def _from_folder(folder: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
+    found = published.open_folder(folder)
+    theirs = family(found.config.get("model_type", ""), str(folder / published.CONFIG))
+    config = theirs.model_config(found) | {"dtype": dtype}
+    model, target = _abstract(config, mesh)
+    params, report = read_params(
+        found.tensors, theirs.rows(model), target, ignored=theirs.IGNORED, dtype=dtype
+    )
+    text = config.get("text")
+    words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
+    return Pretrained(
+        config=config,
+        model=model,
+        params=params,
+        tokenizer=words,
+        text_length=text["length"] if text else None,
+        transform=theirs.transform(found) if hasattr(theirs, "transform") else "",
+        report=report,
+    )
+
+
+def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) -> Tokenizer | None:
+    reads = getattr(theirs, "read_tokenizer", lambda found: tokenizer.read(found.folder))
+    words = reads(found)
+    if words is not None and words.vocab_size > vocab_size:
+        raise ValueError(
+            f"The tokenizer in '{found.folder}' has {words.vocab_size} tokens and the model's "
+            f"vocabulary {vocab_size}: they are not of one model."
+        )
+    return words
+
+
+def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any]:
+    """The model that `config.model` describes, and ShapeDtypeStructs of its parameters."""
+    whole = {"model": config, "loss": {}}
+    model, spec = models.make_model(whole), models.spec(whole)
+    params = step.abstract_params(model, spec)
+    if mesh is None:
+        return model, params
+    shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
+    return model, jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings
+    )
+
+
+def _from_run(workdir: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
+    saved = evaluate.open_checkpoint(workdir)
+    config = saved.config.model.to_dict() | {"dtype": dtype}
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    model, target = _abstract(config, mesh)
+    if mesh is None:  # orbax wants to be told where
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), target
+        )
+    params = saved.checkpoints.restore_params(saved.step, target)
+    saved.checkpoints.close()
+    if dtype != "float32":
+        params = tree_paths.map_paths(lambda path, x: _narrow(path, x, dtype), params)
+    text = config.get("text")
+    return Pretrained(
+        config=config,
+        model=model,
+        params=params,
+        tokenizer=saved.tokenizer,
+        text_length=text["length"] if text else None,
+        transform=_image_steps(saved.config),
+        report=f"{workdir}: step {saved.step}, {len(jax.tree.leaves(params))} parameters restored",
+    )
+
+
+def _narrow(path: str, x: jax.Array, dtype: str) -> jax.Array:
+    kept = path.rsplit("/", 1)[-1] in KEPT_FP32 or not x.shape
+    return x if kept else x.astype(jnp.dtype(dtype))
+
+
+def _image_steps(config: Any) -> str:
+    """How a run's evaluations bring pictures to size; "" where none reads pictures."""
+    for preset in config.evals.values():
+        steps = chain.only(preset.get("transform", ""), IMAGE_STEPS)
+        if steps:
+            return steps
+    size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
+    return f"decode | resize({size})" if size else ""
+
+
+def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
+    """Write a model as its family is published, so that other libraries can load it.
+
+    config.json comes last: a folder that has one is whole.
+
+    Raises:
+      ValueError: a model that no published family can hold, or files in the way.
+    """
+    folder = Path(path)
+    if (folder / published.CONFIG).exists():
+        raise ValueError(f"'{folder}' holds a model already: give another folder.")
+    theirs, _ = saving_family(pretrained.model, pretrained.config["name"])
+    if hasattr(theirs, "for_saving"):
+        pretrained = theirs.for_saving(pretrained)
+    model, words = pretrained.model, pretrained.tokenizer
+    config = theirs.published_config(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensor_file.write(folder, write_tensors(pretrained.params, theirs.rows(model)))
+    if words is not None:
+        tokenizer.write(folder, words, pretrained.text_length)
+        ids = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
+        ids |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
+        part = config.get("text_config", config)
+        part |= ids
+    if pretrained.transform:
+        preprocessor = theirs.published_preprocessor(model, pretrained.transform)
+        whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
+    whole_file.write(folder / published.CONFIG, json.dumps(config, indent=2))

@@ -1,0 +1,27 @@
+"""Names of activations in config.json, and ours."""
+
+NAMES = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+}
+_BACK = {ours: theirs for theirs, ours in NAMES.items()} | {"silu": "silu"}
+
+
+def read(name: str, where: str) -> str:
+    """Our name of a published activation.
+
+    Raises:
+      ValueError: one that we lack.
+    """
+    if name not in NAMES:
+        raise ValueError(f"{where} is '{name}'; these can be read: {', '.join(NAMES)}.")
+    return NAMES[name]
+
+
+def write(name: str) -> str:
+    """The published name of one of our activations."""
+    return _BACK[name]

@@ -1,0 +1,248 @@
+"""CLIP as `transformers` publishes it: OpenAI's and LAION's weights (model_type "clip")."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.models.clip import CLIP
+from mmjax.models.text import TextTransformer
+from mmjax.models.vit import ViT
+from mmjax.weights import activations, image_processor, published, tokenizer
+from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
+from mmjax.weights.published import Published
+
+# What config.json may leave out: the defaults of CLIPTextConfig, CLIPVisionConfig and CLIPConfig.
+_TOWER = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
+TEXT = {
+    **_TOWER,
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+}
+VISION = {
+    **_TOWER,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+}
+PREPROCESSOR = {
+    "size": {"shortest_edge": 224},
+    "resample": image_processor.FILTERS.index("bicubic"),
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "image_mean": image_processor.CLIP_MEAN,
+    "image_std": image_processor.CLIP_STD,
+}
+SYSTEM = "clip"
+# Position numbers that older files keep beside the parameters.
+IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    text, vision = (
+        # The first CLIP repositories keep the true values under "<tower>_config_dict".
+        {**defaults, **found.config.get(k, {}), **(found.config.get(f"{k}_dict") or {})}
+        for k, defaults in (("text_config", TEXT), ("vision_config", VISION))
+    )
+    images = image_processor.read(found.preprocessor, PREPROCESSOR)
+    return {
+        "name": "clip",
+        "embed_dim": found.config.get("projection_dim", 512),
+        "image": {
+            **tower_fields(vision, "vision_config"),
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "image_mean": images.mean,
+            "image_std": images.std,
+            "pool": "cls",
+            "patch_bias": False,
+            "pre_norm": True,
+        },
+        "text": {
+            **tower_fields(text, "text_config"),
+            "vocab_size": text["vocab_size"],
+            "length": text["max_position_embeddings"],
+        },
+    }
+
+
+def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields of `ViT` and `TextTransformer` alike, from a tower's part of config.json.
+
+    Raises:
+      ValueError: an activation that we lack.
+    """
+    return {
+        "width": settings["hidden_size"],
+        "depth": settings["num_hidden_layers"],
+        "heads": settings["num_attention_heads"],
+        "mlp_dim": settings["intermediate_size"],
+        "activation": activations.read(settings["hidden_act"], f"{where}.hidden_act"),
+        "norm_epsilon": settings["layer_norm_eps"],
+    }
+
+
+def transform(found: Published) -> str:
+    """The steps from a picture to what the model reads."""
+    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+
+
+def rows(model: CLIP) -> list[Row]:
+    """The rename table of a model."""
+    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    embeddings = "vision_model.embeddings"
+    patch = image.sizes["patch_size"]
+    return [
+        class_and_grid(embeddings, tuple(side // patch for side in image.train_size)),
+        *patches("image/stem/projection", f"{embeddings}.patch_embedding", patch, bias=False),
+        *norm("image/pre_norm", "vision_model.pre_layrnorm"),
+        *blocks("image", "vision_model", image.sizes["heads"]),
+        *norm("image/norm", "vision_model.post_layernorm"),
+        *linear("image_proj", "visual_projection", bias=False),
+        *text_rows(text),
+        *norm("text/norm", "text_model.final_layer_norm"),
+        *linear("text_proj", "text_projection", bias=False),
+        *same("logit_scale", "logit_scale"),
+    ]
+
+
+def text_rows(text: TextTransformer) -> list[Row]:
+    """Embeddings and blocks of the text tower."""
+    return [
+        *same("text/embedding", "text_model.embeddings.token_embedding.weight"),
+        *same("text/position/table", "text_model.embeddings.position_embedding.weight"),
+        *blocks("text", "text_model", text.sizes["heads"]),
+    ]
+
+
+def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
+    """The transformer blocks of a tower."""
+    ours, theirs = f"{ours}/transformer/layers", f"{theirs}.encoder.layers.{{i}}"
+    attention = f"{theirs}.self_attn"
+    return [
+        *norm(f"{ours}/norm_attention", f"{theirs}.layer_norm1"),
+        *qkv(f"{ours}/attention/qkv", [f"{attention}.{x}_proj" for x in "qkv"], heads),
+        *merge_heads(f"{ours}/attention/out", f"{attention}.out_proj", heads),
+        *norm(f"{ours}/norm_mlp", f"{theirs}.layer_norm2"),
+        *linear(f"{ours}/mlp/up", f"{theirs}.mlp.fc1"),
+        *linear(f"{ours}/mlp/down", f"{theirs}.mlp.fc2"),
+    ]
+
+
+def class_and_grid(embeddings: str, grid: tuple[int, int]) -> Row:
+    """The class token, and one table of its position and those of the patches [1 + h · w, D].
+
+    The class token's vector and its position are added up in the model, so that what is one
+    parameter here could be the other there; each keeps its own.
+    """
+
+    def read(token, table) -> Arrays:
+        return token, table[0], table[1:].reshape(*grid, -1)
+
+    def write(token, position, table) -> Arrays:
+        return token, np.concatenate([position[None], table.reshape(grid[0] * grid[1], -1)])
+
+    return Row(
+        ("image/class_token", "image/class_position", "image/position/table"),
+        (f"{embeddings}.class_embedding", f"{embeddings}.position_embedding.weight"),
+        read,
+        write,
+    )
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published CLIP cannot have.
+    """
+    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    published.check_settings(
+        "clip",
+        {
+            "image.pool": (image.pool, "cls"),
+            "image.stem": (image.stem, "patch"),
+            "image.position": (image.position, "learned"),
+            "image.patch_bias": (image.patch_bias, False),
+            "image.pre_norm": (image.pre_norm, True),
+            "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+            "text.causal": (text.causal, True),
+            "text.pool": (text.pool, "end"),
+            "image_proj": (model.image_proj, True),
+            "text_proj": (model.text_proj, True),
+            "proj_bias": (model.proj_bias, False),
+            "logit_bias_init": (model.logit_bias_init, None),
+        },
+    )
+    return {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "projection_dim": model.embed_dim,
+        "logit_scale_init_value": model.logit_scale_init,
+        "vision_config": {
+            **published_tower(image),
+            "model_type": "clip_vision_model",
+            "projection_dim": model.embed_dim,
+            "image_size": image.train_size[0],
+            "patch_size": image.sizes["patch_size"],
+        },
+        "text_config": {
+            **published_tower(text),
+            "model_type": "clip_text_model",
+            "projection_dim": model.embed_dim,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.length,
+        },
+    }
+
+
+def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
+    """A tower's part of config.json: `tower_fields` backwards."""
+    sizes = tower.sizes
+    return {
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": sizes["mlp_dim"],
+        "hidden_act": activations.write(tower.activation),
+        "layer_norm_eps": tower.norm_epsilon,
+    }
+
+
+def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    return image_processor.write(model.image_tower(parent=None), transform, "CLIPImageProcessor")
+
+
+def for_saving(pretrained: Any) -> Any:
+    """The model with an end token that `transformers` finds.
+
+    Where the end token's id is 2 it pools at the largest id of a text, as OpenAI's weights want it
+    (modeling_clip.py, CLIPTextTransformer): then the end token gets the largest id.
+    """
+    words = pretrained.tokenizer
+    if words is None or words.eos_id != 2:
+        return pretrained
+    table = pretrained.params["text"]["embedding"]
+    table = jnp.concatenate([table, table[words.eos_id][None]])
+    config = pretrained.config | {"text": {**pretrained.config["text"], "vocab_size": len(table)}}
+    params = {**pretrained.params, "text": {**pretrained.params["text"], "embedding": table}}
+    return dataclasses.replace(
+        pretrained,
+        config=config,
+        model=pretrained.model.clone(text=config["text"]),
+        params=params,
+        tokenizer=tokenizer.with_end(words, len(table) - 1),
+    )

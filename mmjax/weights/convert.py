@@ -1,0 +1,153 @@
+"""Apply a rename table: published tensors to our parameters, and back."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+
+from mmjax.data.progress import Progress
+from mmjax.weights.layouts import Row
+from mmjax.weights.tensor_file import Tensors
+
+KEPT_FP32 = ("scale", "bias")  # of norms and maps: small, and better exact
+
+
+def read_params(
+    tensors: Tensors,
+    rows: Sequence[Row],
+    target: Any,
+    *,
+    ignored: Iterable[str] = (),
+    dtype: str = "float32",
+) -> tuple[Any, str]:
+    """Our parameters from published tensors, each laid out as soon as it is read.
+
+    At most one parameter (with all of its layers) is in host memory beside those that are laid out.
+
+    Args:
+      target: ShapeDtypeStructs of our parameters; those with a sharding are laid out by it.
+      ignored: regular expressions of whole names of tensors that are no parameters.
+      dtype: of the matrices; scales and biases stay in float32.
+
+    Returns:
+      the parameters, and a report of every tensor.
+
+    Raises:
+      ValueError: tensors that are missing, left over or of another shape, all of them listed, or a
+        parameter of ours that the table leaves out.
+    """
+    wanted = traverse_util.flatten_dict(target, sep="/")
+    _check(tensors, rows, wanted, ignored)
+    made, lines = {}, []
+    with Progress(f"reading {tensors.name}", sum(len(row.theirs) for row in rows)) as progress:
+        for row in rows:
+            arrays = [_read(tensors, row, layer) for layer in _layers(row, wanted)]
+            stacked = _is_stacked(row)
+            for k, name in enumerate(row.ours):
+                parts = [layer[k] for layer in arrays]
+                array = np.stack(parts) if stacked else parts[0]
+                want = wanted[name]
+                if array.shape != tuple(want.shape):
+                    raise ValueError(
+                        f"{' and '.join(row.theirs)} of '{tensors.name}' give {name} the shape "
+                        f"{list(array.shape)}, and the model that its config describes has "
+                        f"{list(want.shape)}: config and weights are not of one model."
+                    )
+                kept = name.rsplit("/", 1)[-1] in KEPT_FP32 or not want.shape
+                made[name] = _lay_out(array, "float32" if kept else dtype, want.sharding)
+            del arrays
+            lines += [f"  mapped  {', '.join(row.theirs)} -> {', '.join(row.ours)}"]
+            progress.advance(len(row.theirs))
+    unused = [name for name in tensors.shapes if _is_ignored(name, ignored)]
+    mapped = len(tensors.shapes) - len(unused)
+    head = f"{tensors.name}: {mapped} tensors mapped, 0 missing, {len(unused)} unused"
+    lines += [f"  unused  {name}" for name in unused]
+    return traverse_util.unflatten_dict(made, sep="/"), "\n".join([head, *lines])
+
+
+def write_tensors(
+    params: Any, rows: Sequence[Row], what: str = "model"
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Published tensors of our parameters, one after the other, in float32.
+
+    Raises:
+      ValueError: parameters that the published layout has no place for.
+    """
+    ours = traverse_util.flatten_dict(params, sep="/")
+    known = {name for row in rows for name in row.ours}
+    if ours.keys() - known or known - ours.keys():
+        raise ValueError(
+            f"This {what} cannot be written in the published layout: it has "
+            f"{_some(ours.keys() - known)} besides, and lacks {_some(known - ours.keys())}."
+        )
+    for row in rows:
+        arrays = [np.asarray(ours[name], np.float32) for name in row.ours]
+        for layer in _layers(row, ours):
+            parts = arrays if layer is None else [x[layer] for x in arrays]
+            for name, array in zip(row.theirs, row.write(*parts), strict=True):
+                yield _at(name, layer), np.asarray(array, order="C")
+
+
+def _is_stacked(row: Row) -> bool:
+    return any("{i}" in name for name in row.theirs)
+
+
+def _layers(row: Row, ours: Mapping[str, Any]) -> Sequence[int | None]:
+    """The layers of a row; [None] where it has none."""
+    return range(ours[row.ours[0]].shape[0]) if _is_stacked(row) else [None]
+
+
+def _at(name: str, layer: int | None) -> str:
+    return name if layer is None else name.replace("{i}", str(layer))
+
+
+def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ...]:
+    # One layer wide at a time; half precision widens exactly.
+    return row.read(*(tensors.read(_at(n, layer)).astype(np.float32) for n in row.theirs))
+
+
+def _lay_out(array: np.ndarray, dtype: str, sharding: Any) -> jax.Array:
+    wide = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    array = np.asarray(array, wide, order="C")
+    if sharding is None:
+        return jax.device_put(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _is_ignored(name: str, ignored: Iterable[str]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in ignored)
+
+
+def _check(
+    tensors: Tensors, rows: Sequence[Row], wanted: Mapping[str, Any], ignored: Iterable[str]
+) -> None:
+    covered = [name for row in rows for name in row.ours]
+    if sorted(covered) != sorted(wanted):
+        raise ValueError(
+            f"The table for '{tensors.name}' does not fit the model: parameters without tensors: "
+            f"{_some(wanted.keys() - set(covered))}; rows without a parameter: "
+            f"{_some(set(covered) - wanted.keys())}."
+        )
+    expected = {
+        _at(name, layer) for row in rows for layer in _layers(row, wanted) for name in row.theirs
+    }
+    missing = expected - tensors.shapes.keys()
+    unused = {n for n in tensors.shapes.keys() - expected if not _is_ignored(n, ignored)}
+    if missing or unused:
+        near = difflib.get_close_matches(min(missing), unused, n=1) if missing and unused else []
+        hint = f" ('{near[0]}' is nearest to '{min(missing)}'.)" if near else ""
+        raise ValueError(
+            f"'{tensors.name}' is not the model that its config describes. Missing tensors: "
+            f"{_some(missing)}. Unused tensors: {_some(unused)}.{hint}"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    shown = ", ".join(names[:10]) or "none"
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown

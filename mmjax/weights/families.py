@@ -1,0 +1,54 @@
+"""The families of published models, by the `model_type` of their config.json.
+
+Each is a file with
+    model_config(published) -> `config.model`; rows(model) -> rename table;
+    IGNORED: regular expressions of whole names of tensors that are no parameters;
+perhaps, for models of images,
+    transform(published) -> the chain of transforms up to uint8 pixels;
+perhaps, for models of text, where the files differ from `tokenizer.of_folder`'s expectations,
+    read_tokenizer(published) -> Tokenizer;
+and, where our models can be saved as theirs,
+    SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
+    published_preprocessor(model, transform) -> preprocessor_config.json;
+    perhaps for_saving(pretrained) -> Pretrained, with what theirs needs besides.
+"""
+
+from types import ModuleType
+from typing import Any
+
+from mmjax.config import nearest
+from mmjax.weights import clip
+
+FAMILIES = {"clip": clip}
+
+
+def family(model_type: str, where: str) -> ModuleType:
+    """The file of a family.
+
+    Raises:
+      ValueError: an unknown family.
+    """
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"'{where}' describes a model of type '{model_type}'; these families can be loaded: "
+            f"{', '.join(FAMILIES)}.{nearest(model_type, FAMILIES)}"
+        )
+    return FAMILIES[model_type]
+
+
+def saving_family(model: Any, system: str) -> tuple[ModuleType, dict[str, Any]]:
+    """The first family that can hold a model of ours, and its config.json.
+
+    Raises:
+      ValueError: none can; says why.
+    """
+    reasons = []
+    for found in FAMILIES.values():
+        if getattr(found, "SYSTEM", None) == system:
+            try:
+                return found, found.published_config(model)
+            except ValueError as error:
+                reasons.append(str(error))
+    raise ValueError(
+        " ".join(reasons) or f"No published family is like a '{system}': it cannot be saved so."
+    )

@@ -1,0 +1,146 @@
+"""Rename tables: which of our parameters are which published tensors, and how the arrays turn.
+
+A family's table is a list of rows. PyTorch's matrices are [out, in], ours [in, out]; its heads lie
+in one axis, ours apart; its queries, keys and values are often three tensors, ours one. A "{i}" in
+the published name runs over the layers, which are the leading axis of our parameter; the functions
+of a row see one layer at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+
+class Row(NamedTuple):
+    """Some of our parameters, the tensors that they are made of, and the way both ways.
+
+    `read(*theirs) -> ours` and `write(*ours) -> theirs`, each a tuple of arrays in the order of
+    the names.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    read: Callable[..., Arrays]
+    write: Callable[..., Arrays]
+
+
+def same(ours: str, theirs: str) -> list[Row]:
+    """One tensor, as it is."""
+    return [Row((ours,), (theirs,), lambda x: (x,), lambda x: (x,))]
+
+
+def transposed(ours: str, theirs: str) -> list[Row]:
+    """One matrix, the other way round."""
+    return [Row((ours,), (theirs,), lambda x: (x.T,), lambda x: (x.T,))]
+
+
+def reshaped(
+    ours: str, theirs: str, our_shape: Sequence[int], their_shape: Sequence[int]
+) -> list[Row]:
+    """One tensor in another shape; one length may be -1."""
+    return [
+        Row(
+            (ours,),
+            (theirs,),
+            lambda x: (x.reshape(our_shape),),
+            lambda x: (x.reshape(their_shape),),
+        )
+    ]
+
+
+def linear(ours: str, theirs: str, bias: bool = True) -> list[Row]:
+    """`weight` [out, in] and `bias` of a linear map -> `kernel` [in, out] and `bias`."""
+    rows = transposed(f"{ours}/kernel", f"{theirs}.weight")
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def norm(ours: str, theirs: str, bias: bool = True) -> list[Row]:
+    """`weight` and `bias` of a norm -> `scale` and `bias`."""
+    rows = same(f"{ours}/scale", f"{theirs}.weight")
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def split_heads(ours: str, theirs: str, heads: int, bias: bool = True) -> list[Row]:
+    """A map to heads: `weight` [H · D, in] -> `kernel` [in, H, D], `bias` [H, D]."""
+
+    def read(x):
+        return (x.T.reshape(x.shape[1], heads, -1),)
+
+    def write(x):
+        return (x.reshape(len(x), -1).T,)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (reshaped(f"{ours}/bias", f"{theirs}.bias", (heads, -1), (-1,)) if bias else [])
+
+
+def merge_heads(ours: str, theirs: str, heads: int, bias: bool = True) -> list[Row]:
+    """A map from heads: `weight` [out, H · D] -> `kernel` [H, D, out]."""
+
+    def read(x):
+        return (x.T.reshape(heads, -1, len(x)),)
+
+    def write(x):
+        return (x.reshape(-1, x.shape[-1]).T,)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def qkv(ours: str, theirs: Sequence[str], heads: int, bias: bool = True) -> list[Row]:
+    """Three maps to heads -> one `kernel` [in, 3, H, D] and `bias` [3, H, D].
+
+    Args:
+      theirs: the names of the maps of queries, keys and values.
+    """
+
+    def read(*parts):
+        return (np.stack([x.T.reshape(x.shape[1], heads, -1) for x in parts], axis=1),)
+
+    def write(x):
+        return tuple(x[:, i].reshape(len(x), -1).T for i in range(3))
+
+    def read_bias(*parts):
+        return (np.stack(parts).reshape(3, heads, -1),)
+
+    def write_bias(x):
+        return tuple(x.reshape(3, -1))
+
+    rows = [Row((f"{ours}/kernel",), tuple(f"{name}.weight" for name in theirs), read, write)]
+    if bias:
+        names = tuple(f"{name}.bias" for name in theirs)
+        rows.append(Row((f"{ours}/bias",), names, read_bias, write_bias))
+    return rows
+
+
+def fused_qkv(ours: str, weight: str, bias: str | None, heads: int) -> list[Row]:
+    """One `weight` [3 · H · D, in], as of torch's MultiheadAttention -> `kernel` [in, 3, H, D]."""
+
+    def read(x):
+        return (x.T.reshape(x.shape[1], 3, heads, -1),)
+
+    def write(x):
+        return (x.reshape(len(x), -1).T,)
+
+    rows = [Row((f"{ours}/kernel",), (weight,), read, write)]
+    return rows + (reshaped(f"{ours}/bias", bias, (3, heads, -1), (-1,)) if bias else [])
+
+
+def patches(ours: str, theirs: str, patch: int, bias: bool = True) -> list[Row]:
+    """A convolution's `weight` [out, 3, P, P] -> `kernel` [P · P · 3, out]."""
+
+    def read(x):
+        return (x.transpose(2, 3, 1, 0).reshape(-1, len(x)),)
+
+    def write(x):
+        return (x.reshape(patch, patch, -1, x.shape[-1]).transpose(3, 2, 0, 1),)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def grid(ours: str, theirs: str, grid_size: tuple[int, int]) -> list[Row]:
+    """Positions of patches [h · w, D] -> [h, w, D]."""
+    return reshaped(ours, theirs, (*grid_size, -1), (grid_size[0] * grid_size[1], -1))

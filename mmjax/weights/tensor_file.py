@@ -1,0 +1,133 @@
+"""The tensors of a published checkpoint by name, read one at a time."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mmjax import whole_file
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class Tensors(Protocol):
+    """Named tensors: `shapes` of all of them, and `read` for one."""
+
+    name: str
+    shapes: dict[str, tuple[int, ...]]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as it is stored (bfloat16 and float16 too)."""
+
+
+class Safetensors:
+    """The tensors of one or more safetensors files; they stay on disk until they are read.
+
+    Attributes:
+      name: of the file or folder, for messages.
+      shapes: name -> shape.
+
+    Raises:
+      ValueError: a file that is missing, damaged or no safetensors file, or that lacks a tensor
+        of the index.
+    """
+
+    def __init__(self, folder: str | Path, whole: str = WHOLE, index: str = INDEX):
+        folder = Path(folder)
+        if (folder / index).is_file():
+            where = _read_index(folder / index)
+            self.name = str(folder)
+            files = {file: _open(folder / file) for file in sorted(set(where.values()))}
+            inside = {file: set(opened.keys()) for file, opened in files.items()}
+            self._file = {name: files[file] for name, file in where.items()}
+            for name, file in where.items():
+                if name not in inside[file]:
+                    raise ValueError(
+                        f"'{folder / index}' says that '{file}' holds '{name}', which it does not: "
+                        "get both again."
+                    )
+        else:
+            self.name = str(folder / whole)
+            file = _open(folder / whole)
+            self._file = dict.fromkeys(file.keys(), file)
+        self.shapes = {
+            name: tuple(file.get_slice(name).get_shape()) for name, file in self._file.items()
+        }
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as it is stored (bfloat16 and float16 too)."""
+        return self._file[name].get_tensor(name)
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        where = json.loads(path.read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"'{path}' is no index of safetensors files: get it again.") from None
+    outside = [file for file in where.values() if Path(file).name != file]
+    if outside:
+        raise ValueError(f"'{path}' names the file '{outside[0]}', which is not beside it.")
+    return where
+
+
+def _open(path: Path):
+    if not path.is_file():
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        pickles = sorted(p.name for p in beside if p.suffix in PICKLES)
+        hint = (
+            f"; '{pickles[0]}' is a pickle, which can run any code and is never loaded: save the "
+            "model as safetensors with the library that wrote it"
+            if pickles
+            else ""
+        )
+        raise ValueError(f"There is no '{path.name}' in '{path.parent}'{hint}.")
+    head = path.open("rb").read(16)
+    if head[:2] in (b"\x80\x02", b"\x80\x04", b"PK"):
+        raise ValueError(
+            f"'{path}' is a pickle under another name; pickles can run any code and are never "
+            "loaded: save the model as safetensors with the library that wrote it."
+        )
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(
+            f"'{path}' is truncated or no safetensors file ({path.stat().st_size:,} bytes; "
+            f"{error}): get it again."
+        ) from None
+
+
+def write(
+    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = 5 * 10**9
+) -> None:
+    """Write tensors as they come into model.safetensors, or into shards and their index.
+
+    At most one shard is in memory at a time.
+    """
+    shards: list[list[str]] = []
+    held: dict[str, np.ndarray] = {}
+
+    def flush() -> None:
+        save_file(held, folder / f"shard{len(shards)}.partial", metadata={"format": "pt"})
+        shards.append(list(held))
+        held.clear()
+
+    total = 0
+    for name, array in tensors:
+        if held and sum(x.nbytes for x in held.values()) + array.nbytes > shard_bytes:
+            flush()
+        held[name] = array
+        total += array.nbytes
+    flush()
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    names = [WHOLE] if len(shards) == 1 else names
+    for i, name in enumerate(names):
+        (folder / f"shard{i}.partial").replace(folder / name)
+    if len(names) > 1:
+        where = {tensor: name for name, held in zip(names, shards) for tensor in held}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        whole_file.write(folder / INDEX, json.dumps(index, indent=2))

@@ -1,0 +1,84 @@
+"""The tokenizer of a published folder."""
+
+import json
+from pathlib import Path
+
+import tokenizers as hf
+from tokenizers.processors import TemplateProcessing
+
+from mmjax import whole_file
+from mmjax.data import tokenizers
+from mmjax.data.tokenizers import Tokenizer
+from mmjax.weights.published import read_json
+
+FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+ROLES = ("pad_token", "bos_token", "eos_token")
+
+
+def read(folder: Path, begins: bool = True) -> Tokenizer | None:
+    """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
+
+    Args:
+      begins: texts begin with the begin token, where there is one.
+
+    Returns:
+      None where there is neither.
+
+    Raises:
+      ValueError: damaged files, or a special token that is named but not there.
+    """
+    if (folder / FILE).is_file():
+        tokenizer = tokenizers.from_file(str(folder / FILE), **_specials(folder))
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        tokenizer = tokenizers.clip_bpe(str(folder))
+    else:
+        return None
+    if not begins:
+        tokenizer.bos_id = None
+    return tokenizer
+
+
+def _specials(folder: Path) -> dict[str, str]:
+    """role -> token, as the files beside tokenizer.json name them."""
+    found = {}
+    for name in (SPECIALS, SETTINGS):
+        settings = read_json(folder / name) if (folder / name).is_file() else {}
+        for role in ROLES:
+            token = settings.get(role)
+            token = token["content"] if isinstance(token, dict) else token
+            if token is not None:
+                found[role] = token
+    return found
+
+
+def write(folder: Path, tokenizer: Tokenizer, length: int) -> None:
+    """tokenizer.json and tokenizer_config.json, for other libraries as for ours.
+
+    What `Tokenizer` puts around a text, and pads with, is written into them.
+    """
+    backend = hf.Tokenizer.from_str(tokenizer.json())
+    roles = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    names = {role: backend.id_to_token(i) for role, i in roles.items() if i is not None}
+    around = [f"{names[role]}" for role in ("bos", "eos") if role in names]
+    backend.post_processor = TemplateProcessing(
+        single=" ".join([*around[:-1], "$A", around[-1]]),
+        special_tokens=[(name, backend.token_to_id(name)) for name in around],
+    )
+    whole_file.write(folder / FILE, backend.to_str(pretty=False))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": length,
+        "padding_side": "right",
+        **{f"{role}_token": name for role, name in names.items()},
+    }
+    whole_file.write(folder / SETTINGS, json.dumps(settings, indent=2))
+
+
+def with_end(tokenizer: Tokenizer, eos_id: int) -> Tokenizer:
+    """The same tokenizer with another id for its end token."""
+    content = json.loads(tokenizer.json())
+    name = next(t["content"] for t in content["added_tokens"] if t["id"] == tokenizer.eos_id)
+    for token in content["added_tokens"]:
+        token["id"] = eos_id if token["content"] == name else token["id"]
+    content["model"]["vocab"][name] = eos_id
+    return tokenizer.replace(hf.Tokenizer.from_str(json.dumps(content)), eos_id=eos_id)

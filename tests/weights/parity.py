@@ -1,0 +1,47 @@
+"""Golden folders: published models at a small random size, and what the original gives for them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file
+
+from mmjax.layers.transformer import Block
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def expected(name):
+    """Inputs and outputs of a golden folder, by name."""
+    return load_file(GOLDEN / name / "expected.safetensors")
+
+
+def outputs(loaded, batch):
+    """What a loaded model gives for a batch, as numpy arrays."""
+    given = jax.jit(lambda p, b: loaded.model.apply({"params": p}, b))(loaded.params, batch)
+    return jax.tree.map(np.asarray, given)
+
+
+def layers(loaded, batch, *path):
+    """The output of each block of a tower [layers, B, L, D], in float64.
+
+    `path` leads to the tower: ("image",), or nothing for the model itself.
+    """
+
+    def run(params, batch):
+        return loaded.model.apply(
+            {"params": params},
+            batch,
+            capture_intermediates=lambda module, _: isinstance(module, Block),
+            mutable=["intermediates"],
+        )[1]["intermediates"]
+
+    found = jax.jit(run)(loaded.params, batch)
+    for name in (*path, "transformer", "layers", "__call__"):
+        found = found[name]
+    return np.asarray(jax.tree.leaves(found)[0], np.float64)
+
+
+def close(ours, theirs, tolerance=1e-5):
+    """Assert equality up to `tolerance` of the largest value."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1, np.abs(theirs).max()))

@@ -1,0 +1,134 @@
+"""Models saved as published ones: loaded again by us, and by transformers where it is installed."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax.core import meta
+from parity import GOLDEN, close, outputs
+from safetensors.numpy import save_file
+
+from mmjax import models, step
+from mmjax.data.tokenizers import train_bpe
+from mmjax.pretrained import Pretrained, load, save_pretrained
+from mmjax.weights import tensor_file
+from mmjax.weights.tensor_file import Safetensors
+
+TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")
+TEXTS = ["a red bus", "two dogs, a cat", "tea"]
+
+
+def small_clip(stem="patch"):
+    """A CLIP of ours with random parameters and a tokenizer of its own, whose end token is 2."""
+    words = train_bpe(TEXTS * 3, vocab_size=300)
+    config = {
+        "name": "clip",
+        "embed_dim": 16,
+        "image": {
+            "width": 32,
+            "depth": 2,
+            "heads": 4,
+            "mlp_dim": 48,
+            "patch_size": 8,
+            "image_size": (24, 24),
+            "pre_norm": True,
+            "patch_bias": False,
+            "stem": stem,
+            "activation": "gelu_tanh",
+        },
+        "text": {
+            "width": 24,
+            "depth": 3,
+            "heads": 2,
+            "mlp_dim": 40,
+            "vocab_size": 300,
+            "length": 12,
+        },
+    }
+    whole = {"model": config, "loss": {}}
+    model = models.make_model(whole)
+    params = meta.unbox(jax.jit(step.init_function(model, models.spec(whole), 0))())
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape).astype(np.float32), params)
+    return Pretrained(config, model, params, words, 12, "decode | resize(24)", "")
+
+
+def batch_of(loaded):
+    text, mask = loaded.tokenizer.encode(TEXTS, 12)
+    image = np.random.default_rng(1).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    return {"text": text, "text_mask": mask, "image": image}
+
+
+def test_our_clip_comes_back_the_same(tmp_path):
+    ours = small_clip()
+    save_pretrained(ours, tmp_path / "out")
+    back = load(tmp_path / "out")
+    want, found = outputs(ours, batch_of(ours)), outputs(back, batch_of(back))
+    for name in ("image_embed", "text_embed", "logit_scale"):
+        close(found[name], want[name], 1e-6)
+    assert back.transform == "decode | resize((24, 24), 'bicubic')"
+    assert [back.tokenizer.decode(r) for r in back.tokenizer.encode(TEXTS, 12)[0]] == TEXTS
+    with pytest.raises(ValueError, match="holds a model already"):
+        save_pretrained(ours, tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path(TORCH).exists(), reason="no python with torch: MMJAX_TORCH_PYTHON")
+def test_our_clip_in_transformers(tmp_path):
+    ours = small_clip()
+    save_pretrained(ours, tmp_path / "out")
+    batch = batch_of(ours)
+    save_file({"image": batch["image"]}, tmp_path / "image.safetensors")
+    script = """
+import sys, json, torch
+from safetensors.numpy import load_file
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+folder, image = sys.argv[1:]
+model = CLIPModel.from_pretrained(folder).eval()
+tokens = AutoTokenizer.from_pretrained(folder)(json.loads(sys.stdin.read()),
+    padding="max_length", max_length=12, truncation=True, return_tensors="pt")
+pixels = CLIPImageProcessorPil.from_pretrained(folder)(
+    list(load_file(image)["image"]), return_tensors="pt")
+with torch.no_grad():
+    out = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"],
+        pixel_values=pixels["pixel_values"])
+found = {"image_embed": out.image_embeds, "text_embed": out.text_embeds}
+print(json.dumps({name: x.tolist() for name, x in found.items()}))
+"""
+    run = subprocess.run(
+        [TORCH, "-c", script, tmp_path / "out", tmp_path / "image.safetensors"],
+        input=json.dumps(TEXTS),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    theirs, found = json.loads(run.stdout.splitlines()[-1]), outputs(ours, batch)
+    for name in theirs:
+        close(found[name], np.asarray(theirs[name]))
+
+
+@pytest.mark.parametrize("name", ["clip", "clip_gelu"])
+def test_golden_folder_comes_back_tensor_by_tensor(tmp_path, name):
+    save_pretrained(load(GOLDEN / name), tmp_path / "out")
+    theirs, ours = Safetensors(GOLDEN / name), Safetensors(tmp_path / "out")
+    assert ours.shapes == theirs.shapes
+    for tensor in theirs.shapes:
+        np.testing.assert_array_equal(ours.read(tensor), theirs.read(tensor))
+
+
+def test_what_no_family_can_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"clip.*image\.stem 'conv'"):
+        save_pretrained(small_clip(stem="conv"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_when_large(tmp_path):
+    arrays = {f"t{i}": np.full((10,), i, np.float32) for i in range(5)}
+    tensor_file.write(tmp_path, arrays.items(), shard_bytes=100)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    found = Safetensors(tmp_path)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found.read(name), array)
