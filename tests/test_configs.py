@@ -14,6 +14,7 @@ from mmjax import experiment, models
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES]
+ARGUMENTS = {"finetune_folder": ":tests/golden/clip"}
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. The others: added up by hand, below.
@@ -26,7 +27,7 @@ PUBLISHED = {
 
 
 def load(name, *overrides):
-    return configs.load(f"configs/{name}.py", overrides)
+    return configs.load(f"configs/{name}.py{ARGUMENTS.get(name, '')}", overrides)
 
 
 @pytest.fixture(autouse=True)
