@@ -5,12 +5,14 @@
 
 The queue's state is the folder of runs itself: kill it at any time, start it again, and it goes on
 where it was, within a run too. A run is named by what of its config differs from the grid's config
-file. `--dry` prints the commands; `--table` writes the report of what is done so far.
+file, or by its arm. `--dry` prints the commands; `--table` writes the report of what is done.
 
 A grid is a Python file with `get_grid() -> dict`:
     config: the config file; fixed: {key: value} that every run has;
     axes: {key: list of values}, of which every combination is a cell; baseline: {key: value}, one
     cell; seeds: list; metrics: {"evaluation/metric": column title}, values in [0, 1].
+Where the cells are no combinations, in place of axes
+    arms: {title: {key: value}}, each a cell; baseline: one of the titles.
 """
 
 import argparse
@@ -32,19 +34,15 @@ from mmjax import config as configs
 from mmjax.config import ConfigDict
 
 TRAIN = ("python", "-m", "mmjax.train")
-KEYS = {"config", "fixed", "axes", "baseline", "seeds", "metrics", "command"}
+KEYS = {"config", "fixed", "baseline", "seeds", "metrics", "command"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One combination of the axes' values, as the grid's file writes them."""
+    """What a row of the table is of: a title, and settings as the grid's file writes them."""
 
-    settings: tuple[tuple[str, Any], ...]
-
-    @property
-    def title(self) -> str:
-        """Short, for tables: the last word of each key, and its value."""
-        return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in self.settings)
+    title: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,21 +90,47 @@ def load_grid(path: str) -> dict[str, Any]:
     if not hasattr(module, "get_grid"):
         raise ValueError(f"{path} defines no function get_grid().")
     grid = {"fixed": {}, "command": TRAIN, **module.get_grid()}
-    if set(grid) != KEYS:
-        wrong = sorted(set(grid) ^ KEYS)
-        raise ValueError(f"The grid of {path} has or lacks {wrong}: its keys are {sorted(KEYS)}.")
-    if grid["baseline"] not in [dict(cell.settings) for cell in cells(grid)]:
-        raise ValueError(
-            f"The baseline {grid['baseline']} of {path} is no cell of its axes: give each of "
-            f"{', '.join(grid['axes'])} one of its values."
-        )
+    keys = KEYS | {"arms" if "arms" in grid else "axes"}
+    if set(grid) != keys:
+        wrong = sorted(set(grid) ^ keys)
+        raise ValueError(f"The grid of {path} has or lacks {wrong}: its keys are {sorted(keys)}.")
+    baseline_of(grid, path)
     return grid
 
 
+def baseline_of(grid: Mapping[str, Any], path: str = "the grid") -> Cell:
+    """The cell that the others are compared with.
+
+    Raises:
+      ValueError: the grid's baseline is no cell.
+    """
+    baseline = grid["baseline"]
+    for cell in cells(grid):
+        if baseline == (cell.title if "arms" in grid else cell.settings):
+            return cell
+    if "arms" in grid:
+        raise ValueError(
+            f"The baseline '{baseline}' of {path} is none of its arms: {', '.join(grid['arms'])}."
+        )
+    raise ValueError(
+        f"The baseline {baseline} of {path} is no cell of its axes: give each of "
+        f"{', '.join(grid['axes'])} one of its values."
+    )
+
+
 def cells(grid: Mapping[str, Any]) -> list[Cell]:
-    """Every combination of the axes' values, the last axis changing fastest."""
+    """The arms; or every combination of the axes' values, the last axis changing fastest."""
+    if "arms" in grid:
+        return [Cell(title, settings) for title, settings in grid["arms"].items()]
     keys = list(grid["axes"])
-    return [Cell(tuple(zip(keys, values))) for values in itertools.product(*grid["axes"].values())]
+    combinations = itertools.product(*grid["axes"].values())
+    return [_combination(dict(zip(keys, values))) for values in combinations]
+
+
+def _combination(settings: Mapping[str, Any]) -> Cell:
+    """Its title is short, for tables: the last word of each key, and its value."""
+    title = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in settings.items())
+    return Cell(title, settings)
 
 
 def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
@@ -118,10 +142,13 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
     base = configs.load(grid["config"])
     runs = []
     for seed, cell in itertools.product(grid["seeds"], cells(grid)):
-        settings = {**grid["fixed"], **dict(cell.settings), "seed": seed}
+        settings = {**grid["fixed"], **cell.settings, "seed": seed}
         overrides = tuple(f"--config.{key}={value}" for key, value in settings.items())
         config = configs.load(grid["config"], overrides)
-        workdir = out / run_name(configs.diff(base, config))
+        if "arms" in grid:
+            workdir = out / run_name({"arm": (None, cell.title), "seed": (None, seed)})
+        else:
+            workdir = out / run_name(configs.diff(base, config))
         command = (*grid["command"], f"--config={grid['config']}", f"--workdir={workdir}")
         runs.append(Run(cell, seed, workdir, config, (*command, *overrides)))
     names = [run.workdir for run in runs]
@@ -261,7 +288,7 @@ def main() -> int:
         print("\n".join(commands))
         return 0
     failed = [] if args.table else work(runs, max(1, args.jobs))
-    baseline = Cell(tuple((key, grid["baseline"][key]) for key in grid["axes"]))
+    baseline = baseline_of(grid)
     report = Path(args.report or args.out)
     found = list(gather(runs, list(grid["metrics"])))
     print(write_report(report, found, cells(grid), baseline, grid["metrics"], commands))

@@ -54,7 +54,13 @@ class Pretrained:
         return prepare({"image": picture}, np.random.default_rng(0))["image"]
 
 
-def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") -> Pretrained:
+def load(
+    path: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: str = "float32",
+    strict: bool = True,
+) -> Pretrained:
     """A published model (a folder as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
@@ -63,6 +69,8 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
         of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
+      strict: refuse published tensors that are missing or left over; else what is missing keeps
+        its initial value (of seed 0), and the report says so.
 
     Raises:
       ValueError: no model there, one of an unknown family, or files that are damaged or do not
@@ -70,7 +78,7 @@ def load(path: str | Path, *, mesh: Mesh | None = None, dtype: str = "float32") 
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
-    return _load(Path(path), mesh, dtype, arrays=True)
+    return _load(Path(path), mesh, dtype, strict, arrays=True)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -79,10 +87,10 @@ def describe(path: str | Path) -> Pretrained:
     Raises:
       ValueError: as `load`.
     """
-    return _load(Path(path), None, "float32", arrays=False)
+    return _load(Path(path), None, "float32", strict=True, arrays=False)
 
 
-def _load(folder: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
+def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype, arrays)
     if not folder.is_dir():
@@ -92,18 +100,25 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrain
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_folder(folder, mesh, dtype, arrays)
+    return _from_folder(folder, mesh, dtype, strict, arrays)
 
 
-def _from_folder(folder: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
+def _from_folder(
+    folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
+) -> Pretrained:
     found = published.open_folder(folder)
     theirs = family(found.config.get("model_type", ""), str(folder / published.CONFIG))
     config = theirs.model_config(found) | {"dtype": dtype}
-    model, params = _abstract(config, mesh)
+    model, spec, params = _abstract(config, mesh)
     report = ""
     if arrays:
         params, report = read_params(
-            found.tensors, theirs.rows(model), params, ignored=theirs.IGNORED, dtype=dtype
+            found.tensors,
+            theirs.rows(model),
+            params,
+            ignored=theirs.IGNORED,
+            dtype=dtype,
+            initial=None if strict else lambda: step.initial_params(model, spec, seed=0),
         )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -129,24 +144,25 @@ def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) ->
     return words
 
 
-def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any]:
-    """The model that `config.model` describes, and ShapeDtypeStructs of its parameters."""
+def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]:
+    """The model that `config.model` describes, its spec, ShapeDtypeStructs of its parameters."""
     whole = {"model": config, "loss": {}}
     model, spec = models.make_model(whole), models.spec(whole)
     params = step.abstract_params(model, spec)
     if mesh is None:
-        return model, params
+        return model, spec, params
     shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
-    return model, jax.tree.map(
+    laid_out = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings
     )
+    return model, spec, laid_out
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
     saved = evaluate.open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    model, params = _abstract(config, mesh)
+    model, _, params = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
         params = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), params

@@ -57,6 +57,11 @@ def init_function(model: Any, spec: batches.Spec, seed: int) -> Callable[[], Any
     return init
 
 
+def initial_params(model: Any, spec: batches.Spec, seed: int) -> Params:
+    """The model's parameters as the seed makes them, on the default device."""
+    return _unbox(jax.jit(init_function(model, spec, seed))())
+
+
 def abstract_params(model: Any, spec: batches.Spec) -> Params:
     """Shapes and dtypes of the parameters; allocates nothing."""
     return _unbox(jax.eval_shape(init_function(model, spec, 0)))

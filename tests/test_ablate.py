@@ -100,6 +100,24 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
+def test_arms_stand_for_themselves(grid, tmp_path):
+    path = Path(grid())
+    text = path.read_text()
+    arms = '"arms": {"as it is": {}, "wide": {"model.width": 8, "batch_size": 16}}'
+    path.write_text(text.replace('"axes": {"model.width": [1, 2]}', arms))
+    with pytest.raises(ValueError, match="baseline .* is none of its arms: as it is, wide"):
+        ablate.load_grid(str(path))
+    path.write_text(path.read_text().replace('{"model.width": 1}', '"as it is"'))
+    found = ablate.load_grid(str(path))
+    assert ablate.baseline_of(found) == ablate.Cell("as it is")
+    runs = ablate.make_runs(found, tmp_path)
+    assert [run.cell.title for run in runs] == ["as it is", "wide"] * 3
+    assert (runs[1].config.model.width, runs[1].config.batch_size) == (8, 16)
+    assert [run.workdir.name for run in runs][:3] == [
+        *("arm=as_it_is,seed=0", "arm=wide,seed=0", "arm=as_it_is,seed=1"),
+    ]
+
+
 def test_killed_in_the_middle_it_goes_on_and_the_table_is_right(grid, tmp_path):
     out = tmp_path / "runs"
     order = out / "order.txt"
@@ -185,8 +203,8 @@ def test_differences_are_paired_by_seed():
 
 
 def test_a_cell_without_runs_has_dashes():
-    cell = ablate.Cell((("model.width", 1),))
-    other = ablate.Cell((("model.width", 2),))
+    cell = ablate.Cell("width 1")
+    other = ablate.Cell("width 2")
     table = markdown({(cell, "m"): {0: 0.5}}, [cell, other], cell, {"m": "top"})
     assert table.splitlines()[2:] == [
         "| width 1 (baseline) | 1 | 50.0 |  |",

@@ -16,9 +16,7 @@ def make_chain(spec, table, context):
     Raises:
       ValueError: bad syntax, an unknown step, wrong arguments, or a missing context value.
     """
-    steps = [
-        _make_step(name, args, kwargs, table, context) for name, args, kwargs, _ in _read(spec)
-    ]
+    steps = [_make_step(name, args, kwargs, table, context) for name, args, kwargs, _ in read(spec)]
 
     def transform(example, rng):
         example = dict(example)
@@ -31,12 +29,16 @@ def make_chain(spec, table, context):
 
 def only(spec, names):
     """The spec with those of its steps that have one of `names`."""
-    nodes = [(name, node) for name, _, _, node in _read(spec)]
+    nodes = [(name, node) for name, _, _, node in read(spec)]
     return " | ".join(ast.unparse(node) for name, node in nodes if name in names)
 
 
-def _read(spec):
-    """[(name, args, kwargs, syntax tree), ...] of a spec."""
+def read(spec):
+    """The steps of a spec: [(name, args, kwargs, syntax tree), ...].
+
+    Raises:
+      ValueError: bad syntax.
+    """
     if not spec.strip():
         return []
     try:

@@ -52,13 +52,13 @@ def resize(image, size, method="bicubic", antialias=True, box=None):
 
 
 def resize_short(image, size, method="bicubic"):
-    """Resizes so that the shorter side is `size` pixels, the aspect ratio kept."""
+    """Resizes so that the shorter side is `size` pixels, the aspect ratio kept.
+
+    The longer side is rounded down, as in torchvision and `transformers`.
+    """
     h, w = image.shape[:2]
-    if h <= w:
-        new = (size, max(size, round(w * size / h)))
-    else:
-        new = (max(size, round(h * size / w)), size)
-    return resize(image, new, method)
+    longer = int(size * max(h, w) / min(h, w))
+    return resize(image, (size, longer) if h <= w else (longer, size), method)
 
 
 def pad_to(image, size, fill=0):
@@ -81,10 +81,14 @@ def pad(image, widths, fill=0):
 
 
 def center_crop(image, size):
-    """The middle `size` = (height, width) of `[H, W, 3]`; a smaller image is padded with black."""
+    """The middle `size` = (height, width) of `[H, W, 3]`; a smaller image is padded with black.
+
+    Where it cannot be in the middle it is nearer to the top left, as in `transformers`, TensorFlow
+    and big_vision (torchvision rounds to even).
+    """
     image = pad_to(image, size)
-    top = round((image.shape[0] - size[0]) / 2)
-    left = round((image.shape[1] - size[1]) / 2)
+    top = (image.shape[0] - size[0]) // 2
+    left = (image.shape[1] - size[1]) // 2
     return image[top : top + size[0], left : left + size[1]]
 
 

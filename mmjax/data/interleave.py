@@ -12,22 +12,26 @@ def interleave(images, length, image_token, *, tokenizer):
     begin token leaves it out here too. Gives `image [B, images, H, W, 3]`, `image_mask
     [B, images]`, `text` and `text_mask [B, length]`, and `text_loss_mask`, true on the texts and
     their ends.
-    A row's own image and text come last; the ones before it are other rows of the batch. Where
-    they do not all fit, the first ones are left out.
+    A row's own image and text come last; the ones before it are other rows of its block. Blocks are
+    of the next power of two rows, which the order of the epoch has brought together at random: so
+    they are the same however many processes share the batch. Where the texts do not all fit, the
+    first ones are left out.
 
     Args:
       images: images a row; length: tokens a row; image_token: id of the token before each text.
     """
+    block = 1 << (images - 1).bit_length()
 
     def f(batch, rng):
-        rows = len(batch["image"])
-        if rows < images:
+        rows = np.arange(len(batch["image"]))
+        if len(rows) % block:
             raise ValueError(
-                f"interleave puts {images} images in a row, and the batch has {rows} rows a "
-                "process: raise config.batch_size."
+                f"interleave takes {images} images from blocks of {block} rows and a process has "
+                f"{len(rows)} rows of the batch: set config.batch_size to a multiple of {block} "
+                "times the number of processes."
             )
-        steps = rng.permutation(np.arange(1, rows))[: images - 1]
-        order = (np.arange(rows)[:, None] + np.append(steps, 0)) % rows
+        steps = np.append(rng.permutation(np.arange(1, block))[: images - 1], 0)
+        order = (rows // block * block)[:, None] + (rows[:, None] + steps) % block
         lines = [row[mask] for row, mask in zip(batch["text"], batch["text_mask"])]
         made = [
             join([lines[i] for i in others], tokenizer.bos_id, length, image_token)

@@ -358,11 +358,12 @@ _BOS = ("<bos>", "<s>", "[CLS]", "<|startoftext|>", "<|begin_of_text|>", "<|im_s
 _EOS = ("<eos>", "</s>", "[SEP]", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>")
 
 
-def from_file(path, pad_token=None, bos_token=None, eos_token=None):
+def from_file(path, pad_token=None, bos_token=None, eos_token=None, lowercase=False):
     """A tokenizer from any tokenizer.json of the `tokenizers` library.
 
     The specials are found by their common names, unless they are given; without a begin token
-    rows start with the text, without a padding token the end token pads.
+    rows start with the text, without a padding token the end token pads. `lowercase` folds case
+    before whatever the file itself does.
 
     Raises:
       ValueError: an unreadable file, a given special that is not in it, or no end token.
@@ -373,6 +374,10 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None):
         backend = hf.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception
         raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
+
+    if lowercase:
+        own = [backend.normalizer] if backend.normalizer is not None else []
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
     def find(given, names, role):
         if given is not None and backend.token_to_id(given) is None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mmjax.data.captions import captions_of
+from mmjax.data.subset import Subset
 from mmjax.evals.caption_metrics import caption_metrics
 from mmjax.evals.embed import generate_texts, in_order, make_generate, select
 from mmjax.evals.evaluator import Evaluator, Results, left_out
@@ -29,9 +30,8 @@ class Captions:
     places: np.ndarray  # [N], in the source
     texts: list[str]
     references: list[list[str]]
-    nearest: list[
-        str
-    ]  # first caption of the nearest training picture; empty without a train_source
+    # First caption of the nearest training picture; empty without a train_source.
+    nearest: list[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ class Captioning(Evaluator):
     """
 
     kind = "captioning"
+    of: ClassVar[str] = "caption"
     decode: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prompt: bool = False
     train_source: Mapping[str, Any] | None = None
@@ -76,6 +77,17 @@ class Captioning(Evaluator):
             references=[captions_of(source[int(i)], names) for i in places],
             nearest=self._nearest(params, source, places) if self.train_source else [],
         )
+
+    def some(self, params: Any, places: np.ndarray) -> Captions:
+        """As `captions`, of those examples of the source alone."""
+        part = Subset(self._open(self.source), places)
+
+        def open_source(config: Mapping[str, Any]) -> Any:
+            return part if config is self.source else self._open(config)
+
+        context = dataclasses.replace(self.context, open_source=open_source)
+        found = dataclasses.replace(self, context=context).captions(params)
+        return dataclasses.replace(found, places=places[found.places])
 
     def _written(self, params: Any, source: Any) -> tuple[list[str], np.ndarray]:
         """A text for each example of the source, and whether it has what is needed."""

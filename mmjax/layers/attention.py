@@ -58,6 +58,7 @@ class MultiHeadAttention(nn.Module):
     dtype: str = "float32"
     qkv_init: Callable = nn.initializers.xavier_uniform()
     out_init: Callable = nn.initializers.xavier_uniform()
+    qkv_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, key_mask: jax.Array | None = None) -> jax.Array:
@@ -69,7 +70,8 @@ class MultiHeadAttention(nn.Module):
         qkv = Linear(
             (3, self.heads, head_dim),
             ("embed", "qkv", "heads", "head_dim"),
-            dtype=self.dtype,
+            self.qkv_bias,
+            self.dtype,
             kernel_init=self.qkv_init,
             order=together if fused else None,
             name="qkv",

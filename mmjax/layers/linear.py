@@ -101,10 +101,10 @@ def linear(
     return y
 
 
-def class_head(classes: int) -> "Linear":
-    """The map `head` from features to logits over classes, all 0 at the start."""
+def class_head(classes: int, name: str = "head") -> "Linear":
+    """The map from features to logits over classes, all 0 at the start."""
     init = nn.initializers.zeros
-    return Linear((classes,), ("embed", "classes"), kernel_init=init, name="head")
+    return Linear((classes,), ("embed", "classes"), kernel_init=init, name=name)
 
 
 class Linear(nn.Module):

@@ -8,12 +8,46 @@ import numpy as np
 from mmjax.layers.parameters import param
 from mmjax.sharding import shard
 
+RESIZES = ("antialias", "bicubic", "corners")
 
-def resize_grid(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Bicubic, antialiased resize of a position table [h, w, D] to [*grid, D]."""
+
+def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialias") -> jax.Array:
+    """A position table [h, w, D] resized to [*grid, D].
+
+    Args:
+      method: "antialias" (bicubic, Keys' a = -0.5, wider where it shrinks: jax.image and Pillow,
+        DINOv2 with registers), "bicubic" (a = -0.75 from four neighbours, the edge repeated:
+        torch's interpolate, so the towers of `transformers`) or "corners" (bilinear, the corners
+        stay where they are: scipy's zoom of order 1, so big_vision).
+
+    Raises:
+      ValueError: another method.
+    """
+    if method not in RESIZES:
+        raise ValueError(f"position_resize is '{method}'; use one of {', '.join(RESIZES)}.")
     if table.shape[:2] == tuple(grid):
         return table
-    return jax.image.resize(table, (*grid, table.shape[-1]), "bicubic", antialias=True)
+    if method == "antialias":
+        return jax.image.resize(table, (*grid, table.shape[-1]), "bicubic", antialias=True)
+    rows, columns = (_weights(old, new, method) for old, new in zip(table.shape, grid))
+    return jnp.einsum("Hh,Ww,hwd->HWd", rows, columns, table, precision="highest")
+
+
+def _weights(old: int, new: int, method: str) -> np.ndarray:
+    """[new, old]: how much of each old row goes into each new one."""
+    if method == "corners":
+        at = np.arange(new) * ((old - 1) / max(new - 1, 1))
+        weights = np.maximum(1 - np.abs(at[:, None] - np.arange(old)), 0)
+        return weights.astype(np.float32)
+    at = (np.arange(new) + 0.5) * (old / new) - 0.5
+    near = np.floor(at).astype(int)[:, None] + np.arange(-1, 3)
+    x, a = np.abs(at[:, None] - near), -0.75
+    inner = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    outer = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    weights = np.zeros((new, old), np.float32)
+    rows = np.broadcast_to(np.arange(new)[:, None], near.shape)
+    np.add.at(weights, (rows, near.clip(0, old - 1)), np.where(x <= 1, inner, outer))
+    return weights
 
 
 def sincos2d(
@@ -45,10 +79,12 @@ class LearnedGrid(nn.Module):
 
     Attributes:
       stored: (h, w) of the parameter, which the checkpoint therefore knows.
+      resize: see `resize_grid`.
     """
 
     stored: tuple[int, int]
     width: int
+    resize: str = "antialias"
 
     @nn.compact
     def __call__(self, grid: tuple[int, int]) -> jax.Array:
@@ -59,7 +95,7 @@ class LearnedGrid(nn.Module):
             (*self.stored, self.width),
             ("height", "width", "embed"),
         )
-        return resize_grid(table, grid)
+        return resize_grid(table, grid, self.resize)
 
 
 class LearnedSequence(nn.Module):

@@ -9,6 +9,7 @@ from mmjax.layers.activations import activation
 from mmjax.layers.attention import MultiHeadAttention
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
+from mmjax.layers.parameters import broadcast_last, param
 from mmjax.layers.precision import on_tpu
 from mmjax.layers.stack import stack
 from mmjax.layers.stochastic_depth import stochastic_depth
@@ -82,6 +83,11 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
+    Attributes:
+      gated_mlp: see `MLP`; qkv_bias: queries, keys and values have a bias.
+      layer_scale: a learned factor for each channel of both branches, and its first value (Touvron
+        et al. 2021, arXiv 2103.17239, eq. 4).
+
     Initial scales: attention width^-1/2, and the last map of each branch smaller by
     (2 depth)^-1/2, as in openai/CLIP (model.py, initialize_parameters).
     """
@@ -95,12 +101,19 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     dtype: str = "float32"
     train: bool = False
+    gated_mlp: bool = False
+    qkv_bias: bool = True
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array | None, key_mask: jax.Array | None):
         normal, width = nn.initializers.normal, x.shape[-1]
 
-        def add(x, branch):
+        def add(x, branch, name):
+            if self.layer_scale is not None:
+                init = nn.initializers.constant(self.layer_scale)
+                scale = param(self, f"scale_{name}", init, (width,), ("embed",))
+                branch = branch * broadcast_last(scale.astype(branch.dtype), branch.ndim)
             branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
             if self.train and drop_rate is not None:
                 branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
@@ -114,9 +127,10 @@ class Block(nn.Module):
             self.dtype,
             qkv_init=normal(width**-0.5),
             out_init=normal(width**-0.5 * (2 * self.depth) ** -0.5),
+            qkv_bias=self.qkv_bias,
             name="attention",
         )(y, key_mask)
-        x = add(x, y)
+        x = add(x, y, "attention")
         y = LayerNorm(self.epsilon, self.dtype, name="norm_mlp")(x)
         y = MLP(
             self.mlp_dim,
@@ -125,9 +139,10 @@ class Block(nn.Module):
             self.dtype,
             self.train,
             self.depth,
+            self.gated_mlp,
             name="mlp",
         )(y)
-        return add(x, y), None
+        return add(x, y, "mlp"), None
 
 
 class Transformer(nn.Module):
@@ -136,6 +151,7 @@ class Transformer(nn.Module):
     Attributes:
       stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
       remat: "none", "full" (keep only the blocks' inputs) or "dots" (keep the matmuls' results).
+      gated_mlp, qkv_bias, layer_scale: see `Block`.
 
     Raises:
       ValueError: an unknown `remat`.
@@ -151,6 +167,9 @@ class Transformer(nn.Module):
     remat: str = "none"
     epsilon: float = 1e-6
     dtype: str = "float32"
+    gated_mlp: bool = False
+    qkv_bias: bool = True
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(
@@ -169,6 +188,9 @@ class Transformer(nn.Module):
             self.epsilon,
             self.dtype,
             train,
+            self.gated_mlp,
+            self.qkv_bias,
+            self.layer_scale,
             name="layers",
         )
         return layers(x, rates, key_mask)[0]

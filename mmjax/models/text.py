@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch
+from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import check_pool
 from mmjax.layers.position import LearnedSequence
@@ -89,5 +90,6 @@ class TextTransformer(nn.Module):
             name="transformer",
         )(x, mask if self.mask_padding else None, train=train)
 
-        x = pool_and_norm(self, x, mask, sizes["heads"], sizes["mlp_dim"])
+        norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
+        x = pool_and_norm(self, norm, x, mask, sizes["heads"], sizes["mlp_dim"])
         return {"text_features": x.astype(jnp.float32)}

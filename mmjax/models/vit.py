@@ -10,7 +10,7 @@ import optax
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.linear import class_head
+from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
@@ -29,19 +29,28 @@ class ViT(nn.Module):
       variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size win over it where given.
       image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
       image_mean, image_std: of the pixels in [0, 1], for each channel.
-      pool: "cls" (adds a class token), "mean" or "map" (attention with a learned query); "none"
-        gives image_tokens [B, patches, width], normed, in place of image_features.
+      pool: "cls" (adds a class token), "cls_mean" (that beside the mean of the patches,
+        [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives image_tokens
+        [B, patches, width], normed, in place of image_features.
+      class_token: a class token whatever the pool. Only "cls" and "cls_mean" give it back.
+      distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
+        the logits are the mean of both heads'.
+      registers: count of further tokens, without a position and never given back.
+      pre_logits: width of a last linear map with tanh, of which image_features then are.
       position: "learned" or "sincos2d".
+      position_resize: how learned positions fit another grid, see `resize_grid`.
       stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
       pre_norm: a norm before the first block, as in CLIP.
       patch_dropout: share of the patches that a training step leaves out.
-      stochastic_depth, remat: see `Transformer`.
+      gated_mlp, qkv_bias, layer_scale, stochastic_depth, remat: see `Transformer`.
       num_classes: size of the head; None: no head.
 
     Raises:
       ValueError: settings that do not fit each other.
 
-    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Radford et al. 2021 (arXiv 2103.00020).
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Radford et al. 2021 (arXiv 2103.00020);
+    distillation: Touvron et al. 2021 (arXiv 2012.12877); registers: Darcet et al. 2023
+    (arXiv 2309.16588).
     """
 
     variant: str | None = None
@@ -66,6 +75,14 @@ class ViT(nn.Module):
     remat: str = "none"
     num_classes: int | None = None
     dtype: str = "float32"
+    class_token: bool = False
+    distillation: str = "none"
+    registers: int = 0
+    pre_logits: int | None = None
+    position_resize: str = "antialias"
+    gated_mlp: bool = False
+    qkv_bias: bool = True
+    layer_scale: float | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -85,9 +102,7 @@ class ViT(nn.Module):
         sizes = self.sizes
         width = sizes["width"]
         stream = activation_dtype(self.dtype)
-        check_pool(self.pool, "pool of a ViT", ("cls", "mean", "map", "none"))
-        if self.pool == "none" and self.num_classes is not None:
-            raise ValueError("A ViT with pool 'none' has no vector for a head: unset num_classes.")
+        self._check()
         check_divides(self.train_size, sizes["patch_size"])
 
         # ---- pixels to patch tokens, with their positions
@@ -97,12 +112,10 @@ class ViT(nn.Module):
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
-        if self.pool == "cls":
-            init = nn.initializers.normal(width**-0.5)
-            token = param(self, "class_token", init, (width,), ("embed",))
-            token += param(self, "class_position", init, (width,), ("embed",))
-            token = jnp.broadcast_to(token.astype(stream), (x.shape[0], 1, width))
-            x = jnp.concatenate([token, x], axis=1)
+        first = self._first_tokens(width)  # in front of the patches
+        if first is not None:
+            first = first.astype(stream)
+            x = jnp.concatenate([jnp.broadcast_to(first, (len(x), *first.shape)), x], axis=1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
         if self.pre_norm:
@@ -119,17 +132,68 @@ class ViT(nn.Module):
             remat=self.remat,
             epsilon=self.norm_epsilon,
             dtype=self.dtype,
+            gated_mlp=self.gated_mlp,
+            qkv_bias=self.qkv_bias,
+            layer_scale=self.layer_scale,
             name="transformer",
         )(x, train=train)
 
         # ---- one vector, or all tokens
+        norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
+        patches = x if first is None else x[:, len(first) :]
         if self.pool == "none":
-            return {"image_tokens": LayerNorm(self.norm_epsilon, self.dtype, name="norm")(x)}
-        x = pool_and_norm(self, x, None, sizes["heads"], sizes["mlp_dim"])
-        outputs = {"image_features": x.astype(jnp.float32)}
+            return {"image_tokens": norm(patches)}
+        if self.pool == "cls_mean":
+            features = jnp.concatenate([norm(x[:, 0]), pool_tokens(norm(patches), "mean")], -1)
+        else:
+            y = x if self.pool == "cls" else patches
+            features = pool_and_norm(self, norm, y, None, sizes["heads"], sizes["mlp_dim"])
+        features = features.astype(jnp.float32)
+        if self.pre_logits is not None:
+            features = jnp.tanh(
+                Linear((self.pre_logits,), ("embed", None), name="pre_logits")(features)
+            )
+        outputs = {"image_features": features}
         if self.num_classes is not None:
-            outputs["logits"] = class_head(self.num_classes)(outputs["image_features"])
+            outputs["logits"] = class_head(self.num_classes)(features)
+        if self.distillation == "head":
+            second = norm(x[:, 1]).astype(jnp.float32)
+            second = class_head(self.num_classes, "distillation_head")(second)
+            outputs["logits"] = (outputs["logits"] + second) / 2
         return outputs
+
+    def _check(self) -> None:
+        """Raise ValueError where settings do not fit each other."""
+        check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none"))
+        if self.pool == "none" and self.num_classes is not None:
+            raise ValueError("A ViT with pool 'none' has no vector for a head: unset num_classes.")
+        if self.distillation not in ("none", "token", "head"):
+            raise ValueError(
+                f"distillation of a ViT is '{self.distillation}'; use 'none', 'token' or 'head'."
+            )
+        if self.distillation != "none" and self.pool != "cls":
+            raise ValueError(
+                f"A ViT with a distillation token has pool 'cls', not '{self.pool}': change one."
+            )
+        if self.distillation == "head" and self.num_classes is None:
+            raise ValueError("A ViT with distillation 'head' has two heads: set num_classes.")
+
+    def _first_tokens(self, width: int) -> jax.Array | None:
+        """[n, width]: class token, distillation token, registers, as far as there are."""
+        init = nn.initializers.normal(width**-0.5)
+        names = {
+            "class": self.class_token or self.pool in ("cls", "cls_mean"),
+            "distillation": self.distillation != "none",
+        }
+        tokens = []
+        for name in (name for name, wanted in names.items() if wanted):
+            token = param(self, f"{name}_token", init, (width,), ("embed",))
+            token += param(self, f"{name}_position", init, (width,), ("embed",))
+            tokens.append(token[None])
+        if self.registers:
+            shape = (self.registers, width)
+            tokens.append(param(self, "registers", init, shape, ("length", "embed")))
+        return jnp.concatenate(tokens) if tokens else None
 
     def _normalise(self, image: jax.Array) -> jax.Array:
         """0..255 -> (value / 255 - mean) / std, in fp32."""
@@ -150,17 +214,21 @@ class ViT(nn.Module):
     def _positions(self, grid: tuple[int, int], width: int) -> jax.Array:
         stored = tuple(s // self.sizes["patch_size"] for s in self.train_size)
         if self.position == "learned":
-            return LearnedGrid(stored, width, name="position")(grid)
+            return LearnedGrid(stored, width, self.position_resize, name="position")(grid)
         if self.position == "sincos2d":
             return jnp.asarray(sincos2d(grid, width, stored))
         raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
 
 
 def pool_and_norm(
-    tower: nn.Module, x: jax.Array, mask: jax.Array | None, heads: int, mlp_dim: int
+    tower: nn.Module,
+    norm: LayerNorm,
+    x: jax.Array,
+    mask: jax.Array | None,
+    heads: int,
+    mlp_dim: int,
 ) -> jax.Array:
     """The last steps of a tower: final norm and pooling, [B, L, D] -> [B, D]."""
-    norm = LayerNorm(tower.norm_epsilon, tower.dtype, name="norm")
     if tower.pool in ONE_TOKEN:  # the norm of one token, not of all
         return norm(pool_tokens(x, tower.pool, mask))
     x = norm(x)

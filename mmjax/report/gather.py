@@ -13,6 +13,7 @@ import numpy as np
 from mmjax.data.decode import decode_image
 from mmjax.data.subset import Subset
 from mmjax.evals.attention_rollout import attention_maps
+from mmjax.evals.captioning import Captioning
 from mmjax.evals.embed import EvalContext
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
 from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
@@ -23,6 +24,7 @@ IMAGE_QUERIES = 6
 TEXT_QUERIES = 6
 TOP = 5
 ATTENTION_IMAGES = 8
+CAPTIONED_IMAGES = 24
 POINTS = 1500  # of each modality in the scatter
 
 
@@ -55,6 +57,17 @@ class RetrievalExamples:
     texts: list[str]
     captions: dict[int, list[str]]  # image index -> all of its captions
     gallery_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionExample:
+    """A picture, what the model wrote of it, what people wrote, and the nearest training picture's
+    caption ("" where that was not asked for)."""
+
+    image: np.ndarray  # uint8 [H, W, 3]
+    written: str
+    references: list[str]
+    nearest: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +105,7 @@ class ReportData:
 
     retrieval: dict[str, RetrievalExamples] = dataclasses.field(default_factory=dict)
     confusion: dict[str, Confusion] = dataclasses.field(default_factory=dict)
+    captions: dict[str, list[CaptionExample]] = dataclasses.field(default_factory=dict)
     health: Health | None = None
     attention: Attention | None = None
     seed: int = 0
@@ -149,6 +163,19 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
     )
 
 
+def caption_examples(evaluator: Captioning, params: Any, seed: int) -> list[CaptionExample]:
+    """Randomly drawn pictures with what the model writes of them."""
+    source = evaluator.context.open_source(evaluator.source)
+    count = min(CAPTIONED_IMAGES, len(source))
+    drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
+    found = evaluator.some(params, drawn)
+    nearest = found.nearest or [""] * len(found.texts)
+    return [
+        CaptionExample(picture(source[int(i)]), *texts)
+        for i, *texts in zip(found.places, found.texts, found.references, nearest)
+    ]
+
+
 def health_of(name: str, pairs: Pairs, seed: int) -> Health:
     """Histograms, figures and the plane of both modalities."""
     image, text, index = pairs.image_embed, pairs.text_embed, pairs.text_image_index
@@ -182,7 +209,8 @@ def attention_of(
 def gather_report(
     context: EvalContext, params: Any, evaluators: Mapping[str, Evaluator], *, seed: int = 0
 ) -> ReportData:
-    """Examples of every retrieval, the confusion of every classification, health, attention.
+    """Examples of every retrieval and captioning, the confusion of every classification, health,
+    attention.
 
     Args:
       evaluators: as `make_evaluators` gives them; health and attention are those of the first.
@@ -190,6 +218,7 @@ def gather_report(
     """
     retrieval: dict[str, RetrievalExamples] = {}
     confusion: dict[str, Confusion] = {}
+    captions: dict[str, list[CaptionExample]] = {}
     health = attention = None
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
@@ -201,7 +230,9 @@ def gather_report(
             scores, labels, names = evaluator.scores(params)
             matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
             confusion[name] = Confusion(names, matrix)
+        elif isinstance(evaluator, Captioning) and evaluator.of == "caption":
+            captions[name] = caption_examples(evaluator, params, seed)
         if attention is None:
             source = context.open_source(evaluator.source)
             attention = attention_of(context, params, source, evaluator.transform, seed)
-    return ReportData(retrieval, confusion, health, attention, seed)
+    return ReportData(retrieval, confusion, captions, health, attention, seed)

@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ import numpy as np
 from mmjax import whole_file
 from mmjax.metrics import read_metrics
 from mmjax.report import figures, tables
-from mmjax.report.gather import Attention, Health, Query, ReportData, RetrievalExamples
+from mmjax.report.gather import (
+    Attention,
+    CaptionExample,
+    Health,
+    Query,
+    ReportData,
+    RetrievalExamples,
+)
 from mmjax.report.style import STYLE
 
 
@@ -53,6 +60,10 @@ def write_report(
         *(
             (f"confusion-{i}", f"Confusion: {name}", tables.confusion(confusion, inline_svg))
             for i, (name, confusion) in enumerate(data.confusion.items())
+        ),
+        *(
+            (f"captions-{i}", f"Captions: {name}", _captions(examples, data.seed))
+            for i, (name, examples) in enumerate(data.captions.items())
         ),
         ("attention", "Attention", _attention(data.attention, data.seed)),
         ("health", "Contrastive health", _health(data.health, rows)),
@@ -241,6 +252,22 @@ def _text_query(query: Query, examples: RetrievalExamples) -> str:
     return (
         f'<article><div class="asked"><q>{text(examples.texts[query.index])}</q>{_rank(query)}'
         f'</div><div class="answers">{pictures}</div></article>'
+    )
+
+
+def _captions(examples: Sequence[CaptionExample], seed: int) -> str:
+    tiles = "".join(
+        f"<article>{picture(e.image, e.written)}<p><b>{text(e.written)}</b></p>"
+        f"<p>{' · '.join(text(t) for t in e.references[:3])}</p>"
+        + (f'<p class="own">{text(e.nearest)}</p>' if e.nearest else "")
+        + "</article>"
+        for e in examples
+    )
+    last = ", then the caption of the nearest training picture" * any(e.nearest for e in examples)
+    return (
+        f'<p class="note">{len(examples)} pictures drawn at random (seed {seed}). In bold what the '
+        f"model wrote, under it what people wrote{last}.</p>"
+        f'<div class="examples wide">{tiles}</div>'
     )
 
 

@@ -122,6 +122,9 @@ em { position: relative; font-style: normal; color: var(--muted); font-size: 12.
 .examples .bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
 .examples small { float: right; }
 .examples p { margin: 0; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; }
+.examples.wide { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+.examples.wide .picture { margin-bottom: 6px; }
+.examples .own { margin-top: 3px; }
 
 summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--ground); border-radius: 8px; padding: 14px; overflow-x: auto;

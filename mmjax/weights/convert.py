@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ def read_params(
     *,
     ignored: Iterable[str] = (),
     dtype: str = "float32",
+    initial: Callable[[], Any] | None = None,
 ) -> tuple[Any, str]:
     """Our parameters from published tensors, each laid out as soon as it is read.
 
@@ -33,6 +34,8 @@ def read_params(
       target: ShapeDtypeStructs of our parameters; those with a sharding are laid out by it.
       ignored: regular expressions of whole names of tensors that are no parameters.
       dtype: of the matrices; scales and biases stay in float32.
+      initial: gives our parameters where tensors are missing; then missing and unused tensors are
+        reported and not refused.
 
     Returns:
       the parameters, and a report of every tensor.
@@ -42,10 +45,21 @@ def read_params(
         parameter of ours that the table leaves out.
     """
     wanted = traverse_util.flatten_dict(target, sep="/")
-    _check(tensors, rows, wanted, ignored)
+    expected = _expected(rows, wanted, tensors.name)
+    missing = expected - tensors.shapes.keys()
+    unused = tensors.shapes.keys() - expected
+    if initial is None:
+        _refuse(missing, {n for n in unused if not _is_ignored(n, ignored)}, tensors.name)
+    start = traverse_util.flatten_dict(initial(), sep="/") if missing and initial else {}
     made, lines = {}, []
     with Progress(f"reading {tensors.name}", sum(len(row.theirs) for row in rows)) as progress:
         for row in rows:
+            progress.advance(len(row.theirs))
+            lacks = sorted(missing & _names(row, wanted))
+            if lacks:
+                made |= {n: _lay_out(start[n], _dtype(n, dtype), wanted[n]) for n in row.ours}
+                lines += [f"  missing {', '.join(lacks)}: initial {', '.join(row.ours)}"]
+                continue
             arrays = [_read(tensors, row, layer) for layer in _layers(row, wanted)]
             stacked = _is_stacked(row)
             for k, name in enumerate(row.ours):
@@ -58,15 +72,12 @@ def read_params(
                         f"{list(array.shape)}, and the model that its config describes has "
                         f"{list(want.shape)}: config and weights are not of one model."
                     )
-                kept = name.rsplit("/", 1)[-1] in KEPT_FP32 or not want.shape
-                made[name] = _lay_out(array, "float32" if kept else dtype, want.sharding)
+                made[name] = _lay_out(array, _dtype(name, dtype), want)
             del arrays
             lines += [f"  mapped  {', '.join(row.theirs)} -> {', '.join(row.ours)}"]
-            progress.advance(len(row.theirs))
-    unused = [name for name in tensors.shapes if _is_ignored(name, ignored)]
-    mapped = len(tensors.shapes) - len(unused)
-    head = f"{tensors.name}: {mapped} tensors mapped, 0 missing, {len(unused)} unused"
-    lines += [f"  unused  {name}" for name in unused]
+    lines += [f"  unused  {name}" for name in sorted(unused)]
+    counts = f"{len(expected - missing)} tensors mapped, {len(missing)} missing"
+    head = f"{tensors.name}: {counts}, {len(unused)} unused"
     return traverse_util.unflatten_dict(made, sep="/"), "\n".join([head, *lines])
 
 
@@ -108,41 +119,58 @@ def _at(name: str, layer: int | None) -> str:
 
 def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ...]:
     # One layer wide at a time; half precision widens exactly.
-    return row.read(*(tensors.read(_at(n, layer)).astype(np.float32) for n in row.theirs))
+    names = [_at(name, layer) for name in row.theirs]
+    arrays = [tensors.read(name).astype(np.float32) for name in names]
+    try:
+        return row.read(*arrays)
+    except (ValueError, IndexError):  # of numpy, where shapes do not fit
+        shapes = " and ".join(str(list(x.shape)) for x in arrays)
+        raise ValueError(
+            f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which the model that "
+            "its config describes has not: config and weights are not of one model."
+        ) from None
 
 
-def _lay_out(array: np.ndarray, dtype: str, sharding: Any) -> jax.Array:
-    wide = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
-    array = np.asarray(array, wide, order="C")
-    if sharding is None:
+def _dtype(name: str, dtype: str) -> str:
+    """What a parameter is kept in."""
+    return "float32" if name.rsplit("/", 1)[-1] in KEPT_FP32 else dtype
+
+
+def _lay_out(array: Any, dtype: str, want: jax.ShapeDtypeStruct) -> jax.Array:
+    narrow = ml_dtypes.bfloat16 if dtype == "bfloat16" and want.shape else np.float32
+    array = np.asarray(array, narrow, order="C")
+    if want.sharding is None:
         return jax.device_put(array)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return jax.make_array_from_callback(array.shape, want.sharding, lambda index: array[index])
 
 
 def _is_ignored(name: str, ignored: Iterable[str]) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in ignored)
 
 
-def _check(
-    tensors: Tensors, rows: Sequence[Row], wanted: Mapping[str, Any], ignored: Iterable[str]
-) -> None:
+def _names(row: Row, ours: Mapping[str, Any]) -> set[str]:
+    """The tensors of a row, with all of its layers."""
+    return {_at(name, layer) for layer in _layers(row, ours) for name in row.theirs}
+
+
+def _expected(rows: Sequence[Row], wanted: Mapping[str, Any], what: str) -> set[str]:
+    """All tensors that the table names; raises ValueError where it does not fit the model."""
     covered = [name for row in rows for name in row.ours]
     if sorted(covered) != sorted(wanted):
         raise ValueError(
-            f"The table for '{tensors.name}' does not fit the model: parameters without tensors: "
+            f"The table for '{what}' does not fit the model: parameters without tensors: "
             f"{_some(wanted.keys() - set(covered))}; rows without a parameter: "
             f"{_some(set(covered) - wanted.keys())}."
         )
-    expected = {
-        _at(name, layer) for row in rows for layer in _layers(row, wanted) for name in row.theirs
-    }
-    missing = expected - tensors.shapes.keys()
-    unused = {n for n in tensors.shapes.keys() - expected if not _is_ignored(n, ignored)}
+    return set().union(*(_names(row, wanted) for row in rows))
+
+
+def _refuse(missing: set[str], unused: set[str], what: str) -> None:
     if missing or unused:
         near = difflib.get_close_matches(min(missing), unused, n=1) if missing and unused else []
         hint = f" ('{near[0]}' is nearest to '{min(missing)}'.)" if near else ""
         raise ValueError(
-            f"'{tensors.name}' is not the model that its config describes. Missing tensors: "
+            f"'{what}' is not the model that its config describes. Missing tensors: "
             f"{_some(missing)}. Unused tensors: {_some(unused)}.{hint}"
         )
 

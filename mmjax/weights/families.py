@@ -17,9 +17,17 @@ from types import ModuleType
 from typing import Any
 
 from mmjax.config import nearest
-from mmjax.weights import clip
+from mmjax.weights import clip, dinov2, siglip, vit
 
-FAMILIES = {"clip": clip}
+FAMILIES = {
+    "clip": clip,
+    "deit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2,
+    "siglip": siglip,
+    "siglip2": siglip,
+    "vit": vit,
+}
 
 
 def family(model_type: str, where: str) -> ModuleType:

@@ -1,8 +1,10 @@
 """`preprocessor_config.json`, how a published model's images are prepared, and our transforms."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mmjax.data import chain, transforms
 from mmjax.models.vit import ViT
 
 # Pillow's numbers of its filters.
@@ -33,7 +35,8 @@ def read(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Images:
     s = {**defaults, **{k: v for k, v in settings.items() if v is not None}}
     steps = ["decode"]
     if s.get("do_resize", True):
-        steps.append(_resize(s["size"], FILTERS[int(s["resample"])]))
+        square = s.get("default_to_square", False)
+        steps.append(_resize(s["size"], FILTERS[int(s["resample"])], square))
     if s.get("do_center_crop", False):
         steps.append(f"center_crop({_sides(s['crop_size'])})")
     if s.get("do_rescale", True) and abs(s.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
@@ -46,9 +49,9 @@ def read(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Images:
     return Images(" | ".join(steps), tuple(s["image_mean"]), tuple(s["image_std"]))
 
 
-def _resize(size: int | Mapping[str, int], method: str) -> str:
-    if isinstance(size, int):
-        size = {"shortest_edge": size}
+def _resize(size: int | Mapping[str, int], method: str, square: bool) -> str:
+    if isinstance(size, int):  # older files; what it means is a matter of the class
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if set(size) == {"shortest_edge"}:
         return f"resize_short({size['shortest_edge']}, '{method}')"
     if set(size) == {"height", "width"}:
@@ -67,23 +70,42 @@ def _sides(size: int | Mapping[str, int] | Sequence[int]) -> tuple[int, int]:
     return tuple(size)
 
 
+def _named(size: int | Sequence[int]) -> dict[str, int]:
+    return dict(zip(("height", "width"), _sides(size)))
+
+
 def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
     """preprocessor_config.json for an image tower of ours.
 
     Args:
       transform: the chain that prepares its images; of it, how the sides are brought to size.
       processor: the class that reads it.
+
+    Raises:
+      ValueError: a chain that samples without antialiasing, which no such class does.
     """
-    height, width = image.train_size
-    sides = {"height": height, "width": width}
-    crops = "center_crop" in transform
+    size, method, crop = image.train_size, "bicubic", None
+    for name, args, kwargs, _ in chain.read(transform):
+        given = inspect.signature(getattr(transforms, name)).bind(*args, **kwargs)
+        given.apply_defaults()
+        if name in ("resize", "resize_short"):
+            size, method = given.arguments["size"], given.arguments["method"]
+            if not given.arguments.get("antialias", True):
+                raise ValueError(
+                    f"The images of '{transform}' are resized without antialiasing, which "
+                    f"{processor} cannot do: save the model with another transform."
+                )
+            if name == "resize_short":
+                size = {"shortest_edge": size}
+        elif name == "center_crop":
+            crop = given.arguments["size"]
     return {
         "image_processor_type": processor,
         "do_resize": True,
-        "size": {"shortest_edge": min(height, width)} if crops else sides,
-        "resample": FILTERS.index("bicubic"),
-        "do_center_crop": crops,
-        "crop_size": sides,
+        "size": size if isinstance(size, dict) else _named(size),
+        "resample": FILTERS.index(method),
+        "do_center_crop": crop is not None,
+        "crop_size": _named(image.train_size if crop is None else crop),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

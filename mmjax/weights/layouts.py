@@ -128,6 +128,27 @@ def fused_qkv(ours: str, weight: str, bias: str | None, heads: int) -> list[Row]
     return rows + (reshaped(f"{ours}/bias", bias, (3, heads, -1), (-1,)) if bias else [])
 
 
+def fused_qkv_apart(ours: Sequence[str], weight: str, bias: str, heads: int) -> list[Row]:
+    """As `fused_qkv`, into three maps of ours: `kernel` [in, H, D] and `bias` [H, D] each."""
+
+    def read(x):
+        return tuple(part.T.reshape(x.shape[1], heads, -1) for part in np.split(x, 3))
+
+    def write(*parts):
+        return (np.concatenate([x.reshape(len(x), -1).T for x in parts]),)
+
+    def read_bias(x):
+        return tuple(x.reshape(3, heads, -1))
+
+    def write_bias(*parts):
+        return (np.concatenate([x.reshape(-1) for x in parts]),)
+
+    return [
+        Row(tuple(f"{name}/kernel" for name in ours), (weight,), read, write),
+        Row(tuple(f"{name}/bias" for name in ours), (bias,), read_bias, write_bias),
+    ]
+
+
 def patches(ours: str, theirs: str, patch: int, bias: bool = True) -> list[Row]:
     """A convolution's `weight` [out, 3, P, P] -> `kernel` [P · P · 3, out]."""
 

@@ -15,11 +15,12 @@ FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_t
 ROLES = ("pad_token", "bos_token", "eos_token")
 
 
-def read(folder: Path, begins: bool = True) -> Tokenizer | None:
+def read(folder: Path, begins: bool = True, lowercase: bool = False) -> Tokenizer | None:
     """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
 
     Args:
       begins: texts begin with the begin token, where there is one.
+      lowercase: case is folded before whatever tokenizer.json itself does.
 
     Returns:
       None where there is neither.
@@ -28,7 +29,9 @@ def read(folder: Path, begins: bool = True) -> Tokenizer | None:
       ValueError: damaged files, or a special token that is named but not there.
     """
     if (folder / FILE).is_file():
-        tokenizer = tokenizers.from_file(str(folder / FILE), **_specials(folder))
+        tokenizer = tokenizers.from_file(
+            str(folder / FILE), **_specials(folder), lowercase=lowercase
+        )
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = tokenizers.clip_bpe(str(folder))
     else:

@@ -30,7 +30,7 @@ def batch_of(words):
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.lists(st.integers(3, 50), min_size=1, max_size=4), min_size=3, max_size=6),
+    st.lists(st.lists(st.integers(3, 50), min_size=1, max_size=4), min_size=8, max_size=8),
     st.integers(1, 3),
     st.integers(7, 24),
     st.integers(0, 5),
@@ -56,6 +56,20 @@ def test_each_place_has_the_image_whose_text_follows(words, images, length, seed
         assert supervised == [token for chunk in chunks for token in [*chunk, 2]]
 
 
+def test_processes_that_share_a_batch_make_the_same_rows():
+    words = [[10 + i] * (1 + i % 3) for i in range(16)]
+    f = interleave(3, 24, PLACE, tokenizer=Begins)
+    whole = batch_of(words)
+    together = f(whole, np.random.default_rng(1))
+    for count in (2, 4):
+        shares = [
+            f({k: v[i * 16 // count : (i + 1) * 16 // count] for k, v in whole.items()}, rng)
+            for i, rng in enumerate(np.random.default_rng(1) for _ in range(count))
+        ]
+        for name, rows in together.items():
+            np.testing.assert_array_equal(np.concatenate([s[name] for s in shares]), rows)
+
+
 def test_a_prompt_ends_with_an_image_token():
     lines = [np.array([1, 5, 2]), np.array([1, 6, 7, 2])]
     text, mask, _, kept = join(lines, 1, 10, PLACE, open_end=True)
@@ -79,5 +93,5 @@ def test_what_does_not_fit_is_named():
     batch = batch_of([[3, 4, 5], [6], [7]])
     with pytest.raises(ValueError, match="A text of 5 tokens does not fit.*length 5"):
         interleave(1, 5, PLACE, tokenizer=Begins)(batch, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="4 images in a row.* 3 rows"):
+    with pytest.raises(ValueError, match="4 images from blocks of 4 rows .* has 3 rows"):
         interleave(4, 20, PLACE, tokenizer=Begins)(batch, np.random.default_rng(0))

@@ -136,6 +136,17 @@ def test_absent_pictures_get_no_caption_and_are_counted():
     assert dict(evaluator.run("sees"))["absent"] == 1
 
 
+def test_captions_of_some_pictures_are_those_among_all():
+    preset = {"kind": "captioning", "source": {"gaps": True}, "transform": ""}
+    preset["train_source"] = {"n": 60, "offset": 1}
+    evaluator = make_evaluators({"x": preset}, make_context())["x"]
+    every, some = evaluator.captions("sees"), evaluator.some("sees", np.array([1, MISSING, 8]))
+    assert some.places.tolist() == [1, 8]  # the absent one has no caption
+    for field in ("texts", "references", "nearest"):
+        whole = dict(zip(every.places.tolist(), getattr(every, field)))
+        assert getattr(some, field) == [whole[1], whole[8]]
+
+
 def test_captioning_s_prompt_and_features():
     class Prompted(Shapes):
         def __getitem__(self, i):

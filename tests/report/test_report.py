@@ -161,6 +161,27 @@ def test_a_model_without_text_has_a_confusion_and_no_retrieval(tmp_path):
     assert "Retrieval" not in text and "Contrastive" not in text and "Attention" not in text
 
 
+def test_captions_stand_beside_their_pictures(tmp_path):
+    def write_captions(params, batch):
+        return [f"wrote {value}" for value in batch["image"][:, 0, 0, 0]]
+
+    every = context(make_generate=lambda settings: write_captions)
+    preset = {**presets("captioning")["captioning"], "train_source": {}}
+    evaluators = make_evaluators({"drawings": preset}, every)
+    data = gather_report(every, None, evaluators, seed=3)
+    found = data.captions["drawings"]
+    assert len(found) == len(CAPTIONS)  # fewer than would be drawn
+    for example in found:
+        value = example.image[0, 0, 0]
+        assert example.written == f"wrote {value}"
+        assert example.references == [CAPTIONS[value // 30]]
+    checked = Checker(write(tmp_path, {}, data))
+    assert checked.open == []
+    assert "Captions: drawings" in checked.text and "wrote 210" in checked.text
+    assert all(caption in checked.text for caption in CAPTIONS)
+    assert len([a for a in checked.addresses if a.startswith("data:image/")]) >= len(CAPTIONS)
+
+
 def test_an_empty_report_still_is_a_page(tmp_path):
     assert Checker(write(tmp_path, {}, ReportData())).open == []
 

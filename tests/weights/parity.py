@@ -27,19 +27,25 @@ def layers(loaded, batch, *path):
 
     `path` leads to the tower: ("image",), or nothing for the model itself.
     """
+    return layers_and_outputs(loaded, batch, *path)[0]
+
+
+def layers_and_outputs(loaded, batch, *path):
+    """`layers` and `outputs` of one run."""
 
     def run(params, batch):
-        return loaded.model.apply(
+        given, kept = loaded.model.apply(
             {"params": params},
             batch,
             capture_intermediates=lambda module, _: isinstance(module, Block),
             mutable=["intermediates"],
-        )[1]["intermediates"]
+        )
+        return given, kept["intermediates"]
 
-    found = jax.jit(run)(loaded.params, batch)
+    given, found = jax.jit(run)(loaded.params, batch)
     for name in (*path, "transformer", "layers", "__call__"):
         found = found[name]
-    return np.asarray(jax.tree.leaves(found)[0], np.float64)
+    return np.asarray(jax.tree.leaves(found)[0], np.float64), jax.tree.map(np.asarray, given)
 
 
 def close(ours, theirs, tolerance=1e-5):

@@ -127,6 +127,23 @@ def test_what_is_refused(folder, damage, words):
     assert "\n" not in str(error.value)
 
 
+def test_what_is_missing_keeps_its_initial_value_where_that_is_asked_for(folder):
+    whole = mmjax.load(folder)
+
+    def edit(tensors):
+        del tensors["text_projection.weight"]
+        tensors["head.weight"] = np.zeros((3, 4), np.float32)
+
+    change(folder, edit)
+    found = mmjax.load(folder, strict=False)
+    assert "1 missing, 1 unused" in found.report.splitlines()[0]
+    assert "missing text_projection.weight: initial text_proj/kernel" in found.report
+    assert "unused  head.weight" in found.report
+    assert found.params["text_proj"]["kernel"].std() > 0
+    for name in ("image", "text"):
+        jax.tree.map(np.testing.assert_array_equal, found.params[name], whole.params[name])
+
+
 def test_left_over_tensors_are_named_with_the_nearest(folder):
     def rename(tensors):
         tensors["text_projection.weigth"] = tensors.pop("text_projection.weight")

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax.core import meta
 from parity import GOLDEN, close, outputs
 from safetensors.numpy import save_file
 
@@ -51,7 +50,7 @@ def small_clip(stem="patch"):
     }
     whole = {"model": config, "loss": {}}
     model = models.make_model(whole)
-    params = meta.unbox(jax.jit(step.init_function(model, models.spec(whole), 0))())
+    params = step.initial_params(model, models.spec(whole), seed=0)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape).astype(np.float32), params)
     return Pretrained(config, model, params, words, 12, "decode | resize(24)", "")
