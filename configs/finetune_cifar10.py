@@ -19,8 +19,7 @@ def get_config(weights):
     config.total_steps = 200
     config.data.train = folder("data/cifar10/train")
     config.data.transform = (
-        "decode | resize(48) | random_resized_crop(48, scale=(0.7, 1)) | flip | choose_caption"
-        " | tokenize(16)"
+        "decode | random_resized_crop(48, scale=(0.7, 1)) | flip | choose_caption | tokenize(16)"
     )
     config.optim.learning_rate = 3e-4
     config.evals = {
