@@ -103,7 +103,8 @@ def finish(
         results = run_evaluators(evaluators, params, evaluators)
         writer.write(step, {f"eval/{name}": value for name, value in results.items()})
         if distributed.is_main():
-            change = {k: results[k] - v for k, v in _at_start(evaluators, workdir).items()}
+            start = _at_start(evaluators, workdir)
+            change = {k: results[k] - v for k, v in start.items() if k in results}
             metrics.write_manifest(
                 workdir,
                 results={"step": step, "evaluators": presets, "values": results}
@@ -203,6 +204,7 @@ def print_change(before: Mapping[str, float], after: Mapping[str, float]) -> Non
     rows = [
         {"figure": name, "before": value, "after": after[name], "change": after[name] - value}
         for name, value in before.items()
+        if name in after
     ]
     if rows:
         metrics.print_table(rows, title="before and after training")
