@@ -75,6 +75,8 @@ class Vqa(Evaluator):
 
     Answers are the class names at the largest logits, or, where `decode` is given, what the model
     writes after the question. Beside them:
+    - `of_type/...` (of a model with logits): the largest logit among the answers that training gave
+      to questions of the type, for models that were not taught what fits a question.
     - `without_image/...` (of a model with logits) and `other_image/...`: the same model and
       questions, with no picture and with the picture of another question.
     - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer, to
@@ -102,6 +104,13 @@ class Vqa(Evaluator):
             )
             places = np.flatnonzero(present)
             return [texts[i] for i in places], places
+        logits, names, places = self._logits(params, source, *absent)
+        return [names[i] for i in logits.argmax(axis=1)], places
+
+    def _logits(
+        self, params: Any, source: Any, *absent: str
+    ) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """Logits [N, C], the C answers, and the places of the examples."""
         outputs = self._embed(
             params, source, ["logits"], modalities=_READ, absent=absent, every=True
         )
@@ -111,8 +120,21 @@ class Vqa(Evaluator):
                 f"The model has {outputs['logits'].shape[1]} answers and the source names "
                 f"{len(names)}: set the size of its head to that."
             )
-        chosen = outputs["logits"].argmax(axis=1)
-        return [names[i] for i in chosen], outputs["example_id"]
+        return outputs["logits"], names, outputs["example_id"]
+
+    def _of_type(
+        self, logits: np.ndarray, names: list[str], train: Questions, types: list[str]
+    ) -> list[str]:
+        """The likeliest answer to each question that training gave to one of its type."""
+        names = names[: logits.shape[1]]
+        heard: dict[str, set[str]] = {}
+        for kind, human in zip(train.type, train.human):
+            heard.setdefault(kind, set()).update(map(normalize_answer, human))
+        known = [normalize_answer(name) for name in names]
+        fits = {kind: np.array([name in said for name in known]) for kind, said in heard.items()}
+        every = np.ones(len(names), bool)
+        fits = np.stack([fits.get(kind, every) for kind in types])
+        return [names[i] for i in np.where(fits, logits, -np.inf).argmax(axis=1)]
 
     def run(self, params: Any) -> Results:
         # Not sooner: scipy's optimizers take most of a second before the first step.
@@ -120,10 +142,17 @@ class Vqa(Evaluator):
 
         source, train_source = self._open(self.source), self._open(self.train_source)
         asked, train = Questions.of(source), Questions.of(train_source)
-        given, places = self.answers(params, source)
-        here = asked.at(places)
+        compared = {}
+        if self.decode is None:
+            logits, names, places = self._logits(params, source)
+            here = asked.at(places)
+            given = [names[i] for i in logits.argmax(axis=1)]
+            compared["of_type"] = (self._of_type(logits, names, train, here.type), places)
+        else:
+            given, places = self.answers(params, source)
+            here = asked.at(places)
         yield from vqa_metrics(given, here.human, here.type).items()
-        compared = {"other_image": self.answers(params, OtherPictures(source))}
+        compared["other_image"] = self.answers(params, OtherPictures(source))
         if self.decode is None:
             compared["without_image"] = self.answers(params, source, "image")
         learned = [_usual(texts) for texts in train.human]

@@ -67,6 +67,19 @@ def _add_bias_backward(bias, dy):
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
+ROW_PARTS = 2
+
+
+def _row_in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One row [1, ..., K] times a matrix [K, N], in parts of K.
+
+    XLA's CPU backend gives a product of one row to one core, but a batch of them to several.
+    """
+    parts = x.reshape(ROW_PARTS, 1, -1), kernel.reshape(ROW_PARTS, -1, kernel.shape[-1])
+    y = dot_general(*parts, (((2,), (1,)), ((0,), (0,)))).sum(0)
+    return y.reshape(*x.shape[:-1], -1)
+
+
 def linear(
     x: jax.Array,
     kernel: jax.Array,
@@ -91,6 +104,8 @@ def linear(
         kernel = kernel.reshape(x.shape[-1], -1)
     if mixed_dots(dtype):
         y = _mixed_dot(x, kernel, x.dtype)
+    elif on_cpu() and x.size == x.shape[-1] and x.size % ROW_PARTS == 0:
+        y = _row_in_parts(x.astype(dtype), kernel.astype(dtype))
     else:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
         y = dot_general(x, kernel, _contract_last(x))

@@ -286,6 +286,22 @@ def test_vqa_and_what_needs_no_picture():
     assert unbiased["question_only/type_colour"] == 8 / 12
 
 
+def test_vqa_among_the_answers_of_a_question_s_type():
+    def mixed_up(params, batch):
+        """The right answer comes second to one that fits no question of the type."""
+        right = answer_logits(params, batch)["logits"]
+        other = np.where(right[:, [2]] + right[:, [4]] > 0, "green", "no")
+        return {"logits": right + 2 * (other == np.asarray(ANSWERS)[None])}
+
+    context = make_context(Asked, embed=mixed_up)
+    found = run(context, "vqa", train_source={"n": 30})
+    assert found["accuracy"] == 0.0 and found["of_type/accuracy"] == 1.0
+    # Training has red pictures alone: that 'blue' and 'green' are colours was not heard.
+    found = run(context, "vqa", train_source={"n": 1})
+    assert found["of_type/type_is"] == 4 / 12  # 'yes' to everything
+    assert found["of_type/type_colour"] == 4 / 12
+
+
 def test_vqa_by_writing():
     def generate(params, batch):
         assert {"image", "text", "text_mask"} <= set(batch)

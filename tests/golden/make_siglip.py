@@ -1,5 +1,5 @@
-"""Make tests/golden/siglip and tests/golden/siglip2: small random SigLIPs of the original code, with
-what they give for some inputs, layer by layer.
+"""Make tests/golden/siglip and tests/golden/siglip2: small random SigLIPs of the original code,
+with what they give for some inputs, layer by layer.
 
     pip install torch==2.13.0 transformers==5.23.0 pillow && python tests/golden/make_siglip.py
 

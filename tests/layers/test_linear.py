@@ -19,6 +19,8 @@ def arrays(*shapes):
         ((3, 5, 4), (4, 3, 2, 5), 3, "bli,iqhd->blqhd"),
         ((3, 5, 2, 4), (2, 4, 6), 1, "blhd,hdo->blo"),
         ((3, 4), (4, 6), 1, "bi,io->bo"),
+        ((1, 1, 4), (4, 3, 2, 5), 3, "bli,iqhd->blqhd"),  # one row goes another way on CPU
+        ((1, 5), (5, 6), 1, "bi,io->bo"),
     ],
 )
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
