@@ -59,6 +59,7 @@ def get_config(weights):
         "b2": 0.98,
         "weight_decay": 0.1,
         "grad_clip_norm": 1.0,
+        "freeze": (),
     }
 
     held_out = part(0.9, 1.0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import toy
 from tiny_clip import write_folder
 
-from mmjax import checkpoint, initial, interpolate, pretrained
+from mmjax import checkpoint, experiment, initial, interpolate, pretrained
 from mmjax import config as configs
 
 ROOT = Path(__file__).parent.parent
@@ -160,8 +161,39 @@ def test_another_model_is_refused(tmp_path):
     saves.close()
     with pytest.raises(ValueError, match=f"'{tmp_path}', a 'vit', has no text tower"):
         configs.load(f"{ROOT}/configs/finetune_folder.py:{tmp_path}")
-    with pytest.raises(checkpoint.TreeMismatchError, match="of another model. missing: image"):
+    with pytest.raises(
+        checkpoint.TreeMismatchError, match="of another model. missing: params/image"
+    ):
         initial.parameters_from(tmp_path, toy.build(toy.config("clip")).params)
+
+
+def test_published_weights_lie_on_the_mesh_of_the_run():
+    mesh = ["mesh.data=4", "mesh.fsdp=2"]
+    config = configs.load(f"{ROOT}/configs/finetune_folder.py:{CLIP}", mesh)
+    run = experiment.build(config, None)
+    found, report = initial.parameters_from(CLIP, run.params)
+    assert "kept" not in report and "unused" not in report
+    wanted = pretrained.load(CLIP).params
+    for (path, got), want, lies in zip(
+        jax.tree_util.tree_leaves_with_path(found), *map(jax.tree.leaves, (wanted, run.params))
+    ):
+        assert got.sharding == lies.sharding, path
+        np.testing.assert_array_equal(got, want)
+    some, _ = initial.parameters_from(CLIP, run.params, only=("image/.*",))
+    assert isinstance(some["text"]["embedding"], jax.ShapeDtypeStruct)
+    with pytest.raises(ValueError, match="there is no folder 'nowhere'"):
+        initial.parameters_from("nowhere", run.params)
+
+
+def test_the_settings_of_its_docstring_can_be_set():
+    doc = (ROOT / "configs" / "finetune_folder.py").read_text().split('"""')[1]
+    written = re.findall(r"--config\.([a-z_.]+=(?:\"[^\"]*\"|\S+))", doc)
+    config = configs.load(
+        f"{ROOT}/configs/finetune_folder.py:{CLIP}", [w.replace('"', "") for w in written]
+    )
+    assert config.optim.freeze == ("image/.*",)
+    assert config.lora.targets == (".*/attention/.*/kernel",)
+    assert config.evals.held_out.source.source.root == "IMAGES"
 
 
 def test_a_config_with_an_argument_says_so():
