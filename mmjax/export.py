@@ -124,7 +124,7 @@ def _tower(
     one = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in arrays]
     try:
         found = jax.eval_shape(everything, abstract, *one)
-    except KeyError:  # a model that reads its modalities together
+    except (KeyError, ValueError):  # a model that reads its modalities together
         return None
     names = next((line for line in outputs if line[0] in found), None)
     if names is None:

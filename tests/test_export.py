@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import toy
 
-from mmjax import export, pretrained
+from mmjax import config as configs
+from mmjax import export, models, pretrained, step
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -97,6 +98,13 @@ def test_a_classifier_gives_its_features_and_logits(tmp_path):
 
 
 def test_what_cannot_be_exported_is_said(tmp_path):
+    config = toy.shrink(configs.load(f"{GOLDEN.parents[1]}/configs/captioner_drawings.py"))
+    model = models.make_model({"model": config.model})
+    params = step.abstract_params(model, models.spec(config))
+    whole = pretrained.Pretrained(config.model.to_dict(), model, params, None, None, "", "")
+    with pytest.raises(ValueError, match="A 'captioner' has no tower that makes a vector"):
+        export.export(whole, tmp_path)
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="is no model: it has neither a config.json"):
         pretrained.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clop"}')
