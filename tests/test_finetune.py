@@ -13,7 +13,7 @@ import pytest
 import toy
 from tiny_clip import write_folder
 
-from mmjax import checkpoint, experiment, initial, interpolate, pretrained
+from mmjax import checkpoint, evaluate, experiment, initial, interpolate, pretrained
 from mmjax import config as configs
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +42,9 @@ def run(module, *arguments, fails=False):
 
 def train(weights, workdir, pictures, *more):
     settings = [f"--config.{s}" for s in (*SMALL, f"data.train.source.root={pictures}", *more)]
-    return run("train", f"--config=configs/finetune_folder.py:{weights}", f"--workdir={workdir}",
-               *settings)  # fmt: skip
+    return run(
+        "train", f"--config=configs/finetune_folder.py:{weights}", f"--workdir={workdir}", *settings
+    )
 
 
 def flat(tree):
@@ -58,8 +59,9 @@ def runs(tmp_path_factory):
     write_folder(root / "pictures", count=80)
     said = train(CLIP, root / "full", root / "pictures", "optim.learning_rate=1e-2")
     targets = "lora.targets=('.*/attention/.*/kernel',)"
-    said_lora = train(root / "full", root / "lora", root / "pictures", targets,
-                      "optim.learning_rate=1e-2")  # fmt: skip
+    said_lora = train(
+        root / "full", root / "lora", root / "pictures", targets, "optim.learning_rate=1e-2"
+    )
     return root, said, said_lora
 
 
@@ -103,8 +105,9 @@ def test_lora_is_merged_where_the_run_is_read_and_saved(runs, tmp_path):
     before, after = flat(start.params), flat(merged.params)
     assert before.keys() == after.keys()
     for name in before:
-        assert np.array_equal(before[name], after[name]) == ("/attention/" not in name or
-                                                             "bias" in name), name  # fmt: skip
+        assert np.array_equal(before[name], after[name]) == (
+            "/attention/" not in name or "bias" in name
+        ), name
     # What is saved is the merged model, in the published layout.
     pretrained.save_pretrained(merged, tmp_path / "out")
     again = flat(pretrained.load(tmp_path / "out").params)
@@ -119,22 +122,42 @@ def test_lora_is_merged_where_the_run_is_read_and_saved(runs, tmp_path):
 def test_mixtures_go_from_the_base_to_the_tuned_model(runs, tmp_path):
     root, _, _ = runs
     out = tmp_path / "curve"
-    said = run("interpolate", f"--tuned={root / 'full'}", f"--out={out}", *FIGURES,
-               "--alphas=0,0.5,1", "--save=0.5")  # fmt: skip
+    said = run(
+        "interpolate",
+        f"--tuned={root / 'full'}",
+        f"--out={out}",
+        *FIGURES,
+        "--alphas=0,0.5,1",
+        "--save=0.5",
+        "--save_as=pretrained",
+    )
     assert said.count("alpha ") == 3
     found = json.loads((out / "curve.json").read_text())
     results = json.loads((root / "full" / "run.json").read_text())
     names = [f.split("=")[1] for f in FIGURES]
-    for row, values in ((found["rows"][0], results["start"]["values"]),
-                        (found["rows"][2], results["results"]["values"])):  # fmt: skip
+    for row, values in (
+        (found["rows"][0], results["start"]["values"]),
+        (found["rows"][2], results["results"]["values"]),
+    ):
         assert {k: row[k] for k in names} == pytest.approx({k: values[k] for k in names}, abs=1e-6)
     assert (out / "curve.md").read_text().count("\n") == 5
     assert "<svg" in (out / "curve.svg").read_text()
 
-    base, tuned, half = (flat(pretrained.load(p).params)
-                         for p in (CLIP, root / "full", out / "alpha_0.5"))  # fmt: skip
+    base, tuned, half = (
+        flat(pretrained.load(p).params) for p in (CLIP, root / "full", out / "alpha_0.5")
+    )
     for name in base:
         np.testing.assert_allclose(half[name], (base[name] + tuned[name]) / 2, atol=1e-7)
+
+    opened, params, step = evaluate.open_run(root / "lora")
+    interpolate.save_workdir(opened, params, step, tmp_path / "saved", {"alpha": 1.0})
+    again = pretrained.load(tmp_path / "saved")
+    want = flat(pretrained.load(root / "lora").params)
+    for name, value in flat(again.params).items():
+        np.testing.assert_array_equal(value, want[name], err_msg=name)
+    assert again.tokenizer.fingerprint == opened.tokenizer.fingerprint
+    with pytest.raises(ValueError, match="holds a run already"):
+        interpolate.save_workdir(opened, params, step, tmp_path / "saved", {"alpha": 1.0})
 
 
 def test_mix_is_linear_and_exact_at_both_ends():
@@ -148,8 +171,14 @@ def test_mix_is_linear_and_exact_at_both_ends():
 
 
 def test_bad_mixtures_are_one_sentence(tmp_path):
-    said = run("interpolate", f"--tuned={tmp_path}", f"--out={tmp_path}", *FIGURES,
-               "--alphas=0,1.5", fails=True)  # fmt: skip
+    said = run(
+        "interpolate",
+        f"--tuned={tmp_path}",
+        f"--out={tmp_path}",
+        *FIGURES,
+        "--alphas=0,1.5",
+        fails=True,
+    )
     assert said == "error: alpha is 1.5: use one from 0 (the base) to 1 (the tuned model)."
 
 
