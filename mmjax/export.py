@@ -80,7 +80,7 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
     for name, (function, arguments) in towers.items():
         program, refused = _lower(function, arguments)
         (folder / f"{name}.stablehlo").write_bytes(program.serialize())
-        about["towers"][name] = _describe(program, arguments) | {
+        about["towers"][name] = _describe(program, TOWERS[name][0]) | {
             "file": f"{name}.stablehlo",
             "platforms": list(program.platforms),
         }
@@ -160,8 +160,8 @@ def _lower(function: Callable, arguments: tuple) -> tuple[jax_export.Exported, d
         return lower(kept), refused
 
 
-def _describe(program: jax_export.Exported, arguments: tuple) -> dict[str, Any]:
-    """Shapes and dtypes of what goes in beside the weights, in order, and of what comes out."""
+def _describe(program: jax_export.Exported, reads: tuple[str, ...]) -> dict[str, Any]:
+    """Shapes and dtypes of what goes in after the weights, in order, and of what comes out."""
 
     def array(x):
         shape = [size if isinstance(size, int) else str(size) for size in x.shape]
@@ -169,7 +169,7 @@ def _describe(program: jax_export.Exported, arguments: tuple) -> dict[str, Any]:
 
     outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
     return {
-        "inputs": [array(x) for x in arguments[1:]],
+        "inputs": [{"name": k, **array(x)} for k, x in zip(reads, program.in_avals[-len(reads) :])],
         "outputs": {
             k: array(x) | ({"unit_length": True} if k.endswith("_embed") else {})
             for k, x in outputs.items()

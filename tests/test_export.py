@@ -68,7 +68,9 @@ def test_the_towers_of_a_published_clip(tmp_path):
     about = json.loads((folder / "export.json").read_text())
     assert about["logit_scale"] == pytest.approx(float(want["logit_scale"]), rel=1e-6)
     image, text = about["towers"]["image"], about["towers"]["text"]
-    assert image["inputs"] == [{"shape": ["b", 24, 24, 3], "dtype": "uint8"}]
+    assert image["inputs"] == [{"name": "image", "shape": ["b", 24, 24, 3], "dtype": "uint8"}]
+    assert [x["name"] for x in text["inputs"]] == ["text", "text_mask"]
+    assert [x["dtype"] for x in text["inputs"]] == ["int32", "bool"]
     assert image["preprocessing"]["steps"] == model.transform
     assert text["tokenizer"]["length"] == 12
     assert text["tokenizer"]["eos_id"] == model.tokenizer.eos_id
