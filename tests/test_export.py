@@ -80,6 +80,25 @@ def test_the_towers_of_a_published_clip(tmp_path):
         export.export(model, folder)
 
 
+def test_the_towers_of_a_published_siglip(tmp_path):
+    model = pretrained.load(GOLDEN / "siglip")
+    about = export.export(model, tmp_path)
+    rng = np.random.default_rng(0)
+    weights = dict(np.load(tmp_path / "weights.npz"))
+    batch, found = {}, {}
+    for tower in about["towers"].values():
+        for x in tower["inputs"]:
+            high = {"uint8": 256, "int32": 60, "bool": 2}[x["dtype"]]
+            batch[x["name"]] = rng.integers(0, high, (3, *x["shape"][1:])).astype(x["dtype"])
+        program = jax.export.deserialize(bytearray((tmp_path / tower["file"]).read_bytes()))
+        found |= program.call(weights, *[batch[x["name"]] for x in tower["inputs"]])
+    want = jax.jit(lambda p: model.model.apply({"params": p}, batch))(model.params)
+    assert found.keys() == {"image_embed", "text_embed"}
+    for name, value in found.items():
+        np.testing.assert_allclose(value, want[name], rtol=0, atol=1e-5)
+    assert about["logit_bias"] == pytest.approx(float(want["logit_bias"]), rel=1e-6)
+
+
 def loaded(system, **fields):
     run = toy.build(toy.config(system, **fields))
     config = run.config.model.to_dict()
