@@ -437,6 +437,14 @@ def test_a_change_is_refused_unless_allowed_by_name():
     assert len(check("optim.b1", "optim.learning_rate", "seed")) == 3
 
 
+def test_a_setting_that_came_later_goes_through_at_its_default():
+    saved = configs.to_json(config())
+    later = configs.defaults().lora
+    assert list(checkpoint.check_unchanged(saved, config(lora=later), ())) == []
+    with pytest.raises(CheckpointError, match="config.lora.rank: None -> 3"):
+        list(checkpoint.check_unchanged(saved, config(lora={**later, "rank": 3}), ()))
+
+
 # ---- init_from
 
 
