@@ -8,6 +8,7 @@ temporary folder and renames it: a kill leaves the older ones whole.
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -259,7 +260,7 @@ class Checkpoints:
             return params
         alpha = configs.from_json(run["config"]).lora.alpha
         lies = jax.tree.map(lambda x: x.sharding, lora.without(target))
-        return jax.device_put(lora.merge(params, alpha), lies)
+        return jax.jit(functools.partial(lora.merge, alpha=alpha), out_shardings=lies)(params)
 
     def newest_run(self) -> dict[str, Any] | None:
         """The JSON part of the newest checkpoint where it can be read; None without checkpoints.
