@@ -23,8 +23,9 @@ from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.bad_records import most_allowed
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
+from mmjax.evals.attention_rollout import sown_weights
 from mmjax.evals.embed import EvalContext
-from mmjax.weights import llama
+from mmjax.weights import llama_gguf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +239,7 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
         params, report = initial.parameters_from(settings.path, params, settings.only)
         print(report)
     if settings.language_model:
-        params, report = llama.init_from(settings.language_model, params)
+        params, report = llama_gguf.init_from(settings.language_model, params)
         print(report)
     if params is found:
         return state
@@ -325,14 +326,7 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
 
     def attention(params, batch):
         sown = on_mesh(watch, params, {"image": batch["image"]})["intermediates"]
-        # The tower is a part of the model, or the model itself.
-        tower = sown.get("image", sown.get("transformer", {}))
-        weights = [
-            leaf
-            for path, leaf in jax.tree_util.tree_flatten_with_path(tower)[0]
-            if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
-        ]
-        return np.asarray(weights[0]) if weights else None
+        return sown_weights(sown)
 
     def read(source, spec, batch_size):
         transform = transforms.parse(

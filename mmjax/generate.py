@@ -1,10 +1,11 @@
 """Continue a text, token by token on the terminal.
 
-    python -m mmjax.generate --workdir=runs/lm --prompt="Once upon a time"
-    python -m mmjax.generate --gguf=SmolLM2.gguf --prompt="The capital of" --temperature=0.7
+    python -m mmjax.generate --model=runs/lm --prompt="Once upon a time"
+    python -m mmjax.generate --model=SmolLM2.gguf --prompt="The capital of" --temperature=0.7
 
-The model is a language model of ours (the newest checkpoint of a workdir) or a Llama-style one in a
-GGUF file. Without a temperature every token is the most probable one.
+The model is a language model of ours (a workdir: its newest checkpoint), a published GPT-2 or
+Llama-style one (its folder), or a Llama-style GGUF file. Without a temperature every token is the
+most probable one.
 """
 
 # ruff: noqa: E402
@@ -13,8 +14,7 @@ from mmjax import command
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
-        ("--workdir", {"help": "a run of a language model"}),
-        ("--gguf", {"help": "a GGUF file"}),
+        ("--model", {"required": True, "help": "a workdir, a published folder or a GGUF file"}),
         ("--prompt", {"required": True, "help": "the text to continue"}),
         ("--max_new_tokens", {"type": int, "default": 64}),
         ("--temperature", {"type": float, "default": 0.0}),
@@ -25,42 +25,30 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from flax import traverse_util
-
-from mmjax import evaluate, models
+from mmjax import pretrained
 from mmjax.data import tokenizers
 from mmjax.decode.generate import make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
-from mmjax.weights import llama
-from mmjax.weights.gguf import GGUF
 
 
-def open_gguf(path: str) -> tuple[Any, Any, tokenizers.Tokenizer]:
-    """Model, parameters and tokenizer of a GGUF file."""
-    config, params, _ = llama.read(GGUF(path))
-    model = models.make_model({"model": config})
-    return model, traverse_util.unflatten_dict(params, sep="/"), tokenizers.from_gguf(path)
-
-
-def open_workdir(workdir: str) -> tuple[Any, Any, tokenizers.Tokenizer]:
-    """Model, parameters and tokenizer of a run's newest checkpoint.
+def open_model(path: str) -> tuple[Any, Any, tokenizers.Tokenizer]:
+    """Model, parameters and tokenizer of a language model that `mmjax.load` can load.
 
     Raises:
-      ValueError: no checkpoint there, or one of another system than a language model.
+      ValueError: no model there, one of another system, or one without a tokenizer.
     """
-    if not (Path(workdir) / "checkpoints").is_dir():
-        raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
-    run, params, _ = evaluate.open_run(Path(workdir))
-    if run.config.model.name != "language_model":
+    loaded = pretrained.load(path)
+    if loaded.config["name"] != "language_model":
         raise ValueError(
-            f"'{workdir}' holds a '{run.config.model.name}'; this command continues the text of a "
+            f"'{path}' holds a '{loaded.config['name']}'; this command continues the text of a "
             "'language_model'."
         )
-    return run.model, params, run.tokenizer
+    if loaded.tokenizer is None:
+        raise ValueError(f"'{path}' holds no tokenizer: put its tokenizer.json there.")
+    return loaded.model, loaded.params, loaded.tokenizer
 
 
 def pieces(
@@ -86,10 +74,7 @@ def pieces(
 
 def main() -> None:
     """The command."""
-    if bool(ARGS.workdir) == bool(ARGS.gguf):
-        raise ValueError("Give one of --workdir and --gguf: where the language model is.")
-    opened = open_workdir(ARGS.workdir) if ARGS.workdir else open_gguf(ARGS.gguf)
-    model, params, tokenizer = opened
+    model, params, tokenizer = open_model(ARGS.model)
     settings = Settings(
         ARGS.max_new_tokens,
         end_ids=(tokenizer.eos_id,),

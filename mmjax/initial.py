@@ -10,13 +10,14 @@ from flax import traverse_util
 from mmjax import lora
 from mmjax.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.tree_paths import matching, shapes
+from mmjax.weights import published
 
 
 def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[Any, str]:
     """Initial parameters from another run's newest checkpoint, or from a published model.
 
     Args:
-      path: a workdir, or a folder with config.json and its tensors.
+      path: a workdir, or what `pretrained.load` reads besides.
       params: this run's initial parameters; those that are not taken stay as they are.
       only: regular expressions for whole parameter paths; empty takes every parameter. Each must
         match something, and all that they match must be in the checkpoint.
@@ -36,9 +37,10 @@ def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> 
         if k in taken
     }
     folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"config.init_from.path: there is no folder '{path}'.")
-    read = _from_published if (folder / "config.json").is_file() else _from_run
+    if not folder.exists():
+        raise CheckpointError(f"config.init_from.path: there is no '{path}'.")
+    is_published = folder.is_file() or any((folder / name).is_file() for name in published.CONFIGS)
+    read = _from_published if is_published else _from_run
     where, found, theirs = read(folder, target)
     lines = [f"init_from {path}, {where}:"]
     lines += [

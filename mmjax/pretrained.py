@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from mmjax import evaluate, models, step, tree_paths, whole_file
 from mmjax.data import chain, transforms
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.weights import published, tensor_file, tokenizer
+from mmjax.weights import big_vision, published, tensor_file, tokenizer
 from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
 from mmjax.weights.families import family, saving_family
 
@@ -61,11 +61,12 @@ def load(
     dtype: str = "float32",
     strict: bool = True,
 ) -> Pretrained:
-    """A published model (a folder as on the hub), or the newest checkpoint of a run of ours.
+    """A published model (as on the hub), or the newest checkpoint of a run of ours.
 
     Args:
-      path: a folder with config.json and model.safetensors (or its shards and their index), or a
-        workdir.
+      path: a folder with config.json and model.safetensors (or its shards and their index), or
+        with open_clip_config.json and open_clip_model.safetensors; a GGUF file; a .npz file of
+        big_vision; or a workdir.
       mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
         of its axes (one that the mesh does not divide stays whole); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -93,21 +94,26 @@ def describe(path: str | Path) -> Pretrained:
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype, arrays)
+    if folder.suffix == ".npz":
+        return _from_published(big_vision.open_file(folder), mesh, dtype, strict, arrays)
+    if folder.suffix == ".gguf":
+        return _from_published(published.open_gguf(folder), mesh, dtype, strict, arrays)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
-    if not (folder / published.CONFIG).is_file():
+    if not any((folder / name).is_file() for name in published.CONFIGS):
         raise ValueError(
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_folder(folder, mesh, dtype, strict, arrays)
+    return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
 
 
-def _from_folder(
-    folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
+def _from_published(
+    found: published.Published, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
 ) -> Pretrained:
-    found = published.open_folder(folder)
-    theirs = family(found.config.get("model_type", ""), str(folder / published.CONFIG))
+    theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
+    if hasattr(theirs, "canonical"):
+        found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     config = theirs.model_config(found) | {"dtype": dtype}
     model, spec, params = _abstract(config, mesh)
     report = ""
@@ -221,7 +227,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensor_file.write(folder, write_tensors(pretrained.params, theirs.rows(model)))
     if words is not None:
-        tokenizer.write(folder, words, pretrained.text_length)
+        ends = pretrained.config["name"] != "language_model"
+        tokenizer.write(folder, words, pretrained.text_length, ends)
         ids = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
         ids |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
         part = config.get("text_config", config)
@@ -229,4 +236,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
     if pretrained.transform:
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
         whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
+    for name, content in getattr(theirs, "published_files", lambda model: {})(model).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        whole_file.write(folder / name, json.dumps(content, indent=2))
     whole_file.write(folder / published.CONFIG, json.dumps(config, indent=2))

@@ -25,8 +25,8 @@ DEAD_AFTER_SECONDS = 40.0  # without a beat
 
 
 @contextlib.contextmanager
-def held(workdir: str | os.PathLike) -> Iterator[None]:
-    """Hold the workdir while inside; it is made if absent.
+def held(workdir: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
+    """Hold the workdir, or another folder that a flag names, while inside; it is made if absent.
 
     Raises:
       ValueError: another run holds it (named by host, process and start), or the workdir cannot
@@ -38,11 +38,11 @@ def held(workdir: str | os.PathLike) -> Iterator[None]:
         file = path.open("a+")
     except OSError as error:
         raise ValueError(
-            f"Cannot write in the workdir {workdir} ({error.strerror or error}): set --workdir to "
-            "a folder that can be written."
+            f"Cannot write in the folder {workdir} ({error.strerror or error}): set {flag} to one "
+            "that can be written."
         ) from error
     with file:
-        _take(file, path)
+        _take(file, path, flag)
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(path, stop), name="workdir_lock", daemon=True)
         beat.start()
@@ -76,13 +76,13 @@ def _sees(path: Path, owner: str, patience: float = 10) -> bool:
     return seen
 
 
-def _take(file: IO[str], path: Path) -> None:
+def _take(file: IO[str], path: Path, flag: str) -> None:
     """Make the open file ours."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         carried = True
     except BlockingIOError:
-        raise _refusal(path) from None
+        raise _refusal(path, flag) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
@@ -92,7 +92,7 @@ def _take(file: IO[str], path: Path) -> None:
     # On this host a flock that was free tells that the holder has died; without it, its pid does.
     dead = holder is None or (here and (carried or not _runs(holder["pid"])))
     if not dead and _beats(path):
-        raise _refusal(path)
+        raise _refusal(path, flag)
     file.seek(0)
     file.truncate()
     started = time.strftime("%Y-%m-%d %H:%M:%S %z")
@@ -101,11 +101,11 @@ def _take(file: IO[str], path: Path) -> None:
     os.fsync(file.fileno())
 
 
-def _refusal(path: Path) -> ValueError:
+def _refusal(path: Path, flag: str) -> ValueError:
     holder = _holder(path) or {"host": "an unknown host", "pid": "?", "started": "?"}
     return ValueError(
-        f"The workdir {path.parent} is in use by process {holder['pid']} on {holder['host']}, "
-        f"started {holder['started']}: wait for it to end, stop it, or use another --workdir."
+        f"The folder {path.parent} is in use by process {holder['pid']} on {holder['host']}, "
+        f"started {holder['started']}: wait for it to end, stop it, or use another {flag}."
     )
 
 

@@ -490,7 +490,7 @@ def test_init_from_refuses_what_does_not_match(tmp_path):
     ours = state(20).params
     with pytest.raises(ValueError, match=r"'imag/.\*', which matches no parameter.*image/mlp"):
         initial.parameters_from(tmp_path, ours, ("image/.*", "imag/.*"))
-    with pytest.raises(CheckpointError, match="there is no folder"):
+    with pytest.raises(CheckpointError, match="there is no '"):
         initial.parameters_from(tmp_path / "none", ours)
     assert not (tmp_path / "none").exists()
     other = state(20, shapes=OTHER).params

@@ -49,6 +49,9 @@ def run_without_heavy(module, *args):
         ("mmjax.plan", ("--config", "--topology", "--limit")),
         ("mmjax.data.convert", ("--config", "--source", "--target", "--size")),
         ("mmjax.preflight", ("--config", "--workdir", "--coordinator")),
+        ("mmjax.search", ("--index", "--model", "--image", "--storage")),
+        ("mmjax.serve", ("--model", "--host", "--port")),
+        ("mmjax.zero_shot", ("--labels", "--templates", "--json")),
     ],
 )
 def test_help_imports_nothing_heavy(module, flags):

@@ -210,7 +210,7 @@ def test_published_weights_lie_on_the_mesh_of_the_run():
         np.testing.assert_array_equal(got, want)
     some, _ = initial.parameters_from(CLIP, run.params, only=("image/.*",))
     assert isinstance(some["text"]["embedding"], jax.ShapeDtypeStruct)
-    with pytest.raises(ValueError, match="there is no folder 'nowhere'"):
+    with pytest.raises(ValueError, match="there is no 'nowhere'"):
         initial.parameters_from("nowhere", run.params)
 
 

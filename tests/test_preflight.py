@@ -67,4 +67,4 @@ def test_the_command_refuses_with_one_sentence(tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: Cannot write in the workdir")
+    assert done.stderr.startswith("error: Cannot write in the folder")

@@ -113,5 +113,5 @@ def test_without_flock_a_dead_process_of_this_host_does_not_block(tmp_path, monk
 def test_a_workdir_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     taken = workdir_lock.held(tmp_path / "file" / "run")
-    with pytest.raises(ValueError, match="Cannot write in the workdir"), taken:
+    with pytest.raises(ValueError, match="Cannot write in the folder"), taken:
         pass

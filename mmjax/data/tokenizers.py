@@ -139,6 +139,10 @@ class Tokenizer:
         """The text of a tokenizer.json, without what this class puts around a text."""
         return self._backend.to_str()
 
+    def wrapped(self, text):
+        """Ids of a text with the specials that the tokenizer.json itself puts around it."""
+        return self._backend.encode(text).ids
+
     def replace(self, backend, **ids):
         """A copy with another backend and other ids of specials."""
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}

@@ -1,6 +1,25 @@
 """Where an image tower looks: attention followed through all of its layers."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 import numpy as np
+
+
+def sown_weights(intermediates: Mapping[str, Any]) -> np.ndarray | None:
+    """The image tower's attention `[layers, B, heads, L, L]` among what a model has sown.
+
+    None where there is none.
+    """
+    # The tower is a part of the model, or the model itself.
+    tower = intermediates.get("image", intermediates.get("transformer", {}))
+    weights = [
+        leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tower)[0]
+        if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
+    ]
+    return np.asarray(weights[0]) if weights else None
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:
@@ -51,9 +70,22 @@ def attention_maps(weights: np.ndarray, height: int, width: int) -> np.ndarray:
     Args:
       weights: `[layers, B, heads, L, L]`; height, width: of the image in pixels.
     """
-    extra, rows, columns = patch_grid(weights.shape[-1], height, width)
-    flow = rollout(weights)
-    pooled = flow[:, 0] if extra else flow.mean(axis=1)
-    patches = pooled[:, extra:]
-    patches = patches / patches.sum(axis=1, keepdims=True)
-    return patches.reshape(-1, rows, columns)
+    return _read_off(rollout(weights), height, width)
+
+
+def head_maps(weights: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Where each head of each layer looks, `[layers, B, heads, rows, columns]`; each sums to 1.
+
+    Args:
+      weights, height, width: as for `attention_maps`, read at the same place.
+    """
+    return _read_off(np.asarray(weights, np.float32), height, width)
+
+
+def _read_off(flow: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Of flows `[..., L, L]`, the class token's or the mean row, as a map that sums to 1."""
+    extra, rows, columns = patch_grid(flow.shape[-1], height, width)
+    pooled = flow[..., 0, :] if extra else flow.mean(axis=-2)
+    patches = pooled[..., extra:]
+    patches = patches / patches.sum(axis=-1, keepdims=True)
+    return patches.reshape(*patches.shape[:-1], rows, columns)

@@ -19,8 +19,7 @@ and below `stack`, with the layers along their first axis,
     cross/attention/key, value     [N, B, H, S, head_dim]   of the context: computed once
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -28,152 +27,15 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.layers.apart import pick, together
-from mmjax.layers.grouped_attention import (
-    CrossAttention,
-    GroupedQueryAttention,
-    is_decoding,
-)
+from mmjax.layers.decoder_layers import Group
+from mmjax.layers.grouped_attention import is_decoding
 from mmjax.layers.norm import norm_class
-from mmjax.layers.parameters import param
 from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype, on_cpu
 from mmjax.layers.rotary import rotary_angles
 from mmjax.layers.stack import stack
-from mmjax.layers.transformer import MLP
 from mmjax.sharding import shard
-
-
-class Layer(nn.Module):
-    """What the layers of a decoder share: their settings, and a residual branch's dropout."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_dim: int
-    depth: int
-    norm: str
-    epsilon: float
-    activation: str
-    gated_mlp: bool
-    use_bias: bool
-    dropout: float
-    dtype: str
-    train: bool
-    cache_length: int
-
-    def normed(self, x: jax.Array, name: str) -> jax.Array:
-        return norm_class(self.norm)(self.epsilon, self.dtype, name=name)(x)
-
-    def inits(self, x: jax.Array) -> dict[str, Callable]:
-        """Initial scales, as of `transformer.Block`."""
-        width = x.shape[-1]
-        scales = {"in_init": width**-0.5, "out_init": width**-0.5 * (2 * self.depth) ** -0.5}
-        return {name: nn.initializers.normal(scale) for name, scale in scales.items()}
-
-    def mlp(self) -> MLP:
-        return MLP(
-            self.mlp_dim,
-            self.activation,
-            self.dropout,
-            self.dtype,
-            self.train,
-            self.depth,
-            self.gated_mlp,
-            self.use_bias,
-            name="mlp",
-        )
-
-    def cross_attention(self, x: jax.Array, name: str) -> CrossAttention:
-        init = self.inits(x)
-        return CrossAttention(
-            self.heads, self.head_dim, self.use_bias, self.dtype, **init, name=name
-        )
-
-    def add(self, x: jax.Array, branch: jax.Array) -> jax.Array:
-        branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
-        return shard(x + branch, "batch", "length", "act_embed")
-
-
-class DecoderLayer(Layer):
-    """x + attention(norm(x)), perhaps x + cross-attention(norm(x)), then x + mlp(norm(x))."""
-
-    @nn.compact
-    def __call__(self, x, own: Mapping[str, Any], cross: Callable | None):
-        attention = GroupedQueryAttention(
-            self.heads,
-            self.kv_heads,
-            self.head_dim,
-            self.use_bias,
-            self.dtype,
-            self.cache_length,
-            **self.inits(x),
-            name="attention",
-        )
-        x = self.add(x, attention(self.normed(x, "norm_attention"), **own))
-        if cross is not None:
-            x = cross(x)
-        return self.add(x, self.mlp()(self.normed(x, "norm_mlp")))
-
-
-class PlainCross(Layer):
-    """x + cross-attention(norm(x)): the middle of a layer of Vaswani et al. 2017, section 3.1."""
-
-    @nn.compact
-    def __call__(self, x, context, seen):
-        attention = self.cross_attention(x, "attention")
-        return self.add(x, attention(self.normed(x, "norm"), context, seen))
-
-
-class GatedCross(Layer):
-    """x + tanh(a) cross-attention(norm(x)), then x + tanh(b) mlp(norm(x)); a and b start at 0.
-
-    A token that sees nothing of the context passes unchanged, by the second branch too (which the
-    paper's would change): text without images is read by the language model alone.
-
-    Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 3.1.2 and figure 4.
-    """
-
-    @nn.compact
-    def __call__(self, x, context, seen):
-        looks = None
-        if seen is not None:  # beams: each row of the context serves several of x
-            looks = jnp.repeat(seen.any(-1, keepdims=True), len(x) // len(seen), axis=0)
-
-        def gate(name, branch):
-            value = param(self, name, nn.initializers.zeros, (), ())
-            branch = branch * jnp.tanh(value).astype(branch.dtype)
-            return branch if looks is None else jnp.where(looks, branch, jnp.zeros_like(branch))
-
-        attention = self.cross_attention(x, "attention")
-        y = attention(self.normed(x, "norm_attention"), context, seen)
-        x = self.add(x, gate("gate_attention", y))
-        y = self.mlp()(self.normed(x, "norm_mlp"))
-        return self.add(x, gate("gate_mlp", y))
-
-
-class Group(nn.Module):
-    """`size` decoder layers, the last of which perhaps looks at a context."""
-
-    size: int
-    cross: str | None
-    layer: Mapping[str, Any]
-
-    @nn.compact
-    def __call__(self, x, shared: Mapping[str, Any]):
-        for i in range(self.size):
-            cross = None
-            if self.cross and i == self.size - 1:
-                module = (GatedCross if self.cross == "gated" else PlainCross)(
-                    **self.layer, name="cross"
-                )
-                cross = functools.partial(
-                    module, context=shared["context"], seen=shared["context_seen"]
-                )
-                if self.cross == "gated":
-                    x, cross = cross(x), None
-            x = DecoderLayer(**self.layer, name=f"layer{i}")(x, shared["own"], cross)
-        return x, None
 
 
 class DecodingStack(nn.Module):
@@ -201,7 +63,7 @@ class DecodingStack(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A causal stack over embedded tokens, [B, L, D] -> [B, L, D], normed at its end.
+    """A causal stack over embedded tokens, [B, L, D] -> [B, L, D].
 
     Parameters: `stack/layers/...` lie along one `layers` axis of `depth`, whatever `cross_every`
     is, so a language model's load into a Flamingo; those of cross-attention are `stack/cross/...`
@@ -213,8 +75,10 @@ class Decoder(nn.Module):
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
       positions: "learned", "rope" or "none".
       cross_every: every so many layers one looks at the context, the last of each run; 0: none.
+      final_norm: the norm at the end.
       cross_gated: Flamingo's gated layers before those layers, in place of cross-attention inside
         them; at the start the stack is exactly that without them.
+      cross_block: in their place a block of its own after those layers (see `BlockCross`).
       remat: as of `Transformer`; a run of `cross_every` layers is recomputed together.
 
     Raises:
@@ -237,6 +101,8 @@ class Decoder(nn.Module):
     rope_base: float = 10_000.0
     cross_every: int = 0
     cross_gated: bool = False
+    cross_block: bool = False
+    final_norm: bool = True
     dropout: float = 0.0
     remat: str = "none"
     dtype: str = "float32"
@@ -249,6 +115,7 @@ class Decoder(nn.Module):
         *,
         context: jax.Array | None = None,
         context_mask: jax.Array | None = None,
+        positions: jax.Array | None = None,
         train: bool = False,
         cache_length: int = 0,
     ) -> jax.Array:
@@ -259,6 +126,7 @@ class Decoder(nn.Module):
           context: [B, S, C]; not needed where a cache has it.
           context_mask: [B, S] or, for each token its own, [B, L, S] bool; a token that may see
             nothing gets nothing from the context.
+          positions: [B, L] int32, where there is no cache; None: as many tokens as are before.
           cache_length: slots of the cache that the call makes, where `cache` is mutable.
         """
         batch, length, width = x.shape
@@ -269,7 +137,8 @@ class Decoder(nn.Module):
         old = self._cache() if self.has_variable("cache", "slot") else None
 
         # ---- positions, and who sees whom
-        positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+        if positions is None:
+            positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
         if old is None:
             slot, there = None, mask
             before = jnp.tril(jnp.ones((length, length), bool))
@@ -288,7 +157,8 @@ class Decoder(nn.Module):
 
         # ---- layers
         size = self.cross_every or 1
-        cross = ("gated" if self.cross_gated else "plain") if self.cross_every else None
+        cross = "gated" if self.cross_gated else "block" if self.cross_block else "plain"
+        cross = cross if self.cross_every else None
         layers = DecodingStack
         if not (is_decoding(self) and on_cpu()):
             layers = nn.map_variables(
@@ -312,6 +182,8 @@ class Decoder(nn.Module):
                 count = old["count"] + mask.sum(1, dtype=jnp.int32)
                 self.put_variable("cache", "count", count)
                 self.put_variable("cache", "slot", slot + length)
+        if not self.final_norm:
+            return x
         return norm_class(self.norm)(self.epsilon, self.dtype, name="norm")(x)
 
     def _check(self, width: int, length: int, cache_length: int) -> None:
@@ -319,6 +191,8 @@ class Decoder(nn.Module):
             raise ValueError(
                 f"positions of a decoder is '{self.positions}'; use 'learned', 'rope' or 'none'."
             )
+        if self.cross_gated and self.cross_block:
+            raise ValueError("A decoder has cross_gated and cross_block: unset one of them.")
         if self.head_dim is None and width % self.heads:
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
         if self.cross_every and self.depth % self.cross_every:

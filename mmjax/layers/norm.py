@@ -1,4 +1,5 @@
-"""Layer and RMS normalisation with fp32 statistics that are kept for the backward pass."""
+"""Layer and RMS normalisation with fp32 statistics that are kept for the backward pass; unit
+length."""
 
 import functools
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.layers.parameters import broadcast_last, param
+from mmjax.sharding import shard
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -122,3 +124,9 @@ def norm_class(kind: str) -> type[nn.Module]:
     if kind not in NORMS:
         raise ValueError(f"Unknown norm '{kind}'; use one of {sorted(NORMS)}.")
     return NORMS[kind]
+
+
+def unit_length(features: jax.Array) -> jax.Array:
+    """Vectors [B, embed_dim] divided by their length."""
+    squared = jnp.square(features).sum(-1, keepdims=True)
+    return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")

@@ -9,7 +9,17 @@ from ml_collections import ConfigDict
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import nearest
-from mmjax.models import captioner, clip, coca, flamingo, language, multimodal, vit, vqa
+from mmjax.models import (
+    captioner,
+    clip,
+    coca,
+    flamingo,
+    language,
+    multimodal,
+    text_encoder,
+    vit,
+    vqa,
+)
 
 SYSTEMS = {
     "captioner": captioner,
@@ -18,6 +28,7 @@ SYSTEMS = {
     "flamingo": flamingo,
     "language_model": language,
     "multimodal": multimodal,
+    "text_encoder": text_encoder,
     "vit": vit,
     "vqa": vqa,
 }

@@ -17,6 +17,8 @@ from mmjax.models.vit import ViT
 class Captioner(nn.Module):
     """batch["image"] [B, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
 
+    Images alone give `image_tokens` [B, patches, width].
+
     The same model answers questions: the text is then a question and its answer, and
     `text_loss_mask` is true on the answer alone. A missing image (`image_present` false) is
     not looked at. While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V], and needs
@@ -56,6 +58,8 @@ class Captioner(nn.Module):
             context = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             if "image_present" in batch:
                 mask = jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
+        if "text" not in batch:
+            return {"image_tokens": context}
         return self.text_decoder(name="text")(
             batch["text"],
             batch.get("text_mask"),
@@ -73,7 +77,7 @@ def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
       ValueError: an unknown setting, or one that would pool them.
     """
     fields = {"dtype": dtype, "pool": "none", **fields}
-    if fields["pool"] != "none":
+    if fields["pool"] not in ("none", "all"):
         raise ValueError(
             f"config.model.image.pool is '{fields['pool']}', but the text looks at all tokens of "
             "the image: remove it."

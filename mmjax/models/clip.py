@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
+from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import (
     CHUNK_SIZE,
@@ -23,9 +24,14 @@ from mmjax.losses.contrastive import (
     held_bytes,
 )
 from mmjax.losses.duplicates import Ids, negative_pairs
+from mmjax.models.bert import BERT
+from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.sharding import batch_parts, shard
+from mmjax.sharding import batch_parts
+
+IMAGE_TOWERS = {"vit": ViT, "efficientnet": EfficientNet}
+TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
 
 
 class CLIP(nn.Module):
@@ -36,7 +42,8 @@ class CLIP(nn.Module):
     are fp32 and of unit length.
 
     Attributes:
-      image, text: fields of `ViT` and of `TextTransformer`; they inherit `dtype`.
+      image, text: fields of the towers; they inherit `dtype`. `kind` names another one than `ViT`
+        and `TextTransformer`: "efficientnet" (`EfficientNet`), "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
@@ -61,17 +68,20 @@ class CLIP(nn.Module):
     lock_image: bool = False
     dtype: str = "float32"
 
-    def image_tower(self, **kwargs) -> ViT:
+    def image_tower(self, **kwargs) -> ViT | EfficientNet:
         """The image tower that `image` describes."""
-        fields = check_kwargs(ViT, {"dtype": self.dtype, **self.image}, "config.model.image")
-        return ViT(**fields, **kwargs)
+        return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
 
-    def text_tower(self, **kwargs) -> TextTransformer:
+    def text_tower(self, **kwargs) -> TextTransformer | BERT:
         """The text tower that `text` describes."""
-        fields = {"dtype": self.dtype, **self.text}
-        return TextTransformer(
-            **check_kwargs(TextTransformer, fields, "config.model.text"), **kwargs
-        )
+        return self._tower(TEXT_TOWERS, self.text, "transformer", "config.model.text", **kwargs)
+
+    def _tower(self, kinds, fields, default, where, **kwargs) -> nn.Module:
+        fields = {"dtype": self.dtype, "kind": default, **fields}
+        kind = fields.pop("kind")
+        if kind not in kinds:
+            raise ValueError(f"{where}.kind is '{kind}'; use one of {sorted(kinds)}.")
+        return kinds[kind](**check_kwargs(kinds[kind], fields, where), **kwargs)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -83,7 +93,8 @@ class CLIP(nn.Module):
                 outputs = jax.lax.stop_gradient(outputs)
             outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
         if "text" in batch:
-            outputs |= self.text_tower(name="text")(batch, train=train)
+            text = self.text_tower(name="text")(batch, train=train)
+            outputs["text_features"] = text["text_features"]  # not its tokens
             outputs["text_embed"] = self._embed(outputs["text_features"], "text_proj")
 
         outputs["logit_scale"] = logit_scale(self)
@@ -117,12 +128,6 @@ def logit_scale(model: nn.Module) -> jax.Array:
     init = nn.initializers.constant(model.logit_scale_init)
     scale = param(model, "logit_scale", init, (), ())
     return jnp.exp(clamp_above(scale, model.logit_scale_max))
-
-
-def unit_length(features: jax.Array) -> jax.Array:
-    """Vectors [B, embed_dim] divided by their length."""
-    squared = jnp.square(features).sum(-1, keepdims=True)
-    return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")
 
 
 @jax.custom_vjp

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.decoder import Decoder, is_decoding
+from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
@@ -34,9 +35,18 @@ class CoCa(nn.Module):
       text: fields of `TextDecoder`, with the depth of both halves together.
       unimodal_depth: layers of the first half, which see the text alone; None: half of them.
       caption_queries: tokens of the image that the text looks at.
+      pool_heads: of the attention that makes those; None: as many as the text has.
+      contrastive_query: one of those tokens, the first, is the image's vector, and the text looks
+        at the others; else the vector is pooled from all of them.
+      text_norm: the norm behind the first half is on the class token alone.
+      class_token_pad: a class token that sees and is placed as in open_clip: at the end of the row,
+        padding included, and of each token sees it only if the one before it is not of this id.
+        While decoding, where there is no class token, all tokens of a text are seen.
+
+    The defaults are those of the paper, the last four settings are for open_clip's weights.
 
     Source: Yu et al. 2022 (arXiv 2205.01917), section 3.2; the contrastive pooler on top of the
-    captioning one: section 4.4.
+    captioning one: section 4.4; open_clip: coca_model.py and transformer.py.
     """
 
     embed_dim: int
@@ -44,6 +54,10 @@ class CoCa(nn.Module):
     text: Mapping[str, Any]
     unimodal_depth: int | None = None
     caption_queries: int = 256
+    pool_heads: int | None = None
+    contrastive_query: bool = False
+    text_norm: bool = False
+    class_token_pad: int | None = None
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100.0)
     dtype: str = "float32"
@@ -71,6 +85,7 @@ class CoCa(nn.Module):
             )
         # The class token takes one more place.
         unimodal = fields | {"depth": first, "length": self.window + 1}
+        unimodal["final_norm"] = not self.text_norm
         multimodal = {"depth": depth - first, "length": self.window, "cross_every": 1}
         if fields.get("positions", "learned") == "learned":
             multimodal["positions"] = "none"  # the first half has put them in
@@ -84,8 +99,12 @@ class CoCa(nn.Module):
         if "image" in batch:
             x = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             context = self._pool(self.caption_queries, "caption_pool")(x)
+            if self.contrastive_query:
+                features, context = context[:, 0], context[:, 1:]
+            elif not is_decoding(self):
+                features = self._pool(1, "contrastive_pool")(context)[:, 0]
             if not is_decoding(self):
-                features = self._pool(1, "contrastive_pool")(context)[:, 0].astype(jnp.float32)
+                features = features.astype(jnp.float32)
                 outputs |= {
                     "image_features": features,
                     "image_embed": self._embed(features, "image_proj"),
@@ -114,9 +133,15 @@ class CoCa(nn.Module):
         token = param(self, "class_token", nn.initializers.normal(0.02), (width,), ("embed",))
         token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, width))
         x = jnp.concatenate([x, token], axis=1)
-        seen = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
-        x = unimodal(x, seen, **settings)
-        features = x[:, -1].astype(jnp.float32)
+        seen, positions = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True), None
+        if self.class_token_pad is not None:
+            seen = jnp.pad(text != self.class_token_pad, ((0, 0), (1, 0)), constant_values=True)
+            positions = jnp.broadcast_to(jnp.arange(seen.shape[1])[None], seen.shape)
+        x = unimodal(x, seen, positions=positions, **settings)
+        features = x[:, -1]
+        if self.text_norm:
+            features = LayerNorm(self._epsilon, self.dtype, name="text_norm")(features)
+        features = features.astype(jnp.float32)
         outputs = {"text_features": features, "text_embed": self._embed(features, "text_proj")}
         if context is not None:
             x = multimodal(x[:, :-1], mask, context=context, **settings)
@@ -124,13 +149,18 @@ class CoCa(nn.Module):
         return outputs
 
     def _pool(self, queries: int, name: str) -> QueryPool:
-        width, heads = self.text["width"], self.text["decoder"]["heads"]
-        return QueryPool(queries, width, heads, dtype=self.dtype, name=name)
+        width, heads = self.text["width"], self.pool_heads or self.text["decoder"]["heads"]
+        return QueryPool(queries, width, heads, self._epsilon, self.dtype, name=name)
+
+    @property
+    def _epsilon(self) -> float:
+        """Of all norms but those of the image encoder."""
+        return self.text["decoder"].get("epsilon", Decoder.epsilon)
 
     def _embed(self, features: jax.Array, name: str) -> jax.Array:
         """[B, width] -> [B, embed_dim] of unit length, in fp32."""
         project = clip.joint_projection(features.shape[-1], self.embed_dim, False, name)
-        return clip.unit_length(project(features))
+        return unit_length(project(features))
 
 
 def make_model(config: Mapping[str, Any]) -> CoCa:

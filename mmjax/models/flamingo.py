@@ -19,6 +19,8 @@ from mmjax.models.vit import ViT
 class Flamingo(nn.Module):
     """batch["image"] [B, M, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
 
+    Images alone, [..., H, W, 3], give `image_tokens` [..., patches, width].
+
     The M images of an example belong to the places of `image_token` in its text, in order; an
     example with fewer has `image_mask` [B, M] false on the rest. A token sees, through gated
     cross-attention, the resampled tokens of the latest image before it or at it, and no other; a
@@ -77,13 +79,15 @@ class Flamingo(nn.Module):
         context = seen = None
         if "image" in batch:
             image = batch["image"]
-            many = image.shape[:2]
+            many = image.shape[:-3]
             x = self.image_tower(name="image")(
-                {"image": image.reshape(-1, *image.shape[2:])},
+                {"image": image.reshape(-1, *image.shape[-3:])},
                 train=train and not self.lock_image,
             )["image_tokens"]
             if self.lock_image:
                 x = jax.lax.stop_gradient(x)
+            if "text" not in batch:
+                return {"image_tokens": x.reshape(*many, *x.shape[1:])}
             x = self.resample(name="resampler")(x.reshape(*many, 1, *x.shape[1:]))
             context = x.reshape(many[0], -1, x.shape[-1])
             seen = media_mask(batch["text"], self.image_token, image_mask(batch))

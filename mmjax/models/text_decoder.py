@@ -29,6 +29,11 @@ class TextDecoder(nn.Module):
     tied: bool = True
     dtype: str = "float32"
 
+    def stack(self, **kwargs) -> Decoder:
+        """The stack that `decoder` describes."""
+        fields = {"length": self.length, "dtype": self.dtype, **self.decoder}
+        return Decoder(**check_kwargs(Decoder, fields, "config.model.text.decoder"), **kwargs)
+
     @nn.compact
     def __call__(
         self,
@@ -45,10 +50,7 @@ class TextDecoder(nn.Module):
         While it decodes (see mmjax/layers/decoder.py), `next_logits` [B, V] alone: of the token
         after the last of each row. The other arguments are those of `Decoder`.
         """
-        fields = {"length": self.length, "dtype": self.dtype, **self.decoder}
-        stack = Decoder(
-            **check_kwargs(Decoder, fields, "config.model.text.decoder"), name="decoder"
-        )
+        stack = self.stack(name="decoder")
         embed = TokenEmbed(self.vocab_size, self.width, self.tied, self.dtype, name="embed")
         x = stack(
             embed(text),

@@ -14,6 +14,7 @@ from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
+from mmjax.layers.pixels import normalise
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
@@ -31,16 +32,20 @@ class ViT(nn.Module):
       image_mean, image_std: of the pixels in [0, 1], for each channel.
       pool: "cls" (adds a class token), "cls_mean" (that beside the mean of the patches,
         [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives image_tokens
-        [B, patches, width], normed, in place of image_features.
+        [B, patches, width], normed, in place of image_features; "all" gives those of the last
+        block, not normed, and the tokens before the patches too.
       class_token: a class token whatever the pool. Only "cls" and "cls_mean" give it back.
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
         the logits are the mean of both heads'.
       registers: count of further tokens, without a position and never given back.
       pre_logits: width of a last linear map with tanh, of which image_features then are.
       position: "learned" or "sincos2d".
-      position_resize: how learned positions fit another grid, see `resize_grid`.
+      position_resize: how learned positions fit another grid, see `resize_grid`; those of
+        "sincos2d" cover the same image, or with "none" go on counting, as big_vision's do.
       stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
       pre_norm: a norm before the first block, as in CLIP.
+      drop_partial_patches: leave out the pixels at the bottom and the right that fill no patch, as
+        a convolution without padding does; else such images are refused.
       patch_dropout: share of the patches that a training step leaves out.
       gated_mlp, qkv_bias, layer_scale, stochastic_depth, remat: see `Transformer`.
       num_classes: size of the head; None: no head.
@@ -83,6 +88,7 @@ class ViT(nn.Module):
     gated_mlp: bool = False
     qkv_bias: bool = True
     layer_scale: float | None = None
+    drop_partial_patches: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -103,11 +109,15 @@ class ViT(nn.Module):
         width = sizes["width"]
         stream = activation_dtype(self.dtype)
         self._check()
-        check_divides(self.train_size, sizes["patch_size"])
 
         # ---- pixels to patch tokens, with their positions
         image = shard(batch["image"], "batch", "height", "width", "channels")
-        x = self._stem(sizes)(self._normalise(image))
+        if self.drop_partial_patches:
+            bottom, right = (n - n % sizes["patch_size"] for n in image.shape[1:3])
+            image = image[:, :bottom, :right]
+        else:
+            check_divides(self.train_size, sizes["patch_size"])
+        x = self._stem(sizes)(normalise(image, self.image_mean, self.image_std))
         grid = x.shape[1:3]
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:
@@ -139,6 +149,8 @@ class ViT(nn.Module):
         )(x, train=train)
 
         # ---- one vector, or all tokens
+        if self.pool == "all":
+            return {"image_tokens": x}
         norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
         patches = x if first is None else x[:, len(first) :]
         if self.pool == "none":
@@ -164,9 +176,11 @@ class ViT(nn.Module):
 
     def _check(self) -> None:
         """Raise ValueError where settings do not fit each other."""
-        check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none"))
-        if self.pool == "none" and self.num_classes is not None:
-            raise ValueError("A ViT with pool 'none' has no vector for a head: unset num_classes.")
+        check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none", "all"))
+        if self.pool in ("none", "all") and self.num_classes is not None:
+            raise ValueError(
+                f"A ViT with pool '{self.pool}' has no vector for a head: unset num_classes."
+            )
         if self.distillation not in ("none", "token", "head"):
             raise ValueError(
                 f"distillation of a ViT is '{self.distillation}'; use 'none', 'token' or 'head'."
@@ -195,14 +209,6 @@ class ViT(nn.Module):
             tokens.append(param(self, "registers", init, shape, ("length", "embed")))
         return jnp.concatenate(tokens) if tokens else None
 
-    def _normalise(self, image: jax.Array) -> jax.Array:
-        """0..255 -> (value / 255 - mean) / std, in fp32."""
-        mean, std = (
-            jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3)
-            for v in (self.image_mean, self.image_std)
-        )
-        return (image.astype(jnp.float32) - 255 * mean) / (255 * std)
-
     def _stem(self, sizes: dict[str, int]) -> nn.Module:
         patch, width = sizes["patch_size"], sizes["width"]
         if self.stem == "patch":
@@ -216,6 +222,7 @@ class ViT(nn.Module):
         if self.position == "learned":
             return LearnedGrid(stored, width, self.position_resize, name="position")(grid)
         if self.position == "sincos2d":
+            stored = None if self.position_resize == "none" else stored
             return jnp.asarray(sincos2d(grid, width, stored))
         raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
 

@@ -60,21 +60,31 @@ def model_config(found: Published) -> dict[str, Any]:
     return {
         "name": "clip",
         "embed_dim": found.config.get("projection_dim", 512),
-        "image": {
-            **tower_fields(vision, "vision_config"),
-            "image_size": vision["image_size"],
-            "patch_size": vision["patch_size"],
-            "image_mean": images.mean,
-            "image_std": images.std,
-            "pool": "cls",
-            "patch_bias": False,
-            "pre_norm": True,
-        },
+        "image": image_fields(vision, images),
         "text": {
             **tower_fields(text, "text_config"),
             "vocab_size": text["vocab_size"],
             "length": text["max_position_embeddings"],
         },
+    }
+
+
+def image_fields(vision: Mapping[str, Any], images: image_processor.Images) -> dict[str, Any]:
+    """Fields of `ViT` from vision_config.
+
+    Raises:
+      ValueError: an activation that we lack.
+    """
+    return {
+        **tower_fields(vision, "vision_config"),
+        "image_size": vision["image_size"],
+        "patch_size": vision["patch_size"],
+        "image_mean": images.mean,
+        "image_std": images.std,
+        "pool": "cls",
+        "patch_bias": False,
+        "pre_norm": True,
+        "position_resize": "bicubic",
     }
 
 
@@ -101,7 +111,18 @@ def transform(found: Published) -> str:
 
 def rows(model: CLIP) -> list[Row]:
     """The rename table of a model."""
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    return [
+        *image_rows(model.image_tower(parent=None)),
+        *linear("image_proj", "visual_projection", bias=False),
+        *text_rows(model.text_tower(parent=None)),
+        *norm("text/norm", "text_model.final_layer_norm"),
+        *linear("text_proj", "text_projection", bias=False),
+        *same("logit_scale", "logit_scale"),
+    ]
+
+
+def image_rows(image: ViT) -> list[Row]:
+    """The image tower."""
     embeddings = "vision_model.embeddings"
     patch = image.sizes["patch_size"]
     return [
@@ -110,11 +131,6 @@ def rows(model: CLIP) -> list[Row]:
         *norm("image/pre_norm", "vision_model.pre_layrnorm"),
         *blocks("image", "vision_model", image.sizes["heads"]),
         *norm("image/norm", "vision_model.post_layernorm"),
-        *linear("image_proj", "visual_projection", bias=False),
-        *text_rows(text),
-        *norm("text/norm", "text_model.final_layer_norm"),
-        *linear("text_proj", "text_projection", bias=False),
-        *same("logit_scale", "logit_scale"),
     ]
 
 
@@ -168,7 +184,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a published CLIP cannot have.
     """
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    image, text = plain_towers(model, "clip")
     published.check_settings(
         "clip",
         {
@@ -206,6 +222,16 @@ def published_config(model: CLIP) -> dict[str, Any]:
             "max_position_embeddings": text.length,
         },
     }
+
+
+def plain_towers(model: CLIP, family: str) -> tuple[ViT, TextTransformer]:
+    """The towers of a model that is to be saved; raises ValueError for those of other kinds."""
+    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    kinds = {"image.kind": (type(image), ViT), "text.kind": (type(text), TextTransformer)}
+    published.check_settings(
+        family, {name: tuple(kind.__name__ for kind in pair) for name, pair in kinds.items()}
+    )
+    return image, text
 
 
 def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:

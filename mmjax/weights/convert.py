@@ -14,7 +14,7 @@ from mmjax.data.progress import Progress
 from mmjax.weights.layouts import Row
 from mmjax.weights.tensor_file import Tensors
 
-KEPT_FP32 = ("scale", "bias")  # of norms and maps: small, and better exact
+KEPT_FP32 = ("scale", "bias", "mean", "variance")  # of norms and maps: small, and better exact
 
 
 def read_params(

@@ -35,6 +35,7 @@ PREPROCESSOR = {
     "image_mean": (0.485, 0.456, 0.406),
     "image_std": (0.229, 0.224, 0.225),
 }
+SYSTEM = "vit"
 IGNORED = (r"(.+\.)?embeddings\.mask_token",)  # of masked-image training
 
 
@@ -126,6 +127,7 @@ def published_config(model: ViT) -> dict[str, Any]:
         kind,
         model,
         pool=(model.pool, "cls" if model.num_classes is None else "cls_mean"),
+        pre_logits=(model.pre_logits, None),
         distillation=(model.distillation, "none"),
         registers=(model.registers, model.registers),
         layer_scale=(model.layer_scale is not None, True),

@@ -5,11 +5,14 @@ Each is a file with
     IGNORED: regular expressions of whole names of tensors that are no parameters;
 perhaps, for models of images,
     transform(published) -> the chain of transforms up to uint8 pixels;
+perhaps, where files name tensors in several ways,
+    canonical(name) -> the name in the table;
 perhaps, for models of text, where the files differ from `tokenizer.of_folder`'s expectations,
     read_tokenizer(published) -> Tokenizer;
 and, where our models can be saved as theirs,
     SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
     published_preprocessor(model, transform) -> preprocessor_config.json;
+    perhaps published_files(model) -> name -> content of further JSON files;
     perhaps for_saving(pretrained) -> Pretrained, with what theirs needs besides.
 """
 
@@ -17,16 +20,41 @@ from types import ModuleType
 from typing import Any
 
 from mmjax.config import nearest
-from mmjax.weights import clip, dinov2, siglip, vit
+from mmjax.weights import (
+    align,
+    bert,
+    big_vision,
+    chinese_clip,
+    clip,
+    dinov2,
+    gpt2,
+    llama,
+    llama_gguf,
+    open_clip,
+    open_clip_coca,
+    siglip,
+    vit,
+)
 
 FAMILIES = {
+    "align": align,
+    "bert": bert,
+    "big_vision": big_vision,
+    "chinese_clip": chinese_clip,
     "clip": clip,
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
+    "gguf": llama_gguf,
+    "gpt2": gpt2,
+    "llama": llama,
+    "open_clip": open_clip,
+    "open_clip_coca": open_clip_coca,
+    "roberta": bert,
     "siglip": siglip,
     "siglip2": siglip,
     "vit": vit,
+    "xlm-roberta": bert,
 }
 
 
@@ -51,7 +79,7 @@ def saving_family(model: Any, system: str) -> tuple[ModuleType, dict[str, Any]]:
       ValueError: none can; says why.
     """
     reasons = []
-    for found in FAMILIES.values():
+    for found in dict.fromkeys(FAMILIES.values()):
         if getattr(found, "SYSTEM", None) == system:
             try:
                 return found, found.published_config(model)

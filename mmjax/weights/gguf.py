@@ -96,7 +96,7 @@ KINDS = {
 
 
 class GGUF:
-    """A GGUF file: `metadata` (name -> value), `tensors` (name -> Tensor), and `read`.
+    """A GGUF file: `metadata` (name -> value), and its `Tensors`.
 
     Opening reads the header; the tensors stay on disk until they are read.
 
@@ -127,6 +127,8 @@ class GGUF:
             name = self._string()
             shape = self._take(f"<{self._take('<I')[0]}Q")
             self.tensors[name] = Tensor(shape[::-1], *self._take("<IQ"))
+        self.name = str(self.path)
+        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
         self._check(int(self.metadata.get("general.alignment", 32)))
 
     def read(self, name: str) -> np.ndarray:

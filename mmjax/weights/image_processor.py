@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mmjax.data import chain, transforms
 from mmjax.models.vit import ViT
 
@@ -39,14 +41,16 @@ def read(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Images:
         steps.append(_resize(s["size"], FILTERS[int(s["resample"])], square))
     if s.get("do_center_crop", False):
         steps.append(f"center_crop({_sides(s['crop_size'])})")
-    if s.get("do_rescale", True) and abs(s.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise ValueError(
-            f"preprocessor_config.json has rescale_factor {s['rescale_factor']}; pixels are "
-            "divided by 255 here."
-        )
-    if not s.get("do_normalize", True):
-        s |= {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
-    return Images(" | ".join(steps), tuple(s["image_mean"]), tuple(s["image_std"]))
+    mean, std = np.zeros(3), np.ones(3)
+    if s.get("do_normalize", True):
+        mean, std = np.asarray(s["image_mean"]), np.asarray(s["image_std"])
+    if s.get("include_top", False):  # of EfficientNet: divided a second time
+        std = std * s["image_std"]
+    if s.get("do_rescale", True):
+        # x · factor - offset, and then by mean and std, are one map of x / 255.
+        scale = 255 * s.get("rescale_factor", 1 / 255)
+        mean, std = (mean + bool(s.get("rescale_offset", False))) / scale, std / scale
+    return Images(" | ".join(steps), tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def _resize(size: int | Mapping[str, int], method: str, square: bool) -> str:

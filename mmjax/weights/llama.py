@@ -1,168 +1,175 @@
-"""Llama-style language models from GGUF files: the config, the parameters, and a report."""
+"""Llama-style language models, such as SmolLM2, as `transformers` publishes them."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 
-from mmjax.checkpoint import compare
-from mmjax.weights.gguf import GGUF
+from mmjax.data.tokenizers import Tokenizer
+from mmjax.models.language import LanguageModel
+from mmjax.weights import activations, published, tokenizer
+from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
+from mmjax.weights.published import Published
 
-# Per layer: our parameter, and the tensors that it is made of.
-_LAYER = {
-    "norm_attention/scale": ("attn_norm.weight",),
-    "attention/qkv/kernel": ("attn_q.weight", "attn_k.weight", "attn_v.weight"),
-    "attention/out/kernel": ("attn_output.weight",),
-    "norm_mlp/scale": ("ffn_norm.weight",),
-    "mlp/gate/kernel": ("ffn_gate.weight",),
-    "mlp/up/kernel": ("ffn_up.weight",),
-    "mlp/down/kernel": ("ffn_down.weight",),
+SYSTEM = "language_model"
+# Frequencies that older files keep, and a head beside a model that is tied.
+IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"lm_head\.weight")
+
+# What config.json may leave out: the defaults of LlamaConfig.
+SETTINGS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "tie_word_embeddings": False,
 }
-_WHOLE = {
-    "text/embed/embedding": "token_embd.weight",
-    "text/embed/head": "output.weight",
-    "text/decoder/norm/scale": "output_norm.weight",
-}
 
 
-def model_config(file: GGUF) -> dict[str, Any]:
-    """`config.model` of the language model in a GGUF file.
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`: files without a head leave out "model."."""
+    bare = name.startswith(("layers.", "embed_tokens.", "norm."))
+    return f"model.{name}" if bare else name
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: another architecture, settings that are missing, or that our decoder lacks.
+      ValueError: settings that our decoder lacks.
     """
-    kind = file.metadata.get("general.architecture")
-    if kind != "llama":
-        raise ValueError(f"'{file.path}' holds a model of kind '{kind}'; 'llama' can be read.")
-    scaling = [k for k in file.metadata if k.startswith("llama.rope.scal")]
-    if scaling:
-        raise ValueError(f"'{file.path}' scales its rotary positions ({', '.join(scaling)}).")
-
-    def get(name, default=None):
-        value = file.metadata.get(f"llama.{name}", default)
-        if value is None:
-            raise ValueError(f"'{file.path}' lacks 'llama.{name}' in its metadata.")
-        return value
-
-    heads, width = get("attention.head_count"), get("embedding_length")
-    head_dim = get("attention.key_length", width // heads)
-    if get("rope.dimension_count", head_dim) != head_dim:
+    published.check_fixed(found, {"attention_bias": False, "mlp_bias": False})
+    s = SETTINGS | found.config
+    rope = {**(s.get("rope_scaling") or {}), **(s.get("rope_parameters") or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
         raise ValueError(
-            f"'{file.path}' turns {get('rope.dimension_count')} of {head_dim} dimensions of a "
-            "head; only rotary positions of whole heads can be read."
+            f"'{found.folder}' scales its rotary positions by '{kind}'; only models that do not "
+            "scale them can be loaded."
         )
+    return decoder_config(
+        vocab_size=s["vocab_size"],
+        width=s["hidden_size"],
+        length=s["max_position_embeddings"],
+        tied=s["tie_word_embeddings"],
+        depth=s["num_hidden_layers"],
+        heads=s["num_attention_heads"],
+        kv_heads=s["num_key_value_heads"] or s["num_attention_heads"],
+        head_dim=s["head_dim"] or s["hidden_size"] // s["num_attention_heads"],
+        mlp_dim=s["intermediate_size"],
+        epsilon=s["rms_norm_eps"],
+        rope_base=float(rope.get("rope_theta", s["rope_theta"])),
+        activation=activations.read(s["hidden_act"], "hidden_act"),
+    )
+
+
+def decoder_config(
+    vocab_size: int, width: int, length: int, tied: bool, activation: str = "silu", **sizes: Any
+) -> dict[str, Any]:
+    """`config.model` of a Llama whose decoder has those sizes."""
     return {
         "name": "language_model",
         "text": {
-            "vocab_size": file.tensors["token_embd.weight"].shape[0],
+            "vocab_size": vocab_size,
             "width": width,
-            "length": get("context_length"),
-            "tied": "output.weight" not in file.tensors,
+            "length": length,
+            "tied": tied,
             "decoder": {
-                "depth": get("block_count"),
-                "heads": heads,
-                "kv_heads": get("attention.head_count_kv", heads),
-                "head_dim": head_dim,
-                "mlp_dim": get("feed_forward_length"),
+                **sizes,
                 "norm": "rms",
-                "epsilon": get("attention.layer_norm_rms_epsilon"),
-                "activation": "silu",
+                "activation": activation,
                 "gated_mlp": True,
                 "use_bias": False,
                 "positions": "rope",
-                "rope_base": get("rope.freq_base", 10_000.0),
             },
         },
     }
 
 
-def _turned_halves(x: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a query or key kernel [heads · D, in] -> [heads, D, in] in our order.
-
-    llama.cpp rotates neighbouring rows; our pairs, as those of the original weights, are the two
-    halves of a head.
-    """
-    x = x.reshape(heads, -1, 2, x.shape[-1])
-    return x.swapaxes(1, 2).reshape(heads, -1, x.shape[-1])
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """Its tokenizer; texts begin as its tokenizer.json says."""
+    return tokenizer.read(found.folder, begins=None)
 
 
-def _assemble(name: str, parts: list[np.ndarray], decoder: Mapping[str, Any]) -> np.ndarray:
-    """One of our parameters of a layer; the file's matrices are [out, in]."""
-    heads, kv_heads = decoder["heads"], decoder["kv_heads"]
-    if name == "attention/qkv/kernel":
-        query, key, value = parts
-        query, key = _turned_halves(query, heads), _turned_halves(key, kv_heads)
-        width = query.shape[-1]
-        query = query.reshape(kv_heads, heads // kv_heads, -1, width)
-        key, value = key[:, None], value.reshape(kv_heads, 1, -1, width)
-        return np.concatenate([query, key, value], axis=1).transpose(3, 0, 1, 2)
-    if name == "attention/out/kernel":
-        return parts[0].T.reshape(heads, -1, parts[0].shape[0])
-    return parts[0].T  # a vector stays as it is
-
-
-def read(file: GGUF) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-    """`config.model`, the parameters (path -> float32 array) and a report of every tensor.
-
-    Raises:
-      ValueError: a file of another model, or one with tensors missing or left over; lists them.
-    """
-    config = model_config(file)
-    decoder = config["text"]["decoder"]
-    depth = decoder["depth"]
-    wanted = {v: k for k, v in _WHOLE.items()}
-    if config["text"]["tied"]:
-        del wanted["output.weight"]
-    for i in range(depth):
-        for ours, theirs in _LAYER.items():
-            wanted |= {f"blk.{i}.{t}": f"text/decoder/stack/layers/{ours}[{i}]" for t in theirs}
-    missing = sorted(wanted.keys() - file.tensors.keys())
-    unused = sorted(file.tensors.keys() - wanted.keys())
-    if missing or unused:
-        raise ValueError(
-            f"'{file.path}' is not the model that its metadata describe. "
-            f"Missing tensors: {_some(missing)}. Unused tensors: {_some(unused)}."
-        )
-    params = {ours: file.read(theirs) for theirs, ours in wanted.items() if ours in _WHOLE}
-    for ours, theirs in _LAYER.items():
-        layers = [
-            _assemble(ours, [file.read(f"blk.{i}.{t}") for t in theirs], decoder)
-            for i in range(depth)
-        ]
-        params[f"text/decoder/stack/layers/{ours}"] = np.stack(layers)
-    report = [f"{file.path}: {len(wanted)} tensors mapped, 0 missing, 0 unused"]
-    report += [f"  {theirs} -> {ours}" for theirs, ours in wanted.items()]
-    return config, params, "\n".join(report)
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:10]) or "none"
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
-
-
-def init_from(path: str | Path, params: Any) -> tuple[Any, str]:
-    """Initial parameters whose `text/...` are those of a GGUF file; the others stay as they are.
-
-    Returns:
-      the parameters, and a report that names every key: taken, kept.
-
-    Raises:
-      ValueError: a file that cannot be read, or of another model than `text/...`.
-    """
-    _, found, report = read(GGUF(path))
-    ours = traverse_util.flatten_dict(params, sep="/")
-    # What is put between the layers of a language model is no part of it.
-    wanted = {
-        k: tuple(v.shape)
-        for k, v in ours.items()
-        if k in found or (k.startswith("text/") and "/cross/" not in k)
-    }
-    compare({k: v.shape for k, v in found.items()}, wanted, f"GGUF file '{path}'")
-    taken = {k: jax.device_put(v, ours[k].sharding) for k, v in found.items()}
-    lines = [
-        f"  {'taken' if k in found else 'kept '}   {k} {list(v.shape)}" for k, v in ours.items()
+def rows(model: LanguageModel) -> list[Row]:
+    """The rename table of a model."""
+    text = model.text_decoder(parent=None)
+    stack = text.stack(parent=None)
+    block, layer = "text/decoder/stack/layers", "model.layers.{i}"
+    attention = [f"{layer}.self_attn.{x}_proj.weight" for x in "qkv"]
+    table = [
+        *same("text/embed/embedding", "model.embed_tokens.weight"),
+        *norm(f"{block}/norm_attention", f"{layer}.input_layernorm", bias=False),
+        grouped_qkv(
+            f"{block}/attention/qkv", attention, stack.heads, stack.kv_heads or stack.heads
+        ),
+        *merge_heads(
+            f"{block}/attention/out", f"{layer}.self_attn.o_proj", stack.heads, bias=False
+        ),
+        *norm(f"{block}/norm_mlp", f"{layer}.post_attention_layernorm", bias=False),
+        *norm("text/decoder/norm", "model.norm", bias=False),
     ]
-    return traverse_util.unflatten_dict(ours | taken, sep="/"), "\n".join([report, *lines])
+    for name in ("gate", "up", "down"):
+        table += linear(f"{block}/mlp/{name}", f"{layer}.mlp.{name}_proj", bias=False)
+    return table if text.tied else [*table, *same("text/embed/head", "lm_head.weight")]
+
+
+def grouped_qkv(ours: str, theirs: list[str], heads: int, kv_heads: int) -> Row:
+    """Queries [H · D, in], keys and values [K · D, in] -> `kernel` [in, K, H / K + 2, D]."""
+    group = heads // kv_heads
+
+    def read(query, key, value) -> Arrays:
+        parts = (
+            x.reshape(kv_heads, count, -1, x.shape[-1])
+            for x, count in ((query, group), (key, 1), (value, 1))
+        )
+        return (np.concatenate(list(parts), axis=1).transpose(3, 0, 1, 2),)
+
+    def write(kernel) -> Arrays:
+        parts = np.split(kernel.transpose(1, 2, 3, 0), (group, group + 1), axis=1)
+        return tuple(x.reshape(-1, x.shape[-1]) for x in parts)
+
+    return Row((f"{ours}/kernel",), tuple(theirs), read, write)
+
+
+def published_config(model: LanguageModel) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a Llama cannot have.
+    """
+    text = model.text_decoder(parent=None)
+    stack = text.stack(parent=None)
+    published.check_settings(
+        "llama",
+        {
+            "text.decoder.norm": (stack.norm, "rms"),
+            "text.decoder.gated_mlp": (stack.gated_mlp, True),
+            "text.decoder.use_bias": (stack.use_bias, False),
+            "text.decoder.positions": (stack.positions, "rope"),
+            "text.decoder.cross_every": (stack.cross_every, 0),
+        },
+    )
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.width,
+        "intermediate_size": stack.mlp_dim,
+        "num_hidden_layers": stack.depth,
+        "num_attention_heads": stack.heads,
+        "num_key_value_heads": stack.kv_heads or stack.heads,
+        "head_dim": stack.head_dim or text.width // stack.heads,
+        "hidden_act": activations.write(stack.activation),
+        "max_position_embeddings": text.length,
+        "rms_norm_eps": stack.epsilon,
+        # both are read, by older versions and by newer ones
+        "rope_theta": stack.rope_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": stack.rope_base},
+        "tie_word_embeddings": text.tied,
+    }

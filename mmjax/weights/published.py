@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.weights import tensor_file
+from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+OPEN_CLIP = "open_clip_config.json"
+CONFIGS = (CONFIG, OPEN_CLIP)
 
 
 class Published(NamedTuple):
@@ -23,9 +27,14 @@ class Published(NamedTuple):
 def open_folder(folder: Path) -> Published:
     """Open a published folder.
 
+    Of a model in both layouts, that of `transformers` is read.
+
     Raises:
       ValueError: a file is missing or damaged.
     """
+    both = any((folder / name).is_file() for name in (tensor_file.WHOLE, tensor_file.INDEX))
+    if (folder / OPEN_CLIP).is_file() and not both:
+        return _open_clip(folder)
     preprocessor = folder / PREPROCESSOR
     return Published(
         folder,
@@ -35,8 +44,34 @@ def open_folder(folder: Path) -> Published:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file.
+def _open_clip(folder: Path) -> Published:
+    found = read_json(folder / OPEN_CLIP)
+    model = found.get("model_cfg", {})
+    kind = "open_clip_coca" if "multimodal_cfg" in model else "open_clip"
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - model.keys()
+    if missing:
+        raise ValueError(f"'{folder / OPEN_CLIP}' lacks {sorted(missing)} in model_cfg.")
+    files = (f"open_clip_{name}" for name in (tensor_file.WHOLE, tensor_file.INDEX))
+    return Published(
+        folder,
+        {**model, "model_type": kind},
+        found.get("preprocess_cfg", {}),
+        Safetensors(folder, *files),
+    )
+
+
+def open_gguf(path: Path) -> Published:
+    """Open a GGUF file, whose metadata stand for config.json.
+
+    Raises:
+      ValueError: no such file, another kind of file, or a damaged one.
+    """
+    file = GGUF(path)
+    return Published(path, {**file.metadata, "model_type": "gguf"}, {}, file)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON file, which must be a dict or a list.
 
     Raises:
       ValueError: it is missing or damaged.
@@ -47,9 +82,23 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"'{path}' holds no JSON object: get it again.")
+    if not isinstance(found, kind):
+        raise ValueError(f"'{path}' holds no JSON {kind.__name__}: get it again.")
     return found
+
+
+def check_fixed(found: Published, fixed: Mapping[str, Any]) -> None:
+    """Raise ValueError where config.json changes what our model computes.
+
+    Args:
+      fixed: settings, with the one value that each may have where it is given at all.
+    """
+    for name, value in fixed.items():
+        if found.config.get(name, value) != value:
+            raise ValueError(
+                f"'{found.folder / CONFIG}' has {name} {found.config[name]!r}; models with another "
+                f"value than {value!r} cannot be loaded."
+            )
 
 
 def check_settings(family: str, settings: Mapping[str, tuple[Any, Any]]) -> None:

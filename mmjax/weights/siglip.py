@@ -1,11 +1,18 @@
 """SigLIP, and SigLIP 2 of fixed resolution, as `transformers` publishes them ("siglip")."""
 
 import math
+import re
+import string
+from pathlib import Path
 from typing import Any
 
+from tokenizers import Regex, normalizers
+from tokenizers import Tokenizer as Backend
+
+from mmjax.data import sentencepiece
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.models.clip import CLIP
-from mmjax.weights import clip, image_processor, published, tokenizer
+from mmjax.weights import clip, image_processor, published, tokenizer, vit
 from mmjax.weights.layouts import (
     Row,
     fused_qkv_apart,
@@ -36,6 +43,7 @@ PREPROCESSOR = {
     "image_mean": (0.5, 0.5, 0.5),
     "image_std": (0.5, 0.5, 0.5),
 }
+SYSTEM = "clip"
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
 # Tokenizers that SigLIP 2 takes over from Gemma, whose files do not say that it learned from text
 # in lower case (big_vision, configs/proj/image_text/SigLIP2_demo.ipynb).
@@ -79,6 +87,8 @@ def model_config(found: Published) -> dict[str, Any]:
             "image_std": images.std,
             "pool": "map",
             "position_resize": "bicubic",
+            # So400m/14 was trained at 384 pixels, which are 27 patches and 6 pixels.
+            "drop_partial_patches": vision["image_size"] % vision["patch_size"] > 0,
         },
         "text": {
             **clip.tower_fields(text, "text_config"),
@@ -99,18 +109,40 @@ def read_tokenizer(found: Published) -> Tokenizer | None:
     """The folder's tokenizer: rows are text, end token, padding.
 
     Raises:
-      ValueError: damaged files, or a sentencepiece model alone.
+      ValueError: damaged files, or a sentencepiece model that cannot be read alone.
     """
     settings = found.folder / tokenizer.SETTINGS
     kind = published.read_json(settings).get("tokenizer_class") if settings.is_file() else None
     words = tokenizer.read(found.folder, begins=False, lowercase=kind in LOWERCASED)
     alone = [n for n in ("spiece.model", "tokenizer.model") if (found.folder / n).is_file()]
     if words is None and alone:
-        raise ValueError(
-            f"'{found.folder}' has its tokenizer only as '{alone[0]}', of sentencepiece, which is "
-            f"not read here: put the tokenizer.json of the same model beside it."
-        )
+        return from_sentencepiece(found.folder / alone[0])
     return words
+
+
+def from_sentencepiece(path: Path) -> Tokenizer:
+    """The tokenizer of a SigLIP without tokenizer.json: lower case, no punctuation, padded with the
+    end token (transformers, tokenization_siglip.py).
+
+    Raises:
+      ValueError: a damaged file, or one of another kind, as Gemma's.
+    """
+    backend = sentencepiece.read(path)
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            backend.normalizer,
+        ]
+    )
+    # JSON changes the last digits of some scores, once: so that a saved tokenizer is this one.
+    backend = Backend.from_str(backend.to_str())
+    end = backend.token_to_id("</s>")
+    if end is None:
+        raise ValueError(f"'{path}' has no token '</s>': it is not of a SigLIP.")
+    return Tokenizer(backend, pad_id=end, bos_id=None, eos_id=end)
 
 
 def rows(model: CLIP) -> list[Row]:
@@ -150,12 +182,14 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a published SigLIP cannot have.
     """
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    image, text = clip.plain_towers(model, "siglip")
     published.check_settings(
         "siglip",
         {
+            **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
             "image.pool": (image.pool, "map"),
-            "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+            "image.class_token": (image.class_token, False),
+            "image.pre_logits": (image.pre_logits, None),
             "text.causal": (text.causal, False),
             "text.mask_padding": (text.mask_padding, False),
             "text.pool": (text.pool, "last"),

@@ -1,10 +1,12 @@
 """The tensors of a published checkpoint by name, read one at a time."""
 
 import json
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -62,6 +64,71 @@ class Safetensors:
     def read(self, name: str) -> np.ndarray:
         """One tensor, as it is stored (bfloat16 and float16 too)."""
         return self._file[name].get_tensor(name)
+
+
+class Npz:
+    """The tensors of a .npz file, as `Safetensors`; each is read when it is asked for.
+
+    Raises:
+      ValueError: a file that is missing, damaged or no .npz file, or that holds Python objects.
+    """
+
+    def __init__(self, path: str | Path):
+        self.name = str(path)
+        try:
+            self._file = np.load(path, allow_pickle=False)
+            if not isinstance(self._file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            self.shapes = {name: self._shape(name) for name in self._file.files}
+        except FileNotFoundError:
+            raise ValueError(f"There is no file '{path}'.") from None
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"'{path}' is damaged or no .npz file ({error}): get it again."
+            ) from None
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Of the array's header alone."""
+        with self._file.zip.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError(f"'{name}' holds Python objects, which are never loaded")
+        return shape
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor; numpy keeps bfloat16 as two bytes of no type."""
+        array = self._file[name]
+        return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
+
+
+class Renamed:
+    """Tensors under other names.
+
+    Args:
+      rename: a name in the files -> the other name.
+
+    Raises:
+      ValueError: two tensors get one name.
+    """
+
+    def __init__(self, tensors: Tensors, rename: Callable[[str], str]):
+        self._tensors, self.name = tensors, tensors.name
+        self._theirs = {rename(name): name for name in tensors.shapes}
+        self.shapes = {name: tensors.shapes[theirs] for name, theirs in self._theirs.items()}
+        if len(self.shapes) < len(tensors.shapes):
+            lost = min(tensors.shapes.keys() - set(self._theirs.values()))
+            raise ValueError(
+                f"'{self.name}' has both '{lost}' and '{self._theirs[rename(lost)]}', which are "
+                "names of one tensor: get it again."
+            )
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as it is stored."""
+        return self._tensors.read(self._theirs[name])
 
 
 def _read_index(path: Path) -> dict[str, str]:

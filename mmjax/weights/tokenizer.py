@@ -15,11 +15,11 @@ FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_t
 ROLES = ("pad_token", "bos_token", "eos_token")
 
 
-def read(folder: Path, begins: bool = True, lowercase: bool = False) -> Tokenizer | None:
+def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> Tokenizer | None:
     """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
 
     Args:
-      begins: texts begin with the begin token, where there is one.
+      begins: texts begin with the begin token, where there is one; None: where the file puts it.
       lowercase: case is folded before whatever tokenizer.json itself does.
 
     Returns:
@@ -36,6 +36,8 @@ def read(folder: Path, begins: bool = True, lowercase: bool = False) -> Tokenize
         tokenizer = tokenizers.clip_bpe(str(folder))
     else:
         return None
+    if begins is None:
+        begins = tokenizer.bos_id in tokenizer.wrapped("a")[:1]
     if not begins:
         tokenizer.bos_id = None
     return tokenizer
@@ -54,18 +56,22 @@ def _specials(folder: Path) -> dict[str, str]:
     return found
 
 
-def write(folder: Path, tokenizer: Tokenizer, length: int) -> None:
+def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) -> None:
     """tokenizer.json and tokenizer_config.json, for other libraries as for ours.
 
     What `Tokenizer` puts around a text, and pads with, is written into them.
+
+    Args:
+      ends: texts end with the end token; those that a language model continues do not.
     """
     backend = hf.Tokenizer.from_str(tokenizer.json())
     roles = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     names = {role: backend.id_to_token(i) for role, i in roles.items() if i is not None}
-    around = [f"{names[role]}" for role in ("bos", "eos") if role in names]
+    before = [names["bos"]] if "bos" in names else []
+    after = [names["eos"]] if ends else []
     backend.post_processor = TemplateProcessing(
-        single=" ".join([*around[:-1], "$A", around[-1]]),
-        special_tokens=[(name, backend.token_to_id(name)) for name in around],
+        single=[*before, "$A", *after],
+        special_tokens=[(name, backend.token_to_id(name)) for name in {*before, *after}],
     )
     whole_file.write(folder / FILE, backend.to_str(pretty=False))
     settings = {

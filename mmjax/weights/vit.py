@@ -41,6 +41,7 @@ PREPROCESSORS = {
         "image_std": _HALF,
     },
 }
+SYSTEM = "vit"
 # The mask token of masked-image training, and a pooler that the head does not read.
 IGNORED = (r"(.+\.)?embeddings\.mask_token", r"(vit|deit)\.pooler\.dense\.(weight|bias)")
 
@@ -194,6 +195,7 @@ def published_config(model: ViT) -> dict[str, Any]:
         "architectures": [architecture("DeiT" if distilled else "ViT", model)],
         **published_fields(model),
         "intermediate_size": model.sizes["mlp_dim"],
+        **({"pooler_output_size": model.pre_logits} if model.pre_logits else {}),
     }
 
 
@@ -205,16 +207,34 @@ def architecture(name: str, model: ViT) -> str:
     return f"{name}ForImageClassification{teacher}"
 
 
+def plain(model: ViT) -> dict[str, tuple[Any, Any]]:
+    """Settings, and what they are in a published image tower with nothing of its own, for
+    `published.check_settings`."""
+    return {
+        "image_size": (model.train_size, (model.train_size[0],) * 2),
+        "stem": (model.stem, "patch"),
+        "position": (model.position, "learned"),
+        "patch_bias": (model.patch_bias, True),
+        "pre_norm": (model.pre_norm, False),
+        "qkv_bias": (model.qkv_bias, True),
+        "distillation": (model.distillation, "none"),
+        "registers": (model.registers, 0),
+        "layer_scale": (model.layer_scale, None),
+        "gated_mlp": (model.gated_mlp, False),
+    }
+
+
 def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
-    """Raise ValueError for settings that change what a published model of that family computes."""
+    """Raise ValueError for settings that a published model of that family cannot have; `settings`
+    are those in which it is not a plain ViT."""
     published.check_settings(
         family,
         {
+            **plain(model),
             "pool": (model.pool, "cls"),
-            "image_size": (model.train_size, (model.train_size[0],) * 2),
-            "registers": (model.registers, 0),
-            "layer_scale": (model.layer_scale, None),
-            "gated_mlp": (model.gated_mlp, False),
+            "qkv_bias": (model.qkv_bias, model.qkv_bias),
+            "pre_logits beside a head": (bool(model.pre_logits and model.num_classes), False),
+            "distillation": (model.distillation, model.distillation),
             **settings,
         },
     )

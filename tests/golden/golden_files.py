@@ -39,8 +39,11 @@ def tokenizer_json(folder, *specials, vocab_size):
 
 def write(folder, **arrays):
     """expected.safetensors: inputs and outputs by name."""
-    plain = {
-        name: (x.detach().float().numpy() if isinstance(x, torch.Tensor) else x).copy()
-        for name, x in arrays.items()
-    }
+
+    def as_numpy(x):
+        if isinstance(x, torch.Tensor):
+            x = (x.float() if x.is_floating_point() else x).detach().numpy()
+        return x.copy()
+
+    plain = {name: as_numpy(x) for name, x in arrays.items()}
     save_file(plain, folder / "expected.safetensors")

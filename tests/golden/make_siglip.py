@@ -4,7 +4,8 @@ with what they give for some inputs, layer by layer.
     pip install torch==2.13.0 transformers==5.23.0 pillow && python tests/golden/make_siglip.py
 
 siglip: end and padding are one token. siglip2: half precision, a text projection to another width,
-a patch of 14, Gemma's special tokens, of which the begin token is not used, in lower case.
+4 patches of 6 in 27 pixels, Gemma's special tokens, of which the begin token is not used, in lower
+case.
 """
 
 import json
@@ -19,7 +20,7 @@ HERE = Path(__file__).parent
 LENGTH, VOCAB = 10, 96
 
 
-def make(name, patch, embed_dim, specials, roles, dtype):
+def make(name, patch, side, embed_dim, specials, roles, dtype):
     """One golden folder."""
     torch.manual_seed(0)
     tower = {"intermediate_size": 48, "num_hidden_layers": 2}
@@ -36,7 +37,7 @@ def make(name, patch, embed_dim, specials, roles, dtype):
             **tower,
             "hidden_size": embed_dim,
             "num_attention_heads": 2,
-            "image_size": 4 * patch,
+            "image_size": side,
             "patch_size": patch,
         },
     )
@@ -46,8 +47,7 @@ def make(name, patch, embed_dim, specials, roles, dtype):
     model = model.to(dtype).eval()
     folder = HERE / name
     model.save_pretrained(folder)
-    side = {"height": 4 * patch, "width": 4 * patch}
-    processor = SiglipImageProcessorPil(size=side)
+    processor = SiglipImageProcessorPil(size={"height": side, "width": side})
     processor.save_pretrained(folder)
     tokenizer_json(folder, *specials, vocab_size=VOCAB)
     (folder / "tokenizer_config.json").write_text(json.dumps(roles))
@@ -59,7 +59,7 @@ def make(name, patch, embed_dim, specials, roles, dtype):
     pad = VOCAB - len(specials) + specials.index(roles["pad_token"])
     at = np.arange(LENGTH)
     text = np.where(at == ends, end, np.where(at > ends, pad, text))
-    images = {"image": rng.integers(0, 256, (2, 4 * patch, 4 * patch, 3), dtype=np.uint8)}
+    images = {"image": rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8)}
     images["wide"] = rng.integers(0, 256, (1, 3 * patch, 7 * patch, 3), dtype=np.uint8)
     images["small"] = rng.integers(0, 256, (1, 2 * patch, 2 * patch, 3), dtype=np.uint8)
     wide, kept = model.float(), {}
@@ -87,6 +87,6 @@ def make(name, patch, embed_dim, specials, roles, dtype):
 
 EOS = {"tokenizer_class": "SiglipTokenizer", "eos_token": "</s>", "pad_token": "</s>"}
 GEMMA = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"}
-make("siglip", 8, 40, ["<unk>", "</s>"], EOS, torch.float32)
+make("siglip", 8, 32, 40, ["<unk>", "</s>"], EOS, torch.float32)
 specials = ["<pad>", "<bos>", "<unk>", "<eos>"]
-make("siglip2", 6, 24, specials, GEMMA | {"pad_token": "<pad>"}, torch.float16)
+make("siglip2", 6, 27, 24, specials, GEMMA | {"pad_token": "<pad>"}, torch.float16)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from mmjax.layers.position import LearnedGrid, LearnedSequence, resize_grid, sincos2d
 
@@ -33,6 +34,36 @@ def test_shrinking_averages_where_no_antialias_would_skip():
     board = jnp.asarray(board[:, :, None], jnp.float32)
     inner = np.asarray(resize_grid(board, (4, 4)))[1:-1, 1:-1]
     np.testing.assert_allclose(inner, 0, atol=0.2)
+
+
+@pytest.mark.parametrize("grid", [(7, 4), (2, 9), (1, 3)])
+def test_corners_is_the_zoom_of_scipy(grid):
+    table = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(np.float32)
+    zoom = [new / old for new, old in zip(grid, table.shape)] + [1]
+    expected = ndimage.zoom(table, zoom, order=1)
+    np.testing.assert_allclose(
+        resize_grid(jnp.asarray(table), grid, "corners"), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("method", ["bicubic", "corners"])
+def test_a_constant_stays_at_the_edges_too(method):
+    flat = resize_grid(jnp.full((4, 5, 3), 2.5), (7, 2), method)
+    np.testing.assert_allclose(flat, 2.5, rtol=1e-6)
+
+
+def test_bicubic_has_the_four_weights_of_torch():
+    """Of a quarter of the way between two cells, with a = -0.75; the edge is repeated."""
+    weights = np.array([-0.10546875, 0.87890625, 0.26171875, -0.03515625])
+    line = jnp.arange(8, dtype=jnp.float32)[:, None, None] ** 2
+    finer = np.asarray(resize_grid(line, (16, 1), "bicubic"))[:, 0, 0]
+    np.testing.assert_allclose(finer[7], np.arange(2, 6) ** 2 @ weights, rtol=1e-6)
+    np.testing.assert_allclose(finer[1], np.array([0, 0, 1, 4]) @ weights, rtol=1e-5)
+
+
+def test_an_unknown_way_to_resize_is_named():
+    with pytest.raises(ValueError, match="position_resize is 'linear'; use one of antialias"):
+        resize_grid(jnp.zeros((2, 2, 1)), (3, 3), "linear")
 
 
 def test_the_parameter_has_the_stored_shape_whatever_the_image():

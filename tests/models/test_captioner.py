@@ -7,6 +7,7 @@ import optax
 import pytest
 from writers import IMAGE, TEXT, cached_logits, images, initial, outputs_of, texts
 
+from mmjax.evals.attention_rollout import sown_weights
 from mmjax.models import captioner
 
 RNG = np.random.default_rng(0)
@@ -36,6 +37,18 @@ def test_a_token_depends_on_the_image_and_on_no_later_token():
     assert not np.allclose(after[:, 6], before_full[:, 6])
     other = logits(params, {**batch, "image": 255 - batch["image"]})
     assert float(jnp.abs(other - before).max()) > 1e-3
+
+
+def test_an_image_alone_gives_its_tokens_and_its_attention():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    outputs, sown = MODEL.apply(
+        {"params": params}, {"image": batch["image"]}, mutable=["intermediates"]
+    )
+    patches = (IMAGE["image_size"][0] // IMAGE["patch_size"]) ** 2
+    assert outputs["image_tokens"].shape == (3, patches, IMAGE["width"])
+    weights = sown_weights(sown["intermediates"])
+    assert weights.shape == (IMAGE["depth"], 3, IMAGE["heads"], patches, patches)
 
 
 def test_an_absent_image_changes_nothing_and_gets_no_gradient():

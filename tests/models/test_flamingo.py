@@ -115,6 +115,15 @@ def test_text_without_an_image_is_read_by_the_language_model_alone():
     assert not np.allclose(logits(params, batch)[2, 3], want[2, 3], atol=1e-3)
 
 
+def test_images_alone_give_their_tokens():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    several = APPLY(params, {"image": batch["image"]})["image_tokens"]
+    one = APPLY(params, {"image": batch["image"][:, 1]})["image_tokens"]
+    assert several.shape[:2] == batch["image"].shape[:2]
+    np.testing.assert_allclose(several[:, 1], one, atol=1e-5)
+
+
 def test_the_image_encoder_is_locked():
     batch = batch_of()
     params = initial(MODEL, batch)

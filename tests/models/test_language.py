@@ -92,13 +92,13 @@ def test_it_learns_the_captions_and_writes_them(tmp_path):
     assert losses[-1] < 0.5 * losses[0]
     # the command continues a caption as no other text begins
     found = subprocess.run(
-        [sys.executable, "-m", "mmjax.generate", f"--workdir={tmp_path / 'run'}", "--prompt=a red"],
+        [sys.executable, "-m", "mmjax.generate", f"--model={tmp_path / 'run'}", "--prompt=a red"],
         capture_output=True,
         text=True,
         check=False,
     )
     # more tokens than the window holds: one sentence, and no stack trace
     assert found.returncode == 2 and "window of 8" in found.stderr, found.stderr
-    opened = generate.open_workdir(str(tmp_path / "run"))
+    opened = generate.open_model(str(tmp_path / "run"))
     text = "".join(generate.pieces(*opened, "a red", Settings(4, end_ids=(2,))))
     assert text.startswith(" square,") and captions[0].startswith("a red square,")

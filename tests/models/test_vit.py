@@ -6,6 +6,7 @@ from flax.core import meta
 from ml_collections import ConfigDict
 
 from mmjax import models
+from mmjax.layers.pixels import normalise
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
@@ -71,10 +72,35 @@ def test_every_form_takes_every_size(fields, size):
 
 def test_pixels_are_normalised_by_mean_and_deviation():
     mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
-    model = make(image_mean=mean, image_std=std)[0]
-    ours = model.apply({}, jnp.asarray(IMAGE), method="_normalise")
+    ours = normalise(jnp.asarray(IMAGE), mean, std)
     expected = (IMAGE.astype(np.float64) / 255 - mean) / std
     np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_tokens_in_front_of_the_patches_are_never_given_back():
+    more = {"class_token": True, "registers": 3}
+    for pool in ("mean", "map", "none"):
+        model, params = make(pool=pool, **more)
+        assert {"class_token", "class_position", "registers"} < params.keys()
+        y = jax.jit(lambda p, model=model: model.apply({"params": p}, {"image": IMAGE}))(params)
+        assert [x.shape for x in y.values()] == [(4, 6, 16) if pool == "none" else (4, 16)]
+    model, params = make(pool="cls_mean", num_classes=5, registers=3)
+    y = model.apply({"params": params}, {"image": IMAGE})
+    assert y["image_features"].shape == (4, 32) and y["logits"].shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"distillation": "teacher"}, "distillation of a ViT is 'teacher'; use 'none'"),
+        ({"distillation": "token", "pool": "mean"}, "pool 'cls', not 'mean'"),
+        ({"distillation": "head"}, "two heads: set num_classes"),
+        ({"pool": "none", "num_classes": 3}, "unset num_classes"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(fields, words):
+    with pytest.raises(ValueError, match=words):
+        make(**fields)
 
 
 def test_mean_pooling_without_positions_ignores_the_order_of_patches():

@@ -6,8 +6,11 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
+from mmjax.layers.decoder_layers import Group
+from mmjax.layers.encoder import PostNormBlock
 from mmjax.layers.transformer import Block
 
+BLOCKS = Block, Group, PostNormBlock
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -37,15 +40,20 @@ def layers_and_outputs(loaded, batch, *path):
         given, kept = loaded.model.apply(
             {"params": params},
             batch,
-            capture_intermediates=lambda module, _: isinstance(module, Block),
+            capture_intermediates=lambda module, _: isinstance(module, BLOCKS),
             mutable=["intermediates"],
         )
         return given, kept["intermediates"]
 
     given, found = jax.jit(run)(loaded.params, batch)
-    for name in (*path, "transformer", "layers", "__call__"):
+    for name in path:
         found = found[name]
-    return np.asarray(jax.tree.leaves(found)[0], np.float64), jax.tree.map(np.asarray, given)
+    (stacked,) = [
+        x
+        for where, x in jax.tree_util.tree_leaves_with_path(found)
+        if "__call__" in jax.tree_util.keystr(where)
+    ]
+    return np.asarray(stacked, np.float64), jax.tree.map(np.asarray, given)
 
 
 def close(ours, theirs, tolerance=1e-5):

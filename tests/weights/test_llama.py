@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from parity import outputs
 from write_gguf import write
 
-from mmjax import models
 from mmjax.data import tokenizers
-from mmjax.weights import llama
-from mmjax.weights.gguf import GGUF
+from mmjax.pretrained import load
+from mmjax.weights import llama_gguf
 
-DEPTH, HEADS, KV, HD, WIDTH, MLP, VOCAB = 2, 4, 2, 6, 16, 24, 20
+DEPTH, HEADS, KV, HD, WIDTH, MLP = 2, 4, 2, 6, 16, 24
 METADATA = {
     "general.architecture": "llama",
     "llama.block_count": DEPTH,
@@ -31,12 +31,25 @@ METADATA = {
 }
 
 
+BYTES = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+WORDS = ["<|end|>", *sorted(BYTES), "ab", "abc", "Ġabc", "12"]
+VOCABULARY = {
+    "general.architecture": "llama",
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "smollm",
+    "tokenizer.ggml.tokens": WORDS,
+    "tokenizer.ggml.merges": ["a b", "ab c", "Ġ abc", "1 2"],
+    "tokenizer.ggml.token_type": [3, *[1] * (len(WORDS) - 1)],
+    "tokenizer.ggml.eos_token_id": 0,
+}
+
+
 def tensors(tied):
     rng = np.random.default_rng(0)
     draw = lambda *shape: 0.5 * rng.normal(size=shape).astype(np.float32)  # noqa: E731
-    out = {"token_embd.weight": draw(VOCAB, WIDTH), "output_norm.weight": 1 + draw(WIDTH)}
+    out = {"token_embd.weight": draw(len(WORDS), WIDTH), "output_norm.weight": 1 + draw(WIDTH)}
     if not tied:
-        out["output.weight"] = draw(VOCAB, WIDTH)
+        out["output.weight"] = draw(len(WORDS), WIDTH)
     for i in range(DEPTH):
         layer = {
             "attn_norm": 1 + draw(WIDTH),
@@ -88,9 +101,10 @@ def numpy_llama(w, ids):
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits_are_those_of_numpy_on_the_files_tensors(tied, tmp_path):
     weights = tensors(tied)
-    config, params, report = llama.read(GGUF(write(tmp_path / "x.gguf", METADATA, weights)))
-    assert f"{len(weights)} tensors mapped, 0 missing, 0 unused" in report
-    model = models.make_model({"model": config})
+    path = write(tmp_path / "x.gguf", METADATA | VOCABULARY, weights)
+    loaded = load(path)
+    assert f"{len(weights)} tensors mapped, 0 missing, 0 unused" in loaded.report
+    model, params = loaded.model, traverse_util.flatten_dict(loaded.params, sep="/")
     ids = np.asarray([[3, 1, 4, 1, 5, 9, 2, 6]], np.int32)
     run = jax.jit(lambda p: model.apply({"params": p}, {"text": ids}))
     found = run(traverse_util.unflatten_dict(params, sep="/"))["text_logits"]
@@ -99,19 +113,21 @@ def test_logits_are_those_of_numpy_on_the_files_tensors(tied, tmp_path):
     ours = {k: jax.numpy.zeros(v.shape) for k, v in params.items()} | {
         "vision/x": jax.numpy.ones(3)
     }
-    got, report = llama.init_from(tmp_path / "x.gguf", traverse_util.unflatten_dict(ours, sep="/"))
+    got, report = llama_gguf.init_from(
+        tmp_path / "x.gguf", traverse_util.unflatten_dict(ours, sep="/")
+    )
     got = traverse_util.flatten_dict(got, sep="/")
     assert all((got[k] == v).all() for k, v in params.items()) and (got["vision/x"] == 1).all()
     assert "kept    vision/x" in report
     with pytest.raises(ValueError, match="missing: text/embed/other"):
         ours["text/embed/other"] = jax.numpy.ones(2)
-        llama.init_from(tmp_path / "x.gguf", traverse_util.unflatten_dict(ours, sep="/"))
+        llama_gguf.init_from(tmp_path / "x.gguf", traverse_util.unflatten_dict(ours, sep="/"))
 
 
 def test_files_that_are_not_their_metadata_are_refused(tmp_path):
     def read(weights, **metadata):
         metadata = {k.replace("__", "."): v for k, v in metadata.items()}
-        return llama.read(GGUF(write(tmp_path / "x.gguf", METADATA | metadata, weights)))
+        load(write(tmp_path / "x.gguf", METADATA | metadata, weights))
 
     with pytest.raises(
         ValueError, match=r"Missing tensors: blk.1.ffn_up.weight. Unused tensors: y"
@@ -125,19 +141,6 @@ def test_files_that_are_not_their_metadata_are_refused(tmp_path):
         read(tensors(True), llama__rope__scaling__type="yarn")
     with pytest.raises(ValueError, match="turns 4 of 6 dimensions"):
         read(tensors(True), llama__rope__dimension_count=4)
-
-
-BYTES = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-WORDS = ["<|end|>", *sorted(BYTES), "ab", "abc", "Ġabc", "12"]
-VOCABULARY = {
-    "general.architecture": "llama",
-    "tokenizer.ggml.model": "gpt2",
-    "tokenizer.ggml.pre": "smollm",
-    "tokenizer.ggml.tokens": WORDS,
-    "tokenizer.ggml.merges": ["a b", "ab c", "Ġ abc", "1 2"],
-    "tokenizer.ggml.token_type": [3, *[1] * (len(WORDS) - 1)],
-    "tokenizer.ggml.eos_token_id": 0,
-}
 
 
 def test_the_files_tokenizer_merges_splits_digits_and_knows_its_control_tokens(tmp_path):
@@ -169,11 +172,9 @@ def test_smollm2_has_the_tokens_and_logits_of_transformers():
     tokenizer = tokenizers.from_gguf(path)
     for text, ids in reference["tokens"].items():
         assert list(tokenizer.prompts([text])[0]) == ids
-    config, params, _ = llama.read(GGUF(path))
-    model = models.make_model({"model": config})
+    loaded = load(path)
     ids = np.asarray([reference["tokens"][reference["text"]]], np.int32)
-    run = jax.jit(lambda p: model.apply({"params": p}, {"text": ids})["text_logits"][0])
-    found = np.asarray(run(traverse_util.unflatten_dict(params, sep="/")))
+    found = outputs(loaded, {"text": ids})["text_logits"][0]
     every = reference["every"]
     np.testing.assert_allclose(found[:, ::every], reference["logits"], rtol=0, atol=1e-3)
     assert found.argmax(-1).tolist() == reference["best"]

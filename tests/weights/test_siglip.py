@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, layers_and_outputs, outputs
 
+from mmjax.data.tokenizers import load_tokenizer
 from mmjax.pretrained import load
+from mmjax.weights import siglip
 
 
 @pytest.fixture(scope="module", params=["siglip", "siglip2"])
@@ -68,8 +70,35 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         load(copy("size", vision_config={"image_size": 40}))
     folder = copy("sentencepiece")
     (folder / "tokenizer.json").rename(folder / "spiece.model")
-    with pytest.raises(ValueError, match="'spiece.model', of sentencepiece.*tokenizer.json"):
+    with pytest.raises(ValueError, match="spiece.model' is damaged or no sentencepiece model"):
         load(folder)
+
+
+def test_sentencepiece_alone_gives_the_ids_of_transformers(tmp_path):
+    """Recorded by tests/golden/make_spiece.py."""
+    want = json.loads((GOLDEN / "spiece" / "expected.json").read_text())
+    words = siglip.from_sentencepiece(GOLDEN / "spiece" / "spiece.model")
+    ids, _ = words.encode(want["texts"], len(want["ids"][0]))
+    assert ids.tolist() == want["ids"]
+    assert words.decode(ids[0]) == want["texts"][0]
+    words.save(tmp_path)
+    assert (load_tokenizer(tmp_path).encode(want["texts"], 16)[0] == ids).all()
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5_000, 240_000, 246_990])
+def test_a_truncated_vocabulary_is_named(tmp_path, keep):
+    whole = (GOLDEN / "spiece" / "spiece.model").read_bytes()
+    (tmp_path / "spiece.model").write_bytes(whole[:keep])
+    with pytest.raises(ValueError, match="damaged or no sentencepiece model|has no token '</s>'"):
+        siglip.from_sentencepiece(tmp_path / "spiece.model")
+
+
+def test_a_vocabulary_of_another_kind_is_named(tmp_path):
+    whole = (GOLDEN / "spiece" / "spiece.model").read_bytes()
+    trainer = b"\x12\x02\x18\x02"  # trainer_spec { model_type: BPE }, which wins as it comes last
+    (tmp_path / "tokenizer.model").write_bytes(whole + trainer)
+    with pytest.raises(ValueError, match="no unigram model.*tokenizer.json"):
+        siglip.from_sentencepiece(tmp_path / "tokenizer.model")
 
 
 def test_half_precision_is_read_exactly():

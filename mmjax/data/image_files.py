@@ -1,0 +1,121 @@
+"""Picture files of a person's own: found below folders, checked before decoding, streamed."""
+
+import collections
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from mmjax.data.folder import IMAGE_SUFFIXES
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MIN_SIDE = 4
+MAX_PIXELS = 64_000_000
+MAX_ASPECT = 50  # a line of pixels would become huge where the shorter side is brought to a size
+
+# `check_picture` says more clearly what Pillow would warn of.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """Files as they are given, and below each folder all with a picture's suffix, sorted.
+
+    Links that lead out of their folder are left out.
+
+    Raises:
+      ValueError: a path that does not exist, or a folder without pictures.
+    """
+    found: list[Path] = []
+    for given in map(Path, paths):
+        if given.is_file():
+            found.append(given)
+        elif given.is_dir():
+            below = sorted(_below(given))
+            if not below:
+                raise ValueError(
+                    f"The folder '{given}' has no pictures below it (files that end in "
+                    f"{', '.join(IMAGE_SUFFIXES)}): give another."
+                )
+            found += below
+        else:
+            raise ValueError(f"There is no file or folder '{given}'.")
+    return list(dict.fromkeys(found))
+
+
+def _below(root: Path) -> Iterator[Path]:
+    whole = root.resolve()
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            if not path.is_symlink() or (path.exists() and path.resolve().is_relative_to(whole)):
+                yield path
+
+
+def check_picture(data: bytes) -> None:
+    """Refuse what should not be decoded, by its header alone.
+
+    Raises:
+      ValueError: no picture of a usual format, one of too few or too many pixels, or a mere line.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"the picture has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller "
+            f"than {MAX_PIXELS:,}"
+        ) from None
+    except (OSError, SyntaxError, ValueError):
+        raise ValueError(
+            f"{len(data):,} bytes that start with {data[:12]!r} are no picture: use one of "
+            f"{', '.join(FORMATS)}"
+        ) from None
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"the picture has {width} x {height} pixels, and {MAX_PIXELS:,} are the most: make it "
+            "smaller"
+        )
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(
+            f"the picture has {width} x {height} pixels: each side needs {MIN_SIDE} or more, and "
+            f"the longer at most {MAX_ASPECT} times the shorter"
+        )
+
+
+def stream(work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | ValueError]]:
+    """Each item with what `work` makes of it, in order, in threads, a few ahead of the reader.
+
+    Where `work` raises ValueError or OSError, a ValueError takes the place of the result.
+    """
+    threads = os.cpu_count() or 1
+    waiting: collections.deque = collections.deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(_caught, work, item)))
+                if len(waiting) > 32 * threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _caught(work: Callable[[T], R], item: T) -> R | ValueError:
+    try:
+        return work(item)
+    except OSError as error:
+        return ValueError(error.strerror or str(error))
+    except ValueError as error:
+        return error

@@ -1,0 +1,84 @@
+"""Unigram vocabularies of sentencepiece (`spiece.model`), as a tokenizer of `tokenizers`."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers as hf
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+_UNKNOWN = 2  # of SentencePiece.type
+_UNIGRAM = 1  # of TrainerSpec.model_type
+_SPACE = "▁"
+
+
+def read(path: str | Path) -> hf.Tokenizer:
+    """The vocabulary, normalisation and splitting of a sentencepiece model.
+
+    Ids are those of the file; nothing is put around a text.
+
+    Raises:
+      ValueError: a file that is missing, damaged, or of another kind than unigram.
+
+    Source: sentencepiece_model.proto of github.com/google/sentencepiece (ModelProto: pieces 1,
+    trainer_spec 2, normalizer_spec 3); Kudo 2018 (arXiv 1804.10959).
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"'{path}' cannot be read: {error.strerror}.") from None
+    try:
+        model = list(_fields(data))
+        pieces = [dict(_fields(value)) for number, value in model if number == 1]
+        trainer, normalizer = (_merged(model, number) for number in (2, 3))
+        vocabulary = [(x[1].decode(), struct.unpack("<f", x.get(2, bytes(4)))[0]) for x in pieces]
+        unknown = next(i for i, x in enumerate(pieces) if x.get(3) == _UNKNOWN)
+    except (IndexError, KeyError, ValueError, TypeError, struct.error, StopIteration):
+        raise ValueError(f"'{path}' is damaged or no sentencepiece model: get it again.") from None
+    if trainer.get(3, _UNIGRAM) != _UNIGRAM:
+        raise ValueError(
+            f"'{path}' is no unigram model of sentencepiece, which alone can be read: put the "
+            "tokenizer.json of the same model beside it."
+        )
+    backend = hf.Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
+    steps = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
+    if normalizer.get(4, 1):  # remove_extra_whitespaces
+        steps += [normalizers.Replace(hf.Regex(" {2,}"), " "), normalizers.Strip()]
+    backend.normalizer = normalizers.Sequence(steps)
+    scheme = "always" if normalizer.get(3, 1) else "never"  # add_dummy_prefix
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme=scheme)
+    backend.decoder = decoders.Metaspace(_SPACE, prepend_scheme=scheme)
+    return backend
+
+
+def _merged(model: list[tuple[int, Any]], number: int) -> dict[int, Any]:
+    return dict(field for n, value in model if n == number for field in _fields(value))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each field of a protocol buffer: an int, or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+        else:
+            if wire == 2:
+                size, at = _varint(data, at)
+            else:
+                size = {1: 8, 5: 4}[wire]
+            value, at = data[at : at + size], at + size
+            if at > len(data):
+                raise ValueError("truncated")
+        yield number, value
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at

@@ -1,0 +1,121 @@
+"""Pictures and words into the space that a dual encoder gives them, in few fixed batch sizes."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mmjax import pretrained
+from mmjax.checksum import checksums
+from mmjax.data.image_files import check_picture
+from mmjax.evals.attention_rollout import sown_weights
+
+
+class Embedder:
+    """A loaded model with both towers.
+
+    Args:
+      loaded: from `mmjax.load`.
+      sizes: batch sizes, ascending; every call is padded to one of them, so that little is
+        compiled.
+
+    Attributes:
+      image_shape: (height, width) of the pictures as the model reads them.
+      logit_scale, logit_bias: what makes logits of cosines; the bias is None for a softmax.
+
+    Raises:
+      ValueError: the model lacks a tower or a tokenizer.
+    """
+
+    def __init__(self, loaded: pretrained.Pretrained, sizes: Sequence[int] = (64,)):
+        if not loaded.transform or loaded.tokenizer is None or "embed_dim" not in loaded.config:
+            raise ValueError(
+                f"A '{loaded.config.get('name')}' does not embed both pictures and words: give a "
+                "model such as CLIP or SigLIP, with its tokenizer."
+            )
+        self.loaded, self.sizes = loaded, tuple(sizes)
+        model = loaded.model
+        self._apply = jax.jit(lambda params, batch: model.apply({"params": params}, batch))
+        self._watch = jax.jit(
+            lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[
+                1
+            ]
+        )
+        self.image_shape = loaded.image(np.zeros((64, 64, 3), np.uint8)).shape[:2]
+        outputs = self._run(self._tokens(["a"] * self.sizes[0]))
+        self.logit_scale = float(outputs["logit_scale"])
+        self.logit_bias = float(outputs["logit_bias"]) if "logit_bias" in outputs else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 digits that change with parameters, config, tokenizer or image steps."""
+        loaded = self.loaded
+        sums = {path: int(x) for path, x in checksums(loaded.params).items()}
+        words = [loaded.tokenizer.fingerprint, loaded.text_length, loaded.transform]
+        whole = json.dumps([loaded.config, sums, words], sort_keys=True, default=list)
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        """An encoded picture as the model reads it: uint8 `[H, W, 3]`.
+
+        Raises:
+          ValueError: see `check_picture`; or it is damaged.
+        """
+        check_picture(data)
+        try:
+            image = self.loaded.image(data)
+        except ValueError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
+        if image.shape[:2] != self.image_shape:
+            raise ValueError(
+                f"The model's image steps '{self.loaded.transform}' give pictures of many sizes: "
+                "they must end in one size."
+            )
+        return image
+
+    def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit vectors `[N, D]` of prepared pictures."""
+        return self._embed(lambda part: {"image": np.stack(part)}, images, "image_embed")
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors `[N, D]` of texts; one that is too long is cut."""
+        return self._embed(self._tokens, texts, "text_embed")
+
+    def probabilities(self, cosines: np.ndarray) -> np.ndarray:
+        """Of labels, from cosines `[..., C]`: a softmax, or for a sigmoid loss each by itself."""
+        logits = self.logit_scale * np.asarray(cosines, np.float64)
+        if self.logit_bias is not None:
+            return 1 / (1 + np.exp(-logits - self.logit_bias))
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return shares / shares.sum(axis=-1, keepdims=True)
+
+    def attention(self, image: np.ndarray) -> np.ndarray | None:
+        """Weights `[layers, 1, heads, L, L]` of the image tower; None where it has none."""
+        sown = self._watch(self.loaded.params, {"image": image[None]})
+        return sown_weights(sown["intermediates"])
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        text, mask = self.loaded.tokenizer.encode(list(texts), self.loaded.text_length)
+        return {"text": text, "text_mask": mask}
+
+    def _embed(self, batch_of, items: Sequence, output: str) -> np.ndarray:
+        parts = []
+        largest = self.sizes[-1]
+        for start in range(0, len(items), largest):
+            part = list(items[start : start + largest])
+            size = next(s for s in self.sizes if s >= len(part))
+            outputs = self._run(batch_of(part + [part[-1]] * (size - len(part))))
+            parts.append(np.asarray(outputs[output], np.float32)[: len(part)])
+        return np.concatenate(parts)
+
+    def _run(self, batch):
+        return self._apply(self.loaded.params, batch)
+
+
+def open_embedder(path: str | Path, sizes: Sequence[int] = (64,)) -> Embedder:
+    """The embedder of the model at `path`; see `pretrained.load`."""
+    return Embedder(pretrained.load(path), sizes)

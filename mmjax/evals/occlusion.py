@@ -1,0 +1,51 @@
+"""Which parts of a picture answer a text: cover each, and see how far the cosine falls."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def cells(height: int, width: int, most: int) -> tuple[int, int]:
+    """(rows, columns) of a grid of about square cells, at most `most` along the longer side."""
+    longer = max(height, width)
+    return max(1, round(most * height / longer)), max(1, round(most * width / longer))
+
+
+def covered(image: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
+    """Copies of a picture `[H, W, 3]`, each with one cell and half a cell around it covered.
+
+    The cover has the picture's mean colour. Row by row.
+    Source: Zeiler & Fergus 2014 (arXiv:1311.2901), section 4.2.
+    """
+    height, width = image.shape[:2]
+    mean = image.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    made = []
+    for row in range(rows):
+        for column in range(columns):
+            copy = image.copy()
+            top, bottom = ((row + at) * height / rows for at in (-0.5, 1.5))
+            left, right = ((column + at) * width / columns for at in (-0.5, 1.5))
+            copy[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = mean
+            made.append(copy)
+    return made
+
+
+def occlusion_maps(
+    embed_images: Callable[[Sequence[np.ndarray]], np.ndarray],
+    image: np.ndarray,
+    text_embed: np.ndarray,
+    most: int = 7,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each text's cosine hangs on each cell of the picture.
+
+    Args:
+      embed_images: pictures -> unit vectors `[N, D]`; text_embed: `[T, D]`.
+      most: cells along the longer side.
+
+    Returns:
+      The cosines `[T]`, and `[T, rows, columns]` of what each loses when the cell is covered.
+    """
+    rows, columns = cells(*image.shape[:2], most)
+    embed = embed_images([image, *covered(image, rows, columns)])
+    scores = text_embed @ embed.T
+    return scores[:, 0], (scores[:, :1] - scores[:, 1:]).reshape(-1, rows, columns)

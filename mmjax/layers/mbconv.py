@@ -1,0 +1,115 @@
+"""Inverted bottleneck convolutions, as EfficientNet is made of, and their batch norm."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.linear import Linear
+from mmjax.layers.parameters import param
+from mmjax.layers.precision import activation_dtype
+
+
+class BatchNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, by fixed statistics.
+
+    `mean` and `variance` are parameters that get no gradient: a loaded network is fine-tuned with
+    the statistics that it came with, and no example depends on the others of its batch.
+    Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 2.
+    """
+
+    epsilon: float = 1e-3
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def vector(name, init):
+            return param(self, name, init, (x.shape[-1],), ("channels",))
+
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        scale, bias = vector("scale", ones), vector("bias", zeros)
+        mean, variance = (
+            jax.lax.stop_gradient(v) for v in (vector("mean", zeros), vector("variance", ones))
+        )
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        y = x.astype(jnp.float32) * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
+        return y.astype(activation_dtype(self.dtype))
+
+
+class Convolution(nn.Module):
+    """A convolution [B, H, W, C] -> [B, H', W', channels] without bias.
+
+    Attributes:
+      padding: zeros (before, after), above and below as on the left and the right.
+      depthwise: each channel by itself.
+    """
+
+    channels: int
+    kernel: int
+    stride: int
+    padding: tuple[int, int]
+    depthwise: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = 1 if self.depthwise else x.shape[-1]
+        shape, init = (self.kernel, self.kernel, inputs, self.channels), nn.initializers.he_normal()
+        kernel = param(self, "kernel", init, shape, (None, None, None, "channels"))
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=(self.padding, self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.channels if self.depthwise else 1,
+        )
+        return y.astype(activation_dtype(self.dtype))
+
+
+class MBConv(nn.Module):
+    """Widen, convolve each channel, weigh the channels, narrow: [B, H, W, C] -> [B, H', W', D].
+
+    Attributes:
+      expand: times as wide inside; residual: the input is added.
+      squeezed: width of the squeeze-and-excitation.
+      centred: a stride of 2 puts as many zeros before as after, in place of one less before.
+
+    Source: EfficientNet, Tan and Le 2019 (arXiv 1905.11946), table 1; MobileNetV2, Sandler et al.
+    2018 (arXiv 1801.04381), section 3; squeeze-and-excitation, Hu et al. 2018 (arXiv 1709.01507).
+    """
+
+    channels: int
+    kernel: int
+    stride: int
+    expand: int
+    squeezed: int
+    residual: bool
+    centred: bool = False
+    epsilon: float = 1e-3
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width, half = self.expand * x.shape[-1], self.kernel // 2
+        names = (None, "channels")
+
+        def pointwise(y, channels, name, use_bias=False):
+            return Linear((channels,), names, use_bias, self.dtype, name=name)(y)
+
+        def norm(y, name):
+            return BatchNorm(self.epsilon, self.dtype, name=name)(y)
+
+        y = x
+        if self.expand != 1:
+            y = jax.nn.silu(norm(pointwise(y, width, "expand"), "norm_expand"))
+        before = half if self.stride == 1 or self.centred else half - 1
+        y = Convolution(
+            width, self.kernel, self.stride, (before, half), True, self.dtype, name="depthwise"
+        )(y)
+        y = jax.nn.silu(norm(y, "norm_depthwise"))
+        weight = y.astype(jnp.float32).mean((1, 2), keepdims=True).astype(y.dtype)
+        weight = jax.nn.silu(pointwise(weight, self.squeezed, "squeeze", True))
+        y = y * jax.nn.sigmoid(pointwise(weight, width, "excite", True))
+        y = norm(pointwise(y, self.channels, "project"), "norm_project")
+        return x + y if self.residual else y

@@ -1,0 +1,114 @@
+"""BERT and its kin: text that is seen both ways, to one vector."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.batch import Batch
+from mmjax.layers.encoder import Encoder
+from mmjax.layers.linear import Linear
+from mmjax.layers.norm import LayerNorm
+from mmjax.layers.parameters import param
+from mmjax.layers.pooling import check_pool, pool_tokens
+from mmjax.layers.position import LearnedSequence
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.token_embed import look_up
+from mmjax.sharding import shard
+
+
+class BERT(nn.Module):
+    """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
+
+    Gives text_tokens [B, L, width] besides. A batch may have `text_segment` [B, L] int32, which of
+    the sentences of a pair each token belongs to; without it all belong to the first.
+
+    Attributes:
+      length: of the longest text.
+      segments: how many kinds of sentence there are.
+      pool: "cls" (the first token), "mean" (over what is not padding) or "pooler".
+      pooler: there is a map of the first token, tanh(W x + b), given as text_pooled [B, width].
+      position_pad: RoBERTa's positions: only tokens with another id than this one count, from
+        position_pad + 1 on, and those with it are at position_pad. None: 0, 1, 2, ...
+
+    Raises:
+      ValueError: settings that do not fit each other, a text that is too long.
+
+    Source: BERT, Devlin et al. 2019 (arXiv 1810.04805), section 3; RoBERTa, Liu et al. 2019
+    (arXiv 1907.11692), its positions as in fairseq's utils.make_positions; mean pooling as in
+    Sentence-BERT, Reimers and Gurevych 2019 (arXiv 1908.10084), section 3.
+    """
+
+    vocab_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    length: int
+    segments: int = 2
+    pool: str = "pooler"
+    pooler: bool = True
+    position_pad: int | None = None
+    norm_epsilon: float = 1e-12
+    activation: str = "gelu"
+    dropout: float = 0.0
+    remat: str = "none"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        check_pool(self.pool, "config.model.text.pool", ("cls", "mean", "pooler"))
+        if self.pool == "pooler" and not self.pooler:
+            raise ValueError("config.model.text.pool 'pooler' needs pooler=True: set one of them.")
+        text, mask = batch["text"], batch.get("text_mask")
+        if text.shape[1] > self.length:
+            raise ValueError(
+                f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
+                "model.text.length, or the length in tokenize(), to the other."
+            )
+        stream, init = activation_dtype(self.dtype), nn.initializers.normal(0.02)
+
+        # ---- tokens, their positions and their segments
+        words = (self.vocab_size, self.width)
+        table = param(self, "embedding", init, words, ("vocab", "embed"))
+        x = look_up(table, text, self.dtype) + self._positions(text).astype(stream)
+        kinds = (self.segments, self.width)
+        segments = param(self, "segment_embedding", init, kinds, (None, "embed"))
+        if "text_segment" in batch:
+            x = x + look_up(segments, batch["text_segment"], self.dtype)
+        else:
+            x = x + segments[0].astype(stream)[None, None]
+        x = LayerNorm(self.norm_epsilon, stream, name="norm_embedding")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = shard(x, "batch", "length", "act_embed")
+
+        # ---- blocks
+        x = Encoder(
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            dropout=self.dropout,
+            remat=self.remat,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            name="encoder",
+        )(x, mask, train=train)
+
+        # ---- one vector
+        outputs = {"text_tokens": x}
+        if self.pooler:
+            first = pool_tokens(x, "cls").astype(jnp.float32)
+            names = ("embed", None)
+            pooled = jnp.tanh(Linear((self.width,), names, kernel_init=init, name="pooler")(first))
+            outputs["text_pooled"] = pooled
+        features = pooled if self.pool == "pooler" else pool_tokens(x, self.pool, mask)
+        return outputs | {"text_features": features.astype(jnp.float32)}
+
+    def _positions(self, text: jax.Array) -> jax.Array:
+        """[1 or B, L, width] float32."""
+        first = 0 if self.position_pad is None else self.position_pad + 1
+        table = LearnedSequence(self.length + first, self.width, name="position")
+        if self.position_pad is None:
+            return table(text.shape[1])[None]
+        counted = (text != self.position_pad).astype(jnp.int32)
+        return table(jnp.cumsum(counted, axis=1) * counted + self.position_pad)

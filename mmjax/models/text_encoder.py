@@ -1,0 +1,75 @@
+"""A text encoder by itself: sentences to vectors, such as MiniLM's."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.norm import unit_length
+from mmjax.models.bert import BERT
+
+
+class TextEncoder(nn.Module):
+    """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
+
+    Gives all that `BERT` does, and text_embed [B, width]: the features at unit length, whose dot
+    products are the similarities of sentences. Its parameters are `text/...`, as in a CLIP with
+    such a tower: `init_from` with only="text/.*" starts that from this.
+
+    Attributes:
+      text: fields of `BERT`; it inherits `dtype`.
+    """
+
+    text: Mapping[str, Any]
+    dtype: str = "float32"
+
+    def text_tower(self, **kwargs) -> BERT:
+        """The encoder that `text` describes."""
+        fields = {"dtype": self.dtype, **self.text}
+        return BERT(**check_kwargs(BERT, fields, "config.model.text"), **kwargs)
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        outputs = self.text_tower(name="text")(batch, train=train)
+        return outputs | {"text_embed": unit_length(outputs["text_features"])}
+
+
+def make_model(config: Mapping[str, Any]) -> TextEncoder:
+    """The encoder that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = TextEncoder(**check_kwargs(TextEncoder, config, "config.model"))
+    model.text_tower(parent=None)  # so that a typing error shows now
+    return model
+
+
+def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
+    """There is none.
+
+    Raises:
+      ValueError: always.
+    """
+    del config
+    raise ValueError(
+        "A 'text_encoder' has no loss of its own: train it as the text tower of a 'clip', with "
+        "config.model.text.kind='bert'."
+    )
+
+
+make_example_losses = make_loss
+
+
+def spec(model: TextEncoder, loss: Mapping[str, Any]) -> Spec:
+    """What the model reads of a batch of one."""
+    del loss
+    length = model.text_tower(parent=None).length
+    return {
+        "text": jax.ShapeDtypeStruct((1, length), jnp.int32),
+        "text_mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
+    }

@@ -1,0 +1,105 @@
+"""Search a folder of pictures by words or by a picture.
+
+    python -m mmjax.search index DIR --model=runs/clip_emoji --index=INDEX
+    python -m mmjax.search query "a red bus" --index=INDEX
+    python -m mmjax.search query --image=FILE --index=INDEX
+
+The model is a run's workdir or a published folder. Run `index` again after pictures came, went or
+changed: only what is new is embedded. It may be killed at any moment and goes on where it was.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("action", {"choices": ("index", "query")}),
+        ("what", {"nargs": "?", "help": "index: the folder; query: the words"}),
+        ("--index", {"required": True, "help": "the index's own folder"}),
+        ("--model", {"help": "index: what embeds; query: where that model lies now, if it moved"}),
+        ("--image", {"help": "query: a picture file in place of words"}),
+        ("--k", {"type": int, "default": 10, "help": "query: how many"}),
+        ("--storage", {"default": "float16", "help": "index: float32, float16 or int8 vectors"}),
+        ("--json", {"action": "store_true", "help": "query: a JSON object a line"}),
+    )
+
+import json
+from pathlib import Path
+
+from mmjax import metrics, workdir_lock
+from mmjax.embedder import open_embedder
+from mmjax.search import build
+from mmjax.search.index import INDEX, Index, Writer, create
+
+LISTED = 10  # unreadable files on the terminal; all are in the index
+
+
+def index(args) -> None:
+    """Make or renew an index."""
+    if not args.what or not args.model:
+        raise ValueError("`index` needs a folder of pictures and --model: see --help.")
+    root, folder = Path(args.what), Path(args.index)
+    if not root.is_dir():
+        raise ValueError(f"There is no folder '{root}' to index.")
+    if (folder / INDEX).exists() and Index(folder).root != root.resolve():
+        raise ValueError(
+            f"The index '{folder}' is of the folder '{Index(folder).root}': give '{root}' another "
+            "--index."
+        )
+    embedder = open_embedder(args.model)
+    with workdir_lock.held(folder, "--index"):
+        if not (folder / INDEX).exists():
+            dim = embedder.loaded.config["embed_dim"]
+            create(folder, root, args.model, embedder.fingerprint, dim, args.storage)
+        writer = Writer(folder)
+        writer.check_model(embedder.fingerprint, args.model)
+        done = build.update(writer, embedder)
+    print(
+        f"{folder}: {writer.rows:,} different pictures in {writer.about['storage']}; "
+        f"{done.embedded:,} embedded, {done.duplicates:,} duplicates added, {done.removed:,} "
+        f"deleted files removed, {len(done.unreadable):,} unreadable"
+    )
+    for path, fault in list(done.unreadable.items())[:LISTED]:
+        print(f"  unreadable: {path}: {fault}")
+    if len(done.unreadable) > LISTED:
+        print(f"  ... and {len(done.unreadable) - LISTED:,} more, in {folder}/files-*.jsonl")
+
+
+def query(args) -> None:
+    """Print the best pictures for words or for a picture."""
+    if bool(args.what) == bool(args.image):
+        raise ValueError('Give `query` either words in quotes or --image=FILE: "a red bus".')
+    opened = Index(args.index)
+    if not opened.rows:
+        raise ValueError(f"The index '{args.index}' holds no pictures yet: run `index` again.")
+    picture = _read(args.image) if args.image else b""
+    model = args.model or opened.about["model"]
+    embedder = open_embedder(model, sizes=(1,))
+    opened.check_model(embedder.fingerprint, model)
+    asked = embedder.images([embedder.prepare(picture)]) if picture else embedder.texts([args.what])
+    (hits,) = opened.search(asked, args.k)
+    if args.json:
+        for hit in hits:
+            path, *also = (str(opened.root / p) for p in hit.paths)
+            row = {"score": hit.score, "path": path, "also": also}
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        rows = [{"score": f"{h.score:.4f}", "path": opened.root / h.paths[0]} for h in hits]
+        metrics.print_table(rows)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"Cannot read the picture '{path}': {error.strerror}.") from None
+
+
+def main() -> None:
+    """The command."""
+    {"index": index, "query": query}[ARGS.action](ARGS)
+
+
+if __name__ == "__main__":
+    command.run(main)

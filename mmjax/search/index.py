@@ -1,0 +1,244 @@
+"""An index on disk: a vector for each different picture of a folder, and the files that show it.
+
+    index.json         root, model, its fingerprint, storage, and which generation of files counts
+    files-G.jsonl      a line a file, later lines replace earlier ones: path, size, mtime_ns,
+                       sha256, row; or a fault in place of a row; or gone
+    vectors-G.bin      rows as `storage.encode` makes them; scales-G.bin beside it for int8
+
+Rows are written before the lines that name them: a kill leaves at most rows that nothing names,
+which are cut off when the next writer comes. Rows are never changed in place. Where some are no
+longer needed the files are written anew as the next generation, and index.json turns to it at once.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mmjax import jsonl, whole_file
+from mmjax.search.storage import KINDS, encode
+from mmjax.search.top_k import Gallery
+
+INDEX = "index.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """What was found at a path below the root: its picture's row, or why it has none."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str | None = None
+    row: int | None = None
+    fault: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A picture that was found: its cosine, its content's hash, the files that show it."""
+
+    score: float
+    sha256: str
+    paths: list[str]
+
+
+class Index:
+    """What an index holds; to read it.
+
+    Attributes:
+      about: what index.json says; files: path -> File; rows: how many vectors there are.
+
+    Raises:
+      ValueError: no index there, one of another format, or a damaged one.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.about = _read_about(self.folder)
+        lines = jsonl.read(self._file("files", "jsonl"))
+        while (about := _read_about(self.folder)) != self.about:  # the next generation, just now
+            self.about = about
+            lines = jsonl.read(self._file("files", "jsonl"))
+        self.root = Path(self.about["root"])
+        self.files: dict[str, File] = {}
+        for line in lines:
+            if line.get("gone"):
+                self.files.pop(line["path"], None)
+            else:
+                self.files[line["path"]] = File(**line)
+        self.rows = 1 + max((line.get("row", -1) for line in lines), default=-1)
+        self.vectors = self._map("vectors", self.about["storage"], self.about["dim"])
+        self.scales = None
+        if self.about["storage"] == "int8":
+            self.scales = self._map("scales", "float32", 1)[:, 0]
+
+    def faults(self) -> dict[str, str]:
+        """path -> why it cannot be read."""
+        return {f.path: f.fault for f in self.files.values() if f.fault}
+
+    @functools.cached_property
+    def shown(self) -> list[list[File]]:
+        """For each row the files that show its picture, sorted."""
+        shown: list[list[File]] = [[] for _ in range(self.rows)]
+        for file in sorted(self.files.values(), key=lambda f: f.path):
+            if file.row is not None:
+                shown[file.row].append(file)
+        return shown
+
+    @functools.cached_property
+    def gallery(self) -> Gallery:
+        """The vectors, to be searched."""
+        return Gallery(self.vectors, self.scales)
+
+    def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
+        """The k best pictures of each query `[Q, D]`, best first; see `Gallery.search`."""
+        # While an update goes on there may be rows whose last file has just left.
+        orphans = sum(not files for files in self.shown)
+        found = []
+        for scores, rows in zip(*self.gallery.search(queries, k + orphans)):
+            pairs = [(float(s), self.shown[row]) for s, row in zip(scores, rows) if self.shown[row]]
+            found.append([Hit(s, fs[0].sha256, [f.path for f in fs]) for s, fs in pairs[:k]])
+        return found
+
+    def check_model(self, fingerprint: str, named: str | os.PathLike) -> None:
+        """Raise ValueError if another model made the index than this one."""
+        if fingerprint != self.about["fingerprint"]:
+            raise ValueError(
+                f"The index '{self.folder}' was made by another model ('{self.about['model']}', "
+                f"{self.about['fingerprint']}) than '{named}' is now ({fingerprint}): their "
+                "vectors do not compare; use that model, or index again into another folder."
+            )
+
+    def _file(self, name: str, suffix: str) -> Path:
+        return self.folder / f"{name}-{self.about['generation']}.{suffix}"
+
+    def _map(self, name: str, dtype: str, width: int) -> np.ndarray:
+        path, shape = self._file(name, "bin"), (self.rows, width)
+        needed = self.rows * width * np.dtype(dtype).itemsize
+        size = path.stat().st_size if path.exists() else 0
+        if size < needed:
+            raise ValueError(
+                f"{path} has {size:,} bytes and needs {needed:,}: bring it back, or delete the "
+                f"index '{self.folder}' and make it again."
+            )
+        return np.memmap(path, dtype, "r", shape=shape) if needed else np.empty(shape, dtype)
+
+
+class Writer(Index):
+    """The one who adds to an index; hold its lock meanwhile."""
+
+    def __init__(self, folder: str | os.PathLike):
+        super().__init__(folder)
+        self._clean()
+        self.row_of = {f.sha256: f.row for f in self.files.values() if f.row is not None}
+
+    def append(self, vectors: np.ndarray, files: Iterable[File]) -> None:
+        """Add rows `[n, D]`, and files with their final row numbers (or faults)."""
+        stored, scales = encode(vectors, self.about["storage"])
+        for name, rows in (("vectors", stored), ("scales", scales)):
+            if rows is not None and len(rows):
+                with open(self._file(name, "bin"), "ab") as file:
+                    file.write(rows.tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+        self.rows += len(stored)
+        self._log(files)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Take files out; rows that no file shows any more leave with the next `compact`."""
+        gone = list(paths)
+        jsonl.append(self._file("files", "jsonl"), [{"path": p, "gone": True} for p in gone])
+        for path in gone:
+            del self.files[path]
+
+    def compact(self) -> None:
+        """Write the next generation, without rows that no file shows, if there are any."""
+        used = sorted({f.row for f in self.files.values() if f.row is not None})
+        if len(used) == self.rows:
+            return
+        mapped = Index(self.folder)  # also what was appended since this writer was opened
+        generation = self.about["generation"] + 1
+        new = {row: n for n, row in enumerate(used)}
+        for name, rows in (("vectors", mapped.vectors), ("scales", mapped.scales)):
+            if rows is not None:
+                with open(self.folder / f"{name}-{generation}.bin", "wb") as file:
+                    for start in range(0, len(used), 4096):
+                        file.write(rows[used[start : start + 4096]].tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+        files = [
+            dataclasses.replace(f, row=None if f.row is None else new[f.row])
+            for f in self.files.values()
+        ]
+        lines = "".join(json.dumps(_line(f)) + "\n" for f in files)
+        whole_file.write(self.folder / f"files-{generation}.jsonl", lines)
+        _write_about(self.folder, {**self.about, "generation": generation})
+        self.__init__(self.folder)
+
+    def _log(self, files: Iterable[File]) -> None:
+        files = list(files)
+        jsonl.append(self._file("files", "jsonl"), map(_line, files))
+        self.files |= {f.path: f for f in files}
+        self.row_of |= {f.sha256: f.row for f in files if f.row is not None}
+
+    def _clean(self) -> None:
+        """Cut off what a kill has left half written, and delete other generations."""
+        jsonl.cut_torn_end(self._file("files", "jsonl"))
+        widths = {"vectors": np.dtype(self.about["storage"]).itemsize * self.about["dim"]}
+        for name, width in (widths | {"scales": 4}).items():
+            path = self._file(name, "bin")
+            if path.exists() and path.stat().st_size > self.rows * width:
+                os.truncate(path, self.rows * width)
+        kept = {self._file(*name) for name in (("files", "jsonl"), ("vectors", "bin"))}
+        kept.add(self._file("scales", "bin"))
+        for pattern in ("files-*.jsonl*", "vectors-*.bin", "scales-*.bin"):
+            for path in set(self.folder.glob(pattern)) - kept:
+                path.unlink()
+
+
+def create(
+    folder: str | os.PathLike, root: Path, model: str, fingerprint: str, dim: int, storage: str
+) -> None:
+    """Write an empty index.
+
+    Raises:
+      ValueError: an unknown storage.
+    """
+    if storage not in KINDS:
+        raise ValueError(f"The storage is '{storage}'; use one of {', '.join(KINDS)}.")
+    about = {"root": str(root.resolve()), "model": str(Path(model).resolve())}
+    about |= {"fingerprint": fingerprint, "dim": dim, "storage": storage, "generation": 0}
+    _write_about(Path(folder), about)
+
+
+def _line(file: File) -> dict:
+    return {k: v for k, v in dataclasses.asdict(file).items() if v is not None}
+
+
+def _write_about(folder: Path, about: Mapping) -> None:
+    whole_file.write(folder / INDEX, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
+
+
+def _read_about(folder: Path) -> dict:
+    path = folder / INDEX
+    if not path.is_file():
+        raise ValueError(
+            f"There is no index in '{folder}': make one with `python -m mmjax.search index DIR "
+            f"--model=PATH --index={folder}`."
+        )
+    try:
+        about = json.loads(path.read_text())
+        if about.pop("format") != FORMAT:
+            raise ValueError
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(
+            f"{path} is no index of this version (format {FORMAT}): delete '{folder}' and index "
+            "again."
+        ) from None
+    return about

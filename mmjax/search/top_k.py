@@ -1,0 +1,179 @@
+"""The exact k best by inner product among millions of unit vectors, in two stages.
+
+1. On the device every vector is scored, quickly and roughly (bf16 where that is fast), and of each
+   group of 32 vectors only the maximum is kept.
+2. On the host the groups that can hold a winner, by the proven bound on the first stage's rounding,
+   are scored anew in fp32.
+
+So the result is exact whatever the first stage rounds. It is exact for the vectors as they are
+stored: what fp16 or int8 storage costs is `storage.py`'s matter.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GROUP = 32  # vectors that share a maximum
+BLOCK = 1024  # vectors scored at once: the scores of 1,000 queries stay in the processor's cache
+CHUNK = 16 * BLOCK  # vectors a call
+QUERIES = 1024  # at once; fewer are padded to one of these sizes, so that little is compiled
+SIZES = (8, 64, QUERIES)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def group_maxima(
+    vectors: jax.Array, scales: jax.Array | None, queries: jax.Array, dtype: str
+) -> jax.Array:
+    """`[Q, C / GROUP]`: the best score of each group of consecutive vectors.
+
+    Args:
+      vectors: `[C, D]` of any dtype; C a multiple of BLOCK; scales: `[C]`, what multiplies each.
+      queries: `[Q, D]` float32; dtype: what both are rounded to before they are multiplied.
+    """
+    turned = queries.astype(dtype).T
+    # Accelerators would round fp32 factors on their own.
+    precision = "highest" if dtype == "float32" else None
+
+    def block(part):
+        rows, scale = part
+        scores = jnp.dot(
+            rows.astype(dtype), turned, precision=precision, preferred_element_type=jnp.float32
+        )
+        if scale is not None:
+            scores = scores * scale[:, None]
+        return scores.reshape(-1, GROUP, scores.shape[1]).max(axis=1)
+
+    blocks = vectors.reshape(-1, BLOCK, vectors.shape[1])
+    found = jax.lax.map(block, (blocks, None if scales is None else scales.reshape(-1, BLOCK)))
+    return found.reshape(-1, found.shape[-1]).T
+
+
+class Gallery:
+    """Vectors to be searched.
+
+    Args:
+      vectors: `[N, D]` float32, float16 or int8; may be memory-mapped. On CPU they are read where
+        they lie; an accelerator holds a copy.
+      scales: `[N]` float32, what each row is multiplied by; None: nothing.
+      dtype: of the first stage's products; None: bfloat16 where the machine has it, else float32.
+
+    Rows times scales are at most of unit length (to within 1 %).
+    """
+
+    def __init__(
+        self, vectors: np.ndarray, scales: np.ndarray | None = None, dtype: str | None = None
+    ):
+        self.vectors, self.scales = vectors, scales
+        self.dtype = dtype or ("bfloat16" if fast_bfloat16() else "float32")
+        self._chunks = list(self._read()) if jax.default_backend() != "cpu" else None
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of each query, best first; of equal ones the first.
+
+        Args:
+          queries: `[Q, D]`, at most of unit length (to within 1 %).
+
+        Returns:
+          scores `[Q, min(k, N)]` float32 and rows `[Q, min(k, N)]` int64.
+
+        Raises:
+          ValueError: queries of another width, or not finite; k below 1.
+        """
+        queries = np.asarray(queries, np.float32)
+        width = self.vectors.shape[1]
+        if queries.ndim != 2 or queries.shape[1] != width or not np.isfinite(queries).all():
+            raise ValueError(
+                f"The queries have shape {queries.shape} and must be finite vectors of {width}: "
+                "embed them with the model that made the vectors."
+            )
+        if k < 1:
+            raise ValueError(f"k is {k}: ask for 1 or more.")
+        k = min(k, len(self.vectors))
+        parts = [queries[i : i + QUERIES] for i in range(0, len(queries), QUERIES)]
+        found = [self._search(part, k) for part in parts if k]
+        if not found:
+            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        scores, rows = zip(*found)
+        return np.concatenate(scores), np.concatenate(rows)
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        size = next(s for s in SIZES if s >= len(queries))
+        padded = jnp.asarray(np.pad(queries, ((0, size - len(queries)), (0, 0))))
+        groups = -(-len(self.vectors) // GROUP)
+        maxima = np.empty((len(queries), groups), np.float32)
+        start, pending = 0, None
+        for vectors, scales in self._chunks or self._read():
+            # The device works on one chunk while the last one's maxima are copied.
+            coming = group_maxima(vectors, scales, padded, self.dtype)
+            if pending is not None:
+                start = _copy(pending, maxima, start)
+            pending = coming
+        _copy(pending, maxima, start)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(lambda q, m: self._winners(q, m, k), queries, maxima))
+        return np.stack([scores for scores, _ in found]), np.stack([rows for _, rows in found])
+
+    def _winners(self, query: np.ndarray, maxima: np.ndarray, k: int) -> tuple:
+        """The k best rows of the groups that can hold them."""
+        least = -np.inf
+        if k < len(maxima):
+            # k groups reach this, less the slack; what may reach it, plus the slack, is looked at.
+            least = np.partition(maxima, -k)[-k] - 2 * self._slack()
+        groups = np.flatnonzero(maxima >= least)
+        rows = (groups[:, None] * GROUP + np.arange(GROUP)[None]).ravel()
+        rows = rows[rows < len(self.vectors)]
+        # Not by BLAS: its own threads would wait for one another below ours.
+        scores = np.einsum("nd,d->n", self.vectors[rows].astype(np.float32, copy=False), query)
+        if self.scales is not None:
+            scores *= self.scales[rows]
+        best = np.lexsort((rows, -scores))[:k]
+        return scores[best], rows[best]
+
+    def _slack(self) -> float:
+        """The most by which a first-stage score may be off, for vectors of unit length.
+
+        Rounding both factors to p bits is off by at most 2^-p (1 + 2^-p / 4) of |q| |x| (Cauchy and
+        Schwarz); a sum of D products in fp32, in any order, by D 2^-24 (Higham 2002, section 3.1).
+        """
+        factors = 2**-8 if self.dtype == "bfloat16" else 0.0
+        return 1.03 * (factors + self.vectors.shape[1] * 2**-23)
+
+    def _read(self) -> Iterator[tuple[jax.Array, jax.Array | None]]:
+        """Chunks of CHUNK rows on the device; the last row fills the last chunk."""
+        for start in range(0, len(self.vectors), CHUNK):
+            parts = [
+                None if x is None else np.asarray(x[start : start + CHUNK])
+                for x in (self.vectors, self.scales)
+            ]
+            lacking = CHUNK - len(parts[0])
+            if lacking:
+                parts = [
+                    None if x is None else np.concatenate([x, np.repeat(x[-1:], lacking, axis=0)])
+                    for x in parts
+                ]
+            # Aligned memory is used in place on CPU, mapped files too.
+            yield tuple(None if x is None else jax.device_put(x, may_alias=True) for x in parts)
+
+
+def _copy(chunk: jax.Array, maxima: np.ndarray, start: int) -> int:
+    """Put a chunk's maxima `[Q, G]` in their place; returns where the next one's begin."""
+    end = min(start + chunk.shape[1], maxima.shape[1])
+    maxima[:, start:end] = np.asarray(chunk)[: len(maxima), : end - start]
+    return end
+
+
+@functools.cache
+def fast_bfloat16() -> bool:
+    """Whether bf16 products are faster here than fp32's: on accelerators, and CPUs that say so."""
+    if jax.default_backend() != "cpu":
+        return True
+    try:
+        with open("/proc/cpuinfo") as file:
+            return "bf16" in file.read()
+    except OSError:
+        return False

@@ -1,0 +1,72 @@
+"""Serve a page to search an indexed folder, classify pictures and see where the model looks.
+
+    python -m mmjax.search index DIR --model=MODEL --index=INDEX
+    python -m mmjax.serve INDEX
+
+It listens on this machine alone unless --host says otherwise. /openapi.json describes its API.
+Start it again to see what `index` has changed meanwhile.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("index", {"help": "the folder that `mmjax.search index` has made"}),
+        ("--model", {"help": "where the model lies now, if it moved"}),
+        ("--host", {"default": "127.0.0.1"}),
+        ("--port", {"type": int, "default": 8000}),
+    )
+
+import importlib.util
+import socket
+
+from mmjax.embedder import open_embedder
+from mmjax.search.index import Index
+from mmjax.serve.service import BATCHES, Service
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def main() -> None:
+    """The command."""
+    for package in ("fastapi", "uvicorn", "multipart"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"The package {package} is missing: install it with pip install -e '.[demo]'."
+            )
+    import uvicorn
+
+    from mmjax.serve.app import make_app
+
+    index = Index(ARGS.index)
+    if not index.rows:
+        raise ValueError(f"The index '{ARGS.index}' holds no pictures yet: run `index` again.")
+    listening = _listen(ARGS.host, ARGS.port)
+    model = ARGS.model or index.about["model"]
+    embedder = open_embedder(model, BATCHES)
+    index.check_model(embedder.fingerprint, model)
+    service = Service(index, embedder)
+    print(f"{index.rows:,} pictures; compiling ...", flush=True)
+    service.warm_up()
+    local = ARGS.host in LOOPBACK
+    app = make_app(service, list(LOOPBACK) if local else ["*"])
+    if not local:
+        print("warning: whoever reaches this machine can look at the pictures")
+    print(f"http://{ARGS.host}:{listening.getsockname()[1]}", flush=True)
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=512)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot listen on {host}:{port} ({error.strerror or error}): use another --port."
+        ) from None
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,117 @@
+"""The HTTP side: the page, the JSON endpoints, and errors as one sentence."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, Query, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from mmjax.serve.batcher import Busy
+from mmjax.serve.limits import Limits
+from mmjax.serve.service import MOST_HITS, Found, Looks, Service, Share
+
+HERE = Path(__file__).parent
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+# The page runs its own script alone, and asks this server alone.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Name = Annotated[str, Form(description="or the name of a picture of the index")]
+Count = Annotated[int, Query(ge=1, le=MOST_HITS)]
+
+
+def make_app(service: Service, hosts: list[str]) -> FastAPI:
+    """The application.
+
+    Args:
+      hosts: names in the address bar that are answered, against pages of other sites that point
+        their own name at this machine; ["*"]: all.
+    """
+    summary = "Search a folder of pictures, label them, and see where the model looks."
+    # FastAPI's own pages of documentation would load scripts from elsewhere.
+    app = FastAPI(title="mmjax", summary=summary, docs_url=None, redoc_url=None)
+    app.add_middleware(Limits)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    for address, (name, kind) in PAGE.items():
+        _serve_file(app, address, (HERE / name).read_text(encoding="utf-8"), kind)
+
+    @app.exception_handler(ValueError)
+    async def refused(request: Request, error: ValueError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @app.exception_handler(Busy)
+    async def busy(request: Request, error: Busy) -> JSONResponse:
+        sentence = "The server has its hands full: try again in a second."
+        return JSONResponse({"error": sentence}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(RequestValidationError)
+    async def misasked(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+
+    async def picture_of(file: UploadFile | None, picture: str) -> bytes:
+        if bool(file) == bool(picture):
+            raise ValueError("Give one of file (an upload) and picture (a name of the index).")
+        return await file.read() if file else await run_in_threadpool(service.picture, picture)
+
+    @app.get("/api/about")
+    async def about() -> dict[str, Any]:
+        """What is searched, and with which model."""
+        return service.about()
+
+    @app.get("/api/search")
+    async def search_words(words: str, k: Count = 30) -> list[Found]:
+        """The pictures that answer the words best."""
+        return await service.search_words(words, k)
+
+    @app.post("/api/search")
+    async def search_picture(
+        file: UploadFile | None = None, picture: Name = "", k: Count = 30
+    ) -> list[Found]:
+        """The pictures most like an uploaded one, or one of the index."""
+        return await service.search_picture(await picture_of(file, picture), k)
+
+    @app.post("/api/classify")
+    async def classify(
+        labels: Annotated[str, Form(description="separated by commas")],
+        file: UploadFile | None = None,
+        picture: Name = "",
+        templates: Annotated[str, Form(description="a preset of prompts")] = "plain",
+    ) -> list[Share]:
+        """Which of the labels the picture shows, by probability."""
+        return await service.classify(await picture_of(file, picture), labels, templates)
+
+    @app.post("/api/attention")
+    async def attention(
+        file: UploadFile | None = None,
+        picture: Name = "",
+        words: Annotated[str, Form(description="whose parts of the picture are sought")] = "",
+    ) -> Looks:
+        """Where the model looks: the rollout, each head, and the cells that answer each word."""
+        return await service.looks(await picture_of(file, picture), words)
+
+    @app.get("/api/picture/{name}", response_class=Response)
+    async def picture(name: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> Response:
+        """A picture of the index as WebP, its longer side at most `size` pixels."""
+        data = await service.run_thumbnail(name, size)
+        kept = {"Cache-Control": "private, max-age=86400, immutable"}
+        return Response(data, media_type="image/webp", headers=kept)
+
+    return app
+
+
+def _serve_file(app: FastAPI, address: str, text: str, kind: str) -> None:
+    @app.get(address, include_in_schema=False)
+    async def file() -> Response:
+        return Response(text, media_type=kind, headers=HEADERS)

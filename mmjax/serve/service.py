@@ -1,0 +1,227 @@
+"""What the endpoints do, without HTTP: an index and the model that made it, for many callers."""
+
+import asyncio
+import dataclasses
+import functools
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmjax.data.captions import TEMPLATES
+from mmjax.data.decode import decode_image
+from mmjax.data.image_files import check_picture
+from mmjax.embedder import Embedder
+from mmjax.evals.attention_rollout import attention_maps, head_maps
+from mmjax.evals.occlusion import occlusion_maps
+from mmjax.evals.zero_shot import classifier_weights
+from mmjax.search.index import Index
+from mmjax.serve.batcher import Batcher, Busy
+
+BATCHES = (1, 8, 32)
+WAITING = 64  # items before each of the batched calls
+JOBS = 8  # of those that are worked on one by one
+MOST_HITS = 100
+MOST_LABELS = 100
+MOST_WORDS = 8
+LETTERS = 500  # of a text
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A picture that was found: its name for /api/picture, its cosine, and its files."""
+
+    picture: str
+    score: float
+    paths: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A label and its probability."""
+
+    label: str
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class WordMap:
+    """A text, its cosine with the picture, and what that loses where a cell is covered."""
+
+    text: str
+    score: float
+    map: list[list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Looks:
+    """Where a model looks in a picture: grids of rows of numbers.
+
+    Of each layer and head, and of the rollout, the map sums to 1; empty where the model does not
+    tell. `cropped`: the model sees the middle of the picture, not all of it.
+    """
+
+    rollout: list[list[float]]
+    heads: list[list[list[list[float]]]]
+    words: list[WordMap]
+    aspect: float
+    cropped: bool
+
+
+class Service:
+    """Answers for many callers at once.
+
+    Args:
+      index, embedder: what is searched and the model that made it; the embedder's batch sizes
+        should be BATCHES.
+    """
+
+    def __init__(self, index: Index, embedder: Embedder):
+        self.index, self.embedder = index, embedder
+        self._root = index.root.resolve()
+        self._path_of = {f.sha256: f.path for f in index.files.values() if f.row is not None}
+        self._images = Batcher(embedder.images, BATCHES[-1], WAITING)
+        self._texts = Batcher(embedder.texts, BATCHES[-1], WAITING)
+        self._searches = Batcher(
+            lambda queries: index.search(np.stack(queries), MOST_HITS), BATCHES[-1], WAITING
+        )
+        self._decoders, self._jobs = ThreadPoolExecutor(2), ThreadPoolExecutor(1)
+        self._jobs_waiting = 0
+        self.thumbnail = functools.lru_cache(1024)(self._thumbnail)
+
+    def warm_up(self) -> None:
+        """Compile everything, so that no caller waits for it."""
+        blank = np.zeros((*self.embedder.image_shape, 3), np.uint8)
+        for size in BATCHES:
+            images = self.embedder.images([blank] * size)
+            self.embedder.texts(["a"] * size)
+            self.index.search(images, 1)
+        self.embedder.attention(blank)
+
+    def about(self) -> dict[str, Any]:
+        """Facts for the page."""
+        return {
+            "pictures": self.index.rows,
+            "folder": self._root.name,
+            "model": self.index.about["model"].rstrip("/").rpartition("/")[2],
+            "templates": list(TEMPLATES),
+        }
+
+    # ---- what callers ask for; each raises Busy where too many wait, ValueError for bad input
+
+    async def search_words(self, words: str, k: int) -> list[Found]:
+        """The best pictures for a text."""
+        return await self._search(await self._text(words), k)
+
+    async def search_picture(self, data: bytes, k: int) -> list[Found]:
+        """The pictures most like an encoded one."""
+        image = await self._decode(data)
+        return await self._search(await asyncio.wrap_future(self._images.submit(image)), k)
+
+    async def classify(self, data: bytes, labels: str, templates: str) -> list[Share]:
+        """Labels (separated by commas or lines) by probability."""
+        names = list(dict.fromkeys(x.strip() for x in labels.replace("\n", ",").split(",")))
+        names = [_text_of(name) for name in names if name]
+        if not 0 < len(names) <= MOST_LABELS:
+            raise ValueError(
+                f"There are {len(names)} labels: give 1 to {MOST_LABELS}, separated by commas."
+            )
+        if templates not in TEMPLATES:
+            raise ValueError(f"The templates are '{templates}'; use one of {', '.join(TEMPLATES)}.")
+        image = await self._decode(data)
+        embed = await asyncio.wrap_future(self._images.submit(image))
+        weights = await self._job(classifier_weights, self.embedder.texts, names, templates)
+        shares = self.embedder.probabilities(weights @ embed)
+        order = np.argsort(-shares, kind="stable")
+        return [Share(names[i], float(shares[i])) for i in order]
+
+    async def looks(self, data: bytes, words: str) -> Looks:
+        """Where the model looks, and which parts answer each of the words and all of them."""
+        image = await self._decode(data)
+        parts = [w.strip('.,;:!?"()') for w in words.split()][:MOST_WORDS]
+        texts = list(dict.fromkeys(x for x in [words.strip(), *parts] if x))
+        vectors = [await self._text(text) for text in texts]
+        return await self._job(self._looks, image, texts, vectors)
+
+    def picture(self, name: str) -> bytes:
+        """The bytes of a picture of the index.
+
+        Raises:
+          ValueError: no such picture, or its file is gone.
+        """
+        path = self._path_of.get(name)
+        if path is not None:
+            # Links may have changed since the folder was indexed.
+            file = (self._root / path).resolve()
+            if file.is_relative_to(self._root) and file.is_file():
+                return file.read_bytes()
+        raise ValueError("There is no such picture in the index, or its file is gone.")
+
+    # ---- how
+
+    def _thumbnail(self, name: str, size: int) -> bytes:
+        """The picture as WebP, its longer side at most `size` pixels."""
+        data = self.picture(name)
+        check_picture(data)
+        image = Image.fromarray(decode_image(data, size))
+        image.thumbnail((size, size))
+        file = io.BytesIO()
+        image.save(file, "WEBP", quality=85)
+        return file.getvalue()
+
+    async def run_thumbnail(self, name: str, size: int) -> bytes:
+        """`thumbnail` in a thread for decoding."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._decoders, self.thumbnail, name, size
+        )
+
+    async def _decode(self, data: bytes) -> np.ndarray:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self.embedder.prepare, data)
+
+    async def _text(self, text: str) -> np.ndarray:
+        return await asyncio.wrap_future(self._texts.submit(_text_of(text)))
+
+    async def _search(self, vector: np.ndarray, k: int) -> list[Found]:
+        if not 1 <= k <= MOST_HITS:
+            raise ValueError(f"k is {k}: ask for 1 to {MOST_HITS} pictures.")
+        hits = await asyncio.wrap_future(self._searches.submit(vector))
+        return [Found(h.sha256, round(h.score, 5), h.paths) for h in hits[:k]]
+
+    async def _job(self, work, *args) -> Any:
+        if self._jobs_waiting >= JOBS:
+            raise Busy
+        self._jobs_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._jobs, work, *args)
+        finally:
+            self._jobs_waiting -= 1
+
+    def _looks(self, image: np.ndarray, texts: list[str], vectors: list[np.ndarray]) -> Looks:
+        height, width = image.shape[:2]
+        weights = self.embedder.attention(image)
+        told = weights is not None
+        words = []
+        if texts:
+            scores, maps = occlusion_maps(self.embedder.images, image, np.stack(vectors))
+            words = [WordMap(t, float(s), _plain(m)) for t, s, m in zip(texts, scores, maps)]
+        return Looks(
+            rollout=_plain(attention_maps(weights, height, width)[0]) if told else [],
+            heads=_plain(head_maps(weights, height, width)[:, 0]) if told else [],
+            words=words,
+            aspect=width / height,
+            cropped="crop" in self.embedder.loaded.transform,
+        )
+
+
+def _text_of(text: str) -> str:
+    text = text.strip()
+    if not 0 < len(text) <= LETTERS:
+        raise ValueError(f"The text has {len(text)} letters: give 1 to {LETTERS}.")
+    return text
+
+
+def _plain(array: np.ndarray) -> list:
+    return np.asarray(array, np.float64).round(5).tolist()

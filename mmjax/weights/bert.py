@@ -1,0 +1,187 @@
+"""BERT and RoBERTa, and sentence-transformers built on them, such as MiniLM."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mmjax.models.bert import BERT
+from mmjax.models.text_encoder import TextEncoder
+from mmjax.weights import activations, published
+from mmjax.weights.layouts import Row, linear, merge_heads, norm, qkv, same
+from mmjax.weights.published import Published
+
+SYSTEM = "text_encoder"
+# Numbers of positions that older files keep, and the heads of the task of pretraining.
+IGNORED = (r"embeddings\.(position|token_type)_ids", r"(cls|lm_head)\..*")
+
+# What config.json may leave out: the defaults of BertConfig and, where they differ, RobertaConfig.
+SETTINGS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
+ROBERTA = {"vocab_size": 50265, "pad_token_id": 1}
+# sentence-transformers: what pools the tokens, and the file of its settings.
+MODULES, POOLING = "modules.json", "1_Pooling/config.json"
+
+POOLS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
+MODES = {
+    "cls_token",
+    "max_tokens",
+    "mean_tokens",
+    "mean_sqrt_len_tokens",
+    "weightedmean_tokens",
+    "lasttoken",
+}
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`: files of a model with a head begin with the model's name, and
+    the oldest name the parameters of norms otherwise."""
+    name = re.sub(r"^(bert|roberta)\.", "", name)
+    return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name).replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    settings = dict(found.config)
+    fields = {}
+    if settings["model_type"] != "bert":
+        settings = ROBERTA | settings
+        fields["position_pad"] = settings["pad_token_id"]
+    pooler = "pooler.dense.weight" in found.tensors.shapes
+    pool = _sentence_pool(found) or ("pooler" if pooler else "cls")
+    text = tower_fields(settings, "config.json") | {"pooler": pooler, "pool": pool, **fields}
+    if fields:
+        text["length"] -= fields["position_pad"] + 1
+    return {"name": "text_encoder", "text": text}
+
+
+def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields of `BERT` from config.json, or from a tower's part of it.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    settings = SETTINGS | settings
+    if settings["is_decoder"] or settings["position_embedding_type"] != "absolute":
+        raise ValueError(
+            f"{where} describes a BERT with is_decoder {settings['is_decoder']} and "
+            f"position_embedding_type '{settings['position_embedding_type']}'; only encoders with "
+            "'absolute' positions can be loaded."
+        )
+    return {
+        "vocab_size": settings["vocab_size"],
+        "width": settings["hidden_size"],
+        "depth": settings["num_hidden_layers"],
+        "heads": settings["num_attention_heads"],
+        "mlp_dim": settings["intermediate_size"],
+        "length": settings["max_position_embeddings"],
+        "segments": settings["type_vocab_size"],
+        "activation": activations.read(settings["hidden_act"], f"{where}: hidden_act"),
+        "norm_epsilon": settings["layer_norm_eps"],
+    }
+
+
+def _sentence_pool(found: Published) -> str | None:
+    """How sentence-transformers pools the tokens; None in a folder that is not its.
+
+    Raises:
+      ValueError: in a way that we lack.
+    """
+    if not (found.folder / MODULES).is_file():
+        return None
+    modules = [
+        m["type"].rsplit(".", 1)[-1] for m in published.read_json(found.folder / MODULES, list)
+    ]
+    other = set(modules) - {"Transformer", "Pooling", "Normalize"}
+    settings = published.read_json(found.folder / POOLING)
+    modes = {k.removeprefix("pooling_mode_") for k, v in settings.items() if v is True}
+    mode = settings.get("pooling_mode", "+".join(sorted(modes & MODES)))
+    if other or mode not in POOLS:
+        raise ValueError(
+            f"'{found.folder}' pools its tokens by '{mode}' and then has {sorted(other)}; 'cls' "
+            "and 'mean' can be loaded, without further modules."
+        )
+    return POOLS[mode]
+
+
+def rows(model: TextEncoder) -> list[Row]:
+    """The rename table of a model."""
+    return tower_rows("text", "", model.text_tower(parent=None))
+
+
+def tower_rows(ours: str, theirs: str, text: BERT) -> list[Row]:
+    """Those of a tower, whose tensors begin with `theirs`."""
+    embeddings, layer = f"{theirs}embeddings", f"{theirs}encoder.layer.{{i}}"
+    attention = f"{layer}.attention"
+    block = f"{ours}/encoder/layers"
+    return [
+        *same(f"{ours}/embedding", f"{embeddings}.word_embeddings.weight"),
+        *same(f"{ours}/position/table", f"{embeddings}.position_embeddings.weight"),
+        *same(f"{ours}/segment_embedding", f"{embeddings}.token_type_embeddings.weight"),
+        *norm(f"{ours}/norm_embedding", f"{embeddings}.LayerNorm"),
+        *qkv(
+            f"{block}/attention/qkv",
+            [f"{attention}.self.{name}" for name in ("query", "key", "value")],
+            text.heads,
+        ),
+        *merge_heads(f"{block}/attention/out", f"{attention}.output.dense", text.heads),
+        *norm(f"{block}/norm_attention", f"{attention}.output.LayerNorm"),
+        *linear(f"{block}/mlp/up", f"{layer}.intermediate.dense"),
+        *linear(f"{block}/mlp/down", f"{layer}.output.dense"),
+        *norm(f"{block}/norm_mlp", f"{layer}.output.LayerNorm"),
+        *(linear(f"{ours}/pooler", f"{theirs}pooler.dense") if text.pooler else ()),
+    ]
+
+
+def published_config(model: TextEncoder) -> dict[str, Any]:
+    """config.json of a model of ours."""
+    text = model.text_tower(parent=None)
+    pad = text.position_pad
+    kind = "bert" if pad is None else "roberta"
+    return {
+        "model_type": kind,
+        "architectures": [f"{kind.capitalize()}Model"],
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.width,
+        "num_hidden_layers": text.depth,
+        "num_attention_heads": text.heads,
+        "intermediate_size": text.mlp_dim,
+        "hidden_act": activations.write(text.activation),
+        "max_position_embeddings": text.length + (0 if pad is None else pad + 1),
+        "type_vocab_size": text.segments,
+        "layer_norm_eps": text.norm_epsilon,
+        "pad_token_id": 0 if pad is None else pad,
+    }
+
+
+def published_files(model: TextEncoder) -> dict[str, Any]:
+    """sentence-transformers' files beside config.json, of a model that pools as it does."""
+    text = model.text_tower(parent=None)
+    if text.pool == "pooler":
+        return {}
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modes = {f"pooling_mode_{mode}": POOLS[mode] == text.pool for mode in MODES & POOLS.keys()}
+    return {
+        MODULES: [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(paths.items())
+        ],
+        POOLING: {"word_embedding_dimension": text.width, **modes},
+        "sentence_bert_config.json": {"max_seq_length": text.length, "do_lower_case": False},
+    }

@@ -1,0 +1,42 @@
+"""Chinese-CLIP: CLIP's image tower beside BERT (model_type "chinese_clip")."""
+
+from typing import Any
+
+from mmjax.models.clip import CLIP
+from mmjax.weights import bert, clip, image_processor
+from mmjax.weights.layouts import Row, linear, same
+from mmjax.weights.published import Published
+
+# BERT's map of the first token, which is not used, and numbers of positions that older files keep.
+IGNORED = (r"text_model\.pooler\..*", r"(text|vision)_model\.embeddings\.position_ids")
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    vision = clip.VISION | found.config.get("vision_config", {})
+    text = bert.tower_fields(found.config.get("text_config", {}), "text_config")
+    images = image_processor.read(found.preprocessor, clip.PREPROCESSOR)
+    return {
+        "name": "clip",
+        "embed_dim": found.config.get("projection_dim", 512),
+        "image": clip.image_fields(vision, images),
+        "text": {"kind": "bert", **text, "pool": "cls", "pooler": False},
+    }
+
+
+transform = clip.transform
+
+
+def rows(model: CLIP) -> list[Row]:
+    """The rename table of a model."""
+    return [
+        *clip.image_rows(model.image_tower(parent=None)),
+        *linear("image_proj", "visual_projection", bias=False),
+        *bert.tower_rows("text", "text_model.", model.text_tower(parent=None)),
+        *linear("text_proj", "text_projection", bias=False),
+        *same("logit_scale", "logit_scale"),
+    ]

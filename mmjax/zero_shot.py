@@ -1,0 +1,130 @@
+"""Say which of some labels each picture shows, with no training on them.
+
+    python -m mmjax.zero_shot photos/ cat.jpg --model=runs/clip_emoji --labels="cat,dog,a red bus"
+    python -m mmjax.zero_shot photos/ --model=MODEL --labels=labels.txt --templates photo --json
+
+Labels are separated by commas, or stand one a line in a file. Templates are a preset of
+mmjax/data/captions.py or prompts with {} for the label; their vectors are averaged.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("images", {"nargs": "+", "help": "picture files and folders of them"}),
+        ("--model", {"required": True, "help": "a run's workdir or a published folder"}),
+        ("--labels", {"required": True, "help": '"cat,dog", or a file with one a line'}),
+        ("--templates", {"nargs": "+", "default": ["plain"], "help": "a preset, or prompts"}),
+        ("--top", {"type": int, "default": 3, "help": "labels shown of each picture"}),
+        ("--json", {"action": "store_true", "help": "a JSON object a line"}),
+    )
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmjax.data import image_files
+from mmjax.data.captions import TEMPLATES, get_templates
+from mmjax.data.progress import Progress
+from mmjax.embedder import Embedder, open_embedder
+from mmjax.evals.zero_shot import classifier_weights
+
+
+def read_labels(given: str) -> list[str]:
+    """The labels of a comma-separated list, or of a file with one a line.
+
+    Raises:
+      ValueError: there is none.
+    """
+    is_file = len(given) < 4096 and Path(given).is_file()
+    parts = Path(given).read_text(encoding="utf-8").splitlines() if is_file else given.split(",")
+    labels = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if not labels:
+        raise ValueError(
+            f"The labels '{given}' are empty: write them as \"cat,dog\", or name a file with one a "
+            "line."
+        )
+    return labels
+
+
+def read_templates(given: Sequence[str]) -> tuple[str, ...]:
+    """A preset's templates, or those that are given.
+
+    Raises:
+      ValueError: neither a preset nor prompts with one {} each.
+    """
+    return get_templates(given[0] if len(given) == 1 and given[0] in TEMPLATES else tuple(given))
+
+
+def classify(
+    embedder: Embedder, weights: np.ndarray, paths: Sequence[Path]
+) -> Iterator[tuple[Path, np.ndarray | ValueError]]:
+    """Each path, in order, with its labels' probabilities `[C]`, or why it cannot be read."""
+    batch: list[tuple[Path, np.ndarray | ValueError]] = []
+
+    def flush() -> Iterator[tuple[Path, np.ndarray | ValueError]]:
+        good = [image for _, image in batch if not isinstance(image, ValueError)]
+        embed = embedder.images(good) if good else np.empty((0, weights.shape[1]), np.float32)
+        found = iter(embedder.probabilities(embed @ weights.T))
+        for path, image in batch:
+            yield path, image if isinstance(image, ValueError) else next(found)
+        batch.clear()
+
+    for read in image_files.stream(lambda path: embedder.prepare(path.read_bytes()), paths):
+        batch.append(read)
+        if len(batch) == embedder.sizes[-1]:
+            yield from flush()
+    yield from flush()
+
+
+def best(labels: Sequence[str], shares: np.ndarray, top: int) -> list[tuple[str, float]]:
+    """The likeliest labels and their probabilities."""
+    return [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:top]]
+
+
+def main() -> None:
+    """The command."""
+    labels, templates = read_labels(ARGS.labels), read_templates(ARGS.templates)
+    if ARGS.top < 1:
+        raise ValueError(f"--top is {ARGS.top}: show 1 label or more.")
+    paths = image_files.find(ARGS.images)
+    embedder = open_embedder(ARGS.model, sizes=(min(64, len(paths)),))
+    weights = classifier_weights(embedder.texts, labels, templates)
+    width, wide = max(len(str(p)) for p in paths), max(map(len, labels))
+    if not ARGS.json:
+        print("picture".ljust(width) + "  " + "label".ljust(wide) + "  share")
+    faults = []
+    # Rows on a terminal are progress enough, and a line between them would be in their way.
+    quiet = contextlib.nullcontext() if sys.stdout.isatty() else Progress("Pictures", len(paths))
+    with quiet as bar:
+        for path, shares in classify(embedder, weights, paths):
+            if isinstance(shares, ValueError):
+                faults.append((path, shares))
+                if ARGS.json:
+                    print(json.dumps({"path": str(path), "error": str(shares)}))
+            elif ARGS.json:
+                shown = [{"label": n, "share": s} for n, s in best(labels, shares, ARGS.top)]
+                row = {"path": str(path), "labels": shown}
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+            else:
+                for n, (label, share) in enumerate(best(labels, shares, ARGS.top)):
+                    name = "" if n else str(path)
+                    print(f"{name:{width}}  {label:{wide}}  {share:5.3f}", flush=True)
+            if bar is not None:
+                bar.advance()
+    if faults and not ARGS.json:
+        print(f"{len(faults)} of {len(paths)} pictures cannot be read:", file=sys.stderr)
+        for path, fault in faults:
+            print(f"  {path}: {fault}", file=sys.stderr)
+    if len(faults) == len(paths):
+        raise ValueError(f"None of the {len(paths)} pictures can be read: see above.")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,285 @@
+"""The server's endpoints beside what they should say, and all that is sent to hurt them."""
+
+import asyncio
+import io
+import os
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from png import png
+
+pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[demo]'")
+
+from fastapi.testclient import TestClient
+from tiny_index import MODEL, draw
+
+from mmjax.embedder import open_embedder
+from mmjax.evals.occlusion import occlusion_maps
+from mmjax.search import build
+from mmjax.search.index import Index, Writer, create
+from mmjax.serve.app import make_app
+from mmjax.serve.batcher import Batcher, Busy
+from mmjax.serve.limits import Limits
+from mmjax.serve.service import Service
+
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(12):
+        draw(root / f"{i}.png", i)
+    return root
+
+
+@pytest.fixture(scope="module")
+def service(root, tmp_path_factory):
+    embedder = open_embedder(MODEL, (1, 8))
+    folder = tmp_path_factory.mktemp("index")
+    create(folder, root, str(MODEL), embedder.fingerprint, 16, "float32")
+    build.update(Writer(folder), embedder)
+    return Service(Index(folder), embedder)
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with TestClient(make_app(service, ["testserver"]), raise_server_exceptions=False) as client:
+        yield client
+
+
+def vector(service, path):
+    return service.embedder.images([service.embedder.prepare(path.read_bytes())])[0]
+
+
+def test_words_find_what_their_vector_is_nearest_to(client, service, root):
+    found = client.get("/api/search", params={"words": "red", "k": 5}).json()
+    text = service.embedder.texts(["red"])[0]
+    scores = {f"{i}.png": float(vector(service, root / f"{i}.png") @ text) for i in range(12)}
+    assert [f["paths"][0] for f in found] == sorted(scores, key=scores.get, reverse=True)[:5]
+    assert found[0]["score"] == pytest.approx(max(scores.values()), abs=1e-4)
+
+
+def test_a_picture_finds_itself_uploaded_or_by_name(client, root):
+    file = {"file": ("x.png", (root / "7.png").read_bytes())}
+    uploaded = client.post("/api/search?k=3", files=file).json()
+    assert uploaded[0]["paths"] == ["7.png"] and uploaded[0]["score"] == pytest.approx(1, abs=1e-4)
+    by_name = client.post("/api/search?k=3", data={"picture": uploaded[0]["picture"]}).json()
+    assert by_name == uploaded
+    shown = client.get(f"/api/picture/{uploaded[0]['picture']}?size=16")
+    assert Image.open(io.BytesIO(shown.content)).size == (16, 16)
+    assert shown.headers["content-type"] == "image/webp"
+
+
+def test_labels_have_the_softmax_of_their_cosines(client, service, root):
+    data = {"labels": "red, blue,\nred,a cat"}
+    file = {"file": ("x.png", (root / "3.png").read_bytes())}
+    found = client.post("/api/classify", data=data, files=file).json()
+    names = ["red", "blue", "a cat"]
+    logits = service.embedder.texts(names) @ vector(service, root / "3.png")
+    logits = np.exp(service.embedder.logit_scale * logits)
+    assert {f["label"]: round(f["share"], 4) for f in found} == {
+        n: round(float(x), 4) for n, x in zip(names, logits / logits.sum())
+    }
+    assert [f["share"] for f in found] == sorted((f["share"] for f in found), reverse=True)
+
+
+def test_attention_of_every_head_and_of_words(client, root):
+    file = {"file": ("x.png", (root / "3.png").read_bytes())}
+    looks = client.post("/api/attention", data={"words": "a red, dog"}, files=file).json()
+    heads, rollout = np.asarray(looks["heads"]), np.asarray(looks["rollout"])
+    assert heads.shape == (2, 2, 3, 3) and rollout.shape == (3, 3)
+    np.testing.assert_allclose(heads.sum((2, 3)), 1, atol=1e-3)
+    np.testing.assert_allclose(rollout.sum(), 1, atol=1e-3)
+    assert [w["text"] for w in looks["words"]] == ["a red, dog", "a", "red", "dog"]
+    assert looks["cropped"] and looks["aspect"] == 1
+    assert client.post("/api/attention", files=file).json()["words"] == []
+
+
+def test_what_is_covered_is_what_answers():
+    """A model that sees the mean colour alone: of a red square on blue, red answers red."""
+    image = np.zeros((28, 28, 3), np.uint8)
+    image[..., 2] = 200
+    image[8:12, 20:24] = (255, 0, 0)
+
+    def mean_colour(images):
+        means = np.stack([i.reshape(-1, 3).mean(0) for i in images]).astype(np.float32)
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    scores, maps = occlusion_maps(mean_colour, image, np.eye(3, dtype=np.float32)[[0, 2]])
+    assert scores.shape == (2,) and maps.shape == (2, 7, 7)
+    assert np.unravel_index(maps[0].argmax(), (7, 7)) == (2, 5)  # of 4 pixels a side
+    assert maps[1, 2, 5] < 0 < maps[0, 2, 5]  # without it the picture is bluer
+
+
+def encoded(kind, **settings):
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, kind, **settings)
+    return file.getvalue()
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (SVG, "are no picture"),
+        (b"", "0 bytes"),
+        (b"hello", "are no picture"),
+        (encoded("PNG")[:1500], "damaged or truncated"),
+        (encoded("JPEG")[:700], "damaged or truncated"),
+        (encoded("TIFF"), "are no picture"),
+        (png(1, 1), "has 1 x 1 pixels"),
+        (png(10_000, 10_000), "has 10000 x 10000 pixels, and 64,000,000 are the most"),
+        (png(60_000, 60_000, b""), "pixels: make it smaller"),
+    ],
+    ids=["svg", "nothing", "text", "cut_png", "cut_jpeg", "tiff", "dot", "bomb", "great_bomb"],
+)
+def test_pictures_that_are_none_get_one_sentence(client, data, said):
+    answer = client.post("/api/search", files={"file": ("x.png", data)})
+    assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "ask, status, said",
+    [
+        (lambda c: c.get("/api/search"), 422, "words: Field required"),
+        (lambda c: c.get("/api/search?words=%20"), 400, "The text has 0 letters"),
+        (lambda c: c.get("/api/search?words=" + "a" * 501), 400, "The text has 501 letters"),
+        (lambda c: c.get("/api/search?words=a&k=0"), 422, "k: "),
+        (lambda c: c.get("/api/search?words=a&k=1000000"), 422, "k: "),
+        (lambda c: c.post("/api/search"), 400, "Give one of file"),
+        (lambda c: c.post("/api/search", data={"picture": "../../etc/passwd"}), 400, "no such"),
+        (lambda c: c.get("/api/picture/..%2f..%2fetc%2fpasswd"), 404, ""),
+        (lambda c: c.get("/api/picture/0.png"), 400, "no such picture"),
+        (
+            lambda c: c.post(
+                "/api/classify", data={"labels": " , "}, files={"file": encoded("PNG")}
+            ),
+            400,
+            "There are 0 labels: give 1 to 100",
+        ),
+        (
+            lambda c: c.post(
+                "/api/classify",
+                data={"labels": "a", "templates": "x"},
+                files={"file": encoded("PNG")},
+            ),
+            400,
+            "The templates are 'x'",
+        ),
+        (lambda c: c.post("/api/search", files={"file": bytes(17 * 2**20)}), 413, "16,777,216"),
+        (lambda c: c.get("/api/about", headers={"host": "evil.example"}), 400, ""),
+    ],
+)
+def test_questions_that_are_none_get_one_sentence(client, ask, status, said):
+    answer = ask(client)
+    assert answer.status_code == status and said in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_body_that_hides_its_length_is_cut_off(client):
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+    def endless():
+        yield head
+        for _ in range(20):
+            yield bytes(2**20)
+
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/api/search", content=endless(), headers=kind).status_code == 413
+
+
+def test_a_link_that_leads_out_of_the_folder_shows_nothing(client, root, tmp_path):
+    found = client.post("/api/search?k=1", files={"file": (root / "11.png").read_bytes()}).json()
+    draw(tmp_path / "secret.png", 99)
+    (root / "11.png").rename(tmp_path / "11.png")
+    os.symlink(tmp_path / "secret.png", root / "11.png")
+    answer = client.get(f"/api/picture/{found[0]['picture']}?size=33")
+    (root / "11.png").unlink()
+    (tmp_path / "11.png").rename(root / "11.png")
+    assert answer.status_code == 400 and "no such picture" in answer.json()["error"]
+
+
+def test_the_page_and_the_description_of_the_api(client):
+    page = client.get("/")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    for name in ("", "page.css", "page.js"):
+        assert "//" not in client.get(f"/{name}").text.replace("// ", "")  # asks no one else
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {
+        f"/api/{p}" for p in ("about", "search", "classify", "attention", "picture/{name}")
+    }
+    assert all(way["description"] for path in paths.values() for way in path.values())
+
+
+# ---- batches and limits --------------------------------------------------------------------------
+
+
+def test_what_waits_is_one_batch_and_errors_reach_all():
+    calls, free = [], threading.Event()
+
+    def work(items):
+        calls.append(list(items))
+        free.wait(10)
+        if "bad" in items:
+            raise ValueError("bad item")
+        return [item * 2 for item in items]
+
+    batcher = Batcher(work, most=4, waiting=6)
+    first = batcher.submit(1)
+    while not calls:
+        time.sleep(0.001)
+    rest = [batcher.submit(n) for n in range(2, 8)]
+    with pytest.raises(Busy):
+        batcher.submit(8)
+    rest[0].cancel()
+    free.set()
+    assert first.result(10) == 2
+    assert [f.result(10) for f in rest[1:]] == [6, 8, 10, 12, 14]
+    assert calls[0] == [1] and calls[1] == [3, 4, 5] and calls[2] == [6, 7]
+    with pytest.raises(ValueError, match="bad item"):
+        batcher.submit("bad").result(10)
+    assert batcher.submit(9).result(10) == 18  # it goes on
+
+
+def test_at_ten_times_what_it_can_do_every_request_is_answered():
+    """By its result, or by a 503 that says when to come again."""
+
+    async def slow(scope, receive, send):
+        await receive()
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+    async def flood():
+        transport = httpx.ASGITransport(Limits(slow, requests=5))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await asyncio.gather(*(client.post(f"/{n}", content=b"a") for n in range(50)))
+
+    answers = asyncio.run(flood())
+    kinds = [a.status_code for a in answers]
+    assert kinds.count(200) == 5 and kinds.count(503) == 45
+    assert all(a.text == f"/{n}" for n, a in enumerate(answers) if a.status_code == 200)
+    assert all(a.headers["retry-after"] == "1" for a in answers if a.status_code == 503)
+    assert "try again" in next(a for a in answers if a.status_code == 503).json()["error"]
+
+
+def test_what_takes_too_long_is_given_up():
+    async def never(scope, receive, send):
+        await asyncio.sleep(60)
+
+    async def ask():
+        limits = Limits(never, seconds=0.05)
+        transport = httpx.ASGITransport(limits)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get("/"), limits.running
+
+    answer, running = asyncio.run(ask())
+    assert answer.status_code == 504 and running == 0
+    assert answer.json()["error"] == "This took longer than 0.05 seconds."

@@ -1,0 +1,123 @@
+"""The page in a real browser, served by the real command."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import chromium
+import pytest
+
+pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[demo]'")
+if chromium.find() is None:
+    pytest.skip("needs Chromium: apt-get install chromium", allow_module_level=True)
+
+from tiny_index import MODEL, draw
+
+from mmjax.embedder import open_embedder
+from mmjax.search import build
+from mmjax.search.index import Writer, create
+
+ROOT = Path(__file__).parents[2]
+NASTY = "<img src=x onerror=document.body.dataset.hacked=1>.png"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(8):
+        draw(root / f"{i}.png", i)
+    draw(root / NASTY, 100)
+    shutil.copy(root / "3.png", root / "copy_of_3.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+    embedder = open_embedder(MODEL)
+    create(folder, pictures, str(MODEL), embedder.fingerprint, 16, "float16")
+    build.update(Writer(folder), embedder)
+    command = [sys.executable, "-m", "mmjax.serve", str(folder), "--port=0"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("http://"):
+            break
+    else:
+        raise AssertionError(lines)
+    yield line.strip()
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    with chromium.Page() as page:
+        yield page
+
+
+def tiles(page):
+    return page.run("[...document.querySelectorAll('.tile b')].map(b => b.textContent)")
+
+
+def test_a_search_by_words_from_the_address_bar_and_from_the_box(page, address):
+    page.go(address + "/#words=red")
+    assert page.wait("document.querySelectorAll('.tile').length") == 9  # the copy is no tenth
+    assert "“red”" in page.run("document.querySelector('#said').textContent")
+    assert NASTY[: -len(".png")].replace("_", " ") in tiles(page)  # shown, as text
+    page.wait("[...document.querySelectorAll('.tile img')].every(i => i.naturalWidth === 32)")
+    first = tiles(page)
+    page.run("words.value = 'zzz blue 7'; document.querySelector('.go').click()")
+    page.wait("document.querySelector('#said').textContent.includes('zzz')")
+    assert sorted(tiles(page)) == sorted(first)
+    assert "words=zzz" in page.run("location.hash")
+
+
+def test_a_picture_opens_with_its_maps_and_labels(page, address):
+    page.go(address + "/#words=red&labels=cat,dog")
+    page.wait("document.querySelectorAll('.tile').length")
+    page.run("document.querySelectorAll('.tile')[2].click()")
+    assert page.wait("document.querySelectorAll('#shares .share').length") == 2
+    assert page.wait("document.querySelectorAll('#heads canvas').length") == 2
+    assert page.run("document.querySelector('#wordmaps button').textContent").startswith("red")
+    drawn = """(() => { const c = document.querySelector('#frame canvas');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return !c.hidden && new Set(d).size > 10; })()"""
+    assert page.run(drawn)
+    page.run("layer.value = 1; layer.oninput(); document.querySelector('#heads button').click()")
+    assert "head 1 of layer 1" in page.run("note.textContent")
+    page.run("rollout.click()")
+    assert "rollout" in page.run("note.textContent") and page.run(drawn)
+
+
+def test_a_dropped_picture_is_searched_by(page, address):
+    page.go(address)
+    page.wait("document.querySelector('#about').textContent.includes('9 pictures')")
+    page.run("""(async () => {
+        const hits = await (await fetch('/api/search?words=a&k=9')).json();
+        const hit = hits.find((h) => h.paths.includes('3.png'));
+        const blob = await (await fetch('/api/picture/' + hit.picture + '?size=64')).blob();
+        const data = new DataTransfer();
+        data.items.add(new File([blob], 'mine.webp', { type: 'image/webp' }));
+        document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
+    })()""")
+    page.wait("document.querySelectorAll('.tile').length")
+    assert tiles(page)[0] == "3"  # lossy WebP, and yet the nearest
+    assert page.run("chip.hidden") is False
+    page.wait("document.querySelectorAll('#heads canvas').length")
+
+
+def test_what_is_no_picture_is_said(page, address):
+    page.run("take([new File(['hello'], 'notes.txt', { type: 'text/plain' })])")
+    said = page.wait("said.className === 'wrong' && said.textContent")
+    assert "are no picture" in said
+
+
+def test_nothing_was_run_or_blocked_that_should_not(page):
+    assert page.run("document.body.dataset.hacked") is None
+    assert [p for p in page.problems if "400 (Bad Request)" not in p] == []

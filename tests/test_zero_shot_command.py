@@ -1,0 +1,89 @@
+"""Labels for pictures, by the real command and by its parts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from png import png
+from tiny_index import MODEL, draw
+
+from mmjax import zero_shot
+from mmjax.embedder import Embedder, open_embedder
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*args):
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla")}
+    return subprocess.run(
+        [sys.executable, "-m", "mmjax.zero_shot", *map(str, args), f"--model={MODEL}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+
+
+def test_json_lines_hold_the_softmax_of_the_averaged_prompts(tmp_path):
+    for i in range(9):
+        draw(tmp_path / "some" / f"{i}.png", i)
+    (tmp_path / "some" / "4.png").write_bytes(png(1, 1))
+    templates = ("a {}", "the {} there")
+    done = run(
+        tmp_path / "some", "--labels=dog, red,,dog", "--top=5", "--json", "--templates", *templates
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(r["path"]).name for r in rows] == [f"{i}.png" for i in range(9)]
+    assert "has 1 x 1 pixels" in rows[4]["error"]
+
+    embedder = open_embedder(MODEL, sizes=(4,))
+    prompts = embedder.texts([t.replace("{}", n) for n in ("dog", "red") for t in templates])
+    weights = prompts.reshape(2, 2, -1).mean(axis=1)
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    for row in rows[:4] + rows[5:]:
+        image = embedder.images([embedder.prepare(Path(row["path"]).read_bytes())])[0]
+        shares = np.exp(embedder.logit_scale * (weights @ image))
+        shares /= shares.sum()
+        expected = dict(zip(("dog", "red"), shares))
+        assert {x["label"]: x["share"] for x in row["labels"]} == pytest.approx(expected, abs=1e-4)
+        assert row["labels"][0]["share"] >= row["labels"][1]["share"]
+
+
+def test_a_table_and_one_sentence_where_nothing_can_be_read(tmp_path):
+    draw(tmp_path / "a.png", 0)
+    (tmp_path / "b.png").write_bytes(b"hello")
+    done = run(tmp_path, "--labels=dog,red", "--top=1")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and lines[0].split() == ["picture", "label", "share"]
+    assert len(lines) == 2 and lines[1].split()[1] in ("dog", "red")
+    assert "1 of 2 pictures cannot be read" in done.stderr and "b.png: 5 bytes" in done.stderr
+    (tmp_path / "a.png").unlink()
+    done = run(tmp_path, "--labels=dog")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: None of the 1 pictures can be read: see above."
+
+
+def test_labels_and_templates_in_each_way_they_are_given(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("a red, round thing\n\nдом\n a red, round thing\n")
+    assert zero_shot.read_labels(str(file)) == ["a red, round thing", "дом"]
+    assert zero_shot.read_labels(" cat,dog ,cat,") == ["cat", "dog"]
+    for empty in ("", " , ,"):
+        with pytest.raises(ValueError, match="are empty: write them as"):
+            zero_shot.read_labels(empty)
+    assert zero_shot.read_templates(["plain"]) == ("{}",)
+    assert zero_shot.read_templates(["a {}", "the {}"]) == ("a {}", "the {}")
+    with pytest.raises(ValueError, match="holds one {} for the name"):
+        zero_shot.read_templates(["photos"])
+
+
+def test_a_sigmoid_model_judges_each_label_by_itself():
+    embedder = object.__new__(Embedder)
+    embedder.logit_scale, embedder.logit_bias = 10.0, -2.0
+    shares = embedder.probabilities(np.asarray([[0.2, 0.5, -1.0]]))
+    np.testing.assert_allclose(shares, 1 / (1 + np.exp(-np.asarray([[0.0, 3.0, -12.0]]))))

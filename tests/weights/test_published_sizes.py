@@ -1,0 +1,66 @@
+"""Configs that leave out what is usual, as the hub's do, describe models of the published size."""
+
+import types
+from pathlib import Path
+
+import jax
+import pytest
+
+from mmjax import models, step
+from mmjax.weights.families import family
+from mmjax.weights.published import Published
+
+SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+}
+GIANT = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
+HEAD = (1000, 768)
+
+
+# Counted by transformers 5.23.0 on its meta device; a mask token is none of ours.
+@pytest.mark.parametrize(
+    ("model_type", "config", "heads", "parameters"),
+    [
+        ("siglip", {}, {}, 203_155_970),
+        (
+            "siglip",
+            {
+                "text_config": SO400M,
+                "vision_config": {**SO400M, "image_size": 384, "patch_size": 14},
+            },
+            {},
+            877_960_498,
+        ),
+        (
+            "siglip",  # SigLIP 2
+            {"text_config": {"vocab_size": 256_000}, "vision_config": {"image_size": 256}},
+            {},
+            375_234_050,
+        ),
+        ("vit", {}, {"classifier.weight": HEAD}, 86_567_656),
+        ("vit", {}, {"pooler.dense.weight": (768, 768)}, 86_389_248),
+        (
+            "deit",
+            {},
+            {"cls_classifier.weight": HEAD, "distillation_classifier.weight": HEAD},
+            87_338_192,
+        ),
+        ("dinov2", {"image_size": 518}, {}, 86_580_480 - 768),
+        ("dinov2", {"image_size": 518, "use_swiglu_ffn": True, **GIANT}, {}, 1_136_480_768 - 1536),
+        ("dinov2_with_registers", {"image_size": 518, "patch_size": 14}, {}, 86_583_552 - 768),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(model_type, config, heads, parameters):
+    tensors = types.SimpleNamespace(name="none", shapes=heads)
+    found = Published(Path("none"), {"model_type": model_type, **config}, {}, tensors)
+    theirs = family(model_type, "none")
+    whole = {"model": theirs.model_config(found), "loss": {}}
+    model = models.make_model(whole)
+    params = step.abstract_params(model, models.spec(whole))
+    assert sum(x.size for x in jax.tree.leaves(params)) == parameters
+    covered = [name for row in theirs.rows(model) for name in row.ours]
+    assert len(covered) == len(jax.tree.leaves(params))
+    assert theirs.transform(found).startswith("decode | resize")

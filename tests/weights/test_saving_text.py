@@ -1,0 +1,109 @@
+"""Encoders and decoders saved as published ones: loaded again, and by transformers where it is."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from parity import GOLDEN, close, expected, outputs
+
+from mmjax import models, step
+from mmjax.data.tokenizers import train_bpe
+from mmjax.pretrained import Pretrained, load, save_pretrained
+from mmjax.weights import bert, gpt2, llama
+from mmjax.weights.tensor_file import Renamed, Safetensors
+
+TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")
+FAMILIES = {"bert": bert, "roberta": bert, "minilm": bert, "gpt2": gpt2, "llama": llama}
+TEXTS = ["a red bus waits", "two dogs", "tea"]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "llama_tied"])
+def test_golden_folder_comes_back_tensor_by_tensor(tmp_path, name):
+    family = FAMILIES.get(name, llama)
+    save_pretrained(load(GOLDEN / name), tmp_path / "out")
+    theirs = Renamed(Safetensors(GOLDEN / name), family.canonical)
+    ours = Safetensors(tmp_path / "out")
+    ignored = {n for n in theirs.shapes if n not in ours.shapes}
+    assert all(n.startswith("lm_head.") or n.endswith("attn.bias") for n in ignored), ignored
+    for tensor in ours.shapes:
+        np.testing.assert_array_equal(ours.read(tensor), theirs.read(tensor))
+    before, after = (load(folder) for folder in (GOLDEN / name, tmp_path / "out"))
+    assert after.config == before.config
+    assert after.tokenizer.prompts(TEXTS) == before.tokenizer.prompts(TEXTS)
+
+
+@pytest.mark.skipif(not Path(TORCH).exists(), reason="no python with torch: MMJAX_TORCH_PYTHON")
+def test_saved_folders_in_transformers(tmp_path):
+    """What transformers gives for our folders is what it gave for those that they came from; and
+    for a language model of ours, what we give."""
+    for name in FAMILIES:
+        save_pretrained(load(GOLDEN / name), tmp_path / name)
+        shutil.copy(GOLDEN / name / "expected.safetensors", tmp_path / name)
+    own = our_language_model()
+    save_pretrained(own, tmp_path / "own")
+    script = """
+import sys, json, torch
+from pathlib import Path
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+logging.set_verbosity_error()
+root, found = Path(sys.argv[1]), {}
+for name in ("bert", "roberta", "minilm", "gpt2", "llama"):
+    kind = AutoModelForCausalLM if name in ("gpt2", "llama") else AutoModel
+    model, report = kind.from_pretrained(root / name, output_loading_info=True)
+    want = load_file(root / name / "expected.safetensors")
+    out = model.eval()(want["text"].long(), attention_mask=want["text_mask"].long())
+    y = out.logits if "logits" in out else out.last_hidden_state
+    keys = {k: sorted(report[k]) for k in ("missing_keys", "unexpected_keys")}
+    found[name] = [y.tolist(), keys]
+tokens = AutoTokenizer.from_pretrained(root / "own")(json.loads(sys.stdin.read()))["input_ids"]
+model = AutoModelForCausalLM.from_pretrained(root / "own").eval()
+found["own"] = [tokens, model(torch.tensor([tokens[0]])).logits.tolist()]
+print(json.dumps(found))
+"""
+    run = subprocess.run(
+        [TORCH, "-c", script, tmp_path],
+        input=json.dumps(TEXTS),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads(run.stdout.splitlines()[-1])
+    for name in FAMILIES:
+        want, (given, keys) = expected(name), found[name]
+        seen = want["text_mask"]
+        if name != "minilm":
+            theirs = want["text_logits"] if "text_logits" in want else want["text_layers"][-1]
+            close(np.asarray(given)[seen], theirs[seen])
+        unused = keys["missing_keys"]  # RobertaModel has a pooler, the masked model's file none
+        assert not keys["unexpected_keys"] and all("pooler" in k for k in unused), keys
+    tokens, logits = found["own"]
+    assert [tuple(t) for t in tokens] == own.tokenizer.prompts(TEXTS)
+    close(outputs(own, {"text": np.asarray(tokens[:1], np.int32)})["text_logits"], logits)
+
+
+def our_language_model(**decoder):
+    """One of ours with random parameters: learned positions, as the default is."""
+    words = train_bpe(TEXTS * 3, vocab_size=280)
+    sizes = {"depth": 2, "heads": 2, "mlp_dim": 24, **decoder}
+    text = {"vocab_size": 300, "width": 16, "length": 20, "tied": False, "decoder": sizes}
+    config = {"name": "language_model", "text": text}
+    whole = {"model": config, "loss": {}}
+    model = models.make_model(whole)
+    params, rng = step.abstract_params(model, models.spec(whole)), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), params)
+    return Pretrained(config, model, params, words, 20, "", "")
+
+
+def test_what_no_family_can_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'gpt2', which has no text.decoder.norm 'rms'.*'llama'"):
+        save_pretrained(our_language_model(norm="rms"), tmp_path / "out")
+    with pytest.raises(ValueError, match="text.kind 'BERT' .not 'TextTransformer'"):
+        save_pretrained(load(GOLDEN / "chinese_clip"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
