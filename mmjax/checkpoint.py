@@ -8,6 +8,7 @@ temporary folder and renames it: a kill leaves the older ones whole.
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from mmjax import config as configs
-from mmjax import distributed, tree_paths
+from mmjax import distributed, lora, tree_paths
 from mmjax.checksum import checksums
 
 # Settings that cannot change the numbers, or not beyond rounding: free to change on a resume.
@@ -230,28 +231,36 @@ class Checkpoints:
             raise self._damaged(step, how)
 
     def restore_params(self, step: int, target: Any, average: bool = True) -> Any:
-        """Parameters alone, laid out as `target` says.
+        """Parameters alone, laid out as `target` says; LoRA's additions to them are merged.
 
         Args:
-          target: ShapeDtypeStructs with shardings, perhaps of a part of the tree; all of that part
-            must be there.
+          target: ShapeDtypeStructs with shardings, perhaps of a part of the model's tree; all of
+            that part must be there.
           average: take the moving average where there is one.
 
         Raises:
           TreeMismatchError: a parameter of `target` is missing or has another shape.
           DamagedError: as `restore`.
         """
-        arrays = self._read(step)[1]
+        run, arrays = self._read(step)
         saved = self._shapes(step, arrays)
         averaged = average and any(k.startswith("ema_params/") for k in saved)
         part = "ema_params" if averaged else "params"
+        prefix = f"{part}/"
+        shapes = {k.removeprefix(prefix): s for k, s in saved.items() if k.startswith(prefix)}
+        target = lora.with_additions(target, shapes)
         wanted = {f"{part}/{k}": s for k, s in tree_paths.shapes(target).items()}
         found = {k: s for k, s in saved.items() if k in wanted}
         compare(found, wanted, f"checkpoint {self.path(step)}")
         item = {part: target}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        return self._read_arrays(step, args, arrays)[part]
+        params = self._read_arrays(step, args, arrays)[part]
+        if lora.NAME not in params:
+            return params
+        alpha = configs.from_json(run["config"]).lora.alpha
+        lies = jax.tree.map(lambda x: x.sharding, lora.without(target))
+        return jax.jit(functools.partial(lora.merge, alpha=alpha), out_shardings=lies)(params)
 
     def newest_run(self) -> dict[str, Any] | None:
         """The JSON part of the newest checkpoint where it can be read; None without checkpoints.
@@ -391,7 +400,12 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
     """
     free = (*FREE_TO_CHANGE, *allow)
     refused = []
-    for key, (old, new) in configs.diff(configs.from_json(saved), now).items():
+    saved = configs.from_json(saved)
+    later = configs.defaults()  # a setting that mmjax had not when the run was saved
+    for key, (old, new) in configs.diff(saved, now).items():
+        section = key.split(".")[0]
+        if section not in saved and later.get(section) == now.get(section):
+            continue
         line = f"config.{key}: {old!r} -> {new!r}"
         if any(key == f or key.startswith(f + ".") for f in free):
             yield line

@@ -28,6 +28,8 @@ def defaults() -> ConfigDict:
             "loss": {},
             "loss_weights": {},
             "optim": {},
+            # low-rank additions to the kernels whose paths the targets match; see mmjax/lora.py
+            "lora": {"rank": 8, "alpha": 16.0, "targets": ()},
             "ema_decay": 0.0,  # 0: no moving average of the parameters
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "tokenizer": {},
@@ -42,14 +44,15 @@ def defaults() -> ConfigDict:
             },
             "evals": {},
             "eval_every": 0,  # steps; 0: at the end alone
+            "evals_at_start": (),  # names in evals: run before the first step too, and compared
             "validation": (),  # names in evals: those that run every eval_every steps
             "early_stopping": {"metric": "", "patience": 5, "mode": "max", "min_delta": 0.0},
             "baselines": "",  # JSON with results -> baseline -> evaluation, shown in the report
             "log_every": 10,
             "checkpoint": {"every": 500, "keep": 2},
             "step_timeout_seconds": 1800,  # a step that takes longer ends the run; 0: never
-            # initial parameters: a workdir of ours and the subtrees to take from it; a GGUF file
-            # with the language model for `text`
+            # initial parameters: a workdir of ours or a published folder, and the subtrees to take
+            # from it; a GGUF file with the language model for `text`
             "init_from": {"path": "", "only": (), "language_model": ""},
         }
     )
@@ -91,22 +94,30 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """The locked config of a file's `get_config()`, with overrides applied.
 
     Args:
-      path: a Python file that defines `get_config() -> ConfigDict`.
+      path: a Python file that defines `get_config() -> ConfigDict`. What follows a colon, as in
+        "configs/mine.py:WORD", is given to it: `get_config("WORD")`.
       overrides: strings "--config.optim.learning_rate=1e-3" (the dashes and "config." optional).
 
     Raises:
       ValueError: no such file, no `get_config`, an unknown key, or a value of the wrong type.
     """
-    file = Path(path)
+    name, colon, argument = path.partition(":")
+    file = Path(name)
     if not file.is_file():
         nearby = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        raise ValueError(f"There is no config file '{path}'.{nearest(str(file), nearby)}")
+        raise ValueError(f"There is no config file '{name}'.{nearest(str(file), nearby)}")
     module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} defines no function get_config().")
-    config = module.get_config()
+    takes = inspect.signature(module.get_config).parameters
+    if bool(colon) != bool(takes):
+        raise ValueError(
+            f"{name} takes {'an argument' if takes else 'no argument'} after a colon: "
+            f"--config={name}" + (f":{next(iter(takes)).upper()}." if takes else ".")
+        )
+    config = module.get_config(argument) if colon else module.get_config()
     config.name = config.name or file.stem
     known = set(defaults())
     for key in config:

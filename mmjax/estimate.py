@@ -144,7 +144,7 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
         chips=topology.chips,
         batch_size=config.batch_size,
         mesh=dict(run.mesh.shape),
-        parameters=_count(run.params),
+        parameters=_count(run.state.params),
         tensors=_tensors(run.state),
         state=state,
         memory=memory,

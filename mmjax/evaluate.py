@@ -34,11 +34,12 @@ from mmjax.report import gather
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`, bound to this run."""
     context = experiment.make_eval_context(run, workdir, _progress)
-    for name in run.config.validation:
-        if name not in run.config.evals:
-            raise ValueError(
-                f"config.validation names '{name}'; config.evals has {sorted(run.config.evals)}."
-            )
+    for field in ("validation", "evals_at_start"):
+        for name in run.config.get(field, ()):
+            if name not in run.config.evals:
+                raise ValueError(
+                    f"config.{field} names '{name}'; config.evals has {sorted(run.config.evals)}."
+                )
     return evaluator_kinds.make_evaluators(run.config.evals, context)
 
 
@@ -51,6 +52,31 @@ def run_evaluators(
         for name in names
         for metric, value in evaluators[name].run(params)
     }
+
+
+def before_training(
+    run: experiment.Experiment,
+    evaluators: Mapping[str, Evaluator],
+    params: Any,
+    workdir: Path,
+    writer: metrics.MetricWriter,
+) -> None:
+    """Run the evaluators of `config.evals_at_start` and record what they say in run.json."""
+    names = run.config.evals_at_start
+    if not names:
+        return
+    results = run_evaluators(evaluators, params, names)
+    writer.write(0, {f"eval/{name}": value for name, value in results.items()})
+    if distributed.is_main():
+        presets = {name: evaluators[name].fingerprint() for name in names}
+        metrics.write_manifest(workdir, start={"evaluators": presets, "values": results})
+
+
+def _at_start(evaluators: Mapping[str, Evaluator], workdir: Path) -> dict[str, float]:
+    """What `before_training` recorded, as far as the evaluators are still the same."""
+    start = read_manifest(workdir).get("start", {"evaluators": {}, "values": {}})
+    same = {n for n, e in evaluators.items() if start["evaluators"].get(n) == e.fingerprint()}
+    return {k: v for k, v in start["values"].items() if k.split("/", 1)[0] in same}
 
 
 def finish(
@@ -77,12 +103,17 @@ def finish(
         results = run_evaluators(evaluators, params, evaluators)
         writer.write(step, {f"eval/{name}": value for name, value in results.items()})
         if distributed.is_main():
+            start = _at_start(evaluators, workdir)
+            change = {k: results[k] - v for k, v in start.items() if k in results}
             metrics.write_manifest(
-                workdir, results={"step": step, "evaluators": presets, "values": results}
+                workdir,
+                results={"step": step, "evaluators": presets, "values": results}
+                | ({"change": change} if change else {}),
             )
         write_report(run, evaluators, params, step, results, workdir)
     writer.close()
     print_results(results)
+    print_change(_at_start(evaluators, workdir), results)
     print(f"report: {report}")
     return results
 
@@ -101,10 +132,10 @@ def write_report(
     """
     config, git = run.config, metrics.git_revision()
     shown = {n: e for n, e in evaluators.items() if n not in config.validation}
-    nested: dict[str, dict[str, float]] = {}
-    for key, value in results.items():
-        name, metric = key.split("/", 1)
-        nested.setdefault(name, {})[metric] = value
+    baselines = _read_baselines(config.baselines)
+    start = _nested(_at_start(evaluators, workdir))
+    if start:
+        baselines = {"before training": start} | baselines
     context = next(iter(evaluators.values())).context
     data = gather.gather_report(context, params, shown, seed=config.seed)
     if not distributed.is_main():
@@ -122,12 +153,21 @@ def write_report(
             "Devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
             "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
         },
-        results=nested,
+        results=_nested(results),
         data=data,
         config=config.to_dict(),
-        baselines=_read_baselines(config.baselines),
+        baselines=baselines,
         fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
     )
+
+
+def _nested(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """evaluation -> metric -> value."""
+    nested: dict[str, dict[str, float]] = {}
+    for key, value in results.items():
+        name, metric = key.split("/", 1)
+        nested.setdefault(name, {})[metric] = value
+    return nested
 
 
 def _read_baselines(path: str) -> dict[str, Any]:
@@ -157,6 +197,18 @@ def print_results(results: Mapping[str, float]) -> None:
         print()
         metrics.print_table(table)
     print()
+
+
+def print_change(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Print the figures of before training beside those of now; nothing where there are none."""
+    rows = [
+        {"figure": name, "before": value, "after": after[name], "change": after[name] - value}
+        for name, value in before.items()
+        if name in after
+    ]
+    if rows:
+        metrics.print_table(rows, title="before and after training")
+        print()
 
 
 class Saved(NamedTuple):

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import distributed, initial, models, optim, sharding, step
+from mmjax import distributed, initial, lora, models, optim, sharding, step
 from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.bad_records import most_allowed
 from mmjax.data.memory import InMemory
@@ -36,11 +36,12 @@ class Experiment:
     mesh: Mesh
     tokenizer: tokenizers.Tokenizer | None
     model: Any
+    learner: Any  # what is trained: the model, perhaps with LoRA's additions
     loss: step.Loss
     spec: batches.Spec  # what model and loss read of a batch
     optimizer: optax.GradientTransformation
     schedule: optim.Schedule
-    params: step.Params  # abstract, with shardings
+    params: step.Params  # of the model, abstract, with shardings
     state: step.TrainState  # abstract, with shardings
     make_state: Callable[[], step.TrainState]
 
@@ -50,14 +51,21 @@ class Experiment:
         with jax.set_mesh(self.mesh):
             return jax.jit(self.make_state, out_shardings=shardings)()
 
+    def eval_params(self, state: step.TrainState) -> step.Params:
+        """The model's parameters that evaluators use, LoRA's additions merged."""
+        if self.learner is self.model:
+            return state.eval_params
+        with jax.set_mesh(self.mesh):
+            return lora.merge(state.eval_params, self.learner.alpha)
+
     @functools.cached_property
     def gradients(self):
         """(params, batch, rng) -> (loss, terms, gradients); see `step.make_gradients`."""
         return step.make_gradients(
-            self.model,
+            self.learner,
             self.loss,
             loss_weights=self.config.loss_weights,
-            frozen=optim.frozen_mask(self.config.optim, self.params),
+            frozen=optim.frozen_mask(self.config.optim, self.state.params),
             microbatches=self.config.microbatches,
         )
 
@@ -90,18 +98,32 @@ def build(
     mesh = sharding.make_mesh(config.mesh, devices)
     _check_batch_size(config, mesh)
     model, loss, spec = models.make_model(config), models.make_loss(config), models.spec(config)
+    learner = lora.adapt(model, config.get("lora", {"targets": ()}))
     reads = config.model.get("text")
     if tokenizer is not None and reads and tokenizer.vocab_size > reads.vocab_size:
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} tokens and config.model.text.vocab_size is "
             f"{config.model.text.vocab_size}: set it to at least that."
         )
-    params = _laid_out(step.abstract_params(model, spec), step.param_shardings(model, spec, mesh))
-    optimizer, schedule = optim.make_optimizer(config.optim, params, config.total_steps)
-    make = step.make_init(model, spec, optimizer, seed=config.seed, ema=config.ema_decay > 0)
-    state = step.lay_out_state(jax.eval_shape(make), params, mesh)
+    learnt = _laid_out(
+        step.abstract_params(learner, spec), step.param_shardings(learner, spec, mesh)
+    )
+    optimizer, schedule = optim.make_optimizer(config.optim, learnt, config.total_steps)
+    make = step.make_init(learner, spec, optimizer, seed=config.seed, ema=config.ema_decay > 0)
+    state = step.lay_out_state(jax.eval_shape(make), learnt, mesh)
     return Experiment(
-        config, mesh, tokenizer, model, loss, spec, optimizer, schedule, params, state, make
+        config=config,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        model=model,
+        learner=learner,
+        loss=loss,
+        spec=spec,
+        optimizer=optimizer,
+        schedule=schedule,
+        params=lora.without(learnt),
+        state=state,
+        make_state=make,
     )
 
 
@@ -211,15 +233,17 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     """The state with what `config.init_from` takes from another run and from a published language
     model; prints it."""
-    settings, params = run.config.init_from, state.params
+    settings, found = run.config.init_from, lora.without(state.params)
+    params = found
     if settings.path:
         params, report = initial.parameters_from(settings.path, params, settings.only)
         print(report)
     if settings.language_model:
         params, report = llama_gguf.init_from(settings.language_model, params)
         print(report)
-    if params is state.params:
+    if params is found:
         return state
+    params = {**state.params, **params}
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema_params=ema)
 

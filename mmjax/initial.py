@@ -1,22 +1,23 @@
-"""Initial parameters from another run: all of them, or those whose paths match."""
+"""Initial parameters from a trained model: all of them, or those whose paths match."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import traverse_util
 
-from mmjax.checkpoint import CheckpointError, Checkpoints
-from mmjax.tree_paths import shapes
+from mmjax import lora
+from mmjax.checkpoint import CheckpointError, Checkpoints, compare
+from mmjax.tree_paths import matching, shapes
+from mmjax.weights import published
 
 
 def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[Any, str]:
-    """Initial parameters from another run's newest checkpoint.
+    """Initial parameters from another run's newest checkpoint, or from a published model.
 
     Args:
-      path: its workdir.
+      path: a workdir, or what `pretrained.load` reads besides.
       params: this run's initial parameters; those that are not taken stay as they are.
       only: regular expressions for whole parameter paths; empty takes every parameter. Each must
         match something, and all that they match must be in the checkpoint.
@@ -25,32 +26,53 @@ def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> 
       the parameters, and a report that names every key: taken, kept, unused.
 
     Raises:
-      CheckpointError: no checkpoint there, a pattern without a match, a missing key or a shape
-        that differs.
+      ValueError: no model there, a pattern without a match, a missing key or a shape that differs.
     """
-    source = Checkpoints(path, read_only=True) if (Path(path) / "checkpoints").is_dir() else None
-    if source is None or not source.steps():
-        raise CheckpointError(f"config.init_from.path: there are no checkpoints in '{path}'.")
-    step = source.steps()[0]
-    ours = shapes(params)
-    for pattern in only:
-        if not any(re.fullmatch(pattern, k) for k in ours):
-            raise CheckpointError(
-                f"config.init_from.only has '{pattern}', which matches no parameter; there are "
-                f"{', '.join(ours)}."
-            )
-    taken = {k for k in ours if not only or any(re.fullmatch(p, k) for p in only)}
     flat = traverse_util.flatten_dict(params, sep="/")
+    patterns = [matching(pattern, flat, "config.init_from.only") for pattern in only]
+    taken = set().union(*patterns) if patterns else set(flat)
     target = {
         k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
         for k, x in flat.items()
         if k in taken
     }
-    restored = source.restore_params(step, traverse_util.unflatten_dict(target, sep="/"))
+    folder = Path(path)
+    if not folder.exists():
+        raise CheckpointError(f"config.init_from.path: there is no '{path}'.")
+    is_published = folder.is_file() or any((folder / name).is_file() for name in published.CONFIGS)
+    read = _from_published if is_published else _from_run
+    where, found, theirs = read(folder, target)
+    lines = [f"init_from {path}, {where}:"]
+    lines += [
+        f"  {'taken' if k in taken else 'kept '}   {k} {list(s)}" for k, s in shapes(params).items()
+    ]
+    lines += [f"  unused  {k}" for k in sorted(theirs - taken)]
+    return traverse_util.unflatten_dict(flat | found, sep="/"), "\n".join(lines)
+
+
+def _from_run(folder: Path, target: Mapping[str, Any]) -> tuple[str, dict[str, Any], set[str]]:
+    """Which checkpoint, the parameters of `target`, and the names of all that it has."""
+    source = Checkpoints(folder, read_only=True) if (folder / "checkpoints").is_dir() else None
+    if source is None or not source.steps():
+        raise CheckpointError(f"config.init_from.path: there are no checkpoints in '{folder}'.")
+    step = source.steps()[0]
+    found = source.restore_params(step, traverse_util.unflatten_dict(dict(target), sep="/"))
     theirs = {k.split("/", 1)[1] for k in source.shapes(step) if k.startswith("params/")}
     source.close()
-    flat |= traverse_util.flatten_dict(restored, sep="/")
-    lines = [f"init_from {path}, step {step}:"]
-    lines += [f"  {'taken' if k in taken else 'kept '}   {k} {list(s)}" for k, s in ours.items()]
-    lines += [f"  unused  {k}" for k in sorted(theirs - taken)]
-    return traverse_util.unflatten_dict(flat, sep="/"), "\n".join(lines)
+    own = {k for k in theirs if not k.startswith(f"{lora.NAME}/")}
+    return f"step {step}", traverse_util.flatten_dict(found, sep="/"), own
+
+
+def _from_published(
+    folder: Path, target: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], set[str]]:
+    """What it is, the parameters of `target`, and the names of all that it has."""
+    from mmjax import pretrained  # not sooner: it opens runs by way of `mmjax.experiment`
+
+    mesh = getattr(next(iter(target.values())).sharding, "mesh", None)
+    model = pretrained.load(folder, mesh=mesh)
+    theirs = traverse_util.flatten_dict(model.params, sep="/")
+    saved = {k: tuple(x.shape) for k, x in theirs.items() if k in target}
+    compare(saved, {k: tuple(x.shape) for k, x in target.items()}, f"model in '{folder}'")
+    found = {k: jax.device_put(theirs[k], x.sharding) for k, x in target.items()}
+    return f"a published '{model.config['name']}'", found, set(theirs)

@@ -10,9 +10,7 @@ The update is decoupled in all four optimizers, lr being the schedule times the 
 """
 
 import dataclasses
-import difflib
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 
-from mmjax import tree_paths, update_rules
+from mmjax import lora, tree_paths, update_rules
 from mmjax.config import nearest
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
@@ -45,7 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
     "grad_clip_norm": None,  # None: no clipping
     "moment_dtype": "float32",  # of the first moment
     "learning_rate_multipliers": (),  # (pattern, factor) pairs; the first match counts
-    "freeze": (),  # patterns
+    "freeze": (),  # patterns; where there are LoRA's additions, () freezes all but them
 }
 
 
@@ -161,18 +159,30 @@ def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
     second dimension. A logit scale or bias never decays.
 
     Raises:
-      ValueError: a bad pattern, one that matches no parameter, or a negative multiplier.
+      ValueError: a bad pattern, one that matches no parameter, a negative multiplier, or a kernel
+        that learns though LoRA adds to it.
     """
     settings = _settings(config)
     shapes = tree_paths.shapes(params)
     multipliers = _pairs(settings["learning_rate_multipliers"])
+    adapted = lora.adapted(shapes)
     matched = {}  # field -> the paths that each of its patterns matches
     for field in ("weight_decay_include", "weight_decay_exclude", "freeze"):
-        paths = [_matches(p, shapes, field) for p in _patterns(settings[field])]
+        where, patterns = f"config.optim.{field}", _patterns(settings[field])
+        if field == "freeze" and not patterns and adapted:
+            patterns = (lora.BASE,)
+        paths = [tree_paths.matching(p, shapes, where) for p in patterns]
         matched[field] = set().union(*paths)
+    learnt_twice = sorted(adapted - matched["freeze"])
+    if learnt_twice:
+        raise ValueError(
+            f"config.lora adds to {', '.join(learnt_twice)}, which config.optim.freeze does not "
+            f"freeze: leave freeze empty, or add '{lora.BASE}' to it."
+        )
     scaled: dict[str, float] = {}
     for pattern, factor in multipliers:
-        for path in _matches(pattern, shapes, "learning_rate_multipliers"):
+        where = "config.optim.learning_rate_multipliers"
+        for path in tree_paths.matching(pattern, shapes, where):
             scaled.setdefault(path, factor)
 
     def decays(path: str) -> bool:
@@ -287,21 +297,3 @@ def _pairs(rules: Iterable) -> list[tuple[str, float]]:
             )
         pairs.append((pattern, factor))
     return pairs
-
-
-def _matches(pattern: str, paths: Iterable[str], field: str) -> list[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(
-            f"config.optim.{field} has '{pattern}', which is no regular expression: {error}."
-        ) from None
-    matched = [path for path in paths if compiled.fullmatch(path)]
-    if not matched:
-        words = re.sub(r"[^\w/]+", "", pattern)
-        near = ", ".join(difflib.get_close_matches(words, list(paths), n=3, cutoff=0.0))
-        raise ValueError(
-            f"config.optim.{field} has '{pattern}', which matches no parameter's whole path; the "
-            f"nearest are {near}."
-        )
-    return matched

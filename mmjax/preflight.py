@@ -45,7 +45,7 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
 
     run = experiment.build(config, None)
     _, count = sharding.batch_share(run.mesh)
-    parameters = sum(x.size for x in jax.tree.leaves(run.params))
+    parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")
     _ok("batch", f"{config.batch_size}, {config.batch_size // count} rows a reader")
 

@@ -77,15 +77,27 @@ def load(
       ValueError: no model there, one of an unknown family, or files that are damaged or do not
         belong together.
     """
-    folder = Path(path)
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
+    return _load(Path(path), mesh, dtype, strict, arrays=True)
+
+
+def describe(path: str | Path) -> Pretrained:
+    """What `load` gives, with shapes and dtypes in place of the parameters, and without a report.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    return _load(Path(path), None, "float32", strict=True, arrays=False)
+
+
+def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
     if (folder / "checkpoints").is_dir():
-        return _from_run(folder, mesh, dtype)
+        return _from_run(folder, mesh, dtype, arrays)
     if folder.suffix == ".npz":
-        return _from_published(big_vision.open_file(folder), mesh, dtype, strict)
+        return _from_published(big_vision.open_file(folder), mesh, dtype, strict, arrays)
     if folder.suffix == ".gguf":
-        return _from_published(published.open_gguf(folder), mesh, dtype, strict)
+        return _from_published(published.open_gguf(folder), mesh, dtype, strict, arrays)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     if not any((folder / name).is_file() for name in published.CONFIGS):
@@ -93,25 +105,27 @@ def load(
             f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
             "a folder checkpoints, as runs have."
         )
-    return _from_published(published.open_folder(folder), mesh, dtype, strict)
+    return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
 
 
 def _from_published(
-    found: published.Published, mesh: Mesh | None, dtype: str, strict: bool
+    found: published.Published, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
 ) -> Pretrained:
     theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     config = theirs.model_config(found) | {"dtype": dtype}
-    model, spec, target = _abstract(config, mesh)
-    params, report = read_params(
-        found.tensors,
-        theirs.rows(model),
-        target,
-        ignored=theirs.IGNORED,
-        dtype=dtype,
-        initial=None if strict else lambda: step.initial_params(model, spec, seed=0),
-    )
+    model, spec, params = _abstract(config, mesh)
+    report = ""
+    if arrays:
+        params, report = read_params(
+            found.tensors,
+            theirs.rows(model),
+            params,
+            ignored=theirs.IGNORED,
+            dtype=dtype,
+            initial=None if strict else lambda: step.initial_params(model, spec, seed=0),
+        )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
     return Pretrained(
@@ -150,18 +164,22 @@ def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]
     return model, spec, laid_out
 
 
-def _from_run(workdir: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
+def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
     saved = evaluate.open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    model, _, target = _abstract(config, mesh)
+    model, _, params = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), target
+        params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), params
         )
-    params = saved.checkpoints.restore_params(saved.step, target)
+    report = ""
+    if arrays:
+        params = saved.checkpoints.restore_params(saved.step, params)
+        count = len(jax.tree.leaves(params))
+        report = f"{workdir}: step {saved.step}, {count} parameters restored"
     saved.checkpoints.close()
-    if dtype != "float32":
+    if arrays and dtype != "float32":
         params = tree_paths.map_paths(lambda path, x: _narrow(path, x, dtype), params)
     text = config.get("text")
     return Pretrained(
@@ -171,7 +189,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str) -> Pretrained:
         tokenizer=saved.tokenizer,
         text_length=text["length"] if text else None,
         transform=_image_steps(saved.config),
-        report=f"{workdir}: step {saved.step}, {len(jax.tree.leaves(params))} parameters restored",
+        report=report,
     )
 
 

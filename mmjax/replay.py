@@ -131,7 +131,7 @@ def _params_before(
     before = [s for s in steps if s < at]
     chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
     if chosen == 0:  # nothing is saved there, but the seed tells it
-        params = experiment.init_from(run, run.init()).params
+        params = run.eval_params(experiment.init_from(run, run.init()))
         where = "the start of the run"
     else:
         with jax.set_mesh(run.mesh):

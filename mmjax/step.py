@@ -187,7 +187,8 @@ def make_train_step(
             params = optax.apply_updates(state.params, updates)
             ema = state.ema_params
             if ema_decay:
-                ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+                # So written, the average of what stays as it is stays as it is, to the bit.
+                ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), ema, params)
             return TrainState(state.step + 1, params, opt_state, ema, finite)
 
         # A branch, not a select: that would write a second copy of the whole state.
@@ -210,7 +211,8 @@ def make_gradients(
     Args:
       model, loss: the system's.
       loss_weights: term -> weight.
-      frozen: a tree like the parameters, True where nothing is learnt; saves their gradients.
+      frozen: a tree like the parameters, True where nothing is learnt: their gradients are zeros
+        that cost nothing.
       microbatches: the forward and backward passes run in so many parts; the gradient is that of
         the full batch, also for losses that couple its examples.
 
@@ -219,8 +221,18 @@ def make_gradients(
     (GradCache, Gao et al. 2021, §3.2). Memory is that of one part plus all outputs.
     """
 
+    is_frozen, tree = jax.tree.flatten(frozen)
+
+    def learnt(params):
+        return [p for p, f in zip(tree.flatten_up_to(params), is_frozen) if not f]
+
+    def replace(params, learnt):
+        new = iter(learnt)
+        return tree.unflatten(
+            [p if f else next(new) for p, f in zip(tree.flatten_up_to(params), is_frozen)]
+        )
+
     def forward(params, batch, rng):
-        params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen)
         return model.apply({"params": params}, batch, train=True, rngs={"dropout": rng})
 
     def total_loss(outputs, batch):
@@ -228,11 +240,11 @@ def make_gradients(
         return weighted_sum(terms, loss_weights), terms
 
     def whole(params, batch, rng):
-        def f(params):
-            return total_loss(forward(params, batch, rng), batch)
+        def f(learnt):
+            return total_loss(forward(replace(params, learnt), batch, rng), batch)
 
-        (total, terms), grads = jax.value_and_grad(f, has_aux=True)(params)
-        return total, terms, grads
+        (total, terms), grads = jax.value_and_grad(f, has_aux=True)(learnt(params))
+        return total, terms, replace(jax.tree.map(jnp.zeros_like, params), grads)
 
     def in_parts(params, batch, rng):
         parts = jax.tree.map(lambda x: _split(x, microbatches), batch)
@@ -250,12 +262,12 @@ def make_gradients(
 
         def backward(grads, x):
             part, part_rng, cotangent = x
-            _, vjp = jax.vjp(lambda p: forward(p, part, part_rng), params)
+            _, vjp = jax.vjp(lambda p: forward(replace(params, p), part, part_rng), learnt(params))
             return jax.tree.map(jnp.add, grads, vjp(cotangent)[0]), None
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        grads, _ = jax.lax.scan(backward, zeros, (parts, rngs, cotangents))
-        return total, terms, grads
+        grads, _ = jax.lax.scan(backward, learnt(zeros), (parts, rngs, cotangents))
+        return total, terms, replace(zeros, grads)
 
     return whole if microbatches == 1 else in_parts
 

@@ -91,7 +91,9 @@ def train(
     writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
     if distributed.is_main():
         metrics.write_manifest(workdir, config=config)
-        (workdir / "parameters.txt").write_text(optim.describe(run.params, config.optim) + "\n")
+        (workdir / "parameters.txt").write_text(
+            optim.describe(run.state.params, config.optim) + "\n"
+        )
 
     # ---- the state: resumed, or new
     if saved:
@@ -104,6 +106,8 @@ def train(
         print(note)
     print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
     writer.rewind(at)
+    if at == 0:
+        evaluate.before_training(run, evaluators, run.eval_params(state), workdir, writer)
 
     def save():
         seen.flush()
@@ -164,7 +168,9 @@ def train(
 
             watchdog.rest()
             if config.eval_every and at % config.eval_every == 0 and at < total:
-                found = evaluate.run_evaluators(evaluators, state.eval_params, config.validation)
+                found = evaluate.run_evaluators(
+                    evaluators, run.eval_params(state), config.validation
+                )
                 writer.write(at, {f"eval/{name}": value for name, value in found.items()})
                 early.update(found)
                 progress.restart()
@@ -182,7 +188,7 @@ def train(
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
 
     # ---- evaluators and report
-    return evaluate.finish(run, evaluators, state.eval_params, at, workdir, writer)
+    return evaluate.finish(run, evaluators, run.eval_params(state), at, workdir, writer)
 
 
 def _check_finite(run, state, source, saves, workdir) -> None:
@@ -193,7 +199,7 @@ def _check_finite(run, state, source, saves, workdir) -> None:
     share = sharding.batch_share(run.mesh)
     batch = next(experiment.training_batches(run.config, source, run.tokenizer, at, share))
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
-    found = step.diagnose(run.model, run.gradients, state, batch, run.config.seed)
+    found = step.diagnose(run.learner, run.gradients, state, batch, run.config.seed)
     kept = saves.steps()
     raise guard.NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
 

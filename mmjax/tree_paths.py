@@ -1,6 +1,8 @@
 """Trees by path: the keys of a leaf joined by '/', such as `image/encoder/mlp/up/kernel`."""
 
-from collections.abc import Callable
+import difflib
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -22,3 +24,28 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
         for path, leaf in leaves
     }
+
+
+def matching(pattern: str, paths: Iterable[str], where: str, what: str = "parameter") -> list[str]:
+    """The paths that a regular expression matches whole.
+
+    Raises:
+      ValueError: no regular expression, or one without a match; names `where` it stands and the
+        nearest paths, those of a `what`.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{where} has '{pattern}', which is no regular expression: {error}."
+        ) from None
+    paths = list(paths)
+    matched = [path for path in paths if compiled.fullmatch(path)]
+    if not matched:
+        words = re.sub(r"[^\w/]+", "", pattern)
+        near = ", ".join(difflib.get_close_matches(words, paths, n=3, cutoff=0.0))
+        raise ValueError(
+            f"{where} has '{pattern}', which matches no {what}'s whole path; the nearest are "
+            f"{near}."
+        )
+    return matched

@@ -13,7 +13,8 @@ from mmjax import config as configs
 from mmjax import experiment, models
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-NAMES = [f.stem for f in FILES]
+# The model of a fine-tuning is the one that it is given: see test_finetune.py.
+NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. The others: added up by hand, below.

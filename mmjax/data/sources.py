@@ -17,6 +17,7 @@ from mmjax.data.emoji_questions import open_questions
 from mmjax.data.folder import open_folder
 from mmjax.data.joined import open_joined
 from mmjax.data.paired import open_paired
+from mmjax.data.part import open_part
 from mmjax.data.webdataset import open_shards
 
 
@@ -231,6 +232,7 @@ KINDS = {
     "webdataset": open_shards,
     "array_record": open_records,
     "paired": open_paired,
+    "part": open_part,
     "joined": open_joined,
     "balanced": open_balanced,
     "emoji_questions": open_questions,

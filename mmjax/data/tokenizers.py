@@ -1,4 +1,4 @@
-"""Text to token ids and masks: CLIP's BPE, a tokenizer.json or GGUF, or a BPE of the corpus."""
+"""Text to token ids and masks: a trained model's tokenizer, or a BPE of the corpus."""
 
 import hashlib
 import inspect
@@ -158,6 +158,7 @@ class Tokenizer:
         meta = {
             **json.loads(self._ids_json()),
             "origin": self._origin,
+            "encode_special_tokens": self._backend.encode_special_tokens,
             "fingerprint": self.fingerprint,
         }
         whole_file.write(os.path.join(directory, _FILE), self._backend.to_str(pretty=False))
@@ -179,7 +180,8 @@ def load_tokenizer(directory, strict=False):
         raise ValueError(f"there is no saved tokenizer in {directory}") from None
     except Exception as error:  # the library raises a bare Exception on a bad file
         raise ValueError(f"the tokenizer in {directory} cannot be read: {error}") from None
-    backend.encode_special_tokens = meta["origin"].get("kind") == "train_bpe"
+    trained = meta["origin"].get("kind") == "train_bpe"
+    backend.encode_special_tokens = meta.get("encode_special_tokens", trained)
     tokenizer = Tokenizer(
         backend,
         pad_id=meta["pad_id"],
@@ -201,8 +203,8 @@ def make_tokenizer(config, corpus=None, saved=None):
     """The tokenizer that a config asks for.
 
     Args:
-      config: mapping with `kind` ('clip_bpe', 'file', 'train_bpe'), optionally `strict`, and the
-        arguments of the function of that kind below.
+      config: mapping with `kind`, one of `KINDS` below, optionally `strict`, and the arguments of
+        the function of that kind.
       corpus: iterable of str, for kind 'train_bpe'.
       saved: folder of a tokenizer saved earlier in this run, which is used if it exists.
 
@@ -447,7 +449,30 @@ def from_gguf(path):
     )
 
 
-KINDS = {"clip_bpe": clip_bpe, "file": from_file, "gguf": from_gguf, "train_bpe": train_bpe}
+# ---- the tokenizer of a trained model ------------------------------------------------------------
+
+
+def from_pretrained(path):
+    """The tokenizer of a published model's folder, or of the workdir of a run.
+
+    Raises:
+      ValueError: no model there, or one without a tokenizer.
+    """
+    from mmjax import pretrained  # not sooner: it needs this module
+
+    found = pretrained.describe(path).tokenizer
+    if found is None:
+        raise ValueError(f"the model in '{path}' has no tokenizer")
+    return found
+
+
+KINDS = {
+    "clip_bpe": clip_bpe,
+    "file": from_file,
+    "gguf": from_gguf,
+    "pretrained": from_pretrained,
+    "train_bpe": train_bpe,
+}
 _CLEANERS = {None: None, "clip": clip_vocab.clean}
 
 

@@ -85,7 +85,7 @@ class PerceiverResampler(nn.Module):
 
         init = nn.initializers.normal(0.02)
         latents = param(self, "latents", init, (self.latents, width), ("length", "embed"))
-        latents = jnp.broadcast_to(latents.astype(stream), (len(x), self.latents, width))
+        latents = jnp.broadcast_to(latents.astype(stream), (x.shape[0], self.latents, width))
         layers = stack(_Layer, self.depth, self, (nn.broadcast, nn.broadcast))(
             self.heads,
             self.head_dim,

@@ -104,7 +104,7 @@ class QueryPool(nn.Module):
         """`mask`: [B, L] bool, true where x may be seen."""
         init, shape = nn.initializers.normal(self.width**-0.5), (self.queries, self.width)
         query = param(self, "queries", init, shape, ("length", "embed"))
-        query = jnp.broadcast_to(query[None], (len(x), *shape))
+        query = jnp.broadcast_to(query[None], (x.shape[0], *shape))
         query = LayerNorm(self.epsilon, self.dtype, name="norm_queries")(query)
         x = LayerNorm(self.epsilon, self.dtype, name="norm_input")(x)
         y = CrossAttention(self.heads, dtype=self.dtype, name="attention")(query, x, mask)

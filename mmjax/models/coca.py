@@ -131,7 +131,7 @@ class CoCa(nn.Module):
             return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
 
         token = param(self, "class_token", nn.initializers.normal(0.02), (width,), ("embed",))
-        token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, width))
+        token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, width))
         x = jnp.concatenate([x, token], axis=1)
         seen, positions = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True), None
         if self.class_token_pad is not None:

@@ -125,7 +125,7 @@ class ViT(nn.Module):
         first = self._first_tokens(width)  # in front of the patches
         if first is not None:
             first = first.astype(stream)
-            x = jnp.concatenate([jnp.broadcast_to(first, (len(x), *first.shape)), x], axis=1)
+            x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
         if self.pre_norm:

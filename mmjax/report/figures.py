@@ -170,6 +170,28 @@ def modality_plane(health: Health) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
+def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequence[str]) -> bytes:
+    """Mixtures of two models: the target's figure across, each retained one upwards.
+
+    Args:
+      rows: figure -> value, and alpha, in the order of alpha.
+    """
+    figure, axes = _figure(6.0, 4.2)
+    across = [row[target] for row in rows]
+    for name, colour in zip(retained, _cycle(len(retained))):
+        up = [row[name] for row in rows]
+        axes.plot(across, up, color=colour, marker="o", markersize=4, linewidth=1.5, label=name)
+        for row, x, y in zip(rows, across, up):
+            place = {"textcoords": "offset points", "xytext": (5, 4)}
+            axes.annotate(f"{row['alpha']:g}", (x, y), **place, fontsize=7.5, color=MUTED)
+    axes.set_xlabel(f"{target} (target)")
+    axes.set_ylabel("retained")
+    axes.set_title("a point an α: 0 is the base, 1 the tuned model", fontsize=9.5, loc="left")
+    axes.legend(loc="best")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
 def confusion(data: Confusion) -> bytes:
     """The matrix as a picture, each row as shares of its label; for sets with many classes."""
     size = 6.4

@@ -478,7 +478,7 @@ def test_bad_configs_name_the_mend(tmp_path):
     (tmp_path / "vocab.json").write_text("{}")
     no_end = word_level(tmp_path / "t.json", ["[PAD]"])
     for config, words in (
-        ({"kind": "bpe"}, "there are clip_bpe, file, gguf, train_bpe"),
+        ({"kind": "bpe"}, "there are clip_bpe, file, gguf, pretrained, train_bpe"),
         ({"kind": "train_bpe", "size": 3}, "size"),
         ({"kind": "train_bpe"}, "corpus"),
         ({"kind": "train_bpe", "vocab_size": 100}, "vocab_size 100"),
@@ -494,3 +494,12 @@ def test_bad_configs_name_the_mend(tmp_path):
             make_tokenizer(config, corpus=corpus)
     with pytest.raises(ValueError, match="empty"):
         make_tokenizer({"kind": "train_bpe"}, corpus=[])
+
+
+def test_a_tokenizer_taken_from_another_run_reads_specials_as_that_run_did(tmp_path):
+    own = make_tokenizer({"kind": "train_bpe", "vocab_size": 300}, corpus=CORPUS)
+    own._origin = {"kind": "pretrained", "path": "runs/other"}
+    own.save(tmp_path)
+    rows = own.encode(["a <eos> b"], 24)[0]
+    assert load_tokenizer(tmp_path).encode(["a <eos> b"], 24)[0].tolist() == rows.tolist()
+    assert (rows == own.eos_id).sum() == 1

@@ -1,0 +1,74 @@
+"""Fine-tune a trained CLIP or SigLIP on a folder of one's own pictures and captions.
+
+    python -m mmjax.train --config=configs/finetune_folder.py:WEIGHTS --workdir=runs/mine \
+        --config.data.train.source.root=IMAGES
+
+WEIGHTS is a folder as published, one that save_pretrained wrote, or the workdir of a run; IMAGES a
+folder with captions.jsonl or captions.csv. Model, tokenizer, text length and the images' size come
+from WEIGHTS. A tenth of the pictures is held out: retrieval among them is measured before and
+after. To see what is forgotten, add evaluators on other data to evals and evals_at_start.
+
+    ... --config.optim.freeze="('image/.*',)"                        # the image tower stays
+    ... --config.lora.targets="('.*/attention/.*/kernel',)" --config.optim.learning_rate=3e-4
+
+Setting: a small rate, weight decay 0.1 and hardly any augmentation, as in Wortsman et al. 2022
+(arXiv 2109.01903), section 3. Expected: see experiments/finetune/README.md.
+"""
+
+from mmjax import pretrained
+from mmjax.config import defaults
+
+
+def part(start, stop):
+    """A part of the folder of pictures."""
+    return {"kind": "part", "source": {"kind": "folder", "root": ""}, "start": start, "stop": stop}
+
+
+def get_config(weights):
+    """The config of this experiment, for a folder of weights."""
+    found = pretrained.describe(weights)
+    for part_of, name in (("text", "text tower"), ("image", "image tower")):
+        if part_of not in found.config:
+            raise ValueError(
+                f"The model in '{weights}', a '{found.config['name']}', has no {name}, and "
+                "learning from pictures with captions needs one: take a CLIP or a SigLIP."
+            )
+    height, width = found.model.image_tower(parent=None).train_size
+
+    config = defaults()
+    config.init_from.path = weights
+    config.model = {**found.config, "dtype": "bfloat16"}
+    config.tokenizer = {"kind": "pretrained", "path": weights}
+    sigmoid = found.config.get("logit_bias_init") is not None
+    config.loss = {"kind": "sigmoid" if sigmoid else "softmax", "mask_duplicates": True}
+    config.loss_weights = {"contrastive": 1.0}
+
+    config.batch_size = 128
+    config.total_steps = 500
+    config.log_every = 10
+    config.checkpoint.every = 100
+    config.data.train = part(0.0, 0.9)
+    config.data.transform = (
+        f"decode | random_resized_crop({(height, width)}, scale=(0.9, 1.0)) | choose_caption"
+        f" | tokenize({found.text_length})"
+    )
+    config.optim = {
+        "name": "adamw",
+        "learning_rate": 1e-5,
+        "warmup_steps": 0.1,
+        "b2": 0.98,
+        "weight_decay": 0.1,
+        "grad_clip_norm": 1.0,
+        "freeze": (),
+    }
+
+    held_out = part(0.9, 1.0)
+    held_out["source"]["root"] = config.data.train.source.get_ref("root")
+    config.evals.held_out = {
+        "kind": "retrieval",
+        "source": held_out,
+        "transform": found.transform,
+        "captions_per_image": 1,
+    }
+    config.evals_at_start = ("held_out",)
+    return config

@@ -1,0 +1,202 @@
+"""Export a model's towers as StableHLO programs that run without this code.
+
+    python -m mmjax.export --model=WORKDIR_OR_FOLDER --out=DIR
+
+DIR gets a program a tower (for any batch size, for CPU, CUDA and TPU), `weights.npz`, the
+tokenizer, and `export.json`, which says what goes in and comes out. With jax and numpy alone:
+
+    tower = jax.export.deserialize(bytearray(open("DIR/image.stablehlo", "rb").read()))
+    weights = dict(numpy.load("DIR/weights.npz"))
+    tower.call(weights, images)["image_embed"]
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--model", {"required": True, "help": "a run's workdir, or a folder as published"}),
+        ("--out", {"required": True, "help": "the folder to write, which has no export yet"}),
+    )
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax import export as jax_export
+
+from mmjax import models, pretrained, whole_file
+from mmjax.layers.precision import compiling_for
+
+ABOUT = "export.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+# What a tower reads, and what of its outputs is exported: the first line that it has.
+TOWERS = {
+    "image": (("image",), (("image_embed",), ("image_features", "logits"))),
+    "text": (("text", "text_mask"), (("text_embed",), ("text_features",))),
+}
+
+
+def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
+    """Write the programs of a model's towers, its weights and what is to be known of them.
+
+    The programs are traced once, in the plain form that every platform runs: no kernel of one
+    platform is in them. They compute in float32, on TPUs too. export.json comes last: a folder that
+    has one is whole.
+
+    Returns:
+      the content of export.json.
+
+    Raises:
+      ValueError: a model without a tower that gives a vector by itself, or an export in the way.
+    """
+    folder = Path(out)
+    if (folder / ABOUT).exists():
+        raise ValueError(f"'{folder}' holds an export already: give another folder.")
+    whole = {"model": model.config, "loss": {}}
+    spec = models.spec(whole)
+    weights = traverse_util.flatten_dict(model.params, sep="/")
+    towers = {}
+    for name, (reads, outputs) in TOWERS.items():
+        if all(key in spec for key in reads):
+            tower = _tower(model.model, spec, weights, reads, outputs)
+            if tower is not None:
+                towers[name] = tower
+    if not towers:
+        raise ValueError(
+            f"A '{model.config['name']}' has no tower that makes a vector of an image or of a text "
+            "alone: there is nothing to export."
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"system": model.config["name"], "jax": jax.__version__, "weights": "weights.npz"}
+    about["towers"] = {}
+    for name, (function, arguments) in towers.items():
+        program, refused = _lower(function, arguments)
+        (folder / f"{name}.stablehlo").write_bytes(program.serialize())
+        about["towers"][name] = _describe(program, TOWERS[name][0]) | {
+            "file": f"{name}.stablehlo",
+            "platforms": list(program.platforms),
+        }
+        if refused:
+            about["towers"][name]["refused"] = refused
+    np.savez(folder / "weights.npz", **{k: np.asarray(v) for k, v in weights.items()})
+    about |= _scalars(model, spec)
+    if "image" in towers:
+        about["towers"]["image"]["preprocessing"] = {
+            "steps": model.transform,
+            "pixels": "uint8 RGB, 0 to 255; mean and deviation are taken off inside the program",
+        }
+    if "text" in towers and model.tokenizer is not None:
+        model.tokenizer.save(folder / "tokenizer")
+        about["towers"]["text"]["tokenizer"] = {
+            "file": "tokenizer/tokenizer.json",
+            "length": model.text_length,
+            "row": "[bos] tokens eos, then padding; text_mask is true up to and with eos",
+            **{k: getattr(model.tokenizer, k) for k in ("bos_id", "eos_id", "pad_id")},
+        }
+    whole_file.write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+    return about
+
+
+def _tower(
+    model: Any,
+    spec: Mapping[str, jax.ShapeDtypeStruct],
+    weights: Mapping[str, jax.Array],
+    reads: tuple[str, ...],
+    outputs: tuple[tuple[str, ...], ...],
+) -> tuple[Callable, tuple] | None:
+    """(weights, *arrays) -> outputs, and its abstract arguments; None: the model has no such."""
+
+    def everything(weights, *arrays):
+        params = traverse_util.unflatten_dict(dict(weights), sep="/")
+        return model.apply({"params": params}, dict(zip(reads, arrays)))
+
+    (batch,) = jax_export.symbolic_shape("b")
+    arrays = [jax.ShapeDtypeStruct((batch, *spec[k].shape[1:]), spec[k].dtype) for k in reads]
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), dict(weights))
+    one = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in arrays]
+    try:
+        found = jax.eval_shape(everything, abstract, *one)
+    except (KeyError, ValueError):  # a model that reads its modalities together
+        return None
+    names = next((line for line in outputs if line[0] in found), None)
+    if names is None:
+        return None
+
+    def tower(weights, *arrays):
+        out = everything(weights, *arrays)
+        return {name: out[name] for name in names if name in out}
+
+    return tower, (abstract, *arrays)
+
+
+def _lower(function: Callable, arguments: tuple) -> tuple[jax_export.Exported, dict[str, str]]:
+    """The program for all platforms that take it, and why the others do not."""
+
+    def lower(platforms):
+        # The GPU's form has nothing in it that other platforms lack.
+        with compiling_for("gpu"), jax.default_matmul_precision("highest"):
+            return jax_export.export(jax.jit(function), platforms=platforms)(*arguments)
+
+    try:
+        return lower(PLATFORMS), {}
+    except Exception as error:
+        refused = {}
+        for platform in PLATFORMS:
+            try:
+                lower((platform,))
+            except Exception as why:
+                refused[platform] = str(why).splitlines()[0]
+        kept = tuple(p for p in PLATFORMS if p not in refused)
+        if not kept or not refused:
+            raise error
+        return lower(kept), refused
+
+
+def _describe(program: jax_export.Exported, reads: tuple[str, ...]) -> dict[str, Any]:
+    """Shapes and dtypes of what goes in after the weights, in order, and of what comes out."""
+
+    def array(x):
+        shape = [size if isinstance(size, int) else str(size) for size in x.shape]
+        return {"shape": shape, "dtype": str(x.dtype)}
+
+    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+    return {
+        "inputs": [{"name": k, **array(x)} for k, x in zip(reads, program.in_avals[-len(reads) :])],
+        "outputs": {
+            k: array(x) | ({"unit_length": True} if k.endswith("_embed") else {})
+            for k, x in outputs.items()
+        },
+    }
+
+
+def _scalars(model: pretrained.Pretrained, spec: Mapping[str, Any]) -> dict[str, float]:
+    """The scale and the bias that turn products of embeddings into logits, where there are."""
+    batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in spec.items()}
+    shapes = jax.eval_shape(lambda p: model.model.apply({"params": p}, batch), model.params)
+    names = [k for k in ("logit_scale", "logit_bias") if k in shapes]
+    if not names:
+        return {}
+    found = jax.jit(lambda p: [model.model.apply({"params": p}, batch)[k] for k in names])
+    return {k: float(v) for k, v in zip(names, found(model.params))}
+
+
+def main() -> None:
+    """The command."""
+    model = pretrained.load(ARGS.model)
+    about = export(model, ARGS.out)
+    for name, tower in about["towers"].items():
+        refused = [f"{p} refused: {why}" for p, why in tower.get("refused", {}).items()]
+        print(f"{name}: {', '.join(tower['platforms'])}" + "".join(f"; {r}" for r in refused))
+    print(f"written: {Path(ARGS.out) / ABOUT}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,201 @@
+"""Mix a fine-tuned model with the one it began from, and see what each mixture can do (WiSE-FT).
+
+    python -m mmjax.interpolate --tuned=runs/mine --out=runs/mine_curve \
+        --target=held_out/text_to_image/recall@1 --retained=old/text_to_image/recall@1
+
+The parameters (1 − α) · base + α · tuned are evaluated for each α, by the evaluators of the tuned
+run's config that the figures name; OUT gets curve.md, curve.json and curve.svg, which grow with
+each α. --save=0.5 saves that mixture besides.
+Source: Wortsman et al. 2022 (arXiv 2109.01903), section 2.
+"""
+
+# ruff: noqa: E402
+from mmjax import command
+
+ALPHAS = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--tuned", {"required": True, "help": "the workdir of the fine-tuned run"}),
+        ("--base", {"help": "a workdir or a published folder; the tuned run's init_from.path"}),
+        ("--out", {"required": True, "help": "the folder to write"}),
+        ("--target", {"default": "", "help": "a figure of the new ability: evaluation/metric"}),
+        ("--retained", {"default": "", "help": "figures to keep, separated by commas"}),
+        ("--alphas", {"default": ALPHAS, "help": "each from 0 to 1, separated by commas"}),
+        ("--save", {"metavar": "ALPHA", "help": "save this mixture as OUT/alpha_ALPHA"}),
+        (
+            "--save_as",
+            {
+                "choices": ("workdir", "pretrained"),
+                "default": "workdir",
+                "help": "a checkpoint of ours, or a folder in the published layout",
+            },
+        ),
+    )
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax import checkpoint, evaluate, experiment, initial, metrics, pretrained, whole_file
+from mmjax import config as configs
+from mmjax.evals.evaluator import Evaluator
+
+
+def mix(base: Any, tuned: Any, alpha: float) -> Any:
+    """(1 − α) · base + α · tuned for every parameter; exactly one of them at α 0 and 1.
+
+    Raises:
+      ValueError: an α outside [0, 1].
+    """
+    _check(alpha)
+
+    def one(a, b):
+        share = jnp.asarray(alpha, a.dtype)
+        return (1 - share) * a + share * b
+
+    return jax.tree.map(one, base, tuned)
+
+
+def _check(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}: use one from 0 (the base) to 1 (the tuned model).")
+
+
+def curve(
+    base: Any,
+    tuned: Any,
+    evaluators: Mapping[str, Evaluator],
+    figures: Sequence[str],
+    alphas: Sequence[float],
+) -> Iterator[dict[str, float]]:
+    """For each α the mixture's figures: {"alpha": α, "evaluation/metric": value, ...}.
+
+    Args:
+      evaluators: by name; those that the figures need are run.
+
+    Raises:
+      ValueError: an α outside [0, 1], or a figure that no evaluator gives.
+    """
+    for alpha in alphas:
+        _check(alpha)
+    names = list(dict.fromkeys(figure.split("/", 1)[0] for figure in figures))
+    for name in names:
+        if name not in evaluators:
+            raise ValueError(
+                f"The tuned run's config has no evaluation '{name}'; it has "
+                f"{', '.join(evaluators)}.{configs.nearest(name, evaluators)}"
+            )
+    for alpha in alphas:
+        found = evaluate.run_evaluators(evaluators, mix(base, tuned, alpha), names)
+        for figure in figures:
+            if figure not in found:
+                raise ValueError(
+                    f"No evaluation gives the figure '{figure}'; there are {', '.join(found)}."
+                    + configs.nearest(figure, found)
+                )
+        yield {"alpha": alpha} | {figure: found[figure] for figure in figures}
+
+
+def write_curve(out: Path, rows: Sequence[Mapping[str, float]], about: Mapping[str, Any]) -> None:
+    """Write curve.json, curve.md and curve.svg: a row an α, target first, then what is retained."""
+    from mmjax.report import figures  # not sooner: matplotlib takes a second
+
+    whole_file.write(out / "curve.json", json.dumps({**about, "rows": list(rows)}, indent=2) + "\n")
+    columns = list(rows[0])
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(f'{row[c]:.4g}' for c in columns)} |" for row in rows]
+    whole_file.write(out / "curve.md", "\n".join(lines) + "\n")
+    drawn = figures.trade_off(rows, columns[1], columns[2:])
+    whole_file.write(out / "curve.svg", drawn.decode())
+
+
+def save_workdir(
+    run: experiment.Experiment, params: Any, step: int, workdir: Path, about: Mapping[str, Any]
+) -> None:
+    """Save parameters as a checkpoint that can be evaluated, loaded and started from.
+
+    Raises:
+      ValueError: a run in the way, or a full disk.
+    """
+    saves = checkpoint.Checkpoints(workdir)
+    if saves.steps():
+        raise ValueError(f"'{workdir}' holds a run already: give another --out.")
+    if run.tokenizer is not None:
+        run.tokenizer.save(workdir / "tokenizer")
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.lora = configs.defaults().lora  # it is merged
+    saves.save(
+        step,
+        {"params": params},
+        {
+            "step": step,
+            "config": configs.to_json(config),
+            "tokenizer": experiment.tokenizer_files(workdir),
+            "git": metrics.git_revision(),
+            "mixture": dict(about),
+        },
+    )
+    saves.close()
+
+
+def _base_params(run: experiment.Experiment, path: str) -> Any:
+    if not path:
+        raise ValueError(
+            "The tuned run did not start from another model (config.init_from.path is empty): name "
+            "the base by --base."
+        )
+    with jax.set_mesh(run.mesh):
+        return initial.parameters_from(path, run.params)[0]
+
+
+def _save(
+    run: experiment.Experiment, tuned: Path, params: Any, step: int, about: Mapping[str, Any]
+) -> None:
+    folder = Path(ARGS.out) / f"alpha_{about['alpha']:g}"
+    if ARGS.save_as == "workdir":
+        save_workdir(run, params, step, folder, about)
+    else:
+        mixture = dataclasses.replace(pretrained.describe(tuned), params=params)
+        pretrained.save_pretrained(mixture, folder)
+    print(f"saved: {folder}")
+
+
+def main() -> None:
+    """The command."""
+    try:
+        alphas = [float(a) for a in ARGS.alphas.split(",") if a.strip()]
+        saved = None if ARGS.save is None else float(ARGS.save)
+    except ValueError:
+        raise ValueError(f"--alphas={ARGS.alphas} --save={ARGS.save}: write numbers.") from None
+    for alpha in [*alphas, *([] if saved is None else [saved])]:
+        _check(alpha)
+    figures = [f for f in [ARGS.target, *ARGS.retained.split(",")] if f]
+    if len(figures) < 2 and (figures or saved is None):
+        raise ValueError("Name both --target and --retained, for a curve, or a mixture to --save.")
+    tuned, out = Path(ARGS.tuned), Path(ARGS.out)
+    run, tuned_params, step = evaluate.open_run(tuned, overrides=ARGS.overrides)
+    base = ARGS.base or run.config.init_from.path
+    base_params = _base_params(run, base)
+    about = {"base": str(base), "tuned": str(tuned), "step": step}
+    if figures:
+        rows = []
+        evaluators = evaluate.make_evaluators(run, tuned)
+        for row in curve(base_params, tuned_params, evaluators, figures, alphas):
+            rows.append(row)
+            print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+            write_curve(out, rows, about)
+        print(f"written: {out / 'curve.md'}")
+    if saved is not None:
+        _save(run, tuned, mix(base_params, tuned_params, saved), step, about | {"alpha": saved})
+
+
+if __name__ == "__main__":
+    command.run(main)
