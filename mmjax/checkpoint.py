@@ -27,16 +27,6 @@ from mmjax import config as configs
 from mmjax import distributed, lora, tree_paths
 from mmjax.checksum import checksums
 
-# Settings that cannot change the numbers, or not beyond rounding: free to change on a resume.
-FREE_TO_CHANGE = (
-    "mesh",
-    "log_every",
-    "checkpoint",
-    "data.num_threads",
-    "data.max_lost_records",
-    "step_timeout_seconds",
-)
-
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, or cannot be read into this model."""
@@ -383,38 +373,3 @@ def compare(
             if names
         ]
         raise TreeMismatchError(f"The {what} is of another model. " + "; ".join(parts) + ".")
-
-
-def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]:
-    """Compare the config of a workdir with the one it is resumed with.
-
-    Args:
-      saved: the JSON in the checkpoint; now: the ConfigDict of this start.
-      allow: keys that may differ ("optim.learning_rate"; a section allows what is in it).
-
-    Yields:
-      a line for every difference that is let through.
-
-    Raises:
-      CheckpointError: listing every other difference as "key: old -> new".
-    """
-    free = (*FREE_TO_CHANGE, *allow)
-    refused = []
-    saved = configs.from_json(saved)
-    later = configs.defaults()  # a setting that mmjax had not when the run was saved
-    for key, (old, new) in configs.diff(saved, now).items():
-        section = key.split(".")[0]
-        if section not in saved and later.get(section) == now.get(section):
-            continue
-        line = f"config.{key}: {old!r} -> {new!r}"
-        if any(key == f or key.startswith(f + ".") for f in free):
-            yield line
-        else:
-            refused.append((key, line))
-    if refused:
-        names = ",".join(key for key, _ in refused)
-        raise CheckpointError(
-            "The workdir was made with another config: "
-            + "; ".join(line for _, line in refused)
-            + f". Use another --workdir, or --allow_change={names}."
-        )

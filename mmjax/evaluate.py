@@ -25,7 +25,7 @@ import jax
 
 from mmjax import checkpoint, distributed, experiment, metrics, workdir_lock
 from mmjax import config as configs
-from mmjax.data import tokenizers
+from mmjax.data.tokenizer import Tokenizer, load_tokenizer
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.report import gather
@@ -217,7 +217,7 @@ class Saved(NamedTuple):
     checkpoints: checkpoint.Checkpoints
     step: int
     config: configs.ConfigDict
-    tokenizer: tokenizers.Tokenizer | None
+    tokenizer: Tokenizer | None
 
 
 def open_checkpoint(
@@ -244,7 +244,7 @@ def open_checkpoint(
     with distributed.main_first("reading the tokenizer"):
         if saved["tokenizer"]:
             experiment.write_tokenizer(workdir, saved["tokenizer"])
-        tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
+        tokenizer = load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
     return Saved(saves, at, config, tokenizer)
 
 

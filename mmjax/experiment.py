@@ -23,6 +23,7 @@ from mmjax.data import pipeline, sources, tokenizers, transforms
 from mmjax.data.bad_records import most_allowed
 from mmjax.data.memory import InMemory
 from mmjax.data.prefetch import to_device
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.evals.attention_rollout import sown_weights
 from mmjax.evals.embed import EvalContext
 from mmjax.weights import llama_gguf
@@ -34,7 +35,7 @@ class Experiment:
 
     config: ConfigDict
     mesh: Mesh
-    tokenizer: tokenizers.Tokenizer | None
+    tokenizer: Tokenizer | None
     model: Any
     learner: Any  # what is trained: the model, perhaps with LoRA's additions
     loss: step.Loss
@@ -84,7 +85,7 @@ class Experiment:
 
 def build(
     config: ConfigDict,
-    tokenizer: tokenizers.Tokenizer | None,
+    tokenizer: Tokenizer | None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Experiment:
     """Build everything that needs no data; allocates nothing on the devices.
@@ -184,7 +185,7 @@ def _named(source: Mapping[str, Any]) -> str:
 
 def make_tokenizer(
     config: ConfigDict, workdir: Path, source: sources.Source, saved: Mapping[str, Any] | None
-) -> tokenizers.Tokenizer | None:
+) -> Tokenizer | None:
     """The run's tokenizer: that of its checkpoint or workdir, or a new one, saved in the workdir.
 
     Args:

@@ -28,13 +28,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmjax import pretrained
-from mmjax.data import tokenizers
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.decode.generate import make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
 
 
-def open_model(path: str) -> tuple[Any, Any, tokenizers.Tokenizer]:
+def open_model(path: str) -> tuple[Any, Any, Tokenizer]:
     """Model, parameters and tokenizer of a language model that `mmjax.load` can load.
 
     Raises:
@@ -54,7 +54,7 @@ def open_model(path: str) -> tuple[Any, Any, tokenizers.Tokenizer]:
 def pieces(
     model: Any,
     params: Any,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     prompt: str,
     settings: Settings,
     seed=0,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from mmjax import evaluate, models, step, tree_paths, whole_file
 from mmjax.data import chain, transforms
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.weights import big_vision, published, tensor_file, tokenizer
 from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
 from mmjax.weights.families import family, saving_family

@@ -30,8 +30,8 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import batch_log, checkpoint, evaluate, experiment, metrics, models, step
 from mmjax import config as configs
-from mmjax.data import tokenizers
 from mmjax.data.sources import Source, open_source
+from mmjax.data.tokenizer import load_tokenizer
 from mmjax.report.examples import Example, worst_first, write_examples
 
 ROWS = 64  # in one forward pass: a batch of a pod does not fit a laptop at once
@@ -73,7 +73,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
 
     # ---- source, tokenizer, model, and the batch
     source = open_source(config.data.train, workdir=workdir)
-    tokenizer = tokenizers.load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
+    tokenizer = load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
     run = experiment.build(config, tokenizer)
     line = batch_log.line_of(workdir, at)
     batch = make_batch(config, source, tokenizer, at)

@@ -42,6 +42,7 @@ from mmjax import (
     metrics,
     models,
     optim,
+    resume_config,
     sharding,
     step,
     workdir_lock,
@@ -75,7 +76,7 @@ def train(
     with distributed.main_first("reading the checkpoints"):
         saved = saves.newest_run()
     if saved:
-        for line in checkpoint.check_unchanged(saved["config"], config, allow_change):
+        for line in resume_config.check_unchanged(saved["config"], config, allow_change):
             print(f"changed {line}")
     distributed.check_same("the config", configs.to_json(config))
     distributed.check_same("the checkpoint to resume from", str(saved and saved["step"]))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, initial, sharding, step
+from mmjax import checkpoint, initial, resume_config, sharding, step
 from mmjax import config as configs
 from mmjax.checkpoint import CheckpointError, Checkpoints, DamagedError, TreeMismatchError
 from mmjax.checksum import checksums
@@ -405,9 +405,9 @@ def config(**fields):
 
 def test_the_same_config_or_a_free_change_goes_through():
     saved = configs.to_json(config())
-    assert list(checkpoint.check_unchanged(saved, config(), ())) == []
+    assert list(resume_config.check_unchanged(saved, config(), ())) == []
     free = config(mesh={"data": 1}, log_every=5, data={"num_threads": 9, "transform": "decode"})
-    lines = list(checkpoint.check_unchanged(saved, free, ()))
+    lines = list(resume_config.check_unchanged(saved, free, ()))
     assert lines == [
         "config.data.num_threads: 2 -> 9",
         "config.log_every: 10 -> 5",
@@ -420,7 +420,7 @@ def test_a_change_is_refused_unless_allowed_by_name():
     changed = config(seed=1, optim={"learning_rate": 2e-3, "b1": 0.8})
 
     def check(*allow):
-        return list(checkpoint.check_unchanged(saved, changed, allow))
+        return list(resume_config.check_unchanged(saved, changed, allow))
 
     with pytest.raises(CheckpointError) as error:
         check()
@@ -440,9 +440,9 @@ def test_a_change_is_refused_unless_allowed_by_name():
 def test_a_setting_that_came_later_goes_through_at_its_default():
     saved = configs.to_json(config())
     later = configs.defaults().lora
-    assert list(checkpoint.check_unchanged(saved, config(lora=later), ())) == []
+    assert list(resume_config.check_unchanged(saved, config(lora=later), ())) == []
     with pytest.raises(CheckpointError, match="config.lora.rank: None -> 3"):
-        list(checkpoint.check_unchanged(saved, config(lora={**later, "rank": 3}), ()))
+        list(resume_config.check_unchanged(saved, config(lora={**later, "rank": 3}), ()))
 
 
 # ---- init_from

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.models.vit import ViT
 from mmjax.weights import tokenizer

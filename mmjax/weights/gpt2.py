@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.weights import activations, published, tokenizer
 from mmjax.weights.layouts import Arrays, Row, norm, reshaped, same

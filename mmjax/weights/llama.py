@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.weights import activations, published, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same

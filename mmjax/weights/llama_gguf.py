@@ -10,6 +10,7 @@ from flax import traverse_util
 from mmjax import models, step
 from mmjax.checkpoint import compare
 from mmjax.data import tokenizers
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.weights import llama, published
 from mmjax.weights.convert import read_params
@@ -79,7 +80,7 @@ def model_config(found: Published) -> dict[str, Any]:
     )
 
 
-def read_tokenizer(found: Published) -> tokenizers.Tokenizer:
+def read_tokenizer(found: Published) -> Tokenizer:
     """The tokenizer in the file."""
     return tokenizers.from_gguf(found.folder)
 

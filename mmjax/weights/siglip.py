@@ -10,7 +10,7 @@ from tokenizers import Regex, normalizers
 from tokenizers import Tokenizer as Backend
 
 from mmjax.data import sentencepiece
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.weights import clip, image_processor, published, tokenizer, vit
 from mmjax.weights.layouts import (

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 
 from mmjax import whole_file
 from mmjax.data import tokenizers
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.weights.published import read_json
 
 FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"

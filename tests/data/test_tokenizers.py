@@ -14,7 +14,8 @@ import tokenizers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax.data.tokenizers import load_tokenizer, make_tokenizer
+from mmjax.data.tokenizer import Tokenizer, load_tokenizer
+from mmjax.data.tokenizers import make_tokenizer
 
 CORPUS = [
     "a red cat sleeps on the red mat",
@@ -498,8 +499,21 @@ def test_bad_configs_name_the_mend(tmp_path):
 
 def test_a_tokenizer_taken_from_another_run_reads_specials_as_that_run_did(tmp_path):
     own = make_tokenizer({"kind": "train_bpe", "vocab_size": 300}, corpus=CORPUS)
-    own._origin = {"kind": "pretrained", "path": "runs/other"}
+    own.origin = {"kind": "pretrained", "path": "runs/other"}
     own.save(tmp_path)
     rows = own.encode(["a <eos> b"], 24)[0]
     assert load_tokenizer(tmp_path).encode(["a <eos> b"], 24)[0].tolist() == rows.tolist()
     assert (rows == own.eos_id).sum() == 1
+
+
+def test_scores_that_json_rounds_do_not_stop_a_load(tmp_path):
+    scores = (-0.10490011715303971, -1.2654214710460525, -12.376456098880187)
+    pieces = [("</s>", 0.0), *((f"piece{x}", x) for x in scores)]
+    backend = hf.Tokenizer(hf.models.Unigram(pieces, unk_id=0))
+    assert hf.Tokenizer.from_str(backend.to_str()).to_str() != backend.to_str()
+    first = Tokenizer(backend, pad_id=0, bos_id=None, eos_id=0)
+    first.save(tmp_path / "saved")
+    again = load_tokenizer(tmp_path / "saved")
+    assert again.fingerprint == first.fingerprint
+    again.save(tmp_path / "twice")
+    assert load_tokenizer(tmp_path / "twice").fingerprint == first.fingerprint

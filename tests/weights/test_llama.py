@@ -12,6 +12,7 @@ from parity import outputs
 from write_gguf import write
 
 from mmjax.data import tokenizers
+from mmjax.data.tokenizer import load_tokenizer
 from mmjax.pretrained import load
 from mmjax.weights import llama_gguf
 
@@ -153,9 +154,7 @@ def test_the_files_tokenizer_merges_splits_digits_and_knows_its_control_tokens(t
     assert text.tolist() == [[WORDS.index("abc"), 0, 0, 0]] and mask.sum() == 2
     assert tokenizer.decode(ids) == "abc abc 12ü"
     tokenizer.save(tmp_path / "saved")
-    assert tokenizers.load_tokenizer(tmp_path / "saved").prompts(["abc 12"]) == tokenizer.prompts(
-        ["abc 12"]
-    )
+    assert load_tokenizer(tmp_path / "saved").prompts(["abc 12"]) == tokenizer.prompts(["abc 12"])
     with pytest.raises(ValueError, match="has a tokenizer of kind"):
         write(path, VOCABULARY | {"tokenizer.ggml.pre": "qwen2"}, {})
         tokenizers.from_gguf(path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, layers_and_outputs, outputs
 
-from mmjax.data.tokenizers import load_tokenizer
+from mmjax.data.tokenizer import load_tokenizer
 from mmjax.pretrained import load
 from mmjax.weights import siglip
 
