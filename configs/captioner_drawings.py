@@ -4,8 +4,8 @@
 
 Held out: emoji concepts, openclipart authors and titles, and all of tuxpaint, another collection.
 openclipart and tuxpaint are Debian packages: they are downloaded where `apt-get` is, and named
-where not. Expected (one seed): CIDEr-D 0.49 on emoji, where another picture's caption has 0.11 and
-the nearest training picture's 0.69; worse than that on the others. experiments/captioning/README.md.
+where not. Expected (one seed): CIDEr-D 0.49 on emoji, where the texts on other pictures have 0.11
+and the nearest training picture's caption 0.69; see experiments/captioning/README.md.
 """
 
 from configs.clip_emoji import emoji

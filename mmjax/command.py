@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 
 from mmjax import runtime
@@ -64,6 +65,8 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
         if _is_refusal(error):
+            # A damaged checkpoint leaves reads of orbax's behind, which Python tells at the end.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             print(f"error: {error}", file=sys.stderr)
             _leave(str(error), 2)
         traceback.print_exc()

@@ -94,7 +94,8 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
     done = ends(both)
     assert [code for code, _, _ in done] == [0, 0], done
     assert "SIGTERM: saved step" in done[0][1] and "SIGTERM" not in done[1][1]
-    (saved,) = {int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()} - {4}
+    # Perhaps just where a checkpoint was due.
+    saved = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
     assert 0 < saved < STEPS
     assert not (workdir / "report.html").exists()
     ((code, out, error),) = ends([train(workdir, flags, devices=4)])
