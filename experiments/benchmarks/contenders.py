@@ -276,32 +276,14 @@ def answer(values):
     print("ANSWER " + json.dumps(values), flush=True)
 
 
-class Worker:
+class Process:
     """A contender's process, from outside; `ready` is its first answer.
 
-    It runs `script --work name workload dtype steps`, which calls `work`; the workload is a dict
-    with its `device`, as JSON.
-
     Raises:
-      SystemExit: the process ends before it is ready.
+      SystemExit: it ends before it is ready.
     """
 
-    def __init__(
-        self,
-        name,
-        workload,
-        dtype,
-        steps,
-        allocator,
-        peers=VENV / "bin" / "python",
-        script=__file__,
-    ):
-        env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": workload["device"]}
-        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the card
-        if name != "ours" and allocator == "stock":
-            env["MMJAX_STOCK_ALLOCATOR"] = "1"
-        python = sys.executable if name == "ours" else str(peers)
-        args = [python, script, "--work", name, json.dumps(workload), dtype, str(steps)]
+    def __init__(self, name, args, env):
         pipe = subprocess.PIPE
         self.name = name
         self.process = subprocess.Popen(args, stdin=pipe, stdout=pipe, text=True, env=env)
@@ -321,6 +303,31 @@ class Worker:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+class Worker(Process):
+    """A process that runs `script --work name workload dtype steps`, which calls `work`.
+
+    The workload is a dict with its `device`; it goes as JSON.
+    """
+
+    def __init__(
+        self,
+        name,
+        workload,
+        dtype,
+        steps,
+        allocator,
+        peers=VENV / "bin" / "python",
+        script=__file__,
+    ):
+        env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": workload["device"]}
+        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the card
+        if name != "ours" and allocator == "stock":
+            env["MMJAX_STOCK_ALLOCATOR"] = "1"
+        python = sys.executable if name == "ours" else str(peers)
+        args = [python, script, "--work", name, json.dumps(workload), dtype, str(steps)]
+        super().__init__(name, args, env)
 
 
 def set_up_peers():

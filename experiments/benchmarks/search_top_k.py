@@ -16,7 +16,6 @@ ours_plain does without bf16.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from contenders import ROOT, answer, rounds_of
+from contenders import ROOT, Process, answer, rounds_of
 
 VENV = ROOT / "build" / "search-venv"
 PEERS = ("faiss-cpu==1.15.1", "usearch==2.26.6", "numpy==2.4.6")
@@ -127,34 +126,12 @@ def recall(exact, rows):
     return sum(shared) / exact.size
 
 
-class Worker:
-    """A contender's process, from outside."""
-
-    def __init__(self, name, folder):
-        self.name = name
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
-        env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | threads
-        python = sys.executable if name in OURS else VENV / "bin" / "python"
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            [python, __file__, "--work", name, folder],
-            stdin=pipe,
-            stdout=pipe,
-            text=True,
-            env=env,
-        )
-        self.ready = self.read()
-
-    def read(self):
-        for line in self.process.stdout:
-            if line.startswith("ANSWER "):
-                return json.loads(line.removeprefix("ANSWER "))
-        raise SystemExit(f"The process of '{self.name}' ended; its error is above.")
-
-    def time(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return self.read()
+def start(name, folder):
+    """A contender's process."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | threads
+    python = sys.executable if name in OURS else VENV / "bin" / "python"
+    return Process(name, [python, __file__, "--work", name, folder], env)
 
 
 def make_vectors(folder, count, crowded):
@@ -202,7 +179,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         make_vectors(Path(folder), args.vectors, args.crowded)
         asked = ["numpy", *(n for n in args.contenders if n != "numpy")]  # it says what is exact
-        workers = [Worker(name, folder) for name in asked]
+        workers = [start(name, folder) for name in asked]
         results = rounds_of(workers, args.rounds)
         print(f"{args.vectors:,} x {DIM}, {QUERIES} queries, {args.rounds} rounds")
         for worker in workers:
@@ -216,8 +193,7 @@ def main():
                 line += f"  {mine} {statistics.median(each):.2f}x"
                 line += f" ({min(each):.2f} to {max(each):.2f})"
             print(line, flush=True)
-            worker.process.stdin.close()
-            worker.process.wait()
+            worker.close()
 
 
 if __name__ == "__main__":
