@@ -186,16 +186,9 @@ def read_manifest(workdir: Path) -> dict[str, Any]:
 
 def print_results(results: Mapping[str, float]) -> None:
     """Print a table for each set of metrics: a row an evaluation, a column a metric."""
-    rows: dict[str, dict[str, Any]] = {}
-    for key, value in results.items():
-        evaluation, metric = key.rsplit("/", 1)
-        rows.setdefault(evaluation, {"evaluation": evaluation})[metric] = value
-    tables: dict[tuple[str, ...], list] = {}
-    for row in rows.values():
-        tables.setdefault(tuple(row), []).append(row)
-    for table in tables.values():
+    for table in metrics.by_columns(results):
         print()
-        metrics.print_table(table)
+        metrics.print_table([{"evaluation": name, **row} for name, row in table.items()])
     print()
 
 

@@ -106,7 +106,7 @@ def build(
             f"The tokenizer has {tokenizer.vocab_size} tokens and config.model.text.vocab_size is "
             f"{config.model.text.vocab_size}: set it to at least that."
         )
-    learnt = _laid_out(
+    learnt = step.lay_out(
         step.abstract_params(learner, spec), step.param_shardings(learner, spec, mesh)
     )
     optimizer, schedule = optim.make_optimizer(config.optim, learnt, config.total_steps)
@@ -125,12 +125,6 @@ def build(
         params=lora.without(learnt),
         state=state,
         make_state=make,
-    )
-
-
-def _laid_out(abstract: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
     )
 
 

@@ -261,6 +261,22 @@ class ProgressLine:
             self._width = 0
 
 
+def by_columns(results: Mapping[str, float]) -> list[dict[str, dict[str, float]]]:
+    """Results "evaluation/metric" -> value as tables: row -> metric -> value, all of a table's rows
+    with the same metrics.
+
+    What stands before the last "/", such as a control within an evaluation, is a row.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in results.items():
+        name, metric = key.rsplit("/", 1)
+        rows.setdefault(name, {})[metric] = value
+    tables: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    for name, row in rows.items():
+        tables.setdefault(tuple(row), {})[name] = row
+    return list(tables.values())
+
+
 def print_table(
     rows: Sequence[Mapping[str, Any]], title: str = "", stream: TextIO | None = None
 ) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,7 +13,7 @@ from mmjax import evaluate, models, step, tree_paths, whole_file
 from mmjax.data import chain, transforms
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.weights import big_vision, published, tensor_file, tokenizer
-from mmjax.weights.convert import KEPT_FP32, read_params, write_tensors
+from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import family, saving_family
 
 # Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
@@ -158,29 +157,24 @@ def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]
     if mesh is None:
         return model, spec, params
     shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
-    laid_out = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings
-    )
-    return model, spec, laid_out
+    return model, spec, step.lay_out(params, shardings)
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
     saved = evaluate.open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     model, _, params = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
-        params = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), params
-        )
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        params = step.lay_out(params, jax.tree.map(lambda _: device, params))
     report = ""
     if arrays:
         params = saved.checkpoints.restore_params(saved.step, params)
         count = len(jax.tree.leaves(params))
         report = f"{workdir}: step {saved.step}, {count} parameters restored"
     saved.checkpoints.close()
-    if arrays and dtype != "float32":
-        params = tree_paths.map_paths(lambda path, x: _narrow(path, x, dtype), params)
+    if arrays:
+        params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
     text = config.get("text")
     return Pretrained(
         config=config,
@@ -191,11 +185,6 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         transform=_image_steps(saved.config),
         report=report,
     )
-
-
-def _narrow(path: str, x: jax.Array, dtype: str) -> jax.Array:
-    kept = path.rsplit("/", 1)[-1] in KEPT_FP32 or not x.shape
-    return x if kept else x.astype(jnp.dtype(dtype))
 
 
 def _image_steps(config: Any) -> str:
@@ -219,7 +208,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
     folder = Path(path)
     if (folder / published.CONFIG).exists():
         raise ValueError(f"'{folder}' holds a model already: give another folder.")
-    theirs, _ = saving_family(pretrained.model, pretrained.config["name"])
+    theirs = saving_family(pretrained.model, pretrained.config["name"])
     if hasattr(theirs, "for_saving"):
         pretrained = theirs.for_saving(pretrained)
     model, words = pretrained.model, pretrained.tokenizer

@@ -96,6 +96,13 @@ def param_shardings(
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_box)
 
 
+def lay_out(abstract: Any, shardings: Any) -> Any:
+    """Abstract arrays with the shardings of a tree like theirs."""
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
+    )
+
+
 def lay_out_state(abstract: TrainState, params: Params, mesh: Mesh) -> TrainState:
     """An abstract state with shardings: what has a parameter's path and shape lies as it does.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mmjax import metrics
 from mmjax.report import figures
 from mmjax.report.gather import Confusion
 
@@ -41,24 +42,11 @@ def results(
         made.append(_table(retrieval, columns, groups, baselines, fingerprints))
     if classes:
         made.append(_table(classes, CLASSIFICATION, [], baselines, fingerprints))
-    for rows in _alike(others):
+    flat = {f"{name}/{metric}": v for name, row in others.items() for metric, v in row.items()}
+    for rows in metrics.by_columns(flat):
         columns = {name: name.replace("_", " ") for row in rows.values() for name in row}
         made.append(_table(rows, columns, [], baselines, fingerprints))
     return "".join(made)
-
-
-def _alike(results: Mapping[str, Figures]) -> list[dict[str, Figures]]:
-    """Rows that have the same columns together; what a metric's name has before its last "/", such
-    as the control that it is of, makes a row of its own."""
-    rows: dict[str, dict[str, float]] = {}
-    for name, mine in results.items():
-        for metric, value in mine.items():
-            control, _, last = metric.rpartition("/")
-            rows.setdefault(f"{name}/{control}" if control else name, {})[last] = value
-    tables: dict[tuple[str, ...], dict[str, Figures]] = {}
-    for name, row in rows.items():
-        tables.setdefault(tuple(row), {})[name] = row
-    return list(tables.values())
 
 
 def _table(

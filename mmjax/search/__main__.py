@@ -30,7 +30,7 @@ from pathlib import Path
 from mmjax import metrics, workdir_lock
 from mmjax.embedder import open_embedder
 from mmjax.search import build
-from mmjax.search.index import INDEX, Index, Writer, create
+from mmjax.search.index import INDEX, Index, Writer, create, read_about
 
 LISTED = 10  # unreadable files on the terminal; all are in the index
 
@@ -42,10 +42,9 @@ def index(args) -> None:
     root, folder = Path(args.what), Path(args.index)
     if not root.is_dir():
         raise ValueError(f"There is no folder '{root}' to index.")
-    if (folder / INDEX).exists() and Index(folder).root != root.resolve():
+    if (folder / INDEX).exists() and Path(of := read_about(folder)["root"]) != root.resolve():
         raise ValueError(
-            f"The index '{folder}' is of the folder '{Index(folder).root}': give '{root}' another "
-            "--index."
+            f"The index '{folder}' is of the folder '{of}': give '{root}' another --index."
         )
     embedder = open_embedder(args.model)
     with workdir_lock.held(folder, "--index"):

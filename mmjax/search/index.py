@@ -60,9 +60,9 @@ class Index:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self.about = _read_about(self.folder)
+        self.about = read_about(self.folder)
         lines = jsonl.read(self._file("files", "jsonl"))
-        while (about := _read_about(self.folder)) != self.about:  # the next generation, just now
+        while (about := read_about(self.folder)) != self.about:  # the next generation, just now
             self.about = about
             lines = jsonl.read(self._file("files", "jsonl"))
         self.root = Path(self.about["root"])
@@ -225,7 +225,12 @@ def _write_about(folder: Path, about: Mapping) -> None:
     whole_file.write(folder / INDEX, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
 
 
-def _read_about(folder: Path) -> dict:
+def read_about(folder: Path) -> dict:
+    """What index.json says.
+
+    Raises:
+      ValueError: no index there, or one of another format.
+    """
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(

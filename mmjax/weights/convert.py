@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -57,7 +57,7 @@ def read_params(
             progress.advance(len(row.theirs))
             lacks = sorted(missing & _names(row, wanted))
             if lacks:
-                made |= {n: _lay_out(start[n], _dtype(n, dtype), wanted[n]) for n in row.ours}
+                made |= {n: _lay_out(n, start[n], dtype, wanted[n]) for n in row.ours}
                 lines += [f"  missing {', '.join(lacks)}: initial {', '.join(row.ours)}"]
                 continue
             arrays = [_read(tensors, row, layer) for layer in _layers(row, wanted)]
@@ -72,7 +72,7 @@ def read_params(
                         f"{list(array.shape)}, and the model that its config describes has "
                         f"{list(want.shape)}: config and weights are not of one model."
                     )
-                made[name] = _lay_out(array, _dtype(name, dtype), want)
+                made[name] = _lay_out(name, array, dtype, want)
             del arrays
             lines += [f"  mapped  {', '.join(row.theirs)} -> {', '.join(row.ours)}"]
     lines += [f"  unused  {name}" for name in sorted(unused)]
@@ -131,14 +131,14 @@ def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ..
         ) from None
 
 
-def _dtype(name: str, dtype: str) -> str:
-    """What a parameter is kept in."""
-    return "float32" if name.rsplit("/", 1)[-1] in KEPT_FP32 else dtype
+def kept_dtype(name: str, shape: Sequence[int], dtype: str) -> jnp.dtype:
+    """What a parameter is kept in, where matrices are in `dtype`."""
+    kept = name.rsplit("/", 1)[-1] in KEPT_FP32 or not shape
+    return jnp.dtype("float32" if kept else dtype)
 
 
-def _lay_out(array: Any, dtype: str, want: jax.ShapeDtypeStruct) -> jax.Array:
-    narrow = ml_dtypes.bfloat16 if dtype == "bfloat16" and want.shape else np.float32
-    array = np.asarray(array, narrow, order="C")
+def _lay_out(name: str, array: Any, dtype: str, want: jax.ShapeDtypeStruct) -> jax.Array:
+    array = np.asarray(array, kept_dtype(name, want.shape, dtype), order="C")
     if want.sharding is None:
         return jax.device_put(array)
     return jax.make_array_from_callback(array.shape, want.sharding, lambda index: array[index])

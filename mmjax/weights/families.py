@@ -7,7 +7,7 @@ perhaps, for models of images,
     transform(published) -> the chain of transforms up to uint8 pixels;
 perhaps, where files name tensors in several ways,
     canonical(name) -> the name in the table;
-perhaps, for models of text, where the files differ from `tokenizer.of_folder`'s expectations,
+perhaps, for models of text, where the files differ from what `tokenizer.read` expects,
     read_tokenizer(published) -> Tokenizer;
 and, where our models can be saved as theirs,
     SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
@@ -72,8 +72,8 @@ def family(model_type: str, where: str) -> ModuleType:
     return FAMILIES[model_type]
 
 
-def saving_family(model: Any, system: str) -> tuple[ModuleType, dict[str, Any]]:
-    """The first family that can hold a model of ours, and its config.json.
+def saving_family(model: Any, system: str) -> ModuleType:
+    """The first family that can hold a model of ours.
 
     Raises:
       ValueError: none can; says why.
@@ -82,9 +82,11 @@ def saving_family(model: Any, system: str) -> tuple[ModuleType, dict[str, Any]]:
     for found in dict.fromkeys(FAMILIES.values()):
         if getattr(found, "SYSTEM", None) == system:
             try:
-                return found, found.published_config(model)
+                found.published_config(model)
             except ValueError as error:
                 reasons.append(str(error))
+            else:
+                return found
     raise ValueError(
         " ".join(reasons) or f"No published family is like a '{system}': it cannot be saved so."
     )
