@@ -1,13 +1,11 @@
 """Checkpoints: bit for bit, onto other meshes, and after every kind of damage."""
 
 import errno
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,6 @@ from mmjax import config as configs
 from mmjax.checkpoint import CheckpointError, Checkpoints, DamagedError, TreeMismatchError
 from mmjax.checksum import checksums
 
-ROOT = Path(__file__).parent.parent
 NAMES = {"kernel": ("embed", "mlp"), "bias": ("mlp",), "embedding": ("vocab", "embed")}
 SHAPES = {
     "image": {"mlp": {"kernel": (8, 4), "bias": (4,)}},
@@ -305,6 +302,8 @@ def test_reading_leaves_a_save_under_way_alone(tmp_path):
 
 KILLED = """
 import os, signal, sys, threading
+sys.path.insert(0, "tests")
+import conftest
 import test_checkpoint as t
 from etils import epath
 import orbax.checkpoint as ocp
@@ -322,13 +321,7 @@ t.save(workdir, 2)
 
 
 def test_kill_in_the_middle_of_a_save_leaves_the_one_before(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", "import conftest\n" + KILLED, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = commands.run("-c", KILLED, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = {p.name for p in (tmp_path / "checkpoints").iterdir()}
     assert any(name.startswith("2") and name != "2" for name in left), left

@@ -3,39 +3,22 @@
 import argparse
 import json
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
 from losses.test_contrastive_sharding import batch as pairs
 from losses.test_contrastive_sharding import gradients
-from test_train import environment
 from tiny_clip import write_folder
 
 from mmjax import distributed
-
-ROOT = Path(__file__).parent.parent
 
 
 def free_port():
     with socket.socket() as s:
         s.bind(("localhost", 0))
         return s.getsockname()[1]
-
-
-def start(*command, devices=4, **variables):
-    env = environment(devices) | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=env | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def ends(processes, timeout=300):
@@ -54,7 +37,10 @@ def meeting(tmp_path_factory):
     write_folder(folder, 32)
     where = f"--coordinator=localhost:{free_port()}"
     both = [
-        start("tests/meeting.py", where, "--num_processes=2", f"--process_id={i}", folder)
+        commands.start(
+            *("tests/meeting.py", where, "--num_processes=2", f"--process_id={i}", folder),
+            devices=4,
+        )
         for i in range(2)
     ]
     done = ends(both, timeout=120)
@@ -139,7 +125,7 @@ def test_a_coordinator_that_is_not_there_is_one_sentence():
         "argparse.Namespace(coordinator='localhost:{}', num_processes=2, process_id={}), timeout=2)"
     )
     # Each at an address of its own: neither meets the other.
-    both = [start("-c", call.format(free_port(), i)) for i in (1, 0)]
+    both = [commands.start("-c", call.format(free_port(), i)) for i in (1, 0)]
     lost, waiting = ends(both)
     assert lost[0] == 2 and "could not reach the coordinator localhost:" in lost[2], lost
     for code, _, error in (lost, waiting):

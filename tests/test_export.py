@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -46,9 +47,7 @@ def run_alone(folder):
 
 def test_the_towers_of_a_published_clip(tmp_path):
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "mmjax.export", f"--model={GOLDEN / 'clip'}"]
-    root = Path(__file__).parent.parent
-    done = subprocess.run([*command, f"--out={folder}"], cwd=root, capture_output=True, text=True)
+    done = commands.run("-m", "mmjax.export", f"--model={GOLDEN / 'clip'}", f"--out={folder}")
     assert done.returncode == 0, done.stderr
     assert "image: cpu, cuda, tpu\ntext: cpu, cuda, tpu\n" in done.stdout
 

@@ -1,12 +1,10 @@
 """Fine-tuning by the real commands: a published folder, then LoRA on that run, then mixtures."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -23,19 +21,7 @@ FIGURES = ["--target=held_out/text_to_image/recall@1", "--retained=held_out/text
 
 
 def run(module, *arguments, fails=False):
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    done = subprocess.run(
-        [sys.executable, "-m", f"mmjax.{module}", *arguments],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "XLA_FLAGS": flags,
-            "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        },
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run("-m", f"mmjax.{module}", *arguments)
     assert done.returncode == (2 if fails else 0), done.stdout + done.stderr
     return done.stderr.strip() if fails else done.stdout
 

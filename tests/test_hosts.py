@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
-from test_distributed import ends, free_port, start
+from test_distributed import ends, free_port
 from test_resume import flip_bits
 from test_train import state_of
 from tiny_clip import write_folder
@@ -47,8 +48,9 @@ def flags(tmp_path_factory):
     ]
 
 
-def train(workdir, flags, *more, **kwargs):
-    return start("-m", "mmjax.train", f"--workdir={workdir}", *flags, *more, **kwargs)
+def train(workdir, flags, *more, devices=4):
+    words = ("-m", "mmjax.train", f"--workdir={workdir}", *flags, *more)
+    return commands.start(*words, devices=devices)
 
 
 def two(workdir, flags):
@@ -130,7 +132,7 @@ def test_two_processes_go_on_from_one_past_damage_by_the_slurm_launcher_and_eval
     script = HERE.parent / "experiments" / "launch" / "slurm.sh"
     launch = "import subprocess, sys; sys.exit(subprocess.call(['bash', *sys.argv[1:]]))"
     command = ("-c", launch, script, config.partition("=")[2], workdir, *overrides)
-    ((code, out, error),) = ends([start(*command, **cluster)])
+    ((code, out, error),) = ends([commands.start(*command, devices=4, **cluster)])
     assert code == 0, (out, error)
     assert "ok  all: is ready" in out and f"resumed at step 4 of {STEPS}" in out
     assert out.count("ok  all") == 1  # process 0 alone writes

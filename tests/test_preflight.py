@@ -1,12 +1,10 @@
 """Preflight, by its command where the process matters, else as a function."""
 
 import collections
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 from tiny_clip import get_config, write_folder
 
@@ -58,13 +56,9 @@ def test_a_full_disk(config, tmp_path, monkeypatch):
 
 def test_the_command_refuses_with_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-m", "mmjax.preflight", f"--config={HERE / 'tiny_clip.py'}"]
-        + [f"--workdir={tmp_path / 'file' / 'run'}"],
-        cwd=HERE.parent,
-        env=os.environ,
-        capture_output=True,
-        text=True,
+    done = commands.run(
+        *("-m", "mmjax.preflight", f"--config={HERE / 'tiny_clip.py'}"),
+        f"--workdir={tmp_path / 'file' / 'run'}",
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: Cannot write in the folder")

@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
-from test_train import HERE, environment, refused, state_of
+from test_train import HERE, refused, state_of
 from tiny_clip import write_folder
 
 STEPS = 6
@@ -53,16 +52,6 @@ MESHES = {
 }
 
 
-def command(*words, devices=1):
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=HERE.parent,
-        env=environment(devices),
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with pictures and a config, and the run that nothing has disturbed, on 8 devices."""
@@ -71,7 +60,7 @@ def place(tmp_path_factory):
     (place / "config.py").write_text(
         CONFIG.format(here=str(HERE), pictures=str(place / "pictures"), steps=STEPS)
     )
-    done = command("-c", SPIED, *flags(place, "undisturbed", 8), devices=8)
+    done = commands.run("-c", SPIED, *flags(place, "undisturbed", 8), devices=8)
     assert done.returncode == 0, done.stderr
     return place
 
@@ -82,7 +71,7 @@ def flags(place, name, devices):
 
 
 def train(place, name, devices, *more):
-    return command("-m", "mmjax.train", *flags(place, name, devices), *more, devices=devices)
+    return commands.run("-m", "mmjax.train", *flags(place, name, devices), *more, devices=devices)
 
 
 def lines(place, name):
@@ -142,7 +131,7 @@ def test_replay_makes_the_batch_that_training_saw(place):
     """On one device, of a run on eight: every array is bit for bit what the devices got."""
     at = 4
     workdir = place / "undisturbed"
-    done = command("-m", "mmjax.replay", f"--workdir={workdir}", f"--step={at}")
+    done = commands.run("-m", "mmjax.replay", f"--workdir={workdir}", f"--step={at}")
     assert done.returncode == 0, done.stderr
     assert "the very batch that was trained on" in done.stdout
     assert "checkpoint 3, those that the step began with" in done.stdout

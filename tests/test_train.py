@@ -2,20 +2,20 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from tiny_clip import write_folder
 
 HERE = Path(__file__).parent
-TRAIN = [sys.executable, "-m", "mmjax.train", f"--config={HERE / 'tiny_clip.py'}"]
+TRAIN = ["-m", "mmjax.train", f"--config={HERE / 'tiny_clip.py'}"]
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +30,8 @@ def settings(root):
     return [f"--config.{place}={root}" for place in places]
 
 
-def environment(devices=1):
-    """For a process on so many fake devices: each compile is short, and serves the next process."""
-    return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
-
-
-def run(command, devices=1, **kwargs):
-    return subprocess.run(
-        command, cwd=HERE.parent, env=environment(devices), capture_output=True, text=True, **kwargs
-    )
-
-
-def train(root, workdir, *more, devices=1, **kwargs):
-    command = [*TRAIN, f"--workdir={workdir}", *settings(root), *more]
-    return run(command, devices, **kwargs)
+def train(root, workdir, *more, **kwargs):
+    return commands.run(*TRAIN, f"--workdir={workdir}", *settings(root), *more, **kwargs)
 
 
 def state_of(workdir, step):
@@ -74,8 +57,15 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module")
 def undisturbed(pictures, tmp_path_factory):
+    """Begun as a person does, with nothing imported."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    done = train(pictures, workdir)
+    done = subprocess.run(
+        [sys.executable, *TRAIN, f"--workdir={workdir}", *settings(pictures)],
+        cwd=HERE.parent,
+        env=os.environ | {"XLA_FLAGS": commands.xla_flags(devices=1)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return workdir, done
 
@@ -109,7 +99,7 @@ def test_evaluate_gives_the_same_results(undisturbed):
     workdir, _ = undisturbed
     trained = json.loads((workdir / "run.json").read_text())["results"]["values"]
     (workdir / "report.html").unlink()
-    done = run([sys.executable, "-m", "mmjax.evaluate", f"--workdir={workdir}"])
+    done = commands.run("-m", "mmjax.evaluate", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     again = json.loads((workdir / "run.json").read_text())["results"]["values"]
     assert again == pytest.approx(trained, abs=1e-6) and (workdir / "report.html").exists()
@@ -117,17 +107,10 @@ def test_evaluate_gives_the_same_results(undisturbed):
 
 def start_and_wait_for(root, workdir, name, *more):
     """A running train that has just made `workdir/name`."""
-    process = subprocess.Popen(
-        [*TRAIN, f"--workdir={workdir}", *settings(root), *more],
-        cwd=HERE.parent,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = commands.start(*TRAIN, f"--workdir={workdir}", *settings(root), *more)
     deadline = time.monotonic() + 120
     while not (workdir / name).exists():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return process
@@ -156,8 +139,8 @@ def assert_same_run(workdir, other):
 def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(pictures, tmp_path, long_run):
     process = start_and_wait_for(pictures, tmp_path, "checkpoints/100", *LONG)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, out
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
     assert "SIGTERM: saved step" in out
     done = train(pictures, tmp_path, *LONG)
     assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
@@ -194,13 +177,10 @@ def test_a_full_disk_loses_nothing_saved(pictures, tmp_path):
     # Every file ends where a checkpoint's description, always of one size, is not yet whole.
     size = (tmp_path / "checkpoints" / "200" / "state" / "_METADATA").stat().st_size - 1
 
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
     longer = (*LONG, "--allow_change=total_steps", "--config.total_steps=225")
     longer += ("--config.checkpoint.every=20",)
     assert size > 225 / 200 * (tmp_path / "batches.jsonl").stat().st_size  # the log has room
-    full = train(pictures, tmp_path, *longer, preexec_fn=small_disk)
+    full = train(pictures, tmp_path, *longer, file_size=size)
     refused(full, "Checkpoint 220", "File too large", "checkpoints/200", "room")
     done = train(pictures, tmp_path, *longer)
     assert done.returncode == 0 and "resumed at step 200" in done.stdout, done.stderr

@@ -1,11 +1,9 @@
 """Labels for pictures, by the real command and by its parts."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from png import png
@@ -14,18 +12,9 @@ from tiny_index import MODEL, draw
 from mmjax import zero_shot
 from mmjax.embedder import Embedder, open_embedder
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(*args):
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla")}
-    return subprocess.run(
-        [sys.executable, "-m", "mmjax.zero_shot", *map(str, args), f"--model={MODEL}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=env,
-    )
+    return commands.run("-m", "mmjax.zero_shot", *args, f"--model={MODEL}")
 
 
 def test_json_lines_hold_the_softmax_of_the_averaged_prompts(tmp_path):

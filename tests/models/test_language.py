@@ -1,9 +1,8 @@
 """The language model as a system: it trains by the one loop, and refuses what it cannot learn."""
 
 import json
-import subprocess
-import sys
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -91,12 +90,7 @@ def test_it_learns_the_captions_and_writes_them(tmp_path):
     losses = [v["train/captioning"] for v in map(json.loads, lines) if "train/captioning" in v]
     assert losses[-1] < 0.5 * losses[0]
     # the command continues a caption as no other text begins
-    found = subprocess.run(
-        [sys.executable, "-m", "mmjax.generate", f"--model={tmp_path / 'run'}", "--prompt=a red"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = commands.run("-m", "mmjax.generate", f"--model={tmp_path / 'run'}", "--prompt=a red")
     # more tokens than the window holds: one sentence, and no stack trace
     assert found.returncode == 2 and "window of 8" in found.stderr, found.stderr
     opened = generate.open_model(str(tmp_path / "run"))

@@ -5,11 +5,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from png import png
@@ -20,8 +19,6 @@ from mmjax.embedder import open_embedder
 from mmjax.search import __main__ as command
 from mmjax.search import build
 from mmjax.search.index import Index, Writer, create
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +182,8 @@ def test_a_damaged_index_is_refused(tmp_path, embedder):
 # ---- the commands -------------------------------------------------------------------------------
 
 
-def search(*args, **kwargs):
-    command = [sys.executable, "-m", "mmjax.search", *map(str, args)]
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/mmjax/test-xla")}
-    kwargs = {"capture_output": True, "text": True, "cwd": ROOT, "env": env} | kwargs
-    return subprocess.run(command, **kwargs)
+def search(*args):
+    return commands.run("-m", "mmjax.search", *args)
 
 
 def test_the_commands_on_a_folder_killed_while_it_is_indexed(tmp_path):
@@ -197,12 +191,7 @@ def test_the_commands_on_a_folder_killed_while_it_is_indexed(tmp_path):
     for i in range(300):
         draw(root / f"{i:03d}.png", i)
     given = ["index", root, f"--model={MODEL}", f"--index={folder}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mmjax.search", *map(str, given)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = commands.start("-m", "mmjax.search", *given)
     log = folder / "files-0.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.01)
