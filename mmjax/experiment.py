@@ -106,12 +106,13 @@ def build(
             f"The tokenizer has {tokenizer.vocab_size} tokens and config.model.text.vocab_size is "
             f"{config.model.text.vocab_size}: set it to at least that."
         )
-    learnt = step.lay_out(
-        step.abstract_params(learner, spec), step.param_shardings(learner, spec, mesh)
-    )
+    learnt = step.laid_out_params(learner, spec, mesh)
     optimizer, schedule = optim.make_optimizer(config.optim, learnt, config.total_steps)
-    make = step.make_init(learner, spec, optimizer, seed=config.seed, ema=config.ema_decay > 0)
-    state = step.lay_out_state(jax.eval_shape(make), learnt, mesh)
+    ema = config.ema_decay > 0
+    make = step.make_init(learner, spec, optimizer, seed=config.seed, ema=ema)
+    # Not by `make`, which would trace the model once more.
+    first = functools.partial(step.first_state, optimizer=optimizer, ema=ema)
+    state = step.lay_out_state(jax.eval_shape(first, learnt), learnt, mesh)
     return Experiment(
         config=config,
         mesh=mesh,

@@ -153,11 +153,9 @@ def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]
     """The model that `config.model` describes, its spec, ShapeDtypeStructs of its parameters."""
     whole = {"model": config, "loss": {}}
     model, spec = models.make_model(whole), models.spec(whole)
-    params = step.abstract_params(model, spec)
     if mesh is None:
-        return model, spec, params
-    shardings = step.param_shardings(model, spec, mesh, allow_uneven=True)
-    return model, spec, step.lay_out(params, shardings)
+        return model, spec, step.abstract_params(model, spec)
+    return model, spec, step.laid_out_params(model, spec, mesh, allow_uneven=True)
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:

@@ -67,10 +67,10 @@ def abstract_params(model: Any, spec: batches.Spec) -> Params:
     return _unbox(jax.eval_shape(init_function(model, spec, 0)))
 
 
-def param_shardings(
+def laid_out_params(
     model: Any, spec: batches.Spec, mesh: Mesh, allow_uneven: bool = False
 ) -> Params:
-    """NamedSharding of every parameter, from the logical names that its layer gave it.
+    """`abstract_params` with shardings, from the logical names that its layer gave each.
 
     Args:
       allow_uneven: an axis that the mesh does not divide stays whole, where else it is refused.
@@ -81,7 +81,7 @@ def param_shardings(
     """
     boxed = jax.eval_shape(init_function(model, spec, 0))
 
-    def one(path, box):
+    def lies(path, box):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if not _is_box(box):
             if box.shape == ():
@@ -93,7 +93,8 @@ def param_shardings(
         sharding.check_divides(mesh, box.value.shape, names, f"Parameter {name}")
         return sharding.named(mesh, *names)
 
-    return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_box)
+    shardings = jax.tree_util.tree_map_with_path(lies, boxed, is_leaf=_is_box)
+    return lay_out(_unbox(boxed), shardings)
 
 
 def lay_out(abstract: Any, shardings: Any) -> Any:
@@ -138,18 +139,20 @@ def make_init(
 ) -> Callable[[], TrainState]:
     """A function without arguments that makes the state of step 0; jit it with out_shardings."""
     init = init_function(model, spec, seed)
+    return lambda: first_state(_unbox(init()), optimizer, ema=ema)
 
-    def make() -> TrainState:
-        params = _unbox(init())
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=optimizer.init(params),
-            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
-            finite=jnp.ones((), bool),
-        )
 
-    return make
+def first_state(
+    params: Params, optimizer: optax.GradientTransformation, *, ema: bool
+) -> TrainState:
+    """The state of step 0 with these parameters."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        finite=jnp.ones((), bool),
+    )
 
 
 def weighted_sum(terms: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:

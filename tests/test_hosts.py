@@ -168,8 +168,8 @@ def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the
     wait_for_steps(1)
     (root / "007.png").unlink()
     wait_for_steps(30)  # ten epochs of three batches: it was asked for, and the run goes on
-    (root / "008.png").unlink()
-    os.mkfifo(root / "008.png")  # as on a network disk that has stopped answering
+    os.mkfifo(tmp_path / "fifo")  # as on a network disk that has stopped answering
+    os.replace(tmp_path / "fifo", root / "008.png")  # at no moment is there no such file
     ((code, _, error),) = ends([process])
     assert code == 3, error
     assert "007.png" in error and "the next record takes its place" in error

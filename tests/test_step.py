@@ -94,6 +94,12 @@ def towers_params(model=Towers()):
     return step._unbox(step.init_function(model, SPEC, 7)())
 
 
+def laid_out(params, mesh):
+    """The parameters of the towers on a mesh."""
+    lies = step.laid_out_params(Towers(), SPEC, mesh)
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), params, lies)
+
+
 def gradients_of(model, loss, weights, microbatches=1):
     frozen = jax.tree.map(lambda _: False, step.abstract_params(model, SPEC))
     return jax.jit(
@@ -207,8 +213,7 @@ def test_microbatches_on_a_mesh_equal_the_whole_batch():
     want_loss, _, want = one(params, batch, jax.random.key(0))
     parts = gradients_of(Towers(), contrastive(), {"contrastive": 1.0}, microbatches=2)
     with jax.set_mesh(mesh):
-        lies = step.param_shardings(Towers(), SPEC, mesh)
-        args = jax.device_put(params, lies), jax.device_put(batch, sharding.batch_sharding(mesh))
+        args = laid_out(params, mesh), jax.device_put(batch, sharding.batch_sharding(mesh))
         assert args[0]["image"].addressable_shards[0].data.shape == (3, 2)
         loss, _, got = parts(*args, jax.random.key(0))
     np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
@@ -458,14 +463,14 @@ def test_a_parameter_without_names_is_refused():
             return {"x": self.param("w", nn.initializers.ones, (3,))}
 
     with pytest.raises(ValueError, match=r"Parameter w \[3\] names no logical axes"):
-        step.param_shardings(Bare(), SPEC, sharding.make_mesh())
+        step.laid_out_params(Bare(), SPEC, sharding.make_mesh())
 
 
 def test_eval_step_gathers_every_output():
     mesh = sharding.make_mesh({"data": 4, "fsdp": 2})
     params, batch, model = towers_params(), pairs(), Towers(dropout=0.5)
     with jax.set_mesh(mesh):
-        split = jax.device_put(params, step.param_shardings(model, SPEC, mesh))
+        split = laid_out(params, mesh)
         rows = jax.device_put(batch, sharding.batch_sharding(mesh))
         out = step.make_eval_step(model, mesh)(split, rows)
     want = Towers().apply({"params": params}, batch)  # no dropout
