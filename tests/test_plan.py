@@ -25,6 +25,7 @@ TINY = "--config=tests/tiny_clip.py"
 def command(*args, limit=600):
     """`python -m mmjax.plan`, as a person runs it."""
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    quick += " --xla_cpu_use_fusion_emitters=false"
     env = os.environ | {"XLA_FLAGS": quick}
     env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(

@@ -6,11 +6,12 @@ import json
 import tarfile
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
 from test_sources import Flowers
-from test_train import TRAIN, run
+from test_train import TRAIN
 
 from mmjax.data import convert as command
 from mmjax.data.array_records import SHARDS
@@ -185,13 +186,13 @@ def test_a_converted_set_trains(tmp_path):
     """The real commands, one after the other."""
     write_folder(tmp_path / "original", count=16)
     target, workdir = tmp_path / "target", tmp_path / "run"
-    convert = [*TRAIN[:2], "mmjax.data.convert", f"--config={CONFIG}"]
+    convert = ["-m", "mmjax.data.convert", f"--config={CONFIG}"]
     settings = f"--config.data.train.root={tmp_path / 'original'}"
-    done = run([*convert, f"--target={target}", "--size=16", settings])
+    done = commands.run(*convert, f"--target={target}", "--size=16", settings)
     assert done.returncode == 0, done.stderr
     assert f"{target}: 16 examples, 1 shards" in done.stdout
     source = done.stdout.splitlines()[-1]
     flags = [f"--config.data.train={source}", "--config.evals={}", "--config.total_steps=2"]
-    done = run([*TRAIN, f"--workdir={workdir}", *flags])
+    done = commands.run(*TRAIN, f"--workdir={workdir}", *flags)
     assert done.returncode == 0, done.stderr
     assert [r["step"] for r in read_metrics(workdir) if "train/loss" in r] == [1, 2]
