@@ -211,6 +211,7 @@ class Saved(NamedTuple):
     step: int
     config: configs.ConfigDict
     tokenizer: Tokenizer | None
+    class_names: list[str] | None  # of the training set
 
 
 def open_checkpoint(
@@ -238,7 +239,7 @@ def open_checkpoint(
         if saved["tokenizer"]:
             experiment.write_tokenizer(workdir, saved["tokenizer"])
         tokenizer = load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
-    return Saved(saves, at, config, tokenizer)
+    return Saved(saves, at, config, tokenizer, saved.get("class_names"))
 
 
 def open_run(

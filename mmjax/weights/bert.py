@@ -157,16 +157,34 @@ def published_config(model: TextEncoder) -> dict[str, Any]:
     return {
         "model_type": kind,
         "architectures": [f"{kind.capitalize()}Model"],
+        **published_tower(text),
+        "max_position_embeddings": text.length + (0 if pad is None else pad + 1),
+        "pad_token_id": 0 if pad is None else pad,
+    }
+
+
+def published_tower(text: BERT) -> dict[str, Any]:
+    """A tower's part of config.json: `tower_fields` backwards."""
+    return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
         "num_hidden_layers": text.depth,
         "num_attention_heads": text.heads,
         "intermediate_size": text.mlp_dim,
         "hidden_act": activations.write(text.activation),
-        "max_position_embeddings": text.length + (0 if pad is None else pad + 1),
+        "max_position_embeddings": text.length,
         "type_vocab_size": text.segments,
         "layer_norm_eps": text.norm_epsilon,
-        "pad_token_id": 0 if pad is None else pad,
+    }
+
+
+def plain(text: BERT, **settings: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings, and what they are in the text tower of a published dual encoder, for
+    `published.check_settings`; `settings` are further ones."""
+    return {
+        "text.pool": (text.pool, "cls"),
+        "text.position_pad": (text.position_pad, None),
+        **settings,
     }
 
 
