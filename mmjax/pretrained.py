@@ -130,12 +130,13 @@ def _from_published(
         )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
+    shorter = getattr(theirs, "text_length", lambda found: None)(found)
     return Pretrained(
         config=config,
         model=model,
         params=params,
         tokenizer=words,
-        text_length=text["length"] if text else None,
+        text_length=min(text["length"], shorter or text["length"]) if text else None,
         transform=theirs.transform(found) if hasattr(theirs, "transform") else "",
         report=report,
         class_names=published.class_names(found, config.get("num_classes")),
@@ -237,7 +238,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
         whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
-    for name, content in getattr(theirs, "published_files", lambda model: {})(model).items():
+    for name, content in getattr(theirs, "published_files", lambda _: {})(pretrained).items():
         (folder / name).parent.mkdir(exist_ok=True)
         whole_file.write(folder / name, json.dumps(content, indent=2))
     whole_file.write(folder / layout.config, json.dumps(config, indent=2))

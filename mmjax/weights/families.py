@@ -9,6 +9,8 @@ perhaps, where files name tensors in several ways,
     canonical(name) -> the name in the table;
 perhaps, for models of text, where the files differ from what `tokenizer.read` expects,
     read_tokenizer(published) -> Tokenizer;
+perhaps, where texts are to be shorter than the model's positions,
+    text_length(published) -> tokens, or None;
 and, where our models can be saved as theirs,
     SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
     published_preprocessor(model, transform) -> preprocessor_config.json, where there is one;
@@ -16,7 +18,7 @@ and, where our models can be saved as theirs,
     perhaps published_name(name) -> the name in their files of one in the table;
     perhaps LAYOUT: the names of their files, if other than `published.HUB`;
     perhaps buffers(model) -> name -> array, of tensors that are no parameters;
-    perhaps published_files(model) -> name -> content of further JSON files;
+    perhaps published_files(pretrained) -> name -> content of further JSON files;
     perhaps for_saving(pretrained) -> Pretrained, with what theirs needs besides.
 """
 
