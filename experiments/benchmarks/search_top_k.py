@@ -7,12 +7,15 @@ Every contender is a process of its own, warmed up. In each round they take turn
 machine disturbs all alike; a ratio is the median over rounds of (peer's time / ours in the same
 round), above 1 where ours is faster. All are given 2 threads.
 
-The vectors are random directions, or with --crowded close to one another, where rough scores are
-of least use. Recall is the share of the exact 10 (numpy's, in fp32) that is found.
+The vectors are random directions, with --crowded close to one another, where rough scores are of
+least use, or with --clusters=N around so many random directions (a cosine of 0.8 within one), as
+pictures of N kinds. Recall is the share of the exact 10 (numpy's, in fp32) that is found.
 
 The peers live in build/search-venv. faiss is its flat index (IndexFlatIP), usearch its exact
-search; both of them and numpy in fp32. Ours reads fp32, fp16 or int8 from memory-mapped files;
-ours_plain does without bf16.
+search; both of them and numpy in fp32. hnsw_N is usearch's graph of neighbours as
+`mmjax.search --approximate` makes it, keeping N candidates in mind while it searches; the time to
+make it is printed. Ours reads fp32, fp16 or int8 from memory-mapped files; ours_plain does without
+bf16.
 """
 
 import argparse
@@ -36,6 +39,7 @@ OURS = {
     "ours_fp16": ("float16", None),
     "ours_int8": ("int8", None),
 }
+HNSW = {"hnsw_64": 64, "hnsw_256": 256, "hnsw_1024": 1024}
 
 
 # ---- contenders: folder -> search() -> rows [Q, K] -----------------------------------------------
@@ -98,8 +102,35 @@ def usearch_exact(folder):
     return lambda: search(vectors, queries, K, MetricKind.IP, exact=True, threads=2).keys
 
 
+def hnsw(folder, candidates):
+    """The first one makes the graph, and says how long that took."""
+    import numpy as np
+    from usearch.index import Index
+
+    graph = Index(ndim=DIM, metric="ip", dtype="f16", enable_key_lookups=False)
+    path, queries = folder / "graph.usearch", np.load(folder / "queries.npy")
+    if path.exists():
+        graph.load(path)
+    else:
+        vectors = np.load(folder / "float32.npy", mmap_mode="r")
+        cpu, start = time.process_time(), time.perf_counter()
+        for first in range(0, len(vectors), 8192):
+            rows = np.arange(first, min(first + 8192, len(vectors)))
+            graph.add(rows, vectors[rows], threads=2)
+            done = (first + len(rows)) / len(vectors)
+            print(f"graph: {done:.0%}, {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        print(f"graph: {wall:.0f} s, {cpu:.0f} CPU s", file=sys.stderr)
+        graph.save(path)
+        print(f"graph: {path.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
+    graph.expansion_search = candidates
+    return lambda: graph.search(queries, K, threads=2).keys
+
+
 def contender(name, folder):
     peers = {"numpy": numpy_blocks, "faiss": faiss_flat, "usearch": usearch_exact}
+    if name in HNSW:
+        return hnsw(folder, HNSW[name])
     return ours(folder, *OURS[name]) if name in OURS else peers[name](folder)
 
 
@@ -134,7 +165,7 @@ def start(name, folder):
     return Process(name, [python, __file__, "--work", name, folder], env)
 
 
-def make_vectors(folder, count, crowded):
+def make_vectors(folder, count, crowded, clusters):
     """Write vectors in all storages, and queries near some of them."""
     import numpy as np
 
@@ -150,9 +181,12 @@ def make_vectors(folder, count, crowded):
     }
     scales = np.empty(count, np.float32)
     centre = rng.standard_normal((1, DIM), np.float32) if crowded else 0
+    centres = rng.standard_normal((clusters, DIM), np.float32) if clusters else None
     queries = []
     for start in range(0, count, 50_000):
         block = rng.standard_normal((min(50_000, count - start), DIM), np.float32) + centre
+        if clusters:
+            block = centres[rng.integers(0, clusters, len(block))] + block / 2
         block /= np.linalg.norm(block, axis=1, keepdims=True)
         for name, file in files.items():
             file[start : start + len(block)], found = storage.encode(block, name)
@@ -166,18 +200,20 @@ def make_vectors(folder, count, crowded):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ["numpy", "faiss", "usearch", *OURS]
-    parser.add_argument("--contenders", nargs="+", choices=names, default=names)
+    names = ["numpy", "faiss", "usearch", *OURS, *HNSW]
+    usual = [name for name in names if name not in HNSW]
+    parser.add_argument("--contenders", nargs="+", choices=names, default=usual)
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crowded", action="store_true")
+    parser.add_argument("--clusters", type=int, default=0)
     args = parser.parse_args()
     if not (VENV / "done").exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
         subprocess.run([VENV / "bin" / "python", "-m", "pip", "install", "-q", *PEERS], check=True)
         (VENV / "done").touch()
     with tempfile.TemporaryDirectory() as folder:
-        make_vectors(Path(folder), args.vectors, args.crowded)
+        make_vectors(Path(folder), args.vectors, args.crowded, args.clusters)
         asked = ["numpy", *(n for n in args.contenders if n != "numpy")]  # it says what is exact
         workers = [start(name, folder) for name in asked]
         results = rounds_of(workers, args.rounds)

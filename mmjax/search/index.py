@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,12 +116,16 @@ class Index:
         """Make all that a search needs, so that none waits for it."""
         _ = self.shown, self.path_of, self.gallery
 
-    def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k best pictures of each query `[Q, D]`, best first; see `Gallery.search`."""
+    def search(self, queries: np.ndarray, k: int, by: Any = None) -> list[list[Hit]]:
+        """The k best pictures of each query `[Q, D]`, best first.
+
+        Args:
+          by: what finds rows, as `Gallery.search` does; None: all vectors, exactly.
+        """
         # While an update goes on there may be rows whose last file has just left.
         orphans = sum(not files for files in self.shown)
         found = []
-        for scores, rows in zip(*self.gallery.search(queries, k + orphans)):
+        for scores, rows in zip(*(by or self.gallery).search(queries, k + orphans)):
             pairs = [(float(s), self.shown[row]) for s, row in zip(scores, rows) if self.shown[row]]
             found.append([Hit(s, fs[0].sha256, [f.path for f in fs]) for s, fs in pairs[:k]])
         return found
