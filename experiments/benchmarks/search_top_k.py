@@ -32,6 +32,7 @@ from contenders import ROOT, Process, answer, rounds_of
 VENV = ROOT / "build" / "search-venv"
 PEERS = ("faiss-cpu==1.15.1", "usearch==2.26.6", "numpy==2.4.6")
 DIM, QUERIES, K = 512, 1000, 10
+ALONE = 50  # of the queries are asked one by one besides
 # storage, and dtype of the first stage; None: bfloat16, where the machine has it
 OURS = {
     "ours": ("float32", None),
@@ -42,7 +43,7 @@ OURS = {
 HNSW = {"hnsw_64": 64, "hnsw_256": 256, "hnsw_1024": 1024}
 
 
-# ---- contenders: folder -> search() -> rows [Q, K] -----------------------------------------------
+# ---- contenders: folder -> search(queries [Q, D]) -> rows [Q, K] ---------------------------------
 
 
 def ours(folder, storage, dtype):
@@ -55,22 +56,22 @@ def ours(folder, storage, dtype):
 
     vectors = np.load(folder / f"{storage}.npy", mmap_mode="r")
     scales = np.load(folder / "scales.npy") if storage == "int8" else None
-    gallery, queries = Gallery(vectors, scales, dtype), np.load(folder / "queries.npy")
-    return lambda: gallery.search(queries, K)[1]
+    gallery = Gallery(vectors, scales, dtype)
+    return lambda queries: gallery.search(queries, K)[1]
 
 
 def numpy_blocks(folder):
     import numpy as np
 
     vectors = np.load(folder / "float32.npy", mmap_mode="r")
-    queries = np.load(folder / "queries.npy")
 
     def best(scores, rows):
         kept = np.argpartition(scores, -K, axis=1)[:, -K:]
         return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
 
-    def search():
-        scores, rows = np.empty((QUERIES, 0), np.float32), np.empty((QUERIES, 0), np.int64)
+    def search(queries):
+        scores = np.empty((len(queries), 0), np.float32)
+        rows = np.empty((len(queries), 0), np.int64)
         for start in range(0, len(vectors), 65536):
             block = queries @ vectors[start : start + 65536].T
             places = np.broadcast_to(np.arange(block.shape[1]) + start, block.shape)
@@ -90,16 +91,15 @@ def faiss_flat(folder):
     faiss.omp_set_num_threads(2)
     index = faiss.IndexFlatIP(DIM)
     index.add(np.load(folder / "float32.npy"))
-    queries = np.load(folder / "queries.npy")
-    return lambda: index.search(queries, K)[1]
+    return lambda queries: index.search(queries, K)[1]
 
 
 def usearch_exact(folder):
     import numpy as np
     from usearch.index import MetricKind, search
 
-    vectors, queries = np.load(folder / "float32.npy"), np.load(folder / "queries.npy")
-    return lambda: search(vectors, queries, K, MetricKind.IP, exact=True, threads=2).keys
+    vectors = np.load(folder / "float32.npy")
+    return lambda queries: search(vectors, queries, K, MetricKind.IP, exact=True, threads=2).keys
 
 
 def hnsw(folder, candidates):
@@ -108,7 +108,7 @@ def hnsw(folder, candidates):
     from usearch.index import Index
 
     graph = Index(ndim=DIM, metric="ip", dtype="f16", enable_key_lookups=False)
-    path, queries = folder / "graph.usearch", np.load(folder / "queries.npy")
+    path = folder / "graph.usearch"
     if path.exists():
         graph.load(path)
     else:
@@ -124,7 +124,7 @@ def hnsw(folder, candidates):
         graph.save(path)
         print(f"graph: {path.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
     graph.expansion_search = candidates
-    return lambda: graph.search(queries, K, threads=2).keys
+    return lambda queries: graph.search(queries, K, threads=2).keys
 
 
 def contender(name, folder):
@@ -138,17 +138,21 @@ def work(name, folder):
     """A contender's process: one line in for each request, one line of JSON out."""
     import numpy as np
 
-    search = contender(name, folder)
+    search, queries = contender(name, folder), np.load(folder / "queries.npy")
     exact = folder / "exact.npy"
-    rows = np.asarray(search())
+    search(queries[:1])
+    rows = np.asarray(search(queries))
     if name == "numpy":
         np.save(exact, rows)
     answer({"ready": name, "recall": recall(np.load(exact), rows)})
     for _ in sys.stdin:
         cpu, start = time.process_time(), time.perf_counter()
-        search()
-        wall = time.perf_counter() - start
-        answer({"wall": wall, "cpu": time.process_time() - cpu})
+        search(queries)
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        start = time.perf_counter()
+        for i in range(ALONE):
+            search(queries[i : i + 1])
+        answer({"wall": wall, "cpu": cpu, "alone": (time.perf_counter() - start) / ALONE})
 
 
 def recall(exact, rows):
@@ -223,7 +227,8 @@ def main():
             wall = statistics.median(r[name]["wall"] for r in results)
             cpu = statistics.median(r[name]["cpu"] for r in results)
             line = f"  {name:10s} {size / wall:6.0f} queries/s  cpu {cpu:5.2f} s"
-            line += f"  recall {worker.ready['recall']:.4f}"
+            alone = statistics.median(r[name]["alone"] for r in results)
+            line += f"  recall {worker.ready['recall']:.4f}  one alone {1000 * alone:6.2f} ms"
             for mine in (m for m in OURS if m in args.contenders and name not in OURS):
                 each = [r[name]["wall"] / r[mine]["wall"] for r in results]
                 line += f"  {mine} {statistics.median(each):.2f}x"
