@@ -52,7 +52,7 @@ def defaults() -> ConfigDict:
             "checkpoint": {"every": 500, "keep": 2},
             "step_timeout_seconds": 1800,  # a step that takes longer ends the run; 0: never
             # initial parameters: a workdir of ours or a published folder, and the subtrees to take
-            # from it; a GGUF file with the language model for `text`
+            # from it; a language model for `text`: a published folder, a GGUF file or a workdir
             "init_from": {"path": "", "only": (), "language_model": ""},
         }
     )

@@ -133,9 +133,6 @@ def write_report(
     config, git = run.config, metrics.git_revision()
     shown = {n: e for n, e in evaluators.items() if n not in config.validation}
     baselines = _read_baselines(config.baselines)
-    start = _nested(_at_start(evaluators, workdir))
-    if start:
-        baselines = {"before training": start} | baselines
     context = next(iter(evaluators.values())).context
     data = gather.gather_report(context, params, shown, seed=config.seed)
     if not distributed.is_main():
@@ -157,6 +154,7 @@ def write_report(
         data=data,
         config=config.to_dict(),
         baselines=baselines,
+        before=_nested(_at_start(evaluators, workdir)),
         fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
     )
 
@@ -211,6 +209,7 @@ class Saved(NamedTuple):
     step: int
     config: configs.ConfigDict
     tokenizer: Tokenizer | None
+    class_names: list[str] | None  # of the training set
 
 
 def open_checkpoint(
@@ -238,7 +237,7 @@ def open_checkpoint(
         if saved["tokenizer"]:
             experiment.write_tokenizer(workdir, saved["tokenizer"])
         tokenizer = load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
-    return Saved(saves, at, config, tokenizer)
+    return Saved(saves, at, config, tokenizer, saved.get("class_names"))
 
 
 def open_run(

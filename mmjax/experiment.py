@@ -26,7 +26,6 @@ from mmjax.data.prefetch import to_device
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.evals.attention_rollout import sown_weights
 from mmjax.evals.embed import EvalContext
-from mmjax.weights import llama_gguf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,15 +226,15 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
 
 
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
-    """The state with what `config.init_from` takes from another run and from a published language
-    model; prints it."""
+    """The state with what `config.init_from` takes from another model and from a language model;
+    prints it."""
     settings, found = run.config.init_from, lora.without(state.params)
     params = found
     if settings.path:
         params, report = initial.parameters_from(settings.path, params, settings.only)
         print(report)
     if settings.language_model:
-        params, report = llama_gguf.init_from(settings.language_model, params)
+        params, report = initial.language_model_from(settings.language_model, params)
         print(report)
     if params is found:
         return state

@@ -93,6 +93,8 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
             "steps": model.transform,
             "pixels": "uint8 RGB, 0 to 255; mean and deviation are taken off inside the program",
         }
+        if model.class_names:
+            about["towers"]["image"]["class_names"] = list(model.class_names)
     if "text" in towers and model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer")
         about["towers"]["text"]["tokenizer"] = {

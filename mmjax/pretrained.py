@@ -1,6 +1,7 @@
 """Trained models in and out: published folders, and checkpoints of our own runs."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Pretrained:
       tokenizer: None for a model without text; text_length: tokens of its longest text.
       transform: the chain of steps from a picture to what the model reads; "" without images.
       report: what became of every tensor.
+      class_names: of the logits of a classifier; None without a head, or where none are known.
     """
 
     config: dict[str, Any]
@@ -40,6 +42,7 @@ class Pretrained:
     text_length: int | None
     transform: str
     report: str
+    class_names: tuple[str, ...] | None = None
 
     def image(self, picture: bytes | np.ndarray) -> np.ndarray:
         """An encoded picture, or its pixels [H, W, 3], as the model reads it: uint8 [h, w, 3].
@@ -127,14 +130,16 @@ def _from_published(
         )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
+    shorter = getattr(theirs, "text_length", lambda found: None)(found)
     return Pretrained(
         config=config,
         model=model,
         params=params,
         tokenizer=words,
-        text_length=text["length"] if text else None,
+        text_length=min(text["length"], shorter or text["length"]) if text else None,
         transform=theirs.transform(found) if hasattr(theirs, "transform") else "",
         report=report,
+        class_names=published.class_names(found, config.get("num_classes")),
     )
 
 
@@ -173,7 +178,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
     saved.checkpoints.close()
     if arrays:
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
-    text = config.get("text")
+    text, names = config.get("text"), saved.class_names
     return Pretrained(
         config=config,
         model=model,
@@ -182,6 +187,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         text_length=text["length"] if text else None,
         transform=_image_steps(saved.config),
         report=report,
+        class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
     )
 
 
@@ -195,35 +201,55 @@ def _image_steps(config: Any) -> str:
     return f"decode | resize({size})" if size else ""
 
 
-def save_pretrained(pretrained: Pretrained, path: str | Path) -> None:
+def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None = None) -> None:
     """Write a model as its family is published, so that other libraries can load it.
 
-    config.json comes last: a folder that has one is whole.
+    The config comes last: a folder that has one is whole.
+
+    Args:
+      family: where several can hold it, the one that is wanted, such as "open_clip"; None: the
+        first that can.
 
     Raises:
       ValueError: a model that no published family can hold, or files in the way.
     """
     folder = Path(path)
-    if (folder / published.CONFIG).exists():
+    if any((folder / name).exists() for name in published.CONFIGS):
         raise ValueError(f"'{folder}' holds a model already: give another folder.")
-    theirs = saving_family(pretrained.model, pretrained.config["name"])
+    theirs = saving_family(pretrained.model, pretrained.config["name"], family)
+    layout = getattr(theirs, "LAYOUT", published.HUB)
     if hasattr(theirs, "for_saving"):
         pretrained = theirs.for_saving(pretrained)
     model, words = pretrained.model, pretrained.tokenizer
-    config = theirs.published_config(model)
+    complete = getattr(theirs, "complete_config", _complete_config)
+    config = complete(theirs.published_config(model), pretrained)
+    named = getattr(theirs, "published_name", str)
+    tensors = itertools.chain(
+        write_tensors(pretrained.params, theirs.rows(model)),
+        getattr(theirs, "buffers", lambda model: {})(model).items(),
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    tensor_file.write(folder, write_tensors(pretrained.params, theirs.rows(model)))
+    tensor_file.write(folder, ((named(k), x) for k, x in tensors), layout.tensors, layout.index)
     if words is not None:
         ends = pretrained.config["name"] != "language_model"
         tokenizer.write(folder, words, pretrained.text_length, ends)
-        ids = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
-        ids |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
-        part = config.get("text_config", config)
-        part |= ids
-    if pretrained.transform:
+    if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
         whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
-    for name, content in getattr(theirs, "published_files", lambda model: {})(model).items():
+    for name, content in getattr(theirs, "published_files", lambda _: {})(pretrained).items():
         (folder / name).parent.mkdir(exist_ok=True)
         whole_file.write(folder / name, json.dumps(content, indent=2))
-    whole_file.write(folder / published.CONFIG, json.dumps(config, indent=2))
+    whole_file.write(folder / layout.config, json.dumps(config, indent=2))
+
+
+def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
+    """config.json with the names of classes, and with the tokenizer's special tokens in the part of
+    the text."""
+    words, classes = pretrained.tokenizer, pretrained.config.get("num_classes")
+    if classes:
+        config |= published.labels(pretrained.class_names, classes)
+    if words is not None:
+        part = config.get("text_config", config)
+        part |= {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
+        part |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
+    return config

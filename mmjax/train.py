@@ -119,6 +119,7 @@ def train(
             {
                 "step": at,
                 "examples": len(source),
+                "class_names": source.class_names,
                 "config": configs.to_json(config),
                 "tokenizer": experiment.tokenizer_files(workdir),
                 "git": metrics.git_revision(),

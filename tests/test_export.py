@@ -1,5 +1,6 @@
 """Exported towers, in a process that knows nothing of the models, against the models themselves."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -105,8 +106,10 @@ def loaded(system, **fields):
 
 
 def test_a_classifier_gives_its_features_and_logits(tmp_path):
-    model = loaded("vit")
+    names = tuple(f"class {i}" for i in range(10))
+    model = dataclasses.replace(loaded("vit"), class_names=names)
     about = export.export(model, tmp_path)
+    assert about["towers"]["image"]["class_names"] == list(names)
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "given.npz", image0=image)
     found = run_alone(tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax import config as configs
-from mmjax import replay, train
+from mmjax import pretrained, replay, train
 from mmjax.data.sources import open_source
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
@@ -39,5 +39,8 @@ def test_train_evaluate_without_a_modality_and_replay(digits, tmp_path, capsys):
     assert all(np.isfinite(v) for v in results.values())
     page = (tmp_path / "run" / "report.html").read_text()
     assert "audio_only" in page
+    trained = pretrained.load(tmp_path / "run")
+    assert trained.class_names == tuple(open_source(digits.data.train).class_names)
+    assert len(trained.class_names) == trained.config["num_classes"] == 10
     replay.replay(tmp_path / "run", 2, ())
     assert "all checksums agree" in capsys.readouterr().out

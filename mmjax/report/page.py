@@ -34,6 +34,7 @@ def write_report(
     config: Mapping[str, Any],
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    before: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
     """Write `<workdir>/report.html`; its training curves are those of `<workdir>/metrics.jsonl`.
 
@@ -45,13 +46,15 @@ def write_report(
       config: the resolved config, shown in full at the end.
       baselines: name of a baseline -> evaluator -> metric -> value.
       fingerprints: evaluator -> hash of its preset.
+      before: as results, of before training.
 
     Returns:
       The file's path.
     """
     rows = read_metrics(workdir)
+    figures_of = tables.results(results, baselines or {}, fingerprints or {}, before)
     sections = [
-        ("results", "Results", tables.results(results, baselines or {}, fingerprints or {})),
+        ("results", "Results", figures_of),
         ("training", "Training", _training(rows)),
         *(
             (f"retrieval-{i}", f"Retrieval: {name}", _retrieval(examples, data.seed))

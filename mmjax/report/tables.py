@@ -21,6 +21,7 @@ RETRIEVAL = {
     "median_rank": "median",
 }
 CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
+BEFORE, CHANGE = "before training", "change"
 LOWER_IS_BETTER = ("median_rank", "alignment")
 MOST_CLASSES_IN_A_TABLE = 24
 MOST_CONFUSED = 12
@@ -30,8 +31,12 @@ def results(
     results: Mapping[str, Figures],
     baselines: Mapping[str, Mapping[str, Figures]],
     fingerprints: Mapping[str, str],
+    before: Mapping[str, Figures] | None = None,
 ) -> str:
-    """Every evaluator's figures, beside those of the baselines that have the same evaluator."""
+    """Every evaluator's figures, beside those of before training, what has changed since, and those
+    of the baselines that have the same evaluator."""
+    if before:
+        baselines = {BEFORE: before, CHANGE: _changes(before, results), **baselines}
     retrieval = {n: r for n, r in results.items() if "text_to_image/recall@1" in r}
     classes = {n: r for n, r in results.items() if "top1" in r}
     others = {n: r for n, r in results.items() if n not in retrieval and n not in classes}
@@ -47,6 +52,15 @@ def results(
         columns = {name: name.replace("_", " ") for row in rows.values() for name in row}
         made.append(_table(rows, columns, [], baselines, fingerprints))
     return "".join(made)
+
+
+def _changes(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> dict[str, Figures]:
+    """evaluation -> metric -> what has been added to it."""
+    return {
+        name: {k: after[name][k] - v for k, v in row.items() if k in after[name]}
+        for name, row in before.items()
+        if name in after
+    }
 
 
 def _table(
@@ -81,7 +95,8 @@ def _table(
             for i, column in enumerate(columns):
                 best = len(models) > 1 and _is_best(column, model, models)
                 kind = f"number{' edge' if i in edges else ''}{' best' if best else ''}"
-                cells += f'<td class="{kind}">{number(column, values.get(column))}</td>'
+                shown = (change if model == CHANGE else number)(column, values.get(column))
+                cells += f'<td class="{kind}">{shown}</td>'
             start = "first" if place == 0 else ""
             body += f'<tr class="{start}{"" if place == 0 else "baseline"}">{cells}</tr>'
     kind = "results wide" if groups else "results"
@@ -92,7 +107,7 @@ def _table(
 
 
 def _is_best(column: str, model: str, models: Mapping[str, Figures]) -> bool:
-    known = {m: v[column] for m, v in models.items() if column in v}
+    known = {m: v[column] for m, v in models.items() if column in v and m != CHANGE}
     if model not in known:
         return False
     best = min if column.split("/")[-1] in LOWER_IS_BETTER else max
@@ -109,6 +124,13 @@ def number(metric: str, value: float | None) -> str:
     if name == "median_rank":
         return f"{value:g}"
     return f"{value:.3g}"
+
+
+def change(metric: str, value: float | None) -> str:
+    """A difference of figures as text, with its sign."""
+    if value is None or math.isnan(value):
+        return "–"
+    return ("−" if value < 0 else "+") + number(metric, abs(value))
 
 
 def confusion(data: Confusion, image_of: Callable[[bytes, str], str]) -> str:

@@ -6,6 +6,7 @@
 
 The model is a run's workdir or a published folder. Run `index` again after pictures came, went or
 changed: only what is new is embedded. It may be killed at any moment and goes on where it was.
+Every query looks at all vectors; with --approximate (pip install -e '.[approximate]') at few.
 """
 
 # ruff: noqa: E402
@@ -21,6 +22,13 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--image", {"help": "query: a picture file in place of words"}),
         ("--k", {"type": int, "default": 10, "help": "query: how many"}),
         ("--storage", {"default": "float16", "help": "index: float32, float16 or int8 vectors"}),
+        (
+            "--approximate",
+            {
+                "action": "store_true",
+                "help": "index: link the vectors to a graph besides; query: search that, not all",
+            },
+        ),
         ("--json", {"action": "store_true", "help": "query: a JSON object a line"}),
     )
 
@@ -29,7 +37,7 @@ from pathlib import Path
 
 from mmjax import metrics, workdir_lock
 from mmjax.embedder import open_embedder
-from mmjax.search import build
+from mmjax.search import approximate, build
 from mmjax.search.index import INDEX, Index, Writer, create, read_about
 
 LISTED = 10  # unreadable files on the terminal; all are in the index
@@ -46,6 +54,8 @@ def index(args) -> None:
         raise ValueError(
             f"The index '{folder}' is of the folder '{of}': give '{root}' another --index."
         )
+    if args.approximate:
+        approximate.check_package()
     embedder = open_embedder(args.model)
     with workdir_lock.held(folder, "--index"):
         if not (folder / INDEX).exists():
@@ -54,6 +64,8 @@ def index(args) -> None:
         writer = Writer(folder)
         writer.check_model(embedder.fingerprint, args.model)
         done = build.update(writer, embedder)
+        if args.approximate:
+            approximate.build(Index(folder))
     print(
         f"{folder}: {writer.rows:,} different pictures in {writer.about['storage']}; "
         f"{done.embedded:,} embedded, {done.duplicates:,} duplicates added, {done.removed:,} "
@@ -72,12 +84,13 @@ def query(args) -> None:
     opened = Index(args.index)
     if not opened.rows:
         raise ValueError(f"The index '{args.index}' holds no pictures yet: run `index` again.")
+    graph = approximate.Graph(opened) if args.approximate else None
     picture = _read(args.image) if args.image else b""
     model = args.model or opened.about["model"]
     embedder = open_embedder(model, sizes=(1,))
     opened.check_model(embedder.fingerprint, model)
     asked = embedder.images([embedder.prepare(picture)]) if picture else embedder.texts([args.what])
-    (hits,) = opened.search(asked, args.k)
+    (hits,) = opened.search(asked, args.k, by=graph)
     if args.json:
         for hit in hits:
             path, *also = (str(opened.root / p) for p in hit.paths)

@@ -76,6 +76,7 @@ def update(writer: Writer, embedder: Embedder) -> Summary:
                 flush()
             bar.advance()
         flush()
+    writer.finish()
     return Summary(embedded, duplicates, len(gone), writer.faults())
 
 

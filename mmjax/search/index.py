@@ -1,6 +1,7 @@
 """An index on disk: a vector for each different picture of a folder, and the files that show it.
 
-    index.json         root, model, its fingerprint, storage, and which generation of files counts
+    index.json         root, model, its fingerprint, storage, which generation of files counts, and
+                       how many updates have come to their end
     files-G.jsonl      a line a file, later lines replace earlier ones: path, size, mtime_ns,
                        sha256, row; or a fault in place of a row; or gone
     vectors-G.bin      rows as `storage.encode` makes them; scales-G.bin beside it for int8
@@ -16,6 +17,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +55,7 @@ class Index:
 
     Attributes:
       about: what index.json says; files: path -> File; rows: how many vectors there are.
+      stamp: of the index.json that was read; see `stamp`.
 
     Raises:
       ValueError: no index there, one of another format, or a damaged one.
@@ -60,11 +63,19 @@ class Index:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self.about = read_about(self.folder)
+        while True:
+            self.stamp = stamp(self.folder)
+            self.about = read_about(self.folder)
+            try:
+                self._open()
+            except (ValueError, OSError):  # a file of it is gone, or gone meanwhile
+                if stamp(self.folder) == self.stamp:
+                    raise
+            if stamp(self.folder) == self.stamp:  # else the next generation came just now
+                break
+
+    def _open(self) -> None:
         lines = jsonl.read(self._file("files", "jsonl"))
-        while (about := read_about(self.folder)) != self.about:  # the next generation, just now
-            self.about = about
-            lines = jsonl.read(self._file("files", "jsonl"))
         self.root = Path(self.about["root"])
         self.files: dict[str, File] = {}
         for line in lines:
@@ -92,16 +103,29 @@ class Index:
         return shown
 
     @functools.cached_property
+    def path_of(self) -> dict[str, str]:
+        """A content's hash -> a file that shows it."""
+        return {f.sha256: f.path for f in self.files.values() if f.row is not None}
+
+    @functools.cached_property
     def gallery(self) -> Gallery:
         """The vectors, to be searched."""
         return Gallery(self.vectors, self.scales)
 
-    def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k best pictures of each query `[Q, D]`, best first; see `Gallery.search`."""
+    def prepare(self) -> None:
+        """Make all that a search needs, so that none waits for it."""
+        _ = self.shown, self.path_of, self.gallery
+
+    def search(self, queries: np.ndarray, k: int, by: Any = None) -> list[list[Hit]]:
+        """The k best pictures of each query `[Q, D]`, best first.
+
+        Args:
+          by: what finds rows, as `Gallery.search` does; None: all vectors, exactly.
+        """
         # While an update goes on there may be rows whose last file has just left.
         orphans = sum(not files for files in self.shown)
         found = []
-        for scores, rows in zip(*self.gallery.search(queries, k + orphans)):
+        for scores, rows in zip(*(by or self.gallery).search(queries, k + orphans)):
             pairs = [(float(s), self.shown[row]) for s, row in zip(scores, rows) if self.shown[row]]
             found.append([Hit(s, fs[0].sha256, [f.path for f in fs]) for s, fs in pairs[:k]])
         return found
@@ -181,6 +205,12 @@ class Writer(Index):
         _write_about(self.folder, {**self.about, "generation": generation})
         self.__init__(self.folder)
 
+    def finish(self) -> None:
+        """Say in index.json that an update has come to its end, for those who read meanwhile."""
+        updates = self.about.get("updates", 0) + 1
+        _write_about(self.folder, {**self.about, "updates": updates})
+        self.about = read_about(self.folder)
+
     def _log(self, files: Iterable[File]) -> None:
         files = list(files)
         jsonl.append(self._file("files", "jsonl"), map(_line, files))
@@ -223,6 +253,15 @@ def _line(file: File) -> dict:
 
 def _write_about(folder: Path, about: Mapping) -> None:
     whole_file.write(folder / INDEX, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
+
+
+def stamp(folder: Path) -> tuple[int, ...] | None:
+    """What changes when index.json is written anew; None: it is not there."""
+    try:
+        found = (folder / INDEX).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_about(folder: Path) -> dict:

@@ -4,7 +4,7 @@
     python -m mmjax.serve INDEX
 
 It listens on this machine alone unless --host says otherwise. /openapi.json describes its API.
-Start it again to see what `index` has changed meanwhile.
+What `index` changes meanwhile is seen as soon as that is done.
 """
 
 # ruff: noqa: E402

@@ -18,6 +18,7 @@ from mmjax.evals.attention_rollout import attention_maps, head_maps
 from mmjax.evals.occlusion import occlusion_maps
 from mmjax.evals.zero_shot import classifier_weights
 from mmjax.search.index import Index
+from mmjax.search.live import Live
 from mmjax.serve.batcher import Batcher, Busy
 
 BATCHES = (1, 8, 32)
@@ -75,17 +76,18 @@ class Service:
 
     Args:
       index, embedder: what is searched and the model that made it; the embedder's batch sizes
-        should be BATCHES.
+        should be BATCHES. What is changed in the index meanwhile is seen; see `Live`.
     """
 
     def __init__(self, index: Index, embedder: Embedder):
-        self.index, self.embedder = index, embedder
-        self._root = index.root.resolve()
-        self._path_of = {f.sha256: f.path for f in index.files.values() if f.row is not None}
+        self.embedder, model = embedder, index.about["model"]
+        self._live = Live(index, lambda new: new.check_model(embedder.fingerprint, model))
         self._images = Batcher(embedder.images, BATCHES[-1], WAITING)
         self._texts = Batcher(embedder.texts, BATCHES[-1], WAITING)
         self._searches = Batcher(
-            lambda queries: index.search(np.stack(queries), MOST_HITS), BATCHES[-1], WAITING
+            lambda queries: self._live.now().search(np.stack(queries), MOST_HITS),
+            BATCHES[-1],
+            WAITING,
         )
         self._decoders, self._jobs = ThreadPoolExecutor(2), ThreadPoolExecutor(1)
         self._jobs_waiting = 0
@@ -97,15 +99,16 @@ class Service:
         for size in BATCHES:
             images = self.embedder.images([blank] * size)
             self.embedder.texts(["a"] * size)
-            self.index.search(images, 1)
+            self._live.now().search(images, 1)
         self.embedder.attention(blank)
 
     def about(self) -> dict[str, Any]:
         """Facts for the page."""
+        index = self._live.now()
         return {
-            "pictures": self.index.rows,
-            "folder": self._root.name,
-            "model": self.index.about["model"].rstrip("/").rpartition("/")[2],
+            "pictures": index.rows,
+            "folder": index.root.name,
+            "model": index.about["model"].rstrip("/").rpartition("/")[2],
             "templates": list(TEMPLATES),
         }
 
@@ -151,11 +154,12 @@ class Service:
         Raises:
           ValueError: no such picture, or its file is gone.
         """
-        path = self._path_of.get(name)
+        index = self._live.now()
+        path, root = index.path_of.get(name), index.root.resolve()
         if path is not None:
             # Links may have changed since the folder was indexed.
-            file = (self._root / path).resolve()
-            if file.is_relative_to(self._root) and file.is_file():
+            file = (root / path).resolve()
+            if file.is_relative_to(root) and file.is_file():
                 return file.read_bytes()
         raise ValueError("There is no such picture in the index, or its file is gone.")
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.models.bert import BERT
 from mmjax.models.clip import CLIP
 from mmjax.models.efficientnet import EfficientNet
-from mmjax.weights import bert, image_processor, published
+from mmjax.weights import bert, clip, image_processor, published
 from mmjax.weights.layouts import Row, linear, same
 from mmjax.weights.published import Published
 
+SYSTEM = "clip"
 IGNORED = (r".*\.num_batches_tracked", r"text_model\.embeddings\.position_ids")
 
 # What config.json may leave out: the defaults of AlignVisionConfig, and of its image processor.
@@ -179,3 +181,73 @@ def _pointwise(ours: str, theirs: str) -> list[Row]:
 def _batch_norm(ours: str, theirs: str) -> list[Row]:
     names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
     return [row for o, t in names.items() for row in same(f"{ours}/{o}", f"{theirs}.{t}")]
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published ALIGN cannot have.
+    """
+    image, text = clip.towers(model, "align", EfficientNet, BERT)
+    vision = _vision(image)
+    published.check_settings(
+        "align",
+        {
+            "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+            "image.stem and image.stages of one width": (
+                image.stem == _channels(32, vision)
+                and [dict(stage) for stage in image.stages] == _stages(vision),
+                True,
+            ),
+            **bert.plain(text, **{"text.pooler": (text.pooler, True)}),
+            "image_proj": (model.image_proj, False),
+            "text_proj": (model.text_proj, True),
+            "proj_bias": (model.proj_bias, True),
+            "logit_bias_init": (model.logit_bias_init, None),
+        },
+    )
+    return {
+        "model_type": "align",
+        "architectures": ["AlignModel"],
+        "projection_dim": model.embed_dim,
+        "temperature_init_value": math.exp(-model.logit_scale_init),
+        "vision_config": {**vision, "model_type": "align_vision_model"},
+        "text_config": {**bert.published_tower(text), "model_type": "align_text_model"},
+    }
+
+
+def buffers(model: CLIP) -> dict[str, np.ndarray]:
+    """The counts of batches beside the statistics of batch norm, which transformers misses else."""
+    names = [name for row in rows(model) for name in row.theirs if name.endswith(".running_var")]
+    return {n.replace("running_var", "num_batches_tracked"): np.int64(0)[...] for n in names}
+
+
+def _vision(image: EfficientNet) -> dict[str, Any]:
+    """vision_config of an image tower, whose stem is 32 channels times the width."""
+    names = ("channels", "depth", "kernel", "stride", "expand")
+    of = {name: [stage[name] for stage in image.stages] for name in names}
+    width = image.stem / 32
+    channels = [round(n / width) for n in of["channels"]]
+    return {
+        "image_size": image.train_size[0],
+        "width_coefficient": width,
+        "depth_coefficient": 1.0,
+        "depth_divisor": math.gcd(image.stem, *of["channels"]),
+        "in_channels": [32, *channels[:-1]],
+        "out_channels": channels,
+        "num_block_repeats": of["depth"],
+        "kernel_sizes": of["kernel"],
+        "strides": of["stride"],
+        "expand_ratios": of["expand"],
+        "squeeze_expansion_ratio": image.squeeze,
+        "depthwise_padding": list(image.centred),
+        "batch_norm_eps": image.norm_epsilon,
+    }
+
+
+def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    image = model.image_tower(parent=None)
+    plain = image_processor.write(image, transform, "EfficientNetImageProcessor")
+    return plain | {"rescale_offset": False, "include_top": False}

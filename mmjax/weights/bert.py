@@ -30,7 +30,7 @@ SETTINGS = {
 }
 ROBERTA = {"vocab_size": 50265, "pad_token_id": 1}
 # sentence-transformers: what pools the tokens, and the file of its settings.
-MODULES, POOLING = "modules.json", "1_Pooling/config.json"
+MODULES, POOLING, SENTENCES = "modules.json", "1_Pooling/config.json", "sentence_bert_config.json"
 
 POOLS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
 MODES = {
@@ -120,6 +120,12 @@ def _sentence_pool(found: Published) -> str | None:
     return POOLS[mode]
 
 
+def text_length(found: Published) -> int | None:
+    """What sentence-transformers cuts texts to, in tokens; None in a folder that is not its."""
+    path = found.folder / SENTENCES
+    return published.read_json(path).get("max_seq_length") if path.is_file() else None
+
+
 def rows(model: TextEncoder) -> list[Row]:
     """The rename table of a model."""
     return tower_rows("text", "", model.text_tower(parent=None))
@@ -157,22 +163,40 @@ def published_config(model: TextEncoder) -> dict[str, Any]:
     return {
         "model_type": kind,
         "architectures": [f"{kind.capitalize()}Model"],
+        **published_tower(text),
+        "max_position_embeddings": text.length + (0 if pad is None else pad + 1),
+        "pad_token_id": 0 if pad is None else pad,
+    }
+
+
+def published_tower(text: BERT) -> dict[str, Any]:
+    """A tower's part of config.json: `tower_fields` backwards."""
+    return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
         "num_hidden_layers": text.depth,
         "num_attention_heads": text.heads,
         "intermediate_size": text.mlp_dim,
         "hidden_act": activations.write(text.activation),
-        "max_position_embeddings": text.length + (0 if pad is None else pad + 1),
+        "max_position_embeddings": text.length,
         "type_vocab_size": text.segments,
         "layer_norm_eps": text.norm_epsilon,
-        "pad_token_id": 0 if pad is None else pad,
     }
 
 
-def published_files(model: TextEncoder) -> dict[str, Any]:
+def plain(text: BERT, **settings: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings, and what they are in the text tower of a published dual encoder, for
+    `published.check_settings`; `settings` are further ones."""
+    return {
+        "text.pool": (text.pool, "cls"),
+        "text.position_pad": (text.position_pad, None),
+        **settings,
+    }
+
+
+def published_files(pretrained: Any) -> dict[str, Any]:
     """sentence-transformers' files beside config.json, of a model that pools as it does."""
-    text = model.text_tower(parent=None)
+    text = pretrained.model.text_tower(parent=None)
     if text.pool == "pooler":
         return {}
     paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
@@ -183,5 +207,5 @@ def published_files(model: TextEncoder) -> dict[str, Any]:
             for i, (kind, path) in enumerate(paths.items())
         ],
         POOLING: {"word_embedding_dimension": text.width, **modes},
-        "sentence_bert_config.json": {"max_seq_length": text.length, "do_lower_case": False},
+        SENTENCES: {"max_seq_length": pretrained.text_length, "do_lower_case": False},
     }

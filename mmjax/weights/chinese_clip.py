@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from mmjax.models.bert import BERT
 from mmjax.models.clip import CLIP
-from mmjax.weights import bert, clip, image_processor
+from mmjax.models.vit import ViT
+from mmjax.weights import bert, clip, image_processor, published
 from mmjax.weights.layouts import Row, linear, same
 from mmjax.weights.published import Published
 
+SYSTEM = "clip"
 # BERT's map of the first token, which is not used, and numbers of positions that older files keep.
 IGNORED = (r"text_model\.pooler\..*", r"(text|vision)_model\.embeddings\.position_ids")
 
@@ -40,3 +43,24 @@ def rows(model: CLIP) -> list[Row]:
         *linear("text_proj", "text_projection", bias=False),
         *same("logit_scale", "logit_scale"),
     ]
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published Chinese-CLIP cannot have.
+    """
+    image, text = clip.towers(model, "chinese_clip", ViT, BERT)
+    settings = bert.plain(text, **{"text.pooler": (text.pooler, False)})
+    published.check_settings("chinese_clip", {**clip.plain(model, image), **settings})
+    return {
+        **clip.published_fields(model, image, "chinese_clip", "ChineseCLIPModel"),
+        "text_config": {**bert.published_tower(text), "model_type": "chinese_clip_text_model"},
+    }
+
+
+def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    kind = "ChineseCLIPImageProcessor"
+    return image_processor.write(model.image_tower(parent=None), transform, kind)

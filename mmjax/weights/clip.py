@@ -184,36 +184,17 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a published CLIP cannot have.
     """
-    image, text = plain_towers(model, "clip")
+    image, text = towers(model, "clip", ViT, TextTransformer)
     published.check_settings(
         "clip",
         {
-            "image.pool": (image.pool, "cls"),
-            "image.stem": (image.stem, "patch"),
-            "image.position": (image.position, "learned"),
-            "image.patch_bias": (image.patch_bias, False),
-            "image.pre_norm": (image.pre_norm, True),
-            "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+            **plain(model, image),
             "text.causal": (text.causal, True),
             "text.pool": (text.pool, "end"),
-            "image_proj": (model.image_proj, True),
-            "text_proj": (model.text_proj, True),
-            "proj_bias": (model.proj_bias, False),
-            "logit_bias_init": (model.logit_bias_init, None),
         },
     )
     return {
-        "model_type": "clip",
-        "architectures": ["CLIPModel"],
-        "projection_dim": model.embed_dim,
-        "logit_scale_init_value": model.logit_scale_init,
-        "vision_config": {
-            **published_tower(image),
-            "model_type": "clip_vision_model",
-            "projection_dim": model.embed_dim,
-            "image_size": image.train_size[0],
-            "patch_size": image.sizes["patch_size"],
-        },
+        **published_fields(model, image, "clip", "CLIPModel"),
         "text_config": {
             **published_tower(text),
             "model_type": "clip_text_model",
@@ -224,14 +205,48 @@ def published_config(model: CLIP) -> dict[str, Any]:
     }
 
 
-def plain_towers(model: CLIP, family: str) -> tuple[ViT, TextTransformer]:
+def towers(model: CLIP, family: str, image_kind: type, text_kind: type) -> tuple[Any, Any]:
     """The towers of a model that is to be saved; raises ValueError for those of other kinds."""
     image, text = model.image_tower(parent=None), model.text_tower(parent=None)
-    kinds = {"image.kind": (type(image), ViT), "text.kind": (type(text), TextTransformer)}
+    kinds = {"image.kind": (type(image), image_kind), "text.kind": (type(text), text_kind)}
     published.check_settings(
         family, {name: tuple(kind.__name__ for kind in pair) for name, pair in kinds.items()}
     )
     return image, text
+
+
+def plain(model: CLIP, image: ViT) -> dict[str, tuple[Any, Any]]:
+    """Settings of a model but for its text tower, and what they are in a published CLIP, for
+    `published.check_settings`."""
+    return {
+        "image.pool": (image.pool, "cls"),
+        "image.stem": (image.stem, "patch"),
+        "image.position": (image.position, "learned"),
+        "image.patch_bias": (image.patch_bias, False),
+        "image.pre_norm": (image.pre_norm, True),
+        "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+        "image_proj": (model.image_proj, True),
+        "text_proj": (model.text_proj, True),
+        "proj_bias": (model.proj_bias, False),
+        "logit_bias_init": (model.logit_bias_init, None),
+    }
+
+
+def published_fields(model: CLIP, image: ViT, kind: str, architecture: str) -> dict[str, Any]:
+    """config.json of a model of ours, but for its text tower."""
+    return {
+        "model_type": kind,
+        "architectures": [architecture],
+        "projection_dim": model.embed_dim,
+        "logit_scale_init_value": model.logit_scale_init,
+        "vision_config": {
+            **published_tower(image),
+            "model_type": f"{kind}_vision_model",
+            "projection_dim": model.embed_dim,
+            "image_size": image.train_size[0],
+            "patch_size": image.sizes["patch_size"],
+        },
+    }
 
 
 def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:

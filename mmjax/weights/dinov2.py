@@ -1,5 +1,11 @@
 """DINOv2 as `transformers` publishes it, without and with registers (model_type "dinov2" and
-"dinov2_with_registers")."""
+"dinov2_with_registers").
+
+Positions fit another grid as in transformers 5: edge on edge. The original code, and older versions
+of transformers, add 0.1 to its rows and columns where there are no registers (interpolate_offset of
+facebookresearch/dinov2): of 37 x 37 stored ones, 16 x 16 are then taken up to 0.27 rows nearer to
+the top left. At the trained size there is no difference.
+"""
 
 from typing import Any
 

@@ -9,10 +9,16 @@ perhaps, where files name tensors in several ways,
     canonical(name) -> the name in the table;
 perhaps, for models of text, where the files differ from what `tokenizer.read` expects,
     read_tokenizer(published) -> Tokenizer;
+perhaps, where texts are to be shorter than the model's positions,
+    text_length(published) -> tokens, or None;
 and, where our models can be saved as theirs,
     SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
-    published_preprocessor(model, transform) -> preprocessor_config.json;
-    perhaps published_files(model) -> name -> content of further JSON files;
+    published_preprocessor(model, transform) -> preprocessor_config.json, where there is one;
+    perhaps complete_config(config, pretrained) -> that, with what else is to be known;
+    perhaps published_name(name) -> the name in their files of one in the table;
+    perhaps LAYOUT: the names of their files, if other than `published.HUB`;
+    perhaps buffers(model) -> name -> array, of tensors that are no parameters;
+    perhaps published_files(pretrained) -> name -> content of further JSON files;
     perhaps for_saving(pretrained) -> Pretrained, with what theirs needs besides.
 """
 
@@ -72,14 +78,17 @@ def family(model_type: str, where: str) -> ModuleType:
     return FAMILIES[model_type]
 
 
-def saving_family(model: Any, system: str) -> ModuleType:
-    """The first family that can hold a model of ours.
+def saving_family(model: Any, system: str, named: str | None = None) -> ModuleType:
+    """The family of that name, or else the first, that can hold a model of ours.
 
     Raises:
       ValueError: none can; says why.
     """
     reasons = []
-    for found in dict.fromkeys(FAMILIES.values()):
+    if named not in (None, *FAMILIES):
+        raise ValueError(f"The family is '{named}'; use one of {', '.join(FAMILIES)}.")
+    candidates = {k: x for k, x in FAMILIES.items() if named in (None, k)}
+    for found in dict.fromkeys(candidates.values()):
         if getattr(found, "SYSTEM", None) == system:
             try:
                 found.published_config(model)
@@ -87,6 +96,5 @@ def saving_family(model: Any, system: str) -> ModuleType:
                 reasons.append(str(error))
             else:
                 return found
-    raise ValueError(
-        " ".join(reasons) or f"No published family is like a '{system}': it cannot be saved so."
-    )
+    like = f"'{named}' is not" if named else "No published family is"
+    raise ValueError(" ".join(reasons) or f"{like} like a '{system}': it cannot be saved so.")

@@ -1,19 +1,13 @@
 """Llama-style language models from GGUF files: the table of `llama`, under llama.cpp's names."""
 
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 
-from mmjax import models, step
-from mmjax.checkpoint import compare
 from mmjax.data import tokenizers
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
-from mmjax.weights import llama, published
-from mmjax.weights.convert import read_params
+from mmjax.weights import llama
 from mmjax.weights.layouts import Row
 from mmjax.weights.published import Published
 
@@ -118,33 +112,3 @@ def _turning(row: Row, model: LanguageModel):
         return row.read(halves(query, stack.heads), halves(key, kv_heads), value)
 
     return read
-
-
-def init_from(path: str | Path, params: Any) -> tuple[Any, str]:
-    """Initial parameters whose `text/...` are those of a GGUF file; the others stay as they are.
-
-    Returns:
-      the parameters, and a report that names every key: taken, kept.
-
-    Raises:
-      ValueError: a file that cannot be read, or of another model than `text/...`.
-    """
-    file = published.open_gguf(Path(path))
-    whole = {"model": model_config(file)}
-    model = models.make_model(whole)
-    target = step.abstract_params(model, models.spec(whole))
-    found, report = read_params(file.tensors, rows(model), target)
-    found = traverse_util.flatten_dict(found, sep="/")
-    ours = traverse_util.flatten_dict(params, sep="/")
-    # What is put between the layers of a language model is no part of it.
-    wanted = {
-        k: tuple(v.shape)
-        for k, v in ours.items()
-        if k in found or (k.startswith("text/") and "/cross/" not in k)
-    }
-    compare({k: v.shape for k, v in found.items()}, wanted, f"GGUF file '{path}'")
-    taken = {k: jax.device_put(v, ours[k].sharding) for k, v in found.items()}
-    lines = [
-        f"  {'taken' if k in found else 'kept '}   {k} {list(v.shape)}" for k, v in ours.items()
-    ]
-    return traverse_util.unflatten_dict(ours | taken, sep="/"), "\n".join([report, *lines])

@@ -1,18 +1,21 @@
 """CLIP as open_clip publishes it: open_clip_config.json, and the names of its own state."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import clip, image_processor, tokenizer
+from mmjax.weights import clip, image_processor, published, tokenizer
 from mmjax.weights.layouts import Row, fused_qkv, linear, merge_heads, norm, patches, same
 from mmjax.weights.published import OPEN_CLIP, Published
 
+SYSTEM, LAYOUT = "clip", published.OPEN_CLIPS
 IGNORED = (r"(.*\.)?attn_mask",)  # a buffer of older files
 
+EPSILON = 1e-5  # of norms, where norm_kwargs do not say
 # What open_clip_config.json may leave out: the defaults of CLIPVisionCfg and CLIPTextCfg.
 _TOWER = {"layers": 12, "mlp_ratio": 4.0, "norm_kwargs": None, "act_kwargs": None}
 VISION = {
@@ -128,7 +131,7 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
         "depth": settings["layers"],
         "mlp_dim": int(settings["width"] * settings["mlp_ratio"]),
         "activation": gelu,
-        "norm_epsilon": (settings["norm_kwargs"] or {}).get("eps", 1e-5),
+        "norm_epsilon": (settings["norm_kwargs"] or {}).get("eps", EPSILON),
     }
 
 
@@ -240,3 +243,126 @@ def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
         *linear(f"{ours}/mlp/up", f"{theirs}.mlp.c_fc"),
         *linear(f"{ours}/mlp/down", f"{theirs}.mlp.c_proj"),
     ]
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """open_clip_config.json of a model of ours, but for tokenizer and images.
+
+    Raises:
+      ValueError: settings that a CLIP of open_clip cannot have.
+    """
+    image, text = clip.towers(model, "open_clip", ViT, TextTransformer)
+    image_pools = {ours: theirs for theirs, ours in IMAGE_POOLS.items()}
+    text_pools = {"end": "argmax", "last": "last"}
+    published.check_settings(
+        "open_clip",
+        {
+            **plain(image),
+            **activations(image, text.activation),
+            "image.pool": (image.pool, _one_of(image.pool, image_pools)),
+            "image.class_token": (image.class_token or image.pool == "cls", True),
+            "text.pool": (text.pool, _one_of(text.pool, text_pools)),
+            "text.mask_padding": (text.mask_padding and not text.causal, False),
+            "image_proj": (model.image_proj, True),
+            "proj_bias": (model.proj_bias, False),
+        },
+    )
+    vision_cfg = {**published_image(image), "pool_type": image_pools[image.pool]}
+    text_cfg = {
+        **published_tower(text),
+        "heads": text.sizes["heads"],
+        "vocab_size": text.vocab_size,
+        "context_length": text.length,
+        "no_causal_mask": not text.causal,
+        "pool_type": text_pools[text.pool],
+        "proj_type": "linear" if model.text_proj else "none",
+    }
+    config = {"embed_dim": model.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    config["quick_gelu"] = image.activation == "quick_gelu"
+    bias = model.logit_bias_init
+    return {"model_cfg": config | ({} if bias is None else {"init_logit_bias": bias})}
+
+
+def plain(image: ViT) -> dict[str, tuple[Any, Any]]:
+    """Settings of an image tower, and what they are in open_clip, for `check_settings`."""
+    return {
+        "image.stem": (image.stem, "patch"),
+        "image.position": (image.position, "learned"),
+        "image.patch_bias": (image.patch_bias, False),
+    }
+
+
+def activations(image: ViT, text: str) -> dict[str, tuple[Any, Any]]:
+    """The activations of both towers: QuickGELU is in both, or in none."""
+    quick = image.activation == "quick_gelu"
+    others = ("gelu", "gelu_tanh")
+    return {
+        "image.activation": (image.activation, _one_of(image.activation, (*others, "quick_gelu"))),
+        "text.activation": (text, "quick_gelu" if quick else _one_of(text, others)),
+    }
+
+
+def _one_of(has: str, known: Collection[str]) -> str:
+    """What has been found where it is known, else the first that is."""
+    return has if has in known else next(iter(known))
+
+
+def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
+    """`tower_fields` backwards."""
+    width, mlp_dim = tower.sizes["width"], tower.sizes["mlp_dim"]
+    ratio = mlp_dim / width
+    if int(width * ratio) < mlp_dim:  # the quotient was rounded down
+        ratio = math.nextafter(ratio, math.inf)
+    settings = {"width": width, "layers": tower.sizes["depth"], "mlp_ratio": ratio}
+    if tower.norm_epsilon != EPSILON:
+        settings["norm_kwargs"] = {"eps": tower.norm_epsilon}
+    if tower.activation == "gelu_tanh":
+        settings["act_kwargs"] = {"approximate": "tanh"}
+    return settings
+
+
+def published_image(image: ViT) -> dict[str, Any]:
+    """`image_fields` backwards."""
+    height, width = image.train_size
+    return {
+        **published_tower(image),
+        "head_width": image.sizes["width"] // image.sizes["heads"],
+        "patch_size": image.sizes["patch_size"],
+        "image_size": height if height == width else [height, width],
+        "no_ln_pre": not image.pre_norm,
+    }
+
+
+def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
+    """open_clip_config.json with the ids of the tokenizer, which is in the folder, and with how
+    images are prepared.
+
+    Raises:
+      ValueError: a way to prepare them that open_clip has not.
+    """
+    words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
+    if words is not None:
+        text["hf_tokenizer_name"] = "."
+        text.setdefault("pad_id", words.pad_id)
+        if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:
+            text |= {"pool_type": "eos", "eos_id": words.eos_id}
+    image = pretrained.model.image_tower(parent=None)
+    steps = image_processor.write(image, pretrained.transform or "decode", "open_clip")
+    size, crop = steps["size"], steps["crop_size"] if steps["do_center_crop"] else None
+    if crop is None and "height" in size:
+        sides, mode = [size["height"], size["width"]], "squash"
+    elif crop is not None and set(crop.values()) == {size.get("shortest_edge")}:
+        sides, mode = [crop["height"], crop["width"]], "shortest"
+    else:
+        raise ValueError(
+            f"open_clip cannot prepare images by '{pretrained.transform}': save the model with "
+            "resize to both sides, or with resize_short and center_crop to one square."
+        )
+    preprocess = {
+        "size": sides,
+        "mean": steps["image_mean"],
+        "std": steps["image_std"],
+        "interpolation": image_processor.FILTERS[steps["resample"]],
+        "resize_mode": mode,
+    }
+    return {**config, "preprocess_cfg": preprocess}

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.layers.decoder import Decoder
 from mmjax.models.coca import CoCa
-from mmjax.weights import open_clip
+from mmjax.weights import open_clip, published
 from mmjax.weights.layouts import (
     Arrays,
     Row,
@@ -17,7 +18,7 @@ from mmjax.weights.layouts import (
 )
 from mmjax.weights.published import OPEN_CLIP, Published
 
-IGNORED = open_clip.IGNORED
+SYSTEM, LAYOUT, IGNORED = "coca", open_clip.LAYOUT, open_clip.IGNORED
 
 # What open_clip_config.json may leave out: the defaults of MultimodalCfg and CLIPVisionCfg.
 MULTIMODAL = {"width": 512, "heads": 8, "layers": 12, "context_length": 77, "vocab_size": 49408}
@@ -26,6 +27,13 @@ VISION = {"attn_pooler_queries": 256, "attn_pooler_heads": 8}
 canonical = open_clip.canonical
 transform = open_clip.transform
 read_tokenizer = open_clip.read_tokenizer
+complete_config = open_clip.complete_config
+
+
+def published_name(name: str) -> str:
+    """`canonical` backwards: what is of the text's first half begins with "text."."""
+    whole = name.startswith(("visual.", "text_decoder.", "logit_scale"))
+    return name if whole else f"text.{name}"
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -42,7 +50,9 @@ def model_config(found: Published) -> dict[str, Any]:
     both["mlp_ratio"], both["ls_init_value"] = 4.0, None  # open_clip knows no other ones here
     for name, value in both.items():
         open_clip.check(found, "multimodal_cfg", multimodal, **{name: (value,)})
-    open_clip.check(found, "text_cfg", text, mlp_ratio=(4.0,))
+    open_clip.check(found, "text_cfg", text, mlp_ratio=(4.0,), norm_kwargs=(None,))
+    open_clip.check(found, "text_cfg", text, act_kwargs=(None,))
+    open_clip.check(found, "vision_cfg", vision, norm_kwargs=(None,))  # its pooler has them too
     if text["width"] != found.config["embed_dim"]:
         raise ValueError(
             f"'{found.folder / OPEN_CLIP}' has embed_dim {found.config['embed_dim']} and "
@@ -192,3 +202,62 @@ def _pool_attention(weights: list[str], heads: int) -> list[Row]:
         lambda *x: (np.concatenate([part.ravel() for part in x]),),
     )
     return [Row(tuple(kernels), tuple(weights), read, write), bias]
+
+
+def published_config(model: CoCa) -> dict[str, Any]:
+    """open_clip_config.json of a model of ours, but for tokenizer and images.
+
+    Raises:
+      ValueError: settings that a CoCa of open_clip cannot have.
+    """
+    image, text = model.image_tower(parent=None), model.text
+    quick = image.activation == "quick_gelu"
+    first, second = (Decoder(**half, parent=None) for half in model.halves())
+    decoder = {
+        "norm": (first.norm, "layer"),
+        "gated_mlp": (first.gated_mlp, False),
+        "use_bias": (first.use_bias, True),
+        "positions": (first.positions, "learned"),
+        "kv_heads": (first.kv_heads, None),
+        "head_dim": (first.head_dim, None),
+        "mlp_dim": (first.mlp_dim, 4 * text["width"]),
+        "epsilon": (first.epsilon, open_clip.EPSILON),
+        "cross_gated": (second.cross_gated, False),
+        "cross_block": (second.cross_block, True),
+        "activation": (first.activation, "quick_gelu" if quick else "gelu"),
+    }
+    published.check_settings(
+        "open_clip_coca",
+        {
+            **open_clip.plain(image),
+            "image.pool": (image.pool, "all"),
+            "image.class_token": (image.class_token, True),
+            "image.activation": (image.activation, "quick_gelu" if quick else "gelu"),
+            "image.norm_epsilon": (image.norm_epsilon, open_clip.EPSILON),
+            "text.width": (text["width"], model.embed_dim),
+            "text.tied": (text.get("tied", True), False),
+            **{f"text.decoder.{name}": pair for name, pair in decoder.items()},
+            "contrastive_query": (model.contrastive_query, True),
+            "text_norm": (model.text_norm, True),
+            "class_token_pad is set": (model.class_token_pad is not None, True),
+        },
+    )
+    both = {"width": text["width"], "heads": first.heads}
+    both |= {"context_length": text["length"], "vocab_size": text["vocab_size"]}
+    vision_cfg = {
+        **open_clip.published_image(image),
+        "attentional_pool": True,
+        "attn_pooler_queries": model.caption_queries,
+        "attn_pooler_heads": model.pool_heads or first.heads,
+        "output_tokens": True,
+    }
+    text_cfg = {**both, "layers": first.depth, "pad_id": model.class_token_pad}
+    config = {
+        "embed_dim": model.embed_dim,
+        "quick_gelu": quick,
+        "custom_text": True,
+        "vision_cfg": vision_cfg,
+        "text_cfg": {**text_cfg, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**both, "layers": second.depth},
+    }
+    return {"model_cfg": config}

@@ -1,7 +1,7 @@
 """A folder as published on the hub: its JSON files and its tensors, opened but not read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,18 @@ from mmjax.weights.tensor_file import Safetensors, Tensors
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 OPEN_CLIP = "open_clip_config.json"
 CONFIGS = (CONFIG, OPEN_CLIP)
+
+
+class Layout(NamedTuple):
+    """Names of a published folder's files; `index` is that of shards, None: it cannot have them."""
+
+    config: str
+    tensors: str
+    index: str | None
+
+
+HUB = Layout(CONFIG, tensor_file.WHOLE, tensor_file.INDEX)
+OPEN_CLIPS = Layout(OPEN_CLIP, f"open_clip_{tensor_file.WHOLE}", None)
 
 
 class Published(NamedTuple):
@@ -51,12 +63,11 @@ def _open_clip(folder: Path) -> Published:
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - model.keys()
     if missing:
         raise ValueError(f"'{folder / OPEN_CLIP}' lacks {sorted(missing)} in model_cfg.")
-    files = (f"open_clip_{name}" for name in (tensor_file.WHOLE, tensor_file.INDEX))
     return Published(
         folder,
         {**model, "model_type": kind},
         found.get("preprocess_cfg", {}),
-        Safetensors(folder, *files),
+        Safetensors(folder, OPEN_CLIPS.tensors, OPEN_CLIPS.index),
     )
 
 
@@ -85,6 +96,33 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if not isinstance(found, kind):
         raise ValueError(f"'{path}' holds no JSON {kind.__name__}: get it again.")
     return found
+
+
+def class_names(found: Published, count: int | None) -> tuple[str, ...] | None:
+    """The names of a head's classes in config.json; None where it has none but their numbers.
+
+    Raises:
+      ValueError: other classes than those of the head.
+    """
+    names = {str(k): str(v) for k, v in (found.config.get("id2label") or {}).items()}
+    unnamed = labels(None, count or 0)["id2label"]
+    if count is None or not names or names == unnamed:
+        return None
+    if names.keys() != unnamed.keys():
+        raise ValueError(
+            f"'{found.folder / CONFIG}' names {len(names)} classes in id2label, and the head has "
+            f"{count}: config and weights are not of one model."
+        )
+    return tuple(names[k] for k in unnamed)
+
+
+def labels(names: Sequence[str] | None, count: int) -> dict[str, dict]:
+    """The part of config.json that `class_names` reads; None: as classes without names have it."""
+    names = [f"LABEL_{i}" for i in range(count)] if names is None else names
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
 
 
 def check_fixed(found: Published, fixed: Mapping[str, Any]) -> None:

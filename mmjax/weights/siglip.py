@@ -12,6 +12,8 @@ from tokenizers import Tokenizer as Backend
 from mmjax.data import sentencepiece
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
+from mmjax.models.text import TextTransformer
+from mmjax.models.vit import ViT
 from mmjax.weights import clip, image_processor, published, tokenizer, vit
 from mmjax.weights.layouts import (
     Row,
@@ -182,7 +184,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a published SigLIP cannot have.
     """
-    image, text = clip.plain_towers(model, "siglip")
+    image, text = clip.towers(model, "siglip", ViT, TextTransformer)
     published.check_settings(
         "siglip",
         {

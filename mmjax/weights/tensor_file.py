@@ -39,9 +39,9 @@ class Safetensors:
         of the index.
     """
 
-    def __init__(self, folder: str | Path, whole: str = WHOLE, index: str = INDEX):
+    def __init__(self, folder: str | Path, whole: str = WHOLE, index: str | None = INDEX):
         folder = Path(folder)
-        if (folder / index).is_file():
+        if index and (folder / index).is_file():
             where = _read_index(folder / index)
             self.name = str(folder)
             files = {file: _open(folder / file) for file in sorted(set(where.values()))}
@@ -169,11 +169,18 @@ def _open(path: Path):
 
 
 def write(
-    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = 5 * 10**9
+    folder: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    whole: str = WHOLE,
+    index: str | None = INDEX,
+    shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write tensors as they come into model.safetensors, or into shards and their index.
+    """Write tensors as they come into one file, or into shards and their index.
 
     At most one shard is in memory at a time.
+
+    Args:
+      whole: name of the one file; index: of that of the shards, None: there may be none.
     """
     shards: list[list[str]] = []
     held: dict[str, np.ndarray] = {}
@@ -185,16 +192,17 @@ def write(
 
     total = 0
     for name, array in tensors:
-        if held and sum(x.nbytes for x in held.values()) + array.nbytes > shard_bytes:
+        held_bytes = sum(x.nbytes for x in held.values())
+        if index and held and held_bytes + array.nbytes > shard_bytes:
             flush()
         held[name] = array
         total += array.nbytes
     flush()
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-    names = [WHOLE] if len(shards) == 1 else names
+    names = [whole] if len(shards) == 1 else names
     for i, name in enumerate(names):
         (folder / f"shard{i}.partial").replace(folder / name)
     if len(names) > 1:
         where = {tensor: name for name, held in zip(names, shards) for tensor in held}
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        whole_file.write(folder / INDEX, json.dumps(index, indent=2))
+        content = {"metadata": {"total_size": total}, "weight_map": where}
+        whole_file.write(folder / index, json.dumps(content, indent=2))

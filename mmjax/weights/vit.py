@@ -242,14 +242,11 @@ def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
 
 def published_fields(model: ViT) -> dict[str, Any]:
     """The part of config.json that every family has: `fields` backwards."""
-    count = model.num_classes or 0
     return {
         **{k: v for k, v in clip.published_tower(model).items() if k != "intermediate_size"},
         "image_size": model.train_size[0],
         "patch_size": model.sizes["patch_size"],
         "qkv_bias": model.qkv_bias,
-        **({"id2label": {str(i): f"LABEL_{i}" for i in range(count)}} if count else {}),
-        **({"label2id": {f"LABEL_{i}": i for i in range(count)}} if count else {}),
     }
 
 

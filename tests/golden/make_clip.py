@@ -1,5 +1,5 @@
 """Make tests/golden/clip and tests/golden/clip_gelu: small random CLIPs of the original code, with
-what they give for some inputs, layer by layer.
+what they give for some inputs, layer by layer; images also at other sizes than the trained one.
 
     pip install torch==2.13.0 transformers==5.23.0 pillow && python tests/golden/make_clip.py
 
@@ -50,6 +50,10 @@ def make(name, act, eos, dtype, shard):
     for row, end in enumerate((4, 11, 7)):  # 98 is the largest id, and the end token's
         text[row, end:] = 98
     image = rng.integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    others = {
+        "wide": rng.integers(0, 256, (2, 16, 56, 3), dtype=np.uint8),  # 2 x 7 patches
+        "large": rng.integers(0, 256, (1, 40, 48, 3), dtype=np.uint8),
+    }
     wide = model.float()
     with torch.no_grad():
         pixels = processor(list(image), return_tensors="pt", do_resize=False, do_center_crop=False)
@@ -58,8 +62,20 @@ def make(name, act, eos, dtype, shard):
             pixel_values=pixels["pixel_values"],
             output_hidden_states=True,
         )
+        more = {}
+        for key, other in others.items():
+            pixels = processor(
+                list(other), return_tensors="pt", do_resize=False, do_center_crop=False
+            )["pixel_values"]
+            vision = wide.vision_model(
+                pixels, output_hidden_states=True, interpolate_pos_encoding=True
+            )
+            embed = wide.visual_projection(vision.pooler_output)
+            more |= {key: other, f"{key}_layers": torch.stack(vision.hidden_states)}
+            more[f"{key}_embed"] = embed / embed.norm(dim=-1, keepdim=True)
     write(
         folder,
+        **more,
         image=image,
         text=text.astype(np.int32),
         text_mask=np.arange(12) <= np.array([4, 11, 7])[:, None],

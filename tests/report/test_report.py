@@ -295,6 +295,26 @@ def test_baselines_stand_under_the_run_and_the_best_figure_is_marked():
     assert best == ["25.0", "4"]  # the higher recall, and the lower median rank
 
 
+def test_what_training_has_changed_stands_under_the_run_with_its_sign():
+    unseen = {"text_to_image/recall@1": 0.25, "text_to_image/median_rank": 9.0}
+    before = {"text_to_image/recall@1": 0.305, "text_to_image/median_rank": 9.0}
+    table = tables.results(
+        {"unseen": unseen, "drawings": {"cider": 0.5}},
+        {"chance": {"unseen": {"text_to_image/recall@1": 0.01}}},
+        {},
+        before={"unseen": before, "drawings": {"cider": 0.25}, "gone": {"cider": 1.0}},
+    )
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in table.split("</tr>")]
+    found = {" ".join(r[:-12]): r[-12:] for r in rows if len(r) > 12 and r[-1] == "–"}
+    assert [*found] == ["unseen this run", "before training", "change", "chance"]
+    assert found["unseen this run"][0] == "25.0" and found["before training"][0] == "30.5"
+    assert found["change"][0] == "−5.5" and found["change"][5] == "+0"
+    assert found["change"][1] == "–"  # what neither has
+    best = re.findall(r'class="[^"]*best[^"]*">([^<]*)<', table)
+    assert best == ["9", "30.5", "9", "0.5"]  # a change is never the best
+    assert ["change", "+0.25"] in rows
+
+
 def test_a_confusion_of_many_classes_is_a_picture_with_its_commonest_mistakes():
     matrix = np.diag(np.full(40, 3))
     matrix[5, 7] = 2

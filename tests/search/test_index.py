@@ -212,6 +212,7 @@ def test_the_commands_on_a_folder_killed_while_it_is_indexed(tmp_path):
 def asked(what=None, **given):
     """The command's flags."""
     usual = {"model": None, "image": None, "k": 10, "storage": "float16", "json": False}
+    usual |= {"approximate": False}
     return argparse.Namespace(what=what, **(usual | given))
 
 

@@ -206,6 +206,32 @@ def test_a_link_that_leads_out_of_the_folder_shows_nothing(client, root, tmp_pat
     assert answer.status_code == 400 and "no such picture" in answer.json()["error"]
 
 
+def test_pictures_that_are_indexed_while_it_runs_are_found(service, tmp_path):
+    for i in range(3):
+        draw(tmp_path / "pictures" / f"{i}.png", 200 + i)
+    made = str(MODEL), service.embedder.fingerprint, 16, "int8"
+    create(tmp_path / "index", tmp_path / "pictures", *made)
+    build.update(Writer(tmp_path / "index"), service.embedder)
+    app = make_app(Service(Index(tmp_path / "index"), service.embedder), ["testserver"])
+    with TestClient(app) as client:
+
+        def found():
+            hits = client.get("/api/search?words=red&k=100").json()
+            return {path: hit["picture"] for hit in hits for path in hit["paths"]}
+
+        before = found()
+        assert before.keys() == {"0.png", "1.png", "2.png"}
+        draw(tmp_path / "pictures" / "new.png", 300)
+        (tmp_path / "pictures" / "0.png").unlink()
+        build.update(Writer(tmp_path / "index"), service.embedder)
+        end = time.monotonic() + 30
+        while (now := found()).keys() != {"1.png", "2.png", "new.png"}:
+            assert time.monotonic() < end, now
+        assert client.get("/api/about").json()["pictures"] == 3
+        assert client.get(f"/api/picture/{now['new.png']}?size=16").status_code == 200
+        assert client.get(f"/api/picture/{before['0.png']}?size=16").status_code == 400
+
+
 def test_the_page_and_the_description_of_the_api(client):
     page = client.get("/")
     assert "script-src 'self'" in page.headers["content-security-policy"]

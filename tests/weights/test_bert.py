@@ -11,7 +11,7 @@ import pytest
 from parity import GOLDEN, close, expected, layers, outputs
 from safetensors.numpy import load_file, save_file
 
-from mmjax.pretrained import load
+from mmjax.pretrained import load, save_pretrained
 
 
 def text_of(want, *more):
@@ -41,6 +41,18 @@ def test_sentences_are_the_mean_of_their_tokens_at_unit_length():
     close(found["text_embed"], want["text_embed"])
     words = loaded.tokenizer.encode(["A red bus", "two small dogs run"], loaded.text_length)
     assert words[0][:, 0].tolist() == [2, 2] and words[0][0, 4] == 3  # [CLS], [SEP]
+
+
+def test_texts_are_as_long_as_sentence_transformers_cuts_them(tmp_path):
+    folder = shutil.copytree(GOLDEN / "minilm", tmp_path / "minilm")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
+    loaded = load(folder)
+    assert loaded.text_length == 9 < loaded.config["text"]["length"]
+    save_pretrained(loaded, tmp_path / "out")
+    back = load(tmp_path / "out")
+    assert back.text_length == 9 and back.config == loaded.config
+    (folder / "sentence_bert_config.json").unlink()
+    assert load(folder).text_length == loaded.config["text"]["length"]
 
 
 def test_a_masked_language_models_head_is_reported_as_unused():

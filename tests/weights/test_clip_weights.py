@@ -1,7 +1,7 @@
 """CLIP's published weights beside the original implementation: tests/golden/make_clip.py."""
 
 import pytest
-from parity import GOLDEN, close, expected, layers, outputs
+from parity import GOLDEN, close, expected, layers, layers_and_outputs, outputs
 
 from mmjax.pretrained import load
 
@@ -19,6 +19,14 @@ def test_image_tower_layer_by_layer(golden):
     found = layers(loaded, batch, "image")
     close(found, want["image_layers"][1:])
     close(outputs(loaded, batch)["image_embed"], want["image_embed"])
+
+
+@pytest.mark.parametrize("size", ["wide", "large"])  # 2 x 7 and 5 x 6 patches, trained on 3 x 3
+def test_images_of_another_size_than_trained(golden, size):
+    loaded, want = golden
+    found, given = layers_and_outputs(loaded, {"image": want[size]}, "image")
+    close(found, want[f"{size}_layers"][1:])
+    close(given["image_embed"], want[f"{size}_embed"])
 
 
 def test_text_tower_layer_by_layer(golden):

@@ -11,10 +11,10 @@ from flax import traverse_util
 from parity import outputs
 from write_gguf import write
 
+from mmjax import initial
 from mmjax.data import tokenizers
 from mmjax.data.tokenizer import load_tokenizer
 from mmjax.pretrained import load
-from mmjax.weights import llama_gguf
 
 DEPTH, HEADS, KV, HD, WIDTH, MLP = 2, 4, 2, 6, 16, 24
 METADATA = {
@@ -114,15 +114,16 @@ def test_logits_are_those_of_numpy_on_the_files_tensors(tied, tmp_path):
     ours = {k: jax.numpy.zeros(v.shape) for k, v in params.items()} | {
         "vision/x": jax.numpy.ones(3)
     }
-    got, report = llama_gguf.init_from(
-        tmp_path / "x.gguf", traverse_util.unflatten_dict(ours, sep="/")
-    )
+    got, report = initial.language_model_from(path, traverse_util.unflatten_dict(ours, sep="/"))
     got = traverse_util.flatten_dict(got, sep="/")
     assert all((got[k] == v).all() for k, v in params.items()) and (got["vision/x"] == 1).all()
     assert "kept    vision/x" in report
     with pytest.raises(ValueError, match="missing: text/embed/other"):
         ours["text/embed/other"] = jax.numpy.ones(2)
-        llama_gguf.init_from(tmp_path / "x.gguf", traverse_util.unflatten_dict(ours, sep="/"))
+        initial.language_model_from(path, traverse_util.unflatten_dict(ours, sep="/"))
+    with pytest.raises(ValueError, match="extra: text/decoder/norm/scale"):
+        del ours["text/embed/other"], ours["text/decoder/norm/scale"]
+        initial.language_model_from(path, traverse_util.unflatten_dict(ours, sep="/"))
 
 
 def test_files_that_are_not_their_metadata_are_refused(tmp_path):

@@ -1,7 +1,9 @@
 """Vision families saved: tensor by tensor what they were, and the same in transformers."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,14 +18,20 @@ from mmjax.weights.tensor_file import Safetensors
 TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")
 VITS = ("vit", "vit_pooler", "deit", "deit_token", "dinov2", "dinov2_swiglu", "dinov2_registers")
 NAMES = ("siglip", "siglip2", *VITS)
+CLASSES = ("tench, Tinca tinca", "goldfish", "大白鲨", "LABEL_3", "hen")
+NAMED = ("vit", "deit", "dinov2_registers")
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Every golden folder, loaded and saved again."""
+    """Every golden folder, loaded and saved again; some heads with named classes."""
     root = tmp_path_factory.mktemp("saved")
     for name in NAMES:
-        save_pretrained(load(GOLDEN / name), root / name)
+        model = load(GOLDEN / name)
+        assert model.class_names is None  # those of the golden folders are numbers alone
+        if name in NAMED:
+            model = dataclasses.replace(model, class_names=CLASSES)
+        save_pretrained(model, root / name)
     return root
 
 
@@ -40,6 +48,7 @@ def test_golden_folder_comes_back_tensor_by_tensor(saved, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_and_preprocessing_come_back(saved, name):
     before, after = load(GOLDEN / name), load(saved / name)
+    assert after.class_names == (CLASSES if name in NAMED else None)
     assert before.config == after.config
     assert before.transform == after.transform
     if before.tokenizer is not None:
@@ -52,6 +61,7 @@ SCRIPT = """
 import json, sys, torch, transformers as t
 from safetensors.numpy import load_file, save_file
 root, names, golden = sys.argv[1], sys.argv[2].split(","), sys.argv[3]
+names_of = json.loads(sys.argv[4])
 found = {}
 for name in names:
     kind = json.load(open(f"{root}/{name}/config.json"))["architectures"][0]
@@ -70,6 +80,9 @@ for name in names:
         found[name] = out.logits_per_image
     else:
         found[name] = out.logits if "logits" in out else out.pooler_output
+    if name in names_of:
+        assert [model.config.id2label[i] for i in range(5)] == names_of[name], model.config
+        assert model.config.label2id["hen"] == 4
 save_file({k: v.contiguous().numpy() for k, v in found.items()}, f"{root}/found.safetensors")
 """
 
@@ -78,7 +91,8 @@ save_file({k: v.contiguous().numpy() for k, v in found.items()}, f"{root}/found.
 def test_saved_models_in_transformers(saved):
     from safetensors.numpy import load_file
 
-    command = [TORCH, "-c", SCRIPT, saved, ",".join(NAMES), GOLDEN]
+    classes = json.dumps(dict.fromkeys(NAMED, CLASSES))
+    command = [TORCH, "-c", SCRIPT, saved, ",".join(NAMES), GOLDEN, classes]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
     for name, found in load_file(saved / "found.safetensors").items():
@@ -107,6 +121,15 @@ def test_our_own_vit_is_saved_by_the_first_family_that_holds_it(tmp_path):
     save_pretrained(random_vit(layer_scale=0.1, registers=2, mlp_dim=64), tmp_path / "registers")
     kind = json.loads((tmp_path / "registers" / "config.json").read_text())["model_type"]
     assert kind == "dinov2_with_registers"
+
+
+def test_names_of_other_classes_than_the_head_has_are_refused(tmp_path):
+    folder = shutil.copytree(GOLDEN / "deit", tmp_path / "deit")
+    config = json.loads((folder / "config.json").read_text())
+    names = {"0": "a", "1": "b", "2": "c"}
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": names}))
+    with pytest.raises(ValueError, match="names 3 classes in id2label, and the head has 5"):
+        load(folder)
 
 
 @pytest.mark.parametrize(
