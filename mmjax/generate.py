@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--top_k", {"type": int, "default": 0}),
         ("--top_p", {"type": float, "default": 1.0}),
         ("--repetition_penalty", {"type": float, "default": 1.0}),
+        ("--int8", {"action": "store_true", "help": "faster: kernels and activations in int8"}),
         ("--seed", {"type": int, "default": 0}),
     )
 
@@ -83,6 +84,7 @@ def main() -> None:
         top_k=ARGS.top_k,
         top_p=ARGS.top_p,
         repetition_penalty=ARGS.repetition_penalty,
+        int8=ARGS.int8,
     )
     print(ARGS.prompt, end="", flush=True)
     for piece in pieces(model, params, tokenizer, ARGS.prompt, settings, ARGS.seed):

@@ -364,7 +364,7 @@ def options(description, contenders, workloads, usual=None, dtypes=("float32", "
     add = parser.add_argument
     add("--contenders", nargs="+", choices=contenders, default=usual or list(contenders))
     add("--workloads", nargs="+", choices=workloads, default=list(workloads))
-    add("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=dtypes)
+    add("--dtypes", nargs="+", choices=sorted({"float32", "bfloat16", *dtypes}), default=dtypes)
     add("--allocators", nargs="+", choices=("stock", "same"), default=("stock", "same"))
     add("--rounds", type=int, default=5, help="in each set of processes")
     add("--processes", type=int, default=3, help="sets of fresh processes")

@@ -10,7 +10,8 @@ turns, and a ratio is the median over rounds of (peer's time / ours in that roun
 ours is faster.
 
 What is equal: sizes, fp32, both cores. What is not: transformers' attention to the image goes
-through scaled_dot_product_attention. The peer lives in build/bench-venv (see contenders.py).
+through scaled_dot_product_attention. `--dtypes int8` is ours with `Settings(int8=True)`; the peer
+stays in fp32. The peer lives in build/bench-venv (see contenders.py).
 """
 
 import statistics
@@ -55,7 +56,7 @@ def ours(workload, dtype):
                 "epsilon": 1e-5,
                 "cross_every": 1,
             }
-            text = TextDecoder(VOCAB, WIDTH, self.window, decoder, dtype=dtype, name="text")
+            text = TextDecoder(VOCAB, WIDTH, self.window, decoder, name="text")
             mask, image = batch["text_mask"], batch.get("image_tokens")
             return text(batch["text"], mask, context=image, cache_length=cache_length)
 
@@ -67,12 +68,13 @@ def ours(workload, dtype):
     }
     model = Captioner()
     params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
-    generate = make_generate(model, Settings(NEW, beams=beams))
+    generate = make_generate(model, Settings(NEW, beams=beams, int8=dtype == "int8"))
     return lambda: int(np.asarray(generate(params, batch).lengths)[:, 0].sum())
 
 
 def transformers(workload, dtype):
-    """transformers' GPT2LMHeadModel with cross-attention, and its generate."""
+    """transformers' GPT2LMHeadModel with cross-attention, and its generate, in fp32."""
+    del dtype
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -88,8 +90,8 @@ def transformers(workload, dtype):
         eos_token_id=None,
         pad_token_id=0,
     )
-    model = GPT2LMHeadModel(config).to(getattr(torch, dtype)).eval()
-    image = torch.from_numpy(image_tokens(size)).to(getattr(torch, dtype))
+    model = GPT2LMHeadModel(config).eval()
+    image = torch.from_numpy(image_tokens(size))
     prompt = torch.zeros(size, 1, dtype=torch.long)
 
     def run():
@@ -136,7 +138,7 @@ def measure(workload, dtype, allocator, args):
 
 
 def main():
-    parser = options(__doc__.splitlines()[0], CONTENDERS, WORKLOADS, dtypes=["float32"])
+    parser = options(__doc__.splitlines()[0], CONTENDERS, WORKLOADS, dtypes=["float32", "int8"])
     measure_each(parser.parse_args(), measure)
 
 

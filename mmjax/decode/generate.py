@@ -5,7 +5,7 @@ The model is called twice: with the batch (text, text_mask, and whatever else it
 `next_logits` [rows, V]. `model.window` is the longest text that it can hold.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,8 @@ from mmjax.batch import Batch
 from mmjax.decode import beam, sampling
 from mmjax.decode.settings import Settings
 from mmjax.layers.apart import Apart, is_apart, split_layers
+from mmjax.layers.packed import in_int8
+from mmjax.layers.precision import on_cpu
 
 
 class Generated(NamedTuple):
@@ -40,23 +42,24 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
     """
 
     @jax.jit
-    def generate(params, batch, key) -> Generated:
-        logits, cache, history, count = _read(model, settings, params, batch)
+    def generate(variables, batch, key) -> Generated:
+        logits, cache, history, count = _read(model, settings, variables, batch)
         if settings.beams > 1:
-            return _search(model, settings, params, logits, cache, history, count)
+            return _search(model, settings, variables, logits, cache, history, count)
 
         def going(state):
             return (state.new < settings.max_new_tokens) & ~state.done.all()
 
         state = sampling.begin(settings, logits, cache, history, count, key)
-        state = jax.lax.while_loop(going, lambda s: _advance(model, settings, params, s), state)
+        state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
         return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
 
-    prepare = _Prepared()
+    prepare = _Prepared(model, settings)
 
     def call(params, batch: Batch, seed: int = 0) -> Generated:
         _check(model, settings, batch)
-        return generate(prepare(params), dict(batch), jax.random.key(seed))
+        batch = dict(batch)
+        return generate(prepare(params, batch), batch, jax.random.key(seed))
 
     return call
 
@@ -76,22 +79,23 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
         )
 
     @jax.jit
-    def begin(params, batch, key):
-        return sampling.begin(settings, *_read(model, settings, params, batch), key)
+    def begin(variables, batch, key):
+        return sampling.begin(settings, *_read(model, settings, variables, batch), key)
 
-    def after(params, state):
-        return _advance(model, settings, params, state)
+    def after(variables, state):
+        return _advance(model, settings, variables, state)
 
     advance = jax.jit(after, donate_argnums=1)
-    prepare = _Prepared()
+    prepare = _Prepared(model, settings)
 
     def stream(params, batch: Batch, seed: int = 0) -> Iterator[np.ndarray]:
         _check(model, settings, batch)
-        params = prepare(params)
-        state = begin(params, dict(batch), jax.random.key(seed))
+        batch = dict(batch)
+        variables = prepare(params, batch)
+        state = begin(variables, batch, jax.random.key(seed))
         for new in range(settings.max_new_tokens):
             if new:
-                state = advance(params, state)
+                state = advance(variables, state)
             yield np.asarray(state.tokens[:, new])
             if state.done.all():
                 return
@@ -100,16 +104,41 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
 
 
 class _Prepared:
-    """Parameters with their layers apart; those of the last call are kept."""
+    """Variables as the loop over tokens reads them; those of the last parameters are kept."""
 
-    def __init__(self):
-        self._given = self._apart = None
-        self._split = jax.jit(split_layers)
+    def __init__(self, model: Any, settings: Settings):
+        self._packs = settings.int8 or on_cpu()
+        self._given = self._variables = None
 
-    def __call__(self, params):
+        @jax.jit
+        def prepare(params, batch):
+            params = split_layers(params)
+            if not self._packs:
+                return {"params": params}
+            # One token's step says which kernels it reads; of its work nothing else is compiled.
+            cache = _read(model, settings, {"params": params}, batch)[1]
+            token = batch["text"][:, 0]
+            packed = _step(model, {"params": params}, cache, token, ["packed"])[1].get("packed", {})
+            if settings.int8:
+                packed = jax.tree.map(in_int8, packed)
+            return {"params": _without(params, packed), "packed": packed}
+
+        self._prepare = prepare
+
+    def __call__(self, params, batch):
         if params is not self._given:
-            self._given, self._apart = params, self._split(params)
-        return self._apart
+            self._given, self._variables = params, self._prepare(params, batch)
+        return self._variables
+
+
+def _without(params, packed):
+    """Parameters less the kernels that `packed` has."""
+    there = {name: packed.get(name) for name in params}
+    return {
+        name: _without(value, there[name]) if isinstance(there[name], Mapping) else value
+        for name, value in params.items()
+        if there[name] is None or isinstance(there[name], Mapping)
+    }
 
 
 def _check(model: Any, settings: Settings, batch: Batch) -> None:
@@ -128,19 +157,17 @@ def _check(model: Any, settings: Settings, batch: Batch) -> None:
         )
 
 
-def _read(model, settings, params, batch):
+def _read(model, settings, variables, batch):
     """The prompts' next logits [B, V], the cache, and the history with its count."""
     text, mask = batch["text"], batch["text_mask"]
     slots = text.shape[1] + settings.max_new_tokens
-    outputs, variables = model.apply(
-        {"params": params}, batch, cache_length=slots, mutable=["cache"]
-    )
+    outputs, made = model.apply(variables, batch, cache_length=slots, mutable=["cache"])
     logits = outputs["next_logits"]
     settings.check_vocabulary(logits.shape[-1])
     order = jnp.argsort(~mask, axis=1, stable=True)  # the tokens first, without gaps
     history = jnp.take_along_axis(text, order, axis=1)
     history = jnp.pad(history, ((0, 0), (0, settings.max_new_tokens)))
-    return logits, variables["cache"], history, mask.sum(1, dtype=jnp.int32)
+    return logits, made["cache"], history, mask.sum(1, dtype=jnp.int32)
 
 
 def select_rows(cache: Any, index: jax.Array) -> Any:
@@ -148,33 +175,39 @@ def select_rows(cache: Any, index: jax.Array) -> Any:
 
     The context's rows stay: each serves as many rows in a run as there then are for it (beams).
     """
+    leaves = jax.tree_util.tree_leaves_with_path(cache)
+    rows = next(len(x) for path, x in leaves if path[-1].key == "seen")
+
+    def take(x):
+        split = x.reshape(rows, -1, *x.shape[1:])  # a row may have several places: its heads
+        return jnp.take(split, index, axis=0).reshape(-1, *x.shape[1:])
 
     def one(path, x):
         names = [entry.key for entry in path]
         if "cross" in names or names[-1] in ("slot", "cross_seen"):
             return x
         if is_apart(x):
-            return Apart(jnp.take(layer, index, axis=0) for layer in x)
-        return jnp.take(x, index, axis=1 if "stack" in names else 0)
+            return Apart(map(take, x))
+        return jnp.take(x, index, axis=1) if "stack" in names else take(x)
 
     return jax.tree_util.tree_map_with_path(one, cache, is_leaf=is_apart)
 
 
-def _next_logits(model, params, cache, token):
-    """Logits [R, V] after one token a row [R], and the cache with it."""
+def _step(model, variables, cache, token, make=()):
+    """Logits [R, V] after one token a row [R], and the cache (and what else to make) with it."""
     batch = {"text": token[:, None], "text_mask": jnp.ones((len(token), 1), bool)}
-    outputs, variables = model.apply({"params": params, "cache": cache}, batch, mutable=["cache"])
-    return outputs["next_logits"], variables["cache"]
+    outputs, made = model.apply({**variables, "cache": cache}, batch, mutable=["cache", *make])
+    return outputs["next_logits"], made
 
 
-def _advance(model, settings, params, state: sampling.State) -> sampling.State:
+def _advance(model, settings, variables, state: sampling.State) -> sampling.State:
     """Show the model the newest token, and choose the next."""
     token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
-    logits, cache = _next_logits(model, params, state.cache, token)
-    return sampling.add_token(settings, state.replace(cache=cache), logits)
+    logits, made = _step(model, variables, state.cache, token)
+    return sampling.add_token(settings, state.replace(cache=made["cache"]), logits)
 
 
-def _search(model, settings, params, logits, cache, history, count) -> Generated:
+def _search(model, settings, variables, logits, cache, history, count) -> Generated:
     """Beam search from the prompts' logits [B, V]."""
     rows = jnp.repeat(jnp.arange(len(count)), settings.beams)
     state = beam.begin(settings, select_rows(cache, rows), history[rows], count[rows])
@@ -185,8 +218,8 @@ def _search(model, settings, params, logits, cache, history, count) -> Generated
 
     def body(state):
         token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
-        logits, cache = _next_logits(model, params, state.cache, token)
+        logits, made = _step(model, variables, state.cache, token)
         state, rows = beam.add_token(settings, state, logits)
-        return state.replace(cache=select_rows(cache, rows))
+        return state.replace(cache=select_rows(made["cache"], rows))
 
     return Generated(*beam.finish(settings, jax.lax.while_loop(going, body, state)))

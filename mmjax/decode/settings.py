@@ -22,6 +22,8 @@ class Settings:
       beam_groups, diversity_penalty: diverse beam search.
       length_penalty: a finished beam's score is its log-probability / length ** length_penalty.
       repetition_penalty: 1 is none; no_repeat_ngram: n, 0 is none. Both look at the prompt too.
+      int8: kernels are read in int8, a scale each output: a quarter of the bytes, nearly the same
+        logits (see layers/packed.py).
 
     Raises:
       ValueError: a value out of its range, or settings that do not go together.
@@ -40,6 +42,7 @@ class Settings:
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    int8: bool = False
 
     def __post_init__(self):
         def need(ok, name, must):

@@ -17,6 +17,8 @@ and below `stack`, with the layers along their first axis,
 
     layer<i>/attention/key, value  [N, B, K, T, head_dim]   of the tokens so far
     cross/attention/key, value     [N, B, H, S, head_dim]   of the context: computed once
+
+(on CPU the layers apart, and B and K as one axis).
 """
 
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ from mmjax.layers.apart import pick, together
 from mmjax.layers.decoder_layers import Group
 from mmjax.layers.grouped_attention import is_decoding
 from mmjax.layers.norm import norm_class
+from mmjax.layers.packed import is_packing
 from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype, on_cpu
@@ -47,19 +50,35 @@ class DecodingStack(nn.Module):
 
     @nn.compact
     def __call__(self, x, shared: Mapping[str, Any]):
-        params, cache = (self.variables.get(name, {}) for name in ("params", "cache"))
-        group, caches = Group(self.size, self.cross, self.layer, parent=None), []
+        given = {name: self.variables.get(name, {}) for name in ("params", "cache", "packed")}
+        mutable = ["cache", "packed"] if is_packing(self) else ["cache"]
+        group, made = Group(self.size, self.cross, self.layer, parent=None), []
         for g in range(self.layer["depth"] // self.size):
-            places = range(g * self.size, (g + 1) * self.size)
-            own = {f"layer{i}": pick(params["layers"], at) for i, at in enumerate(places)}
-            if self.cross:
-                own["cross"] = pick(params["cross"], g)
-            variables = {"params": own, "cache": pick(cache, g)}
-            (x, _), new = group.apply(variables, x, shared, mutable=["cache"])
-            caches.append(new["cache"])
-        for name, value in together(caches).items():
+            variables = {
+                "params": self._of_group(given["params"], g),
+                "cache": pick(given["cache"], g),
+                "packed": self._of_group(given["packed"], g),
+            }
+            (x, _), new = group.apply(variables, x, shared, mutable=mutable)
+            made.append(new)
+        for name, value in together([new["cache"] for new in made]).items():
             self.put_variable("cache", name, value)
+        if is_packing(self):
+            packed = [new["packed"] for new in made]
+            places = [tree.pop(f"layer{i}") for tree in packed for i in range(self.size)]
+            for name, value in (together(packed) | {"layers": together(places)}).items():
+                self.put_variable("packed", name, value)
         return x, None
+
+    def _of_group(self, tree: Mapping[str, Any], g: int) -> dict[str, Any]:
+        """A group's share of `layers` along the depth and of `cross` along the groups."""
+        own = {}
+        if "layers" in tree:
+            places = enumerate(range(g * self.size, (g + 1) * self.size))
+            own = {f"layer{i}": pick(tree["layers"], at) for i, at in places}
+        if "cross" in tree:
+            own["cross"] = pick(tree["cross"], g)
+        return own
 
 
 class Decoder(nn.Module):
@@ -160,7 +179,8 @@ class Decoder(nn.Module):
         cross = "gated" if self.cross_gated else "block" if self.cross_block else "plain"
         cross = cross if self.cross_every else None
         layers = DecodingStack
-        if not (is_decoding(self) and on_cpu()):
+        packs = is_packing(self) or self.has_variable("packed", "stack")
+        if not (is_decoding(self) and (on_cpu() or packs)):
             layers = nn.map_variables(
                 stack(Group, self.depth // size, self, (nn.broadcast,), self.remat),
                 "params",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmjax.layers.attention import MASKED
 from mmjax.layers.linear import Linear
-from mmjax.layers.precision import activation_dtype
+from mmjax.layers.precision import activation_dtype, on_cpu
 from mmjax.layers.rotary import rotate
 from mmjax.sharding import shard
 
@@ -25,25 +25,36 @@ def attend(
 
     Args:
       query: [B, L, K, G, D]: each of the K key heads serves G query heads.
-      key, value: [B, K, S, D].
+      key, value: [B, K, S, D], or [B * K, S, D].
       seen: [B, L, S] or [B, 1, S] bool, which query sees which key; None is all true.
 
     Returns:
-      [B, L, K, G, D], and the weights [B, K, G, L, S] in fp32.
+      [B, L, K, G, D], and the weights [B, K, L, G, S] in fp32.
     """
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bqkgd,bksd->bkgqs", query, key, preferred_element_type=jnp.float32)
+    # Not einsum, which swaps the operands of the second product: XLA's CPU backend then turns a
+    # cache's values around at every token.
+    heads = key.ndim - 2
+    batch = (tuple(range(heads)),) * 2
+    query = query.transpose(0, 2, 1, 3, 4) * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    split = query.shape  # [B, K, L, G, D]
+    query = query.reshape(*key.shape[:heads], -1, split[-1])
+    logits = jax.lax.dot_general(
+        query, key, (((heads + 1,), (heads + 1,)), batch), preferred_element_type=jnp.float32
+    ).reshape(*split[:-1], -1)
     if seen is not None:
-        logits = jnp.where(seen[:, None, None], logits, MASKED)
+        logits = jnp.where(seen[:, None, :, None], logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("bkgqs,bksd->bqkgd", weights.astype(dtype), value), weights
+    y = weights.astype(dtype).reshape(*query.shape[:-1], -1)
+    y = jax.lax.dot_general(y, value, (((heads + 1,), (heads,)), batch))
+    return y.reshape(split).transpose(0, 2, 1, 3, 4), weights
 
 
 def _sow(module: nn.Module, weights: jax.Array) -> None:
-    """[B, K, G, Lq, S] as [B, H, Lq, S] into `intermediates`, if that is mutable."""
+    """[B, K, Lq, G, S] as [B, H, Lq, S] into `intermediates`, if that is mutable."""
     if module.is_mutable_collection("intermediates"):
-        b, k, g, q, s = weights.shape
-        module.sow("intermediates", "attention_weights", weights.reshape(b, k * g, q, s))
+        b, k, q, g, s = weights.shape
+        weights = weights.swapaxes(2, 3).reshape(b, k * g, q, s)
+        module.sow("intermediates", "attention_weights", weights)
 
 
 class GroupedQueryAttention(nn.Module):
@@ -96,17 +107,8 @@ class GroupedQueryAttention(nn.Module):
             query_key = rotate(query_key, angles)
         query, key = query_key[..., :group, :], query_key[..., group, :]
         key, value = (jnp.swapaxes(a, 1, 2) for a in (key, value))
-        if is_decoding(self) and slot is None:
-            room = ((0, 0), (0, 0), (0, self.cache_length - x.shape[1]), (0, 0))
-            self.put_variable("cache", "key", jnp.pad(key, room))
-            self.put_variable("cache", "value", jnp.pad(value, room))
-        elif is_decoding(self):
-            key, value = (
-                jax.lax.dynamic_update_slice_in_dim(self.get_variable("cache", name), new, slot, 2)
-                for name, new in (("key", key), ("value", value))
-            )
-            self.put_variable("cache", "key", key)
-            self.put_variable("cache", "value", value)
+        if is_decoding(self):
+            key, value = (self._cached(n, a, slot) for n, a in (("key", key), ("value", value)))
         y, weights = attend(query, key, value, seen, activation_dtype(self.dtype))
         _sow(self, weights)
         return Linear(
@@ -117,6 +119,23 @@ class GroupedQueryAttention(nn.Module):
             self.out_init,
             name="out",
         )(y.reshape(*x.shape[:2], self.heads, self.head_dim))
+
+    def _cached(self, name: str, new: jax.Array, slot: jax.Array | None) -> jax.Array:
+        """Put `new` [B, K, L, D] into the cache; what is attended to: at first `new` alone.
+
+        On CPU rows and heads are one axis: XLA's backend merges them for its products, and then
+        writes a cache of two axes twice, each time copying the whole.
+        """
+        if on_cpu():
+            new = new.reshape(-1, *new.shape[2:])
+        if slot is None:
+            room = (0, self.cache_length - new.shape[-2])
+            cache = jnp.pad(new, (*((0, 0),) * (new.ndim - 2), room, (0, 0)))
+        else:
+            cache = self.get_variable("cache", name)
+            cache = jax.lax.dynamic_update_slice_in_dim(cache, new, slot, new.ndim - 2)
+        self.put_variable("cache", name, cache)
+        return new if slot is None else cache
 
 
 class CrossAttention(nn.Module):

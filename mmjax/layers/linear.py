@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import dot_general
 
+from mmjax.layers.packed import is_packing, packed_dot
 from mmjax.layers.parameters import broadcast_last, param
-from mmjax.layers.precision import mixed_dots, on_cpu
+from mmjax.layers.precision import activation_dtype, mixed_dots, on_cpu
 
 # The dots below keep the batch axes as they are. Flattened to two axes, the gradient of the weight
 # contracts one long axis, which XLA's CPU backend does at half the speed.
@@ -67,19 +68,6 @@ def _add_bias_backward(bias, dy):
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-ROW_PARTS = 2
-
-
-def _row_in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One row [1, ..., K] times a matrix [K, N], in parts of K.
-
-    XLA's CPU backend gives a product of one row to one core, but a batch of them to several.
-    """
-    parts = x.reshape(ROW_PARTS, 1, -1), kernel.reshape(ROW_PARTS, -1, kernel.shape[-1])
-    y = dot_general(*parts, (((2,), (1,)), ((0,), (0,)))).sum(0)
-    return y.reshape(*x.shape[:-1], -1)
-
-
 def linear(
     x: jax.Array,
     kernel: jax.Array,
@@ -104,8 +92,6 @@ def linear(
         kernel = kernel.reshape(x.shape[-1], -1)
     if mixed_dots(dtype):
         y = _mixed_dot(x, kernel, x.dtype)
-    elif on_cpu() and x.size == x.shape[-1] and x.size % ROW_PARTS == 0:
-        y = _row_in_parts(x.astype(dtype), kernel.astype(dtype))
     else:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
         y = dot_general(x, kernel, _contract_last(x))
@@ -148,12 +134,20 @@ class Linear(nn.Module):
         def init(key, shape, dtype):
             return self.kernel_init(key, matrix, dtype).reshape(shape)
 
-        kernel = param(self, "kernel", init, shape, self.names)
+        packed = self.has_variable("packed", "kernel")
+        kernel = None if packed else param(self, "kernel", init, shape, self.names)
         bias = None
         if self.use_bias:
             names = self.names[len(inputs) :]
             bias = param(self, "bias", nn.initializers.zeros, self.features, names)
+        if packed:
+            batch = x.shape[: x.ndim - len(inputs)]
+            y = packed_dot(x.reshape(*batch, -1), self.get_variable("packed", "kernel"), self.dtype)
+            y = y.reshape(*batch, *self.features).astype(activation_dtype(self.dtype))
+            return y if bias is None else add_bias(y, bias)
         if self.order is not None:
             kernel, outputs = self.order(kernel), 1
             bias = None if bias is None else self.order(bias)
+        elif is_packing(self):
+            self.put_variable("packed", "kernel", kernel.reshape(matrix).T.astype(self.dtype))
         return linear(x, kernel, bias, outputs=outputs, dtype=self.dtype)

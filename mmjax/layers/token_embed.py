@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.layers.packed import is_packing, packed_dot
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.sharding import shard
@@ -42,7 +43,11 @@ class TokenEmbed(nn.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[..., width] -> [..., vocab_size] float32."""
+        if self.has_variable("packed", "table"):
+            return packed_dot(x, self.get_variable("packed", "table"), self.dtype)
         table = self.embedding if self.tied else self.head
         x, table = x.astype(self.dtype), table.astype(self.dtype)
+        if is_packing(self):
+            self.put_variable("packed", "table", table)
         dims = ((x.ndim - 1,), (1,)), ((), ())
         return jax.lax.dot_general(x, table, dims, preferred_element_type=jnp.float32)

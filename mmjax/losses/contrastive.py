@@ -18,9 +18,9 @@ from mmjax.sharding import batch_parts
 
 KINDS = ("softmax", "sigmoid")
 
-# Up to it the dense form costs no time. Softmax on 2 CPU cores, D = 512, dense / chunked: N = 2,048
-# (59 MB): time 1.0, memory 1.8; 4,096 (218 MB): 1.0, 3.5; 8,192 (839 MB): 1.7, 6.5; 16,384: 1.7,
-# 15.9. See experiments/benchmarks/contrastive_loss.md.
+# Up to it the dense form costs little or no time. On 2 CPU cores, D = 512, dense / chunked: time of
+# softmax, of sigmoid, and memory: N = 2,048 (59 MB): 1.25, 1.04, 1.8; 4,096 (218 MB): 1.19, 1.03,
+# 3.4; 8,192 (839 MB): 1.19, 1.28, 5.9; 16,384: 1.57, 1.45, 14.4. See contrastive_loss.md.
 MEMORY_MB = 256
 CHUNK_SIZE = 1024
 

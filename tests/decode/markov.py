@@ -15,7 +15,7 @@ class Markov:
         return self.table[([0, *ids])[-2], ids[-1]]
 
     def apply(self, variables, batch, *, cache_length=0, mutable):
-        assert mutable == ["cache"]
+        assert "cache" in mutable
         text, mask = batch["text"], batch["text_mask"]
         if "cache" in variables:
             before, last = variables["cache"]["seen"], text[:, 0]

@@ -10,16 +10,17 @@ from markov import Markov
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
+from mmjax.layers.precision import compiling_for
 from mmjax.models import language
 
 PROMPTS = [[1, 2], [3], [2, 0, 1]]
 LLAMA = {"positions": "rope", "norm": "rms", "kv_heads": 1, "use_bias": False}
 
 
-def language_model(**decoder):
+def language_model(tied=True, **decoder):
     """A tiny model with parameters large enough to have opinions."""
     decoder = {"depth": 2, "heads": 2, "mlp_dim": 32, **decoder}
-    text = {"vocab_size": 30, "width": 16, "length": 24, "decoder": decoder}
+    text = {"vocab_size": 30, "width": 16, "length": 24, "tied": tied, "decoder": decoder}
     model = language.make_model({"text": text})
     text = jnp.ones((1, 24), jnp.int32)
     params = jax.eval_shape(lambda: meta.unbox(model.init(jax.random.key(0), {"text": text})))
@@ -61,6 +62,38 @@ def test_greedy_is_the_model_without_a_cache_and_a_ragged_batch_each_prompt_alon
     # one beam of a search over a real cache is greedy; more find nothing less probable
     search = make_generate(model, Settings(8, beams=4))(params, batch)
     assert (search.scores[:, 0] * 8 >= found.scores[:, 0] - 1e-3).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_int8_is_greedy_on_kernels_rounded_to_127_steps_an_output(tied):
+    model, params = language_model(tied=tied)
+
+    def rounded(path, a):
+        """What the products read, written out."""
+        names = [entry.key for entry in path]
+        if names[-1] not in ("kernel", "head"):
+            return a
+        inputs = (-1,) if names[-1] == "head" else (1, 2) if "out" in names else (1,)
+        step = np.abs(a).max(inputs, keepdims=True) / 127
+        return (np.round(a / step) * step).astype(np.float32)
+
+    reference = dict(params["text"])
+    if tied:  # what is looked up is not rounded
+        reference["embed"] = reference["embed"] | {"head": reference["embed"]["embedding"]}
+    reference = jax.tree_util.tree_map_with_path(rounded, {"text": reference})
+    untied, _ = language_model(tied=False)
+    batch = pad_prompts(PROMPTS)
+    found = make_generate(model, Settings(8, int8=True))(params, batch)
+    for row, prompt in enumerate(PROMPTS):
+        tokens, score = by_hand(untied, reference, prompt, 8)
+        assert found.tokens[row, 0].tolist() == tokens
+        np.testing.assert_allclose(found.scores[row, 0], score, atol=0.5)
+    streamed = make_stream(model, Settings(8, int8=True))(params, batch)
+    np.testing.assert_array_equal(np.stack(list(streamed), 1), found.tokens[:, 0])
+    with compiling_for("gpu"):  # where layers are not apart otherwise, and a cache has other axes
+        there = make_generate(model, Settings(8, int8=True, beams=2))(params, batch)
+    here = make_generate(model, Settings(8, int8=True, beams=2))(params, batch)
+    np.testing.assert_array_equal(there.tokens, here.tokens)
 
 
 def test_one_program_serves_every_length_up_to_the_bucket():

@@ -1,0 +1,130 @@
+"""A training step of CoCa and Flamingo beside CLIP's: time against the time of its products.
+
+    python experiments/benchmarks/fusion_step.py --rounds 7
+
+Small models with towers of one size; forward, backward and AdamW on a fixed batch, compile
+excluded. The products of a step are counted in its trace (mmjax/flops.py), and CLIP's step says at
+which rate the machine does them. `against its products` is a step's time over that of its products
+at CLIP's rate, in the same round: 1.0 is as good as CLIP, above is time lost elsewhere. In every
+round the models take turns, one step each; medians over the rounds, the range in brackets.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmjax import runtime  # noqa: E402
+
+TOWER = {"width": 256, "depth": 6, "heads": 4, "mlp_dim": 1024}
+IMAGE = {**TOWER, "patch_size": 8, "image_size": (64, 64)}
+VOCAB, LENGTH, BATCH = 8192, 32, 32
+DECODER = {"depth": 6, "heads": 4, "mlp_dim": 1024}
+TEXT = {"vocab_size": VOCAB, "width": 256, "length": LENGTH}
+
+MODELS = {
+    "clip": {
+        "embed_dim": 256,
+        "image": IMAGE,
+        "text": {**TOWER, "vocab_size": VOCAB, "length": LENGTH},
+    },
+    "coca": {
+        "embed_dim": 256,
+        "caption_queries": 32,
+        "image": IMAGE,
+        "text": {**TEXT, "decoder": DECODER},
+    },
+    "flamingo": {
+        "image_token": 1,
+        "max_images": 1,
+        "image": IMAGE,
+        "resampler": {"latents": 32, "depth": 2, "heads": 4},
+        "text": {**TEXT, "decoder": {**DECODER, "cross_every": 2}},
+    },
+}
+
+
+def batch_for(name):
+    """One batch: pictures, and texts that fill their length."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (BATCH, 64, 64, 3), np.uint8)
+    text = rng.integers(2, VOCAB, (BATCH, LENGTH)).astype(np.int32)
+    batch = {"image": image, "text": text, "text_mask": np.ones(text.shape, bool)}
+    if name == "flamingo":
+        text[:, 0] = 1
+        batch["image"] = image[:, None]
+    return batch
+
+
+def make_step(name, dtype):
+    """(a function that runs one step and waits for it, FLOPs of its products)."""
+    import jax
+    import optax
+    from flax.core import meta
+
+    from mmjax import flops, models
+
+    config = {"model": {"name": name, "dtype": dtype, **MODELS[name]}}
+    model, loss = models.make_model(config), models.make_loss(config)
+    batch = jax.device_put(batch_for(name))
+    params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
+    optimizer = optax.adamw(1e-4)
+
+    def update(params, moments):
+        def total(params):
+            outputs = model.apply({"params": params}, batch, train=True)
+            found = loss(outputs, batch)
+            return sum(found[term] for term in ("contrastive", "captioning") if term in found)
+
+        value, gradients = jax.value_and_grad(total)(params)
+        updates, moments = optimizer.update(gradients, moments, params)
+        return optax.apply_updates(params, updates), moments, value
+
+    state = [params, jax.jit(optimizer.init)(params)]
+    traced = jax.jit(update, donate_argnums=(0, 1)).trace(*state)
+    compiled = traced.lower().compile()
+
+    def step():
+        state[0], state[1], value = compiled(*state)
+        jax.block_until_ready((state, value))
+
+    return step, flops.count(traced.jaxpr).flops
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    args = parser.parse_args()
+    runtime.prepare()
+    for dtype in args.dtypes:
+        steps = {name: make_step(name, dtype) for name in MODELS}
+        seconds = {name: [] for name in MODELS}
+        for turn in range(args.rounds + 2):  # two to warm up
+            for name, (step, _) in steps.items():
+                start = time.perf_counter()
+                step()
+                if turn > 1:
+                    seconds[name].append(time.perf_counter() - start)
+        print(f"\n| {dtype} | GFLOP a step | ms | GFLOP/s | against its products |")
+        print("|---|---|---|---|---|")
+        clip = steps["clip"][1]
+        for name, (_, work) in steps.items():
+            ratios = [
+                s / c * clip / work for s, c in zip(seconds[name], seconds["clip"], strict=True)
+            ]
+            middle = statistics.median(seconds[name])
+            print(
+                f"| {name} | {work / 1e9:.1f} | {1e3 * middle:.0f} | {work / middle / 1e9:.0f} "
+                f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
