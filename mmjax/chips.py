@@ -29,6 +29,7 @@ class Chip:
       hbm: bytes that a program can have.
       bandwidth: bytes/s between HBM and chip.
       link: bytes/s that a chip sends to its neighbours, all links together, one direction.
+      ring: chips along an axis from which on its ends are joined.
       clock: Hz; None where the compiler counts no cycles.
       shapes: topologies that exist; empty: any number of devices.
       per_chip: devices of one chip, as it is rented.
@@ -43,35 +44,47 @@ class Chip:
     link: float
     clock: float | None = None
     shapes: tuple[str, ...] = ()
+    ring: int = 4
     per_chip: int = 1
     cores: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
 
 
-# TPU: Google's pages "TPU v4", "v5e", "v5p", "v6e" and "TPU7x" at cloud.google.com/tpu/docs; the
-# half of the bidirectional interconnect figure. hbm: what the compiler says it has. The clock is
-# the peak divided by the FLOPs that the matrix units do in a cycle (v4, v5e: 4 units of 128 x 128 a
-# core; v5p: 8). For v6e and a TPU7x core 524,288 FLOPs a cycle are inferred from the compiler's
-# cycles, see experiments/benchmarks/plan.md; the clocks of v5p and TPU7x are doubtful, too.
-# GPU: NVIDIA's data sheets of A100 80 GB SXM, H100 SXM and H200 SXM; link: NVLink.
+# TPU: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, "System architecture". The figure for
+# the interconnect is bidirectional; `link` is half of it, which is also what they give a pod for
+# all-reduce, divided by its chips (v5e: 51.2 TB/s for 256). jax-ml/scaling-book, "TPU specs", gives
+# 10 % less a link. hbm: what the compiler says it has. The clock is the peak divided by the FLOPs
+# that the matrix units do in a cycle (v4, v5e: 4 units of 128 x 128 a core; v5p: 8). For v6e and a
+# TPU7x core 524,288 FLOPs a cycle are inferred from the compiler's cycles, see
+# experiments/benchmarks/plan.md; the clocks of v5p and TPU7x are doubtful, too.
+# GPU: NVIDIA's data sheets; theirs is the peak with sparsity, twice that without, and the sum of
+# both directions of NVLink.
 CHIPS = {
+    # 275 TFLOP/s, 1200 GB/s; all-reduce 1.1 PB/s for 4,096 chips, no figure for a chip
     "v4": Chip(
-        *("tpu", 275e12, 30.75 * GIB, 1228e9, 150e9, 275e12 / 2**18, (*_3D, "12x16x16")),
+        *("tpu", 275e12, 30.75 * GIB, 1200e9, 1.1e15 / 4096, 275e12 / 2**18, (*_3D, "12x16x16")),
         cores=2,
         settings=(("chip_config_name", "megacore"),),
     ),
-    "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9, 197e12 / 2**17, _2D),
+    # 197 TFLOP/s, 819 GB/s (older text: 800 GiB/s), 400 GB/s bidirectional
+    "v5e": Chip("tpu", 197e12, 15.75 * GIB, 819e9, 200e9, 197e12 / 2**17, _2D, ring=16),
+    # 459 TFLOP/s, 2765 GB/s, 1200 GB/s bidirectional
     "v5p": Chip(
         *("tpu", 459e12, 95.74 * GIB, 2765e9, 600e9, 459e12 / 2**18, (*_3D, "16x16x24")),
         cores=2,
     ),
-    "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9, 918e12 / 2**19, _2D),
+    # 918 TFLOP/s, 1638 GB/s (the page of TPU7x; its own: 1600), 800 GB/s bidirectional
+    "v6e": Chip("tpu", 918e12, 31.25 * GIB, 1638e9, 400e9, 918e12 / 2**19, _2D, ring=16),
+    # a chip, of two devices: 2307 TFLOP/s, 7380 GB/s, 1200 GB/s bidirectional
     "tpu7x": Chip(
         *("tpu", 2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 300e9, 2307e12 / 2**20, _3D),
         per_chip=2,
     ),
+    # "NVIDIA A100 Tensor Core GPU", 80 GB SXM: 624 TFLOP/s, 2039 GB/s, 600 GB/s
     "a100": Chip("gpu", 312e12, 80e9, 2039e9, 300e9),
+    # "NVIDIA H100 Tensor Core GPU", SXM: 1979 TFLOP/s, 3.35 TB/s, 900 GB/s
     "h100": Chip("gpu", 989e12, 80e9, 3350e9, 450e9),
+    # "NVIDIA H200 Tensor Core GPU", SXM: 1979 TFLOP/s, 4.8 TB/s, 900 GB/s
     "h200": Chip("gpu", 989e12, 141e9, 4800e9, 450e9),
 }
 
@@ -81,8 +94,8 @@ class Topology:
     """Some chips of one kind, "v5e:16x16", "gpu:h100x8" or "cpu:8".
 
     Attributes:
-      count: devices that jax sees. chip: its figures; of "cpu", a share of this machine's memory
-        and no more.
+      count: devices that jax sees. chip: its figures; `link` is less where axes are no rings; of
+        "cpu", a share of this machine's memory and no more.
     """
 
     name: str
@@ -141,8 +154,12 @@ def parse(name: str) -> Topology:
         return Topology(name, "gpu", int(count), CHIPS[gpu])
     tpu = CHIPS.get(kind)
     if tpu and shape in tpu.shapes:
-        count = math.prod(int(n) for n in shape.split("x")) * tpu.per_chip
-        return Topology(name, "tpu", count, tpu)
+        sizes = [int(n) for n in shape.split("x")]
+        # Of both links along an axis a line keeps one busy in each direction, a ring both.
+        used = [0 if n == 1 else 1 if n % tpu.ring == 0 else 0.5 for n in sizes]
+        link = tpu.link * (sum(used) / len(used) or 1)
+        count = math.prod(sizes) * tpu.per_chip
+        return Topology(name, "tpu", count, dataclasses.replace(tpu, link=link))
     if tpu and tpu.shapes:
         raise ValueError(
             f"--topology={name}: there is no {kind} of that shape; use one of "

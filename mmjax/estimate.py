@@ -127,8 +127,8 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
             bandwidth=chip.bandwidth * topology.count or math.inf,
         )
         lowered = traced.lower()
-    own = _model_flops(config, topology)
-    memory, costs = _compile(lowered, topology)
+    own = model_flops(config, topology)
+    memory, costs = compile_for(lowered, topology)
     compute = None
     if costs.cycles:
         compute = costs.cycles / chip.clock
@@ -174,7 +174,7 @@ def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def _model_flops(config: ConfigDict, topology: Topology) -> float:
+def model_flops(config: ConfigDict, topology: Topology) -> float:
     """FLOPs of the step that computes nothing twice: without remat and microbatches.
 
     Traced as for a GPU: no kernel of a TPU, which would compute logits again, is in it.
@@ -203,7 +203,7 @@ def remat_sections(config: ConfigDict) -> dict[str, ConfigDict]:
     return {place: part for place, part in parts.items() if "remat" in part}
 
 
-def _compile(lowered: Any, topology: Topology) -> tuple[dict[str, float], compiled.Costs]:
+def compile_for(lowered: Any, topology: Topology) -> tuple[dict[str, float], compiled.Costs]:
     """Memory of a chip, and the program's costs: none if the compiler says that it does not fit."""
     chips.take_schedules()  # of programs before
     program, needs = compile_or_needs(lowered)

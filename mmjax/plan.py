@@ -40,6 +40,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
+from mmjax import models
 from mmjax.estimate import Estimate, estimate, remat_sections
 from mmjax.report import plan_page
 
@@ -88,12 +89,15 @@ def plan(
 def changes(config: ConfigDict, found: Estimate) -> Iterator[tuple[str, ...]]:
     """Overrides that need less memory, those that cost the least time first.
 
-    First the state is split (fsdp), then blocks keep less (remat), then both; then the batch goes
-    in parts, with the last of these.
+    First the loss takes a leaner form, then the state is split (fsdp), then blocks keep less
+    (remat), then all of these; then the batch goes in parts, with the last of these.
     """
-    split = _fsdp(config, found)
-    if split:
-        yield split
+    missing = found.memory["peak"] - found.hbm
+    loss, saved = _loss(config, found, missing)
+    split = _fsdp(found, missing - saved)
+    yield from (change for change in (loss, split) if change)
+    if loss and split:
+        yield (*loss, *split)
     now = [section.remat for section in remat_sections(config).values()]
     policies = ["none", "dots", "full"]
     weakest = min((policies.index(p) for p in now), default=len(policies))
@@ -101,20 +105,38 @@ def changes(config: ConfigDict, found: Estimate) -> Iterator[tuple[str, ...]]:
     for policy in policies[weakest + 1 :]:
         remat = _remat(config, policy)
         yield remat
-        if split:
-            yield (*split, *remat)
+        if loss or split:
+            yield (*loss, *split, *remat)
     parts = config.microbatches
-    shards = config.batch_size // (found.mesh["data"] * found.mesh["fsdp"])
+    shards = config.batch_size // _shards(found)
     while (parts := 2 * parts) <= min(shards, 64):
         if shards % parts == 0:
-            yield (f"--config.microbatches={parts}", *split, *remat)
+            yield (f"--config.microbatches={parts}", *loss, *split, *remat)
 
 
-def _fsdp(config: ConfigDict, found: Estimate) -> tuple[str, ...]:
+def _shards(found: Estimate) -> int:
+    return found.mesh["data"] * found.mesh["fsdp"]
+
+
+def _loss(config: ConfigDict, found: Estimate, missing: float) -> tuple[tuple[str, ...], float]:
+    """A form of the loss that saves what is missing, or else the leanest, if that can save a tenth
+    of it; and the bytes that it saves."""
+    leaner = models.leaner_losses(config, _shards(found))
+    enough = [one for one in leaner if one[1] >= missing]
+    some = [one for one in leaner[-1:] if one[1] >= missing / 10]
+    for settings, saved in (enough + some)[:1]:
+        if set(settings) <= set(config.loss):
+            return tuple(f"--config.loss.{k}={v}" for k, v in settings.items()), saved
+        # An override of a key that the file lacks is refused: all of the section, then.
+        whole = str(config.loss.to_dict() | settings).replace("'", '"')  # easier in a shell
+        return (f"--config.loss={whole}",), saved
+    return (), 0.0
+
+
+def _fsdp(found: Estimate, missing: float) -> tuple[str, ...]:
     """Split the state over more chips, if that can save a tenth of what is missing."""
     data, fsdp = found.mesh["data"], found.mesh["fsdp"]
     times, whole = 1, sum(found.state.values())
-    missing = found.memory["peak"] - found.hbm
     while data % (2 * times) == 0 and times < 8 and whole * (1 - 1 / times) < missing:
         times *= 2
     if times == 1 or whole * (1 - 1 / times) < missing / 10:

@@ -23,6 +23,28 @@ def test_published_pods():
         assert math.isclose(topology.count * topology.chip.flops, peak, rel_tol=0.005)
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "all_reduce"),
+    [("v4", 4096, 1.1e15), ("v5e", 256, 51.2e12), ("v6e", 256, 102.4e12)],
+)
+def test_published_interconnects(kind, count, all_reduce):
+    """All-reduce bandwidth of a pod, as Google's pages give it: what its chips send in a ring."""
+    assert math.isclose(count * chips.CHIPS[kind].link, all_reduce, rel_tol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        *(("v5e:16x16", 1), ("v5e:8x16", 0.75), ("v5e:8x8", 0.5), ("v5e:2x2", 0.5)),
+        *(("v5p:4x4x4", 1), ("v5p:2x2x1", 1 / 3), ("v5e:1x1", 1)),
+    ],
+)
+def test_lines_of_chips_send_less_than_rings(name, share):
+    """A ring of n sends 2 (n - 1) / n of an array over both links of an axis; a line over one."""
+    topology = chips.parse(name)
+    assert math.isclose(topology.chip.link, share * chips.CHIPS[name.split(":")[0]].link)
+
+
 def test_clocks_are_those_that_are_known():
     """v4: 1,050 MHz (Jouppi et al. 2023, arXiv 2304.01433, table 4)."""
     assert math.isclose(chips.CHIPS["v4"].clock, 1050e6, rel_tol=0.01)

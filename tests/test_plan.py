@@ -183,6 +183,72 @@ def test_the_first_change_that_fits_is_the_cheapest(made_up, hbm, change, monkey
     assert all(flag.startswith("--config.") for flag in last)
 
 
+# GB that the contrastive loss of 2^20 pairs holds on one of 8 devices, D = 16: three arrays of fp32
+# logits (2^17 rows of 2^20; 2^10 of 2^17 in the ring), and embeddings from elsewhere.
+LOSS = {
+    ("dense", 1024): 1649.40,
+    ("chunked", 1024): 1.74,
+    ("ring", 1024): 1.66,
+    ("ring", 128): 0.25,
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "hbm", "change"),
+    [
+        ({"implementation": "dense"}, 150, ("loss.implementation=ring",)),
+        (
+            {"implementation": "dense", "chunk_size": 1024},
+            140.5,
+            ("loss.implementation=ring", "loss.chunk_size=128"),
+        ),
+        (
+            {"implementation": "chunked", "chunk_size": 1024},
+            141,
+            ("loss.implementation=ring", "loss.chunk_size=128"),
+        ),
+        # an override of what the file does not set is refused, so it has all of the section
+        (
+            {"kind": "sigmoid", "memory_mb": 2e6},
+            150,
+            ('loss={"kind": "sigmoid", "memory_mb": 2000000.0, "implementation": "ring"}',),
+        ),
+        # the loss is not all that is too much
+        (
+            {"implementation": "dense", "chunk_size": 1024},
+            110,
+            ("loss.implementation=ring", "loss.chunk_size=128", "mesh.fsdp=8"),
+        ),
+        (
+            {"implementation": "dense", "chunk_size": 1024},
+            80,
+            ("loss.implementation=ring", "loss.chunk_size=128", "mesh.fsdp=8", "remat=dots"),
+        ),
+        ({"implementation": "ring", "chunk_size": 128}, 101, ("remat=dots",)),
+    ],
+)
+def test_the_loss_takes_a_leaner_form_where_it_is_too_large(
+    made_up, loss, hbm, change, monkeypatch
+):
+    settings = toy.config(batch_size=2**20, loss=loss)
+
+    def estimated(settings, _):
+        form = settings.loss.get("implementation", "dense"), settings.loss.get("chunk_size", 1024)
+        others = shrunk(made_up, settings).memory["peak"]
+        return dataclasses.replace(
+            made_up, memory={"peak": others + LOSS[form] * 1e9}, hbm=hbm * 1e9
+        )
+
+    monkeypatch.setattr(plan, "estimate", estimated)
+    found = plan.plan(settings, chips.parse("cpu:8"))
+    last, one = found["tried"][-1]
+    assert one.fits and not any(e.fits for _, e in found["tried"][:-1])
+    assert all(any(part in flag for flag in last) for part in change)
+    assert any("loss" in flag for flag in last) == any("loss" in part for part in change)
+    page = plan_page.page(found, settings, chips.parse("cpu:8"), None)
+    assert all(part in page for part in change)
+
+
 def test_the_limit_during_the_search_keeps_what_is_known(made_up, monkeypatch):
     monkeypatch.setattr(plan, "estimate", lambda s, t: made_up)
 
@@ -197,9 +263,10 @@ def test_the_limit_during_the_search_keeps_what_is_known(made_up, monkeypatch):
 
 
 def test_every_change_is_a_config_that_builds(made_up):
-    settings = toy.config(batch_size=64)
+    settings = toy.config(batch_size=2**20, loss={"implementation": "dense"})
     changes = list(plan.changes(settings, made_up))
-    assert len(changes) >= 6
+    assert len(changes) >= 9
+    assert any("loss" in flag for change in changes for flag in change)
     for change in changes:
         changed = configs.override(settings.copy_and_resolve_references(), change)
         experiment.build(changed, None)

@@ -26,7 +26,12 @@ def _forward(x, scale, bias, epsilon, dtype):
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
     centred = wide - mean
-    rstd = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    if x.dtype == jnp.bfloat16:
+        # Both statistics in one pass over x; what cancels is far below x's own rounding.
+        variance = jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean)
+        rstd = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
+    else:
+        rstd = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
     y = centred * rstd * broadcast_last(scale, x.ndim) + broadcast_last(bias, x.ndim)
     return y.astype(dtype), (x, mean, rstd, scale)
 

@@ -1,5 +1,5 @@
 """The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
-`spec`, and perhaps `check_batch`, `make_generate` and `notes`."""
+`spec`, and perhaps `check_batch`, `make_generate`, `notes` and `leaner_losses`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -113,3 +113,10 @@ def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
     """Lines that the system would have a person read before the first step."""
     system = _system(config)
     return system.notes(config, mesh) if hasattr(system, "notes") else []
+
+
+def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[str, Any], int]]:
+    """Settings of `config.loss` with which the system's loss needs less memory, and the bytes that
+    each of `devices` saves by them."""
+    system = _system(config)
+    return system.leaner_losses(config, devices) if hasattr(system, "leaner_losses") else []

@@ -212,15 +212,44 @@ def pairs_present(batch: Batch) -> jax.Array | None:
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
     """Which form the contrastive loss takes on this mesh, and what each form would hold."""
-    loss = config["loss"]
-    form, memory_mb = loss.get("implementation", "auto"), loss.get("memory_mb", MEMORY_MB)
-    chunk_size = loss.get("chunk_size", CHUNK_SIZE)
-    n, dim = config["batch_size"], config["model"]["embed_dim"]
-    held = held_bytes(n, dim, chunk_size, batch_parts(mesh))
-    chosen = choose(held, memory_mb) if form == "auto" else form
+    form, held = _loss_form(config, batch_parts(mesh))
     sizes = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items())
-    why = f"budget {memory_mb:g} MB" if form == "auto" else "as config.loss.implementation says"
-    return [f"contrastive loss of {n:,} pairs: {chosen} ({why}; a device would hold: {sizes})"]
+    loss = config["loss"]
+    why = "as config.loss.implementation says"
+    if loss.get("implementation", "auto") == "auto":
+        why = f"budget {loss.get('memory_mb', MEMORY_MB):g} MB"
+    n = config["batch_size"]
+    return [f"contrastive loss of {n:,} pairs: {form} ({why}; a device would hold: {sizes})"]
+
+
+def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[str, Any], int]]:
+    """Settings of `config.loss` with which the loss needs less memory, and the bytes that a device
+    saves by them: first another form, then that in smaller chunks.
+
+    Args:
+      devices: parts that the batch is split in.
+    """
+    now, held = _loss_form(config, devices)
+    form = min(("chunked", "ring"), key=held.get)
+    chunk_size = max(1, config["loss"].get("chunk_size", CHUNK_SIZE) // 8)
+    smaller = _held(config, devices, chunk_size)
+    found = [
+        ({"implementation": form}, held[now] - held[form]),
+        ({"implementation": form, "chunk_size": chunk_size}, held[now] - smaller[form]),
+    ]
+    return [(settings, saved) for settings, saved in found if saved > 0]
+
+
+def _loss_form(config: Mapping[str, Any], devices: int) -> tuple[str, dict[str, int]]:
+    """The form that the loss takes, and the bytes that each would hold on a device."""
+    loss = config["loss"]
+    held = _held(config, devices, loss.get("chunk_size", CHUNK_SIZE))
+    form = loss.get("implementation", "auto")
+    return (choose(held, loss.get("memory_mb", MEMORY_MB)) if form == "auto" else form), held
+
+
+def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str, int]:
+    return held_bytes(config["batch_size"], config["model"]["embed_dim"], chunk_size, devices)
 
 
 def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:

@@ -227,6 +227,9 @@ def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
     return clip.notes(config, mesh)
 
 
+leaner_losses = clip.leaner_losses
+
+
 def spec(model: CoCa, loss: Mapping[str, Any]) -> Spec:
     """What the model and its loss read of a batch of one."""
     arrays = captioner.spec(model, loss)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,7 +121,7 @@ def _verdict(it: Estimate, tried: list, limited: bool) -> list[str]:
     lines = [f"It does not fit: {_gib(over)} too much."]
     for change, one in tried:
         verdict = "fits" if one.fits else "does not fit"
-        lines.append(f"  {' '.join(change)}: {_gib(one.memory['peak'])}, {verdict}")
+        lines.append(f"  {shlex.join(change)}: {_gib(one.memory['peak'])}, {verdict}")
         if one.fits and one.step_seconds is not None:
             lines.append(f"  then a step takes {_time_text(one.step_seconds)}")
     if limited:

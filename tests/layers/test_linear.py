@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers.linear import Linear, linear
+from mmjax.layers.linear import Linear, add_bias, linear
+from mmjax.layers.precision import compiling_for
 
 
 def arrays(*shapes):
@@ -45,6 +46,17 @@ def test_value_and_gradients_are_those_of_einsum(x, kernel, outputs, equation, d
     np.testing.assert_allclose(dkernel, expected, atol=tolerance * np.abs(expected).max())
     expected = g.reshape(-1, *bias.shape).sum(0)
     np.testing.assert_allclose(dbias, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bf16_bias_has_a_gradient_summed_in_fp32_on_tpus_too():
+    """There it is a product with ones: bf16 sums of 4,096 values would be off by 1e-2."""
+    (dy,) = arrays((4096, 3, 2, 5))
+    dy, bias = jnp.asarray(np.abs(dy), jnp.bfloat16), jnp.zeros((3, 2, 5))
+    expected = np.asarray(dy, np.float64).sum(0)
+    for platform in ("tpu", "gpu"):
+        with compiling_for(platform):
+            dbias = jax.jit(jax.vjp(lambda b: add_bias(jnp.zeros_like(dy), b), bias)[1])(dy)[0]
+        np.testing.assert_allclose(dbias, expected, rtol=1e-5)
 
 
 def test_bf16_rounds_the_operands_and_nothing_else():
