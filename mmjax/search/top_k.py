@@ -102,6 +102,22 @@ class Gallery:
         return np.concatenate(scores), np.concatenate(rows)
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        alone = len(queries) == 1 and self._chunks is None and self.vectors.dtype == np.float32
+        maxima = self._maxima_of_one(queries[0]) if alone else self._maxima(queries)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(lambda q, m: self._winners(q, m, k), queries, maxima))
+        return np.stack([scores for scores, _ in found]), np.stack([rows for _, rows in found])
+
+    def _maxima_of_one(self, query: np.ndarray) -> np.ndarray:
+        """`_maxima` of one query over float32 on CPU: BLAS reads them three times as fast."""
+        scores = self.vectors @ query
+        if self.scales is not None:
+            scores *= self.scales
+        starts = np.arange(0, len(scores), GROUP)
+        return np.maximum.reduceat(scores, starts)[None]
+
+    def _maxima(self, queries: np.ndarray) -> np.ndarray:
+        """`[Q, groups]`: the first stage."""
         size = next(s for s in SIZES if s >= len(queries))
         padded = jnp.asarray(np.pad(queries, ((0, size - len(queries)), (0, 0))))
         groups = -(-len(self.vectors) // GROUP)
@@ -114,9 +130,7 @@ class Gallery:
                 start = _copy(pending, maxima, start)
             pending = coming
         _copy(pending, maxima, start)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(lambda q, m: self._winners(q, m, k), queries, maxima))
-        return np.stack([scores for scores, _ in found]), np.stack([rows for _, rows in found])
+        return maxima
 
     def _winners(self, query: np.ndarray, maxima: np.ndarray, k: int) -> tuple:
         """The k best rows of the groups that can hold them."""

@@ -40,6 +40,9 @@ def test_it_finds_what_sorting_all_finds(n, dtype):
     np.testing.assert_allclose(scores, best, atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(every, rows, 1), best, atol=1e-6)
     assert all(len(set(r)) == len(r) for r in rows.tolist())
+    for q in range(9):  # a query alone goes another way
+        for together, alone in zip((scores, rows), Gallery(vectors).search(queries[q : q + 1], 10)):
+            np.testing.assert_array_equal(alone, together[q : q + 1])
 
 
 def test_bf16_alone_would_be_wrong_here():
