@@ -75,10 +75,14 @@ class Command:
             time.sleep(0.005)
         return self.returncode
 
+    def said(self, where="stdout"):
+        """What it has written up to now."""
+        return (self._folder / where).read_text()
+
     def communicate(self, timeout=600):
         """What it has written, (stdout, stderr), when it has ended."""
         self.wait(timeout)
-        return tuple((self._folder / name).read_text() for name in ("stdout", "stderr"))
+        return self.said(), self.said("stderr")
 
 
 def xla_flags(devices):

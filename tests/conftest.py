@@ -28,12 +28,16 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tracing makes many small objects, and the modules are many: do not look through them all so often.
-gc.set_threshold(100_000, 20, 100)
+# Tracing makes many small objects: do not look through all that there are so often.
+gc.set_threshold(10_000, 10, 10)
 
 # A busy machine is slow, and no test is about time.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # the modules, which stay
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,12 +1,11 @@
 """The page in a real browser, served by the real command."""
 
-import os
+import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import chromium
+import commands
 import pytest
 
 pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[demo]'")
@@ -19,7 +18,6 @@ from mmjax.embedder import open_embedder
 from mmjax.search import build
 from mmjax.search.index import Writer, create
 
-ROOT = Path(__file__).parents[2]
 NASTY = "<img src=x onerror=document.body.dataset.hacked=1>.png"
 
 
@@ -39,18 +37,11 @@ def address(pictures, tmp_path_factory):
     embedder = open_embedder(MODEL)
     create(folder, pictures, str(MODEL), embedder.fingerprint, 16, "float16")
     build.update(Writer(folder), embedder)
-    command = [sys.executable, "-m", "mmjax.serve", str(folder), "--port=0"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("http://"):
-            break
-    else:
-        raise AssertionError(lines)
-    yield line.strip()
+    process = commands.start("-m", "mmjax.serve", folder, "--port=0")
+    while not (found := re.search(r"^(http://\S+)\n", process.said(), re.MULTILINE)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    yield found[1]
     process.terminate()
     process.wait()
 
