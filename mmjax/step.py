@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import batch as batches
 from mmjax import guard, sharding
+from mmjax.layers.precision import on_tpu
 
 Params = Any
 Outputs = Mapping[str, jax.Array]
@@ -201,8 +202,14 @@ def make_train_step(
                 ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), ema, params)
             return TrainState(state.step + 1, params, opt_state, ema, finite)
 
-        # A branch, not a select: that would write a second copy of the whole state.
-        state = jax.lax.cond(finite, update, lambda state: state.replace(finite=finite), state)
+        kept = state.replace(finite=finite)
+        if on_tpu():
+            # A select: it fuses into the update, and arrays stay as they lie. What goes through a
+            # branch is put row by row first, and back after.
+            state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), kept)
+        else:
+            # A branch: a select would write a second copy of the whole state.
+            state = jax.lax.cond(finite, update, lambda _: kept, state)
         return state, {"loss": total, "grad_norm": grad_norm, **terms}
 
     return train_step

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax import optim, sharding, step
+from mmjax.layers import precision
 from mmjax.models.clip import contrastive
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -325,7 +326,28 @@ def test_frozen_parameters_do_not_move_by_a_bit():
 # ---- not finite
 
 
-def test_a_nan_batch_leaves_the_state_and_is_named():
+@pytest.fixture(params=["cpu", "tpu"])
+def guarded(request):
+    """By a branch on CPUs, by a select on TPUs."""
+    with precision.compiling_for(request.param):
+        yield
+
+
+def test_a_select_updates_as_a_branch_does():
+    states, branches = [], []
+    for platform in ("cpu", "tpu"):
+        with precision.compiling_for(platform):
+            config = {"learning_rate": 0.1, "schedule": "constant"}
+            adamw, _ = optim.make_optimizer(config, step.abstract_params(Towers(), SPEC), 10)
+            state, update, _ = make(Towers(), adamw, ema_decay=0.9)
+            branches.append(str(jax.make_jaxpr(update)(state, pairs())).count("cond["))
+            states.append(update(state, pairs())[0])
+    assert branches[0] == branches[1] + 1  # the loss has some of its own
+    assert_trees_close(*states)
+    assert int(states[1].step) == 1
+
+
+def test_a_nan_batch_leaves_the_state_and_is_named(guarded):
     def loss(out, batch):
         terms = contrastive()(out, batch)
         return (
@@ -365,7 +387,7 @@ def test_a_nan_batch_leaves_the_state_and_is_named():
     )
 
 
-def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is():
+def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(guarded):
     """The gradient of sqrt at 0 is infinite, and its value is 0."""
 
     def loss(out, batch):
