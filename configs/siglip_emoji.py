@@ -3,7 +3,8 @@
     python -m mmjax.train --config=configs/siglip_emoji.py --workdir=runs/siglip_emoji
 
 Temperature and bias start at 10 and −10 (Zhai et al. 2023, arXiv 2303.15343, §3.2).
-Expected: unknown; it was not trained to the end yet.
+Expected (3 seeds): recall@5 3 % on seen concepts in the unseen style, 7 to 8 % on unseen concepts,
+behind clip_emoji; experiments/clip_emoji/README.md.
 """
 
 import math
