@@ -244,7 +244,8 @@ def test_loop_unrolled_and_remat_have_equal_gradients(monkeypatch):
 
 def test_parameters_lie_along_layers_with_names():
     model = Decoder(4, H, 32, 12, **KINDS["flamingo"])
-    boxed = model.init(jax.random.key(0), X, **inputs(model))["params"]["stack"]
+    init = jax.jit(lambda: model.init(jax.random.key(0), X, **inputs(model)))
+    boxed = init()["params"]["stack"]
     is_box = lambda x: isinstance(x, meta.AxisMetadata)  # noqa: E731
     for part, count in (("layers", 4), ("cross", 2)):
         for box in jax.tree.leaves(boxed[part], is_leaf=is_box):

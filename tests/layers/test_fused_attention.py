@@ -36,11 +36,12 @@ def arrays(batch, length, heads, head_dim, dtype=jnp.float32):
 
 
 def compare(qkv, dy, tolerance, mesh=None, **settings):
-    y, vjp = jax.vjp(functools.partial(plain, **settings), qkv.astype(jnp.float32))
+    wide = qkv.astype(jnp.float32), dy.astype(jnp.float32)
+    by_plain = jax.jit(lambda x, dy: jax.vjp(functools.partial(plain, **settings), x)[1](dy)[0])
     f = jax.jit(lambda x, dy: jax.vjp(functools.partial(fused, **settings), x)[1](dy)[0])
     with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
         found = jax.jit(functools.partial(fused, **settings))(qkv), f(qkv, dy)
-    expected = y, vjp(dy.astype(jnp.float32))[0]
+    expected = jax.jit(functools.partial(plain, **settings))(wide[0]), by_plain(*wide)
     for got, want in zip(found, expected, strict=True):
         assert got.dtype == qkv.dtype
         np.testing.assert_allclose(got.astype(jnp.float32), want, atol=tolerance, rtol=tolerance)
@@ -95,13 +96,13 @@ def test_the_layer_is_the_same_with_it(monkeypatch):
     layer = MultiHeadAttention(2, causal=True)
     x = np.random.default_rng(0).normal(size=(2, 9, 128)).astype(np.float32)
     mask = np.arange(9)[None] < np.array([[9], [4]])
-    params = meta.unbox(layer.init(jax.random.key(0), x)["params"])
+    params = meta.unbox(jax.jit(layer.init)(jax.random.key(0), x)["params"])
     params = jax.tree.map(lambda a: a + 0.01 * np.arange(a.size).reshape(a.shape) / a.size, params)
 
     def loss(params, x):
         return jnp.square(layer.apply({"params": params}, x, mask)).sum()
 
-    expected = jax.value_and_grad(loss, (0, 1))(params, x)
+    expected = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
     _, expected_weights = layer.apply({"params": params}, x, mask, mutable=["intermediates"])
     calls = []
 
@@ -111,7 +112,7 @@ def test_the_layer_is_the_same_with_it(monkeypatch):
 
     monkeypatch.setattr(attention, "fused_attention", interpreted)
     with compiling_for("tpu"):
-        found = jax.value_and_grad(loss, (0, 1))(params, x)
+        found = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
         assert len(calls) == 1
         _, weights = layer.apply({"params": params}, x, mask, mutable=["intermediates"])
         assert len(calls) == 1

@@ -178,9 +178,9 @@ def test_modality_dropout_is_for_training_alone():
     params, some = random_params(fusion), streams()
     plain = jitted(make("late"))(params, some)[0].features
     np.testing.assert_allclose(features(fusion, params, some), plain, atol=1e-6)
-    trained = fusion.apply(
-        {"params": params}, some, train=True, rngs={"dropout": jax.random.key(0)}
-    )
+    rngs = {"dropout": jax.random.key(0)}
+    train = jax.jit(lambda p, some: fusion.apply({"params": p}, some, train=True, rngs=rngs))
+    trained = train(params, some)
     assert np.abs(np.asarray(trained.features)[0] - plain[0]).max() > 1e-3
 
 

@@ -29,14 +29,14 @@ def test_value_and_gradients_are_those_of_the_naive_form(offset):
     args = (X + np.float32(offset), SCALE, BIAS)
     with jax.enable_x64():
         wide = tuple(jnp.asarray(a, jnp.float64) for a in args)
-        value = naive(*wide, 1e-5)
-        grads = jax.grad(lambda *a: jnp.sum(naive(*a, 1e-5) * G.astype(np.float64)), (0, 1, 2))(
-            *wide
-        )
-    ours = layer_norm(*args, 1e-5, jnp.float32)
+        value = jax.jit(lambda *a: naive(*a, 1e-5))(*wide)
+        total = lambda *a: jnp.sum(naive(*a, 1e-5) * G.astype(np.float64))  # noqa: E731
+        grads = jax.jit(jax.grad(total, (0, 1, 2)))(*wide)
+    ours = jax.jit(lambda *a: layer_norm(*a, 1e-5, jnp.float32))(*args)
     tolerance = 1e-5 if not offset else 1e-3  # fp32 itself holds 1000.x to 6e-5
     np.testing.assert_allclose(ours, value, atol=tolerance)
-    ours = jax.grad(lambda *a: jnp.sum(layer_norm(*a, 1e-5, jnp.float32) * G), (0, 1, 2))(*args)
+    total = lambda *a: jnp.sum(layer_norm(*a, 1e-5, jnp.float32) * G)  # noqa: E731
+    ours = jax.jit(jax.grad(total, (0, 1, 2)))(*args)
     for a, b in zip(ours, grads):
         np.testing.assert_allclose(a, b, atol=10 * tolerance)
 

@@ -47,7 +47,7 @@ def test_the_stack_is_its_blocks_one_by_one(remat, cpu, monkeypatch):
 
 
 def test_parameters_are_stacked_under_one_name_and_differ_by_layer():
-    boxed = Transformer(DEPTH, H, 16).init(jax.random.key(0), X)["params"]
+    boxed = jax.jit(Transformer(DEPTH, H, 16).init)(jax.random.key(0), X)["params"]
     for box in jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, meta.AxisMetadata)):
         assert box.names[0] == "layers" and box.value.shape[0] == DEPTH
     kernel = meta.unbox(boxed)["layers"]["mlp"]["up"]["kernel"]
