@@ -139,18 +139,25 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
         if bundles and it.name in bundles:
             kernels[_body(it)] = bundles[it.name]
 
+    # A collective that is spread over several fusions, to run beside what they compute, stands in
+    # each of them, with one channel; in a loop among them, too. It counts in the last, in the
+    # outermost computation: a text has those that are called first.
+    homes = {}
+    for scope in computations.values():
+        for it in scope.values():
+            if it.opcode == "fusion":
+                channels = _channels(computations[it.called("calls")[0]])
+                homes |= dict.fromkeys(channels, it.name)
+
     @functools.cache
     def of(name: str) -> Costs:
-        total, channels = Costs(), set()
+        total = Costs()
         for instruction in computations[name].values():
             cost = one(instruction, computations[name])
             if instruction.opcode == "fusion" and cost.collectives:
-                # A collective that is spread over several fusions, to run beside what they compute,
-                # stands in each of them, with one channel.
-                mine = _channels(computations[instruction.called("calls")[0]])
-                if mine and mine <= channels:
+                channels = _channels(computations[instruction.called("calls")[0]])
+                if channels and all(homes[c] != instruction.name for c in channels):
                     cost = dataclasses.replace(cost, collectives={})
-                channels |= mine
             total += cost
         return total
 

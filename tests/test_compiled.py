@@ -185,6 +185,39 @@ def test_a_collective_spread_over_fusions_counts_once():
     assert costs.collectives["all-gather"] == compiled.Traffic(2, 2 * 8 * 4096, 2 * 7 * 4096)
 
 
+def in_a_loop(text):
+    """SPREAD with its %b and its %c inside a loop of 12 turns."""
+    computations, _, _ = text.partition("ENTRY")
+    return f"""{computations}
+%body (t: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {{
+  %t = (s32[], f32[8,128]{{1,0}}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %y = f32[8,128]{{1,0}} get-tuple-element(%t), index=1
+  %b = f32[64,128]{{1,0}} fusion(%y), kind=kOutput, calls=%second
+  %c = f32[64,128]{{1,0}} fusion(%y), kind=kOutput, calls=%other
+  ROOT %next = (s32[], f32[8,128]{{1,0}}) tuple(%i, %y)
+}}
+
+%condition (t: (s32[], f32[8,128])) -> pred[] {{
+  %t = (s32[], f32[8,128]{{1,0}}) parameter(0)
+  ROOT %more = pred[] constant(true)
+}}
+
+ENTRY %main (x: f32[8,128]) -> f32[64,128] {{
+  %x = f32[8,128]{{1,0}} parameter(0)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8,128]{{1,0}}) tuple(%zero, %x)
+  %loop = (s32[], f32[8,128]{{1,0}}) while(%start), condition=%condition, body=%body, backend_config={{"known_trip_count":{{"n":"12"}}}}
+  ROOT %a = f32[64,128]{{1,0}} fusion(%x), kind=kOutput, calls=%first
+}}
+"""
+
+
+def test_a_collective_spread_into_a_loop_counts_once_and_one_of_the_loop_each_turn():
+    gathers = compiled.costs(in_a_loop(SPREAD)).collectives["all-gather"]
+    assert gathers == compiled.Traffic(1 + 12, 13 * 8 * 4096, 13 * 7 * 4096)
+
+
 # Two kernels with one body, of which libtpu schedules one; and one that it says nothing of.
 KERNELS = """
 HloModule jit_f
