@@ -141,9 +141,9 @@ def train(
     sigterm.enter_loop()
     with (
         jax.set_mesh(run.mesh),
+        watchdog,
         contextlib.closing(stream),
         contextlib.closing(progress),
-        watchdog,
     ):
         while at < total and not early.stopped and not sigterm.agreed(run.mesh):
             watchdog.step(at)

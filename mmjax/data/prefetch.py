@@ -11,6 +11,7 @@ import numpy as np
 from mmjax.batch import to_device_dtypes
 
 _END = object()
+PATIENCE = 30.0  # seconds that closing waits for a read that is under way
 
 
 class prefetch_to_device:
@@ -71,9 +72,14 @@ class prefetch_to_device:
         return batch
 
     def close(self) -> None:
-        """End the thread and the batches' own threads; what was held is dropped."""
+        """End the thread and the batches' own threads; what was held is dropped.
+
+        A read that hangs is left to itself: the run's last save must not wait for it.
+        """
         self._closed.set()
-        self._thread.join()
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            return
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax import sharding
+from mmjax.data import prefetch
 from mmjax.data.pipeline import eval_batches, stack, train_batches
 from mmjax.data.prefetch import prefetch_to_device
 
@@ -284,6 +285,22 @@ def test_closing_ends_an_endless_iterator():
     batches.close()
     batches.close()
     assert closed == [True] and not prefetch_threads() and list(batches) == []
+
+
+def test_closing_does_not_wait_for_ever_for_a_read_that_hangs(monkeypatch):
+    monkeypatch.setattr(prefetch, "PATIENCE", 0.1)
+    goes_on = threading.Event()
+
+    def host():
+        yield {"x": np.zeros(8, np.float32)}
+        goes_on.wait(60)
+
+    batches = prefetch_to_device(host(), batch_sharding())
+    next(batches)
+    batches.close()
+    assert prefetch_threads()  # it still hangs
+    goes_on.set()
+    prefetch_threads()[0].join(60)
 
 
 def test_prefetch_holds_no_more_than_its_size():
