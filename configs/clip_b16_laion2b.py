@@ -6,6 +6,8 @@
 Setting: Cherti et al. 2023 (arXiv 2212.07143; open_clip ViT-B-16 laion2b_s34b_b88k): batch
 88,064, 34 billion examples. Published: 70.2 % zero-shot ImageNet top-1.
 The shards are what img2dataset writes; the tokenizer's folder holds CLIP's published vocabulary.
+remat "none" is the fastest on TPUs, where the layers then lie unrolled, and needs no more memory
+there (experiments/benchmarks/plan.md); on GPUs "dots" should need less.
 """
 
 from mmjax.config import defaults
@@ -41,7 +43,7 @@ def get_config():
             "pre_norm": True,
             "norm_epsilon": 1e-5,
             "activation": "gelu",
-            "remat": "dots",
+            "remat": "none",
         },
         "text": {
             "variant": "B",
@@ -49,7 +51,7 @@ def get_config():
             "length": 77,
             "norm_epsilon": 1e-5,
             "activation": "gelu",
-            "remat": "dots",
+            "remat": "none",
         },
     }
     config.loss = {"kind": "softmax"}
