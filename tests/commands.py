@@ -36,6 +36,8 @@ class Command:
     def __init__(self, words, *, devices=1, file_size=None, **variables):
         self._folder = _folder() / str(next(_numbers))
         self._folder.mkdir()
+        for name in ("stdout", "stderr"):
+            (self._folder / name).touch()  # to be read before the command has begun
         order = {
             "words": [str(word) for word in words],
             "environment": os.environ | {"XLA_FLAGS": xla_flags(devices)} | variables,
