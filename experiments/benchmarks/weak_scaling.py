@@ -6,7 +6,7 @@
 
 Compiles the real step of a config for each topology, as `mmjax.plan` does, with --batch examples a
 chip, and prints what it reads of the program. Settings as in train (--config.KEY=VALUE). Nothing is
-run. Writes weak_scaling.png beside this file if the compiler estimates time.
+run. For TPUs it also writes weak_scaling.png beside this file.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> None:
         print(json.dumps(measure(args, overrides)), flush=True)
         return
     cases = cases_of(__file__, args.topologies)
-    if all(c["step"] is not None for c in cases):
+    if all(chips.parse(c["topology"]).platform == "tpu" and c["step"] for c in cases):
         draw(cases, HERE / "weak_scaling.png")
     print(table(cases))
 
