@@ -5,12 +5,13 @@ The model is called twice: with the batch (text, text_mask, and whatever else it
 `next_logits` [rows, V]. `model.window` is the longest text that it can hold.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.batch import Batch
 from mmjax.decode import beam, sampling
@@ -107,13 +108,12 @@ class _Prepared:
     """Variables as the loop over tokens reads them; those of the last parameters are kept."""
 
     def __init__(self, model: Any, settings: Settings):
-        self._packs = settings.int8 or on_cpu()
         self._given = self._variables = None
 
         @jax.jit
         def prepare(params, batch):
             params = split_layers(params)
-            if not self._packs:
+            if not (settings.int8 or on_cpu()):
                 return {"params": params}
             # One token's step says which kernels it reads; of its work nothing else is compiled.
             cache = _read(model, settings, {"params": params}, batch)[1]
@@ -133,12 +133,9 @@ class _Prepared:
 
 def _without(params, packed):
     """Parameters less the kernels that `packed` has."""
-    there = {name: packed.get(name) for name in params}
-    return {
-        name: _without(value, there[name]) if isinstance(there[name], Mapping) else value
-        for name, value in params.items()
-        if there[name] is None or isinstance(there[name], Mapping)
-    }
+    there = flatten_dict(packed)
+    kept = {path: x for path, x in flatten_dict(params).items() if path not in there}
+    return unflatten_dict(kept)
 
 
 def _check(model: Any, settings: Settings, batch: Batch) -> None:

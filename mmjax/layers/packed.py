@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mmjax.layers.precision import mixed_dots, on_cpu
+from mmjax.layers.precision import on_cpu
 
 
 class Int8(struct.PyTreeNode):
@@ -53,18 +53,19 @@ def packed_dot(x: jax.Array, matrix: jax.Array | Int8, dtype: Any) -> jax.Array:
     Otherwise the operands have `dtype`.
     """
     batch, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
-    rows, int8 = len(x), isinstance(matrix, Int8)
-    if int8:
-        x_scale = _scale(x)
-        x = _rounded(x, x_scale)
+    if isinstance(matrix, Int8):
+        scale = _scale(x)
+        y = _dot(_rounded(x, scale), matrix.values, jnp.int32)
+        y = y.astype(jnp.float32) * scale * matrix.scale[None]
     else:
-        x = x.astype(dtype)
-    if rows == 1 and on_cpu() and (int8 or mixed_dots(dtype)):
+        y = _dot(x.astype(dtype), matrix, jnp.float32)
+    return y.reshape(*batch, -1)
+
+
+def _dot(x: jax.Array, matrix: jax.Array, sums: Any) -> jax.Array:
+    """x [M, K] times the transpose of a matrix [N, K], added up in another dtype."""
+    rows = len(x)
+    if rows == 1 and on_cpu() and x.dtype != jnp.float32:
         x = jnp.concatenate([x, x])  # one row alone is ten times slower than two
     dims = ((1,), (1,)), ((), ())
-    if int8:
-        y = jax.lax.dot_general(x, matrix.values, dims, preferred_element_type=jnp.int32)[:rows]
-        y = y.astype(jnp.float32) * x_scale * matrix.scale[None]
-    else:
-        y = jax.lax.dot_general(x, matrix, dims, preferred_element_type=jnp.float32)[:rows]
-    return y.reshape(*batch, -1)
+    return jax.lax.dot_general(x, matrix, dims, preferred_element_type=sums)[:rows]

@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
@@ -222,12 +221,7 @@ def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
     check_supervised(batch)
 
 
-def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
-    """See `clip.notes`."""
-    return clip.notes(config, mesh)
-
-
-leaner_losses = clip.leaner_losses
+notes, leaner_losses = clip.notes, clip.leaner_losses
 
 
 def spec(model: CoCa, loss: Mapping[str, Any]) -> Spec:
