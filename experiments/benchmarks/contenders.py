@@ -51,12 +51,8 @@ def batch_of(w):
 
 def ours(w, dtype):
     """mmjax's CLIP with optax's AdamW."""
-    import jax
     import numpy as np
     import optax
-    from flax.core import meta
-
-    from mmjax import models
 
     def tower(size, **more):
         width, depth, heads = size
@@ -78,30 +74,41 @@ def ours(w, dtype):
             "text": tower(w["t"], vocab_size=w["vocab"], length=w["length"]),
         }
     }
-    model, loss = models.make_model(config), models.make_loss(config)
     image, text = batch_of(w)
     batch = {"image": image, "text": text.astype(np.int32), "text_mask": np.ones(text.shape, bool)}
+    return own_step(config, batch, optax.adamw(RATE, *BETAS, weight_decay=DECAY))[0]
+
+
+def own_step(config, batch, optimizer):
+    """A training step of a model of ours on one batch: a function -> its loss, and its trace."""
+    import jax
+    import optax
+    from flax.core import meta
+
+    from mmjax import models
+
+    model, loss = models.make_model(config), models.make_loss(config)
     batch = jax.device_put(batch)
     params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
-    optimizer = optax.adamw(RATE, *BETAS, weight_decay=DECAY)
     state = [params, jax.jit(optimizer.init)(params)]
 
     def update(params, moments, batch):
         def f(params):
-            outputs = model.apply({"params": params}, batch, train=True)
-            return loss(outputs, batch)["contrastive"]
+            found = loss(model.apply({"params": params}, batch, train=True), batch)
+            return sum(found[term] for term in ("contrastive", "captioning") if term in found)
 
         value, grads = jax.value_and_grad(f)(params)
         updates, moments = optimizer.update(grads, moments, params)
         return optax.apply_updates(params, updates), moments, value
 
-    compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*state, batch).compile()
+    traced = jax.jit(update, donate_argnums=(0, 1)).trace(*state, batch)
+    compiled = traced.lower().compile()
 
     def step():
         state[0], state[1], value = compiled(*state, batch)
         return value
 
-    return step
+    return step, traced
 
 
 def torch_step(w, model, forward, dtype):

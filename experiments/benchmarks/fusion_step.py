@@ -17,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from contenders import own_step  # noqa: E402
+
 from mmjax import runtime  # noqa: E402
 
 TOWER = {"width": 256, "depth": 6, "heads": 4, "mlp_dim": 1024}
@@ -63,37 +65,13 @@ def batch_for(name):
 
 def make_step(name, dtype):
     """(a function that runs one step and waits for it, FLOPs of its products)."""
-    import jax
     import optax
-    from flax.core import meta
 
-    from mmjax import flops, models
+    from mmjax import flops
 
     config = {"model": {"name": name, "dtype": dtype, **MODELS[name]}}
-    model, loss = models.make_model(config), models.make_loss(config)
-    batch = jax.device_put(batch_for(name))
-    params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
-    optimizer = optax.adamw(1e-4)
-
-    def update(params, moments):
-        def total(params):
-            outputs = model.apply({"params": params}, batch, train=True)
-            found = loss(outputs, batch)
-            return sum(found[term] for term in ("contrastive", "captioning") if term in found)
-
-        value, gradients = jax.value_and_grad(total)(params)
-        updates, moments = optimizer.update(gradients, moments, params)
-        return optax.apply_updates(params, updates), moments, value
-
-    state = [params, jax.jit(optimizer.init)(params)]
-    traced = jax.jit(update, donate_argnums=(0, 1)).trace(*state)
-    compiled = traced.lower().compile()
-
-    def step():
-        state[0], state[1], value = compiled(*state)
-        jax.block_until_ready((state, value))
-
-    return step, flops.count(traced.jaxpr).flops
+    step, traced = own_step(config, batch_for(name), optax.adamw(1e-4))
+    return lambda: float(step()), flops.count(traced.jaxpr).flops
 
 
 def main():

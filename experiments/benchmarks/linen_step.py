@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 import tpu_step  # noqa: E402
-from topologies import cases_of  # noqa: E402
+from topologies import cases_of, markdown  # noqa: E402
 
 from mmjax import chips  # noqa: E402
 
@@ -154,20 +154,17 @@ def measure(topology: chips.Topology, form: str, config) -> dict:
 def table(cases: list[dict]) -> str:
     """Markdown: a row a form."""
     head = ["topology", "form", "computation, ms", "of it kernels", "collectives, ms", "MFU"]
-    head += ["temporaries, GiB", "peak, GiB", "seconds to compile (wall, CPU)"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for c in cases:
-        cells = [c["topology"], c["form"], *["–"] * 4]
-        if c["compute"] is not None:
-            cells[2:5] = [f"{1e3 * c[k]:,.1f}" for k in ("compute", "kernels", "network")]
-        if c["mfu"] is not None:
-            cells[5] = f"{c['mfu']:.1%}"
-        held = [c["memory"].get(k) for k in ("activations", "peak")]
-        cells += ["–" if n is None else f"{n / chips.GIB:.1f}" for n in held]
-        lines.append("| " + " | ".join([*cells, "{:.0f}, {:.0f}".format(*c["seconds"])]) + " |")
-        if c["unknown"]:
-            lines.append(f"(not counted: {', '.join(c['unknown'])})")
-    return "\n".join(lines)
+    return markdown([*head, "temporaries, GiB", "peak, GiB"], cases, _cells)
+
+
+def _cells(case: dict) -> list[str]:
+    cells = [case["topology"], case["form"], *["–"] * 4]
+    if case["compute"] is not None:
+        cells[2:5] = [f"{1e3 * case[k]:,.1f}" for k in ("compute", "kernels", "network")]
+    if case["mfu"] is not None:
+        cells[5] = f"{case['mfu']:.1%}"
+    held = [case["memory"].get(k) for k in ("activations", "peak")]
+    return cells + ["–" if n is None else f"{n / chips.GIB:.1f}" for n in held]
 
 
 def main() -> None:

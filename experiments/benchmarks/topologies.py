@@ -18,3 +18,16 @@ def cases_of(script, topologies):
         if process.returncode:
             sys.exit(f"{topology}: stopped with exit code {process.returncode}")
     return cases
+
+
+def markdown(head, cases, cells_of):
+    """A row a case, of `cells_of(case)` and the `seconds` that it took to compile; below it what of
+    its program was not counted, `unknown`."""
+    head = [*head, "seconds to compile (wall, CPU)"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for case in cases:
+        cells = [*cells_of(case), "{:.0f}, {:.0f}".format(*case["seconds"])]
+        lines.append("| " + " | ".join(cells) + " |")
+        if case["unknown"]:
+            lines.append(f"(not counted: {', '.join(case['unknown'])})")
+    return "\n".join(lines)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from topologies import cases_of  # noqa: E402
+from topologies import cases_of, markdown  # noqa: E402
 
 from mmjax import chips  # noqa: E402
 
@@ -127,21 +127,17 @@ def measure(topology: str, form: str, args: argparse.Namespace) -> dict:
 def table(cases: list[dict], depth: int) -> str:
     """Markdown: a row a program."""
     head = ["topology", "form", "M cycles a layer", "of it kernels", "MFU", "collectives, ms"]
-    head += ["temporaries, GB", "seconds to compile (wall, CPU)"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for c in cases:
-        cells = [c["topology"], c["form"], "–", "–", "–", "–"]
-        if c["cycles"]:
-            cells[2:5] = [f"{c[k] / depth / 1e6:.2f}" for k in ("cycles", "kernels")] + [
-                f"{c['mfu']:.1%}"
-            ]
-        if c["network"] is not None and math.isfinite(c["network"]):
-            cells[5] = f"{1e3 * c['network']:.2f}"
-        cells += [f"{c['temporaries'] / 1e9:.2f}", "{:.0f}, {:.0f}".format(*c["seconds"])]
-        lines.append("| " + " | ".join(cells) + " |")
-        if c["unknown"]:
-            lines.append(f"(not counted: {', '.join(c['unknown'])})")
-    return "\n".join(lines)
+    return markdown([*head, "temporaries, GB"], cases, lambda case: _cells(case, depth))
+
+
+def _cells(case: dict, depth: int) -> list[str]:
+    cells = [case["topology"], case["form"], "–", "–", "–", "–"]
+    if case["cycles"]:
+        cells[2:4] = [f"{case[k] / depth / 1e6:.2f}" for k in ("cycles", "kernels")]
+        cells[4] = f"{case['mfu']:.1%}"
+    if case["network"] is not None and math.isfinite(case["network"]):
+        cells[5] = f"{1e3 * case['network']:.2f}"
+    return [*cells, f"{case['temporaries'] / 1e9:.2f}"]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from topologies import cases_of  # noqa: E402
+from topologies import cases_of, markdown  # noqa: E402
 
 from mmjax import chips  # noqa: E402
 
@@ -51,21 +51,19 @@ def measure(args: argparse.Namespace, overrides: list[str]) -> dict:
 def table(cases: list[dict]) -> str:
     """Markdown: a row a topology, each step beside the first's."""
     head = ["topology", "batch", "computation, ms", "MB sent by a chip", "collectives, ms"]
-    head += ["step, ms", "of the first", "MFU", "peak, GiB", "seconds to compile (wall, CPU)"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for c in cases:
-        times = ["–"] * 5
-        if c["step"] is not None:
-            times = [f"{1e3 * c[k]:,.1f}" for k in ("compute", "network", "step")]
-            times += [f"{c['step'] / cases[0]['step']:.3f}", f"{c['mfu']:.1%}"]
-        compute, network, *rest = times
-        sent = f"{sum(c['sent'].values()) / 1e6:,.0f}"
-        cells = [c["topology"], f"{c['batch']:,}", compute, sent, network, *rest]
-        cells += [f"{c['peak'] / chips.GIB:.1f}", "{:.0f}, {:.0f}".format(*c["seconds"])]
-        lines.append("| " + " | ".join(cells) + " |")
-        if c["unknown"]:
-            lines.append(f"(not counted: {', '.join(c['unknown'])})")
-    return "\n".join(lines)
+    head += ["step, ms", "of the first", "MFU", "peak, GiB"]
+    return markdown(head, cases, lambda case: _cells(case, cases[0]))
+
+
+def _cells(case: dict, first: dict) -> list[str]:
+    times = ["–"] * 5
+    if case["step"] is not None:
+        times = [f"{1e3 * case[k]:,.1f}" for k in ("compute", "network", "step")]
+        times += [f"{case['step'] / first['step']:.3f}", f"{case['mfu']:.1%}"]
+    compute, network, *rest = times
+    sent = f"{sum(case['sent'].values()) / 1e6:,.0f}"
+    cells = [case["topology"], f"{case['batch']:,}", compute, sent, network, *rest]
+    return [*cells, f"{case['peak'] / chips.GIB:.1f}"]
 
 
 def draw(cases: list[dict], path: Path) -> None:
