@@ -39,6 +39,7 @@ def classification(split, *absent):
         "kind": "classification",
         "source": openclipart(split),
         "transform": f"decode | resize(64) | longest_caption | {TEXT} | label",
+        "modalities": ("image", "text"),
         "absent": absent,
     }
 

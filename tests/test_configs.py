@@ -1,7 +1,9 @@
 """Every file in configs/: its full size in shapes, and one step at toy size on 1 and 8 devices."""
 
+import dataclasses
 import functools
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -11,6 +13,7 @@ import toy
 
 from mmjax import config as configs
 from mmjax import experiment, models
+from mmjax.evals.evaluators import make_evaluators
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The model of a fine-tuning is the one that it is given: see test_finetune.py.
@@ -158,6 +161,15 @@ def test_data_fit_the_model(name):
         if config.model.name == "multimodal":
             assert sound in section.transform and words in section.transform
     assert set(config.validation) <= set(config.evals)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_evaluators_can_be_made(name, tmp_path):
+    config, run = full_size(name)
+    tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, pad_id=0, vocab_size=2)
+    run = dataclasses.replace(run, tokenizer=tokenizer)
+    context = experiment.make_eval_context(run, tmp_path, lambda *args: None)
+    assert set(make_evaluators(config.evals, context)) == set(config.evals)
 
 
 def test_one_vocabulary_size_sets_tokenizer_and_model():

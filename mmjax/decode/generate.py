@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental.multihost_utils import process_allgather
 
 from mmjax.batch import Batch
 from mmjax.decode import beam, sampling
@@ -43,7 +44,7 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
     """
 
     @jax.jit
-    def generate(variables, batch, key) -> Generated:
+    def generate(variables, batch, seed) -> Generated:
         logits, cache, history, count = _read(model, settings, variables, batch)
         if settings.beams > 1:
             return _search(model, settings, variables, logits, cache, history, count)
@@ -51,6 +52,7 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         def going(state):
             return (state.new < settings.max_new_tokens) & ~state.done.all()
 
+        key = jax.random.key(seed)
         state = sampling.begin(settings, logits, cache, history, count, key)
         state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
         return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
@@ -60,7 +62,7 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
     def call(params, batch: Batch, seed: int = 0) -> Generated:
         _check(model, settings, batch)
         batch = dict(batch)
-        return generate(prepare(params, batch), batch, jax.random.key(seed))
+        return generate(prepare(params, batch), batch, seed)
 
     return call
 
@@ -140,7 +142,7 @@ def _without(params, packed):
 
 def _check(model: Any, settings: Settings, batch: Batch) -> None:
     """Refuse prompts that are empty or do not leave room for the continuation."""
-    mask = np.asarray(batch["text_mask"])
+    mask = process_allgather(batch["text_mask"], tiled=True)  # the prompts of all processes
     if not mask.any(1).all():
         raise ValueError(
             f"Prompt {int(mask.any(1).argmin())} is empty: begin it with the tokenizer's begin "

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
@@ -41,10 +42,11 @@ def make_texts(
             )
         else:
             rows = len(next(iter(batch.values())))
-            batch["text"] = jnp.full((rows, 1), tokenizer.bos_id, jnp.int32)
-            batch["text_mask"] = jnp.ones((rows, 1), bool)
-        found = generate(params, batch)
-        return [tokenizer.decode(row) for row in np.asarray(found.tokens[:, 0])]
+            # numpy's, which are the same for every process of a mesh
+            batch["text"] = np.full((rows, 1), tokenizer.bos_id, np.int32)
+            batch["text_mask"] = np.ones((rows, 1), bool)
+        tokens = process_allgather(generate(params, batch).tokens[:, 0], tiled=True)
+        return [tokenizer.decode(row) for row in tokens]
 
     return texts
 

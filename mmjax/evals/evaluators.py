@@ -300,5 +300,8 @@ def make_evaluators(evals: Mapping[str, Any], context: EvalContext) -> dict[str,
             raise ValueError(
                 f"config.evals.{name} lacks {sorted(needed - set(settings))}: add them."
             )
-        result[name] = EVALUATORS[kind](context=context, **settings)
+        try:
+            result[name] = EVALUATORS[kind](context=context, **settings)
+        except ValueError as error:
+            raise ValueError(f"config.evals.{name}: {error}") from None
     return result
