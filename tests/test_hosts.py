@@ -144,6 +144,32 @@ def test_two_processes_go_on_from_one_past_damage_by_the_slurm_launcher_and_eval
     assert (workdir / "report.html").exists()
 
 
+def test_two_processes_write_the_captions_that_one_writes(flags, tmp_path):
+    layers = {"depth": 1, "heads": 2, "mlp_dim": 32}
+    model = {
+        "name": "captioner",
+        "image": {**layers, "width": 16, "patch_size": 8, "image_size": (16, 16)},
+        "text": {"vocab_size": 320, "width": 16, "length": 12, "decoder": layers},
+    }
+    evals = json.loads(flags[2].partition("=")[2].replace("'", '"'))
+    beams = {"beams": 2, "max_new_tokens": 4}
+    evals["all"] |= {"kind": "captioning", "transform": "decode | first_caption | tokenize(8)", "prompt": True}
+    evals["all"]["decode"] = beams
+    evals["unasked"] = evals["all"] | {"prompt": False}
+    writes = [
+        f"--config.model={model}",
+        "--config.loss={}",
+        "--config.loss_weights={'captioning': 1.0}",
+        f"--config.evals={evals}",
+    ]
+    flags = [*flags[:-2], *writes]  # without the depths of CLIP's towers
+    ((code, _, error),) = ends([train(tmp_path / "one", flags, devices=8)])
+    assert code == 0, error
+    done = ends(two(tmp_path / "two", flags))
+    assert [code for code, _, _ in done] == [0, 0], done
+    assert results(tmp_path / "two") == pytest.approx(results(tmp_path / "one"), abs=1e-6)
+
+
 def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the_run(
     flags, tmp_path
 ):
