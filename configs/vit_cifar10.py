@@ -50,8 +50,10 @@ def get_config():
         "grad_clip_norm": 1.0,
     }
     test = {"source": folder("data/cifar10/test"), "transform": "decode | resize(32) | label"}
+    # The same folder, wherever the command says that it lies.
+    train = folder(config.data.train.get_ref("root"))
     config.evals = {
         "test": {"kind": "classification", **test},
-        "knn": {"kind": "knn", "train_source": folder("data/cifar10/train"), **test},
+        "knn": {"kind": "knn", "train_source": train, **test},
     }
     return config

@@ -43,6 +43,15 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
     return evaluator_kinds.make_evaluators(run.config.evals, context)
 
 
+def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
+    """Raise ValueError for what they would stumble on at the end of a long training."""
+    for name, evaluator in evaluators.items():
+        try:
+            evaluator.check()
+        except ValueError as error:
+            raise ValueError(f"config.evals.{name}: {error}") from None
+
+
 def run_evaluators(
     evaluators: Mapping[str, Evaluator], params: Any, names: Iterable[str]
 ) -> dict[str, float]:

@@ -103,6 +103,8 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     at, total = int(state.step), config.total_steps
+    if at < total:
+        evaluate.check_evaluators(evaluators)
     for note in models.notes(config, run.mesh):
         print(note)
     print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")

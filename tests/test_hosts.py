@@ -153,8 +153,8 @@ def test_two_processes_write_the_captions_that_one_writes(flags, tmp_path):
     }
     evals = json.loads(flags[2].partition("=")[2].replace("'", '"'))
     beams = {"beams": 2, "max_new_tokens": 4}
-    evals["all"] |= {"kind": "captioning", "transform": "decode | first_caption | tokenize(8)", "prompt": True}
-    evals["all"]["decode"] = beams
+    evals["all"] |= {"kind": "captioning", "decode": beams, "prompt": True}
+    evals["all"]["transform"] = "decode | first_caption | tokenize(8)"
     evals["unasked"] = evals["all"] | {"prompt": False}
     writes = [
         f"--config.model={model}",

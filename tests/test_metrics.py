@@ -210,13 +210,36 @@ def test_restart_leaves_an_evaluation_out_of_the_rate(clock):
 
 
 class Unfinished:
-    """A device scalar that is still in the making: reading it would wait."""
+    """A device scalar that is in the making until `ready`: reading it before would wait."""
+
+    ready = False
 
     def is_ready(self):
-        return False
+        return self.ready
 
     def __float__(self):
-        raise AssertionError("waited for the device")
+        assert self.ready, "waited for the device"
+        return 0.5
+
+
+def test_rates_are_of_steps_finished_and_not_of_steps_started(clock, monkeypatch):
+    """The loop starts ten steps at once and waits for them: 3 s a step, a sixth of it for data."""
+    monkeypatch.setattr(metrics.jax, "Array", Unfinished)
+    progress = metrics.ProgressLine(1000, 16, stream=io.StringIO())
+    for burst in range(3):
+        started = [Unfinished() for _ in range(10)]
+        for i, scalar in enumerate(started):
+            clock[0] += 0.01
+            progress.update(10 * burst + i + 1, {"loss": scalar}, 0.5)
+        if burst > 1:
+            assert "step 20/1000  loss 0.5  5 examples/s  waiting 17 %" in progress.line()
+        clock[0] += 29.9
+        for scalar in started:
+            scalar.ready = True
+        assert progress.examples_per_second == pytest.approx(16 / 3 if burst else 0)
+        if burst:
+            assert progress.data_wait_share == pytest.approx(1 / 6)
+    assert progress.line().endswith(f"ETA {970 * 3 // 60}:30")
 
 
 def test_progress_line_never_waits_for_the_device(clock, monkeypatch):
@@ -224,7 +247,7 @@ def test_progress_line_never_waits_for_the_device(clock, monkeypatch):
     progress = metrics.ProgressLine(10, 1, stream=Terminal())
     clock[0] += 1
     progress.update(1, {"loss": Unfinished()}, 0.0)
-    assert "loss" not in progress.line()
+    assert "step 0/10" in progress.line() and "loss" not in progress.line()
 
 
 def test_table_is_aligned():

@@ -207,6 +207,12 @@ def test_bad_input_is_one_sentence(pictures, tmp_path):
         "'image'",
         "[16, 16, 3]",
     )
+    # What an evaluation lacks is said before the training, not after.
+    wrong = ("all.source.root=nowhere", "all.transform=decode | tokenize(12)")
+    for change, words in zip(wrong, ("no folder nowhere", "tokenize comes after choose_caption")):
+        done = train(pictures, tmp_path / "e", f"--config.evals.{change}")
+        refused(done, "config.evals.all", words)
+        assert "step 1" not in done.stdout + done.stderr
 
 
 def test_a_missing_column_and_corrupt_images(pictures, tmp_path):
