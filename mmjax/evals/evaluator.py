@@ -38,16 +38,18 @@ class Evaluator:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def check(self) -> None:
-        """Open every source and make the first batch, as a run does before it trains.
+        """Open every source and make a row of the first batch, as a run does before it trains.
 
         Raises:
           ValueError: a source that is not there, or a transform that does not fit its examples.
         """
+        size = self.context.batch_size
+        processes = size // len(range(size)[self.context.rows])
         for name, value in self.settings().items():
             if name.endswith("source") and value is not None:
                 source = self._open(value)
                 if name == "source":
-                    next(self.context.batches(source, self.transform, self.context.batch_size))
+                    next(self.context.batches(source, self.transform, processes))
 
     def run(self, params: Any) -> Results:
         """Yield (name, value)."""
