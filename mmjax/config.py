@@ -201,8 +201,21 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The locked config that `to_json` wrote (tuples come back as tuples)."""
-    return ConfigDict(_tuples(json.loads(text))).lock()
+    """The locked config that `to_json` wrote (tuples come back as tuples).
+
+    A setting that mmjax had not yet when it was written has its default.
+    """
+    return ConfigDict(_filled(defaults().to_dict(), _tuples(json.loads(text)))).lock()
+
+
+def _filled(value: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`value` with what is given in its place."""
+    both = {
+        key: _filled(value[key], new)
+        for key, new in given.items()
+        if isinstance(new, dict) and isinstance(value.get(key), dict)
+    }
+    return {**value, **given, **both}
 
 
 def _tuples(value: Any) -> Any:

@@ -32,12 +32,8 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
     """
     free = (*FREE_TO_CHANGE, *allow)
     refused = []
-    saved = configs.from_json(saved)
-    later = configs.defaults()  # a setting that mmjax had not when the run was saved
+    saved, now = (configs.from_json(text) for text in (saved, configs.to_json(now)))
     for key, (old, new) in configs.diff(saved, now).items():
-        section = key.split(".")[0]
-        if section not in saved and later.get(section) == now.get(section):
-            continue
         line = f"config.{key}: {old!r} -> {new!r}"
         if any(key == f or key.startswith(f + ".") for f in free):
             yield line

@@ -180,12 +180,22 @@ def typed(value):
 @settings(max_examples=60)
 @given(TREES)
 def test_json_round_trip(tree):
+    tree = configs.defaults().to_dict() | {"model": tree}
     text = configs.to_json(ConfigDict(tree))
     back = configs.from_json(text)
     assert typed(back.to_dict()) == typed(tree)
     assert back.is_locked
     assert configs.to_json(back) == text
     assert configs.diff(ConfigDict(tree), back) == {}
+
+
+def test_what_an_older_config_lacks_has_its_default():
+    old = {"seed": 3, "lora": {}, "model": {"width": 2}, "checkpoint": {"every": 7}, "gone": 1}
+    found = configs.from_json(json.dumps(old))
+    default = configs.defaults().to_dict()
+    changed = {"seed": 3, "gone": 1, "model": {"width": 2}}
+    changed["checkpoint"] = {"every": 7, "keep": default["checkpoint"]["keep"]}
+    assert found.to_dict() == default | changed
 
 
 def test_json_is_the_same_for_equal_configs_and_resolves_references():
