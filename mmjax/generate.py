@@ -1,11 +1,14 @@
-"""Continue a text, token by token on the terminal.
+"""Write on from a prompt, or about a picture, token by token on the terminal.
 
-    python -m mmjax.generate --model=runs/lm --prompt="Once upon a time"
     python -m mmjax.generate --model=SmolLM2.gguf --prompt="The capital of" --temperature=0.7
+    python -m mmjax.generate --model=runs/captioner --image=cat.png --image=dog.png
+    python -m mmjax.generate --model=runs/flamingo --image=cat.png --image=dog.png \
+        --prompt="<image>a cat<image>"
 
-The model is a language model of ours (a workdir: its newest checkpoint), a published GPT-2 or
-Llama-style one (its folder), or a Llama-style GGUF file. Without a temperature every token is the
-most probable one.
+The model is one of ours that writes text (a workdir: its newest checkpoint), a published folder
+(GPT-2, a Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa
+writes of each picture by itself; in a Flamingo's prompt each has its place, <image>. Without a
+temperature every token is the most probable one.
 """
 
 # ruff: noqa: E402
@@ -15,8 +18,9 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
         ("--model", {"required": True, "help": "a workdir, a published folder or a GGUF file"}),
-        ("--prompt", {"required": True, "help": "the text to continue"}),
-        ("--max_new_tokens", {"type": int, "default": 64}),
+        ("--prompt", {"default": "", "help": "the text to continue"}),
+        ("--image", {"action": "append", "default": [], "help": "a picture; may come again"}),
+        ("--max_new_tokens", {"type": int, "help": "as many as there is room for, 64 at most"}),
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
         ("--top_p", {"type": float, "default": 1.0}),
@@ -25,71 +29,122 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--seed", {"type": int, "default": 0}),
     )
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-from mmjax import pretrained
-from mmjax.data.tokenizer import Tokenizer
+import numpy as np
+
+from mmjax import models, pretrained
 from mmjax.decode.generate import make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
+from mmjax.pretrained import Pretrained
+
+PLACE = "<image>"  # of a picture in a prompt
 
 
-def open_model(path: str) -> tuple[Any, Any, Tokenizer]:
-    """Model, parameters and tokenizer of a language model that `mmjax.load` can load.
+def open_model(path: str) -> Pretrained:
+    """A model that writes, of those that `mmjax.load` can load.
 
     Raises:
-      ValueError: no model there, one of another system, or one without a tokenizer.
+      ValueError: no model there, one that writes no text, or one without a tokenizer.
     """
     loaded = pretrained.load(path)
-    if loaded.config["name"] != "language_model":
-        raise ValueError(
-            f"'{path}' holds a '{loaded.config['name']}'; this command continues the text of a "
-            "'language_model'."
-        )
+    name = loaded.config["name"]
+    if not hasattr(models.SYSTEMS[name], "make_generate"):
+        raise ValueError(f"'{path}' holds a '{name}', which writes no text.")
     if loaded.tokenizer is None:
         raise ValueError(f"'{path}' holds no tokenizer: put its tokenizer.json there.")
-    return loaded.model, loaded.params, loaded.tokenizer
+    return loaded
 
 
-def pieces(
-    model: Any,
-    params: Any,
-    tokenizer: Tokenizer,
-    prompt: str,
-    settings: Settings,
-    seed=0,
-) -> Iterator[str]:
-    """The continuation's text, piece by piece as it comes.
+def make_batches(
+    loaded: Pretrained, prompt: str, images: Sequence[np.ndarray]
+) -> list[dict[str, np.ndarray]]:
+    """What the model continues, a batch of one row for each text that it is to write.
+
+    Args:
+      images: as `loaded.image` gives them, uint8 [H, W, 3].
 
     Raises:
-      ValueError: a prompt that is empty or leaves no room in the model's window.
+      ValueError: a picture too few or too many for the model or the prompt, or an empty prompt
+        where the tokenizer has no begin token.
     """
-    batch = pad_prompts(tokenizer.prompts([prompt]), settings.pad_id)
-    text = Detokenizer(tokenizer.decode_raw)
-    for token in make_stream(model, settings)(params, batch, seed):
-        if token[0] not in settings.end_ids:
-            yield text.push(token[0])
-    yield text.flush()
+    name, words, place = loaded.config["name"], loaded.tokenizer, loaded.config.get("image_token")
+    if "image" not in loaded.config and images:
+        raise ValueError(f"A '{name}' reads no pictures: leave --image out.")
+    if "image" in loaded.config and not images:
+        raise ValueError(f"A '{name}' writes about pictures: give it one by --image=FILE.")
+    if place is None:
+        text = pad_prompts(words.prompts([prompt]), words.pad_id)
+        return [text | {"image": image[None]} for image in images] or [text]
+    parts = (prompt or PLACE).split(PLACE)
+    if len(parts) - 1 != len(images):
+        raise ValueError(
+            f"The prompt has {len(parts) - 1} places {PLACE} and there are {len(images)} pictures: "
+            "give each picture its place."
+        )
+    begin = words.prompts([""])[0]
+    first, *others = (ids[len(begin) :] for ids in words.prompts(parts))
+    row = [*begin, *first]
+    for i, ids in enumerate(others):  # a text ends before the next picture, as in training
+        row += [words.eos_id] * (i > 0) + [place, *ids]
+    return [pad_prompts([row], words.pad_id) | {"image": np.stack(images)[None]}]
+
+
+def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterator[str]]:
+    """A function (batch, seed=0) -> the continuation's text, piece by piece as it comes.
+
+    Raises:
+      ValueError: when called, a prompt that is empty or leaves no room in the model's window.
+    """
+    stream = make_stream(loaded.model, settings)
+
+    def write(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
+        text = Detokenizer(loaded.tokenizer.decode_raw)
+        for token in stream(loaded.params, batch, seed):
+            if token[0] not in settings.end_ids:
+                yield text.push(token[0])
+        yield text.flush()
+
+    return write
+
+
+def _read(loaded: Pretrained, path: str) -> np.ndarray:
+    try:
+        return loaded.image(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read the picture '{path}': {error}") from None
 
 
 def main() -> None:
     """The command."""
-    model, params, tokenizer = open_model(ARGS.model)
+    loaded = open_model(ARGS.model)
+    reads = "image" in loaded.config
+    batches = make_batches(
+        loaded, ARGS.prompt, [_read(loaded, path) if reads else path for path in ARGS.image]
+    )
+    room = loaded.model.window - int(batches[0]["text_mask"].sum())
     settings = Settings(
-        ARGS.max_new_tokens,
-        end_ids=(tokenizer.eos_id,),
-        pad_id=tokenizer.pad_id,
+        ARGS.max_new_tokens or max(1, min(64, room)),
+        end_ids=(loaded.tokenizer.eos_id,),
+        pad_id=loaded.tokenizer.pad_id,
         temperature=ARGS.temperature,
         top_k=ARGS.top_k,
         top_p=ARGS.top_p,
         repetition_penalty=ARGS.repetition_penalty,
         int8=ARGS.int8,
     )
-    print(ARGS.prompt, end="", flush=True)
-    for piece in pieces(model, params, tokenizer, ARGS.prompt, settings, ARGS.seed):
-        print(piece, end="", flush=True)
-    print()
+    write = make_writer(loaded, settings)
+    for i, batch in enumerate(batches):
+        title = f"{ARGS.image[i]}: " if len(batches) > 1 else ""
+        print(title + ARGS.prompt, end="", flush=True)
+        begun = bool(ARGS.prompt)
+        for piece in write(batch, ARGS.seed):
+            piece = piece if begun else piece.lstrip()
+            begun |= bool(piece)
+            print(piece, end="", flush=True)
+        print()
 
 
 if __name__ == "__main__":

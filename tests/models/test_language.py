@@ -11,7 +11,6 @@ from flax.core import meta
 
 from mmjax import config as configs
 from mmjax import experiment, generate, models
-from mmjax.decode.settings import Settings
 from mmjax.train import train
 
 LENGTH = 8
@@ -90,9 +89,13 @@ def test_it_learns_the_captions_and_writes_them(tmp_path):
     losses = [v["train/captioning"] for v in map(json.loads, lines) if "train/captioning" in v]
     assert losses[-1] < 0.5 * losses[0]
     # the command continues a caption as no other text begins
-    found = commands.run("-m", "mmjax.generate", f"--model={tmp_path / 'run'}", "--prompt=a red")
+    said = ("-m", "mmjax.generate", f"--model={tmp_path / 'run'}", "--prompt=a red")
     # more tokens than the window holds: one sentence, and no stack trace
+    found = commands.run(*said, "--max_new_tokens=64")
     assert found.returncode == 2 and "window of 8" in found.stderr, found.stderr
-    opened = generate.open_model(str(tmp_path / "run"))
-    text = "".join(generate.pieces(*opened, "a red", Settings(4, end_ids=(2,))))
-    assert text.startswith(" square,") and captions[0].startswith("a red square,")
+    found = commands.run(*said)  # as many as there is room for
+    assert found.returncode == 0 and found.stdout.startswith("a red square,"), found
+    assert captions[0].startswith("a red square,")
+    loaded = generate.open_model(str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="A 'language_model' reads no pictures: leave --image"):
+        generate.make_batches(loaded, "a red", [np.zeros((8, 8, 3), np.uint8)])

@@ -41,15 +41,16 @@ def test_what_it_writes_with_a_cache(golden):
 
 
 def test_the_command_continues_their_text():
-    opened = generate.open_model(str(GOLDEN / "gpt2"))
-    tokenizer = opened[2]
+    loaded = generate.open_model(str(GOLDEN / "gpt2"))
+    tokenizer = loaded.tokenizer
     assert tokenizer.bos_id is None and tokenizer.pad_id == tokenizer.eos_id == 0
     settings = Settings(8, end_ids=(0,), pad_id=0)
     batch = pad_prompts(tokenizer.prompts(["a red bus waits"]), 0)
-    tokens = np.asarray(make_generate(opened[0], settings)(opened[1], batch).tokens)[0, 0]
-    text = "".join(generate.pieces(*opened, "a red bus waits", settings))
+    tokens = np.asarray(make_generate(loaded.model, settings)(loaded.params, batch).tokens)[0, 0]
+    (given,) = generate.make_batches(loaded, "a red bus waits", [])
+    text = "".join(generate.make_writer(loaded, settings)(given))
     assert text == tokenizer.decode_raw(tokens[tokens != 0])
-    with pytest.raises(ValueError, match="holds a 'text_encoder'; this command continues"):
+    with pytest.raises(ValueError, match="holds a 'text_encoder', which writes no text"):
         generate.open_model(str(GOLDEN / "bert"))
 
 
