@@ -78,6 +78,9 @@ def plot(values: Values, cells: Sequence[Any], metrics: Mapping[str, str], path:
             panel.plot([100 * v for v in mine], [place] * len(mine), ".", color="#bbbbbb")
             half = 0 if math.isnan(half) else half
             panel.errorbar(100 * mean, place, xerr=100 * half, fmt="o", color="#2a5d8f", capsize=3)
+        low, high = panel.get_xlim()
+        if high - low < 5:  # a difference that says nothing should not look like one
+            panel.set_xlim((low + high - 5) / 2, (low + high + 5) / 2)
         panel.set_title(f"{title}, %")
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].set_yticks(places, [cell.title for cell in cells])
