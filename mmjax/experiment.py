@@ -26,6 +26,7 @@ from mmjax.data.prefetch import to_device
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.evals.attention_rollout import sown_weights
 from mmjax.evals.embed import EvalContext
+from mmjax.losses.captioning import token_losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +295,6 @@ def training_batches(
 def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> EvalContext:
     """How evaluators and the report read sources and call the model."""
     config, mesh, model = experiment.config, experiment.mesh, experiment.model
-    forward = step.make_eval_step(model, mesh)
     whole = sharding.named(mesh)
     watch = jax.jit(
         lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[1],
@@ -311,6 +311,13 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
 
     def gather(batch):
         return jax.tree.map(np.asarray, on_mesh(collect, None, batch)) if count > 1 else batch
+
+    @functools.partial(jax.jit, out_shardings=whole)
+    def forward(params, batch):
+        outputs = dict(model.apply({"params": params}, batch))
+        if "text_logits" in outputs:  # a vocabulary for each token is too much to fetch
+            outputs["token_losses"] = token_losses(outputs.pop("text_logits"), batch["text"])
+        return outputs
 
     def embed(params, batch):
         return jax.tree.map(np.asarray, dict(on_mesh(forward, params, batch)))

@@ -23,7 +23,8 @@ class EvalContext:
 
     Fields:
       embed: `(params, this process's rows of a batch) -> outputs` of the model for the rows of
-        all processes, as numpy arrays.
+        all processes, as numpy arrays; in place of `text_logits` `[B, L, V]` it gives
+        `token_losses` `[B, L-1]`, -log p of each token after the first, in nats.
       open_source: a source's config -> the source.
       batches: `(source, transforms, batch size) -> batches of numpy arrays`, this process's rows
         of each, in order, the last one padded by rows whose example_id is -1; example_id is the

@@ -9,7 +9,7 @@ import numpy as np
 from mmjax.batch import MODALITIES
 from mmjax.evals.embed import in_order, select
 from mmjax.evals.evaluator import Evaluator, Results, left_out
-from mmjax.evals.perplexity import perplexity, token_losses
+from mmjax.evals.perplexity import perplexity
 from mmjax.losses.captioning import supervised
 
 
@@ -17,9 +17,9 @@ from mmjax.losses.captioning import supervised
 class Perplexity(Evaluator):
     """Perplexity of the text that the transform makes, given all else that the model reads.
 
-    The model gives `text_logits` `[B, L, V]`: those at a position are of the next token. What
-    counts are the tokens of `text_mask` after the first or, where the batch has it, of
-    `text_loss_mask` (an answer and not its question).
+    `context.embed` gives `token_losses` `[B, L-1]`, of each token after the first. What counts are
+    those of `text_mask` or, where the batch has it, of `text_loss_mask` (an answer and not its
+    question).
 
     Settings:
       modalities: what the model is given; without 'image' it is the text alone.
@@ -49,13 +49,15 @@ class Perplexity(Evaluator):
                     "end the transform with tokenize."
                 )
             outputs = self.context.embed(params, given)
-            if "text_logits" not in outputs:
+            if "token_losses" not in outputs:
                 raise ValueError(
-                    f"Perplexity needs 'text_logits' and the model gives {sorted(outputs)}: remove "
-                    "this evaluation."
+                    "Perplexity needs a model that predicts text, and this one gives "
+                    f"{sorted(outputs)}: remove this evaluation."
                 )
             mask = np.asarray(supervised(given))
             there = given.get("text_present", np.ones(len(mask), bool))
-            read = self.context.gather({"text": given["text"], "counted": mask, "there": there})
-            losses = token_losses(np.asarray(outputs["text_logits"])[:, :-1], read["text"][:, 1:])
-            yield batch, {"losses": losses, "counted": read["counted"], "present": read["there"]}
+            rows = {
+                "losses": outputs["token_losses"],
+                **self.context.gather({"counted": mask, "present": there}),
+            }
+            yield batch, rows

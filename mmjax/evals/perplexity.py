@@ -3,17 +3,6 @@
 import numpy as np
 
 
-def token_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """-log p of each target `[B, L]` in nats, from logits `[B, L, V]` that predict it."""
-    import scipy.special  # not sooner: it takes a quarter of a second before the first step
-
-    losses = np.empty(targets.shape)
-    for row, (scores, wanted) in enumerate(zip(logits, targets)):  # one text's [L, V] at a time
-        log_p = scipy.special.log_softmax(np.asarray(scores, np.float64), axis=-1)
-        losses[row] = -np.take_along_axis(log_p, wanted[:, None], axis=-1)[:, 0]
-    return losses
-
-
 def perplexity(losses: np.ndarray, mask: np.ndarray) -> float:
     """exp of the mean loss over the tokens in `mask`; every token counts alike, whatever its text.
 

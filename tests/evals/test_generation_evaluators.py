@@ -6,8 +6,10 @@ import types
 import jax
 import numpy as np
 import pytest
+import scipy.special
 import toy
 
+from mmjax import config as configs
 from mmjax import experiment
 from mmjax.evals.caption_metrics import caption_metrics
 from mmjax.evals.captioning import derangement
@@ -354,17 +356,15 @@ class Texts(Shapes):
         return example | ({"text_loss_mask": mask & (np.arange(5) >= 2)} if self.offset else {})
 
 
-def next_token_logits(params, batch):
-    """The right token gets 3 more than the others; nothing can be known of what is absent."""
-    rows = np.zeros((*batch["text"].shape, 8), np.float32)
-    np.put_along_axis(rows[:, :-1], batch["text"][:, 1:, None], 3.0, axis=2)
-    rows[:, -1] = np.nan
-    rows[~batch["text_present"]] = np.nan
-    return {"text_logits": rows}
+def next_token_losses(params, batch):
+    """Every token has the loss of e^3 against seven ones; nothing is known of what is absent."""
+    losses = np.full((len(batch["text"]), 4), np.log(np.exp(3) + 7) - 3)
+    losses[~batch["text_present"]] = np.nan
+    return {"token_losses": losses}
 
 
 def test_perplexity_counts_tokens():
-    context = make_context(Texts, embed=next_token_logits)
+    context = make_context(Texts, embed=next_token_losses)
     found = run(context, "perplexity")
     assert found["perplexity"] == pytest.approx((np.exp(3) + 7) / np.exp(3))
     assert found["loss"] == pytest.approx(np.log(found["perplexity"]))
@@ -375,12 +375,12 @@ def test_perplexity_counts_tokens():
 
     def without_image(params, batch):
         assert "image" not in batch
-        return next_token_logits(params, batch)
+        return next_token_losses(params, batch)
 
     run(make_context(Texts, embed=without_image), "perplexity", modalities=["text"])
     with pytest.raises(ValueError, match="needs 'text' and its transform gives"):
         run(make_context(Shapes), "perplexity")
-    with pytest.raises(ValueError, match="needs 'text_logits' and the model gives"):
+    with pytest.raises(ValueError, match="needs a model that predicts text, and this one gives"):
         run(make_context(Texts), "perplexity")
 
 
@@ -436,6 +436,20 @@ def test_select():
 
 
 # ---------------------------------------------------------------- a real run's context
+
+
+def test_a_run_s_token_losses_are_those_of_its_logits(tmp_path):
+    config = toy.shrink(configs.load("configs/captioner_drawings.py", ()))
+    run = toy.build(config, toy.MESHES["data=2,fsdp=2,tensor=2"])
+    params = toy.init(run).params
+    batch = {k: v for k, v in toy.batch(config).items() if k != "example_id"}
+    context = experiment.make_eval_context(run, tmp_path, lambda *args: None)
+    found = context.embed(params, batch)
+    assert "text_logits" not in found
+    logits = run.model.apply({"params": jax.device_get(params)}, batch)["text_logits"]
+    log_p = scipy.special.log_softmax(np.asarray(logits, np.float64)[:, :-1], axis=-1)
+    expected = -np.take_along_axis(log_p, batch["text"][:, 1:, None], axis=-1)[..., 0]
+    np.testing.assert_allclose(found["token_losses"], expected, atol=1e-5)
 
 
 def test_what_a_system_writes_reaches_the_evaluators(tmp_path, monkeypatch):
