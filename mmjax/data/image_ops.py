@@ -80,16 +80,23 @@ def pad(image, widths, fill=0):
     return out
 
 
-def center_crop(image, size):
+def center_crop(image, size, half="down"):
     """The middle `size` = (height, width) of `[H, W, 3]`; a smaller image is padded with black.
 
-    Where it cannot be in the middle it is nearer to the top left, as in `transformers`, TensorFlow
-    and big_vision (torchvision rounds to even).
+    Args:
+      half: where it cannot be in the middle: 'down' is nearer to the top left, as in
+        `transformers`, TensorFlow and big_vision; 'even' begins at the even one of the two pixels,
+        as in torchvision.
     """
     image = pad_to(image, size)
-    top = (image.shape[0] - size[0]) // 2
-    left = (image.shape[1] - size[1]) // 2
+    top, left = (_half(image.shape[i] - size[i], half) for i in range(2))
     return image[top : top + size[0], left : left + size[1]]
+
+
+def _half(rest, half):
+    if half not in ("down", "even"):
+        raise ValueError(f"center_crop has half='{half}': use 'down' or 'even'.")
+    return rest // 2 if half == "down" else round(rest / 2)
 
 
 def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0), fill=0):

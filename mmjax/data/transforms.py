@@ -82,10 +82,14 @@ def resize_short(size, method="bicubic"):
     return _on_image(lambda image, rng: image_ops.resize_short(image, size, method))
 
 
-def center_crop(size):
-    """The middle `size` (number, or (height, width)); a smaller image is padded with black."""
+def center_crop(size, half="down"):
+    """The middle `size` (number, or (height, width)); a smaller image is padded with black.
+
+    Args:
+      half: where that begins between two pixels: see `image_ops.center_crop`.
+    """
     size = _pair(size)
-    return _on_image(lambda image, rng: image_ops.center_crop(image, size))
+    return _on_image(lambda image, rng: image_ops.center_crop(image, size, half))
 
 
 def random_crop(size, padding=0, fill=0):

@@ -165,7 +165,8 @@ def transform(found: Published) -> str:
     if mode == "squash":
         return f"decode | resize(({height}, {width}), '{method}')"
     if mode == "shortest" and height == width:
-        return f"decode | resize_short({height}, '{method}') | center_crop(({height}, {width}))"
+        crop = f"center_crop(({height}, {width}), 'even')"
+        return f"decode | resize_short({height}, '{method}') | {crop}"
     raise ValueError(
         f"'{found.folder / OPEN_CLIP}' resizes images by '{mode}' to {height}x{width}; 'squash', "
         "or 'shortest' to a square, can be read."

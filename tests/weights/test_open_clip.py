@@ -6,10 +6,14 @@ import shutil
 import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, layers, layers_and_outputs, outputs
+from safetensors.numpy import load_file
 
+from mmjax.data import transforms
 from mmjax.decode.generate import make_generate
 from mmjax.decode.settings import Settings
 from mmjax.pretrained import load
+from mmjax.weights import open_clip
+from mmjax.weights.published import Published
 
 NAMES = ("open_clip", "open_clip_custom")
 
@@ -43,7 +47,21 @@ def test_texts_are_padded_with_0(golden):
 def test_how_images_are_brought_to_size():
     squashed, cut = (load(GOLDEN / name).transform for name in NAMES)
     assert squashed == "decode | resize((24, 16), 'bicubic')"
-    assert cut == "decode | resize_short(24, 'bicubic') | center_crop((24, 24))"
+    assert cut == "decode | resize_short(24, 'bicubic') | center_crop((24, 24), 'even')"
+
+
+@pytest.mark.parametrize(("mode", "size"), [("shortest", 32), ("squash", [24, 16])])
+def test_pixels_are_those_of_its_image_transform(mode, size):
+    settings = {"size": size, "resize_mode": mode, "interpolation": "bicubic"}
+    found = Published(GOLDEN, {"vision_cfg": {}}, settings, None)
+    prepare = transforms.parse(open_clip.transform(found))
+    want = load_file(GOLDEN / "preprocessing" / "open_clip.safetensors")
+    files = [key.removeprefix(f"{mode}/") for key in want if key.startswith(mode)]
+    assert len(files) == 4
+    for file in files:
+        example = {"image": (GOLDEN / "preprocessing" / file).read_bytes()}
+        ours = prepare(example, np.random.default_rng(0))["image"]
+        np.testing.assert_array_equal(ours, want[f"{mode}/{file}"], file)
 
 
 @pytest.fixture(scope="module")
