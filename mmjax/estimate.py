@@ -7,12 +7,14 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
 from mmjax import chips, compiled, experiment, flops, sharding
 from mmjax.chips import Topology
+from mmjax.data import chain
 from mmjax.layers.precision import compiling_for
 
 LARGE = 16e6  # bytes; from here on the page shows a tensor
@@ -164,10 +166,16 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
 
 
 def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the pipeline makes of a config: the arrays of its spec, and presence masks."""
+    """What the pipeline makes of a config: the arrays of its spec, presence masks and labels."""
     lies, size = sharding.batch_sharding(run.mesh), run.config.batch_size
     shapes = {name: (x.shape[1:], x.dtype) for name, x in run.spec.items()}
     shapes |= {f"{m}_present": ((), bool) for m in batches.MODALITIES if m in shapes}
+    data, classes = run.config.data, run.config.model.get("num_classes")
+    steps = {name for s in (data.transform, data.batch_transform) for name, *_ in chain.read(s)}
+    if "label" in steps:
+        shapes["label"] = ((), jnp.int32)
+    if "mixup" in steps:
+        shapes["label_probs"] = ((classes,), jnp.float32)
     return {
         name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=lies)
         for name, (shape, dtype) in shapes.items()

@@ -126,7 +126,7 @@ def main() -> None:
     )
     room = loaded.model.window - int(batches[0]["text_mask"].sum())
     settings = Settings(
-        ARGS.max_new_tokens or max(1, min(64, room)),
+        max(1, min(64, room)) if ARGS.max_new_tokens is None else ARGS.max_new_tokens,
         end_ids=(loaded.tokenizer.eos_id,),
         pad_id=loaded.tokenizer.pad_id,
         temperature=ARGS.temperature,

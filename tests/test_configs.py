@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import toy
 
+from mmjax import chips, estimate, experiment, models
 from mmjax import config as configs
-from mmjax import experiment, models
 from mmjax.evals.evaluators import make_evaluators
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -238,6 +238,11 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
         # Without debiasing no loss reaches the gate, and its bias does not decay.
         locked |= where == "mixin_gate/bias"
         assert did is not locked, where
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_step_can_be_planned(name):
+    assert estimate.model_flops(toy.shrink(load(name)), chips.parse("cpu:8")) > 0
 
 
 # On data=4,fsdp=2 one of each structure: the others differ from these in numbers alone.
