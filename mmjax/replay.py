@@ -166,7 +166,9 @@ def _examples(
 ) -> list[Example]:
     def caption(row: int) -> str:
         if "text" in batch:
-            return tokenizer.decode(batch["text"][row])
+            ids = batch["text"][row][batch["text_mask"][row]]
+            texts = np.split(ids, np.flatnonzero(ids == tokenizer.eos_id) + 1)
+            return " | ".join(filter(None, map(tokenizer.decode, texts)))
         if "label_probs" in batch:
             shares = batch["label_probs"][row]
             return ", ".join(f"{_class(source, c)} {shares[c]:.0%}" for c in np.flatnonzero(shares))
@@ -180,16 +182,19 @@ def _examples(
                 key=str(source[int(example_id)].get("key", example_id)),
                 caption=caption(row),
                 loss=float(losses[row]),
-                image=_picture(batch["image"][row]) if "image" in batch else None,
+                image=_picture(batch, row) if "image" in batch else None,
             )
             for row, example_id in enumerate(batch["example_id"])
         ]
     )
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
-    """Mixed images are not whole numbers any more."""
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+def _picture(batch: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+    """A row's image, or its images side by side."""
+    image = batch["image"][row]
+    if "image_mask" in batch:
+        image = np.concatenate(image[batch["image_mask"][row]], axis=1)
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)  # mixed ones are not whole numbers
 
 
 def _class(source: Source, label: int) -> str:

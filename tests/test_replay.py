@@ -64,6 +64,31 @@ def test_the_batch_of_many_processes_is_made_again_by_one(tmp_path):
     assert "no line of this step" in replay.compare(None, made)
 
 
+class Letters:
+    """A tokenizer: 1 begins and 2 ends a text, else a token a letter; 0 fills."""
+
+    eos_id = 2
+
+    def decode(self, ids):
+        return "".join(chr(i) for i in ids if i > 2)
+
+
+def test_a_row_of_several_pictures_shows_them_all_with_their_texts():
+    image = np.arange(2 * 3 * 12, dtype=np.uint8).reshape(2, 3, 2, 2, 3)
+    rows = ([1, 90, 97, 2, 90, 98, 2, 0], [1, 90, 99, 2, 0, 0, 0, 0])
+    batch = {
+        "image": image,
+        "image_mask": np.array([[True, True, False], [True, False, False]]),
+        "text": np.array(rows, np.int32),
+        "text_mask": np.array(rows) > 0,
+        "example_id": np.array([4, 7]),
+    }
+    first, second = replay._examples(batch, np.array([2.0, 1.0]), Noise(), Letters())
+    assert (first.caption, second.caption) == ("Za | Zb", "Zc")
+    np.testing.assert_array_equal(first.image, np.concatenate(image[0, :2], axis=1))
+    np.testing.assert_array_equal(second.image, image[1, 0])
+
+
 def example(row, loss):
     return Example(row, row, f"<{row}>", f"caption {row}", loss, np.zeros((4, 4, 3), np.uint8))
 
