@@ -1,6 +1,7 @@
 """Text on the terminal: of pictures, and in the format that Flamingo is trained on."""
 
 import types
+from pathlib import Path
 
 import commands
 import numpy as np
@@ -11,7 +12,6 @@ from mmjax import generate, models
 from mmjax.data.interleave import join
 from mmjax.decode.settings import Settings
 from mmjax.pretrained import Pretrained
-from mmjax.train import train
 
 LAYERS = {"depth": 1, "heads": 2, "mlp_dim": 64}
 
@@ -21,17 +21,25 @@ def captioner(tmp_path_factory):
     """The workdir of a captioner that has learned colours, and its pictures."""
     root = tmp_path_factory.mktemp("captioner")
     tiny_clip.write_folder(root / "data")
-    config = tiny_clip.get_config()
-    config.data.train.root = str(root / "data")
-    config.data.transform = "decode | choose_caption | tokenize(8)"
-    config.total_steps, config.log_every, config.checkpoint.every = 200, 50, 200
-    config.model = {
+    model = {
         "name": "captioner",
         "image": {**LAYERS, "width": 32, "patch_size": 8, "image_size": (16, 16)},
         "text": {"vocab_size": 320, "width": 32, "length": 8, "decoder": LAYERS},
     }
-    config.loss, config.loss_weights, config.evals = {}, {"captioning": 1.0}, {}
-    train(config.lock(), root / "run")
+    settings = {
+        "data.train.root": root / "data",
+        "data.transform": "decode | choose_caption | tokenize(8)",
+        "total_steps": 200,
+        "checkpoint.every": 200,
+        "model": model,
+        "loss": {},
+        "loss_weights": {"captioning": 1.0},
+        "evals": {},
+    }
+    words = [f"--config.{key}={value}" for key, value in settings.items()]
+    config = f"--config={Path(__file__).parent / 'tiny_clip.py'}"
+    done = commands.run("-m", "mmjax.train", config, f"--workdir={root / 'run'}", *words)
+    assert done.returncode == 0, done.stderr
     return root / "run", root / "data"
 
 
