@@ -50,6 +50,7 @@ from mmjax import (
 from mmjax import config as configs
 from mmjax.batch_log import BatchLog
 from mmjax.data.prefetch import prefetch_to_device, to_device
+from mmjax.layers.precision import on_cpu
 from mmjax.preemption import Sigterm
 from mmjax.watchdog import Watchdog
 
@@ -140,6 +141,9 @@ def train(
     )
     watchdog = Watchdog(config.step_timeout_seconds)
     waited = 0.0
+    # Devices made of one CPU share its threads: with many steps under way, those of one wait for
+    # another's until XLA gives up.
+    lockstep = on_cpu() and jax.local_device_count() > 1
     sigterm.enter_loop()
     with (
         jax.set_mesh(run.mesh),
@@ -152,6 +156,8 @@ def train(
             batch = next(stream)
             batches.check(batch, run.spec)
             state, scalars = run.train_step(state, batch)
+            if lockstep:
+                jax.block_until_ready(scalars)
             at += 1
             seen.add(at, batch)
             window.add(scalars)

@@ -12,7 +12,7 @@ import commands
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from tiny_clip import write_folder
+from tiny_clip import get_config, write_folder
 
 HERE = Path(__file__).parent
 TRAIN = ["-m", "mmjax.train", f"--config={HERE / 'tiny_clip.py'}"]
@@ -255,3 +255,17 @@ def test_exact_accumulation_from_the_command_line(pictures, tmp_path):
         for name in ("whole", "parts")
     ]
     np.testing.assert_allclose(losses[0][:6], losses[1][:6], rtol=1e-4)
+
+
+def test_devices_of_one_cpu_take_one_step_at_a_time(pictures, tmp_path, monkeypatch):
+    """Else XLA ends a run of some thousand steps: collectives wait for each other's threads."""
+    from mmjax import train as loop
+
+    waited = []
+    monkeypatch.setattr(loop.jax, "block_until_ready", waited.append)
+    config = get_config()
+    config.total_steps, config.log_every, config.evals = 2, 2, {}
+    config.data.train.root = str(pictures)
+    assert loop.jax.local_device_count() == 8
+    loop.train(config.lock(), tmp_path / "run")
+    assert len(waited) == 2 and all("loss" in scalars for scalars in waited)
