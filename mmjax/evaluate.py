@@ -46,10 +46,8 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
     """Raise ValueError for what they would stumble on at the end of a long training."""
     for name, evaluator in evaluators.items():
-        try:
+        with evaluator_kinds.said_of(name):
             evaluator.check()
-        except ValueError as error:
-            raise ValueError(f"config.evals.{name}: {error}") from None
 
 
 def run_evaluators(

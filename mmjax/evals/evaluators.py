@@ -5,9 +5,10 @@ A preset is a dict with `kind` and the fields of that kind's class:
     config.evals = {"seen": {"kind": "retrieval", "source": {...}, "transform": "decode | ..."}}
 """
 
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -271,6 +272,15 @@ def _required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
+@contextlib.contextmanager
+def said_of(name: str) -> Iterator[None]:
+    """Inside, a ValueError says which of `config.evals` it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"config.evals.{name}: {error}") from None
+
+
 def make_evaluators(evals: Mapping[str, Any], context: EvalContext) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`: name -> settings with `kind`.
 
@@ -300,8 +310,6 @@ def make_evaluators(evals: Mapping[str, Any], context: EvalContext) -> dict[str,
             raise ValueError(
                 f"config.evals.{name} lacks {sorted(needed - set(settings))}: add them."
             )
-        try:
+        with said_of(name):
             result[name] = EVALUATORS[kind](context=context, **settings)
-        except ValueError as error:
-            raise ValueError(f"config.evals.{name}: {error}") from None
     return result

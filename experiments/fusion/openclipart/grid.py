@@ -5,25 +5,14 @@ tested with picture and words, and with either alone.
         --out=runs/fusion_openclipart --report=experiments/fusion/openclipart
 """
 
+from experiments.fusion import grid as digits
+
 
 def get_grid():
-    """The grid of this study."""
+    """The grid of this study: that of the digits, on another config."""
     return {
+        **digits.get_grid(),
         "config": "configs/fusion_openclipart.py",
-        "axes": {
-            "model.fusion.kind": [
-                "early",
-                "early_features",
-                "late",
-                "gated",
-                "cross_attention",
-                "bidirectional",
-                "bottleneck",
-            ],
-            "model.fusion.modality_dropout": [0.0, 0.3],
-        },
-        "baseline": {"model.fusion.kind": "late", "model.fusion.modality_dropout": 0.0},
-        "seeds": [0, 1, 2],
         "metrics": {
             "both/top1": "both",
             "image_only/top1": "image only",
