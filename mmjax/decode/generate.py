@@ -45,7 +45,7 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
 
     @jax.jit
     def generate(variables, batch, seed) -> Generated:
-        logits, cache, history, count = _read(model, settings, variables, batch)
+        logits, cache, history, count = read_prompts(model, settings, variables, batch)
         if settings.beams > 1:
             return _search(model, settings, variables, logits, cache, history, count)
 
@@ -57,10 +57,10 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
         return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
 
-    prepare = _Prepared(model, settings)
+    prepare = Prepared(model, settings)
 
     def call(params, batch: Batch, seed: int = 0) -> Generated:
-        _check(model, settings, batch)
+        check_prompts(model, settings, batch)
         batch = dict(batch)
         return generate(prepare(params, batch), batch, seed)
 
@@ -83,16 +83,16 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
 
     @jax.jit
     def begin(variables, batch, key):
-        return sampling.begin(settings, *_read(model, settings, variables, batch), key)
+        return sampling.begin(settings, *read_prompts(model, settings, variables, batch), key)
 
     def after(variables, state):
         return _advance(model, settings, variables, state)
 
     advance = jax.jit(after, donate_argnums=1)
-    prepare = _Prepared(model, settings)
+    prepare = Prepared(model, settings)
 
     def stream(params, batch: Batch, seed: int = 0) -> Iterator[np.ndarray]:
-        _check(model, settings, batch)
+        check_prompts(model, settings, batch)
         batch = dict(batch)
         variables = prepare(params, batch)
         state = begin(variables, batch, jax.random.key(seed))
@@ -106,7 +106,7 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
     return stream
 
 
-class _Prepared:
+class Prepared:
     """Variables as the loop over tokens reads them; those of the last parameters are kept."""
 
     def __init__(self, model: Any, settings: Settings):
@@ -118,9 +118,10 @@ class _Prepared:
             if not (settings.int8 or on_cpu()):
                 return {"params": params}
             # One token's step says which kernels it reads; of its work nothing else is compiled.
-            cache = _read(model, settings, {"params": params}, batch)[1]
+            cache = read_prompts(model, settings, {"params": params}, batch)[1]
             token = batch["text"][:, 0]
-            packed = _step(model, {"params": params}, cache, token, ["packed"])[1].get("packed", {})
+            made = read_token(model, {"params": params}, cache, token, ["packed"])[1]
+            packed = made.get("packed", {})
             if settings.int8:
                 packed = jax.tree.map(in_int8, packed)
             return {"params": _without(params, packed), "packed": packed}
@@ -140,7 +141,7 @@ def _without(params, packed):
     return unflatten_dict(kept)
 
 
-def _check(model: Any, settings: Settings, batch: Batch) -> None:
+def check_prompts(model: Any, settings: Settings, batch: Batch) -> None:
     """Refuse prompts that are empty or do not leave room for the continuation."""
     mask = process_allgather(batch["text_mask"], tiled=True)  # the prompts of all processes
     if not mask.any(1).all():
@@ -156,7 +157,7 @@ def _check(model: Any, settings: Settings, batch: Batch) -> None:
         )
 
 
-def _read(model, settings, variables, batch):
+def read_prompts(model, settings, variables, batch):
     """The prompts' next logits [B, V], the cache, and the history with its count."""
     text, mask = batch["text"], batch["text_mask"]
     slots = text.shape[1] + settings.max_new_tokens
@@ -192,7 +193,7 @@ def select_rows(cache: Any, index: jax.Array) -> Any:
     return jax.tree_util.tree_map_with_path(one, cache, is_leaf=is_apart)
 
 
-def _step(model, variables, cache, token, make=()):
+def read_token(model, variables, cache, token, make=()):
     """Logits [R, V] after one token a row [R], and the cache (and what else to make) with it."""
     batch = {"text": token[:, None], "text_mask": jnp.ones((len(token), 1), bool)}
     outputs, made = model.apply({**variables, "cache": cache}, batch, mutable=["cache", *make])
@@ -202,7 +203,7 @@ def _step(model, variables, cache, token, make=()):
 def _advance(model, settings, variables, state: sampling.State) -> sampling.State:
     """Show the model the newest token, and choose the next."""
     token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
-    logits, made = _step(model, variables, state.cache, token)
+    logits, made = read_token(model, variables, state.cache, token)
     return sampling.add_token(settings, state.replace(cache=made["cache"]), logits)
 
 
@@ -217,7 +218,7 @@ def _search(model, settings, variables, logits, cache, history, count) -> Genera
 
     def body(state):
         token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
-        logits, made = _step(model, variables, state.cache, token)
+        logits, made = read_token(model, variables, state.cache, token)
         state, rows = beam.add_token(settings, state, logits)
         return state.replace(cache=select_rows(made["cache"], rows))
 

@@ -1,6 +1,6 @@
-"""A system's writing: from a batch to one text a row."""
+"""A system's writing: from a batch to one text a row, or to how probable known texts are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.experimental.multihost_utils import process_allgather
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.decode.generate import make_generate
+from mmjax.decode.score import make_score
 from mmjax.decode.settings import Settings
 from mmjax.layers.pooling import end_position
 
@@ -32,23 +33,52 @@ def make_texts(
     generate = make_generate(model, Settings(**check_kwargs(Settings, given, "decode")))
 
     def texts(params: Any, batch: Batch) -> list[str]:
-        batch = dict(batch)
-        if "text" in batch:
-            batch["text_mask"] = _open_ended(batch["text"], batch["text_mask"], tokenizer.eos_id)
-        elif tokenizer.bos_id is None:
-            raise ValueError(
-                "The tokenizer has no begin token to start a text with: give prompts, by a "
-                "transform that ends in tokenize."
-            )
-        else:
-            rows = len(next(iter(batch.values())))
-            # numpy's, which are the same for every process of a mesh
-            batch["text"] = np.full((rows, 1), tokenizer.bos_id, np.int32)
-            batch["text_mask"] = np.ones((rows, 1), bool)
-        tokens = process_allgather(generate(params, batch).tokens[:, 0], tiled=True)
-        return [tokenizer.decode(row) for row in tokens]
+        tokens = generate(params, _prompted(batch, tokenizer)).tokens[:, 0]
+        return [tokenizer.decode(row) for row in process_allgather(tokens, tiled=True)]
 
     return texts
+
+
+def make_choice(
+    model: Any, tokenizer: Any, texts: Sequence[str]
+) -> Callable[[Any, Batch], np.ndarray]:
+    """`(params, batch) -> [B, C]`: log p of each of C whole texts after each row's prompt.
+
+    Prompts are as for `make_texts`; a text's end token is a part of it.
+
+    Raises:
+      ValueError: no texts, or no prompts for a tokenizer without a begin token.
+    """
+    begin = 0 if tokenizer.bos_id is None else 1
+    ids = [(*prompt[begin:], tokenizer.eos_id) for prompt in tokenizer.prompts(texts)]
+    padded = np.zeros((len(ids), max(map(len, ids), default=1)), np.int32)
+    mask = np.zeros(padded.shape, bool)
+    for row, there, text in zip(padded, mask, ids):
+        row[: len(text)], there[: len(text)] = text, True
+    score = make_score(model, padded, mask)
+
+    def choice(params: Any, batch: Batch) -> np.ndarray:
+        return process_allgather(score(params, _prompted(batch, tokenizer)), tiled=True)
+
+    return choice
+
+
+def _prompted(batch: Batch, tokenizer: Any) -> dict[str, Any]:
+    """The batch with open-ended prompts: its own, or begin tokens."""
+    batch = dict(batch)
+    if "text" in batch:
+        batch["text_mask"] = _open_ended(batch["text"], batch["text_mask"], tokenizer.eos_id)
+    elif tokenizer.bos_id is None:
+        raise ValueError(
+            "The tokenizer has no begin token to start a text with: give prompts, by a "
+            "transform that ends in tokenize."
+        )
+    else:
+        rows = len(next(iter(batch.values())))
+        # numpy's, which are the same for every process of a mesh
+        batch["text"] = np.full((rows, 1), tokenizer.bos_id, np.int32)
+        batch["text_mask"] = np.ones((rows, 1), bool)
+    return batch
 
 
 def _open_ended(text, mask, eos_id: int):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +52,6 @@ class Captioning(Evaluator):
     """
 
     kind = "captioning"
-    of: ClassVar[str] = "caption"
     decode: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prompt: bool = False
     train_source: Mapping[str, Any] | None = None

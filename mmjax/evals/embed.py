@@ -11,6 +11,7 @@ _OUTPUTS = ("image_embed", "image_features", "logits")
 
 
 Generate = Callable[[Any, Mapping[str, np.ndarray]], Sequence[str]]
+Choice = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -37,6 +38,8 @@ class EvalContext:
       make_generate: settings of decoding -> `(params, batch) -> texts` of the model for the rows of
         all processes, one a row; raises ValueError where the system writes no text. `batch` is
         this process's rows; `text` and `text_mask`, where it has them, are prompts.
+      make_choice: C texts -> `(params, batch) -> [B, C]`, log p of each after each row's prompt,
+        for the rows of all processes; as `make_generate` otherwise.
       rows: which rows of a batch are this process's.
       gather: a dict of this process's rows -> those of all processes.
     """
@@ -49,6 +52,7 @@ class EvalContext:
     batch_size: int = 256
     attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray | None] | None = None
     make_generate: Callable[[Mapping[str, Any]], Generate] | None = None
+    make_choice: Callable[[Sequence[str]], Choice] | None = None
     progress: Callable[[str, int, int], None] = _silent
     rows: slice = dataclasses.field(default_factory=lambda: slice(None))
     gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
@@ -167,6 +171,17 @@ def make_generate(context: EvalContext, decode: Mapping[str, Any]) -> Generate:
     if context.make_generate is None:
         raise ValueError("This evaluation needs a system that writes text: remove it.")
     return context.make_generate(decode)
+
+
+def make_choice(context: EvalContext, texts: Sequence[str]) -> Choice:
+    """How probable the model finds these texts.
+
+    Raises:
+      ValueError: the system writes no text.
+    """
+    if context.make_choice is None:
+        raise ValueError("This evaluation needs a system that writes text: remove it.")
+    return context.make_choice(texts)
 
 
 def generate_texts(

@@ -19,7 +19,7 @@ from mmjax.evals.captioning import Captioning
 from mmjax.evals.embed import EvalContext, embed_texts
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
-from mmjax.evals.few_shot import FewShot
+from mmjax.evals.few_shot import FewShot, FewShotClassification
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.modality_ablation import ModalityAblation
@@ -254,6 +254,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         EmbeddingHealth,
         Captioning,
         FewShot,
+        FewShotClassification,
         Vqa,
         Perplexity,
         ModalityAblation,

@@ -1,7 +1,7 @@
 """Captions and classes of pictures from a few examples in the prompt."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,69 +10,42 @@ from mmjax.data.captions import captions_of
 from mmjax.data.interleave import join
 from mmjax.data.subset import Subset
 from mmjax.evals.captioning import Captioning
-from mmjax.evals.embed import generate_texts
-from mmjax.evals.evaluator import Results
-from mmjax.evals.vqa import most_frequent, normalize_answer
+from mmjax.evals.embed import EvalContext, generate_texts, in_order, make_choice, select
+from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.zero_shot import classification_metrics
+
+_READ = ("image", "text")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FewShot(Captioning):
-    """As `Captioning`, of a model that reads images in text, after some examples with their texts.
+class _FewShot(Evaluator):
+    """Prompts of some examples with their texts before each picture.
 
     The examples of each picture are drawn from `support` ones of `train_source`, by a fixed seed.
-    With `of = "label"` the texts are names of classes: `accuracy` is exact match after VQA's
-    normalisation, and `prior/accuracy` that of the training split's most frequent class.
-
-    Settings:
-      shots: examples before each picture; image_token: as of the model.
-      length: tokens of a prompt; where the examples do not fit, the first ones are left out.
-
-    Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 3.4 and appendix A.2.
     """
 
-    kind = "few_shot"
     train_source: Mapping[str, Any]
     shots: int
     image_token: int
     length: int
     support: int = 64
-    of: str = "caption"
 
     def __post_init__(self):
-        super().__post_init__()
-        if self.of not in ("caption", "label"):
-            raise ValueError(f"few_shot is of '{self.of}': use 'caption' or 'label'.")
         if not 0 <= self.shots <= self.support:
             raise ValueError(
-                f"few_shot has {self.shots} shots of {self.support} examples: use 0 to all of them."
+                f"{self.kind} has {self.shots} shots of {self.support} examples: use 0 to all of "
+                "them."
             )
 
-    def run(self, params: Any) -> Results:
-        if self.of == "caption":
-            yield from super().run(params)
-            return
-        source, train = self._open(self.source), self._open(self.train_source)
-        texts, present = self._written(params, source)
-        right = [self._text(source, i) for i in np.flatnonzero(present)]
-        said = [normalize_answer(texts[i]) for i in np.flatnonzero(present)]
-        usual = most_frequent([self._text(train, i) for i in range(len(train))])
-        yield "accuracy", float(np.mean([a == normalize_answer(b) for a, b in zip(said, right)]))
-        yield "prior/accuracy", float(np.mean([usual == b for b in right]))
-
     def _text(self, source: Any, i: int) -> str:
-        """What an example's text should be: its first caption, or its class."""
-        if self.of == "caption":
-            return captions_of(source[int(i)], source.class_names)[0]
-        return source.class_names[source[int(i)]["label"]]
+        """What an example's text should be."""
+        raise NotImplementedError
 
-    def _written(self, params: Any, source: Any) -> tuple[list[str], np.ndarray]:
-        context = dataclasses.replace(self.context, batches=self._prompted)
-        return generate_texts(
-            context, params, source, self.transform, self.decode, ("image", "text")
-        )
+    def _prompting(self) -> EvalContext:
+        """The context, with batches whose rows have a prompt before each picture."""
+        return dataclasses.replace(self.context, batches=self._prompted)
 
     def _prompted(self, source: Any, spec: str, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Batches whose rows have a prompt before each picture."""
         tokenizer = self.context.tokenizer
         images, lines = self._examples(spec, size)
         for batch in self.context.batches(source, spec, size):
@@ -103,3 +76,80 @@ class FewShot(Captioning):
         texts = [self._text(part, i) for i in range(len(part))]
         text, mask = self.context.tokenizer.encode(texts, self.length)
         return images, [row[seen] for row, seen in zip(text, mask)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FewShot(_FewShot, Captioning):
+    """As `Captioning`, of a model that reads images in text, after some examples with captions.
+
+    Settings:
+      shots: examples before each picture; image_token: as of the model.
+      length: tokens of a prompt; where the examples do not fit, the first ones are left out.
+
+    Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 2.4.
+    """
+
+    kind = "few_shot"
+
+    def __post_init__(self):
+        _FewShot.__post_init__(self)
+        Captioning.__post_init__(self)
+
+    def _text(self, source: Any, i: int) -> str:
+        return captions_of(source[int(i)], source.class_names)[0]
+
+    def _written(self, params: Any, source: Any) -> tuple[list[str], np.ndarray]:
+        return generate_texts(self._prompting(), params, source, self.transform, self.decode, _READ)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FewShotClassification(_FewShot):
+    """Classes of pictures after some examples with the names of theirs.
+
+    A class scores the log-probability of its name, and of the end after it, where the model would
+    go on. `prior/...` are the figures of ranking the classes by their share of the training split,
+    for every picture alike.
+
+    Settings: as of `FewShot`.
+
+    Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 2.4: close-ended tasks.
+    """
+
+    kind = "few_shot_classification"
+
+    def _text(self, source: Any, i: int) -> str:
+        return source.class_names[source[int(i)]["label"]]
+
+    def check(self) -> None:
+        super().check()
+        names = getattr(self._open(self.source), "class_names", None)
+        if not names:
+            raise ValueError(f"{self.kind} needs class names and its source has none: change it.")
+        make_choice(self.context, names)
+
+    def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Log-probabilities `[N, C]`, labels `[N]` and the class names."""
+        source, context = self._open(self.source), self._prompting()
+        choice = make_choice(context, source.class_names)
+
+        def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
+            for batch in context.batches(source, self.transform, context.batch_size):
+                given, present = select(batch, _READ, every=True)
+                rows = {"scores": choice(params, given)}
+                yield batch, rows | dict(context.gather({"present": present}))
+
+        rows = in_order(context, source, made(), "pictures classified")
+        present = rows["present"]
+        return rows["scores"][present], rows["label"][present], list(source.class_names)
+
+    def run(self, params: Any) -> Results:
+        scores, labels, names = self.scores(params)
+        yield from classification_metrics(scores, labels).items()
+        train = self._open(self.train_source)
+        count = np.bincount([train[i]["label"] for i in range(len(train))], minlength=len(names))
+        # No two alike: of two equally frequent classes the first one stands before the other.
+        rank = np.empty(len(names))
+        rank[np.lexsort((-np.arange(len(names)), count))] = np.arange(len(names))
+        prior = classification_metrics(np.tile(rank, (len(labels), 1)), labels)
+        yield from ((f"prior/{name}", value) for name, value in prior.items())
+        yield from left_out(len(self._open(self.source)) - len(labels))

@@ -1,9 +1,11 @@
 """The systems by name; each is a file with `make_model`, `make_loss`, `make_example_losses`,
-`spec`, and perhaps `check_batch`, `make_generate`, `notes` and `leaner_losses`."""
+`spec`, and perhaps `check_batch`, `make_generate` and `make_choice`, `notes`, `leaner_losses`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -34,7 +36,7 @@ SYSTEMS = {
 }
 
 
-def _system(config: Mapping[str, Any]):
+def _system(config: Mapping[str, Any]) -> ModuleType:
     name = config["model"].get("name", "")
     if name not in SYSTEMS:
         raise ValueError(
@@ -100,13 +102,31 @@ def make_generate(
     Raises:
       ValueError: the system writes no text, or an unknown setting.
     """
+    return _writing(config).make_generate(model, tokenizer, settings)
+
+
+def make_choice(
+    config: Mapping[str, Any], model: Any, tokenizer: Any, texts: Sequence[str]
+) -> Callable[[Any, Batch], np.ndarray]:
+    """How probable the system finds known texts: `(params, batch) -> [B, C]` log p of each.
+
+    `batch` is as for `make_generate`; the tokens of a text and its end count.
+
+    Raises:
+      ValueError: the system writes no text, or there are no texts.
+    """
+    return _writing(config).make_choice(model, tokenizer, texts)
+
+
+def _writing(config: Mapping[str, Any]) -> ModuleType:
+    """The system's module, if it writes."""
     system = _system(config)
     if not hasattr(system, "make_generate"):
         raise ValueError(
             f"The system '{config['model']['name']}' writes no text: remove the evaluations that "
             "need it from config.evals."
         )
-    return system.make_generate(model, tokenizer, settings)
+    return system
 
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:

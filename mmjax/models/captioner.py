@@ -100,6 +100,7 @@ def make_model(config: Mapping[str, Any]) -> Captioner:
 make_loss = language.make_loss
 make_example_losses = language.make_example_losses
 make_generate = language.make_generate
+make_choice = language.make_choice
 check_batch = language.check_batch
 
 

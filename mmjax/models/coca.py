@@ -213,6 +213,7 @@ def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
 
 
 make_generate = language.make_generate
+make_choice = language.make_choice
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:

@@ -148,6 +148,7 @@ def make_model(config: Mapping[str, Any]) -> Flamingo:
 make_loss = language.make_loss
 make_example_losses = language.make_example_losses
 make_generate = language.make_generate
+make_choice = language.make_choice
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:

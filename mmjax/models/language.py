@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.decode.texts import make_texts
+from mmjax.decode import texts
 from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 
@@ -81,7 +81,8 @@ def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, ja
     return losses
 
 
-make_generate = make_texts
+make_generate = texts.make_texts
+make_choice = texts.make_choice
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:

@@ -17,6 +17,7 @@ from mmjax.evals.captioning import Captioning
 from mmjax.evals.embed import EvalContext
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
 from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
+from mmjax.evals.few_shot import FewShotClassification
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 
@@ -226,11 +227,11 @@ def gather_report(
             source = Subset(context.open_source(evaluator.source), pairs.places)
             retrieval[name] = retrieval_examples(pairs, source, seed)
             health = health or health_of(name, pairs, seed)
-        elif isinstance(evaluator, ZeroShot | Classification):
+        elif isinstance(evaluator, ZeroShot | Classification | FewShotClassification):
             scores, labels, names = evaluator.scores(params)
             matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
             confusion[name] = Confusion(names, matrix)
-        elif isinstance(evaluator, Captioning) and evaluator.of == "caption":
+        elif isinstance(evaluator, Captioning):
             captions[name] = caption_examples(evaluator, params, seed)
         if attention is None:
             source = context.open_source(evaluator.source)

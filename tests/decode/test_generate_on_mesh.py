@@ -7,6 +7,7 @@ import toy
 
 from mmjax import config as configs
 from mmjax.decode.generate import make_generate
+from mmjax.decode.score import make_score
 from mmjax.decode.settings import Settings
 
 CONFIGS = {"captioner": "captioner_drawings", "coca": "coca_emoji", "flamingo": "flamingo_emoji"}
@@ -23,6 +24,12 @@ def write(run, params, batch, decode):
         return jax.tree.map(np.asarray, generate(params, toy.put(run, batch), seed=3))
 
 
+def score(run, params, batch):
+    texts = np.array([[3, 4, 2], [5, 2, 0]])
+    with jax.set_mesh(run.mesh):
+        return np.asarray(make_score(run.model, texts, texts > 0)(params, toy.put(run, batch)))
+
+
 @pytest.mark.parametrize("system", CONFIGS)
 def test_a_mesh_writes_what_one_device_writes(system):
     config = toy.shrink(configs.load(f"configs/{CONFIGS[system]}.py", ()))
@@ -34,9 +41,11 @@ def test_a_mesh_writes_what_one_device_writes(system):
     one = toy.build(config)
     params = toy.init(one).params
     expected = {name: write(one, params, batch, decode) for name, decode in DECODE.items()}
+    scores = score(one, params, batch)
     run = toy.build(config, toy.MESHES["data=2,fsdp=2,tensor=2"])
     placed = jax.device_put(params, jax.tree.map(lambda x: x.sharding, run.state.params))
     for name, decode in DECODE.items():
         found = write(run, placed, batch, decode)
         np.testing.assert_array_equal(found.tokens, expected[name].tokens, name)
         np.testing.assert_allclose(found.scores, expected[name].scores, rtol=1e-4)
+    np.testing.assert_allclose(score(run, placed, batch), scores, rtol=1e-4)

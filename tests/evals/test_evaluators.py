@@ -189,12 +189,14 @@ def test_an_evaluator_that_the_model_cannot_serve_says_so(context):
         run(context, nameless)
 
 
+PROMPTS = {"train_source": {}, "shots": 2, "image_token": 1, "length": 9}
 MORE = {
     "linear_probe": {"train_source": {}},
     "knn": {"train_source": {}},
     "vqa": {"train_source": {}},
     "modality_ablation": {"modalities": ["image", "text"]},
-    "few_shot": {"train_source": {}, "shots": 2, "image_token": 1, "length": 9},
+    "few_shot": PROMPTS,
+    "few_shot_classification": PROMPTS,
 }
 
 

@@ -85,18 +85,58 @@ def test_examples_come_before_each_picture_with_their_own_texts(shots):
     assert found["bleu_4"] == pytest.approx(1.0)
 
 
-def test_classes_are_counted_when_they_match():
-    context = make_context(Coloured, reader(2, "label"), tokenizer=Words())
-    found = dict(make_evaluators({"x": preset(2, of="label")}, context)["x"].run(None))
-    assert found == {"accuracy": 1.0, "prior/accuracy": 4 / 12}
-    wrong = dataclasses.replace(context, make_generate=lambda _: lambda p, b: ["Red."] * 5)
-    found = dict(make_evaluators({"x": preset(2, of="label")}, wrong)["x"].run(None))
-    assert found["accuracy"] == 4 / 12
+def classified(context, **more):
+    evaluator = make_evaluators({"x": preset(**more, kind="few_shot_classification")}, context)["x"]
+    evaluator.check()
+    return dict(evaluator.run(None))
+
+
+@pytest.mark.parametrize("shots", [0, 3])
+def test_the_class_whose_name_is_likeliest_is_the_answer(shots):
+    asked = []
+
+    def make_choice(names):
+        asked.append(names)
+        read = reader(shots, "label")
+        return lambda params, batch: np.array(
+            [[-1.0 - (name != said) for name in names] for said in read(params, batch)]
+        )
+
+    context = make_context(Coloured, tokenizer=Words(), make_choice=make_choice)
+    found = classified(context, shots=shots)
+    assert {k: v for k, v in found.items() if "/" not in k} == {
+        "top1": 1.0,
+        "top5": 1.0,
+        "mean_per_class": 1.0,
+    }
+    # 24 training pictures, eight of each colour: the first one is guessed.
+    assert found["prior/top1"] == found["prior/mean_per_class"] == pytest.approx(1 / 3)
+    assert asked[0] == list(COLOURS)
+    never = lambda names: lambda params, batch: -np.tile(np.arange(3.0), (5, 1))  # noqa: E731
+    found = classified(dataclasses.replace(context, make_choice=never), shots=shots)
+    assert found["top1"] == pytest.approx(1 / 3)
+
+
+def test_an_absent_picture_is_left_out_of_the_classes():
+    class Gaps(Coloured):
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"image_present": i % 4 != 3 or self.offset == 1}
+
+    def make_choice(names):
+        return lambda params, batch: -np.tile(np.arange(3.0), (5, 1))
+
+    context = make_context(Gaps, tokenizer=Words(), make_choice=make_choice)
+    found = classified(context, shots=2)
+    assert found["absent"] == 3.0
+    labels = [i % 3 for i in range(12) if i % 4 != 3]
+    assert found["top1"] == pytest.approx(labels.count(0) / 9)
 
 
 def test_settings_that_cannot_be():
     context = make_context(tokenizer=Words())
     with pytest.raises(ValueError, match="10 shots of 9 examples"):
         make_evaluators({"x": preset(10)}, context)
-    with pytest.raises(ValueError, match="few_shot is of 'labels'"):
-        make_evaluators({"x": preset(1, of="labels")}, context)
+    with pytest.raises(ValueError, match="class names and its source has none"):
+        classified(context, shots=1)
+    with pytest.raises(ValueError, match="needs a system that writes text"):
+        classified(make_context(Coloured, tokenizer=Words()), shots=1)

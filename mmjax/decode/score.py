@@ -1,0 +1,67 @@
+"""How probable a model finds given continuations: to choose among answers that are known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch
+from mmjax.decode.generate import Prepared, check_prompts, read_prompts, read_token, select_rows
+from mmjax.decode.settings import Settings
+
+
+def make_score(
+    model: Any, texts: np.ndarray, mask: np.ndarray
+) -> Callable[[Any, Batch], jax.Array]:
+    """A function (params, batch) -> [B, C]: log p of each of C continuations after each prompt.
+
+    The prompts, `text` and `text_mask` as for `make_generate`, are read once, whatever C is; then
+    every pair of prompt and continuation is a row of its own, as beams are.
+
+    Args:
+      texts: [C, K] int32; mask: [C, K] bool, true on the tokens, which come first. An end token
+        among them counts: without one "no" is at least as probable as "no idea".
+
+    Raises:
+      ValueError: an empty continuation; when called, as `make_generate`.
+
+    Source: Alayrac et al. 2022 (arXiv 2204.14198), section 2.4: close-ended tasks.
+    """
+    texts, mask = np.asarray(texts, np.int32), np.asarray(mask, bool)
+    if not len(texts) or not mask.any(1).all():
+        raise ValueError(
+            f"There are {len(texts)} texts to choose from, or an empty one among them: give one "
+            "at least, and a token in each."
+        )
+    settings = Settings(max_new_tokens=texts.shape[1])
+
+    @jax.jit
+    def score(variables, batch):
+        logits, cache, _, count = read_prompts(model, settings, variables, batch)
+        prompts, choices = len(count), len(texts)
+        found = jax.nn.log_softmax(logits)[:, texts[:, 0]].reshape(-1)
+        cache = select_rows(cache, jnp.repeat(jnp.arange(prompts), choices))
+        rows, there = (np.tile(x, (prompts, 1)) for x in (texts, mask))
+
+        def add(state, tokens):
+            cache, found = state
+            token, following, counts = tokens
+            logits, made = read_token(model, variables, cache, token)
+            log_p = jax.nn.log_softmax(logits)
+            log_p = jnp.take_along_axis(log_p, following[:, None], axis=1)[:, 0]
+            return (made["cache"], found + jnp.where(counts, log_p, 0.0)), None
+
+        steps = rows[:, :-1].T, rows[:, 1:].T, there[:, 1:].T
+        (_, found), _ = jax.lax.scan(add, (cache, found), steps)
+        return found.reshape(prompts, choices)
+
+    prepare = Prepared(model, settings)
+
+    def call(params: Any, batch: Batch) -> jax.Array:
+        check_prompts(model, settings, batch)
+        batch = dict(batch)
+        return score(prepare(params, batch), batch)
+
+    return call
