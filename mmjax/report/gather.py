@@ -17,7 +17,6 @@ from mmjax.evals.captioning import Captioning
 from mmjax.evals.embed import EvalContext
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
 from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
-from mmjax.evals.few_shot import FewShotClassification
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 
@@ -227,7 +226,7 @@ def gather_report(
             source = Subset(context.open_source(evaluator.source), pairs.places)
             retrieval[name] = retrieval_examples(pairs, source, seed)
             health = health or health_of(name, pairs, seed)
-        elif isinstance(evaluator, ZeroShot | Classification | FewShotClassification):
+        elif isinstance(evaluator, ZeroShot | Classification):
             scores, labels, names = evaluator.scores(params)
             matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
             confusion[name] = Confusion(names, matrix)
