@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.grouped_attention import CrossAttention, GroupedQueryAttention
+from mmjax.layers.grouped_attention import CachedCrossAttention, GroupedQueryAttention
 from mmjax.layers.norm import norm_class
 from mmjax.layers.parameters import param
 from mmjax.layers.transformer import MLP
@@ -55,9 +55,9 @@ class Layer(nn.Module):
             name="mlp",
         )
 
-    def cross_attention(self, x: jax.Array, name: str) -> CrossAttention:
+    def cross_attention(self, x: jax.Array, name: str) -> CachedCrossAttention:
         init = self.inits(x)
-        return CrossAttention(
+        return CachedCrossAttention(
             self.heads, self.head_dim, self.use_bias, self.dtype, **init, name=name
         )
 

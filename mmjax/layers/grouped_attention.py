@@ -138,7 +138,7 @@ class GroupedQueryAttention(nn.Module):
         return new if slot is None else cache
 
 
-class CrossAttention(nn.Module):
+class CachedCrossAttention(nn.Module):
     """Queries of x [R, L, D] look at a context [B, S, C]: -> [R, L, D].
 
     R is B, or a multiple (beams): then each run of R / B rows looks at one row of the context,
