@@ -8,7 +8,7 @@
 The model is one of ours that writes text (a workdir: its newest checkpoint), a published folder
 (GPT-2, a Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa
 writes of each picture by itself; in a Flamingo's prompt each has its place, <image>. Without a
-temperature every token is the most probable one.
+temperature every token is the most probable one; see mmjax/decode/settings.py for all settings.
 """
 
 # ruff: noqa: E402
@@ -24,6 +24,12 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
         ("--top_p", {"type": float, "default": 1.0}),
+        ("--beams", {"type": int, "default": 1, "help": "shows the best text, at its end"}),
+        ("--beam_groups", {"type": int, "default": 1}),
+        ("--diversity_penalty", {"type": float, "default": 0.0}),
+        ("--length_penalty", {"type": float, "default": 1.0}),
+        ("--min_new_tokens", {"type": int, "default": 0}),
+        ("--no_repeat_ngram", {"type": int, "default": 0}),
         ("--repetition_penalty", {"type": float, "default": 1.0}),
         ("--int8", {"action": "store_true", "help": "faster: kernels and activations in int8"}),
         ("--seed", {"type": int, "default": 0}),
@@ -35,7 +41,7 @@ from pathlib import Path
 import numpy as np
 
 from mmjax import models, pretrained
-from mmjax.decode.generate import make_stream
+from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
 from mmjax.pretrained import Pretrained
@@ -95,16 +101,25 @@ def make_batches(
 def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterator[str]]:
     """A function (batch, seed=0) -> the continuation's text, piece by piece as it comes.
 
+    Beams know it only at the end: it then comes in one piece.
+
     Raises:
       ValueError: when called, a prompt that is empty or leaves no room in the model's window.
     """
-    stream = make_stream(loaded.model, settings)
+    if settings.beams > 1:
+        generate = make_generate(loaded.model, settings)
+
+        def stream(*given):
+            return np.asarray(generate(*given).tokens)[:, 0].T  # the best beam's
+    else:
+        stream = make_stream(loaded.model, settings)
 
     def write(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
         text = Detokenizer(loaded.tokenizer.decode_raw)
         for token in stream(loaded.params, batch, seed):
-            if token[0] not in settings.end_ids:
-                yield text.push(token[0])
+            if token[0] in settings.end_ids:
+                break
+            yield text.push(token[0])
         yield text.flush()
 
     return write
@@ -124,14 +139,22 @@ def main() -> None:
     batches = make_batches(
         loaded, ARGS.prompt, [_read(loaded, path) if reads else path for path in ARGS.image]
     )
+    place = loaded.config.get("image_token")
     room = loaded.model.window - int(batches[0]["text_mask"].sum())
     settings = Settings(
         max(1, min(64, room)) if ARGS.max_new_tokens is None else ARGS.max_new_tokens,
         end_ids=(loaded.tokenizer.eos_id,),
         pad_id=loaded.tokenizer.pad_id,
+        forbidden_ids=() if place is None else (place,),
+        min_new_tokens=ARGS.min_new_tokens,
         temperature=ARGS.temperature,
         top_k=ARGS.top_k,
         top_p=ARGS.top_p,
+        beams=ARGS.beams,
+        beam_groups=ARGS.beam_groups,
+        diversity_penalty=ARGS.diversity_penalty,
+        length_penalty=ARGS.length_penalty,
+        no_repeat_ngram=ARGS.no_repeat_ngram,
         repetition_penalty=ARGS.repetition_penalty,
         int8=ARGS.int8,
     )

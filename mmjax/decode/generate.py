@@ -40,7 +40,8 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
     `batch` has `text` [B, P] and `text_mask` [B, P] (see `pad_prompts`), padded on either side.
 
     Raises:
-      ValueError: when called, prompts or settings that do not fit the model.
+      ValueError: more new tokens than the model's window holds; when called, prompts or other
+        settings that do not fit the model.
     """
 
     @jax.jit
@@ -57,6 +58,11 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
         return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
 
+    if settings.max_new_tokens >= model.window:
+        raise ValueError(
+            f"decode.max_new_tokens is {settings.max_new_tokens} and the model's window "
+            f"{model.window}, with the prompt: lower it."
+        )
     prepare = Prepared(model, settings)
 
     def call(params, batch: Batch, seed: int = 0) -> Generated:

@@ -36,6 +36,8 @@ def repetition_penalty(
 def no_repeat_ngram(logits: jax.Array, history: jax.Array, count: jax.Array, n: int) -> jax.Array:
     """Forbid every token that would end an n-gram which the row already has.
 
+    Where that is every token of the vocabulary, none of them is forbidden.
+
     Source: Paulus et al. 2017 (arXiv 1705.04304), section 2.5.
     """
     total = history.shape[1]
@@ -47,15 +49,16 @@ def no_repeat_ngram(logits: jax.Array, history: jax.Array, count: jax.Array, n: 
         last = jnp.maximum(count - (n - 1) + i, 0)[:, None]
         recent = jnp.take_along_axis(history, last, axis=1)
         match &= history[:, i : total - n + 1 + i] == recent
-    return forbid(logits, history[:, n - 1 :], match)
+    left = forbid(logits, history[:, n - 1 :], match)
+    return jnp.where(jnp.isneginf(left).all(-1, keepdims=True), logits, left)
 
 
-def forbid_end(logits: jax.Array, end_ids: Sequence[int], where: jax.Array) -> jax.Array:
-    """Forbid the end tokens, where `where` (scalar bool): the text is still too short."""
-    if not end_ids:
+def forbid_ids(logits: jax.Array, ids: Sequence[int], when: jax.Array | bool) -> jax.Array:
+    """Forbid some tokens in every row, when `when` (scalar bool): an end while it is too soon."""
+    if not ids:
         return logits
-    ends = jnp.zeros(logits.shape[-1], bool).at[jnp.asarray(end_ids)].set(True)
-    return jnp.where(ends[None] & where, -jnp.inf, logits)
+    those = jnp.zeros(logits.shape[-1], bool).at[jnp.asarray(ids)].set(True)
+    return jnp.where(those[None] & when, -jnp.inf, logits)
 
 
 def top_p(values: jax.Array, p: float) -> jax.Array:

@@ -15,6 +15,7 @@ class Settings:
       max_new_tokens: of a continuation, its end token included.
       min_new_tokens: that come before an end token may.
       end_ids: tokens that end it; pad_id: what follows the end in the result.
+      forbidden_ids: tokens that are never chosen.
       temperature: 0 takes the most probable token; else tokens are drawn from
         softmax(logits / temperature).
       top_k: draw from the k most probable alone (0: all); top_p: and then from the nucleus.
@@ -33,6 +34,7 @@ class Settings:
     min_new_tokens: int = 0
     end_ids: tuple[int, ...] = ()
     pad_id: int = 0
+    forbidden_ids: tuple[int, ...] = ()
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -49,6 +51,10 @@ class Settings:
             if not ok:
                 raise ValueError(f"decode.{name} is {getattr(self, name)}: it must be {must}.")
 
+        for name in ("end_ids", "forbidden_ids"):
+            need(isinstance(getattr(self, name), tuple), name, "a tuple of token ids")
+            once = tuple(dict.fromkeys(getattr(self, name)))  # twice would give a text twice
+            object.__setattr__(self, name, once)
         need(self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
         need(
             0 <= self.min_new_tokens <= self.max_new_tokens,
@@ -65,6 +71,11 @@ class Settings:
             f"a divisor of beams, {self.beams}",
         )
         need(self.diversity_penalty >= 0, "diversity_penalty", "0 or above")
+        if self.diversity_penalty and self.beam_groups == 1:
+            raise ValueError(
+                f"decode.diversity_penalty is {self.diversity_penalty} and there is one group of "
+                "beams: set beam_groups, or the penalty to 0."
+            )
         need(self.length_penalty >= 0, "length_penalty", "0 or above")
         need(self.repetition_penalty > 0, "repetition_penalty", "above 0 (1: none)")
         need(self.no_repeat_ngram >= 0, "no_repeat_ngram", "0 (none) or above")
@@ -86,10 +97,11 @@ class Settings:
                     f"decode.{name} is {getattr(self, name)} and the vocabulary has {size} tokens: "
                     f"use at most {size}."
                 )
-        for token in (*self.end_ids, self.pad_id):
+        for token in (*self.end_ids, *self.forbidden_ids, self.pad_id):
             if not 0 <= token < size:
                 raise ValueError(
-                    f"The end or padding token {token} is not in the vocabulary of {size} tokens."
+                    f"The end, forbidden or padding token {token} is not in the vocabulary of "
+                    f"{size} tokens."
                 )
 
     def process(
@@ -102,5 +114,7 @@ class Settings:
             logits = processors.no_repeat_ngram(logits, history, count, self.no_repeat_ngram)
         if self.min_new_tokens:
             short = new < self.min_new_tokens
-            logits = processors.forbid_end(logits, self.end_ids, short)
+            logits = processors.forbid_ids(logits, self.end_ids, short)
+        if self.forbidden_ids:
+            logits = processors.forbid_ids(logits, self.forbidden_ids, True)
         return logits

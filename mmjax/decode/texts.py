@@ -27,8 +27,14 @@ def make_texts(
       settings: those of `Settings`; end_ids and pad_id are the tokenizer's.
 
     Raises:
-      ValueError: an unknown setting, or no prompts for a tokenizer without a begin token.
+      ValueError: an unknown setting, none of max_new_tokens, or more of them than the model's
+        window holds; when called, no prompts for a tokenizer without a begin token.
     """
+    if "max_new_tokens" not in settings:
+        raise ValueError(
+            "decode.max_new_tokens is not set: say how many tokens a text may have, as in "
+            'decode={"max_new_tokens": 20}.'
+        )
     given = {"end_ids": (tokenizer.eos_id,), "pad_id": tokenizer.pad_id, **settings}
     generate = make_generate(model, Settings(**check_kwargs(Settings, given, "decode")))
 

@@ -191,12 +191,13 @@ def generate_texts(
     spec: str,
     decode: Mapping[str, Any],
     modalities: Sequence[str],
+    absent: Sequence[str] = (),
 ) -> tuple[list[str], np.ndarray]:
     """What the model writes for every example of `source`, in its order, and `present [N]`.
 
     Args:
-      decode: settings of decoding; modalities: see `select`, an example needs every one of them.
-        `text` among them is the prompt.
+      decode: settings of decoding; modalities, absent: see `select`, an example needs every one of
+        them. `text` among them is the prompt.
 
     Raises:
       ValueError: as `embed_images`, or the system writes no text.
@@ -205,7 +206,7 @@ def generate_texts(
 
     def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
         for batch in context.batches(source, spec, context.batch_size):
-            given, present = select(batch, modalities, every=True)
+            given, present = select(batch, modalities, absent, every=True)
             texts = np.asarray(list(generate(params, given)), object)
             yield batch, {"texts": texts, **context.gather({"present": present})}
 

@@ -37,6 +37,15 @@ class _FewShot(Evaluator):
                 "them."
             )
 
+    def check(self) -> None:
+        super().check()
+        examples = len(self._open(self.train_source))
+        if self.shots > examples:
+            raise ValueError(
+                f"{self.kind} has {self.shots} shots and its train_source {examples} examples: use "
+                "fewer."
+            )
+
     def _text(self, source: Any, i: int) -> str:
         """What an example's text should be."""
         raise NotImplementedError

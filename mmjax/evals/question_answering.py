@@ -77,8 +77,8 @@ class Vqa(Evaluator):
     writes after the question. Beside them:
     - `of_type/...` (of a model with logits): the largest logit among the answers that training gave
       to questions of the type, for models that were not taught what fits a question.
-    - `without_image/...` (of a model with logits) and `other_image/...`: the same model and
-      questions, with no picture and with the picture of another question.
+    - `without_image/...` and `other_image/...`: the same model and questions, with no picture and
+      with the picture of another question.
     - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer, to
       all questions, to those of the type, to those of the same words.
     - `question_only/...`: logistic regression on the question's words; see `question_only.py`.
@@ -100,7 +100,7 @@ class Vqa(Evaluator):
         """The model's answers, and the places of the examples that they are for."""
         if self.decode is not None:
             texts, present = generate_texts(
-                self.context, params, source, self.transform, self.decode, _READ
+                self.context, params, source, self.transform, self.decode, _READ, absent
             )
             places = np.flatnonzero(present)
             return [texts[i] for i in places], places
@@ -153,8 +153,7 @@ class Vqa(Evaluator):
             here = asked.at(places)
         yield from vqa_metrics(given, here.human, here.type).items()
         compared["other_image"] = self.answers(params, OtherPictures(source))
-        if self.decode is None:
-            compared["without_image"] = self.answers(params, source, "image")
+        compared["without_image"] = self.answers(params, source, "image")
         learned = [_usual(texts) for texts in train.human]
         for by in PRIORS:
             guess = answer_prior(by, train.asked(), learned, here.asked())

@@ -58,6 +58,10 @@ class Captioner(nn.Module):
             context = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             if "image_present" in batch:
                 mask = jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
+        elif not self.has_variable("cache", "text"):
+            raise ValueError(
+                "A captioner writes about an image and the batch has none: give it one."
+            )
         if "text" not in batch:
             return {"image_tokens": context}
         return self.text_decoder(name="text")(

@@ -210,6 +210,18 @@ def pairs_present(batch: Batch) -> jax.Array | None:
     return functools.reduce(jnp.logical_and, masks) if masks else None
 
 
+def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+    """Raise ValueError for a batch on the host without one pair, whose loss would be 0."""
+    del model
+    present = pairs_present(batch)
+    # Of several processes one may have none.
+    if jax.process_count() == 1 and present is not None and not np.asarray(present).any():
+        raise ValueError(
+            "No example of the batch has both its image and its text: check config.data.train, "
+            "and what its transform marks as not present."
+        )
+
+
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
     """Which form the contrastive loss takes on this mesh, and what each form would hold."""
     form, held = _loss_form(config, batch_parts(mesh))

@@ -15,7 +15,7 @@ from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
-from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
+from mmjax.losses.captioning import captioning_loss, example_captioning_losses
 from mmjax.models import captioner, clip, language
 from mmjax.models.text_decoder import make_text_decoder
 from mmjax.models.vit import ViT
@@ -26,8 +26,8 @@ class CoCa(nn.Module):
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives
     text_features and text_embed, from a class token behind the text; both give text_logits
-    [B, L, V], of the token after each, and logit_scale. While decoding (mmjax/layers/decoder.py)
-    it gives next_logits [B, V] alone.
+    [B, L, V], of the token after each, and logit_scale. Where `image_present` is false the text
+    sees no image. While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V] alone.
 
     Attributes:
       image: fields of `ViT`.
@@ -94,7 +94,7 @@ class CoCa(nn.Module):
     def __call__(
         self, batch: Batch, *, train: bool = False, cache_length: int = 0
     ) -> dict[str, jax.Array]:
-        outputs, context = {}, None
+        outputs, context, seen = {}, None, None
         if "image" in batch:
             x = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             context = self._pool(self.caption_queries, "caption_pool")(x)
@@ -102,6 +102,8 @@ class CoCa(nn.Module):
                 features, context = context[:, 0], context[:, 1:]
             elif not is_decoding(self):
                 features = self._pool(1, "contrastive_pool")(context)[:, 0]
+            if "image_present" in batch:
+                seen = jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
             if not is_decoding(self):
                 features = features.astype(jnp.float32)
                 outputs |= {
@@ -109,12 +111,12 @@ class CoCa(nn.Module):
                     "image_embed": self._embed(features, "image_proj"),
                 }
         if "text" in batch:
-            outputs |= self._text(batch, context, train, cache_length)
+            outputs |= self._text(batch, context, seen, train, cache_length)
         if not is_decoding(self):
             outputs["logit_scale"] = clip.logit_scale(self)
         return outputs
 
-    def _text(self, batch, context, train, cache_length) -> dict[str, jax.Array]:
+    def _text(self, batch, context, seen_context, train, cache_length) -> dict[str, jax.Array]:
         text = batch["text"]
         mask = batch.get("text_mask", jnp.ones(text.shape, bool))
         width, tied = self.text["width"], self.text.get("tied", True)
@@ -126,7 +128,7 @@ class CoCa(nn.Module):
         x = embed(text)
         if is_decoding(self):
             x = unimodal(x, mask, **settings)
-            x = multimodal(x, mask, context=context, **settings)
+            x = multimodal(x, mask, context=context, context_mask=seen_context, **settings)
             return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
 
         token = param(self, "class_token", nn.initializers.normal(0.02), (width,), ("embed",))
@@ -143,7 +145,7 @@ class CoCa(nn.Module):
         features = features.astype(jnp.float32)
         outputs = {"text_features": features, "text_embed": self._embed(features, "text_proj")}
         if context is not None:
-            x = multimodal(x[:, :-1], mask, context=context, **settings)
+            x = multimodal(x[:, :-1], mask, context=context, context_mask=seen_context, **settings)
             outputs["text_logits"] = embed.logits(x)
         return outputs
 
@@ -218,8 +220,8 @@ make_choice = language.make_choice
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on."""
-    del model
-    check_supervised(batch)
+    clip.check_batch(model, batch)
+    language.check_batch(model, batch)
 
 
 notes, leaner_losses = clip.notes, clip.leaner_losses

@@ -1,12 +1,13 @@
 """Flamingo: a language model that reads text with images in between."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
@@ -79,6 +80,11 @@ class Flamingo(nn.Module):
         context = seen = None
         if "image" in batch:
             image = batch["image"]
+            if image.ndim != 5 and "text" in batch:
+                raise ValueError(
+                    f"A Flamingo reads images [B, M, H, W, 3] beside a text and got {image.shape}: "
+                    "use the batch transform interleave, or the evaluator few_shot."
+                )
             many = image.shape[:-3]
             x = self.image_tower(name="image")(
                 {"image": image.reshape(-1, *image.shape[-3:])},
@@ -90,7 +96,9 @@ class Flamingo(nn.Module):
                 return {"image_tokens": x.reshape(*many, *x.shape[1:])}
             x = self.resample(name="resampler")(x.reshape(*many, 1, *x.shape[1:]))
             context = x.reshape(many[0], -1, x.shape[-1])
-            seen = media_mask(batch["text"], self.image_token, image_mask(batch))
+            text, mask = batch["text"], batch.get("text_mask")
+            text = text if mask is None else jnp.where(mask, text, -1)  # padding is no place
+            seen = media_mask(text, self.image_token, image_mask(batch))
             seen = jnp.repeat(seen, x.shape[2], axis=2)
         elif not self.has_variable("cache", "text"):
             # Text alone: the language model's own reading.
@@ -147,24 +155,63 @@ def make_model(config: Mapping[str, Any]) -> Flamingo:
 
 make_loss = language.make_loss
 make_example_losses = language.make_example_losses
-make_generate = language.make_generate
-make_choice = language.make_choice
+
+
+def make_generate(
+    model: Flamingo, tokenizer: Any, settings: Mapping[str, Any]
+) -> Callable[[Any, Batch], list[str]]:
+    """As `language.make_generate`, of prompts whose places for images have them; writes none."""
+    settings = {"forbidden_ids": (model.image_token,), **settings}
+    return _checked(model, language.make_generate(model, tokenizer, settings))
+
+
+def make_choice(
+    model: Flamingo, tokenizer: Any, texts: Sequence[str]
+) -> Callable[[Any, Batch], np.ndarray]:
+    """As `language.make_choice`, of prompts whose places for images have them."""
+    return _checked(model, language.make_choice(model, tokenizer, texts))
+
+
+def _checked(model: Flamingo, function: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
+    def checked(params: Any, batch: Batch) -> Any:
+        seen = {k: v for k, v in batch.items() if k in ("text", "text_mask", "image_mask")}
+        check_places(model.image_token, {**batch, **process_allgather(seen, tiled=True)})
+        return function(params, batch)
+
+    return checked
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on.
 
-    That is one without a supervised token, or in which a text has more or fewer places for
-    images than its example has images.
+    That is one without a supervised token, or one that `check_places` refuses.
     """
     language.check_batch(model, batch)
-    places = (np.asarray(batch["text"]) == model["image_token"]).sum(1)
-    images = np.asarray(image_mask(batch)).sum(1)
+    check_places(model["image_token"], batch)
+
+
+def check_places(image_token: int, batch: Batch) -> None:
+    """Raise ValueError where a text has more or fewer places for images than its example images.
+
+    An example whose image is absent (`image_present`) keeps its places.
+    """
+    there = (np.asarray(batch["text"]) == image_token) & np.asarray(batch["text_mask"])
+    places = there.sum(1)
+    mask = batch.get("image_mask")
+    if mask is None:
+        count = batch["image"].shape[1] if "image" in batch else 0
+        mask = np.ones((len(places), count), bool)
+    images = np.asarray(mask).sum(1)
     for row in np.flatnonzero(places != images):
         raise ValueError(
             f"The text of row {row} of the batch has {places[row]} image tokens, and its example "
             f"{images[row]} images: give each image its token, and leave room for them in "
             "tokenize()."
+        )
+    for row in np.flatnonzero((np.diff(np.asarray(mask, int), axis=1) > 0).any(1)):
+        raise ValueError(
+            f"image_mask of row {row} of the batch is {np.asarray(mask)[row].tolist()}: the k-th "
+            "image token stands for the k-th image, so put those that are there first."
         )
 
 

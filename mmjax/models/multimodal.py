@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.batch import MODALITIES, Batch, Spec
 from mmjax.config import check_kwargs
@@ -192,6 +193,19 @@ def terms(label_smoothing: float = 0.0) -> Callable[..., dict[str, jax.Array]]:
         return found
 
     return loss
+
+
+def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+    """Raise ValueError for a batch on the host in which a modality has nothing to predict."""
+    if not model.get("mask_ratio") or jax.process_count() > 1:  # one's rows may have none of it
+        return
+    for m in MODALITIES:
+        present = batch.get(f"{m}_present")
+        if m in batch and present is not None and not np.asarray(present).any():
+            raise ValueError(
+                f"No example of the batch has its {m}, so that masked_{m} has nothing to predict: "
+                "check config.data.train, or set config.model.mask_ratio to 0."
+            )
 
 
 def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:

@@ -172,6 +172,28 @@ def test_pieces_are_whole_characters_and_together_the_text():
     assert cut.push("é".encode()[0]) == "" and cut.flush() == "\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.parametrize("decode", [{}, {"beams": 3}, {"temperature": 1.0}])
+def test_what_is_forbidden_is_never_written_and_takes_no_probability(decode):
+    free = Markov(6)
+    found = make_generate(free, Settings(10, **decode))({}, pad_prompts(PROMPTS))
+    banned = tuple(int(token) for token in np.unique(found.tokens[:, 0])[:2])
+    shut = make_generate(free, Settings(10, forbidden_ids=banned, **decode))
+    found = shut({}, pad_prompts(PROMPTS))
+    assert not np.isin(found.tokens, banned).any()
+    free.table[..., list(banned)] = -np.inf  # a model that does not know them
+    without = make_generate(free, Settings(10, **decode))({}, pad_prompts(PROMPTS))
+    np.testing.assert_array_equal(found.tokens, without.tokens)
+    np.testing.assert_allclose(found.scores, without.scores, rtol=1e-5)
+
+
+def test_an_end_that_is_named_twice_ends_a_text_once():
+    once, twice = (
+        make_generate(Markov(6), Settings(8, end_ids=ends, beams=4))({}, pad_prompts(PROMPTS))
+        for ends in ((2,), (2, 2))
+    )
+    np.testing.assert_array_equal(twice.tokens, once.tokens)
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [
@@ -190,6 +212,13 @@ def test_pieces_are_whole_characters_and_together_the_text():
             ),
             "Prompt 0 is empty",
         ),
+        (lambda m: make_generate(m, Settings(64)), "max_new_tokens is 64 .* window 64"),
+        (
+            lambda m: make_generate(m, Settings(3, forbidden_ids=(6,)))({}, pad_prompts(PROMPTS)),
+            "token 6",
+        ),
+        (lambda m: Settings(3, end_ids=2), "end_ids is 2: it must be a tuple"),
+        (lambda m: Settings(3, beams=4, diversity_penalty=1.0), "one group of beams"),
         (lambda m: Settings(3, beams=4, beam_groups=3), "a divisor of beams, 4"),
         (lambda m: Settings(3, min_new_tokens=4), "min_new_tokens is 4"),
         (lambda m: Settings(3, beams=2, temperature=1.0), "draws no tokens"),

@@ -67,6 +67,8 @@ def test_no_texts_to_choose_from():
 def test_settings_and_tokenizers_that_do_not_do():
     with pytest.raises(ValueError, match=r"decode.beam is not.*Did you mean 'beams'"):
         make_texts(Counting(), Words(), {"max_new_tokens": 3, "beam": 2})
+    with pytest.raises(ValueError, match="decode.max_new_tokens is not set"):
+        make_texts(Counting(), Words(), {})
     words = Words()
     words.bos_id = None
     write = make_texts(Counting(), words, {"max_new_tokens": 3})

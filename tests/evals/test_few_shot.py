@@ -136,6 +136,9 @@ def test_settings_that_cannot_be():
     context = make_context(tokenizer=Words())
     with pytest.raises(ValueError, match="10 shots of 9 examples"):
         make_evaluators({"x": preset(10)}, context)
+    with pytest.raises(ValueError, match="few_shot has 5 shots and its train_source 3 examples"):
+        few = make_evaluators({"x": preset(5, train_source={"n": 3})}, context)
+        few["x"].check()
     with pytest.raises(ValueError, match="class names and its source has none"):
         classified(context, shots=1)
     with pytest.raises(ValueError, match="needs a system that writes text"):

@@ -313,7 +313,7 @@ def test_vqa_by_writing():
     context = make_context(Asked, generate)
     found = run(context, "vqa", train_source={"n": 30}, decode={})
     assert found["accuracy"] == 1.0 and found["other_image/accuracy"] < 0.8
-    assert "without_image/accuracy" not in found
+    assert found["without_image/accuracy"] < 0.8
     found = run(context, "vqa", source={"gaps": True}, train_source={"n": 30}, decode={})
     assert found["accuracy"] == 1.0 and found["questions"] == 22 and found["absent"] == 2
 

@@ -61,6 +61,31 @@ def test_a_token_is_not_told_by_later_ones():
     assert not np.allclose(after[:, 7], before[:, 7])
 
 
+def test_an_absent_image_tells_the_text_nothing():
+    batch = batch_of() | {"image_present": np.array([True, False, True])}
+    params = initial(MODEL, batch)
+
+    def both(batch):
+        read = dict(batch, text=batch["text"][:, :4], text_mask=batch["text_mask"][:, :4])
+        made = MODEL.apply({"params": params}, read, cache_length=5, mutable=["cache"])
+        return apply(params, batch)["text_logits"], made[0]["next_logits"]
+
+    changed = {**batch, "image": 255 - batch["image"]}
+    for before, after in zip(both(batch), both(changed), strict=True):
+        np.testing.assert_array_equal(after[1], before[1])
+        assert not np.allclose(after[0], before[0])
+
+
+def test_a_batch_without_a_pair_is_refused():
+    batch = batch_of()
+    coca.check_batch(CONFIG, batch | {"image_present": np.array([True, False, False])})
+    absent = {"image_present": np.array([True, False, False]), "text_present": np.arange(3) > 0}
+    with pytest.raises(ValueError, match="has both its image and its text"):
+        coca.check_batch(CONFIG, batch | absent)
+    with pytest.raises(ValueError, match="No token of the batch is supervised"):
+        coca.check_batch(CONFIG, batch | {"text_mask": np.zeros((3, 10), bool)})
+
+
 @pytest.mark.parametrize("positions", ["learned", "rope"])
 def test_decoding_with_the_cache_gives_the_same_logits(positions):
     text = {**TEXT, "decoder": {**TEXT["decoder"], "positions": positions}}

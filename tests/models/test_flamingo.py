@@ -139,6 +139,71 @@ def test_decoding_with_the_cache_gives_the_same_logits():
     np.testing.assert_allclose(cached_logits(MODEL, params, batch, 6), want, atol=2e-5)
 
 
+def test_padding_is_no_place_for_an_image():
+    batch = batch_of()
+    params = initial(MODEL, batch)
+    mask = np.tile(np.arange(10) > 2, (3, 1))  # padded on the left
+    text = np.where(mask, np.roll(TOKENS, 3, axis=1), 0)
+    want = logits(params, batch | {"text": text, "text_mask": mask})
+    text = np.where(mask, text, PLACE)
+    flamingo.check_places(PLACE, {**batch, "text": TOKENS, "text_mask": batch["text_mask"]})
+    found = logits(params, batch | {"text": text, "text_mask": mask})
+    np.testing.assert_array_equal(found[:, 3:], want[:, 3:])
+
+
+def test_it_writes_and_chooses_where_each_image_has_its_place_alone():
+    batch = batch_of()
+    batch |= {name: batch[name][:, :7] for name in ("text", "text_mask")}
+    params = initial(MODEL, batch)
+    write = flamingo.make_generate(MODEL, Letters(), {"max_new_tokens": 3})
+    choose = flamingo.make_choice(MODEL, Letters(), ["a", "bc"])
+    assert len(write(params, batch)) == 3 and choose(params, batch).shape == (3, 2)
+    absent = batch | {"image_present": np.array([True, False, True])}
+    other = absent | {"image": absent["image"].copy()}
+    other["image"][1] = 255 - other["image"][1]
+    np.testing.assert_array_equal(choose(params, absent), choose(params, other))
+    wrong = (
+        (batch | {"image": batch["image"][:, :1]} | {"image_mask": None}, "2 image tokens.* 1 im"),
+        ({k: batch[k] for k in ("text", "text_mask")}, "2 image tokens, and its example 0 images"),
+        (batch | {"text": np.full((3, 7), 4, np.int32)}, "0 image tokens, and its example 2 im"),
+    )
+    for bad, message in wrong:
+        bad = {k: v for k, v in bad.items() if v is not None}
+        for function in (write, choose):
+            with pytest.raises(ValueError, match=message):
+                function(params, bad)
+
+
+def test_its_image_token_is_not_written():
+    batch = batch_of()
+    batch |= {name: batch[name][:, :6] for name in ("text", "text_mask")}
+    params = initial(MODEL, batch)
+    # A model that would say nothing else.
+    table = params["text"]["embed"]["embedding"]
+    params["text"]["embed"]["embedding"] = table.at[PLACE].set(100 * jnp.abs(table[PLACE]))
+    said = []
+    words = Letters(said)
+    flamingo.make_generate(MODEL, words, {"max_new_tokens": 4})(params, batch)
+    flamingo.make_generate(MODEL, words, {"max_new_tokens": 4, "beams": 2})(params, batch)
+    assert said and PLACE not in np.concatenate(said)
+
+
+class Letters:
+    """A tokenizer: a token a letter, from 3 on. What it decodes is kept in `said`."""
+
+    bos_id, eos_id, pad_id = 1, 2, 0
+
+    def __init__(self, said=None):
+        self.said = [] if said is None else said
+
+    def prompts(self, texts):
+        return [(1, *(ord(letter) - ord("a") + 3 for letter in text)) for text in texts]
+
+    def decode(self, ids):
+        self.said.append(np.asarray(ids))
+        return ""
+
+
 def test_images_and_their_places_must_agree():
     batch = batch_of()
     flamingo.check_batch(CONFIG, batch)
@@ -148,5 +213,13 @@ def test_images_and_their_places_must_agree():
     none[2, 3] = 4
     with pytest.raises(ValueError, match="row 2 of the batch has 0 image tokens.* 1 images"):
         flamingo.check_batch(CONFIG, batch | {"text": none})
+    hole = {"image_mask": np.array([[True, True], [True, False], [False, True]])}
+    with pytest.raises(ValueError, match=r"image_mask of row 2 .* is \[False, True\]"):
+        flamingo.check_batch(CONFIG, batch | hole)
+    padded = {"text_mask": np.arange(10)[None] < np.array([[10], [10], [3]])}
+    with pytest.raises(ValueError, match="row 2 of the batch has 0 image tokens.* 1 images"):
+        flamingo.check_batch(CONFIG, batch | padded)
+    with pytest.raises(ValueError, match=r"reads images \[B, M, H, W, 3\] beside a text"):
+        MODEL.init(jax.random.key(0), batch | {"image": batch["image"][:, 0]})
     with pytest.raises(ValueError, match="No token of the batch is supervised"):
         flamingo.check_batch(CONFIG, batch | {"text_mask": np.zeros((3, 10), bool)})

@@ -174,6 +174,14 @@ def test_bad_settings_are_named(fields, message):
         models.make_model(config(**fields))
 
 
+def test_a_batch_in_which_nothing_is_to_be_predicted_is_refused():
+    absent = with_presence(text=[0, 0, 0, 0])
+    models.check_batch(config(), absent)
+    models.check_batch(config(mask_ratio=0.3), with_presence(text=[0, 0, 1, 0]))
+    with pytest.raises(ValueError, match="has its text, so that masked_text has nothing"):
+        models.check_batch(config(mask_ratio=0.3), absent)
+
+
 def test_a_batch_without_any_modality_is_refused():
     with pytest.raises(ValueError, match="none of the model's modalities image, text, audio"):
         logits({"label": BATCH["label"]})
