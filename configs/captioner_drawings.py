@@ -4,8 +4,10 @@
 
 Held out: emoji concepts, openclipart authors and titles, and all of tuxpaint, another collection.
 openclipart and tuxpaint are Debian packages: they are downloaded where `apt-get` is, and named
-where not. Expected (one seed): CIDEr-D 0.49 on emoji, where the texts on other pictures have 0.11
-and the nearest training picture's caption 0.69; see experiments/captioning/README.md.
+where not. Expected (three seeds): CIDEr-D 0.47 ± 0.03 on emoji, where the texts on other pictures
+have 0.11 and the nearest training picture's caption 0.69; from the image tower of a CLIP run (add
+--config.init_from.path=runs/clip_emoji "--config.init_from.only=('image/.*',)") 0.51 ± 0.02. See
+experiments/captioning/README.md.
 """
 
 from configs.clip_emoji import emoji
