@@ -131,10 +131,13 @@ class FewShotClassification(_FewShot):
 
     def check(self) -> None:
         super().check()
-        names = getattr(self._open(self.source), "class_names", None)
-        if not names:
-            raise ValueError(f"{self.kind} needs class names and its source has none: change it.")
-        make_choice(self.context, names)
+        for config in (self.train_source, self.source):
+            source = self._open(config)
+            if not getattr(source, "class_names", None) or "label" not in source[0]:
+                raise ValueError(
+                    f"{self.kind} needs labels with class names and {config} has none: change it."
+                )
+        make_choice(self.context, source.class_names)
 
     def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Log-probabilities `[N, C]`, labels `[N]` and the class names."""

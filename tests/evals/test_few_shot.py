@@ -139,7 +139,7 @@ def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="few_shot has 5 shots and its train_source 3 examples"):
         few = make_evaluators({"x": preset(5, train_source={"n": 3})}, context)
         few["x"].check()
-    with pytest.raises(ValueError, match="class names and its source has none"):
+    with pytest.raises(ValueError, match="needs labels with class names"):
         classified(context, shots=1)
     with pytest.raises(ValueError, match="needs a system that writes text"):
         classified(make_context(Coloured, tokenizer=Words()), shots=1)
