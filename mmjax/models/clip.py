@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -204,10 +205,10 @@ def contrastive(
     return loss
 
 
-def pairs_present(batch: Batch) -> jax.Array | None:
+def pairs_present(batch: Batch) -> jax.Array | np.ndarray | None:
     """[B] bool: which pairs have both their image and their text; None: the batch does not say."""
     masks = [batch[name] for name in ("image_present", "text_present") if name in batch]
-    return functools.reduce(jnp.logical_and, masks) if masks else None
+    return functools.reduce(operator.and_, masks) if masks else None
 
 
 def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
@@ -215,7 +216,7 @@ def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
     del model
     present = pairs_present(batch)
     # Of several processes one may have none.
-    if jax.process_count() == 1 and present is not None and not np.asarray(present).any():
+    if jax.process_count() == 1 and present is not None and not present.any():
         raise ValueError(
             "No example of the batch has both its image and its text: check config.data.train, "
             "and what its transform marks as not present."
