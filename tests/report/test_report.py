@@ -169,6 +169,13 @@ def test_a_metric_s_controls_are_rows_below_it():
     assert found.count("cider") == 1 and found.count("texts") == 1
 
 
+def test_so_are_those_of_a_classification():
+    row = {"top1": 0.5, "top5": 0.75, "prior/top1": 0.125, "prior/top5": 0.25, "absent": 2.0}
+    found = re.sub("<[^>]+>", " ", tables.results({"few": row, "other": {"top1": 1.0}}, {}, {}))
+    lines = ["few 50.0 75.0 –", "few/prior 12.5 25.0 –", "other 100.0 – –"]
+    assert " ".join(lines) in " ".join(found.split())
+
+
 def test_captions_stand_beside_their_pictures(tmp_path):
     def write_captions(params, batch):
         return [f"wrote {value}" for value in batch["image"][:, 0, 0, 0]]
