@@ -352,6 +352,7 @@ def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> E
         batches=read,
         tokenizer=experiment.tokenizer,
         text_length=experiment.spec["text"].shape[1] if "text" in experiment.spec else 0,
+        window=getattr(model, "window", 0),
         batch_size=config.batch_size,
         make_generate=make_generate,
         make_choice=make_choice,

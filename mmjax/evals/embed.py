@@ -32,6 +32,7 @@ class EvalContext:
         place in the source.
       tokenizer: has `encode(texts, length) -> (text [B, L], text_mask [B, L])`; None: no text.
       text_length: L; batch_size: examples a call of `embed`.
+      window: of a model that writes, the longest prompt with its continuation; 0: it says none.
       attention: `(params, batch) -> weights [layers, B, heads, L, L]` of the image tower; it, or
         what it gives, is None where there is none.
       progress: called with what is being done, how much is done, and of how much.
@@ -49,6 +50,7 @@ class EvalContext:
     batches: Callable[[Any, str, int], Iterator[Mapping[str, np.ndarray]]]
     tokenizer: Any = None
     text_length: int = 0
+    window: int = 0
     batch_size: int = 256
     attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray | None] | None = None
     make_generate: Callable[[Mapping[str, Any]], Generate] | None = None

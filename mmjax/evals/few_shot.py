@@ -104,6 +104,16 @@ class FewShot(_FewShot, Captioning):
         _FewShot.__post_init__(self)
         Captioning.__post_init__(self)
 
+    def check(self) -> None:
+        super().check()
+        longest = self.length + self.decode["max_new_tokens"]
+        if self.context.window and longest > self.context.window:
+            raise ValueError(
+                f"{self.kind} has prompts of {self.length} tokens and "
+                f"{self.decode['max_new_tokens']} new ones, and the model's window is "
+                f"{self.context.window}: lower one of the two."
+            )
+
     def _text(self, source: Any, i: int) -> str:
         return captions_of(source[int(i)], source.class_names)[0]
 

@@ -139,6 +139,12 @@ def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="few_shot has 5 shots and its train_source 3 examples"):
         few = make_evaluators({"x": preset(5, train_source={"n": 3})}, context)
         few["x"].check()
+    small = dataclasses.replace(context, window=89)
+    few = preset(1, decode={"max_new_tokens": 9})
+    make_evaluators({"x": few}, small)["x"].check()  # 80 and 9
+    with pytest.raises(ValueError, match="prompts of 80 tokens and 10 new ones, .* window is 89"):
+        few = preset(1, decode={"max_new_tokens": 10})
+        make_evaluators({"x": few}, small)["x"].check()
     with pytest.raises(ValueError, match="needs labels with class names"):
         classified(context, shots=1)
     with pytest.raises(ValueError, match="needs a system that writes text"):
