@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def cell(values: Sequence[float]) -> str:
-    """Three decimals; the spread where there are several values."""
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+def cell(values: Sequence[float], decimals: int = 3) -> str:
+    """The mean; with the spread where there are several values."""
+    spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{decimals}f}{spread}"
 
 
 def table(

@@ -287,9 +287,8 @@ class ProgressLine:
             self._width = 0
 
 
-def by_columns(results: Mapping[str, float]) -> list[dict[str, dict[str, float]]]:
-    """Results "evaluation/metric" -> value as tables: row -> metric -> value, all of a table's rows
-    with the same metrics.
+def by_rows(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Results "evaluation/metric" -> value as row -> metric -> value.
 
     What stands before the last "/", such as a control within an evaluation, is a row.
     """
@@ -297,8 +296,13 @@ def by_columns(results: Mapping[str, float]) -> list[dict[str, dict[str, float]]
     for key, value in results.items():
         name, metric = key.rsplit("/", 1)
         rows.setdefault(name, {})[metric] = value
+    return rows
+
+
+def by_columns(results: Mapping[str, float]) -> list[dict[str, dict[str, float]]]:
+    """The rows of `by_rows` as tables, all of a table's rows with the same metrics."""
     tables: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
-    for name, row in rows.items():
+    for name, row in by_rows(results).items():
         tables.setdefault(tuple(row), {})[name] = row
     return list(tables.values())
 

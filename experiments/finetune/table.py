@@ -4,9 +4,10 @@ python -m experiments.finetune.table full=RUN,RUN,RUN locked=RUN lora=RUN,RUN
 """
 
 import json
-import statistics
 import sys
 from pathlib import Path
+
+from experiments.seeds import cell
 
 FIGURES = {
     "cifar10/top1": "CIFAR-10 top-1",
@@ -17,11 +18,9 @@ FIGURES = {
 }
 
 
-def cell(values: list[float]) -> str:
+def percent(values: list[float]) -> str:
     """Percent, with the sample standard deviation where there are several seeds."""
-    values = [100 * v for v in values]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+    return cell([100 * v for v in values], decimals=1)
 
 
 def table(methods: dict[str, list[Path]]) -> str:
@@ -37,9 +36,9 @@ def table(methods: dict[str, list[Path]]) -> str:
         "| | seeds | " + " | ".join(FIGURES.values()) + " |",
         "|---" * (len(FIGURES) + 2) + "|",
     ]
-    lines.append("| before | | " + " | ".join(cell([start[f]]) for f in FIGURES) + " |")
+    lines.append("| before | | " + " | ".join(percent([start[f]]) for f in FIGURES) + " |")
     for name, found in runs.items():
-        cells = [cell([run["results"]["values"][f] for run in found]) for f in FIGURES]
+        cells = [percent([run["results"]["values"][f] for run in found]) for f in FIGURES]
         lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

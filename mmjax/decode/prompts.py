@@ -26,12 +26,20 @@ def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> dict[str, 
     longest, size = max(map(len, prompts)), BUCKET
     while size < longest:
         size *= 2
-    text = np.full((len(prompts), size), pad_id, np.int32)
-    mask = np.zeros((len(prompts), size), bool)
-    for row, ids in enumerate(prompts):
+    text, mask = pad_rows(prompts, size, pad_id)
+    return {"text": text, "text_mask": mask}
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids as `[N, length]` int32, padded on the right, and which are not padding."""
+    text = np.full((len(rows), length), pad_id, np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for row, ids in enumerate(rows):
         text[row, : len(ids)] = ids
         mask[row, : len(ids)] = True
-    return {"text": text, "text_mask": mask}
+    return text, mask
 
 
 class Detokenizer:

@@ -115,6 +115,4 @@ class Settings:
         if self.min_new_tokens:
             short = new < self.min_new_tokens
             logits = processors.forbid_ids(logits, self.end_ids, short)
-        if self.forbidden_ids:
-            logits = processors.forbid_ids(logits, self.forbidden_ids, True)
-        return logits
+        return processors.forbid_ids(logits, self.forbidden_ids, True)

@@ -10,6 +10,7 @@ from jax.experimental.multihost_utils import process_allgather
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.decode.generate import make_generate
+from mmjax.decode.prompts import pad_rows
 from mmjax.decode.score import make_score
 from mmjax.decode.settings import Settings
 from mmjax.layers.pooling import end_position
@@ -57,11 +58,7 @@ def make_choice(
     """
     begin = 0 if tokenizer.bos_id is None else 1
     ids = [(*prompt[begin:], tokenizer.eos_id) for prompt in tokenizer.prompts(texts)]
-    padded = np.zeros((len(ids), max(map(len, ids), default=1)), np.int32)
-    mask = np.zeros(padded.shape, bool)
-    for row, there, text in zip(padded, mask, ids):
-        row[: len(text)], there[: len(text)] = text, True
-    score = make_score(model, padded, mask)
+    score = make_score(model, *pad_rows(ids, max(map(len, ids), default=1)))
 
     def choice(params: Any, batch: Batch) -> np.ndarray:
         return process_allgather(score(params, _prompted(batch, tokenizer)), tiled=True)

@@ -170,9 +170,7 @@ def make_generate(context: EvalContext, decode: Mapping[str, Any]) -> Generate:
     Raises:
       ValueError: the system writes no text, or the settings are wrong.
     """
-    if context.make_generate is None:
-        raise ValueError("This evaluation needs a system that writes text: remove it.")
-    return context.make_generate(decode)
+    return _writing(context.make_generate)(decode)
 
 
 def make_choice(context: EvalContext, texts: Sequence[str]) -> Choice:
@@ -181,9 +179,13 @@ def make_choice(context: EvalContext, texts: Sequence[str]) -> Choice:
     Raises:
       ValueError: the system writes no text.
     """
-    if context.make_choice is None:
+    return _writing(context.make_choice)(texts)
+
+
+def _writing(make: Callable | None) -> Callable:
+    if make is None:
         raise ValueError("This evaluation needs a system that writes text: remove it.")
-    return context.make_choice(texts)
+    return make
 
 
 def generate_texts(
@@ -206,14 +208,53 @@ def generate_texts(
     """
     generate = make_generate(context, decode)
 
+    def write(params: Any, given: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(list(generate(params, given)), object)
+
+    rows = _of_each(context, params, source, spec, write, modalities, absent, "texts written")
+    return list(rows["made"]), rows["present"]
+
+
+def score_texts(
+    context: EvalContext,
+    params: Any,
+    source: Any,
+    spec: str,
+    texts: Sequence[str],
+    modalities: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """How probable the model finds C texts after every example of `source`, in its order.
+
+    Returns:
+      `scores [N, C]`, log p; `present [N]` and the source's labels as of `embed_images`.
+
+    Raises:
+      ValueError: as `generate_texts`.
+    """
+    choice = make_choice(context, texts)
+    rows = _of_each(context, params, source, spec, choice, modalities, (), "texts ranked")
+    return {"scores": rows.pop("made"), **rows}
+
+
+def _of_each(
+    context: EvalContext,
+    params: Any,
+    source: Any,
+    spec: str,
+    function: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray],
+    modalities: Sequence[str],
+    absent: Sequence[str],
+    what: str,
+) -> dict[str, np.ndarray]:
+    """What a function makes of every example, `made [N, ...]`, and `present [N]`; see `select`."""
+
     def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
         for batch in context.batches(source, spec, context.batch_size):
             given, present = select(batch, modalities, absent, every=True)
-            texts = np.asarray(list(generate(params, given)), object)
-            yield batch, {"texts": texts, **context.gather({"present": present})}
+            found = function(params, given)
+            yield batch, {"made": found, **context.gather({"present": present})}
 
-    rows = in_order(context, source, made(), "texts written")
-    return list(rows["texts"]), rows["present"]
+    return in_order(context, source, made(), what)
 
 
 def embed_texts(context: EvalContext, params: Any, texts: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Captions and classes of pictures from a few examples in the prompt."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from mmjax.data.captions import captions_of
 from mmjax.data.interleave import join
 from mmjax.data.subset import Subset
 from mmjax.evals.captioning import Captioning
-from mmjax.evals.embed import EvalContext, generate_texts, in_order, make_choice, select
+from mmjax.evals.embed import EvalContext, generate_texts, make_choice, score_texts
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.zero_shot import classification_metrics
 
@@ -151,18 +151,11 @@ class FewShotClassification(_FewShot):
 
     def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Log-probabilities `[N, C]`, labels `[N]` and the class names."""
-        source, context = self._open(self.source), self._prompting()
-        choice = make_choice(context, source.class_names)
-
-        def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
-            for batch in context.batches(source, self.transform, context.batch_size):
-                given, present = select(batch, _READ, every=True)
-                rows = {"scores": choice(params, given)}
-                yield batch, rows | dict(context.gather({"present": present}))
-
-        rows = in_order(context, source, made(), "pictures classified")
+        source = self._open(self.source)
+        names, context = list(source.class_names), self._prompting()
+        rows = score_texts(context, params, source, self.transform, names, _READ)
         present = rows["present"]
-        return rows["scores"][present], rows["label"][present], list(source.class_names)
+        return rows["scores"][present], rows["label"][present], names
 
     def run(self, params: Any) -> Results:
         scores, labels, names = self.scores(params)

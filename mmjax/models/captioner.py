@@ -56,8 +56,7 @@ class Captioner(nn.Module):
         context = mask = None
         if "image" in batch:
             context = self.image_tower(name="image")(batch, train=train)["image_tokens"]
-            if "image_present" in batch:
-                mask = jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
+            mask = context_mask(batch, context)
         elif not self.has_variable("cache", "text"):
             raise ValueError(
                 "A captioner writes about an image and the batch has none: give it one."
@@ -72,6 +71,13 @@ class Captioner(nn.Module):
             train=train,
             cache_length=cache_length,
         )
+
+
+def context_mask(batch: Batch, context: jax.Array) -> jax.Array | None:
+    """[B, S] bool: false on a context [B, S, C] whose image is absent; None: all are there."""
+    if "image_present" not in batch:
+        return None
+    return jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
 
 
 def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:

@@ -102,8 +102,7 @@ class CoCa(nn.Module):
                 features, context = context[:, 0], context[:, 1:]
             elif not is_decoding(self):
                 features = self._pool(1, "contrastive_pool")(context)[:, 0]
-            if "image_present" in batch:
-                seen = jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
+            seen = captioner.context_mask(batch, context)
             if not is_decoding(self):
                 features = features.astype(jnp.float32)
                 outputs |= {

@@ -201,16 +201,17 @@ def check_places(image_token: int, batch: Batch) -> None:
     if mask is None:
         count = batch["image"].shape[1] if "image" in batch else 0
         mask = np.ones((len(places), count), bool)
-    images = np.asarray(mask).sum(1)
+    mask = np.asarray(mask)
+    images = mask.sum(1)
     for row in np.flatnonzero(places != images):
         raise ValueError(
             f"The text of row {row} of the batch has {places[row]} image tokens, and its example "
             f"{images[row]} images: give each image its token, and leave room for them in "
             "tokenize()."
         )
-    for row in np.flatnonzero((np.diff(np.asarray(mask, int), axis=1) > 0).any(1)):
+    for row in np.flatnonzero((mask[:, 1:] & ~mask[:, :-1]).any(1)):
         raise ValueError(
-            f"image_mask of row {row} of the batch is {np.asarray(mask)[row].tolist()}: the k-th "
+            f"image_mask of row {row} of the batch is {mask[row].tolist()}: the k-th "
             "image token stands for the k-th image, so put those that are there first."
         )
 

@@ -46,23 +46,17 @@ def results(
         groups = [(label, len(RETRIEVAL)) for label in WAYS.values()]
         made.append(_table(retrieval, columns, groups, baselines, fingerprints))
     if classes:
-        rows = {n: r for n, r in _with_controls(classes).items() if "top1" in r}
+        rows = {n: r for n, r in metrics.by_rows(_flat(classes)).items() if "top1" in r}
         made.append(_table(rows, CLASSIFICATION, [], baselines, fingerprints))
-    flat = {f"{name}/{metric}": v for name, row in others.items() for metric, v in row.items()}
-    for rows in metrics.by_columns(flat):
+    for rows in metrics.by_columns(_flat(others)):
         columns = {name: name.replace("_", " ") for row in rows.values() for name in row}
         made.append(_table(rows, columns, [], baselines, fingerprints))
     return "".join(made)
 
 
-def _with_controls(results: Mapping[str, Figures]) -> dict[str, dict[str, float]]:
-    """A row for what an evaluation has beside its own figures, such as "prior/top1", too."""
-    rows: dict[str, dict[str, float]] = {}
-    for evaluation, row in results.items():
-        for key, value in row.items():
-            *control, metric = key.rsplit("/", 1)
-            rows.setdefault("/".join((evaluation, *control)), {})[metric] = value
-    return rows
+def _flat(results: Mapping[str, Figures]) -> dict[str, float]:
+    """ "evaluation/metric" -> value."""
+    return {f"{name}/{metric}": v for name, row in results.items() for metric, v in row.items()}
 
 
 def _changes(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> dict[str, Figures]:
