@@ -5,7 +5,8 @@ r"""Questions about emoji, answered by classification, with or without a languag
     ... --config.data.train.bias=0.9 --config.loss.debias=learned_mixin  # and what may help
 
 Categories, skin tones, colours, styles and names, of concepts that training never saw; see
-mmjax/data/emoji_questions.py. Expected on the test split (mean of 3 seeds): 0.56 without bias, 0.42
+mmjax/data/sources/emoji_questions.py. Expected on the test split (mean of 3 seeds): 0.56 without
+bias, 0.42
 with it, 0.54 with it and balanced answers, where words alone give 0.39; balancing and more are in
 experiments/emoji_questions/grid.py, results in its README.
 """

@@ -141,7 +141,7 @@ def arrays_of(workdir: Path) -> dict[str, list]:
     import jax
     import orbax.checkpoint as ocp
 
-    from mmjax.checksum import checksums
+    from mmjax.workdir.checksum import checksums
 
     folder = workdir / "checkpoints" / str(STEPS)
     saved = json.loads((folder / "run" / "metadata").read_text())["arrays"]

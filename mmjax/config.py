@@ -28,7 +28,7 @@ def defaults() -> ConfigDict:
             "loss": {},
             "loss_weights": {},
             "optim": {},
-            # low-rank additions to the kernels whose paths the targets match; see mmjax/lora.py
+            # low-rank additions to the kernels whose paths match; see mmjax/optim/lora.py
             "lora": {"rank": 8, "alpha": 16.0, "targets": ()},
             "ema_decay": 0.0,  # 0: no moving average of the parameters
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from mmjax import pretrained
-from mmjax.checksum import checksums
 from mmjax.data.image_files import check_picture
 from mmjax.evals.attention_rollout import sown_weights
+from mmjax.workdir.checksum import checksums
 
 
 class Embedder:

@@ -5,7 +5,7 @@ python -m mmjax.evaluate --workdir=runs/clip_emoji --step=500 --config.evals.see
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -23,12 +23,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mmjax import checkpoint, distributed, experiment, metrics, workdir_lock
 from mmjax import config as configs
-from mmjax.data.tokenizer import Tokenizer, load_tokenizer
+from mmjax.data.text.tokenizer import Tokenizer, load_tokenizer
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
+from mmjax.process import distributed
 from mmjax.report import gather
+from mmjax.run import experiment
+from mmjax.workdir import checkpoint, metrics
+from mmjax.workdir import lock as workdir_lock
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:

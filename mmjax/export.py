@@ -11,7 +11,7 @@ tokenizer, and `export.json`, which says what goes in and comes out. With jax an
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -31,8 +31,10 @@ import numpy as np
 from flax import traverse_util
 from jax import export as jax_export
 
-from mmjax import models, pretrained, whole_file
+from mmjax import pretrained
 from mmjax.layers.precision import compiling_for
+from mmjax.models import systems as models
+from mmjax.workdir import whole_file
 
 ABOUT = "export.json"
 PLATFORMS = ("cpu", "cuda", "tpu")

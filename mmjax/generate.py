@@ -12,7 +12,7 @@ temperature every token is the most probable one; see mmjax/decode/settings.py f
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -40,10 +40,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjax import models, pretrained
+from mmjax import pretrained
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
+from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained
 
 PLACE = "<image>"  # of a picture in a prompt

@@ -10,7 +10,7 @@ Source: Wortsman et al. 2022 (arXiv 2109.01903), section 2.
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 ALPHAS = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
 
@@ -43,9 +43,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax import checkpoint, evaluate, experiment, initial, metrics, pretrained, whole_file
 from mmjax import config as configs
+from mmjax import evaluate, pretrained
 from mmjax.evals.evaluator import Evaluator
+from mmjax.run import experiment, initial
+from mmjax.workdir import checkpoint, metrics, whole_file
 
 
 def mix(base: Any, tuned: Any, alpha: float) -> Any:

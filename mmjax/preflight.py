@@ -6,7 +6,7 @@ Prints a line a check. Exits with 0 if all is well, with 2 and one sentence at t
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -25,8 +25,12 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, distributed, experiment, sharding, workdir_lock
 from mmjax import config as configs
+from mmjax import sharding
+from mmjax.process import distributed
+from mmjax.run import experiment
+from mmjax.workdir import checkpoint
+from mmjax.workdir import lock as workdir_lock
 
 
 def preflight(config: ConfigDict, workdir: Path) -> None:

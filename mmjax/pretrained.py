@@ -10,12 +10,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import evaluate, models, step, tree_paths, whole_file
-from mmjax.data import chain, transforms
-from mmjax.data.tokenizer import Tokenizer
-from mmjax.weights import big_vision, published, tensor_file, tokenizer
+from mmjax import evaluate, step
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.data.transforms import chain
+from mmjax.data.transforms import parse as transforms
+from mmjax.models import systems as models
+from mmjax.optim import tree_paths
+from mmjax.weights import published, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
-from mmjax.weights.families import family, saving_family
+from mmjax.weights.families import big_vision
+from mmjax.weights.family import family, saving_family
+from mmjax.workdir import whole_file
 
 # Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")

@@ -8,7 +8,7 @@ compared with what batches.jsonl says that the devices got. WORKDIR/replay/STEP 
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -28,11 +28,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import batch_log, checkpoint, evaluate, experiment, metrics, models, step
 from mmjax import config as configs
-from mmjax.data.sources import Source, open_source
-from mmjax.data.tokenizer import load_tokenizer
+from mmjax import evaluate, step
+from mmjax.data.open_source import Source, open_source
+from mmjax.data.text.tokenizer import load_tokenizer
+from mmjax.models import systems as models
 from mmjax.report.examples import Example, worst_first, write_examples
+from mmjax.run import experiment
+from mmjax.workdir import batch_log, checkpoint, metrics
 
 ROWS = 64  # in one forward pass: a batch of a pod does not fit a laptop at once
 PRINTED = 10

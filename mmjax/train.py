@@ -7,7 +7,7 @@ given by --config.KEY=VALUE, for instance --config.optim.learning_rate=3e-4.
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -33,26 +33,19 @@ import jax
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
-from mmjax import (
-    checkpoint,
-    distributed,
-    evaluate,
-    experiment,
-    guard,
-    metrics,
-    models,
-    optim,
-    resume_config,
-    sharding,
-    step,
-    workdir_lock,
-)
 from mmjax import config as configs
-from mmjax.batch_log import BatchLog
+from mmjax import evaluate, guard, sharding, step
 from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.layers.precision import on_cpu
-from mmjax.preemption import Sigterm
-from mmjax.watchdog import Watchdog
+from mmjax.models import systems as models
+from mmjax.optim import optimizer as optim
+from mmjax.process import distributed
+from mmjax.process.preemption import Sigterm
+from mmjax.process.watchdog import Watchdog
+from mmjax.run import experiment
+from mmjax.workdir import checkpoint, metrics, resume_config
+from mmjax.workdir import lock as workdir_lock
+from mmjax.workdir.batch_log import BatchLog
 
 
 def train(

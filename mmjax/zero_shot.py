@@ -4,11 +4,11 @@
     python -m mmjax.zero_shot photos/ --model=MODEL --labels=labels.txt --templates photo --json
 
 Labels are separated by commas, or stand one a line in a file. Templates are a preset of
-mmjax/data/captions.py or prompts with {} for the label; their vectors are averaged.
+mmjax/data/transforms/captions.py or prompts with {} for the label; their vectors are averaged.
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from mmjax.data import image_files
-from mmjax.data.captions import TEMPLATES, get_templates
 from mmjax.data.progress import Progress
+from mmjax.data.transforms.captions import TEMPLATES, get_templates
 from mmjax.embedder import Embedder, open_embedder
 from mmjax.evals.zero_shot import classifier_weights
 

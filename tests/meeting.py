@@ -15,11 +15,12 @@ import numpy as np
 from losses.test_contrastive_sharding import batch as pairs
 from losses.test_contrastive_sharding import gradients
 
-from mmjax import distributed, sharding
-from mmjax.checkpoint import Checkpoints
+from mmjax import sharding
 from mmjax.data import pipeline
+from mmjax.data.open_source import open_source
 from mmjax.data.prefetch import to_device
-from mmjax.data.sources import open_source
+from mmjax.process import distributed
+from mmjax.workdir.checkpoint import Checkpoints
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--coordinator")

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import toy
 
-from mmjax import batch_log
-from mmjax.batch_log import BatchLog
+from mmjax.workdir import batch_log
+from mmjax.workdir.batch_log import BatchLog
 
 
 def test_lines_are_only_added_and_the_newest_counts(tmp_path):

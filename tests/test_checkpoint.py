@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, initial, resume_config, sharding, step
 from mmjax import config as configs
-from mmjax.checkpoint import CheckpointError, Checkpoints, DamagedError, TreeMismatchError
-from mmjax.checksum import checksums
+from mmjax import sharding, step
+from mmjax.run import initial
+from mmjax.workdir import checkpoint, resume_config
+from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, DamagedError, TreeMismatchError
+from mmjax.workdir.checksum import checksums
 
 NAMES = {"kernel": ("embed", "mlp"), "bias": ("mlp",), "embedding": ("vocab", "embed")}
 SHAPES = {

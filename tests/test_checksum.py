@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax import sharding
-from mmjax.checksum import checksums
+from mmjax.workdir.checksum import checksums
 
 
 def reference(x):

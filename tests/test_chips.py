@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmjax import chips
+from mmjax.plan import chips
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax import compiled, sharding
+from mmjax import sharding
+from mmjax.plan import compiled
 
 
 def compile_text(f, *args):

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import toy
 
-from mmjax import chips, estimate, experiment, models
 from mmjax import config as configs
 from mmjax.evals.evaluators import make_evaluators
+from mmjax.models import systems as models
+from mmjax.plan import chips, estimate
+from mmjax.run import experiment
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The model of a fine-tuning is the one that it is given: see test_finetune.py.

@@ -12,7 +12,7 @@ from losses.test_contrastive_sharding import batch as pairs
 from losses.test_contrastive_sharding import gradients
 from tiny_clip import write_folder
 
-from mmjax import distributed
+from mmjax.process import distributed
 
 
 def free_port():

@@ -13,7 +13,8 @@ import pytest
 import toy
 
 from mmjax import config as configs
-from mmjax import export, models, pretrained, step
+from mmjax import export, pretrained, step
+from mmjax.models import systems as models
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,8 +11,10 @@ import pytest
 import toy
 from tiny_clip import write_folder
 
-from mmjax import checkpoint, evaluate, experiment, initial, interpolate, pretrained
 from mmjax import config as configs
+from mmjax import evaluate, interpolate, pretrained
+from mmjax.run import experiment, initial
+from mmjax.workdir import checkpoint
 
 ROOT = Path(__file__).parent.parent
 CLIP = ROOT / "tests" / "golden" / "clip"

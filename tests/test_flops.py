@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from mmjax import flops, sharding
+from mmjax import sharding
+from mmjax.plan import flops
 
 A = jax.ShapeDtypeStruct((8, 16), jnp.float32)
 B = jax.ShapeDtypeStruct((16, 16), jnp.float32)

@@ -8,7 +8,7 @@ import pytest
 
 from mmjax import config as configs
 from mmjax import pretrained, replay, train
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from test_digits import drawn, mnist_wheel, write_speech  # noqa: E402

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tiny_clip
 
-from mmjax import generate, models
-from mmjax.data.interleave import join
+from mmjax import generate
+from mmjax.data.transforms.interleave import join
 from mmjax.decode.settings import Settings
+from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained
 
 LAYERS = {"depth": 1, "heads": 2, "mlp_dim": 64}

@@ -22,7 +22,7 @@ from test_resume import flip_bits
 from test_train import state_of
 from tiny_clip import write_folder
 
-from mmjax.metrics import read_metrics
+from mmjax.workdir.metrics import read_metrics
 
 HERE = Path(__file__).parent
 # A large eps: where a gradient is zero but for rounding, Adam would amplify the rounding.

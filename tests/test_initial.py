@@ -10,8 +10,10 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file
 
-from mmjax import initial, models, step
+from mmjax import step
+from mmjax.models import systems as models
 from mmjax.pretrained import describe, load
+from mmjax.run import initial
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE = {"width": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "patch_size": 8, "image_size": (16, 16)}

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import toy
 
-from mmjax import checkpoint, flops, lora, models, optim
 from mmjax import config as configs
+from mmjax.models import systems as models
+from mmjax.optim import lora
+from mmjax.optim import optimizer as optim
+from mmjax.plan import flops
+from mmjax.workdir import checkpoint
 
 TARGETS = (".*/attention/.*/kernel", "text/.*/up/kernel", "image/stem/.*")
 LORA = {"rank": 3, "alpha": 6.0, "targets": TARGETS}

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from mmjax import metrics
+from mmjax.workdir import metrics
 
 
 def lines(workdir):
@@ -121,7 +121,7 @@ def test_console_prints_a_line(tmp_path, capsys):
 
 
 def test_tensorboard_is_imported_late():
-    code = "import sys, mmjax.metrics; print('tensorboardX' in sys.modules)"
+    code = "import sys, mmjax.workdir.metrics; print('tensorboardX' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

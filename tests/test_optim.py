@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax import optim, update_rules
+from mmjax.optim import optimizer as optim
+from mmjax.optim import update_rules
 
 RNG = np.random.default_rng(0)
 SHAPES = {

@@ -13,10 +13,12 @@ import jax
 import pytest
 import toy
 
-from mmjax import chips, estimate, experiment, plan
 from mmjax import config as configs
 from mmjax.layers import precision
-from mmjax.report import plan_page
+from mmjax.plan import __main__ as plan
+from mmjax.plan import chips, estimate
+from mmjax.plan import page as plan_page
+from mmjax.run import experiment
 
 ROOT = Path(__file__).parent.parent
 TINY = "--config=tests/tiny_clip.py"

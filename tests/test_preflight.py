@@ -8,7 +8,8 @@ import commands
 import pytest
 from tiny_clip import get_config, write_folder
 
-from mmjax import preflight, workdir_lock
+from mmjax import preflight
+from mmjax.workdir import lock as workdir_lock
 
 HERE = Path(__file__).parent
 

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
-from mmjax import batch_log, replay
 from mmjax import config as configs
-from mmjax.data import pipeline, transforms
+from mmjax import replay
+from mmjax.data import pipeline
+from mmjax.data.transforms import parse as transforms
 from mmjax.report.examples import Example, worst_first, write_examples
+from mmjax.workdir import batch_log
 
 
 class Noise:

@@ -12,9 +12,10 @@ import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax import optim, sharding, step
+from mmjax import sharding, step
 from mmjax.layers import precision
 from mmjax.models.clip import contrastive
+from mmjax.optim import optimizer as optim
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 

@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from mmjax.watchdog import EXIT_CODE, Watchdog
+from mmjax.process.watchdog import EXIT_CODE, Watchdog
 
 HANG = """
 import threading
-from mmjax.watchdog import Watchdog
+from mmjax.process.watchdog import Watchdog
 
 def wait_for_a_peer_that_never_comes():
     threading.Event().wait()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mmjax import workdir_lock
+from mmjax.workdir import lock as workdir_lock
 
 HOLD = (
     "import sys, time; from mmjax import workdir_lock\n"

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 
 from mmjax import config as configs
-from mmjax import experiment, sharding
+from mmjax import sharding
+from mmjax.run import experiment
 
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 MESHES = {

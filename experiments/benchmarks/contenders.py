@@ -85,7 +85,7 @@ def own_step(config, batch, optimizer):
     import optax
     from flax.core import meta
 
-    from mmjax import models
+    from mmjax.models import systems as models
 
     model, loss = models.make_model(config), models.make_loss(config)
     batch = jax.device_put(batch)
@@ -248,7 +248,7 @@ CONTENDERS = {
 
 def work(name, workload, steps, build):
     """Call `build() -> step`, warm up, then time `steps` steps at every line that comes in."""
-    from mmjax import runtime
+    from mmjax.process import runtime
 
     runtime.prepare()
     step = build()

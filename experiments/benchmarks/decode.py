@@ -64,7 +64,7 @@ def make_jpegs(number, size=(500, 375)):
 
 def ours():
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from mmjax.data.transforms import parse
+    from mmjax.data.transforms.parse import parse
 
     def chain(spec):
         transform = parse(spec)

@@ -3,7 +3,8 @@
     python experiments/benchmarks/fusion_step.py --rounds 7
 
 Small models with towers of one size; forward, backward and AdamW on a fixed batch, compile
-excluded. The products of a step are counted in its trace (mmjax/flops.py), and CLIP's step says at
+excluded. The products of a step are counted in its trace (mmjax/plan/flops.py); CLIP's step says
+at
 which rate the machine does them. `against its products` is a step's time over that of its products
 at CLIP's rate, in the same round: 1.0 is as good as CLIP, above is time lost elsewhere. In every
 round the models take turns, one step each; medians over the rounds, the range in brackets.
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from contenders import own_step  # noqa: E402
 
-from mmjax import runtime  # noqa: E402
+from mmjax.process import runtime  # noqa: E402
 
 TOWER = {"width": 256, "depth": 6, "heads": 4, "mlp_dim": 1024}
 IMAGE = {**TOWER, "patch_size": 8, "image_size": (64, 64)}
@@ -67,7 +68,7 @@ def make_step(name, dtype):
     """(a function that runs one step and waits for it, FLOPs of its products)."""
     import optax
 
-    from mmjax import flops
+    from mmjax.plan import flops
 
     config = {"model": {"name": name, "dtype": dtype, **MODELS[name]}}
     step, traced = own_step(config, batch_for(name), optax.adamw(1e-4))

@@ -6,7 +6,7 @@
 Forward, backward and AdamW of ViT-B/32 and B/16 at 224 pixels in bf16, on a fixed batch, compiled
 and warmed up beforehand. The contenders share the card and take turns in each round; a ratio is the
 median over rounds of (peer's time / ours in the same round), above 1 where ours is faster. MFU: the
-matmuls' FLOPs (contenders.py) over the card's dense bf16 peak (mmjax/chips.py). What is equal
+matmuls' FLOPs (contenders.py) over the card's dense bf16 peak (mmjax/plan/chips.py). What is equal
 between the contenders and what is not: see step.py. A contender that is not there or fails, for
 instance for lack of memory, is named and left out. Ours needs a jax that sees the card:
 pip install 'jax[cuda13]' (or cuda12).
@@ -22,7 +22,7 @@ from contenders import CONTENDERS, ROOT, VENV, Worker, flops, rounds_of, set_up_
 
 sys.path.insert(0, str(ROOT))
 
-from mmjax.chips import CHIPS  # noqa: E402
+from mmjax.plan.chips import CHIPS  # noqa: E402
 
 TEXT = {"t": (512, 12, 8), "length": 77, "vocab": 49408, "embed": 512}
 SIZES = {

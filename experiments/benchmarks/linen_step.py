@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 import tpu_step  # noqa: E402
 from topologies import cases_of, markdown  # noqa: E402
 
-from mmjax import chips  # noqa: E402
+from mmjax.plan import chips  # noqa: E402
 
 FORMS = ("linen", "ours")
 
@@ -32,7 +32,7 @@ def linen_clip(config):
     import flax.linen as nn
     import jax.numpy as jnp
 
-    from mmjax import models
+    from mmjax.models import systems as models
 
     model = models.make_model(config)
     image, text = model.image_tower(parent=None), model.text_tower(parent=None)
@@ -128,7 +128,7 @@ def linen_step(config, topology):
 
 def measure(topology: chips.Topology, form: str, config) -> dict:
     """One form: seconds of a step, memory, and the config's FLOPs over them."""
-    from mmjax import estimate
+    from mmjax.plan import estimate
 
     started = time.perf_counter(), time.process_time()
     case = {"topology": topology.name, "form": form}

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from topologies import cases_of  # noqa: E402
 
-from mmjax import chips  # noqa: E402
+from mmjax.plan import chips  # noqa: E402
 
 DIM = 512
 FORMS = ("dense", "chunked", "ring")
@@ -31,10 +31,11 @@ def measure(topology: str, kind: str, form: str, n: int) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from mmjax import compiled, sharding
-    from mmjax.estimate import compile_or_needs
+    from mmjax import sharding
     from mmjax.layers.precision import compiling_for
     from mmjax.losses.contrastive import contrastive_loss
+    from mmjax.plan import compiled
+    from mmjax.plan.estimate import compile_or_needs
 
     parsed = chips.parse(topology)
     mesh = sharding.make_mesh(None, parsed.devices())

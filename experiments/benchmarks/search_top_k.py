@@ -49,7 +49,7 @@ HNSW = {"hnsw_64": 64, "hnsw_256": 256, "hnsw_1024": 1024}
 def ours(folder, storage, dtype):
     import numpy as np
 
-    from mmjax import runtime
+    from mmjax.process import runtime
 
     runtime.prepare()
     from mmjax.search.top_k import Gallery

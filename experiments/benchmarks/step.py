@@ -9,7 +9,7 @@ median over rounds of (peer's time / ours in the same round), above 1 where ours
 it is repeated with fresh processes, since how memory happens to be laid out matters.
 
 Two allocators: `stock` is every contender as it comes, with ours in its own set-up
-(mmjax/runtime.py); `same` gives that set-up to the peers also.
+(mmjax/process/runtime.py); `same` gives that set-up to the peers also.
 
 What is equal: sizes, batch, AdamW(1e-4, 0.9, 0.98, decay 0.2), fp32 parameters; bf16 is autocast
 for PyTorch and `dtype="bfloat16"` for ours. What is not: open_clip keeps its exact GELU, which is

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from topologies import cases_of, markdown  # noqa: E402
 
-from mmjax import chips  # noqa: E402
+from mmjax.plan import chips  # noqa: E402
 
 FORMS = ("linen", "ours, dots", "ours, none")
 
@@ -66,9 +66,10 @@ def measure(topology: str, form: str, args: argparse.Namespace) -> dict:
     import jax.numpy as jnp
     from flax.core import meta
 
-    from mmjax import compiled, sharding
+    from mmjax import sharding
     from mmjax.layers.precision import activation_dtype, compiling_for
     from mmjax.layers.transformer import Transformer
+    from mmjax.plan import compiled
 
     parsed = chips.parse(topology)
     chip, mesh = parsed.chip, sharding.make_mesh(None, parsed.devices())

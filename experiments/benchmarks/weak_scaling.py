@@ -20,13 +20,13 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from topologies import cases_of, markdown  # noqa: E402
 
-from mmjax import chips  # noqa: E402
+from mmjax.plan import chips  # noqa: E402
 
 
 def measure(args: argparse.Namespace, overrides: list[str]) -> dict:
     """One topology: seconds of a step, bytes that a chip sends, and its peak of memory."""
     from mmjax import config as configs
-    from mmjax.estimate import estimate
+    from mmjax.plan.estimate import estimate
 
     topology = chips.parse(args.topologies[0])
     batch = args.batch * topology.count

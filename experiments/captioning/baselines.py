@@ -10,12 +10,12 @@ import sys
 
 import numpy as np
 
-from mmjax.data.captions import captions_of
-from mmjax.data.decode import decode_image
+from mmjax.data.open_source import open_source
 from mmjax.data.progress import Progress
-from mmjax.data.sources import open_source
-from mmjax.evals.caption_metrics import caption_metrics
+from mmjax.data.transforms.captions import captions_of
+from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.captioning import derangement
+from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.neighbours import nearest, thumbnails
 
 TEST = {"emoji": "unseen_test", "tuxpaint": "test", "openclipart": "test"}

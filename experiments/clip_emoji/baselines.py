@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmjax.data.decode import decode_image
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
+from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.evaluators import gather_captions
 from mmjax.evals.retrieval import caption_ids, chance_metrics, retrieval_metrics
 

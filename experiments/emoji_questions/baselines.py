@@ -6,7 +6,7 @@ Prints a row for each baseline: fitted on the balanced and on the biased trainin
 the held-out concepts of the test split.
 """
 
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
 from mmjax.evals.question_answering import Questions
 from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import PRIORS, answer_prior, vqa_metrics

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from mmjax import whole_file
-from mmjax.data.decode import decode_image
 from mmjax.data.progress import Progress
+from mmjax.data.transforms.decode import decode_image
+from mmjax.workdir import whole_file
 
 LIST_NAME = "bad_records.jsonl"
 KINDS = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax import whole_file
+from mmjax.workdir import whole_file
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> Path:

@@ -8,7 +8,7 @@ the rest of an example stays as it is. Killed, the same command goes on where it
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before anything heavy is imported: see command.start
     ARGS = command.start(
@@ -43,14 +43,14 @@ from flax.serialization import msgpack_serialize
 from PIL import Image
 
 from mmjax import config as configs
-from mmjax import jsonl, whole_file
-from mmjax.data import image_ops
-from mmjax.data.array_records import DATASET, SHARDS
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
-from mmjax.data.decode import JPEG_START, as_rgb, decode_image
+from mmjax.data.open_source import Source, open_source
 from mmjax.data.progress import Progress
-from mmjax.data.sources import Source, open_source
+from mmjax.data.sources.array_records import DATASET, SHARDS
+from mmjax.data.transforms import image_ops
+from mmjax.data.transforms.decode import JPEG_START, as_rgb, decode_image
+from mmjax.workdir import jsonl, whole_file
 
 
 def convert(

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from mmjax.data.folder import IMAGE_SUFFIXES
+from mmjax.data.sources.folder import IMAGE_SUFFIXES
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MIN_SIDE = 4

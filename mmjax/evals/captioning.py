@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.captions import captions_of
-from mmjax.data.subset import Subset
-from mmjax.evals.caption_metrics import caption_metrics
-from mmjax.evals.embed import generate_texts, in_order, make_generate, select
+from mmjax.data.sources.subset import Subset
+from mmjax.data.transforms.captions import captions_of
 from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.metrics.caption_metrics import caption_metrics
+from mmjax.evals.metrics.spice import spice, spice_folder
 from mmjax.evals.neighbours import nearest, thumbnails
-from mmjax.evals.spice import spice, spice_folder
+from mmjax.run.evaluation import generate_texts, in_order, make_generate, select
 
 
 def derangement(count: int, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmjax.evals.embed import EvalContext, embed_images
+from mmjax.run.evaluation import EvalContext, embed_images
 
 # Raised when a metric's rule changes, so that results of two rules never pass for one.
 METRIC_VERSION = 1

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.batch import MODALITIES
-from mmjax.data.captions import as_text, captions_of, get_templates
+from mmjax.data.transforms.captions import as_text, captions_of, get_templates
 from mmjax.evals.captioning import Captioning
-from mmjax.evals.embed import EvalContext, embed_texts
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
@@ -26,6 +25,7 @@ from mmjax.evals.modality_ablation import ModalityAblation
 from mmjax.evals.question_answering import Vqa
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
+from mmjax.run.evaluation import EvalContext, embed_texts
 
 
 def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np.ndarray]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.captions import captions_of
-from mmjax.data.interleave import join
-from mmjax.data.subset import Subset
+from mmjax.data.sources.subset import Subset
+from mmjax.data.transforms.captions import captions_of
+from mmjax.data.transforms.interleave import join
 from mmjax.evals.captioning import Captioning
-from mmjax.evals.embed import EvalContext, generate_texts, make_choice, score_texts
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.zero_shot import classification_metrics
+from mmjax.run.evaluation import EvalContext, generate_texts, make_choice, score_texts
 
 _READ = ("image", "text")
 

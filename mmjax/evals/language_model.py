@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from mmjax.batch import MODALITIES
-from mmjax.evals.embed import in_order, select
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.perplexity import perplexity
 from mmjax.losses.captioning import supervised
+from mmjax.run.evaluation import in_order, select
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

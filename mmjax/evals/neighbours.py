@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmjax.data.image_ops import resize
+from mmjax.data.transforms.image_ops import resize
 from mmjax.evals.retrieval import score_chunks
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mmjax.evals.captioning import derangement
-from mmjax.evals.embed import generate_texts, make_generate
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.vqa import PRIORS, answer_prior, most_frequent, normalize_answer, vqa_metrics
+from mmjax.run.evaluation import generate_texts, make_generate
 
 _READ = ("image", "text")
 

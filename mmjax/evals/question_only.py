@@ -7,8 +7,8 @@ import numpy as np
 import scipy.sparse
 
 from mmjax.evals.linear_probe import fit_logistic
-from mmjax.evals.ngrams import ngram_counts
-from mmjax.evals.ptb import tokenize
+from mmjax.evals.metrics.ngrams import ngram_counts
+from mmjax.evals.metrics.ptb import tokenize
 
 # Runs of words that fewer training questions have are not looked at.
 LEAST = 3

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mmjax.data.captions import prompt_ensemble
+from mmjax.data.transforms.captions import prompt_ensemble
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -27,7 +27,8 @@ def classifier_weights(
     """Zero-shot classifier `[C, D]`.
 
     Args:
-      embed_texts: maps n texts to `[n, D]`; templates: a preset of `mmjax.data.captions`, or
+      embed_texts: maps n texts to `[n, D]`; templates: a preset of
+        `mmjax.data.transforms.captions`, or
         prompts with `{}` for the class name.
     """
     prompts = [prompt_ensemble(name, templates) for name in class_names]

@@ -127,7 +127,7 @@ def _call(kernel, name, products, out, interpret, qkv, *others):
             transcendentals=batch * length * length * (width // 3),
             bytes_accessed=sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays),
         ),
-        metadata={"grid": str(batch)},  # for `mmjax.compiled`
+        metadata={"grid": str(batch)},  # for `mmjax.plan.compiled`
     )(*arrays[:-1])
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.decode import decode_image
-from mmjax.data.subset import Subset
+from mmjax.data.sources.subset import Subset
+from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.attention_rollout import attention_maps
 from mmjax.evals.captioning import Captioning
-from mmjax.evals.embed import EvalContext
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
 from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
+from mmjax.run.evaluation import EvalContext
 
 IMAGE_QUERIES = 6
 TEXT_QUERIES = 6

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import whole_file
-from mmjax.metrics import read_metrics
 from mmjax.report import figures, tables
 from mmjax.report.gather import (
     Attention,
@@ -22,6 +20,8 @@ from mmjax.report.gather import (
     RetrievalExamples,
 )
 from mmjax.report.style import STYLE
+from mmjax.workdir import whole_file
+from mmjax.workdir.metrics import read_metrics
 
 
 def write_report(

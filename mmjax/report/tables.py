@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mmjax import metrics
 from mmjax.report import figures
 from mmjax.report.gather import Confusion
+from mmjax.workdir import metrics
 
 Figures = Mapping[str, float]
 WAYS = {"text_to_image": "Text → image", "image_to_text": "Image → text"}

@@ -10,7 +10,7 @@ Every query looks at all vectors; with --approximate (pip install -e '.[approxim
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -35,10 +35,11 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 import json
 from pathlib import Path
 
-from mmjax import metrics, workdir_lock
 from mmjax.embedder import open_embedder
 from mmjax.search import approximate, build
 from mmjax.search.index import INDEX, Index, Writer, create, read_about
+from mmjax.workdir import lock as workdir_lock
+from mmjax.workdir import metrics
 
 LISTED = 10  # unreadable files on the terminal; all are in the index
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import jsonl, whole_file
 from mmjax.search.storage import KINDS, encode
 from mmjax.search.top_k import Gallery
+from mmjax.workdir import jsonl, whole_file
 
 INDEX = "index.json"
 FORMAT = 1

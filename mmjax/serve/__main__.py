@@ -8,7 +8,7 @@ What `index` changes meanwhile is seen as soon as that is done.
 """
 
 # ruff: noqa: E402
-from mmjax import command
+from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(

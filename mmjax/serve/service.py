@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmjax.data.captions import TEMPLATES
-from mmjax.data.decode import decode_image
 from mmjax.data.image_files import check_picture
+from mmjax.data.transforms.captions import TEMPLATES
+from mmjax.data.transforms.decode import decode_image
 from mmjax.embedder import Embedder
 from mmjax.evals.attention_rollout import attention_maps, head_maps
 from mmjax.evals.occlusion import occlusion_maps

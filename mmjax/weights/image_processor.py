@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data import chain, transforms
+from mmjax.data.transforms import chain
+from mmjax.data.transforms import parse as transforms
 from mmjax.models.vit import ViT
 
 # Pillow's numbers of its filters.

@@ -6,10 +6,10 @@ from pathlib import Path
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
-from mmjax import whole_file
-from mmjax.data import tokenizers
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.run import tokenizer as tokenizers
 from mmjax.weights.published import read_json
+from mmjax.workdir import whole_file
 
 FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 ROLES = ("pad_token", "bos_token", "eos_token")

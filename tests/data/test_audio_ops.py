@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from mmjax.data import audio_ops, transforms
+from mmjax.data.transforms import audio_ops
+from mmjax.data.transforms import parse as transforms
 
 RNG = np.random.default_rng(0)
 

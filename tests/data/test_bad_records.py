@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data.bad_records import KINDS, BadRecord, allow
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
 
 
 def picture(color=(10, 20, 30)):

@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from mmjax.data.balanced import Balanced
+from mmjax.data.sources.balanced import Balanced
 
 
 class Questions:

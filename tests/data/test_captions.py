@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmjax.data import captions
-from mmjax.data.transforms import parse
+from mmjax.data.transforms import captions
+from mmjax.data.transforms.parse import parse
 
 EXAMPLE = {
     "captions": ["red apple", "apple"],

@@ -14,11 +14,11 @@ from test_sources import Flowers
 from test_train import TRAIN
 
 from mmjax.data import convert as command
-from mmjax.data.array_records import SHARDS
 from mmjax.data.convert import convert
-from mmjax.data.decode import decode_image
-from mmjax.data.sources import open_source
-from mmjax.metrics import read_metrics
+from mmjax.data.open_source import open_source
+from mmjax.data.sources.array_records import SHARDS
+from mmjax.data.transforms.decode import decode_image
+from mmjax.workdir.metrics import read_metrics
 
 CONFIG = TRAIN[-1].partition("=")[2]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmjax.data.decode import as_rgb, decode_image
+from mmjax.data.transforms.decode import as_rgb, decode_image
 
 
 def noise(h=21, w=34, channels=3, seed=0):

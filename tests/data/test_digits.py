@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from test_audio_ops import wav
 
-from mmjax.data import transforms
 from mmjax.data.builders import fsdd, mnist_digits
-from mmjax.data.paired import PairedSource
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
+from mmjax.data.sources.paired import PairedSource
+from mmjax.data.transforms import parse as transforms
 
 ARCHIVE = Path(
     os.environ.get("MMJAX_FSDD", Path(__file__).parents[2] / "../shared/data/fsdd.tar.gz")

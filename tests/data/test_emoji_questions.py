@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 
-from mmjax.data import emoji_questions
-from mmjax.data.emoji_questions import ANSWERS, KINDS, LANGUAGES, ask, coloured_part
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
+from mmjax.data.sources import emoji_questions
+from mmjax.data.sources.emoji_questions import ANSWERS, KINDS, LANGUAGES, ask, coloured_part
 from mmjax.evals.vqa import answer_prior, vqa_metrics
 
 CATEGORIES = KINDS["category"].answers
@@ -140,7 +140,7 @@ def test_colour_words(name, found):
 @pytest.fixture
 def few(pictures, monkeypatch):
     parts = {"unseen_test": pictures[:30], "unseen_test_openmoji": pictures[-20:]}
-    monkeypatch.setattr("mmjax.data.sources.open_tfds", lambda name, split, _: parts[split])
+    monkeypatch.setattr("mmjax.data.open_source.open_tfds", lambda name, split, _: parts[split])
     return parts
 
 

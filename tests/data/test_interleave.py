@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax.data.interleave import interleave, join
+from mmjax.data.transforms.interleave import interleave, join
 from mmjax.models.flamingo import check_batch
 
 PLACE = 99

@@ -3,7 +3,7 @@
 import pytest
 from tiny_clip import write_folder
 
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
 
 
 def test_every_example_once_and_in_order(tmp_path):

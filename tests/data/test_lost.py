@@ -9,9 +9,9 @@ import tensorflow_datasets as tfds
 from tiny_clip import write_folder
 
 from mmjax import config as configs
-from mmjax import experiment
 from mmjax.data import pipeline
-from mmjax.data.sources import TfdsSource, open_source
+from mmjax.data.open_source import TfdsSource, open_source
+from mmjax.run import experiment
 
 
 def epoch(source, limit, batch_size=4):

@@ -1,6 +1,6 @@
 """An in-memory source gives what the source gives, and asks it once."""
 
-from mmjax.data.memory import InMemory
+from mmjax.data.sources.memory import InMemory
 
 
 class Counted:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data.sources import open_source
+from mmjax.data.open_source import open_source
 
 
 @pytest.fixture

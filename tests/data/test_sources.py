@@ -12,8 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mmjax.data import bad_records, folder, webdataset
-from mmjax.data.sources import open_source
+from mmjax.data import bad_records
+from mmjax.data.open_source import open_source
+from mmjax.data.sources import folder, webdataset
 
 
 @pytest.fixture(autouse=True)

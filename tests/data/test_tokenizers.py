@@ -14,8 +14,8 @@ import tokenizers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax.data.tokenizer import Tokenizer, load_tokenizer
-from mmjax.data.tokenizers import make_tokenizer
+from mmjax.data.text.tokenizer import Tokenizer, load_tokenizer
+from mmjax.run.tokenizer import make_tokenizer
 
 CORPUS = [
     "a red cat sleeps on the red mat",
@@ -333,7 +333,7 @@ def test_trained_decodes_what_it_encodes(trained, text):
 
 def test_training_is_the_same_in_every_process(trained):
     code = (
-        "from mmjax.data.tokenizers import make_tokenizer\n"
+        "from mmjax.run.tokenizer import make_tokenizer\n"
         f"corpus = {CORPUS!r}\n"
         "print(make_tokenizer({'kind': 'train_bpe', 'vocab_size': 300}, corpus=corpus).fingerprint)"
     )

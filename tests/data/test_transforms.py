@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmjax.data import image_ops
-from mmjax.data.rand_augment import rand_augment_ops
-from mmjax.data.transforms import parse, parse_batch, sample_crop
+from mmjax.data.transforms import image_ops
+from mmjax.data.transforms.parse import parse, parse_batch, sample_crop
+from mmjax.data.transforms.rand_augment import rand_augment_ops
 
 
 def noise(h=24, w=31, seed=0):

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmjax.evals.embed import EvalContext, embed_images, embed_texts
 from mmjax.evals.evaluators import EVALUATORS, make_evaluators
+from mmjax.run.evaluation import EvalContext, embed_images, embed_texts
 
 WORDS = ("red", "green", "blue")
 

@@ -10,16 +10,16 @@ import scipy.special
 import toy
 
 from mmjax import config as configs
-from mmjax import experiment
-from mmjax.evals.caption_metrics import caption_metrics
 from mmjax.evals.captioning import derangement
-from mmjax.evals.embed import EvalContext, select
 from mmjax.evals.evaluators import make_evaluators
+from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.neighbours import nearest, thumbnails
 from mmjax.evals.question_answering import OtherPictures, Questions
 from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import vqa_metrics
 from mmjax.models import vit
+from mmjax.run import experiment
+from mmjax.run.evaluation import EvalContext, select
 
 COLOURS = ("red", "green", "blue")
 SHAPES = ("square", "circle", "star", "cross")

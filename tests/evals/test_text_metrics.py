@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax.evals.bleu import bleu
-from mmjax.evals.cider import cider, cider_d
-from mmjax.evals.meteor_exact import ALPHA, BETA, GAMMA, align, meteor_exact
+from mmjax.evals.metrics.bleu import bleu
+from mmjax.evals.metrics.cider import cider, cider_d
+from mmjax.evals.metrics.meteor_exact import ALPHA, BETA, GAMMA, align, meteor_exact
+from mmjax.evals.metrics.ptb import tokenize
+from mmjax.evals.metrics.repetition import distinct, repetition_rate
+from mmjax.evals.metrics.rouge import common_subsequence, rouge_l
+from mmjax.evals.metrics.spice import spice
 from mmjax.evals.perplexity import perplexity
-from mmjax.evals.ptb import tokenize
-from mmjax.evals.repetition import distinct, repetition_rate
-from mmjax.evals.rouge import common_subsequence, rouge_l
-from mmjax.evals.spice import spice
 
 split = str.split
 

@@ -5,7 +5,8 @@ import pytest
 from flax.core import meta
 from ml_collections import ConfigDict
 
-from mmjax import models, sharding
+from mmjax import sharding
+from mmjax.models import systems as models
 from mmjax.models.clip import clamp_above, row_ids
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax import models
+from mmjax.models import systems as models
 
 N = 9
 

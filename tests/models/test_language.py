@@ -10,7 +10,9 @@ import tiny_clip
 from flax.core import meta
 
 from mmjax import config as configs
-from mmjax import experiment, generate, models
+from mmjax import generate
+from mmjax.models import systems as models
+from mmjax.run import experiment
 from mmjax.train import train
 
 LENGTH = 8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax import models
+from mmjax.models import systems as models
 
 RNG = np.random.default_rng(0)
 SIZES = {"width": 16, "heads": 2, "mlp_dim": 32, "encoder_depth": 1}

@@ -5,8 +5,8 @@ import pytest
 from flax.core import meta
 from ml_collections import ConfigDict
 
-from mmjax import models
 from mmjax.layers.pixels import normalise
+from mmjax.models import systems as models
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)

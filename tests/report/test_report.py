@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.evals.embed import EvalContext
 from mmjax.evals.evaluators import Pairs, make_evaluators
 from mmjax.report import figures, tables
 from mmjax.report.gather import (
@@ -20,6 +19,7 @@ from mmjax.report.gather import (
     retrieval_examples,
 )
 from mmjax.report.page import write_report
+from mmjax.run.evaluation import EvalContext
 
 CAPTIONS = ["a <b>bold</b> cat", "دب قطبي", "狐 & 'fox'", "dog", "owl", "eel", "ant", "bee"]
 

@@ -14,11 +14,11 @@ import pytest
 from png import png
 from tiny_index import MODEL, draw
 
-from mmjax import jsonl, whole_file
 from mmjax.embedder import open_embedder
 from mmjax.search import __main__ as command
 from mmjax.search import build
 from mmjax.search.index import Index, Writer, create
+from mmjax.workdir import jsonl, whole_file
 
 
 @pytest.fixture(scope="module")

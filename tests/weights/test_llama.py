@@ -11,10 +11,10 @@ from flax import traverse_util
 from parity import outputs
 from write_gguf import write
 
-from mmjax import initial
-from mmjax.data import tokenizers
-from mmjax.data.tokenizer import load_tokenizer
+from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.pretrained import load
+from mmjax.run import initial
+from mmjax.run import tokenizer as tokenizers
 
 DEPTH, HEADS, KV, HD, WIDTH, MLP = 2, 4, 2, 6, 16, 24
 METADATA = {

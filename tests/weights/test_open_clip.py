@@ -8,11 +8,11 @@ import pytest
 from parity import GOLDEN, close, expected, layers, layers_and_outputs, outputs
 from safetensors.numpy import load_file
 
-from mmjax.data import transforms
+from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import make_generate
 from mmjax.decode.settings import Settings
 from mmjax.pretrained import load
-from mmjax.weights import open_clip
+from mmjax.weights.families import open_clip
 from mmjax.weights.published import Published
 
 NAMES = ("open_clip", "open_clip_custom")

@@ -12,10 +12,10 @@ import pytest
 from parity import GOLDEN
 from safetensors.numpy import load_file
 
-from mmjax.data import transforms
+from mmjax.data.transforms import parse as transforms
 from mmjax.models.vit import ViT
 from mmjax.weights import image_processor
-from mmjax.weights.families import FAMILIES
+from mmjax.weights.family import FAMILIES
 from mmjax.weights.published import Published
 
 FOLDER = GOLDEN / "preprocessing"

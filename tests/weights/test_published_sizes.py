@@ -6,8 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmjax import models, step
-from mmjax.weights.families import family
+from mmjax import step
+from mmjax.models import systems as models
+from mmjax.weights.family import family
 from mmjax.weights.published import Published
 
 SO400M = {

@@ -11,9 +11,10 @@ import pytest
 from parity import GOLDEN, close, outputs
 from safetensors.numpy import save_file
 
-from mmjax import models, step
-from mmjax.data.tokenizers import train_bpe
+from mmjax import step
+from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained, load, save_pretrained
+from mmjax.run.tokenizer import train_bpe
 from mmjax.weights import tensor_file
 from mmjax.weights.tensor_file import Safetensors
 

@@ -12,9 +12,9 @@ from parity import GOLDEN, close, expected, outputs
 from safetensors.numpy import load_file, save_file
 from test_saving import small_clip
 
-from mmjax import models
+from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained, load, save_pretrained
-from mmjax.weights import align, open_clip
+from mmjax.weights.families import align, open_clip
 from mmjax.weights.published import HUB, OPEN_CLIPS
 from mmjax.weights.tensor_file import Renamed, Safetensors
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, outputs
 
-from mmjax import models, step
-from mmjax.data.tokenizers import train_bpe
+from mmjax import step
+from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained, load, save_pretrained
-from mmjax.weights import bert, gpt2, llama
+from mmjax.run.tokenizer import train_bpe
+from mmjax.weights.families import bert, gpt2, llama
 from mmjax.weights.tensor_file import Renamed, Safetensors
 
 TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")

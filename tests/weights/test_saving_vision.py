@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, outputs
 
-from mmjax import models, step
+from mmjax import step
+from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained, load, save_pretrained
 from mmjax.weights.tensor_file import Safetensors
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, layers_and_outputs, outputs
 
-from mmjax.data.tokenizer import load_tokenizer
+from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.pretrained import load
-from mmjax.weights import siglip
+from mmjax.weights.families import siglip
 
 
 @pytest.fixture(scope="module", params=["siglip", "siglip2"])

@@ -8,7 +8,7 @@ import jax
 import pytest
 from parity import GOLDEN, close, expected, layers_and_outputs, outputs
 
-from mmjax import models
+from mmjax.models import systems as models
 from mmjax.pretrained import load
 
 NAMES = ("vit", "vit_pooler", "deit", "deit_token", "dinov2", "dinov2_swiglu", "dinov2_registers")

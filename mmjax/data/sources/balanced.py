@@ -1,0 +1,68 @@
+"""A source in which, for each way to ask, every answer comes equally often."""
+
+import collections
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def open_balanced(
+    source: Mapping[str, Any],
+    words: int = 3,
+    max_repeats: int = 20,
+    *,
+    workdir: str | os.PathLike | None = None,
+) -> "Balanced":
+    """Repeat the rarer answers of a source of questions.
+
+    Args:
+      source: the config of one whose examples have a question as caption, and a label.
+      words: questions that begin with the same so many words are one way to ask (as in VQA's
+        question types, Antol et al. 2015, arXiv 1505.00468).
+      max_repeats: an example comes so many times at most.
+
+    Raises:
+      ValueError: a source that cannot be opened, or without labels or captions.
+    """
+    from mmjax.data.open_source import open_source
+
+    return Balanced(open_source(source, workdir=workdir), words, max_repeats)
+
+
+class Balanced:
+    """See `open_balanced`."""
+
+    def __init__(self, source: Any, words: int, max_repeats: int):
+        self._source = source
+        self.name, self.class_names = f"balanced {source.name}", source.class_names
+        groups: dict[str, dict[Any, list[int]]] = {}
+        for i in range(len(source)):
+            example = source[i]
+            if "label" not in example or not example.get("captions"):
+                raise ValueError(
+                    f"Example {i} of {source.name} has no label or no caption: 'balanced' is for "
+                    "sources of questions with their answers."
+                )
+            way = " ".join(example["captions"][0].split()[:words])
+            groups.setdefault(way, collections.defaultdict(list))[example["label"]].append(i)
+        self._index = np.asarray(
+            [i for answers in groups.values() for i in even(answers, max_repeats)]
+        )
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self._index[index])]
+
+
+def even(answers: Mapping[Any, list[int]], max_repeats: int) -> list[int]:
+    """Every answer's examples in turn until all have as many as the commonest has."""
+    most = max(map(len, answers.values()))
+    return [
+        examples[k % len(examples)]
+        for _, examples in sorted(answers.items())
+        for k in range(min(most, max_repeats * len(examples)))
+    ]

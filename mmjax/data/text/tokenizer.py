@@ -1,0 +1,226 @@
+"""A tokenizer as models use it: texts to rows of ids and masks, and back; saved and loaded."""
+
+import hashlib
+import json
+import os
+import threading
+
+import numpy as np
+import tokenizers as hf
+
+from mmjax.data.text import clip_vocab
+from mmjax.workdir import whole_file
+
+FILE, _META = "tokenizer.json", "tokenizer_meta.json"
+_CACHE_SIZE = 100_000
+
+
+class Tokenizer:
+    """Encodes texts to fixed-length rows: [bos] tokens eos, then padding.
+
+    Attributes:
+      vocab_size: number of ids, specials included.
+      pad_id, bos_id, eos_id: ids of the specials; `bos_id` is None where there is none.
+      strict: raise on a text that does not fit, where else it is cut.
+
+    Threads may share one.
+    """
+
+    def __init__(
+        self,
+        backend,
+        *,
+        pad_id,
+        bos_id,
+        eos_id,
+        clean=None,
+        origin=None,
+        strict=False,
+        text=None,
+    ):
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        # Of the file that it was loaded from: written anew, its last digits might differ.
+        self._text = text
+        self._clean = clean
+        self.origin = dict(origin or {})  # the settings that made it, to recognise it by
+        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.strict = strict
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        self._cache = {}
+        self._lock = threading.Lock()
+        self._encoded = self._cut = 0
+
+    def encode(self, texts, length):
+        """Rows of `length` tokens; a text that is too long is cut before its end token.
+
+        Args:
+          texts: list of B str.
+          length: tokens a row, at least 3 (bos, one token, eos).
+
+        Returns:
+          (text `[B, length] int32`, text_mask `[B, length] bool`, true up to and with the end
+          token).
+
+        Raises:
+          ValueError: `strict`, and a text does not fit.
+        """
+        if isinstance(texts, str):
+            raise ValueError(f"encode takes a list of texts, not the single text {texts!r}")
+        specials = 1 if self.bos_id is None else 2
+        if length <= specials:
+            raise ValueError(
+                f"a token length of {length} leaves no room beside {specials} specials"
+            )
+        text = np.full((len(texts), length), self.pad_id, np.int32)
+        mask = np.zeros((len(texts), length), bool)
+        cut = 0
+        for row, ids in enumerate(self._ids(texts)):
+            if len(ids) > length - specials:
+                if self.strict:
+                    raise ValueError(
+                        f"{texts[row]!r} has {len(ids)} tokens, and only {length - specials} fit "
+                        f"into {length} beside the specials; raise the length or set strict=False"
+                    )
+                cut += 1
+                ids = ids[: length - specials]
+            ids = (*ids, self.eos_id) if self.bos_id is None else (self.bos_id, *ids, self.eos_id)
+            text[row, : len(ids)] = ids
+            mask[row, : len(ids)] = True
+        with self._lock:
+            self._encoded += len(texts)
+            self._cut += cut
+        return text, mask
+
+    def prompts(self, texts):
+        """Token ids of each text as the start of a longer one: [bos] tokens, without end."""
+        bos = () if self.bos_id is None else (self.bos_id,)
+        return [(*bos, *ids) for ids in self._ids(texts)]
+
+    def _ids(self, texts):
+        """Token ids, without specials, of each text; captions come back often, so cached."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
+        new = {}
+        if missing:
+            cleaned = [self._clean(text) for text in missing] if self._clean else missing
+            if len(missing) == 1:
+                found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
+            else:
+                found = self._backend.encode_batch_fast(cleaned, add_special_tokens=False)
+            new = {text: tuple(encoding.ids) for text, encoding in zip(missing, found)}
+        result = [new[text] if text in new else self._cache[text] for text in texts]
+        if new:
+            if len(self._cache) + len(new) > _CACHE_SIZE:
+                self._cache = {}  # a new dict: another thread may be reading the old one
+            self._cache.update(new)
+        return result
+
+    def decode(self, ids):
+        """The text of one row of ids, specials left out, up to the first end token."""
+        ids = [int(i) for i in ids]
+        if self.bos_id is not None and ids[:1] == [self.bos_id]:
+            ids = ids[1:]
+        if self.eos_id in ids:
+            ids = ids[: ids.index(self.eos_id)]
+        return self._backend.decode(ids, skip_special_tokens=True).strip()
+
+    def decode_raw(self, ids):
+        """The text of ids, specials left out, spaces at its ends kept: of a part of a text."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    @property
+    def truncation_rate(self):
+        """Share of the texts encoded since the last reset that were cut; 0 if there were none."""
+        with self._lock:
+            return self._cut / self._encoded if self._encoded else 0.0
+
+    def reset_truncation_rate(self):
+        """Starts counting anew."""
+        with self._lock:
+            self._encoded = self._cut = 0
+
+    @property
+    def fingerprint(self):
+        """sha256 (hex) of everything that decides which ids a text gets."""
+        return hashlib.sha256((self.json() + self._ids_json()).encode()).hexdigest()
+
+    def json(self):
+        """The text of a tokenizer.json, without what this class puts around a text."""
+        if self._text is None:
+            self._text = self._backend.to_str()
+        return self._text
+
+    def wrapped(self, text):
+        """Ids of a text with the specials that the tokenizer.json itself puts around it."""
+        return self._backend.encode(text).ids
+
+    def replace(self, backend, **ids):
+        """A copy with another backend and other ids of specials."""
+        now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        rest = {"clean": self._clean, "origin": self.origin, "strict": self.strict}
+        return Tokenizer(backend, **{**now, **ids}, **rest)
+
+    def _ids_json(self):
+        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        return json.dumps({**ids, "clean": _name_of(self._clean)}, sort_keys=True)
+
+    def save(self, directory):
+        """Writes tokenizer.json and a small meta file; `load_tokenizer` reads them."""
+        meta = {
+            **json.loads(self._ids_json()),
+            "origin": self.origin,
+            "encode_special_tokens": self._backend.encode_special_tokens,
+            "fingerprint": self.fingerprint,
+        }
+        whole_file.write(os.path.join(directory, FILE), self.json())
+        # The meta file comes last: where it is, the other one is complete.
+        whole_file.write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
+
+
+def is_saved(directory):
+    """Whether `Tokenizer.save` has written there, to its end."""
+    return os.path.exists(os.path.join(directory, _META))
+
+
+def load_tokenizer(directory, strict=False):
+    """The tokenizer that `Tokenizer.save` wrote.
+
+    Raises:
+      ValueError: nothing there, or the files do not belong together.
+    """
+    try:
+        with open(os.path.join(directory, _META), encoding="utf-8") as file:
+            meta = json.load(file)
+        with open(os.path.join(directory, FILE), encoding="utf-8") as file:
+            text = file.read()
+        backend = hf.Tokenizer.from_str(text)
+    except FileNotFoundError:
+        raise ValueError(f"there is no saved tokenizer in {directory}") from None
+    except Exception as error:  # the library raises a bare Exception on a bad file
+        raise ValueError(f"the tokenizer in {directory} cannot be read: {error}") from None
+    trained = meta["origin"].get("kind") == "train_bpe"
+    backend.encode_special_tokens = meta.get("encode_special_tokens", trained)
+    tokenizer = Tokenizer(
+        backend,
+        pad_id=meta["pad_id"],
+        bos_id=meta["bos_id"],
+        eos_id=meta["eos_id"],
+        clean=_CLEANERS[meta["clean"]],
+        origin=meta["origin"],
+        strict=strict,
+        text=text,
+    )
+    if tokenizer.fingerprint != meta["fingerprint"]:
+        raise ValueError(
+            f"{FILE} and {_META} in {directory} do not belong together; restore both from the "
+            "checkpoint"
+        )
+    return tokenizer
+
+
+_CLEANERS = {None: None, "clip": clip_vocab.clean}
+
+
+def _name_of(clean):
+    return next(name for name, f in _CLEANERS.items() if f is clean)

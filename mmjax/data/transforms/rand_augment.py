@@ -1,0 +1,45 @@
+"""RandAugment's operations."""
+
+from mmjax.data.transforms import image_ops
+
+
+def rand_augment_ops(level, fill=128):
+    """The 14 operations as functions of (image, sign), sign being 1 or -1.
+
+    Args:
+      level: strength; 0 changes (nearly) nothing, 1 is the full range: 30 degrees, a shear of 0.3,
+        a shift by 0.45 of the side, 0.9 away from the unchanged colours, 4 bits lost, all values
+        inverted. Every operation grows stronger with it; above 1 the ranges go on.
+      fill: colour (a number or RGB) that comes in from outside.
+
+    Source: Cubuk et al. 2019 (RandAugment), section 3, with the ranges of AutoAugment.
+    """
+
+    def enhance(op):
+        # 1 leaves the image as it is; the level moves away from that, to either side.
+        return lambda image, sign: op(image, max(0.0, 1 + sign * 0.9 * level))
+
+    def move(make):
+        # `make(amount, height, width)` gives the arguments of `affine`.
+        return lambda image, sign: image_ops.affine(
+            image, **make(sign * level, *image.shape[:2]), fill=fill
+        )
+
+    threshold = round(256 * max(0.0, 1 - level))
+    bits = max(1, 8 - round(4 * level))
+    return {
+        "identity": lambda image, sign: image,
+        "autocontrast": lambda image, sign: image_ops.autocontrast(image),
+        "equalize": lambda image, sign: image_ops.equalize(image),
+        "solarize": lambda image, sign: image_ops.solarize(image, threshold),
+        "posterize": lambda image, sign: image_ops.posterize(image, bits),
+        "color": enhance(image_ops.saturation),
+        "contrast": enhance(image_ops.contrast),
+        "brightness": enhance(image_ops.brightness),
+        "sharpness": enhance(image_ops.sharpness),
+        "rotate": move(lambda amount, h, w: {"degrees": 30 * amount}),
+        "shear_x": move(lambda amount, h, w: {"shear": (0.3 * amount, 0)}),
+        "shear_y": move(lambda amount, h, w: {"shear": (0, 0.3 * amount)}),
+        "translate_x": move(lambda amount, h, w: {"translate": (0.45 * amount * w, 0)}),
+        "translate_y": move(lambda amount, h, w: {"translate": (0, 0.45 * amount * h)}),
+    }

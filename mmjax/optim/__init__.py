@@ -1,0 +1,1 @@
+"""Optimizers from a config, learning-rate schedules, LoRA, and trees addressed by path."""

@@ -1,0 +1,1 @@
+"""One process among others: the command line, joining, signals, hanging steps."""

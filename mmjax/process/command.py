@@ -1,0 +1,87 @@
+"""The command line of train and evaluate: fast help, and errors as one sentence.
+
+A command calls `start` before it imports jax: help answers at once, a mistyped flag costs nothing,
+and the allocator is set in time.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+
+from mmjax.process import runtime
+
+WORKDIR = ("--workdir", {"required": True, "help": "the run's folder: checkpoints, logs, report"})
+PROCESSES = tuple(
+    (flag, {"type": kind, "default": os.environ.get(variable), "help": f"{what} [{variable}]"})
+    for flag, kind, variable, what in (
+        (
+            "--coordinator",
+            str,
+            "JAX_COORDINATOR_ADDRESS",
+            "several processes: HOST:PORT of process 0; SLURM, Open MPI and Cloud TPU need no flag",
+        ),
+        ("--num_processes", int, "JAX_NUM_PROCESSES", "how many there are"),
+        ("--process_id", int, "JAX_PROCESS_ID", "which one this is, from 0"),
+    )
+)
+
+
+def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
+    """Parse the command line and prepare the process.
+
+    Args:
+      doc: the module's docstring, shown by --help.
+      flags: (name, keyword arguments of `add_argument`).
+
+    Returns:
+      the flags, and in `overrides` all arguments that begin with --config. and a key.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for name, settings in flags:
+        parser.add_argument(name, **settings)
+    args, rest = parser.parse_known_args()
+    wrong = [r for r in rest if not r.startswith("--config.")]
+    if wrong:
+        parser.error(f"unknown arguments {' '.join(wrong)}; a setting is --config.KEY=VALUE")
+    args.overrides = rest
+    runtime.prepare()
+    return args
+
+
+def run(main: Callable[[], object]) -> None:
+    """Call `main` and exit: 0, or 2 with one sentence where mmjax itself refused the input.
+
+    Of several processes, the others end too: see `mmjax.process.distributed.leave`.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        _leave("it was interrupted", 130)
+    except Exception as error:
+        # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
+        if _is_refusal(error):
+            # A damaged checkpoint leaves reads of orbax's behind, which Python tells at the end.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            print(f"error: {error}", file=sys.stderr)
+            _leave(str(error), 2)
+        traceback.print_exc()
+        _leave(f"{type(error).__name__}: {error}"[:500], 1)
+
+
+def _leave(sentence: str, code: int) -> None:
+    from mmjax.process import (
+        distributed,  # not sooner: `main` may set what jax reads when it is imported
+    )
+
+    distributed.leave(sentence, code)
+
+
+def _is_refusal(error: Exception) -> bool:
+    raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals["__name__"]
+    ours = raised_in == "__main__" or raised_in.startswith(("mmjax.", "config_"))
+    return isinstance(error, ValueError) and ours

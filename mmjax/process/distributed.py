@@ -1,0 +1,287 @@
+"""Several processes as one run: how they find each other, wait for each other, and end together.
+
+One process per host (or per GPU), each started with the same command. They meet at the coordinator,
+which is process 0. What they tell each other here goes through its key-value store, not through the
+devices, so that it also works while a device is stuck.
+"""
+
+import argparse
+import atexit
+import contextlib
+import glob
+import importlib.util
+import itertools
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import TextIO
+
+import jax
+from jax._src.distributed import global_state  # jax.distributed has no public way to its store
+
+POLL_SECONDS = 1.0
+_PREFIX = "mmjax"
+_barriers = itertools.count()
+
+
+class HostsError(ValueError):
+    """Processes that do not come, or do not fit together."""
+
+
+def wanted(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The cluster that this process was started in as one of several, or None.
+
+    Only what jax.distributed can then take all its settings from; each by the marker that jax
+    looks for, and only where there is more than one process.
+    """
+    if {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"} <= environ.keys():
+        return "SLURM" if int(environ.get("SLURM_NTASKS", "1")) > 1 else None
+    if "OMPI_MCA_orte_hnp_uri" in environ:
+        return "Open MPI" if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1 else None
+    if (
+        environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu"
+        or "TPU_SKIP_MDS_QUERY" in environ
+    ):
+        return None
+    # A TPU VM learns from its metadata server how many hosts its slice has; one is fine too.
+    has_chips = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+    return "Cloud TPU" if has_chips and importlib.util.find_spec("libtpu") else None
+
+
+def initialize(args: argparse.Namespace, timeout: float = 300) -> None:
+    """Join the run's other processes; does nothing where there are none. Call before any device.
+
+    Args:
+      args: `coordinator` ("host:port"), `num_processes`, `process_id`, each None if not given:
+        see `mmjax.process.command.PROCESSES`.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      HostsError: settings that are incomplete. A coordinator that cannot be reached, or processes
+        that do not come, end the process with one sentence and exit code 2.
+    """
+    given = _settings(args)
+    cluster = None if given else wanted()
+    if not given and not cluster:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM from us
+    # jaxlib aborts the process with a native trace when its own timeout runs out: ours is first.
+    late = threading.Timer(timeout, _late, (cluster, timeout))
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(initialization_timeout=int(timeout) + 60, **given)
+    except RuntimeError as error:  # such as a port that is in use, or metadata that do not answer
+        first = str(error).strip().splitlines()[0]
+        raise HostsError(f"{_me()} could not join the other processes: {first}") from error
+    finally:
+        late.cancel()
+    if jax.process_count() == 1:
+        return
+    _tell("host", socket.gethostname())
+    exchange("start")
+    if jax.process_index() > 0:  # what all would print, process 0 prints
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    _Watcher().start()
+    print(
+        f"{jax.process_count()} processes on {len(set(hosts().values()))} hosts, "
+        f"{jax.device_count()} devices"
+    )
+
+
+def _settings(args: argparse.Namespace) -> dict:
+    """Arguments of jax.distributed.initialize that were given; empty if none were."""
+    if args.coordinator is None:
+        if args.num_processes is not None or args.process_id is not None:
+            raise HostsError(
+                "--num_processes and --process_id need --coordinator=HOST:PORT, the address of "
+                "process 0 (or JAX_COORDINATOR_ADDRESS in the environment)."
+            )
+        return {}
+    host, _, port = args.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise HostsError(f"--coordinator is '{args.coordinator}': write it as HOST:PORT.")
+    count, index = args.num_processes, args.process_id
+    if count is None and index is None and "OMPI_COMM_WORLD_RANK" in os.environ:
+        # Open MPI 5 no longer tells jax where process 0 is, but still who is who.
+        count, index = (int(os.environ[f"OMPI_COMM_WORLD_{x}"]) for x in ("SIZE", "RANK"))
+    if count is None and index is None and wanted():
+        return {"coordinator_address": args.coordinator}
+    if count is None or index is None:
+        raise HostsError(
+            f"--coordinator={args.coordinator} needs --num_processes and --process_id too: this "
+            "process was not started by a cluster that tells them."
+        )
+    if not 0 <= index < count:
+        raise HostsError(
+            f"--process_id is {index} and --num_processes {count}: ids run from 0 to {count - 1}."
+        )
+    return {"coordinator_address": args.coordinator, "num_processes": count, "process_id": index}
+
+
+def _late(cluster: str | None, timeout: float) -> None:
+    """End the process: the others did not come in time."""
+    address = global_state.coordinator_address or f"that {cluster} should name"
+    try:
+        host, _, port = str(address).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        what = (
+            f"reached the coordinator {address}, and not all {global_state.num_processes} "
+            "processes came"
+        )
+        mend = "start the missing ones, or correct the number of processes"
+    except (OSError, ValueError) as error:
+        what = f"could not reach the coordinator {address} ({error})"
+        mend = "start process 0 there, or correct the address or the firewall"
+    _say(f"error: {_me()} {what} within {timeout:.0f} s: {mend}.")
+    os._exit(2)
+
+
+def _alone() -> bool:
+    return global_state.client is None or global_state.num_processes == 1
+
+
+def _me() -> str:
+    return f"process {global_state.process_id} on {socket.gethostname()}"
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()
+
+
+def is_main() -> bool:
+    """Whether this is process 0, which writes what only one may write."""
+    return jax.process_index() == 0
+
+
+def progress_stream() -> TextIO:
+    """Where a progress line goes: standard error of process 0, nowhere in the others."""
+    return sys.stderr if is_main() else sys.stdout
+
+
+def hosts() -> dict[int, str]:
+    """Host name of each process that has joined."""
+    return _said("host")
+
+
+def _said(what: str) -> dict[int, str]:
+    """Process -> value, of the processes that have said theirs."""
+    found = global_state.client.key_value_dir_get(f"{_PREFIX}/{what}/")
+    return {int(key.rsplit("/", 1)[1]): json.loads(value) for key, value in found}
+
+
+def _tell(what: str, value: str) -> None:
+    key = f"{_PREFIX}/{what}/{global_state.process_id}"
+    global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
+
+
+def exchange(what: str, value: str = "", timeout: float = 600) -> list[str]:
+    """Every process's value, by process; all of them wait here for each other.
+
+    Args:
+      what: the same in all processes, for the message.
+      timeout: seconds; a process that died is noticed earlier.
+
+    Raises:
+      HostsError: naming the processes, with their hosts, that did not come in time.
+    """
+    if _alone():
+        return [value]
+    name = f"{next(_barriers)}-{what}"
+    _tell(name, value)
+    try:
+        global_state.client.wait_at_barrier(f"{_PREFIX}/{name}", int(timeout * 1000))
+    except jax.errors.JaxRuntimeError as error:
+        came, names = _said(name), hosts()
+        missing = [i for i in range(jax.process_count()) if i not in came]
+        named = ", ".join(f"process {i} on {names.get(i, 'an unknown host')}" for i in missing)
+        raise HostsError(
+            f"{_me()} waited {timeout:.0f} s at '{what}' and these did not come: "
+            f"{named or 'none is missing now, they came too late'}; look at their logs."
+        ) from error
+    values = _said(name)
+    return [values[i] for i in range(jax.process_count())]
+
+
+def check_same(what: str, value: str) -> None:
+    """Raise where a process has another value than process 0.
+
+    Raises:
+      HostsError: naming those processes and their hosts.
+    """
+    values = exchange(what, value)
+    if len(set(values)) == 1:
+        return
+    names = hosts()
+    others = ", ".join(f"process {i} on {names[i]}" for i, v in enumerate(values) if v != values[0])
+    raise HostsError(
+        f"{what} differs between the processes: {others} and process 0 on {names[0]} do not agree; "
+        "start all of them with the same command, on the same code and files."
+    )
+
+
+@contextlib.contextmanager
+def main_first(what: str, timeout: float = 24 * 3600) -> Iterator[None]:
+    """Process 0 does what is inside, then the others: they find what it made, on a shared disk.
+
+    Nothing inside may wait for another process.
+    """
+    if not is_main():
+        exchange(what, timeout=timeout)
+    yield
+    if is_main():
+        exchange(what, timeout=timeout)
+
+
+def leave(sentence: str, code: int) -> None:
+    """End this process at once, and with it the others, which say why.
+
+    The usual end waits for all processes; but the others may be waiting for this one.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _alone():
+        sys.exit(code)
+    with contextlib.suppress(Exception):
+        _tell("left", f"{code} {sentence}")
+        # The coordinator lives in process 0: it stays until the others have read why it goes.
+        until = time.monotonic() + 10
+        while is_main() and time.monotonic() < until and len(_said("left")) < jax.process_count():
+            time.sleep(POLL_SECONDS / 4)
+    os._exit(code)
+
+
+class _Watcher(threading.Thread):
+    """Ends this process when another has left before the end."""
+
+    def __init__(self):
+        super().__init__(name="mmjax.process.distributed", daemon=True)
+        self._done = threading.Event()
+        atexit.register(self.finish)  # before jax's own end, which waits for the other processes
+
+    def finish(self) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        mine = jax.process_index()
+        while not self._done.wait(POLL_SECONDS):
+            try:
+                left = _said("left")
+            except jax.errors.JaxRuntimeError:  # the coordinator is gone: jax itself ends us
+                return
+            if left and mine not in left:
+                index, (code, _, sentence) = next((i, v.partition(" ")) for i, v in left.items())
+                host = hosts().get(index, "an unknown host")
+                _say(f"process {index} on {host} ended, and so does process {mine}: {sentence}")
+                with contextlib.suppress(Exception):
+                    _tell("left", f"{code} after process {index}")
+                os._exit(int(code))

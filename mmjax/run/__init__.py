@@ -1,0 +1,1 @@
+"""A config turned into objects: model, state, tokenizer, data, evaluation."""

@@ -1,0 +1,113 @@
+"""Initial parameters from a trained model: all of them, those whose paths match, or its language
+model."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import traverse_util
+
+from mmjax.optim import lora
+from mmjax.optim.tree_paths import matching, shapes
+from mmjax.weights import published
+from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
+
+POSITIONS = "text/decoder/position/table"
+
+
+def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[Any, str]:
+    """Initial parameters from another run's newest checkpoint, or from a published model.
+
+    Args:
+      path: a workdir, or what `pretrained.load` reads besides.
+      params: this run's initial parameters; those that are not taken stay as they are.
+      only: regular expressions for whole parameter paths; empty takes every parameter. Each must
+        match something, and all that they match must be in the checkpoint.
+
+    Returns:
+      the parameters, and a report that names every key: taken, kept, unused.
+
+    Raises:
+      ValueError: no model there, a pattern without a match, a missing key or a shape that differs.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    patterns = [matching(pattern, flat, "config.init_from.only") for pattern in only]
+    taken = set().union(*patterns) if patterns else set(flat)
+    return _take(path, params, taken, "config.init_from.path", whole=False)
+
+
+def language_model_from(path: str | Path, params: Any) -> tuple[Any, str]:
+    """As `parameters_from`, of a language model: it is all of `text/...`, and all of it is taken.
+
+    What lies between its layers to look at images is no part of it, and stays as it is. Of a
+    published model's learned positions the first are taken, as many as this run's texts have.
+
+    Raises:
+      ValueError: no model there, or another one than `text/...`.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    taken = {k for k in flat if k.startswith("text/") and "/cross/" not in k}
+    return _take(path, params, taken, "config.init_from.language_model", whole=True)
+
+
+def _take(
+    path: str | Path, params: Any, taken: Collection[str], setting: str, whole: bool
+) -> tuple[Any, str]:
+    """The parameters `taken` from a model, all of which must be among them if it is `whole`."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    target = {
+        k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        for k, x in flat.items()
+        if k in taken
+    }
+    folder = Path(path)
+    if not folder.exists():
+        raise CheckpointError(f"{setting}: there is no '{path}'.")
+    is_published = folder.is_file() or any((folder / name).is_file() for name in published.CONFIGS)
+    read = _from_published if is_published else _from_run
+    where, found, theirs = read(folder, target, whole)
+    lines = [f"init_from {path}, {where}:"]
+    lines += [
+        f"  {'taken' if k in taken else 'kept '}   {k} {list(s)}" for k, s in shapes(params).items()
+    ]
+    lines += [f"  unused  {k}" for k in sorted(theirs - set(taken))]
+    return traverse_util.unflatten_dict(flat | found, sep="/"), "\n".join(lines)
+
+
+def _from_run(
+    folder: Path, target: Mapping[str, Any], whole: bool
+) -> tuple[str, dict[str, Any], set[str]]:
+    """Which checkpoint, the parameters of `target`, and the names of all that it has."""
+    source = Checkpoints(folder, read_only=True) if (folder / "checkpoints").is_dir() else None
+    if source is None or not source.steps():
+        raise CheckpointError(f"There are no checkpoints in '{folder}' to start from.")
+    step = source.steps()[0]
+    saved = {k.split("/", 1)[1]: s for k, s in source.shapes(step).items() if k[:7] == "params/"}
+    own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
+    if whole:
+        compare(own, _shapes(target), f"run in '{folder}'")
+    found = source.restore_params(step, traverse_util.unflatten_dict(dict(target), sep="/"))
+    source.close()
+    return f"step {step}", traverse_util.flatten_dict(found, sep="/"), set(own)
+
+
+def _from_published(
+    folder: Path, target: Mapping[str, Any], whole: bool
+) -> tuple[str, dict[str, Any], set[str]]:
+    """What it is, the parameters of `target`, and the names of all that it has."""
+    from mmjax import pretrained  # not sooner: it opens runs by way of `mmjax.run.experiment`
+
+    mesh = getattr(next(iter(target.values())).sharding, "mesh", None)
+    model = pretrained.load(folder, mesh=mesh)
+    theirs = traverse_util.flatten_dict(model.params, sep="/")
+    if whole and POSITIONS in theirs and POSITIONS in target:
+        theirs[POSITIONS] = theirs[POSITIONS][: target[POSITIONS].shape[0]]
+    saved = {k: tuple(x.shape) for k, x in theirs.items() if whole or k in target}
+    compare(saved, _shapes(target), f"model in '{folder}'")
+    found = {k: jax.device_put(theirs[k], x.sharding) for k, x in target.items()}
+    return f"a published '{model.config['name']}'", found, set(theirs)
+
+
+def _shapes(target: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(x.shape) for k, x in target.items()}

@@ -1,0 +1,1 @@
+"""One file per published model family: its config and its rename table."""

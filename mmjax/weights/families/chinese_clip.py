@@ -1,0 +1,67 @@
+"""Chinese-CLIP: CLIP's image tower beside BERT (model_type "chinese_clip")."""
+
+from typing import Any
+
+from mmjax.models.bert import BERT
+from mmjax.models.clip import CLIP
+from mmjax.models.vit import ViT
+from mmjax.weights import image_processor, published
+from mmjax.weights.families import bert, clip
+from mmjax.weights.layouts import Row, linear, same
+from mmjax.weights.published import Published
+
+SYSTEM = "clip"
+# BERT's map of the first token, which is not used, and numbers of positions that older files keep.
+IGNORED = (r"text_model\.pooler\..*", r"(text|vision)_model\.embeddings\.position_ids")
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    vision = clip.VISION | found.config.get("vision_config", {})
+    text = bert.tower_fields(found.config.get("text_config", {}), "text_config")
+    images = image_processor.read(found.preprocessor, clip.PREPROCESSOR)
+    return {
+        "name": "clip",
+        "embed_dim": found.config.get("projection_dim", 512),
+        "image": clip.image_fields(vision, images),
+        "text": {"kind": "bert", **text, "pool": "cls", "pooler": False},
+    }
+
+
+transform = clip.transform
+
+
+def rows(model: CLIP) -> list[Row]:
+    """The rename table of a model."""
+    return [
+        *clip.image_rows(model.image_tower(parent=None)),
+        *linear("image_proj", "visual_projection", bias=False),
+        *bert.tower_rows("text", "text_model.", model.text_tower(parent=None)),
+        *linear("text_proj", "text_projection", bias=False),
+        *same("logit_scale", "logit_scale"),
+    ]
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published Chinese-CLIP cannot have.
+    """
+    image, text = clip.towers(model, "chinese_clip", ViT, BERT)
+    settings = bert.plain(text, **{"text.pooler": (text.pooler, False)})
+    published.check_settings("chinese_clip", {**clip.plain(model, image), **settings})
+    return {
+        **clip.published_fields(model, image, "chinese_clip", "ChineseCLIPModel"),
+        "text_config": {**bert.published_tower(text), "model_type": "chinese_clip_text_model"},
+    }
+
+
+def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    kind = "ChineseCLIPImageProcessor"
+    return image_processor.write(model.image_tower(parent=None), transform, kind)

@@ -1,0 +1,163 @@
+"""DINOv2 as `transformers` publishes it, without and with registers (model_type "dinov2" and
+"dinov2_with_registers").
+
+Positions fit another grid as in transformers 5: edge on edge. The original code, and older versions
+of transformers, add 0.1 to its rows and columns where there are no registers (interpolate_offset of
+facebookresearch/dinov2): of 37 x 37 stored ones, 16 x 16 are then taken up to 0.27 rows nearer to
+the top left. At the trained size there is no difference.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from mmjax.models.vit import ViT
+from mmjax.weights import image_processor
+from mmjax.weights.families import vit
+from mmjax.weights.layouts import Row, linear, reshaped, same
+from mmjax.weights.published import Published
+
+# What config.json may leave out: the defaults of Dinov2Config and Dinov2WithRegistersConfig.
+DEFAULTS = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "hidden_size": 768,
+    "mlp_ratio": 4,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "qkv_bias": True,
+    "layerscale_value": 1.0,
+    "use_swiglu_ffn": False,
+}
+_OTHERS = {
+    "dinov2": {"patch_size": 14},
+    "dinov2_with_registers": {"patch_size": 16, "num_register_tokens": 4},
+}
+PREPROCESSOR = {
+    "size": {"shortest_edge": 256},
+    "resample": image_processor.FILTERS.index("bicubic"),
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
+}
+SYSTEM = "vit"
+IGNORED = (r"(.+\.)?embeddings\.mask_token",)  # of masked-image training
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    kind = found.config["model_type"]
+    settings = {**DEFAULTS, **_OTHERS[kind], **found.config}
+    settings["intermediate_size"] = hidden_units(
+        settings["hidden_size"], settings["mlp_ratio"], settings["use_swiglu_ffn"]
+    )
+    num_classes = vit.classes(found.tensors.shapes, "classifier.weight")
+    config = {
+        **vit.fields(found, settings, PREPROCESSOR),
+        "pool": "cls" if num_classes is None else "cls_mean",
+        "num_classes": num_classes,
+        "layer_scale": float(settings["layerscale_value"]),
+    }
+    if settings["use_swiglu_ffn"]:
+        config |= {"gated_mlp": True, "activation": "silu"}
+    if kind == "dinov2_with_registers":
+        config |= {"registers": settings["num_register_tokens"], "position_resize": "antialias"}
+    return config
+
+
+def hidden_units(width: int, ratio: float, gated: bool) -> int:
+    """Units of the MLP: two thirds of them where it is gated, up to a multiple of 8."""
+    units = int(width * ratio)
+    return (int(units * 2 / 3) + 7) // 8 * 8 if gated else units
+
+
+def transform(found: Published) -> str:
+    """The steps from a picture to what the model reads."""
+    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+
+
+def rows(model: ViT) -> list[Row]:
+    """The rename table of a model."""
+    family = "dinov2_with_registers" if model.registers else "dinov2"
+    prefix = "" if model.num_classes is None else f"{family}."
+    ours, theirs = "transformer/layers", f"{prefix}encoder.layer.{{i}}"
+    names = ("mlp.weights_in", "mlp.weights_out") if model.gated_mlp else ("mlp.fc1", "mlp.fc2")
+    table = [
+        *vit.tower(model, family, names, ("norm1", "norm2")),
+        *same(f"{ours}/scale_attention", f"{theirs}.layer_scale1.lambda1"),
+        *same(f"{ours}/scale_mlp", f"{theirs}.layer_scale2.lambda1"),
+    ]
+    if model.gated_mlp:
+        table += gate_and_up(f"{ours}/mlp", f"{theirs}.mlp.weights_in")
+    if model.registers:
+        name = f"{prefix}embeddings.register_tokens"
+        table += reshaped("registers", name, (model.registers, -1), (1, model.registers, -1))
+    if model.num_classes is not None:
+        table += linear("head", "classifier")
+    return table
+
+
+def gate_and_up(ours: str, theirs: str) -> list[Row]:
+    """One map [2 · units, in], the gate first -> two of ours."""
+    return [
+        Row(
+            (f"{ours}/gate/kernel", f"{ours}/up/kernel"),
+            (f"{theirs}.weight",),
+            lambda x: tuple(part.T for part in np.split(x, 2)),
+            lambda gate, up: (np.concatenate([gate.T, up.T]),),
+        ),
+        Row(
+            (f"{ours}/gate/bias", f"{ours}/up/bias"),
+            (f"{theirs}.bias",),
+            lambda x: tuple(np.split(x, 2)),
+            lambda gate, up: (np.concatenate([gate, up]),),
+        ),
+    ]
+
+
+def published_config(model: ViT) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published DINOv2 cannot have.
+    """
+    kind = "dinov2_with_registers" if model.registers else "dinov2"
+    sizes = model.sizes
+    ratio = round(sizes["mlp_dim"] * (3 / 2 if model.gated_mlp else 1) / sizes["width"])
+    vit.check_tower(
+        kind,
+        model,
+        pool=(model.pool, "cls" if model.num_classes is None else "cls_mean"),
+        pre_logits=(model.pre_logits, None),
+        distillation=(model.distillation, "none"),
+        registers=(model.registers, model.registers),
+        layer_scale=(model.layer_scale is not None, True),
+        gated_mlp=(model.gated_mlp, model.gated_mlp),
+        mlp_dim=(sizes["mlp_dim"], hidden_units(sizes["width"], ratio, model.gated_mlp)),
+        activation=(model.activation, "silu" if model.gated_mlp else model.activation),
+    )
+    name = "Dinov2WithRegisters" if model.registers else "Dinov2"
+    return {
+        "model_type": kind,
+        "architectures": [vit.architecture(name, model)],
+        **vit.published_fields(model),
+        **(
+            {"hidden_act": "gelu"} if model.gated_mlp else {}
+        ),  # the gate has an activation of its own
+        "mlp_ratio": ratio,
+        "use_swiglu_ffn": model.gated_mlp,
+        "layerscale_value": model.layer_scale,
+        **({"num_register_tokens": model.registers} if model.registers else {}),
+        **({} if model.registers else {"use_mask_token": False}),
+    }
+
+
+def published_preprocessor(model: ViT, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    return image_processor.write(model, transform, "BitImageProcessor")

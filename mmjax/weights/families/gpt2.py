@@ -1,0 +1,146 @@
+"""GPT-2 as `transformers` publishes it (model_type "gpt2")."""
+
+from typing import Any
+
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.models.language import LanguageModel
+from mmjax.weights import activations, published, tokenizer
+from mmjax.weights.layouts import Arrays, Row, norm, reshaped, same
+from mmjax.weights.published import Published
+
+SYSTEM = "language_model"
+# The causal masks that the published files keep, and the head, which is the embedding again.
+IGNORED = (r"h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")
+
+# What config.json may leave out: the defaults of GPT2Config.
+SETTINGS = {
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
+# Settings that change what is computed, with the one value that our decoder has.
+FIXED = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`: files that were saved anew begin with "transformer."."""
+    return name.removeprefix("transformer.")
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our decoder lacks.
+    """
+    published.check_fixed(found, FIXED)
+    s = SETTINGS | found.config
+    return {
+        "name": "language_model",
+        "text": {
+            "vocab_size": s["vocab_size"],
+            "width": s["n_embd"],
+            "length": s["n_positions"],
+            "tied": s["tie_word_embeddings"],
+            "decoder": {
+                "depth": s["n_layer"],
+                "heads": s["n_head"],
+                "mlp_dim": s["n_inner"] or 4 * s["n_embd"],
+                "epsilon": s["layer_norm_epsilon"],
+                "activation": activations.read(s["activation_function"], "activation_function"),
+                "positions": "learned",
+            },
+        },
+    }
+
+
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """Its tokenizer; texts begin without a begin token."""
+    return tokenizer.read(found.folder, begins=False)
+
+
+def rows(model: LanguageModel) -> list[Row]:
+    """The rename table of a model. Its linear maps are [in, out], as ours."""
+    text = model.text_decoder(parent=None)
+    heads = text.decoder["heads"]
+    layer, block = "h.{i}", "text/decoder/stack/layers"
+    table = [
+        *same("text/embed/embedding", "wte.weight"),
+        *same("text/decoder/position/table", "wpe.weight"),
+        *norm(f"{block}/norm_attention", f"{layer}.ln_1"),
+        *_qkv(f"{block}/attention/qkv", f"{layer}.attn.c_attn", heads),
+        *reshaped(
+            f"{block}/attention/out/kernel",
+            f"{layer}.attn.c_proj.weight",
+            (heads, -1, text.width),
+            (-1, text.width),
+        ),
+        *same(f"{block}/attention/out/bias", f"{layer}.attn.c_proj.bias"),
+        *norm(f"{block}/norm_mlp", f"{layer}.ln_2"),
+        *norm("text/decoder/norm", "ln_f"),
+    ]
+    for ours, theirs in (("up", "c_fc"), ("down", "c_proj")):
+        table += same(f"{block}/mlp/{ours}/kernel", f"{layer}.mlp.{theirs}.weight")
+        table += same(f"{block}/mlp/{ours}/bias", f"{layer}.mlp.{theirs}.bias")
+    return table if text.tied else [*table, *same("text/embed/head", "lm_head.weight")]
+
+
+def _qkv(ours: str, theirs: str, heads: int) -> list[Row]:
+    """`weight` [in, 3 · H · D] and `bias` -> [in, H, 3, D] and [H, 3, D]."""
+
+    def read(x) -> Arrays:
+        return (x.reshape(*x.shape[:-1], 3, heads, -1).swapaxes(-3, -2),)
+
+    def write(x) -> Arrays:
+        return (x.swapaxes(-3, -2).reshape(*x.shape[:-3], -1),)
+
+    parts = {"kernel": "weight", "bias": "bias"}
+    return [Row((f"{ours}/{o}",), (f"{theirs}.{t}",), read, write) for o, t in parts.items()]
+
+
+def published_config(model: LanguageModel) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a GPT-2 cannot have.
+    """
+    text = model.text_decoder(parent=None)
+    stack = text.stack(parent=None)
+    published.check_settings(
+        "gpt2",
+        {
+            "text.decoder.norm": (stack.norm, "layer"),
+            "text.decoder.gated_mlp": (stack.gated_mlp, False),
+            "text.decoder.use_bias": (stack.use_bias, True),
+            "text.decoder.positions": (stack.positions, "learned"),
+            "text.decoder.kv_heads": (stack.kv_heads or stack.heads, stack.heads),
+            "text.decoder.head_dim": (
+                stack.head_dim or text.width // stack.heads,
+                text.width // stack.heads,
+            ),
+            "text.decoder.cross_every": (stack.cross_every, 0),
+        },
+    )
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": text.vocab_size,
+        "n_positions": text.length,
+        "n_embd": text.width,
+        "n_layer": stack.depth,
+        "n_head": stack.heads,
+        "n_inner": stack.mlp_dim,
+        "activation_function": activations.write(stack.activation),
+        "layer_norm_epsilon": stack.epsilon,
+        "tie_word_embeddings": text.tied,
+    }

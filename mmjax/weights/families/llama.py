@@ -1,0 +1,175 @@
+"""Llama-style language models, such as SmolLM2, as `transformers` publishes them."""
+
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.models.language import LanguageModel
+from mmjax.weights import activations, published, tokenizer
+from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
+from mmjax.weights.published import Published
+
+SYSTEM = "language_model"
+# Frequencies that older files keep, and a head beside a model that is tied.
+IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"lm_head\.weight")
+
+# What config.json may leave out: the defaults of LlamaConfig.
+SETTINGS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "tie_word_embeddings": False,
+}
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`: files without a head leave out "model."."""
+    bare = name.startswith(("layers.", "embed_tokens.", "norm."))
+    return f"model.{name}" if bare else name
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our decoder lacks.
+    """
+    published.check_fixed(found, {"attention_bias": False, "mlp_bias": False})
+    s = SETTINGS | found.config
+    rope = {**(s.get("rope_scaling") or {}), **(s.get("rope_parameters") or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ValueError(
+            f"'{found.folder}' scales its rotary positions by '{kind}'; only models that do not "
+            "scale them can be loaded."
+        )
+    return decoder_config(
+        vocab_size=s["vocab_size"],
+        width=s["hidden_size"],
+        length=s["max_position_embeddings"],
+        tied=s["tie_word_embeddings"],
+        depth=s["num_hidden_layers"],
+        heads=s["num_attention_heads"],
+        kv_heads=s["num_key_value_heads"] or s["num_attention_heads"],
+        head_dim=s["head_dim"] or s["hidden_size"] // s["num_attention_heads"],
+        mlp_dim=s["intermediate_size"],
+        epsilon=s["rms_norm_eps"],
+        rope_base=float(rope.get("rope_theta", s["rope_theta"])),
+        activation=activations.read(s["hidden_act"], "hidden_act"),
+    )
+
+
+def decoder_config(
+    vocab_size: int, width: int, length: int, tied: bool, activation: str = "silu", **sizes: Any
+) -> dict[str, Any]:
+    """`config.model` of a Llama whose decoder has those sizes."""
+    return {
+        "name": "language_model",
+        "text": {
+            "vocab_size": vocab_size,
+            "width": width,
+            "length": length,
+            "tied": tied,
+            "decoder": {
+                **sizes,
+                "norm": "rms",
+                "activation": activation,
+                "gated_mlp": True,
+                "use_bias": False,
+                "positions": "rope",
+            },
+        },
+    }
+
+
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """Its tokenizer; texts begin as its tokenizer.json says."""
+    return tokenizer.read(found.folder, begins=None)
+
+
+def rows(model: LanguageModel) -> list[Row]:
+    """The rename table of a model."""
+    text = model.text_decoder(parent=None)
+    stack = text.stack(parent=None)
+    block, layer = "text/decoder/stack/layers", "model.layers.{i}"
+    attention = [f"{layer}.self_attn.{x}_proj.weight" for x in "qkv"]
+    table = [
+        *same("text/embed/embedding", "model.embed_tokens.weight"),
+        *norm(f"{block}/norm_attention", f"{layer}.input_layernorm", bias=False),
+        grouped_qkv(
+            f"{block}/attention/qkv", attention, stack.heads, stack.kv_heads or stack.heads
+        ),
+        *merge_heads(
+            f"{block}/attention/out", f"{layer}.self_attn.o_proj", stack.heads, bias=False
+        ),
+        *norm(f"{block}/norm_mlp", f"{layer}.post_attention_layernorm", bias=False),
+        *norm("text/decoder/norm", "model.norm", bias=False),
+    ]
+    for name in ("gate", "up", "down"):
+        table += linear(f"{block}/mlp/{name}", f"{layer}.mlp.{name}_proj", bias=False)
+    return table if text.tied else [*table, *same("text/embed/head", "lm_head.weight")]
+
+
+def grouped_qkv(ours: str, theirs: list[str], heads: int, kv_heads: int) -> Row:
+    """Queries [H · D, in], keys and values [K · D, in] -> `kernel` [in, K, H / K + 2, D]."""
+    group = heads // kv_heads
+
+    def read(query, key, value) -> Arrays:
+        parts = (
+            x.reshape(kv_heads, count, -1, x.shape[-1])
+            for x, count in ((query, group), (key, 1), (value, 1))
+        )
+        return (np.concatenate(list(parts), axis=1).transpose(3, 0, 1, 2),)
+
+    def write(kernel) -> Arrays:
+        parts = np.split(kernel.transpose(1, 2, 3, 0), (group, group + 1), axis=1)
+        return tuple(x.reshape(-1, x.shape[-1]) for x in parts)
+
+    return Row((f"{ours}/kernel",), tuple(theirs), read, write)
+
+
+def published_config(model: LanguageModel) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a Llama cannot have.
+    """
+    text = model.text_decoder(parent=None)
+    stack = text.stack(parent=None)
+    published.check_settings(
+        "llama",
+        {
+            "text.decoder.norm": (stack.norm, "rms"),
+            "text.decoder.gated_mlp": (stack.gated_mlp, True),
+            "text.decoder.use_bias": (stack.use_bias, False),
+            "text.decoder.positions": (stack.positions, "rope"),
+            "text.decoder.cross_every": (stack.cross_every, 0),
+        },
+    )
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.width,
+        "intermediate_size": stack.mlp_dim,
+        "num_hidden_layers": stack.depth,
+        "num_attention_heads": stack.heads,
+        "num_key_value_heads": stack.kv_heads or stack.heads,
+        "head_dim": stack.head_dim or text.width // stack.heads,
+        "hidden_act": activations.write(stack.activation),
+        "max_position_embeddings": text.length,
+        "rms_norm_eps": stack.epsilon,
+        # both are read, by older versions and by newer ones
+        "rope_theta": stack.rope_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": stack.rope_base},
+        "tie_word_embeddings": text.tied,
+    }

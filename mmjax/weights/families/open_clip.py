@@ -1,0 +1,370 @@
+"""CLIP as open_clip publishes it: open_clip_config.json, and the names of its own state."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.models.clip import CLIP
+from mmjax.models.text import TextTransformer
+from mmjax.models.vit import ViT
+from mmjax.weights import image_processor, published, tokenizer
+from mmjax.weights.families import clip
+from mmjax.weights.layouts import Row, fused_qkv, linear, merge_heads, norm, patches, same
+from mmjax.weights.published import OPEN_CLIP, Published
+
+SYSTEM, LAYOUT = "clip", published.OPEN_CLIPS
+IGNORED = (r"(.*\.)?attn_mask",)  # a buffer of older files
+
+EPSILON = 1e-5  # of norms, where norm_kwargs do not say
+# What open_clip_config.json may leave out: the defaults of CLIPVisionCfg and CLIPTextCfg.
+_TOWER = {"layers": 12, "mlp_ratio": 4.0, "norm_kwargs": None, "act_kwargs": None}
+VISION = {
+    **_TOWER,
+    "width": 768,
+    "head_width": 64,
+    "patch_size": 16,
+    "image_size": 224,
+    "pool_type": "tok",
+    "no_ln_pre": False,
+    "final_ln_after_pool": False,
+}
+TEXT = {
+    **_TOWER,
+    "width": 512,
+    "heads": 8,
+    "context_length": 77,
+    "vocab_size": 49408,
+    "pool_type": "argmax",
+    "no_causal_mask": False,
+    "proj_type": "linear",
+}
+# Settings of parts that we lack, with the values under which those are not there.
+WITHOUT = {
+    "timm_model_name": (None, ""),
+    "hf_model_name": (None, ""),
+    "ls_init_value": (None,),
+    "block_type": (None, "default"),
+    "qk_norm": (False,),
+    "scaled_cosine_attn": (False,),
+    "scale_heads": (False,),
+    "scale_attn_inner": (False,),
+    "scale_attn": (False,),
+    "scale_fc": (False,),
+    "proj_bias": (False,),
+}
+# The largest id of a text is that of its end token, as is the id named "eos".
+TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
+IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`: models with `custom_text` keep the text tower apart."""
+    return name.removeprefix("text.")
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    vision, text = towers(found)
+    check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
+    check(found, "text_cfg", text, embed_cls=(False,), pool_type=tuple(TEXT_POOLS))
+    check(found, "text_cfg", text, proj_type=("linear", "none"))
+    if vision["pool_type"] == "avg":
+        check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
+    return {
+        "name": "clip",
+        "embed_dim": found.config["embed_dim"],
+        "image": {
+            **image_fields(found, vision),
+            "pool": IMAGE_POOLS[vision["pool_type"]],
+            "class_token": True,
+        },
+        "text": {
+            **tower_fields(text, found.config),
+            "heads": text["heads"],
+            "vocab_size": text["vocab_size"],
+            "length": text["context_length"],
+            "causal": not text["no_causal_mask"],
+            "pool": TEXT_POOLS[text["pool_type"]],
+        },
+        "text_proj": text["proj_type"] == "linear",
+        "logit_bias_init": found.config.get("init_logit_bias"),
+    }
+
+
+def towers(found: Published) -> tuple[dict[str, Any], dict[str, Any]]:
+    """vision_cfg and text_cfg, whole.
+
+    Raises:
+      ValueError: parts that we lack.
+    """
+    vision, text = VISION | found.config["vision_cfg"], TEXT | found.config["text_cfg"]
+    if not isinstance(vision["layers"], int):
+        raise ValueError(
+            f"'{found.folder / OPEN_CLIP}' has a ResNet for images, vision_cfg.layers "
+            f"{vision['layers']}; only ViTs can be loaded."
+        )
+    check(found, "vision_cfg", vision, **WITHOUT)
+    check(found, "text_cfg", text, **WITHOUT)
+    return vision, text
+
+
+def check(found: Published, part: str, settings: Mapping[str, Any], **allowed: tuple) -> None:
+    """Raise ValueError for a setting, where it is given, with another value than those allowed."""
+    for name, values in allowed.items():
+        if settings.get(name, values[0]) not in values:
+            raise ValueError(
+                f"'{found.folder / OPEN_CLIP}' has {part}.{name} {settings[name]!r}; of its kinds "
+                f"these can be loaded: {', '.join(map(repr, values))}."
+            )
+
+
+def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `ViT` and `TextTransformer` alike, but for the heads."""
+    tanh = (settings["act_kwargs"] or {}).get("approximate") == "tanh"
+    gelu = "quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if tanh else "gelu"
+    return {
+        "width": settings["width"],
+        "depth": settings["layers"],
+        "mlp_dim": int(settings["width"] * settings["mlp_ratio"]),
+        "activation": gelu,
+        "norm_epsilon": (settings["norm_kwargs"] or {}).get("eps", EPSILON),
+    }
+
+
+def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `ViT`, but for its pool."""
+    size = vision["image_size"]
+    return {
+        **tower_fields(vision, found.config),
+        "heads": vision["width"] // vision["head_width"],
+        "patch_size": vision["patch_size"],
+        "image_size": size if isinstance(size, int) else tuple(size),
+        "image_mean": tuple(found.preprocessor.get("mean", image_processor.CLIP_MEAN)),
+        "image_std": tuple(found.preprocessor.get("std", image_processor.CLIP_STD)),
+        "patch_bias": False,
+        "pre_norm": not vision["no_ln_pre"],
+    }
+
+
+def transform(found: Published) -> str:
+    """The steps from a picture to what the model reads.
+
+    Raises:
+      ValueError: a way to resize that we lack.
+
+    Source: open_clip's transform.py, image_transform.
+    """
+    size = found.preprocessor.get("size") or (VISION | found.config["vision_cfg"])["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    method = found.preprocessor.get("interpolation", "bicubic")
+    mode = found.preprocessor.get("resize_mode", "shortest")
+    if mode == "squash":
+        return f"decode | resize(({height}, {width}), '{method}')"
+    if mode == "shortest" and height == width:
+        crop = f"center_crop(({height}, {width}), 'even')"
+        return f"decode | resize_short({height}, '{method}') | {crop}"
+    raise ValueError(
+        f"'{found.folder / OPEN_CLIP}' resizes images by '{mode}' to {height}x{width}; 'squash', "
+        "or 'shortest' to a square, can be read."
+    )
+
+
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """Its tokenizer; unless it is one of `transformers`, texts are padded with `pad_id`."""
+    words, text = tokenizer.read(found.folder), found.config["text_cfg"]
+    if words is not None and not text.get("hf_tokenizer_name"):
+        words.pad_id = text.get("pad_id", 0)
+    return words
+
+
+def rows(model: CLIP) -> list[Row]:
+    """The rename table of a model."""
+    table = [
+        *image_rows(model.image_tower(parent=None)),
+        *norm("image/norm", "visual.ln_post"),
+        *same("image_proj/kernel", "visual.proj"),
+        *text_rows(model.text_tower(parent=None)),
+        scalar("logit_scale"),
+    ]
+    if model.text_proj:
+        table += same("text_proj/kernel", "text_projection")
+    if model.logit_bias_init is not None:
+        table.append(scalar("logit_bias"))
+    return table
+
+
+def scalar(name: str) -> Row:
+    """A number, which some models keep as a vector of one."""
+    return Row((name,), (name,), lambda x: (x.reshape(()),), lambda x: (x,))
+
+
+def image_rows(image: ViT) -> list[Row]:
+    """The image tower up to its last block."""
+    patch = image.sizes["patch_size"]
+    grid = tuple(side // patch for side in image.train_size)
+    return [
+        clip.class_and_grid("", grid)._replace(
+            theirs=("visual.class_embedding", "visual.positional_embedding")
+        ),
+        *patches("image/stem/projection", "visual.conv1", patch, bias=False),
+        *(norm("image/pre_norm", "visual.ln_pre") if image.pre_norm else ()),
+        *blocks(
+            "image/transformer/layers", "visual.transformer.resblocks.{i}", image.sizes["heads"]
+        ),
+    ]
+
+
+def text_rows(text: TextTransformer) -> list[Row]:
+    """The text tower."""
+    return [
+        *same("text/embedding", "token_embedding.weight"),
+        *same("text/position/table", "positional_embedding"),
+        *blocks("text/transformer/layers", "transformer.resblocks.{i}", text.sizes["heads"]),
+        *norm("text/norm", "ln_final"),
+    ]
+
+
+def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
+    """The transformer blocks of a tower."""
+    attention = f"{theirs}.attn"
+    return [
+        *norm(f"{ours}/norm_attention", f"{theirs}.ln_1"),
+        *fused_qkv(
+            f"{ours}/attention/qkv",
+            f"{attention}.in_proj_weight",
+            f"{attention}.in_proj_bias",
+            heads,
+        ),
+        *merge_heads(f"{ours}/attention/out", f"{attention}.out_proj", heads),
+        *norm(f"{ours}/norm_mlp", f"{theirs}.ln_2"),
+        *linear(f"{ours}/mlp/up", f"{theirs}.mlp.c_fc"),
+        *linear(f"{ours}/mlp/down", f"{theirs}.mlp.c_proj"),
+    ]
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """open_clip_config.json of a model of ours, but for tokenizer and images.
+
+    Raises:
+      ValueError: settings that a CLIP of open_clip cannot have.
+    """
+    image, text = clip.towers(model, "open_clip", ViT, TextTransformer)
+    image_pools = {ours: theirs for theirs, ours in IMAGE_POOLS.items()}
+    text_pools = {"end": "argmax", "last": "last"}
+    published.check_settings(
+        "open_clip",
+        {
+            **plain(image),
+            **activations(image, text.activation),
+            "image.pool": (image.pool, _one_of(image.pool, image_pools)),
+            "image.class_token": (image.class_token or image.pool == "cls", True),
+            "text.pool": (text.pool, _one_of(text.pool, text_pools)),
+            "text.mask_padding": (text.mask_padding and not text.causal, False),
+            "image_proj": (model.image_proj, True),
+            "proj_bias": (model.proj_bias, False),
+        },
+    )
+    vision_cfg = {**published_image(image), "pool_type": image_pools[image.pool]}
+    text_cfg = {
+        **published_tower(text),
+        "heads": text.sizes["heads"],
+        "vocab_size": text.vocab_size,
+        "context_length": text.length,
+        "no_causal_mask": not text.causal,
+        "pool_type": text_pools[text.pool],
+        "proj_type": "linear" if model.text_proj else "none",
+    }
+    config = {"embed_dim": model.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    config["quick_gelu"] = image.activation == "quick_gelu"
+    bias = model.logit_bias_init
+    return {"model_cfg": config | ({} if bias is None else {"init_logit_bias": bias})}
+
+
+def plain(image: ViT) -> dict[str, tuple[Any, Any]]:
+    """Settings of an image tower, and what they are in open_clip, for `check_settings`."""
+    return {
+        "image.stem": (image.stem, "patch"),
+        "image.position": (image.position, "learned"),
+        "image.patch_bias": (image.patch_bias, False),
+    }
+
+
+def activations(image: ViT, text: str) -> dict[str, tuple[Any, Any]]:
+    """The activations of both towers: QuickGELU is in both, or in none."""
+    quick = image.activation == "quick_gelu"
+    others = ("gelu", "gelu_tanh")
+    return {
+        "image.activation": (image.activation, _one_of(image.activation, (*others, "quick_gelu"))),
+        "text.activation": (text, "quick_gelu" if quick else _one_of(text, others)),
+    }
+
+
+def _one_of(has: str, known: Collection[str]) -> str:
+    """What has been found where it is known, else the first that is."""
+    return has if has in known else next(iter(known))
+
+
+def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
+    """`tower_fields` backwards."""
+    width, mlp_dim = tower.sizes["width"], tower.sizes["mlp_dim"]
+    ratio = mlp_dim / width
+    if int(width * ratio) < mlp_dim:  # the quotient was rounded down
+        ratio = math.nextafter(ratio, math.inf)
+    settings = {"width": width, "layers": tower.sizes["depth"], "mlp_ratio": ratio}
+    if tower.norm_epsilon != EPSILON:
+        settings["norm_kwargs"] = {"eps": tower.norm_epsilon}
+    if tower.activation == "gelu_tanh":
+        settings["act_kwargs"] = {"approximate": "tanh"}
+    return settings
+
+
+def published_image(image: ViT) -> dict[str, Any]:
+    """`image_fields` backwards."""
+    height, width = image.train_size
+    return {
+        **published_tower(image),
+        "head_width": image.sizes["width"] // image.sizes["heads"],
+        "patch_size": image.sizes["patch_size"],
+        "image_size": height if height == width else [height, width],
+        "no_ln_pre": not image.pre_norm,
+    }
+
+
+def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
+    """open_clip_config.json with the ids of the tokenizer, which is in the folder, and with how
+    images are prepared.
+
+    Raises:
+      ValueError: a way to prepare them that open_clip has not.
+    """
+    words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
+    if words is not None:
+        text["hf_tokenizer_name"] = "."
+        text.setdefault("pad_id", words.pad_id)
+        if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:
+            text |= {"pool_type": "eos", "eos_id": words.eos_id}
+    image = pretrained.model.image_tower(parent=None)
+    steps = image_processor.write(image, pretrained.transform or "decode", "open_clip")
+    size, crop = steps["size"], steps["crop_size"] if steps["do_center_crop"] else None
+    if crop is None and "height" in size:
+        sides, mode = [size["height"], size["width"]], "squash"
+    elif crop is not None and set(crop.values()) == {size.get("shortest_edge")}:
+        sides, mode = [crop["height"], crop["width"]], "shortest"
+    else:
+        raise ValueError(
+            f"open_clip cannot prepare images by '{pretrained.transform}': save the model with "
+            "resize to both sides, or with resize_short and center_crop to one square."
+        )
+    preprocess = {
+        "size": sides,
+        "mean": steps["image_mean"],
+        "std": steps["image_std"],
+        "interpolation": image_processor.FILTERS[steps["resample"]],
+        "resize_mode": mode,
+    }
+    return {**config, "preprocess_cfg": preprocess}

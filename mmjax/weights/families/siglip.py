@@ -1,0 +1,226 @@
+"""SigLIP, and SigLIP 2 of fixed resolution, as `transformers` publishes them ("siglip")."""
+
+import math
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, normalizers
+from tokenizers import Tokenizer as Backend
+
+from mmjax.data.text import sentencepiece
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.models.clip import CLIP
+from mmjax.models.text import TextTransformer
+from mmjax.models.vit import ViT
+from mmjax.weights import image_processor, published, tokenizer
+from mmjax.weights.families import clip, vit
+from mmjax.weights.layouts import (
+    Row,
+    fused_qkv_apart,
+    grid,
+    linear,
+    merge_heads,
+    norm,
+    patches,
+    reshaped,
+)
+from mmjax.weights.published import Published
+
+# What config.json may leave out: the defaults of SiglipTextConfig and SiglipVisionConfig.
+_TOWER = {
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+TEXT = {**_TOWER, "vocab_size": 32_000, "max_position_embeddings": 64}
+VISION = {**_TOWER, "image_size": 224, "patch_size": 16, "vision_use_head": True}
+PREPROCESSOR = {
+    "size": {"height": 224, "width": 224},
+    "default_to_square": True,
+    "resample": image_processor.FILTERS.index("bicubic"),
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+}
+SYSTEM = "clip"
+IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
+# Tokenizers that SigLIP 2 takes over from Gemma, whose files do not say that it learned from text
+# in lower case (big_vision, configs/proj/image_text/SigLIP2_demo.ipynb).
+LOWERCASED = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer")
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks, or NaFlex.
+    """
+    if found.config["model_type"] == "siglip2":
+        raise ValueError(
+            f"'{found.folder}' is a SigLIP 2 of any resolution (NaFlex), which cannot be loaded: "
+            "take one of fixed resolution, such as siglip2-base-patch16-256."
+        )
+    text, vision = (
+        {**defaults, **found.config.get(k, {})}
+        for k, defaults in (("text_config", TEXT), ("vision_config", VISION))
+    )
+    if not vision["vision_use_head"]:
+        raise ValueError(
+            f"'{found.folder}' has vision_use_head false, so no vector of an image: only SigLIPs "
+            "with their pooling head can be loaded."
+        )
+    images = image_processor.read(found.preprocessor, PREPROCESSOR)
+    return {
+        "name": "clip",
+        "embed_dim": text.get("projection_size") or text["hidden_size"],
+        "image_proj": False,
+        "proj_bias": True,
+        # SigLIP's temperature is not clamped, and above CLIP's limit.
+        "logit_scale_max": math.inf,
+        "logit_bias_init": -10.0,
+        "image": {
+            **clip.tower_fields(vision, "vision_config"),
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "image_mean": images.mean,
+            "image_std": images.std,
+            "pool": "map",
+            "position_resize": "bicubic",
+            # So400m/14 was trained at 384 pixels, which are 27 patches and 6 pixels.
+            "drop_partial_patches": vision["image_size"] % vision["patch_size"] > 0,
+        },
+        "text": {
+            **clip.tower_fields(text, "text_config"),
+            "vocab_size": text["vocab_size"],
+            "length": text["max_position_embeddings"],
+            "causal": False,
+            "pool": "last",
+        },
+    }
+
+
+def transform(found: Published) -> str:
+    """The steps from a picture to what the model reads."""
+    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+
+
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """The folder's tokenizer: rows are text, end token, padding.
+
+    Raises:
+      ValueError: damaged files, or a sentencepiece model that cannot be read alone.
+    """
+    settings = found.folder / tokenizer.SETTINGS
+    kind = published.read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    words = tokenizer.read(found.folder, begins=False, lowercase=kind in LOWERCASED)
+    alone = [n for n in ("spiece.model", "tokenizer.model") if (found.folder / n).is_file()]
+    if words is None and alone:
+        return from_sentencepiece(found.folder / alone[0])
+    return words
+
+
+def from_sentencepiece(path: Path) -> Tokenizer:
+    """The tokenizer of a SigLIP without tokenizer.json: lower case, no punctuation, padded with the
+    end token (transformers, tokenization_siglip.py).
+
+    Raises:
+      ValueError: a damaged file, or one of another kind, as Gemma's.
+    """
+    backend = sentencepiece.read(path)
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            backend.normalizer,
+        ]
+    )
+    # JSON changes the last digits of some scores, once: so that a saved tokenizer is this one.
+    backend = Backend.from_str(backend.to_str())
+    end = backend.token_to_id("</s>")
+    if end is None:
+        raise ValueError(f"'{path}' has no token '</s>': it is not of a SigLIP.")
+    return Tokenizer(backend, pad_id=end, bos_id=None, eos_id=end)
+
+
+def rows(model: CLIP) -> list[Row]:
+    """The rename table of a model."""
+    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    embeddings, head = "vision_model.embeddings", "vision_model.head"
+    patch, heads = image.sizes["patch_size"], image.sizes["heads"]
+    sides = tuple(side // patch for side in image.train_size)
+    attention = f"{head}.attention"
+    return [
+        *patches("image/stem/projection", f"{embeddings}.patch_embedding", patch),
+        *grid("image/position/table", f"{embeddings}.position_embedding.weight", sides),
+        *clip.blocks("image", "vision_model", heads),
+        *norm("image/norm", "vision_model.post_layernorm"),
+        *reshaped("image/pool/probe", f"{head}.probe", (1, -1), (1, 1, -1)),
+        *fused_qkv_apart(
+            [f"image/pool/{x}" for x in ("query", "key", "value")],
+            f"{attention}.in_proj_weight",
+            f"{attention}.in_proj_bias",
+            heads,
+        ),
+        *merge_heads("image/pool/out", f"{attention}.out_proj", heads),
+        *norm("image/pool/norm", f"{head}.layernorm"),
+        *linear("image/pool/mlp/up", f"{head}.mlp.fc1"),
+        *linear("image/pool/mlp/down", f"{head}.mlp.fc2"),
+        *clip.text_rows(text),
+        *norm("text/norm", "text_model.final_layer_norm"),
+        *linear("text_proj", "text_model.head"),
+        *reshaped("logit_scale", "logit_scale", (), (1,)),
+        *reshaped("logit_bias", "logit_bias", (), (1,)),
+    ]
+
+
+def published_config(model: CLIP) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published SigLIP cannot have.
+    """
+    image, text = clip.towers(model, "siglip", ViT, TextTransformer)
+    published.check_settings(
+        "siglip",
+        {
+            **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
+            "image.pool": (image.pool, "map"),
+            "image.class_token": (image.class_token, False),
+            "image.pre_logits": (image.pre_logits, None),
+            "text.causal": (text.causal, False),
+            "text.mask_padding": (text.mask_padding, False),
+            "text.pool": (text.pool, "last"),
+            "image_proj": (model.image_proj, False),
+            "text_proj": (model.text_proj, True),
+            "proj_bias": (model.proj_bias, True),
+            "logit_bias_init is set": (model.logit_bias_init is not None, True),
+        },
+    )
+    return {
+        "model_type": "siglip",
+        "architectures": ["SiglipModel"],
+        "vision_config": {
+            **clip.published_tower(image),
+            "model_type": "siglip_vision_model",
+            "image_size": image.train_size[0],
+            "patch_size": image.sizes["patch_size"],
+        },
+        "text_config": {
+            **clip.published_tower(text),
+            "model_type": "siglip_text_model",
+            "projection_size": model.embed_dim,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.length,
+        },
+    }
+
+
+def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    return image_processor.write(model.image_tower(parent=None), transform, "SiglipImageProcessor")

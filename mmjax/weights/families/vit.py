@@ -1,0 +1,257 @@
+"""ViT and DeiT as `transformers` publishes them (model_type "vit" and "deit")."""
+
+from typing import Any
+
+import numpy as np
+
+from mmjax.models.vit import ViT
+from mmjax.weights import image_processor, published
+from mmjax.weights.families import clip
+from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv
+from mmjax.weights.published import Published
+
+# What config.json may leave out: the defaults of ViTConfig and DeiTConfig.
+DEFAULTS = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 16,
+    "qkv_bias": True,
+    "pooler_act": "tanh",
+}
+_HALF = (0.5, 0.5, 0.5)
+PREPROCESSORS = {
+    "vit": {
+        "size": {"height": 224, "width": 224},
+        "default_to_square": True,
+        "resample": image_processor.FILTERS.index("bilinear"),
+        "image_mean": _HALF,
+        "image_std": _HALF,
+    },
+    "deit": {
+        "size": {"height": 256, "width": 256},
+        "default_to_square": True,
+        "resample": image_processor.FILTERS.index("bicubic"),
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "image_mean": _HALF,
+        "image_std": _HALF,
+    },
+}
+SYSTEM = "vit"
+# The mask token of masked-image training, and a pooler that the head does not read.
+IGNORED = (r"(.+\.)?embeddings\.mask_token", r"(vit|deit)\.pooler\.dense\.(weight|bias)")
+
+
+def model_config(found: Published) -> dict[str, Any]:
+    """`config.model` of the model in a published folder.
+
+    Raises:
+      ValueError: settings that our model lacks.
+    """
+    settings = {**DEFAULTS, **found.config}
+    shapes = found.tensors.shapes
+    config = {
+        **fields(found, settings, PREPROCESSORS[settings["model_type"]]),
+        "pool": "cls",
+        "num_classes": classes(shapes, "classifier.weight", "cls_classifier.weight"),
+    }
+    if settings["model_type"] == "deit":
+        config["distillation"] = "head" if "cls_classifier.weight" in shapes else "token"
+    if "pooler.dense.weight" in shapes:
+        if settings["pooler_act"] != "tanh":
+            raise ValueError(
+                f"'{found.folder}' has pooler_act '{settings['pooler_act']}'; only 'tanh' can be "
+                "loaded."
+            )
+        config["pre_logits"] = shapes["pooler.dense.weight"][0]
+    return config
+
+
+def fields(
+    found: Published, settings: dict[str, Any], preprocessor: dict[str, Any]
+) -> dict[str, Any]:
+    """Fields of `ViT` that every family of `transformers` has.
+
+    Args:
+      settings: config.json with its defaults filled in; preprocessor: those of its class.
+    """
+    images = image_processor.read(found.preprocessor, preprocessor)
+    return {
+        "name": "vit",
+        **clip.tower_fields(settings, "config.json"),
+        "image_size": settings["image_size"],
+        "patch_size": settings["patch_size"],
+        "image_mean": images.mean,
+        "image_std": images.std,
+        "qkv_bias": settings["qkv_bias"],
+        "position_resize": "bicubic",
+    }
+
+
+def classes(shapes: dict[str, tuple[int, ...]], *heads: str) -> int | None:
+    """Size of the head, by its weight: config.json leaves it out where it is 2."""
+    return next((shapes[name][0] for name in heads if name in shapes), None)
+
+
+def transform(found: Published) -> str:
+    """The steps from a picture to what the model reads."""
+    defaults = PREPROCESSORS[found.config["model_type"]]
+    return image_processor.read(found.preprocessor, defaults).transform
+
+
+def rows(model: ViT) -> list[Row]:
+    """The rename table of a model."""
+    family = "vit" if model.distillation == "none" else "deit"
+    table = tower(model, family, mlp=("intermediate.dense", "output.dense"))
+    if model.pre_logits is not None:
+        table += linear("pre_logits", "pooler.dense")
+    if model.distillation == "head":
+        table += linear("head", "cls_classifier")
+        table += linear("distillation_head", "distillation_classifier")
+    elif model.num_classes is not None:
+        table += linear("head", "classifier")
+    return table
+
+
+def tower(
+    model: ViT,
+    family: str,
+    mlp: tuple[str, str],
+    norms: tuple[str, str] = ("layernorm_before", "layernorm_after"),
+) -> list[Row]:
+    """The rename table without heads.
+
+    Args:
+      family: what stands before the names where a head is beside them.
+      mlp: names of the two maps; norms: of the norms before attention and before them.
+    """
+    prefix = "" if model.num_classes is None else f"{family}."
+    ours, theirs = "transformer/layers", f"{prefix}encoder.layer.{{i}}"
+    attention = f"{theirs}.attention"
+    heads = model.sizes["heads"]
+    names = [f"{attention}.attention.{x}" for x in ("query", "key", "value")]
+    return [
+        *patches(
+            "stem/projection",
+            f"{prefix}embeddings.patch_embeddings.projection",
+            model.sizes["patch_size"],
+        ),
+        first_and_grid(model, f"{prefix}embeddings"),
+        *norm(f"{ours}/norm_attention", f"{theirs}.{norms[0]}"),
+        *qkv(f"{ours}/attention/qkv", names, heads, model.qkv_bias),
+        *merge_heads(f"{ours}/attention/out", f"{attention}.output.dense", heads),
+        *norm(f"{ours}/norm_mlp", f"{theirs}.{norms[1]}"),
+        *(linear(f"{ours}/mlp/up", f"{theirs}.{mlp[0]}") if not model.gated_mlp else []),
+        *linear(f"{ours}/mlp/down", f"{theirs}.{mlp[1]}"),
+        *norm("norm", f"{prefix}layernorm"),
+    ]
+
+
+def first_and_grid(model: ViT, embeddings: str) -> Row:
+    """Class token, distillation token where there is one, and one table of their positions and
+    those of the patches [1, n + h · w, D]."""
+    patch = model.sizes["patch_size"]
+    height, width = (side // patch for side in model.train_size)
+    tokens = ["class"] if model.distillation == "none" else ["class", "distillation"]
+    n = len(tokens)
+
+    def read(*theirs) -> Arrays:
+        *first, table = (x.reshape(-1, x.shape[-1]) for x in theirs)
+        return *(x[0] for x in first), *table[:n], table[n:].reshape(height, width, -1)
+
+    def write(*ours) -> Arrays:
+        first, positions, table = ours[:n], ours[n:-1], ours[-1]
+        table = np.concatenate([np.stack(positions), table.reshape(height * width, -1)])
+        return *(x[None, None] for x in first), table[None]
+
+    names = {"class": "cls_token", "distillation": "distillation_token"}
+    return Row(
+        (
+            *(f"{name}_token" for name in tokens),
+            *(f"{name}_position" for name in tokens),
+            "position/table",
+        ),
+        (*(f"{embeddings}.{names[x]}" for x in tokens), f"{embeddings}.position_embeddings"),
+        read,
+        write,
+    )
+
+
+def published_config(model: ViT) -> dict[str, Any]:
+    """config.json of a model of ours.
+
+    Raises:
+      ValueError: settings that a published ViT cannot have.
+    """
+    distilled = model.distillation != "none"
+    family = "deit" if distilled else "vit"
+    check_tower(family, model)
+    return {
+        "model_type": family,
+        "architectures": [architecture("DeiT" if distilled else "ViT", model)],
+        **published_fields(model),
+        "intermediate_size": model.sizes["mlp_dim"],
+        **({"pooler_output_size": model.pre_logits} if model.pre_logits else {}),
+    }
+
+
+def architecture(name: str, model: ViT) -> str:
+    """The class that reads a model of ours."""
+    if model.num_classes is None:
+        return f"{name}Model"
+    teacher = "WithTeacher" if model.distillation == "head" else ""
+    return f"{name}ForImageClassification{teacher}"
+
+
+def plain(model: ViT) -> dict[str, tuple[Any, Any]]:
+    """Settings, and what they are in a published image tower with nothing of its own, for
+    `published.check_settings`."""
+    return {
+        "image_size": (model.train_size, (model.train_size[0],) * 2),
+        "stem": (model.stem, "patch"),
+        "position": (model.position, "learned"),
+        "patch_bias": (model.patch_bias, True),
+        "pre_norm": (model.pre_norm, False),
+        "qkv_bias": (model.qkv_bias, True),
+        "distillation": (model.distillation, "none"),
+        "registers": (model.registers, 0),
+        "layer_scale": (model.layer_scale, None),
+        "gated_mlp": (model.gated_mlp, False),
+    }
+
+
+def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
+    """Raise ValueError for settings that a published model of that family cannot have; `settings`
+    are those in which it is not a plain ViT."""
+    published.check_settings(
+        family,
+        {
+            **plain(model),
+            "pool": (model.pool, "cls"),
+            "qkv_bias": (model.qkv_bias, model.qkv_bias),
+            "pre_logits beside a head": (bool(model.pre_logits and model.num_classes), False),
+            "distillation": (model.distillation, model.distillation),
+            **settings,
+        },
+    )
+
+
+def published_fields(model: ViT) -> dict[str, Any]:
+    """The part of config.json that every family has: `fields` backwards."""
+    return {
+        **{k: v for k, v in clip.published_tower(model).items() if k != "intermediate_size"},
+        "image_size": model.train_size[0],
+        "patch_size": model.sizes["patch_size"],
+        "qkv_bias": model.qkv_bias,
+    }
+
+
+def published_preprocessor(model: ViT, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    kind = "ViTImageProcessor" if model.distillation == "none" else "DeiTImageProcessor"
+    return image_processor.write(model, transform, kind)

@@ -1,0 +1,100 @@
+"""The families of published models, by the `model_type` of their config.json.
+
+Each is a file with
+    model_config(published) -> `config.model`; rows(model) -> rename table;
+    IGNORED: regular expressions of whole names of tensors that are no parameters;
+perhaps, for models of images,
+    transform(published) -> the chain of transforms up to uint8 pixels;
+perhaps, where files name tensors in several ways,
+    canonical(name) -> the name in the table;
+perhaps, for models of text, where the files differ from what `tokenizer.read` expects,
+    read_tokenizer(published) -> Tokenizer;
+perhaps, where texts are to be shorter than the model's positions,
+    text_length(published) -> tokens, or None;
+and, where our models can be saved as theirs,
+    SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
+    published_preprocessor(model, transform) -> preprocessor_config.json, where there is one;
+    perhaps complete_config(config, pretrained) -> that, with what else is to be known;
+    perhaps published_name(name) -> the name in their files of one in the table;
+    perhaps LAYOUT: the names of their files, if other than `published.HUB`;
+    perhaps buffers(model) -> name -> array, of tensors that are no parameters;
+    perhaps published_files(pretrained) -> name -> content of further JSON files;
+    perhaps for_saving(pretrained) -> Pretrained, with what theirs needs besides.
+"""
+
+from types import ModuleType
+from typing import Any
+
+from mmjax.config import nearest
+from mmjax.weights.families import (
+    align,
+    bert,
+    big_vision,
+    chinese_clip,
+    clip,
+    dinov2,
+    gpt2,
+    llama,
+    llama_gguf,
+    open_clip,
+    open_clip_coca,
+    siglip,
+    vit,
+)
+
+FAMILIES = {
+    "align": align,
+    "bert": bert,
+    "big_vision": big_vision,
+    "chinese_clip": chinese_clip,
+    "clip": clip,
+    "deit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2,
+    "gguf": llama_gguf,
+    "gpt2": gpt2,
+    "llama": llama,
+    "open_clip": open_clip,
+    "open_clip_coca": open_clip_coca,
+    "roberta": bert,
+    "siglip": siglip,
+    "siglip2": siglip,
+    "vit": vit,
+    "xlm-roberta": bert,
+}
+
+
+def family(model_type: str, where: str) -> ModuleType:
+    """The file of a family.
+
+    Raises:
+      ValueError: an unknown family.
+    """
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"'{where}' describes a model of type '{model_type}'; these families can be loaded: "
+            f"{', '.join(FAMILIES)}.{nearest(model_type, FAMILIES)}"
+        )
+    return FAMILIES[model_type]
+
+
+def saving_family(model: Any, system: str, named: str | None = None) -> ModuleType:
+    """The family of that name, or else the first, that can hold a model of ours.
+
+    Raises:
+      ValueError: none can; says why.
+    """
+    reasons = []
+    if named not in (None, *FAMILIES):
+        raise ValueError(f"The family is '{named}'; use one of {', '.join(FAMILIES)}.")
+    candidates = {k: x for k, x in FAMILIES.items() if named in (None, k)}
+    for found in dict.fromkeys(candidates.values()):
+        if getattr(found, "SYSTEM", None) == system:
+            try:
+                found.published_config(model)
+            except ValueError as error:
+                reasons.append(str(error))
+            else:
+                return found
+    like = f"'{named}' is not" if named else "No published family is"
+    raise ValueError(" ".join(reasons) or f"{like} like a '{system}': it cannot be saved so.")

@@ -1,0 +1,376 @@
+"""Checkpoints: the state and all that a resume needs, in one, written while training goes on.
+
+A checkpoint holds `state` (the TrainState, sharded) and `run` (JSON: step, config, tokenizer, git
+revision, early stopping; checksums of every array and of itself, compared on every restore). Order
+and randomness come from (seed, step), so the step is the data position. Orbax writes into a
+temporary folder and renames it: a kill leaves the older ones whole.
+"""
+
+import contextlib
+import errno
+import functools
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mmjax import config as configs
+from mmjax.optim import lora, tree_paths
+from mmjax.process import distributed
+from mmjax.workdir.checksum import checksums
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, or cannot be read into this model."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint whose files are not what was written; `what` names it and how it shows."""
+
+    def __init__(self, path: Path, how: str):
+        self.what = f"The checkpoint {path} is damaged ({how})"
+        super().__init__(f"{self.what}; use an older one.")
+
+
+def _is_repeated(trace: Any) -> bool:
+    """Whether it is from orbax's threads and tasks, which raise it in the main thread as well."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
+    return any(module.startswith(("orbax.", "asyncio.")) for module in modules)
+
+
+def _print_once(args: threading.ExceptHookArgs) -> None:
+    if not _is_repeated(args.exc_traceback):
+        threading.__excepthook__(args)
+
+
+def _print_unawaited(args: Any) -> None:
+    if not _is_repeated(args.exc_traceback):
+        sys.__unraisablehook__(args)
+
+
+class Checkpoints:
+    """The checkpoints of one workdir, in `<workdir>/checkpoints/<step>/`.
+
+    Args:
+      workdir: the run's folder.
+      keep: how many of the newest to keep.
+      read_only: write and tidy nothing: the run itself may be at work there.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 2, read_only: bool = False):
+        self.folder = Path(workdir).resolve() / "checkpoints"
+        self._writing: int | None = None  # the step whose checkpoint was begun last
+        threading.excepthook = _print_once
+        sys.unraisablehook = _print_unawaited
+        for noisy in ("absl", "asyncio"):  # they too print what is raised in the end
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_handlers={
+                    "state": ocp.PyTreeCheckpointHandler(),
+                    "run": ocp.JsonCheckpointHandler(),
+                },
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep,
+                    create=not read_only,
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                    enable_async_checkpointing=True,
+                ),
+            )
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot use the workdir {workdir}: {error.strerror or error}."
+            ) from error
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def path(self, step: int) -> Path:
+        """Folder of a step's checkpoint."""
+        return self.folder / str(step)
+
+    def save(self, step: int, state: Any, run: Mapping[str, Any]) -> None:
+        """Start to write a checkpoint; returns once the state is copied, before it is on disk.
+
+        Raises:
+          CheckpointError: this or the previous one could not be written (a full disk).
+        """
+        if step in self._manager.all_steps():
+            return
+        found = jax.device_get(checksums(state))
+        arrays = {name: [list(s), int(found[name])] for name, s in tree_paths.shapes(state).items()}
+        self.wait()
+        with self._saying(step):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state),
+                    run=ocp.args.JsonSave(_sealed({**run, "arrays": arrays})),
+                ),
+            )
+        self._writing = step
+
+    def wait(self) -> None:
+        """Return once everything is on disk.
+
+        Raises:
+          CheckpointError: the last one could not be written.
+        """
+        with self._saying(self._writing):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, and let go of the folder."""
+        self.wait()
+        self._manager.close()
+
+    def run(self, step: int) -> dict[str, Any]:
+        """The JSON part of a checkpoint.
+
+        Raises:
+          DamagedError: it cannot be read.
+        """
+        return self._read(step)[0]
+
+    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, list] | None]:
+        """The JSON part, and path -> [shape, checksum] of the arrays (None: saved without them)."""
+        try:
+            # Not by orbax, whose restore waits for all processes to do the same.
+            run = _unsealed(json.loads((self.path(step) / "run" / "metadata").read_text()))
+        except (OSError, ValueError) as error:
+            raise self._damaged(step, f"its JSON part: {_first_line(error)}") from error
+        return run, run.pop("arrays", None)
+
+    def _damaged(self, step: int, how: str) -> DamagedError:
+        return DamagedError(self.path(step), how)
+
+    def restore(self, step: int, target: Any) -> Any:
+        """The state of a step, laid out as `target` (ShapeDtypeStructs with shardings) says.
+
+        Raises:
+          TreeMismatchError: its tree is another model's; names every missing, extra and
+            wrong-shape parameter.
+          DamagedError: its files cannot be read, or give other numbers than were saved.
+        """
+        arrays = self._read(step)[1]
+        saved, wanted = self._shapes(step, arrays), tree_paths.shapes(target)
+        compare(saved, wanted, f"checkpoint {self.path(step)}")
+        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+        args = ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
+        return self._read_arrays(step, args, arrays)
+
+    def _read_arrays(self, step: int, args: Any, arrays: dict[str, list] | None) -> Any:
+        """A tree from a checkpoint's files, checked; where it is damaged for one process, for all.
+
+        Not by orbax's manager, in which the processes wait for each other once each has read: one
+        that meets damage in the part that it alone reads would leave the others waiting.
+        """
+        error = None
+        try:
+            restored = ocp.PyTreeCheckpointHandler().restore(self.path(step) / "state", args=args)
+        except Exception as raised:
+            error = raised
+        how = _first_line(error) if error else ""
+        every = distributed.exchange(f"reading checkpoint {step}", how, timeout=3600)
+        if any(every):
+            raise self._damaged(step, next(filter(None, every))) from error
+        self._verify(step, restored, arrays)
+        return restored
+
+    def restore_newest(self, target: Any) -> tuple[dict[str, Any], Any]:
+        """(JSON part, state) of the newest checkpoint that is whole; see `restore`.
+
+        Damaged ones before it are put aside as `<step>.damaged`, each with a printed sentence.
+
+        Raises:
+          TreeMismatchError: it is another model's.
+          CheckpointError: none is whole; then all stay where they are.
+        """
+        damaged: dict[int, str] = {}
+        for step in self.steps():
+            try:
+                found = self.run(step), self.restore(step, target)
+            except DamagedError as error:
+                damaged[step] = error.what  # the error itself would hold on to the arrays
+                continue
+            for bad, how in damaged.items():
+                aside = self._put_aside(bad)
+                print(f"warning: {how}: put aside as {aside}, going on from step {step}")
+            return found
+        raise self._none_whole(damaged.values())
+
+    def _verify(self, step: int, restored: Any, arrays: dict[str, list] | None) -> None:
+        """Compare a restored tree, or a part of it, with the checksums of when it was saved."""
+        if arrays is None:
+            return
+        found = jax.device_get(checksums(restored))
+        wrong = [name for name in found if int(found[name]) != arrays[name][1]]
+        if wrong:
+            how = f"{len(wrong)} of {len(found)} arrays are not as saved, the first {wrong[0]}"
+            raise self._damaged(step, how)
+
+    def restore_params(self, step: int, target: Any, average: bool = True) -> Any:
+        """Parameters alone, laid out as `target` says; LoRA's additions to them are merged.
+
+        Args:
+          target: ShapeDtypeStructs with shardings, perhaps of a part of the model's tree; all of
+            that part must be there.
+          average: take the moving average where there is one.
+
+        Raises:
+          TreeMismatchError: a parameter of `target` is missing or has another shape.
+          DamagedError: as `restore`.
+        """
+        run, arrays = self._read(step)
+        saved = self._shapes(step, arrays)
+        averaged = average and any(k.startswith("ema_params/") for k in saved)
+        part = "ema_params" if averaged else "params"
+        prefix = f"{part}/"
+        shapes = {k.removeprefix(prefix): s for k, s in saved.items() if k.startswith(prefix)}
+        target = lora.with_additions(target, shapes)
+        wanted = {f"{part}/{k}": s for k, s in tree_paths.shapes(target).items()}
+        found = {k: s for k, s in saved.items() if k in wanted}
+        compare(found, wanted, f"checkpoint {self.path(step)}")
+        item = {part: target}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+        params = self._read_arrays(step, args, arrays)[part]
+        if lora.NAME not in params:
+            return params
+        alpha = configs.from_json(run["config"]).lora.alpha
+        lies = jax.tree.map(lambda x: x.sharding, lora.without(target))
+        return jax.jit(functools.partial(lora.merge, alpha=alpha), out_shardings=lies)(params)
+
+    def newest_run(self) -> dict[str, Any] | None:
+        """The JSON part of the newest checkpoint where it can be read; None without checkpoints.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none has a JSON part that can be read.
+        """
+        damaged = []
+        for step in self.steps():
+            try:
+                return self.run(step)
+            except DamagedError as error:
+                damaged.append(error.what)
+        if damaged:
+            raise self._none_whole(damaged)
+        return None
+
+    def _none_whole(self, damaged: Iterable[str]) -> CheckpointError:
+        return CheckpointError(
+            f"No checkpoint in {self.folder} can be used and none was changed: "
+            f"{'; '.join(damaged)}. Bring one back from a copy, or take another --workdir."
+        )
+
+    def _put_aside(self, step: int) -> str:
+        """Rename a checkpoint; every process calls this, and process 0 does it."""
+        names = (f"{step}.damaged{suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
+        aside = next(name for name in names if not (self.folder / name).exists())
+        distributed.exchange("choosing a name for a damaged checkpoint")
+        with distributed.main_first("putting a damaged checkpoint aside"):
+            if distributed.is_main():
+                self.path(step).rename(self.folder / aside)
+        self._manager.reload()
+        return aside
+
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """path -> shape of every array of a checkpoint.
+
+        Raises:
+          DamagedError: it cannot be read.
+        """
+        return self._shapes(step, self._read(step)[1])
+
+    def _shapes(self, step: int, arrays: dict[str, list] | None) -> dict[str, tuple[int, ...]]:
+        if arrays is not None:
+            return {name: tuple(shape) for name, (shape, _) in arrays.items()}
+        try:
+            metadata = self._manager.item_metadata(step)["state"]
+            if metadata is None:
+                raise FileNotFoundError("its metadata are missing")
+            return tree_paths.shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+
+    @contextlib.contextmanager
+    def _saying(self, step: int | None) -> Iterator[None]:
+        """Turns whatever a save raises into one sentence that names the last good checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            kept = [s for s in self.steps() if s != step]
+            last = f"the last good one is {self.path(kept[0])}" if kept else "none is saved"
+            raise CheckpointError(
+                f"Checkpoint {step} could not be written to {self.folder} ({_cause(error)}); "
+                f"{last}. Make room and start again: the run resumes there."
+            ) from error
+
+
+class TreeMismatchError(CheckpointError):
+    """A checkpoint of another model."""
+
+
+def _sealed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON part with a checksum of itself."""
+    return {**run, "crc32": _crc32(run)}
+
+
+def _unsealed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_sealed` was given; raises if it is not that any more."""
+    run = dict(run)
+    if "crc32" not in run and "arrays" not in run:
+        return run  # from before there were checksums
+    if run.pop("crc32", None) != _crc32(run):
+        raise ValueError("it differs from its checksum")
+    return run
+
+
+def _crc32(run: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(run, sort_keys=True).encode())
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, where that is the cause: tensorstore wraps it in places and codes."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    return next((s for s in map(os.strerror, codes) if s in str(error)), _first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def compare(
+    saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """Compare two trees' shapes by path.
+
+    Raises:
+      TreeMismatchError: listing every missing, extra and wrong-shape path.
+    """
+    missing = sorted(wanted.keys() - saved.keys())
+    extra = sorted(saved.keys() - wanted.keys())
+    other = [
+        f"{k} {list(saved[k])} (the model has {list(wanted[k])})"
+        for k in sorted(saved.keys() & wanted.keys())
+        if saved[k] != wanted[k]
+    ]
+    if missing or extra or other:
+        parts = [
+            f"{title}: {', '.join(names)}"
+            for title, names in (("missing", missing), ("extra", extra), ("other shape", other))
+            if names
+        ]
+        raise TreeMismatchError(f"The {what} is of another model. " + "; ".join(parts) + ".")

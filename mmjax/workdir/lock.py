@@ -1,0 +1,147 @@
+"""One writer a workdir: a second run in the same folder is refused.
+
+The lock is `<workdir>/.lock`, which says who holds it. Within a host, and on network disks that
+carry flock, the kernel lets go of it however the holder ends. Elsewhere the holder shows that it
+lives by touching the file; one that no longer does has lost it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from mmjax.process import distributed
+
+NAME = ".lock"
+BEAT_SECONDS = 10.0
+DEAD_AFTER_SECONDS = 40.0  # without a beat
+
+
+@contextlib.contextmanager
+def held(workdir: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
+    """Hold the workdir, or another folder that a flag names, while inside; it is made if absent.
+
+    Raises:
+      ValueError: another run holds it (named by host, process and start), or the workdir cannot
+        be written.
+    """
+    path = Path(workdir) / NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write in the folder {workdir} ({error.strerror or error}): set {flag} to one "
+            "that can be written."
+        ) from error
+    with file:
+        _take(file, path, flag)
+        stop = threading.Event()
+        beat = threading.Thread(target=_beat, args=(path, stop), name="workdir_lock", daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            beat.join()
+            file.truncate(0)  # a free lock names nobody
+
+
+@contextlib.contextmanager
+def held_by_run(workdir: str | os.PathLike) -> Iterator[None]:
+    """`held`, for a run of several processes: process 0 holds it, and all must see the same folder.
+
+    Raises:
+      ValueError: as `held`, or a process that sees another folder, named with its host.
+    """
+    with held(workdir) if distributed.is_main() else contextlib.nullcontext():
+        owner = json.dumps(_holder(Path(workdir) / NAME)) if distributed.is_main() else ""
+        owner = distributed.exchange("the lock of the workdir", owner)[0]
+        distributed.check_same("the workdir's disk", str(_sees(Path(workdir) / NAME, owner)))
+        yield
+
+
+def _sees(path: Path, owner: str, patience: float = 10) -> bool:
+    """Whether the file names this owner, on a network disk after a moment."""
+    until = time.monotonic() + patience
+    while (seen := json.dumps(_holder(path)) == owner) is False and time.monotonic() < until:
+        time.sleep(0.2)
+    return seen
+
+
+def _take(file: IO[str], path: Path, flag: str) -> None:
+    """Make the open file ours."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        carried = True
+    except BlockingIOError:
+        raise _refusal(path, flag) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        carried = False  # a disk without flock
+    holder = _holder(path)
+    here = holder is not None and holder["host"] == socket.gethostname()
+    # On this host a flock that was free tells that the holder has died; without it, its pid does.
+    dead = holder is None or (here and (carried or not _runs(holder["pid"])))
+    if not dead and _beats(path):
+        raise _refusal(path, flag)
+    file.seek(0)
+    file.truncate()
+    started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started}, file)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _refusal(path: Path, flag: str) -> ValueError:
+    holder = _holder(path) or {"host": "an unknown host", "pid": "?", "started": "?"}
+    return ValueError(
+        f"The folder {path.parent} is in use by process {holder['pid']} on {holder['host']}, "
+        f"started {holder['started']}: wait for it to end, stop it, or use another {flag}."
+    )
+
+
+def _holder(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _beats(path: Path) -> bool:
+    """Whether the file is touched while we look; clocks of two hosts are not compared."""
+
+    def touched() -> int:
+        with path.open() as file:  # opening makes a network disk look at the file anew
+            return os.fstat(file.fileno()).st_mtime_ns
+
+    first, until = touched(), time.monotonic() + DEAD_AFTER_SECONDS
+    while time.monotonic() < until:
+        time.sleep(min(1.0, DEAD_AFTER_SECONDS / 10))
+        if touched() != first:
+            return True
+    return False
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(BEAT_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)
