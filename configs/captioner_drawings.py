@@ -71,7 +71,7 @@ def get_config():
     }
     config.loss = {"label_smoothing": 0.1}
     config.loss_weights = {"captioning": 1.0}
-    config.ema_decay = 0.99
+    config.ema.decay = 0.99
     config.optim = {
         "name": "adamw",
         "learning_rate": 2e-3,

@@ -69,7 +69,7 @@ def get_config():
         },
     }
     config.loss = {"kind": "softmax", "mask_duplicates": True}
-    config.ema_decay = 0.99
+    config.ema.decay = 0.99
     config.loss_weights = {"contrastive": 1.0}
     config.optim = {
         "name": "adamw",

@@ -5,11 +5,15 @@ import difflib
 import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+# Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
+_SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
 
 
 def defaults() -> ConfigDict:
@@ -30,7 +34,9 @@ def defaults() -> ConfigDict:
             "optim": {},
             # low-rank additions to the kernels whose paths match; see mmjax/optim/lora.py
             "lora": {"rank": 8, "alpha": 16.0, "targets": ()},
-            "ema_decay": 0.0,  # 0: no moving average of the parameters
+            # moving average of the parameters: decay (0: none; a schedule, see mmjax/schedule.py);
+            # teacher: its outputs reach the loss; evaluate: evaluators and exports use it
+            "ema": {"decay": 0.0, "teacher": False, "evaluate": True},
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "tokenizer": {},
             "data": {
@@ -121,6 +127,8 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
     config.name = config.name or file.stem
     known = set(defaults())
     for key in config:
+        if key == "ema_decay":
+            raise ValueError(f"{path} sets config.ema_decay, which is now config.ema.decay.")
         if key not in known:
             raise ValueError(f"{path} sets config.{key}, unknown to mmjax.{nearest(key, known)}")
     return override(config, overrides)
@@ -138,6 +146,8 @@ def _apply(config: ConfigDict, override: str) -> None:
     key, equals, text = override.lstrip("-").removeprefix("config.").partition("=")
     if not equals:
         raise ValueError(f"The override '{override}' has no '=': write --config.some.key=value.")
+    if key == "ema_decay":
+        raise ValueError(f"The override '{override}': it is now --config.ema.decay.")
     *parents, last = key.split(".")
     section = config
     for depth, part in enumerate([*parents, last]):
@@ -163,6 +173,8 @@ def _typed(text: str, old: Any, where: str) -> Any:
     except (ValueError, SyntaxError):
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     if old is None or value is None:
+        return value
+    if isinstance(value, tuple) and _SCHEDULES.fullmatch(where):
         return value
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -205,7 +217,10 @@ def from_json(text: str) -> ConfigDict:
 
     A setting that mmjax had not yet when it was written has its default.
     """
-    return ConfigDict(_filled(defaults().to_dict(), _tuples(json.loads(text)))).lock()
+    given = _tuples(json.loads(text))
+    if "ema_decay" in given:  # until version 2 of the contracts
+        given["ema"] = {"decay": given.pop("ema_decay")}
+    return ConfigDict(_filled(defaults().to_dict(), given)).lock()
 
 
 def _filled(value: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax import pretrained
 from mmjax.data.image_files import check_picture
-from mmjax.evals.attention_rollout import sown_weights
+from mmjax.layers.sown import sown_weights
 from mmjax.workdir.checksum import checksums
 
 
@@ -39,12 +39,8 @@ class Embedder:
             )
         self.loaded, self.sizes = loaded, tuple(sizes)
         model = loaded.model
-        self._apply = jax.jit(lambda params, batch: model.apply({"params": params}, batch))
-        self._watch = jax.jit(
-            lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[
-                1
-            ]
-        )
+        self._apply = jax.jit(model.apply)
+        self._sow = jax.jit(lambda v, batch: model.apply(v, batch, mutable=["intermediates"])[1])
         self.image_shape = loaded.image(np.zeros((64, 64, 3), np.uint8)).shape[:2]
         outputs = self._run(self._tokens(["a"] * self.sizes[0]))
         self.logit_scale = float(outputs["logit_scale"])
@@ -95,7 +91,7 @@ class Embedder:
 
     def attention(self, image: np.ndarray) -> np.ndarray | None:
         """Weights `[layers, 1, heads, L, L]` of the image tower; None where it has none."""
-        sown = self._watch(self.loaded.params, {"image": image[None]})
+        sown = self._sow(self.loaded.variables, {"image": image[None]})
         return sown_weights(sown["intermediates"])
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -113,7 +109,7 @@ class Embedder:
         return np.concatenate(parts)
 
     def _run(self, batch):
-        return self._apply(self.loaded.params, batch)
+        return self._apply(self.loaded.variables, batch)
 
 
 def open_embedder(path: str | Path, sizes: Sequence[int] = (64,)) -> Embedder:

@@ -30,20 +30,22 @@ from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
 from mmjax.report import gather
 from mmjax.run import experiment
+from mmjax.run.evaluation import Runner
+from mmjax.system import Variables, variables
 from mmjax.workdir import checkpoint, metrics
 from mmjax.workdir import lock as workdir_lock
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`, bound to this run."""
-    context = experiment.make_eval_context(run, workdir, _progress)
+    runner = Runner(run, workdir, _progress)
     for field in ("validation", "evals_at_start"):
         for name in run.config.get(field, ()):
             if name not in run.config.evals:
                 raise ValueError(
                     f"config.{field} names '{name}'; config.evals has {sorted(run.config.evals)}."
                 )
-    return evaluator_kinds.make_evaluators(run.config.evals, context)
+    return evaluator_kinds.make_evaluators(run.config.evals, runner)
 
 
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
@@ -54,20 +56,20 @@ def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
 
 
 def run_evaluators(
-    evaluators: Mapping[str, Evaluator], params: Any, names: Iterable[str]
+    evaluators: Mapping[str, Evaluator], variables: Variables, names: Iterable[str]
 ) -> dict[str, float]:
     """Results of the evaluators named: "evaluation/metric" -> value."""
     return {
         f"{name}/{metric}": float(value)
         for name in names
-        for metric, value in evaluators[name].run(params)
+        for metric, value in evaluators[name].run(variables)
     }
 
 
 def before_training(
     run: experiment.Experiment,
     evaluators: Mapping[str, Evaluator],
-    params: Any,
+    variables: Variables,
     workdir: Path,
     writer: metrics.MetricWriter,
 ) -> None:
@@ -75,7 +77,7 @@ def before_training(
     names = run.config.evals_at_start
     if not names:
         return
-    results = run_evaluators(evaluators, params, names)
+    results = run_evaluators(evaluators, variables, names)
     writer.write(0, {f"eval/{name}": value for name, value in results.items()})
     if distributed.is_main():
         presets = {name: evaluators[name].fingerprint() for name in names}
@@ -92,7 +94,7 @@ def _at_start(evaluators: Mapping[str, Evaluator], workdir: Path) -> dict[str, f
 def finish(
     run: experiment.Experiment,
     evaluators: Mapping[str, Evaluator],
-    params: Any,
+    variables: Variables,
     step: int,
     workdir: Path,
     writer: metrics.MetricWriter,
@@ -110,7 +112,7 @@ def finish(
         print(f"{workdir} is done: step {step} is trained and evaluated")
         results = before["values"]
     else:
-        results = run_evaluators(evaluators, params, evaluators)
+        results = run_evaluators(evaluators, variables, evaluators)
         writer.write(step, {f"eval/{name}": value for name, value in results.items()})
         if distributed.is_main():
             start = _at_start(evaluators, workdir)
@@ -120,7 +122,7 @@ def finish(
                 results={"step": step, "evaluators": presets, "values": results}
                 | ({"change": change} if change else {}),
             )
-        write_report(run, evaluators, params, step, results, workdir)
+        write_report(run, evaluators, variables, step, results, workdir)
     writer.close()
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
@@ -131,7 +133,7 @@ def finish(
 def write_report(
     run: experiment.Experiment,
     evaluators: Mapping[str, Evaluator],
-    params: Any,
+    variables: Variables,
     step: int,
     results: Mapping[str, float],
     workdir: Path,
@@ -143,8 +145,8 @@ def write_report(
     config, git = run.config, metrics.git_revision()
     shown = {n: e for n, e in evaluators.items() if n not in config.validation}
     baselines = _read_baselines(config.baselines)
-    context = next(iter(evaluators.values())).context
-    data = gather.gather_report(context, params, shown, seed=config.seed)
+    runner = next(iter(evaluators.values())).runner
+    data = gather.gather_report(runner, variables, shown, seed=config.seed)
     if not distributed.is_main():
         return
     from mmjax.report import page  # not sooner: matplotlib takes a second before the first step
@@ -252,27 +254,29 @@ def open_checkpoint(
 
 def open_run(
     workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
-) -> tuple[experiment.Experiment, Any, int]:
-    """What a checkpoint of a workdir was trained as, its parameters and its step.
+) -> tuple[experiment.Experiment, Variables, int]:
+    """What a checkpoint of a workdir was trained as, its variables and its step.
 
     Raises:
       ValueError: no such checkpoint, or settings that do not fit it.
     """
     saved = open_checkpoint(workdir, at_step, overrides)
     run = experiment.build(saved.config, saved.tokenizer)
+    saves, average = saved.checkpoints, run.config.ema.evaluate
     with jax.set_mesh(run.mesh):
-        params = saved.checkpoints.restore_params(saved.step, run.params)
-    saved.checkpoints.close()
-    return run, params, saved.step
+        params = saves.restore_params(saved.step, run.params, average=average)
+        memory = saves.restore_memory(saved.step, run.state.memory)
+    saves.close()
+    return run, variables(params, memory), saved.step
 
 
 def evaluate(
     workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
 ) -> dict[str, float]:
     """Evaluate a checkpoint of a workdir with the evaluators of its config; see `open_run`."""
-    run, params, at = open_run(workdir, at_step, overrides)
+    run, given, at = open_run(workdir, at_step, overrides)
     writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
-    return finish(run, make_evaluators(run, workdir), params, at, workdir, writer)
+    return finish(run, make_evaluators(run, workdir), given, at, workdir, writer)
 
 
 def _progress(what: str, done: int, total: int) -> None:

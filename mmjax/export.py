@@ -33,7 +33,8 @@ from jax import export as jax_export
 
 from mmjax import pretrained
 from mmjax.layers.precision import compiling_for
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
+from mmjax.system import variables
 from mmjax.workdir import whole_file
 
 ABOUT = "export.json"
@@ -61,13 +62,12 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
     folder = Path(out)
     if (folder / ABOUT).exists():
         raise ValueError(f"'{folder}' holds an export already: give another folder.")
-    whole = {"model": model.config, "loss": {}}
-    spec = models.spec(whole)
+    spec = make_system({"model": model.config}).spec
     weights = traverse_util.flatten_dict(model.params, sep="/")
     towers = {}
     for name, (reads, outputs) in TOWERS.items():
         if all(key in spec for key in reads):
-            tower = _tower(model.model, spec, weights, reads, outputs)
+            tower = _tower(model, spec, weights, reads, outputs)
             if tower is not None:
                 towers[name] = tower
     if not towers:
@@ -110,7 +110,7 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
 
 
 def _tower(
-    model: Any,
+    loaded: pretrained.Pretrained,
     spec: Mapping[str, jax.ShapeDtypeStruct],
     weights: Mapping[str, jax.Array],
     reads: tuple[str, ...],
@@ -120,7 +120,8 @@ def _tower(
 
     def everything(weights, *arrays):
         params = traverse_util.unflatten_dict(dict(weights), sep="/")
-        return model.apply({"params": params}, dict(zip(reads, arrays)))
+        given = variables(params, loaded.memory)
+        return loaded.model.apply(given, dict(zip(reads, arrays)))
 
     (batch,) = jax_export.symbolic_shape("b")
     arrays = [jax.ShapeDtypeStruct((batch, *spec[k].shape[1:]), spec[k].dtype) for k in reads]
@@ -184,12 +185,12 @@ def _describe(program: jax_export.Exported, reads: tuple[str, ...]) -> dict[str,
 def _scalars(model: pretrained.Pretrained, spec: Mapping[str, Any]) -> dict[str, float]:
     """The scale and the bias that turn products of embeddings into logits, where there are."""
     batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in spec.items()}
-    shapes = jax.eval_shape(lambda p: model.model.apply({"params": p}, batch), model.params)
+    shapes = jax.eval_shape(model.model.apply, model.variables, batch)
     names = [k for k in ("logit_scale", "logit_bias") if k in shapes]
     if not names:
         return {}
-    found = jax.jit(lambda p: [model.model.apply({"params": p}, batch)[k] for k in names])
-    return {k: float(v) for k, v in zip(names, found(model.params))}
+    found = jax.jit(lambda v: {k: model.model.apply(v, batch)[k] for k in names})
+    return {k: float(x) for k, x in found(model.variables).items()}
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ from mmjax import pretrained
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 
 PLACE = "<image>"  # of a picture in a prompt
@@ -58,7 +58,7 @@ def open_model(path: str) -> Pretrained:
     """
     loaded = pretrained.load(path)
     name = loaded.config["name"]
-    if not hasattr(models.SYSTEMS[name], "make_generate"):
+    if make_system({"model": loaded.config}).generate is None:
         raise ValueError(f"'{path}' holds a '{name}', which writes no text.")
     if loaded.tokenizer is None:
         raise ValueError(f"'{path}' holds no tokenizer: put its tokenizer.json there.")
@@ -117,7 +117,7 @@ def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterato
 
     def write(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
         text = Detokenizer(loaded.tokenizer.decode_raw)
-        for token in stream(loaded.params, batch, seed):
+        for token in stream(loaded.variables, batch, seed):
             if token[0] in settings.end_ids:
                 break
             yield text.push(token[0])

@@ -47,6 +47,7 @@ from mmjax import config as configs
 from mmjax import evaluate, pretrained
 from mmjax.evals.evaluator import Evaluator
 from mmjax.run import experiment, initial
+from mmjax.system import Memory, Variables, memory_of, variables
 from mmjax.workdir import checkpoint, metrics, whole_file
 
 
@@ -76,11 +77,13 @@ def curve(
     evaluators: Mapping[str, Evaluator],
     figures: Sequence[str],
     alphas: Sequence[float],
+    memory: Memory,
 ) -> Iterator[dict[str, float]]:
     """For each α the mixture's figures: {"alpha": α, "evaluation/metric": value, ...}.
 
     Args:
       evaluators: by name; those that the figures need are run.
+      memory: state beside the parameters, of the tuned model.
 
     Raises:
       ValueError: an α outside [0, 1], or a figure that no evaluator gives.
@@ -95,7 +98,8 @@ def curve(
                 f"{', '.join(evaluators)}.{configs.nearest(name, evaluators)}"
             )
     for alpha in alphas:
-        found = evaluate.run_evaluators(evaluators, mix(base, tuned, alpha), names)
+        mixed = variables(mix(base, tuned, alpha), memory)
+        found = evaluate.run_evaluators(evaluators, mixed, names)
         for figure in figures:
             if figure not in found:
                 raise ValueError(
@@ -119,9 +123,9 @@ def write_curve(out: Path, rows: Sequence[Mapping[str, float]], about: Mapping[s
 
 
 def save_workdir(
-    run: experiment.Experiment, params: Any, step: int, workdir: Path, about: Mapping[str, Any]
+    run: experiment.Experiment, given: Variables, step: int, workdir: Path, about: Mapping[str, Any]
 ) -> None:
-    """Save parameters as a checkpoint that can be evaluated, loaded and started from.
+    """Save variables as a checkpoint that can be evaluated, loaded and started from.
 
     Raises:
       ValueError: a run in the way, or a full disk.
@@ -136,7 +140,7 @@ def save_workdir(
         config.lora = configs.defaults().lora  # it is merged
     saves.save(
         step,
-        {"params": params},
+        {"params": given["params"], "memory": memory_of(given)},
         {
             "step": step,
             "config": configs.to_json(config),
@@ -159,13 +163,15 @@ def _base_params(run: experiment.Experiment, path: str) -> Any:
 
 
 def _save(
-    run: experiment.Experiment, tuned: Path, params: Any, step: int, about: Mapping[str, Any]
+    run: experiment.Experiment, tuned: Path, given: Variables, step: int, about: Mapping[str, Any]
 ) -> None:
     folder = Path(ARGS.out) / f"alpha_{about['alpha']:g}"
     if ARGS.save_as == "workdir":
-        save_workdir(run, params, step, folder, about)
+        save_workdir(run, given, step, folder, about)
     else:
-        mixture = dataclasses.replace(pretrained.describe(tuned), params=params)
+        mixture = dataclasses.replace(
+            pretrained.describe(tuned), params=given["params"], memory=memory_of(given)
+        )
         pretrained.save_pretrained(mixture, folder)
     print(f"saved: {folder}")
 
@@ -183,20 +189,22 @@ def main() -> None:
     if len(figures) < 2 and (figures or saved is None):
         raise ValueError("Name both --target and --retained, for a curve, or a mixture to --save.")
     tuned, out = Path(ARGS.tuned), Path(ARGS.out)
-    run, tuned_params, step = evaluate.open_run(tuned, overrides=ARGS.overrides)
+    run, given, step = evaluate.open_run(tuned, overrides=ARGS.overrides)
+    tuned_params, memory = given["params"], memory_of(given)
     base = ARGS.base or run.config.init_from.path
     base_params = _base_params(run, base)
     about = {"base": str(base), "tuned": str(tuned), "step": step}
     if figures:
         rows = []
         evaluators = evaluate.make_evaluators(run, tuned)
-        for row in curve(base_params, tuned_params, evaluators, figures, alphas):
+        for row in curve(base_params, tuned_params, evaluators, figures, alphas, memory):
             rows.append(row)
             print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
             write_curve(out, rows, about)
         print(f"written: {out / 'curve.md'}")
     if saved is not None:
-        _save(run, tuned, mix(base_params, tuned_params, saved), step, about | {"alpha": saved})
+        mixed = variables(mix(base_params, tuned_params, saved), memory)
+        _save(run, tuned, mixed, step, about | {"alpha": saved})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import evaluate, step
+from mmjax import evaluate
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.optim import tree_paths
+from mmjax.system import System, Variables, variables
+from mmjax.variables import (
+    abstract_variables,
+    initial_params,
+    sharded_variables,
+    with_shardings,
+)
 from mmjax.weights import published, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision
@@ -33,11 +41,12 @@ class Pretrained:
 
     Attributes:
       config: `config.model`, plain.
-      model: the Linen module; `model.apply({"params": params}, batch)` gives its outputs.
+      model: the Linen module; `model.apply(variables, batch)` gives its outputs.
       tokenizer: None for a model without text; text_length: tokens of its longest text.
       transform: the chain of steps from a picture to what the model reads; "" without images.
       report: what became of every tensor.
       class_names: of the logits of a classifier; None without a head, or where none are known.
+      memory: state beside the parameters that the model reads, such as batch statistics.
     """
 
     config: dict[str, Any]
@@ -48,17 +57,23 @@ class Pretrained:
     transform: str
     report: str
     class_names: tuple[str, ...] | None = None
+    memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def image(self, picture: bytes | np.ndarray) -> np.ndarray:
-        """An encoded picture, or its pixels [H, W, 3], as the model reads it: uint8 [h, w, 3].
+    @property
+    def variables(self) -> Variables:
+        """Parameters and memory, as `model.apply` takes them."""
+        return variables(self.params, self.memory)
+
+    def image(self, image: bytes | np.ndarray) -> np.ndarray:
+        """An encoded image, or its pixels [H, W, 3], as the model reads it: uint8 [h, w, 3].
 
         Raises:
-          ValueError: a picture that cannot be decoded, or a model without images.
+          ValueError: an image that cannot be decoded, or a model without images.
         """
         if not self.transform:
             raise ValueError(f"A '{self.config['name']}' reads no images.")
         prepare = transforms.parse(self.transform)
-        return prepare({"image": picture}, np.random.default_rng(0))["image"]
+        return prepare({"image": image}, np.random.default_rng(0))["image"]
 
 
 def load(
@@ -122,8 +137,8 @@ def _from_published(
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     config = theirs.model_config(found) | {"dtype": dtype}
-    model, spec, params = _abstract(config, mesh)
-    report = ""
+    system, given = _abstract(config, mesh)
+    model, params, report = system.model, given["params"], ""
     if arrays:
         params, report = read_params(
             found.tensors,
@@ -131,7 +146,7 @@ def _from_published(
             params,
             ignored=theirs.IGNORED,
             dtype=dtype,
-            initial=None if strict else lambda: step.initial_params(model, spec, seed=0),
+            initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
         )
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -159,25 +174,28 @@ def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) ->
     return words
 
 
-def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any, Any]:
-    """The model that `config.model` describes, its spec, ShapeDtypeStructs of its parameters."""
-    whole = {"model": config, "loss": {}}
-    model, spec = models.make_model(whole), models.spec(whole)
+def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[System, Variables]:
+    """The system that `config.model` describes, and ShapeDtypeStructs of its variables."""
+    system = make_system({"model": config})
+    settings = system.model, system.spec
     if mesh is None:
-        return model, spec, step.abstract_params(model, spec)
-    return model, spec, step.laid_out_params(model, spec, mesh, allow_uneven=True)
+        return system, abstract_variables(*settings, system.memory)
+    return system, sharded_variables(*settings, mesh, system.memory, allow_uneven=True)
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
     saved = evaluate.open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
-    model, _, params = _abstract(config, mesh)
+    system, given = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        params = step.lay_out(params, jax.tree.map(lambda _: device, params))
-    report = ""
+        given = with_shardings(given, jax.tree.map(lambda _: device, given))
+    memory = {k: v for k, v in given.items() if k != "params"}
+    params, report = given["params"], ""
     if arrays:
-        params = saved.checkpoints.restore_params(saved.step, params)
+        average = saved.config.ema.evaluate
+        params = saved.checkpoints.restore_params(saved.step, params, average=average)
+        memory = saved.checkpoints.restore_memory(saved.step, memory)
         count = len(jax.tree.leaves(params))
         report = f"{workdir}: step {saved.step}, {count} parameters restored"
     saved.checkpoints.close()
@@ -186,13 +204,14 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
     text, names = config.get("text"), saved.class_names
     return Pretrained(
         config=config,
-        model=model,
+        model=system.model,
         params=params,
         tokenizer=saved.tokenizer,
         text_length=text["length"] if text else None,
         transform=_image_steps(saved.config),
         report=report,
         class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
+        memory=memory,
     )
 
 

@@ -24,17 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax import batch as batches
 from mmjax import config as configs
-from mmjax import evaluate, step
+from mmjax import evaluate
 from mmjax.data.open_source import Source, open_source
 from mmjax.data.text.tokenizer import load_tokenizer
-from mmjax.models import systems as models
+from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.run import experiment
+from mmjax.schedule import schedule
+from mmjax.system import Context, Variables, Weighted, memory_of, training_keys, variables
 from mmjax.workdir import batch_log, checkpoint, metrics
 
 ROWS = 64  # in one forward pass: a batch of a pod does not fit a laptop at once
@@ -79,13 +82,13 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
     tokenizer = load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
     run = experiment.build(config, tokenizer)
     line = batch_log.line_of(workdir, at)
-    batch = make_batch(config, source, tokenizer, at)
+    batch = make_batch(run, source, tokenizer, at)
     batches.check(batch, run.spec)
     verdict = compare(line, batch)
 
     # ---- the parameters, the losses, the page
-    params, where = _params_before(run, saves, steps, at)
-    losses = example_losses(run, params, batch)
+    given, where = _variables_before(run, saves, steps, at)
+    losses = example_losses(run, given, batch, at - 1)
     examples = _examples(batch, losses, source, tokenizer)
     folder = workdir / "replay" / str(at)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,10 +106,11 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
 
 
 def make_batch(
-    config: ConfigDict, source: Source, tokenizer: Any, at: int
+    run: experiment.Experiment, source: Source, tokenizer: Any, at: int
 ) -> dict[str, np.ndarray]:
     """The whole batch of a step, as the devices got it from however many processes."""
-    with contextlib.closing(experiment.training_batches(config, source, tokenizer, at - 1)) as rows:
+    rows = experiment.training_batches(run.config, run.system, source, tokenizer, at - 1)
+    with contextlib.closing(rows):
         return batches.to_device_dtypes(next(rows))
 
 
@@ -124,44 +128,65 @@ def compare(line: Mapping[str, Any] | None, batch: batches.Batch) -> str:
     return f"NOT the batch that was trained on: {', '.join(wrong)} differ ({why})"
 
 
-def _params_before(
+def _variables_before(
     run: experiment.Experiment,
     saves: checkpoint.Checkpoints | None,
     steps: Sequence[int],
     at: int,
-) -> tuple[Any, str]:
-    """The parameters nearest to those that the step began with, and where they are from."""
+) -> tuple[Variables, str]:
+    """The variables nearest to those that the step began with, and where they are from."""
     before = [s for s in steps if s < at]
     chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
     if chosen == 0:  # nothing is saved there, but the seed tells it
-        params = run.eval_params(experiment.init_from(run, run.init()))
-        where = "the start of the run"
+        state = experiment.init_from(run, run.init())
+        with jax.set_mesh(run.mesh):
+            params = lora.merge(state.params, run.config.lora.alpha)
+        given, where = variables(params, state.memory), "the start of the run"
     else:
         with jax.set_mesh(run.mesh):
             params = saves.restore_params(chosen, run.params, average=False)
+            given = variables(params, saves.restore_memory(chosen, run.state.memory))
         where = f"checkpoint {chosen}"
     if chosen == at - 1:
-        return params, f"{where}, those that the step began with"
-    return params, f"{where}, the nearest{' before it' * (chosen < at)} that there are"
+        return given, f"{where}, those that the step began with"
+    return given, f"{where}, the nearest{' before it' * (chosen < at)} that there are"
 
 
 def example_losses(
-    run: experiment.Experiment, params: Any, batch: Mapping[str, np.ndarray]
+    run: experiment.Experiment, given: Variables, batch: Mapping[str, np.ndarray], step: int
 ) -> np.ndarray:
-    """The loss of each example, `[B]`: the system's terms times `config.loss_weights`."""
-    forward = step.make_eval_step(run.model, run.mesh)
-    size, rows = run.config.batch_size, []
+    """The loss of each example, `[B]`: the system's terms times `config.loss_weights`.
+
+    Noise and masks are those of the step; dropout is off, and the model is its own teacher. A row
+    that lacks a term has 0 for it; terms that are scalars are left out.
+    """
+    system, size = run.system, run.config.batch_size
+    memory = memory_of(given)
+    _, rng = training_keys(run.config.seed, step, size)
+    context = Context(jnp.asarray(step, jnp.int32), rng, None, memory)
+    if system.corrupt is not None:
+        batch = jax.device_get(jax.jit(system.corrupt)(batch, context))
+    whole = NamedSharding(run.mesh, PartitionSpec())
+    forward, rows = jax.jit(run.model.apply, out_shardings=whole), []
     with jax.set_mesh(run.mesh):
         for start in range(0, size, ROWS):
             part = {k: rows_of[start : start + ROWS] for k, rows_of in batch.items()}
-            rows.append(jax.device_get(forward(params, part)))
+            rows.append(jax.device_get(forward(given, part)))
     outputs = {
         name: np.concatenate([r[name] for r in rows]) if np.ndim(first) else first
         for name, first in rows[0].items()
     }
-    terms = jax.jit(models.make_example_losses(run.config))(outputs, batch)
-    weighted = [w * terms[name] for name, w in run.config.loss_weights.items() if name in terms]
-    return np.asarray(sum(weighted, np.zeros(size, np.float32)))
+    if run.config.ema.teacher:
+        context = context._replace(teacher=outputs)
+    terms = jax.jit(system.loss)(outputs, batch, context)
+    total = np.zeros(size, np.float32)
+    for name, weight in run.config.loss_weights.items():
+        term = terms[name]
+        if isinstance(term, Weighted):
+            term = jnp.where(term.weight > 0, term.value, 0.0)
+        if term.ndim:
+            total += schedule(weight, step) * np.asarray(term)
+    return total
 
 
 def _examples(

@@ -1,163 +1,80 @@
-"""The train state, the jitted train and eval steps, exact gradient accumulation, and the EMA."""
+"""The train state and the update of one batch, with exact gradient accumulation and the EMA."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import einops
 import flax
 import jax
 import jax.numpy as jnp
 import optax
-from flax.core import meta
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mmjax import batch as batches
-from mmjax import guard, sharding
+from mmjax import guard
+from mmjax.batch import Batch
 from mmjax.layers.precision import on_tpu
-
-Params = Any
-Outputs = Mapping[str, jax.Array]
-Loss = Callable[[Outputs, batches.Batch], Mapping[str, jax.Array]]
-Gradients = Callable[..., tuple[jax.Array, dict[str, jax.Array], Params]]
+from mmjax.microbatch_check import check_outputs
+from mmjax.schedule import Schedule, schedule
+from mmjax.system import (
+    Context,
+    Memory,
+    Outputs,
+    Params,
+    System,
+    average,
+    training_keys,
+    variables,
+)
 
 
 @flax.struct.dataclass
 class TrainState:
     """All that a run carries from step to step.
 
-    `finite` turns False at the first step whose loss or gradient is not finite and stays so; from
-    then on updates do nothing, so that the state is the last good one.
+    Attributes:
+      average: moving average of the parameters; None without `config.ema.decay`.
+      finite: turns False at the first step whose loss or gradient is not finite and stays so; from
+        then on updates do nothing, so that the state is the last good one.
+      memory: queues, codebooks, batch statistics; {} for most systems. Sharded, checkpointed and
+        checksummed as parameters are.
     """
 
     step: jax.Array
     params: Params
     opt_state: optax.OptState
-    ema_params: Params | None
+    average: Params | None
     finite: jax.Array
-
-    @property
-    def eval_params(self) -> Params:
-        """What evaluators and exports use: the moving average if there is one."""
-        return self.params if self.ema_params is None else self.ema_params
+    memory: Memory
 
 
-def _is_box(x: Any) -> bool:
-    return isinstance(x, meta.AxisMetadata)
+class Gradients(flax.struct.PyTreeNode):
+    """What one batch gives: the weighted loss, its terms, gradients, outputs of the whole batch,
+    and the collections that the forward pass wrote."""
 
-
-def _unbox(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.value if _is_box(x) else x, tree, is_leaf=_is_box)
-
-
-def init_function(model: Any, spec: batches.Spec, seed: int) -> Callable[[], Any]:
-    """A function without arguments that makes the model's boxed parameters from the seed."""
-
-    def init():
-        batch = {k: jnp.zeros((1, *v.shape[1:]), v.dtype) for k, v in spec.items()}
-        return model.init({"params": jax.random.key(seed)}, batch)["params"]
-
-    return init
-
-
-def initial_params(model: Any, spec: batches.Spec, seed: int) -> Params:
-    """The model's parameters as the seed makes them, on the default device."""
-    return _unbox(jax.jit(init_function(model, spec, seed))())
-
-
-def abstract_params(model: Any, spec: batches.Spec) -> Params:
-    """Shapes and dtypes of the parameters; allocates nothing."""
-    return _unbox(jax.eval_shape(init_function(model, spec, 0)))
-
-
-def laid_out_params(
-    model: Any, spec: batches.Spec, mesh: Mesh, allow_uneven: bool = False
-) -> Params:
-    """`abstract_params` with shardings, from the logical names that its layer gave each.
-
-    Args:
-      allow_uneven: an axis that the mesh does not divide stays whole, where else it is refused.
-
-    Raises:
-      ValueError: a parameter without names, an unknown name, or an axis that the mesh does not
-        divide.
-    """
-    boxed = jax.eval_shape(init_function(model, spec, 0))
-
-    def lies(path, box):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not _is_box(box):
-            if box.shape == ():
-                return NamedSharding(mesh, PartitionSpec())
-            raise ValueError(f"Parameter {name} {list(box.shape)} names no logical axes.")
-        names = box.names
-        if allow_uneven:
-            names = sharding.divided(mesh, box.value.shape, names)
-        sharding.check_divides(mesh, box.value.shape, names, f"Parameter {name}")
-        return sharding.named(mesh, *names)
-
-    shardings = jax.tree_util.tree_map_with_path(lies, boxed, is_leaf=_is_box)
-    return lay_out(_unbox(boxed), shardings)
-
-
-def lay_out(abstract: Any, shardings: Any) -> Any:
-    """Abstract arrays with the shardings of a tree like theirs."""
-    return jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
-    )
-
-
-def lay_out_state(abstract: TrainState, params: Params, mesh: Mesh) -> TrainState:
-    """An abstract state with shardings: what has a parameter's path and shape lies as it does.
-
-    Args:
-      abstract: ShapeDtypeStructs of the state.
-      params: ShapeDtypeStructs of the parameters, with shardings.
-    """
-    laid_out, _ = jax.tree_util.tree_flatten_with_path(params)
-    by_path = {_path(path): leaf for path, leaf in laid_out}
-    replicated = NamedSharding(mesh, PartitionSpec())
-
-    def one(path, leaf):
-        keys = _path(path)
-        tails = (by_path.get(keys[start:]) for start in range(len(keys)))
-        like = next((p for p in tails if p is not None and p.shape == leaf.shape), None)
-        lies = replicated if like is None else like.sharding
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=lies)
-
-    return jax.tree_util.tree_map_with_path(one, abstract)
-
-
-def _path(path: tuple) -> tuple[str, ...]:
-    return tuple(jax.tree_util.keystr((k,), simple=True) for k in path)
-
-
-def make_init(
-    model: Any,
-    spec: batches.Spec,
-    optimizer: optax.GradientTransformation,
-    *,
-    seed: int,
-    ema: bool,
-) -> Callable[[], TrainState]:
-    """A function without arguments that makes the state of step 0; jit it with out_shardings."""
-    init = init_function(model, spec, seed)
-    return lambda: first_state(_unbox(init()), optimizer, ema=ema)
+    total: jax.Array
+    terms: dict[str, jax.Array]
+    grads: Params
+    outputs: Outputs
+    written: Memory
 
 
 def first_state(
-    params: Params, optimizer: optax.GradientTransformation, *, ema: bool
+    params: Params, memory: Memory, optimizer: optax.GradientTransformation, *, ema: bool
 ) -> TrainState:
     """The state of step 0 with these parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        average=jax.tree.map(jnp.copy, params) if ema else None,
         finite=jnp.ones((), bool),
+        memory=memory,
     )
 
 
-def weighted_sum(terms: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
-    """The loss: the terms that `config.loss_weights` names, times their weights.
+def weighted_sum(
+    terms: Mapping[str, jax.Array], weights: Mapping[str, Schedule], step: jax.Array
+) -> jax.Array:
+    """The loss: the terms that `config.loss_weights` names, times their weights at this step.
 
     Raises:
       ValueError: no weights, or one for a term that the system's loss does not return.
@@ -166,110 +83,150 @@ def weighted_sum(terms: Mapping[str, jax.Array], weights: Mapping[str, float]) -
     if absent or not weights:
         raise ValueError(
             f"config.loss_weights names {absent or 'nothing'}; this system's loss returns "
-            f"{sorted(terms)}: weigh at least one of those."
+            f"{sorted(terms)}: give at least one of those a weight."
         )
-    return sum(weight * terms[name] for name, weight in weights.items())
+    return sum(schedule(weight, step) * terms[name] for name, weight in weights.items())
 
 
 def make_train_step(
-    gradients: Gradients,
+    system: System,
+    gradients: Callable[..., Gradients],
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
-    ema_decay: float = 0.0,
-) -> Callable[[TrainState, batches.Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    ema_decay: Schedule = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The update of one batch, to be jitted: (state, batch) -> (state, scalars).
 
     Args:
       gradients: from `make_gradients`.
-      optimizer: the optax transformation.
       seed: with the step, the only source of randomness.
-      ema_decay: of the moving average of the parameters; 0 keeps none.
+      ema_decay: of the moving average of the parameters; only used where the state has one.
     """
 
-    def train_step(state: TrainState, batch: batches.Batch):
-        rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        total, terms, grads = gradients(state.params, batch, rng)
-        grad_norm = optax.tree.norm(grads)
-        finite = state.finite & guard.is_finite(total, grad_norm)
+    def train_step(state: TrainState, batch: Batch):
+        found, context, corrupted = gradients(state, batch, seed)
+        grad_norm = optax.tree.norm(found.grads)
+        finite = state.finite & guard.is_finite(found.total, grad_norm)
 
         def update(state):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-            ema = state.ema_params
-            if ema_decay:
-                # So written, the average of what stays as it is stays as it is, to the bit.
-                ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), ema, params)
-            return TrainState(state.step + 1, params, opt_state, ema, finite)
+            mean = state.average
+            if mean is not None:
+                keep = 1 - schedule(ema_decay, state.step)
+                # Written so, the average of a constant stays constant to the bit.
+                mean = jax.tree.map(lambda e, p: e + keep * (p - e), mean, params)
+            memory = {**state.memory, **found.written}
+            if system.remember is not None:
+                memory = {**memory, **system.remember(memory, found.outputs, corrupted, context)}
+                check_memory(state.memory, memory)
+            return TrainState(state.step + 1, params, opt_state, mean, finite, memory)
 
         kept = state.replace(finite=finite)
         if on_tpu():
-            # A select: it fuses into the update, and arrays stay as they lie. What goes through a
-            # branch is put row by row first, and back after.
+            # A select: it fuses into the update, and layouts stay. A branch's operands are put in
+            # row-major order first, and back after.
             state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), kept)
         else:
             # A branch: a select would write a second copy of the whole state.
             state = jax.lax.cond(finite, update, lambda _: kept, state)
-        return state, {"loss": total, "grad_norm": grad_norm, **terms}
+        return state, {"loss": found.total, "grad_norm": grad_norm, **found.terms}
 
     return train_step
 
 
 def make_gradients(
-    model: Any,
-    loss: Loss,
+    learner: Any,
+    system: System,
     *,
-    loss_weights: Mapping[str, float],
+    loss_weights: Mapping[str, Schedule],
     frozen: Params,
     microbatches: int = 1,
-) -> Gradients:
-    """(params, batch, rng) -> (loss, terms, gradients), whole or in microbatches.
+    teacher: bool = False,
+) -> Callable[[TrainState, Batch, int], tuple[Gradients, Context, Batch]]:
+    """(state, batch, seed) -> gradients, the context, and the corrupted batch.
 
     Args:
-      model, loss: the system's.
+      learner: what is trained: `system.model`, perhaps with LoRA's additions.
       loss_weights: term -> weight.
-      frozen: a tree like the parameters, True where nothing is learnt: their gradients are zeros
+      frozen: a tree like the parameters, True where nothing is learned: their gradients are zeros
         that cost nothing.
       microbatches: the forward and backward passes run in so many parts; the gradient is that of
         the full batch, also for losses that couple its examples.
+      teacher: also run the averaged parameters, for `Context.teacher`.
 
     In microbatches: first every part's outputs without gradients, then the loss of them all and
     its gradient for the outputs, then each part's backward pass from its slice of that gradient
-    (GradCache, Gao et al. 2021, §3.2). Memory is that of one part plus all outputs.
-    """
+    (GradCache, Gao et al. 2021, §3.2). Memory is that of one part plus all outputs. Only float
+    outputs are differentiated.
 
+    Raises:
+      ValueError: microbatches of a system that couples rows; when traced, an output that is
+        neither per example nor a scalar equal in every part.
+    """
+    reason = system.couples_rows
+    if not reason and system.mutable:
+        reason = f"its forward pass writes {', '.join(system.mutable)}"
+    if microbatches > 1 and reason:
+        raise ValueError(
+            f"config.microbatches is {microbatches}, but the forward pass of this system mixes the "
+            f"rows of a batch ({reason}): set it to 1."
+        )
     is_frozen, tree = jax.tree.flatten(frozen)
 
-    def learnt(params):
+    def learned(params):
         return [p for p, f in zip(tree.flatten_up_to(params), is_frozen) if not f]
 
-    def replace(params, learnt):
-        new = iter(learnt)
+    def replace(params, learned):
+        new = iter(learned)
         return tree.unflatten(
             [p if f else next(new) for p, f in zip(tree.flatten_up_to(params), is_frozen)]
         )
 
-    def forward(params, batch, rng):
-        return model.apply({"params": params}, batch, train=True, rngs={"dropout": rng})
+    def forward(params, memory, batch, rng):
+        """Outputs, and the collections written."""
+        given = variables(params, memory)
+        if not system.mutable:
+            return dict(learner.apply(given, batch, train=True, rngs={"dropout": rng})), {}
+        outputs, written = learner.apply(
+            given, batch, train=True, rngs={"dropout": rng}, mutable=list(system.mutable)
+        )
+        return dict(outputs), dict(written)
 
-    def total_loss(outputs, batch):
-        terms = dict(loss(outputs, batch))
-        return weighted_sum(terms, loss_weights), terms
+    def total_loss(outputs, batch, context):
+        """The weighted loss, and each term's mean: NaN, for the log, where no row has it."""
+        means = {k: average(term) for k, term in system.loss(outputs, batch, context).items()}
+        total = weighted_sum({k: x for k, (x, _) in means.items()}, loss_weights, context.step)
+        return total, {k: jnp.where(has, x, jnp.nan) for k, (x, has) in means.items()}
 
-    def whole(params, batch, rng):
-        def f(learnt):
-            return total_loss(forward(replace(params, learnt), batch, rng), batch)
+    def whole(params, batch, context, rng):
+        def f(part):
+            outputs, written = forward(replace(params, part), context.memory, batch, rng)
+            total, terms = total_loss(outputs, batch, context)
+            return total, (terms, outputs, written)
 
-        (total, terms), grads = jax.value_and_grad(f, has_aux=True)(learnt(params))
-        return total, terms, replace(jax.tree.map(jnp.zeros_like, params), grads)
+        (total, rest), grads = jax.value_and_grad(f, has_aux=True)(learned(params))
+        terms, outputs, written = rest
+        grads = replace(jax.tree.map(jnp.zeros_like, params), grads)
+        return Gradients(total, terms, grads, outputs, written)
 
-    def in_parts(params, batch, rng):
+    def in_parts(params, batch, context, rng):
+        def outputs_of(params, part, part_rng):
+            return forward(params, context.memory, part, part_rng)[0]
+
+        check_outputs(outputs_of, params, batch, rng, microbatches)
         parts = jax.tree.map(lambda x: _split(x, microbatches), batch)
         rngs = jax.vmap(lambda i: jax.random.fold_in(rng, i))(jnp.arange(microbatches))
-        _, outputs = jax.lax.scan(lambda _, x: (None, forward(params, *x)), None, (parts, rngs))
-        (total, terms), cotangents = jax.value_and_grad(
-            lambda outputs: total_loss(jax.tree.map(_merge, outputs), batch), has_aux=True
-        )(outputs)
+        _, stacked = jax.lax.scan(lambda _, x: (None, outputs_of(params, *x)), None, (parts, rngs))
+        floats = {k: x for k, x in stacked.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+
+        def loss_of(floats):
+            outputs = jax.tree.map(_merge, {**stacked, **floats})
+            total, terms = total_loss(outputs, batch, context)
+            return total, (terms, outputs)
+
+        (total, (terms, outputs)), cotangents = jax.value_and_grad(loss_of, has_aux=True)(floats)
         # A scalar output is the same in every part and the loss reads the first one's; spread its
         # gradient over the parts, each of which recomputes it.
         cotangents = jax.tree.map(
@@ -279,50 +236,94 @@ def make_gradients(
 
         def backward(grads, x):
             part, part_rng, cotangent = x
-            _, vjp = jax.vjp(lambda p: forward(replace(params, p), part, part_rng), learnt(params))
+
+            def floats_of(p):
+                outputs = outputs_of(replace(params, p), part, part_rng)
+                return {k: outputs[k] for k in floats}
+
+            _, vjp = jax.vjp(floats_of, learned(params))
             return jax.tree.map(jnp.add, grads, vjp(cotangent)[0]), None
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        grads, _ = jax.lax.scan(backward, learnt(zeros), (parts, rngs, cotangents))
-        return total, terms, replace(zeros, grads)
+        grads, _ = jax.lax.scan(backward, learned(zeros), (parts, rngs, cotangents))
+        return Gradients(total, terms, replace(zeros, grads), outputs, {})
 
-    return whole if microbatches == 1 else in_parts
+    def teacher_outputs(state, batch):
+        """Of the averaged parameters, without dropout."""
+
+        def one(part):
+            return dict(learner.apply(variables(state.average, state.memory), part))
+
+        if microbatches == 1:
+            found = one(batch)
+        else:
+            parts = jax.tree.map(lambda x: _split(x, microbatches), batch)
+            _, found = jax.lax.scan(lambda _, part: (None, one(part)), None, parts)
+            found = jax.tree.map(_merge, found)
+        return jax.lax.stop_gradient(found)
+
+    def gradients(state: TrainState, batch: Batch, seed: int):
+        rows = len(next(iter(batch.values())))
+        rng, row_rngs = training_keys(seed, state.step, rows)
+        context = Context(state.step, row_rngs, None, state.memory)
+        if system.corrupt is not None:
+            batch = system.corrupt(batch, context)
+        if teacher:
+            context = context._replace(teacher=teacher_outputs(state, batch))
+        function = whole if microbatches == 1 else in_parts
+        return function(state.params, batch, context, rng), context, batch
+
+    return gradients
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
     """[B, ...] -> [parts, B / parts, ...], every parts-th row: a sharded B stays where it is."""
-    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+    return einops.rearrange(x, "(b parts) ... -> parts b ...", parts=parts)
 
 
 def _merge(x: jax.Array) -> jax.Array:
     """The inverse of `_split`; of a scalar output, the first part's."""
-    if x.ndim == 1:
-        return x[0]
-    return jnp.moveaxis(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    return x[0] if x.ndim == 1 else einops.rearrange(x, "parts b ... -> (b parts) ...")
 
 
-def make_eval_step(model: Any, mesh: Mesh) -> Callable[[Params, batches.Batch], Outputs]:
-    """The jitted forward pass without randomness; its outputs are on every device, whole."""
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(
-        lambda params, batch: model.apply({"params": params}, batch), out_shardings=whole
-    )
+def check_memory(before: Memory, after: Memory) -> None:
+    """Refuse a `remember` that changes what the memory is made of.
+
+    Raises:
+      ValueError: names the first entry that came, went, or has another shape or dtype.
+    """
+
+    def leaves(tree):
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, x.dtype)
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+
+    old, new = leaves(before), leaves(after)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise ValueError(
+                f"The system's `remember` gives memory '{name}' as {new.get(name, 'nothing')} and "
+                f"its initial memory has it as {old.get(name, 'nothing')}: keep names, shapes and "
+                "dtypes."
+            )
 
 
 def diagnose(
-    model: Any, gradients: Gradients, state: TrainState, batch: batches.Batch, seed: int
+    learner: Any,
+    gradients: Callable[..., tuple[Gradients, Context, Batch]],
+    state: TrainState,
+    batch: Batch,
+    seed: int,
 ) -> str | None:
     """The first tensor that is not finite in the step that `state` could not take, by name."""
-    rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    outputs = jax.jit(
-        lambda p, b: model.apply({"params": p}, b, train=True, rngs={"dropout": rng})
-    )(state.params, batch)
-    _, terms, grads = jax.jit(gradients)(state.params, batch, rng)
+    found = jax.jit(lambda state, batch: gradients(state, batch, seed)[0])(state, batch)
     return guard.first_nonfinite(
         {
             "parameters": state.params,
-            "outputs": dict(outputs),
-            "loss": terms,
-            "gradients": grads,
+            "memory": state.memory,
+            "outputs": dict(found.outputs),
+            "loss": {"loss": found.total},
+            "gradients": found.grads,
         }
     )

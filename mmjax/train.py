@@ -37,7 +37,6 @@ from mmjax import config as configs
 from mmjax import evaluate, guard, sharding, step
 from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.layers.precision import on_cpu
-from mmjax.models import systems as models
 from mmjax.optim import optimizer as optim
 from mmjax.process import distributed
 from mmjax.process.preemption import Sigterm
@@ -81,6 +80,8 @@ def train(
         experiment.check_examples(source, saved, config, allow_change)
     tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
     run = experiment.build(config, tokenizer)
+    if run.system.check_source is not None:
+        run.system.check_source(len(source))
     evaluators = evaluate.make_evaluators(run, workdir)
     early = guard.EarlyStopping(**config.early_stopping)
     writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
@@ -99,12 +100,12 @@ def train(
     at, total = int(state.step), config.total_steps
     if at < total:
         evaluate.check_evaluators(evaluators)
-    for note in models.notes(config, run.mesh):
-        print(note)
+    if run.system.notes is not None:
+        print("\n".join(run.system.notes(run.mesh)))
     print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
     writer.rewind(at)
     if at == 0:
-        evaluate.before_training(run, evaluators, run.eval_params(state), workdir, writer)
+        evaluate.before_training(run, evaluators, run.eval_variables(state), workdir, writer)
 
     def save():
         seen.flush()
@@ -129,7 +130,7 @@ def train(
     share = sharding.batch_share(run.mesh)
     seen = BatchLog(workdir)
     stream = prefetch_to_device(
-        experiment.training_batches(config, source, tokenizer, at, share),
+        experiment.training_batches(config, run.system, source, tokenizer, at, share),
         sharding.batch_sharding(run.mesh),
     )
     watchdog = Watchdog(config.step_timeout_seconds)
@@ -172,7 +173,7 @@ def train(
             watchdog.rest()
             if config.eval_every and at % config.eval_every == 0 and at < total:
                 found = evaluate.run_evaluators(
-                    evaluators, run.eval_params(state), config.validation
+                    evaluators, run.eval_variables(state), config.validation
                 )
                 writer.write(at, {f"eval/{name}": value for name, value in found.items()})
                 early.update(found)
@@ -191,7 +192,7 @@ def train(
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
 
     # ---- evaluators and report
-    return evaluate.finish(run, evaluators, run.eval_params(state), at, workdir, writer)
+    return evaluate.finish(run, evaluators, run.eval_variables(state), at, workdir, writer)
 
 
 def _check_finite(run, state, source, saves, workdir) -> None:
@@ -200,7 +201,9 @@ def _check_finite(run, state, source, saves, workdir) -> None:
         return
     at = int(state.step)
     share = sharding.batch_share(run.mesh)
-    batch = next(experiment.training_batches(run.config, source, run.tokenizer, at, share))
+    batch = next(
+        experiment.training_batches(run.config, run.system, source, run.tokenizer, at, share)
+    )
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
     found = step.diagnose(run.learner, run.gradients, state, batch, run.config.seed)
     kept = saves.steps()

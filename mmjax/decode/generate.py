@@ -5,7 +5,7 @@ The model is called twice: with the batch (text, text_mask, and whatever else it
 `next_logits` [rows, V]. `model.window` is the longest text that it can hold.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,17 +25,21 @@ from mmjax.layers.precision import on_cpu
 class Generated(NamedTuple):
     """Continuations, the best first: n is the number of beams, or 1.
 
-    tokens [B, n, N] int32, padded after their end token; lengths [B, n] int32, end token included;
-    scores [B, n]: log-probabilities, of beams divided by length ** length_penalty.
+    Attributes:
+      texts: the best continuation of each row, decoded; () where there was no tokenizer.
+      tokens: [B, n, N] int32, padded after their end token.
+      lengths: [B, n] int32, end token included.
+      scores: [B, n], log-probabilities, of beams divided by length ** length_penalty.
     """
 
+    texts: Sequence[str]
     tokens: jax.Array
     lengths: jax.Array
     scores: jax.Array
 
 
 def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
-    """A function (params, batch, seed=0) -> Generated; it is compiled once a shape of the batch.
+    """A function (variables, batch, seed=0) -> Generated; it is compiled once a shape of the batch.
 
     `batch` has `text` [B, P] and `text_mask` [B, P] (see `pad_prompts`), padded on either side.
 
@@ -56,7 +60,7 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         key = jax.random.key(seed)
         state = sampling.begin(settings, logits, cache, history, count, key)
         state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
-        return Generated(state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
+        return Generated((), state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
 
     if settings.max_new_tokens >= model.window:
         raise ValueError(
@@ -65,16 +69,16 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         )
     prepare = Prepared(model, settings)
 
-    def call(params, batch: Batch, seed: int = 0) -> Generated:
+    def call(variables, batch: Batch, seed: int = 0) -> Generated:
         check_prompts(model, settings, batch)
         batch = dict(batch)
-        return generate(prepare(params, batch), batch, seed)
+        return generate(prepare(variables, batch), batch, seed)
 
     return call
 
 
 def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.ndarray]]:
-    """A function (params, batch, seed=0) -> iterator of tokens [B], each as soon as it is known.
+    """A function (variables, batch, seed=0) -> iterator of tokens [B], each as soon as it is known.
 
     Rows that have ended give `pad_id`; the iterator ends when all have. The tokens are those of
     `make_generate`.
@@ -97,10 +101,10 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
     advance = jax.jit(after, donate_argnums=1)
     prepare = Prepared(model, settings)
 
-    def stream(params, batch: Batch, seed: int = 0) -> Iterator[np.ndarray]:
+    def stream(variables, batch: Batch, seed: int = 0) -> Iterator[np.ndarray]:
         check_prompts(model, settings, batch)
         batch = dict(batch)
-        variables = prepare(params, batch)
+        variables = prepare(variables, batch)
         state = begin(variables, batch, jax.random.key(seed))
         for new in range(settings.max_new_tokens):
             if new:
@@ -113,31 +117,31 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
 
 
 class Prepared:
-    """Variables as the loop over tokens reads them; those of the last parameters are kept."""
+    """Variables in the form that the loop over tokens reads; those last prepared are kept."""
 
     def __init__(self, model: Any, settings: Settings):
-        self._given = self._variables = None
+        self._given = self._prepared = None
 
         @jax.jit
-        def prepare(params, batch):
-            params = split_layers(params)
+        def prepare(variables, batch):
+            variables = {**variables, "params": split_layers(variables["params"])}
             if not (settings.int8 or on_cpu()):
-                return {"params": params}
+                return variables
             # One token's step says which kernels it reads; of its work nothing else is compiled.
-            cache = read_prompts(model, settings, {"params": params}, batch)[1]
+            cache = read_prompts(model, settings, variables, batch)[1]
             token = batch["text"][:, 0]
-            made = read_token(model, {"params": params}, cache, token, ["packed"])[1]
-            packed = made.get("packed", {})
+            packed = read_token(model, variables, cache, token, ["packed"])[1].get("packed", {})
             if settings.int8:
                 packed = jax.tree.map(in_int8, packed)
-            return {"params": _without(params, packed), "packed": packed}
+            params = _without(variables["params"], packed)
+            return {**variables, "params": params, "packed": packed}
 
         self._prepare = prepare
 
-    def __call__(self, params, batch):
-        if params is not self._given:
-            self._given, self._variables = params, self._prepare(params, batch)
-        return self._variables
+    def __call__(self, variables, batch):
+        if variables["params"] is not self._given:
+            self._given, self._prepared = variables["params"], self._prepare(variables, batch)
+        return self._prepared
 
 
 def _without(params, packed):
@@ -228,4 +232,4 @@ def _search(model, settings, variables, logits, cache, history, count) -> Genera
         state, rows = beam.add_token(settings, state, logits)
         return state.replace(cache=select_rows(made["cache"], rows))
 
-    return Generated(*beam.finish(settings, jax.lax.while_loop(going, body, state)))
+    return Generated((), *beam.finish(settings, jax.lax.while_loop(going, body, state)))

@@ -15,7 +15,7 @@ from mmjax.decode.settings import Settings
 def make_score(
     model: Any, texts: np.ndarray, mask: np.ndarray
 ) -> Callable[[Any, Batch], jax.Array]:
-    """A function (params, batch) -> [B, C]: log p of each of C continuations after each prompt.
+    """A function (variables, batch) -> [B, C]: log p of each of C continuations after each prompt.
 
     The prompts, `text` and `text_mask` as for `make_generate`, are read once, whatever C is; then
     every pair of prompt and continuation is a row of its own, as beams are.
@@ -59,9 +59,9 @@ def make_score(
 
     prepare = Prepared(model, settings)
 
-    def call(params: Any, batch: Batch) -> jax.Array:
+    def call(variables: Any, batch: Batch) -> jax.Array:
         check_prompts(model, settings, batch)
         batch = dict(batch)
-        return score(prepare(params, batch), batch)
+        return score(prepare(variables, batch), batch)
 
     return call

@@ -1,10 +1,13 @@
 """How to decode: every setting, and what they may be."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 
 from mmjax.decode import logits as processors
+
+Processor = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Settings:
       beam_groups, diversity_penalty: diverse beam search.
       length_penalty: a finished beam's score is its log-probability / length ** length_penalty.
       repetition_penalty: 1 is none; no_repeat_ngram: n, 0 is none. Both look at the prompt too.
+      processors: further functions (logits [R, V], history [R, T], count [R], new scalar) -> logits
+        [R, V], applied in this order after those above: constraints, timestamp rules; see
+        decode/logits.py. `new` is how many tokens of the continuation precede.
       int8: kernels are read in int8, a scale each output: a quarter of the bytes, nearly the same
         logits (see layers/packed.py).
 
@@ -44,6 +50,7 @@ class Settings:
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    processors: tuple[Processor, ...] = ()
     int8: bool = False
 
     def __post_init__(self):
@@ -55,6 +62,12 @@ class Settings:
             need(isinstance(getattr(self, name), tuple), name, "a tuple of token ids")
             once = tuple(dict.fromkeys(getattr(self, name)))  # twice would give a text twice
             object.__setattr__(self, name, once)
+        wrong = [p for p in self.processors if not callable(p)]
+        if wrong:
+            raise ValueError(
+                f"decode.processors has {wrong[0]!r}: each is a function (logits, history, count, "
+                "new) -> logits."
+            )
         need(self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
         need(
             0 <= self.min_new_tokens <= self.max_new_tokens,
@@ -115,4 +128,7 @@ class Settings:
         if self.min_new_tokens:
             short = new < self.min_new_tokens
             logits = processors.forbid_ids(logits, self.end_ids, short)
-        return processors.forbid_ids(logits, self.forbidden_ids, True)
+        logits = processors.forbid_ids(logits, self.forbidden_ids, True)
+        for processor in self.processors:
+            logits = processor(logits, history, count, new)
+        return logits

@@ -1,4 +1,4 @@
-"""A system's writing: from a batch to one text a row, or to how probable known texts are."""
+"""Text generation of a system: one text per row of a batch, or log p of known texts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,17 +9,16 @@ from jax.experimental.multihost_utils import process_allgather
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
-from mmjax.decode.generate import make_generate
+from mmjax.decode.generate import Generated, make_generate
 from mmjax.decode.prompts import pad_rows
 from mmjax.decode.score import make_score
 from mmjax.decode.settings import Settings
 from mmjax.layers.pooling import end_position
+from mmjax.system import Variables
 
 
-def make_texts(
-    model: Any, tokenizer: Any, settings: Mapping[str, Any]
-) -> Callable[[Any, Batch], list[str]]:
-    """`(params, batch) -> texts`: the best continuation of each row's prompt, without it.
+def make_texts(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> Callable[..., Generated]:
+    """`(variables, batch, seed=0) -> Generated`: continuations of each row's prompt, without it.
 
     `batch` has what the model looks at and, where there are prompts, `text` and `text_mask`: an end
     token at their end is taken off. Without prompts a text begins with the tokenizer's begin token.
@@ -39,17 +38,18 @@ def make_texts(
     given = {"end_ids": (tokenizer.eos_id,), "pad_id": tokenizer.pad_id, **settings}
     generate = make_generate(model, Settings(**check_kwargs(Settings, given, "decode")))
 
-    def texts(params: Any, batch: Batch) -> list[str]:
-        tokens = generate(params, _prompted(batch, tokenizer)).tokens[:, 0]
-        return [tokenizer.decode(row) for row in process_allgather(tokens, tiled=True)]
+    def generate_texts(variables: Variables, batch: Batch, seed: int = 0) -> Generated:
+        found = generate(variables, _prompted(batch, tokenizer), seed)
+        found = Generated((), *(process_allgather(x, tiled=True) for x in found[1:]))
+        return found._replace(texts=[tokenizer.decode(row) for row in found.tokens[:, 0]])
 
-    return texts
+    return generate_texts
 
 
 def make_choice(
     model: Any, tokenizer: Any, texts: Sequence[str]
-) -> Callable[[Any, Batch], np.ndarray]:
-    """`(params, batch) -> [B, C]`: log p of each of C whole texts after each row's prompt.
+) -> Callable[[Variables, Batch], np.ndarray]:
+    """`(variables, batch) -> [B, C]`: log p of each of C whole texts after each row's prompt.
 
     Prompts are as for `make_texts`; a text's end token is a part of it.
 
@@ -60,8 +60,8 @@ def make_choice(
     ids = [(*prompt[begin:], tokenizer.eos_id) for prompt in tokenizer.prompts(texts)]
     score = make_score(model, *pad_rows(ids, max(map(len, ids), default=1)))
 
-    def choice(params: Any, batch: Batch) -> np.ndarray:
-        return process_allgather(score(params, _prompted(batch, tokenizer)), tiled=True)
+    def choice(variables: Variables, batch: Batch) -> np.ndarray:
+        return process_allgather(score(variables, _prompted(batch, tokenizer)), tiled=True)
 
     return choice
 

@@ -1,25 +1,6 @@
 """Where an image tower looks: attention followed through all of its layers."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import jax
 import numpy as np
-
-
-def sown_weights(intermediates: Mapping[str, Any]) -> np.ndarray | None:
-    """The image tower's attention `[layers, B, heads, L, L]` among what a model has sown.
-
-    None where there is none.
-    """
-    # The tower is a part of the model, or the model itself.
-    tower = intermediates.get("image", intermediates.get("transformer", {}))
-    weights = [
-        leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tower)[0]
-        if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
-    ]
-    return np.asarray(weights[0]) if weights else None
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Captions of pictures that a model writes, beside what needs no model and what sees no picture."""
+"""Captions of images that a model generates, beside baselines that see no image."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,8 @@ from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.metrics.spice import spice, spice_folder
 from mmjax.evals.neighbours import nearest, thumbnails
-from mmjax.run.evaluation import generate_texts, in_order, make_generate, select
+from mmjax.evals.outputs import generate_texts, in_order, select
+from mmjax.system import Variables
 
 
 def derangement(count: int, seed: int = 0) -> np.ndarray:
@@ -60,41 +61,37 @@ class Captioning(Evaluator):
 
     def __post_init__(self):
         # What is missing or wrong is said before the model is trained, not after.
-        make_generate(self.context, self.decode)
+        self.runner.generate(self.decode)
         if self.spice:
             spice_folder()
 
-    def captions(self, params: Any) -> Captions:
-        """What the model writes of each picture, and what is compared with it."""
+    def captions(self, variables: Variables, places: np.ndarray | None = None) -> Captions:
+        """What the model generates for each image, and what it is compared with.
+
+        Args:
+          places: of the examples of the source; None is all.
+        """
         source = self._open(self.source)
-        texts, present = self._written(params, source)
-        places = np.flatnonzero(present)
+        if places is not None:
+            source = Subset(source, places)
+        texts, present = self._generate(variables, source)
+        own = np.flatnonzero(present)
         names = getattr(source, "class_names", None)
         return Captions(
-            places=places,
-            texts=[texts[i] for i in places],
-            references=[captions_of(source[int(i)], names) for i in places],
-            nearest=self._nearest(params, source, places) if self.train_source else [],
+            places=own if places is None else places[own],
+            texts=[texts[i] for i in own],
+            references=[captions_of(source[int(i)], names) for i in own],
+            nearest=self._nearest(variables, source, own) if self.train_source else [],
         )
 
-    def some(self, params: Any, places: np.ndarray) -> Captions:
-        """As `captions`, of those examples of the source alone."""
-        part = Subset(self._open(self.source), places)
-
-        def open_source(config: Mapping[str, Any]) -> Any:
-            return part if config is self.source else self._open(config)
-
-        context = dataclasses.replace(self.context, open_source=open_source)
-        found = dataclasses.replace(self, context=context).captions(params)
-        return dataclasses.replace(found, places=places[found.places])
-
-    def _written(self, params: Any, source: Any) -> tuple[list[str], np.ndarray]:
+    def _generate(self, variables: Variables, source: Any) -> tuple[list[str], np.ndarray]:
         """A text for each example of the source, and whether it has what is needed."""
         modalities = ("image", "text") if self.prompt else ("image",)
-        return generate_texts(self.context, params, source, self.transform, self.decode, modalities)
+        batches = self._batches(source)
+        return generate_texts(self.runner, variables, source, batches, self.decode, modalities)
 
-    def run(self, params: Any) -> Results:
-        found = self.captions(params)
+    def run(self, variables: Variables) -> Results:
+        found = self.captions(variables)
         yield from caption_metrics(found.texts, found.references).items()
         if self.spice:
             # Texts without an object, on either side, have no score.
@@ -107,25 +104,25 @@ class Captioning(Evaluator):
             yield from ((f"nearest/{name}", value) for name, value in metrics.items())
         yield from left_out(len(self._open(self.source)) - len(found.places))
 
-    def _nearest(self, params: Any, source: Any, places: Sequence[int]) -> list[str]:
+    def _nearest(self, variables: Variables, source: Any, places: Sequence[int]) -> list[str]:
         train = self._open(self.train_source)
         (rows, train_places), (mine, own_places) = (
-            self._features(params, where) for where in (train, source)
+            self._features(variables, where) for where in (train, source)
         )
         found = nearest(rows, mine[np.isin(own_places, places)])
         names = getattr(train, "class_names", None)
         return [captions_of(train[int(train_places[i])], names)[0] for i in found]
 
-    def _features(self, params: Any, source: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _features(self, variables: Variables, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """Features `[N, ...]` of the pictures that are there, and their places in the source."""
         if self.neighbour != "pixels":
-            outputs = self._embed(params, source, [self.neighbour])
+            outputs = self._embed(variables, source, [self.neighbour])
             return outputs[self.neighbour], outputs["example_id"]
-        rows = in_order(self.context, source, self._pixels(source), "pictures compared")
+        rows = in_order(self.runner, source, self._pixels(source), "pictures compared")
         return rows["pixels"][rows["present"]], rows["example_id"][rows["present"]]
 
     def _pixels(self, source: Any) -> Iterator[tuple[Mapping[str, np.ndarray], dict]]:
-        for batch in self.context.batches(source, self.transform, self.context.batch_size):
+        for batch in self._batches(source):
             given, present = select(batch, ("image",))
             mine = {"pixels": thumbnails(given["image"]), "present": present}
-            yield batch, dict(self.context.gather(mine))
+            yield batch, dict(self.runner.gather(mine))

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmjax.run.evaluation import EvalContext, embed_images
+from mmjax.evals.outputs import embed_images
+from mmjax.run.evaluation import Runner
+from mmjax.system import Variables
 
 # Raised when a metric's rule changes, so that results of two rules never pass for one.
 METRIC_VERSION = 1
@@ -21,13 +23,13 @@ class Evaluator:
     """One preset: a source and its transforms. A subclass has a `kind`, its name in a config."""
 
     kind: ClassVar[str]
-    context: EvalContext = dataclasses.field(repr=False)
+    runner: Runner = dataclasses.field(repr=False)
     source: Mapping[str, Any]
     transform: str
 
     def settings(self) -> dict[str, Any]:
         """The preset, resolved: kind, every setting, and the version of the metrics."""
-        fields = [f.name for f in dataclasses.fields(self) if f.name != "context"]
+        fields = [f.name for f in dataclasses.fields(self) if f.name != "runner"]
         return {"kind": self.kind, "metric_version": METRIC_VERSION} | {
             name: getattr(self, name) for name in fields
         }
@@ -43,27 +45,31 @@ class Evaluator:
         Raises:
           ValueError: a source that is not there, or a transform that does not fit its examples.
         """
-        size = self.context.batch_size
-        processes = size // len(range(size)[self.context.rows])
+        size = self.runner.batch_size
+        processes = size // len(range(size)[self.runner.rows])
         for name, value in self.settings().items():
             if name.endswith("source") and value is not None:
                 source = self._open(value)
                 if name == "source":
-                    next(self.context.batches(source, self.transform, processes))
+                    next(self.runner.batches(source, self.transform, processes))
 
-    def run(self, params: Any) -> Results:
+    def run(self, variables: Variables) -> Results:
         """Yield (name, value)."""
         raise NotImplementedError
 
     def _open(self, config: Mapping[str, Any]) -> Any:
-        return self.context.open_source(config)
+        return self.runner.open_source(config)
+
+    def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
+        """This process's rows of the batches that the model is given."""
+        return self.runner.batches(source, self.transform, self.runner.batch_size)
 
     def _embed(
-        self, params: Any, source: Any, need: Sequence[str], **seen: Any
+        self, variables: Variables, source: Any, need: Sequence[str], **seen: Any
     ) -> dict[str, np.ndarray]:
         """See `embed_images`; without the examples that lack what they need of it."""
-        outputs = embed_images(self.context, params, source, self.transform, **seen)
-        missing = [name for name in need if name not in outputs]
+        outputs = embed_images(self.runner, variables, source, self.transform, need, **seen)
+        missing = [name for name in need if name not in outputs]  # `label` comes with the source
         if missing:
             raise ValueError(
                 f"{type(self).__name__} needs {missing} and the model and source give "

@@ -21,11 +21,14 @@ from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
+from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
-from mmjax.run.evaluation import EvalContext, embed_texts
+from mmjax.run.evaluation import Runner
+from mmjax.system import Variables
 
 
 def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np.ndarray]:
@@ -81,18 +84,18 @@ class _ImageText(Evaluator):
 
     captions_per_image: int = 0  # the first so many captions; 0: all
 
-    def pairs(self, params: Any) -> Pairs:
+    def pairs(self, variables: Variables) -> Pairs:
         """The whole source through both towers."""
         source = self._open(self.source)
         texts, index = gather_captions(source, self.captions_per_image)
-        outputs = self._embed(params, source, ["image_embed"])
+        outputs = self._embed(variables, source, ["image_embed"])
         places = np.intersect1d(outputs["example_id"], index)
         images = outputs["image_embed"][np.isin(outputs["example_id"], places)]
         kept = np.isin(index, places)
         texts = [text for text, keep in zip(texts, kept) if keep]
         return Pairs(
             image_embed=images,
-            text_embed=embed_texts(self.context, params, texts),
+            text_embed=embed_texts(self.runner, variables, texts),
             texts=texts,
             text_image_index=np.searchsorted(places, index[kept]),
             places=places,
@@ -106,8 +109,8 @@ class Retrieval(_ImageText):
 
     kind = "retrieval"
 
-    def run(self, params: Any) -> Results:
-        p = self.pairs(params)
+    def run(self, variables: Variables) -> Results:
+        p = self.pairs(variables)
         ids = caption_ids(p.texts)
         metrics = retrieval_metrics(p.image_embed, p.text_embed, p.text_image_index, text_ids=ids)
         yield from metrics.items()
@@ -125,20 +128,20 @@ class ZeroShot(Evaluator):
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"templates": get_templates(self.templates)}
 
-    def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Cosines `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
         names = class_names_of(source, self.class_names)
-        outputs = self._embed(params, source, ["image_embed", "label"])
+        outputs = self._embed(variables, source, ["image_embed", "label"])
         weights = classifier_weights(
-            lambda texts: embed_texts(self.context, params, texts),
+            lambda texts: embed_texts(self.runner, variables, texts),
             names,
             self.templates,
         )
         return outputs["image_embed"] @ weights.T, outputs["label"], names
 
-    def run(self, params: Any) -> Results:
-        scores, labels, _ = self.scores(params)
+    def run(self, variables: Variables) -> Results:
+        scores, labels, _ = self.scores(variables)
         yield from classification_metrics(scores, labels).items()
         yield from left_out(len(self._open(self.source)) - len(labels))
 
@@ -164,17 +167,17 @@ class Classification(Evaluator):
                 f"give it some of {', '.join(MODALITIES)}, and leave it one at least."
             )
 
-    def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
         seen = {"modalities": self.modalities, "absent": self.absent}
-        outputs = self._embed(params, source, ["logits", "label"], **seen)
+        outputs = self._embed(variables, source, ["logits", "label"], **seen)
         classes = outputs["logits"].shape[1]
         names = getattr(source, "class_names", None) or [str(i) for i in range(classes)]
         return outputs["logits"], outputs["label"], list(names)
 
-    def run(self, params: Any) -> Results:
-        scores, labels, _ = self.scores(params)
+    def run(self, variables: Variables) -> Results:
+        scores, labels, _ = self.scores(variables)
         yield from classification_metrics(scores, labels).items()
         yield from left_out(len(self._open(self.source)) - len(labels))
 
@@ -186,9 +189,11 @@ class _FrozenFeatures(Evaluator):
     train_source: Mapping[str, Any]
     features: str = "image_features"
 
-    def _both(self, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    def _both(
+        self, variables: Variables
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
         outputs = [
-            self._embed(params, self._open(config), [self.features, "label"])
+            self._embed(variables, self._open(config), [self.features, "label"])
             for config in (self.train_source, self.source)
         ]
         classes = 1 + max(int(o["label"].max()) for o in outputs)
@@ -202,11 +207,11 @@ class LinearProbe(_FrozenFeatures):
 
     kind = "linear_probe"
 
-    def run(self, params: Any) -> Results:
+    def run(self, variables: Variables) -> Results:
         # Not sooner: scipy's optimizers take most of a second before the first step.
         from mmjax.evals.linear_probe import linear_probe
 
-        train, train_labels, test, labels, classes = self._both(params)
+        train, train_labels, test, labels, classes = self._both(variables)
         scores, l2 = linear_probe(train, train_labels, test, classes)
         yield from classification_metrics(scores, labels).items()
         yield "l2", l2
@@ -221,8 +226,8 @@ class Knn(_FrozenFeatures):
     k: int = 20
     temperature: float = 0.07
 
-    def run(self, params: Any) -> Results:
-        train, train_labels, test, labels, classes = self._both(params)
+    def run(self, variables: Variables) -> Results:
+        train, train_labels, test, labels, classes = self._both(variables)
         scores = knn_scores(
             train, train_labels, test, classes, k=self.k, temperature=self.temperature
         )
@@ -237,8 +242,8 @@ class EmbeddingHealth(_ImageText):
     kind = "embedding_health"
     captions_per_image: int = 1
 
-    def run(self, params: Any) -> Results:
-        p = self.pairs(params)
+    def run(self, variables: Variables) -> Results:
+        p = self.pairs(variables)
         yield from health_metrics(p.image_embed, p.text_embed, p.text_image_index).items()
         yield from left_out(p.absent)
 
@@ -257,6 +262,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         FewShotClassification,
         Vqa,
         Perplexity,
+        Loss,
         ModalityAblation,
     )
 }
@@ -282,7 +288,7 @@ def said_of(name: str) -> Iterator[None]:
         raise ValueError(f"config.evals.{name}: {error}") from None
 
 
-def make_evaluators(evals: Mapping[str, Any], context: EvalContext) -> dict[str, Evaluator]:
+def make_evaluators(evals: Mapping[str, Any], runner: Runner) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`: name -> settings with `kind`.
 
     Raises:
@@ -298,7 +304,7 @@ def make_evaluators(evals: Mapping[str, Any], context: EvalContext) -> dict[str,
                 f"config.evals.{name}.kind is '{kind}': use one of {sorted(EVALUATORS)}"
                 + (f" (nearest: '{near[0]}')." if near else ".")
             )
-        fields = {f.name: f for f in dataclasses.fields(EVALUATORS[kind]) if f.name != "context"}
+        fields = {f.name: f for f in dataclasses.fields(EVALUATORS[kind]) if f.name != "runner"}
         for key in settings:
             if key not in fields:
                 near = difflib.get_close_matches(key, fields, n=1)
@@ -312,5 +318,5 @@ def make_evaluators(evals: Mapping[str, Any], context: EvalContext) -> dict[str,
                 f"config.evals.{name} lacks {sorted(needed - set(settings))}: add them."
             )
         with said_of(name):
-            result[name] = EVALUATORS[kind](context=context, **settings)
+            result[name] = EVALUATORS[kind](runner=runner, **settings)
     return result

@@ -11,8 +11,9 @@ from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.interleave import join
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.outputs import generate_texts, score_texts
 from mmjax.evals.zero_shot import classification_metrics
-from mmjax.run.evaluation import EvalContext, generate_texts, make_choice, score_texts
+from mmjax.system import Variables
 
 _READ = ("image", "text")
 
@@ -50,14 +51,12 @@ class _FewShot(Evaluator):
         """What an example's text should be."""
         raise NotImplementedError
 
-    def _prompting(self) -> EvalContext:
-        """The context, with batches whose rows have a prompt before each picture."""
-        return dataclasses.replace(self.context, batches=self._prompted)
-
-    def _prompted(self, source: Any, spec: str, size: int) -> Iterator[dict[str, np.ndarray]]:
-        tokenizer = self.context.tokenizer
-        images, lines = self._examples(spec, size)
-        for batch in self.context.batches(source, spec, size):
+    def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
+        """The batches of the source, with a prompt before each image."""
+        size = self.runner.batch_size
+        tokenizer = self.runner.tokenizer
+        images, lines = self._examples(size)
+        for batch in super()._batches(source):
             rows = []
             for image, i in zip(batch["image"], batch["example_id"]):
                 rng = np.random.default_rng([0, max(int(i), 0)])
@@ -75,15 +74,15 @@ class _FewShot(Evaluator):
             names = ("image", "image_mask", "text", "text_mask")
             yield {**batch, **{n: np.stack(part) for n, part in zip(names, zip(*rows))}}
 
-    def _examples(self, spec: str, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _examples(self, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Pictures [support, H, W, 3] of training examples, and the tokens of their texts."""
         train = self._open(self.train_source)
         drawn = np.random.default_rng(0).permutation(len(train))[: self.support]
         part = Subset(train, np.sort(drawn))
-        batches = [self.context.gather(b) for b in self.context.batches(part, spec, size)]
+        batches = [self.runner.gather(b) for b in self.runner.batches(part, self.transform, size)]
         images = np.concatenate([b["image"] for b in batches])[: len(drawn)]
         texts = [self._text(part, i) for i in range(len(part))]
-        text, mask = self.context.tokenizer.encode(texts, self.length)
+        text, mask = self.runner.tokenizer.encode(texts, self.length)
         return images, [row[seen] for row, seen in zip(text, mask)]
 
 
@@ -107,18 +106,19 @@ class FewShot(_FewShot, Captioning):
     def check(self) -> None:
         super().check()
         longest = self.length + self.decode["max_new_tokens"]
-        if self.context.window and longest > self.context.window:
+        if self.runner.window and longest > self.runner.window:
             raise ValueError(
                 f"{self.kind} has prompts of {self.length} tokens and "
                 f"{self.decode['max_new_tokens']} new ones, and the model's window is "
-                f"{self.context.window}: lower one of the two."
+                f"{self.runner.window}: lower one of the two."
             )
 
     def _text(self, source: Any, i: int) -> str:
         return captions_of(source[int(i)], source.class_names)[0]
 
-    def _written(self, params: Any, source: Any) -> tuple[list[str], np.ndarray]:
-        return generate_texts(self._prompting(), params, source, self.transform, self.decode, _READ)
+    def _generate(self, variables: Variables, source: Any) -> tuple[list[str], np.ndarray]:
+        batches = self._batches(source)
+        return generate_texts(self.runner, variables, source, batches, self.decode, _READ)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,18 +147,18 @@ class FewShotClassification(_FewShot):
                 raise ValueError(
                     f"{self.kind} needs labels with class names and {config} has none: change it."
                 )
-        make_choice(self.context, source.class_names)
+        self.runner.score(source.class_names)
 
-    def scores(self, params: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Log-probabilities `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
-        names, context = list(source.class_names), self._prompting()
-        rows = score_texts(context, params, source, self.transform, names, _READ)
+        names, batches = list(source.class_names), self._batches(source)
+        rows = score_texts(self.runner, variables, source, batches, names, _READ)
         present = rows["present"]
         return rows["scores"][present], rows["label"][present], names
 
-    def run(self, params: Any) -> Results:
-        scores, labels, names = self.scores(params)
+    def run(self, variables: Variables) -> Results:
+        scores, labels, names = self.scores(variables)
         yield from classification_metrics(scores, labels).items()
         train = self._open(self.train_source)
         count = np.bincount([train[i]["label"] for i in range(len(train))], minlength=len(names))

@@ -8,16 +8,17 @@ import numpy as np
 
 from mmjax.batch import MODALITIES
 from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.outputs import in_order, select
 from mmjax.evals.perplexity import perplexity
 from mmjax.losses.captioning import supervised
-from mmjax.run.evaluation import in_order, select
+from mmjax.system import Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Perplexity(Evaluator):
     """Perplexity of the text that the transform makes, given all else that the model reads.
 
-    `context.embed` gives `token_losses` `[B, L-1]`, of each token after the first. What counts are
+    `runner.apply` gives `token_losses` `[B, L-1]`, of each token after the first. What counts are
     those of `text_mask` or, where the batch has it, of `text_loss_mask` (an answer and not its
     question).
 
@@ -28,9 +29,9 @@ class Perplexity(Evaluator):
     kind = "perplexity"
     modalities: tuple[str, ...] = MODALITIES
 
-    def run(self, params: Any) -> Results:
+    def run(self, variables: Variables) -> Results:
         source = self._open(self.source)
-        rows = in_order(self.context, source, self._losses(params, source), "texts read")
+        rows = in_order(self.runner, source, self._losses(variables, source), "texts read")
         present = rows["present"]
         value = perplexity(rows["losses"][present], rows["counted"][present])
         yield "perplexity", value
@@ -39,25 +40,25 @@ class Perplexity(Evaluator):
         yield from left_out(len(present) - int(present.sum()))
 
     def _losses(
-        self, params: Any, source: Any
+        self, variables: Variables, source: Any
     ) -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
-        for batch in self.context.batches(source, self.transform, self.context.batch_size):
+        for batch in self._batches(source):
             given, _ = select(batch, self.modalities)
             if "text" not in given:
                 raise ValueError(
                     f"Perplexity needs 'text' and its transform gives {', '.join(sorted(batch))}: "
                     "end the transform with tokenize."
                 )
-            outputs = self.context.embed(params, given)
+            outputs = self.runner.apply(variables, given, ["token_losses"])
             if "token_losses" not in outputs:
                 raise ValueError(
-                    "Perplexity needs a model that predicts text, and this one gives "
-                    f"{sorted(outputs)}: remove this evaluation."
+                    "Perplexity needs a model that predicts text, and this one gives no "
+                    "text_logits: remove this evaluation."
                 )
             mask = np.asarray(supervised(given))
             there = given.get("text_present", np.ones(len(mask), bool))
             rows = {
                 "losses": outputs["token_losses"],
-                **self.context.gather({"counted": mask, "present": there}),
+                **self.runner.gather({"counted": mask, "present": there}),
             }
             yield batch, rows

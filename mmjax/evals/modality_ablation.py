@@ -1,13 +1,13 @@
 """How a classifier does without each of its modalities in turn."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from mmjax.batch import MODALITIES
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.zero_shot import classification_metrics
+from mmjax.system import Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class ModalityAblation(Evaluator):
                 f"of {', '.join(MODALITIES)}."
             )
 
-    def run(self, params: Any) -> Results:
+    def run(self, variables: Variables) -> Results:
         source = self._open(self.source)
         whole = None
         for absent in ((), *((m,) for m in self.modalities)):
             outputs = self._embed(
-                params, source, ["logits", "label"], modalities=self.modalities, absent=absent
+                variables, source, ["logits", "label"], modalities=self.modalities, absent=absent
             )
             answers = outputs["logits"].argmax(axis=1)
             name = f"without_{absent[0]}" if absent else "all"

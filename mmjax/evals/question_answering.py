@@ -8,8 +8,9 @@ import numpy as np
 
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.outputs import generate_texts
 from mmjax.evals.vqa import PRIORS, answer_prior, most_frequent, normalize_answer, vqa_metrics
-from mmjax.run.evaluation import generate_texts, make_generate
+from mmjax.system import Variables
 
 _READ = ("image", "text")
 
@@ -94,25 +95,27 @@ class Vqa(Evaluator):
 
     def __post_init__(self):
         if self.decode is not None:
-            make_generate(self.context, self.decode)  # wrong settings are said before training
+            self.runner.generate(self.decode)  # wrong settings are said before training
 
-    def answers(self, params: Any, source: Any, *absent: str) -> tuple[list[str], np.ndarray]:
+    def answers(
+        self, variables: Variables, source: Any, *absent: str
+    ) -> tuple[list[str], np.ndarray]:
         """The model's answers, and the places of the examples that they are for."""
         if self.decode is not None:
             texts, present = generate_texts(
-                self.context, params, source, self.transform, self.decode, _READ, absent
+                self.runner, variables, source, self._batches(source), self.decode, _READ, absent
             )
             places = np.flatnonzero(present)
             return [texts[i] for i in places], places
-        logits, names, places = self._logits(params, source, *absent)
+        logits, names, places = self._logits(variables, source, *absent)
         return [names[i] for i in logits.argmax(axis=1)], places
 
     def _logits(
-        self, params: Any, source: Any, *absent: str
+        self, variables: Variables, source: Any, *absent: str
     ) -> tuple[np.ndarray, list[str], np.ndarray]:
         """Logits [N, C], the C answers, and the places of the examples."""
         outputs = self._embed(
-            params, source, ["logits"], modalities=_READ, absent=absent, every=True
+            variables, source, ["logits"], modalities=_READ, absent=absent, every=True
         )
         names = getattr(source, "class_names", None) or []
         if outputs["logits"].shape[1] > len(names):
@@ -136,7 +139,7 @@ class Vqa(Evaluator):
         fits = np.stack([fits.get(kind, every) for kind in types])
         return [names[i] for i in np.where(fits, logits, -np.inf).argmax(axis=1)]
 
-    def run(self, params: Any) -> Results:
+    def run(self, variables: Variables) -> Results:
         # Not sooner: scipy's optimizers take most of a second before the first step.
         from mmjax.evals.question_only import question_only
 
@@ -144,16 +147,16 @@ class Vqa(Evaluator):
         asked, train = Questions.of(source), Questions.of(train_source)
         compared = {}
         if self.decode is None:
-            logits, names, places = self._logits(params, source)
+            logits, names, places = self._logits(variables, source)
             here = asked.at(places)
             given = [names[i] for i in logits.argmax(axis=1)]
             compared["of_type"] = (self._of_type(logits, names, train, here.type), places)
         else:
-            given, places = self.answers(params, source)
+            given, places = self.answers(variables, source)
             here = asked.at(places)
         yield from vqa_metrics(given, here.human, here.type).items()
-        compared["other_image"] = self.answers(params, OtherPictures(source))
-        compared["without_image"] = self.answers(params, source, "image")
+        compared["other_image"] = self.answers(variables, OtherPictures(source))
+        compared["without_image"] = self.answers(variables, source, "image")
         learned = [_usual(texts) for texts in train.human]
         for by in PRIORS:
             guess = answer_prior(by, train.asked(), learned, here.asked())

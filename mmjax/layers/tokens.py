@@ -43,6 +43,10 @@ class ImageTokens(nn.Module):
         """Shape and dtype of each array of an example."""
         return {"image": ((*self.image_size, 3), jnp.uint8)}
 
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(B, tokens) of images [B, H, W, 3]."""
+        return shape[0], shape[1] // self.patch_size * (shape[2] // self.patch_size)
+
     @nn.compact
     def __call__(self, batch: Batch) -> Tokens:
         image = batch["image"].astype(jnp.float32) / 127.5 - 1.0
@@ -65,6 +69,10 @@ class AudioTokens(nn.Module):
         """Shape and dtype of each array of an example."""
         return {"audio": ((self.frames, self.mels), jnp.float32)}
 
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(B, tokens) of spectrograms [B, frames, mels]."""
+        return shape[0], shape[1] // self.patch_size * (shape[2] // self.patch_size)
+
     @nn.compact
     def __call__(self, batch: Batch) -> Tokens:
         return _patches(self, batch["audio"][..., None], (self.frames, self.mels))
@@ -81,6 +89,10 @@ class TextTokens(nn.Module):
     def spec(self) -> dict[str, tuple]:
         """Shape and dtype of each array of an example."""
         return {"text": ((self.length,), jnp.int32), "text_mask": ((self.length,), jnp.bool_)}
+
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(B, tokens) of texts [B, L]."""
+        return shape
 
     @nn.compact
     def __call__(self, batch: Batch) -> Tokens:

@@ -194,14 +194,18 @@ def _loss(options, x, y, scale, bias, ids, present):
 
 
 def _forward(options, x, y, scale, bias, ids, present):
-    outputs, pairs, residuals = _on_devices(
+    outputs, residuals = _on_devices(
         options,
         partial(_forward_part, options),
         (x, y, scale, bias, ids, present),
         ("split", "split", "whole", "whole", "split", "split"),
-        ("whole", "whole", "split"),
+        (("split", "split", "whole"), "split"),
     )
-    return outputs, (x, scale, bias, ids, present, pairs, residuals)
+    losses, correct, masked_pairs = outputs
+    metrics = dict(zip(("image_to_text_accuracy", "text_to_image_accuracy"), correct, strict=True))
+    if masked_pairs is not None:
+        metrics["masked_pairs"] = masked_pairs
+    return (losses, metrics), (x, scale, bias, ids, present, residuals)
 
 
 def _forward_part(options, x, y, scale, bias, ids, present):
@@ -259,24 +263,17 @@ def _forward_part(options, x, y, scale, bias, ids, present):
 
     weight = jnp.ones(n) if present is None else present.astype(jnp.float32)
     pairs = jnp.maximum(_sum(options, weight.sum()), 1.0)
-
-    def mean(values):
-        return _sum(options, jnp.sum(values.astype(jnp.float32) * weight)) / pairs
-
-    metrics = {
-        "image_to_text_accuracy": mean(positives > rows.best),
-        "text_to_image_accuracy": mean(positives > columns.best),
-    }
+    correct = (positives > rows.best, positives > columns.best)
+    masked_pairs = None
     if any(i is not None for i in ids):
-        metrics["masked_pairs"] = _sum(options, jnp.sum((pairs - 1 - rows.count) * weight))
+        masked_pairs = _sum(options, jnp.sum((pairs - 1 - rows.count) * weight))
     if not softmax:
-        own_grad = weight * (smoothing / 2 - jax.nn.sigmoid(-positives))
-        return (mean(rows.total), metrics), pairs, (held, own_grad, None, None)
+        own_grad = smoothing / 2 - jax.nn.sigmoid(-positives)
+        return (rows.total, correct, masked_pairs), (held, own_grad, None, None)
     row_loss, row_own, of_rows = _finish(rows, positives, pairs, smoothing)
     column_loss, column_own, of_columns = _finish(columns, positives, pairs, smoothing)
-    own_grad = weight * (row_own + column_own) / 2
-    loss = (mean(row_loss) + mean(column_loss)) / 2
-    return (loss, metrics), pairs, (held, own_grad, of_rows, of_columns)
+    residuals = held, (row_own + column_own) / 2, of_rows, of_columns
+    return ((row_loss + column_loss) / 2, correct, masked_pairs), residuals
 
 
 def _finish(side: _Side, positives, pairs, smoothing):
@@ -295,34 +292,36 @@ def _finish(side: _Side, positives, pairs, smoothing):
 
 
 def _backward(options, residuals, cotangents):
-    x, scale, bias, ids, present, pairs, of_forward = residuals
+    x, scale, bias, ids, present, of_forward = residuals
+    upstream = cotangents[0]  # [N], of the losses; the metrics are not differentiated
+    if present is not None:
+        upstream = jnp.where(present, upstream, 0.0)
     grad_x, grad_y, grad_scale, grad_bias = _on_devices(
         options,
         partial(_backward_part, options),
-        (x, scale, bias, ids, present, of_forward),
-        ("split", "whole", "whole", "split", "split", "split"),
+        (x, scale, bias, ids, present, of_forward, upstream),
+        ("split", "whole", "whole", "split", "split", "split", "split"),
         ("split", "split", "whole", "whole"),
     )
-    weight = cotangents[0] / pairs  # the metrics are not differentiated
     nothing = jax.tree.map(lambda _: None, (ids, present))
-    return (
-        weight * scale * grad_x,
-        weight * scale * grad_y,
-        weight * grad_scale,
-        weight * grad_bias,
-        *nothing,
-    )
+    return scale * grad_x, scale * grad_y, grad_scale, grad_bias, *nothing
 
 
-def _backward_part(options, x, scale, bias, ids, present, of_forward):
+def _backward_part(options, x, scale, bias, ids, present, of_forward, upstream):
     held, own_grad, of_rows, of_columns = of_forward
+    own_grad = own_grad * upstream
+    if options.kind == "softmax":  # a row's or column's gradient, times that of its loss
+        of_rows, of_columns = (
+            side._replace(inverse=side.inverse * upstream, smooth=side.smooth * upstream)
+            for side in (of_rows, of_columns)
+        )
     n, hops = x.shape[0], options.devices - 1
     chunks = _in_chunks(options, x, ids, present)
-    per_row = jax.tree.map(lambda a: _chunks(a, options.chunk_size), (own_grad, of_rows))
+    per_row = jax.tree.map(lambda a: _chunks(a, options.chunk_size), (own_grad, of_rows, upstream))
 
     def visit(texts, of_columns, of_images):
         def body(grad_y, chunk):
-            rows, (own_grad, of_rows), (grad_x, grad_bias) = chunk
+            rows, (own_grad, of_rows, upstream), (grad_x, grad_bias) = chunk
             logits, own, negative = _score(rows, texts, scale, bias)
             if options.kind == "softmax":
                 row = _Softmax(*(a[:, None] for a in of_rows))
@@ -332,6 +331,7 @@ def _backward_part(options, x, scale, bias, ids, present, of_forward):
                 grad /= 2
             else:
                 grad = jax.nn.sigmoid(logits) - options.label_smoothing / 2
+                grad *= upstream[:, None]
             grad = jnp.where(own, own_grad[:, None], jnp.where(negative, grad, 0.0))
             grad_x += jnp.matmul(grad, texts.embed, precision=lax.Precision.HIGHEST)
             grad_y += jnp.matmul(grad.T, rows.embed, precision=lax.Precision.HIGHEST)

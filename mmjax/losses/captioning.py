@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.batch import Batch
+from mmjax.system import Weighted
 
 
 def supervised(batch: Batch) -> jax.Array | np.ndarray:
@@ -20,7 +21,13 @@ def supervised(batch: Batch) -> jax.Array | np.ndarray:
 
 
 def check_supervised(batch: Batch) -> None:
-    """Raise ValueError where a batch on the host has no token to predict."""
+    """Raise ValueError where the texts of a batch on the host have no token to predict.
+
+    A batch without any text (`text_present` false in every row) is one that another part of a
+    mixture gave.
+    """
+    if not np.any(batch.get("text_present", True)):
+        return
     if not np.asarray(supervised(batch)).any():
         raise ValueError(
             "No token of the batch is supervised: every text is empty, absent or masked out. Check "
@@ -52,32 +59,29 @@ def _of_next(logits: jax.Array, text: jax.Array) -> jax.Array:
 
 def captioning_loss(
     logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
-) -> dict[str, jax.Array]:
-    """Mean over the supervised tokens of a batch; without any it is NaN, never 0.
+) -> dict[str, Weighted]:
+    """Each text's mean over its supervised tokens, weighted by their number.
+
+    So the loss of a batch is the mean over all its supervised tokens. A batch whose texts are
+    there but supervise no token has the loss NaN, never 0.
 
     Args:
       logits: [B, L, V]; those at position i are of the token at i + 1.
 
     Returns:
-      `captioning`, and `token_accuracy`: the share whose logit is the largest, ties included.
+      `captioning`, and `token_accuracy`: the fraction whose logit is the largest, ties included.
     """
     mask = supervised(batch)
-    count = mask.sum(dtype=jnp.float32)
+    count = mask.sum(1, dtype=jnp.float32)
     losses = token_losses(logits, batch["text"], label_smoothing)
     # Not by argmax, which takes XLA's CPU backend as long as the rest of the loss.
     largest = _of_next(logits, batch["text"]) >= logits.max(-1)
-    right = largest[:, :-1] & mask
+    correct = (largest[:, :-1] & mask).sum(1, dtype=jnp.float32)
+    present = batch.get("text_present", jnp.ones(len(count), bool))
+    nothing = (count.sum() == 0) & present
+    value = jnp.where(mask, losses, 0.0).sum(1) / jnp.maximum(count, 1.0)
+    value = jnp.where(nothing, jnp.nan, value)
     return {
-        "captioning": jnp.where(mask, losses, 0.0).sum() / count,
-        "token_accuracy": right.sum(dtype=jnp.float32) / count,
+        "captioning": Weighted(value, jnp.where(nothing, 1.0, count)),
+        "token_accuracy": Weighted(correct / jnp.maximum(count, 1.0), count),
     }
-
-
-def example_captioning_losses(
-    logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
-) -> jax.Array:
-    """[B]: each text's part of `captioning`, so that their mean is the loss of the batch."""
-    mask = supervised(batch)
-    losses = token_losses(logits, batch["text"], label_smoothing)
-    parts = jnp.where(mask, losses, 0.0).sum(1) / mask.sum(dtype=jnp.float32)
-    return parts * len(parts)

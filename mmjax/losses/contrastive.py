@@ -40,19 +40,20 @@ def contrastive_loss(
     text_ids: jax.Array | None = None,
     present: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Contrastive loss of N image-text pairs, pair (i, i) being the match.
+    """Contrastive loss of each of N image-text pairs, pair (i, i) being the match.
 
     With logits l_ij = logit_scale * <image_i, text_j> + logit_bias, and K the kept pairs (the
     diagonal, and the pairs that share neither image id nor text id; all pairs without ids), all
     among the N pairs that are present:
 
-      softmax  mean over both directions and all N queries of  log sum_j exp(l_j) - sum_j t_j l_j,
-               j over the query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
+      softmax  mean over both directions of  log sum_j exp(l_j) - sum_j t_j l_j,  j over the
+               query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
                logit_bias cancels out: it has no effect and a gradient of zero.
-      sigmoid  1/N * sum over K of  softplus(l_ij) - t_ij * l_ij,  t = (1 - a) * onehot + a / 2.
-               N stays the divisor when pairs are masked, so that a positive keeps its weight.
+      sigmoid  sum over the image's pairs in K of  softplus(l_ij) - t_ij * l_ij,
+               t = (1 - a) * onehot + a / 2.
 
-    a = label_smoothing; t is `optax.smooth_labels` over the kept classes (two, for sigmoid).
+    a = label_smoothing; t is `optax.smooth_labels` over the kept classes (two, for sigmoid). The
+    loss of a batch is the mean over the pairs that are present.
 
     Args:
       image_embed, text_embed: [N, D]; unit length expected, any length is computed correctly.
@@ -67,9 +68,10 @@ def contrastive_loss(
       present: [N] bool; a pair that lacks its image or its text has no part in the loss.
 
     Returns:
-      The loss (scalar, fp32), and a dict of fp32 scalars: `image_to_text_accuracy` and
-      `text_to_image_accuracy` (share of queries whose own pair scores strictly above every other
-      kept pair), and, given ids, `masked_pairs` (how many of the N * N pairs were left out).
+      The losses [N] fp32 (without meaning where a pair is not present), and a dict:
+      `image_to_text_accuracy` and `text_to_image_accuracy` [N] bool (whether the query's own pair
+      scores strictly above every other kept pair), and, given ids, the fp32 scalar `masked_pairs`
+      (how many of the N * N pairs were left out).
 
     Raises:
       ValueError: shapes that do not pair up, an unknown kind or implementation, or a chunk_size or
@@ -137,39 +139,35 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
     index = jnp.arange(n)
     own = index[:, None] == index[None, :]
     negative = negative_pairs(index, index, ids, ids)
-    weight = jnp.ones(n)
+    pairs = jnp.asarray(n, jnp.float32)
     if present is not None:
         negative &= present[:, None] & present[None, :]
-        weight = present.astype(jnp.float32)
-    pairs = jnp.maximum(weight.sum(), 1.0)
+        pairs = jnp.maximum(present.sum(dtype=jnp.float32), 1.0)
     kept = own | negative
     others = jnp.where(negative, logits, -jnp.inf)
-
-    def mean(values):
-        return jnp.sum(values.astype(jnp.float32) * weight) / pairs
 
     def directed(axis):  # 1: each image among the texts; 0: each text among the images
         # -log softmax of the positive, written so that a confident one loses no digits.
         cross_entropy = jax.nn.softplus(jax.nn.logsumexp(others, axis) - positives)
-        smoothed = label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
-        return mean(cross_entropy + smoothed)
+        return cross_entropy + label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
 
     if kind == "softmax":
-        loss = (directed(1) + directed(0)) / 2
+        losses = (directed(1) + directed(0)) / 2
     else:
         # softplus(l) - t * l, written so that a confident positive loses no digits.
         signed = jnp.where(own, -logits, logits)
         terms = jax.nn.softplus(signed) - label_smoothing / 2 * signed
-        loss = mean(jnp.sum(terms, 1, where=kept))
+        losses = jnp.sum(terms, 1, where=kept)
 
     metrics = {
-        "image_to_text_accuracy": mean(positives > others.max(1)),
-        "text_to_image_accuracy": mean(positives > others.max(0)),
+        "image_to_text_accuracy": positives > others.max(1),
+        "text_to_image_accuracy": positives > others.max(0),
     }
     if any(i is not None for i in ids):
         counts = jnp.sum(negative, 1, dtype=jnp.float32)
-        metrics["masked_pairs"] = jnp.sum((pairs - 1 - counts) * weight)
-    return loss, metrics
+        missing = pairs - 1 - counts
+        metrics["masked_pairs"] = jnp.sum(missing if present is None else missing * present)
+    return losses, metrics
 
 
 # Every implementation takes the arguments of `dense`.

@@ -12,6 +12,7 @@ from mmjax.config import check_kwargs
 from mmjax.models import language
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
+from mmjax.system import System
 
 
 class Captioner(nn.Module):
@@ -107,14 +108,17 @@ def make_model(config: Mapping[str, Any]) -> Captioner:
     return model
 
 
-make_loss = language.make_loss
-make_example_losses = language.make_example_losses
-make_generate = language.make_generate
-make_choice = language.make_choice
-check_batch = language.check_batch
+def make_system(config: Mapping[str, Any]) -> System:
+    """A captioner; its loss is that of a language model, see `mmjax.models.language`.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = make_model(config["model"])
+    return System(model=model, spec=spec(model), **language.text_hooks(model, config["loss"]))
 
 
-def spec(model: Any, loss: Mapping[str, Any]) -> Spec:
+def spec(model: Any) -> Spec:
     """What the model and its loss read of a batch of one."""
     image = jax.ShapeDtypeStruct((1, *model.image_tower(parent=None).train_size, 3), jnp.uint8)
-    return {"image": image, **language.spec(model, loss)}
+    return {"image": image, **language.spec(model)}

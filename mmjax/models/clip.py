@@ -24,12 +24,13 @@ from mmjax.losses.contrastive import (
     contrastive_loss,
     held_bytes,
 )
-from mmjax.losses.duplicates import Ids, negative_pairs
+from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 from mmjax.sharding import batch_parts
+from mmjax.system import Context, Outputs, System, Terms, Weighted
 
 IMAGE_TOWERS = {"vit": ViT, "efficientnet": EfficientNet}
 TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
@@ -160,17 +161,22 @@ def make_model(config: Mapping[str, Any]) -> CLIP:
     return model
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """The contrastive loss that `config.loss` describes.
-
-    It takes `contrastive_loss`'s kind, implementation, chunk_size, memory_mb, label_smoothing, and
-    mask_duplicates: pairs that share an image or a caption are no negatives. The loss returns
-    `contrastive`, `logit_scale`, `logit_bias` if there is one, and accuracies.
+def make_system(config: Mapping[str, Any]) -> System:
+    """CLIP with the contrastive loss of `config.loss`; see `contrastive`.
 
     Raises:
       ValueError: an unknown setting.
     """
-    return contrastive(**check_kwargs(contrastive, config, "config.loss"))
+    model, loss = make_model(config["model"]), config["loss"]
+    settings = check_kwargs(contrastive, loss, "config.loss")
+    return System(
+        model=model,
+        spec=spec(model, bool(settings.get("mask_duplicates"))),
+        loss=contrastive(**settings),
+        check_batch=check_pairs,
+        notes=functools.partial(notes, config),
+        leaner_losses=functools.partial(leaner_losses, config),
+    )
 
 
 def contrastive(
@@ -180,12 +186,20 @@ def contrastive(
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
-) -> Callable[..., dict[str, jax.Array]]:
-    """The loss function of those settings; see `make_loss`."""
+) -> Callable[..., Terms]:
+    """The loss function of these settings of `config.loss`; see `contrastive_loss`.
 
-    def loss(outputs, batch):
+    It gives `contrastive`, accuracies, `logit_scale`, and `logit_bias` if there is one.
+
+    Args:
+      mask_duplicates: pairs that share an image or a caption are no negatives.
+    """
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        del context
         image_ids, text_ids = duplicate_ids(batch) if mask_duplicates else (None, None)
-        value, metrics = contrastive_loss(
+        present = pairs_present(batch)
+        losses, metrics = contrastive_loss(
             outputs["image_embed"],
             outputs["text_embed"],
             outputs["logit_scale"],
@@ -197,10 +211,13 @@ def contrastive(
             label_smoothing=label_smoothing,
             image_ids=image_ids,
             text_ids=text_ids,
-            present=pairs_present(batch),
+            present=present,
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
-        return {"contrastive": value, **scalars, **metrics}
+        terms = {"contrastive": losses, **metrics}
+        if present is not None:
+            terms = {k: Weighted(v, present) if v.ndim else v for k, v in terms.items()}
+        return terms | scalars
 
     return loss
 
@@ -211,9 +228,8 @@ def pairs_present(batch: Batch) -> jax.Array | np.ndarray | None:
     return functools.reduce(operator.and_, masks) if masks else None
 
 
-def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+def check_pairs(batch: Batch) -> None:
     """Raise ValueError for a batch on the host without one pair, whose loss would be 0."""
-    del model
     present = pairs_present(batch)
     # Of several processes one may have none.
     if jax.process_count() == 1 and present is not None and not present.any():
@@ -265,60 +281,8 @@ def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str,
     return held_bytes(config["batch_size"], config["model"]["embed_dim"], chunk_size, devices)
 
 
-def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """The terms of `make_loss` that are means over the pairs, a value for each: (outputs, batch)
-    -> {"contrastive": [N]}.
-
-    softmax: the mean of the pair's two cross-entropies; sigmoid: the terms of its image's row. A
-    pair that is not present has 0; the mean over the others is the loss.
-    """
-    return pair_losses(**check_kwargs(contrastive, config, "config.loss"))
-
-
-def pair_losses(
-    kind: str = "softmax", *, label_smoothing: float = 0.0, mask_duplicates: bool = False, **_
-) -> Callable[..., dict[str, jax.Array]]:
-    """The function of those settings; see `make_example_losses` and `contrastive_loss`."""
-
-    def losses(outputs, batch):
-        image, text = outputs["image_embed"], outputs["text_embed"]
-        bias = outputs.get("logit_bias", jnp.zeros(())) if kind == "sigmoid" else jnp.zeros(())
-        index = jnp.arange(len(image))
-        ids = duplicate_ids(batch) if mask_duplicates else (None, None)
-        present = pairs_present(batch)
-        if present is None:
-            present = jnp.ones(len(image), bool)
-
-        def one(i):
-            own = index == i
-            mine = tuple(None if x is None else x[i][None] for x in ids)
-            kept = own | (negative_pairs(i[None], index, mine, ids)[0] & present & present[i])
-
-            def row(query, keys):
-                logits = outputs["logit_scale"] * jnp.matmul(keys, query, precision="highest")
-                return jnp.where(kept, logits + bias, -jnp.inf)
-
-            def cross_entropy(logits):
-                mean = jnp.mean(logits, where=kept)
-                target = (1 - label_smoothing) * logits[i] + label_smoothing * mean
-                return jax.nn.logsumexp(logits) - target
-
-            to_texts = row(image[i], text)
-            if kind == "softmax":
-                return (cross_entropy(to_texts) + cross_entropy(row(text[i], image))) / 2
-            target = own.astype(jnp.float32) * (1 - label_smoothing) + label_smoothing / 2
-            terms = jax.nn.softplus(to_texts) - target * to_texts
-            return jnp.sum(terms, where=kept)
-
-        # Rows one block after another: a batch of a pod fits a laptop.
-        found = jax.lax.map(one, index, batch_size=64)
-        return {"contrastive": jnp.where(present, found, 0.0)}
-
-    return losses
-
-
 def duplicate_ids(batch: Batch) -> Ids:
-    """Image ids and text ids, [B] each: equal ones are the same picture, the same caption."""
+    """Image ids and text ids, [B] each: equal ones are the same image, the same caption."""
     return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
 
 
@@ -337,14 +301,14 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     return jax.lax.bitcast_convert_type(mixed.sum(1, dtype=jnp.uint32), jnp.int32)
 
 
-def spec(model: CLIP, loss: Mapping[str, Any]) -> Spec:
-    """What the model and its loss read of a batch of one."""
+def spec(model: CLIP, example_ids: bool) -> Spec:
+    """What the model and its loss read of a batch of one; see `duplicate_ids`."""
     length = model.text_tower(parent=None).length
     arrays = {
         "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),
         "text": ((length,), jnp.int32),
         "text_mask": ((length,), jnp.bool_),
     }
-    if loss.get("mask_duplicates"):
+    if example_ids:
         arrays["example_id"] = ((), jnp.int32)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

@@ -1,7 +1,8 @@
 """CoCa: a contrastive and a captioning loss from one pass over image and text."""
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,10 +16,11 @@ from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
-from mmjax.losses.captioning import captioning_loss, example_captioning_losses
+from mmjax.losses.captioning import captioning_loss
 from mmjax.models import captioner, clip, language
 from mmjax.models.text_decoder import make_text_decoder
 from mmjax.models.vit import ViT
+from mmjax.system import Context, Outputs, System, Terms
 
 
 class CoCa(nn.Module):
@@ -175,8 +177,8 @@ def make_model(config: Mapping[str, Any]) -> CoCa:
     return model
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """The terms of CLIP's loss, and `captioning` and `token_accuracy`.
+def make_system(config: Mapping[str, Any]) -> System:
+    """CoCa: the terms of CLIP's loss, and `captioning` and `token_accuracy`.
 
     `config.loss` may set what CLIP's may, and `caption_smoothing`, the label smoothing of the
     captioning loss. The paper weighs captioning twice: config.loss_weights.
@@ -184,51 +186,35 @@ def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
     Raises:
       ValueError: an unknown setting.
     """
-    settings, smoothing = _settings(config)
+    model, settings = make_model(config["model"]), dict(config["loss"])
+    smoothing = settings.pop("caption_smoothing", 0.0)
+    settings = check_kwargs(clip.contrastive, settings, "config.loss")
     contrastive = clip.contrastive(**settings)
 
-    def loss(outputs, batch):
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         captioning = captioning_loss(outputs["text_logits"], batch, smoothing)
-        return contrastive(outputs, batch) | captioning
+        return contrastive(outputs, batch, context) | captioning
 
-    return loss
-
-
-def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """Each example's part: (outputs, batch) -> {"contrastive": [B], "captioning": [B]}."""
-    settings, smoothing = _settings(config)
-    contrastive = clip.pair_losses(**settings)
-
-    def losses(outputs, batch):
-        captioning = example_captioning_losses(outputs["text_logits"], batch, smoothing)
-        return contrastive(outputs, batch) | {"captioning": captioning}
-
-    return losses
+    return System(
+        model=model,
+        spec=spec(model, bool(settings.get("mask_duplicates"))),
+        loss=loss,
+        check_batch=check_batch,
+        notes=functools.partial(clip.notes, config),
+        leaner_losses=functools.partial(clip.leaner_losses, config),
+        **language.generation_hooks(model),
+    )
 
 
-def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-    """Of the contrastive loss, and the captioning loss's smoothing."""
-    config = dict(config)
-    smoothing = config.pop("caption_smoothing", 0.0)
-    return check_kwargs(clip.contrastive, config, "config.loss"), smoothing
-
-
-make_generate = language.make_generate
-make_choice = language.make_choice
-
-
-def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+def check_batch(batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on."""
-    clip.check_batch(model, batch)
-    language.check_batch(model, batch)
+    clip.check_pairs(batch)
+    language.check_text(batch)
 
 
-notes, leaner_losses = clip.notes, clip.leaner_losses
-
-
-def spec(model: CoCa, loss: Mapping[str, Any]) -> Spec:
+def spec(model: CoCa, example_ids: bool) -> Spec:
     """What the model and its loss read of a batch of one."""
-    arrays = captioner.spec(model, loss)
-    if loss.get("mask_duplicates"):
+    arrays = captioner.spec(model)
+    if example_ids:
         arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
     return arrays

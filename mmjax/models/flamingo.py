@@ -1,6 +1,7 @@
 """Flamingo: a language model that reads text with images in between."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from mmjax.layers.perceiver import PerceiverResampler
 from mmjax.models import captioner, language
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
+from mmjax.system import System, Variables
 
 
 class Flamingo(nn.Module):
@@ -153,41 +155,44 @@ def make_model(config: Mapping[str, Any]) -> Flamingo:
     return model
 
 
-make_loss = language.make_loss
-make_example_losses = language.make_example_losses
+def make_system(config: Mapping[str, Any]) -> System:
+    """Flamingo; its loss is that of a language model, see `mmjax.models.language`.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = make_model(config["model"])
+    hooks = language.text_hooks(model, config["loss"])
+
+    def generate(tokenizer, settings):  # never an image token
+        settings = {"forbidden_ids": (model.image_token,), **settings}
+        return _checked(model, hooks["generate"](tokenizer, settings))
+
+    def score(tokenizer, texts):
+        return _checked(model, hooks["score"](tokenizer, texts))
+
+    own = {"generate": generate, "score": score, "check_batch": functools.partial(check, model)}
+    return System(model=model, spec=spec(model), **{**hooks, **own})
 
 
-def make_generate(
-    model: Flamingo, tokenizer: Any, settings: Mapping[str, Any]
-) -> Callable[[Any, Batch], list[str]]:
-    """As `language.make_generate`, of prompts whose places for images have them; writes none."""
-    settings = {"forbidden_ids": (model.image_token,), **settings}
-    return _checked(model, language.make_generate(model, tokenizer, settings))
+def _checked(model: Flamingo, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, of prompts whose places for images have them."""
 
-
-def make_choice(
-    model: Flamingo, tokenizer: Any, texts: Sequence[str]
-) -> Callable[[Any, Batch], np.ndarray]:
-    """As `language.make_choice`, of prompts whose places for images have them."""
-    return _checked(model, language.make_choice(model, tokenizer, texts))
-
-
-def _checked(model: Flamingo, function: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
-    def checked(params: Any, batch: Batch) -> Any:
+    def checked(variables: Variables, batch: Batch, *args: Any) -> Any:
         seen = {k: v for k, v in batch.items() if k in ("text", "text_mask", "image_mask")}
         check_places(model.image_token, {**batch, **process_allgather(seen, tiled=True)})
-        return function(params, batch)
+        return function(variables, batch, *args)
 
     return checked
 
 
-def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+def check(model: Flamingo, batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on.
 
     That is one without a supervised token, or one that `check_places` refuses.
     """
-    language.check_batch(model, batch)
-    check_places(model["image_token"], batch)
+    language.check_text(batch)
+    check_places(model.image_token, batch)
 
 
 def check_places(image_token: int, batch: Batch) -> None:
@@ -216,12 +221,8 @@ def check_places(image_token: int, batch: Batch) -> None:
         )
 
 
-def spec(model: Flamingo, loss: Mapping[str, Any]) -> Spec:
+def spec(model: Flamingo) -> Spec:
     """What the model and its loss read of a batch of one."""
-    del loss
-    size, length = model.image_tower(parent=None).train_size, model.text["length"]
-    return {
-        "image": jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8),
-        "text": jax.ShapeDtypeStruct((1, length), jnp.int32),
-        "text_mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
-    }
+    size = model.image_tower(parent=None).train_size
+    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
+    return {"image": image, **language.spec(model)}

@@ -1,5 +1,6 @@
 """A causal language model: each token from those before it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.decode import texts
-from mmjax.losses.captioning import captioning_loss, check_supervised, example_captioning_losses
+from mmjax.losses.captioning import captioning_loss, check_supervised
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
+from mmjax.system import System, Terms
 
 
 class LanguageModel(nn.Module):
@@ -56,50 +58,55 @@ def make_model(config: Mapping[str, Any]) -> LanguageModel:
     return model
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """Cross-entropy of the next token; `config.loss` may set `label_smoothing`.
+def make_system(config: Mapping[str, Any]) -> System:
+    """A language model; `config.loss` may set `label_smoothing`.
 
-    The loss returns `captioning` and `token_accuracy`.
+    Its loss gives `captioning`, the cross-entropy of the next token, and `token_accuracy`.
+
+    Raises:
+      ValueError: an unknown setting.
     """
-    settings = check_kwargs(next_token, config, "config.loss")
-    return next_token(**settings)
+    model = make_model(config["model"])
+    return System(model=model, spec=spec(model), **text_hooks(model, config["loss"]))
 
 
-def next_token(label_smoothing: float = 0.0) -> Callable[..., dict[str, jax.Array]]:
-    """The loss function of those settings; see `make_loss`."""
-    return lambda outputs, batch: captioning_loss(outputs["text_logits"], batch, label_smoothing)
+def text_hooks(model: Any, loss: Mapping[str, Any]) -> dict[str, Callable]:
+    """Loss, generation and checks of a system whose only loss is that of its text."""
+    return {
+        "loss": next_token(**check_kwargs(next_token, loss, "config.loss")),
+        "check_batch": check_text,
+        **generation_hooks(model),
+    }
 
 
-def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """Each text's part of the loss: (outputs, batch) -> {"captioning": [B]}."""
-    settings = check_kwargs(next_token, config, "config.loss")
-
-    def losses(outputs, batch):
-        logits = outputs["text_logits"]
-        return {"captioning": example_captioning_losses(logits, batch, **settings)}
-
-    return losses
+def generation_hooks(model: Any) -> dict[str, Callable]:
+    """`generate` and `score` of a system that generates text."""
+    return {
+        "generate": functools.partial(texts.make_texts, model),
+        "score": functools.partial(texts.make_choice, model),
+    }
 
 
-make_generate = texts.make_texts
-make_choice = texts.make_choice
+def next_token(label_smoothing: float = 0.0) -> Callable[..., Terms]:
+    """The loss function of these settings of `config.loss`; see `captioning_loss`."""
+    return lambda outputs, batch, context: captioning_loss(
+        outputs["text_logits"], batch, label_smoothing
+    )
 
 
-def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
+def check_text(batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on.
 
     One process's rows of it may well have no token to predict; the whole batch's loss is then NaN,
     at which the training stops.
     """
-    del model
     if jax.process_count() == 1:
         check_supervised(batch)
 
 
-def spec(model: LanguageModel, loss: Mapping[str, Any]) -> Spec:
+def spec(model: Any) -> Spec:
     """What the model and its loss read of a batch of one."""
-    del loss
     return {
-        "text": jax.ShapeDtypeStruct((1, model.window), jnp.int32),
-        "text_mask": jax.ShapeDtypeStruct((1, model.window), jnp.bool_),
+        "text": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.int32),
+        "text_mask": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.bool_),
     }

@@ -1,12 +1,12 @@
 """One transformer for any set of modalities: classification and masked prediction."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mmjax.batch import MODALITIES, Batch, Spec
 from mmjax.config import check_kwargs
@@ -16,9 +16,10 @@ from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.tokens import TOKENS, Tokens
 from mmjax.layers.transformer import Transformer
+from mmjax.losses.classification import check_labels, classification_loss
 from mmjax.losses.masked import masked_ids, masked_values
-from mmjax.models.vit import classification
 from mmjax.sharding import shard
+from mmjax.system import Context, Outputs, System, Terms
 
 
 class MultimodalTransformer(nn.Module):
@@ -26,9 +27,9 @@ class MultimodalTransformer(nn.Module):
 
     Gives fused_features [B, width], and logits [B, num_classes] where there is a head. A modality
     that the batch lacks, or that `<modality>_present` denies, is missing: see
-    `mmjax.layers.fusion`. With a mask_ratio a training step gives, for each modality of the batch,
-    `<modality>_prediction` of the tokens that were hidden from it, `<modality>_content` and
-    `<modality>_hidden` [B, L].
+    `mmjax.layers.fusion`. Where the batch has `<modality>_masked` [B, L] (see `mask_tokens`), those
+    tokens are replaced by a learned one and the model gives `<modality>_prediction` of every token,
+    `<modality>_content` and `<modality>_masked`.
 
     Attributes:
       image, audio, text: fields of `ImageTokens`, `AudioTokens`, `TextTokens` but the width; None:
@@ -36,7 +37,7 @@ class MultimodalTransformer(nn.Module):
       encoder_depth: blocks of each modality before they meet; may be 0.
       fusion: `kind` (see `mmjax.layers.fusion.FUSIONS`) and fields of that kind.
       num_classes: size of the head; None: no head.
-      mask_ratio: probability with which a training step hides a token.
+      mask_ratio: probability with which a training step masks a token.
 
     Raises:
       ValueError: no modality in the settings, or none in the batch.
@@ -86,36 +87,34 @@ class MultimodalTransformer(nn.Module):
                 f"The batch has none of the model's modalities {', '.join(self.modalities)}; it "
                 f"has {sorted(batch)}."
             )
-        streams, tokens, hidden = {}, {}, {}
+        streams, tokens, masked = {}, {}, {}
         for m in given:
             present = batch.get(f"{m}_present", jnp.ones(len(batch[m]), bool))
             tokens[m] = self.tokens(m, name=f"{m}_tokens")(_without_absent(batch, m, present))
-            streams[m], hidden[m] = self._encode(m, tokens[m], present, train)
+            masked[m] = batch.get(f"{m}_masked", jnp.zeros(tokens[m].mask.shape, bool))
+            masked[m] &= tokens[m].mask & present[:, None]
+            streams[m] = self._encode(m, tokens[m], masked[m], present, train)
         fused = self.make_fusion(name="fusion")(streams, train=train)
 
         features = shard(fused.features.astype(jnp.float32), "batch", "act_embed")
         outputs = {"fused_features": features}
         if self.num_classes is not None:
             outputs["logits"] = class_head(self.num_classes)(features)
-        if self.mask_ratio and (train or self.is_initializing()):
-            for m in given:
+        for m in given:
+            if f"{m}_masked" in batch or (self.mask_ratio and self.is_initializing()):
                 outputs[f"{m}_prediction"] = self._predict(m, fused.tokens[m], tokens[m])
-                outputs[f"{m}_content"], outputs[f"{m}_hidden"] = tokens[m].content, hidden[m]
+                outputs[f"{m}_content"], outputs[f"{m}_masked"] = tokens[m].content, masked[m]
         return outputs
 
     def _encode(
-        self, modality: str, tokens: Tokens, present: jax.Array, train: bool
-    ) -> tuple[Stream, jax.Array]:
-        """The modality's encoded stream, and which of its tokens were hidden [B, L]."""
+        self, modality: str, tokens: Tokens, masked: jax.Array, present: jax.Array, train: bool
+    ) -> Stream:
+        """The modality's encoded stream; `masked` [B, L] are the tokens that it must not see."""
         x, stream = tokens.x, activation_dtype(self.dtype)
         init = nn.initializers.normal(0.02)
-        hidden = jnp.zeros(tokens.mask.shape, bool)
         if self.mask_ratio:
-            hide = param(self, f"{modality}_hide", init, (self.width,), ("embed",))
-            if train:
-                lots = jax.random.bernoulli(self.make_rng("dropout"), self.mask_ratio, hidden.shape)
-                hidden = lots & tokens.mask & present[:, None]
-                x = jnp.where(hidden[:, :, None], hide.astype(stream)[None, None], x)
+            mask_token = param(self, f"{modality}_hide", init, (self.width,), ("embed",))
+            x = jnp.where(masked[:, :, None], mask_token.astype(stream)[None, None], x)
         kind = param(self, f"{modality}_embedding", init, (self.width,), ("embed",))
         x = x + (tokens.position + kind[None]).astype(stream)[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -131,7 +130,7 @@ class MultimodalTransformer(nn.Module):
                 dtype=self.dtype,
                 name=modality,
             )(x, tokens.mask, train=train)
-        return Stream(x, tokens.mask, present), hidden
+        return Stream(x, tokens.mask, present)
 
     def _predict(self, modality: str, fused: jax.Array, tokens: Tokens) -> jax.Array:
         """What the fused tokens [B, L, D] say of each: values [B, L, P] or logits [B, L, V]."""
@@ -145,7 +144,7 @@ class MultimodalTransformer(nn.Module):
 
 
 def _without_absent(batch: Batch, modality: str, present: jax.Array) -> Batch:
-    """The batch with zeros where the modality is absent: what lies there may be no number."""
+    """The batch with zeros where the modality is absent: what is there may be no number."""
     x = batch[modality]
     absent = ~present.reshape(-1, *(1,) * (x.ndim - 1))
     return {**batch, modality: jnp.where(absent, jnp.zeros((), x.dtype), x)}
@@ -169,66 +168,63 @@ def check(model: MultimodalTransformer) -> None:
     model.make_fusion(parent=None)
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """`classification` and `accuracy` where the model has a head (`config.loss.label_smoothing`;
-    see `mmjax.models.vit`), and `masked_<modality>` where it predicts what was hidden.
+def make_system(config: Mapping[str, Any]) -> System:
+    """Classification, masked prediction, or both, with any fusion.
+
+    The loss gives `classification` and `accuracy` where the model has a head
+    (`config.loss.label_smoothing`; see `classification_loss`), and `masked_<modality>` where it has
+    a mask_ratio: a modality that no example of a batch has gives no loss.
 
     Raises:
       ValueError: an unknown setting.
     """
-    return terms(**check_kwargs(terms, config, "config.loss"))
+    model = make_model(config["model"])
+    check = functools.partial(
+        check_labels, classes=model.num_classes, setting="config.model.num_classes"
+    )
+    return System(
+        model=model,
+        spec=spec(model),
+        loss=terms(**check_kwargs(terms, config["loss"], "config.loss")),
+        corrupt=functools.partial(mask_tokens, model) if model.mask_ratio else None,
+        check_batch=None if model.num_classes is None else check,
+    )
 
 
-def terms(label_smoothing: float = 0.0) -> Callable[..., dict[str, jax.Array]]:
-    """The loss function of those settings; see `make_loss`."""
-    classify = classification(label_smoothing)
+def mask_tokens(model: MultimodalTransformer, batch: Batch, context: Context) -> Batch:
+    """The batch with `<modality>_masked` [B, L]: each token True with probability mask_ratio."""
+    masked = {}
+    for i, m in enumerate(m for m in model.modalities if m in batch):
+        shape = model.tokens(m, parent=None).mask_shape(batch[m].shape)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(context.rng, i)
+        draw = functools.partial(jax.random.bernoulli, p=model.mask_ratio, shape=shape[1:])
+        masked[f"{m}_masked"] = jax.vmap(draw)(keys)
+    return {**batch, **masked}
 
-    def loss(outputs, batch):
-        found = classify(outputs, batch) if "logits" in outputs else {}
+
+def terms(label_smoothing: float = 0.0) -> Callable[..., Terms]:
+    """The loss function of these settings of `config.loss`; see `make_system`."""
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        del context
+        found = {}
+        if "logits" in outputs:
+            found = classification_loss(outputs["logits"], batch, label_smoothing)
         for m in MODALITIES:
             if f"{m}_prediction" in outputs:
                 masked = masked_ids if m == "text" else masked_values
-                parts = (outputs[f"{m}_{part}"] for part in ("prediction", "content", "hidden"))
+                parts = (outputs[f"{m}_{part}"] for part in ("prediction", "content", "masked"))
                 found[f"masked_{m}"] = masked(*parts)
         return found
 
     return loss
 
 
-def check_batch(model: Mapping[str, Any], batch: Batch) -> None:
-    """Raise ValueError for a batch on the host in which a modality has nothing to predict."""
-    if not model.get("mask_ratio") or jax.process_count() > 1:  # one's rows may have none of it
-        return
-    for m in MODALITIES:
-        present = batch.get(f"{m}_present")
-        if m in batch and present is not None and not np.asarray(present).any():
-            raise ValueError(
-                f"No example of the batch has its {m}, so that masked_{m} has nothing to predict: "
-                "check config.data.train, or set config.model.mask_ratio to 0."
-            )
-
-
-def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """The classification loss of each example, (outputs, batch) -> {"classification": [B]}; a
-    model without a head has none (masked prediction is a mean over tokens)."""
-    loss = make_loss(config)
-
-    def losses(outputs, batch):
-        if "logits" not in outputs:
-            return {}
-        targets = {n: batch[n][:, None] for n in ("label", "label_probs") if n in batch}
-        found = jax.vmap(lambda logits, t: loss({"logits": logits[None]}, t))(
-            outputs["logits"], targets
-        )
-        return {"classification": found["classification"]}
-
-    return losses
-
-
-def spec(model: MultimodalTransformer, loss: Mapping[str, Any]) -> Spec:
-    """What the model reads of a batch of one."""
-    del loss
+def spec(model: MultimodalTransformer) -> Spec:
+    """What the model and its loss read of a batch of one."""
     arrays = {}
     for m in model.modalities:
         arrays |= model.tokens(m, parent=None).spec()
+    if model.num_classes is not None:
+        arrays["label"] = ((), jnp.int32)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

@@ -1,16 +1,17 @@
 """A text encoder by itself: sentences to vectors, such as MiniLM's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.batch import Batch, Spec
+from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.norm import unit_length
 from mmjax.models.bert import BERT
+from mmjax.system import System
 
 
 class TextEncoder(nn.Module):
@@ -49,27 +50,16 @@ def make_model(config: Mapping[str, Any]) -> TextEncoder:
     return model
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """There is none.
+def make_system(config: Mapping[str, Any]) -> System:
+    """A text encoder, which has no loss of its own: it is trained as a tower of a `clip`.
 
     Raises:
-      ValueError: always.
+      ValueError: an unknown setting.
     """
-    del config
-    raise ValueError(
-        "A 'text_encoder' has no loss of its own: train it as the text tower of a 'clip', with "
-        "config.model.text.kind='bert'."
-    )
-
-
-make_example_losses = make_loss
-
-
-def spec(model: TextEncoder, loss: Mapping[str, Any]) -> Spec:
-    """What the model reads of a batch of one."""
-    del loss
+    model = make_model(config["model"])
     length = model.text_tower(parent=None).length
-    return {
+    spec = {
         "text": jax.ShapeDtypeStruct((1, length), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
     }
+    return System(model=model, spec=spec, loss=None)

@@ -1,12 +1,12 @@
 """Vision transformer: an image to one vector, or to its tokens, and to class logits with a head."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
@@ -20,7 +20,9 @@ from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_variant, resolve
 from mmjax.layers.transformer import Transformer
+from mmjax.losses.classification import check_labels, classification_loss
 from mmjax.sharding import shard
+from mmjax.system import System, Terms
 
 
 class ViT(nn.Module):
@@ -255,58 +257,37 @@ def make_model(config: Mapping[str, Any]) -> ViT:
     return ViT(**check_kwargs(ViT, config, "config.model"))
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """Softmax cross-entropy; `config.loss` may set `label_smoothing`.
+def make_system(config: Mapping[str, Any]) -> System:
+    """A ViT classifier; `config.loss` may set `label_smoothing`.
 
-    The loss reads `label` [B] int or, if the batch has it, `label_probs` [B, C], and returns
-    `classification` and `accuracy`.
+    Its loss gives `classification` and `accuracy`; see `classification_loss`.
+
+    Raises:
+      ValueError: an unknown setting.
     """
-    return classification(**check_kwargs(classification, config, "config.loss"))
+    model = make_model(config["model"])
+    loss = classification(**check_kwargs(classification, config["loss"], "config.loss"))
+    check = functools.partial(
+        check_labels, classes=model.num_classes, setting="config.model.num_classes"
+    )
+    return System(
+        model=model,
+        spec=spec(model),
+        loss=loss,
+        check_batch=None if model.num_classes is None else check,
+    )
 
 
-def classification(label_smoothing: float = 0.0) -> Callable[..., dict[str, jax.Array]]:
-    """The loss function of those settings; see `make_loss`."""
-
-    def loss(outputs, batch):
-        logits = outputs["logits"]
-        if "label_probs" in batch:
-            target = batch["label_probs"]
-        elif "label" in batch:
-            target = jax.nn.one_hot(batch["label"], logits.shape[-1])
-        else:
-            raise ValueError(
-                "The classification loss needs 'label' or 'label_probs' in the batch, which has "
-                f"{sorted(batch)}: use a data set with labels."
-            )
-        smooth = optax.smooth_labels(target, label_smoothing)
-        correct = logits.argmax(-1) == target.argmax(-1)
-        return {
-            "classification": optax.softmax_cross_entropy(logits, smooth).mean(),
-            "accuracy": correct.mean(dtype=jnp.float32),
-        }
-
-    return loss
+def classification(label_smoothing: float = 0.0) -> Callable[..., Terms]:
+    """The loss function of these settings of `config.loss`."""
+    return lambda outputs, batch, context: classification_loss(
+        outputs["logits"], batch, label_smoothing
+    )
 
 
-def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """The terms of `make_loss` that are means over the examples, a value for each: (outputs,
-    batch) -> {"classification": [B]}."""
-    loss = make_loss(config)
-
-    def losses(outputs, batch):
-        names = [name for name in ("label", "label_probs") if name in batch]
-
-        def one(logits, targets):
-            return loss({"logits": logits[None]}, dict(zip(names, targets)))["classification"]
-
-        return {
-            "classification": jax.vmap(one)(outputs["logits"], [batch[n][:, None] for n in names])
-        }
-
-    return losses
-
-
-def spec(model: ViT, loss: Mapping[str, Any]) -> Spec:
-    """What the model reads of a batch of one."""
-    del loss
-    return {"image": jax.ShapeDtypeStruct((1, *model.train_size, 3), jnp.uint8)}
+def spec(model: ViT) -> Spec:
+    """What the model and its loss read of a batch of one."""
+    arrays = {"image": jax.ShapeDtypeStruct((1, *model.train_size, 3), jnp.uint8)}
+    if model.num_classes is not None:
+        arrays["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return arrays

@@ -1,5 +1,6 @@
 """Visual questions answered by classification, beside a model that never sees the image."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmjax.batch import Batch, Spec
+from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear, class_head
+from mmjax.losses.classification import check_labels
 from mmjax.losses.debias import learned_mixin, mixin_entropy
 from mmjax.models import multimodal
 from mmjax.models.multimodal import MultimodalTransformer
 from mmjax.models.text import TextTransformer
+from mmjax.system import Context, Outputs, System, Terms
 
 
 class VQA(nn.Module):
@@ -77,60 +80,51 @@ def make_model(config: Mapping[str, Any]) -> VQA:
     return model
 
 
-def make_loss(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """`classification`, `question` (of the question-only model), `mixin_entropy`, and accuracies.
-
-    `config.loss.debias` is "none", or "learned_mixin": the classification loss is then that of the
-    mixture with the question-only model, and `mixin_entropy` belongs in config.loss_weights (0.36
-    for VQA-CP in the paper).
+def make_system(config: Mapping[str, Any]) -> System:
+    """VQA by classification; see `terms` for `config.loss`.
 
     Raises:
       ValueError: an unknown setting.
     """
-    return terms(**check_kwargs(terms, config, "config.loss"))
+    model = make_model(config["model"])
+    arrays = multimodal.spec(model.main_model(parent=None))
+    return System(
+        model=model,
+        spec=arrays | {"label": jax.ShapeDtypeStruct((1,), jnp.int32)},
+        loss=terms(**check_kwargs(terms, config["loss"], "config.loss")),
+        check_batch=functools.partial(
+            check_labels, classes=model.answers, setting="config.model.answers"
+        ),
+    )
 
 
-def terms(debias: str = "none") -> Callable[..., dict[str, jax.Array]]:
-    """The loss function of those settings; see `make_loss`."""
-    each = example_terms(debias)
+def terms(debias: str = "none") -> Callable[..., Terms]:
+    """`classification`, `question` (of the question-only model), `mixin_entropy`, and accuracies.
 
-    def loss(outputs, batch):
-        right = {
-            f"{name}accuracy": (outputs[f"{name}logits"].argmax(-1) == batch["label"]).mean(
-                dtype=jnp.float32
-            )
-            for name in ("", "question_")
-        }
-        means = {name: value.mean() for name, value in each(outputs, batch).items()}
-        return means | right | {"mixin_gate": outputs["mixin_gate"].mean()}
+    Args:
+      debias: "none", or "learned_mixin": the classification loss is then that of the mixture with
+        the question-only model, and `mixin_entropy` belongs in config.loss_weights (0.36 for VQA-CP
+        in the paper).
 
-    return loss
-
-
-def example_terms(debias: str = "none") -> Callable[..., dict[str, jax.Array]]:
-    """The terms that are means over the examples, a value for each; see `make_loss`."""
+    Raises:
+      ValueError: another `debias`.
+    """
     if debias not in ("none", "learned_mixin"):
         raise ValueError(f"config.loss.debias is '{debias}'; use 'none' or 'learned_mixin'.")
 
-    def losses(outputs, batch):
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        del context
+        label = batch["label"]
         logits, bias, gate = (outputs[k] for k in ("logits", "question_logits", "mixin_gate"))
         mixed = learned_mixin(logits, bias, gate) if debias == "learned_mixin" else logits
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
         return {
-            "classification": cross_entropy(mixed, batch["label"]),
-            "question": cross_entropy(bias, batch["label"]),
+            "classification": cross_entropy(mixed, label),
+            "question": cross_entropy(bias, label),
             "mixin_entropy": mixin_entropy(bias, gate),
+            "accuracy": logits.argmax(-1) == label,
+            "question_accuracy": bias.argmax(-1) == label,
+            "mixin_gate": gate,
         }
 
-    return losses
-
-
-def make_example_losses(config: Mapping[str, Any]) -> Callable[..., dict[str, jax.Array]]:
-    """Each example's part of the loss: (outputs, batch) -> dict of [B]."""
-    return example_terms(**check_kwargs(example_terms, config, "config.loss"))
-
-
-def spec(model: VQA, loss: Mapping[str, Any]) -> Spec:
-    """What the model and its loss read of a batch of one."""
-    arrays = multimodal.spec(model.main_model(parent=None), loss)
-    return arrays | {"label": jax.ShapeDtypeStruct((1,), jnp.int32)}
+    return loss

@@ -41,7 +41,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.plan import page as plan_page
 from mmjax.plan.estimate import Estimate, estimate, remat_sections
 
@@ -122,7 +122,8 @@ def _shards(found: Estimate) -> int:
 def _loss(config: ConfigDict, found: Estimate, missing: float) -> tuple[tuple[str, ...], float]:
     """A form of the loss that saves what is missing, or else the leanest, if that can save a tenth
     of it; and the bytes that it saves."""
-    leaner = models.leaner_losses(config, _shards(found))
+    system = make_system(config)
+    leaner = system.leaner_losses(_shards(found)) if system.leaner_losses is not None else []
     enough = [one for one in leaner if one[1] >= missing]
     some = [one for one in leaner[-1:] if one[1] >= missing / 10]
     for settings, saved in (enough + some)[:1]:

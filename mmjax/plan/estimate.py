@@ -141,7 +141,8 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
     state = {
         "parameters": _local_bytes(run.state.params),
         "optimizer": _local_bytes(run.state.opt_state),
-        "moving average": _local_bytes(run.state.ema_params),
+        "moving average": _local_bytes(run.state.average),
+        "memory": _local_bytes(run.state.memory),
     }
     return Estimate(
         topology=topology.name,
@@ -174,8 +175,6 @@ def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     shapes |= {f"{m}_present": ((), bool) for m in batches.MODALITIES if m in shapes}
     data, classes = run.config.data, run.config.model.get("num_classes")
     steps = {name for s in (data.transform, data.batch_transform) for name, *_ in chain.read(s)}
-    if "label" in steps:
-        shapes["label"] = ((), jnp.int32)
     if "mixup" in steps:
         shapes["label_probs"] = ((classes,), jnp.float32)
     return {

@@ -104,7 +104,7 @@ def _tensors(it: Estimate) -> list[str]:
 
 def _parameter(name: str) -> str:
     """The path of the parameter that a tensor of the state belongs to."""
-    return re.sub(r"^(params|ema_params|opt_state/.*?/(mu|nu))/", "", name)
+    return re.sub(r"^(params|average|memory|opt_state/.*?/(mu|nu))/", "", name)
 
 
 def _memory(it: Estimate, topology: Topology) -> list[str]:

@@ -18,7 +18,8 @@ from mmjax.evals.embedding_health import health_metrics, principal_plane, simila
 from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
-from mmjax.run.evaluation import EvalContext
+from mmjax.run.evaluation import Runner
+from mmjax.system import Variables
 
 IMAGE_QUERIES = 6
 TEXT_QUERIES = 6
@@ -163,12 +164,14 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
     )
 
 
-def caption_examples(evaluator: Captioning, params: Any, seed: int) -> list[CaptionExample]:
+def caption_examples(
+    evaluator: Captioning, variables: Variables, seed: int
+) -> list[CaptionExample]:
     """Randomly drawn pictures with what the model writes of them."""
-    source = evaluator.context.open_source(evaluator.source)
+    source = evaluator.runner.open_source(evaluator.source)
     count = min(CAPTIONED_IMAGES, len(source))
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
-    found = evaluator.some(params, drawn)
+    found = evaluator.captions(variables, drawn)
     nearest = found.nearest or [""] * len(found.texts)
     return [
         CaptionExample(picture(source[int(i)]), *texts)
@@ -189,25 +192,23 @@ def health_of(name: str, pairs: Pairs, seed: int) -> Health:
 
 
 def attention_of(
-    context: EvalContext, params: Any, source: Any, spec: str, seed: int
+    runner: Runner, variables: Variables, source: Any, spec: str, seed: int
 ) -> Attention | None:
-    """Attention of a few randomly drawn pictures; None if the context cannot tell it."""
-    if context.attention is None:
-        return None
+    """Attention of a few randomly drawn images; None for a model that has no such weights."""
     count = min(ATTENTION_IMAGES, len(source))
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
-    batch = next(iter(context.batches(Subset(source, drawn), spec, context.batch_size)))
+    batch = next(iter(runner.batches(Subset(source, drawn), spec, runner.batch_size)))
     if "image" not in batch:
         return None
-    weights = context.attention(params, {"image": batch["image"]})
+    weights = runner.attention(variables, {"image": batch["image"]})
     if weights is None:
         return None
-    images = context.gather({"image": batch["image"]})["image"][:count]
+    images = runner.gather({"image": batch["image"]})["image"][:count]
     return Attention(images, attention_maps(weights[:, :count], *images.shape[1:3]))
 
 
 def gather_report(
-    context: EvalContext, params: Any, evaluators: Mapping[str, Evaluator], *, seed: int = 0
+    runner: Runner, variables: Variables, evaluators: Mapping[str, Evaluator], *, seed: int = 0
 ) -> ReportData:
     """Examples of every retrieval and captioning, the confusion of every classification, health,
     attention.
@@ -222,17 +223,17 @@ def gather_report(
     health = attention = None
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
-            pairs = evaluator.pairs(params)
-            source = Subset(context.open_source(evaluator.source), pairs.places)
+            pairs = evaluator.pairs(variables)
+            source = Subset(runner.open_source(evaluator.source), pairs.places)
             retrieval[name] = retrieval_examples(pairs, source, seed)
             health = health or health_of(name, pairs, seed)
         elif isinstance(evaluator, ZeroShot | Classification):
-            scores, labels, names = evaluator.scores(params)
+            scores, labels, names = evaluator.scores(variables)
             matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
             confusion[name] = Confusion(names, matrix)
         elif isinstance(evaluator, Captioning):
-            captions[name] = caption_examples(evaluator, params, seed)
+            captions[name] = caption_examples(evaluator, variables, seed)
         if attention is None:
-            source = context.open_source(evaluator.source)
-            attention = attention_of(context, params, source, evaluator.transform, seed)
+            source = runner.open_source(evaluator.source)
+            attention = attention_of(runner, variables, source, evaluator.transform, seed)
     return ReportData(retrieval, confusion, captions, health, attention, seed)

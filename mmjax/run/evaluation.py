@@ -1,281 +1,200 @@
-"""Run a model over a whole source or a list of texts; every example exactly once."""
+"""The Runner: how evaluators and the report read sources and call a run's model."""
 
-import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-_LABELS = ("label", "example_id")
-_OUTPUTS = ("image_embed", "image_features", "logits")
+from mmjax import sharding
+from mmjax.data import pipeline
+from mmjax.data.prefetch import to_device
+from mmjax.data.transforms import parse as transforms
+from mmjax.decode.generate import Generated
+from mmjax.layers.sown import sown_weights
+from mmjax.losses.captioning import token_losses
+from mmjax.run.experiment import Experiment, open_source
+from mmjax.system import Outputs, Term, Variables, Weighted, average, evaluation_context, memory_of
+
+Rows = Mapping[str, np.ndarray]
 
 
-Generate = Callable[[Any, Mapping[str, np.ndarray]], Sequence[str]]
-Choice = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
+class Runner:
+    """All that an evaluator needs of a run but the variables.
 
+    Methods take `variables` (as `model.apply` does) and this process's rows of a batch, and give
+    NumPy arrays for the rows of all processes.
 
-def _silent(what: str, done: int, total: int) -> None:
-    """No progress shown."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalContext:
-    """All that an evaluator needs of a run, but the parameters.
-
-    Fields:
-      embed: `(params, this process's rows of a batch) -> outputs` of the model for the rows of
-        all processes, as numpy arrays; in place of `text_logits` `[B, L, V]` it gives
-        `token_losses` `[B, L-1]`, -log p of each token after the first, in nats.
-      open_source: a source's config -> the source.
-      batches: `(source, transforms, batch size) -> batches of numpy arrays`, this process's rows
-        of each, in order, the last one padded by rows whose example_id is -1; example_id is the
-        place in the source.
+    Attributes:
       tokenizer: has `encode(texts, length) -> (text [B, L], text_mask [B, L])`; None: no text.
-      text_length: L; batch_size: examples a call of `embed`.
-      window: of a model that writes, the longest prompt with its continuation; 0: it says none.
-      attention: `(params, batch) -> weights [layers, B, heads, L, L]` of the image tower; it, or
-        what it gives, is None where there is none.
+      text_length: L.
+      batch_size: examples per call.
+      window: longest prompt with its continuation of a model that generates text; else 0.
+      rows: the slice of a batch's rows that are this process's.
       progress: called with what is being done, how much is done, and of how much.
-      make_generate: settings of decoding -> `(params, batch) -> texts` of the model for the rows of
-        all processes, one a row; raises ValueError where the system writes no text. `batch` is
-        this process's rows; `text` and `text_mask`, where it has them, are prompts.
-      make_choice: C texts -> `(params, batch) -> [B, C]`, log p of each after each row's prompt,
-        for the rows of all processes; as `make_generate` otherwise.
-      rows: which rows of a batch are this process's.
-      gather: a dict of this process's rows -> those of all processes.
     """
 
-    embed: Callable[[Any, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-    open_source: Callable[[Mapping[str, Any]], Any]
-    batches: Callable[[Any, str, int], Iterator[Mapping[str, np.ndarray]]]
-    tokenizer: Any = None
-    text_length: int = 0
-    window: int = 0
-    batch_size: int = 256
-    attention: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray | None] | None = None
-    make_generate: Callable[[Mapping[str, Any]], Generate] | None = None
-    make_choice: Callable[[Sequence[str]], Choice] | None = None
-    progress: Callable[[str, int, int], None] = _silent
-    rows: slice = dataclasses.field(default_factory=lambda: slice(None))
-    gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    def __init__(self, run: Experiment, workdir: Path, progress: Callable[[str, int, int], None]):
+        self.tokenizer, self.batch_size = run.tokenizer, run.config.batch_size
+        self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
+        self.window = getattr(run.model, "window", 0)
+        self.progress = progress
+        self._run, self._workdir = run, workdir
+        self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
+        self._share = sharding.batch_share(run.mesh)
+        index, count = self._share
+        rows = self.batch_size // count
+        self.rows = slice(index * rows, (index + 1) * rows)
+        self._forward = functools.cache(self._make_forward)
+        self._collect = jax.jit(lambda _, batch: batch, out_shardings=self._whole)
 
+    def open_source(self, config: Mapping[str, Any]) -> Any:
+        """The source that a config describes."""
+        return open_source(config, self._workdir)
 
-def select(
-    batch: Mapping[str, np.ndarray],
-    modalities: Sequence[str],
-    absent: Sequence[str] = (),
-    every: bool = False,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What the model is given of a batch, and which rows have something of it.
+    def batches(self, source: Any, spec: str, batch_size: int) -> Iterator[Rows]:
+        """This process's rows of each batch, in the order of the source.
 
-    Args:
-      modalities: what it is given; captions would only cost a text tower.
-      absent: those of them that are taken away: zeros, and marked as not present.
-      every: a row needs all of them; else one will do.
+        The last one is padded by rows whose example_id is -1; else example_id is the place in the
+        source.
 
-    Returns:
-      The batch, and `[B]` bool: what a row needs is present, or was before it was taken away.
-
-    Raises:
-      ValueError: the batch has none of them.
-    """
-    given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
-    everywhere = np.ones(len(batch["example_id"]), bool)
-    has = [batch.get(f"{m}_present", everywhere) for m in modalities if m in batch]
-    if not has:
-        raise ValueError(
-            f"This evaluation needs one of {', '.join(modalities)} and its transform gives "
-            f"{', '.join(sorted(batch))}: change its transform or its source."
+        Args:
+          spec: transforms, as one string.
+        """
+        transform = transforms.parse(spec, tokenizer=self.tokenizer, class_names=source.class_names)
+        return pipeline.eval_batches(
+            source,
+            transform,
+            batch_size=batch_size,
+            process_index=self._share[0],
+            process_count=self._share[1],
         )
-    for key in given:
-        if key.split("_")[0] in absent:
-            given[key] = np.zeros_like(given[key])
-    given |= {f"{m}_present": np.zeros_like(everywhere) for m in absent}
-    return given, (np.all if every else np.any)(has, axis=0)
 
+    def apply(self, variables: Variables, batch: Rows, outputs: Sequence[str]) -> Rows:
+        """Those of the named outputs that the model gives.
 
-def in_order(
-    context: EvalContext,
-    source: Any,
-    batches: Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]],
-    what: str,
-) -> dict[str, np.ndarray]:
-    """Rows of all batches in the order of the source, without padding.
+        `token_losses` [B, L-1], -log p in nats of each token after the first, is made of
+        `text_logits`, of which a vocabulary per token would be too much to fetch.
+        """
+        found = self._on_mesh(self._forward(tuple(outputs)), variables, batch)
+        return jax.tree.map(np.asarray, dict(found))
 
-    Args:
-      batches: pairs of a batch and what was made of it: name -> a value for each row of all
-        processes.
+    def _make_forward(self, names: tuple[str, ...]) -> Callable[[Variables, Rows], Outputs]:
+        @functools.partial(jax.jit, out_shardings=self._whole)
+        def forward(variables, batch):
+            outputs = dict(self._run.model.apply(variables, batch))
+            if "token_losses" in names and "text_logits" in outputs:
+                outputs["token_losses"] = token_losses(outputs["text_logits"], batch["text"])
+            return {name: outputs[name] for name in names if name in outputs}
 
-    Raises:
-      ValueError: an example is missing or comes twice.
-    """
-    parts: dict[str, list[np.ndarray]] = {}
-    done = 0
-    for batch, made in batches:
-        known = context.gather({k: batch[k] for k in _LABELS if k in batch})
-        real = known["example_id"] >= 0
-        for name, rows in {**made, **known}.items():
-            parts.setdefault(name, []).append(np.asarray(rows)[real])
-        done += int(real.sum())
-        context.progress(what, done, len(source))
-    joined = {name: np.concatenate(rows) for name, rows in parts.items()}
-    ids = joined.get("example_id", np.empty(0, np.int64))
-    order = np.argsort(ids, kind="stable")
-    if not np.array_equal(ids[order], np.arange(len(source))):
-        raise ValueError(
-            f"An evaluation saw {len(ids)} examples ({len(np.unique(ids))} different) of a set of "
-            f"{len(source)}: every example must be seen exactly once; look at the evaluation's "
-            "transforms and at the records that were skipped."
+        return forward
+
+    def losses(self, variables: Variables, batch: Rows) -> dict[str, tuple[float, float]]:
+        """Each term of the system's loss: its mean over the batch's real rows, and their weight.
+
+        The variables are their own teacher. All randomness follows from `example_id` (see
+        `Context.rng`): a second call, or one after a
+        resume, gives the same to the bit.
+        """
+        found = self._on_mesh(self._losses, variables, batch)
+        return {k: (float(mean), float(weight)) for k, (mean, weight) in found.items()}
+
+    @functools.cached_property
+    def _losses(self):
+        system = self._run.system
+
+        @functools.partial(jax.jit, out_shardings=self._whole)
+        def losses(variables, batch):
+            context = evaluation_context(batch, self._run.config.total_steps, memory_of(variables))
+            real = batch["example_id"] >= 0
+            batch = {k: x & real if k.endswith("_present") else x for k, x in batch.items()}
+            if system.corrupt is not None:
+                batch = system.corrupt(batch, context)
+            outputs = self._run.model.apply(variables, batch)
+            if self._run.config.ema.teacher:
+                context = context._replace(teacher=outputs)
+            terms = system.loss(outputs, batch, context)
+            return {k: _real_mean(term, real) for k, term in terms.items()}
+
+        return losses
+
+    def attention(self, variables: Variables, batch: Rows) -> np.ndarray | None:
+        """Weights [layers, B, heads, L, L] of the image tower; None where it has none."""
+        sown = self._on_mesh(self._sow, variables, {"image": batch["image"]})
+        return sown_weights(sown["intermediates"])
+
+    @functools.cached_property
+    def _sow(self):
+        def sow(variables, batch):
+            return self._run.model.apply(variables, batch, mutable=["intermediates"])[1]
+
+        return jax.jit(sow, out_shardings=self._whole)
+
+    def generate(self, settings: Mapping[str, Any]) -> Callable[[Variables, Rows], Generated]:
+        """What the model writes with these settings of decoding: one text per row.
+
+        `text` and `text_mask` of a batch, where it has them, are prompts.
+
+        Raises:
+          ValueError: the system generates no text, or a setting is wrong.
+        """
+        return self._hook("generate", "generates no text")(self.tokenizer, settings)
+
+    def score(self, texts: Sequence[str]) -> Callable[[Variables, Rows], np.ndarray]:
+        """[B, C]: log p of each of C texts after each row's prompt.
+
+        Raises:
+          ValueError: the system generates no text, or there are no texts.
+        """
+        return self._hook("score", "generates no text")(self.tokenizer, texts)
+
+    def sample(
+        self, variables: Variables, batch: Rows, rng: jax.Array, settings: Mapping[str, Any]
+    ) -> Rows:
+        """Images or whatever else the system samples.
+
+        Raises:
+          ValueError: the system samples nothing.
+        """
+        sample = self._run.system.sample
+        if sample is None:
+            raise ValueError(self._refusal("samples nothing"))
+        with jax.set_mesh(self._run.mesh):
+            found = sample(variables, to_device(batch, self._placed), rng, settings)
+        return jax.tree.map(np.asarray, dict(found))
+
+    def gather(self, batch: Rows) -> Rows:
+        """This process's rows -> those of all processes."""
+        if self._share[1] == 1:
+            return batch
+        return jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
+
+    def _hook(self, name: str, lacks: str) -> Callable[..., Callable]:
+        hook = getattr(self._run.system, name)
+        if hook is None:
+            raise ValueError(self._refusal(lacks))
+        return lambda *args: functools.partial(self._on_mesh, hook(*args))
+
+    def _refusal(self, lacks: str) -> str:
+        return (
+            f"The system '{self._run.config.model.name}' {lacks}: remove the evaluations that need "
+            "it from config.evals."
         )
-    return {name: rows[order] for name, rows in joined.items()}
+
+    def _on_mesh(self, function, variables, batch):
+        with jax.set_mesh(self._run.mesh):
+            return function(variables, to_device(batch, self._placed))
 
 
-def embed_images(
-    context: EvalContext,
-    params: Any,
-    source: Any,
-    spec: str,
-    modalities: Sequence[str] = ("image",),
-    absent: Sequence[str] = (),
-    every: bool = False,
-) -> dict[str, np.ndarray]:
-    """The model's outputs for every example of `source`, in its order.
-
-    Args:
-      spec: the transforms, as one string.
-      modalities, absent, every: see `select`.
-
-    Returns:
-      Those of `image_embed [N, D]`, `image_features [N, F]`, `logits [N, C]` that the model gives,
-      `label [N]` where the source has it, `present [N]` (see `select`), and `example_id [N]` =
-      0 ... N-1.
-
-    Raises:
-      ValueError: an example is missing or comes twice, or a batch has none of the modalities.
-    """
-
-    def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
-        for batch in context.batches(source, spec, context.batch_size):
-            given, present = select(batch, modalities, absent, every)
-            outputs = context.embed(params, given)
-            kept = {k: outputs[k] for k in _OUTPUTS if k in outputs}
-            yield batch, kept | dict(context.gather({"present": present}))
-
-    return in_order(context, source, made(), "images")
-
-
-def make_generate(context: EvalContext, decode: Mapping[str, Any]) -> Generate:
-    """The model's writing with these settings of decoding.
-
-    Raises:
-      ValueError: the system writes no text, or the settings are wrong.
-    """
-    return _writing(context.make_generate)(decode)
-
-
-def make_choice(context: EvalContext, texts: Sequence[str]) -> Choice:
-    """How probable the model finds these texts.
-
-    Raises:
-      ValueError: the system writes no text.
-    """
-    return _writing(context.make_choice)(texts)
-
-
-def _writing(make: Callable | None) -> Callable:
-    if make is None:
-        raise ValueError("This evaluation needs a system that writes text: remove it.")
-    return make
-
-
-def generate_texts(
-    context: EvalContext,
-    params: Any,
-    source: Any,
-    spec: str,
-    decode: Mapping[str, Any],
-    modalities: Sequence[str],
-    absent: Sequence[str] = (),
-) -> tuple[list[str], np.ndarray]:
-    """What the model writes for every example of `source`, in its order, and `present [N]`.
-
-    Args:
-      decode: settings of decoding; modalities, absent: see `select`, an example needs every one of
-        them. `text` among them is the prompt.
-
-    Raises:
-      ValueError: as `embed_images`, or the system writes no text.
-    """
-    generate = make_generate(context, decode)
-
-    def write(params: Any, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(list(generate(params, given)), object)
-
-    rows = _of_each(context, params, source, spec, write, modalities, absent, "texts written")
-    return list(rows["made"]), rows["present"]
-
-
-def score_texts(
-    context: EvalContext,
-    params: Any,
-    source: Any,
-    spec: str,
-    texts: Sequence[str],
-    modalities: Sequence[str],
-) -> dict[str, np.ndarray]:
-    """How probable the model finds C texts after every example of `source`, in its order.
-
-    Returns:
-      `scores [N, C]`, log p; `present [N]` and the source's labels as of `embed_images`.
-
-    Raises:
-      ValueError: as `generate_texts`.
-    """
-    choice = make_choice(context, texts)
-    rows = _of_each(context, params, source, spec, choice, modalities, (), "texts ranked")
-    return {"scores": rows.pop("made"), **rows}
-
-
-def _of_each(
-    context: EvalContext,
-    params: Any,
-    source: Any,
-    spec: str,
-    function: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray],
-    modalities: Sequence[str],
-    absent: Sequence[str],
-    what: str,
-) -> dict[str, np.ndarray]:
-    """What a function makes of every example, `made [N, ...]`, and `present [N]`; see `select`."""
-
-    def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
-        for batch in context.batches(source, spec, context.batch_size):
-            given, present = select(batch, modalities, absent, every=True)
-            found = function(params, given)
-            yield batch, {"made": found, **context.gather({"present": present})}
-
-    return in_order(context, source, made(), what)
-
-
-def embed_texts(context: EvalContext, params: Any, texts: Sequence[str]) -> np.ndarray:
-    """Unit embeddings `[M, D]` of texts.
-
-    Raises:
-      ValueError: the run has no tokenizer, or there is no text.
-    """
-    if context.tokenizer is None:
-        raise ValueError("This evaluation embeds text and the run has no tokenizer: remove it.")
-    if not texts:
-        raise ValueError("This evaluation embeds text and its source has no captions.")
-    size, parts = context.batch_size, []
-    for start in range(0, len(texts), size):
-        chunk = list(texts[start : start + size])
-        # Padding repeats a text, so that every call has one shape and compiles once.
-        padded = chunk + [chunk[-1]] * (size - len(chunk))
-        text, mask = context.tokenizer.encode(padded[context.rows], context.text_length)
-        outputs = context.embed(
-            params, {"text": np.asarray(text, np.int32), "text_mask": np.asarray(mask, bool)}
-        )
-        parts.append(np.asarray(outputs["text_embed"])[: len(chunk)])
-        context.progress("texts", start + len(chunk), len(texts))
-    return np.concatenate(parts)
+def _real_mean(term: Term, real: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A term's mean over the real rows of a padded batch, and their weight."""
+    count = real.sum(dtype=jnp.float32)
+    if not isinstance(term, Weighted):
+        if not term.ndim:
+            return term, count
+        term = Weighted(term, real)
+    weight = term.weight.astype(jnp.float32) * real
+    return average(Weighted(term.value, weight))[0], weight.sum()

@@ -1,4 +1,4 @@
-"""A config made concrete: tokenizer, model, loss, optimizer, and how the state lies on the mesh.
+"""A config made concrete: system, optimizer, and how the state is sharded over the mesh.
 
 Train and evaluate start from here, so that what is trained is what is evaluated.
 """
@@ -22,19 +22,18 @@ from mmjax import sharding, step
 from mmjax.data import open_source as sources
 from mmjax.data import pipeline
 from mmjax.data.bad_records import most_allowed
-from mmjax.data.prefetch import to_device
 from mmjax.data.sources.memory import InMemory
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import parse as transforms
-from mmjax.evals.attention_rollout import sown_weights
-from mmjax.losses.captioning import token_losses
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.optim import lora
 from mmjax.optim import optimizer as optim
 from mmjax.process import distributed
 from mmjax.run import initial
 from mmjax.run import tokenizer as tokenizers
-from mmjax.run.evaluation import EvalContext
+from mmjax.schedule import check_schedule
+from mmjax.system import Params, System, Variables, variables
+from mmjax.variables import make_state_function, sharded_state, sharded_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,48 +43,61 @@ class Experiment:
     config: ConfigDict
     mesh: Mesh
     tokenizer: Tokenizer | None
-    model: Any
-    learner: Any  # what is trained: the model, perhaps with LoRA's additions
-    loss: step.Loss
-    spec: batches.Spec  # what model and loss read of a batch
+    system: System
+    learner: Any  # what is trained: the system's model, perhaps with LoRA's additions
     optimizer: optax.GradientTransformation
     schedule: optim.Schedule
-    params: step.Params  # of the model, abstract, with shardings
+    params: Params  # of the model, abstract, with shardings
     state: step.TrainState  # abstract, with shardings
     make_state: Callable[[], step.TrainState]
 
+    @property
+    def model(self) -> Any:
+        """The Linen module."""
+        return self.system.model
+
+    @property
+    def spec(self) -> batches.Spec:
+        """What model and loss read of a batch."""
+        return self.system.spec
+
     def init(self) -> step.TrainState:
-        """The state of step 0, laid out on the mesh."""
+        """The state of step 0, sharded over the mesh."""
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         with jax.set_mesh(self.mesh):
             return jax.jit(self.make_state, out_shardings=shardings)()
 
-    def eval_params(self, state: step.TrainState) -> step.Params:
-        """The model's parameters that evaluators use, LoRA's additions merged."""
-        if self.learner is self.model:
-            return state.eval_params
-        with jax.set_mesh(self.mesh):
-            return lora.merge(state.eval_params, self.learner.alpha)
+    def eval_variables(self, state: step.TrainState) -> Variables:
+        """What evaluators use: the average where `config.ema.evaluate` is set and there is one, and
+        LoRA's additions merged."""
+        use_average = self.config.ema.evaluate and state.average is not None
+        params = state.average if use_average else state.params
+        if self.learner is not self.model:
+            with jax.set_mesh(self.mesh):
+                params = lora.merge(params, self.learner.alpha)
+        return variables(params, state.memory)
 
     @functools.cached_property
     def gradients(self):
-        """(params, batch, rng) -> (loss, terms, gradients); see `step.make_gradients`."""
+        """(state, batch, seed) -> gradients; see `step.make_gradients`."""
         return step.make_gradients(
             self.learner,
-            self.loss,
-            loss_weights=self.config.loss_weights,
+            self.system,
+            loss_weights=self.config.loss_weights.to_dict(),
             frozen=optim.frozen_mask(self.config.optim, self.state.params),
             microbatches=self.config.microbatches,
+            teacher=self.config.ema.teacher,
         )
 
     @functools.cached_property
     def train_step(self):
-        """The jitted update, (state, batch) -> (state, scalars); the old state is given up."""
+        """The jitted update, (state, batch) -> (state, scalars); the old state is donated."""
         update = step.make_train_step(
+            self.system,
             self.gradients,
             self.optimizer,
             seed=self.config.seed,
-            ema_decay=self.config.ema_decay,
+            ema_decay=self.config.ema.decay,
         )
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
@@ -106,35 +118,55 @@ def build(
     """
     mesh = sharding.make_mesh(config.mesh, devices)
     _check_batch_size(config, mesh)
-    model, loss, spec = models.make_model(config), models.make_loss(config), models.spec(config)
-    learner = lora.adapt(model, config.get("lora", {"targets": ()}))
+    system = make_system(config)
+    if system.loss is None:
+        raise ValueError(
+            f"The system '{config.model.name}' has no loss of its own: train it as a part of "
+            "another system, such as the text tower of a 'clip' (config.model.text.kind='bert')."
+        )
+    ema = _check_schedules(config)
+    learner = lora.adapt(system.model, config.lora)
     reads = config.model.get("text")
     if tokenizer is not None and reads and tokenizer.vocab_size > reads.vocab_size:
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} tokens and config.model.text.vocab_size is "
             f"{config.model.text.vocab_size}: set it to at least that."
         )
-    learnt = step.laid_out_params(learner, spec, mesh)
-    optimizer, schedule = optim.make_optimizer(config.optim, learnt, config.total_steps)
-    ema = config.ema_decay > 0
-    make = step.make_init(learner, spec, optimizer, seed=config.seed, ema=ema)
-    # Not by `make`, which would trace the model once more.
-    first = functools.partial(step.first_state, optimizer=optimizer, ema=ema)
-    state = step.lay_out_state(jax.eval_shape(first, learnt), learnt, mesh)
+    learned = sharded_variables(learner, system.spec, mesh, system.memory)
+    params = learned["params"]
+    optimizer, schedule = optim.make_optimizer(config.optim, params, config.total_steps)
+    make = make_state_function(
+        learner, system.spec, optimizer, seed=config.seed, ema=ema, memory=system.memory
+    )
     return Experiment(
         config=config,
         mesh=mesh,
         tokenizer=tokenizer,
-        model=model,
+        system=system,
         learner=learner,
-        loss=loss,
-        spec=spec,
         optimizer=optimizer,
         schedule=schedule,
-        params=lora.without(learnt),
-        state=state,
+        params=lora.without(params),
+        state=sharded_state(learned, optimizer, mesh, ema=ema),
         make_state=make,
     )
+
+
+def _check_schedules(config: ConfigDict) -> bool:
+    """Check loss weights and `config.ema`; whether there is a moving average.
+
+    Raises:
+      ValueError: a schedule that is none, a decay outside [0, 1], or a teacher without a decay.
+    """
+    for name, weight in config.loss_weights.items():
+        check_schedule(weight, f"config.loss_weights.{name}")
+    check_schedule(config.ema.decay, "config.ema.decay", 0.0, 1.0)
+    if config.ema.teacher and config.ema.decay == 0:
+        raise ValueError(
+            "config.ema.teacher needs the moving average of the parameters: set config.ema.decay, "
+            "such as 0.995."
+        )
+    return config.ema.decay != 0
 
 
 def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
@@ -248,8 +280,8 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     if params is found:
         return state
     params = {**state.params, **params}
-    ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, ema_params=ema)
+    average = None if state.average is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, average=average)
 
 
 def _texts(source: sources.Source) -> Iterator[str]:
@@ -261,6 +293,7 @@ def _texts(source: sources.Source) -> Iterator[str]:
 
 def training_batches(
     config: ConfigDict,
+    system: System,
     source: sources.Source,
     tokenizer: Any,
     start_step: int,
@@ -294,78 +327,8 @@ def training_batches(
     def checked() -> Iterator[Mapping[str, np.ndarray]]:
         with contextlib.closing(found):
             for batch in found:
-                models.check_batch(config, batch)
+                if system.check_batch is not None:
+                    system.check_batch(batch)
                 yield batch
 
     return checked()
-
-
-def make_eval_context(experiment: Experiment, workdir: Path, progress: Any) -> EvalContext:
-    """How evaluators and the report read sources and call the model."""
-    config, mesh, model = experiment.config, experiment.mesh, experiment.model
-    whole = sharding.named(mesh)
-    watch = jax.jit(
-        lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[1],
-        out_shardings=whole,
-    )
-    collect = jax.jit(lambda _, batch: batch, out_shardings=whole)
-    lies = sharding.batch_sharding(mesh)
-    index, count = sharding.batch_share(mesh)
-    rows = config.batch_size // count
-
-    def on_mesh(function, params, batch):
-        with jax.set_mesh(mesh):
-            return function(params, to_device(batch, lies))
-
-    def gather(batch):
-        return jax.tree.map(np.asarray, on_mesh(collect, None, batch)) if count > 1 else batch
-
-    @functools.partial(jax.jit, out_shardings=whole)
-    def forward(params, batch):
-        outputs = dict(model.apply({"params": params}, batch))
-        if "text_logits" in outputs:  # a vocabulary for each token is too much to fetch
-            outputs["token_losses"] = token_losses(outputs.pop("text_logits"), batch["text"])
-        return outputs
-
-    def embed(params, batch):
-        return jax.tree.map(np.asarray, dict(on_mesh(forward, params, batch)))
-
-    def make_generate(settings):
-        generate = models.make_generate(config, model, experiment.tokenizer, settings)
-        return functools.partial(on_mesh, generate)
-
-    def make_choice(texts):
-        choice = models.make_choice(config, model, experiment.tokenizer, texts)
-        return functools.partial(on_mesh, choice)
-
-    def attention(params, batch):
-        sown = on_mesh(watch, params, {"image": batch["image"]})["intermediates"]
-        return sown_weights(sown)
-
-    def read(source, spec, batch_size):
-        transform = transforms.parse(
-            spec, tokenizer=experiment.tokenizer, class_names=source.class_names
-        )
-        return pipeline.eval_batches(
-            source,
-            transform,
-            batch_size=batch_size,
-            process_index=index,
-            process_count=count,
-        )
-
-    return EvalContext(
-        embed=embed,
-        open_source=functools.partial(open_source, workdir=workdir),
-        batches=read,
-        tokenizer=experiment.tokenizer,
-        text_length=experiment.spec["text"].shape[1] if "text" in experiment.spec else 0,
-        window=getattr(model, "window", 0),
-        batch_size=config.batch_size,
-        make_generate=make_generate,
-        make_choice=make_choice,
-        attention=attention,
-        progress=progress,
-        rows=slice(index * rows, (index + 1) * rows),
-        gather=gather,
-    )

@@ -235,8 +235,8 @@ class Checkpoints:
         """
         run, arrays = self._read(step)
         saved = self._shapes(step, arrays)
-        averaged = average and any(k.startswith("ema_params/") for k in saved)
-        part = "ema_params" if averaged else "params"
+        averaged = average and any(k.startswith("average/") for k in saved)
+        part = "average" if averaged else "params"
         prefix = f"{part}/"
         shapes = {k.removeprefix(prefix): s for k, s in saved.items() if k.startswith(prefix)}
         target = lora.with_additions(target, shapes)
@@ -252,6 +252,24 @@ class Checkpoints:
         alpha = configs.from_json(run["config"]).lora.alpha
         lies = jax.tree.map(lambda x: x.sharding, lora.without(target))
         return jax.jit(functools.partial(lora.merge, alpha=alpha), out_shardings=lies)(params)
+
+    def restore_memory(self, step: int, target: Any) -> Any:
+        """The memory alone, sharded as `target` says; {} where the system has none.
+
+        Raises:
+          TreeMismatchError, DamagedError: as `restore_params`.
+        """
+        if not target:
+            return {}
+        _, arrays = self._read(step)
+        saved = self._shapes(step, arrays)
+        wanted = {f"memory/{k}": s for k, s in tree_paths.shapes(target).items()}
+        found = {k: s for k, s in saved.items() if k.startswith("memory/")}
+        compare(found, wanted, f"checkpoint {self.path(step)}")
+        item = {"memory": target}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+        return self._read_arrays(step, args, arrays)["memory"]
 
     def newest_run(self) -> dict[str, Any] | None:
         """The JSON part of the newest checkpoint where it can be read; None without checkpoints.

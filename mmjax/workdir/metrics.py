@@ -131,13 +131,19 @@ class ScalarWindow:
         self._steps.append(dict(scalars))
 
     def mean(self) -> dict[str, float]:
-        """Mean of each name over the steps that had it, in float64; empties the window."""
+        """Mean of each name over the steps that had it (NaN: no row of that batch), in float64;
+        empties the window."""
         values = collections.defaultdict(list)
         for scalars in jax.device_get(self._steps):
             for name, value in scalars.items():
                 values[name].append(float(value))
         self._steps = []
-        return {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
+        return {name: _mean(v) for name, v in values.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    there = [v for v in values if not math.isnan(v)]
+    return float(np.mean(there, dtype=np.float64)) if there else math.nan
 
 
 class ProgressLine:

@@ -1,0 +1,213 @@
+"""Outputs of a model for a whole source or a list of texts; every example exactly once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.run.evaluation import Runner
+from mmjax.system import Variables
+
+_LABELS = ("label", "example_id")
+
+
+def select(
+    batch: Mapping[str, np.ndarray],
+    modalities: Sequence[str],
+    absent: Sequence[str] = (),
+    every: bool = False,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the model is given of a batch, and which rows have something of it.
+
+    Args:
+      modalities: what it is given; captions would only cost a text tower.
+      absent: those of them that are taken away: zeros, and marked as not present.
+      every: a row needs all of them; else one will do.
+
+    Returns:
+      The batch, and `[B]` bool: what a row needs is present, or was before it was taken away.
+
+    Raises:
+      ValueError: the batch has none of them.
+    """
+    given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
+    everywhere = np.ones(len(batch["example_id"]), bool)
+    has = [batch.get(f"{m}_present", everywhere) for m in modalities if m in batch]
+    if not has:
+        raise ValueError(
+            f"This evaluation needs one of {', '.join(modalities)} and its transform gives "
+            f"{', '.join(sorted(batch))}: change its transform or its source."
+        )
+    for key in given:
+        if key.split("_")[0] in absent:
+            given[key] = np.zeros_like(given[key])
+    given |= {f"{m}_present": np.zeros_like(everywhere) for m in absent}
+    return given, (np.all if every else np.any)(has, axis=0)
+
+
+def in_order(
+    runner: Runner,
+    source: Any,
+    batches: Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]],
+    what: str,
+) -> dict[str, np.ndarray]:
+    """Rows of all batches in the order of the source, without padding.
+
+    Args:
+      batches: pairs of a batch and what was made of it: name -> a value for each row of all
+        processes.
+
+    Raises:
+      ValueError: an example is missing or comes twice.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    done = 0
+    for batch, made in batches:
+        known = runner.gather({k: batch[k] for k in _LABELS if k in batch})
+        real = known["example_id"] >= 0
+        for name, rows in {**made, **known}.items():
+            parts.setdefault(name, []).append(np.asarray(rows)[real])
+        done += int(real.sum())
+        runner.progress(what, done, len(source))
+    joined = {name: np.concatenate(rows) for name, rows in parts.items()}
+    ids = joined.get("example_id", np.empty(0, np.int64))
+    order = np.argsort(ids, kind="stable")
+    if not np.array_equal(ids[order], np.arange(len(source))):
+        raise ValueError(
+            f"An evaluation saw {len(ids)} examples ({len(np.unique(ids))} different) of a set of "
+            f"{len(source)}: every example must be seen exactly once; look at the evaluation's "
+            "transforms and at the records that were skipped."
+        )
+    return {name: rows[order] for name, rows in joined.items()}
+
+
+def embed_images(
+    runner: Runner,
+    variables: Variables,
+    source: Any,
+    spec: str,
+    names: Sequence[str],
+    modalities: Sequence[str] = ("image",),
+    absent: Sequence[str] = (),
+    every: bool = False,
+) -> dict[str, np.ndarray]:
+    """Outputs of the model for every example of `source`, in its order.
+
+    Args:
+      spec: the transforms, as one string.
+      names: of the outputs, such as `image_embed` [N, D], `image_features` [N, F], `logits` [N, C].
+      modalities, absent, every: see `select`.
+
+    Returns:
+      Those that the model gives, `label [N]` where the source has it, `present [N]` (see `select`),
+      and `example_id [N]` = 0 ... N-1.
+
+    Raises:
+      ValueError: an example is missing or comes twice, or a batch has none of the modalities.
+    """
+
+    def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
+        for batch in runner.batches(source, spec, runner.batch_size):
+            given, present = select(batch, modalities, absent, every)
+            outputs = runner.apply(variables, given, names)
+            yield batch, {**outputs, **runner.gather({"present": present})}
+
+    return in_order(runner, source, made(), "images")
+
+
+def generate_texts(
+    runner: Runner,
+    variables: Variables,
+    source: Any,
+    batches: Iterator[Mapping[str, np.ndarray]],
+    decode: Mapping[str, Any],
+    modalities: Sequence[str],
+    absent: Sequence[str] = (),
+) -> tuple[list[str], np.ndarray]:
+    """What the model generates for every example of `source`, in its order, and `present [N]`.
+
+    Args:
+      batches: of the source, such as `runner.batches` gives.
+      decode: settings of decoding.
+      modalities, absent: see `select`, an example needs every one of them. `text` among them is the
+        prompt.
+
+    Raises:
+      ValueError: as `embed_images`, or the system generates no text.
+    """
+    generate = runner.generate(decode)
+
+    def texts(variables: Variables, given: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(list(generate(variables, given).texts), object)
+
+    rows = _of_each(runner, variables, source, batches, texts, modalities, absent, "texts")
+    return list(rows["made"]), rows["present"]
+
+
+def score_texts(
+    runner: Runner,
+    variables: Variables,
+    source: Any,
+    batches: Iterator[Mapping[str, np.ndarray]],
+    texts: Sequence[str],
+    modalities: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """How probable the model finds C texts after every example of `source`, in its order.
+
+    Returns:
+      `scores [N, C]`, log p; `present [N]` and the source's labels as of `embed_images`.
+
+    Raises:
+      ValueError: as `generate_texts`.
+    """
+    score = runner.score(texts)
+    rows = _of_each(runner, variables, source, batches, score, modalities, (), "texts ranked")
+    return {"scores": rows.pop("made"), **rows}
+
+
+def _of_each(
+    runner: Runner,
+    variables: Variables,
+    source: Any,
+    batches: Iterator[Mapping[str, np.ndarray]],
+    function: Callable[[Variables, Mapping[str, np.ndarray]], np.ndarray],
+    modalities: Sequence[str],
+    absent: Sequence[str],
+    what: str,
+) -> dict[str, np.ndarray]:
+    """What a function makes of every example, `made [N, ...]`, and `present [N]`; see `select`."""
+
+    def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
+        for batch in batches:
+            given, present = select(batch, modalities, absent, every=True)
+            found = function(variables, given)
+            yield batch, {"made": found, **runner.gather({"present": present})}
+
+    return in_order(runner, source, made(), what)
+
+
+def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> np.ndarray:
+    """Unit embeddings `[M, D]` of texts.
+
+    Raises:
+      ValueError: the run has no tokenizer, or there is no text.
+    """
+    if runner.tokenizer is None:
+        raise ValueError("This evaluation embeds text and the run has no tokenizer: remove it.")
+    if not texts:
+        raise ValueError("This evaluation embeds text and its source has no captions.")
+    size, parts = runner.batch_size, []
+    for start in range(0, len(texts), size):
+        chunk = list(texts[start : start + size])
+        # Padding repeats a text, so that every call has one shape and compiles once.
+        padded = chunk + [chunk[-1]] * (size - len(chunk))
+        text, mask = runner.tokenizer.encode(padded[runner.rows], runner.text_length)
+        batch = {"text": np.asarray(text, np.int32), "text_mask": np.asarray(mask, bool)}
+        outputs = runner.apply(variables, batch, ["text_embed"])
+        if "text_embed" not in outputs:
+            raise ValueError(
+                "This evaluation embeds text and the model gives no text_embed: remove it."
+            )
+        parts.append(np.asarray(outputs["text_embed"])[: len(chunk)])
+        runner.progress("texts", start + len(chunk), len(texts))
+    return np.concatenate(parts)

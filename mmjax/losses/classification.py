@@ -1,0 +1,51 @@
+"""Softmax cross-entropy of labels, hard or soft."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmjax.batch import Batch
+from mmjax.system import Weighted
+
+
+def classification_loss(
+    logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
+) -> dict[str, Weighted]:
+    """`classification` and `accuracy` of each example; one whose `label` is -1 has none.
+
+    Args:
+      logits: [B, C]; the batch has `label_probs` [B, C], as Mixup makes it, or `label` [B] int.
+
+    Raises:
+      ValueError: the batch has neither.
+    """
+    present = jnp.ones(len(logits), bool)
+    if "label" in batch:
+        present = batch["label"] >= 0
+    if "label_probs" in batch:
+        target = batch["label_probs"]
+    elif "label" in batch:
+        target = jax.nn.one_hot(batch["label"], logits.shape[-1])
+    else:
+        raise ValueError(
+            "The classification loss needs 'label' or 'label_probs' in the batch, which has "
+            f"{sorted(batch)}: use a data set with labels."
+        )
+    smooth = optax.smooth_labels(target, label_smoothing)
+    correct = logits.argmax(-1) == target.argmax(-1)
+    return {
+        "classification": Weighted(optax.softmax_cross_entropy(logits, smooth), present),
+        "accuracy": Weighted(correct, present),
+    }
+
+
+def check_labels(batch: Batch, classes: int, setting: str) -> None:
+    """Raise ValueError for a label on the host that the head has no logit for."""
+    label = batch.get("label")
+    if label is None or not np.size(label) or np.max(label) < classes:
+        return
+    raise ValueError(
+        f"The batch has the label {np.max(label)} and the head {classes} classes (0 to "
+        f"{classes - 1}): set {setting} to the number of classes of config.data.train."
+    )

@@ -1,0 +1,80 @@
+"""Which outputs of a model may be computed in microbatches, checked when the step is traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def check_outputs(
+    outputs_of: Callable[..., dict[str, jax.Array]], params: Any, batch: Any, rng: Any, parts: int
+) -> None:
+    """Refuse outputs whose parts cannot be put together.
+
+    An output must be per example, `[B, ...]` with the same `...` whatever B is, or a scalar that
+    depends on parameters alone and so is equal in every part.
+
+    Args:
+      outputs_of: (params, batch, rng) -> outputs.
+      batch: of all rows.
+      parts: that the batch is split into.
+
+    Raises:
+      ValueError: names the output.
+    """
+    params, batch, rng = jax.eval_shape(lambda *args: args, params, batch, rng)
+    rows = len(next(iter(batch.values())))
+    part = {
+        k: jax.ShapeDtypeStruct((rows // parts, *x.shape[1:]), x.dtype) for k, x in batch.items()
+    }
+    whole = jax.eval_shape(outputs_of, params, batch, rng)
+    closed, found = jax.make_jaxpr(outputs_of, return_shape=True)(params, part, rng)
+    count = len(jax.tree.leaves(params))
+    dependent = _depends(
+        closed.jaxpr, [False] * count + [True] * (len(closed.jaxpr.invars) - count)
+    )
+    for name, depends in zip(sorted(found), dependent, strict=True):  # flattened by name
+        here, there = found[name].shape, whole[name].shape
+        if here == there == ():
+            if depends:
+                raise ValueError(
+                    f"With config.microbatches > 1 the scalar output '{name}' would differ from "
+                    "part to part, as it depends on the examples: give it per example ([B]) and "
+                    "average it in the loss, or set config.microbatches to 1."
+                )
+        elif not here or (rows // parts, *here[1:]) != here or (rows, *here[1:]) != there:
+            raise ValueError(
+                f"With config.microbatches > 1 the output '{name}' {list(there)} cannot be put "
+                f"together from its parts {list(here)}: an output is [B, ...] for B examples, or a "
+                "scalar; change it, or set config.microbatches to 1."
+            )
+
+
+def _depends(jaxpr: core.Jaxpr, given: list[bool]) -> list[bool]:
+    """Which outputs depend on the inputs marked True; exact but for loops, which mix all theirs."""
+    marked = {v for v, mark in zip(jaxpr.invars, given) if mark}
+
+    def mark_of(v):
+        return not isinstance(v, core.Literal) and v in marked
+
+    for equation in jaxpr.eqns:
+        marks = [mark_of(v) for v in equation.invars]
+        inner = _called(equation, len(marks))
+        if inner is None:
+            outputs = [any(marks)] * len(equation.outvars)
+        else:
+            outputs = _depends(inner, marks)
+        marked |= {v for v, mark in zip(equation.outvars, outputs) if mark}
+    return [mark_of(v) for v in jaxpr.outvars]
+
+
+def _called(equation: Any, inputs: int) -> Any:
+    """The jaxpr of a call whose arguments are the equation's own (jit, remat, custom rules)."""
+    for name in ("jaxpr", "call_jaxpr"):
+        inner = equation.params.get(name)
+        if inner is not None and equation.primitive.name not in ("scan", "while", "cond"):
+            inner = getattr(inner, "jaxpr", inner)
+            if len(inner.invars) == inputs and len(inner.outvars) == len(equation.outvars):
+                return inner
+    return None
