@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 # Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
 _SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
@@ -36,7 +36,11 @@ def defaults() -> ConfigDict:
             "lora": {"rank": 8, "alpha": 16.0, "targets": ()},
             # moving average of the parameters: decay (0: none; a schedule, see mmjax/schedule.py);
             # teacher: its outputs reach the loss; evaluate: evaluators and exports use it
-            "ema": {"decay": 0.0, "teacher": False, "evaluate": True},
+            "ema": {
+                "decay": FieldReference(0.0, field_type=object),
+                "teacher": False,
+                "evaluate": True,
+            },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "tokenizer": {},
             "data": {

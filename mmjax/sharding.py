@@ -32,6 +32,8 @@ RULES: Mapping[str, tuple[str, ...] | None] = {
     "patch": None,  # flattened pixels of a patch
     "layers": None,
     "classes": None,
+    "queue": None,  # entries of a queue of embeddings
+    "codes": None,  # entries of a codebook
 }
 
 

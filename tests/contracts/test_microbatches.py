@@ -1,0 +1,78 @@
+"""Every system has the same gradient in 1, 2 and 4 microbatches, or says why it cannot."""
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from mmjax import config as configs
+from mmjax.models.systems import SYSTEMS
+
+CONFIGS = {
+    "captioner": "captioner_drawings",
+    "clip": "clip_emoji",
+    "coca": "coca_emoji",
+    "flamingo": "flamingo_emoji",
+    "multimodal": "fusion_digits",
+    "vit": "vit_cifar10",
+    "vqa": "vqa_emoji",
+}
+UNTRAINED = ("text_encoder",)  # no loss of its own
+
+
+def load(system):
+    """A toy config of a system without dropout, whose draws differ from part to part."""
+    if system == "language_model":
+        config = configs.defaults()
+        decoder = {"depth": 2, "heads": 2, "mlp_dim": 32}
+        config.model = {"name": system, "text": {**toy.TEXT, "decoder": decoder}}
+        del config.model.text["heads"], config.model.text["mlp_dim"], config.model.text["remat"]
+        config.batch_size, config.loss_weights = 8, {"captioning": 1.0}
+        config.optim = {"name": "adamw", "learning_rate": 1e-2}
+        return config
+    config = toy.shrink(configs.load(f"configs/{CONFIGS[system]}.py", ()))
+    with config.unlocked():
+        if system == "multimodal":
+            config.model.mask_ratio = 0.4
+            config.loss_weights = {"classification": 1.0, "masked_image": 1.0, "masked_audio": 0.5}
+        deterministic(config.model)
+    return config
+
+
+def deterministic(section):
+    """Every kind of dropout of a model's settings off, in place."""
+    for name, value in section.items():
+        if hasattr(value, "items"):
+            deterministic(value)
+        elif name.endswith("dropout") or name == "stochastic_depth":
+            section[name] = 0.0
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS.keys() - set(UNTRAINED)))
+def test_parts_give_the_gradient_of_the_whole(system):
+    found = []
+    for microbatches in (1, 2, 4):
+        config = load(system)
+        with config.unlocked():
+            config.microbatches = microbatches
+        run = toy.build(config.lock())
+        state, batch = toy.init(run), toy.put(run, toy.batch(config))
+        step = jax.jit(lambda state, batch, run=run: run.gradients(state, batch, 3)[0])
+        result = step(state, batch)
+        found.append(jax.device_get((result.total, result.terms, result.grads)))
+    total, terms, grads = found[0]
+    largest = max(np.abs(g).max() for g in jax.tree.leaves(grads))
+    assert largest > 1e-4
+    for other in found[1:]:
+        np.testing.assert_allclose(other[0], total, rtol=1e-5)
+        for name, value in terms.items():
+            np.testing.assert_allclose(other[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * largest),
+            other[2],
+            grads,
+        )
+
+
+def test_every_system_is_tested():
+    assert {*CONFIGS, "language_model", *UNTRAINED} == set(SYSTEMS)
