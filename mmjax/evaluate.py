@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import jax
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
+from mmjax.process.progress import Stages
 from mmjax.report import gather
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
@@ -39,7 +39,7 @@ from mmjax.workdir.metrics import MetricWriter
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`, bound to this run."""
-    runner = Runner(run, workdir, _progress)
+    runner = Runner(run, workdir, Stages())
     for field in ("validation", "evals_at_start"):
         for name in run.config.get(field, ()):
             if name not in run.config.evals:
@@ -216,13 +216,6 @@ def evaluate(
     run, given, at = open_run(workdir, at_step, overrides)
     writer = MetricWriter(workdir, process_index=jax.process_index())
     return finish(run, make_evaluators(run, workdir), given, at, workdir, writer)
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\r\033[K" if done >= total else ""
-        sys.stderr.write(f"\r  evaluating: {what} {done}/{total}{end}")
-        sys.stderr.flush()
 
 
 def main() -> None:

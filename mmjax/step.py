@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.batch import Batch
-from mmjax.finite import first_nonfinite
+from mmjax.finite import first_nonfinite, is_finite
 from mmjax.layers.precision import on_tpu
 from mmjax.microbatch_check import check_outputs
 from mmjax.schedule import Schedule, schedule

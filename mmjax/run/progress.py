@@ -1,15 +1,14 @@
 """The progress line of a training run."""
 
 import collections
-import math
-import shutil
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 import jax
+from rich.progress import Task
 
+from mmjax.process.progress import Line, duration
 from mmjax.workdir.tables import number
 
 
@@ -35,18 +34,16 @@ class ProgressLine:
         start_step: int = 0,
         stream: TextIO | None = None,
     ):
-        self._total, self._examples = total_steps, examples_per_step
-        self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
-        self._finished_step = self._drawn_step = start_step
-        self._drawn_time = -math.inf if self._live else time.monotonic()
+        self._examples, self._finished_step = examples_per_step, start_step
         self._shown: dict[str, float] = {}
         # Steps that the device may still be at, and when which of the others were seen finished:
         # a loop that runs ahead of the device says nothing of its speed.
         self._pending = collections.deque(maxlen=64)
         self._finished: collections.deque[tuple[float, int]] = collections.deque()
         self._waits: collections.deque[tuple[float, float]] = collections.deque()
-        self._width = 0
+        self._line = Line(
+            self._facts, total_steps, start_step, stream=stream, seconds=10, parts=20, stays=True
+        )
 
     def update(self, step: int, scalars: Mapping[str, Any], wait_seconds: float) -> None:
         """Take a step that was started: its scalars (`loss`, `logit_scale`, bare or under `train/`)
@@ -55,14 +52,7 @@ class ProgressLine:
         self._pending.append((step, scalars))
         self._waits.append((now, wait_seconds))
         self._see_finished(now)
-        since = now - self._drawn_time
-        if self._live:
-            due = since >= 0.1
-        else:
-            steps = self._finished_step - self._drawn_step
-            due = since >= 10.0 or steps >= max(1, self._total // 20)
-        if due:
-            self._draw(now)
+        self._line.update(self._finished_step)
 
     def restart(self) -> None:
         """Begin the window anew, after an evaluation or a save: their time is no step's."""
@@ -71,23 +61,16 @@ class ProgressLine:
         self._finished.clear()
         self._finished.append((now, self._finished_step))
 
-    def print(self, text: str) -> None:
-        """Print a message above the live line."""
-        self._erase()
-        self._stream.write(text + "\n")
-        self._stream.flush()
-
     def close(self) -> None:
         """Draw the last step, which is waited for, and end the line."""
         for step, scalars in self._pending:
             self._take(step, scalars)
         self._pending.clear()
-        if self._live or self._finished_step != self._drawn_step:
-            self._draw(time.monotonic())
-        if self._live:
-            self._stream.write("\n")
-        self._width = 0
-        self._stream.flush()
+        self._line.close(self._finished_step)
+
+    def text(self) -> str:
+        """The line as it is now."""
+        return self._line.text()
 
     @property
     def examples_per_second(self) -> float:
@@ -130,41 +113,17 @@ class ProgressLine:
             if value is not None:
                 self._shown[name] = float(value)
 
-    def line(self) -> str:
-        """The line as text."""
+    def _facts(self, task: Task) -> Iterable[str]:
         rate = self.examples_per_second
-        step, total = self._finished_step, self._total
-        parts = [f"{100 * step / total:5.1f} %", f"step {step}/{total}"]
-        parts += [f"{name} {number(value)}" for name, value in self._shown.items()]
+        step, total = self._finished_step, int(task.total)
+        yield f"{100 * step / total:5.1f} %"
+        yield f"step {step}/{total}"
+        yield from (f"{name} {number(value)}" for name, value in self._shown.items())
         if rate > 0:
-            left = (total - step) * self._examples / rate
-            parts.append(f"{rate:,.0f} examples/s")
-            parts.append(f"waiting {100 * self.data_wait_share:.0f} %")
-            parts.append(f"ETA {_duration(left)}")
-        return "  ".join(parts)
-
-    def _draw(self, now: float) -> None:
-        text = self.line()
-        if self._live:
-            text = text[: shutil.get_terminal_size().columns - 1]
-            self._stream.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
-        self._drawn_step, self._drawn_time = self._finished_step, now
-
-    def _erase(self) -> None:
-        if self._live and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
+            yield f"{rate:,.0f} examples/s"
+            yield f"waiting {100 * self.data_wait_share:.0f} %"
+            yield f"ETA {duration((total - step) * self._examples / rate)}"
 
 
 def _is_ready(value: Any) -> bool:
     return value.is_ready() if isinstance(value, jax.Array) else True
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -135,7 +135,7 @@ def test_killed_in_the_middle_it_goes_on_and_the_table_is_right(grid, tmp_path):
     assert second.returncode == 0, progress
     again = order.read_text().split()[len(begun) :]
     assert again[0] == begun[-1] and len(again) == 3  # the one that was cut off, and seed 2
-    assert "6 runs, 3 of them done" in progress and "ETA 0:00:00" in progress
+    assert "6 runs, 3 of them done" in progress and "ETA 0:00" in progress
     # width 1: 10, 11, 12 %; width 2: 20, 23, 26 %; their differences 10, 12, 14.
     t = stats.t.ppf(0.975, 2)
     table = (tmp_path / "report" / "table.md").read_text()
