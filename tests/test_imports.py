@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 # The layers, lowest first. A module belongs to the longest entry that its name begins with, and
 # imports from its own entry and from those above it in this list. CONTRIBUTING.md has the same.
 ORDER = """
-config  batch  schedule  sharding  finite
+config  batch  schedule  sharding  finite  microbatch_check
+system
 process
 optim
 workdir
@@ -20,6 +21,7 @@ layers  losses
 decode
 models
 step
+variables
 weights
 workdir.saved
 pretrained
@@ -104,9 +106,8 @@ def against(graph, order):
                 wrong.append(f"{name} has no place in the order")
             continue
         for other, line in imported.items():
-            if place(other) is None or (
-                place(other) != place(name) and place(other)[0] >= place(name)[0]
-            ):
+            there = place(other) or place(name)  # one without a place is named already
+            if there != place(name) and there[0] >= place(name)[0]:
                 wrong.append(f"{name}:{line} imports {other}, which is not below it")
     return wrong
 
@@ -168,5 +169,4 @@ def test_an_import_against_the_order_is_shown(package):
     assert against(graph, "low") == [
         "p.high.x has no place in the order",
         "p.high.y has no place in the order",
-        "p.low:2 imports p.high.x, which is not below it",
     ]
