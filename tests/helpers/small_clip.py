@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from mmjax import step
 from mmjax.data.text.train_bpe import train_bpe
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
+from mmjax.variables import initial_params
 
 TEXTS = ["a red bus", "two dogs, a cat", "tea"]
 
@@ -39,8 +39,8 @@ def small_clip(stem="patch"):
         },
     }
     whole = {"model": config, "loss": {}}
-    model = models.make_model(whole)
-    params = step.initial_params(model, models.spec(whole), seed=0)
+    system = make_system(whole)
+    params = initial_params(system.model, system.spec, seed=0)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape).astype(np.float32), params)
-    return Pretrained(config, model, params, words, 12, "decode | resize(24)", "")
+    return Pretrained(config, system.model, params, words, 12, "decode | resize(24)", "")

@@ -43,8 +43,9 @@ def state(seed=0, mesh=None, shapes=SHAPES, ema=True):
         step=jax.device_put(jnp.asarray(seed, jnp.int32), whole),
         params=tree(jnp.float32),
         opt_state=(moments, jax.device_put(jnp.asarray(7, jnp.int32), whole)),
-        ema_params=tree(jnp.float32) if ema else None,
+        average=tree(jnp.float32) if ema else None,
         finite=jax.device_put(jnp.asarray(True), whole),
+        memory={},
     )
 
 

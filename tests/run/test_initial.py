@@ -12,10 +12,10 @@ from flax import traverse_util
 from safetensors.numpy import load_file
 from train_states import OTHER, SHAPES, assert_identical, save, state
 
-from mmjax import step
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import describe, load
 from mmjax.run import initial
+from mmjax.variables import abstract_variables, initial_params
 from mmjax.workdir.checkpoint import CheckpointError, TreeMismatchError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -26,7 +26,8 @@ def captioner(length):
     """Parameters, all 0, of a captioner with the language model of tests/golden/gpt2."""
     text = {**describe(GOLDEN / "gpt2").config["text"], "length": length}
     whole = {"model": {"name": "captioner", "image": IMAGE, "text": text}, "loss": {}}
-    abstract = step.abstract_params(models.make_model(whole), models.spec(whole))
+    system = make_system(whole)
+    abstract = abstract_variables(system.model, system.spec)["params"]
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
 
 
@@ -39,8 +40,8 @@ def test_a_new_flamingo_writes_as_the_published_model_that_it_starts_from(name):
     config |= {"resampler": {"latents": 2, "depth": 1, "heads": 2}}
     config |= {"image_token": 5, "max_images": 1}
     whole = {"model": config, "loss": {}}
-    model = models.make_model(whole)
-    params = step.initial_params(model, models.spec(whole), seed=3)
+    system = make_system(whole)
+    model, params = system.model, initial_params(system.model, system.spec, seed=3)
     taken, report = initial.language_model_from(GOLDEN / name, params)
     want = load_file(GOLDEN / name / "expected.safetensors")
     seen, batch = want["text_mask"], {k: want[k] for k in ("text", "text_mask")}
@@ -79,7 +80,7 @@ def test_what_is_no_such_language_model_is_refused_by_name(tmp_path):
 
 def test_init_from_takes_the_average_of_what_matches(tmp_path):
     save(tmp_path, 4, 7)
-    source = state(7).ema_params
+    source = state(7).average
     ours = state(20).params
     got, report = initial.parameters_from(tmp_path, ours, ("image/.*", "logit_scale"))
     assert_identical(got["image"], source["image"])
@@ -106,7 +107,7 @@ def test_init_from_of_a_part_that_fits_in_a_model_that_does_not(tmp_path):
     mine = {"image": SHAPES["image"], "head": {"kernel": (8, 8)}}
     ours = state(20, shapes=mine).params
     got, report = initial.parameters_from(tmp_path, ours, ("image/.*",))
-    assert_identical(got["image"], state(4).ema_params["image"])
+    assert_identical(got["image"], state(4).average["image"])
     assert_identical(got["head"], ours["head"])
     for line in ("kept    head/kernel [8, 8]", "unused  text/embedding", "unused  logit_scale"):
         assert line in report

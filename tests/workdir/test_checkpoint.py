@@ -100,8 +100,8 @@ def test_another_model_is_refused_with_every_key(tmp_path):
     assert "params/image/mlp/kernel [8, 4] (the model has [8, 12])" in said[shape:]
     assert "nu/image/mlp/kernel" in said[shape:]
     assert "bias" not in said
-    with pytest.raises(TreeMismatchError, match="missing: ema_params/text/table; other shape"):
-        saves.restore_part(1, "ema_params", other.params)
+    with pytest.raises(TreeMismatchError, match="missing: average/text/table; other shape"):
+        saves.restore_part(1, "average", other.params)
     assert_identical(saves.restore(1, target(state())), state(1))  # and it is still whole
 
 
@@ -192,8 +192,8 @@ def test_numbers_that_read_well_and_are_wrong_are_found(tmp_path, monkeypatch):
     how = r"checkpoints/1 is damaged \(\d+ of \d+ arrays are not as saved, the first "
     with pytest.raises(DamagedError, match=how):
         saves.restore(1, target(state()))
-    with pytest.raises(DamagedError, match=how + "ema_params/"):
-        saves.restore_part(1, "ema_params", target(state().params))
+    with pytest.raises(DamagedError, match=how + "average/"):
+        saves.restore_part(1, "average", target(state().params))
 
 
 def test_a_checkpoint_from_before_there_were_checksums_is_restored(tmp_path, monkeypatch):
