@@ -1,6 +1,5 @@
 """Contrastive losses of a batch that is split over 8 devices: the same numbers, little traffic."""
 
-import functools
 import math
 import re
 
@@ -8,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contrastive_sharded import DIM, batch, gradients
 
 from mmjax.losses.contrastive import contrastive_loss
 from mmjax.sharding import batch_sharding, make_mesh
 
-N, DIM, CHUNK = 48, 16, 16
+N, CHUNK = 48, 16
 MESHES = pytest.mark.parametrize("shape", [{"data": 8}, {"data": 4, "fsdp": 2}])
 RINGS = pytest.mark.parametrize(
     "shape",
@@ -20,34 +20,6 @@ RINGS = pytest.mark.parametrize(
     ids=str,
 )
 KINDS = pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-
-
-def batch(n):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, DIM))
-    y = x + rng.standard_normal((n, DIM))
-    ids = rng.integers(0, n, n, np.int32)
-    embeds = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
-    return *(e.astype(np.float32) for e in embeds), ids
-
-
-@functools.cache
-def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
-    def loss(x, y, scale, bias, ids, present=None):
-        return contrastive_loss(
-            x,
-            y,
-            scale,
-            bias,
-            kind=kind,
-            implementation=implementation,
-            chunk_size=chunk_size,
-            text_ids=ids,
-            present=present,
-            label_smoothing=label_smoothing,
-        )
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
 
 @MESHES
