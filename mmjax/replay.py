@@ -30,7 +30,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax import batch as batches
 from mmjax import config as configs
-from mmjax.data.open_source import Source, open_source
+from mmjax.data.open_source import open_source
+from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples

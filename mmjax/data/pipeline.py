@@ -16,7 +16,7 @@ import numpy as np
 from mmjax.batch import MODALITIES
 from mmjax.data.draws import BATCH_AUGMENT, EVAL, row_rng
 from mmjax.data.lost import LostRecords
-from mmjax.data.open_source import Source
+from mmjax.data.source import Source
 
 Batch = dict[str, np.ndarray]
 Transform = Callable[[dict, np.random.Generator], dict]

@@ -10,7 +10,8 @@ from tiny_clip import write_folder
 
 from mmjax import config as configs
 from mmjax.data import pipeline
-from mmjax.data.open_source import TfdsSource, open_source
+from mmjax.data.open_source import open_source
+from mmjax.data.sources.tfds import TfdsSource
 from mmjax.run import experiment
 
 

@@ -31,8 +31,16 @@ def examples(source):
 def test_unknown_kind_and_settings():
     with pytest.raises(ValueError, match="kind is 'webdata'; it must be"):
         open_source({"kind": "webdata"})
-    with pytest.raises(ValueError, match="no setting 'caption': did you mean 'captions'"):
+    with pytest.raises(ValueError, match="no setting 'caption'. Did you mean 'captions'"):
         open_source({"kind": "folder", "root": ".", "caption": "x"})
+    with pytest.raises(ValueError, match="kind 'folder' needs the setting 'root'"):
+        open_source({"kind": "folder"})
+    with pytest.raises(ValueError, match="'source' of a source of kind 'part' is 'train'"):
+        open_source({"kind": "part", "source": "train"})
+    with pytest.raises(ValueError, match="'sources' of a source of kind 'joined' is 'train'"):
+        open_source({"kind": "joined", "sources": "train"})
+    with pytest.raises(ValueError, match="'mixture' is for training alone, as config.data.train"):
+        open_source({"kind": "part", "source": {"kind": "mixture", "parts": {}}})
 
 
 # ---------------------------------------------------------------- any TFDS set

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -93,29 +94,23 @@ class Emoji(SplitBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.1")
+    HOMEPAGE = "https://unicode.org/emoji/charts/full-emoji-list.html"
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def _features(self) -> dict[str, Any]:
         text = tfds.features.Text()
-        return self.dataset_info_from_configs(
-            description=self.__doc__,
-            homepage="https://unicode.org/emoji/charts/full-emoji-list.html",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
-                    "captions": tfds.features.Sequence(text),
-                    "names": tfds.features.Sequence(text),
-                    "languages": tfds.features.Sequence(text),
-                    "label": tfds.features.ClassLabel(names=list(CATEGORIES)),
-                    "category": text,
-                    "subcategory": text,
-                    "skin_tone": text,
-                    "group": text,
-                    "style": text,
-                    "codepoints": text,
-                }
-            ),
-            disable_shuffling=True,
-        )
+        return {
+            "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
+            "captions": tfds.features.Sequence(text),
+            "names": tfds.features.Sequence(text),
+            "languages": tfds.features.Sequence(text),
+            "label": tfds.features.ClassLabel(names=list(CATEGORIES)),
+            "category": text,
+            "subcategory": text,
+            "skin_tone": text,
+            "group": text,
+            "style": text,
+            "codepoints": text,
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         for module, package in PACKAGES.items():

@@ -9,6 +9,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -67,20 +68,14 @@ class Fsdd(SplitBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            description=self.__doc__,
-            homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
-            features=tfds.features.FeaturesDict(
-                {
-                    "audio": tfds.features.Text(),  # bytes: TFDS's Audio needs TensorFlow
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                    "speaker": tfds.features.Text(),
-                }
-            ),
-            disable_shuffling=True,
-        )
+    def _features(self) -> dict[str, Any]:
+        return {
+            "audio": tfds.features.Text(),  # bytes: TFDS's Audio needs TensorFlow
+            "label": tfds.features.ClassLabel(num_classes=10),
+            "speaker": tfds.features.Text(),
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         recordings = read_recordings(self._root)

@@ -11,6 +11,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -98,19 +99,13 @@ class ImageFolder(SplitBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def _features(self) -> dict[str, Any]:
         classes = sorted({c for counts in self.builder_config.counts.values() for c in counts})
-        return self.dataset_info_from_configs(
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "label": tfds.features.ClassLabel(names=classes),
-                    "path": tfds.features.Text(),
-                }
-            ),
-            disable_shuffling=True,
-        )
+        return {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=classes),
+            "path": tfds.features.Text(),
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {split: self._examples(split) for split in self.builder_config.counts}

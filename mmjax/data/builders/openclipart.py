@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -114,24 +115,18 @@ class Openclipart(SplitBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://packages.debian.org/stable/openclipart-svg"
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def _features(self) -> dict[str, Any]:
         text = tfds.features.Text()
-        return self.dataset_info_from_configs(
-            description=self.__doc__,
-            homepage="https://packages.debian.org/stable/openclipart-svg",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
-                    "captions": tfds.features.Sequence(text),
-                    "keywords": tfds.features.Sequence(text),
-                    "author": text,
-                    "category": text,
-                    "path": text,
-                }
-            ),
-            disable_shuffling=True,
-        )
+        return {
+            "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
+            "captions": tfds.features.Sequence(text),
+            "keywords": tfds.features.Sequence(text),
+            "author": text,
+            "category": text,
+            "path": text,
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         require_package("resvg_py", "resvg-py")

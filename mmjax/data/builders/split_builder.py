@@ -1,13 +1,13 @@
 """What our TFDS builders share."""
 
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 
 class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose `_split_generators` gives the examples of each split.
+    """A builder whose `_features` are those of the set, and `_split_generators` gives its examples.
 
     Args:
       root: where the raw data lies, for builders that read files.
@@ -15,10 +15,22 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     # Nothing is downloaded; TFDS's own look-up of checksums needs a package it does not declare.
     url_infos: ClassVar[dict] = {}
+    HOMEPAGE: ClassVar[str | None] = None
 
     def __init__(self, *, root: str | os.PathLike | None = None, **kwargs):
         self._root = root
         super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            description=self.__doc__,
+            homepage=self.HOMEPAGE,
+            features=tfds.features.FeaturesDict(self._features()),
+            disable_shuffling=True,
+        )
+
+    def _features(self) -> dict[str, Any]:
+        raise NotImplementedError("A builder says which features its examples have.")
 
     def _generate_examples(self):
         raise NotImplementedError("_split_generators gives the examples of each split.")

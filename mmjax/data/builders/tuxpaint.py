@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -147,29 +148,23 @@ class Tuxpaint(SplitBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://packages.debian.org/stable/tuxpaint-stamps-default"
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def _features(self) -> dict[str, Any]:
         text = tfds.features.Text()
-        return self.dataset_info_from_configs(
-            description=self.__doc__,
-            homepage="https://packages.debian.org/stable/tuxpaint-stamps-default",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png"),
-                    "captions": tfds.features.Sequence(text),
-                    "names": tfds.features.Sequence(text),
-                    "languages": tfds.features.Sequence(text),
-                    "label": tfds.features.ClassLabel(names=list(CATEGORIES)),
-                    "category": text,
-                    "concept": text,
-                    "path": text,
-                    "sounds": tfds.features.Sequence(text),
-                    "sound_languages": tfds.features.Sequence(text),
-                    "spoken": tfds.features.Sequence(np.bool_),
-                }
-            ),
-            disable_shuffling=True,
-        )
+        return {
+            "image": tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png"),
+            "captions": tfds.features.Sequence(text),
+            "names": tfds.features.Sequence(text),
+            "languages": tfds.features.Sequence(text),
+            "label": tfds.features.ClassLabel(names=list(CATEGORIES)),
+            "category": text,
+            "concept": text,
+            "path": text,
+            "sounds": tfds.features.Sequence(text),
+            "sound_languages": tfds.features.Sequence(text),
+            "spoken": tfds.features.Sequence(np.bool_),
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         require_package("resvg_py", "resvg-py")

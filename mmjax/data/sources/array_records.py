@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.source import Source
 from mmjax.workdir import jsonl
 
 DATASET, SHARDS = "dataset.json", "shards.jsonl"
@@ -53,7 +54,7 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
     return RecordSource(str(root), ArrayRecordDataSource(parts), dataset["class_names"])
 
 
-class RecordSource:
+class RecordSource(Source):
     """Examples as the source had them; `image` is JPEG, or uint8 [H, W, 3] if converted raw."""
 
     def __init__(self, name: str, data: Any, class_names: list[str] | None):

@@ -1,45 +1,33 @@
 """A source in which, for each way to ask, every answer comes equally often."""
 
 import collections
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from mmjax.data.source import Source
 
-def open_balanced(
-    source: Mapping[str, Any],
-    words: int = 3,
-    max_repeats: int = 20,
-    *,
-    workdir: str | os.PathLike | None = None,
-) -> "Balanced":
-    """Repeat the rarer answers of a source of questions.
+
+class Balanced(Source):
+    """Repeats the rarer answers of a source of questions.
 
     Args:
-      source: the config of one whose examples have a question as caption, and a label.
+      source: its examples have a question as caption, and a label.
       words: questions that begin with the same so many words are one way to ask (as in VQA's
         question types, Antol et al. 2015, arXiv 1505.00468).
       max_repeats: an example comes so many times at most.
 
     Raises:
-      ValueError: a source that cannot be opened, or without labels or captions.
+      ValueError: a source without labels or captions.
     """
-    from mmjax.data.open_source import open_source
 
-    return Balanced(open_source(source, workdir=workdir), words, max_repeats)
-
-
-class Balanced:
-    """See `open_balanced`."""
-
-    def __init__(self, source: Any, words: int, max_repeats: int):
+    def __init__(self, source: Source, words: int = 3, max_repeats: int = 20):
         self._source = source
         self.name, self.class_names = f"balanced {source.name}", source.class_names
         groups: dict[str, dict[Any, list[int]]] = {}
         for i in range(len(source)):
-            example = source[i]
+            example = source.meta(i)
             if "label" not in example or not example.get("captions"):
                 raise ValueError(
                     f"Example {i} of {source.name} has no label or no caption: 'balanced' is for "
@@ -56,6 +44,10 @@ class Balanced:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._source[int(self._index[index])]
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`."""
+        return self._source.meta(int(self._index[index]))
 
 
 def even(answers: Mapping[Any, list[int]], max_repeats: int) -> list[int]:

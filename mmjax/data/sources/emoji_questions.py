@@ -23,6 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmjax.data.builders.emoji_names import CATEGORIES, fraction_of
+from mmjax.data.source import Source
+from mmjax.data.sources.joined import Joined
+from mmjax.data.sources.memory import InMemory
+from mmjax.data.sources.tfds import open_tfds
 
 SPLITS = {
     "train": ("train", "seen_validation", "seen_test"),
@@ -229,7 +233,7 @@ def _other(
     return next((j for j in fits if differs(pictures[j])), None)
 
 
-class EmojiQuestions:
+class EmojiQuestions(Source):
     """The questions of a split as a source; `captions` holds the question, `label` its answer.
 
     An example also has `answer`, `answers` (that one answer, in a list), `question_type`, and the
@@ -238,27 +242,31 @@ class EmojiQuestions:
 
     class_names = ANSWERS
 
-    def __init__(self, name: str, sources: Sequence[Any], bias: float, types: Sequence[str]):
+    def __init__(self, name: str, sources: Sequence[Source], bias: float, types: Sequence[str]):
         self.name = name
         # Encoded they take a few MB; every one is asked about several times.
-        self._pictures = [source[i] for source in sources for i in range(len(source))]
-        self.questions = [q for q in ask(self._pictures, bias) if q.type in types]
+        self._pictures = InMemory(Joined(sources), lambda example, rng: example)
+        self._about = [self._pictures.meta(i) for i in range(len(self._pictures))]
+        self.questions = [q for q in ask(self._about, bias) if q.type in types]
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        image = self._pictures[self.questions[index].picture]["image"]
+        return {**self.meta(index), "image": image}
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`."""
         question = self.questions[index]
-        picture = self._pictures[question.picture]
         return {
             "key": f"{self.name}[{index}]",
-            "image": picture["image"],
             "captions": [question.text],
             "label": ANSWERS.index(question.answer),
             "answer": question.answer,
             "answers": [question.answer],
             "question_type": question.type,
-            **{key: picture[key] for key in ("codepoints", "group", "style")},
+            **{key: self._about[question.picture][key] for key in ("codepoints", "group", "style")},
         }
 
     def count(self) -> dict[str, int]:
@@ -282,8 +290,6 @@ def open_questions(
     Raises:
       ValueError: another split or type, or a bias where there may be none.
     """
-    from mmjax.data.open_source import open_tfds
-
     if split not in SPLITS:
         raise ValueError(f"The emoji questions have no split '{split}'; they have {[*SPLITS]}.")
     if not 0 <= bias <= 1 or (bias and split != "train"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
+from mmjax.data.source import Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 IMAGE_COLUMNS = ("file_name", "image", "filepath")
@@ -68,7 +69,7 @@ def open_folder(
     return FolderSource(root, good, class_names)
 
 
-class FolderSource:
+class FolderSource(Source):
     """Records of a folder; an image is read when its record is."""
 
     def __init__(self, root: Path, records: list[dict], class_names: list[str] | None):
@@ -82,6 +83,10 @@ class FolderSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
         return {**record, "image": (self._root / record["key"]).read_bytes()}
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`; nothing is read."""
+        return dict(self._records[index])
 
 
 def _by_class(root: Path) -> tuple[list[str], list[dict]]:

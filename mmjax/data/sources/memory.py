@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from mmjax.data.open_source import Source
+from mmjax.data.source import Source
 
 
-class InMemory:
+class InMemory(Source):
     """`source` after `transform`, each example made at its first use and kept.
 
     For sets that fit: an example of a small drawing costs more to parse and decode than to augment.
@@ -28,3 +28,7 @@ class InMemory:
         if index not in self._examples:
             self._examples[index] = self._transform(self._source[index], None)
         return self._examples[index]
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """That of the source, before the transform."""
+        return self._source.meta(index)

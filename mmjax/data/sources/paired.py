@@ -1,43 +1,28 @@
 """Pairs: two labelled sources joined by class, such as spoken and written digits."""
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmjax.data.draws import row_rng
+from mmjax.data.source import Source
 
 
-def open_paired(
-    first: Mapping[str, Any],
-    second: Mapping[str, Any],
-    length: int,
-    seed: int = 0,
-    workdir: str | os.PathLike | None = None,
-) -> "PairedSource":
+class Paired(Source):
     """Examples of one source, each beside an example of another one with the same label.
 
     Nothing of a test set is in a training set if both of its sources are split so.
 
     Args:
-      first, second: the sources' configs; both have labels, and the same classes.
+      first, second: both have labels, and the same classes.
       length: number of pairs. Pair i has example i mod N of the first, and of the second one that
         the seed and i draw.
 
     Raises:
       ValueError: sources without labels, or of other classes, or a class that the second lacks.
     """
-    from mmjax.data.open_source import open_source
 
-    sources = [open_source(config, workdir=workdir) for config in (first, second)]
-    return PairedSource(*sources, length, seed)
-
-
-class PairedSource:
-    """See `open_paired`."""
-
-    def __init__(self, first: Any, second: Any, length: int, seed: int):
+    def __init__(self, first: Source, second: Source, length: int, seed: int = 0):
         if length < 1:
             raise ValueError(f"A paired source has length {length}: use the number of pairs.")
         if first.class_names != second.class_names or not first.class_names:
@@ -48,7 +33,7 @@ class PairedSource:
         self.name = f"{first.name} with {second.name}"
         self.class_names = first.class_names
         self._first, self._second, self._length, self._seed = first, second, length, seed
-        labels = np.asarray([second[i]["label"] for i in range(len(second))])
+        labels = np.asarray([second.meta(i)["label"] for i in range(len(second))])
         self._of_class = [np.flatnonzero(labels == c) for c in range(len(self.class_names))]
 
     def __len__(self) -> int:
@@ -60,9 +45,20 @@ class PairedSource:
             raise ValueError(f"{self._second.name} has no example of {self.class_names[label]}.")
         return int(choices[row_rng(self._seed, i).integers(len(choices))])
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        if not 0 <= i < self._length:
-            raise IndexError(i)
-        first = self._first[i % len(self._first)]
-        second = self._second[self._partner(i, first["label"])]
-        return {**second, **first, "key": f"{first['key']} with {second['key']}"}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        first = self._first[self._place(index)]
+        return _both(first, self._second[self._partner(index, first["label"])])
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`."""
+        first = self._first.meta(self._place(index))
+        return _both(first, self._second.meta(self._partner(index, first["label"])))
+
+    def _place(self, index: int) -> int:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return index % len(self._first)
+
+
+def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    return {**second, **first, "key": f"{first['key']} with {second['key']}"}

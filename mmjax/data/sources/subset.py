@@ -1,27 +1,25 @@
 """Some examples of a source, as a source."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from mmjax.data.source import Source
 
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """Some examples of a source, in the order given."""
 
-    source: Any
-    indices: Sequence[int]
+class Subset(Source):
+    """Some examples of a source, in the order given by their indices."""
 
-    @property
-    def name(self) -> str:
-        return f"part of {getattr(self.source, 'name', 'a source')}"
-
-    @property
-    def class_names(self) -> list[str] | None:
-        return getattr(self.source, "class_names", None)
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self.source, self.indices = source, indices
+        self.name = f"part of {getattr(source, 'name', 'a source')}"
+        self.class_names = getattr(source, "class_names", None)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.source[int(self.indices[i])]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[int(self.indices[index])]
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`."""
+        return self.source.meta(int(self.indices[index]))

@@ -16,6 +16,7 @@ from typing import Any
 
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
+from mmjax.data.source import Source
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _INDEX_VERSION = 1
@@ -65,10 +66,8 @@ def open_shards(
     return ShardSource(pattern, records)
 
 
-class ShardSource:
+class ShardSource(Source):
     """Records of tar shards; an image is read from its place in the shard when its record is."""
-
-    class_names = None
 
     def __init__(self, name: str, records: list[tuple[Path, dict]]):
         self.name = name
@@ -79,8 +78,12 @@ class ShardSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         shard, record = self._records[index]
-        image = _read_at(shard, *record["image"])
-        return {"key": record["key"], "image": image, "captions": [record["caption"]]}
+        return {**self.meta(index), "image": _read_at(shard, *record["image"])}
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`; from the index, nothing is read."""
+        _, record = self._records[index]
+        return {"key": record["key"], "captions": [record["caption"]]}
 
 
 def find_shards(pattern: str) -> list[Path]:

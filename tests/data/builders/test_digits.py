@@ -13,7 +13,8 @@ from digits import drawn, mnist_wheel, write_speech
 
 from mmjax.data.builders import fsdd, mnist_digits
 from mmjax.data.open_source import open_source
-from mmjax.data.sources.paired import PairedSource
+from mmjax.data.source import Source
+from mmjax.data.sources.paired import Paired
 from mmjax.data.transforms import parse as transforms
 
 ARCHIVE = Path(
@@ -124,7 +125,7 @@ def test_damaged_pickles_are_refused(tmp_path):
 # ---- pairs
 
 
-class Labelled:
+class Labelled(Source):
     def __init__(self, name, labels, classes=3):
         self.name, self.labels = name, labels
         self.class_names = [str(c) for c in range(classes)]
@@ -142,19 +143,19 @@ SECOND = Labelled("image", [i % 3 for i in range(60)])
 
 
 def test_pairs_share_their_label_and_depend_on_seed_and_index_alone():
-    pairs = PairedSource(FIRST, SECOND, 200, seed=1)
+    pairs = Paired(FIRST, SECOND, 200, seed=1)
     assert len(pairs) == 200 and pairs.class_names == ["0", "1", "2"]
     all_of_them = [pairs[i] for i in range(200)]
     for i, pair in enumerate(all_of_them):
         assert FIRST.labels[pair["audio"]] == SECOND.labels[pair["image"]] == pair["label"]
         assert pair["audio"] == i % 5
         assert pair["key"] == f"audio{pair['audio']} with image{pair['image']}"
-    backwards = PairedSource(FIRST, SECOND, 200, seed=1)
+    backwards = Paired(FIRST, SECOND, 200, seed=1)
     assert [backwards[i] for i in range(199, -1, -1)] == all_of_them[::-1]
     # A longer set begins with the shorter one; another seed pairs otherwise.
-    longer = PairedSource(FIRST, SECOND, 300, seed=1)
+    longer = Paired(FIRST, SECOND, 300, seed=1)
     assert [longer[i] for i in range(200)] == all_of_them
-    other = PairedSource(FIRST, SECOND, 200, seed=2)
+    other = Paired(FIRST, SECOND, 200, seed=2)
     assert np.mean([other[i] == all_of_them[i] for i in range(200)]) < 0.2
     assert len({pair["image"] for pair in all_of_them}) > 50
     with pytest.raises(IndexError):
@@ -163,11 +164,11 @@ def test_pairs_share_their_label_and_depend_on_seed_and_index_alone():
 
 def test_sources_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="only sources with the same classes"):
-        PairedSource(FIRST, Labelled("image", [0], classes=2), 5, 0)
+        Paired(FIRST, Labelled("image", [0], classes=2), 5, 0)
     with pytest.raises(ValueError, match="image has no example of 2"):
-        PairedSource(FIRST, Labelled("image", [0, 1]), 5, 0)[2]
+        Paired(FIRST, Labelled("image", [0, 1]), 5, 0)[2]
     with pytest.raises(ValueError, match="length 0"):
-        PairedSource(FIRST, SECOND, 0, 0)
+        Paired(FIRST, SECOND, 0, 0)
 
 
 def test_train_and_test_of_the_config_share_nothing():

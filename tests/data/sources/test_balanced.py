@@ -4,10 +4,11 @@ import collections
 
 import pytest
 
+from mmjax.data.source import Source
 from mmjax.data.sources.balanced import Balanced
 
 
-class Questions:
+class Questions(Source):
     """So many of each (way to ask, answer)."""
 
     name, class_names = "questions", ["no", "yes"]

@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from mmjax.data.open_source import open_source
+from mmjax.data.source import Source, without_media
 from mmjax.data.sources import emoji_questions
 from mmjax.data.sources.emoji_questions import ANSWERS, KINDS, LANGUAGES, ask, coloured_part
 from mmjax.evals.vqa import answer_prior, vqa_metrics
@@ -137,19 +138,42 @@ def test_colour_words(name, found):
     assert coloured_part(name) == found
 
 
+class Pictures(Source):
+    """A list of pictures that counts the images read."""
+
+    name, read = "pictures", 0
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        self.read += 1
+        return self.rows[i]
+
+    def meta(self, i):
+        return without_media(self.rows[i])
+
+
 @pytest.fixture
 def few(pictures, monkeypatch):
     parts = {"unseen_test": pictures[:30], "unseen_test_openmoji": pictures[-20:]}
-    monkeypatch.setattr("mmjax.data.open_source.open_tfds", lambda name, split, _: parts[split])
+    parts = {split: Pictures(rows) for split, rows in parts.items()}
+    monkeypatch.setattr(emoji_questions, "open_tfds", lambda name, split, _: parts[split])
     return parts
 
 
 def test_the_source(few):
     source = open_source({"kind": "emoji_questions", "split": "test"})
+    meta = [source.meta(i) for i in range(len(source))]
+    assert not few["unseen_test"].read  # no image is read before it is asked for
     everything = [source[i] for i in range(len(source))]
     assert source.count() == collections.Counter(e["question_type"] for e in everything)
     assert source.class_names == ANSWERS == sorted(set(ANSWERS))
-    pictures = [*few["unseen_test"], *few["unseen_test_openmoji"]]
+    assert meta == [without_media(example) for example in everything]
+    pictures = [*few["unseen_test"].rows, *few["unseen_test_openmoji"].rows]
     for example, question in zip(everything, source.questions):
         about = pictures[question.picture]
         assert example["image"] == about["image"] and example["style"] == about["style"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmjax.data.transforms import image_ops
-from mmjax.data.transforms.parse import parse, parse_batch, sample_crop
+from mmjax.data.transforms.image_steps import sample_crop
+from mmjax.data.transforms.parse import parse, parse_batch
 from mmjax.data.transforms.rand_augment import rand_augment_ops
 
 

@@ -1,0 +1,43 @@
+"""What a source is: random access to the examples of a data set."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+# Fields of an example that hold media: what `meta` leaves out.
+MEDIA = ("image", "audio", "waveform", "video")
+
+
+class Source(Protocol):
+    """What `open_source` gives; sources of our own inherit from it.
+
+    An example is a dict with some of `image`, `audio`, `captions`, `label`, `names`, `key` and
+    whatever else the data set knows; CONTRIBUTING.md has the contract. `class_names` are those of
+    the labels, where they are known.
+    """
+
+    name: str
+    class_names: list[str] | None = None
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One example.
+
+        Raises:
+          OSError: its file is gone. ValueError: its data cannot be used.
+        """
+        ...
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """The example without its media: captions, labels, names, key.
+
+        A source that can find them without reading the media overrides this.
+        """
+        return without_media(self[index])
+
+
+def without_media(example: Mapping[str, Any]) -> dict[str, Any]:
+    """The example without `MEDIA`."""
+    return {key: value for key, value in example.items() if key not in MEDIA}

@@ -1,0 +1,219 @@
+"""Any TFDS set that is prepared, ours among them, under the names of the Example contract."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from mmjax.data.builders import BUILDERS, prepared_builder
+from mmjax.data.cache import data_root
+from mmjax.data.source import MEDIA, Source
+
+
+def open_tfds(
+    name: str,
+    split: str,
+    data_dir: str | os.PathLike | None = None,
+    root: str | os.PathLike | None = None,
+    image_key: str = "image",
+    caption_key: str | tuple[str, ...] | None = None,
+    label_key: str | None = None,
+    classes: tuple[str, ...] = (),
+) -> "TfdsSource":
+    """A split of one of our builders, built at first use, or of any TFDS set already prepared.
+
+    Args:
+      name: one of `mmjax.data.builders.BUILDERS`, or a TFDS name such as 'mnist' or
+        'my_set/config:1.0.0' that lies under `data_dir` as array_record.
+      root: raw files, for those of our builders that read them.
+      split: also several, "george+lucas".
+      image_key: the image's feature, where there is one.
+      caption_key: feature(s) that hold text, alone or in lists; None takes 'captions',
+        'caption' or 'text' where there is one.
+      label_key: the class's feature; None takes 'label' where there is one.
+      classes: names of the classes, where that feature is text: their order numbers them, and
+        examples of no such class are left out.
+
+    Raises:
+      ValueError: an unknown name, split or feature, or a set that is not prepared.
+    """
+    import tensorflow_datasets as tfds
+
+    if name in BUILDERS:
+        builder = prepared_builder(name, data_dir, root)
+    else:
+        builder = _prepared_tfds(name, data_dir)
+    features = builder.info.features
+    for part in split.split("+"):
+        _check_name(part.split("[")[0], list(builder.info.splits), f"Data set '{name}'", "split")
+    captions = [caption_key] if isinstance(caption_key, str) else list(caption_key or [])
+    if caption_key is None:
+        captions = [key for key in ("captions", "caption", "text") if key in features][:1]
+    if label_key is None and "label" in features:
+        label_key = "label"
+    if image_key == "image" and "audio" in features and "image" not in features:
+        image_key = None
+    for key in [image_key, *captions, label_key]:
+        if key is None:
+            continue
+        _check_name(key, list(features), f"Data set '{name}'", "feature")
+    decoders = {image_key: tfds.decode.SkipDecoding()} if image_key else None
+    data = builder.as_data_source(split=split, decoders=decoders)
+    meta = _WithoutMedia(builder, split, image_key)
+    class_names = getattr(features[label_key], "names", None) if label_key else None
+    if classes:
+        if label_key is None or class_names is not None:
+            raise ValueError(
+                f"classes of data set '{name}' is for a label_key whose feature is text, and "
+                f"'{label_key}' is none: set label_key, or drop classes."
+            )
+        kept = _kept(meta, label_key, classes)
+        data, meta = (_OfClasses(rows, label_key, kept) for rows in (data, meta))
+        class_names = list(classes)
+    return TfdsSource(
+        name=f"{name}/{split}",
+        data=data,
+        image_key=image_key,
+        caption_keys=captions,
+        label_key=label_key,
+        class_names=class_names,
+        meta=meta,
+    )
+
+
+class _WithoutMedia:
+    """The records of a split with their media skipped."""
+
+    def __init__(self, builder: Any, split: str, image_key: str | None):
+        import tensorflow_datasets as tfds
+
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._data = builder.as_data_source(split=split, deserialize_method=raw)
+        kept = {k: f for k, f in builder.info.features.items() if k not in (*MEDIA, image_key)}
+        self._features = tfds.features.FeaturesDict(kept)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._features.deserialize_example_np(self._data[index])
+
+
+def _kept(records: Any, key: str, classes: Sequence[str]) -> dict[int, int]:
+    """Index -> class, of the records whose text `key` is one of the classes."""
+    number = {name: i for i, name in enumerate(classes)}
+    found = ((i, number.get(_plain(records[i][key]))) for i in range(len(records)))
+    return {i: label for i, label in found if label is not None}
+
+
+class _OfClasses:
+    """The records at some indices, with their classes' numbers in place of the text `key`."""
+
+    def __init__(self, data: Any, key: str, labels: dict[int, int]):
+        self._data, self._key, self._labels = data, key, list(labels.items())
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        place, label = self._labels[index]
+        return {**self._data[place], self._key: label}
+
+
+def _check_name(value: str, known: list[str], place: str, what: str) -> None:
+    if value not in known:
+        raise ValueError(f"{place} has no {what} '{value}'; it has {', '.join(sorted(known))}.")
+
+
+def _prepared_tfds(name: str, data_dir: str | os.PathLike | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    where = str(data_root(data_dir))
+    mend = (
+        "prepare it, where TensorFlow is if it needs that, with "
+        f"`tfds build {name} --file_format=array_record --data_dir={where}`."
+    )
+    try:
+        builder = tfds.builder(name, data_dir=where, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"There is no data set '{name}' under {where}, nor among this project's builders "
+            f"({', '.join(BUILDERS)}): {mend}"
+        ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"Data set '{name}' needs a package that is not installed ({error}): {mend}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"Data set '{name}' under {where} cannot be opened as array_record ({error}): {mend}"
+        ) from error
+    if not (builder.data_path / "dataset_info.json").exists():
+        raise ValueError(f"Data set '{name}' is not prepared as array_record in {where}: {mend}")
+    return builder
+
+
+class TfdsSource(Source):
+    """A prepared split with its features under the names of the Example contract.
+
+    Args:
+      data, meta: its records, and the same without media (None: `meta` reads all of them).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Any,
+        image_key: str | None,
+        caption_keys: list[str],
+        label_key: str | None,
+        class_names: list[str] | None,
+        meta: Any = None,
+    ):
+        self.name, self.class_names = name, class_names
+        self._data, self._meta, self._image_key = data, meta, image_key
+        self._caption_keys, self._label_key = caption_keys, label_key
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = _read(self._data, index)
+        image = {"image": record.pop(self._image_key)} if self._image_key else {}
+        return self._example(index, record) | image
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`."""
+        if self._meta is None:
+            return super().meta(index)
+        return self._example(index, _read(self._meta, index))
+
+    def _example(self, index: int, record: dict[str, Any]) -> dict[str, Any]:
+        record = {key: _plain(value) for key, value in record.items()}
+        texts = [record.pop(key) for key in self._caption_keys]
+        example = {"key": f"{self.name}[{index}]"}
+        if texts:
+            example["captions"] = [
+                t for text in texts for t in (text if isinstance(text, list) else [text])
+            ]
+        if self._label_key:
+            example["label"] = int(record.pop(self._label_key))
+        return {**record, **example}
+
+
+def _read(records: Any, index: int) -> dict[str, Any]:
+    try:
+        return dict(records[index])
+    except RuntimeError as error:  # array_record's word for a file that is gone or cut off
+        raise OSError(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """Text as str (TFDS yields bytes), also in lists; encoded images and arrays unchanged."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, list) or (hasattr(value, "dtype") and value.dtype == object):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,233 @@
+"""Steps that make and change `image`; the table of all steps is in `parse.py`."""
+
+import math
+
+import numpy as np
+
+from mmjax.data.transforms import image_ops
+from mmjax.data.transforms.captions import example_name
+from mmjax.data.transforms.decode import as_rgb, decode_image
+from mmjax.data.transforms.rand_augment import rand_augment_ops
+
+# ---- pixels ------------------------------------------------------------------------------
+
+
+def decode(min_size=None, background=(255, 255, 255)):
+    """`image`: encoded bytes (or an array of grey, RGB or RGBA) to uint8 `[H, W, 3]`.
+
+    `min_size` lets a JPEG be shrunk while it is decoded, both sides staying at least that many
+    pixels: set it to the size that the chain makes of the image. See `decode.decode_image`.
+    """
+
+    def f(example, rng):
+        image = example.get("image")
+        try:
+            if isinstance(image, np.ndarray):
+                image = as_rgb(image, background)
+            elif isinstance(image, bytes | bytearray | memoryview):
+                image = decode_image(image, min_size, background)
+            else:
+                raise ValueError(
+                    f"expected encoded bytes or an array, found {type(image).__name__}"
+                )
+        except ValueError as error:
+            name = example_name(example)
+            raise ValueError(f"cannot decode 'image' of example {name}: {error}") from None
+        return {**example, "image": image}
+
+    return f
+
+
+def resize(size, method="bicubic", antialias=True):
+    """To `size` pixels square, or (height, width), whatever the aspect ratio was."""
+    size = _pair(size)
+    image_ops.resampling(method)
+    return _on_image(lambda image, rng: image_ops.resize(image, size, method, antialias))
+
+
+def resize_short(size, method="bicubic"):
+    """The shorter side to `size` pixels, the aspect ratio kept."""
+    image_ops.resampling(method)
+    return _on_image(lambda image, rng: image_ops.resize_short(image, size, method))
+
+
+def center_crop(size, half="down"):
+    """The middle `size` (number, or (height, width)); a smaller image is padded with black.
+
+    Args:
+      half: where that begins between two pixels: see `image_ops.center_crop`.
+    """
+    size = _pair(size)
+    return _on_image(lambda image, rng: image_ops.center_crop(image, size, half))
+
+
+def random_crop(size, padding=0, fill=0):
+    """A random window of `size` after padding every side by `padding` pixels of colour `fill`."""
+    size = _pair(size)
+
+    def f(image, rng):
+        if padding:
+            image = image_ops.pad(image, (padding,) * 4, fill)
+        image = image_ops.pad_to(image, size, fill)
+        top = rng.integers(image.shape[0] - size[0] + 1)
+        left = rng.integers(image.shape[1] - size[1] + 1)
+        return image[top : top + size[0], left : left + size[1]]
+
+    return _on_image(f)
+
+
+def random_resized_crop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), method="bicubic"):
+    """A random part of the image, resized to `size`.
+
+    Args:
+      size: number, or (height, width).
+      scale: the part's share of the area, drawn uniformly from this range.
+      ratio: its width / height, drawn log-uniformly from this range.
+      method: resize filter.
+
+    Source: Szegedy et al. 2014 (Inception); the sampling is torchvision's `RandomResizedCrop`.
+    """
+    size = _pair(size)
+    image_ops.resampling(method)
+    if not 0 < scale[0] <= scale[1] or not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"scale {scale} and ratio {ratio} must be (low, high), both above 0")
+
+    def f(image, rng):
+        box = sample_crop(*image.shape[:2], scale, ratio, rng)
+        return image_ops.resize(image, size, method, box=box)
+
+    return _on_image(f)
+
+
+def sample_crop(height, width, scale, ratio, rng):
+    """(top, left, height, width) of a random part, as torchvision's `RandomResizedCrop` draws it.
+
+    Ten tries at a window that fits; then the largest middle window whose ratio is in range.
+    """
+    area = height * width
+    for _ in range(10):
+        target = area * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w = round(math.sqrt(target * aspect))
+        h = round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    if width / height < ratio[0]:
+        w, h = width, round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w, h = round(height * ratio[1]), height
+    else:
+        w, h = width, height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def flip(p=0.5):
+    """Left and right exchanged, with probability `p`."""
+    return _on_image(lambda image, rng: image[:, ::-1] if rng.random() < p else image)
+
+
+def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
+    """A small random rotation, shift and scaling.
+
+    Args:
+      degrees: rotation from ±degrees.
+      translate: shift from ±translate, a share of the side, in each direction.
+      scale: zoom, drawn uniformly from this range.
+      fill: colour that comes in (white, as drawings have it).
+    """
+
+    def f(image, rng):
+        h, w = image.shape[:2]
+        angle = rng.uniform(-degrees, degrees)
+        shift = rng.uniform(-translate, translate, 2) * (w, h)
+        return image_ops.affine(image, angle, shift, rng.uniform(*scale), fill=fill)
+
+    return _on_image(f)
+
+
+# ---- colors -----------------------------------------------------------------------------
+
+
+def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
+    """Random brightness, contrast, saturation (factors from 1 ± value) and hue (± value turns).
+
+    The four come in random order. Source: torchvision's `ColorJitter`.
+    """
+    if not 0 <= hue <= 0.5:
+        raise ValueError(f"hue must be between 0 and 0.5 turns, not {hue}")
+    factors = (
+        (image_ops.brightness, brightness),
+        (image_ops.contrast, contrast),
+        (image_ops.saturation, saturation),
+    )
+
+    def f(image, rng):
+        if rng.random() >= p:
+            return image
+        for i in rng.permutation(4):
+            if i == 3 and hue:
+                image = image_ops.hue(image, rng.uniform(-hue, hue))
+            elif i < 3 and factors[i][1]:
+                op, amount = factors[i]
+                image = op(image, rng.uniform(max(0.0, 1 - amount), 1 + amount))
+        return image
+
+    return _on_image(f)
+
+
+def random_grayscale(p=0.1):
+    """Grey (in three channels) with probability `p`."""
+    return _on_image(lambda image, rng: image_ops.grayscale(image) if rng.random() < p else image)
+
+
+def rand_augment(num_layers=2, magnitude=9, fill=128):
+    """`num_layers` random operations of RandAugment at one magnitude, of which 10 is the full one.
+
+    `fill` is the colour that comes in from outside. See `rand_augment.rand_augment_ops`.
+    """
+    ops = list(rand_augment_ops(magnitude / 10, fill).values())
+
+    def f(image, rng):
+        for i in rng.integers(len(ops), size=num_layers):
+            image = ops[i](image, 1 if rng.random() < 0.5 else -1)
+        return image
+
+    return _on_image(f)
+
+
+def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):
+    """With probability `p` a random rectangle becomes noise.
+
+    Source: Zhong et al. 2017 (Random Erasing), with the ranges of torchvision.
+    """
+
+    def f(image, rng):
+        if rng.random() >= p:
+            return image
+        top, left, h, w = sample_crop(*image.shape[:2], scale, ratio, rng)
+        image = image.copy()
+        image[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+        return image
+
+    return _on_image(f)
+
+
+def _pair(size):
+    """(height, width) of a number or a pair."""
+    pair = (size, size) if isinstance(size, int) else size
+    whole = isinstance(pair, tuple | list) and all(isinstance(side, int) for side in pair)
+    if not whole or len(pair) != 2 or min(pair) <= 0:
+        raise ValueError(f"a size is a positive whole number or (height, width), not {size!r}")
+    return tuple(pair)
+
+
+def _on_image(f):
+    """A transform that replaces `image` by `f(image, rng)`."""
+
+    def transform(example, rng):
+        image = example.get("image")
+        if not isinstance(image, np.ndarray):
+            raise ValueError("put decode first in the chain: 'image' is not an array yet")
+        return {**example, "image": f(image, rng)}
+
+    return transform

@@ -1,0 +1,98 @@
+"""Steps that choose captions, tokenize them and check labels; see `parse.py`."""
+
+import re
+
+import numpy as np
+
+from mmjax.data.transforms import captions as captions_lib
+
+
+def choose_caption(
+    templates="plain", template_p=1.0, languages="all", p_extra=0.0, *, class_names=None
+):
+    """Sets `caption`: one of `captions`, at random, perhaps in a template or another language.
+
+    Args:
+      templates: a preset's name in `captions.TEMPLATES`, or a list of strings with one `{}`.
+      template_p: probability of a template.
+      languages: which of the example's multilingual `names` may be drawn: 'all' or a list.
+      p_extra: probability of drawing one of those in place of a caption.
+      class_names: the class's name is the caption of an example that has none.
+    """
+    templates = captions_lib.get_templates(templates)
+
+    def f(example, rng):
+        own = captions_lib.captions_of(example, class_names)
+        extra = captions_lib.foreign_names(example, languages) if p_extra else []
+        caption = captions_lib.choose(own, rng, templates, template_p, extra, p_extra)
+        return {**example, "caption": caption}
+
+    return f
+
+
+def first_caption(template="{}", *, class_names=None):
+    """Sets `caption` to the first of `captions`, in a template: what evaluation uses."""
+    (template,) = captions_lib.get_templates([template])
+
+    def f(example, rng):
+        own = captions_lib.captions_of(example, class_names)
+        return {**example, "caption": captions_lib.fill(template, own[0])}
+
+    return f
+
+
+def longest_caption(*, class_names=None):
+    """Sets `caption` to the longest of `captions`: the one that says most."""
+
+    def f(example, rng):
+        return {**example, "caption": max(captions_lib.captions_of(example, class_names), key=len)}
+
+    return f
+
+
+def drop_words(words):
+    """Takes words out of `caption`, in any case: such as those that would give the label away."""
+    unwanted = {word.casefold() for word in words}
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("drop_words comes after choose_caption or first_caption in the chain")
+        kept = [
+            part
+            for part in re.split(r"(\w+)", example["caption"])
+            if part.casefold() not in unwanted
+        ]
+        return {**example, "caption": "".join(kept)}
+
+    return f
+
+
+def tokenize(length, *, tokenizer):
+    """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`."""
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("tokenize comes after choose_caption or first_caption in the chain")
+        text, mask = tokenizer.encode([example["caption"]], length)
+        return {**example, "text": text[0], "text_mask": mask[0]}
+
+    return f
+
+
+def label(*, class_names=None):
+    """Makes `label` an int32; a class's name is looked up, a number is checked."""
+    numbers = {name: i for i, name in enumerate(class_names or ())}
+
+    def f(example, rng):
+        value = example.get("label")
+        if isinstance(value, bytes | str):
+            value = numbers.get(captions_lib.as_text(value), -1)
+        if value is None or value < 0 or (numbers and value >= len(numbers)):
+            name = captions_lib.example_name(example)
+            raise ValueError(
+                f"example {name} has label {example.get('label')!r}, which is none of the "
+                f"{len(numbers)} classes"
+            )
+        return {**example, "label": np.int32(value)}
+
+    return f
