@@ -12,6 +12,7 @@ from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
 from mmjax.system import training_keys
 from mmjax.workdir.checkpoint import Checkpoints
+from mmjax.workdir.saved import restore_memory
 
 EIGHT = toy.MESHES["data=8"]
 
@@ -99,7 +100,7 @@ def test_a_resume_gives_the_bits_of_a_run_without_a_stop(tmp_path):
         saves.save(3, state, {"config": configs.to_json(config)})
         saves.wait()
         state, _ = toy.take_steps(run, saves.restore(3, run.state), data[3:])
-        memory = saves.restore_memory(3, run.state.memory)
+        memory = restore_memory(saves, 3, run.state.memory)
     jax.tree.map(np.testing.assert_array_equal, state, whole)
     assert memory["queue"]["x"].shape == (12, 4)
 
