@@ -165,8 +165,8 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
     }
     if any(i is not None for i in ids):
         counts = jnp.sum(negative, 1, dtype=jnp.float32)
-        missing = pairs - 1 - counts
-        metrics["masked_pairs"] = jnp.sum(missing if present is None else missing * present)
+        there = True if present is None else present
+        metrics["masked_pairs"] = jnp.sum(pairs - 1 - counts, where=there)
     return losses, metrics
 
 

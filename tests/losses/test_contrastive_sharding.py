@@ -11,6 +11,7 @@ import pytest
 
 from mmjax.losses.contrastive import contrastive_loss
 from mmjax.sharding import batch_sharding, make_mesh
+from mmjax.system import Weighted, average
 
 N, DIM, CHUNK = 48, 16, 16
 MESHES = pytest.mark.parametrize("shape", [{"data": 8}, {"data": 4, "fsdp": 2}])
@@ -34,7 +35,7 @@ def batch(n):
 @functools.cache
 def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
     def loss(x, y, scale, bias, ids, present=None):
-        return contrastive_loss(
+        losses, metrics = contrastive_loss(
             x,
             y,
             scale,
@@ -46,6 +47,11 @@ def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
             present=present,
             label_smoothing=label_smoothing,
         )
+        there = jnp.ones(len(losses), bool) if present is None else present
+        rows = {"loss": losses, **metrics}
+        # An absent pair's have no meaning.
+        rows = {k: jnp.where(there, x, jnp.zeros_like(x)) if x.ndim else x for k, x in rows.items()}
+        return average(Weighted(losses, there))[0], rows
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
@@ -127,7 +133,8 @@ def test_ring_sends_less_than_a_gather_of_both(kind, devices):
 
     def loss(x, y, scale, bias):
         form = {"kind": kind, "implementation": "ring", "chunk_size": 32}
-        return contrastive_loss(x, y, scale, bias, **form)
+        losses, metrics = contrastive_loss(x, y, scale, bias, **form)
+        return losses.mean(), metrics
 
     with jax.set_mesh(mesh):
         step = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)
