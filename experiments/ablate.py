@@ -25,13 +25,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.progress import Task
 
 from experiments.ablation_table import write_report
 from mmjax import config as configs
 from mmjax.config import ConfigDict
+from mmjax.process.progress import Line, duration
 
 TRAIN = ("python", "-m", "mmjax.train")
 KEYS = {"config", "fixed", "baseline", "seeds", "metrics", "command"}
@@ -178,7 +181,7 @@ def work(runs: Sequence[Run], jobs: int) -> list[Run]:
     On SIGTERM or Ctrl-C the runs get SIGTERM, save themselves, and this process ends.
     """
     waiting = [run for run in runs if run.results() is None]
-    progress = Progress(len(runs), len(runs) - len(waiting), jobs)
+    queue = Queue(len(runs), len(runs) - len(waiting), jobs)
     active: dict[subprocess.Popen, tuple[Run, float]] = {}
     failed: list[Run] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -194,9 +197,10 @@ def work(runs: Sequence[Run], jobs: int) -> list[Run]:
                 done = process.returncode == 0 and run.results() is not None
                 if not done:
                     failed.append(run)
-                progress.ended(run, seconds, done)
-            progress.draw([run for run, _ in active.values()])
+                queue.ended(run, seconds, done)
+            queue.draw(run for run, _ in active.values())
     finally:
+        queue.close()
         for process in active:
             process.terminate()
         for process in active:
@@ -216,21 +220,24 @@ def _start(run: Run) -> subprocess.Popen:
         )
 
 
-class Progress:
+class Queue:
     """A line for each run that ends, and on a terminal one that shows what goes on."""
 
     def __init__(self, total: int, done: int, jobs: int):
         self._total, self._done, self._jobs = total, done, jobs
         self._seconds: list[float] = []
-        self._terminal = sys.stderr.isatty()
+        self._active: list[str] = []
         print(f"{total} runs, {done} of them done", file=sys.stderr, flush=True)
+        self._line = Line(self._facts, total, done)
+
+    def _facts(self, task: Task) -> list[str]:
+        return [f"{self._done}/{self._total}", f"ETA {self._left()}", " | ".join(self._active)]
 
     def _left(self) -> str:
         if not self._seconds:
             return "?"
         mean = sum(self._seconds) / len(self._seconds)
-        left = round(mean * (self._total - self._done) / self._jobs)
-        return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        return duration(mean * (self._total - self._done) / self._jobs)
 
     def ended(self, run: Run, seconds: float, done: bool) -> None:
         """Print how a run ended."""
@@ -238,14 +245,16 @@ class Progress:
         self._seconds.append(seconds)
         how = f"in {seconds:.0f} s" if done else f"FAILED, see {run.workdir / 'log.txt'}"
         line = f"{self._done}/{self._total}  {run.workdir.name}  {how}  ETA {self._left()}"
-        print("\r\x1b[K" * self._terminal + line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
-    def draw(self, active: Sequence[Run]) -> None:
+    def draw(self, active: Iterable[Run]) -> None:
         """Redraw what goes on."""
-        if self._terminal and active:
-            names = " | ".join(run.workdir.name for run in active)
-            line = f"\r\x1b[K{self._done}/{self._total}  ETA {self._left()}  {names}"
-            print(line[:160], end="", file=sys.stderr, flush=True)
+        self._active = [run.workdir.name for run in active]
+        self._line.update(self._done)
+
+    def close(self) -> None:
+        """End the line."""
+        self._line.stop()
 
 
 # ---- the command

@@ -58,11 +58,11 @@ class Runs:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        sys.path.insert(0, str(ROOT / "tests"))
+        sys.path.insert(0, str(ROOT / "tests" / "helpers"))
         from tiny_clip import write_folder
 
         write_folder(folder / "pictures")
-        fields = {"tests": str(ROOT / "tests"), "pictures": str(folder / "pictures")}
+        fields = {"tests": str(ROOT / "tests" / "helpers"), "pictures": str(folder / "pictures")}
         (folder / "chaos.py").write_text(CONFIG.format(steps=STEPS, every=EVERY, **fields))
 
     def start(self, workdir: Path) -> subprocess.Popen:

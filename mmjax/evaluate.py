@@ -16,29 +16,30 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from mmjax import config as configs
-from mmjax.data.text.tokenizer import Tokenizer, load_tokenizer
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
+from mmjax.process.progress import Stages
 from mmjax.report import gather
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
-from mmjax.system import Variables, variables
-from mmjax.workdir import checkpoint, metrics
+from mmjax.run.open_run import open_run
+from mmjax.system import Variables
 from mmjax.workdir import lock as workdir_lock
+from mmjax.workdir import tables
+from mmjax.workdir.manifest import git_revision, read_manifest, write_manifest
+from mmjax.workdir.metrics import MetricWriter
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`, bound to this run."""
-    runner = Runner(run, workdir, _progress)
+    runner = Runner(run, workdir, Stages())
     for field in ("validation", "evals_at_start"):
         for name in run.config.get(field, ()):
             if name not in run.config.evals:
@@ -71,7 +72,7 @@ def before_training(
     evaluators: Mapping[str, Evaluator],
     variables: Variables,
     workdir: Path,
-    writer: metrics.MetricWriter,
+    writer: MetricWriter,
 ) -> None:
     """Run the evaluators of `config.evals_at_start` and record what they say in run.json."""
     names = run.config.evals_at_start
@@ -81,7 +82,7 @@ def before_training(
     writer.write(0, {f"eval/{name}": value for name, value in results.items()})
     if distributed.is_main():
         presets = {name: evaluators[name].fingerprint() for name in names}
-        metrics.write_manifest(workdir, start={"evaluators": presets, "values": results})
+        write_manifest(workdir, start={"evaluators": presets, "values": results})
 
 
 def _at_start(evaluators: Mapping[str, Evaluator], workdir: Path) -> dict[str, float]:
@@ -97,7 +98,7 @@ def finish(
     variables: Variables,
     step: int,
     workdir: Path,
-    writer: metrics.MetricWriter,
+    writer: MetricWriter,
 ) -> dict[str, float]:
     """Evaluate, record, report and print; what was already evaluated so is only printed."""
     if not evaluators:
@@ -117,7 +118,7 @@ def finish(
         if distributed.is_main():
             start = _at_start(evaluators, workdir)
             change = {k: results[k] - v for k, v in start.items() if k in results}
-            metrics.write_manifest(
+            write_manifest(
                 workdir,
                 results={"step": step, "evaluators": presets, "values": results}
                 | ({"change": change} if change else {}),
@@ -142,7 +143,7 @@ def write_report(
 
     All processes gather what it shows, process 0 writes it.
     """
-    config, git = run.config, metrics.git_revision()
+    config, git = run.config, git_revision()
     shown = {n: e for n, e in evaluators.items() if n not in config.validation}
     baselines = _read_baselines(config.baselines)
     runner = next(iter(evaluators.values())).runner
@@ -188,17 +189,11 @@ def _read_baselines(path: str) -> dict[str, Any]:
     return json.loads(Path(path).read_text())["results"]
 
 
-def read_manifest(workdir: Path) -> dict[str, Any]:
-    """What run.json holds; empty where there is none."""
-    path = workdir / "run.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def print_results(results: Mapping[str, float]) -> None:
     """Print a table for each set of metrics: a row an evaluation, a column a metric."""
-    for table in metrics.by_columns(results):
+    for table in tables.by_columns(results):
         print()
-        metrics.print_table([{"evaluation": name, **row} for name, row in table.items()])
+        tables.print_table([{"evaluation": name, **row} for name, row in table.items()])
     print()
 
 
@@ -210,64 +205,8 @@ def print_change(before: Mapping[str, float], after: Mapping[str, float]) -> Non
         if name in after
     ]
     if rows:
-        metrics.print_table(rows, title="before and after training")
+        tables.print_table(rows, title="before and after training")
         print()
-
-
-class Saved(NamedTuple):
-    """A checkpoint of a workdir, opened: what it was trained as; its arrays are yet to be read."""
-
-    checkpoints: checkpoint.Checkpoints
-    step: int
-    config: configs.ConfigDict
-    tokenizer: Tokenizer | None
-    class_names: list[str] | None  # of the training set
-
-
-def open_checkpoint(
-    workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
-) -> Saved:
-    """Open a checkpoint of a workdir for reading.
-
-    Args:
-      at_step: which one; None is the newest.
-
-    Raises:
-      ValueError: no such checkpoint.
-    """
-    saves = checkpoint.Checkpoints(workdir, read_only=True)
-    steps = saves.steps()
-    if not steps or (at_step is not None and at_step not in steps):
-        raise ValueError(
-            f"'{workdir}' has no checkpoint {'' if at_step is None else f'of step {at_step}'}; "
-            f"there are {steps}."
-        )
-    at = steps[0] if at_step is None else at_step
-    saved = saves.run(at)
-    config = configs.override(configs.from_json(saved["config"]), overrides)
-    with distributed.main_first("reading the tokenizer"):
-        if saved["tokenizer"]:
-            experiment.write_tokenizer(workdir, saved["tokenizer"])
-        tokenizer = load_tokenizer(workdir / "tokenizer") if saved["tokenizer"] else None
-    return Saved(saves, at, config, tokenizer, saved.get("class_names"))
-
-
-def open_run(
-    workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
-) -> tuple[experiment.Experiment, Variables, int]:
-    """What a checkpoint of a workdir was trained as, its variables and its step.
-
-    Raises:
-      ValueError: no such checkpoint, or settings that do not fit it.
-    """
-    saved = open_checkpoint(workdir, at_step, overrides)
-    run = experiment.build(saved.config, saved.tokenizer)
-    saves, average = saved.checkpoints, run.config.ema.evaluate
-    with jax.set_mesh(run.mesh):
-        params = saves.restore_params(saved.step, run.params, average=average)
-        memory = saves.restore_memory(saved.step, run.state.memory)
-    saves.close()
-    return run, variables(params, memory), saved.step
 
 
 def evaluate(
@@ -275,15 +214,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluate a checkpoint of a workdir with the evaluators of its config; see `open_run`."""
     run, given, at = open_run(workdir, at_step, overrides)
-    writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
+    writer = MetricWriter(workdir, process_index=jax.process_index())
     return finish(run, make_evaluators(run, workdir), given, at, workdir, writer)
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\r\033[K" if done >= total else ""
-        sys.stderr.write(f"\r  evaluating: {what} {done}/{total}{end}")
-        sys.stderr.flush()
 
 
 def main() -> None:

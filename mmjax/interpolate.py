@@ -47,8 +47,11 @@ from mmjax import config as configs
 from mmjax import evaluate, pretrained
 from mmjax.evals.evaluator import Evaluator
 from mmjax.run import experiment, initial
+from mmjax.run.open_run import open_run
 from mmjax.system import Memory, Variables, memory_of, variables
-from mmjax.workdir import checkpoint, metrics, whole_file
+from mmjax.workdir import checkpoint, whole_file
+from mmjax.workdir.manifest import git_revision
+from mmjax.workdir.saved import tokenizer_files
 
 
 def mix(base: Any, tuned: Any, alpha: float) -> Any:
@@ -144,8 +147,8 @@ def save_workdir(
         {
             "step": step,
             "config": configs.to_json(config),
-            "tokenizer": experiment.tokenizer_files(workdir),
-            "git": metrics.git_revision(),
+            "tokenizer": tokenizer_files(workdir),
+            "git": git_revision(),
             "mixture": dict(about),
         },
     )
@@ -189,7 +192,7 @@ def main() -> None:
     if len(figures) < 2 and (figures or saved is None):
         raise ValueError("Name both --target and --retained, for a curve, or a mixture to --save.")
     tuned, out = Path(ARGS.tuned), Path(ARGS.out)
-    run, given, step = evaluate.open_run(tuned, overrides=ARGS.overrides)
+    run, given, step = open_run(tuned, overrides=ARGS.overrides)
     tuned_params, memory = given["params"], memory_of(given)
     base = ARGS.base or run.config.init_from.path
     base_params = _base_params(run, base)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import evaluate
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
@@ -29,6 +28,7 @@ from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision
 from mmjax.weights.family import family, saving_family
 from mmjax.workdir import whole_file
+from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
@@ -184,7 +184,7 @@ def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[System, Variab
 
 
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
-    saved = evaluate.open_checkpoint(workdir)
+    saved = open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     system, given = _abstract(config, mesh)
     if mesh is None:  # orbax wants to be told where
@@ -193,9 +193,9 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
     memory = {k: v for k, v in given.items() if k != "params"}
     params, report = given["params"], ""
     if arrays:
-        average = saved.config.ema.evaluate
-        params = saved.checkpoints.restore_params(saved.step, params, average=average)
-        memory = saved.checkpoints.restore_memory(saved.step, memory)
+        saves, average = saved.checkpoints, saved.config.ema.evaluate
+        params = restore_params(saves, saved.step, params, average=average)
+        memory = restore_memory(saves, saved.step, memory)
         count = len(jax.tree.leaves(params))
         report = f"{workdir}: step {saved.step}, {count} parameters restored"
     saved.checkpoints.close()

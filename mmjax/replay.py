@@ -30,7 +30,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax import batch as batches
 from mmjax import config as configs
-from mmjax import evaluate
 from mmjax.data.open_source import Source, open_source
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.optim import lora
@@ -38,7 +37,10 @@ from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.run import experiment
 from mmjax.schedule import schedule
 from mmjax.system import Context, Variables, Weighted, memory_of, training_keys, variables
-from mmjax.workdir import batch_log, checkpoint, metrics
+from mmjax.workdir import batch_log, checkpoint
+from mmjax.workdir.manifest import read_manifest
+from mmjax.workdir.saved import restore_memory, restore_params
+from mmjax.workdir.tables import print_table
 
 ROWS = 64  # in one forward pass: a batch of a pod does not fit a laptop at once
 PRINTED = 10
@@ -72,7 +74,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
     if after:
         config = configs.from_json(saves.run(after[0])["config"])
     else:
-        config = configs.from_json(json.dumps(evaluate.read_manifest(workdir)["config"]))
+        config = configs.from_json(json.dumps(read_manifest(workdir)["config"]))
     config = configs.override(config, overrides)
     with config.unlocked():  # this machine's devices, whatever the run had
         config.mesh, config.microbatches = {"data": -1, "fsdp": 1, "tensor": 1}, 1
@@ -144,8 +146,8 @@ def _variables_before(
         given, where = variables(params, state.memory), "the start of the run"
     else:
         with jax.set_mesh(run.mesh):
-            params = saves.restore_params(chosen, run.params, average=False)
-            given = variables(params, saves.restore_memory(chosen, run.state.memory))
+            params = restore_params(saves, chosen, run.params, average=False)
+            given = variables(params, restore_memory(saves, chosen, run.state.memory))
         where = f"checkpoint {chosen}"
     if chosen == at - 1:
         return given, f"{where}, those that the step began with"
@@ -231,7 +233,7 @@ def _class(source: Source, label: int) -> str:
 
 def _print_worst(examples: Sequence[Example]) -> None:
     print()
-    metrics.print_table(
+    print_table(
         [
             {"loss": e.loss, "row": e.row, "id": e.example_id, "key": e.key, "caption": e.caption}
             for e in examples

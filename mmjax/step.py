@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmjax import guard
 from mmjax.batch import Batch
+from mmjax.finite import first_nonfinite, is_finite
 from mmjax.layers.precision import on_tpu
 from mmjax.microbatch_check import check_outputs
 from mmjax.schedule import Schedule, schedule
@@ -108,7 +108,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch):
         found, context, corrupted = gradients(state, batch, seed)
         grad_norm = optax.tree.norm(found.grads)
-        finite = state.finite & guard.is_finite(found.total, grad_norm)
+        finite = state.finite & is_finite(found.total, grad_norm)
 
         def update(state):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
@@ -321,7 +321,7 @@ def diagnose(
 ) -> str | None:
     """The first tensor that is not finite in the step that `state` could not take, by name."""
     found = jax.jit(lambda state, batch: gradients(state, batch, seed)[0])(state, batch)
-    return guard.first_nonfinite(
+    return first_nonfinite(
         {
             "parameters": state.params,
             "memory": state.memory,

@@ -34,17 +34,22 @@ from ml_collections import ConfigDict
 
 from mmjax import batch as batches
 from mmjax import config as configs
-from mmjax import evaluate, guard, sharding, step
+from mmjax import evaluate, sharding, step
 from mmjax.data.prefetch import prefetch_to_device, to_device
+from mmjax.finite import NonFiniteError
 from mmjax.layers.precision import on_cpu
 from mmjax.optim import optimizer as optim
 from mmjax.process import distributed
 from mmjax.process.preemption import Sigterm
 from mmjax.process.watchdog import Watchdog
 from mmjax.run import experiment
+from mmjax.run.early_stopping import EarlyStopping
+from mmjax.run.progress import ProgressLine
 from mmjax.workdir import checkpoint, metrics, resume_config
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.batch_log import BatchLog
+from mmjax.workdir.manifest import git_revision, write_manifest
+from mmjax.workdir.saved import tokenizer_files
 
 
 def train(
@@ -83,10 +88,10 @@ def train(
     if run.system.check_source is not None:
         run.system.check_source(len(source))
     evaluators = evaluate.make_evaluators(run, workdir)
-    early = guard.EarlyStopping(**config.early_stopping)
-    writer = metrics.MetricWriter(workdir, console=False, process_index=jax.process_index())
+    early = EarlyStopping(**config.early_stopping)
+    writer = metrics.MetricWriter(workdir, process_index=jax.process_index())
     if distributed.is_main():
-        metrics.write_manifest(workdir, config=config)
+        write_manifest(workdir, config=config)
         (workdir / "parameters.txt").write_text(
             optim.describe(run.state.params, config.optim) + "\n"
         )
@@ -118,15 +123,15 @@ def train(
                 "examples": len(source),
                 "class_names": source.class_names,
                 "config": configs.to_json(config),
-                "tokenizer": experiment.tokenizer_files(workdir),
-                "git": metrics.git_revision(),
+                "tokenizer": tokenizer_files(workdir),
+                "git": git_revision(),
                 "early_stopping": early.state(),
             },
         )
 
     # ---- the loop
     window = metrics.ScalarWindow()
-    progress = metrics.ProgressLine(total, config.batch_size, at, distributed.progress_stream())
+    progress = ProgressLine(total, config.batch_size, at, distributed.progress_stream())
     share = sharding.batch_share(run.mesh)
     seen = BatchLog(workdir)
     stream = prefetch_to_device(
@@ -207,7 +212,7 @@ def _check_finite(run, state, source, saves, workdir) -> None:
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
     found = step.diagnose(run.learner, run.gradients, state, batch, run.config.seed)
     kept = saves.steps()
-    raise guard.NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
+    raise NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
 
 
 def main() -> None:

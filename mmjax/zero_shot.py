@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 
 from mmjax.data import image_files
-from mmjax.data.progress import Progress
 from mmjax.data.transforms.captions import TEMPLATES, get_templates
 from mmjax.embedder import Embedder, open_embedder
 from mmjax.evals.zero_shot import classifier_weights
+from mmjax.process.progress import Progress
 
 
 def read_labels(given: str) -> list[str]:

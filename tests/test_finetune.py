@@ -12,8 +12,9 @@ import toy
 from tiny_clip import write_folder
 
 from mmjax import config as configs
-from mmjax import evaluate, interpolate, pretrained
+from mmjax import interpolate, pretrained
 from mmjax.run import experiment, initial
+from mmjax.run.open_run import open_run
 from mmjax.workdir import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -138,7 +139,7 @@ def test_mixtures_go_from_the_base_to_the_tuned_model(runs, tmp_path):
     for name in base:
         np.testing.assert_allclose(half[name], (base[name] + tuned[name]) / 2, atol=1e-7)
 
-    opened, params, step = evaluate.open_run(root / "lora")
+    opened, params, step = open_run(root / "lora")
     interpolate.save_workdir(opened, params, step, tmp_path / "saved", {"alpha": 1.0})
     again = pretrained.load(tmp_path / "saved")
     want = flat(pretrained.load(root / "lora").params)

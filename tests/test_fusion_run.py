@@ -1,17 +1,14 @@
 """Spoken and written digits through the real loop: train, evaluate without a modality, replay."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from digits import drawn, mnist_wheel, write_speech
 
 from mmjax import config as configs
 from mmjax import pretrained, replay, train
 from mmjax.data.open_source import open_source
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-from test_digits import drawn, mnist_wheel, write_speech  # noqa: E402
 
 
 @pytest.fixture

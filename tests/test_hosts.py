@@ -12,19 +12,15 @@ import signal
 import stat
 import sys
 import time
-from pathlib import Path
 
 import commands
 import numpy as np
 import pytest
-from test_distributed import ends, free_port
-from test_resume import flip_bits
-from test_train import state_of
+from runs import CONFIG, ROOT, ends, flip_bits, free_port, state_of
 from tiny_clip import write_folder
 
 from mmjax.workdir.metrics import read_metrics
 
-HERE = Path(__file__).parent
 # A large eps: where a gradient is zero but for rounding, Adam would amplify the rounding.
 OPTIM = {"name": "adamw", "learning_rate": 1e-2, "warmup_steps": 2, "eps": 1e-2}
 STEPS = 8
@@ -37,7 +33,7 @@ def flags(tmp_path_factory):
     evals = {"all": {"kind": "retrieval", "transform": "decode"}}
     evals["all"]["source"] = {"kind": "folder", "root": str(root), "captions": "captions.jsonl"}
     return [
-        f"--config={HERE / 'tiny_clip.py'}",
+        f"--config={CONFIG}",
         f"--config.data.train.root={root}",
         f"--config.evals={evals}",
         f"--config.optim={OPTIM}",
@@ -118,18 +114,18 @@ def test_two_processes_go_on_from_one_past_damage_by_the_slurm_launcher_and_eval
     flip_bits(workdir / "checkpoints" / str(STEPS))
     (workdir / "report.html").unlink()
     srun = tmp_path / "srun"
-    srun.write_text(f'#!/bin/bash\nexec {sys.executable} {HERE / "fake_srun.py"} "$@"\n')
+    srun.write_text(f'#!/bin/bash\nexec {sys.executable} {CONFIG.with_name("fake_srun.py")} "$@"\n')
     srun.chmod(srun.stat().st_mode | stat.S_IEXEC)
     job = free_port() - (65535 - 2**12 + 1)  # jax makes the port out of the job's number
     cluster = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHON": sys.executable,
-        "SLURM_SUBMIT_DIR": str(HERE.parent),
+        "SLURM_SUBMIT_DIR": str(ROOT),
         "SLURM_JOB_ID": str(job % 2**12),
         "SLURM_NTASKS": "2",
     }
     config, *overrides = flags
-    script = HERE.parent / "experiments" / "launch" / "slurm.sh"
+    script = ROOT / "experiments" / "launch" / "slurm.sh"
     launch = "import subprocess, sys; sys.exit(subprocess.call(['bash', *sys.argv[1:]]))"
     command = ("-c", launch, script, config.partition("=")[2], workdir, *overrides)
     ((code, out, error),) = ends([commands.start(*command, devices=4, **cluster)])

@@ -2,16 +2,14 @@
 
 import collections
 import shutil
-from pathlib import Path
 
 import commands
 import pytest
+from runs import CONFIG
 from tiny_clip import get_config, write_folder
 
 from mmjax import preflight
 from mmjax.workdir import lock as workdir_lock
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_a_full_disk(config, tmp_path, monkeypatch):
 def test_the_command_refuses_with_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     done = commands.run(
-        *("-m", "mmjax.preflight", f"--config={HERE / 'tiny_clip.py'}"),
+        *("-m", "mmjax.preflight", f"--config={CONFIG}"),
         f"--workdir={tmp_path / 'file' / 'run'}",
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -9,7 +9,8 @@ import commands
 import numpy as np
 import pytest
 from PIL import Image
-from test_train import HERE, refused, state_of
+from runs import CONFIG as TINY
+from runs import flip_bits, refused, state_of
 from tiny_clip import write_folder
 
 STEPS = 6
@@ -34,7 +35,7 @@ def get_config():
 SPIED = """
 import pathlib, runpy, sys
 import jax, numpy
-from mmjax import batch_log
+from mmjax.workdir import batch_log
 
 def add(self, step, batch, add=batch_log.BatchLog.add):
     workdir = pathlib.Path(sys.argv[2].partition("=")[2])
@@ -58,7 +59,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("resume")
     write_folder(place / "pictures")
     (place / "config.py").write_text(
-        CONFIG.format(here=str(HERE), pictures=str(place / "pictures"), steps=STEPS)
+        CONFIG.format(here=str(TINY.parent), pictures=str(place / "pictures"), steps=STEPS)
     )
     done = commands.run("-c", SPIED, *flags(place, "undisturbed", 8), devices=8)
     assert done.returncode == 0, done.stderr
@@ -76,14 +77,6 @@ def train(place, name, devices, *more):
 
 def lines(place, name):
     return (place / name / "batches.jsonl").read_text().splitlines(keepends=True)
-
-
-def flip_bits(checkpoint):
-    """In the middle of every file that holds numbers or their index; some are copies, not read."""
-    for path in (checkpoint / "state").rglob("d/*"):
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
 
 
 def test_a_run_moves_over_meshes_and_past_damage(place):

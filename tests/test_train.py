@@ -6,16 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import commands
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from runs import ROOT, TRAIN, refused, state_of
 from tiny_clip import get_config, write_folder
-
-HERE = Path(__file__).parent
-TRAIN = ["-m", "mmjax.train", f"--config={HERE / 'tiny_clip.py'}"]
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +30,6 @@ def train(root, workdir, *more, **kwargs):
     return commands.run(*TRAIN, f"--workdir={workdir}", *settings(root), *more, **kwargs)
 
 
-def state_of(workdir, step):
-    """Every array of a checkpoint, whole, by path; whatever devices wrote it."""
-    import jax
-
-    path = Path(workdir) / "checkpoints" / str(step) / "state"
-    reader = ocp.PyTreeCheckpointer()
-    tree = reader.metadata(path).item_metadata.tree
-    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
-    return {
-        jax.tree_util.keystr(p): np.asarray(x)
-        for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-
-
 def assert_same(a, b):
     assert a.keys() == b.keys()
     for name in a:
@@ -61,7 +42,7 @@ def undisturbed(pictures, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
     done = subprocess.run(
         [sys.executable, *TRAIN, f"--workdir={workdir}", *settings(pictures)],
-        cwd=HERE.parent,
+        cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": commands.xla_flags(devices=1)},
         capture_output=True,
         text=True,
@@ -158,16 +139,6 @@ def test_kill_during_a_save_resumes_from_the_newest_complete(pictures, tmp_path,
     done = train(pictures, tmp_path, *LONG)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path, long_run)
-
-
-def refused(done, *words):
-    """The command failed, and its last words are one sentence that has these words."""
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, done.stderr
-    assert done.stderr.rstrip().endswith(errors[0]), done.stderr
-    for word in words:
-        assert word in errors[0], (word, errors[0])
 
 
 def test_a_full_disk_loses_nothing_saved(pictures, tmp_path):

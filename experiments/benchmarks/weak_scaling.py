@@ -1,7 +1,7 @@
 """Estimated time of a training step as chips are added and the batch a chip stays: weak scaling.
 
     python experiments/benchmarks/weak_scaling.py                  # needs the extra tpu-plan
-    python experiments/benchmarks/weak_scaling.py --config tests/tiny_clip.py --batch 4 \
+    python experiments/benchmarks/weak_scaling.py --config tests/helpers/tiny_clip.py --batch 4 \
         --topologies gpu:h100x2 gpu:h100x4                         # all of it, in seconds
 
 Compiles the real step of a config for each topology, as `mmjax.plan` does, with --batch examples a

@@ -11,12 +11,12 @@ import sys
 import numpy as np
 
 from mmjax.data.open_source import open_source
-from mmjax.data.progress import Progress
 from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.captioning import derangement
 from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.process.progress import Progress
 
 TEST = {"emoji": "unseen_test", "tuxpaint": "test", "openclipart": "test"}
 SHOWN = ("bleu_1", "bleu_4", "rouge_l", "meteor_exact", "cider", "cider_d")

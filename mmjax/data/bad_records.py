@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from mmjax.data.progress import Progress
 from mmjax.data.transforms.decode import decode_image
+from mmjax.process.progress import Progress
 from mmjax.workdir import whole_file
 
 LIST_NAME = "bad_records.jsonl"

@@ -46,10 +46,10 @@ from mmjax import config as configs
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
 from mmjax.data.open_source import Source, open_source
-from mmjax.data.progress import Progress
 from mmjax.data.sources.array_records import DATASET, SHARDS
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.decode import JPEG_START, as_rgb, decode_image
+from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl, whole_file
 
 

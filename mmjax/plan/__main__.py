@@ -44,6 +44,7 @@ from mmjax import config as configs
 from mmjax.models.systems import make_system
 from mmjax.plan import page as plan_page
 from mmjax.plan.estimate import Estimate, estimate, remat_sections
+from mmjax.process.progress import Line
 
 
 class LimitError(Exception):
@@ -168,23 +169,20 @@ class Watch:
 
         # The compiler cannot be interrupted, but it does not hold this thread.
         thread = threading.Thread(target=target, daemon=True)
-        started = time.monotonic()
         thread.start()
-        while thread.is_alive():
-            left = self.started + self.limit - time.monotonic()
-            if left <= 0:
-                self._show("")
-                raise LimitError
-            self._show(f"{title}: {time.monotonic() - started:.0f} s")
-            thread.join(min(left, 1.0))
-        self._show("")
+        line = Line(lambda task: [f"{title}: {task.elapsed:.0f} s"], self.limit)
+        try:
+            while thread.is_alive():
+                passed = time.monotonic() - self.started
+                if passed >= self.limit:
+                    raise LimitError
+                line.update(passed)
+                thread.join(min(self.limit - passed, 1.0))
+        finally:
+            line.stop()
         if "error" in box:
             raise box["error"]
         return box["result"]
-
-    def _show(self, text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def main(args: Any) -> int:

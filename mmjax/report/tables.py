@@ -8,7 +8,7 @@ import numpy as np
 
 from mmjax.report import figures
 from mmjax.report.gather import Confusion
-from mmjax.workdir import metrics
+from mmjax.workdir.tables import by_columns, by_rows
 
 Figures = Mapping[str, float]
 WAYS = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
@@ -46,9 +46,9 @@ def results(
         groups = [(label, len(RETRIEVAL)) for label in WAYS.values()]
         made.append(_table(retrieval, columns, groups, baselines, fingerprints))
     if classes:
-        rows = {n: r for n, r in metrics.by_rows(_flat(classes)).items() if "top1" in r}
+        rows = {n: r for n, r in by_rows(_flat(classes)).items() if "top1" in r}
         made.append(_table(rows, CLASSIFICATION, [], baselines, fingerprints))
-    for rows in metrics.by_columns(_flat(others)):
+    for rows in by_columns(_flat(others)):
         columns = {name: name.replace("_", " ") for row in rows.values() for name in row}
         made.append(_table(rows, columns, [], baselines, fingerprints))
     return "".join(made)

@@ -34,6 +34,7 @@ from mmjax.run import tokenizer as tokenizers
 from mmjax.schedule import check_schedule
 from mmjax.system import Params, System, Variables, variables
 from mmjax.variables import make_state_function, sharded_state, sharded_variables
+from mmjax.workdir.saved import write_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,30 +241,6 @@ def make_tokenizer(
             tokenizer.save(folder)
     distributed.check_same("the tokenizer", tokenizer.fingerprint)
     return tokenizer
-
-
-def tokenizer_files(workdir: Path) -> dict[str, str]:
-    """The files of the workdir's tokenizer, name -> text, as a checkpoint keeps them."""
-    return {f.name: f.read_text() for f in sorted((workdir / "tokenizer").glob("*.json"))}
-
-
-def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
-    """Put a checkpoint's tokenizer into the workdir, where it is missing.
-
-    Raises:
-      ValueError: another tokenizer is there.
-    """
-    present = tokenizer_files(workdir)
-    if present and present != files:
-        raise ValueError(
-            f"The tokenizer in {workdir / 'tokenizer'} is not the one that this run's checkpoint "
-            "was trained with: delete that folder, and it comes back from the checkpoint."
-        )
-    if present:
-        return
-    (workdir / "tokenizer").mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (workdir / "tokenizer" / name).write_text(text)
 
 
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:

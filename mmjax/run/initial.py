@@ -8,10 +8,12 @@ from typing import Any
 import jax
 from flax import traverse_util
 
+from mmjax import pretrained
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
 from mmjax.weights import published
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
+from mmjax.workdir.saved import restore_params
 
 POSITIONS = "text/decoder/position/table"
 
@@ -87,7 +89,7 @@ def _from_run(
     own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
     if whole:
         compare(own, _shapes(target), f"run in '{folder}'")
-    found = source.restore_params(step, traverse_util.unflatten_dict(dict(target), sep="/"))
+    found = restore_params(source, step, traverse_util.unflatten_dict(dict(target), sep="/"))
     source.close()
     return f"step {step}", traverse_util.flatten_dict(found, sep="/"), set(own)
 
@@ -96,8 +98,6 @@ def _from_published(
     folder: Path, target: Mapping[str, Any], whole: bool
 ) -> tuple[str, dict[str, Any], set[str]]:
     """What it is, the parameters of `target`, and the names of all that it has."""
-    from mmjax import pretrained  # not sooner: it opens runs by way of `mmjax.run.experiment`
-
     mesh = getattr(next(iter(target.values())).sharding, "mesh", None)
     model = pretrained.load(folder, mesh=mesh)
     theirs = traverse_util.flatten_dict(model.params, sep="/")

@@ -39,7 +39,7 @@ from mmjax.embedder import open_embedder
 from mmjax.search import approximate, build
 from mmjax.search.index import INDEX, Index, Writer, create, read_about
 from mmjax.workdir import lock as workdir_lock
-from mmjax.workdir import metrics
+from mmjax.workdir.tables import print_table
 
 LISTED = 10  # unreadable files on the terminal; all are in the index
 
@@ -99,7 +99,7 @@ def query(args) -> None:
             print(json.dumps(row, ensure_ascii=False))
     else:
         rows = [{"score": f"{h.score:.4f}", "path": opened.root / h.paths[0]} for h in hits]
-        metrics.print_table(rows)
+        print_table(rows)
 
 
 def _read(path: str) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 from mmjax.search.index import Index
 
 CHUNK = 8192  # rows added at once

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mmjax.data import image_files
-from mmjax.data.progress import Progress
 from mmjax.embedder import Embedder
+from mmjax.process.progress import Progress
 from mmjax.search.index import File, Writer
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 from mmjax.weights.layouts import Row
 from mmjax.weights.tensor_file import Tensors
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
+from mmjax.data.text.clip_bpe import clip_bpe
+from mmjax.data.text.from_file import from_file
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.run import tokenizer as tokenizers
 from mmjax.weights.published import read_json
 from mmjax.workdir import whole_file
 
@@ -29,11 +30,9 @@ def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> T
       ValueError: damaged files, or a special token that is named but not there.
     """
     if (folder / FILE).is_file():
-        tokenizer = tokenizers.from_file(
-            str(folder / FILE), **_specials(folder), lowercase=lowercase
-        )
+        tokenizer = from_file(str(folder / FILE), **_specials(folder), lowercase=lowercase)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        tokenizer = tokenizers.clip_bpe(str(folder))
+        tokenizer = clip_bpe(str(folder))
     else:
         return None
     if begins is None:

@@ -8,7 +8,6 @@ temporary folder and renames it: a kill leaves the older ones whole.
 
 import contextlib
 import errno
-import functools
 import json
 import logging
 import os
@@ -23,8 +22,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from mmjax import config as configs
-from mmjax.optim import lora, tree_paths
+from mmjax.optim import tree_paths
 from mmjax.process import distributed
 from mmjax.workdir.checksum import checksums
 
@@ -221,55 +219,27 @@ class Checkpoints:
             how = f"{len(wrong)} of {len(found)} arrays are not as saved, the first {wrong[0]}"
             raise self._damaged(step, how)
 
-    def restore_params(self, step: int, target: Any, average: bool = True) -> Any:
-        """Parameters alone, laid out as `target` says; LoRA's additions to them are merged.
+    def restore_part(self, step: int, part: str, target: Any, whole: bool = False) -> Any:
+        """One field of the state, such as "params", laid out as `target` says.
 
         Args:
-          target: ShapeDtypeStructs with shardings, perhaps of a part of the model's tree; all of
-            that part must be there.
-          average: take the moving average where there is one.
+          target: ShapeDtypeStructs with shardings; all of them must be there.
+          whole: and nothing else; otherwise `target` may be a part of the field's tree.
 
         Raises:
-          TreeMismatchError: a parameter of `target` is missing or has another shape.
+          TreeMismatchError: a leaf of `target` is missing or has another shape.
           DamagedError: as `restore`.
         """
-        run, arrays = self._read(step)
+        arrays = self._read(step)[1]
         saved = self._shapes(step, arrays)
-        averaged = average and any(k.startswith("average/") for k in saved)
-        part = "average" if averaged else "params"
-        prefix = f"{part}/"
-        shapes = {k.removeprefix(prefix): s for k, s in saved.items() if k.startswith(prefix)}
-        target = lora.with_additions(target, shapes)
         wanted = {f"{part}/{k}": s for k, s in tree_paths.shapes(target).items()}
-        found = {k: s for k, s in saved.items() if k in wanted}
+        every = {k: s for k, s in saved.items() if whole and k.startswith(f"{part}/")}
+        found = {k: s for k, s in saved.items() if k in wanted} | every
         compare(found, wanted, f"checkpoint {self.path(step)}")
         item = {part: target}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        params = self._read_arrays(step, args, arrays)[part]
-        if lora.NAME not in params:
-            return params
-        alpha = configs.from_json(run["config"]).lora.alpha
-        lies = jax.tree.map(lambda x: x.sharding, lora.without(target))
-        return jax.jit(functools.partial(lora.merge, alpha=alpha), out_shardings=lies)(params)
-
-    def restore_memory(self, step: int, target: Any) -> Any:
-        """The memory alone, sharded as `target` says; {} where the system has none.
-
-        Raises:
-          TreeMismatchError, DamagedError: as `restore_params`.
-        """
-        if not target:
-            return {}
-        _, arrays = self._read(step)
-        saved = self._shapes(step, arrays)
-        wanted = {f"memory/{k}": s for k, s in tree_paths.shapes(target).items()}
-        found = {k: s for k, s in saved.items() if k.startswith("memory/")}
-        compare(found, wanted, f"checkpoint {self.path(step)}")
-        item = {"memory": target}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        return self._read_arrays(step, args, arrays)["memory"]
+        return self._read_arrays(step, args, arrays)[part]
 
     def newest_run(self) -> dict[str, Any] | None:
         """The JSON part of the newest checkpoint where it can be read; None without checkpoints.

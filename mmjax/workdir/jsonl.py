@@ -1,10 +1,13 @@
 """Files of JSON lines that survive kills and full disks."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -50,3 +53,20 @@ def cut_torn_end(path: Path) -> None:
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON values; NaN and infinities as strings, unknown objects by their repr."""
+    if hasattr(value, "to_dict"):  # ml_collections
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if hasattr(value, "__array__"):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

@@ -9,9 +9,9 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
+from flowers import Flowers
 from PIL import Image
-from test_sources import Flowers
-from test_train import TRAIN
+from runs import CONFIG, TRAIN
 
 from mmjax.data import convert as command
 from mmjax.data.convert import convert
@@ -19,8 +19,6 @@ from mmjax.data.open_source import open_source
 from mmjax.data.sources.array_records import SHARDS
 from mmjax.data.transforms.decode import decode_image
 from mmjax.workdir.metrics import read_metrics
-
-CONFIG = TRAIN[-1].partition("=")[2]
 
 
 @pytest.fixture(autouse=True)

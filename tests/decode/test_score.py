@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 from markov import NOTHING, Markov
-from test_generate import LLAMA, PROMPTS, language_model
+from tiny_language import LLAMA, PROMPTS, language_model
 
 from mmjax.decode.prompts import pad_prompts
 from mmjax.decode.score import make_score

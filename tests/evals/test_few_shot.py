@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_generation_evaluators import COLOURS, SENTENCE, SHAPES, Shapes, make_runner, read
+from shapes import COLOURS, SENTENCE, SHAPES, Shapes, make_runner, read
 
 from mmjax.evals.evaluators import make_evaluators
 

@@ -1,6 +1,5 @@
 """Contrastive losses of a batch that is split over 8 devices: the same numbers, little traffic."""
 
-import functools
 import math
 import re
 
@@ -8,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contrastive_sharded import DIM, batch, gradients
 
 from mmjax.losses.contrastive import contrastive_loss
 from mmjax.sharding import batch_sharding, make_mesh
-from mmjax.system import Weighted, average
 
-N, DIM, CHUNK = 48, 16, 16
+N, CHUNK = 48, 16
 MESHES = pytest.mark.parametrize("shape", [{"data": 8}, {"data": 4, "fsdp": 2}])
 RINGS = pytest.mark.parametrize(
     "shape",
@@ -21,39 +20,6 @@ RINGS = pytest.mark.parametrize(
     ids=str,
 )
 KINDS = pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-
-
-def batch(n):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, DIM))
-    y = x + rng.standard_normal((n, DIM))
-    ids = rng.integers(0, n, n, np.int32)
-    embeds = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
-    return *(e.astype(np.float32) for e in embeds), ids
-
-
-@functools.cache
-def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
-    def loss(x, y, scale, bias, ids, present=None):
-        losses, metrics = contrastive_loss(
-            x,
-            y,
-            scale,
-            bias,
-            kind=kind,
-            implementation=implementation,
-            chunk_size=chunk_size,
-            text_ids=ids,
-            present=present,
-            label_smoothing=label_smoothing,
-        )
-        there = jnp.ones(len(losses), bool) if present is None else present
-        rows = {"loss": losses, **metrics}
-        # An absent pair's have no meaning.
-        rows = {k: jnp.where(there, x, jnp.zeros_like(x)) if x.ndim else x for k, x in rows.items()}
-        return average(Weighted(losses, there))[0], rows
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
 
 @MESHES

@@ -5,9 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from test_index import asked
-from test_live import DIM
-from tiny_index import MODEL, draw
+from tiny_index import MODEL, asked, draw
 
 from mmjax.search import __main__ as command
 from mmjax.search import approximate
@@ -17,6 +15,7 @@ needs_usearch = pytest.mark.skipif(
     importlib.util.find_spec("usearch") is None,
     reason="needs usearch: pip install -e '.[approximate]'",
 )
+DIM = 8
 RNG = np.random.default_rng(0)
 
 

@@ -1,6 +1,5 @@
 """An index on disk: killed at every write, refreshed, and refused to another model."""
 
-import argparse
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import commands
 import numpy as np
 import pytest
 from png import png
-from tiny_index import MODEL, draw
+from tiny_index import MODEL, asked, draw
 
 from mmjax.embedder import open_embedder
 from mmjax.search import __main__ as command
@@ -207,13 +206,6 @@ def test_the_commands_on_a_folder_killed_while_it_is_indexed(tmp_path):
     first = json.loads(found.stdout.splitlines()[0])
     assert first["path"] == str(root / "007.png") and first["score"] == pytest.approx(1, abs=1e-3)
     assert len(found.stdout.splitlines()) == 3
-
-
-def asked(what=None, **given):
-    """The command's flags."""
-    usual = {"model": None, "image": None, "k": 10, "storage": "float16", "json": False}
-    usual |= {"approximate": False}
-    return argparse.Namespace(what=what, **(usual | given))
 
 
 def test_a_table_of_what_is_found(tmp_path, embedder, capsys):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from parity import outputs
+from tokenizers.pre_tokenizers import ByteLevel
 from write_gguf import write
 
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.pretrained import load
 from mmjax.run import initial
-from mmjax.run import tokenizer as tokenizers
+from mmjax.run.tokenizer import make_tokenizer
+from mmjax.weights.families.llama_gguf import from_gguf
 
 DEPTH, HEADS, KV, HD, WIDTH, MLP = 2, 4, 2, 6, 16, 24
 METADATA = {
@@ -32,7 +34,7 @@ METADATA = {
 }
 
 
-BYTES = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+BYTES = ByteLevel.alphabet()
 WORDS = ["<|end|>", *sorted(BYTES), "ab", "abc", "Ġabc", "12"]
 VOCABULARY = {
     "general.architecture": "llama",
@@ -147,7 +149,7 @@ def test_files_that_are_not_their_metadata_are_refused(tmp_path):
 
 def test_the_files_tokenizer_merges_splits_digits_and_knows_its_control_tokens(tmp_path):
     path = write(tmp_path / "x.gguf", VOCABULARY, {})
-    tokenizer = tokenizers.make_tokenizer({"kind": "gguf", "path": str(path)})
+    tokenizer = make_tokenizer({"kind": "gguf", "path": str(path)})
     ids = tokenizer.prompts(["abc abc 12ü<|end|>"])[0]
     words = [WORDS[i] for i in ids]
     assert words == ["abc", "Ġabc", "Ġ", "1", "2", "Ã", "¼", "<|end|>"]
@@ -158,7 +160,7 @@ def test_the_files_tokenizer_merges_splits_digits_and_knows_its_control_tokens(t
     assert load_tokenizer(tmp_path / "saved").prompts(["abc 12"]) == tokenizer.prompts(["abc 12"])
     with pytest.raises(ValueError, match="has a tokenizer of kind"):
         write(path, VOCABULARY | {"tokenizer.ggml.pre": "qwen2"}, {})
-        tokenizers.from_gguf(path)
+        from_gguf(path)
 
 
 @pytest.mark.skipif(
@@ -169,7 +171,7 @@ def test_smollm2_has_the_tokens_and_logits_of_transformers():
     """The reference was recorded by tests/weights/smollm2_reference.py."""
     path = os.environ["MMJAX_SMOLLM2"]
     reference = json.loads((Path(__file__).parent / "smollm2_reference.json").read_text())
-    tokenizer = tokenizers.from_gguf(path)
+    tokenizer = from_gguf(path)
     for text, ids in reference["tokens"].items():
         assert list(tokenizer.prompts([text])[0]) == ids
     loaded = load(path)

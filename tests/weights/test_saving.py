@@ -5,56 +5,17 @@ import os
 import subprocess
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from parity import GOLDEN, close, outputs
 from safetensors.numpy import save_file
+from small_clip import TEXTS, small_clip
 
-from mmjax import step
-from mmjax.models import systems as models
-from mmjax.pretrained import Pretrained, load, save_pretrained
-from mmjax.run.tokenizer import train_bpe
+from mmjax.pretrained import load, save_pretrained
 from mmjax.weights import tensor_file
 from mmjax.weights.tensor_file import Safetensors
 
 TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")
-TEXTS = ["a red bus", "two dogs, a cat", "tea"]
-
-
-def small_clip(stem="patch"):
-    """A CLIP of ours with random parameters and a tokenizer of its own, whose end token is 2."""
-    words = train_bpe(TEXTS * 3, vocab_size=300)
-    config = {
-        "name": "clip",
-        "embed_dim": 16,
-        "image": {
-            "width": 32,
-            "depth": 2,
-            "heads": 4,
-            "mlp_dim": 48,
-            "patch_size": 8,
-            "image_size": (24, 24),
-            "pre_norm": True,
-            "patch_bias": False,
-            "stem": stem,
-            "activation": "gelu_tanh",
-        },
-        "text": {
-            "width": 24,
-            "depth": 3,
-            "heads": 2,
-            "mlp_dim": 40,
-            "vocab_size": 300,
-            "length": 12,
-        },
-    }
-    whole = {"model": config, "loss": {}}
-    model = models.make_model(whole)
-    params = step.initial_params(model, models.spec(whole), seed=0)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape).astype(np.float32), params)
-    return Pretrained(config, model, params, words, 12, "decode | resize(24)", "")
 
 
 def batch_of(loaded):

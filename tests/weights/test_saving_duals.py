@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, outputs
 from safetensors.numpy import load_file, save_file
-from test_saving import small_clip
+from small_clip import small_clip
 
 from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained, load, save_pretrained

@@ -12,9 +12,9 @@ import pytest
 from parity import GOLDEN, close, expected, outputs
 
 from mmjax import step
+from mmjax.data.text.train_bpe import train_bpe
 from mmjax.models import systems as models
 from mmjax.pretrained import Pretrained, load, save_pretrained
-from mmjax.run.tokenizer import train_bpe
 from mmjax.weights.families import bert, gpt2, llama
 from mmjax.weights.tensor_file import Renamed, Safetensors
 

@@ -23,7 +23,7 @@ from mmjax.data.builders.emoji_names import (
     parse_codepoints,
 )
 from mmjax.data.builders.split_builder import SplitBuilder
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 
 SIZE = 72
 PACKAGES = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from mmjax.data.builders.split_builder import SplitBuilder
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 _BY_HAND = (

@@ -16,8 +16,8 @@ import tensorflow_datasets as tfds
 
 from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.cache import data_root, read_json, write_json
-from mmjax.data.progress import Progress
 from mmjax.data.sources.folder import IMAGE_SUFFIXES
+from mmjax.process.progress import Progress
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

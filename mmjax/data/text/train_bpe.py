@@ -1,0 +1,51 @@
+"""A byte-level BPE trained on the run's own corpus."""
+
+import tokenizers as hf
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from mmjax.data.text.tokenizer import Tokenizer
+
+
+def train_bpe(corpus, vocab_size=8192, lowercase=True):
+    """Byte-level BPE of the corpus: no text is outside its vocabulary, in any language.
+
+    pad is 0, bos 1, eos 2, the 256 bytes follow, then the merges by frequency. The same corpus
+    gives the same file, byte for byte.
+
+    Args:
+      corpus: iterable of str.
+      vocab_size: ids at most; fewer where the corpus has too few pairs that come twice.
+      lowercase: fold case first.
+
+    Raises:
+      ValueError: an empty corpus, or a vocabulary that cannot hold the bytes.
+    """
+    if vocab_size < 256 + 3:
+        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 specials")
+    backend = hf.Tokenizer(models.BPE())
+    steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]
+    backend.normalizer = normalizers.Sequence(steps + [normalizers.Lowercase()] * bool(lowercase))
+    # The leading space makes a word one token, first in the caption or not.
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=["<pad>", "<bos>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    seen = 0
+
+    def counted():
+        nonlocal seen
+        for text in corpus:
+            seen += 1
+            yield text
+
+    backend.train_from_iterator(counted(), trainer)
+    if not seen:
+        raise ValueError("the corpus for the tokenizer is empty: the training set has no captions")
+    # A caption that spells "<eos>" means those five letters.
+    backend.encode_special_tokens = True
+    return Tokenizer(backend, pad_id=0, bos_id=1, eos_id=2)

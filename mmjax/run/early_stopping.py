@@ -1,0 +1,68 @@
+"""Early stopping: end a run whose validation metric no longer improves."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+MODES = ("min", "max")
+
+
+class EarlyStopping:
+    """Stop once a metric has not improved for `patience` evaluations.
+
+    Args:
+      metric: its name in the results, such as "unseen/recall@1"; empty never stops.
+      patience: evaluations without an improvement until the stop; at least 1.
+      mode: 'max' if a larger value is better, 'min' if a smaller one is.
+      min_delta: an improvement is larger than this.
+    """
+
+    def __init__(self, metric: str, patience: int, mode: str = "max", min_delta: float = 0.0):
+        if mode not in MODES:
+            raise ValueError(f"config.early_stopping.mode is '{mode}': use 'min' or 'max'.")
+        if patience < 1 or min_delta < 0:
+            raise ValueError(
+                f"config.early_stopping has patience {patience} and min_delta {min_delta}: use a "
+                "patience of at least 1 and a min_delta of at least 0."
+            )
+        self.metric, self.patience, self.mode, self.min_delta = metric, patience, mode, min_delta
+        self.best: float | None = None
+        self.waited = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the patience is used up."""
+        return self.waited >= self.patience
+
+    def update(self, results: Mapping[str, float]) -> None:
+        """Take the results of one more evaluation; NaN is no improvement.
+
+        Raises:
+          ValueError: the results lack the metric.
+        """
+        if not self.metric:
+            return
+        if self.metric not in results:
+            raise ValueError(
+                f"config.early_stopping.metric is '{self.metric}'; config.validation gives "
+                f"{sorted(results)}."
+            )
+        value = float(results[self.metric])
+        gain = math.inf
+        if self.best is not None:
+            gain = value - self.best if self.mode == "max" else self.best - value
+        if not math.isnan(value) and gain > self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+
+    def state(self) -> dict[str, float | int | None]:
+        """What a checkpoint must keep."""
+        return {"best": self.best, "waited": self.waited}
+
+    def restore(self, state: Mapping[str, float | int | None]) -> None:
+        """Go on from what `state()` gave."""
+        best = state["best"]
+        self.best = None if best is None else float(np.asarray(best))
+        self.waited = int(np.asarray(state["waited"]))

@@ -1,0 +1,92 @@
+"""run.json: a run's config, its results, and what it was run on."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmjax.workdir import jsonl, whole_file
+
+PACKAGES = (
+    "mmjax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tensorflow-datasets",
+    "ml_collections",
+    "grain",
+    "tokenizers",
+    "numpy",
+)
+
+
+def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
+    """Write `<workdir>/run.json`: the sections given, and what the run is made on.
+
+    A section replaces its earlier self and the others stay, so that config can come at the start
+    and results at the end. Always written: package versions, Python, platform, devices, git.
+
+    Raises:
+      ValueError: a `run.json` that is not JSON, or a full disk, which leaves the old one.
+    """
+    path = Path(workdir) / "run.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest = {}
+    if path.exists():
+        try:
+            manifest = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON ({error}): delete it.") from None
+    devices = jax.devices()
+    manifest |= {
+        "packages": _versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": {"kind": devices[0].device_kind, "count": len(devices)},
+        "git": git_revision(),
+    }
+    manifest |= sections
+    whole_file.write(path, json.dumps(jsonl.plain(manifest), indent=2, allow_nan=False) + "\n")
+
+
+def read_manifest(workdir: str | os.PathLike) -> dict[str, Any]:
+    """The contents of run.json; empty where there is none."""
+    path = Path(workdir) / "run.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def git_revision() -> dict[str, Any] | None:
+    """`{"revision": sha, "dirty": bool}` of the checkout that this code lies in, else None."""
+    here = Path(__file__).resolve()
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *args], cwd=here.parent, capture_output=True, text=True, timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside another project's checkout: only a tracked file counts.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    revision, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
+    return None if revision is None else {"revision": revision, "dirty": bool(status)}
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,259 @@
+"""Sources: a person's own data by config alone, as the Example contract says."""
+
+import csv
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from flowers import Flowers, picture
+from PIL import Image
+
+from mmjax.data import bad_records
+from mmjax.data.open_source import open_source
+from mmjax.data.sources import folder, webdataset
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_DATA_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def examples(source):
+    return [source[i] for i in range(len(source))]
+
+
+# ---------------------------------------------------------------- the config
+
+
+def test_unknown_kind_and_settings():
+    with pytest.raises(ValueError, match="kind is 'webdata'; it must be"):
+        open_source({"kind": "webdata"})
+    with pytest.raises(ValueError, match="no setting 'caption': did you mean 'captions'"):
+        open_source({"kind": "folder", "root": ".", "caption": "x"})
+
+
+# ---------------------------------------------------------------- any TFDS set
+
+
+def test_any_prepared_tfds_set(tmp_path):
+    Flowers(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    source = open_source(
+        {
+            "kind": "tfds",
+            "name": "flowers",
+            "split": "train",
+            "data_dir": tmp_path,
+            "image_key": "photo",
+            "caption_key": ("title", "others"),
+            "label_key": "kind",
+        }
+    )
+    assert source.class_names == ["rose", "lily"] and len(source) == 3
+    found = {e["captions"][0]: e for e in examples(source)}
+    for i in range(3):
+        example = found[f"título {i}"]
+        assert example["captions"] == [f"título {i}", f"a{i}", f"b{i}"]
+        assert example["image"] == picture((i, 0, 0))
+        assert example["label"] == i % 2
+    with pytest.raises(ValueError, match="no feature 'image'; it has kind, others, photo, title"):
+        open_source({"kind": "tfds", "name": "flowers", "split": "train", "data_dir": tmp_path})
+    with pytest.raises(ValueError, match="no split 'test'; it has train"):
+        open_source({"kind": "tfds", "name": "flowers", "split": "test", "data_dir": tmp_path})
+
+
+def test_classes_that_are_text(tmp_path):
+    Flowers(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    flowers = {"kind": "tfds", "name": "flowers", "split": "train", "data_dir": tmp_path}
+    flowers |= {"image_key": "photo", "label_key": "title", "classes": ("título 2", "título 0")}
+    source = open_source(flowers)
+    assert len(source) == 2 and source.class_names == ["título 2", "título 0"]
+    for example in examples(source):
+        assert source.class_names[example["label"]] == f"título {example['others'][0][1]}"
+    with pytest.raises(ValueError, match="label_key whose feature is text, and 'kind' is none"):
+        open_source(flowers | {"label_key": "kind"})
+
+
+@pytest.mark.parametrize("name", ["no_such_set", "mnist", "coco_captions"])
+def test_tfds_set_that_is_not_there(name, tmp_path):
+    with pytest.raises(ValueError, match=f"'{name}'.*array_record"):
+        open_source({"kind": "tfds", "name": name, "split": "train", "data_dir": tmp_path})
+
+
+# ---------------------------------------------------------------- folders
+
+
+def write_images(root, names):
+    for i, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture((i, 0, 0), "JPEG" if name.endswith("jpg") else "PNG"))
+
+
+@pytest.mark.parametrize("column", ["file_name", "image", "filepath"])
+@pytest.mark.parametrize("caption", ["caption", "captions", "text"])
+def test_folder_with_jsonl(tmp_path, column, caption):
+    names = ["a.png", "deep/b.jpg", "ü.png"]
+    write_images(tmp_path / "set", names)
+    lines = [json.dumps({column: n, caption: f" caption of {n} ", "id": 1}) for n in names]
+    (tmp_path / "set" / "captions.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    source = open_source({"kind": "folder", "root": str(tmp_path / "set")})
+    assert [e["key"] for e in examples(source)] == names
+    assert [e["captions"] for e in examples(source)] == [[f"caption of {n}"] for n in names]
+    for example in examples(source):
+        assert example["image"] == (tmp_path / "set" / example["key"]).read_bytes()
+    assert source.class_names is None
+
+
+def test_folder_with_lists_of_captions(tmp_path):
+    write_images(tmp_path, ["a.png"])
+    (tmp_path / "captions.jsonl").write_text('{"file_name": "a.png", "captions": ["x", " ", "y"]}')
+    assert open_source({"kind": "folder", "root": tmp_path})[0]["captions"] == ["x", "y"]
+
+
+def test_folder_with_csv_and_named_columns(tmp_path):
+    write_images(tmp_path, ["a.png", "b.png"])
+    with (tmp_path / "mine.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows(
+            [["bild", "titel"], ["a.png", 'one, with "comma"\nand line'], ["b.png", "zwei"]]
+        )
+    config = {"kind": "folder", "root": tmp_path, "captions": "mine.csv"}
+    source = open_source({**config, "image_column": "bild", "caption_column": "titel"})
+    captions = [e["captions"] for e in examples(source)]
+    assert captions == [['one, with "comma"\nand line'], ["zwei"]]
+    with pytest.raises(ValueError, match=r"mine.csv has no caption column 'title'.*bild, titel"):
+        open_source({**config, "image_column": "bild", "caption_column": "title"})
+    with pytest.raises(ValueError, match="no image column 'file_name' or 'image' or 'filepath'"):
+        open_source(config)
+
+
+def test_folder_by_class(tmp_path):
+    write_images(tmp_path, ["train/dog/1.jpg", "train/cat/2.png", "train/dog/3.png"])
+    (tmp_path / "train" / "dog" / "notes.txt").write_text("no image")
+    source = open_source({"kind": "folder", "root": tmp_path / "train"})
+    assert source.class_names == ["cat", "dog"]
+    found = [(e["key"], e["label"]) for e in examples(source)]
+    assert found == [("cat/2.png", 0), ("dog/1.jpg", 1), ("dog/3.png", 1)]
+    with pytest.raises(ValueError, match=r"is root .*train\?"):
+        open_source({"kind": "folder", "root": tmp_path})
+
+
+def test_folder_errors(tmp_path):
+    with pytest.raises(ValueError, match="There is no folder"):
+        open_source({"kind": "folder", "root": tmp_path / "absent"})
+    with pytest.raises(ValueError, match="neither a captions.jsonl"):
+        open_source({"kind": "folder", "root": tmp_path})
+    with pytest.raises(ValueError, match="no caption file .*c.csv"):
+        open_source({"kind": "folder", "root": tmp_path, "captions": "c.csv"})
+    (tmp_path / "c.csv").write_text("")
+    with pytest.raises(ValueError, match="c.csv is empty"):
+        open_source({"kind": "folder", "root": tmp_path, "captions": "c.csv"})
+    (tmp_path / "c.jsonl").write_text('{"file_name": "a.png", "caption": "x"}\n{"file')
+    with pytest.raises(ValueError, match="c.jsonl, line 2, is not JSON"):
+        open_source({"kind": "folder", "root": tmp_path, "captions": "c.jsonl"})
+
+
+def test_second_opening_of_a_folder_decodes_nothing(tmp_path, monkeypatch):
+    write_images(tmp_path / "set", ["x/1.png", "x/2.png"])
+    config = {"kind": "folder", "root": tmp_path / "set"}
+    first = examples(open_source(config))
+    calls = []
+    monkeypatch.setattr(folder, "image_fault", lambda data: calls.append(data))
+    assert examples(open_source(config)) == first and calls == []
+    (tmp_path / "set" / "x" / "3.png").write_bytes(picture())
+    assert len(open_source(config)) == 3 and len(calls) == 3
+
+
+# ---------------------------------------------------------------- webdataset
+
+
+def write_shard(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            data = data.encode() if isinstance(data, str) else data
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def record(key, caption, color, extension="jpg"):
+    kinds = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+    meta = {"caption": caption, "url": "x", "status": "success"}
+    return [
+        (f"{key}.{extension}", picture(color, kinds[extension])),
+        (f"{key}.json", json.dumps(meta)),
+        (f"{key}.txt", caption),
+    ]
+
+
+def test_shards(tmp_path):
+    for s in range(3):
+        kinds = ["jpg", "png", "webp"]
+        files = [
+            x
+            for i in range(3)
+            for x in record(f"{s:05d}{i:04d}", f"wörter {s} {i}", (s, i, 0), kinds[i])
+        ]
+        write_shard(tmp_path / f"{s:05d}.tar", files)
+    for pattern, shards in [("*.tar", 3), ("{00000..00002}.tar", 3), ("0000{1..2}.tar", 2)]:
+        source = open_source({"kind": "webdataset", "pattern": str(tmp_path / pattern)})
+        assert len(source) == 3 * shards and source.class_names is None
+        for example in examples(source):
+            s, i = int(example["key"][:5]), int(example["key"][5:])
+            assert example["captions"] == [f"wörter {s} {i}"]
+            with tarfile.open(tmp_path / f"{s:05d}.tar") as tar:
+                name = f"{example['key']}.{['jpg', 'png', 'webp'][i]}"
+                assert example["image"] == tar.extractfile(name).read()
+
+
+def test_caption_from_json_alone(tmp_path):
+    meta = json.dumps({"alt": "from alt", "caption": "from caption"})
+    write_shard(tmp_path / "a.tar", [("d/1.png", picture()), ("d/1.json", meta)])
+    config = {"kind": "webdataset", "pattern": str(tmp_path / "a.tar")}
+    source = open_source(config)
+    assert source[0]["captions"] == ["from caption"] and source[0]["key"] == "d/1"
+    assert open_source({**config, "caption_key": "alt"})[0]["captions"] == ["from alt"]
+
+
+def test_index_is_cached_until_the_shard_changes(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar"
+    write_shard(path, record("1", "one", (1, 1, 1)))
+    config = {"kind": "webdataset", "pattern": str(path)}
+    first = examples(open_source(config))
+    read = []
+    index_shard = webdataset.index_shard
+    monkeypatch.setattr(webdataset, "index_shard", lambda *a: read.append(1) or index_shard(*a))
+    assert examples(open_source(config)) == first and read == []
+    write_shard(path, record("1", "one", (1, 1, 1)) + record("2", "two", (2, 2, 2)))
+    assert [e["key"] for e in examples(open_source(config))] == ["1", "2"] and read == [1]
+
+
+def test_shard_errors(tmp_path):
+    with pytest.raises(ValueError, match="There is no shard .*00001.tar"):
+        write_shard(tmp_path / "00000.tar", record("1", "one", (1, 1, 1)))
+        open_source({"kind": "webdataset", "pattern": str(tmp_path / "{00000..00001}.tar")})
+    with pytest.raises(ValueError, match="runs backwards"):
+        open_source({"kind": "webdataset", "pattern": str(tmp_path / "{3..1}.tar")})
+    whole = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[:700])
+    with pytest.raises(ValueError, match="shard .*cut.tar cannot be read"):
+        open_source({"kind": "webdataset", "pattern": str(tmp_path / "cut.tar")})
+    write_shard(tmp_path / "empty.tar", [])
+    with pytest.raises(ValueError, match="are empty"):
+        open_source({"kind": "webdataset", "pattern": str(tmp_path / "empty.tar")})
+
+
+def test_image_fault_agrees_with_pillow():
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8))
+    for kind in ("JPEG", "PNG", "WEBP"):
+        out = io.BytesIO()
+        noise.save(out, kind)
+        whole = out.getvalue()
+        assert bad_records.image_fault(whole) is None
+        for cut in (0, 20, len(whole) // 2):
+            assert bad_records.image_fault(whole[:cut])
+            with pytest.raises((OSError, SyntaxError)):
+                Image.open(io.BytesIO(whole[:cut])).load()

@@ -1,0 +1,237 @@
+"""The ablation runner: real processes, a kill in the middle, and the numbers of its table."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import ablate
+from experiments.ablation_table import difference, markdown, mean_and_interval
+from mmjax import config as configs
+
+ROOT = Path(__file__).parents[2]
+# Stands for mmjax.train: it takes the same arguments and leaves the same run.json, in no time. A
+# run that is to wait does so until a file "go" lies beside the runs.
+TRAINER = """
+import json, sys, time
+from pathlib import Path
+from mmjax import config as configs
+flags = [a for a in sys.argv[1:] if not a.startswith("--config.")]
+flags = dict(a[2:].split("=", 1) for a in flags)
+config = configs.load(flags["config"], [a for a in sys.argv if a.startswith("--config.")])
+workdir = Path(flags["workdir"])
+manifest = {"config": json.loads(configs.to_json(config))}
+(workdir / "run.json").write_text(json.dumps(manifest))
+with open(workdir.parent / "order.txt", "a") as file:
+    file.write(workdir.name + "\\n")
+while config.model.width == 2 and config.seed == 1 and not (workdir.parent / "go").exists():
+    time.sleep(0.05)
+if config.model.width == 3 and not (workdir.parent / "go").exists():
+    sys.exit("it broke")
+score = 0.1 * config.model.width + 0.01 * config.seed * (1 if config.model.width == 1 else 3)
+results = {"values": {"test/top1": score, "test/other": 0.0}}
+(workdir / "run.json").write_text(json.dumps({**manifest, "results": results}))
+"""
+CONFIG = """
+from mmjax.config import defaults
+
+def get_config():
+    config = defaults()
+    config.model = {"width": 1, "name": "clip"}
+    return config
+"""
+GRID = """
+import sys
+
+def get_grid():
+    return {{
+        "config": {config!r},
+        "axes": {{"model.width": {widths}}},
+        "baseline": {{"model.width": 1}},
+        "seeds": {seeds},
+        "metrics": {metrics},
+        "command": (sys.executable, {trainer!r}),
+    }}
+"""
+METRICS = {"test/top1": "accuracy"}
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """A function that writes a grid's file and gives its path."""
+
+    def write(widths=(1, 2), seeds=(0, 1, 2), metrics=METRICS):
+        paths = {name: str(tmp_path / name) for name in ("config.py", "trainer.py", "grid.py")}
+        fields = {"config": paths["config.py"], "trainer": paths["trainer.py"]}
+        fields |= {"widths": list(widths), "seeds": list(seeds), "metrics": metrics}
+        Path(paths["config.py"]).write_text(CONFIG)
+        Path(paths["trainer.py"]).write_text(TRAINER)
+        Path(paths["grid.py"]).write_text(GRID.format(**fields))
+        return paths["grid.py"]
+
+    return write
+
+
+def start(grid, out, *flags):
+    command = [sys.executable, "-m", "experiments.ablate", f"--grid={grid}", f"--out={out}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*command, *flags],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen within two minutes"
+        time.sleep(0.05)
+
+
+def test_arms_stand_for_themselves(grid, tmp_path):
+    path = Path(grid())
+    text = path.read_text()
+    arms = '"arms": {"as it is": {}, "wide": {"model.width": 8, "batch_size": 16}}'
+    path.write_text(text.replace('"axes": {"model.width": [1, 2]}', arms))
+    with pytest.raises(ValueError, match="baseline .* is none of its arms: as it is, wide"):
+        ablate.load_grid(str(path))
+    path.write_text(path.read_text().replace('{"model.width": 1}', '"as it is"'))
+    found = ablate.load_grid(str(path))
+    assert ablate.baseline_of(found) == ablate.Cell("as it is")
+    runs = ablate.make_runs(found, tmp_path)
+    assert [run.cell.title for run in runs] == ["as it is", "wide"] * 3
+    assert (runs[1].config.model.width, runs[1].config.batch_size) == (8, 16)
+    assert [run.workdir.name for run in runs][:3] == [
+        *("arm=as_it_is,seed=0", "arm=wide,seed=0", "arm=as_it_is,seed=1"),
+    ]
+
+
+def test_killed_in_the_middle_it_goes_on_and_the_table_is_right(grid, tmp_path):
+    out = tmp_path / "runs"
+    order = out / "order.txt"
+    first = start(grid(), out)
+    wait_for(lambda: order.exists() and "width=2,seed=1" in order.read_text())
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    assert first.returncode == 143
+    begun = order.read_text().split()
+    # Seeds outermost; two cells of seed 0, two of seed 1 begun, and nothing of seed 2.
+    assert begun == ["unchanged", "width=2", "seed=1", "width=2,seed=1"]
+    (out / "go").touch()
+    second = start(grid(), out, f"--report={tmp_path / 'report'}")
+    printed, progress = second.communicate(timeout=120)
+    assert second.returncode == 0, progress
+    again = order.read_text().split()[len(begun) :]
+    assert again[0] == begun[-1] and len(again) == 3  # the one that was cut off, and seed 2
+    assert "6 runs, 3 of them done" in progress and "ETA 0:00" in progress
+    # width 1: 10, 11, 12 %; width 2: 20, 23, 26 %; their differences 10, 12, 14.
+    t = stats.t.ppf(0.975, 2)
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert printed.strip() in table
+    assert f"| width 1 (baseline) | 3 | 11.0 ± {t / math.sqrt(3):.1f} |  |" in table
+    half, delta = (3 * t / math.sqrt(3), 2 * t / math.sqrt(3))
+    assert f"| width 2 | 3 | 23.0 ± {half:.1f} | +12.0 ± {delta:.1f} |" in table
+    commands = (tmp_path / "report" / "commands.txt").read_text().splitlines()
+    assert len(commands) == 6 and "--config.model.width=2 --config.seed=2" in commands[-1]
+    assert (tmp_path / "report" / "plot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_that_fails_stops_no_other_and_comes_again(grid, tmp_path):
+    out = tmp_path / "runs"
+    path = grid(widths=(1, 3), seeds=(0,))
+    process = start(path, out, "--jobs=2")
+    printed, progress = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "width=3  FAILED, see" in progress and "| width 3 | 0 | – | – |" in printed
+    assert "it broke" in (out / "width=3" / "log.txt").read_text()
+    (out / "go").touch()
+    process = start(path, out)
+    printed, progress = process.communicate(timeout=120)
+    assert process.returncode == 0 and "2 runs, 1 of them done" in progress
+    assert "| width 3 | 1 | 30.0 | +20.0 |" in printed
+
+
+def test_the_folder_of_another_config_is_not_taken_for_done(grid, tmp_path):
+    runs = ablate.make_runs(ablate.load_grid(grid()), tmp_path)
+    runs[0].workdir.mkdir(parents=True)
+    config = configs.load(str(tmp_path / "config.py"), ["total_steps=7"])
+    manifest = {"config": json.loads(configs.to_json(config)), "results": {"values": {}}}
+    (runs[0].workdir / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="total_steps=7.*now asks for 1000.*delete that folder"):
+        runs[0].results()
+
+
+def test_names_are_the_config_diff():
+    named = ablate.run_name({"seed": (0, 1), "model.fusion.kind": ("early", "late")})
+    assert named == "seed=1,kind=late"
+    both = {"model.image.depth": (1, 2), "model.text.depth": (1, 3), "a.list": (1, (2, "x/y"))}
+    assert ablate.run_name(both) == "model.image.depth=2,model.text.depth=3,list=_2___x_y__"
+    assert ablate.run_name({}) == "unchanged"
+
+
+def test_intervals_against_scipy():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=5)
+    mean, half = mean_and_interval(list(values))
+    low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+    # For three values by hand: t(0.975, 2) = 4.303, s = 1, 4.303 / sqrt(3).
+    np.testing.assert_allclose(mean_and_interval([1.0, 2.0, 3.0]), (2.0, 2.484), atol=1e-3)
+    mean, half = mean_and_interval([0.5])
+    assert mean == 0.5 and math.isnan(half)
+
+
+def test_differences_are_paired_by_seed():
+    cell, base = {0: 0.5, 1: 0.7, 2: 0.9, 7: 0.0}, {2: 0.8, 1: 0.6, 0: 0.4, 5: 1.0}
+    mean, half = difference(cell, base)
+    np.testing.assert_allclose([mean, half], [0.1, 0.0], atol=1e-12)
+    low, high = stats.ttest_rel([0.5, 0.8, 0.9], [0.4, 0.6, 0.8]).confidence_interval()
+    mean, half = difference({0: 0.5, 1: 0.8, 2: 0.9}, base)
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+
+
+def test_a_cell_without_runs_has_dashes():
+    cell = ablate.Cell("width 1")
+    other = ablate.Cell("width 2")
+    table = markdown({(cell, "m"): {0: 0.5}}, [cell, other], cell, {"m": "top"})
+    assert table.splitlines()[2:] == [
+        "| width 1 (baseline) | 1 | 50.0 |  |",
+        "| width 2 | 0 | – | – |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": (2, 3)}, "baseline {'model.width': 1} of .* is no cell"),
+        ({"seeds": (1, 1)}, "Two runs of the grid have the same config, seed=1"),
+        ({"metrics": {"test/top2": "x"}}, "metric 'test/top2' is none of .* it has test/other"),
+    ],
+)
+def test_a_wrong_grid_is_one_sentence(grid, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        runs = ablate.make_runs(ablate.load_grid(grid(**change)), tmp_path)
+        done = {"config": json.loads(configs.to_json(runs[0].config))}
+        done["results"] = {"values": {"test/top1": 0.5, "test/other": 0}}
+        runs[0].workdir.mkdir(parents=True)
+        (runs[0].workdir / "run.json").write_text(json.dumps(done))
+        list(ablate.gather(runs[:1], list(ablate.load_grid(grid(**change))["metrics"])))
+
+
+def test_a_setting_that_the_config_lacks_names_the_nearest(grid, tmp_path):
+    text = Path(grid()).read_text().replace("model.width", "model.widht")
+    Path(tmp_path / "grid.py").write_text(text)
+    with pytest.raises(ValueError, match="Did you mean 'width'"):
+        ablate.make_runs(ablate.load_grid(str(tmp_path / "grid.py")), tmp_path)

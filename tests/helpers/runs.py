@@ -1,0 +1,60 @@
+"""Whole runs of tiny_clip: how they are started, how they end, and what they leave."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = Path(__file__).parents[2]
+CONFIG = Path(__file__).parent / "tiny_clip.py"
+TRAIN = ["-m", "mmjax.train", f"--config={CONFIG}"]
+
+
+def state_of(workdir, step):
+    """Every array of a checkpoint, whole, by path; whatever devices wrote it."""
+    import jax
+
+    path = Path(workdir) / "checkpoints" / str(step) / "state"
+    reader = ocp.PyTreeCheckpointer()
+    tree = reader.metadata(path).item_metadata.tree
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
+    return {
+        jax.tree_util.keystr(p): np.asarray(x)
+        for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def refused(done, *words):
+    """The command failed, and its last words are one sentence that has these words."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, done.stderr
+    assert done.stderr.rstrip().endswith(errors[0]), done.stderr
+    for word in words:
+        assert word in errors[0], (word, errors[0])
+
+
+def flip_bits(checkpoint):
+    """In the middle of every file that holds numbers or their index; some are copies, not read."""
+    for path in (checkpoint / "state").rglob("d/*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def ends(processes, timeout=300):
+    """[(exit code, stdout, stderr)] of the processes, which are killed if they hang."""
+    try:
+        out = [p.communicate(timeout=timeout) for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    return [(p.returncode, *o) for p, o in zip(processes, out)]

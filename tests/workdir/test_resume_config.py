@@ -1,0 +1,63 @@
+"""What of a config may change when a run is resumed."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from mmjax import config as configs
+from mmjax.workdir import resume_config
+from mmjax.workdir.checkpoint import CheckpointError
+
+
+def config(**fields):
+    return ConfigDict(
+        {
+            "seed": 0,
+            "mesh": {"data": 8},
+            "log_every": 10,
+            "optim": {"learning_rate": 1e-3, "b1": 0.9},
+            "data": {"num_threads": 2, "transform": "decode"},
+        }
+        | fields
+    )
+
+
+def test_the_same_config_or_a_free_change_goes_through():
+    saved = configs.to_json(config())
+    assert list(resume_config.check_unchanged(saved, config(), ())) == []
+    free = config(mesh={"data": 1}, log_every=5, data={"num_threads": 9, "transform": "decode"})
+    lines = list(resume_config.check_unchanged(saved, free, ()))
+    assert lines == [
+        "config.data.num_threads: 2 -> 9",
+        "config.log_every: 10 -> 5",
+        "config.mesh.data: 8 -> 1",
+    ]
+
+
+def test_a_change_is_refused_unless_allowed_by_name():
+    saved = configs.to_json(config())
+    changed = config(seed=1, optim={"learning_rate": 2e-3, "b1": 0.8})
+
+    def check(*allow):
+        return list(resume_config.check_unchanged(saved, changed, allow))
+
+    with pytest.raises(CheckpointError) as error:
+        check()
+    said = str(error.value)
+    for line in ("config.seed: 0 -> 1", "config.optim.learning_rate: 0.001 -> 0.002"):
+        assert line in said
+    assert "--allow_change=optim.b1,optim.learning_rate,seed" in said
+    with pytest.raises(CheckpointError, match="config.optim.b1: 0.9 -> 0.8; config.seed") as error:
+        check("optim.learning_rate")
+    assert "learning_rate" not in str(error.value)
+    with pytest.raises(CheckpointError):
+        check("see", "opti", "optim.b")  # no key, and no prefix of one
+    assert len(check("optim", "seed")) == 3
+    assert len(check("optim.b1", "optim.learning_rate", "seed")) == 3
+
+
+def test_a_setting_that_came_later_goes_through_at_its_default():
+    saved = configs.to_json(config())
+    later = configs.defaults().lora
+    assert list(resume_config.check_unchanged(saved, config(lora=later), ())) == []
+    with pytest.raises(CheckpointError, match="config.lora.rank: 8 -> 3"):
+        list(resume_config.check_unchanged(saved, config(lora={**later, "rank": 3}), ()))
