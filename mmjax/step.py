@@ -47,11 +47,12 @@ class TrainState:
 
 
 class Gradients(flax.struct.PyTreeNode):
-    """What one batch gives: the weighted loss, its terms, gradients, outputs of the whole batch,
-    and the collections that the forward pass wrote."""
+    """What one batch gives: the weighted loss, its terms (and whether any row has each), gradients,
+    outputs of the whole batch, and the collections that the forward pass wrote."""
 
     total: jax.Array
     terms: dict[str, jax.Array]
+    has: dict[str, jax.Array]
     grads: Params
     outputs: Outputs
     written: Memory
@@ -131,7 +132,9 @@ def make_train_step(
         else:
             # A branch: a select would write a second copy of the whole state.
             state = jax.lax.cond(finite, update, lambda _: kept, state)
-        return state, {"loss": found.total, "grad_norm": grad_norm, **found.terms}
+        # NaN, for the log, where no row has the term.
+        terms = {k: jnp.where(found.has[k], x, jnp.nan) for k, x in found.terms.items()}
+        return state, {"loss": found.total, "grad_norm": grad_norm, **terms}
 
     return train_step
 
@@ -195,10 +198,10 @@ def make_gradients(
         return dict(outputs), dict(written)
 
     def total_loss(outputs, batch, context):
-        """The weighted loss, and each term's mean: NaN, for the log, where no row has it."""
+        """The weighted loss, each term's mean, and whether any row has it."""
         means = {k: average(term) for k, term in system.loss(outputs, batch, context).items()}
-        total = weighted_sum({k: x for k, (x, _) in means.items()}, loss_weights, context.step)
-        return total, {k: jnp.where(has, x, jnp.nan) for k, (x, has) in means.items()}
+        terms, has = ({k: pair[i] for k, pair in means.items()} for i in (0, 1))
+        return weighted_sum(terms, loss_weights, context.step), (terms, has)
 
     def whole(params, batch, context, rng):
         def f(part):
@@ -209,7 +212,7 @@ def make_gradients(
         (total, rest), grads = jax.value_and_grad(f, has_aux=True)(learned(params))
         terms, outputs, written = rest
         grads = replace(jax.tree.map(jnp.zeros_like, params), grads)
-        return Gradients(total, terms, grads, outputs, written)
+        return Gradients(total, *terms, grads, outputs, written)
 
     def in_parts(params, batch, context, rng):
         def outputs_of(params, part, part_rng):
@@ -246,7 +249,7 @@ def make_gradients(
 
         zeros = jax.tree.map(jnp.zeros_like, params)
         grads, _ = jax.lax.scan(backward, learned(zeros), (parts, rngs, cotangents))
-        return Gradients(total, terms, replace(zeros, grads), outputs, {})
+        return Gradients(total, *terms, replace(zeros, grads), outputs, {})
 
     def teacher_outputs(state, batch):
         """Of the averaged parameters, without dropout."""
@@ -323,7 +326,8 @@ def diagnose(
             "parameters": state.params,
             "memory": state.memory,
             "outputs": dict(found.outputs),
-            "loss": {"loss": found.total},
+            "loss": found.terms,
+            "weighted loss": found.total,
             "gradients": found.grads,
         }
     )

@@ -1,5 +1,6 @@
 """The step against plain jax.grad, closed forms, and itself on other meshes."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -16,6 +17,13 @@ from mmjax import sharding, step
 from mmjax.layers import precision
 from mmjax.models.clip import contrastive
 from mmjax.optim import optimizer as optim
+from mmjax.system import System
+from mmjax.variables import (
+    abstract_variables,
+    initial_params,
+    make_state_function,
+    sharded_variables,
+)
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -93,22 +101,34 @@ def pairs(seed=0):
 
 
 def towers_params(model=Towers()):
-    return step._unbox(step.init_function(model, SPEC, 7)())
+    return initial_params(model, SPEC, 7)
 
 
-def laid_out(params, mesh):
+def abstract_params():
+    return abstract_variables(Towers(), SPEC)["params"]
+
+
+def sharded(params, mesh):
     """The parameters of the towers on a mesh."""
-    lies = step.laid_out_params(Towers(), SPEC, mesh)
-    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), params, lies)
+    placed = sharded_variables(Towers(), SPEC, mesh)["params"]
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), params, placed)
 
 
 def gradients_of(model, loss, weights, microbatches=1):
-    frozen = jax.tree.map(lambda _: False, step.abstract_params(model, SPEC))
-    return jax.jit(
-        step.make_gradients(
-            model, loss, loss_weights=weights, frozen=frozen, microbatches=microbatches
-        )
+    """(params, batch, seed) -> `Gradients` of the first step."""
+    gradients = step.make_gradients(
+        model,
+        System(model, SPEC, loss),
+        loss_weights=weights,
+        frozen=jax.tree.map(lambda _: False, abstract_params()),
+        microbatches=microbatches,
     )
+
+    def found(params, batch, seed=0):
+        state = step.first_state(params, {}, optax.identity(), ema=False)
+        return gradients(state, batch, seed)[0]
+
+    return jax.jit(found, static_argnums=2)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -123,7 +143,7 @@ CASES = {
     "softmax": (contrastive(), softmax_by_hand),
     "softmax chunked": (contrastive(implementation="chunked", chunk_size=3), softmax_by_hand),
     "sigmoid": (contrastive(kind="sigmoid"), sigmoid_by_hand),
-    "coupled": (lambda out, batch: {"contrastive": coupled(out, batch)}, coupled),
+    "coupled": (lambda out, batch, context: {"contrastive": coupled(out, batch)}, coupled),
 }
 
 
@@ -135,15 +155,16 @@ def test_gradients_are_those_of_the_plain_function(case, parts):
     params, batch = towers_params(), pairs()
     want_loss, want = plain_gradient(params, batch, hand)
     gradients = gradients_of(Towers(), loss, {"contrastive": 1.0}, parts)
-    total, terms, grads = gradients(params, batch, jax.random.key(0))
-    np.testing.assert_allclose(total, want_loss, rtol=1e-5)
-    np.testing.assert_allclose(terms["contrastive"], want_loss, rtol=1e-5)
-    assert_trees_close(grads, want, rtol=1e-5, atol=1e-5)
+    found = gradients(params, batch)
+    np.testing.assert_allclose(found.total, want_loss, rtol=1e-5)
+    np.testing.assert_allclose(found.terms["contrastive"], want_loss, rtol=1e-5)
+    assert_trees_close(found.grads, want, rtol=1e-5, atol=1e-5)
 
 
-def both_kinds(out, batch):
+def both_kinds(out, batch, context):
     """Softmax and sigmoid at once: one compilation of the real towers for the two."""
-    terms = {k: contrastive(kind=k)(out, batch)["contrastive"] for k in ("softmax", "sigmoid")}
+    kinds = ("softmax", "sigmoid")
+    terms = {k: contrastive(kind=k)(out, batch, context)["contrastive"] for k in kinds}
     return terms | {"logit_scale": out["logit_scale"]}
 
 
@@ -173,20 +194,21 @@ def test_gradients_of_the_real_models_in_parts(system):
     want_loss, want = jax.jit(jax.value_and_grad(plain))(params, batch)
     gradients = step.make_gradients(
         run.model,
-        loss or run.loss,
+        dataclasses.replace(run.system, loss=loss or run.system.loss),
         loss_weights=weights,
         frozen=jax.tree.map(lambda _: False, params),
         microbatches=4 if system == "clip" else 2,
     )
-    total, _, grads = jax.jit(gradients)(params, batch, jax.random.key(0))
-    np.testing.assert_allclose(total, want_loss, rtol=1e-5)
-    assert_trees_close(grads, want, rtol=1e-5, atol=1e-5)
+    state = step.first_state(params, {}, optax.identity(), ema=False)
+    found, _, _ = jax.jit(gradients, static_argnums=2)(state, batch, 0)
+    np.testing.assert_allclose(found.total, want_loss, rtol=1e-5)
+    assert_trees_close(found.grads, want, rtol=1e-5, atol=1e-5)
 
 
 def test_microbatches_draw_the_same_dropout_in_both_passes():
     """Against each part written out, its outputs put in place, and one jax.grad over it all."""
     model, params, batch, parts = Towers(dropout=0.5), towers_params(), pairs(), 2
-    rng = jax.random.key(3)
+    rng = jax.random.fold_in(jax.random.key(3), 0)  # of seed 3, step 0
 
     def written_out(params):
         out = {}
@@ -201,25 +223,25 @@ def test_microbatches_draw_the_same_dropout_in_both_passes():
 
     gradients = gradients_of(model, contrastive(), {"contrastive": 1.0}, parts)
     want_loss, want = jax.jit(jax.value_and_grad(written_out))(params)
-    total, _, grads = gradients(params, batch, rng)
-    np.testing.assert_allclose(total, want_loss, rtol=1e-5)
-    assert_trees_close(grads, want, rtol=1e-5, atol=1e-5)
-    other, _, _ = gradients(params, batch, jax.random.key(4))
-    assert abs(other - total) > 1e-4  # the dropout is there at all
+    found = gradients(params, batch, 3)
+    np.testing.assert_allclose(found.total, want_loss, rtol=1e-5)
+    assert_trees_close(found.grads, want, rtol=1e-5, atol=1e-5)
+    other = gradients(params, batch, 4)
+    assert abs(other.total - found.total) > 1e-4  # the dropout is there at all
 
 
 def test_microbatches_on_a_mesh_equal_the_whole_batch():
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     params, batch = towers_params(), pairs()
     one = gradients_of(Towers(), contrastive(), {"contrastive": 1.0})
-    want_loss, _, want = one(params, batch, jax.random.key(0))
+    want = one(params, batch)
     parts = gradients_of(Towers(), contrastive(), {"contrastive": 1.0}, microbatches=2)
     with jax.set_mesh(mesh):
-        args = laid_out(params, mesh), jax.device_put(batch, sharding.batch_sharding(mesh))
+        args = sharded(params, mesh), jax.device_put(batch, sharding.batch_sharding(mesh))
         assert args[0]["image"].addressable_shards[0].data.shape == (3, 2)
-        loss, _, got = parts(*args, jax.random.key(0))
-    np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
-    assert_trees_close(got, want, rtol=1e-5, atol=1e-5)
+        got = parts(*args)
+    np.testing.assert_allclose(got.total, want.total, rtol=1e-5)
+    assert_trees_close(got.grads, want.grads, rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=10)
@@ -243,11 +265,13 @@ def test_merge_of_a_scalar_output_is_the_first_parts():
 
 def test_weighted_sum():
     terms = {"a": jnp.float32(2.0), "b": jnp.float32(3.0), "seen": jnp.float32(9.0)}
-    assert step.weighted_sum(terms, {"a": 0.5, "b": 2.0}) == 7.0
+    at = jnp.int32(5)
+    assert step.weighted_sum(terms, {"a": 0.5, "b": 2.0}, at) == 7.0
+    assert step.weighted_sum(terms, {"a": ((0, 0.0), (10, 2.0)), "b": 2.0}, at) == 8.0
     with pytest.raises(ValueError, match=r"names \['c'\].*\['a', 'b', 'seen'\]"):
-        step.weighted_sum(terms, {"a": 1.0, "c": 1.0})
+        step.weighted_sum(terms, {"a": 1.0, "c": 1.0}, at)
     with pytest.raises(ValueError, match="names nothing"):
-        step.weighted_sum(terms, {})
+        step.weighted_sum(terms, {}, at)
 
 
 # ---- the update
@@ -255,10 +279,11 @@ def test_weighted_sum():
 
 def make(model, optimizer, loss=contrastive(), *, ema_decay=0.0, seed=0, frozen=None):
     """(initial state, jitted step, gradients) of a model over SPEC."""
-    frozen = frozen or jax.tree.map(lambda _: False, step.abstract_params(model, SPEC))
-    gradients = step.make_gradients(model, loss, loss_weights={"contrastive": 1.0}, frozen=frozen)
-    init = step.make_init(model, SPEC, optimizer, seed=7, ema=ema_decay > 0)
-    update = step.make_train_step(gradients, optimizer, seed=seed, ema_decay=ema_decay)
+    system = System(model, SPEC, loss)
+    frozen = frozen or jax.tree.map(lambda _: False, abstract_params())
+    gradients = step.make_gradients(model, system, loss_weights={"contrastive": 1.0}, frozen=frozen)
+    init = make_state_function(model, SPEC, optimizer, seed=7, ema=ema_decay > 0)
+    update = step.make_train_step(system, gradients, optimizer, seed=seed, ema_decay=ema_decay)
     return init(), jax.jit(update), gradients
 
 
@@ -267,7 +292,7 @@ def test_sgd_step_and_moving_average_in_closed_form():
     decay, lr = 0.9, 0.1
     state, update, _ = make(Towers(), optax.sgd(lr), ema_decay=decay)
     assert_trees_identical(state.params, towers_params())
-    assert_trees_identical(state.ema_params, state.params)
+    assert_trees_identical(state.average, state.params)
     path = [state.params]
     for i in range(3):
         _, grads = plain_gradient(path[-1], pairs(i), softmax_by_hand)
@@ -279,9 +304,16 @@ def test_sgd_step_and_moving_average_in_closed_form():
         lambda *p: decay**3 * p[0] + (1 - decay) * sum(decay ** (3 - k) * p[k] for k in (1, 2, 3)),
         *path,
     )
-    assert_trees_close(state.ema_params, average)
-    assert state.eval_params is state.ema_params
-    assert state.replace(ema_params=None).eval_params is state.params
+    assert_trees_close(state.average, average)
+
+
+@pytest.mark.parametrize("evaluate", [True, False])
+def test_the_average_is_evaluated_where_there_is_one_and_the_config_says_so(evaluate):
+    config = toy.config("vit", ema={"decay": 0.9, "evaluate": evaluate})
+    run = toy.build(config)
+    state = run.init()
+    assert run.eval_variables(state) == {"params": state.average if evaluate else state.params}
+    assert run.eval_variables(state.replace(average=None)) == {"params": state.params}
 
 
 def test_randomness_comes_from_seed_and_step_alone():
@@ -307,7 +339,7 @@ def test_frozen_parameters_do_not_move_by_a_bit():
         "weight_decay": 0.3,
         "weight_decay_include": ("image", "text"),
     }
-    abstract = step.abstract_params(Towers(), SPEC)
+    abstract = abstract_params()
     optimizer, _ = optim.make_optimizer(config, abstract, total_steps=10)
     frozen = optim.frozen_mask(config, abstract)
     state, update, _ = make(Towers(), optimizer, contrastive(kind="sigmoid"), frozen=frozen)
@@ -339,7 +371,7 @@ def test_a_select_updates_as_a_branch_does():
     for platform in ("cpu", "tpu"):
         with precision.compiling_for(platform):
             config = {"learning_rate": 0.1, "schedule": "constant"}
-            adamw, _ = optim.make_optimizer(config, step.abstract_params(Towers(), SPEC), 10)
+            adamw, _ = optim.make_optimizer(config, abstract_params(), 10)
             state, update, _ = make(Towers(), adamw, ema_decay=0.9)
             branches.append(str(jax.make_jaxpr(update)(state, pairs())).count("cond["))
             states.append(update(state, pairs())[0])
@@ -349,8 +381,8 @@ def test_a_select_updates_as_a_branch_does():
 
 
 def test_a_nan_batch_leaves_the_state_and_is_named(guarded):
-    def loss(out, batch):
-        terms = contrastive()(out, batch)
+    def loss(out, batch, context):
+        terms = contrastive()(out, batch, context)
         return (
             {"a_finite_one": out["logit_scale"]}
             | terms
@@ -358,7 +390,7 @@ def test_a_nan_batch_leaves_the_state_and_is_named(guarded):
         )
 
     config = {"learning_rate": 0.1, "schedule": "constant"}
-    adamw, _ = optim.make_optimizer(config, step.abstract_params(Towers(), SPEC), 10)
+    adamw, _ = optim.make_optimizer(config, abstract_params(), 10)
     state, update, gradients = make(Towers(), adamw, loss, ema_decay=0.9)
     good = pairs() | {"weight": jnp.ones(8)}
     bad = good | {"weight": jnp.ones(8).at[3].set(jnp.nan)}
@@ -391,7 +423,7 @@ def test_a_nan_batch_leaves_the_state_and_is_named(guarded):
 def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(guarded):
     """The gradient of sqrt at 0 is infinite, and its value is 0."""
 
-    def loss(out, batch):
+    def loss(out, batch, context):
         return {"contrastive": jnp.sqrt(jnp.square(out["logit_bias"] + 1.0)) + out["logit_scale"]}
 
     state, update, gradients = make(Towers(), optax.sgd(0.1), loss)
@@ -406,13 +438,14 @@ def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(guarded):
 # ---- on meshes
 
 
+EMA = {"decay": 0.9}
 OPTIM = {"grad_clip_norm": 1.0, "weight_decay": 0.1}
 
 
 @pytest.fixture(scope="module")
 def on_one_device():
     """(initial parameters, state after 3 steps, their scalars, batches), on one device."""
-    run = toy.build(toy.config(depth=1, optim=OPTIM, ema_decay=0.9, seed=5))
+    run = toy.build(toy.config(depth=1, optim=OPTIM, ema=EMA, seed=5))
     batches = [toy.batch(run.config, seed=i) for i in range(3)]
     state = toy.init(run)
     start = jax.tree.map(np.asarray, state.params)
@@ -423,7 +456,7 @@ def on_one_device():
 @pytest.mark.parametrize("mesh", toy.MESHES)
 def test_three_steps_on_any_mesh_are_those_of_one_device(mesh, on_one_device):
     start, end, history, batches = on_one_device
-    run = toy.build(toy.config(depth=1, optim=OPTIM, ema_decay=0.9, seed=5), toy.MESHES[mesh])
+    run = toy.build(toy.config(depth=1, optim=OPTIM, ema=EMA, seed=5), toy.MESHES[mesh])
     state = toy.init(run)
     assert_trees_identical(state.params, start)  # the same draw on every mesh
     state, scalars = toy.take_steps(run, state, batches)
@@ -432,14 +465,14 @@ def test_three_steps_on_any_mesh_are_those_of_one_device(mesh, on_one_device):
         for k in want:
             np.testing.assert_allclose(got[k], want[k], rtol=1e-5, atol=1e-6, err_msg=k)
     assert_trees_close(state.params, end.params, rtol=1e-5, atol=1e-5)
-    assert_trees_close(state.ema_params, end.ema_params, rtol=1e-5, atol=1e-5)
+    assert_trees_close(state.average, end.average, rtol=1e-5, atol=1e-5)
     for leaf, want in zip(jax.tree.leaves(state), jax.tree.leaves(run.state)):
         assert leaf.sharding.is_equivalent_to(want.sharding, leaf.ndim)
 
 
 @pytest.mark.parametrize("freeze", [(), ("image/transformer/.*",)])
 def test_state_is_split_like_its_parameters(freeze):
-    config = toy.config(optim={"freeze": freeze}, ema_decay=0.9)
+    config = toy.config(optim={"freeze": freeze}, ema=EMA)
     run = toy.build(config, toy.MESHES["data=2,fsdp=2,tensor=2"])
     up = run.params["text"]["transformer"]["layers"]["mlp"]["up"]
     assert up["kernel"].shape == (2, 16, 32)  # layers, embed (fsdp), mlp (tensor)
@@ -462,7 +495,7 @@ def test_state_is_split_like_its_parameters(freeze):
     assert moments == {"mu": free, "nu": free}
 
     state = run.init()
-    for tree in (state.params, state.ema_params):
+    for tree in (state.params, state.average):
         kernel = tree["text"]["transformer"]["layers"]["mlp"]["up"]["kernel"]
         assert {s.data.shape for s in kernel.addressable_shards} == {(2, 8, 16)}
     big = [x for x in jax.tree.leaves(state.opt_state) if x.shape == (2, 16, 32)]
@@ -486,18 +519,4 @@ def test_a_parameter_without_names_is_refused():
             return {"x": self.param("w", nn.initializers.ones, (3,))}
 
     with pytest.raises(ValueError, match=r"Parameter w \[3\] names no logical axes"):
-        step.laid_out_params(Bare(), SPEC, sharding.make_mesh())
-
-
-def test_eval_step_gathers_every_output():
-    mesh = sharding.make_mesh({"data": 4, "fsdp": 2})
-    params, batch, model = towers_params(), pairs(), Towers(dropout=0.5)
-    with jax.set_mesh(mesh):
-        split = laid_out(params, mesh)
-        rows = jax.device_put(batch, sharding.batch_sharding(mesh))
-        out = step.make_eval_step(model, mesh)(split, rows)
-    want = Towers().apply({"params": params}, batch)  # no dropout
-    assert out.keys() == want.keys()
-    for k in want:
-        assert out[k].sharding.is_fully_replicated
-        np.testing.assert_allclose(out[k], want[k], rtol=1e-5, atol=1e-6)
+        sharded_variables(Bare(), SPEC, sharding.make_mesh())

@@ -21,13 +21,14 @@ DECODE = {
 def write(run, params, batch, decode):
     generate = make_generate(run.model, Settings(max_new_tokens=4, end_ids=(2,), **decode))
     with jax.set_mesh(run.mesh):
-        return jax.tree.map(np.asarray, generate(params, toy.put(run, batch), seed=3))
+        return jax.tree.map(np.asarray, generate({"params": params}, toy.put(run, batch), seed=3))
 
 
 def score(run, params, batch):
     texts = np.array([[3, 4, 2], [5, 2, 0]])
     with jax.set_mesh(run.mesh):
-        return np.asarray(make_score(run.model, texts, texts > 0)(params, toy.put(run, batch)))
+        found = make_score(run.model, texts, texts > 0)({"params": params}, toy.put(run, batch))
+        return np.asarray(found)
 
 
 @pytest.mark.parametrize("system", CONFIGS)

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fake_runner import FakeRunner
 
 from mmjax.evals.evaluators import EVALUATORS, make_evaluators
-from mmjax.run.evaluation import EvalContext, embed_images, embed_texts
+from mmjax.evals.outputs import embed_images, embed_texts
 
 WORDS = ("red", "green", "blue")
 
@@ -63,8 +64,8 @@ def embed(params, batch):
 
 
 @pytest.fixture
-def context():
-    return EvalContext(
+def runner():
+    return FakeRunner(
         embed=embed,
         open_source=lambda config: Pictures(**config),
         batches=batches,
@@ -78,50 +79,54 @@ def preset(kind, **more):
     return {"kind": kind, "source": {"count": 11}, "transform": "decode", **more}
 
 
-def run(context, preset, params=0):
-    return dict(make_evaluators({"name": preset}, context)["name"].run(params))
+def run(runner, preset, params=0):
+    return dict(make_evaluators({"name": preset}, runner)["name"].run(params))
 
 
-def test_right_and_wrong_models_have_known_figures(context):
-    right = run(context, preset("retrieval"))
+def test_right_and_wrong_models_have_known_figures(runner):
+    right = run(runner, preset("retrieval"))
     # A caption's text is shared by all pictures of its colour, so the right model is perfect.
     assert right["text_to_image/recall@1"] == right["image_to_text/map"] == 1.0
-    wrong = run(context, preset("retrieval"), params=1)
+    wrong = run(runner, preset("retrieval"), params=1)
     # Each colour now takes another's place: 4 or 3 wrong pictures tie or stand before.
     assert wrong["text_to_image/recall@1"] == 0.0
-    assert run(context, preset("zero_shot"))["top1"] == 1.0
-    assert run(context, preset("zero_shot", templates=["colour {}", "{}"]), params=1)["top1"] == 0.0
-    assert run(context, preset("classification"))["top1"] == 1.0
-    assert run(context, preset("classification"), params=1)["top1"] == 0.0
+    assert run(runner, preset("zero_shot"))["top1"] == 1.0
+    assert run(runner, preset("zero_shot", templates=["colour {}", "{}"]), params=1)["top1"] == 0.0
+    assert run(runner, preset("classification"))["top1"] == 1.0
+    assert run(runner, preset("classification"), params=1)["top1"] == 0.0
     fitted = {"train_source": {"count": 30}}
-    assert run(context, preset("linear_probe", **fitted), params=1)["top1"] == 1.0
-    assert run(context, preset("knn", **fitted))["top1"] == 1.0
-    assert run(context, preset("knn", features="image_embed", **fitted), params=1)["top1"] == 1.0
-    health = run(context, preset("embedding_health"))
+    assert run(runner, preset("linear_probe", **fitted), params=1)["top1"] == 1.0
+    assert run(runner, preset("knn", **fitted))["top1"] == 1.0
+    assert run(runner, preset("knn", features="image_embed", **fitted), params=1)["top1"] == 1.0
+    health = run(runner, preset("embedding_health"))
     assert health["modality_gap"] == pytest.approx(0.0, abs=1e-6)
     assert health["alignment"] == pytest.approx(0.0)
-    assert run(context, preset("embedding_health"), 1)["alignment"] == pytest.approx(2.0)
+    assert run(runner, preset("embedding_health"), 1)["alignment"] == pytest.approx(2.0)
 
 
-def test_classification_without_a_modality(context):
+def test_classification_without_a_modality(runner):
     # 4 of 11 pictures show the first colour.
     both = {"modalities": ("image", "text")}
-    without = run(context, preset("classification", absent=("image",), **both))
+    without = run(runner, preset("classification", absent=("image",), **both))
     assert without["top1"] == 4 / 11
-    assert run(context, preset("classification", absent=("text",), **both))["top1"] == 1.0
+    assert run(runner, preset("classification", absent=("text",), **both))["top1"] == 1.0
     for absent in (("picture",), ("image", "text")):
         with pytest.raises(ValueError, match="leave it one at least"):
-            run(context, preset("classification", absent=absent, **both))
+            run(runner, preset("classification", absent=absent, **both))
 
 
-def test_every_example_is_counted_once_and_padding_never(context):
+NAMES = ["image_embed", "text_embed"]
+
+
+def test_every_example_is_counted_once_and_padding_never(runner):
     seen = []
-    context = dataclasses.replace(context, progress=lambda *args: seen.append(args))
-    out = embed_images(context, 0, Pictures(11), "decode")
+    runner = dataclasses.replace(runner, progress=lambda *args: seen.append(args))
+    out = embed_images(runner, 0, Pictures(11), "decode", NAMES)
+    assert out.keys() == {"image_embed", "label", "present", "example_id"}
     assert out["example_id"].tolist() == list(range(11))
     np.testing.assert_array_equal(out["image_embed"].argmax(1), np.arange(11) % 3)
     assert seen[-1] == ("images", 11, 11)
-    assert embed_texts(context, 0, ["red", "blue"] * 3).argmax(1).tolist() == [0, 2] * 3
+    assert embed_texts(runner, 0, ["red", "blue"] * 3).argmax(1).tolist() == [0, 2] * 3
 
     def lossy(source, spec, size):
         yield from list(batches(source, spec, size))[:-1]
@@ -135,16 +140,16 @@ def test_every_example_is_counted_once_and_padding_never(context):
 
     for wrong in (lossy, doubled):
         with pytest.raises(ValueError, match="exactly once"):
-            embed_images(dataclasses.replace(context, batches=wrong), 0, Pictures(11), "decode")
-    shuffled = embed_images(
-        dataclasses.replace(context, batches=out_of_order), 0, Pictures(11), "decode"
-    )
+            wrong = dataclasses.replace(runner, batches=wrong)
+            embed_images(wrong, 0, Pictures(11), "decode", NAMES)
+    shuffled = dataclasses.replace(runner, batches=out_of_order)
+    shuffled = embed_images(shuffled, 0, Pictures(11), "decode", NAMES)
     np.testing.assert_array_equal(shuffled["label"], np.arange(11) % 3)
 
 
-def test_fingerprint_changes_with_every_setting_and_only_then(context):
+def test_fingerprint_changes_with_every_setting_and_only_then(runner):
     def fingerprint(preset):
-        return make_evaluators({"x": preset}, context)["x"].fingerprint()
+        return make_evaluators({"x": preset}, runner)["x"].fingerprint()
 
     first = fingerprint(preset("zero_shot"))
     assert len(first) == 12
@@ -173,20 +178,20 @@ def test_fingerprint_changes_with_every_setting_and_only_then(context):
         ({"kind": "retrieval", "source": {}}, r"lacks \['transform'\]"),
     ],
 )
-def test_a_wrong_preset_is_one_clear_sentence(context, wrong, message):
+def test_a_wrong_preset_is_one_clear_sentence(runner, wrong, message):
     with pytest.raises(ValueError, match=message):
-        make_evaluators({"x": wrong}, context)
+        make_evaluators({"x": wrong}, runner)
 
 
-def test_an_evaluator_that_the_model_cannot_serve_says_so(context):
-    blind = dataclasses.replace(context, embed=lambda p, b: {"image_embed": b["image"][:, 0, 0]})
+def test_an_evaluator_that_the_model_cannot_serve_says_so(runner):
+    blind = dataclasses.replace(runner, embed=lambda p, b: {"image_embed": b["image"][:, 0, 0]})
     with pytest.raises(ValueError, match=r"Classification needs \['logits'\]"):
         run(blind, preset("classification"))
     with pytest.raises(ValueError, match="no tokenizer"):
-        run(dataclasses.replace(context, tokenizer=None), preset("zero_shot"))
+        run(dataclasses.replace(runner, tokenizer=None), preset("zero_shot"))
     nameless = preset("zero_shot") | {"source": {"class_names": None}}
     with pytest.raises(ValueError, match="no class names"):
-        run(context, nameless)
+        run(runner, nameless)
 
 
 PROMPTS = {"train_source": {}, "shots": 2, "image_token": 1, "length": 9}
@@ -200,10 +205,10 @@ MORE = {
 }
 
 
-def test_every_kind_makes_an_evaluator(context):
-    context = dataclasses.replace(context, make_generate=lambda settings: None)
+def test_every_kind_makes_an_evaluator(runner):
+    runner = dataclasses.replace(runner, write=lambda settings: None)
     for kind in EVALUATORS:
-        made = make_evaluators({"x": preset(kind, **MORE.get(kind, {}))}, context)["x"]
+        made = make_evaluators({"x": preset(kind, **MORE.get(kind, {}))}, runner)["x"]
         assert type(made) is EVALUATORS[kind] and made.settings()["kind"] == kind
 
 
@@ -227,9 +232,9 @@ def some_absent(source, spec, size):
 
 
 @pytest.fixture
-def gappy(context):
+def gappy(runner):
     opened = lambda config: (Gaps if config.get("gaps") else Pictures)(config.get("count", 11))  # noqa: E731
-    return dataclasses.replace(context, open_source=opened, batches=some_absent)
+    return dataclasses.replace(runner, open_source=opened, batches=some_absent)
 
 
 @pytest.mark.parametrize("count", [11, 12])
@@ -261,11 +266,11 @@ def test_absent_examples_are_left_out_and_counted(gappy, count):
     assert run(nameless, preset("embedding_health"))["absent"] == unpaired
 
 
-def test_nothing_present_says_so(context):
+def test_nothing_present_says_so(runner):
     def all_absent(source, spec, size):
         for batch in batches(source, spec, size):
             yield {**batch, "image_present": np.zeros(size, bool)}
 
     with pytest.raises(ValueError, match="Classification has nothing to look at: all 11 examples"):
-        run(dataclasses.replace(context, batches=all_absent), preset("classification"))
-    assert "absent" not in run(context, preset("classification"))
+        run(dataclasses.replace(runner, batches=all_absent), preset("classification"))
+    assert "absent" not in run(runner, preset("classification"))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from shapes import COLOURS, SENTENCE, SHAPES, Shapes, make_context, read
+from shapes import COLOURS, SENTENCE, SHAPES, Shapes, make_runner, read
 
 from mmjax.evals.evaluators import make_evaluators
 
@@ -80,13 +80,13 @@ def preset(shots, **more):
 
 @pytest.mark.parametrize("shots", [0, 2, 5])
 def test_examples_come_before_each_picture_with_their_own_texts(shots):
-    context = make_context(generate=reader(shots), tokenizer=Words())
-    found = dict(make_evaluators({"x": preset(shots)}, context)["x"].run(None))
+    runner = make_runner(generate=reader(shots), tokenizer=Words())
+    found = dict(make_evaluators({"x": preset(shots)}, runner)["x"].run(None))
     assert found["bleu_4"] == pytest.approx(1.0)
 
 
-def classified(context, **more):
-    evaluator = make_evaluators({"x": preset(**more, kind="few_shot_classification")}, context)["x"]
+def classified(runner, **more):
+    evaluator = make_evaluators({"x": preset(**more, kind="few_shot_classification")}, runner)["x"]
     evaluator.check()
     return dict(evaluator.run(None))
 
@@ -95,15 +95,15 @@ def classified(context, **more):
 def test_the_class_whose_name_is_likeliest_is_the_answer(shots):
     asked = []
 
-    def make_choice(names):
+    def choose(names):
         asked.append(names)
         read = reader(shots, "label")
         return lambda params, batch: np.array(
             [[-1.0 - (name != said) for name in names] for said in read(params, batch)]
         )
 
-    context = make_context(Coloured, tokenizer=Words(), make_choice=make_choice)
-    found = classified(context, shots=shots)
+    runner = make_runner(Coloured, tokenizer=Words(), choose=choose)
+    found = classified(runner, shots=shots)
     assert {k: v for k, v in found.items() if "/" not in k} == {
         "top1": 1.0,
         "top5": 1.0,
@@ -113,7 +113,7 @@ def test_the_class_whose_name_is_likeliest_is_the_answer(shots):
     assert found["prior/top1"] == found["prior/mean_per_class"] == pytest.approx(1 / 3)
     assert asked[0] == list(COLOURS)
     never = lambda names: lambda params, batch: -np.tile(np.arange(3.0), (5, 1))  # noqa: E731
-    found = classified(dataclasses.replace(context, make_choice=never), shots=shots)
+    found = classified(dataclasses.replace(runner, choose=never), shots=shots)
     assert found["top1"] == pytest.approx(1 / 3)
 
 
@@ -122,30 +122,30 @@ def test_an_absent_picture_is_left_out_of_the_classes():
         def __getitem__(self, i):
             return super().__getitem__(i) | {"image_present": i % 4 != 3 or self.offset == 1}
 
-    def make_choice(names):
+    def choose(names):
         return lambda params, batch: -np.tile(np.arange(3.0), (5, 1))
 
-    context = make_context(Gaps, tokenizer=Words(), make_choice=make_choice)
-    found = classified(context, shots=2)
+    runner = make_runner(Gaps, tokenizer=Words(), choose=choose)
+    found = classified(runner, shots=2)
     assert found["absent"] == 3.0
     labels = [i % 3 for i in range(12) if i % 4 != 3]
     assert found["top1"] == pytest.approx(labels.count(0) / 9)
 
 
 def test_settings_that_cannot_be():
-    context = make_context(tokenizer=Words())
+    runner = make_runner(tokenizer=Words())
     with pytest.raises(ValueError, match="10 shots of 9 examples"):
-        make_evaluators({"x": preset(10)}, context)
+        make_evaluators({"x": preset(10)}, runner)
     with pytest.raises(ValueError, match="few_shot has 5 shots and its train_source 3 examples"):
-        few = make_evaluators({"x": preset(5, train_source={"n": 3})}, context)
+        few = make_evaluators({"x": preset(5, train_source={"n": 3})}, runner)
         few["x"].check()
-    small = dataclasses.replace(context, window=89)
+    small = dataclasses.replace(runner, window=89)
     few = preset(1, decode={"max_new_tokens": 9})
     make_evaluators({"x": few}, small)["x"].check()  # 80 and 9
     with pytest.raises(ValueError, match="prompts of 80 tokens and 10 new ones, .* window is 89"):
         few = preset(1, decode={"max_new_tokens": 10})
         make_evaluators({"x": few}, small)["x"].check()
     with pytest.raises(ValueError, match="needs labels with class names"):
-        classified(context, shots=1)
-    with pytest.raises(ValueError, match="needs a system that writes text"):
-        classified(make_context(Coloured, tokenizer=Words()), shots=1)
+        classified(runner, shots=1)
+    with pytest.raises(ValueError, match="generates no text"):
+        classified(make_runner(Coloured, tokenizer=Words()), shots=1)

@@ -14,34 +14,35 @@ from shapes import (
     SENTENCE,
     Shapes,
     batches,
-    make_context,
+    make_runner,
     read,
     write_captions,
 )
 
 from mmjax import config as configs
+from mmjax.decode.generate import Generated
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.evals.outputs import select
 from mmjax.evals.question_answering import OtherPictures, Questions
 from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import vqa_metrics
-from mmjax.models import vit
 from mmjax.run import experiment
-from mmjax.run.evaluation import select
+from mmjax.run.evaluation import Runner
 
 
-def run(context, kind, params="sees", **settings):
+def run(runner, kind, params="sees", **settings):
     preset = {"kind": kind, "source": {}, "transform": "", **settings}
-    return dict(make_evaluators({"x": preset}, context)["x"].run(params))
+    return dict(make_evaluators({"x": preset}, runner)["x"].run(params))
 
 
 # ---------------------------------------------------------------- captioning
 
 
 def test_captioning_of_a_model_that_sees():
-    found = run(make_context(), "captioning", train_source={"n": 60, "offset": 1})
+    found = run(make_runner(), "captioning", train_source={"n": 60, "offset": 1})
     # Every text is one of its references word for word.
     assert [found["bleu_1"], found["bleu_4"]] == pytest.approx([1.0, 1.0])
     assert found["rouge_l"] == found["meteor_exact"] == 1.0
@@ -55,7 +56,7 @@ def test_captioning_of_a_model_that_sees():
 
 
 def test_captioning_of_a_blind_model():
-    found = run(make_context(), "captioning", "blind")
+    found = run(make_runner(), "captioning", "blind")
     source = Shapes()
     texts = [SENTENCE.format("red", "star")] * 12
     wanted = caption_metrics(texts, [source[i]["captions"] for i in range(12)])
@@ -67,10 +68,10 @@ def test_captioning_of_a_blind_model():
 
 
 def test_absent_pictures_get_no_caption_and_are_counted():
-    context = make_context()
+    runner = make_runner()
     preset = {"kind": "captioning", "source": {"gaps": True}, "transform": ""}
     preset["train_source"] = {"gaps": True}
-    evaluator = make_evaluators({"x": preset}, context)["x"]
+    evaluator = make_evaluators({"x": preset}, runner)["x"]
     found = evaluator.captions("sees")
     assert found.places.tolist() == [i for i in range(12) if i != MISSING]
     assert found.texts == found.nearest == [references[0] for references in found.references]
@@ -80,8 +81,8 @@ def test_absent_pictures_get_no_caption_and_are_counted():
 def test_captions_of_some_pictures_are_those_among_all():
     preset = {"kind": "captioning", "source": {"gaps": True}, "transform": ""}
     preset["train_source"] = {"n": 60, "offset": 1}
-    evaluator = make_evaluators({"x": preset}, make_context())["x"]
-    every, some = evaluator.captions("sees"), evaluator.some("sees", np.array([1, MISSING, 8]))
+    evaluator = make_evaluators({"x": preset}, make_runner())["x"]
+    every, some = evaluator.captions("sees"), evaluator.captions("sees", np.array([1, MISSING, 8]))
     assert some.places.tolist() == [1, 8]  # the absent one has no caption
     for field in ("texts", "references", "nearest"):
         whole = dict(zip(every.places.tolist(), getattr(every, field)))
@@ -97,19 +98,19 @@ def test_captioning_s_prompt_and_features():
     def generate(params, batch):
         return [f"text {row[0]}" for row in batch["text"]]
 
-    context = make_context(Prompted, generate)
+    runner = make_runner(Prompted, generate)
     preset = {"kind": "captioning", "source": {}, "transform": "", "prompt": True}
-    found = make_evaluators({"x": preset}, context)["x"].captions("sees")
+    found = make_evaluators({"x": preset}, runner)["x"].captions("sees")
     assert found.texts == [f"text {i}" for i in range(12)]
     # Without it the text of the batch, which is the answer, never reaches the model.
-    run(make_context(Prompted), "captioning")
+    run(make_runner(Prompted), "captioning")
 
     def embed(params, batch):
         colour, shape = read(batch["image"])
         return {"image_features": np.eye(12)[colour * 4 + shape]}
 
     features = {"train_source": {"n": 24}, "neighbour": "image_features"}
-    found = run(make_context(embed=embed), "captioning", **features)
+    found = run(make_runner(embed=embed), "captioning", **features)
     assert found["nearest/rouge_l"] == 1.0
 
 
@@ -119,12 +120,12 @@ def test_captioning_says_early_what_is_missing(monkeypatch, tmp_path):
 
     preset = {"kind": "captioning", "source": {}, "transform": "", "decode": {"beams": -1}}
     with pytest.raises(ValueError, match="decode.beams is -1"):
-        make_evaluators({"x": preset}, dataclasses.replace(make_context(), make_generate=refuse))
-    with pytest.raises(ValueError, match="needs a system that writes text"):
-        make_evaluators({"x": preset}, dataclasses.replace(make_context(), make_generate=None))
+        make_evaluators({"x": preset}, dataclasses.replace(make_runner(), write=refuse))
+    with pytest.raises(ValueError, match="generates no text"):
+        make_evaluators({"x": preset}, dataclasses.replace(make_runner(), write=None))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="SPICE runs on Java"):
-        make_evaluators({"x": preset | {"spice": True}}, make_context())
+        make_evaluators({"x": preset | {"spice": True}}, make_runner())
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 101])
@@ -198,8 +199,8 @@ def answer_logits(params, batch):
 
 
 def test_vqa_and_what_needs_no_picture():
-    context = make_context(Asked, embed=answer_logits)
-    found = run(context, "vqa", train_source={"n": 30, "biased": True})
+    runner = make_runner(Asked, embed=answer_logits)
+    found = run(runner, "vqa", train_source={"n": 30, "biased": True})
     assert found["accuracy"] == found["balanced"] == found["type_is"] == 1.0
     assert found["questions"] == 24
     source = Asked()
@@ -222,7 +223,7 @@ def test_vqa_and_what_needs_no_picture():
     assert found["prior_type/type_colour"] == 4 / 12
     assert found["prior_question/type_colour"] == pytest.approx(4 / 12)
     assert found["question_only/type_is"] == 8 / 12
-    unbiased = run(context, "vqa", source={"biased": True}, train_source={"biased": True, "n": 30})
+    unbiased = run(runner, "vqa", source={"biased": True}, train_source={"biased": True, "n": 30})
     assert unbiased["prior_question/type_colour"] == 8 / 12
     assert unbiased["question_only/type_colour"] == 8 / 12
 
@@ -234,11 +235,11 @@ def test_vqa_among_the_answers_of_a_question_s_type():
         other = np.where(right[:, [2]] + right[:, [4]] > 0, "green", "no")
         return {"logits": right + 2 * (other == np.asarray(ANSWERS)[None])}
 
-    context = make_context(Asked, embed=mixed_up)
-    found = run(context, "vqa", train_source={"n": 30})
+    runner = make_runner(Asked, embed=mixed_up)
+    found = run(runner, "vqa", train_source={"n": 30})
     assert found["accuracy"] == 0.0 and found["of_type/accuracy"] == 1.0
     # Training has red pictures alone: that 'blue' and 'green' are colours was not heard.
-    found = run(context, "vqa", train_source={"n": 1})
+    found = run(runner, "vqa", train_source={"n": 1})
     assert found["of_type/type_is"] == 4 / 12  # 'yes' to everything
     assert found["of_type/type_colour"] == 4 / 12
 
@@ -249,11 +250,11 @@ def test_vqa_by_writing():
         logits = answer_logits(params, batch)["logits"]
         return [f"The {ANSWERS[i].title()}." for i in logits.argmax(axis=1)]
 
-    context = make_context(Asked, generate)
-    found = run(context, "vqa", train_source={"n": 30}, decode={})
+    runner = make_runner(Asked, generate)
+    found = run(runner, "vqa", train_source={"n": 30}, decode={})
     assert found["accuracy"] == 1.0 and found["other_image/accuracy"] < 0.8
     assert found["without_image/accuracy"] < 0.8
-    found = run(context, "vqa", source={"gaps": True}, train_source={"n": 30}, decode={})
+    found = run(runner, "vqa", source={"gaps": True}, train_source={"n": 30}, decode={})
     assert found["accuracy"] == 1.0 and found["questions"] == 22 and found["absent"] == 2
 
 
@@ -267,11 +268,11 @@ def test_other_pictures():
 
 
 def test_vqa_errors():
-    context = make_context(Asked, embed=lambda p, b: {"logits": np.zeros((5, 9))})
+    runner = make_runner(Asked, embed=lambda p, b: {"logits": np.zeros((5, 9))})
     with pytest.raises(ValueError, match="model has 9 answers and the source names 5"):
-        run(context, "vqa", train_source={})
+        run(runner, "vqa", train_source={})
     with pytest.raises(ValueError, match="has no question and answers"):
-        run(make_context(Shapes), "vqa", train_source={})
+        run(make_runner(Shapes), "vqa", train_source={})
 
 
 def test_question_only_learns_words_and_their_order():
@@ -303,24 +304,24 @@ def next_token_losses(params, batch):
 
 
 def test_perplexity_counts_tokens():
-    context = make_context(Texts, embed=next_token_losses)
-    found = run(context, "perplexity")
+    runner = make_runner(Texts, embed=next_token_losses)
+    found = run(runner, "perplexity")
     assert found["perplexity"] == pytest.approx((np.exp(3) + 7) / np.exp(3))
     assert found["loss"] == pytest.approx(np.log(found["perplexity"]))
     assert found["tokens"] == sum(1 + i % 4 for i in range(12) if i != MISSING)
     assert found["absent"] == 1
-    answer_alone = run(context, "perplexity", source={"offset": 1})
+    answer_alone = run(runner, "perplexity", source={"offset": 1})
     assert answer_alone["tokens"] == sum(i % 4 for i in range(12) if i != MISSING)
 
     def without_image(params, batch):
         assert "image" not in batch
         return next_token_losses(params, batch)
 
-    run(make_context(Texts, embed=without_image), "perplexity", modalities=["text"])
+    run(make_runner(Texts, embed=without_image), "perplexity", modalities=["text"])
     with pytest.raises(ValueError, match="needs 'text' and its transform gives"):
-        run(make_context(Shapes), "perplexity")
+        run(make_runner(Shapes), "perplexity")
     with pytest.raises(ValueError, match="needs a model that predicts text, and this one gives"):
-        run(make_context(Texts), "perplexity")
+        run(make_runner(Texts), "perplexity")
 
 
 # ---------------------------------------------------------------- modalities in turn
@@ -347,17 +348,17 @@ def late_fusion(params, batch):
 
 def test_modalities_in_turn():
     both = {"modalities": ["image", "text"]}
-    found = run(make_context(Both, embed=late_fusion), "modality_ablation", **both)
+    found = run(make_runner(Both, embed=late_fusion), "modality_ablation", **both)
     assert found["all/top1"] == found["without_text/top1"] == 1.0
     assert found["without_image/top1"] == found["without_image/same_answer"] == 9 / 12
     assert found["without_text/same_answer"] == 1.0
     # A picture that is absent anyway is no reason to leave the example out: its text is there.
     gaps = {"source": {"gaps": True}}
-    found = run(make_context(Both, embed=late_fusion), "modality_ablation", **both, **gaps)
+    found = run(make_runner(Both, embed=late_fusion), "modality_ablation", **both, **gaps)
     assert found["without_text/top1"] == 11 / 12 and "absent" not in found
     for wrong in (["image"], ["image", "images"]):
         with pytest.raises(ValueError, match="name at least two of image, text"):
-            run(make_context(Both), "modality_ablation", modalities=wrong)
+            run(make_runner(Both), "modality_ablation", modalities=wrong)
 
 
 def test_select():
@@ -374,7 +375,7 @@ def test_select():
         select(batch, ("audio", "video"))
 
 
-# ---------------------------------------------------------------- a real run's context
+# ---------------------------------------------------------------- a real run
 
 
 def test_a_run_s_token_losses_are_those_of_its_logits(tmp_path):
@@ -382,38 +383,44 @@ def test_a_run_s_token_losses_are_those_of_its_logits(tmp_path):
     run = toy.build(config, toy.MESHES["data=2,fsdp=2,tensor=2"])
     params = toy.init(run).params
     batch = {k: v for k, v in toy.batch(config).items() if k != "example_id"}
-    context = experiment.make_eval_context(run, tmp_path, lambda *args: None)
-    found = context.embed(params, batch)
-    assert "text_logits" not in found
+    runner = Runner(run, tmp_path, lambda *args: None)
+    found = runner.apply({"params": params}, batch, ["token_losses"])
+    assert set(found) == {"token_losses"}
     logits = run.model.apply({"params": jax.device_get(params)}, batch)["text_logits"]
     log_p = scipy.special.log_softmax(np.asarray(logits, np.float64)[:, :-1], axis=-1)
     expected = -np.take_along_axis(log_p, batch["text"][:, 1:, None], axis=-1)[..., 0]
     np.testing.assert_allclose(found["token_losses"], expected, atol=1e-5)
 
 
-def test_what_a_system_writes_reaches_the_evaluators(tmp_path, monkeypatch):
-    """The seam of `models.make_generate`: a system's own function, under the run's mesh."""
+def test_what_a_system_writes_reaches_the_evaluators(tmp_path):
+    """The seam of `System.generate`: a system's own function, under the run's mesh."""
     # A system that reads no text may still have a tokenizer, to write with.
     tokenizer = types.SimpleNamespace(vocab_size=9)
     run = experiment.build(toy.config("vit", mesh=toy.ONE), tokenizer, jax.devices()[:1])
-    context = experiment.make_eval_context(run, tmp_path, lambda *args: None)
-    context = dataclasses.replace(context, open_source=lambda c: Shapes(), batches=batches)
     preset = {"kind": "captioning", "source": {}, "transform": "", "decode": {"beams": 3}}
-    with pytest.raises(ValueError, match="The system 'vit' writes no text: remove the evaluations"):
-        make_evaluators({"x": preset}, context)
+    runner = Runner(run, tmp_path, lambda *args: None)
+    said = "The system 'vit' generates no text: remove the evaluations"
+    with pytest.raises(ValueError, match=said):
+        make_evaluators({"x": preset}, runner)
+    with pytest.raises(ValueError, match=said):
+        runner.score(["a", "b"])
+    with pytest.raises(ValueError, match="The system 'vit' samples nothing: remove the evaluations"):
+        runner.sample({}, {}, jax.random.key(0), {})
     made = []
 
-    def make_generate(model, tokenizer, settings):
-        made.append((model, tokenizer, settings))
+    def generate(tokenizer, settings):
+        made.append((tokenizer, settings))
 
-        def generate(params, batch):
+        def write(params, batch):
             assert params == "sees" and isinstance(batch["image"], jax.Array)
-            return write_captions(params, jax.tree.map(np.asarray, batch))
+            texts = write_captions(params, jax.tree.map(np.asarray, batch))
+            return Generated(texts, None, None, None)
 
-        return generate
+        return write
 
-    monkeypatch.setattr(vit, "make_generate", make_generate, raising=False)
-    context = dataclasses.replace(context, batch_size=8)
-    found = dict(make_evaluators({"x": preset}, context)["x"].run("sees"))
+    system = dataclasses.replace(run.system, generate=generate)
+    runner = Runner(dataclasses.replace(run, system=system), tmp_path, lambda *args: None)
+    runner.open_source, runner.batches = lambda config: Shapes(), batches
+    found = dict(make_evaluators({"x": preset}, runner)["x"].run("sees"))
     assert found["rouge_l"] == 1.0
-    assert made[0] == (run.model, tokenizer, {"beams": 3})
+    assert made[0] == (tokenizer, {"beams": 3})

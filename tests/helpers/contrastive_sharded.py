@@ -3,9 +3,11 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmjax.losses.contrastive import contrastive_loss
+from mmjax.system import Weighted, average
 
 DIM = 16
 
@@ -22,7 +24,7 @@ def batch(n):
 @functools.cache
 def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
     def loss(x, y, scale, bias, ids, present=None):
-        return contrastive_loss(
+        losses, metrics = contrastive_loss(
             x,
             y,
             scale,
@@ -34,5 +36,10 @@ def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
             present=present,
             label_smoothing=label_smoothing,
         )
+        there = jnp.ones(len(losses), bool) if present is None else present
+        rows = {"loss": losses, **metrics}
+        # An absent pair's have no meaning.
+        rows = {k: jnp.where(there, x, jnp.zeros_like(x)) if x.ndim else x for k, x in rows.items()}
+        return average(Weighted(losses, there))[0], rows
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
+NOTHING = {"params": {}}  # its variables
+
 
 class Markov:
     """`table` [V, V, V] logits of the token after two others; a first token follows (0, token)."""

@@ -1,8 +1,7 @@
 """Pictures of one color and one shape, and a stand-in for a model that captions them."""
 
 import numpy as np
-
-from mmjax.run.evaluation import EvalContext
+from fake_runner import FakeRunner
 
 COLOURS = ("red", "green", "blue")
 
@@ -71,12 +70,12 @@ def write_captions(params, batch):
     return [SENTENCE.format(COLOURS[c], SHAPES[s]) for c, s in zip(*read(batch["image"]))]
 
 
-def make_context(source=Shapes, generate=write_captions, embed=None, **fields):
-    return EvalContext(
+def make_runner(source=Shapes, generate=write_captions, embed=None, **fields):
+    return FakeRunner(
         embed=embed or (lambda params, batch: {}),
         open_source=lambda config: source(**config),
         batches=batches,
-        make_generate=lambda settings: generate,
+        write=lambda settings: generate,
         batch_size=5,
         **fields,
     )

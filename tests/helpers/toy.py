@@ -6,6 +6,7 @@ import numpy as np
 from mmjax import config as configs
 from mmjax import sharding
 from mmjax.run import experiment
+from mmjax.system import average
 
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 MESHES = {
@@ -115,6 +116,11 @@ def batch(config, seed=0):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
+
+
+def means(loss, outputs, batch, context=None):
+    """Each term's mean over the batch, as the step takes it."""
+    return {name: average(term)[0] for name, term in loss(outputs, batch, context).items()}
 
 
 def build(config, mesh=None):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax.losses.contrastive import MEMORY_MB, choose, contrastive_loss, held_bytes
+from mmjax.system import Weighted, average
 
 BOTH = pytest.mark.parametrize("implementation", ["dense", "chunked"])
 KINDS = pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
@@ -26,10 +27,18 @@ def pairs(n, dim, seed=0, noise=1.0, length=1.0):
     return unit(x).astype(np.float32), unit(y).astype(np.float32)
 
 
+def means(found, present=None):
+    """(mean loss, metrics) of what `contrastive_loss` gives, over the pairs that are present."""
+    losses, metrics = found
+    weigh = lambda x: x if present is None or not x.ndim else Weighted(x, present)  # noqa: E731
+    metrics = {name: average(weigh(x))[0] for name, x in metrics.items()}
+    return average(weigh(losses))[0], metrics
+
+
 @functools.cache
 def compiled(weight, options):
     def loss(x, y, scale, bias, ids):
-        value, metrics = contrastive_loss(x, y, scale, bias, **ids, **dict(options))
+        value, metrics = means(contrastive_loss(x, y, scale, bias, **ids, **dict(options)))
         return weight * value, metrics
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
@@ -224,15 +233,16 @@ def test_softmax_ignores_the_bias(implementation):
 
 def test_bfloat16_embeddings_are_scored_in_float32():
     x, y = (jnp.asarray(a, jnp.bfloat16) for a in pairs(6, 4))
-    loss, _ = contrastive_loss(x, y, 10.0, implementation="chunked", chunk_size=4)
+    losses, _ = contrastive_loss(x, y, 10.0, implementation="chunked", chunk_size=4)
     exact = slow_loss(np.asarray(x, np.float64), np.asarray(y, np.float64), 10.0)
-    assert loss.dtype == jnp.float32
-    np.testing.assert_allclose(loss, exact, rtol=1e-5)
+    assert losses.dtype == jnp.float32 and losses.shape == (6,)
+    np.testing.assert_allclose(losses.mean(), exact, rtol=1e-5)
 
 
 def program(n, **options):
     def loss(x, y, scale, ids):
-        return contrastive_loss(x, y, scale, text_ids=ids, label_smoothing=0.1, **options)[0]
+        found = contrastive_loss(x, y, scale, text_ids=ids, label_smoothing=0.1, **options)
+        return means(found)[0]
 
     embed, ids = jax.ShapeDtypeStruct((n, 8), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32)
     scale = jax.ShapeDtypeStruct((), jnp.float32)
@@ -261,7 +271,8 @@ def test_absent_pairs_have_no_part(implementation, kind, label_smoothing):
 
     def loss(x, y, scale, bias):
         form = {"implementation": implementation, "chunk_size": 4, **options}
-        return contrastive_loss(x, y, scale, bias, text_ids=text_ids, present=present, **form)
+        given = {"text_ids": text_ids, "present": present}
+        return means(contrastive_loss(x, y, scale, bias, **given, **form), present)
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
     (value, metrics), gradients = step(x, y, 4.0, -1.0)
@@ -281,7 +292,8 @@ def test_absent_pairs_have_no_part(implementation, kind, label_smoothing):
 def test_a_batch_without_a_pair_costs_nothing(implementation, kind):
     def loss(x, y):
         form = {"kind": kind, "implementation": implementation, "chunk_size": 2}
-        return contrastive_loss(x, y, 9.0, present=np.zeros(3, bool), **form)[0]
+        present = np.zeros(3, bool)
+        return means(contrastive_loss(x, y, 9.0, present=present, **form), present)[0]
 
     value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(*pairs(3, 4))
     assert value == 0

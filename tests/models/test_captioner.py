@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 from writers import IMAGE, TEXT, cached_logits, images, initial, outputs_of, texts
 
-from mmjax.evals.attention_rollout import sown_weights
+from mmjax.layers.sown import sown_weights
 from mmjax.models import captioner
 
 RNG = np.random.default_rng(0)
@@ -78,14 +79,15 @@ def test_decoding_with_the_cache_gives_the_same_logits(prompt):
 def test_it_learns_captions_that_only_the_image_can_tell():
     text = np.array([[1, 5, 2, 0], [1, 7, 2, 0], [1, 9, 2, 0], [1, 11, 2, 0]], np.int32)
     batch = {"image": images(RNG, 4), "text": text, "text_mask": text > 0}
-    loss = captioner.make_loss({})
+    loss = captioner.make_system({"model": {"image": IMAGE, "text": TEXT}, "loss": {}}).loss
     params = initial(MODEL, batch)
     optimizer = optax.chain(optax.trace(0.9), optax.scale(-0.1))
 
     @jax.jit
     def step(params, state):
         def f(p):
-            return loss(MODEL.apply({"params": p}, batch, train=True), batch)["captioning"]
+            outputs = MODEL.apply({"params": p}, batch, train=True)
+            return toy.means(loss, outputs, batch)["captioning"]
 
         value, gradient = jax.value_and_grad(f)(params)
         updates, state = optimizer.update(gradient, state)

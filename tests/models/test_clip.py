@@ -2,12 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from flax.core import meta
 from ml_collections import ConfigDict
 
 from mmjax import sharding
-from mmjax.models import systems as models
 from mmjax.models.clip import clamp_above, row_ids
+from mmjax.models.systems import make_system
 
 RNG = np.random.default_rng(0)
 B, LENGTH, VOCAB = 8, 12, 64
@@ -35,7 +36,7 @@ def config(image=None, text=None, loss=None, **fields):
 
 
 def make(**kwargs):
-    model = models.make_model(config(**kwargs))
+    model = make_system(config(**kwargs)).model
     init = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), BATCH)["params"]))
     return model, init()
 
@@ -74,9 +75,9 @@ def test_parameter_counts_are_the_published_ones(image, text, embed_dim, paramet
     image = {"patch_bias": False, "pre_norm": True, **OPENAI, **image}
     text = {"vocab_size": 49408, "length": 77, **OPENAI, **text}
     model = {"name": "clip", "embed_dim": embed_dim, "image": image, "text": text}
-    c = ConfigDict({"model": model})
-    batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in models.spec(c).items()}
-    init = lambda: models.make_model(c).init(jax.random.key(0), batch)["params"]  # noqa: E731
+    system = make_system(ConfigDict({"model": model}))
+    batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in system.spec.items()}
+    init = lambda: system.model.init(jax.random.key(0), batch)["params"]  # noqa: E731
     assert sum(p.size for p in jax.tree.leaves(jax.eval_shape(init))) == parameters
 
 
@@ -153,13 +154,14 @@ def test_the_scale_is_clamped_and_can_come_back():
     "mesh", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 4, "tensor": 2}]
 )
 def test_loss_and_gradients_are_the_same_on_every_mesh(mesh, dtype, tolerance):
-    c = config(dtype=dtype)
-    model, loss = models.make_model(c), models.make_loss(c)
+    system = make_system(config(dtype=dtype))
+    model = system.model
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), BATCH)["params"])
     params = make(dtype=dtype)[1]
 
     def f(params, batch):
-        return loss(model.apply({"params": params}, batch, train=True), batch)["contrastive"]
+        outputs = model.apply({"params": params}, batch, train=True)
+        return toy.means(system.loss, outputs, batch)["contrastive"]
 
     expected, expected_grads = jax.jit(jax.value_and_grad(f))(params, BATCH)
     mesh = sharding.make_mesh(mesh)
@@ -179,7 +181,7 @@ def test_bf16_gradients_point_where_fp32_does():
     _, params = make()
     flat = lambda g: np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)])  # noqa: E731
     a, b = (
-        flat(gradients(models.make_model(config(dtype=d)), params, "image_embed"))
+        flat(gradients(make_system(config(dtype=d)).model, params, "image_embed"))
         for d in ("float32", "bfloat16")
     )
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
@@ -194,8 +196,8 @@ def embeds(batch):
 
 def test_softmax_loss_by_its_formula():
     x, y = embeds(B)
-    loss = models.make_loss(config())
-    terms = loss({"image_embed": x, "text_embed": y, "logit_scale": np.float32(5)}, BATCH)
+    outputs = {"image_embed": x, "text_embed": y, "logit_scale": np.float32(5)}
+    terms = toy.means(make_system(config()).loss, outputs, BATCH)
     logits = 5 * x.astype(np.float64) @ y.T
     log_p = lambda axis: logits - np.log(np.exp(logits).sum(axis, keepdims=True))  # noqa: E731
     expected = -(np.diag(log_p(0)).mean() + np.diag(log_p(1)).mean()) / 2
@@ -211,9 +213,9 @@ def test_duplicates_are_counted_by_image_and_by_caption():
     x, y = embeds(B)
     outputs = {"image_embed": x, "text_embed": y, "logit_scale": np.float32(5)}
     batch = {"text": text, "text_mask": mask, "example_id": ids}
-    terms = models.make_loss(config(loss={"mask_duplicates": True}))(outputs, batch)
+    terms = make_system(config(loss={"mask_duplicates": True})).loss(outputs, batch, None)
     assert terms["masked_pairs"] == 4
-    assert "masked_pairs" not in models.make_loss(config())(outputs, batch)
+    assert "masked_pairs" not in make_system(config()).loss(outputs, batch, None)
 
 
 def test_row_ids_agree_just_where_rows_do():
@@ -227,14 +229,14 @@ def test_row_ids_agree_just_where_rows_do():
 
 
 def test_spec_names_what_model_and_loss_read():
-    spec = models.spec(config(loss={"mask_duplicates": True}))
+    spec = make_system(config(loss={"mask_duplicates": True})).spec
     assert {k: (v.shape, str(v.dtype)) for k, v in spec.items()} == {
         "image": ((1, 16, 24, 3), "uint8"),
         "text": ((1, LENGTH), "int32"),
         "text_mask": ((1, LENGTH), "bool"),
         "example_id": ((1,), "int32"),
     }
-    assert "example_id" not in models.spec(config())
+    assert "example_id" not in make_system(config()).spec
 
 
 def test_typing_errors_name_their_place():
@@ -244,6 +246,6 @@ def test_typing_errors_name_their_place():
         ({"embed": 3}, "config.model.embed .*'embed_dim'"),
     ):
         with pytest.raises(ValueError, match=place):
-            models.make_model(config(**wrong))
+            make_system(config(**wrong))
     with pytest.raises(ValueError, match="config.loss.kid.*'kind'"):
-        models.make_loss(config(loss={"kid": "softmax"}))
+        make_system(config(loss={"kid": "softmax"}))

@@ -3,16 +3,23 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from writers import IMAGE, TEXT, cached_logits, images, initial, outputs_of, texts
 
 from mmjax.losses.captioning import captioning_loss
 from mmjax.losses.contrastive import contrastive_loss
 from mmjax.models import coca
+from mmjax.system import average
 
 RNG = np.random.default_rng(0)
 CONFIG = {"embed_dim": 8, "image": IMAGE, "text": TEXT, "caption_queries": 3}
 MODEL = coca.make_model(CONFIG)
 APPLY = outputs_of(MODEL)
+
+
+def system_of(**loss):
+    return coca.make_system({"model": CONFIG, "loss": loss, "batch_size": 3})
+
 
 
 def batch_of(rows=3):
@@ -78,12 +85,12 @@ def test_an_absent_image_tells_the_text_nothing():
 
 def test_a_batch_without_a_pair_is_refused():
     batch = batch_of()
-    coca.check_batch(CONFIG, batch | {"image_present": np.array([True, False, False])})
+    coca.check_batch(batch | {"image_present": np.array([True, False, False])})
     absent = {"image_present": np.array([True, False, False]), "text_present": np.arange(3) > 0}
     with pytest.raises(ValueError, match="has both its image and its text"):
-        coca.check_batch(CONFIG, batch | absent)
+        coca.check_batch(batch | absent)
     with pytest.raises(ValueError, match="No token of the batch is supervised"):
-        coca.check_batch(CONFIG, batch | {"text_mask": np.zeros((3, 10), bool)})
+        coca.check_batch(batch | {"text_mask": np.zeros((3, 10), bool)})
 
 
 @pytest.mark.parametrize("positions", ["learned", "rope"])
@@ -99,21 +106,21 @@ def test_decoding_with_the_cache_gives_the_same_logits(positions):
 def test_the_loss_is_both_losses():
     batch = batch_of()
     outputs = apply(initial(MODEL, batch), batch)
-    terms = coca.make_loss({"caption_smoothing": 0.1})(outputs, batch)
+    terms = system_of(caption_smoothing=0.1).loss(outputs, batch, None)
     pair, _ = contrastive_loss(
         outputs["image_embed"], outputs["text_embed"], outputs["logit_scale"]
     )
     words = captioning_loss(outputs["text_logits"], batch, 0.1)["captioning"]
     np.testing.assert_allclose(terms["contrastive"], pair, rtol=1e-6)
-    np.testing.assert_allclose(terms["captioning"], words, rtol=1e-6)
-    each = coca.make_example_losses({"caption_smoothing": 0.1})(outputs, batch)
-    for name in ("contrastive", "captioning"):
-        np.testing.assert_allclose(each[name].mean(), terms[name], rtol=1e-5)
+    np.testing.assert_allclose(terms["captioning"].value, words.value, rtol=1e-6)
+    means = toy.means(system_of(caption_smoothing=0.1).loss, outputs, batch)
+    np.testing.assert_allclose(means["contrastive"], pair.mean(), rtol=1e-6)
+    np.testing.assert_allclose(means["captioning"], average(words)[0], rtol=1e-6)
 
 
 def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="unimodal_depth is 2 of 2 layers"):
         coca.make_model({**CONFIG, "unimodal_depth": 2})
     with pytest.raises(ValueError, match=r"config.loss.label_smothing is not.*label_smoothing"):
-        coca.make_loss({"label_smothing": 0.1})
-    assert set(coca.spec(MODEL, {"mask_duplicates": True})) >= {"image", "text", "example_id"}
+        system_of(label_smothing=0.1)
+    assert set(system_of(mask_duplicates=True).spec) >= {"image", "text", "example_id"}

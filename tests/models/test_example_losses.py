@@ -1,11 +1,14 @@
-"""Every example's loss: against a plain reference, and its mean is the loss that is trained on."""
+"""Every example's loss terms, and their mean over a batch, against plain references."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
-from mmjax.models import systems as models
+from mmjax.models.clip import contrastive
+from mmjax.models.vit import classification
+from mmjax.system import Weighted, average
 
 N = 9
 
@@ -25,30 +28,40 @@ def embeddings(seed=0):
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("duplicates", "absent"), [(False, 0), (True, 0), (True, 3)])
-def test_the_mean_over_pairs_is_the_contrastive_loss(kind, smoothing, duplicates, absent):
+def test_the_mean_is_over_the_pairs_that_are_there(kind, smoothing, duplicates, absent):
     outputs, batch = embeddings()
     present = np.arange(N) >= absent
-    batch["image_present"], batch["text_present"] = jnp.asarray(present), jnp.ones(N, bool)
     if kind == "sigmoid":
         outputs["logit_bias"] = jnp.float32(-3)
-    loss = {"kind": kind, "label_smoothing": smoothing, "mask_duplicates": duplicates}
-    config = {"model": {"name": "clip"}, "loss": loss}
-    losses = models.make_example_losses(config)(outputs, batch)
-    assert losses.keys() == {"contrastive"} and losses["contrastive"].shape == (N,)
-    whole = models.make_loss(config)(outputs, batch)["contrastive"]
-    np.testing.assert_allclose(losses["contrastive"][present].mean(), whole, rtol=1e-5)
-    assert (losses["contrastive"][~present] == 0).all()
+    loss = contrastive(kind=kind, label_smoothing=smoothing, mask_duplicates=duplicates)
+    marks = {"image_present": jnp.asarray(present), "text_present": jnp.ones(N, bool)}
+    terms = loss(outputs, batch | marks, None)
+    for name in ("contrastive", "image_to_text_accuracy", "text_to_image_accuracy"):
+        assert terms[name].value.shape == (N,)
+        np.testing.assert_array_equal(terms[name].weight, present)
+    # The same batch without the pairs that are not there.
+    few = {k: x[present] if x.ndim else x for k, x in outputs.items()}
+    want = loss(few, {k: x[present] for k, x in batch.items()}, None)
+    assert want.keys() == terms.keys() and want["contrastive"].shape == (N - absent,)
+    for name, term in terms.items():
+        if isinstance(term, Weighted):
+            np.testing.assert_allclose(term.value[present], want[name], rtol=1e-5)
+            np.testing.assert_allclose(average(term)[0], want[name].mean(), rtol=1e-5)
+        else:
+            np.testing.assert_allclose(term, want[name])
 
 
 def test_a_pair_has_its_own_two_cross_entropies():
     outputs, batch = embeddings()
-    losses = models.make_example_losses({"model": {"name": "clip"}, "loss": {}})(outputs, batch)
+    losses = contrastive()(outputs, batch, None)["contrastive"]
     x, y = (np.asarray(outputs[k], np.float64) for k in ("image_embed", "text_embed"))
     for i in range(N):
         to_texts, to_images = 9 * y @ x[i], 9 * x @ y[i]
         want = np.log(np.exp(to_texts).sum()) + np.log(np.exp(to_images).sum())
         want = (want - to_texts[i] - to_images[i]) / 2
-        np.testing.assert_allclose(losses["contrastive"][i], want, rtol=1e-5)
+        np.testing.assert_allclose(losses[i], want, rtol=1e-5)
+    found = toy.means(contrastive(), outputs, batch)["contrastive"]
+    np.testing.assert_allclose(found, losses.mean(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -60,8 +73,20 @@ def test_a_classifier_s_examples_have_their_cross_entropies(soft):
     if soft:
         batch = {"label_probs": jnp.asarray(target, jnp.float32)}
     outputs = {"logits": jnp.asarray(logits, jnp.float32)}
-    config = {"model": {"name": "vit"}, "loss": {"label_smoothing": 0.1}}
-    losses = models.make_example_losses(config)(outputs, batch)
+    found = classification(0.1)(outputs, batch, None)["classification"]
     target = 0.9 * target + 0.1 / 4
     want = np.log(np.exp(logits).sum(1)) - (target * logits).sum(1)
-    np.testing.assert_allclose(losses["classification"], want, rtol=1e-5)
+    np.testing.assert_allclose(found.value, want, rtol=1e-5)
+    np.testing.assert_allclose(average(found)[0], want.mean(), rtol=1e-5)
+
+
+def test_an_example_without_a_label_has_no_classification():
+    rng = np.random.default_rng(0)
+    outputs = {"logits": jnp.asarray(rng.normal(size=(N, 4)), jnp.float32)}
+    label = rng.integers(0, 4, N).astype(np.int32)
+    known = np.arange(N) % 3 != 1
+    batch = {"label": jnp.asarray(np.where(known, label, -1))}
+    found = toy.means(classification(), outputs, batch)
+    few = toy.means(classification(), {"logits": outputs["logits"][known]}, {"label": label[known]})
+    for name in ("classification", "accuracy"):
+        np.testing.assert_allclose(found[name], few[name], rtol=1e-6)

@@ -19,7 +19,8 @@ CONFIG = {
     "image_token": PLACE,
     "max_images": 2,
 }
-MODEL = flamingo.make_model(CONFIG)
+SYSTEM = flamingo.make_system({"model": CONFIG, "loss": {}})
+MODEL = SYSTEM.model
 APPLY = outputs_of(MODEL)
 # Two images at tokens 1 and 5; one at token 0; one at token 3.
 TOKENS = np.array(
@@ -155,13 +156,14 @@ def test_it_writes_and_chooses_where_each_image_has_its_place_alone():
     batch = batch_of()
     batch |= {name: batch[name][:, :7] for name in ("text", "text_mask")}
     params = initial(MODEL, batch)
-    write = flamingo.make_generate(MODEL, Letters(), {"max_new_tokens": 3})
-    choose = flamingo.make_choice(MODEL, Letters(), ["a", "bc"])
-    assert len(write(params, batch)) == 3 and choose(params, batch).shape == (3, 2)
+    given = {"params": params}
+    write = SYSTEM.generate(Letters(), {"max_new_tokens": 3})
+    choose = SYSTEM.score(Letters(), ["a", "bc"])
+    assert len(write(given, batch).texts) == 3 and choose(given, batch).shape == (3, 2)
     absent = batch | {"image_present": np.array([True, False, True])}
     other = absent | {"image": absent["image"].copy()}
     other["image"][1] = 255 - other["image"][1]
-    np.testing.assert_array_equal(choose(params, absent), choose(params, other))
+    np.testing.assert_array_equal(choose(given, absent), choose(given, other))
     wrong = (
         (batch | {"image": batch["image"][:, :1]} | {"image_mask": None}, "2 image tokens.* 1 im"),
         ({k: batch[k] for k in ("text", "text_mask")}, "2 image tokens, and its example 0 images"),
@@ -171,7 +173,7 @@ def test_it_writes_and_chooses_where_each_image_has_its_place_alone():
         bad = {k: v for k, v in bad.items() if v is not None}
         for function in (write, choose):
             with pytest.raises(ValueError, match=message):
-                function(params, bad)
+                function(given, bad)
 
 
 def test_its_image_token_is_not_written():
@@ -183,8 +185,9 @@ def test_its_image_token_is_not_written():
     params["text"]["embed"]["embedding"] = table.at[PLACE].set(100 * jnp.abs(table[PLACE]))
     said = []
     words = Letters(said)
-    flamingo.make_generate(MODEL, words, {"max_new_tokens": 4})(params, batch)
-    flamingo.make_generate(MODEL, words, {"max_new_tokens": 4, "beams": 2})(params, batch)
+    given = {"params": params}
+    SYSTEM.generate(words, {"max_new_tokens": 4})(given, batch)
+    SYSTEM.generate(words, {"max_new_tokens": 4, "beams": 2})(given, batch)
     assert said and PLACE not in np.concatenate(said)
 
 
@@ -206,20 +209,20 @@ class Letters:
 
 def test_images_and_their_places_must_agree():
     batch = batch_of()
-    flamingo.check_batch(CONFIG, batch)
+    SYSTEM.check_batch(batch)
     with pytest.raises(ValueError, match="row 1 of the batch has 1 image tokens.* 2 images"):
-        flamingo.check_batch(CONFIG, batch | {"image_mask": np.ones((3, 2), bool)})
+        SYSTEM.check_batch(batch | {"image_mask": np.ones((3, 2), bool)})
     none = batch["text"].copy()
     none[2, 3] = 4
     with pytest.raises(ValueError, match="row 2 of the batch has 0 image tokens.* 1 images"):
-        flamingo.check_batch(CONFIG, batch | {"text": none})
+        SYSTEM.check_batch(batch | {"text": none})
     hole = {"image_mask": np.array([[True, True], [True, False], [False, True]])}
     with pytest.raises(ValueError, match=r"image_mask of row 2 .* is \[False, True\]"):
-        flamingo.check_batch(CONFIG, batch | hole)
+        SYSTEM.check_batch(batch | hole)
     padded = {"text_mask": np.arange(10)[None] < np.array([[10], [10], [3]])}
     with pytest.raises(ValueError, match="row 2 of the batch has 0 image tokens.* 1 images"):
-        flamingo.check_batch(CONFIG, batch | padded)
+        SYSTEM.check_batch(batch | padded)
     with pytest.raises(ValueError, match=r"reads images \[B, M, H, W, 3\] beside a text"):
         MODEL.init(jax.random.key(0), batch | {"image": batch["image"][:, 0]})
     with pytest.raises(ValueError, match="No token of the batch is supervised"):
-        flamingo.check_batch(CONFIG, batch | {"text_mask": np.zeros((3, 10), bool)})
+        SYSTEM.check_batch(batch | {"text_mask": np.zeros((3, 10), bool)})

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from flax.core import meta
 
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
+from mmjax.system import Context, average, row_keys
 
 RNG = np.random.default_rng(0)
 SIZES = {"width": 16, "heads": 2, "mlp_dim": 32, "encoder_depth": 1}
@@ -34,11 +36,12 @@ def config(**fields):
 @functools.cache
 def random_params(**fields):
     """Random numbers for every parameter: the head starts with zeros."""
-    model = models.make_model(config(**fields))
+    system = make_system(config(**fields))
+    model = system.model
     boxed = jax.eval_shape(
         lambda: model.init(
             {"params": jax.random.key(0), "dropout": jax.random.key(0)},
-            {k: jnp.zeros(v.shape, v.dtype) for k, v in models.spec(config(**fields)).items()},
+            {k: jnp.zeros(v.shape, v.dtype) for k, v in system.spec.items()},
         )
     )
     rng = np.random.default_rng(1)
@@ -58,14 +61,16 @@ def with_presence(**present):
 
 
 def test_spec_names_what_it_reads():
-    spec = models.spec(config())
+    spec = make_system(config()).spec
     assert {k: (v.shape, v.dtype) for k, v in spec.items()} == {
         "image": ((1, 8, 8, 3), np.uint8),
         "audio": ((1, 8, 4), np.float32),
         "text": ((1, 5), np.int32),
         "text_mask": ((1, 5), np.bool_),
+        "label": ((1,), np.int32),
     }
-    assert set(models.spec(config(text=None))) == {"image", "audio"}
+    assert set(make_system(config(text=None)).spec) == {"image", "audio", "label"}
+    assert set(make_system(config(text=None, num_classes=None)).spec) == {"image", "audio"}
 
 
 def test_a_modality_that_the_batch_lacks_is_one_that_is_nowhere_present():
@@ -83,11 +88,11 @@ def test_what_is_absent_may_be_no_number():
     broken["audio"][1] = np.nan
     np.testing.assert_array_equal(logits(broken), logits(batch))
     model, params = random_params()
-    loss = models.make_loss(config())
+    loss = make_system(config()).loss
 
     def gradient(batch):
         def f(p):
-            return loss(model.apply({"params": p}, batch), batch)["classification"]
+            return toy.means(loss, model.apply({"params": p}, batch), batch)["classification"]
 
         return jax.grad(f)(params)
 
@@ -110,25 +115,45 @@ def test_words_behind_the_mask_do_not_count():
     np.testing.assert_allclose(logits(other), logits(BATCH), atol=1e-5)
 
 
-def masked(batch, key=0):
-    """Outputs and losses of a training step that hides half of the tokens."""
+def draw(batch, ids, ratio=0.5):
+    """The batch with masks, each row's drawn by its id."""
+    context = Context(jnp.int32(0), row_keys(jax.random.key(0), jnp.asarray(ids)), None, {})
+    return make_system(config(mask_ratio=ratio)).corrupt(batch, context)
+
+
+def masked(batch):
+    """Outputs and losses of a training step that masks half of the tokens."""
     model, params = random_params(mask_ratio=0.5)
-    loss = models.make_loss(config(mask_ratio=0.5))
+    loss = make_system(config(mask_ratio=0.5)).loss
 
     @jax.jit
     def run(params, batch):
-        rngs = {"dropout": jax.random.key(key)}
-        outputs = model.apply({"params": params}, batch, train=True, rngs=rngs)
-        return outputs, loss(outputs, batch)
+        batch = draw(batch, np.arange(4))
+        outputs = model.apply({"params": params}, batch, train=True)
+        return outputs, loss(outputs, batch, None)
 
-    return run(params, batch)
+    outputs, terms = run(params, batch)
+    return outputs, {name: average(term)[0] for name, term in terms.items()}
+
+
+def test_a_rows_mask_is_drawn_by_its_key_alone():
+    whole = draw(BATCH, np.arange(4))
+    part = draw({k: x[[3, 1]] for k, x in BATCH.items()}, [3, 1])
+    names = {f"{m}_masked" for m in ("image", "audio", "text")}
+    assert whole.keys() == part.keys() == BATCH.keys() | names
+    for name in names:
+        np.testing.assert_array_equal(part[name], whole[name][jnp.asarray([3, 1])])
+        other = draw(BATCH, np.arange(4, 8))[name]
+        assert (other != whole[name]).any()
+    assert not any(draw(BATCH, np.arange(4), 1e-9)[name].any() for name in names)
+    assert all(draw(BATCH, np.arange(4), 1.0)[name].all() for name in names)
 
 
 def test_masked_prediction_hides_what_it_asks_for():
     batch = with_presence(audio=[1, 0, 1, 1])
     outputs, terms = masked(batch)
     assert {"masked_image", "masked_audio", "masked_text", "classification"} <= set(terms)
-    hidden = {m: np.asarray(outputs[f"{m}_hidden"]) for m in ("image", "audio", "text")}
+    hidden = {m: np.asarray(outputs[f"{m}_masked"]) for m in ("image", "audio", "text")}
     assert not hidden["audio"][1].any() and not (hidden["text"] & ~batch["text_mask"]).any()
     assert all(h.any() for h in hidden.values())
     # Other contents in the hidden places: the losses change, the predictions do not.
@@ -153,12 +178,14 @@ def test_masked_prediction_alone_has_no_head_and_evaluates_whole():
     assert set(outputs) == {"fused_features"}
 
 
-def test_example_losses_average_to_the_loss():
-    outputs = {"logits": RNG.normal(size=(4, 3)).astype(np.float32)}
-    each = models.make_example_losses(config())(outputs, BATCH)["classification"]
-    whole = models.make_loss(config())(outputs, BATCH)["classification"]
-    np.testing.assert_allclose(each.mean(), whole, rtol=1e-6)
-    assert models.make_example_losses(config())({}, BATCH) == {}
+def test_the_classification_is_each_examples_cross_entropy():
+    logits = RNG.normal(size=(4, 3)).astype(np.float32)
+    loss = make_system(config()).loss
+    found = loss({"logits": logits}, BATCH, None)["classification"]
+    want = np.log(np.exp(logits).sum(1)) - logits[np.arange(4), BATCH["label"]]
+    np.testing.assert_allclose(found.value, want, rtol=1e-5)
+    np.testing.assert_allclose(average(found)[0], want.mean(), rtol=1e-5)
+    assert loss({}, BATCH, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -171,15 +198,34 @@ def test_example_losses_average_to_the_loss():
 )
 def test_bad_settings_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
-        models.make_model(config(**fields))
+        make_system(config(**fields))
 
 
-def test_a_batch_in_which_nothing_is_to_be_predicted_is_refused():
+def test_a_modality_that_no_row_has_gives_no_loss_and_the_rest_trains():
     absent = with_presence(text=[0, 0, 0, 0])
-    models.check_batch(config(), absent)
-    models.check_batch(config(mask_ratio=0.3), with_presence(text=[0, 0, 1, 0]))
-    with pytest.raises(ValueError, match="has its text, so that masked_text has nothing"):
-        models.check_batch(config(mask_ratio=0.3), absent)
+    system = make_system(config(mask_ratio=0.5))
+    system.check_batch(absent)
+    model, params = random_params(mask_ratio=0.5)
+
+    def total(params):
+        batch = draw(absent, np.arange(4))
+        terms = system.loss(model.apply({"params": params}, batch, train=True), batch, None)
+        means = {name: average(term) for name, term in terms.items()}
+        return sum(mean for mean, _ in means.values()), means
+
+    (value, means), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    assert not means["masked_text"][1] and means["masked_text"][0] == 0
+    assert all(has for name, (_, has) in means.items() if name != "masked_text")
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    assert not any(g.any() for g in jax.tree.leaves(gradient["text_prediction"]))
+    assert any(g.any() for g in jax.tree.leaves(gradient["image_prediction"]))
+
+
+def test_labels_beyond_the_head_are_refused():
+    batch = BATCH | {"label": np.asarray([0, 1, 3, 1], np.int32)}
+    with pytest.raises(ValueError, match="label 3 and the head 3 classes .*config.model.num_cl"):
+        make_system(config()).check_batch(batch)
 
 
 def test_a_batch_without_any_modality_is_refused():

@@ -2,11 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from flax.core import meta
 from ml_collections import ConfigDict
 
 from mmjax.layers.pixels import normalise
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
+from mmjax.models.vit import classification
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
@@ -15,7 +17,7 @@ TINY = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 32, "patch_size": 8}
 
 def make(**fields):
     fields = {"image_size": (16, 24), **TINY, **fields}
-    model = models.make_model({"model": {"name": "vit", **fields}})
+    model = make_system({"model": {"name": "vit", **fields}}).model
     init = jax.jit(
         lambda: meta.unbox(model.init(jax.random.key(0), {"image": IMAGE[:1]})["params"])
     )
@@ -29,10 +31,9 @@ def features(model, params, image):
 
 def count(**fields):
     """Number of parameters; allocates nothing."""
-    config = ConfigDict({"model": {"name": "vit", **fields}})
-    model, spec = models.make_model(config), models.spec(config)
-    batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in spec.items()}
-    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    system = make_system(ConfigDict({"model": {"name": "vit", **fields}}))
+    batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in system.spec.items()}
+    params = jax.eval_shape(lambda: system.model.init(jax.random.key(0), batch)["params"])
     return sum(p.size for p in jax.tree.leaves(params))
 
 
@@ -134,14 +135,14 @@ def test_bf16_is_near_fp32():
 def test_loss_is_cross_entropy(smoothing):
     logits = RNG.normal(size=(5, 3)).astype(np.float32)
     label = np.asarray([0, 2, 1, 1, 0], np.int32)
-    loss = models.make_loss({"model": {"name": "vit"}, "loss": {"label_smoothing": smoothing}})
-    ours = loss({"logits": logits}, {"label": label})
+    loss = classification(label_smoothing=smoothing)
+    ours = toy.means(loss, {"logits": logits}, {"label": label})
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     target = np.full((5, 3), smoothing / 3)
     target[np.arange(5), label] += 1 - smoothing
     np.testing.assert_allclose(ours["classification"], -(target * log_p).sum(-1).mean(), rtol=1e-5)
     assert ours["accuracy"] == np.float32((logits.argmax(-1) == label).mean())
-    soft = loss({"logits": logits}, {"label_probs": np.eye(3, dtype=np.float32)[label]})
+    soft = toy.means(loss, {"logits": logits}, {"label_probs": np.eye(3, dtype=np.float32)[label]})
     np.testing.assert_allclose(soft["classification"], ours["classification"], rtol=1e-6)
 
 
@@ -153,6 +154,16 @@ def test_errors_name_the_value_and_the_nearest_setting():
     with pytest.raises(ValueError, match="16x20 is not a multiple of patch_size 8"):
         make(image_size=(16, 20))
     with pytest.raises(ValueError, match="config.model.name is 'vti'.*Did you mean 'vit'"):
-        models.make_model({"model": {"name": "vti"}})
+        make_system({"model": {"name": "vti"}})
     with pytest.raises(ValueError, match="needs 'label' or 'label_probs'"):
-        models.make_loss({"model": {"name": "vit"}})({"logits": np.zeros((1, 2))}, {})
+        classification()({"logits": np.zeros((1, 2))}, {}, None)
+
+
+def test_labels_are_read_where_there_is_a_head_and_those_beyond_it_refused():
+    model = {"name": "vit", **TINY, "image_size": (16, 24)}
+    assert "label" not in make_system({"model": model}).spec
+    system = make_system({"model": model | {"num_classes": 3}})
+    assert system.spec["label"].shape == (1,)
+    system.check_batch({"label": np.array([0, -1, 2])})  # -1: an example without a label
+    with pytest.raises(ValueError, match="label 3 and the head 3 classes .*config.model.num_cl"):
+        system.check_batch({"label": np.array([0, 3, 2])})

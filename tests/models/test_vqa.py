@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import toy
 from writers import images, initial, outputs_of, texts
 
 from mmjax.models import vqa
@@ -22,6 +23,11 @@ CONFIG = {
 }
 MODEL = vqa.make_model(CONFIG)
 APPLY = outputs_of(MODEL)
+
+
+def system_of(**loss):
+    return vqa.make_system({"model": CONFIG, "loss": loss})
+
 
 
 def batch_of(rows=4):
@@ -50,8 +56,12 @@ def test_the_question_model_does_not_see_the_image():
 def test_each_loss_reaches_its_own_parameters(term, reached):
     batch = batch_of()
     params = initial(MODEL, batch)
-    loss = vqa.make_loss({"debias": "learned_mixin"})
-    gradient = jax.jit(jax.grad(lambda p: loss(MODEL.apply({"params": p}, batch), batch)[term]))
+    loss = system_of(debias="learned_mixin").loss
+
+    def value(params):
+        return toy.means(loss, MODEL.apply({"params": params}, batch), batch)[term]
+
+    gradient = jax.jit(jax.grad(value))
     found = {
         name
         for name, part in gradient(params).items()
@@ -63,17 +73,25 @@ def test_each_loss_reaches_its_own_parameters(term, reached):
 def test_without_debiasing_the_loss_is_plain():
     batch = batch_of()
     outputs = APPLY(initial(MODEL, batch), batch)
-    terms = vqa.make_loss({})(outputs, batch)
+    found = system_of().loss(outputs, batch, None)["classification"]
     log_p = jax.nn.log_softmax(outputs["logits"], axis=-1)
-    want = -np.mean([log_p[i, label] for i, label in enumerate(batch["label"])])
-    np.testing.assert_allclose(terms["classification"], want, rtol=1e-6)
-    each = vqa.make_example_losses({})(outputs, batch)
-    np.testing.assert_allclose(each["classification"].mean(), want, rtol=1e-6)
+    want = [-log_p[i, label] for i, label in enumerate(batch["label"])]
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+    mean = toy.means(system_of().loss, outputs, batch)["classification"]
+    np.testing.assert_allclose(mean, np.mean(want), rtol=1e-6)
+
+
+def test_labels_are_read_and_those_beyond_the_head_refused():
+    system, batch = system_of(), batch_of()
+    assert system.spec["label"].shape == (1,)
+    system.check_batch(batch)
+    with pytest.raises(ValueError, match="label 5 and the head 5 classes .*config.model.answers"):
+        system.check_batch({**batch, "label": np.array([0, 5, 1, 2], np.int32)})
 
 
 def test_unknown_settings():
     with pytest.raises(ValueError, match="config.loss.debias is 'mixin'"):
-        vqa.make_loss({"debias": "mixin"})
+        system_of(debias="mixin")
     with pytest.raises(ValueError, match="fusion.kind is 'earley'.*Did you mean 'early'"):
         main = {**CONFIG["main"], "fusion": {"kind": "earley", "depth": 1}}
         vqa.make_model({**CONFIG, "main": main})

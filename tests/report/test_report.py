@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from fake_runner import FakeRunner
 from PIL import Image
 
 from mmjax.evals.evaluators import Pairs, make_evaluators
@@ -19,7 +20,6 @@ from mmjax.report.gather import (
     retrieval_examples,
 )
 from mmjax.report.page import write_report
-from mmjax.run.evaluation import EvalContext
 
 CAPTIONS = ["a <b>bold</b> cat", "دب قطبي", "狐 & 'fox'", "dog", "owl", "eel", "ant", "bee"]
 
@@ -73,8 +73,8 @@ def attention(params, batch):
     return np.full((2, len(batch["image"]), 2, 16, 16), 1 / 16, np.float32)
 
 
-def context(**more):
-    return EvalContext(
+def runner(**more):
+    return FakeRunner(
         embed=embed,
         open_source=lambda config: Source(),
         batches=batches,
@@ -90,9 +90,9 @@ def presets(*kinds):
 
 
 def gathered(*kinds, **more):
-    evaluators = make_evaluators(presets(*kinds), context(**more))
+    evaluators = make_evaluators(presets(*kinds), runner(**more))
     results = {name: dict(e.run(None)) for name, e in evaluators.items()}
-    return results, gather_report(context(**more), None, evaluators, seed=3)
+    return results, gather_report(runner(**more), None, evaluators, seed=3)
 
 
 class Checker(html.parser.HTMLParser):
@@ -180,7 +180,7 @@ def test_captions_stand_beside_their_pictures(tmp_path):
     def write_captions(params, batch):
         return [f"wrote {value}" for value in batch["image"][:, 0, 0, 0]]
 
-    every = context(make_generate=lambda settings: write_captions)
+    every = runner(write=lambda settings: write_captions)
     preset = {**presets("captioning")["captioning"], "train_source": {}}
     evaluators = make_evaluators({"drawings": preset}, every)
     data = gather_report(every, None, evaluators, seed=3)

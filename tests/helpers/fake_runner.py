@@ -1,0 +1,54 @@
+"""A stand-in for `mmjax.run.evaluation.Runner`: a run whose model is a function of arrays."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from mmjax.decode.generate import Generated
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeRunner:
+    """What evaluators and the report call, in one process. Variables are whatever a test gives.
+
+    Attributes:
+      embed: (variables, batch) -> all outputs of the model.
+      open_source, batches, attention, progress: as of `Runner`.
+      write: settings -> ((variables, batch) -> a text for each row); None: it generates none.
+      choose: texts -> ((variables, batch) -> [B, C]).
+    """
+
+    open_source: Callable[[Any], Any]
+    batches: Callable[..., Any]
+    embed: Callable[[Any, Any], dict] = lambda variables, batch: {}
+    write: Callable[..., Any] | None = None
+    choose: Callable[..., Any] | None = None
+    attention: Callable[[Any, Any], Any] = lambda variables, batch: None
+    tokenizer: Any = None
+    batch_size: int = 8
+    text_length: int = 0
+    window: int = 0
+    progress: Callable[[str, int, int], None] = lambda *args: None
+
+    @property
+    def rows(self):
+        return slice(0, self.batch_size)
+
+    def apply(self, variables, batch, outputs):
+        found = self.embed(variables, batch)
+        return {name: found[name] for name in outputs if name in found}
+
+    def generate(self, settings):
+        write = self._has(self.write)(settings)
+        return lambda variables, batch: Generated(write(variables, batch), None, None, None)
+
+    def score(self, texts):
+        return self._has(self.choose)(texts)
+
+    def gather(self, batch):
+        return batch
+
+    def _has(self, function):
+        if function is None:
+            raise ValueError("The system generates no text")
+        return function
