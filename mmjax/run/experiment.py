@@ -263,7 +263,7 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
 
 def _texts(source: sources.Source) -> Iterator[str]:
     for i in range(len(source)):
-        example = source[i]
+        example = source.meta(i)
         yield from example.get("captions", ())
         yield from example.get("names", ())
 

@@ -97,7 +97,9 @@ def test_end_tokens_stop_a_row_and_min_new_tokens_delays_them():
     model = Markov(6, seed=4)
     free = make_generate(model, Settings(10))(NOTHING, pad_prompts(PROMPTS)).tokens[:, 0]
     ends = (int(free[0, 2]),)
-    found = make_generate(model, Settings(10, end_ids=ends, pad_id=5))(NOTHING, pad_prompts(PROMPTS))
+    found = make_generate(model, Settings(10, end_ids=ends, pad_id=5))(
+        NOTHING, pad_prompts(PROMPTS)
+    )
     for row in range(3):
         expected = free[row].tolist()
         if ends[0] in expected:
@@ -137,7 +139,9 @@ def test_a_drawn_token_is_the_same_in_any_batch_and_changes_with_the_seed():
     model = Markov(50, seed=6, scale=0.3)
     generate = make_generate(model, Settings(12, temperature=1.0))
     three = generate(NOTHING, pad_prompts(PROMPTS), seed=3).tokens
-    np.testing.assert_array_equal(generate(NOTHING, pad_prompts(PROMPTS[:1]), seed=3).tokens, three[:1])
+    np.testing.assert_array_equal(
+        generate(NOTHING, pad_prompts(PROMPTS[:1]), seed=3).tokens, three[:1]
+    )
     assert (generate(NOTHING, pad_prompts(PROMPTS), seed=4).tokens != three).any()
 
 
@@ -197,7 +201,10 @@ def test_an_end_that_is_named_twice_ends_a_text_once():
     ("run", "message"),
     [
         (lambda m: make_generate(m, Settings(63))(NOTHING, pad_prompts(PROMPTS)), "window of 64"),
-        (lambda m: make_generate(m, Settings(3, beams=7))(NOTHING, pad_prompts(PROMPTS)), "6 tokens"),
+        (
+            lambda m: make_generate(m, Settings(3, beams=7))(NOTHING, pad_prompts(PROMPTS)),
+            "6 tokens",
+        ),
         (
             lambda m: make_generate(m, Settings(3, end_ids=(6,)))(NOTHING, pad_prompts(PROMPTS)),
             "token 6",
@@ -213,7 +220,9 @@ def test_an_end_that_is_named_twice_ends_a_text_once():
         ),
         (lambda m: make_generate(m, Settings(64)), "max_new_tokens is 64 .* window 64"),
         (
-            lambda m: make_generate(m, Settings(3, forbidden_ids=(6,)))(NOTHING, pad_prompts(PROMPTS)),
+            lambda m: make_generate(m, Settings(3, forbidden_ids=(6,)))(
+                NOTHING, pad_prompts(PROMPTS)
+            ),
             "token 6",
         ),
         (lambda m: Settings(3, end_ids=2), "end_ids is 2: it must be a tuple"),
