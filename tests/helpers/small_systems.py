@@ -41,7 +41,8 @@ def config(name, model=None, *, batch_size=8, loss=None, rate=0.1, **fields):
     made.optim = {
         "name": "sgd", "momentum": 0.0, "learning_rate": rate, "schedule": "constant"
     }  # fmt: skip
-    made.update(fields)
+    for name, value in fields.items():
+        made[name] = value
     return made.lock()
 
 
