@@ -210,7 +210,7 @@ def _examples(
             Example(
                 row=row,
                 example_id=int(example_id),
-                key=str(source[int(example_id)].get("key", example_id)),
+                key=str(source.meta(int(example_id)).get("key", example_id)),
                 caption=caption(row),
                 loss=float(losses[row]),
                 image=_picture(batch, row) if "image" in batch else None,

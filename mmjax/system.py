@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mmjax.batch import Batch, Spec
+from mmjax.config import nearest
 
 Params = Any
 Variables = Mapping[str, Any]  # {"params": ..., **memory}: what `model.apply` takes
@@ -105,6 +106,21 @@ class System:
     sample: Callable[..., Mapping[str, jax.Array]] | None = None
     notes: Callable[[Mesh], list[str]] | None = None
     leaner_losses: Callable[[int], list[tuple[dict[str, Any], int]]] | None = None
+
+    def __new__(cls, *args: Any, **hooks: Any) -> "System":
+        """Refuse unknown hooks by name.
+
+        Raises:
+          ValueError: a hook that there is not; names the nearest.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in hooks:
+            if name not in known:
+                raise ValueError(
+                    f"A System has no hook '{name}'.{nearest(name, known)} It has: "
+                    f"{', '.join(known)}."
+                )
+        return super().__new__(cls)
 
 
 def variables(params: Params, memory: Memory) -> Variables:

@@ -7,12 +7,13 @@ import numpy as np
 from mmjax import config as configs
 from mmjax import replay
 from mmjax.data import pipeline
+from mmjax.data.source import Source
 from mmjax.data.transforms import parse as transforms
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.workdir import batch_log
 
 
-class Noise:
+class Noise(Source):
     """Forty pictures and labels from their index."""
 
     name, class_names = "noise", list("abcde")

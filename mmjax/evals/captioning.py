@@ -80,7 +80,7 @@ class Captioning(Evaluator):
         return Captions(
             places=own if places is None else places[own],
             texts=[texts[i] for i in own],
-            references=[captions_of(source[int(i)], names) for i in own],
+            references=[captions_of(source.meta(int(i)), names) for i in own],
             nearest=self._nearest(variables, source, own) if self.train_source else [],
         )
 
@@ -111,7 +111,7 @@ class Captioning(Evaluator):
         )
         found = nearest(rows, mine[np.isin(own_places, places)])
         names = getattr(train, "class_names", None)
-        return [captions_of(train[int(train_places[i])], names)[0] for i in found]
+        return [captions_of(train.meta(int(train_places[i])), names)[0] for i in found]
 
     def _features(self, variables: Variables, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """Features `[N, ...]` of the pictures that are there, and their places in the source."""

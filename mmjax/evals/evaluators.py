@@ -41,7 +41,7 @@ def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np
     texts: list[str] = []
     index: list[int] = []
     for i in range(len(source)):
-        example = source[i]
+        example = source.meta(i)
         named = class_names is not None and example.get("label") is not None
         captioned = any(as_text(caption).strip() for caption in example.get("captions", ()))
         if not example.get("text_present", True) or not (captioned or named):

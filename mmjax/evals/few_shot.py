@@ -114,7 +114,7 @@ class FewShot(_FewShot, Captioning):
             )
 
     def _text(self, source: Any, i: int) -> str:
-        return captions_of(source[int(i)], source.class_names)[0]
+        return captions_of(source.meta(int(i)), source.class_names)[0]
 
     def _generate(self, variables: Variables, source: Any) -> tuple[list[str], np.ndarray]:
         batches = self._batches(source)
@@ -137,7 +137,7 @@ class FewShotClassification(_FewShot):
     kind = "few_shot_classification"
 
     def _text(self, source: Any, i: int) -> str:
-        return source.class_names[source[int(i)]["label"]]
+        return source.class_names[source.meta(int(i))["label"]]
 
     def check(self) -> None:
         super().check()
@@ -161,7 +161,9 @@ class FewShotClassification(_FewShot):
         scores, labels, names = self.scores(variables)
         yield from classification_metrics(scores, labels).items()
         train = self._open(self.train_source)
-        count = np.bincount([train[i]["label"] for i in range(len(train))], minlength=len(names))
+        count = np.bincount(
+            [train.meta(i)["label"] for i in range(len(train))], minlength=len(names)
+        )
         # No two alike: of two equally frequent classes the first one stands before the other.
         rank = np.empty(len(names))
         rank[np.lexsort((-np.arange(len(names)), count))] = np.arange(len(names))

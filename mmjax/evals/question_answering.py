@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.source import Source
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.outputs import generate_texts
@@ -32,7 +33,7 @@ class Questions:
         """
         text, kinds, human = [], [], []
         for i in range(len(source)):
-            example = source[i]
+            example = source.meta(i)
             if not example.get("answers") or not example.get("captions"):
                 raise ValueError(
                     f"Example {example.get('key', i)} has no question and answers: VQA needs "
@@ -53,16 +54,19 @@ class Questions:
         return list(zip(self.type, self.text))
 
 
-class OtherPictures:
-    """A source whose examples each have the picture of another one, drawn by a fixed seed."""
+class OtherImages(Source):
+    """A source whose examples each have the image of another one, drawn by a fixed seed."""
 
     def __init__(self, source: Any):
-        self.name = f"{getattr(source, 'name', 'a source')} with other pictures"
+        self.name = f"{getattr(source, 'name', 'a source')} with other images"
         self.class_names = getattr(source, "class_names", None)
         self._source, self._other = source, derangement(len(source))
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def meta(self, i: int) -> dict[str, Any]:
+        return self._source.meta(i)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         example, other = self._source[i], self._source[int(self._other[i])]
@@ -155,7 +159,7 @@ class Vqa(Evaluator):
             given, places = self.answers(variables, source)
             here = asked.at(places)
         yield from vqa_metrics(given, here.human, here.type).items()
-        compared["other_image"] = self.answers(variables, OtherPictures(source))
+        compared["other_image"] = self.answers(variables, OtherImages(source))
         compared["without_image"] = self.answers(variables, source, "image")
         learned = [_usual(texts) for texts in train.human]
         for by in PRIORS:

@@ -8,6 +8,7 @@ import small_systems as small
 import toy
 
 from mmjax import config as configs
+from mmjax.data.source import Source
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
 from mmjax.system import training_keys
@@ -177,7 +178,7 @@ def test_a_denoiser_s_loss_and_gradient_are_the_closed_form(microbatches):
     np.testing.assert_allclose(state.params["kernel"], -0.1 * gradient, rtol=1e-5, atol=1e-7)
 
 
-class Vectors:
+class Vectors(Source):
     """A source of 11 known vectors."""
 
     class_names, name = None, "vectors"
@@ -314,3 +315,8 @@ def test_outputs_that_cannot_be_put_together_are_refused_by_name(extra, match):
             toy.take_steps(run, run.init(), [batch])
         run = toy.build(small.config("outputs", model))
         toy.take_steps(run, run.init(), [batch])  # whole, it is nobody's business
+
+
+def test_an_unknown_hook_names_the_nearest():
+    with pytest.raises(ValueError, match="no hook 'remembr'. Did you mean 'remember'?"):
+        small.System(model=None, spec={}, loss=None, remembr=lambda *a: {})

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from fake_runner import FakeRunner
 
+from mmjax.data.source import Source
 from mmjax.evals.evaluators import EVALUATORS, make_evaluators
 from mmjax.evals.outputs import embed_images, embed_texts
 
 WORDS = ("red", "green", "blue")
 
 
-class Pictures:
+class Pictures(Source):
     """Plain pictures of one of three colours; the caption names it."""
 
     def __init__(self, count=11, class_names=WORDS):

@@ -26,7 +26,7 @@ from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.neighbours import nearest, thumbnails
 from mmjax.evals.outputs import select
-from mmjax.evals.question_answering import OtherPictures, Questions
+from mmjax.evals.question_answering import OtherImages, Questions
 from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import vqa_metrics
 from mmjax.run import experiment
@@ -259,7 +259,7 @@ def test_vqa_by_writing():
 
 
 def test_other_pictures():
-    source, other = Shapes(gaps=True), OtherPictures(Shapes(gaps=True))
+    source, other = Shapes(gaps=True), OtherImages(Shapes(gaps=True))
     order = derangement(12)
     for i in range(12):
         assert other[i]["captions"] == source[i]["captions"]

@@ -3,6 +3,8 @@
 import numpy as np
 from fake_runner import FakeRunner
 
+from mmjax.data.source import Source
+
 COLOURS = ("red", "green", "blue")
 
 
@@ -15,7 +17,7 @@ SENTENCE = "this is a {} thing with the form of a {}"
 MISSING = 5  # the picture of this example is absent where a source has gaps
 
 
-class Shapes:
+class Shapes(Source):
     """Pictures whose first pixel is a colour and whose second one is a shape; `n` of them."""
 
     class_names = None

@@ -10,6 +10,7 @@ import pytest
 from fake_runner import FakeRunner
 from PIL import Image
 
+from mmjax.data.source import Source
 from mmjax.evals.evaluators import Pairs, make_evaluators
 from mmjax.report import figures, tables
 from mmjax.report.gather import (
@@ -24,7 +25,7 @@ from mmjax.report.page import write_report
 CAPTIONS = ["a <b>bold</b> cat", "دب قطبي", "狐 & 'fox'", "dog", "owl", "eel", "ant", "bee"]
 
 
-class Source:
+class Greys(Source):
     """Eight flat grey pictures; picture i has the value 30 i, and one caption."""
 
     class_names = ["dark", "light"]
@@ -76,7 +77,7 @@ def attention(params, batch):
 def runner(**more):
     return FakeRunner(
         embed=embed,
-        open_source=lambda config: Source(),
+        open_source=lambda config: Greys(),
         batches=batches,
         tokenizer=Tokenizer(),
         text_length=2,
@@ -207,7 +208,7 @@ def test_infinite_losses_do_not_stop_the_report(tmp_path):
 
 
 def test_examples_are_drawn_by_the_seed_and_not_by_the_score():
-    source, index = Source(), np.arange(8)
+    source, index = Greys(), np.arange(8)
     good = Pairs(np.eye(8), np.eye(8), CAPTIONS, index, index, 0)
     bad = Pairs(np.eye(8), np.roll(np.eye(8), 3, axis=0), CAPTIONS, index, index, 0)
     asked = [
@@ -218,7 +219,7 @@ def test_examples_are_drawn_by_the_seed_and_not_by_the_score():
 
 
 def test_a_perfect_and_a_wrong_model_are_marked_so():
-    source, index = Source(), np.arange(8)
+    source, index = Greys(), np.arange(8)
     good = retrieval_examples(Pairs(np.eye(8), np.eye(8), CAPTIONS, index, index, 0), source, 0)
     for query in good.image_queries + good.text_queries:
         assert query.rank == 1 and query.answer == query.index
@@ -232,7 +233,7 @@ def test_a_perfect_and_a_wrong_model_are_marked_so():
 def test_image_queries_show_each_text_once_and_every_image_of_a_text_is_right():
     texts = ["cat", "dog", "CAT", "eel"]
     pairs = Pairs(np.eye(4), np.eye(4)[[0, 1, 0, 3]], texts, np.arange(4), np.arange(4), 0)
-    examples = retrieval_examples(pairs, Source(), 0)
+    examples = retrieval_examples(pairs, Greys(), 0)
     for query in examples.image_queries:
         names = [texts[h.index].casefold() for h in query.hits]
         assert len(set(names)) == len(names) == 3
