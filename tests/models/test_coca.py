@@ -21,7 +21,6 @@ def system_of(**loss):
     return coca.make_system({"model": CONFIG, "loss": loss, "batch_size": 3})
 
 
-
 def batch_of(rows=3):
     text, mask = texts(RNG, rows, 10)
     return {"image": images(RNG, rows), "text": text, "text_mask": mask}

@@ -29,7 +29,6 @@ def system_of(**loss):
     return vqa.make_system({"model": CONFIG, "loss": loss})
 
 
-
 def batch_of(rows=4):
     text, mask = texts(RNG, rows, 10)
     label = RNG.integers(0, 5, rows).astype(np.int32)
