@@ -283,10 +283,9 @@ def test_an_old_name_in_a_file_or_an_override_is_refused_with_the_new_one(tmp_pa
     with pytest.raises(ValueError, match=r"'--config.ema_decay=0.9': it is now --config.ema.decay"):
         configs.override(configs.defaults(), ["--config.ema_decay=0.9"])
     file = tmp_path / "old.py"
-    file.write_text(
-        "from mmjax.config import defaults\n\n"
-        "def get_config():\n    config = defaults()\n    config.ema_decay = 0.9\n    return config\n"
-    )
+    lines = ("config = defaults()", "config.ema_decay = 0.9", "return config")
+    body = "".join(f"    {line}\n" for line in lines)
+    file.write_text(f"from mmjax.config import defaults\n\ndef get_config():\n{body}")
     with pytest.raises(ValueError, match=r"old.py sets config.ema_decay, which is now config.ema"):
         configs.load(str(file))
 

@@ -196,5 +196,5 @@ def _real_mean(term: Term, real: jax.Array) -> tuple[jax.Array, jax.Array]:
         if not term.ndim:
             return term, count
         term = Weighted(term, real)
-    weight = term.weight.astype(jnp.float32) * real
+    weight = jnp.where(real, term.weight.astype(jnp.float32), 0.0)
     return average(Weighted(term.value, weight))[0], weight.sum()
