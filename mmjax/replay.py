@@ -186,7 +186,8 @@ def example_losses(
     for name, weight in run.config.loss_weights.items():
         term = terms[name]
         if isinstance(term, Weighted):
-            term = jnp.where(term.weight > 0, term.value, 0.0)
+            has = np.asarray(term.weight).astype(bool)
+            term = np.where(has, np.asarray(term.value, np.float32), np.float32(0))
         if term.ndim:
             total += schedule(weight, step) * np.asarray(term)
     return total

@@ -263,3 +263,36 @@ def test_check_kwargs_names_place_and_nearest():
     assert "config.model.image.widht" in str(error.value)
     assert "Did you mean 'width'" in str(error.value)
     assert "width, depth, pool" in str(error.value)
+
+
+# ---- settings of older versions
+
+
+def test_the_ema_decay_of_an_old_run_is_read_as_config_ema():
+    old = json.loads(configs.to_json(configs.defaults()))
+    del old["ema"]
+    for decay in (0.0, 0.999):
+        config = configs.from_json(json.dumps(old | {"ema_decay": decay}))
+        assert config.ema.to_dict() == {"decay": decay, "teacher": False, "evaluate": True}
+        assert "ema_decay" not in config
+        assert configs.from_json(configs.to_json(config)) == config
+    assert configs.from_json(json.dumps(old)).ema.to_dict() == configs.defaults().ema.to_dict()
+
+
+def test_an_old_name_in_a_file_or_an_override_is_refused_with_the_new_one(tmp_path):
+    with pytest.raises(ValueError, match=r"'--config.ema_decay=0.9': it is now --config.ema.decay"):
+        configs.override(configs.defaults(), ["--config.ema_decay=0.9"])
+    file = tmp_path / "old.py"
+    lines = ("config = defaults()", "config.ema_decay = 0.9", "return config")
+    body = "".join(f"    {line}\n" for line in lines)
+    file.write_text(f"from mmjax.config import defaults\n\ndef get_config():\n{body}")
+    with pytest.raises(ValueError, match=r"old.py sets config.ema_decay, which is now config.ema"):
+        configs.load(str(file))
+
+
+def test_schedules_are_taken_where_a_number_is_the_default():
+    config = configs.override(configs.defaults(), ["--config.ema.decay=((0, 0.9), (100, 0.99))"])
+    assert config.ema.decay == ((0, 0.9), (100, 0.99))
+    assert configs.from_json(configs.to_json(config)).ema.decay == config.ema.decay
+    with pytest.raises(ValueError, match="config.log_every is a int .* cannot be set"):
+        configs.override(configs.defaults(), ["--config.log_every=((0, 1), (5, 2))"])

@@ -13,9 +13,10 @@ import toy
 
 from mmjax import config as configs
 from mmjax.evals.evaluators import make_evaluators
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.plan import chips, estimate
 from mmjax.run import experiment
+from mmjax.run.evaluation import Runner
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The model of a fine-tuning is the one that it is given: see test_finetune.py.
@@ -170,8 +171,8 @@ def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, pad_id=0, vocab_size=2)
     run = dataclasses.replace(run, tokenizer=tokenizer)
-    context = experiment.make_eval_context(run, tmp_path, lambda *args: None)
-    assert set(make_evaluators(config.evals, context)) == set(config.evals)
+    runner = Runner(run, tmp_path, lambda *args: None)
+    assert set(make_evaluators(config.evals, runner)) == set(config.evals)
 
 
 def test_one_vocabulary_size_sets_tokenizer_and_model():
@@ -192,7 +193,7 @@ def test_a_misspelt_setting_names_the_nearest(name):
     with config.unlocked():
         config.model.embd_dim = 1
     with pytest.raises(ValueError, match=r"config.model.embd_dim.*(Did you mean|It takes)"):
-        models.make_model(config)
+        make_system(config)
 
 
 # ---- one step at toy size

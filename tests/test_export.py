@@ -13,8 +13,9 @@ import pytest
 import toy
 
 from mmjax import config as configs
-from mmjax import export, pretrained, step
-from mmjax.models import systems as models
+from mmjax import export, pretrained
+from mmjax.models.systems import make_system
+from mmjax.variables import abstract_variables
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -123,9 +124,9 @@ def test_a_classifier_gives_its_features_and_logits(tmp_path):
 
 def test_what_cannot_be_exported_is_said(tmp_path):
     config = toy.shrink(configs.load(f"{GOLDEN.parents[1]}/configs/captioner_drawings.py"))
-    model = models.make_model({"model": config.model})
-    params = step.abstract_params(model, models.spec(config))
-    whole = pretrained.Pretrained(config.model.to_dict(), model, params, None, None, "", "")
+    system = make_system(config)
+    params = abstract_variables(system.model, system.spec)["params"]
+    whole = pretrained.Pretrained(config.model.to_dict(), system.model, params, None, None, "", "")
     with pytest.raises(ValueError, match="A 'captioner' has no tower that makes a vector"):
         export.export(whole, tmp_path)
     assert not any(tmp_path.iterdir())

@@ -139,15 +139,15 @@ def test_mixtures_go_from_the_base_to_the_tuned_model(runs, tmp_path):
     for name in base:
         np.testing.assert_allclose(half[name], (base[name] + tuned[name]) / 2, atol=1e-7)
 
-    opened, params, step = open_run(root / "lora")
-    interpolate.save_workdir(opened, params, step, tmp_path / "saved", {"alpha": 1.0})
+    opened, given, step = open_run(root / "lora")
+    interpolate.save_workdir(opened, given, step, tmp_path / "saved", {"alpha": 1.0})
     again = pretrained.load(tmp_path / "saved")
     want = flat(pretrained.load(root / "lora").params)
     for name, value in flat(again.params).items():
         np.testing.assert_array_equal(value, want[name], err_msg=name)
     assert again.tokenizer.fingerprint == opened.tokenizer.fingerprint
     with pytest.raises(ValueError, match="holds a run already"):
-        interpolate.save_workdir(opened, params, step, tmp_path / "saved", {"alpha": 1.0})
+        interpolate.save_workdir(opened, given, step, tmp_path / "saved", {"alpha": 1.0})
 
 
 def test_mix_is_linear_and_exact_at_both_ends():

@@ -11,7 +11,7 @@ from runs import CONFIG
 from mmjax import generate
 from mmjax.data.transforms.interleave import join
 from mmjax.decode.settings import Settings
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 
 LAYERS = {"depth": 1, "heads": 2, "mlp_dim": 64}
@@ -56,8 +56,8 @@ def test_the_command_writes_of_each_picture(captioner):
     loaded = generate.open_model(str(workdir))
     images = np.stack([loaded.image((data / f"{i:03d}.png").read_bytes()) for i in range(4)])
     settings = {"max_new_tokens": 7}  # of a window of 8 the begin token takes one
-    write = models.make_generate({"model": loaded.config}, loaded.model, loaded.tokenizer, settings)
-    texts = write(loaded.params, {"image": images})
+    write = make_system({"model": loaded.config}).generate(loaded.tokenizer, settings)
+    texts = write(loaded.variables, {"image": images}).texts
     assert [text for _, text in lines] == texts
     assert [text.split()[1] for text in texts] == ["red", "green", "blue", "black"]
     beams = ("--beams=2", "--no_repeat_ngram=2", "--min_new_tokens=1", "--length_penalty=0.5")
@@ -116,7 +116,7 @@ def test_a_prompt_s_start_and_its_last_words_have_no_end():
 def test_no_end_token_is_written():
     tokens = [7, 2]
     loaded = types.SimpleNamespace(
-        params=None,
+        variables=None,
         model=None,
         tokenizer=types.SimpleNamespace(decode_raw=lambda ids: "".join(map(str, ids))),
     )

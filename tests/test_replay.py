@@ -1,14 +1,17 @@
 """A batch made again: of many processes on one, and the worst examples first."""
 
 import math
+import types
 
 import numpy as np
+import toy
 
 from mmjax import config as configs
 from mmjax import replay
 from mmjax.data import pipeline
 from mmjax.data.source import Source
 from mmjax.data.transforms import parse as transforms
+from mmjax.models.systems import make_system
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.workdir import batch_log
 
@@ -29,7 +32,7 @@ class Noise(Source):
 def config():
     config = configs.defaults()
     config.batch_size, config.seed = 8, 3
-    config.model = {"name": "vit"}
+    config.model = {"name": "vit", "variant": "Ti/16", "image_size": (16, 16), "num_classes": 5}
     config.data.transform = "random_crop(8, padding=2) | label"
     config.data.batch_transform = "mixup(0.8, 5)"
     return config
@@ -37,7 +40,8 @@ def config():
 
 def test_the_batch_of_many_processes_is_made_again_by_one(tmp_path):
     """Mixup too: it mixes within pairs of rows, which lie in one process."""
-    made, other = (replay.make_batch(config(), Noise(), None, at) for at in (4, 5))
+    run = types.SimpleNamespace(config=config(), system=make_system(config()))
+    made, other = (replay.make_batch(run, Noise(), None, at) for at in (4, 5))
     rows = []
     for index in range(2):
         stream = pipeline.train_batches(  # from the beginning, as the run did
@@ -65,6 +69,26 @@ def test_the_batch_of_many_processes_is_made_again_by_one(tmp_path):
     assert "NOT the batch that was trained on: image, label_probs diff" in said
     assert "another seed" in replay.compare(line, {**made, "example_id": np.arange(8)})
     assert "no line of this step" in replay.compare(None, made)
+
+
+def test_the_loss_of_each_example_is_its_terms_times_their_weights_at_that_step():
+    weights = {"classification": ((0, 0.0), (10, 2.0)), "accuracy": 0.5}
+    run = toy.build(toy.config("vit", loss_weights=weights))
+    batch = toy.batch(run.config)
+    params = toy.init(run).params
+    rng = np.random.default_rng(0)
+    params["head"]["kernel"] = rng.normal(size=params["head"]["kernel"].shape).astype(np.float32)
+    found = replay.example_losses(run, {"params": params}, batch, 5)
+    logits = np.asarray(run.model.apply({"params": params}, batch)["logits"], np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    right = logits.argmax(1) == batch["label_probs"].argmax(1)
+    want = -(batch["label_probs"] * log_p).sum(1) + 0.5 * right
+    assert right.any() and not right.all()
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    # One without a label has neither term.
+    label = np.array([0, -1, 1, 2, -1, 3, 4, 0], np.int32)
+    found = replay.example_losses(run, {"params": params}, {**batch, "label": label}, 5)
+    np.testing.assert_allclose(found, np.where(label < 0, 0, want), rtol=1e-5)
 
 
 class Letters:

@@ -85,17 +85,21 @@ def own_step(config, batch, optimizer):
     import optax
     from flax.core import meta
 
-    from mmjax.models import systems as models
+    from mmjax.models.systems import make_system
+    from mmjax.system import average
 
-    model, loss = models.make_model(config), models.make_loss(config)
+    system = make_system(config)
+    model = system.model
     batch = jax.device_put(batch)
     params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
     state = [params, jax.jit(optimizer.init)(params)]
 
     def update(params, moments, batch):
         def f(params):
-            found = loss(model.apply({"params": params}, batch, train=True), batch)
-            return sum(found[term] for term in ("contrastive", "captioning") if term in found)
+            outputs = model.apply({"params": params}, batch, train=True)
+            found = system.loss(outputs, batch, None)
+            terms = ("contrastive", "captioning")
+            return sum(average(found[term])[0] for term in terms if term in found)
 
         value, grads = jax.value_and_grad(f)(params)
         updates, moments = optimizer.update(grads, moments, params)

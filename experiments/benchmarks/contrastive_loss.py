@@ -40,7 +40,7 @@ def jax_step(case):
     from mmjax.losses.contrastive import contrastive_loss
 
     def loss(x, y, scale, bias):
-        return contrastive_loss(
+        losses, metrics = contrastive_loss(
             x,
             y,
             scale,
@@ -49,6 +49,7 @@ def jax_step(case):
             implementation=case["form"],
             chunk_size=case["chunk_size"],
         )
+        return losses.mean(), metrics
 
     x, y = map(jax.numpy.asarray, embeddings(case["n"], case["dim"]))
     grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))

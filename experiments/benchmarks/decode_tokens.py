@@ -69,7 +69,7 @@ def ours(workload, dtype):
     model = Captioner()
     params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
     generate = make_generate(model, Settings(NEW, beams=beams, int8=dtype == "int8"))
-    return lambda: int(np.asarray(generate(params, batch).lengths)[:, 0].sum())
+    return lambda: int(np.asarray(generate({"params": params}, batch).lengths)[:, 0].sum())
 
 
 def transformers(workload, dtype):

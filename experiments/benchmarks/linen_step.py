@@ -32,9 +32,9 @@ def linen_clip(config):
     import flax.linen as nn
     import jax.numpy as jnp
 
-    from mmjax.models import systems as models
+    from mmjax.models.systems import make_system
 
-    model = models.make_model(config)
+    model = make_system(config).model
     image, text = model.image_tower(parent=None), model.text_tower(parent=None)
     half = jnp.bfloat16
 

@@ -45,7 +45,7 @@ def measure(topology: str, kind: str, form: str, n: int) -> dict:
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
 
     def loss(x, y, scale, bias):
-        return contrastive_loss(x, y, scale, bias, kind=kind, implementation=form)[0]
+        return contrastive_loss(x, y, scale, bias, kind=kind, implementation=form)[0].mean()
 
     step = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
     with jax.set_mesh(mesh), compiling_for(parsed.platform):

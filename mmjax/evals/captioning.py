@@ -122,7 +122,8 @@ class Captioning(Evaluator):
         return rows["pixels"][rows["present"]], rows["example_id"][rows["present"]]
 
     def _pixels(self, source: Any) -> Iterator[tuple[Mapping[str, np.ndarray], dict]]:
-        for batch in self._batches(source):
+        # Without the examples that a subclass puts before each image.
+        for batch in self.runner.batches(source, self.transform, self.runner.batch_size):
             given, present = select(batch, ("image",))
             mine = {"pixels": thumbnails(given["image"]), "present": present}
             yield batch, dict(self.runner.gather(mine))

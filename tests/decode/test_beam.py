@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from markov import NOTHING, Markov, log_softmax
+from markov import NONE, Markov, log_softmax
 
 from mmjax.decode.generate import make_generate
 from mmjax.decode.prompts import pad_prompts
@@ -35,7 +35,7 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_them(penalty, ends):
     # Wide enough to keep every text under way; more than the vocabulary needs a second model.
     wide = WideVocabulary(model, 5 * 5)
     settings = Settings(limit, end_ids=ends, beams=25, length_penalty=penalty)
-    found = make_generate(wide, settings)(NOTHING, pad_prompts(PROMPTS))
+    found = make_generate(wide, settings)(NONE, pad_prompts(PROMPTS))
     for row, prompt in enumerate(PROMPTS):
         expected = all_texts(model, prompt, limit, ends, penalty, vocab)[:10]
         for place, (score, tokens) in enumerate(expected):
@@ -92,7 +92,7 @@ def slow_beams(model, prompt, s):
 )
 def test_beams_are_those_of_the_slow_search(settings):
     model = Markov(9, seed=2)
-    found = make_generate(model, settings)(NOTHING, pad_prompts(PROMPTS))
+    found = make_generate(model, settings)(NONE, pad_prompts(PROMPTS))
     for row, prompt in enumerate(PROMPTS):
         for place, (score, tokens) in enumerate(slow_beams(model, prompt, settings)):
             length = int(found.lengths[row, place])
@@ -104,7 +104,7 @@ def test_a_diversity_penalty_makes_groups_differ():
     model = Markov(9, seed=3)
     alike, other = (
         make_generate(model, Settings(4, beams=3, beam_groups=3, diversity_penalty=penalty))(
-            NOTHING, pad_prompts(PROMPTS)
+            NONE, pad_prompts(PROMPTS)
         ).tokens
         for penalty in (0.0, 50.0)
     )

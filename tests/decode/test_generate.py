@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from markov import NOTHING, Markov
+from markov import NONE, Markov
 from tiny_language import LLAMA, PROMPTS, language_model
 
 from mmjax.decode.generate import make_generate, make_stream
@@ -95,11 +95,9 @@ def test_one_program_serves_every_length_up_to_the_bucket():
 
 def test_end_tokens_stop_a_row_and_min_new_tokens_delays_them():
     model = Markov(6, seed=4)
-    free = make_generate(model, Settings(10))(NOTHING, pad_prompts(PROMPTS)).tokens[:, 0]
+    free = make_generate(model, Settings(10))(NONE, pad_prompts(PROMPTS)).tokens[:, 0]
     ends = (int(free[0, 2]),)
-    found = make_generate(model, Settings(10, end_ids=ends, pad_id=5))(
-        NOTHING, pad_prompts(PROMPTS)
-    )
+    found = make_generate(model, Settings(10, end_ids=ends, pad_id=5))(NONE, pad_prompts(PROMPTS))
     for row in range(3):
         expected = free[row].tolist()
         if ends[0] in expected:
@@ -109,7 +107,7 @@ def test_end_tokens_stop_a_row_and_min_new_tokens_delays_them():
         assert (found.tokens[row, 0, length:] == 5).all()
     for beams in (1, 3):
         settings = Settings(10, min_new_tokens=7, end_ids=ends, beams=beams)
-        found = make_generate(model, settings)(NOTHING, pad_prompts(PROMPTS))
+        found = make_generate(model, settings)(NONE, pad_prompts(PROMPTS))
         assert not (found.tokens[:, :, :7] == ends[0]).any()
         assert (found.lengths >= 8).all() or beams == 1
     assert found.lengths.max() > 7
@@ -122,9 +120,9 @@ def test_no_ngram_comes_twice_prompt_included(n, beams):
     prompts = [[1, 2, 3, 1, 2], [4], [7, 7]]
     grams = lambda ids: [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]  # noqa: E731
     new = 6 if n == 1 else 20
-    plain = make_generate(model, Settings(new, beams=beams))(NOTHING, pad_prompts(prompts))
+    plain = make_generate(model, Settings(new, beams=beams))(NONE, pad_prompts(prompts))
     settings = Settings(new, beams=beams, no_repeat_ngram=n)
-    found = make_generate(model, settings)(NOTHING, pad_prompts(prompts))
+    found = make_generate(model, settings)(NONE, pad_prompts(prompts))
     repeats = {False: 0, True: 0}
     for kind, result in ((False, plain), (True, found)):
         for row, prompt in enumerate(prompts):
@@ -138,11 +136,11 @@ def test_no_ngram_comes_twice_prompt_included(n, beams):
 def test_a_drawn_token_is_the_same_in_any_batch_and_changes_with_the_seed():
     model = Markov(50, seed=6, scale=0.3)
     generate = make_generate(model, Settings(12, temperature=1.0))
-    three = generate(NOTHING, pad_prompts(PROMPTS), seed=3).tokens
+    three = generate(NONE, pad_prompts(PROMPTS), seed=3).tokens
     np.testing.assert_array_equal(
-        generate(NOTHING, pad_prompts(PROMPTS[:1]), seed=3).tokens, three[:1]
+        generate(NONE, pad_prompts(PROMPTS[:1]), seed=3).tokens, three[:1]
     )
-    assert (generate(NOTHING, pad_prompts(PROMPTS), seed=4).tokens != three).any()
+    assert (generate(NONE, pad_prompts(PROMPTS), seed=4).tokens != three).any()
 
 
 class _Bytes:
@@ -164,13 +162,13 @@ def test_pieces_are_whole_characters_and_together_the_text():
 @pytest.mark.parametrize("decode", [{}, {"beams": 3}, {"temperature": 1.0}])
 def test_what_is_forbidden_is_never_written_and_takes_no_probability(decode):
     free = Markov(6)
-    found = make_generate(free, Settings(10, **decode))(NOTHING, pad_prompts(PROMPTS))
+    found = make_generate(free, Settings(10, **decode))(NONE, pad_prompts(PROMPTS))
     banned = tuple(int(token) for token in np.unique(found.tokens[:, 0])[:2])
     shut = make_generate(free, Settings(10, forbidden_ids=banned, **decode))
-    found = shut(NOTHING, pad_prompts(PROMPTS))
+    found = shut(NONE, pad_prompts(PROMPTS))
     assert not np.isin(found.tokens, banned).any()
     free.table[..., list(banned)] = -np.inf  # a model that does not know them
-    without = make_generate(free, Settings(10, **decode))(NOTHING, pad_prompts(PROMPTS))
+    without = make_generate(free, Settings(10, **decode))(NONE, pad_prompts(PROMPTS))
     np.testing.assert_array_equal(found.tokens, without.tokens)
     np.testing.assert_allclose(found.scores, without.scores, rtol=1e-5)
 
@@ -182,7 +180,7 @@ def test_processors_of_ones_own_see_the_history_and_choose_what_may_follow(decod
         return jnp.where(jnp.arange(6)[None] == (history[:, :1] + new) % 6, logits, -jnp.inf)
 
     own = Settings(6, processors=(after_itself,), **decode)
-    found = make_generate(Markov(6), own)(NOTHING, pad_prompts(PROMPTS))
+    found = make_generate(Markov(6), own)(NONE, pad_prompts(PROMPTS))
     want = [[(prompt[0] + i) % 6 for i in range(6)] for prompt in PROMPTS]
     np.testing.assert_array_equal(found.tokens[:, 0], want)
     with pytest.raises(ValueError, match=r"decode.processors has 3: each is a function"):
@@ -191,7 +189,7 @@ def test_processors_of_ones_own_see_the_history_and_choose_what_may_follow(decod
 
 def test_an_end_that_is_named_twice_ends_a_text_once():
     once, twice = (
-        make_generate(Markov(6), Settings(8, end_ids=ends, beams=4))(NOTHING, pad_prompts(PROMPTS))
+        make_generate(Markov(6), Settings(8, end_ids=ends, beams=4))(NONE, pad_prompts(PROMPTS))
         for ends in ((2,), (2, 2))
     )
     np.testing.assert_array_equal(twice.tokens, once.tokens)
@@ -200,13 +198,10 @@ def test_an_end_that_is_named_twice_ends_a_text_once():
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda m: make_generate(m, Settings(63))(NOTHING, pad_prompts(PROMPTS)), "window of 64"),
+        (lambda m: make_generate(m, Settings(63))(NONE, pad_prompts(PROMPTS)), "window of 64"),
+        (lambda m: make_generate(m, Settings(3, beams=7))(NONE, pad_prompts(PROMPTS)), "6 tokens"),
         (
-            lambda m: make_generate(m, Settings(3, beams=7))(NOTHING, pad_prompts(PROMPTS)),
-            "6 tokens",
-        ),
-        (
-            lambda m: make_generate(m, Settings(3, end_ids=(6,)))(NOTHING, pad_prompts(PROMPTS)),
+            lambda m: make_generate(m, Settings(3, end_ids=(6,)))(NONE, pad_prompts(PROMPTS)),
             "token 6",
         ),
         (lambda m: pad_prompts([[1], []]), "Prompt 1 is empty"),
@@ -214,15 +209,13 @@ def test_an_end_that_is_named_twice_ends_a_text_once():
         (lambda m: make_stream(m, Settings(3, beams=2)), "beam search cannot stream"),
         (
             lambda m: make_generate(m, Settings(3))(
-                NOTHING, {"text": np.ones((2, 4), np.int32), "text_mask": np.zeros((2, 4), bool)}
+                NONE, {"text": np.ones((2, 4), np.int32), "text_mask": np.zeros((2, 4), bool)}
             ),
             "Prompt 0 is empty",
         ),
         (lambda m: make_generate(m, Settings(64)), "max_new_tokens is 64 .* window 64"),
         (
-            lambda m: make_generate(m, Settings(3, forbidden_ids=(6,)))(
-                NOTHING, pad_prompts(PROMPTS)
-            ),
+            lambda m: make_generate(m, Settings(3, forbidden_ids=(6,)))(NONE, pad_prompts(PROMPTS)),
             "token 6",
         ),
         (lambda m: Settings(3, end_ids=2), "end_ids is 2: it must be a tuple"),

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.special
-from markov import NOTHING, Markov
+from markov import NONE, Markov
 from tiny_language import LLAMA, PROMPTS, language_model
 
 from mmjax.decode.prompts import pad_prompts
@@ -39,9 +39,9 @@ def test_scores_are_those_of_the_whole_text_read_at_once(decoder, platform):
 
 def test_all_texts_of_a_length_are_together_certain():
     texts = [list(text) for text in itertools.product(range(5), repeat=3)]
-    found = make_score(Markov(5), *padded(texts))(NOTHING, pad_prompts(PROMPTS))
+    found = make_score(Markov(5), *padded(texts))(NONE, pad_prompts(PROMPTS))
     np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-5)
-    first = make_score(Markov(5), *padded([[0], [1], [2], [3], [4]]))(NOTHING, pad_prompts(PROMPTS))
+    first = make_score(Markov(5), *padded([[0], [1], [2], [3], [4]]))(NONE, pad_prompts(PROMPTS))
     marginal = np.exp(found).reshape(len(PROMPTS), 5, 25).sum(2)
     np.testing.assert_allclose(np.exp(first), marginal, rtol=1e-5)
 
@@ -50,8 +50,8 @@ def test_what_cannot_be_scored():
     with pytest.raises(ValueError, match="2 texts to choose from, or an empty one"):
         make_score(Markov(5), np.ones((2, 3), int), np.array([[1, 1, 0], [0, 0, 0]], bool))
     with pytest.raises(ValueError, match="window of 6"):
-        make_score(Markov(5, window=6), *padded(TEXTS))(NOTHING, pad_prompts(PROMPTS))
+        make_score(Markov(5, window=6), *padded(TEXTS))(NONE, pad_prompts(PROMPTS))
     with pytest.raises(ValueError, match="Prompt 1 is empty"):
         batch = pad_prompts(PROMPTS)
         batch["text_mask"][1] = False
-        make_score(Markov(5), *padded(TEXTS))(NOTHING, batch)
+        make_score(Markov(5), *padded(TEXTS))(NONE, batch)

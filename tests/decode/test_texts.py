@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from markov import NOTHING
+from markov import NONE
 
 from mmjax.decode.texts import make_choice, make_texts
 
@@ -38,13 +38,13 @@ class Words:
 
 def test_without_prompts_a_text_starts_at_the_begin_token():
     write = make_texts(Counting(), Words(), {"max_new_tokens": 9})
-    assert write(NOTHING, {"image": np.zeros((2, 4, 4, 3), np.uint8)}).texts == ["2 3 4 5 6 7"] * 2
+    assert write(NONE, {"image": np.zeros((2, 4, 4, 3), np.uint8)}).texts == ["2 3 4 5 6 7"] * 2
 
 
 def test_a_prompt_loses_its_end_token():
     write = make_texts(Counting(), Words(), {"max_new_tokens": 3})
     text = np.array([[1, 2, 8, 0, 0], [1, 2, 3, 8, 0], [1, 2, 8, 4, 8]], np.int32)
-    found = write(NOTHING, {"text": text, "text_mask": text > 0})
+    found = write(NONE, {"text": text, "text_mask": text > 0})
     assert found.texts == ["3 4 5", "4 5 6", "5 6 7"]
     np.testing.assert_array_equal(found.tokens[:, 0], [[3, 4, 5], [4, 5, 6], [5, 6, 7]])
     np.testing.assert_array_equal(found.lengths, [[3]] * 3)
@@ -58,7 +58,7 @@ def test_a_text_is_as_probable_as_its_tokens_and_its_end(begin):
     words.bos_id = begin
     choice = make_choice(Counting(), words, ["6 7", "6", "7"])
     text = np.array([[1, 5, 8, 0], [1, 4, 5, 8], [1, 6, 0, 0]], np.int32)
-    found = choice(NOTHING, {"text": text, "text_mask": text > 0})
+    found = choice(NONE, {"text": text, "text_mask": text > 0})
     right, wrong = 9 - np.log(np.exp(9) + 10), -np.log(np.exp(9) + 10)
     after_5 = [3 * right, right + wrong, wrong + right]  # 8 ends a text, and follows 7
     after_6 = [wrong + 2 * right, 2 * wrong, 2 * right]
@@ -79,4 +79,4 @@ def test_settings_and_tokenizers_that_do_not_do():
     words.bos_id = None
     write = make_texts(Counting(), words, {"max_new_tokens": 3})
     with pytest.raises(ValueError, match="no begin token"):
-        write(NOTHING, {"image": np.zeros((2, 4, 4, 3), np.uint8)})
+        write(NONE, {"image": np.zeros((2, 4, 4, 3), np.uint8)})

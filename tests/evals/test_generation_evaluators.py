@@ -404,9 +404,7 @@ def test_what_a_system_writes_reaches_the_evaluators(tmp_path):
         make_evaluators({"x": preset}, runner)
     with pytest.raises(ValueError, match=said):
         runner.score(["a", "b"])
-    with pytest.raises(
-        ValueError, match="The system 'vit' samples nothing: remove the evaluations"
-    ):
+    with pytest.raises(ValueError, match="The system 'vit' samples nothing"):
         runner.sample({}, {}, jax.random.key(0), {})
     made = []
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-NOTHING = {"params": {}}  # its variables
+NONE = {"params": {}}  # its variables
 
 
 class Markov:

@@ -82,7 +82,8 @@ def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **field
     shrink(config, depth=depth)
     config.optim.update(optim or {})
     config.model.update(model or {})
-    config.update(fields)
+    with config.ignore_type():  # a schedule where the default is a number
+        config.update(fields)
     return config.lock()
 
 

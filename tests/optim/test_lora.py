@@ -9,7 +9,6 @@ import pytest
 import toy
 
 from mmjax import config as configs
-from mmjax.models import systems as models
 from mmjax.optim import lora
 from mmjax.optim import optimizer as optim
 from mmjax.plan import flops
@@ -95,7 +94,7 @@ def reference(run, start, batches):
     def total(added, batch):
         params = flat_sum(base, added)
         outputs = run.model.apply({"params": params}, batch, train=True)
-        return models.make_loss(run.config)(outputs, batch)["contrastive"]
+        return toy.means(run.system.loss, outputs, batch)["contrastive"]
 
     gradient = jax.jit(jax.grad(total))
     for batch in batches:
@@ -133,7 +132,7 @@ SGD = {"name": "sgd", "momentum": 0.0, "learning_rate": 0.1, "warmup_steps": 0}
 @pytest.fixture(scope="module")
 def with_sgd():
     """A config, the start and the batches of a run, and where the reference says that it ends."""
-    config = toy.config("clip", lora=LORA, loss={"implementation": "dense"}, ema_decay=0.9)
+    config = toy.config("clip", lora=LORA, loss={"implementation": "dense"}, ema={"decay": 0.9})
     with config.unlocked():
         config.optim = SGD | {"schedule": "constant"}
     run = toy.build(config)
@@ -149,7 +148,7 @@ def test_training_equals_the_reference_and_leaves_the_base(with_sgd, mesh):
     state = toy.init(run)
     state, history = toy.take_steps(run, state, batches)
     assert_same(lora.without(state.params), lora.without(start))
-    assert_same(lora.without(state.ema_params), lora.without(start))
+    assert_same(lora.without(state.average), lora.without(start))
     got = flat(state.params["lora"])
     for name, value in flat(want).items():
         np.testing.assert_allclose(got[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
@@ -169,16 +168,16 @@ def test_the_optimizer_owns_state_for_the_additions_alone():
 
 def test_through_a_checkpoint_and_on(tmp_path):
     """Merged equals unmerged; what is read for evaluation is merged; a resume goes on exactly."""
-    run = build(ema_decay=0.5)
+    run = build(ema={"decay": 0.5})
     batches = [toy.batch(run.config, seed) for seed in range(4)]
     start = toy.init(run)
     half, _ = toy.take_steps(run, jax.tree.map(jnp.copy, start), batches[:2])
-    merged = run.eval_params(half)
+    merged = run.eval_variables(half)["params"]
     batch = toy.put(run, batches[3])
     with jax.set_mesh(run.mesh):
         embed = jax.jit(lambda params: run.learner.apply({"params": params}, batch)["image_embed"])
-        whole, plain = embed(half.eval_params), embed(merged)
-        bare = embed(lora.without(half.eval_params))
+        whole, plain = embed(half.average), embed(merged)
+        bare = embed(lora.without(half.average))
     np.testing.assert_allclose(whole, plain, rtol=1e-5, atol=1e-6)
     assert np.abs(np.asarray(plain) - bare).max() > 1e-3
 

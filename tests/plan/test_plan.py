@@ -50,7 +50,7 @@ def parameters_by_hand():
 
 @pytest.fixture(scope="module")
 def numbers():
-    done = command(TINY, "--topology=gpu:h100x2", "--json", "--price=2", "--config.ema_decay=0.9")
+    done = command(TINY, "--topology=gpu:h100x2", "--json", "--price=2", "--config.ema.decay=0.9")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -36,7 +36,7 @@ def test_what_it_writes_with_a_cache(golden):
     written, start = want["written"], 6
     settings = Settings(written.shape[1] - start, end_ids=(), pad_id=0)
     prompts = {"text": written[:, :start], "text_mask": np.ones((1, start), bool)}
-    found = make_generate(loaded.model, settings)(loaded.params, prompts)
+    found = make_generate(loaded.model, settings)(loaded.variables, prompts)
     np.testing.assert_array_equal(np.asarray(found.tokens)[0, 0], written[0, start:])
 
 
@@ -46,7 +46,7 @@ def test_the_command_continues_their_text():
     assert tokenizer.bos_id is None and tokenizer.pad_id == tokenizer.eos_id == 0
     settings = Settings(8, end_ids=(0,), pad_id=0)
     batch = pad_prompts(tokenizer.prompts(["a red bus waits"]), 0)
-    tokens = np.asarray(make_generate(loaded.model, settings)(loaded.params, batch).tokens)[0, 0]
+    tokens = np.asarray(make_generate(loaded.model, settings)(loaded.variables, batch).tokens)[0, 0]
     (given,) = generate.make_batches(loaded, "a red bus waits", [])
     text = "".join(generate.make_writer(loaded, settings)(given))
     assert text == tokenizer.decode_raw(tokens[tokens != 0])

@@ -89,7 +89,9 @@ def test_coca_writes_as_its_logits_say(coca):
     settings = Settings(4, end_ids=(), pad_id=0)
     prompts = {"image": want["image"], "text": want["text"][:, :3]}
     prompts["text_mask"] = np.ones((3, 3), bool)
-    written = np.asarray(make_generate(loaded.model, settings)(loaded.params, prompts).tokens)[:, 0]
+    written = np.asarray(make_generate(loaded.model, settings)(loaded.variables, prompts).tokens)[
+        :, 0
+    ]
     row = np.concatenate([want["text"][:, :3], written], axis=1)
     logits = outputs(loaded, {"image": want["image"], "text": row})["text_logits"]
     np.testing.assert_array_equal(logits[:, 2:-1].argmax(-1), written)

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmjax import step
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
+from mmjax.variables import abstract_variables
 from mmjax.weights.family import family
 from mmjax.weights.published import Published
 
@@ -59,8 +59,9 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     found = Published(Path("none"), {"model_type": model_type, **config}, {}, tensors)
     theirs = family(model_type, "none")
     whole = {"model": theirs.model_config(found), "loss": {}}
-    model = models.make_model(whole)
-    params = step.abstract_params(model, models.spec(whole))
+    system = make_system(whole)
+    model = system.model
+    params = abstract_variables(model, system.spec)["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
     covered = [name for row in theirs.rows(model) for name in row.ours]
     assert len(covered) == len(jax.tree.leaves(params))

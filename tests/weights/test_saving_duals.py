@@ -12,7 +12,7 @@ from parity import GOLDEN, close, expected, outputs
 from safetensors.numpy import load_file, save_file
 from small_clip import small_clip
 
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained, load, save_pretrained
 from mmjax.weights.families import align, open_clip
 from mmjax.weights.published import HUB, OPEN_CLIPS
@@ -167,19 +167,19 @@ def test_an_efficientnet_of_any_sizes_is_described_so_that_it_comes_back():
         text |= {"vocab_size": 20, "length": 8}
         config = {"name": "clip", "embed_dim": 8, "image": image, "text": text}
         config |= {"image_proj": False, "proj_bias": True}
-        found = align.published_config(models.make_model({"model": config}))["vision_config"]
+        found = align.published_config(make_system({"model": config}).model)["vision_config"]
         assert align._stages(align.VISION | found) == image["stages"]
         assert align._channels(32, found) == image["stem"]
         image["stages"][0]["channels"] += 1
         image["stem"] = 100
     with pytest.raises(ValueError, match="no image.stem and image.stages of one width"):
-        align.published_config(models.make_model({"model": config}))
+        align.published_config(make_system({"model": config}).model)
 
 
 def changed(model, **settings):
     """The model with other settings, and without parameters."""
     config = {**model.config, **settings}
-    return Pretrained(config, models.make_model({"model": config}), {}, None, None, "", "")
+    return Pretrained(config, make_system({"model": config}).model, {}, None, None, "", "")
 
 
 def test_what_a_family_cannot_hold_is_refused(saved, tmp_path):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, outputs
 
-from mmjax import step
 from mmjax.data.text.train_bpe import train_bpe
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained, load, save_pretrained
+from mmjax.variables import abstract_variables
 from mmjax.weights.families import bert, gpt2, llama
 from mmjax.weights.tensor_file import Renamed, Safetensors
 
@@ -96,8 +96,9 @@ def our_language_model(**decoder):
     text = {"vocab_size": 300, "width": 16, "length": 20, "tied": False, "decoder": sizes}
     config = {"name": "language_model", "text": text}
     whole = {"model": config, "loss": {}}
-    model = models.make_model(whole)
-    params, rng = step.abstract_params(model, models.spec(whole)), np.random.default_rng(0)
+    system, rng = make_system(whole), np.random.default_rng(0)
+    model = system.model
+    params = abstract_variables(model, system.spec)["params"]
     params = jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), params)
     return Pretrained(config, model, params, words, 20, "", "")
 

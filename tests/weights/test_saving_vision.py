@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, outputs
 
-from mmjax import step
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained, load, save_pretrained
+from mmjax.variables import initial_params
 from mmjax.weights.tensor_file import Safetensors
 
 TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")
@@ -107,8 +107,9 @@ def random_vit(**fields):
     sizes = {"width": 32, "depth": 2, "heads": 4, "mlp_dim": 48, "patch_size": 8}
     config = {"name": "vit", "image_size": (16, 16), **sizes, **fields}
     whole = {"model": config, "loss": {}}
-    model = models.make_model(whole)
-    params = step.initial_params(model, models.spec(whole), seed=0)
+    system = make_system(whole)
+    model = system.model
+    params = initial_params(model, system.spec, seed=0)
     return Pretrained(config, model, params, None, None, "decode | resize(16, 'bilinear')", "")
 
 

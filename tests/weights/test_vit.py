@@ -8,7 +8,7 @@ import jax
 import pytest
 from parity import GOLDEN, close, expected, layers_and_outputs, outputs
 
-from mmjax.models import systems as models
+from mmjax.models.systems import make_system
 from mmjax.pretrained import load
 
 NAMES = ("vit", "vit_pooler", "deit", "deit_token", "dinov2", "dinov2_swiglu", "dinov2_registers")
@@ -34,7 +34,7 @@ def test_layer_by_layer_and_at_the_end(golden, image):
 def test_tokens_of_patches_in_place_of_a_vector():
     loaded, want = load(GOLDEN / "dinov2"), expected("dinov2")
     config = loaded.config | {"pool": "none", "class_token": True}
-    whole = models.make_model({"model": config})
+    whole = make_system({"model": config}).model
     found = outputs(dataclasses.replace(loaded, model=whole), {"image": want["wide"]})
     close(found["image_tokens"], want["wide_tokens"][:, 1:])
 

@@ -124,3 +124,11 @@ def test_window_means_each_name_over_its_steps():
     window.add({"loss": jnp.bfloat16(3.0), "finite": jnp.bool_(False), "rare": 5})
     assert window.mean() == {"loss": 2.0, "finite": 0.5, "rare": 5.0}
     assert window.mean() == {}
+
+
+def test_a_step_in_which_no_row_had_a_term_does_not_count_for_its_mean():
+    window = metrics.ScalarWindow()
+    for value in (1.0, np.nan, 4.0):
+        window.add({"masked_text": jnp.float32(value), "never": jnp.float32(np.nan)})
+    found = window.mean()
+    assert found["masked_text"] == 2.5 and np.isnan(found["never"])
