@@ -21,6 +21,7 @@ class Tokenizer:
     Attributes:
       vocab_size: number of ids, specials included.
       pad_id, bos_id, eos_id: ids of the specials; `bos_id` is None where there is none.
+      end_ids: all tokens that end a generated text, `eos_id` first.
       strict: raise on a text that does not fit, where else it is cut.
 
     Threads may share one.
@@ -33,6 +34,7 @@ class Tokenizer:
         pad_id,
         bos_id,
         eos_id,
+        end_ids=(),
         clean=None,
         origin=None,
         strict=False,
@@ -46,6 +48,7 @@ class Tokenizer:
         self._clean = clean
         self.origin = dict(origin or {})  # the settings that made it, to recognise it by
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.end_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
         self.strict = strict
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self._cache = {}
@@ -117,12 +120,12 @@ class Tokenizer:
         return result
 
     def decode(self, ids):
-        """The text of one row of ids, specials left out, up to the first end token."""
+        """The text of one row of ids, specials left out, up to the first of `end_ids`."""
         ids = [int(i) for i in ids]
         if self.bos_id is not None and ids[:1] == [self.bos_id]:
             ids = ids[1:]
-        if self.eos_id in ids:
-            ids = ids[: ids.index(self.eos_id)]
+        end = next((i for i, token in enumerate(ids) if token in self.end_ids), len(ids))
+        ids = ids[:end]
         return self._backend.decode(ids, skip_special_tokens=True).strip()
 
     def decode_raw(self, ids):
@@ -159,10 +162,13 @@ class Tokenizer:
         """A copy with another backend and other ids of specials."""
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         rest = {"clean": self._clean, "origin": self.origin, "strict": self.strict}
-        return Tokenizer(backend, **{**now, **ids}, **rest)
+        ends = () if "eos_id" in ids else self.end_ids
+        return Tokenizer(backend, **{**now, "end_ids": ends, **ids}, **rest)
 
     def _ids_json(self):
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        if len(self.end_ids) > 1:  # else as it always was, so that older fingerprints hold
+            ids["end_ids"] = self.end_ids
         return json.dumps({**ids, "clean": _name_of(self._clean)}, sort_keys=True)
 
     def save(self, directory):
@@ -206,6 +212,7 @@ def load_tokenizer(directory, strict=False):
         pad_id=meta["pad_id"],
         bos_id=meta["bos_id"],
         eos_id=meta["eos_id"],
+        end_ids=meta.get("end_ids", ()),
         clean=_CLEANERS[meta["clean"]],
         origin=meta["origin"],
         strict=strict,
