@@ -8,6 +8,7 @@ import numpy as np
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
+from mmjax.data.text import clip_vocab
 from mmjax.data.text.clip_bpe import clip_bpe
 from mmjax.data.text.from_file import from_file
 from mmjax.data.text.tokenizer import Tokenizer
@@ -22,6 +23,9 @@ ROLES = ("pad_token", "bos_token", "eos_token")
 def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> Tokenizer | None:
     """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
 
+    Of CLIP's vocabulary, known by how it marks the ends of words, texts are cleaned as by the
+    original in either case.
+
     Args:
       begins: texts begin with the begin token, where there is one; None: where the file puts it.
       lowercase: case is folded before whatever tokenizer.json itself does.
@@ -34,6 +38,8 @@ def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> T
     """
     if (folder / FILE).is_file():
         tokenizer = from_file(str(folder / FILE), **_specials(folder), lowercase=lowercase)
+        if tokenizer.end_of_word == "</w>":
+            tokenizer.clean = clip_vocab.clean
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = clip_bpe(str(folder))
     else:

@@ -22,6 +22,7 @@ class Tokenizer:
       vocab_size: number of ids, specials included.
       pad_id, bos_id, eos_id: ids of the specials; `bos_id` is None where there is none.
       end_ids: all tokens that end a generated text, `eos_id` first.
+      clean: what is done to a text first; None: nothing.
       strict: raise on a text that does not fit, where else it is cut.
 
     Threads may share one.
@@ -45,7 +46,7 @@ class Tokenizer:
         self._backend = backend
         # Of the file that it was loaded from: written anew, its last digits might differ.
         self._text = text
-        self._clean = clean
+        self.clean = clean
         self.origin = dict(origin or {})  # the settings that made it, to recognise it by
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
         self.end_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
@@ -106,7 +107,7 @@ class Tokenizer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         new = {}
         if missing:
-            cleaned = [self._clean(text) for text in missing] if self._clean else missing
+            cleaned = [self.clean(text) for text in missing] if self.clean else missing
             if len(missing) == 1:
                 found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
             else:
@@ -161,15 +162,20 @@ class Tokenizer:
     def replace(self, backend, **ids):
         """A copy with another backend and other ids of specials."""
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        rest = {"clean": self._clean, "origin": self.origin, "strict": self.strict}
+        rest = {"clean": self.clean, "origin": self.origin, "strict": self.strict}
         ends = () if "eos_id" in ids else self.end_ids
         return Tokenizer(backend, **{**now, "end_ids": ends, **ids}, **rest)
+
+    @property
+    def end_of_word(self):
+        """What marks the end of a word in the vocabulary: "</w>" in CLIP's, None in most."""
+        return getattr(self._backend.model, "end_of_word_suffix", None)
 
     def _ids_json(self):
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         if len(self.end_ids) > 1:  # else as it always was, so that older fingerprints hold
             ids["end_ids"] = self.end_ids
-        return json.dumps({**ids, "clean": _name_of(self._clean)}, sort_keys=True)
+        return json.dumps({**ids, "clean": _name_of(self.clean)}, sort_keys=True)
 
     def save(self, directory):
         """Writes tokenizer.json and a small meta file; `load_tokenizer` reads them."""
@@ -226,7 +232,11 @@ def load_tokenizer(directory, strict=False):
     return tokenizer
 
 
-_CLEANERS = {None: None, "clip": clip_vocab.clean}
+_CLEANERS = {
+    None: None,
+    "clip": clip_vocab.clean,
+    "clip_whitespace": clip_vocab.clean_whitespace,
+}
 
 
 def _name_of(clean):
