@@ -1,6 +1,6 @@
 """Results of the same config over several seeds: mean ± sample standard deviation.
 
-    python -m experiments.seeds "emoji,openclipart" "bleu_1,cider_d" mine=runs/a,runs/b other=runs/c
+    python -m experiments.seeds "emoji,openclipart" "bleu_1,cider" mine=runs/a,runs/b other=runs/c
 
 A row for each evaluation and set of runs, a column for each metric, in the units of run.json. What
 an evaluation has beside its own figures is one, too: "emoji/shuffled".

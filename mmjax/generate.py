@@ -144,7 +144,7 @@ def main() -> None:
     room = loaded.model.window - int(batches[0]["text_mask"].sum())
     settings = Settings(
         max(1, min(64, room)) if ARGS.max_new_tokens is None else ARGS.max_new_tokens,
-        end_ids=(loaded.tokenizer.eos_id,),
+        end_ids=loaded.tokenizer.end_ids,
         pad_id=loaded.tokenizer.pad_id,
         forbidden_ids=() if place is None else (place,),
         min_new_tokens=ARGS.min_new_tokens,

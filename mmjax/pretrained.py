@@ -274,6 +274,5 @@ def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str
         config |= published.labels(pretrained.class_names, classes)
     if words is not None:
         part = config.get("text_config", config)
-        part |= {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id}
-        part |= {} if words.bos_id is None else {"bos_token_id": words.bos_id}
+        part |= tokenizer.generation_config(words)
     return config

@@ -169,7 +169,7 @@ def test_data_fit_the_model(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
-    tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, pad_id=0, vocab_size=2)
+    tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, end_ids=(1,), pad_id=0, vocab_size=2)
     run = dataclasses.replace(run, tokenizer=tokenizer)
     runner = Runner(run, tmp_path, lambda *args: None)
     assert set(make_evaluators(config.evals, runner)) == set(config.evals)

@@ -19,7 +19,7 @@ from mmjax.evals.neighbours import nearest, thumbnails
 from mmjax.process.progress import Progress
 
 TEST = {"emoji": "unseen_test", "tuxpaint": "test", "openclipart": "test"}
-SHOWN = ("bleu_1", "bleu_4", "rouge_l", "meteor_exact", "cider", "cider_d")
+SHOWN = ("bleu_1", "bleu_4", "rouge_l", "meteor_exact", "cider")
 
 
 def read(name, split):

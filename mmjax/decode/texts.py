@@ -35,7 +35,7 @@ def make_texts(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> Calla
             "decode.max_new_tokens is not set: say how many tokens a text may have, as in "
             'decode={"max_new_tokens": 20}.'
         )
-    given = {"end_ids": (tokenizer.eos_id,), "pad_id": tokenizer.pad_id, **settings}
+    given = {"end_ids": tokenizer.end_ids, "pad_id": tokenizer.pad_id, **settings}
     generate = make_generate(model, Settings(**check_kwargs(Settings, given, "decode")))
 
     def generate_texts(variables: Variables, batch: Batch, seed: int = 0) -> Generated:

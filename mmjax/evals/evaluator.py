@@ -13,7 +13,8 @@ from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
 # Raised when a metric's rule changes, so that results of two rules never pass for one.
-METRIC_VERSION = 1
+# 2: `cider` is what `cider_d` was; captions are split into tokens as by Stanford's 3.4.1.
+METRIC_VERSION = 2
 
 Results = Iterator[tuple[str, float]]
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 
+from mmjax import schedule as schedules
 from mmjax.config import nearest
 from mmjax.optim import lora, tree_paths, update_rules
 
@@ -27,7 +28,7 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 # Every field of the config; `learning_rate` alone has no default.
 DEFAULTS: Mapping[str, Any] = {
     "name": "adamw",  # adamw, adafactor, lion or sgd
-    "learning_rate": None,
+    "learning_rate": None,  # the peak; or, of a constant schedule, ((step, rate), ...)
     "schedule": "cosine",  # cosine, linear, rsqrt or constant
     "warmup_steps": 0,  # steps, or below 1 a fraction of the run
     "end_learning_rate_fraction": 0.0,  # where cosine, linear and the cooldown end
@@ -95,12 +96,14 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
     `linear` down to the end fraction at `total_steps`; `constant`; or `rsqrt`, with
     sqrt(timescale / (timescale + step − warmup_steps)) (Zhai et al. 2022, "Scaling Vision
     Transformers", §3.5). The last `cooldown_steps` of the latter two go linearly to the end.
+    A `learning_rate` of points ((step, rate), ...) is joined by straight lines; warm-up and
+    cooldown still multiply it.
 
     Raises:
       ValueError: a learning rate, warm-up, cooldown or end fraction that is out of range.
     """
     settings = _settings(config)
-    kind, peak = settings["schedule"], float(settings["learning_rate"])
+    kind, rate = settings["schedule"], settings["learning_rate"]
     warmup, end = settings["warmup_steps"], float(settings["end_learning_rate_fraction"])
     cooldown, timescale = settings["cooldown_steps"], float(settings["timescale"])
     if kind not in ("cosine", "linear", "rsqrt", "constant"):
@@ -126,10 +129,16 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
             f"config.optim.cooldown_steps is {cooldown}: after the warm-up there are "
             f"{total_steps - warmup} steps."
         )
-    if peak < 0 or not 0 <= end <= 1 or timescale <= 0:
+    schedules.check_schedule(rate, "config.optim.learning_rate", low=0.0)
+    if not schedules.is_number(rate) and kind != "constant":
         raise ValueError(
-            f"config.optim has learning_rate {peak}, end_learning_rate_fraction {end}, timescale "
-            f"{timescale}: use a rate ≥ 0, a fraction from 0 to 1 and a timescale > 0."
+            f"config.optim.learning_rate has points, and config.optim.schedule is '{kind}': with "
+            "points, which are the whole schedule, set it to 'constant'."
+        )
+    if not 0 <= end <= 1 or timescale <= 0:
+        raise ValueError(
+            f"config.optim has end_learning_rate_fraction {end}, timescale {timescale}: use a "
+            "fraction from 0 to 1 and a timescale > 0."
         )
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
@@ -146,7 +155,11 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
             factor = jnp.ones_like(step)
         if cooldown:
             factor = end + (factor - end) * jnp.clip((total_steps - step) / cooldown, 0.0, 1.0)
-        return peak * factor * jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+        return (
+            schedules.schedule(rate, step)
+            * factor
+            * jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+        )
 
     return schedule
 
@@ -242,7 +255,8 @@ class _Row:
 def _descend(
     schedule: Schedule, weight_decay: float, parts: Mapping[str, Part]
 ) -> optax.GradientTransformation:
-    """From a direction to the update, by each part's rules."""
+    """From a direction to the update, by each part's rules; the state is that of
+    `optax.scale_by_schedule`, to which decay and multipliers by path are added here."""
 
     def init(params):
         del params

@@ -1,193 +1,128 @@
-"""GGUF, the file format of llama.cpp: metadata, and tensors that are often quantized.
+"""GGUF, the file format of llama.cpp, read by the package `gguf`: metadata and quantized tensors.
 
-Source: ggml-org/ggml, docs/gguf.md (versions 2 and 3); blocks as in ggml's ggml-quants.c.
+What is added to the package's reader: errors that name the file, bounds on every read (a damaged
+length would otherwise loop over nothing), split files as one, one tensor dequantized at a time.
 """
 
-import math
-import struct
-from collections.abc import Callable
+import functools
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
-_NUMBERS[12] = "d"
-_STRING, _ARRAY = 8, 9
-
-
-class Tensor(NamedTuple):
-    """Where a tensor lies: `shape` as numpy has it (the file writes it backwards)."""
-
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
-
-
-# ---- from blocks of bytes [N, bytes] to float32 [N, values] --------------------------------------
-
-
-def _half(blocks: np.ndarray) -> np.ndarray:
-    """[N, 2k] bytes as k float16 each, in float32."""
-    return np.ascontiguousarray(blocks).view("<f2").astype(np.float32)
-
-
-def _nibbles(blocks: np.ndarray) -> np.ndarray:
-    """[N, k] bytes as [N, 2k] numbers below 16: the low halves of all, then the high ones."""
-    return np.concatenate([blocks & 15, blocks >> 4], axis=1)
-
-
-def _f32(blocks):
-    return np.ascontiguousarray(blocks).view("<f4")
-
-
-def _bf16(blocks):
-    wide = np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << 16
-    return wide.view(np.float32)
-
-
-def _q4_0(blocks):
-    return _half(blocks[:, :2]) * (_nibbles(blocks[:, 2:]).astype(np.float32) - 8)
-
-
-def _q4_1(blocks):
-    scale, least = _half(blocks[:, :2]), _half(blocks[:, 2:4])
-    return scale * _nibbles(blocks[:, 4:]) + least
-
-
-def _q8_0(blocks):
-    return _half(blocks[:, :2]) * np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
-
-
-def _q6_k(blocks):
-    """Two runs of 128 values: low 4 bits, high 2 bits, and a scale for each 16 values."""
-    n = len(blocks)
-    low = blocks[:, :128].reshape(n, 2, 1, 64)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(n, 2, 4, 32)
-    high = blocks[:, 128:192].reshape(n, 2, 1, 32)
-    high = (high >> np.asarray([0, 2, 4, 6], np.uint8)[:, None]) & 3
-    values = (low | high << 4).astype(np.float32) - 32
-    scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32)
-    values = values.reshape(n, 16, 16) * (scales * _half(blocks[:, 208:]))[:, :, None]
-    return values.reshape(n, 256)
-
-
-class Kind(NamedTuple):
-    """A type of tensor: values and bytes of a block, and its reader."""
-
-    name: str
-    values: int
-    bytes: int
-    read: Callable[[np.ndarray], np.ndarray]
-
-
-KINDS = {
-    0: Kind("F32", 1, 4, _f32),
-    1: Kind("F16", 1, 2, _half),
-    2: Kind("Q4_0", 32, 18, _q4_0),
-    3: Kind("Q4_1", 32, 20, _q4_1),
-    8: Kind("Q8_0", 32, 34, _q8_0),
-    14: Kind("Q6_K", 256, 210, _q6_k),
-    30: Kind("BF16", 1, 2, _bf16),
-}
-
-
-# ---- the file ------------------------------------------------------------------------------------
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+# What the package raises on bytes that are not what it expects.
+_DAMAGED = (ValueError, KeyError, IndexError, OverflowError, TypeError)
 
 
 class GGUF:
-    """A GGUF file: `metadata` (name -> value), and its `Tensors`.
+    """A GGUF file, or all files of a split one: `metadata` (name -> value), and its `Tensors`.
 
-    Opening reads the header; the tensors stay on disk until they are read.
+    Opening reads the header; the tensors stay on disk until they are read. Any file of a split
+    model stands for all, which must be in one folder.
 
     Raises:
-      ValueError: no such file, another kind of file, another version, or a truncated one.
+      ValueError: a missing file, another kind of file, another version, a truncated or damaged
+        one, or tensors of a type that cannot be dequantized.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"There is no GGUF file '{path}'.")
-        if self.path.stat().st_size < 24:
-            raise ValueError(f"'{path}' is no GGUF file: it has {self.path.stat().st_size} bytes.")
-        self._bytes = np.memmap(self.path, np.uint8, "r")
-        self._at = 0
-        magic, version = self._take("<4sI")
-        if magic != b"GGUF":
-            raise ValueError(f"'{path}' is no GGUF file: it begins with {magic!r}, not b'GGUF'.")
-        if version not in (2, 3):
-            raise ValueError(f"'{path}' has version {version} of GGUF; 2 and 3 can be read.")
-        count, pairs = self._take("<QQ")
-        self.metadata: dict[str, Any] = {}
-        for _ in range(pairs):
-            name = self._string()
-            self.metadata[name] = self._value(self._take("<I")[0])
-        self.tensors: dict[str, Tensor] = {}
-        for _ in range(count):
-            name = self._string()
-            shape = self._take(f"<{self._take('<I')[0]}Q")
-            self.tensors[name] = Tensor(shape[::-1], *self._take("<IQ"))
-        self.name = str(self.path)
-        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
-        self._check(int(self.metadata.get("general.alignment", 32)))
+        self.name = str(path)
+        first, *others = (_open(part) for part in _parts(Path(path)))
+        self.metadata = _metadata(first)
+        count = self.metadata.get("split.count", 1)
+        if count != 1 + len(others):
+            raise ValueError(
+                f"'{path}' is one of {count} files of a split model: give them their names back, "
+                f"such as model-00001-of-{count:05}.gguf."
+            )
+        tensors = [tensor for reader in (first, *others) for tensor in reader.tensors]
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        expected = self.metadata.get("split.tensors.count", len(tensors))
+        if not expected == len(tensors) == len(self._tensors):
+            raise ValueError(
+                f"The {count} files of '{path}' hold {len(tensors)} tensors with "
+                f"{len(self._tensors)} names, where the first file counts {expected}: they are "
+                "not of one model."
+            )
+        self.shapes = {k: tuple(x.shape.tolist())[::-1] for k, x in self._tensors.items()}
+        for name, tensor in self._tensors.items():
+            if not _can_dequantize(tensor.tensor_type):
+                raise ValueError(
+                    f"Tensor '{name}' of '{path}' has type {tensor.tensor_type.name}, which the "
+                    "package gguf cannot dequantize: take a file of another quantization."
+                )
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in float32."""
-        tensor = self.tensors[name]
-        kind = KINDS[tensor.kind]
-        start = self._start + tensor.offset
-        blocks = self._bytes[start : start + self._size(tensor)].reshape(-1, kind.bytes)
-        return kind.read(np.asarray(blocks)).astype(np.float32, copy=False).reshape(tensor.shape)
+        from gguf import quants
 
-    def _check(self, alignment: int) -> None:
-        """Every tensor must be of a kind that we read, and lie inside the file."""
-        self._start = -(-self._at // alignment) * alignment
-        for name, tensor in self.tensors.items():
-            if tensor.kind not in KINDS:
-                raise ValueError(
-                    f"Tensor '{name}' of '{self.path}' has ggml type {tensor.kind}, which cannot "
-                    f"be read; these can: {', '.join(k.name for k in KINDS.values())}."
-                )
-            kind = KINDS[tensor.kind]
-            if not tensor.shape or tensor.shape[-1] % kind.values:
-                raise ValueError(
-                    f"Tensor '{name}' of '{self.path}' has shape {list(tensor.shape)}, which is "
-                    f"not made of {kind.name} blocks of {kind.values}: the file is damaged."
-                )
-            if self._start + tensor.offset + self._size(tensor) > len(self._bytes):
-                raise self._truncated(f"tensor '{name}' goes beyond its end")
+        tensor = self._tensors[name]
+        return quants.dequantize(tensor.data, tensor.tensor_type).reshape(self.shapes[name])
 
-    def _size(self, tensor: Tensor) -> int:
-        kind = KINDS[tensor.kind]
-        return math.prod(tensor.shape) // kind.values * kind.bytes
 
-    def _truncated(self, what: str) -> ValueError:
-        return ValueError(
-            f"'{self.path}' is truncated or damaged: {what} ({len(self._bytes)} bytes). "
-            "Get it again."
+def _parts(path: Path) -> list[Path]:
+    """All files of a model, of which `path` is one."""
+    split = _SPLIT.search(path.name)
+    if split is None:
+        return [path]
+    stem, count = path.name[: split.start()], int(split[2])
+    return [path.with_name(f"{stem}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
+
+
+def _open(path: Path) -> Any:
+    """The package's reader of one file."""
+    if not path.is_file():
+        raise ValueError(f"There is no GGUF file '{path}'.")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != _MAGIC:
+        raise ValueError(f"'{path}' is no GGUF file: it begins with {head[:4]!r}, not {_MAGIC!r}.")
+    version = int.from_bytes(head[4:], "little")
+    if version not in _VERSIONS:
+        raise ValueError(
+            f"'{path}' has version {version} of GGUF; 2 and 3, little-endian, can be read."
         )
+    try:
+        return _reader()(path)
+    except _DAMAGED as error:
+        raise ValueError(f"'{path}' is truncated or damaged ({error}): get it again.") from None
 
-    def _run(self, size: int) -> bytes:
-        """The next bytes of the header."""
-        if self._at + size > len(self._bytes):
-            raise self._truncated("its header goes beyond its end")
-        self._at += size
-        return self._bytes[self._at - size : self._at].tobytes()
 
-    def _take(self, form: str) -> tuple:
-        return struct.unpack(form, self._run(struct.calcsize(form)))
+@functools.cache
+def _reader() -> type:
+    from gguf import GGUFReader  # not sooner: few runs need it, and it takes 0.1 s
 
-    def _string(self) -> str:
-        return self._run(self._take("<Q")[0]).decode("utf-8", errors="replace")
+    class Reader(GGUFReader):
+        """The package's reader, none of whose reads goes beyond the end of the file."""
 
-    def _value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self._string()
-        if kind == _ARRAY:
-            of, count = self._take("<IQ")
-            if of in _NUMBERS:
-                return list(self._take(f"<{count}{_NUMBERS[of]}"))
-            return [self._value(of) for _ in range(count)]
-        if kind not in _NUMBERS:
-            raise self._truncated(f"its header has a value of type {kind}")
-        return self._take("<" + _NUMBERS[kind])[0]
+        def _get(self, offset, dtype, count=1, override_order=None):
+            del override_order  # the file is little-endian
+            return np.frombuffer(self.data, np.dtype(dtype).newbyteorder("<"), int(count), offset)
+
+    return Reader
+
+
+def _metadata(reader: Any) -> dict[str, Any]:
+    """Plain values; those that the package makes up are left out."""
+    fields = {k: field for k, field in reader.fields.items() if not k.startswith("GGUF.")}
+    try:
+        return {name: field.contents() for name, field in fields.items()}
+    except _DAMAGED as error:
+        path = reader.data.filename
+        raise ValueError(f"'{path}' has damaged metadata ({error}): get it again.") from None
+
+
+@functools.cache
+def _can_dequantize(kind: Any) -> bool:
+    """Whether the package dequantizes a type: tried on a block of zeros."""
+    from gguf import constants, quants
+
+    try:
+        quants.dequantize(np.zeros((1, constants.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True

@@ -2,22 +2,29 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
+from mmjax.data.text import clip_vocab
 from mmjax.data.text.clip_bpe import clip_bpe
 from mmjax.data.text.from_file import from_file
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.weights.published import read_json
+from mmjax.weights.published import CONFIG, read_json
 from mmjax.workdir import whole_file
 
+GENERATION = "generation_config.json"
 FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 ROLES = ("pad_token", "bos_token", "eos_token")
 
 
 def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> Tokenizer | None:
     """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
+
+    Of CLIP's vocabulary, known by how it marks the ends of words, texts are cleaned as by the
+    original in either case.
 
     Args:
       begins: texts begin with the begin token, where there is one; None: where the file puts it.
@@ -31,6 +38,8 @@ def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> T
     """
     if (folder / FILE).is_file():
         tokenizer = from_file(str(folder / FILE), **_specials(folder), lowercase=lowercase)
+        if tokenizer.end_of_word == "</w>":
+            tokenizer.clean = clip_vocab.clean
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = clip_bpe(str(folder))
     else:
@@ -40,6 +49,33 @@ def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> T
     if not begins:
         tokenizer.bos_id = None
     return tokenizer
+
+
+def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer | None:
+    """The tokenizer of a language model's folder, whose texts end at any `eos_token_id` of
+    generation_config.json or else of config.json.
+
+    Args:
+      begins: as of `read`.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    tokenizer = read(folder, begins)
+    if tokenizer is None:
+        return None
+    files = (folder / name for name in (GENERATION, CONFIG))
+    found = (read_json(file).get("eos_token_id") for file in files if file.is_file())
+    ends = next((ids for ids in found if ids is not None), ())
+    tokenizer.end_ids = tuple(dict.fromkeys((tokenizer.eos_id, *np.atleast_1d(ends).tolist())))
+    return tokenizer
+
+
+def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The ids of special tokens as config.json and generation_config.json have them."""
+    ends = tokenizer.end_ids
+    ids = {"pad_token_id": tokenizer.pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends}
+    return ids if tokenizer.bos_id is None else ids | {"bos_token_id": tokenizer.bos_id}
 
 
 def _specials(folder: Path) -> dict[str, str]:
@@ -80,6 +116,9 @@ def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) ->
         **{f"{role}_token": name for role, name in names.items()},
     }
     whole_file.write(folder / SETTINGS, json.dumps(settings, indent=2))
+    if not ends:
+        ids = generation_config(tokenizer)
+        whole_file.write(folder / GENERATION, json.dumps(ids, indent=2))
 
 
 def with_end(tokenizer: Tokenizer, eos_id: int) -> Tokenizer:

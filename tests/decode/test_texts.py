@@ -26,6 +26,7 @@ class Words:
     """Token i is the word 'i'; 1 begins, 8 ends, 0 pads."""
 
     bos_id, eos_id, pad_id = 1, 8, 0
+    end_ids = (8,)
 
     def decode(self, ids):
         ids = [int(i) for i in ids]

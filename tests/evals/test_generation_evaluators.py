@@ -51,7 +51,7 @@ def test_captioning_of_a_model_that_sees():
         k.split("/")[1]: v for k, v in found.items() if k.startswith("nearest/")
     }
     # Against another picture's references at least one of the two words is wrong.
-    assert found["shuffled/bleu_1"] <= 9 / 10 and found["shuffled/cider_d"] < found["cider_d"] / 2
+    assert found["shuffled/bleu_1"] <= 9 / 10 and found["shuffled/cider"] < found["cider"] / 2
     assert "absent" not in found
 
 

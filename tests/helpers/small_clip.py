@@ -11,9 +11,10 @@ from mmjax.variables import initial_params
 TEXTS = ["a red bus", "two dogs, a cat", "tea"]
 
 
-def small_clip(stem="patch"):
-    """A CLIP of ours with random parameters and a tokenizer of its own, whose end token is 2."""
-    words = train_bpe(TEXTS * 3, vocab_size=300)
+def small_clip(stem="patch", words=None):
+    """A CLIP of ours with random parameters and, unless it is given, a tokenizer of its own, whose
+    end token is 2."""
+    words = words or train_bpe(TEXTS * 3, vocab_size=300)
     config = {
         "name": "clip",
         "embed_dim": 16,
@@ -34,7 +35,7 @@ def small_clip(stem="patch"):
             "depth": 3,
             "heads": 2,
             "mlp_dim": 40,
-            "vocab_size": 300,
+            "vocab_size": words.vocab_size,
             "length": 12,
         },
     }

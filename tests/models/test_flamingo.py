@@ -195,6 +195,7 @@ class Letters:
     """A tokenizer: a token a letter, from 3 on. What it decodes is kept in `said`."""
 
     bos_id, eos_id, pad_id = 1, 2, 0
+    end_ids = (2,)
 
     def __init__(self, said=None):
         self.said = [] if said is None else said

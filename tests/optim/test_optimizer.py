@@ -167,6 +167,59 @@ def test_bfloat16_first_moment_stays_near_float32(name):
             np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+def test_a_bfloat16_moment_decays_by_b1_and_not_by_what_bfloat16_has_for_it():
+    """0.9 is 0.8984 there: here each step's product is rounded, and not its factor."""
+    params = {"kernel": jnp.zeros((64, 64), jnp.float32)}
+    for name in ("adamw", "sgd"):
+        tx, _ = optim.make_optimizer(config(name=name, moment_dtype="bfloat16"), params, 10)
+        state = jax.tree.map(
+            lambda x: jnp.ones_like(x) if x.dtype == jnp.bfloat16 else x, tx.init(params)
+        )
+        for _ in range(8):
+            _, state = tx.update({"kernel": jnp.zeros((64, 64), jnp.float32)}, state, params)
+        (moment,) = [x for x in jax.tree.leaves(state) if x.dtype == jnp.bfloat16]
+        want = 1.0
+        for _ in range(8):
+            want = float(jnp.asarray(0.9 * want, jnp.float32).astype(jnp.bfloat16))
+        np.testing.assert_array_equal(moment.astype(jnp.float32), np.float32(want))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "sgd"])
+def test_the_state_s_paths_are_those_of_the_checkpoints(name):
+    """A checkpoint finds its moments by them."""
+    tx, _ = optim.make_optimizer(config(name=name, grad_clip_norm=1.0), tree(0), 10)
+    found = set(flat(tx.init(tree(0))))
+    moments = {"adamw": ("mu", "nu"), "lion": ("mu",), "sgd": ("trace",)}[name]
+    want = {f"1/{moment}/{path}" for moment in moments for path in flat(tree(0))} | {"2/count"}
+    assert found == want | (set() if name == "sgd" else {"1/count"})
+
+
+def test_clipping_and_adam_make_no_copy_of_the_gradients():
+    """In a branch, as in the step; optax's own clipping makes one."""
+    params = {f"l{i}": {"kernel": jnp.zeros((256, 512), jnp.float32)} for i in range(4)}
+
+    def temporary(tx):
+        """Bytes of temporary memory, a byte of the parameters."""
+
+        def step(params, state, grads):
+            norm = optax.tree.norm(grads)
+
+            def update(both):
+                updates, state = tx.update(grads, both[1], both[0])
+                return optax.apply_updates(both[0], updates), state
+
+            return jax.lax.cond(jnp.isfinite(norm), update, lambda x: x, (params, state)), norm
+
+        state = jax.eval_shape(tx.init, params)
+        done = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+        return done.memory_analysis().temp_size_in_bytes / 4 / (4 * 256 * 512)
+
+    ours, _ = optim.make_optimizer(config(grad_clip_norm=1.0, weight_decay=0.1), params, 10)
+    assert temporary(ours) < 0.1
+    with jax.numpy_dtype_promotion("standard"):
+        assert temporary(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))) > 0.9
+
+
 # -- schedules ---------------------------------------------------------------------------------
 
 
@@ -195,6 +248,15 @@ def test_schedule_at_known_points(fields, points):
     for step, want in points.items():
         assert float(schedule(step)) == pytest.approx(2.0 * want, abs=1e-6), step
         assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(2.0 * want, abs=1e-6)
+
+
+def test_a_learning_rate_of_points_is_joined_by_lines():
+    cfg = config(learning_rate=((0, 0.0), (10, 2.0), (30, 1.0)), cooldown_steps=20)
+    schedule = optim.make_schedule(cfg, 100)
+    for step, want in {0: 0.0, 5: 1.0, 10: 2.0, 20: 1.5, 30: 1.0, 80: 1.0, 90: 0.5, 100: 0}.items():
+        assert float(schedule(step)) == pytest.approx(want), step
+        assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(want), step
+    assert optim.learning_rates(cfg, schedule, 5) == {"learning_rate": 1.0}
 
 
 @settings(max_examples=25)
@@ -234,6 +296,9 @@ def test_the_optimizer_follows_the_schedule():
         ({"schedule": "cosine", "cooldown_steps": 5}, "cooldown_steps is 5"),
         ({"warmup_steps": 60, "cooldown_steps": 50}, "there are 40 steps"),
         ({"end_learning_rate_fraction": 2.0}, "end_learning_rate_fraction 2.0"),
+        ({"learning_rate": -1.0}, r"learning_rate has the value -1.0: it must be in \[0.0, inf\]"),
+        ({"learning_rate": ((5, 1.0), (5, 0.0))}, "steps of config.optim.learning_rate do not inc"),
+        ({"learning_rate": ((0, 1.0),), "schedule": "cosine"}, "has points, and .* is 'cosine'"),
         ({"learning_rate": None}, "learning_rate is not set"),
         ({"learnin_rate": 1.0}, "Did you mean 'learning_rate'"),
     ],

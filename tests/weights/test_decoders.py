@@ -12,7 +12,7 @@ from mmjax import generate, sharding
 from mmjax.decode.generate import make_generate
 from mmjax.decode.prompts import pad_prompts
 from mmjax.decode.settings import Settings
-from mmjax.pretrained import load
+from mmjax.pretrained import load, save_pretrained
 
 NAMES = ("gpt2", "llama", "llama_tied")
 
@@ -96,3 +96,20 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(ValueError, match="There is no 'model-00002-of-00002.safetensors'"):
         load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_any_of_several_end_tokens_ends_a_text(name, tmp_path):
+    """transformers' rule: generation_config.json's `eos_token_id` first, one id or a list."""
+    folder = tmp_path / "llama"
+    shutil.copytree(GOLDEN / "llama", folder)
+    if name == "config.json":
+        (folder / "generation_config.json").unlink()
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(content | {"eos_token_id": [145, 2]}))
+    loaded = load(folder)
+    assert loaded.tokenizer.end_ids == (0, 145, 2)  # its tokenizer.json ends texts with 0
+    save_pretrained(loaded, tmp_path / "saved")
+    assert load(tmp_path / "saved").tokenizer.end_ids == (0, 145, 2)
+    saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
+    assert saved == {"eos_token_id": [0, 145, 2], "pad_token_id": 0}

@@ -158,8 +158,12 @@ def test_the_files_tokenizer_merges_splits_digits_and_knows_its_control_tokens(t
     assert tokenizer.decode(ids) == "abc abc 12ü"
     tokenizer.save(tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved").prompts(["abc 12"]) == tokenizer.prompts(["abc 12"])
-    with pytest.raises(ValueError, match="has a tokenizer of kind"):
+    assert tokenizer.end_ids == (0,)
+    with pytest.raises(ValueError, match="splits its words by 'qwen2'"):
         write(path, VOCABULARY | {"tokenizer.ggml.pre": "qwen2"}, {})
+        from_gguf(path)
+    with pytest.raises(ValueError, match="has a tokenizer of kind 'bert'"):
+        write(path, VOCABULARY | {"tokenizer.ggml.model": "bert"}, {})
         from_gguf(path)
 
 

@@ -3,6 +3,7 @@ in transformers and in open_clip."""
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from parity import GOLDEN, close, expected, outputs
 from safetensors.numpy import load_file, save_file
 from small_clip import small_clip
 
+from mmjax.data.text.clip_bpe import clip_bpe
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained, load, save_pretrained
 from mmjax.weights.families import align, open_clip
@@ -75,6 +77,34 @@ def test_settings_tokens_and_preprocessing_come_back(saved, name):
         for x in (before, after)
     ]
     assert settings[0] == settings[1]
+
+
+@pytest.mark.parametrize("family", ["clip", "open_clip"])
+def test_clip_s_cleaning_of_texts_comes_back(family, tmp_path):
+    """As OpenAI's simple_tokenizer cleans, which the ids of plain texts show."""
+    merges = ["#version: 0.2", "d o", "do e", "doe s", "a t</w>", "f i", "fi n"]
+    (tmp_path / "merges.txt").write_text("\n".join(merges) + "\n")
+    words = clip_bpe(str(tmp_path / "merges.txt"))
+    odd = ["doesn’t", "“quotes”", "a &amp;amp; b", "ﬁne", "ＣＡＴ", " A\t b "]
+    plain = ["doesn't", '"quotes"', "a & b", "fine", "cat", "a b"]
+    want = words.encode(plain, 12)[0]
+    save_pretrained(small_clip(words=words), tmp_path / "saved", family=family)
+    after = load(tmp_path / "saved").tokenizer
+    for tokenizer in (words, after):
+        np.testing.assert_array_equal(tokenizer.encode(odd, 12)[1], words.encode(plain, 12)[1])
+        mask = words.encode(plain, 12)[1]
+        np.testing.assert_array_equal(tokenizer.encode(odd, 12)[0][mask], want[mask])
+
+
+def test_open_clip_keeps_the_case_for_tokenizers_of_transformers(tmp_path):
+    """open_clip's HFTokenizer: clean is 'whitespace' unless tokenizer_kwargs say 'lower'."""
+    for kwargs, want in (({}, "AA fine"), ({"clean": "lower"}, "aa fine")):
+        folder = tmp_path / f"x{len(kwargs)}"
+        shutil.copytree(GOLDEN / "open_clip", folder)
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": ".", "tokenizer_kwargs": kwargs}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+        assert load(folder).tokenizer.clean(" AA  ﬁne ") == want
 
 
 SCRIPT = """

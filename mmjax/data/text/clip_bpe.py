@@ -13,8 +13,7 @@ def clip_bpe(path):
     """OpenAI's CLIP tokenizer from its published vocabulary.
 
     Lower case, end-of-word marks, bos 49406, eos 49407, padding 0 (which is also a token: use the
-    mask). Of ftfy's repairs, which the original applies first, those of quotes, ligatures, wide
-    characters and entities are here; the repair of wrongly decoded text is not.
+    mask). Texts are cleaned as by the original.
 
     Args:
       path: `bpe_simple_vocab_16e6.txt.gz`, or a folder with `vocab.json` and `merges.txt`.

@@ -1,7 +1,11 @@
-"""Unigram vocabularies of sentencepiece (`spiece.model`), as a tokenizer of `tokenizers`."""
+"""Vocabularies of sentencepiece, as tokenizers of `tokenizers`: unigram (`spiece.model`) and BPE.
+
+The model file is read here in 30 lines: the package `sentencepiece` tokenizes by itself, and gives
+the normalizer's table, which `tokenizers` needs, only through protobuf's generated code.
+"""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +53,48 @@ def read(path: str | Path) -> hf.Tokenizer:
     scheme = "always" if normalizer.get(3, 1) else "never"  # add_dummy_prefix
     backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme=scheme)
     backend.decoder = decoders.Metaspace(_SPACE, prepend_scheme=scheme)
+    return backend
+
+
+def bpe(
+    pieces: Sequence[tuple[str, float]],
+    unknown: int | None,
+    merged: Sequence[bool],
+    byte_fallback: bool,
+    space_prefix: bool,
+) -> hf.Tokenizer:
+    """A BPE whose merges are those that give a piece, by falling score.
+
+    Args:
+      pieces: (text, score) by id.
+      unknown: id of the unknown token; merged: whether each piece comes of merges.
+      byte_fallback: characters outside the vocabulary become pieces `<0x..>`.
+      space_prefix: texts begin with a space, as each does after a special token.
+
+    Source: sentencepiece, src/bpe_model.cc; llama.cpp, `llm_tokenizer_spm`.
+    """
+    vocabulary = {text: i for i, (text, _) in enumerate(pieces)}
+    merges = [
+        (-score, vocabulary[text[:at]], vocabulary[text[at:]], (text[:at], text[at:]))
+        for (text, score), is_merged in zip(pieces, merged)
+        if is_merged
+        for at in range(1, len(text))
+        if text[:at] in vocabulary and text[at:] in vocabulary
+    ]
+    model = models.BPE(
+        vocab=vocabulary,
+        merges=[pair for *_, pair in sorted(merges)],
+        unk_token=None if unknown is None else pieces[unknown][0],
+        fuse_unk=True,
+        byte_fallback=byte_fallback,
+    )
+    backend = hf.Tokenizer(model)
+    prefix = [normalizers.Prepend(_SPACE)] if space_prefix else []
+    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", _SPACE)])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+        + ([decoders.Strip(" ", 1, 0)] if space_prefix else [])
+    )
     return backend
 
 

@@ -21,6 +21,8 @@ class Tokenizer:
     Attributes:
       vocab_size: number of ids, specials included.
       pad_id, bos_id, eos_id: ids of the specials; `bos_id` is None where there is none.
+      end_ids: all tokens that end a generated text, `eos_id` first.
+      clean: what is done to a text first; None: nothing.
       strict: raise on a text that does not fit, where else it is cut.
 
     Threads may share one.
@@ -33,6 +35,7 @@ class Tokenizer:
         pad_id,
         bos_id,
         eos_id,
+        end_ids=(),
         clean=None,
         origin=None,
         strict=False,
@@ -43,9 +46,10 @@ class Tokenizer:
         self._backend = backend
         # Of the file that it was loaded from: written anew, its last digits might differ.
         self._text = text
-        self._clean = clean
+        self.clean = clean
         self.origin = dict(origin or {})  # the settings that made it, to recognise it by
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.end_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
         self.strict = strict
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self._cache = {}
@@ -103,7 +107,7 @@ class Tokenizer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         new = {}
         if missing:
-            cleaned = [self._clean(text) for text in missing] if self._clean else missing
+            cleaned = [self.clean(text) for text in missing] if self.clean else missing
             if len(missing) == 1:
                 found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
             else:
@@ -117,12 +121,12 @@ class Tokenizer:
         return result
 
     def decode(self, ids):
-        """The text of one row of ids, specials left out, up to the first end token."""
+        """The text of one row of ids, specials left out, up to the first of `end_ids`."""
         ids = [int(i) for i in ids]
         if self.bos_id is not None and ids[:1] == [self.bos_id]:
             ids = ids[1:]
-        if self.eos_id in ids:
-            ids = ids[: ids.index(self.eos_id)]
+        end = next((i for i, token in enumerate(ids) if token in self.end_ids), len(ids))
+        ids = ids[:end]
         return self._backend.decode(ids, skip_special_tokens=True).strip()
 
     def decode_raw(self, ids):
@@ -158,12 +162,20 @@ class Tokenizer:
     def replace(self, backend, **ids):
         """A copy with another backend and other ids of specials."""
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        rest = {"clean": self._clean, "origin": self.origin, "strict": self.strict}
-        return Tokenizer(backend, **{**now, **ids}, **rest)
+        rest = {"clean": self.clean, "origin": self.origin, "strict": self.strict}
+        ends = () if "eos_id" in ids else self.end_ids
+        return Tokenizer(backend, **{**now, "end_ids": ends, **ids}, **rest)
+
+    @property
+    def end_of_word(self):
+        """What marks the end of a word in the vocabulary: "</w>" in CLIP's, None in most."""
+        return getattr(self._backend.model, "end_of_word_suffix", None)
 
     def _ids_json(self):
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        return json.dumps({**ids, "clean": _name_of(self._clean)}, sort_keys=True)
+        if len(self.end_ids) > 1:  # else as it always was, so that older fingerprints hold
+            ids["end_ids"] = self.end_ids
+        return json.dumps({**ids, "clean": _name_of(self.clean)}, sort_keys=True)
 
     def save(self, directory):
         """Writes tokenizer.json and a small meta file; `load_tokenizer` reads them."""
@@ -206,6 +218,7 @@ def load_tokenizer(directory, strict=False):
         pad_id=meta["pad_id"],
         bos_id=meta["bos_id"],
         eos_id=meta["eos_id"],
+        end_ids=meta.get("end_ids", ()),
         clean=_CLEANERS[meta["clean"]],
         origin=meta["origin"],
         strict=strict,
@@ -219,7 +232,11 @@ def load_tokenizer(directory, strict=False):
     return tokenizer
 
 
-_CLEANERS = {None: None, "clip": clip_vocab.clean}
+_CLEANERS = {
+    None: None,
+    "clip": clip_vocab.clean,
+    "clip_whitespace": clip_vocab.clean_whitespace,
+}
 
 
 def _name_of(clean):

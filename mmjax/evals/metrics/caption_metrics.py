@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmjax.evals.metrics.bleu import bleu
-from mmjax.evals.metrics.cider import cider, cider_d
+from mmjax.evals.metrics.cider import cider
 from mmjax.evals.metrics.meteor_exact import meteor_exact
 from mmjax.evals.metrics.ptb import tokenize
 from mmjax.evals.metrics.repetition import distinct, repetition_rate
@@ -13,7 +13,7 @@ from mmjax.evals.metrics.rouge import rouge_l
 
 
 def caption_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """BLEU-1..4, ROUGE-L, METEOR-exact, CIDEr, CIDEr-D (0 to 10), repetition, length.
+    """BLEU-1..4, ROUGE-L, METEOR-exact, CIDEr (0 to 10), repetition, length.
 
     Args:
       texts: one for each picture; references: what people wrote of each, one or more.
@@ -28,7 +28,6 @@ def caption_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -
         "rouge_l": float(rouge_l(tokens, given).mean()),
         "meteor_exact": meteor_exact(tokens, given)[0],
         "cider": float(cider(tokens, given).mean()),
-        "cider_d": float(cider_d(tokens, given).mean()),
         "repetition_2": repetition_rate(tokens, 2),
         "repetition_4": repetition_rate(tokens, 4),
         "distinct_1": distinct(tokens, 1),

@@ -66,7 +66,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
     """Its tokenizer; texts begin without a begin token."""
-    return tokenizer.read(found.folder, begins=False)
+    return tokenizer.read_for_generation(found.folder, begins=False)
 
 
 def rows(model: LanguageModel) -> list[Row]:

@@ -92,8 +92,8 @@ def decoder_config(
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """Its tokenizer; texts begin as its tokenizer.json says."""
-    return tokenizer.read(found.folder, begins=None)
+    """Its tokenizer."""
+    return tokenizer.read_for_generation(found.folder)
 
 
 def rows(model: LanguageModel) -> list[Row]:

@@ -3,18 +3,16 @@
 from typing import Any
 
 import numpy as np
-import tokenizers as hf
-from tokenizers import decoders, models, pre_tokenizers
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
+from mmjax.weights import gguf_tokenizer
 from mmjax.weights.families import llama
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.layouts import Row
 from mmjax.weights.published import Published
 
 IGNORED = ()
-_CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -79,50 +77,16 @@ def model_config(found: Published) -> dict[str, Any]:
 
 def read_tokenizer(found: Published) -> Tokenizer:
     """The tokenizer in the file."""
-    return from_gguf(found.folder)
+    return gguf_tokenizer.read(found.folder, found.config)
 
 
-def from_gguf(path):
-    """The byte-level BPE tokenizer that a GGUF file holds for its language model.
-
-    Its control tokens, such as <|im_start|>, are read as such where a text spells them. Rows begin
-    with the begin token only if the file says so.
+def from_gguf(path: str) -> Tokenizer:
+    """The tokenizer that a GGUF file holds for its language model.
 
     Raises:
-      ValueError: the file holds no such tokenizer, or one whose words are split in another way.
+      ValueError: no such file, or one whose tokenizer is missing or of an unknown kind.
     """
-    metadata = GGUF(path).metadata
-    kind = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
-    if kind[0] != "gpt2" or kind[1] not in ("default", "gpt-2", "smollm"):
-        raise ValueError(
-            f"'{path}' has a tokenizer of kind {kind}; 'gpt2' and 'smollm' can be read"
-        )
-    names = ("tokens", "merges", "eos_token_id")
-    tokens, merges, eos_id = (metadata.get(f"tokenizer.ggml.{name}") for name in names)
-    if tokens is None or merges is None or eos_id is None:
-        raise ValueError(f"'{path}' lacks one of tokenizer.ggml.{{{','.join(names)}}}")
-    vocab = {token: i for i, token in enumerate(tokens)}
-    try:
-        model = models.BPE(vocab=vocab, merges=[tuple(m.split(" ")) for m in merges])
-    except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"'{path}' has no whole BPE vocabulary: {error}") from None
-    backend = hf.Tokenizer(model)
-    prefix = metadata.get("tokenizer.ggml.add_space_prefix", False)
-    steps = [pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
-    if kind[1] == "smollm":  # each digit is a word
-        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    backend.decoder = decoders.ByteLevel()
-    types = metadata.get("tokenizer.ggml.token_type", [])
-    special = [t for t, kind in zip(tokens, types) if kind in (_CONTROL, _USER_DEFINED)]
-    backend.add_special_tokens(special)
-    bos_id = metadata.get("tokenizer.ggml.bos_token_id")
-    return Tokenizer(
-        backend,
-        pad_id=metadata.get("tokenizer.ggml.padding_token_id", eos_id),
-        bos_id=bos_id if metadata.get("tokenizer.ggml.add_bos_token") else None,
-        eos_id=eos_id,
-    )
+    return gguf_tokenizer.read(path, GGUF(path).metadata)
 
 
 def rows(model: LanguageModel) -> list[Row]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mmjax.data.text import clip_vocab
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
@@ -53,6 +54,8 @@ WITHOUT = {
     "scale_fc": (False,),
     "proj_bias": (False,),
 }
+# Of text_cfg.tokenizer_kwargs.clean.
+CLEANERS = {"lower": clip_vocab.clean, "whitespace": clip_vocab.clean_whitespace}
 # The largest id of a text is that of its end token, as is the id named "eos".
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
@@ -175,10 +178,16 @@ def transform(found: Published) -> str:
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """Its tokenizer; unless it is one of `transformers`, texts are padded with `pad_id`."""
+    """Its tokenizer, with open_clip's cleaning of texts; unless it is one of `transformers`, texts
+    are padded with `pad_id`."""
     words, text = tokenizer.read(found.folder), found.config["text_cfg"]
-    if words is not None and not text.get("hf_tokenizer_name"):
+    if words is None:
+        return None
+    named = text.get("hf_tokenizer_name")
+    if not named:
         words.pad_id = text.get("pad_id", 0)
+    kind = text.get("tokenizer_kwargs", {}).get("clean", "whitespace" if named else "lower")
+    words.clean = CLEANERS.get(kind, words.clean)
     return words
 
 
@@ -345,6 +354,8 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
     if words is not None:
         text["hf_tokenizer_name"] = "."
+        if words.clean is CLEANERS["lower"]:
+            text["tokenizer_kwargs"] = {"clean": "lower"}
         text.setdefault("pad_id", words.pad_id)
         if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:
             text |= {"pool_type": "eos", "eos_id": words.eos_id}

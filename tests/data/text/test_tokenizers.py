@@ -1,19 +1,23 @@
 """Tokenizers against a slow byte-pair encoding written from the paper, and published ids."""
 
 import gzip
+import html
 import json
+import re
 import subprocess
 import sys
 import threading
 import unicodedata
 from collections import Counter
 
+import ftfy
 import numpy as np
 import pytest
 import tokenizers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmjax.data.text import clip_vocab
 from mmjax.data.text.tokenizer import Tokenizer, load_tokenizer
 from mmjax.run.tokenizer import make_tokenizer
 
@@ -190,6 +194,24 @@ def test_clip_cleans_text(clip):
         'ａ "RED" cat\'s fine &amp; dog\u0007',
     ):
         assert encode_one(clip, dirty) == clean
+
+
+def original_clean(text):
+    """clip/simple_tokenizer.py: basic_clean, whitespace_clean, lower."""
+    text = ftfy.fix_text(text)
+    text = html.unescape(html.unescape(text)).strip()
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+@given(st.one_of(st.text(), st.text(alphabet="aB &;lgt<>#39'\"x\t\\", max_size=30)))
+def test_clip_cleans_as_the_original_does(text):
+    assert clip_vocab.clean(text) == original_clean(text)
+
+
+def test_clip_repairs_wrongly_decoded_text():
+    assert clip_vocab.clean("The Mona Lisa doesnÃ¢â‚¬â„¢t have eyebrows. schÃ¶n") == (
+        "the mona lisa doesn't have eyebrows. schön"
+    )
 
 
 def test_clip_from_vocab_and_merges_equals_gz(clip, clip_merges, tmp_path):
