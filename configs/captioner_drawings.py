@@ -14,6 +14,10 @@ from configs.clip_emoji import emoji
 from configs.clip_openclipart import openclipart
 from mmjax.config import defaults
 
+SMALL = {"heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
+SIZES = {"width": 128, "depth": 4, "patch_size": 8, "image_size": (48, 48)}
+IMAGE = {**SMALL, **SIZES, "stem": "conv"}
+
 
 def tuxpaint(split):
     """A split of the tuxpaint stamps."""
@@ -49,25 +53,13 @@ def get_config():
     )
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 4096}
 
-    small = {"heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
+    vocabulary = config.tokenizer.get_ref("vocab_size")
+    words = {"vocab_size": vocabulary, "width": 128, "length": 16}
     config.model = {
         "name": "captioner",
         "dtype": "bfloat16",
-        "image": {
-            **small,
-            "width": 128,
-            "depth": 4,
-            "patch_size": 8,
-            "stem": "conv",
-            "image_size": (48, 48),
-            "patch_dropout": 0.25,
-        },
-        "text": {
-            "vocab_size": config.tokenizer.get_ref("vocab_size"),
-            "width": 128,
-            "length": 16,
-            "decoder": {**small, "depth": 3, "dropout": 0.2},
-        },
+        "image": {**IMAGE, "patch_dropout": 0.25},
+        "text": {**words, "decoder": {**SMALL, "depth": 3, "dropout": 0.2}},
     }
     config.loss = {"label_smoothing": 0.1}
     config.loss_weights = {"captioning": 1.0}

@@ -7,7 +7,7 @@ recall@5 on unseen concepts 8 and 11 %, near clip_emoji's; captions with CIDEr-D
 pictures 0.13; see experiments/captioning/README.md.
 """
 
-from configs.captioner_drawings import captioning
+from configs.captioner_drawings import IMAGE, SMALL, captioning
 from configs.clip_emoji import emoji
 from configs.clip_emoji import get_config as clip_emoji
 
@@ -16,28 +16,16 @@ def get_config():
     """The config of this experiment."""
     config = clip_emoji()
     config.name = "coca_emoji"
-    small = {"heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
     del config.model
+    vocabulary = config.tokenizer.get_ref("vocab_size")
+    words = {"vocab_size": vocabulary, "width": 128, "length": 16}
     config.model = {
         "name": "coca",
         "embed_dim": 128,
         "dtype": "bfloat16",
         "caption_queries": 16,
-        "image": {
-            **small,
-            "width": 128,
-            "depth": 4,
-            "patch_size": 8,
-            "stem": "conv",
-            "image_size": (48, 48),
-            "patch_dropout": 0.5,
-        },
-        "text": {
-            "vocab_size": config.tokenizer.get_ref("vocab_size"),
-            "width": 128,
-            "length": 16,
-            "decoder": {**small, "depth": 4, "dropout": 0.1},
-        },
+        "image": {**IMAGE, "patch_dropout": 0.5},
+        "text": {**words, "decoder": {**SMALL, "depth": 4, "dropout": 0.1}},
     }
     config.loss_weights = {"contrastive": 1.0, "captioning": 2.0}
     config.evals.captions = captioning(emoji("unseen_test"), emoji("train"))

@@ -11,6 +11,7 @@ to 0.17 on unseen concepts, 0.06 to 0.08 on other pictures, and no category told
 see experiments/flamingo_emoji/README.md.
 """
 
+from configs.captioner_drawings import IMAGE
 from configs.clip_emoji import emoji
 from mmjax.config import defaults
 
@@ -60,16 +61,7 @@ def get_config():
         "image_token": IMAGE_TOKEN,
         "max_images": 3,
         "max_length": 160,  # of a prompt with eight examples
-        "image": {
-            "width": 128,
-            "depth": 4,
-            "heads": 4,
-            "mlp_dim": 512,
-            "activation": "gelu_tanh",
-            "patch_size": 8,
-            "stem": "conv",
-            "image_size": (48, 48),
-        },
+        "image": IMAGE,
         "resampler": {"latents": 16, "depth": 2, "heads": 4},
         "text": {
             "vocab_size": 49_152,
@@ -95,17 +87,17 @@ def get_config():
     config.loss_weights = {"captioning": 1.0}
     config.optim = {
         "name": "adamw",
-        "learning_rate": 1e-3,
-        "warmup_steps": 40,
-        "b2": 0.98,
-        "weight_decay": 0.1,
-        "grad_clip_norm": 1.0,
         "freeze": (
             "image/.*",
             "text/embed/.*",
             "text/decoder/norm/.*",
             "text/decoder/stack/layers/.*",
         ),
+        "learning_rate": 1e-3,
+        "warmup_steps": 40,
+        "b2": 0.98,
+        "weight_decay": 0.1,
+        "grad_clip_norm": 1.0,
     }
     config.evals = {}
     for n in (0, 4, 8):

@@ -29,17 +29,6 @@ def digits(speakers, pictures, length):
     }
 
 
-def classification(source, *absent):
-    """Accuracy without some of the modalities."""
-    return {
-        "kind": "classification",
-        "source": source,
-        "transform": f"decode | {SOUND} | label",
-        "modalities": ("image", "audio"),
-        "absent": absent,
-    }
-
-
 def get_config():
     """The config of this experiment."""
     config = defaults()
@@ -73,10 +62,11 @@ def get_config():
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
     }
-    test = digits("theo", "test[:2000]", 500)
+    test = {"kind": "classification", "source": digits("theo", "test[:2000]", 500)}
+    test |= {"transform": f"decode | {SOUND} | label", "modalities": ("image", "audio")}
     config.evals = {
-        "both": classification(test),
-        "audio_only": classification(test, "image"),
-        "image_only": classification(test, "audio"),
+        "both": test | {"absent": ()},
+        "audio_only": test | {"absent": ("image",)},
+        "image_only": test | {"absent": ("audio",)},
     }
     return config

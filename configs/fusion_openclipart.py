@@ -35,17 +35,6 @@ def openclipart(split):
     }
 
 
-def classification(split, *absent):
-    """Accuracy without some of the modalities."""
-    return {
-        "kind": "classification",
-        "source": openclipart(split),
-        "transform": f"decode | resize(64) | longest_caption | {TEXT} | label",
-        "modalities": ("image", "text"),
-        "absent": absent,
-    }
-
-
 def get_config():
     """The config of this experiment."""
     config = defaults()
@@ -83,9 +72,8 @@ def get_config():
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
     }
-    config.evals = {
-        "both": classification("test"),
-        "image_only": classification("test", "text"),
-        "text_only": classification("test", "image"),
-    }
+    transform = f"decode | resize(64) | longest_caption | {TEXT} | label"
+    test = {"kind": "classification", "source": openclipart("test"), "transform": transform}
+    for name, absent in {"both": (), "image_only": ("text",), "text_only": ("image",)}.items():
+        config.evals[name] = {**test, "modalities": ("image", "text"), "absent": absent}
     return config

@@ -10,6 +10,7 @@ an image tower trained on ImageNet-21k and a text tower from BERT; the text towe
 scratch, so expect less. init_from names a run whose model has the same image tower.
 """
 
+from configs.siglip_b16 import ADAFACTOR, BERT_BASE
 from mmjax.config import defaults
 
 
@@ -27,6 +28,8 @@ def get_config():
     )
     config.data.num_threads = 32
     config.tokenizer = {"kind": "file", "path": "data/tokenizer.json"}
+    text = {**BERT_BASE, "vocab_size": 30_522, "length": 16, "pool": "mean", "remat": "dots"}
+    text |= {"causal": False, "mask_padding": True}
     config.model = {
         "name": "clip",
         "embed_dim": 768,
@@ -34,29 +37,15 @@ def get_config():
         "lock_image": True,
         "image_proj": False,
         "image": {"variant": "B/16", "image_size": (224, 224), "pool": "cls"},
-        "text": {
-            "width": 768,
-            "depth": 12,
-            "heads": 12,
-            "mlp_dim": 3072,
-            "vocab_size": 30_522,
-            "length": 16,
-            "causal": False,
-            "mask_padding": True,
-            "pool": "mean",
-            "remat": "dots",
-        },
+        "text": text,
     }
     config.loss = {"kind": "softmax"}
     config.loss_weights = {"contrastive": 1.0}
     config.optim = {
-        "name": "adafactor",
+        **ADAFACTOR,
         "learning_rate": 1e-3,
         "warmup_steps": 10_000,
-        "b1": 0.9,
         "b2": 0.99,
-        "weight_decay": 1e-4,
-        "grad_clip_norm": 1.0,
         "moment_dtype": "bfloat16",
         "freeze": ("image/.*",),
     }

@@ -13,6 +13,9 @@ import math
 
 from mmjax.config import defaults
 
+BERT_BASE = {"width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072}
+ADAFACTOR = {"name": "adafactor", "b1": 0.9, "weight_decay": 1e-4, "grad_clip_norm": 1.0}
+
 
 def get_config():
     """The config of this experiment."""
@@ -25,6 +28,8 @@ def get_config():
     config.data.transform = "decode(min_size=224) | resize(224) | first_caption | tokenize(64)"
     config.data.num_threads = 32
     config.tokenizer = {"kind": "file", "path": "data/tokenizer.json"}
+    words = {**BERT_BASE, "vocab_size": 32_000, "length": 64, "causal": False, "pool": "last"}
+    both = {"activation": "gelu_tanh", "remat": "dots"}
     config.model = {
         "name": "clip",
         "embed_dim": 768,
@@ -33,37 +38,17 @@ def get_config():
         "proj_bias": True,
         "logit_scale_init": math.log(10.0),
         "logit_bias_init": -10.0,
-        "image": {
-            "variant": "B/16",
-            "image_size": (224, 224),
-            "pool": "map",
-            "activation": "gelu_tanh",
-            "remat": "dots",
-        },
-        "text": {
-            "width": 768,
-            "depth": 12,
-            "heads": 12,
-            "mlp_dim": 3072,
-            "vocab_size": 32_000,
-            "length": 64,
-            "causal": False,
-            "pool": "last",
-            "activation": "gelu_tanh",
-            "remat": "dots",
-        },
+        "image": {"variant": "B/16", "image_size": (224, 224), "pool": "map", **both},
+        "text": {**words, **both},
     }
     config.loss = {"kind": "sigmoid"}
     config.loss_weights = {"contrastive": 1.0}
     config.optim = {
-        "name": "adafactor",
+        **ADAFACTOR,
         "learning_rate": 1e-3,
         "schedule": "cosine",
         "warmup_steps": 20_000,
-        "b1": 0.9,
         "b2": 0.95,
-        "weight_decay": 1e-4,
-        "grad_clip_norm": 1.0,
         "moment_dtype": "bfloat16",
     }
     return config

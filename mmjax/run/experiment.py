@@ -140,13 +140,7 @@ def build(
         learner, system.spec, optimizer, seed=config.seed, ema=ema, memory=system.memory
     )
     return Experiment(
-        config=config,
-        mesh=mesh,
-        tokenizer=tokenizer,
-        system=system,
-        learner=learner,
-        optimizer=optimizer,
-        schedule=schedule,
+        *(config, mesh, tokenizer, system, learner, optimizer, schedule),
         params=lora.without(params),
         state=sharded_state(learned, optimizer, mesh, ema=ema),
         make_state=make,

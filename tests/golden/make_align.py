@@ -6,9 +6,8 @@ Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. Images have a
 strides and kernels differ, and one block is padded the other way (depthwise_padding).
 """
 
-import torch
 from golden_files import write
-from small_models import folder, images, padded, pixel_values, redraw, wordpiece, write_json
+from small_models import TEXT, embedded, folder, redraw, wordpiece, write_json
 from transformers import AlignConfig, AlignModel
 
 
@@ -16,14 +15,7 @@ def main():
     out = folder(__file__)
     wordpiece(out, 150)
     config = AlignConfig(
-        text_config={
-            "vocab_size": 160,
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 40,
-            "max_position_embeddings": 20,
-        },
+        text_config=TEXT | {"num_attention_heads": 4},
         vision_config={
             "image_size": 33,
             "width_coefficient": 0.25,
@@ -61,26 +53,11 @@ def main():
             "size": {"height": 40, "width": 40},
         },
     )
-    ids, mask = padded([12, 7, 3], 12, 5, 160)
-    image = images(3, 33, 38)
-    pixels = pixel_values(image, [0.5] * 3, [0.5] * 3)
     blocks = []
     for block in [model.vision_model.embeddings, *model.vision_model.encoder.blocks]:
         block.register_forward_hook(lambda _, args, y: blocks.append(y.permute(0, 2, 3, 1)))
-    with torch.inference_mode():
-        found = model(ids, pixels, mask.long())
-        text = model.text_model(ids, mask.long(), output_hidden_states=True)
-    write(
-        out,
-        image=image,
-        text=ids.int(),
-        text_mask=mask,
-        image_embed=found.image_embeds,
-        text_embed=found.text_embeds,
-        logits_per_image=found.logits_per_image,
-        text_layers=torch.stack(text.hidden_states),
-        **{f"image_block_{i}": x for i, x in enumerate(blocks)},
-    )
+    found = embedded(model, 33, 38, [0.5] * 3, [0.5] * 3)
+    write(out, **found, **{f"image_block_{i}": x for i, x in enumerate(blocks)})
 
 
 if __name__ == "__main__":

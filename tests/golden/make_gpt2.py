@@ -9,7 +9,7 @@ published files: without "transformer.", and with the causal mask of each layer,
 import torch
 from golden_files import write
 from safetensors.torch import load_file, save_file
-from small_models import byte_level, folder, padded, redraw
+from small_models import byte_level, continued, folder, padded, redraw
 from transformers import GPT2Config, GPT2LMHeadModel
 
 
@@ -34,17 +34,7 @@ def main():
     tensors |= {f"h.{i}.attn.bias": causal.clone() for i in range(3)}
     save_file(tensors, out / "model.safetensors", {"format": "pt"})
     ids, mask = padded([13, 8], 13, 1, 300)
-    with torch.inference_mode():
-        found = model(ids, attention_mask=mask.long(), output_hidden_states=True)
-        written = model.generate(ids[:1, :6], max_new_tokens=10, do_sample=False, pad_token_id=0)
-    write(
-        out,
-        text=ids.int(),
-        text_mask=mask,
-        text_logits=found.logits,
-        written=written.int(),
-        text_layers=torch.stack(found.hidden_states),
-    )
+    write(out, **continued(model, ids, mask))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ has none, and is in bfloat16.
 
 import torch
 from golden_files import write
-from small_models import byte_level, folder, padded, redraw
+from small_models import byte_level, continued, folder, padded, redraw
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -40,19 +40,7 @@ def make(name, tied, head_dim, dtype=torch.float32, **save):
     model.save_pretrained(out, **save)
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     ids, mask = padded([13, 8], 13, 3, 300)
-    with torch.inference_mode():
-        found = model(ids, attention_mask=mask.long(), output_hidden_states=True)
-        written = model.generate(
-            ids[:1, :6], max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=299
-        )
-    write(
-        out,
-        text=ids.int(),
-        text_mask=mask,
-        text_logits=found.logits,
-        written=written.int(),
-        text_layers=torch.stack(found.hidden_states),
-    )
+    write(out, **continued(model, ids, mask, eos_token_id=299))
 
 
 if __name__ == "__main__":

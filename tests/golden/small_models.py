@@ -9,6 +9,10 @@ import tokenizers as hf
 import torch
 from golden_files import LINES
 
+# A small text tower of BERT's kind, for `wordpiece`.
+TEXT = {"vocab_size": 160, "hidden_size": 24, "num_hidden_layers": 2}
+TEXT |= {"intermediate_size": 40, "max_position_embeddings": 20}
+
 
 def redraw(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """The model for evaluation, with every parameter and statistic drawn anew.
@@ -102,3 +106,40 @@ def byte_level(out: Path, vocab_size: int, specials: list[str], wrapped: bool) -
         tokenizer.post_processor = hf.processors.RobertaProcessing(*ends)
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     return tokenizer
+
+
+def continued(model, ids: torch.Tensor, mask: torch.Tensor, **stop) -> dict[str, torch.Tensor]:
+    """What a language model makes of padded texts, and ten tokens of its own after the first six.
+
+    Args:
+      stop: settings of `generate`, such as an end token that it never writes.
+    """
+    with torch.inference_mode():
+        found = model(ids, attention_mask=mask.long(), output_hidden_states=True)
+        settings = {"max_new_tokens": 10, "do_sample": False, "pad_token_id": 0, **stop}
+        written = model.generate(ids[:1, :6], **settings)
+    return {
+        "text": ids.int(),
+        "text_mask": mask,
+        "text_logits": found.logits,
+        "written": written.int(),
+        "text_layers": torch.stack(found.hidden_states),
+    }
+
+
+def embedded(model, height: int, width: int, mean, std) -> dict[str, torch.Tensor]:
+    """What a model with two towers makes of three random pictures and padded texts."""
+    ids, mask = padded([12, 7, 3], 12, 5, 160)
+    image = images(3, height, width)
+    with torch.inference_mode():
+        found = model(ids, pixel_values(image, mean, std), mask.long())
+        text = model.text_model(ids, mask.long(), output_hidden_states=True)
+    return {
+        "image": image,
+        "text": ids.int(),
+        "text_mask": mask,
+        "image_embed": found.image_embeds,
+        "text_embed": found.text_embeds,
+        "logits_per_image": found.logits_per_image,
+        "text_layers": torch.stack(text.hidden_states),
+    }

@@ -23,18 +23,12 @@ def batch(n):
 
 @functools.cache
 def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
+    settings = {"kind": kind, "implementation": implementation, "chunk_size": chunk_size}
+    settings["label_smoothing"] = label_smoothing
+
     def loss(x, y, scale, bias, ids, present=None):
         losses, metrics = contrastive_loss(
-            x,
-            y,
-            scale,
-            bias,
-            kind=kind,
-            implementation=implementation,
-            chunk_size=chunk_size,
-            text_ids=ids,
-            present=present,
-            label_smoothing=label_smoothing,
+            x, y, scale, bias, text_ids=ids, present=present, **settings
         )
         there = jnp.ones(len(losses), bool) if present is None else present
         rows = {"loss": losses, **metrics}

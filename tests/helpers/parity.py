@@ -4,11 +4,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from mmjax.layers.decoder_layers import Group
 from mmjax.layers.encoder import PostNormBlock
 from mmjax.layers.transformer import Block
+from mmjax.pretrained import load
 
 BLOCKS = Block, Group, PostNormBlock
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -17,6 +19,16 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def expected(name):
     """Inputs and outputs of a golden folder, by name."""
     return load_file(GOLDEN / name / "expected.safetensors")
+
+
+def fixture(*names):
+    """A fixture `golden` of a module: each of those folders as (model, what is expected)."""
+
+    @pytest.fixture(scope="module", params=names, name="golden")
+    def golden(request):
+        return load(GOLDEN / request.param), expected(request.param)
+
+    return golden
 
 
 def outputs(loaded, batch):

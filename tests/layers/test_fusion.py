@@ -72,6 +72,10 @@ def features(fusion, params, streams):
     return jax.jit(lambda p, s: fusion.apply({"params": p}, s).features)(params, streams)
 
 
+def same(found, want):
+    np.testing.assert_allclose(found, want, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_what_an_absent_modality_holds_changes_nothing_and_gets_no_gradient(kind):
     fusion = make(kind)
@@ -104,22 +108,14 @@ def test_a_modality_that_the_batch_lacks_is_absent_from_every_example(kind):
     present = np.asarray([[1, 0, 1]] * 4, bool)
     some = streams(present=present)
     lacking = {m: s for m, s in some.items() if m != "text"}
-    np.testing.assert_allclose(
-        features(fusion, params, lacking),
-        jitted(fusion)(params, some)[0].features,
-        atol=1e-5,
-    )
+    same(features(fusion, params, lacking), jitted(fusion)(params, some)[0].features)
 
 
 @pytest.mark.parametrize("kind", ORDERLESS)
 def test_the_order_of_the_modalities_does_not_matter(kind):
     there, back = make(kind), make(kind, modalities=NAMES[::-1])
     params, some = random_params(there), streams()
-    np.testing.assert_allclose(
-        features(back, params, some),
-        jitted(there)(params, some)[0].features,
-        atol=1e-5,
-    )
+    same(features(back, params, some), jitted(there)(params, some)[0].features)
 
 
 @pytest.mark.parametrize("kind", FUSIONS)

@@ -2,18 +2,14 @@
 
 import jax
 import numpy as np
-import pytest
-from parity import GOLDEN, close, expected, layers, outputs
+from parity import GOLDEN, close, expected, fixture, layers, outputs
 
 from mmjax.layers.mbconv import MBConv
 from mmjax.pretrained import load
 
 NAMES = ("chinese_clip", "align")
 
-
-@pytest.fixture(scope="module", params=NAMES)
-def golden(request):
-    return load(GOLDEN / request.param), expected(request.param)
+golden = fixture(*NAMES)
 
 
 def test_the_text_tower_layer_by_layer(golden):

@@ -1,16 +1,11 @@
 """CLIP's published weights beside the original implementation: tests/golden/make_clip.py."""
 
 import pytest
-from parity import GOLDEN, close, expected, layers, layers_and_outputs, outputs
-
-from mmjax.pretrained import load
+from parity import close, fixture, layers, layers_and_outputs, outputs
 
 NAMES = ("clip", "clip_gelu")
 
-
-@pytest.fixture(scope="module", params=NAMES)
-def golden(request):
-    return load(GOLDEN / request.param), expected(request.param)
+golden = fixture(*NAMES)
 
 
 def test_image_tower_layer_by_layer(golden):

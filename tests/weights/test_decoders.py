@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from parity import GOLDEN, close, expected, layers, outputs
+from parity import GOLDEN, close, expected, fixture, layers, outputs
 
 from mmjax import generate, sharding
 from mmjax.decode.generate import make_generate
@@ -16,10 +16,7 @@ from mmjax.pretrained import load, save_pretrained
 
 NAMES = ("gpt2", "llama", "llama_tied")
 
-
-@pytest.fixture(scope="module", params=NAMES)
-def golden(request):
-    return load(GOLDEN / request.param), expected(request.param)
+golden = fixture(*NAMES)
 
 
 def test_every_layer_and_the_logits_of_padded_texts(golden):

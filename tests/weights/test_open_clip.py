@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from parity import GOLDEN, close, expected, layers, layers_and_outputs, outputs
+from parity import GOLDEN, close, expected, fixture, layers, layers_and_outputs, outputs
 from safetensors.numpy import load_file
 
 from mmjax.data.transforms import parse as transforms
@@ -17,10 +17,7 @@ from mmjax.weights.published import Published
 
 NAMES = ("open_clip", "open_clip_custom")
 
-
-@pytest.fixture(scope="module", params=NAMES)
-def golden(request):
-    return load(GOLDEN / request.param), expected(request.param)
+golden = fixture(*NAMES)
 
 
 def test_both_towers_layer_by_layer(golden):

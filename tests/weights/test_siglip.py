@@ -5,16 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from parity import GOLDEN, close, expected, layers_and_outputs, outputs
+from parity import GOLDEN, close, fixture, layers_and_outputs, outputs
 
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.pretrained import load
 from mmjax.weights.families import siglip
 
-
-@pytest.fixture(scope="module", params=["siglip", "siglip2"])
-def golden(request):
-    return load(GOLDEN / request.param), expected(request.param)
+golden = fixture("siglip", "siglip2")
 
 
 @pytest.mark.parametrize("image", ["image", "wide", "small"])  # as trained; 3x7 and 2x2 patches

@@ -6,17 +6,14 @@ import shutil
 
 import jax
 import pytest
-from parity import GOLDEN, close, expected, layers_and_outputs, outputs
+from parity import GOLDEN, close, expected, fixture, layers_and_outputs, outputs
 
 from mmjax.models.systems import make_system
 from mmjax.pretrained import load
 
 NAMES = ("vit", "vit_pooler", "deit", "deit_token", "dinov2", "dinov2_swiglu", "dinov2_registers")
 
-
-@pytest.fixture(scope="module", params=NAMES)
-def golden(request):
-    return load(GOLDEN / request.param), expected(request.param)
+golden = fixture(*NAMES)
 
 
 @pytest.mark.parametrize("image", ["image", "wide", "small"])  # as trained; 3x7 and 2x2 patches

@@ -5,6 +5,7 @@ from typing import Any
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.weights import activations, published, tokenizer
+from mmjax.weights.families import llama
 from mmjax.weights.layouts import Arrays, Row, norm, reshaped, same
 from mmjax.weights.published import Published
 
@@ -45,23 +46,18 @@ def model_config(found: Published) -> dict[str, Any]:
     """
     published.check_fixed(found, FIXED)
     s = SETTINGS | found.config
-    return {
-        "name": "language_model",
-        "text": {
-            "vocab_size": s["vocab_size"],
-            "width": s["n_embd"],
-            "length": s["n_positions"],
-            "tied": s["tie_word_embeddings"],
-            "decoder": {
-                "depth": s["n_layer"],
-                "heads": s["n_head"],
-                "mlp_dim": s["n_inner"] or 4 * s["n_embd"],
-                "epsilon": s["layer_norm_epsilon"],
-                "activation": activations.read(s["activation_function"], "activation_function"),
-                "positions": "learned",
-            },
-        },
-    }
+    return llama.language_model(
+        s["vocab_size"],
+        s["n_embd"],
+        s["n_positions"],
+        s["tie_word_embeddings"],
+        depth=s["n_layer"],
+        heads=s["n_head"],
+        mlp_dim=s["n_inner"] or 4 * s["n_embd"],
+        epsilon=s["layer_norm_epsilon"],
+        activation=activations.read(s["activation_function"], "activation_function"),
+        positions="learned",
+    )
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
@@ -116,21 +112,14 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     """
     text = model.text_decoder(parent=None)
     stack = text.stack(parent=None)
-    published.check_settings(
-        "gpt2",
-        {
-            "text.decoder.norm": (stack.norm, "layer"),
-            "text.decoder.gated_mlp": (stack.gated_mlp, False),
-            "text.decoder.use_bias": (stack.use_bias, True),
-            "text.decoder.positions": (stack.positions, "learned"),
-            "text.decoder.kv_heads": (stack.kv_heads or stack.heads, stack.heads),
-            "text.decoder.head_dim": (
-                stack.head_dim or text.width // stack.heads,
-                text.width // stack.heads,
-            ),
-            "text.decoder.cross_every": (stack.cross_every, 0),
-        },
-    )
+    kind = {"norm": "layer", "gated_mlp": False, "use_bias": True, "positions": "learned"}
+    llama.check_decoder("gpt2", stack, **kind)
+    head_dim = text.width // stack.heads
+    sizes = {
+        "text.decoder.kv_heads": (stack.kv_heads or stack.heads, stack.heads),
+        "text.decoder.head_dim": (stack.head_dim or head_dim, head_dim),
+    }
+    published.check_settings("gpt2", sizes)
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],

@@ -16,14 +16,14 @@ IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"lm_head\.we
 
 # What config.json may leave out: the defaults of LlamaConfig.
 SETTINGS = {
+    "hidden_act": "silu",
+    "num_key_value_heads": None,
+    "head_dim": None,
     "vocab_size": 32000,
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
-    "num_key_value_heads": None,
-    "head_dim": None,
-    "hidden_act": "silu",
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0,
@@ -72,23 +72,16 @@ def decoder_config(
     vocab_size: int, width: int, length: int, tied: bool, activation: str = "silu", **sizes: Any
 ) -> dict[str, Any]:
     """`config.model` of a Llama whose decoder has those sizes."""
-    return {
-        "name": "language_model",
-        "text": {
-            "vocab_size": vocab_size,
-            "width": width,
-            "length": length,
-            "tied": tied,
-            "decoder": {
-                **sizes,
-                "norm": "rms",
-                "activation": activation,
-                "gated_mlp": True,
-                "use_bias": False,
-                "positions": "rope",
-            },
-        },
-    }
+    kind = {"norm": "rms", "gated_mlp": True, "use_bias": False, "positions": "rope"}
+    return language_model(vocab_size, width, length, tied, **sizes, activation=activation, **kind)
+
+
+def language_model(
+    vocab_size: int, width: int, length: int, tied: bool, **decoder: Any
+) -> dict[str, Any]:
+    """`config.model` of a language model."""
+    sizes = {"vocab_size": vocab_size, "width": width, "length": length}
+    return {"name": "language_model", "text": {**sizes, "tied": tied, "decoder": decoder}}
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
@@ -137,6 +130,14 @@ def grouped_qkv(ours: str, theirs: list[str], heads: int, kv_heads: int) -> Row:
     return Row((f"{ours}/kernel",), tuple(theirs), read, write)
 
 
+def check_decoder(family: str, stack: Any, **wanted: Any) -> None:
+    """Raise ValueError where a decoder of ours has other settings, or looks at images."""
+    wanted = {**wanted, "cross_every": 0}
+    published.check_settings(
+        family, {f"text.decoder.{k}": (getattr(stack, k), value) for k, value in wanted.items()}
+    )
+
+
 def published_config(model: LanguageModel) -> dict[str, Any]:
     """config.json of a model of ours.
 
@@ -145,16 +146,7 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     """
     text = model.text_decoder(parent=None)
     stack = text.stack(parent=None)
-    published.check_settings(
-        "llama",
-        {
-            "text.decoder.norm": (stack.norm, "rms"),
-            "text.decoder.gated_mlp": (stack.gated_mlp, True),
-            "text.decoder.use_bias": (stack.use_bias, False),
-            "text.decoder.positions": (stack.positions, "rope"),
-            "text.decoder.cross_every": (stack.cross_every, 0),
-        },
-    )
+    check_decoder("llama", stack, norm="rms", gated_mlp=True, use_bias=False, positions="rope")
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
