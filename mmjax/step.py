@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import batch as batches
 from mmjax import guard, sharding
-from mmjax.layers.precision import on_tpu
+from mmjax.layers import platform
 
 Params = Any
 Outputs = Mapping[str, jax.Array]
@@ -203,7 +203,7 @@ def make_train_step(
             return TrainState(state.step + 1, params, opt_state, ema, finite)
 
         kept = state.replace(finite=finite)
-        if on_tpu():
+        if platform.current().guard_by_select:
             # A select: it fuses into the update, and arrays stay as they lie. What goes through a
             # branch is put row by row first, and back after.
             state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), kept)

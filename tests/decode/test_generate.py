@@ -10,7 +10,7 @@ from markov import Markov
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
 from mmjax.models import language
 
 PROMPTS = [[1, 2], [3], [2, 0, 1]]
