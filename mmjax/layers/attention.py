@@ -83,16 +83,16 @@ def attend(
 class Attention(nn.Module):
     """Each token of q [B, L, D] attends to those of kv, or to those of q itself: -> [B, L, D].
 
-    Sows its weights [B, H, L, S] as `attention_weights` where `intermediates` is mutable. Where
-    `cache` is mutable, it keeps keys and values there: of self-attention for `cache_length` tokens,
-    of cross-attention those of its first call, whose kv is not needed again.
+    Sows its weights [B, H, L, S] as `attention_weights` where `intermediates` is mutable. With
+    `cache_length`, it keeps keys and values where `cache` is mutable: of self-attention for so many
+    tokens, of cross-attention those of its first call, whose kv is not needed again.
 
     Attributes:
       kv_heads: heads of keys and values; None is `heads`.
       head_dim: None is D / heads.
       cross: attend to kv, which then may be of another width.
       causal: a query sees the keys up to its own position.
-      cache_length: slots of the cache of self-attention that the first call makes.
+      cache_length: slots of the cache that the first call makes; 0: none, or it is there.
 
     Raises:
       ValueError: heads that do not divide, kv without `cross`, or `cross` without kv.
@@ -204,7 +204,7 @@ class Attention(nn.Module):
         """Queries [B, L, K, G, D], and keys and values as the cache holds them."""
         query, key, value = self._rotated(self._project(x, "qkv"), angles)
         key, value = (jnp.swapaxes(a, 1, 2) for a in (key, value))
-        if is_decoding(self):
+        if self._keeps():
             key, value = (self._cached(n, a, slot) for n, a in (("key", key), ("value", value)))
         return jnp.swapaxes(query, 2, 3), key, value
 
@@ -214,6 +214,11 @@ class Attention(nn.Module):
         if angles is not None:
             queries_key = rotate(queries_key, angles)
         return queries_key[:, :, :-1], queries_key[:, :, -1], value
+
+    def _keeps(self) -> bool:
+        """Whether keys and values are kept: not in the encoder of a model that decodes."""
+        made = self.has_variable("cache", "key")
+        return is_decoding(self) and (self.cache_length > 0 or made)
 
     def _cached(self, name: str, new: jax.Array, slot: jax.Array | None) -> jax.Array:
         """Put `new` [B, K, L, D] into the cache; what is attended to: at first `new` alone.
@@ -253,7 +258,7 @@ class Attention(nn.Module):
         return (
             platform.current().fused_attention
             and not self.cross
-            and not is_decoding(self)
+            and not self._keeps()
             and not self.is_mutable_collection("intermediates")
             and bias is None
             and (mask is None or mask.ndim == 2)
@@ -285,7 +290,7 @@ class Attention(nn.Module):
             key, value = (self.get_variable("cache", name) for name in ("key", "value"))
         else:
             key, value = rearrange(self._project(kv, "key_value"), "b s two k d -> two b k s d")
-        if is_decoding(self):
+        if self._keeps():
             self.put_variable("cache", "key", key)
             self.put_variable("cache", "value", value)
         # With beams, the rows of q that share a row of kv are as more queries of it.

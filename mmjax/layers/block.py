@@ -54,7 +54,7 @@ class Block(nn.Module):
         2204.14198, section 3.1.2). With "tanh", a token that sees nothing of the context passes
         unchanged, by the MLP's branch too, which the paper's would change.
       gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases.
-      cache_length: slots of the cache of self-attention, see `Attention`.
+      cache_length: slots of the cache, see `Attention`.
 
     Initial scales of "pre": attention width^-1/2, and the last map of each branch smaller by
     branches^-1/2, as in openai/CLIP (model.py, initialize_parameters); attention of "post": 0.02,

@@ -1,4 +1,4 @@
-"""The layers of a decoder: runs of blocks, of which the last looks at a context in one of 3 ways."""
+"""The layers of a decoder: runs of blocks, of which the last may look at a context."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -38,7 +38,7 @@ def layers_and_outputs(loaded, batch, *path):
         given, kept = loaded.model.apply(
             {"params": params},
             batch,
-            capture_intermediates=lambda module, _: _is_layer(module),
+            capture_intermediates=lambda module, method: method == "__call__" and _is_layer(module),
             mutable=["intermediates"],
         )
         return given, kept["intermediates"]
