@@ -15,24 +15,23 @@ from mmjax.layers.stochastic_depth import stochastic_depth
 from mmjax.sharding import batch_parts, shard, spec
 
 
-def stream(x: jax.Array) -> jax.Array:
-    """The residual stream [B, L, D], sharded; on TPUs with the memory layout that attention wants.
+def in_rows(x: jax.Array) -> jax.Array:
+    """The residual stream [B, L, D]; on TPUs with the memory layout that attention wants.
 
     Left to itself, the TPU compiler puts the batch beside the width and copies both ways in each
     block.
     """
-    x = shard(x, "batch", "length", "act_embed")
     if not platform.current().row_major_stream:
         return x
     mesh = jax.sharding.get_abstract_mesh()
 
-    def in_rows(x):
+    def constrain(x):
         return with_layout_constraint(x, Layout(major_to_minor=(0, 1, 2)))
 
     if mesh.empty or x.shape[0] % batch_parts(mesh):
-        return in_rows(x)
+        return constrain(x)
     split = spec("batch", "length", "act_embed")  # left to the partitioner, it would be gathered
-    return jax.shard_map(in_rows, in_specs=split, out_specs=split, check_vma=False)(x)
+    return jax.shard_map(constrain, in_specs=split, out_specs=split, check_vma=False)(x)
 
 
 class Block(nn.Module):
@@ -102,7 +101,7 @@ class Block(nn.Module):
           drop_rate: of stochastic depth.
           angles, slot: of self-attention, see `Attention`.
         """
-        x = stream(x)
+        x = in_rows(x)
         if self.cross == "only":
             y = self._normed(x, "norm_attention")
             kv = None if context is None else self._keys(y, context)
@@ -185,7 +184,7 @@ class Block(nn.Module):
         if self.norm == "post":
             dtype = activation_dtype(self.dtype)
             x = norm_class(self.norm_kind)(self.epsilon, dtype, name=f"norm_{name}")(x)
-        return stream(x)
+        return in_rows(shard(x, "batch", "length", "act_embed"))
 
 
 def _seeing(mask: jax.Array | None, rows: int) -> jax.Array | None:
