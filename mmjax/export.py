@@ -32,7 +32,7 @@ from flax import traverse_util
 from jax import export as jax_export
 
 from mmjax import pretrained
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
 from mmjax.models.systems import make_system
 from mmjax.system import variables
 from mmjax.workdir import whole_file

@@ -11,7 +11,7 @@ import optax
 
 from mmjax.batch import Batch
 from mmjax.finite import first_nonfinite, is_finite
-from mmjax.layers.precision import on_tpu
+from mmjax.layers import platform
 from mmjax.microbatch_check import check_outputs
 from mmjax.schedule import Schedule, schedule
 from mmjax.system import (
@@ -125,7 +125,7 @@ def make_train_step(
             return TrainState(state.step + 1, params, opt_state, mean, finite, memory)
 
         kept = state.replace(finite=finite)
-        if on_tpu():
+        if platform.current().guard_by_select:
             # A select: it fuses into the update, and layouts stay. A branch's operands are put in
             # row-major order first, and back after.
             state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), kept)

@@ -37,7 +37,7 @@ from mmjax import config as configs
 from mmjax import evaluate, sharding, step
 from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.finite import NonFiniteError
-from mmjax.layers.precision import on_cpu
+from mmjax.layers import platform
 from mmjax.optim import optimizer as optim
 from mmjax.process import distributed
 from mmjax.process.preemption import Sigterm
@@ -142,7 +142,7 @@ def train(
     waited = 0.0
     # Devices made of one CPU share its threads: with many steps under way, those of one wait for
     # another's until XLA gives up.
-    lockstep = on_cpu() and jax.local_device_count() > 1
+    lockstep = platform.current().lockstep and jax.local_device_count() > 1
     sigterm.enter_loop()
     with (
         jax.set_mesh(run.mesh),

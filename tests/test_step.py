@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax import sharding, step
-from mmjax.layers import precision
+from mmjax.layers.platform import compiling_for
 from mmjax.models.clip import contrastive
 from mmjax.optim import optimizer as optim
 from mmjax.system import System
@@ -362,14 +362,14 @@ def test_frozen_parameters_do_not_move_by_a_bit():
 @pytest.fixture(params=["cpu", "tpu"])
 def guarded(request):
     """By a branch on CPUs, by a select on TPUs."""
-    with precision.compiling_for(request.param):
+    with compiling_for(request.param):
         yield
 
 
 def test_a_select_updates_as_a_branch_does():
     states, branches = [], []
     for platform in ("cpu", "tpu"):
-        with precision.compiling_for(platform):
+        with compiling_for(platform):
             config = {"learning_rate": 0.1, "schedule": "constant"}
             adamw, _ = optim.make_optimizer(config, abstract_params(), 10)
             state, update, _ = make(Towers(), adamw, ema_decay=0.9)

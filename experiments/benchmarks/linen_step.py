@@ -76,7 +76,7 @@ def linen_step(config, topology):
     import optax
 
     from mmjax import sharding
-    from mmjax.layers.precision import compiling_for
+    from mmjax.layers.platform import compiling_for
 
     model, optim = linen_clip(config), config.optim
     mesh = sharding.make_mesh(None, topology.devices())

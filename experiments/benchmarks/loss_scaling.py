@@ -32,7 +32,7 @@ def measure(topology: str, kind: str, form: str, n: int) -> dict:
     import jax.numpy as jnp
 
     from mmjax import sharding
-    from mmjax.layers.precision import compiling_for
+    from mmjax.layers.platform import compiling_for
     from mmjax.losses.contrastive import contrastive_loss
     from mmjax.plan import compiled
     from mmjax.plan.estimate import compile_or_needs

@@ -67,7 +67,8 @@ def measure(topology: str, form: str, args: argparse.Namespace) -> dict:
     from flax.core import meta
 
     from mmjax import sharding
-    from mmjax.layers.precision import activation_dtype, compiling_for
+    from mmjax.layers.platform import compiling_for
+    from mmjax.layers.precision import activation_dtype
     from mmjax.layers.transformer import Transformer
     from mmjax.plan import compiled
 

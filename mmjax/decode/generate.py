@@ -17,9 +17,9 @@ from jax.experimental.multihost_utils import process_allgather
 from mmjax.batch import Batch
 from mmjax.decode import beam, sampling
 from mmjax.decode.settings import Settings
+from mmjax.layers import platform
 from mmjax.layers.apart import Apart, is_apart, split_layers
 from mmjax.layers.packed import in_int8
-from mmjax.layers.precision import on_cpu
 
 
 class Generated(NamedTuple):
@@ -125,7 +125,7 @@ class Prepared:
         @jax.jit
         def prepare(variables, batch):
             variables = {**variables, "params": split_layers(variables["params"])}
-            if not (settings.int8 or on_cpu()):
+            if not (settings.int8 or platform.current().packed_kernels):
                 return variables
             # One token's step says which kernels it reads; of its work nothing else is compiled.
             cache = read_prompts(model, settings, variables, batch)[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from mmjax.layers.precision import on_cpu
+from mmjax.layers import platform
 
 
 class Apart(tuple):
@@ -27,8 +27,8 @@ def is_apart(x: Any) -> bool:
 
 
 def split_layers(params: Any) -> Any:
-    """Arrays below a `stack` as one array for each layer, on CPU; elsewhere the tree as it is."""
-    if not on_cpu():
+    """Arrays below a `stack` as one array for each layer where the platform wants it so (CPU)."""
+    if not platform.current().layers_apart:
         return params
 
     def one(path, x):

@@ -1,96 +1,298 @@
-"""Multi-head attention with fp32 logits and softmax."""
+"""Attention: one module for self- and cross-attention, in training and with a key/value cache.
+
+Keys may serve several queries each (grouped queries); logits and softmax are fp32. Parameters:
+
+    self-attention   qkv        [D, H/K + 2, K, head_dim]: the queries of each key head, key, value
+    cross-attention  query      [D, H, head_dim]
+                     key_value  [Dkv, 2, K, head_dim]
+    both             out        [H, head_dim, D]
+
+with H query heads, K key heads (K = H: multi-head attention, and `qkv` is [D, 3, H, head_dim]), and
+query head h reading key head h // (H / K). A mesh splits the key heads.
+"""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jax.ad_checkpoint import checkpoint_name
 
-from mmjax.layers.fused_attention import fits, fused_attention, together
+from mmjax.layers import fused_attention as fused
+from mmjax.layers import platform
 from mmjax.layers.linear import Linear
-from mmjax.layers.precision import activation_dtype, on_tpu
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.rotary import rotate
 from mmjax.sharding import shard
 
-# Finite, so that a row with nothing to look at gives a mean and not a NaN.
+# Finite, so that a row whose keys are all masked gives their mean and not a NaN.
 MASKED = float(jnp.finfo(jnp.float32).min)
 
 
-def attention_weights(
-    query: jax.Array, key: jax.Array, *, causal: bool = False, key_mask: jax.Array | None = None
-) -> jax.Array:
-    """softmax(query · key / sqrt(D)) over the keys, in fp32.
+def is_decoding(module: nn.Module) -> bool:
+    """True where the caller made `cache` mutable (as it is also while parameters are made)."""
+    return module.is_mutable_collection("cache") and not module.is_initializing()
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    visible: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    zero_unseeing: bool = False,
+    dtype="float32",
+) -> tuple[jax.Array, jax.Array]:
+    """softmax(query · key / sqrt(D) + bias) · value, logits and softmax in fp32.
 
     Args:
-      query: [B, Lq, H, D]; key: [B, Lk, H, D].
-      causal: a query sees the keys up to its own position.
-      key_mask: [B, Lk] bool, true where a key may be seen; or [B, Lq, Lk], for each query its own.
+      query: [B, L, K, G, D]: each of the K key heads serves G query heads.
+      key, value: [B, K, S, D], or [B * K, S, D].
+      visible: bool, broadcast to [B, K, L, G, S]: which query sees which key; None is all true.
+      bias: float, broadcast to [B, K, L, G, S].
+      zero_unseeing: the weights of a query that sees nothing are 0; else they are 1 / S.
+      dtype: of the weights that meet the values.
 
     Returns:
-      [B, H, Lq, Lk] float32.
+      [B, L, K, G, D], and the weights [B, K, L, G, S] in fp32.
     """
-    # The queries are the smaller array to scale.
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    seen = None
-    if causal:
-        seen = jnp.tril(jnp.ones((query.shape[1], key.shape[1]), bool))[None, None]
-    if key_mask is not None:
-        key_mask = key_mask[:, None, None, :] if key_mask.ndim == 2 else key_mask[:, None]
-        seen = key_mask if seen is None else seen & key_mask
-    if seen is not None:
-        logits = jnp.where(seen, logits, MASKED)
-    return jax.nn.softmax(logits, axis=-1)
+    # Not einsum, which swaps the operands of the second product: XLA's CPU backend then transposes
+    # a cache's values at every token. The queries are the smaller array to scale.
+    heads = key.ndim - 2
+    batch = (tuple(range(heads)),) * 2
+    query = query.transpose(0, 2, 1, 3, 4) * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    split = query.shape  # [B, K, L, G, D]
+    query = query.reshape(*key.shape[:heads], -1, split[-1])
+    logits = jax.lax.dot_general(
+        query, key, (((heads + 1,), (heads + 1,)), batch), preferred_element_type=jnp.float32
+    ).reshape(*split[:-1], -1)
+    if bias is not None:
+        logits = logits + bias.astype(jnp.float32)
+    if visible is not None:
+        logits = jnp.where(visible, logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1)
+    if visible is not None and zero_unseeing:
+        weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
+    y = weights.astype(dtype).reshape(*query.shape[:-1], -1)
+    y = jax.lax.dot_general(y, value, (((heads + 1,), (heads,)), batch))
+    return y.reshape(split).transpose(0, 2, 1, 3, 4), weights
 
 
-class MultiHeadAttention(nn.Module):
-    """Self-attention [B, L, D] -> [B, L, D], one fused projection for queries, keys and values.
+class Attention(nn.Module):
+    """Each token of q [B, L, D] attends to those of kv, or to those of q itself: -> [B, L, D].
 
-    Sows its weights [B, H, Lq, Lk] as `attention_weights` where `intermediates` is mutable.
-    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.
+    Sows its weights [B, H, L, S] as `attention_weights` where `intermediates` is mutable. With
+    `cache_length`, it keeps keys and values where `cache` is mutable: of self-attention for so many
+    tokens, of cross-attention those of its first call, whose kv is not needed again.
+
+    Attributes:
+      kv_heads: heads of keys and values; None is `heads`.
+      head_dim: None is D / heads.
+      cross: attend to kv, which then may be of another width.
+      causal: a query sees the keys up to its own position.
+      cache_length: slots of the cache that the first call makes; 0: none, or it is there.
 
     Raises:
-      ValueError: a width that is not a multiple of the heads.
+      ValueError: heads that do not divide, kv without `cross`, or `cross` without kv.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; grouped queries: Ainslie et al.
+    2023 (arXiv 2305.13245).
     """
 
     heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    cross: bool = False
     causal: bool = False
+    qkv_bias: bool = True
+    out_bias: bool = True
     dtype: str = "float32"
+    cache_length: int = 0
     qkv_init: Callable = nn.initializers.xavier_uniform()
     out_init: Callable = nn.initializers.xavier_uniform()
-    qkv_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array, key_mask: jax.Array | None = None) -> jax.Array:
-        width = x.shape[-1]
-        if width % self.heads:
-            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
-        head_dim, sows = width // self.heads, self.is_mutable_collection("intermediates")
-        fused = on_tpu() and not sows and fits(*x.shape[:2], self.heads, head_dim)
-        qkv = Linear(
-            (3, self.heads, head_dim),
-            ("embed", "qkv", "heads", "head_dim"),
-            self.qkv_bias,
-            self.dtype,
-            kernel_init=self.qkv_init,
-            order=together if fused else None,
-            name="qkv",
-        )(x)
-        if fused:
-            qkv = checkpoint_name(shard(qkv, "batch", "length", "heads"), "qkv")
-            y = fused_attention(qkv, head_dim, causal=self.causal, key_mask=key_mask)
-            y = checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
+    def __call__(
+        self,
+        q: jax.Array,
+        kv: jax.Array | None = None,
+        *,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+        angles: jax.Array | None = None,
+        slot: jax.Array | None = None,
+    ) -> jax.Array:
+        """The result for each token of q.
+
+        Args:
+          kv: [B, S, Dkv], with `cross`. B may be a part of q's rows (beams): each row of kv then
+            serves as many rows of q in a run.
+          mask: bool, true on keys that may be seen: [B, S], or for each query its own [B, L, S]
+            or [B, 1, S]. A query that may see nothing gets, of a kv, exactly 0 (before the bias of
+            `out`); of its own sequence, the mean of all values.
+          bias: [B or 1, H, L, S], added to the logits.
+          angles: of rotary positions [B, L, head_dim / 2], in self-attention.
+          slot: [] int32, where the keys of q go in the cache; None: there is none yet.
+        """
+        self._check(q, kv)
+        kv_heads = self.kv_heads or self.heads
+        if self._is_fused(q, mask, bias):
+            y = self._fused(q, mask, angles)
         else:
-            qkv = shard(qkv, "batch", "length", "qkv", "heads", "head_dim")
-            query, key, value = (qkv[:, :, i] for i in range(3))
-            weights = attention_weights(query, key, causal=self.causal, key_mask=key_mask)
-            if sows:
+            query, key, value = self._cross(q, kv) if self.cross else self._own(q, angles, slot)
+            if bias is not None:
+                bias = rearrange(bias, "b (k g) l s -> b k l g s", k=kv_heads)
+            y, weights = attend(
+                query,
+                key,
+                value,
+                visible=self._visible(mask, query.shape[1], key.shape[-2], slot),
+                bias=bias,
+                zero_unseeing=self.cross,
+                dtype=activation_dtype(self.dtype),
+            )
+            if self.is_mutable_collection("intermediates"):
+                weights = rearrange(weights, "b k l g s -> b (k g) l s")
                 self.sow("intermediates", "attention_weights", weights)
-            y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(activation_dtype(self.dtype)), value)
+            y = y.reshape(*q.shape[:2], self.heads, -1)
         return Linear(
-            (width,),
+            (q.shape[-1],),
             ("heads", "head_dim", "embed"),
-            dtype=self.dtype,
-            kernel_init=self.out_init,
+            self.out_bias,
+            self.dtype,
+            self.out_init,
             name="out",
         )(y)
+
+    def _check(self, q: jax.Array, kv: jax.Array | None) -> None:
+        width, kv_heads = q.shape[-1], self.kv_heads or self.heads
+        if self.head_dim is None and width % self.heads:
+            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
+        if self.heads % kv_heads:
+            raise ValueError(
+                f"heads {self.heads} is not a multiple of kv_heads {kv_heads}: change one."
+            )
+        if kv is not None and not self.cross:
+            raise ValueError("Self-attention was given a kv: set cross, or leave it out.")
+        if self.cross and kv is None and not self.has_variable("cache", "key"):
+            raise ValueError("Cross-attention needs a kv, or a cache that holds its keys.")
+
+    def _project(self, x: jax.Array, name: str, order: Callable | None = None) -> jax.Array:
+        """[B, L, *heads, head_dim] of one of the maps to heads, or in the order that is given."""
+        kv_heads, dim = self.kv_heads or self.heads, self.head_dim or x.shape[-1] // self.heads
+        features, names = {
+            "qkv": ((self.heads // kv_heads + 2, kv_heads, dim), ("qkv", "heads", "head_dim")),
+            "query": ((self.heads, dim), ("heads", "head_dim")),
+            "key_value": ((2, kv_heads, dim), ("qkv", "heads", "head_dim")),
+        }[name]
+        y = Linear(
+            features,
+            ("embed", *names),
+            self.qkv_bias,
+            self.dtype,
+            self.qkv_init,
+            order,
+            name=name,
+        )(x)
+        return shard(y, "batch", "length", *(("heads",) if order else names))
+
+    # ---- self-attention
+
+    def _own(self, x, angles, slot):
+        """Queries [B, L, K, G, D], and keys and values as the cache holds them."""
+        query, key, value = self._rotated(self._project(x, "qkv"), angles)
+        key, value = (jnp.swapaxes(a, 1, 2) for a in (key, value))
+        if self._keeps():
+            key, value = (self._cached(n, a, slot) for n, a in (("key", key), ("value", value)))
+        return jnp.swapaxes(query, 2, 3), key, value
+
+    def _rotated(self, qkv, angles):
+        """Queries [B, L, G, K, D], keys and values [B, L, K, D], the first two rotated."""
+        queries_key, value = qkv[:, :, :-1], qkv[:, :, -1]
+        if angles is not None:
+            queries_key = rotate(queries_key, angles)
+        return queries_key[:, :, :-1], queries_key[:, :, -1], value
+
+    def _keeps(self) -> bool:
+        """Whether keys and values are kept: not in the encoder of a model that decodes."""
+        made = self.has_variable("cache", "key")
+        return is_decoding(self) and (self.cache_length > 0 or made)
+
+    def _cached(self, name: str, new: jax.Array, slot: jax.Array | None) -> jax.Array:
+        """Put `new` [B, K, L, D] into the cache; what is attended to: at first `new` alone.
+
+        On CPU rows and heads are one axis: XLA's backend merges them for its products, and then
+        writes a cache of two axes twice, each time copying the whole.
+        """
+        if platform.current().cache_merges_rows_and_heads:
+            new = rearrange(new, "b k l d -> (b k) l d")
+        if slot is None:
+            room = (0, self.cache_length - new.shape[-2])
+            cache = jnp.pad(new, (*((0, 0),) * (new.ndim - 2), room, (0, 0)))
+        else:
+            cache = self.get_variable("cache", name)
+            cache = jax.lax.dynamic_update_slice_in_dim(cache, new, slot, new.ndim - 2)
+        self.put_variable("cache", name, cache)
+        return new if slot is None else cache
+
+    def _visible(self, mask, queries: int, keys: int, slot) -> jax.Array | None:
+        """What mask and causality let be seen, [B or 1, 1, L or 1, 1, S]; None: all."""
+        visible = None
+        if mask is not None:
+            mask = mask[:, None] if mask.ndim == 2 else mask
+            visible = mask[:, None, :, None]
+        if self.causal and not self.cross:
+            first = 0 if slot is None else slot
+            past = jnp.arange(keys)[None] <= first + jnp.arange(queries)[:, None]
+            past = past[None, None, :, None]
+            visible = past if visible is None else visible & past
+        return visible
+
+    # ---- self-attention as one kernel
+
+    def _is_fused(self, q, mask, bias) -> bool:
+        """Whether the TPU kernel takes this call."""
+        head_dim = self.head_dim or q.shape[-1] // self.heads
+        return (
+            platform.current().fused_attention
+            and not self.cross
+            and not self._keeps()
+            and not self.is_mutable_collection("intermediates")
+            and bias is None
+            and (mask is None or mask.ndim == 2)
+            and fused.fits(*q.shape[:2], self.heads, head_dim)
+        )
+
+    def _fused(self, x, mask, angles):
+        """[B, L, H, D] by the kernel, which wants a key for each query, side by side with it."""
+        group = self.heads // (self.kv_heads or self.heads)
+        if angles is None and group == 1:
+            qkv = self._project(x, "qkv", fused.together)  # the weights are put in order, not x
+        else:
+            query, *key_value = self._rotated(self._project(x, "qkv"), angles)
+            query = rearrange(query, "b l g k d -> b l (k g) d")
+            key_value = [repeat(a, "b l k d -> b l (k g) d", g=group) for a in key_value]
+            qkv = fused.together(jnp.stack([query, *key_value], axis=2))
+            qkv = shard(qkv, "batch", "length", "heads")
+        head_dim = qkv.shape[-1] // (3 * self.heads)
+        qkv = checkpoint_name(qkv, "qkv")
+        y = fused.fused_attention(qkv, head_dim, causal=self.causal, key_mask=mask)
+        return checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
+
+    # ---- cross-attention
+
+    def _cross(self, x, kv):
+        """Queries [B, L, K, G, D], and keys and values [B, K, S, D] of kv, or of the cache."""
+        query = self._project(x, "query")
+        if self.has_variable("cache", "key"):
+            key, value = (self.get_variable("cache", name) for name in ("key", "value"))
+        else:
+            key, value = rearrange(self._project(kv, "key_value"), "b s two k d -> two b k s d")
+        if self._keeps():
+            self.put_variable("cache", "key", key)
+            self.put_variable("cache", "value", value)
+        # With beams, the rows of q that share a row of kv are as more queries of it.
+        query = query.reshape(key.shape[0], -1, *query.shape[2:])
+        return rearrange(query, "b l (k g) d -> b l k g d", k=key.shape[1]), key, value

@@ -18,67 +18,26 @@ and below `stack`, with the layers along their first axis,
     layer<i>/attention/key, value  [N, B, K, T, head_dim]   of the tokens so far
     cross/attention/key, value     [N, B, H, S, head_dim]   of the context: computed once
 
-(on CPU the layers apart, and B and K as one axis).
+(plain cross-attention: layer<i>/cross/...; on CPU the layers apart, and B and K as one axis).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.apart import pick, together
-from mmjax.layers.decoder_layers import Group
-from mmjax.layers.grouped_attention import is_decoding
+from mmjax.layers import platform
+from mmjax.layers.attention import is_decoding
+from mmjax.layers.decoder_stack import DecodingStack, Group, join_depth, split_depth
 from mmjax.layers.norm import norm_class
 from mmjax.layers.packed import is_packing
 from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
-from mmjax.layers.precision import activation_dtype, on_cpu
+from mmjax.layers.precision import activation_dtype
 from mmjax.layers.rotary import rotary_angles
 from mmjax.layers.stack import stack
 from mmjax.sharding import shard
-
-
-class DecodingStack(nn.Module):
-    """The groups one after the other, their parameters and caches apart: see layers/apart.py."""
-
-    size: int
-    cross: str | None
-    layer: Mapping[str, Any]
-
-    @nn.compact
-    def __call__(self, x, shared: Mapping[str, Any]):
-        given = {name: self.variables.get(name, {}) for name in ("params", "cache", "packed")}
-        mutable = ["cache", "packed"] if is_packing(self) else ["cache"]
-        group, made = Group(self.size, self.cross, self.layer, parent=None), []
-        for g in range(self.layer["depth"] // self.size):
-            variables = {
-                "params": self._of_group(given["params"], g),
-                "cache": pick(given["cache"], g),
-                "packed": self._of_group(given["packed"], g),
-            }
-            (x, _), new = group.apply(variables, x, shared, mutable=mutable)
-            made.append(new)
-        for name, value in together([new["cache"] for new in made]).items():
-            self.put_variable("cache", name, value)
-        if is_packing(self):
-            packed = [new["packed"] for new in made]
-            places = [tree.pop(f"layer{i}") for tree in packed for i in range(self.size)]
-            for name, value in (together(packed) | {"layers": together(places)}).items():
-                self.put_variable("packed", name, value)
-        return x, None
-
-    def _of_group(self, tree: Mapping[str, Any], g: int) -> dict[str, Any]:
-        """A group's share of `layers` along the depth and of `cross` along the groups."""
-        own = {}
-        if "layers" in tree:
-            places = enumerate(range(g * self.size, (g + 1) * self.size))
-            own = {f"layer{i}": pick(tree["layers"], at) for i, at in places}
-        if "cross" in tree:
-            own["cross"] = pick(tree["cross"], g)
-        return own
 
 
 class Decoder(nn.Module):
@@ -90,14 +49,14 @@ class Decoder(nn.Module):
 
     Attributes:
       length: of the longest text.
-      head_dim: None is width / heads; kv_heads: None is heads (see GroupedQueryAttention).
+      head_dim: None is width / heads; kv_heads: None is heads (see `Attention`).
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
       positions: "learned", "rope" or "none".
       cross_every: every so many layers one looks at the context, the last of each run; 0: none.
       final_norm: the norm at the end.
       cross_gated: Flamingo's gated layers before those layers, in place of cross-attention inside
         them; at the start the stack is exactly that without them.
-      cross_block: in their place a block of its own after those layers (see `BlockCross`).
+      cross_block: in their place a block of its own after those layers (see `Group`).
       remat: as of `Transformer`; a run of `cross_every` layers is recomputed together.
 
     Raises:
@@ -158,15 +117,11 @@ class Decoder(nn.Module):
         # ---- positions, and who sees whom
         if positions is None:
             positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
-        if old is None:
-            slot, there = None, mask
-            before = jnp.tril(jnp.ones((length, length), bool))
-        else:
+        slot, seen = None, mask
+        if old is not None:
             slot = old["slot"]
             positions = positions + old["count"][:, None]
-            there = jax.lax.dynamic_update_slice_in_dim(old["seen"], mask, slot, 1)
-            slots = jnp.arange(there.shape[1])
-            before = slots[None] <= slot + jnp.arange(length)[:, None]
+            seen = jax.lax.dynamic_update_slice_in_dim(old["seen"], mask, slot, 1)
         if self.positions == "learned":
             x = x + LearnedSequence(self.length, width, name="position")(positions).astype(x.dtype)
         angles = None
@@ -178,19 +133,20 @@ class Decoder(nn.Module):
         size = self.cross_every or 1
         cross = "gated" if self.cross_gated else "block" if self.cross_block else "plain"
         cross = cross if self.cross_every else None
-        layers = DecodingStack
+        groups, block = self.depth // size, self._block(head_dim, train, cache_length)
         packs = is_packing(self) or self.has_variable("packed", "stack")
-        if not (is_decoding(self) and (on_cpu() or packs)):
+        if is_decoding(self) and (platform.current().layers_apart or packs):
+            layers = DecodingStack(size, cross, block, groups, name="stack")
+        else:
             layers = nn.map_variables(
-                stack(Group, self.depth // size, self, (nn.broadcast,), self.remat),
+                stack(Group, groups, self, (nn.broadcast,), self.remat),
                 "params",
-                trans_in_fn=lambda tree: _by_place(tree, size),
-                trans_out_fn=lambda tree: _by_depth(tree, size),
+                trans_in_fn=lambda tree: split_depth(tree, size, cross),
+                trans_out_fn=lambda tree: join_depth(tree, size),
                 init=self.is_initializing(),
-            )
-        layers = layers(size, cross, self._layer(head_dim, train, cache_length), name="stack")
-        own = {"seen": before[None] & there[:, None], "angles": angles, "slot": slot}
-        shared = {"own": own, "context": context, "context_seen": context_seen}
+            )(size, cross, block, name="stack")
+        own = {"mask": seen, "angles": angles, "slot": slot}
+        shared = {"own": own, "context": {"context": context, "context_mask": context_seen}}
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, _ = layers(shard(x, "batch", "length", "act_embed"), shared)
 
@@ -198,7 +154,7 @@ class Decoder(nn.Module):
             if old is None:
                 self._make_cache(mask, context, context_seen, cache_length)
             else:
-                self.put_variable("cache", "seen", there)
+                self.put_variable("cache", "seen", seen)
                 count = old["count"] + mask.sum(1, dtype=jnp.int32)
                 self.put_variable("cache", "count", count)
                 self.put_variable("cache", "slot", slot + length)
@@ -251,20 +207,21 @@ class Decoder(nn.Module):
             return None
         return context_mask[:, None] if context_mask.ndim == 2 else context_mask
 
-    def _layer(self, head_dim: int, train: bool, cache_length: int) -> dict[str, Any]:
-        """The settings of a layer."""
+    def _block(self, head_dim: int, train: bool, cache_length: int) -> dict[str, Any]:
+        """Fields of the blocks."""
         return {
             "heads": self.heads,
-            "kv_heads": self.kv_heads or self.heads,
-            "head_dim": head_dim,
             "mlp_dim": self.mlp_dim,
-            "depth": self.depth,
-            "norm": self.norm,
-            "epsilon": self.epsilon,
+            "branches": 2 * self.depth,
+            "kv_heads": self.kv_heads,
+            "head_dim": head_dim,
+            "causal": True,
+            "norm_kind": self.norm,
             "activation": self.activation,
             "gated_mlp": self.gated_mlp,
-            "use_bias": self.use_bias,
+            **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), self.use_bias),
             "dropout": self.dropout,
+            "epsilon": self.epsilon,
             "dtype": self.dtype,
             "train": train,
             "cache_length": cache_length,
@@ -288,22 +245,3 @@ class Decoder(nn.Module):
             last = end_position(mask)[:, None, None]
             context_seen = jnp.take_along_axis(context_seen, last, axis=1)
         self.put_variable("cache", "cross_seen", context_seen[:, 0])
-
-
-def _by_place(variables: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """`layers` along the depth as `layer0`, `layer1`, ... of every group."""
-    tree = dict(variables["params"])
-    layers = tree.pop("layers")
-    places = {f"layer{i}": jax.tree.map(lambda a, i=i: a[i::size], layers) for i in range(size)}
-    return {"params": tree | places}
-
-
-def _by_depth(variables: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The inverse of `_by_place`."""
-    tree = dict(variables["params"])
-    places = [tree.pop(f"layer{i}") for i in range(size)]
-
-    def interleave(*a):
-        return jnp.stack(a, 1).reshape(-1, *a[0].shape[1:])
-
-    return {"params": tree | {"layers": jax.tree.map(interleave, *places)}}

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.lax import dot_general
 
+from mmjax.layers import platform
 from mmjax.layers.packed import is_packing, packed_dot
 from mmjax.layers.parameters import broadcast_last, param
-from mmjax.layers.precision import activation_dtype, mixed_dots, on_cpu, on_tpu
+from mmjax.layers.precision import activation_dtype, mixed_dots
 
 # The dots below keep the batch axes as they are. Flattened to two axes, the gradient of the weight
 # contracts one long axis, which XLA's CPU backend does at half the speed.
@@ -62,7 +63,7 @@ def _add_bias_forward(y, bias):
 
 def _add_bias_backward(bias, dy):
     batch = tuple(range(dy.ndim - bias.ndim))
-    if on_tpu() and dy.dtype == jnp.bfloat16:
+    if platform.current().bias_gradient_by_product and dy.dtype == jnp.bfloat16:
         # The matrix unit adds faster than the vector unit: a product with ones, exact in fp32.
         ones = jnp.ones((*dy.shape[: len(batch)], 8), dy.dtype)
         return dy, _dot_to_fp32(ones, dy, ((batch, batch), ((), ())))[0].astype(bias.dtype)
@@ -90,7 +91,8 @@ def linear(
     batch = x.shape[: x.ndim - kernel.ndim + outputs]
     x = x.reshape(*batch, -1)
     kernel = kernel.reshape(x.shape[-1], *features)
-    if on_cpu():
+    as_matrix = platform.current().kernels_as_matrices
+    if as_matrix:
         # As a matrix: several axes cost transposes here. (Elsewhere a split axis among those
         # merged would have to be gathered.)
         kernel = kernel.reshape(x.shape[-1], -1)
@@ -99,7 +101,7 @@ def linear(
     else:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
         y = dot_general(x, kernel, _contract_last(x))
-    if on_cpu():
+    if as_matrix:
         y = y.reshape(*batch, *features)
     if bias is not None:
         y = add_bias(y, bias)

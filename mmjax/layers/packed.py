@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mmjax.layers.precision import on_cpu
+from mmjax.layers import platform
 
 
 class Int8(struct.PyTreeNode):
@@ -65,7 +65,7 @@ def packed_dot(x: jax.Array, matrix: jax.Array | Int8, dtype: Any) -> jax.Array:
 def _dot(x: jax.Array, matrix: jax.Array, sums: Any) -> jax.Array:
     """x [M, K] times the transpose of a matrix [N, K], added up in another dtype."""
     rows = len(x)
-    if rows == 1 and on_cpu() and x.dtype != jnp.float32:
+    if rows == 1 and platform.current().two_rows and x.dtype != jnp.float32:
         x = jnp.concatenate([x, x])  # one row alone is ten times slower than two
     dims = ((1,), (1,)), ((), ())
     return jax.lax.dot_general(x, matrix, dims, preferred_element_type=sums)[:rows]

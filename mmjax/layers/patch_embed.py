@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.layers import platform
 from mmjax.layers.linear import Linear, linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
-from mmjax.layers.precision import activation_dtype, on_cpu
+from mmjax.layers.precision import activation_dtype
 
 
 def check_divides(size: tuple[int, int], patch: int) -> None:
@@ -108,7 +109,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, dtype="float32") -> jax.Array:
     On CPU the nine neighbours are laid side by side and one matmul takes them all: XLA's own
     convolution takes 2.6 times as long there, forwards and backwards, and has no fast bf16.
     """
-    if not on_cpu():
+    if not platform.current().convolution_as_product:
         return jax.lax.conv_general_dilated(
             x.astype(dtype),
             kernel.astype(dtype),

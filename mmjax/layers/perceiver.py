@@ -4,13 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.cross_attention import CrossAttention
+from mmjax.layers.block import Block
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.stack import stack
-from mmjax.layers.transformer import MLP
-from mmjax.sharding import shard
 
 
 class PerceiverResampler(nn.Module):
@@ -82,20 +80,26 @@ class PerceiverResampler(nn.Module):
                 )
             mask = mask.reshape(batch, media, frames, -1)
             mask = jnp.broadcast_to(mask, (batch, media, frames, tokens)).reshape(x.shape[:2])
+            mask = jnp.pad(mask, ((0, 0), (0, self.latents)), constant_values=True)
 
         init = nn.initializers.normal(0.02)
         latents = param(self, "latents", init, (self.latents, width), ("length", "embed"))
         latents = jnp.broadcast_to(latents.astype(stream), (x.shape[0], self.latents, width))
-        layers = stack(_Layer, self.depth, self, (nn.broadcast, nn.broadcast))(
+        layers = stack(_Layer, self.depth, self, (nn.broadcast,) * 3)(
             self.heads,
-            self.head_dim,
             self.mlp_ratio * width,
-            self.activation,
-            self.epsilon,
-            self.dtype,
+            2 * self.depth,
+            head_dim=self.head_dim,
+            cross="only",
+            norm_context=True,
+            activation=self.activation,
+            qkv_bias=False,
+            out_bias=False,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
             name="layers",
         )
-        latents, _ = layers(latents, x, mask)
+        latents, _ = layers(latents, x, None, mask)
         latents = LayerNorm(self.epsilon, stream, name="norm")(latents)
         return latents.reshape(batch, media, self.latents, width)
 
@@ -116,27 +120,8 @@ def spread(table: jax.Array, frames: int) -> jax.Array:
     return (1.0 - share) * table[low] + share * table[jnp.minimum(low + 1, stored - 1)]
 
 
-class _Layer(nn.Module):
+class _Layer(Block):
     """latents + attention(latents; features and latents), then + mlp."""
 
-    heads: int
-    head_dim: int | None
-    mlp_dim: int
-    activation: str
-    epsilon: float
-    dtype: str
-
-    @nn.compact
-    def __call__(self, latents: jax.Array, x: jax.Array, mask: jax.Array | None):
-        query = LayerNorm(self.epsilon, self.dtype, name="norm_latents")(latents)
-        context = LayerNorm(self.epsilon, self.dtype, name="norm_features")(x)
-        context = jnp.concatenate([context, query], axis=1)
-        if mask is not None:
-            mask = jnp.pad(mask, ((0, 0), (0, latents.shape[1])), constant_values=True)
-        y = CrossAttention(
-            self.heads, self.head_dim, use_bias=False, dtype=self.dtype, name="attention"
-        )(query, context, mask)
-        latents = shard(latents + y, "batch", "length", "act_embed")
-        y = LayerNorm(self.epsilon, self.dtype, name="norm_mlp")(latents)
-        y = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(y)
-        return shard(latents + y, "batch", "length", "act_embed"), None
+    def _keys(self, y: jax.Array, context: jax.Array) -> jax.Array:
+        return jnp.concatenate([super()._keys(y, context), y], axis=1)

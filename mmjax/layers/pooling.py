@@ -4,13 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.attention import attention_weights
-from mmjax.layers.cross_attention import CrossAttention
-from mmjax.layers.linear import Linear
+from mmjax.layers.attention import Attention
+from mmjax.layers.mlp import MLP
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
-from mmjax.layers.precision import activation_dtype
-from mmjax.layers.transformer import MLP
 
 # One token of the sequence is the result, so whatever works on each token alone can come after.
 ONE_TOKEN = ("cls", "end", "last")
@@ -67,21 +64,12 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         batch, _, width = x.shape
-        if width % self.heads:
-            raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
         xavier = nn.initializers.xavier_uniform()
-        split = (self.heads, width // self.heads)
-        names = ("heads", "head_dim")
         probe = param(self, "probe", xavier, (1, width), (None, "embed"))
         probe = jnp.broadcast_to(probe[None], (batch, 1, width)).astype(self.dtype)
-        query = Linear(split, ("embed", *names), True, self.dtype, xavier, name="query")(probe)
-        key = Linear(split, ("embed", *names), True, self.dtype, xavier, name="key")(x)
-        value = Linear(split, ("embed", *names), True, self.dtype, xavier, name="value")(x)
-        weights = attention_weights(query, key, key_mask=mask)
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "attention_weights", weights)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(activation_dtype(self.dtype)), value)
-        y = Linear((width,), (*names, "embed"), True, self.dtype, xavier, name="out")(y)
+        y = Attention(self.heads, cross=True, dtype=self.dtype, name="attention")(
+            probe, x, mask=mask
+        )
         z = LayerNorm(self.epsilon, self.dtype, name="norm")(y)
         z = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(z)
         return (y + z)[:, 0]
@@ -107,5 +95,7 @@ class QueryPool(nn.Module):
         query = jnp.broadcast_to(query[None], (x.shape[0], *shape))
         query = LayerNorm(self.epsilon, self.dtype, name="norm_queries")(query)
         x = LayerNorm(self.epsilon, self.dtype, name="norm_input")(x)
-        y = CrossAttention(self.heads, dtype=self.dtype, name="attention")(query, x, mask)
+        y = Attention(self.heads, cross=True, dtype=self.dtype, name="attention")(
+            query, x, mask=mask
+        )
         return LayerNorm(self.epsilon, self.dtype, name="norm")(y)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from mmjax.layers.precision import on_cpu, on_tpu
+from mmjax.layers import platform
 
 # What a block keeps for its backward pass, and so what it need not compute again. The names are
 # those of the fused attention: its input and its result.
@@ -42,7 +42,7 @@ def stack(
     unroll = 1
     if remat != "none":
         block = nn.remat(block, policy=REMAT[remat], prevent_cse=False)
-    elif (on_cpu() or on_tpu()) and not module.is_initializing():
+    elif platform.current().unrolled_layers and not module.is_initializing():
         # A loop costs the CPU backend its fusions between layers, and TPUs copies of all that is
         # kept for the backward pass. With remat it must be a loop: unrolled, XLA merges the
         # recomputation away and no memory is saved.

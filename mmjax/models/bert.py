@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch
-from mmjax.layers.encoder import Encoder
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
@@ -13,6 +12,7 @@ from mmjax.layers.pooling import check_pool, pool_tokens
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.token_embed import look_up
+from mmjax.layers.transformer import Transformer
 from mmjax.sharding import shard
 
 
@@ -82,10 +82,11 @@ class BERT(nn.Module):
         x = shard(x, "batch", "length", "act_embed")
 
         # ---- blocks
-        x = Encoder(
+        x = Transformer(
             depth=self.depth,
             heads=self.heads,
             mlp_dim=self.mlp_dim,
+            norm="post",
             activation=self.activation,
             dropout=self.dropout,
             remat=self.remat,

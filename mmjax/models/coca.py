@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.decoder import Decoder, is_decoding
+from mmjax.layers.attention import is_decoding
+from mmjax.layers.decoder import Decoder
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 
 from mmjax.config import check_kwargs
+from mmjax.layers.attention import is_decoding
 from mmjax.layers.decoder import Decoder
-from mmjax.layers.grouped_attention import is_decoding
 from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import sharding
 from mmjax.data.transforms import chain
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
 from mmjax.plan import chips, compiled, flops
 from mmjax.plan.chips import Topology
 from mmjax.run import experiment

@@ -128,24 +128,38 @@ def fused_qkv(ours: str, weight: str, bias: str | None, heads: int) -> list[Row]
     return rows + (reshaped(f"{ours}/bias", bias, (3, heads, -1), (-1,)) if bias else [])
 
 
-def fused_qkv_apart(ours: Sequence[str], weight: str, bias: str, heads: int) -> list[Row]:
-    """As `fused_qkv`, into three maps of ours: `kernel` [in, H, D] and `bias` [H, D] each."""
+def fused_cross(ours: str, weights: Sequence[str], bias: str, heads: int) -> list[Row]:
+    """Queries, keys and values of torch's MultiheadAttention -> `query` and `key_value` of ours.
 
-    def read(x):
-        return tuple(part.T.reshape(x.shape[1], heads, -1) for part in np.split(x, 3))
+    Args:
+      ours: the attention, with `query/kernel` [in, H, D] and `key_value/kernel` [in, 2, H, D].
+      weights: of one tensor [3 · H · D, in], or, where the widths differ, of three [H · D, in].
+      bias: [3 · H · D].
+    """
 
-    def write(*parts):
-        return (np.concatenate([x.reshape(len(x), -1).T for x in parts]),)
+    def read(*x):
+        query, key, value = np.split(x[0], 3) if len(x) == 1 else x
+        query, key, value = (a.T.reshape(a.shape[1], heads, -1) for a in (query, key, value))
+        return query, np.stack([key, value], axis=1)
+
+    def write(query, key_value):
+        parts = (query, key_value[:, 0], key_value[:, 1])
+        parts = tuple(a.reshape(len(a), -1).T for a in parts)
+        return (np.concatenate(parts),) if len(weights) == 1 else parts
 
     def read_bias(x):
-        return tuple(x.reshape(3, heads, -1))
+        query, *key_value = x.reshape(3, heads, -1)
+        return query, np.stack(key_value)
 
-    def write_bias(*parts):
-        return (np.concatenate([x.reshape(-1) for x in parts]),)
+    def write_bias(query, key_value):
+        return (np.concatenate([query[None], key_value]).reshape(-1),)
+
+    def names(part):
+        return f"{ours}/query/{part}", f"{ours}/key_value/{part}"
 
     return [
-        Row(tuple(f"{name}/kernel" for name in ours), (weight,), read, write),
-        Row(tuple(f"{name}/bias" for name in ours), (bias,), read_bias, write_bias),
+        Row(names("kernel"), tuple(weights), read, write),
+        Row(names("bias"), (bias,), read_bias, write_bias),
     ]
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: the state and all that a resume needs, in one, written while training goes on.
 
-A checkpoint holds `state` (the TrainState, sharded) and `run` (JSON: step, config, tokenizer, git
-revision, early stopping; checksums of every array and of itself, compared on every restore). Order
-and randomness come from (seed, step), so the step is the data position. Orbax writes into a
-temporary folder and renames it: a kill leaves the older ones whole.
+A checkpoint holds `state` (the TrainState, sharded) and `run` (JSON: its format, see migrate.py;
+step, config, tokenizer, git revision, early stopping; checksums of every array and of itself,
+compared on every restore). Order and randomness come from (seed, step), so the step is the data
+position. Orbax writes into a temporary folder and renames it: a kill leaves the older ones whole.
 """
 
 import contextlib
@@ -21,9 +21,11 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from mmjax.optim import tree_paths
 from mmjax.process import distributed
+from mmjax.workdir import migrate
 from mmjax.workdir.checksum import checksums
 
 
@@ -115,7 +117,9 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(state),
-                    run=ocp.args.JsonSave(_sealed({**run, "arrays": arrays})),
+                    run=ocp.args.JsonSave(
+                        _sealed({**run, "format": migrate.FORMAT, "arrays": arrays})
+                    ),
                 ),
             )
         self._writing = step
@@ -160,21 +164,30 @@ class Checkpoints:
         Raises:
           TreeMismatchError: its tree is another model's; names every missing, extra and
             wrong-shape parameter.
+          ValueError: it is of another format, which cannot be migrated (migrate.py).
           DamagedError: its files cannot be read, or give other numbers than were saved.
         """
-        arrays = self._read(step)[1]
-        saved, wanted = self._shapes(step, arrays), tree_paths.shapes(target)
-        compare(saved, wanted, f"checkpoint {self.path(step)}")
-        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-        args = ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
-        return self._read_arrays(step, args, arrays)
+        run, arrays = self._read(step)
+        made, what = self._moves(step, run, arrays), f"checkpoint {self.path(step)}"
+        compare({k: m.shape for k, m in made.items()}, tree_paths.shapes(target), what)
+        item = target
+        if run.get("format", 1) != migrate.FORMAT:
+            old = migrate.old_targets(target, made, what)
+            # As on disk, where there are lists and dicts and none of the state's own classes.
+            item = tree_paths.map_paths(lambda path, _: old[path], self._metadata(step))
+        restored = self._read_arrays(step, item, arrays)
+        return migrate.make(target, made, restored)
 
-    def _read_arrays(self, step: int, args: Any, arrays: dict[str, list] | None) -> Any:
+    def _read_arrays(
+        self, step: int, item: Any, arrays: dict[str, list] | None, partial: bool = False
+    ) -> Any:
         """A tree from a checkpoint's files, checked; where it is damaged for one process, for all.
 
         Not by orbax's manager, in which the processes wait for each other once each has read: one
         that meets damage in the part that it alone reads would leave the others waiting.
         """
+        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=partial)
         error = None
         try:
             restored = ocp.PyTreeCheckpointHandler().restore(self.path(step) / "state", args=args)
@@ -230,16 +243,17 @@ class Checkpoints:
           TreeMismatchError: a leaf of `target` is missing or has another shape.
           DamagedError: as `restore`.
         """
-        arrays = self._read(step)[1]
-        saved = self._shapes(step, arrays)
-        wanted = {f"{part}/{k}": s for k, s in tree_paths.shapes(target).items()}
-        every = {k: s for k, s in saved.items() if whole and k.startswith(f"{part}/")}
-        found = {k: s for k, s in saved.items() if k in wanted} | every
-        compare(found, wanted, f"checkpoint {self.path(step)}")
+        run, arrays = self._read(step)
+        made, what = self._moves(step, run, arrays), f"checkpoint {self.path(step)}"
         item = {part: target}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        return self._read_arrays(step, args, arrays)[part]
+        wanted = tree_paths.shapes(item)
+        every = {k: m.shape for k, m in made.items() if whole and k.startswith(f"{part}/")}
+        found = {k: m.shape for k, m in made.items() if k in wanted} | every
+        compare(found, wanted, what)
+        old = migrate.old_targets(item, made, what)
+        old = traverse_util.unflatten_dict(old, sep="/")
+        restored = self._read_arrays(step, old, arrays, partial=True)
+        return migrate.make(item, made, restored)[part]
 
     def newest_run(self) -> dict[str, Any] | None:
         """The JSON part of the newest checkpoint where it can be read; None without checkpoints.
@@ -275,21 +289,32 @@ class Checkpoints:
         return aside
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        """path -> shape of every array of a checkpoint.
+        """path -> shape of every array of a checkpoint, in today's format.
 
         Raises:
           DamagedError: it cannot be read.
         """
-        return self._shapes(step, self._read(step)[1])
+        return {name: move.shape for name, move in self._moves(step, *self._read(step)).items()}
+
+    def _moves(
+        self, step: int, run: Mapping[str, Any], arrays: dict[str, list] | None
+    ) -> dict[str, migrate.Move]:
+        """Path in today's format -> how it is made of what is on disk."""
+        saved = self._shapes(step, arrays)
+        return migrate.moves(saved, run.get("format", 1), f"checkpoint {self.path(step)}")
 
     def _shapes(self, step: int, arrays: dict[str, list] | None) -> dict[str, tuple[int, ...]]:
         if arrays is not None:
             return {name: tuple(shape) for name, (shape, _) in arrays.items()}
+        return tree_paths.shapes(self._metadata(step))
+
+    def _metadata(self, step: int) -> Any:
+        """The state's tree as it is on disk, of orbax's descriptions of arrays."""
         try:
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
                 raise FileNotFoundError("its metadata are missing")
-            return tree_paths.shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+            return metadata.tree if hasattr(metadata, "tree") else metadata
         except Exception as error:
             raise self._damaged(step, _first_line(error)) from error
 

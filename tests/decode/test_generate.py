@@ -10,7 +10,7 @@ from tiny_language import LLAMA, PROMPTS, language_model
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
 
 
 def by_hand(model, params, prompt, steps):

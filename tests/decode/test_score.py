@@ -10,7 +10,7 @@ from tiny_language import LLAMA, PROMPTS, language_model
 
 from mmjax.decode.prompts import pad_prompts
 from mmjax.decode.score import make_score
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
 
 TEXTS = [[4, 5, 6, 2], [7], [4, 2], [29, 0, 1]]
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,8 +7,8 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers import stack
 from mmjax.layers.decoder import Decoder
+from mmjax.layers.platform import CPU, compiling_for
 
 B, L, D, S, C, H = 3, 6, 16, 5, 12, 4
 RNG = np.random.default_rng(0)
@@ -127,21 +128,20 @@ def slow(m, params, x, mask, context, context_seen):
             qkv = {}
             for position, t in enumerate(places):
                 y = norm(xs[t], p["norm_attention"], m.norm)
-                qkv[t] = dense(y, p["attention"]["qkv"], (kv_heads, group + 2, hd))
+                qkv[t] = dense(y, p["attention"]["qkv"], (group + 2, kv_heads, hd))
                 if m.positions == "rope":
-                    for k in range(kv_heads):
-                        for g in range(group + 1):
-                            qkv[t][k, g] = turn(qkv[t][k, g], position)
+                    for g, k in np.ndindex(group + 1, kv_heads):
+                        qkv[t][g, k] = turn(qkv[t][g, k], position)
             for t in places:
                 past = [qkv[s] for s in places if s <= t]
                 heads = [
-                    look(qkv[t][k, g], [a[k, group] for a in past], [a[k, group + 1] for a in past])
+                    look(qkv[t][g, k], [a[group, k] for a in past], [a[group + 1, k] for a in past])
                     for k in range(kv_heads)
                     for g in range(group)
                 ]
                 xs[t] = xs[t] + dense(np.asarray(heads), p["attention"]["out"], (D,))
                 if crosses and not m.cross_gated:
-                    y = norm(xs[t], c["norm"], m.norm)
+                    y = norm(xs[t], c["norm_attention"], m.norm)
                     xs[t] += cross_attention(m, c["attention"], y, context[b], context_seen[b, t])
                 xs[t] = xs[t] + mlp(norm(xs[t], p["norm_mlp"], m.norm), p["mlp"], m)
         for t in places:
@@ -208,9 +208,14 @@ def test_a_decoding_step_sees_what_the_prompts_last_token_sees():
     np.testing.assert_array_equal(v["cache"]["cross_seen"].argmax(1), [1, 0, 1])
 
 
-@pytest.mark.parametrize("cpu", [True, False])
-def test_closed_gates_leave_the_decoder_exactly_as_it_is(cpu, monkeypatch):
-    monkeypatch.setattr(stack, "on_cpu", lambda: cpu)  # unrolled, or a loop
+@pytest.fixture(params=[True, False])
+def unrolled(request):
+    with compiling_for(dataclasses.replace(CPU, unrolled_layers=request.param)):
+        yield
+
+
+@pytest.mark.usefixtures("unrolled")
+def test_closed_gates_leave_the_decoder_exactly_as_it_is():
     model, params = make("flamingo")
     params["stack"]["cross"]["gate_attention"] = np.zeros(2, np.float32)
     params["stack"]["cross"]["gate_mlp"] = np.zeros(2, np.float32)
@@ -227,15 +232,15 @@ def test_closed_gates_leave_the_decoder_exactly_as_it_is(cpu, monkeypatch):
     assert not init["stack"]["cross"]["gate_mlp"].any()
 
 
-def test_loop_unrolled_and_remat_have_equal_gradients(monkeypatch):
-    def grads(cpu, remat):
-        monkeypatch.setattr(stack, "on_cpu", lambda: cpu)
+def test_loop_unrolled_and_remat_have_equal_gradients():
+    def grads(unrolled, remat):
         model, params = make("flamingo", remat=remat)
 
         def f(p):
             return jnp.sum(jnp.sin(model.apply({"params": p}, X, MASK, **inputs(model))))
 
-        return jax.jit(jax.grad(f))(params)
+        with compiling_for(dataclasses.replace(CPU, unrolled_layers=unrolled)):
+            return jax.jit(jax.grad(f))(params)
 
     expected = grads(True, "none")
     for found in (grads(False, "none"), grads(True, "full")):
@@ -258,7 +263,7 @@ def test_parameters_lie_along_layers_with_names():
 def test_cross_attention_weights_are_sown():
     model, params = make("captioner")
     _, sown = model.apply({"params": params}, X, MASK, **inputs(model), mutable=["intermediates"])
-    weights = sown["intermediates"]["stack"]["cross"]["attention"]["attention_weights"][0]
+    weights = sown["intermediates"]["stack"]["layer0"]["cross"]["attention"]["attention_weights"][0]
     assert weights.shape == (2, B, H, L, S)
 
 

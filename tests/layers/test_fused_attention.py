@@ -10,17 +10,22 @@ import pytest
 from flax.core import meta
 
 from mmjax import sharding
-from mmjax.layers import attention
-from mmjax.layers.attention import MultiHeadAttention, attention_weights
+from mmjax.layers import fused_attention as fused_module
+from mmjax.layers.attention import MASKED, Attention
 from mmjax.layers.fused_attention import fits, fused_attention, together
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
+from mmjax.layers.rotary import rotary_angles
 
 
 def plain(qkv, causal=False, key_mask=None):
     """[B, L, 3, H, D] -> [B, L, H·D], all in fp32."""
     query, key, value = jnp.moveaxis(qkv.astype(jnp.float32), 2, 0)
-    weights = attention_weights(query, key, causal=causal, key_mask=key_mask)
-    y = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision="highest")
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision="highest")
+    seen = jnp.tri(logits.shape[-1], dtype=bool) if causal else jnp.ones(logits.shape[2:], bool)
+    seen = seen[None, None]
+    seen = seen if key_mask is None else seen & key_mask[:, None, None]
+    logits = jnp.where(seen, logits / np.sqrt(query.shape[-1]), MASKED)
+    y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value, precision="highest")
     return y.reshape(*y.shape[:2], -1)
 
 
@@ -91,30 +96,33 @@ def test_which_sizes_fit():
         assert not fits(3, 197, 8, 64)
 
 
-def test_the_layer_is_the_same_with_it(monkeypatch):
+@pytest.mark.parametrize("kv_heads, rotary", [(4, False), (4, True), (2, False), (1, True)])
+def test_the_layer_is_the_same_with_it(monkeypatch, kv_heads, rotary):
     """The same parameters give the same result and gradients; weights are sown as before."""
-    layer = MultiHeadAttention(2, causal=True)
+    layer = Attention(4, kv_heads, 32, causal=True)
+    angles = rotary_angles(jnp.arange(9)[None], 32, 100.0) if rotary else None
     x = np.random.default_rng(0).normal(size=(2, 9, 128)).astype(np.float32)
     mask = np.arange(9)[None] < np.array([[9], [4]])
     params = meta.unbox(jax.jit(layer.init)(jax.random.key(0), x)["params"])
     params = jax.tree.map(lambda a: a + 0.01 * np.arange(a.size).reshape(a.shape) / a.size, params)
 
     def loss(params, x):
-        return jnp.square(layer.apply({"params": params}, x, mask)).sum()
+        return jnp.square(layer.apply({"params": params}, x, mask=mask, angles=angles)).sum()
 
     expected = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
-    _, expected_weights = layer.apply({"params": params}, x, mask, mutable=["intermediates"])
+    sown = {"mask": mask, "angles": angles, "mutable": ["intermediates"]}
+    _, expected_weights = layer.apply({"params": params}, x, **sown)
     calls = []
 
     def interpreted(*args, **settings):
         calls.append(args)
         return fused_attention(*args, interpret=True, **settings)
 
-    monkeypatch.setattr(attention, "fused_attention", interpreted)
+    monkeypatch.setattr(fused_module, "fused_attention", interpreted)
     with compiling_for("tpu"):
         found = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
         assert len(calls) == 1
-        _, weights = layer.apply({"params": params}, x, mask, mutable=["intermediates"])
+        _, weights = layer.apply({"params": params}, x, **sown)
         assert len(calls) == 1
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

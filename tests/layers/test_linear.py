@@ -5,7 +5,7 @@ import pytest
 from flax.core import meta
 
 from mmjax.layers.linear import Linear, add_bias, linear
-from mmjax.layers.precision import compiling_for
+from mmjax.layers.platform import compiling_for
 
 
 def arrays(*shapes):

@@ -1,11 +1,13 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers import patch_embed
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, conv3x3, drop_patches, patchify
+from mmjax.layers.platform import CPU, compiling_for
 
 IMAGE = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
 
@@ -41,7 +43,7 @@ def test_conv_stem_has_the_papers_channels(width, channels):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("bfloat16", 0.1)])
-def test_conv3x3_and_its_gradients_are_the_same_on_every_platform(monkeypatch, dtype, tolerance):
+def test_conv3x3_and_its_gradients_are_the_same_on_every_platform(dtype, tolerance):
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(3, 3, 3, 5)).astype(np.float32)
     weights = rng.normal(size=(2, 4, 6, 5)).astype(np.float32)
@@ -51,8 +53,9 @@ def test_conv3x3_and_its_gradients_are_the_same_on_every_platform(monkeypatch, d
         return conv3x3(IMAGE, kernel, dtype), *jax.grad(f, argnums=(0, 1))(IMAGE, kernel)
 
     as_matmul = results()
-    monkeypatch.setattr(patch_embed, "on_cpu", lambda: False)
-    for ours, xla in zip(as_matmul, results(), strict=True):
+    with compiling_for(dataclasses.replace(CPU, convolution_as_product=False)):
+        as_convolution = results()
+    for ours, xla in zip(as_matmul, as_convolution, strict=True):
         np.testing.assert_allclose(ours, xla, atol=tolerance * np.abs(xla).max())
 
 

@@ -47,8 +47,8 @@ def test_attention_pool_of_one_token_is_its_value_through_the_head():
     layer = AttentionPool(2, 16)
     x = X[:, :1]
     p = meta.unbox(layer.init(jax.random.key(0), x)["params"])
-    value = np.einsum("bd,dhe->bhe", x[:, 0], p["value"]["kernel"])
-    a = np.einsum("bhe,hed->bd", value, p["out"]["kernel"])
+    value = np.einsum("bd,dhe->bhe", x[:, 0], p["attention"]["key_value"]["kernel"][:, 1])
+    a = np.einsum("bhe,hed->bd", value, p["attention"]["out"]["kernel"])
     n = (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-6)
     h = jax.nn.gelu(jnp.asarray(n @ p["mlp"]["up"]["kernel"]), approximate=False)
     expected = a + np.asarray(h) @ p["mlp"]["down"]["kernel"]

@@ -1,12 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
 
-from mmjax.layers import stack
+from mmjax.layers.block import Block
+from mmjax.layers.platform import CPU, compiling_for
 from mmjax.layers.stochastic_depth import stochastic_depth
-from mmjax.layers.transformer import Block, Transformer
+from mmjax.layers.transformer import Transformer
 
 DEPTH, H, D = 3, 2, 8
 X = np.random.default_rng(0).normal(size=(4, 5, D)).astype(np.float32)
@@ -23,25 +26,26 @@ def run(model, params, x, *args, **kwargs):
     return jax.jit(lambda p: model.apply({"params": p}, x, *args, **kwargs))(params)
 
 
-def loop(params, x):
+def loop(params, x, norm):
     """The blocks one after the other, each with its own slice."""
     for i in range(DEPTH):
         layer = jax.tree.map(lambda a, i=i: a[i], params["layers"])
-        x, _ = Block(H, 16, DEPTH, causal=True).apply({"params": layer}, x, None, MASK)
+        x, _ = Block(H, 16, causal=True, norm=norm).apply({"params": layer}, x, None, MASK)
     return x
 
 
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
-@pytest.mark.parametrize("cpu", [True, False])
-def test_the_stack_is_its_blocks_one_by_one(remat, cpu, monkeypatch):
-    monkeypatch.setattr(stack, "on_cpu", lambda: cpu)  # unrolled, or a loop
-    model, params = make(remat=remat)
+@pytest.mark.parametrize("unrolled", [True, False])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_the_stack_is_its_blocks_one_by_one(remat, unrolled, norm):
+    model, params = make(remat=remat, norm=norm)
 
     def f(apply):
         return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(apply(p)))))(params)
 
-    value, grads = f(lambda p: model.apply({"params": p}, X, MASK))
-    expected, expected_grads = f(lambda p: loop(p, X))
+    with compiling_for(dataclasses.replace(CPU, unrolled_layers=unrolled)):
+        value, grads = f(lambda p: model.apply({"params": p}, X, MASK))
+    expected, expected_grads = f(lambda p: loop(p, X, norm))
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), grads, expected_grads)
 

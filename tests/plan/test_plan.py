@@ -14,7 +14,7 @@ import pytest
 import toy
 
 from mmjax import config as configs
-from mmjax.layers import precision
+from mmjax.layers import platform, precision
 from mmjax.plan import __main__ as plan
 from mmjax.plan import chips, estimate
 from mmjax.plan import page as plan_page
@@ -318,22 +318,25 @@ def test_the_compilers_refusal_is_read(message, gib):
 
 
 def test_the_layers_ask_what_is_compiled_for():
-    assert precision.on_cpu() and precision.activation_dtype("bfloat16") == "float32"
-    with precision.compiling_for("tpu"):
-        assert not precision.on_cpu() and precision.activation_dtype("bfloat16") == "bfloat16"
+    assert platform.current() == platform.CPU
+    assert precision.activation_dtype("bfloat16") == "float32"
+    with platform.compiling_for("tpu"):
+        assert platform.current().fused_attention
+        assert precision.activation_dtype("bfloat16") == "bfloat16"
         assert not precision.mixed_dots("bfloat16")
-    assert precision.on_cpu()
+    assert platform.current() == platform.CPU
+    assert platform.named("another") == dataclasses.replace(platform.GPU, name="another")
 
 
-def traced(platform):
+def traced(backend):
     run = toy.build(toy.config(model={"dtype": "bfloat16"}))
-    with jax.set_mesh(run.mesh), precision.compiling_for(platform):
+    with jax.set_mesh(run.mesh), platform.compiling_for(backend):
         return str(run.train_step.trace(run.state, estimate._batch(run)).jaxpr)
 
 
 def test_the_program_of_another_platform_is_another():
     """Elsewhere the residual stream is bf16; on GPUs layers lie in a loop."""
-    here, tpu, gpu = (traced(platform) for platform in ("cpu", "tpu", "gpu"))
+    here, tpu, gpu = (traced(backend) for backend in ("cpu", "tpu", "gpu"))
     stream = "bf16[8,8,16]"  # [batch, length, width]
     assert stream in tpu and stream in gpu
     assert "unroll=2" in here and "unroll=2" in tpu and "unroll=2" not in gpu

@@ -55,7 +55,7 @@ def test_in_bfloat16_and_on_a_mesh():
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     loaded, want = load(GOLDEN / "llama", mesh=mesh, dtype="bfloat16"), expected("llama")
     kernel = loaded.params["text"]["decoder"]["stack"]["layers"]["attention"]["qkv"]["kernel"]
-    assert kernel.dtype == "bfloat16" and kernel.addressable_shards[0].data.shape == (3, 8, 1, 4, 6)
+    assert kernel.dtype == "bfloat16" and kernel.addressable_shards[0].data.shape == (3, 8, 4, 1, 6)
     with jax.set_mesh(mesh):
         found = outputs(loaded, {"text": want["text"][:, :8]})["text_logits"]
     close(found, want["text_logits"][:, :8], 0.05)  # bfloat16 has 8 bits

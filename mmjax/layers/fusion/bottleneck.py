@@ -1,22 +1,23 @@
 """Bottleneck fusion: the modalities speak to each other through a few shared tokens alone."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.layers.block import Block
 from mmjax.layers.fusion.streams import Fused, Fusion, Stream, average, presence
 from mmjax.layers.parameters import param
 from mmjax.layers.stack import stack
-from mmjax.layers.transformer import Block
 
 
 class _Layer(nn.Module):
     """Each modality's own block over [its tokens; shared]; shared is then the blocks' mean."""
 
     modalities: tuple[str, ...]
-    block: tuple
+    block: Mapping[str, Any]
 
     @nn.compact
     def __call__(self, carry: tuple, masks: tuple[jax.Array, ...]):
@@ -25,7 +26,7 @@ class _Layer(nn.Module):
         for m, x, mask in zip(self.modalities, tokens, masks):
             mask = jnp.pad(mask, ((0, 0), (0, shared.shape[1])), constant_values=True)
             x = jnp.concatenate([x, shared], axis=1)
-            x, _ = Block(*self.block, name=m)(x, None, mask)
+            x, _ = Block(**self.block, name=m)(x, None, mask)
             after.append(x[:, : -shared.shape[1]])
             seen.append(x[:, -shared.shape[1] :])
         return (tuple(after), sum(seen) / len(seen)), None
@@ -49,19 +50,8 @@ class Bottleneck(Fusion):
         shape = (self.tokens, some.shape[-1])
         shared = param(self, "shared", nn.initializers.normal(0.02), shape, ("length", "embed"))
         shared = jnp.broadcast_to(shared.astype(some.dtype)[None], (len(some), *shape))
-        block = (
-            self.heads,
-            self.mlp_dim,
-            self.depth,
-            False,  # causal
-            self.activation,
-            self.dropout,
-            self.epsilon,
-            self.dtype,
-            train,
-        )
         layers = stack(_Layer, self.depth, self, (nn.broadcast,))(
-            self.modalities, block, name="layers"
+            self.modalities, self.block(train), name="layers"
         )
         tokens = tuple(s.tokens for s in streams.values())
         (after, _), _ = layers((tokens, shared), tuple(s.mask for s in streams.values()))

@@ -1,69 +1,22 @@
 """Fusion by cross-attention: one modality looks at the others, or each at all others."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.attention import MultiHeadAttention
-from mmjax.layers.cross_attention import CrossAttention
+from mmjax.layers.block import Block
 from mmjax.layers.fusion.streams import Fused, Fusion, Stream, average, presence
-from mmjax.layers.norm import LayerNorm
 from mmjax.layers.stack import stack
-from mmjax.layers.transformer import MLP
-from mmjax.sharding import shard
-
-
-class CrossBlock(nn.Module):
-    """x + attention(x), then + cross-attention(x; context), then + mlp(x); pre-norm."""
-
-    heads: int
-    mlp_dim: int
-    depth: int
-    activation: str
-    dropout: float
-    epsilon: float
-    dtype: str
-    train: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, context: jax.Array, context_mask: jax.Array):
-        """x [B, L, D] and context [B, Lc, D], each with its mask -> ([B, L, D], None)."""
-
-        def norm(x, name):
-            return LayerNorm(self.epsilon, self.dtype, name=name)(x)
-
-        def add(x, branch):
-            branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
-            return shard(x + branch, "batch", "length", "act_embed")
-
-        # The scales of `Block`, for three branches in place of two.
-        small = nn.initializers.normal(x.shape[-1] ** -0.5)
-        out = nn.initializers.normal((3 * self.depth * x.shape[-1]) ** -0.5)
-        inits = {"dtype": self.dtype, "qkv_init": small, "out_init": out}
-        y = norm(x, "norm_attention")
-        x = add(x, MultiHeadAttention(self.heads, **inits, name="attention")(y, mask))
-        y, context = norm(x, "norm_cross"), norm(context, "norm_context")
-        x = add(x, CrossAttention(self.heads, **inits, name="cross")(y, context, context_mask))
-        y = norm(x, "norm_mlp")
-        mlp = MLP(
-            self.mlp_dim,
-            self.activation,
-            self.dropout,
-            self.dtype,
-            self.train,
-            self.depth,
-            name="mlp",
-        )
-        return add(x, mlp(y)), None
 
 
 class _BothWays(nn.Module):
-    """One layer: each modality's own CrossBlock looks at what the others held before the layer."""
+    """One layer: each modality's own block looks at what the others held before the layer."""
 
     modalities: tuple[str, ...]
-    block: tuple
+    block: Mapping[str, Any]
 
     @nn.compact
     def __call__(self, tokens: tuple[jax.Array, ...], masks: tuple[jax.Array, ...]):
@@ -72,8 +25,8 @@ class _BothWays(nn.Module):
             others = [j for j in range(len(tokens)) if j != i]
             context = jnp.concatenate([tokens[j] for j in others], axis=1)
             context_mask = jnp.concatenate([masks[j] for j in others], axis=1)
-            block = CrossBlock(*self.block, name=m)
-            after.append(block(tokens[i], masks[i], context, context_mask)[0])
+            block = Block(**self.block, name=m)
+            after.append(block(tokens[i], context, masks[i], context_mask)[0])
         return tuple(after), None
 
 
@@ -100,10 +53,10 @@ class OneWay(Fusion):
         others = [s for m, s in streams.items() if m != query]
         context = jnp.concatenate([s.tokens for s in others], axis=1)
         context_mask = jnp.concatenate([s.mask for s in others], axis=1)
-        layers = stack(CrossBlock, self.depth, self, (nn.broadcast,) * 3)(
-            *_block_settings(self, train), name="layers"
+        layers = stack(Block, self.depth, self, (nn.broadcast,) * 3)(
+            **_block(self, train), name="layers"
         )
-        x, _ = layers(streams[query].tokens, streams[query].mask, context, context_mask)
+        x, _ = layers(streams[query].tokens, context, streams[query].mask, context_mask)
         tokens = {m: s.tokens for m, s in streams.items()} | {query: x}
         tokens, pooled = self.norm_and_pool(tokens, streams)
         return Fused(pooled[:, self.modalities.index(query)], tokens)
@@ -122,7 +75,7 @@ class Bidirectional(Fusion):
     def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
         check_two(self)
         layers = stack(_BothWays, self.depth, self, (nn.broadcast,))(
-            self.modalities, _block_settings(self, train), name="layers"
+            self.modalities, _block(self, train), name="layers"
         )
         tokens = tuple(s.tokens for s in streams.values())
         after, _ = layers(tokens, tuple(s.mask for s in streams.values()))
@@ -130,17 +83,10 @@ class Bidirectional(Fusion):
         return Fused(average(pooled, presence(streams)), tokens)
 
 
-def _block_settings(fusion: Fusion, train: bool) -> tuple:
-    return (
-        fusion.heads,
-        fusion.mlp_dim,
-        fusion.depth,
-        fusion.activation,
-        fusion.dropout,
-        fusion.epsilon,
-        fusion.dtype,
-        train,
-    )
+def _block(fusion: Fusion, train: bool) -> dict[str, Any]:
+    """Fields of a block with self-attention, cross-attention and an MLP."""
+    cross = {"branches": 3 * fusion.depth, "cross": "between", "norm_context": True}
+    return fusion.block(train) | cross
 
 
 def check_two(fusion: Fusion) -> None:

@@ -1,6 +1,7 @@
 """What the fusions share: their interface, and what becomes of a modality that is missing."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -113,6 +114,19 @@ class Fusion(nn.Module):
             dtype=self.dtype,
             name=name,
         )
+
+    def block(self, train: bool) -> dict[str, Any]:
+        """Fields of a `Block` with the fusion's settings."""
+        return {
+            "heads": self.heads,
+            "mlp_dim": self.mlp_dim,
+            "branches": 2 * self.depth,
+            "activation": self.activation,
+            "dropout": self.dropout,
+            "epsilon": self.epsilon,
+            "dtype": self.dtype,
+            "train": train,
+        }
 
     def own_transformers(
         self, streams: Mapping[str, Stream], train: bool

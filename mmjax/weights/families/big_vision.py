@@ -280,17 +280,8 @@ def _encoder_rows(ours: str, theirs: str) -> list[Row]:
     block = f"{ours}/transformer/layers".removeprefix("/")
     their_block = f"{theirs}/encoderblock"
     attention = f"{their_block}/MultiHeadDotProductAttention_0"
-    fused = [
-        Row(
-            (f"{block}/attention/qkv/{part}",),
-            tuple(f"{attention}/{name}/{part}" for name in ("query", "key", "value")),
-            lambda *x: (np.stack(x, axis=-3),),
-            lambda x: tuple(np.moveaxis(x, -3, 0)),
-        )
-        for part in ("kernel", "bias")
-    ]
     return [
-        *fused,
+        *_together(f"{block}/attention/qkv", attention, ("query", "key", "value")),
         *_affine(f"{block}/attention/out", f"{attention}/out"),
         *_affine(f"{block}/norm_attention", f"{their_block}/LayerNorm_0", "scale"),
         *_affine(f"{block}/norm_mlp", f"{their_block}/LayerNorm_1", "scale"),
@@ -303,13 +294,27 @@ def _encoder_rows(ours: str, theirs: str) -> list[Row]:
 def _pool_rows(ours: str, theirs: str) -> list[Row]:
     attention = f"{theirs}/MultiHeadDotProductAttention_0"
     table = reshaped(f"{ours}/probe", f"{theirs}/probe", (1, -1), (1, 1, -1))
-    for name in ("query", "key", "value", "out"):
-        table += _affine(f"{ours}/{name}", f"{attention}/{name}")
+    for name in ("query", "out"):
+        table += _affine(f"{ours}/attention/{name}", f"{attention}/{name}")
     return [
         *table,
+        *_together(f"{ours}/attention/key_value", attention, ("key", "value")),
         *_affine(f"{ours}/norm", f"{theirs}/LayerNorm_0", "scale"),
         *_affine(f"{ours}/mlp/up", f"{theirs}/MlpBlock_0/Dense_0"),
         *_affine(f"{ours}/mlp/down", f"{theirs}/MlpBlock_0/Dense_1"),
+    ]
+
+
+def _together(ours: str, theirs: str, names: tuple[str, ...]) -> list[Row]:
+    """Several maps to heads as one of ours."""
+    return [
+        Row(
+            (f"{ours}/{part}",),
+            tuple(f"{theirs}/{name}/{part}" for name in names),
+            lambda *x: (np.stack(x, axis=-3),),
+            lambda x: tuple(np.moveaxis(x, -3, 0)),
+        )
+        for part in ("kernel", "bias")
     ]
 
 

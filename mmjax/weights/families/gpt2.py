@@ -92,13 +92,13 @@ def rows(model: LanguageModel) -> list[Row]:
 
 
 def _qkv(ours: str, theirs: str, heads: int) -> list[Row]:
-    """`weight` [in, 3 · H · D] and `bias` -> [in, H, 3, D] and [H, 3, D]."""
+    """`weight` [in, 3 · H · D] and `bias` -> [in, 3, H, D] and [3, H, D]."""
 
     def read(x) -> Arrays:
-        return (x.reshape(*x.shape[:-1], 3, heads, -1).swapaxes(-3, -2),)
+        return (x.reshape(*x.shape[:-1], 3, heads, -1),)
 
     def write(x) -> Arrays:
-        return (x.swapaxes(-3, -2).reshape(*x.shape[:-3], -1),)
+        return (x.reshape(*x.shape[:-3], -1),)
 
     parts = {"kernel": "weight", "bias": "bias"}
     return [Row((f"{ours}/{o}",), (f"{theirs}.{t}",), read, write) for o, t in parts.items()]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
@@ -113,19 +114,17 @@ def rows(model: LanguageModel) -> list[Row]:
 
 
 def grouped_qkv(ours: str, theirs: list[str], heads: int, kv_heads: int) -> Row:
-    """Queries [H · D, in], keys and values [K · D, in] -> `kernel` [in, K, H / K + 2, D]."""
+    """Queries [H · D, in], keys and values [K · D, in] -> `kernel` [in, H / K + 2, K, D]."""
     group = heads // kv_heads
+    counts = (group, 1, 1)
 
-    def read(query, key, value) -> Arrays:
-        parts = (
-            x.reshape(kv_heads, count, -1, x.shape[-1])
-            for x, count in ((query, group), (key, 1), (value, 1))
-        )
-        return (np.concatenate(list(parts), axis=1).transpose(3, 0, 1, 2),)
+    def read(*x) -> Arrays:
+        parts = (rearrange(a, "(k g d) i -> i g k d", k=kv_heads, g=g) for a, g in zip(x, counts))
+        return (np.concatenate(list(parts), axis=1),)
 
     def write(kernel) -> Arrays:
-        parts = np.split(kernel.transpose(1, 2, 3, 0), (group, group + 1), axis=1)
-        return tuple(x.reshape(-1, x.shape[-1]) for x in parts)
+        parts = np.split(kernel, (group, group + 1), axis=1)
+        return tuple(rearrange(a, "i g k d -> (k g d) i") for a in parts)
 
     return Row((f"{ours}/kernel",), tuple(theirs), read, write)
 

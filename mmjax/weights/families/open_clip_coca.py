@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import numpy as np
-
 from mmjax.layers.decoder import Decoder
 from mmjax.models.coca import CoCa
 from mmjax.weights import published
 from mmjax.weights.families import open_clip
 from mmjax.weights.layouts import (
-    Arrays,
     Row,
+    fused_cross,
+    fused_qkv,
     linear,
     merge_heads,
     norm,
@@ -103,7 +102,12 @@ def rows(model: CoCa) -> list[Row]:
         *same("caption_pool/queries", f"{pool}.query"),
         *norm("caption_pool/norm_queries", f"{pool}.ln_q"),
         *norm("caption_pool/norm_input", f"{pool}.ln_k"),
-        *_pool_attention(names if split else [f"{pool}.attn.in_proj_weight"], model.pool_heads),
+        *fused_cross(
+            "caption_pool/attention",
+            names if split else [f"{pool}.attn.in_proj_weight"],
+            f"{pool}.attn.in_proj_bias",
+            model.pool_heads,
+        ),
         *merge_heads("caption_pool/attention/out", f"{pool}.attn.out_proj", model.pool_heads),
         *norm("caption_pool/norm", "visual.ln_post"),
         *same("image_proj/kernel", "visual.proj"),
@@ -122,21 +126,11 @@ def rows(model: CoCa) -> list[Row]:
 
 
 def _blocks(ours: str, theirs: str, heads: int) -> list[Row]:
-    """Layers of a decoder, whose queries, keys and values lie head by head."""
-
-    def read(x) -> Arrays:
-        x = x.reshape(3, heads, -1, *x.shape[1:])
-        return (np.moveaxis(x, -1, 0).swapaxes(1, 2) if x.ndim == 4 else x.swapaxes(0, 1),)
-
-    def write(x) -> Arrays:
-        x = np.moveaxis(x.swapaxes(1, 2), 0, -1) if x.ndim == 4 else x.swapaxes(0, 1)
-        return (x.reshape(-1, *x.shape[3:]),)
-
+    """Layers of a decoder."""
     attention = f"{theirs}.attn.in_proj"
     return [
         *norm(f"{ours}/norm_attention", f"{theirs}.ln_1"),
-        Row((f"{ours}/attention/qkv/kernel",), (f"{attention}_weight",), read, write),
-        Row((f"{ours}/attention/qkv/bias",), (f"{attention}_bias",), read, write),
+        *fused_qkv(f"{ours}/attention/qkv", f"{attention}_weight", f"{attention}_bias", heads),
         *_rest(ours, theirs, heads),
     ]
 
@@ -152,57 +146,15 @@ def _rest(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def _cross(ours: str, theirs: str, heads: int) -> list[Row]:
-    """The layers that look at the image: its keys and values are one map."""
-
-    def read(x) -> Arrays:
-        x = x.reshape(3, heads, -1, *x.shape[1:])
-        x = np.moveaxis(x, -1, 0) if x.ndim == 4 else x[None]
-        query, key_value = x[:, 0], x[:, 1:]
-        return (query, key_value) if len(x) > 1 else (query[0], key_value[0])
-
-    def write(query, key_value) -> Arrays:
-        matrix = query.ndim == 3
-        x = np.concatenate([np.expand_dims(query, int(matrix)), key_value], axis=int(matrix))
-        x = np.moveaxis(x, 0, -1) if matrix else x
-        return (x.reshape(-1, *x.shape[3:]),)
-
-    parts = {"kernel": "weight", "bias": "bias"}
+    """The blocks that look at the image."""
+    attention = f"{theirs}.attn.in_proj"
+    weights = [f"{attention}_weight"]
     return [
         *norm(f"{ours}/norm_attention", f"{theirs}.ln_1"),
         *norm(f"{ours}/norm_context", f"{theirs}.ln_1_kv"),
-        *(
-            Row(
-                (f"{ours}/attention/query/{o}", f"{ours}/attention/key_value/{o}"),
-                (f"{theirs}.attn.in_proj_{t}",),
-                read,
-                write,
-            )
-            for o, t in parts.items()
-        ),
+        *fused_cross(f"{ours}/attention", weights, f"{attention}_bias", heads),
         *_rest(ours, theirs, heads),
     ]
-
-
-def _pool_attention(weights: list[str], heads: int) -> list[Row]:
-    """Queries, keys and values of the attentional pooler."""
-    ours = [f"caption_pool/attention/{name}" for name in ("query", "key", "value")]
-    kernels = [f"{name}/kernel" for name in ours]
-
-    def read(*x) -> Arrays:
-        x = np.split(x[0], 3) if len(x) == 1 else x
-        return tuple(part.T.reshape(part.shape[1], heads, -1) for part in x)
-
-    def write(*x) -> Arrays:
-        x = tuple(part.reshape(len(part), -1).T for part in x)
-        return (np.concatenate(x),) if len(weights) == 1 else x
-
-    bias = Row(
-        tuple(f"{name}/bias" for name in ours),
-        ("visual.attn_pool.attn.in_proj_bias",),
-        lambda x: tuple(x.reshape(3, heads, -1)),
-        lambda *x: (np.concatenate([part.ravel() for part in x]),),
-    )
-    return [Row(tuple(kernels), tuple(weights), read, write), bias]
 
 
 def published_config(model: CoCa) -> dict[str, Any]:

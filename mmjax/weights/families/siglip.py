@@ -18,7 +18,7 @@ from mmjax.weights import image_processor, published, tokenizer
 from mmjax.weights.families import clip, vit
 from mmjax.weights.layouts import (
     Row,
-    fused_qkv_apart,
+    fused_cross,
     grid,
     linear,
     merge_heads,
@@ -161,13 +161,13 @@ def rows(model: CLIP) -> list[Row]:
         *clip.blocks("image", "vision_model", heads),
         *norm("image/norm", "vision_model.post_layernorm"),
         *reshaped("image/pool/probe", f"{head}.probe", (1, -1), (1, 1, -1)),
-        *fused_qkv_apart(
-            [f"image/pool/{x}" for x in ("query", "key", "value")],
-            f"{attention}.in_proj_weight",
+        *fused_cross(
+            "image/pool/attention",
+            [f"{attention}.in_proj_weight"],
             f"{attention}.in_proj_bias",
             heads,
         ),
-        *merge_heads("image/pool/out", f"{attention}.out_proj", heads),
+        *merge_heads("image/pool/attention/out", f"{attention}.out_proj", heads),
         *norm("image/pool/norm", f"{head}.layernorm"),
         *linear("image/pool/mlp/up", f"{head}.mlp.fc1"),
         *linear("image/pool/mlp/down", f"{head}.mlp.fc2"),

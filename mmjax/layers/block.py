@@ -1,0 +1,195 @@
+"""The transformer block: residual branches of attention and of an MLP."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from mmjax.layers import platform
+from mmjax.layers.attention import Attention
+from mmjax.layers.mlp import MLP
+from mmjax.layers.norm import norm_class
+from mmjax.layers.parameters import broadcast_last, param
+from mmjax.layers.precision import activation_dtype
+from mmjax.layers.stochastic_depth import stochastic_depth
+from mmjax.sharding import batch_parts, shard, spec
+
+
+def in_rows(x: jax.Array) -> jax.Array:
+    """The residual stream [B, L, D]; on TPUs with the memory layout that attention wants.
+
+    Left to itself, the TPU compiler puts the batch beside the width and copies both ways in each
+    block.
+    """
+    if not platform.current().row_major_stream:
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def constrain(x):
+        return with_layout_constraint(x, Layout(major_to_minor=(0, 1, 2)))
+
+    if mesh.empty or x.shape[0] % batch_parts(mesh):
+        return constrain(x)
+    split = spec("batch", "length", "act_embed")  # left to the partitioner, it would be gathered
+    return jax.shard_map(constrain, in_specs=split, out_specs=split, check_vma=False)(x)
+
+
+class Block(nn.Module):
+    """Residual branches over x [B, L, D]: attention, then an MLP.
+
+    Attributes:
+      mlp_dim: hidden units; 0: there is no MLP.
+      branches: residual branches of the whole stack, for the initial scale of each one's last map.
+      kv_heads, head_dim, causal: of self-attention, see `Attention`.
+      norm: "pre", x + branch(norm(x)), or "post", norm(x + branch(x)).
+      norm_kind: "layer" or "rms".
+      cross: "none": attention is self-attention; "only": it is to a context, in place of that;
+        "between": self-attention, then the branch `cross` to a context, then the MLP (Vaswani et
+        al. 2017, section 3.1).
+      norm_context: the context is normed by the block.
+      scale: what each branch is multiplied by: None is nothing; a number, a learned factor a
+        channel with that first value (Touvron et al. 2021, arXiv 2103.17239, eq. 4); "tanh", the
+        tanh of a learned number that is 0 at first (Flamingo, Alayrac et al. 2022, arXiv
+        2204.14198, section 3.1.2). With "tanh", a token that sees nothing of the context passes
+        unchanged, by the MLP's branch too, which the paper's would change.
+      gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases.
+      cache_length: slots of the cache, see `Attention`.
+
+    Initial scales of "pre": attention width^-1/2, and the last map of each branch smaller by
+    branches^-1/2, as in openai/CLIP (model.py, initialize_parameters); attention of "post": 0.02,
+    as in google-research/bert (modeling.py).
+    """
+
+    heads: int
+    mlp_dim: int
+    branches: int = 2
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    causal: bool = False
+    norm: str = "pre"
+    norm_kind: str = "layer"
+    cross: str = "none"
+    norm_context: bool = False
+    scale: float | str | None = None
+    activation: str = "gelu"
+    gated_mlp: bool = False
+    qkv_bias: bool = True
+    out_bias: bool = True
+    mlp_bias: bool = True
+    dropout: float = 0.0
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+    train: bool = False
+    cache_length: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        drop_rate: jax.Array | None = None,
+        angles: jax.Array | None = None,
+        slot: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
+        """The next x, and None (as `stack` wants it).
+
+        Args:
+          context: [B, S, Dc]; unread where a cache has its keys.
+          mask: which tokens of x are seen; context_mask: which of the context. See `Attention`.
+          drop_rate: of stochastic depth.
+          angles, slot: of self-attention, see `Attention`.
+        """
+        x = in_rows(x)
+        if self.cross == "only":
+            y = self._normed(x, "norm_attention")
+            kv = None if context is None else self._keys(y, context)
+            y = self._attention(x, cross=True)(y, kv, mask=context_mask)
+            seeing = _seeing(context_mask, len(x)) if self.scale == "tanh" else None
+        else:
+            y, seeing = self._normed(x, "norm_attention"), None
+            y = self._attention(x)(y, mask=mask, angles=angles, slot=slot)
+        x = self._add(x, y, "attention", drop_rate, seeing)
+        if self.cross == "between":
+            own = {"cross": "only", "mlp_dim": 0, "causal": False, "kv_heads": None}
+            x, _ = self.clone(**own, name="cross", parent=self)(
+                x, context, None, context_mask, drop_rate
+            )
+        if not self.mlp_dim:
+            return x, None
+        mlp = MLP(
+            self.mlp_dim,
+            self.activation,
+            self.dropout if self.norm == "pre" else 0.0,
+            self.dtype,
+            self.train,
+            self.branches,
+            self.gated_mlp,
+            self.mlp_bias,
+            name="mlp",
+        )
+        return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, seeing), None
+
+    def _attention(self, x: jax.Array, cross: bool = False) -> Attention:
+        width, normal = x.shape[-1], nn.initializers.normal
+        inits = {
+            "qkv_init": normal(width**-0.5),
+            "out_init": normal(width**-0.5 * self.branches**-0.5),
+        }
+        if self.norm == "post":
+            inits = dict.fromkeys(inits, normal(0.02))
+        return Attention(
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            cross,
+            self.causal,
+            self.qkv_bias,
+            self.out_bias,
+            self.dtype,
+            self.cache_length,
+            **inits,
+            name="attention",
+        )
+
+    def _keys(self, y: jax.Array, context: jax.Array) -> jax.Array:
+        """What attention of y [B, L, D] to a context takes its keys and values from."""
+        del y
+        if not self.norm_context:
+            return context
+        return norm_class(self.norm_kind)(self.epsilon, self.dtype, name="norm_context")(context)
+
+    def _normed(self, x: jax.Array, name: str) -> jax.Array:
+        """The input of a branch."""
+        if self.norm == "post":
+            return x
+        return norm_class(self.norm_kind)(self.epsilon, self.dtype, name=name)(x)
+
+    def _add(self, x, branch, name, drop_rate, seeing):
+        """x and a branch together; `seeing` [B, L, 1]: tokens which it may change."""
+        if self.scale == "tanh":
+            gate = param(self, f"gate_{name}", nn.initializers.zeros, (), ())
+            branch = branch * jnp.tanh(gate).astype(branch.dtype)
+        elif self.scale is not None:
+            init = nn.initializers.constant(self.scale)
+            scale = param(self, f"scale_{name}", init, x.shape[-1:], ("embed",))
+            branch = branch * broadcast_last(scale.astype(branch.dtype), branch.ndim)
+        if seeing is not None:
+            branch = jnp.where(seeing, branch, jnp.zeros_like(branch))
+        branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
+        if self.train and drop_rate is not None:
+            branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
+        x = x + branch
+        if self.norm == "post":
+            dtype = activation_dtype(self.dtype)
+            x = norm_class(self.norm_kind)(self.epsilon, dtype, name=f"norm_{name}")(x)
+        return in_rows(shard(x, "batch", "length", "act_embed"))
+
+
+def _seeing(mask: jax.Array | None, rows: int) -> jax.Array | None:
+    """[rows, L or 1, 1] bool: the tokens that see something of the context; None: all."""
+    if mask is None:
+        return None
+    mask = mask[:, None] if mask.ndim == 2 else mask
+    return jnp.repeat(mask.any(-1, keepdims=True), rows // len(mask), axis=0)  # beams share a row

@@ -1,0 +1,55 @@
+"""The multilayer perceptron of a transformer block."""
+
+import flax.linen as nn
+import jax
+
+from mmjax.layers.activations import activation
+from mmjax.layers.linear import Linear
+from mmjax.sharding import shard
+
+
+class MLP(nn.Module):
+    """Two linear maps with an activation between: [B, L, D] -> [B, L, D].
+
+    Attributes:
+      gated: the activation of a third map multiplies the hidden units; with "silu" that is SwiGLU
+        (Shazeer 2020, arXiv 2002.05202).
+      branches: residual branches of the whole stack, for the scale of the last kernel.
+    """
+
+    mlp_dim: int
+    activation: str = "gelu"
+    dropout: float = 0.0
+    dtype: str = "float32"
+    train: bool = False
+    branches: int = 2
+    gated: bool = False
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        normal = nn.initializers.normal
+
+        def hidden(name):
+            h = Linear(
+                (self.mlp_dim,),
+                ("embed", "mlp"),
+                self.use_bias,
+                self.dtype,
+                normal((2 * width) ** -0.5),
+                name=name,
+            )(x)
+            return shard(h, "batch", "length", "mlp")
+
+        h, act = hidden("up"), activation(self.activation)
+        h = act(hidden("gate")) * h if self.gated else act(h)
+        h = nn.Dropout(self.dropout, deterministic=not self.train)(h)
+        return Linear(
+            (width,),
+            ("mlp", "embed"),
+            self.use_bias,
+            self.dtype,
+            kernel_init=normal(width**-0.5 * self.branches**-0.5),
+            name="down",
+        )(h)
