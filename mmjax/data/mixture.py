@@ -24,7 +24,7 @@ import numpy as np
 
 from mmjax.batch import MODALITIES
 from mmjax.config import nearest
-from mmjax.data.open_source import open_source
+from mmjax.data import open_source as sources
 from mmjax.data.order import PLAIN, MixtureOrder, check_weights
 from mmjax.data.source import Source
 from mmjax.data.sources.joined import Joined
@@ -83,7 +83,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
     """
     train = data["train"]
     if train.get("kind") != "mixture":
-        return open_source(train, workdir=workdir)
+        return sources.open_source(train, workdir=workdir)
     _check_names(train, ("kind", "parts"), "config.data.train")
     if not train.get("parts"):
         raise ValueError("The mixture config.data.train has no parts: name some in 'parts'.")
@@ -99,7 +99,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         if not settings.get("source"):
             raise ValueError(f"{where} has no source: give it the config of one.")
         try:
-            source = open_source(settings["source"], workdir=workdir)
+            source = sources.open_source(settings["source"], workdir=workdir)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if not len(source):
