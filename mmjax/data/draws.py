@@ -3,7 +3,7 @@
 import numpy as np
 
 # What a stream of random numbers is for: two uses of one seed never meet.
-AUGMENT, BATCH_AUGMENT, EVAL = 0, 1, 2
+AUGMENT, BATCH_AUGMENT, EVAL, PLACES = 0, 1, 2, 3
 
 
 def row_rng(seed: int, row: int, use: int = AUGMENT) -> np.random.Generator:

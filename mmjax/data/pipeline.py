@@ -1,32 +1,35 @@
 """From a source to batches on the host: order and augmentation come from (seed, step) alone.
 
-Training reads an endless sequence of rows in which each epoch is a fresh permutation of the
-source. Batch `step` holds rows `step * B` to `(step + 1) * B - 1` of it, and process `p` of `P`
-the `p`-th of `P` equal runs of those rows; so neither the process count, nor a restart, nor the
-number of threads changes what is trained on.
+Training reads an endless sequence of rows. Of a plain source each epoch is a fresh permutation, and
+batch `step` holds rows `step * B` to `(step + 1) * B - 1`; of a mixture `order.py` says which part
+and which example each row is. Process `p` of `P` has the `p`-th of `P` equal runs of a batch's
+rows; so neither the process count, nor a restart, nor the number of threads changes what is trained
+on.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from mmjax.batch import MODALITIES
+from mmjax.batch import MODALITIES, Spec
 from mmjax.data.draws import BATCH_AUGMENT, EVAL, row_rng
 from mmjax.data.lost import LostRecords
+from mmjax.data.missing import SAMPLES, make_fill
+from mmjax.data.mixture import Mixture, Part, Transform, order_of
+from mmjax.data.order import PLAIN
 from mmjax.data.source import Source
 
 Batch = dict[str, np.ndarray]
-Transform = Callable[[dict, np.random.Generator], dict]
 
 CHUNK = 32  # rows that a thread makes in one go, at most
 
 
 def train_batches(
     source: Source,
-    transform: Transform,
+    transform: Transform | Mapping[str, Transform],
     *,
     batch_size: int,
     seed: int,
@@ -36,43 +39,66 @@ def train_batches(
     num_threads: int = 2,
     batch_transform: Transform | None = None,
     max_lost_records: int | float = 0,
+    spec: Spec | None = None,
 ) -> Iterator[Batch]:
     """This process's rows of each training batch, without end, from `start_step` on.
 
     Args:
-      transform: (example, rng) -> example whose arrays and numbers become the batch.
+      source: a plain one or a `Mixture`, which knows its weights.
+      transform: (example, rng) -> example whose arrays and numbers become the batch; of a mixture
+        one for each part, by its name.
       batch_size: rows of the global batch; each process yields `batch_size / process_count`.
       seed: 0 to 2**32 - 1.
       num_threads: threads that decode and transform.
       batch_transform: (batch, rng) -> batch, on this process's rows (Mixup); `rng` is the same in
         all processes.
-      max_lost_records: how many may become unreadable while we iterate (a count, or a share as a
-        float); the source's next readable record takes the place of each.
+      max_lost_records: how many of each part may become unreadable while we iterate (a count, or a
+        share as a float); the part's next readable record takes the place of each.
+      spec: what the system reads: name -> shape with a leading 1, and dtype. With it, and of a
+        mixture always, every batch has the same keys; see `missing.py`.
 
-    Yields batches with `example_id` (int64 index in the source) and `<modality>_present`.
+    Yields batches with `example_id` (int64 index in the source) and `<modality>_present`, and of a
+    mixture `part` (int32, the number of the row's part in the order of the config).
 
     Raises:
-      ValueError: an empty source, a batch that the processes do not divide, or, while iterating,
-        an example that cannot be read or transformed, by its key.
+      ValueError: an empty source, a batch that the processes do not divide, parts that do not fit
+        each other, or, while iterating, an example that cannot be read or transformed, by its key.
     """
     local = _local_size(batch_size, process_index, process_count)
     if len(source) == 0:
         raise ValueError(f"Source {source.name} is empty: there is nothing to train on.")
     if not 0 <= seed < 2**32:
         raise ValueError(f"The data seed is {seed}; it must lie between 0 and 2**32 - 1.")
-    lost = LostRecords(source.name, len(source), max_lost_records)
-    order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
+    mixed = isinstance(source, Mixture)
+    parts = source.parts if mixed else (Part(PLAIN, source),)
+    transforms = [transform[part.name] for part in parts] if mixed else [transform]
+    lost = [LostRecords(p.source.name, len(p.source), max_lost_records) for p in parts]
+    firsts = np.cumsum([0, *(len(part.source) for part in parts)])
+    order = order_of(source, batch_size, seed)
+    fill = _identity
+    if mixed or spec is not None:
+        # What comes out of a batch transform is not what it needs.
+        reads = {} if spec is None or batch_transform is not None else spec
+        reads = {key: x for key, x in reads.items() if key not in ("part", "example_id")}
+        fill = make_fill(_samples(parts, transforms, reads), reads, batch_transform is not None)
 
     def load(i: int) -> dict[str, Any]:
         step, offset = divmod(i, local)
-        row = step * batch_size + process_index * local + offset
-        index, rng = int(order[row]), row_rng(seed, row)
+        place = process_index * local + offset
+        numbers, positions = order.positions(step)
+        number = int(numbers[place])
+        index, one = order.index(number, positions[place]), parts[number].source
+        rng = row_rng(seed, step * batch_size + place)
         while True:  # `lost` raises before it has been once around
             try:
-                return _load(source, transform, index, rng)
+                row = fill(_load(one, transforms[number], index, rng))
+                break
             except OSError as error:
-                lost.add(index, error)
-                index = (index + 1) % len(source)
+                lost[number].add(index, error)
+                index = (index + 1) % len(one)
+        if mixed:
+            row |= {"part": np.int32(number), "example_id": np.int64(firsts[number] + index)}
+        return row
 
     batches = _batches(load, start_step * local, sys.maxsize, local, num_threads)
 
@@ -86,6 +112,33 @@ def train_batches(
             step += 1
 
     return finished()
+
+
+def _identity(row: dict[str, Any]) -> dict[str, Any]:
+    return row
+
+
+def _samples(
+    parts: Sequence[Part], transforms: Sequence[Transform], spec: Spec
+) -> dict[str, dict[str, Any]]:
+    """Arrays that each part gives: of its first example, and of more while some are not found."""
+    found: dict[str, dict[str, Any]] = {part.name: {} for part in parts}
+    wanted = {key for key in spec if not key.endswith("_present")}
+    for n in range(SAMPLES):
+        for part, transform in zip(parts, transforms, strict=True):
+            size = len(part.source)
+            if n >= min(size, SAMPLES):
+                continue
+            index = n * size // min(size, SAMPLES)
+            try:
+                row = _load(part.source, transform, index, row_rng(0, index, EVAL))
+            except OSError:  # the run says so, if it is drawn
+                continue
+            row.pop("example_id")
+            found[part.name] = row | found[part.name]
+        if all(found.values()) and wanted <= set().union(*found.values()):
+            break
+    return found
 
 
 def eval_batches(

@@ -3,15 +3,14 @@
 import argparse
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import commands
 import numpy as np
 import pytest
-from flowers import Flowers
 from PIL import Image
 from runs import CONFIG, TRAIN
+from written_sets import photo, write_folder, write_tar, write_tfds
 
 from mmjax.data import convert as command
 from mmjax.data.convert import convert
@@ -24,41 +23,6 @@ from mmjax.workdir.metrics import read_metrics
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MMJAX_DATA_DIR", str(tmp_path / "cache"))
-
-
-def photo(seed, size=(60, 40), kind="PNG"):
-    """A smooth picture, as photographs are."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8))
-    out = io.BytesIO()
-    small.resize(size, Image.Resampling.BICUBIC).save(out, kind)
-    return out.getvalue()
-
-
-def write_folder(root, count=7, **kwargs):
-    root.mkdir()
-    for i in range(count):
-        (root / f"{i}.png").write_bytes(photo(i, **kwargs))
-    rows = [{"file_name": f"{i}.png", "captions": [f"ü {i}", f"number {i}"]} for i in range(count)]
-    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"kind": "folder", "root": str(root)}
-
-
-def write_tar(root):
-    root.mkdir()
-    with tarfile.open(root / "0.tar", "w") as tar:
-        for i in range(3):
-            for name, data in ((f"{i}.png", photo(i)), (f"{i}.txt", f"ein Täfelchen {i}".encode())):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    return {"kind": "webdataset", "pattern": str(root / "0.tar")}
-
-
-def write_tfds(root):
-    Flowers(data_dir=root, file_format="array_record").download_and_prepare()
-    names = {"image_key": "photo", "caption_key": ("title", "others"), "label_key": "kind"}
-    return {"kind": "tfds", "name": "flowers", "split": "train", "data_dir": str(root), **names}
 
 
 def examples(target):
@@ -174,7 +138,7 @@ def test_a_target_that_holds_something_else_is_refused(tmp_path):
 
 
 def test_a_source_that_the_config_lacks_is_refused(monkeypatch):
-    flags = argparse.Namespace(config=CONFIG, overrides=[], source="data.test")
+    flags = argparse.Namespace(config=str(CONFIG), overrides=[], source="data.test")
     monkeypatch.setattr(command, "ARGS", flags, raising=False)
     with pytest.raises(ValueError, match="no source 'data.test'; it has data.train, evals.all.sou"):
         command.main()

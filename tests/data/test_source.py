@@ -1,7 +1,7 @@
 """`source.meta(i)`: the example without its media, for every kind of source, and nothing read."""
 
 import pytest
-from test_convert import write_folder, write_tar, write_tfds
+from written_sets import write_folder, write_tar, write_tfds
 
 from mmjax.data import convert as command
 from mmjax.data.open_source import open_source

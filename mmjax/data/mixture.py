@@ -1,0 +1,233 @@
+"""Mixtures: several sources with their own transforms, drawn by weights that may change.
+
+    config.data.train = {"kind": "mixture", "parts": {
+        "photos": {"source": {...}, "transform": "decode | resize(64)", "weight": 3.0},
+        "texts": {"source": {...}, "transform": "first_caption", "weight": ((0, 0.0), (1000, 1.0))},
+    }}
+    config.data.transform = "tokenize(32)"  # for every part, after its own
+
+A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or "balanced", then of
+every part: each set of modalities that parts give comes equally often, and its parts by their size.
+`order.py` has the order. This one object is a curriculum, balanced sampling and the gradual
+addition of a modality.
+"""
+
+import collections
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.batch import MODALITIES
+from mmjax.config import nearest
+from mmjax.data import open_source as sources
+from mmjax.data.order import PLAIN, MixtureOrder, check_weights
+from mmjax.data.source import Source
+from mmjax.data.sources.joined import Joined
+from mmjax.data.sources.memory import InMemory
+from mmjax.data.transforms import chain
+from mmjax.data.transforms.parse import parse
+from mmjax.schedule import is_number
+
+Transform = Callable[[dict, np.random.Generator], dict]
+History = list[tuple[int, dict[str, Any]]]
+
+_log = logging.getLogger(__name__)
+_MAKES = {"decode": "image", "tokenize": "text", "log_mel": "audio"}  # steps that give a modality
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One source of a mixture, with the transforms that are its own."""
+
+    name: str
+    source: Source
+    transform: str = ""
+    cached_transform: str = ""
+
+
+class Mixture(Joined):
+    """The examples of all parts after each other, and how they are weighed.
+
+    Args:
+      history: [[step, {part: weight}], ...] of the run; see `MixtureOrder`.
+
+    Attributes:
+      class_names: those of the parts that have any, where they agree.
+    """
+
+    def __init__(self, parts: Sequence[Part], history: History):
+        super().__init__([part.source for part in parts])
+        self.parts, self.history = tuple(parts), history
+        self.name = "the mixture of " + ", ".join(part.name for part in parts)
+        names = [p.source.class_names for p in parts if p.source.class_names is not None]
+        self.class_names = names[0] if names and all(n == names[0] for n in names) else None
+
+    def _labelled(self, example: dict[str, Any]) -> dict[str, Any]:
+        return example  # its part's transform reads the label
+
+
+def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None = None) -> Source:
+    """The source of `config.data.train`, a `Mixture` where its kind is that.
+
+    Args:
+      data: `config.data`.
+      workdir: see `open_source`.
+
+    Raises:
+      ValueError: as `open_source`; settings of a mixture that are unknown, missing or wrong.
+    """
+    train = data["train"]
+    if train.get("kind") != "mixture":
+        return sources.open_source(train, workdir=workdir)
+    _check_names(train, ("kind", "parts"), "config.data.train")
+    if not train.get("parts"):
+        raise ValueError("The mixture config.data.train has no parts: name some in 'parts'.")
+    if data.get("cached_transform"):
+        raise ValueError(
+            "config.data.cached_transform is for one source, and config.data.train is a mixture: "
+            "give its parts a cached_transform each."
+        )
+    parts, weights = [], {}
+    for name, settings in train["parts"].items():
+        where = f"config.data.train.parts.{name}"
+        _check_names(settings, ("source", "transform", "weight", "cached_transform"), where)
+        if not settings.get("source"):
+            raise ValueError(f"{where} has no source: give it the config of one.")
+        try:
+            source = sources.open_source(settings["source"], workdir=workdir)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if not len(source):
+            raise ValueError(f"{where}: {source.name} has no examples: take this part out.")
+        own = {k: settings[k] for k in ("transform", "cached_transform") if k in settings}
+        parts.append(Part(str(name), source, **own))
+        weights[str(name)] = _plain(settings.get("weight", 1.0))
+    weights = _resolved(weights, parts, data.get("transform", ""))
+    check_weights(weights, list(weights))
+    for name, weight in weights.items():
+        if not any([weight] if is_number(weight) else [y for _, y in weight]):
+            _log.warning("part '%s' of the mixture has weight 0 at every step", name)
+    return Mixture(parts, [(0, weights)])
+
+
+def _check_names(settings: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in settings:
+        if key not in known:
+            hint = nearest(key, known)
+            raise ValueError(f"{where} has no setting '{key}'.{hint} It takes: {', '.join(known)}.")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that weights of a checkpoint compare."""
+    return json.loads(json.dumps(value))
+
+
+def _resolved(weights: dict[str, Any], parts: Sequence[Part], after: str) -> dict[str, Any]:
+    """The weights with numbers for "balanced"."""
+    balanced = [name for name, weight in weights.items() if weight == "balanced"]
+    if not balanced:
+        return weights
+    if len(balanced) < len(parts):
+        other = next(name for name in weights if name not in balanced)
+        raise ValueError(
+            f"Part '{balanced[0]}' of the mixture has the weight 'balanced' and part '{other}' has "
+            f"{weights[other]!r}: give all parts 'balanced', or none."
+        )
+    given = {part.name: _modalities(part, after) for part in parts}
+    total: collections.Counter = collections.Counter()
+    for part in parts:
+        total[given[part.name]] += len(part.source)
+    return {part.name: len(part.source) / total[given[part.name]] for part in parts}
+
+
+def _modalities(part: Part, after: str) -> frozenset[str]:
+    """Those that a part's chain gives, by its steps and the arrays of its first example."""
+    steps = {
+        name
+        for text in (part.cached_transform, part.transform, after)
+        for name, *_ in chain.read(text)
+    }
+    example = part.source[0]
+    found = {_MAKES[name] for name in steps & _MAKES.keys()}
+    return frozenset(found | {m for m in MODALITIES if isinstance(example.get(m), np.ndarray)})
+
+
+def continued(source: Source, history: History | None, step: int) -> Source:
+    """The training source of a run that goes on at `step`.
+
+    Weights that differ from those of the run hold from that step on, and what each part gave before
+    stays given.
+
+    Args:
+      history: of the checkpoint (`history_of`); None for one that has none.
+
+    Raises:
+      ValueError: the history has a part that is no longer in the mixture.
+    """
+    if not isinstance(source, Mixture):
+        return source
+    now = source.history[-1][1]
+    kept = [(int(at), weights) for at, weights in history or [] if at < step]
+    for _, weights in kept:
+        check_weights(weights, [part.name for part in source.parts])
+    if not kept or kept[-1][1] != now:
+        kept.append((step if kept else 0, now))
+    return Mixture(source.parts, kept)
+
+
+def history_of(source: Source) -> History | None:
+    """What a checkpoint keeps of the training source, for `continued`."""
+    return source.history if isinstance(source, Mixture) else None
+
+
+def sizes_of(source: Source) -> dict[str, int]:
+    """Examples of each part; a plain source is one part, `PLAIN`."""
+    if isinstance(source, Mixture):
+        return {part.name: len(part.source) for part in source.parts}
+    return {PLAIN: len(source)}
+
+
+def order_of(source: Source, batch_size: int, seed: int) -> MixtureOrder:
+    """The order in which a training source is read."""
+    history = history_of(source) or [(0, {PLAIN: 1})]
+    return MixtureOrder(history, batch_size, seed, sizes_of(source))
+
+
+def make_transforms(
+    source: Source, data: Mapping[str, Any], tokenizer: Any
+) -> tuple[Source, Transform | dict[str, Transform]]:
+    """The training source, cached where the config says so, and its transforms.
+
+    Args:
+      data: `config.data`.
+
+    Returns:
+      For a mixture, a transform by the name of its part: its own, then `config.data.transform`.
+
+    Raises:
+      ValueError: a chain that cannot be read.
+    """
+    if not isinstance(source, Mixture):
+        context = {"tokenizer": tokenizer, "class_names": source.class_names}
+        source = _cached(source, data["cached_transform"], context)
+        return source, parse(data["transform"], **context)
+    parts, transforms = [], {}
+    for part in source.parts:
+        context = {"tokenizer": tokenizer, "class_names": part.source.class_names}
+        cached = _cached(part.source, part.cached_transform, context)
+        parts.append(dataclasses.replace(part, source=cached))
+        transforms[part.name] = parse(_chained([part.transform, data["transform"]]), **context)
+    return Mixture(parts, source.history), transforms
+
+
+def _cached(source: Source, text: str, context: Mapping[str, Any]) -> Source:
+    return InMemory(source, parse(text, **context)) if text else source
+
+
+def _chained(texts: Iterable[str]) -> str:
+    return " | ".join(text for text in texts if text.strip())
