@@ -71,3 +71,8 @@ def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) 
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}: give {where}.variant, or each.")
     return sizes
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image size, a number being that of a square."""
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.models import language
+from mmjax.models.build import build
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System
@@ -97,15 +98,8 @@ def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
 
 
 def make_model(config: Mapping[str, Any]) -> Captioner:
-    """The captioner that `config.model` describes.
-
-    Raises:
-      ValueError: an unknown setting, in it or in its parts.
-    """
-    model = Captioner(**check_kwargs(Captioner, config, "config.model"))
-    model.image_tower(parent=None)
-    model.text_decoder(parent=None)  # so that a typing error shows now
-    return model
+    """The captioner that `config.model` describes. See `build`."""
+    return build(Captioner, config, "image_tower", "text_decoder")
 
 
 def make_system(config: Mapping[str, Any]) -> System:

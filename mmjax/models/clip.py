@@ -26,6 +26,7 @@ from mmjax.losses.contrastive import (
 )
 from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
+from mmjax.models.build import build
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
@@ -148,17 +149,8 @@ clamp_above.defvjp(
 
 
 def make_model(config: Mapping[str, Any]) -> CLIP:
-    """The dual encoder that `config.model` describes.
-
-    Raises:
-      ValueError: an unknown setting, in it or in its towers.
-    """
-    model = CLIP(**check_kwargs(CLIP, config, "config.model"))
-    (
-        model.image_tower(parent=None),
-        model.text_tower(parent=None),
-    )  # so that a typing error shows now
-    return model
+    """The dual encoder that `config.model` describes. See `build`."""
+    return build(CLIP, config, "image_tower", "text_tower")
 
 
 def make_system(config: Mapping[str, Any]) -> System:

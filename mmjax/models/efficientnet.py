@@ -10,6 +10,7 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.mbconv import BatchNorm, Convolution, MBConv
 from mmjax.layers.pixels import normalise
+from mmjax.layers.sizes import height_width
 from mmjax.sharding import shard
 
 
@@ -48,8 +49,7 @@ class EfficientNet(nn.Module):
     @property
     def train_size(self) -> tuple[int, int]:
         """(height, width) of the images in training."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else tuple(size)
+        return height_width(self.image_size)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:

@@ -14,6 +14,7 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.perceiver import PerceiverResampler
 from mmjax.models import captioner, language
+from mmjax.models.build import build
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System, Variables
@@ -143,16 +144,8 @@ def media_mask(text: jax.Array, image_token: int, mask: jax.Array) -> jax.Array:
 
 
 def make_model(config: Mapping[str, Any]) -> Flamingo:
-    """The model that `config.model` describes.
-
-    Raises:
-      ValueError: an unknown setting, in it or in its parts.
-    """
-    model = Flamingo(**check_kwargs(Flamingo, config, "config.model"))
-    model.image_tower(parent=None)
-    model.resample(parent=None)
-    model.text_decoder(parent=None)  # so that a typing error shows now
-    return model
+    """The model that `config.model` describes. See `build`."""
+    return build(Flamingo, config, "image_tower", "resample", "text_decoder")
 
 
 def make_system(config: Mapping[str, Any]) -> System:

@@ -12,6 +12,7 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.decode import texts
 from mmjax.losses.captioning import captioning_loss, check_supervised
+from mmjax.models.build import build
 from mmjax.models.text_decoder import TextDecoder, make_text_decoder
 from mmjax.system import System, Terms
 
@@ -48,14 +49,8 @@ class LanguageModel(nn.Module):
 
 
 def make_model(config: Mapping[str, Any]) -> LanguageModel:
-    """The language model that `config.model` describes.
-
-    Raises:
-      ValueError: an unknown setting.
-    """
-    model = LanguageModel(**check_kwargs(LanguageModel, config, "config.model"))
-    model.text_decoder(parent=None)  # so that a typing error shows now
-    return model
+    """The language model that `config.model` describes. See `build`."""
+    return build(LanguageModel, config, "text_decoder")
 
 
 def make_system(config: Mapping[str, Any]) -> System:

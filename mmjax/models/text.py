@@ -12,8 +12,7 @@ from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_text_variant, resolve
 from mmjax.layers.token_embed import look_up
-from mmjax.layers.transformer import Transformer
-from mmjax.models.vit import pool_and_norm
+from mmjax.models.vit import pool_and_norm, tower_blocks
 from mmjax.sharding import shard
 
 
@@ -76,19 +75,8 @@ class TextTransformer(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
 
-        x = Transformer(
-            depth=sizes["depth"],
-            heads=sizes["heads"],
-            mlp_dim=sizes["mlp_dim"],
-            causal=self.causal,
-            activation=self.activation,
-            dropout=self.dropout,
-            stochastic_depth=self.stochastic_depth,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, mask if self.mask_padding else None, train=train)
+        blocks = tower_blocks(self, sizes, causal=self.causal)
+        x = blocks(x, mask if self.mask_padding else None, train=train)
 
         norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
         x = pool_and_norm(self, norm, x, mask, sizes["heads"], sizes["mlp_dim"])

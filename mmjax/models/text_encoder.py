@@ -11,6 +11,7 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.norm import unit_length
 from mmjax.models.bert import BERT
+from mmjax.models.build import build
 from mmjax.system import System
 
 
@@ -40,14 +41,8 @@ class TextEncoder(nn.Module):
 
 
 def make_model(config: Mapping[str, Any]) -> TextEncoder:
-    """The encoder that `config.model` describes.
-
-    Raises:
-      ValueError: an unknown setting.
-    """
-    model = TextEncoder(**check_kwargs(TextEncoder, config, "config.model"))
-    model.text_tower(parent=None)  # so that a typing error shows now
-    return model
+    """The encoder that `config.model` describes. See `build`."""
+    return build(TextEncoder, config, "text_tower")
 
 
 def make_system(config: Mapping[str, Any]) -> System:

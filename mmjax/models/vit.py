@@ -18,9 +18,10 @@ from mmjax.layers.pixels import normalise
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import decode_variant, resolve
+from mmjax.layers.sizes import decode_variant, height_width, resolve
 from mmjax.layers.transformer import Transformer
 from mmjax.losses.classification import check_labels, classification_loss
+from mmjax.models.build import build
 from mmjax.sharding import shard
 from mmjax.system import System, Terms
 
@@ -102,8 +103,7 @@ class ViT(nn.Module):
     @property
     def train_size(self) -> tuple[int, int]:
         """(height, width) of the images in training."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else tuple(size)
+        return height_width(self.image_size)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -134,20 +134,12 @@ class ViT(nn.Module):
             x = LayerNorm(self.norm_epsilon, stream, name="pre_norm")(x)
 
         # ---- blocks
-        x = Transformer(
-            depth=sizes["depth"],
-            heads=sizes["heads"],
-            mlp_dim=sizes["mlp_dim"],
-            activation=self.activation,
-            dropout=self.dropout,
-            stochastic_depth=self.stochastic_depth,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
+        x = tower_blocks(
+            self,
+            sizes,
             gated_mlp=self.gated_mlp,
             qkv_bias=self.qkv_bias,
             layer_scale=self.layer_scale,
-            name="transformer",
         )(x, train=train)
 
         # ---- one vector, or all tokens
@@ -229,6 +221,23 @@ class ViT(nn.Module):
         raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
 
 
+def tower_blocks(tower: nn.Module, sizes: Mapping[str, int], **settings: Any) -> Transformer:
+    """The blocks of an image or text tower, from the fields that both have, and `settings`."""
+    return Transformer(
+        depth=sizes["depth"],
+        heads=sizes["heads"],
+        mlp_dim=sizes["mlp_dim"],
+        activation=tower.activation,
+        dropout=tower.dropout,
+        stochastic_depth=tower.stochastic_depth,
+        remat=tower.remat,
+        epsilon=tower.norm_epsilon,
+        dtype=tower.dtype,
+        name="transformer",
+        **settings,
+    )
+
+
 def pool_and_norm(
     tower: nn.Module,
     norm: LayerNorm,
@@ -249,12 +258,8 @@ def pool_and_norm(
 
 
 def make_model(config: Mapping[str, Any]) -> ViT:
-    """The classifier that `config.model` describes.
-
-    Raises:
-      ValueError: an unknown setting.
-    """
-    return ViT(**check_kwargs(ViT, config, "config.model"))
+    """The classifier that `config.model` describes. See `build`."""
+    return build(ViT, config)
 
 
 def make_system(config: Mapping[str, Any]) -> System:
