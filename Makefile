@@ -21,7 +21,7 @@ train: setup
 	$(BIN)/python -m mmjax.train --config=configs/clip_emoji.py --workdir=$(WORKDIR)
 
 test: setup
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 lint: setup
 	$(BIN)/ruff check .

@@ -195,16 +195,6 @@ def _typed(text: str, old: Any, where: str) -> Any:
     return value
 
 
-def sources(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The settings of every source that a config reads, by their place: "data.train" first."""
-    found = {"data.train": config.data.train}
-    for name, preset in config.evals.items():
-        for key, value in preset.items():
-            if key.endswith("source"):
-                found[f"evals.{name}.{key}"] = value
-    return found
-
-
 def to_json(config: ConfigDict) -> str:
     """The resolved config as JSON text, the same for equal configs."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True, default=_plain)

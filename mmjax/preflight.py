@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as configs
 from mmjax import sharding
+from mmjax.data.open_source import sources_of
 from mmjax.process import distributed
 from mmjax.run import experiment
 from mmjax.workdir import checkpoint
@@ -69,7 +70,7 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     saves.close()
     _ok("checkpoints", f"resumes from step {steps[0]}" if steps else "none: a new run")
 
-    for name, settings in configs.sources(config).items():
+    for name, settings in sources_of(config).items():
         source = experiment.open_source(settings, workdir)
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")

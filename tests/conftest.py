@@ -36,6 +36,11 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items):
+    """Files that start whole commands first: at the end a long one would leave a core idle."""
+    items.sort(key=lambda item: not hasattr(item.module, "commands"))
+
+
 def pytest_collection_finish():
     gc.freeze()  # the modules, which stay
 

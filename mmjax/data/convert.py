@@ -45,7 +45,7 @@ from PIL import Image
 from mmjax import config as configs
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
-from mmjax.data.open_source import open_source
+from mmjax.data.open_source import open_source, sources_of
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import DATASET, SHARDS
 from mmjax.data.transforms import image_ops
@@ -232,7 +232,7 @@ def _write_shard(path: Path, records: Iterator[bytes | BadRecord], bar: Progress
 def main() -> None:
     """The command."""
     config = configs.load(ARGS.config, ARGS.overrides)
-    sources = configs.sources(config)
+    sources = sources_of(config)
     if ARGS.source not in sources:
         raise ValueError(
             f"{ARGS.config} has no source '{ARGS.source}'; it has {', '.join(sources)}."

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mmjax.config import nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
@@ -79,3 +81,13 @@ KINDS = {
     "balanced": Balanced,
     "emoji_questions": open_questions,
 }
+
+
+def sources_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The settings of every source that a config reads, by their place: "data.train" first."""
+    found = {"data.train": config.data.train}
+    for name, preset in config.evals.items():
+        for key, value in preset.items():
+            if key.endswith("source"):
+                found[f"evals.{name}.{key}"] = value
+    return found

@@ -1,0 +1,120 @@
+"""Chains of transforms as text."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from images import coordinates, noise, run
+
+from mmjax.data.transforms.parse import parse
+
+
+class Reverse:
+    """A tokenizer to test with: the code points of the text, backwards."""
+
+    def encode(self, texts, length):
+        rows = [[ord(c) for c in reversed(text)][:length] for text in texts]
+        text = np.array([row + [0] * (length - len(row)) for row in rows], np.int32)
+        return text, text > 0
+
+
+def test_a_whole_chain():
+    transform = parse(
+        """decode
+           | random_resized_crop(16, scale=(0.6, 1)) | flip | color_jitter(0.4, 0.4, 0.4, 0.1)
+           | rand_augment(2, 9) | choose_caption("plain") | tokenize(4) | label""",
+        tokenizer=Reverse(),
+        class_names=["a", "b"],
+    )
+    example = {"image": noise(), "captions": ["abc"], "label": "b", "key": 3}
+    before = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in example.items()}
+    out = transform(example, np.random.default_rng(0))
+    assert out["image"].shape == (16, 16, 3) and out["image"].dtype == np.uint8
+    assert out["text"].tolist() == [99, 98, 97, 0]
+    assert out["text_mask"].tolist() == [True, True, True, False]
+    assert out["label"] == 1 and out["label"].dtype == np.int32 and out["key"] == 3
+    np.testing.assert_array_equal(example.pop("image"), before.pop("image"))
+    assert example == before
+
+
+def test_the_empty_chain_changes_nothing():
+    assert parse(" ")({"x": 1}, None) == {"x": 1}
+
+
+def test_steps_run_in_the_order_written():
+    image = coordinates(10, 20)
+    a = run("center_crop((10, 10)) | resize((10, 20), 'nearest')", image)
+    b = run("resize((10, 20), 'nearest') | center_crop((10, 10))", image)
+    assert a.shape == (10, 20, 3) and b.shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "spec, words",
+    [
+        ("decod", "'decode'.*center_crop.*tokenize"),
+        ("decode | flipp(0.3)", "'flip'"),
+        ("flip(q=1)", r"flip\(p=0.5\).*'q'"),
+        ("flip(0.1, 0.2)", "too many"),
+        ("resize", "size"),
+        ("resize(-3)", "-3"),
+        ("resize(2.5)", "2.5"),
+        ("resize(8, 'bicubi')", "bicubic"),
+        ("random_resized_crop(8, scale=(0.5, 0.2))", "scale"),
+        ("color_jitter(hue=0.7)", "0.7"),
+        ("tokenize(3)", "tokenizer"),
+        ("decode | ", "cannot be read"),
+        ("decode decode", "cannot be read"),
+        ("flip(__import__('os').getcwd())", "plain"),
+        ("flip(p=x)", "plain"),
+        ("flip(**{'p': 1})", r"\*\*"),
+        ("a.b(3)", "no step"),
+        ("1 + 2", "no step"),
+        ("choose_caption('fotos')", "photo"),
+        ("mixup(0.2, 3)", "mixup"),
+    ],
+)
+def test_bad_chains(spec, words):
+    with pytest.raises(ValueError, match=words):
+        parse(spec)
+
+
+def test_errors_name_the_example_and_the_order():
+    with pytest.raises(ValueError, match="'image' of example 'p/7.jpg'"):
+        parse("decode")({"image": b"\xff\xd8\xff junk", "key": "p/7.jpg"}, None)
+    with pytest.raises(ValueError, match="NoneType"):
+        parse("decode")({}, None)
+    with pytest.raises(ValueError, match="decode first"):
+        parse("flip")({"image": b"..."}, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="after choose_caption"):
+        parse("tokenize(4)", tokenizer=Reverse())({}, None)
+
+
+IMAGE_STEPS = [
+    "resize(9)",
+    "resize_short(9)",
+    "center_crop((9, 12))",
+    "random_crop(9, padding=2)",
+    "random_resized_crop(9)",
+    "flip",
+    "random_affine(20, 0.1, (0.8, 1.2))",
+    "color_jitter(0.4, 0.4, 0.4, 0.1)",
+    "random_grayscale(0.5)",
+    "rand_augment(2, 9)",
+    "random_erasing(1.0)",
+]
+
+
+@settings(max_examples=60)
+@given(
+    steps=st.lists(st.sampled_from(IMAGE_STEPS), min_size=1, max_size=4),
+    h=st.integers(9, 30),
+    w=st.integers(9, 30),
+    seed=st.integers(0, 99),
+)
+def test_every_chain_gives_uint8_and_depends_on_the_seed_alone(steps, h, w, seed):
+    image = noise(h, w, seed)
+    before = image.copy()
+    out = run(" | ".join(steps), image, seed)
+    assert out.dtype == np.uint8 and out.ndim == 3 and out.shape[2] == 3
+    np.testing.assert_array_equal(out, run(" | ".join(steps), image, seed))
+    np.testing.assert_array_equal(image, before)
