@@ -1,12 +1,14 @@
 """Interleaving rows, against a slow reading of what each row should say."""
 
+import types
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax.data.transforms.interleave import interleave, join
-from mmjax.models.flamingo import check_batch
+from mmjax.models import flamingo
 
 PLACE = 99
 
@@ -38,7 +40,7 @@ def batch_of(words):
 def test_each_place_has_the_image_whose_text_follows(words, images, length, seed):
     batch = batch_of(words)
     made = interleave(images, length, PLACE, tokenizer=Begins)(batch, np.random.default_rng(seed))
-    check_batch({"image_token": PLACE}, made)
+    flamingo.check(types.SimpleNamespace(image_token=PLACE), made)
     for i in range(len(words)):
         row = made["text"][i][made["text_mask"][i]].tolist()
         assert row[0] == 1 and not made["text"][i][~made["text_mask"][i]].any()
