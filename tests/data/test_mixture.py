@@ -75,6 +75,9 @@ SPEC = {
 }
 
 
+TEXTS = {name: SPEC[name] for name in ("image", "text", "text_mask")}
+
+
 def batches(settings, n, source=None, spec=SPEC, **kwargs):
     source = source or open_training(settings)
     source, transform = make_transforms(source, settings, Words())
@@ -168,6 +171,8 @@ def test_a_part_may_come_later_and_none_may_go():
     later = continued(open_training(data(THREE)), saved, 9)
     assert [step for step, _ in history_of(later)] == [0, 9]
     found = batches(data(THREE), 20, later)
+    for a, b in zip(batches(data(two), 9, spec=TEXTS), found):
+        np.testing.assert_array_equal(a["text"], b["text"])
     assert all((b["part"] != 1).all() for b in found[:9]) and (found[12]["part"] == 1).any()
     saved = history_of(open_training(data(THREE)))
     with pytest.raises(ValueError, match="weight for part 'sounds', which the mixture does not"):
