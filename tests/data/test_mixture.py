@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from same import assert_same
 
 from mmjax import config as configs
 from mmjax.data import open_source
@@ -83,13 +84,6 @@ def batches(settings, n, source=None, spec=SPEC, **kwargs):
     source, transform = make_transforms(source, settings, Words())
     kwargs = {"batch_size": 8, "seed": 3} | kwargs
     return list(itertools.islice(train_batches(source, transform, spec=spec, **kwargs), n))
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-        assert a[key].dtype == b[key].dtype
 
 
 def test_every_row_is_of_its_part_and_what_it_lacks_is_zeros():
