@@ -30,7 +30,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax import batch as batches
 from mmjax import config as configs
-from mmjax.data.open_source import open_source
+from mmjax.data import mixture
 from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.optim import lora
@@ -81,7 +81,11 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
         config.mesh, config.microbatches = {"data": -1, "fsdp": 1, "tensor": 1}, 1
 
     # ---- source, tokenizer, model, and the batch
-    source = open_source(config.data.train, workdir=workdir)
+    source = mixture.open_training(config.data, workdir=workdir)
+    known = after[0] if after else max(steps, default=None)
+    if known is not None:  # weights that were changed on a resume
+        begins = known + 1 if after else known
+        source = mixture.continued(source, saves.run(known).get("mixture"), begins)
     tokenizer = load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
     run = experiment.build(config, tokenizer)
     line = batch_log.line_of(workdir, at)

@@ -35,6 +35,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import config as configs
 from mmjax import evaluate, sharding, step
+from mmjax.data import mixture
 from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.finite import NonFiniteError
 from mmjax.layers import platform
@@ -80,7 +81,7 @@ def train(
     distributed.check_same("the checkpoint to resume from", str(saved and saved["step"]))
 
     # ---- source and tokenizer, then model, loss and optimizer: `run` holds them
-    source = experiment.open_source(config.data.train, workdir)
+    source = experiment.open_training(config.data, workdir)
     if saved:
         experiment.check_examples(source, saved, config, allow_change)
     tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
@@ -103,6 +104,7 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     at, total = int(state.step), config.total_steps
+    source = mixture.continued(source, saved and saved.get("mixture"), at)
     if at < total:
         evaluate.check_evaluators(evaluators)
     if run.system.notes is not None:
@@ -121,6 +123,8 @@ def train(
             {
                 "step": at,
                 "examples": len(source),
+                "parts": mixture.sizes_of(source),
+                "mixture": mixture.history_of(source),
                 "class_names": source.class_names,
                 "config": configs.to_json(config),
                 "tokenizer": tokenizer_files(workdir),

@@ -14,7 +14,13 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
     ARGS = command.start(
         __doc__,
         ("--config", {"required": True, "help": "a file of configs/"}),
-        ("--source", {"default": "data.train", "help": "or evals.NAME.source [data.train]"}),
+        (
+            "--source",
+            {
+                "default": "data.train",
+                "help": "or data.train.parts.NAME.source, evals.NAME.source [data.train]",
+            },
+        ),
         ("--target", {"required": True, "help": "the folder to write"}),
         ("--size", {"required": True, "type": int, "help": "pixels of the shorter side"}),
         ("--quality", {"type": int, "default": 90, "help": "of the JPEGs, 1 to 100 [90]"}),

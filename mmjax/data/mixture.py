@@ -8,7 +8,8 @@
 
 A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or "balanced", then of
 every part: each set of modalities that parts give comes equally often, and its parts by their size.
-`order.py` has the order. This one object is a curriculum, balanced sampling and the gradual
+Parts are numbered by their names in alphabetical order, the order of a config's keys; `order.py`
+has the order of the examples. This one object is a curriculum, balanced sampling and the gradual
 addition of a modality.
 """
 
@@ -93,7 +94,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             "give its parts a cached_transform each."
         )
     parts, weights = [], {}
-    for name, settings in train["parts"].items():
+    for name, settings in sorted(train["parts"].items()):
         where = f"config.data.train.parts.{name}"
         _check_names(settings, ("source", "transform", "weight", "cached_transform"), where)
         if not settings.get("source"):

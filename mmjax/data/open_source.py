@@ -84,8 +84,14 @@ KINDS = {
 
 
 def sources_of(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The settings of every source that a config reads, by their place: "data.train" first."""
+    """The settings of every source that a config reads, by their place: "data.train" first.
+
+    Of a mixture those of its parts: "data.train.parts.NAME.source".
+    """
     found = {"data.train": config.data.train}
+    if config.data.train.get("kind") == "mixture":
+        parts = config.data.train.get("parts", {}).items()
+        found = {f"data.train.parts.{k}.source": v.source for k, v in parts if "source" in v}
     for name, preset in config.evals.items():
         for key, value in preset.items():
             if key.endswith("source"):

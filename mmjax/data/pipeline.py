@@ -58,7 +58,7 @@ def train_batches(
         mixture always, every batch has the same keys; see `missing.py`.
 
     Yields batches with `example_id` (int64 index in the source) and `<modality>_present`, and of a
-    mixture `part` (int32, the number of the row's part in the order of the config).
+    mixture `part` (int32, the number of the row's part).
 
     Raises:
       ValueError: an empty source, a batch that the processes do not divide, parts that do not fit

@@ -19,10 +19,9 @@ from ml_collections import ConfigDict
 
 from mmjax import batch as batches
 from mmjax import sharding, step
+from mmjax.data import mixture, pipeline
 from mmjax.data import open_source as sources
-from mmjax.data import pipeline
 from mmjax.data.bad_records import most_allowed
-from mmjax.data.sources.memory import InMemory
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import make_system
@@ -181,6 +180,13 @@ def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
         return sources.open_source(source, workdir=workdir)
 
 
+def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
+    """The training source of `config.data`, perhaps a mixture; otherwise as `open_source`."""
+    train = data["train"]
+    with distributed.main_first(f"opening {train.get('kind')} {_named(train)}"):
+        return mixture.open_training(data, workdir=workdir)
+
+
 def check_examples(
     source: sources.Source, saved: Mapping[str, Any], config: ConfigDict, allow: Iterable[str]
 ) -> None:
@@ -195,17 +201,20 @@ def check_examples(
     Raises:
       ValueError: another size, and not one that `config.data.max_lost_records` allows.
     """
-    had, has = saved.get("examples", len(source)), len(source)
-    if had == has:
-        return
-    what = f"{source.name} has {has:,} examples and had {had:,} when this run was saved"
-    most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
-    if not 0 < had - has <= most and "data.train" not in allow:
-        raise ValueError(
-            f"{what}: with another number they come in another order; put the set back as it was, "
-            "or allow it with --allow_change=data.train."
-        )
-    print(f"warning: {what}: from here on they come in another order")
+    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
+    for part, has in mixture.sizes_of(source).items():
+        had = sizes.get(part, has)
+        if had == has:
+            continue
+        name = f"part '{part}'" if part else source.name
+        what = f"{name} has {has:,} examples and had {had:,} when this run was saved"
+        most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
+        if not 0 < had - has <= most and "data.train" not in allow:
+            raise ValueError(
+                f"{what}: with another number they come in another order; put the set back as it "
+                "was, or allow it with --allow_change=data.train."
+            )
+        print(f"warning: {what}: from here on they come in another order")
 
 
 def _named(source: Mapping[str, Any]) -> str:
@@ -278,13 +287,13 @@ def training_batches(
     Raises:
       ValueError: while iterating, rows that the system cannot learn from.
     """
-    context = {"tokenizer": tokenizer, "class_names": source.class_names}
-    if config.data.cached_transform:
-        source = InMemory(source, transforms.parse(config.data.cached_transform, **context))
-    batch_transform = transforms.parse_batch(config.data.batch_transform, **context)
+    batch_transform = transforms.parse_batch(
+        config.data.batch_transform, tokenizer=tokenizer, class_names=source.class_names
+    )
+    source, transform = mixture.make_transforms(source, config.data, tokenizer)
     found = pipeline.train_batches(
         source,
-        transforms.parse(config.data.transform, **context),
+        transform,
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,
@@ -293,6 +302,7 @@ def training_batches(
         num_threads=config.data.num_threads,
         batch_transform=batch_transform if config.data.batch_transform else None,
         max_lost_records=config.data.max_lost_records,
+        spec=system.spec,
     )
 
     def checked() -> Iterator[Mapping[str, np.ndarray]]:

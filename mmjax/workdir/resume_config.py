@@ -36,7 +36,8 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
     for key, (old, new) in configs.diff(saved, now).items():
         line = f"config.{key}: {old!r} -> {new!r}"
         if any(key == f or key.startswith(f + ".") for f in free):
-            yield line
+            weight = key.startswith("data.train.parts.") and key.endswith(".weight")
+            yield line + " (from the next step on; every part goes on where it was)" * weight
         else:
             refused.append((key, line))
     if refused:

@@ -7,6 +7,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+from same import assert_same
 
 from mmjax import sharding
 from mmjax.data import prefetch
@@ -46,13 +47,6 @@ def noisy(example, rng):
 
 def take(n, batches):
     return list(itertools.islice(batches, n))
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-        assert a[key].dtype == b[key].dtype
 
 
 def test_batch_contents():

@@ -23,7 +23,7 @@ from mmjax.data.builders.emoji_names import (
     load_concepts,
     parse_codepoints,
 )
-from mmjax.data.builders.split_builder import SplitBuilder
+from mmjax.data.builders.split_builder import SplitBuilder, drawings
 from mmjax.process.progress import Progress
 
 SIZE = 72
@@ -97,19 +97,10 @@ class Emoji(SplitBuilder):
     HOMEPAGE = "https://unicode.org/emoji/charts/full-emoji-list.html"
 
     def _features(self) -> dict[str, Any]:
-        text = tfds.features.Text()
+        texts = ("category", "subcategory", "skin_tone", "group", "style", "codepoints")
         return {
-            "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
-            "captions": tfds.features.Sequence(text),
-            "names": tfds.features.Sequence(text),
-            "languages": tfds.features.Sequence(text),
+            **drawings(SIZE, 3, ("names", "languages"), texts),
             "label": tfds.features.ClassLabel(names=list(CATEGORIES)),
-            "category": text,
-            "subcategory": text,
-            "skin_tone": text,
-            "group": text,
-            "style": text,
-            "codepoints": text,
         }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:

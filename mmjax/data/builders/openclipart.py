@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import on_white, render_svg, require_package, trim
 from mmjax.data.builders.emoji_names import fraction_of
-from mmjax.data.builders.split_builder import SplitBuilder
+from mmjax.data.builders.split_builder import SplitBuilder, drawings
 from mmjax.process.progress import Progress
 
 SIZE = 128
@@ -118,15 +118,7 @@ class Openclipart(SplitBuilder):
     HOMEPAGE = "https://packages.debian.org/stable/openclipart-svg"
 
     def _features(self) -> dict[str, Any]:
-        text = tfds.features.Text()
-        return {
-            "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
-            "captions": tfds.features.Sequence(text),
-            "keywords": tfds.features.Sequence(text),
-            "author": text,
-            "category": text,
-            "path": text,
-        }
+        return drawings(SIZE, 3, ("keywords",), ("author", "category", "path"))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         require_package("resvg_py", "resvg-py")

@@ -1,6 +1,7 @@
 """What our TFDS builders share."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -34,3 +35,15 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self):
         raise NotImplementedError("_split_generators gives the examples of each split.")
+
+
+def drawings(
+    size: int, channels: int, lists: Sequence[str], texts: Sequence[str]
+) -> dict[str, Any]:
+    """Features of a set of square drawings: `image`, `captions`, more lists of text, and texts."""
+    text = tfds.features.Text()
+    return {
+        "image": tfds.features.Image(shape=(size, size, channels), encoding_format="png"),
+        **{name: tfds.features.Sequence(text) for name in ("captions", *lists)},
+        **dict.fromkeys(texts, text),
+    }

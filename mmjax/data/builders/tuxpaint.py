@@ -21,7 +21,7 @@ from PIL import Image
 from mmjax.data.builders.debian import find_tree
 from mmjax.data.builders.drawing import centred, png, render_svg, require_package
 from mmjax.data.builders.emoji_names import fraction_of, merge_groups
-from mmjax.data.builders.split_builder import SplitBuilder
+from mmjax.data.builders.split_builder import SplitBuilder, drawings
 from mmjax.process.progress import Progress
 
 SIZE = 128
@@ -151,18 +151,10 @@ class Tuxpaint(SplitBuilder):
     HOMEPAGE = "https://packages.debian.org/stable/tuxpaint-stamps-default"
 
     def _features(self) -> dict[str, Any]:
-        text = tfds.features.Text()
+        lists = ("names", "languages", "sounds", "sound_languages")
         return {
-            "image": tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png"),
-            "captions": tfds.features.Sequence(text),
-            "names": tfds.features.Sequence(text),
-            "languages": tfds.features.Sequence(text),
+            **drawings(SIZE, 4, lists, ("category", "concept", "path")),
             "label": tfds.features.ClassLabel(names=list(CATEGORIES)),
-            "category": text,
-            "concept": text,
-            "path": text,
-            "sounds": tfds.features.Sequence(text),
-            "sound_languages": tfds.features.Sequence(text),
             "spoken": tfds.features.Sequence(np.bool_),
         }
 

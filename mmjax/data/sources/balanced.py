@@ -4,12 +4,11 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mmjax.data.source import Source
+from mmjax.data.sources.subset import Subset
 
 
-class Balanced(Source):
+class Balanced(Subset):
     """Repeats the rarer answers of a source of questions.
 
     Args:
@@ -23,8 +22,6 @@ class Balanced(Source):
     """
 
     def __init__(self, source: Source, words: int = 3, max_repeats: int = 20):
-        self._source = source
-        self.name, self.class_names = f"balanced {source.name}", source.class_names
         groups: dict[str, dict[Any, list[int]]] = {}
         for i in range(len(source)):
             example = source.meta(i)
@@ -35,19 +32,8 @@ class Balanced(Source):
                 )
             way = " ".join(example["captions"][0].split()[:words])
             groups.setdefault(way, collections.defaultdict(list))[example["label"]].append(i)
-        self._index = np.asarray(
-            [i for answers in groups.values() for i in even(answers, max_repeats)]
-        )
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[int(self._index[index])]
-
-    def meta(self, index: int) -> dict[str, Any]:
-        """See `Source.meta`."""
-        return self._source.meta(int(self._index[index]))
+        super().__init__(source, [i for g in groups.values() for i in even(g, max_repeats)])
+        self.name = f"balanced {source.name}"
 
 
 def even(answers: Mapping[Any, list[int]], max_repeats: int) -> list[int]:
