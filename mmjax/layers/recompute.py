@@ -1,22 +1,21 @@
-"""Work that the backward pass does again, so that less has to be kept between the two passes."""
+"""Work that the backward pass does again, so that less is kept between the two passes."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 
 def recompute(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`f`, of which only the arguments are kept for the backward pass: it computes f again there.
 
-    As `jax.checkpoint`, for layers that are not in a loop on XLA's CPU backend, where that saves
-    nothing: nothing stops the compiler from computing again at once and keeping the result. Here
-    the arguments depend on the cotangent, so the work cannot begin before the backward pass does.
+    As `jax.checkpoint`, for layers outside a loop on XLA's CPU backend, where that saves nothing:
+    the compiler is free to do the second computation right after the first, and to keep its result
+    as before. Here the first argument depends on the cotangent, so it has to wait.
 
     Args:
-      f: arrays (or trees of them, of any dtype; None) -> one float array. It closes over no array.
+      f: (x, *others) -> y, where x [..., M] and y [..., N] are floats with the same leading axes;
+        the others may be of any dtype, or None. It closes over no array.
     """
 
     @jax.custom_vjp
@@ -27,23 +26,11 @@ def recompute(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         return f(*args), args
 
     def backward(args, dy):
-        return jax.vjp(f, *_after(args, dy))[1](dy)
+        x, *others = args
+        # 0 times a number may be NaN, so the compiler keeps the sum. Where dy is not finite,
+        # neither is the gradient.
+        x = x + (0 * dy[..., :1]).astype(x.dtype)
+        return jax.vjp(f, x, *others)[1](dy)
 
     again.defvjp(forward, backward)
     return functools.wraps(f)(again)
-
-
-def _after(args: Any, dy: jax.Array) -> Any:
-    """The same arguments, of which floats cannot be had before dy.
-
-    0 times a number is not 0 for certain (NaN), so the compiler cannot drop it. Where dy is not
-    finite neither is the gradient, of which this is a part.
-    """
-    nothing = dy[(0,) * dy.ndim] * jnp.zeros((), dy.dtype)
-
-    def late(x):
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        return x + nothing.astype(x.dtype).reshape((1,) * x.ndim)
-
-    return jax.tree.map(late, args)
