@@ -11,13 +11,13 @@ ours is faster.
 
 What is equal: sizes, fp32, both cores. What is not: transformers' attention to the image goes
 through scaled_dot_product_attention. `--dtypes int8` is ours with `Settings(int8=True)`; the peer
-stays in fp32. The peer lives in build/bench-venv (see contenders.py).
+stays in fp32. The peer lives in build/bench-venv (see workers.py).
 """
 
 import statistics
 import sys
 
-from contenders import Worker, asked_for, measure_each, options, rounds_of, work
+from workers import Worker, asked_for, measure_each, options, rounds_of, work
 
 LAYERS, WIDTH, HEADS, VOCAB, IMAGE_TOKENS = 12, 768, 12, 50_257, 197
 NEW = 64
@@ -39,7 +39,7 @@ def ours(workload, dtype):
     import numpy as np
     from flax.core import meta
 
-    from mmjax.decode.generate import make_generate
+    from mmjax.decode.generate import Prepared, make_generate
     from mmjax.decode.settings import Settings
     from mmjax.models.text_decoder import TextDecoder
 
@@ -68,8 +68,12 @@ def ours(workload, dtype):
     }
     model = Captioner()
     params = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), batch)["params"]))()
-    generate = make_generate(model, Settings(NEW, beams=beams, int8=dtype == "int8"))
-    return lambda: int(np.asarray(generate({"params": params}, batch).lengths)[:, 0].sum())
+    settings = Settings(NEW, beams=beams, int8=dtype == "int8")
+    variables = Prepared(model, settings)(
+        {"params": params}, batch
+    )  # params themselves are dropped
+    generate = make_generate(model, settings)
+    return lambda: int(np.asarray(generate(variables, batch).lengths)[:, 0].sum())
 
 
 def transformers(workload, dtype):
@@ -119,7 +123,7 @@ def measure(workload, dtype, allocator, args):
     results = []
     for _ in range(args.processes):
         workers = [
-            Worker(c, {"name": workload, "device": "cpu"}, dtype, 1, allocator, script=__file__)
+            Worker(c, {"name": workload, "device": "cpu"}, dtype, 1, allocator, __file__)
             for c in args.contenders
         ]
         results += rounds_of(workers, args.rounds)
@@ -128,12 +132,17 @@ def measure(workload, dtype, allocator, args):
     tokens = NEW * WORKLOADS[workload][0]
     print(f"\n{workload} {dtype}, allocator {allocator}")
     for name in args.contenders:
-        wall, rss = (statistics.median(r[name][key] for r in results) for key in ("wall", "rss"))
-        line = f"  {name:13s} {tokens / wall:7.1f} tokens/s  {1e3 * wall:7.0f} ms  {rss:6.0f} MB"
+        wall, rss, peak = (
+            statistics.median(r[name][key] for r in results) for key in ("wall", "rss", "peak")
+        )
+        line = f"  {name:13s} {tokens / wall:7.1f} tokens/s  {1e3 * wall:7.0f} ms"
+        line += f"  RSS {rss:5.0f} MiB, with the compile {peak:5.0f}"
         if name != "ours" and "ours" in args.contenders:
             each = [r[name]["wall"] / r["ours"]["wall"] for r in results]
             line += f"  ours is {statistics.median(each):.2f}x as fast"
             line += f" ({min(each):.2f} to {max(each):.2f})"
+            cpu = statistics.median(r[name]["cpu"] / r["ours"]["cpu"] for r in results)
+            line += f", CPU time {cpu:.2f}x"
         print(line, flush=True)
 
 

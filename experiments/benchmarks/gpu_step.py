@@ -18,7 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from contenders import CONTENDERS, ROOT, VENV, Worker, flops, rounds_of, set_up_peers
+from contenders import CONTENDERS, SCRIPT, flops
+from workers import ROOT, VENV, Worker, rounds_of, set_up_peers
 
 sys.path.insert(0, str(ROOT))
 
@@ -41,7 +42,9 @@ def start(names, workload, args):
             print(f"{name}: left out, there is no {args.peers_python}", flush=True)
             continue
         try:
-            worker = Worker(name, workload, "bfloat16", args.steps, "stock", args.peers_python)
+            worker = Worker(
+                name, workload, "bfloat16", args.steps, "stock", SCRIPT, args.peers_python
+            )
         except SystemExit as error:
             print(f"{name}: left out. {error}", flush=True)
         else:

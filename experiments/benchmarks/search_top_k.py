@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from contenders import ROOT, Process, answer, rounds_of
+from workers import ROOT, Process, answer, rounds_of
 
 VENV = ROOT / "build" / "search-venv"
 PEERS = ("faiss-cpu==1.15.1", "usearch==2.26.6", "numpy==2.4.6")

@@ -4,9 +4,11 @@
     python experiments/benchmarks/step.py --contenders ours --workloads s16_64_b32 --processes 1
 
 Every contender is a process of its own, on one fixed batch, compiled and warmed up beforehand. In
-each round the contenders take turns, so that a busy machine disturbs all alike; a ratio is the
-median over rounds of (peer's time / ours in the same round), above 1 where ours is faster. All of
-it is repeated with fresh processes, since how memory happens to be laid out matters.
+each round the contenders take turns, the others stopped, so that a busy machine disturbs all alike;
+a ratio is the median over rounds of (peer's time / ours in the same round), above 1 where ours is
+faster. The ratio of CPU times (all threads) suffers less from other work on the machine. All of it
+is repeated with fresh processes, since how memory happens to be laid out matters. Peak memory: that
+of the steps, and that of the whole process with the uncached compile (see workers.py).
 
 Two allocators: `stock` is every contender as it comes, with ours in its own set-up
 (mmjax/process/runtime.py); `same` gives that set-up to the peers also.
@@ -20,7 +22,8 @@ The peers live in build/bench-venv: torch first, then peers.txt.
 
 import statistics
 
-from contenders import CONTENDERS, Worker, flops, measure_each, options, rounds_of
+from contenders import CONTENDERS, SCRIPT, flops
+from workers import Worker, measure_each, options, rounds_of
 
 # widths, depths and heads of the image (v) and the text (t) tower
 WORKLOADS = {
@@ -62,7 +65,7 @@ def measure(workload, dtype, allocator, args):
     results = []
     for _ in range(args.processes):
         on_cpu = WORKLOADS[workload] | {"device": "cpu"}
-        workers = [Worker(c, on_cpu, dtype, args.steps, allocator) for c in args.contenders]
+        workers = [Worker(c, on_cpu, dtype, args.steps, allocator, SCRIPT) for c in args.contenders]
         results += rounds_of(workers, args.rounds)
         for worker in workers:
             worker.close()
@@ -70,14 +73,18 @@ def measure(workload, dtype, allocator, args):
     work_done, ratios = flops(WORKLOADS[workload]), {}
     for name in args.contenders:
         median = {
-            key: statistics.median(r[name][key] for r in results) for key in ("wall", "cpu", "rss")
+            key: statistics.median(r[name][key] for r in results)
+            for key in ("wall", "cpu", "rss", "peak")
         }
         line = f"  {name:13s} {1e3 * median['wall']:7.0f} ms  cpu {1e3 * median['cpu']:7.0f} ms"
-        line += f"  {work_done / median['wall'] / 1e9:4.0f} GFLOP/s  {median['rss']:6.0f} MB"
+        line += f"  {work_done / median['wall'] / 1e9:4.0f} GFLOP/s"
+        line += f"  RSS {median['rss']:5.0f} MiB, with the compile {median['peak']:5.0f}"
         if name != "ours" and "ours" in args.contenders:
             each = [r[name]["wall"] / r["ours"]["wall"] for r in results]
             ratios[name] = statistics.median(each)
             line += f"  {ratios[name]:.2f}x ours ({min(each):.2f} to {max(each):.2f})"
+            cpu = statistics.median(r[name]["cpu"] / r["ours"]["cpu"] for r in results)
+            line += f", CPU time {cpu:.2f}x"
         print(line, flush=True)
     if ratios:
         best = min(ratios, key=ratios.get)

@@ -117,7 +117,11 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
 
 
 class Prepared:
-    """Variables in the form that the loop over tokens reads; those last prepared are kept."""
+    """Variables in the form that the loop over tokens reads; those last prepared are kept.
+
+    On CPU that is a second copy of the kernels. Whoever needs the parameters for nothing else calls
+    this, drops them, and gives `make_generate`'s function (or stream, or score) the result.
+    """
 
     def __init__(self, model: Any, settings: Settings):
         self._given = self._prepared = None
@@ -139,6 +143,8 @@ class Prepared:
         self._prepare = prepare
 
     def __call__(self, variables, batch):
+        if "packed" in variables:  # prepared already
+            return variables
         if variables["params"] is not self._given:
             self._given, self._prepared = variables["params"], self._prepare(variables, batch)
         return self._prepared

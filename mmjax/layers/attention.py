@@ -23,6 +23,7 @@ from mmjax.layers import fused_attention as fused
 from mmjax.layers import platform
 from mmjax.layers.linear import Linear
 from mmjax.layers.precision import activation_dtype
+from mmjax.layers.recompute import recompute
 from mmjax.layers.rotary import rotate
 from mmjax.sharding import shard
 
@@ -144,18 +145,20 @@ class Attention(nn.Module):
             query, key, value = self._cross(q, kv) if self.cross else self._own(q, angles, slot)
             if bias is not None:
                 bias = rearrange(bias, "b (k g) l s -> b k l g s", k=kv_heads)
-            y, weights = attend(
-                query,
-                key,
-                value,
-                visible=self._visible(mask, query.shape[1], key.shape[-2], slot),
-                bias=bias,
-                zero_unseeing=self.cross,
-                dtype=activation_dtype(self.dtype),
-            )
-            if self.is_mutable_collection("intermediates"):
-                weights = rearrange(weights, "b k l g s -> b (k g) l s")
-                self.sow("intermediates", "attention_weights", weights)
+            visible = self._visible(mask, query.shape[1], key.shape[-2], slot)
+            dtype, sows = activation_dtype(self.dtype), self.is_mutable_collection("intermediates")
+
+            def result(query, key, value, visible, bias):
+                unseeing = {"zero_unseeing": self.cross, "dtype": dtype}
+                y, weights = attend(query, key, value, visible=visible, bias=bias, **unseeing)
+                if sows:
+                    weights = rearrange(weights, "b k l g s -> b (k g) l s")
+                    self.sow("intermediates", "attention_weights", weights)
+                return y
+
+            if platform.current().recomputes and not sows:
+                result = recompute(result)
+            y = result(query, key, value, visible, bias)
             y = y.reshape(*q.shape[:2], self.heads, -1)
         return Linear(
             (q.shape[-1],),

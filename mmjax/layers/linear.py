@@ -13,6 +13,7 @@ from mmjax.layers import platform
 from mmjax.layers.packed import is_packing, packed_dot
 from mmjax.layers.parameters import broadcast_last, param
 from mmjax.layers.precision import activation_dtype, mixed_dots
+from mmjax.layers.recompute import recompute
 
 # The dots below keep the batch axes as they are. Flattened to two axes, the gradient of the weight
 # contracts one long axis, which XLA's CPU backend does at half the speed.
@@ -80,10 +81,12 @@ def linear(
     *,
     outputs: int = 1,
     dtype="float32",
+    before: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """x [..., *inputs] times kernel [*inputs, *outputs], plus bias [*outputs].
 
     Args:
+      before: an elementwise function, applied to x first (an activation).
       outputs: how many of the kernel's last axes are outputs; the others meet x's last axes.
       dtype: of the operands. The result has `precision.activation_dtype(dtype)`.
     """
@@ -96,11 +99,18 @@ def linear(
         # As a matrix: several axes cost transposes here. (Elsewhere a split axis among those
         # merged would have to be gathered.)
         kernel = kernel.reshape(x.shape[-1], -1)
-    if mixed_dots(dtype):
-        y = _mixed_dot(x, kernel, x.dtype)
-    else:
+
+    def product(x, kernel):
+        if before is not None:
+            x = before(x)
+        if mixed_dots(dtype):
+            return _mixed_dot(x, kernel, x.dtype)
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-        y = dot_general(x, kernel, _contract_last(x))
+        return dot_general(x, kernel, _contract_last(x))
+
+    if before is not None and platform.current().recomputes:
+        product = recompute(product)
+    y = product(x, kernel)
     if as_matrix:
         y = y.reshape(*batch, *features)
     if bias is not None:
@@ -121,6 +131,7 @@ class Linear(nn.Module):
       features: sizes of the new axes; names: logical axes of the kernel [*inputs, *features].
       kernel_init: gets the kernel's shape as a matrix [prod(inputs), prod(features)].
       order: puts the outputs, the last axes of kernel and bias, on one axis: [..., N].
+      before: an elementwise function, applied to x first (an activation).
     """
 
     features: tuple[int, ...]
@@ -129,6 +140,7 @@ class Linear(nn.Module):
     dtype: str = "float32"
     kernel_init: Callable = nn.initializers.lecun_normal()
     order: Callable[[jax.Array], jax.Array] | None = None
+    before: Callable[[jax.Array], jax.Array] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -147,6 +159,7 @@ class Linear(nn.Module):
             names = self.names[len(inputs) :]
             bias = param(self, "bias", nn.initializers.zeros, self.features, names)
         if packed:
+            x = x if self.before is None else self.before(x)
             batch = x.shape[: x.ndim - len(inputs)]
             y = packed_dot(x.reshape(*batch, -1), self.get_variable("packed", "kernel"), self.dtype)
             y = y.reshape(*batch, *self.features).astype(activation_dtype(self.dtype))
@@ -156,4 +169,4 @@ class Linear(nn.Module):
             bias = None if bias is None else self.order(bias)
         elif is_packing(self):
             self.put_variable("packed", "kernel", kernel.reshape(matrix).T.astype(self.dtype))
-        return linear(x, kernel, bias, outputs=outputs, dtype=self.dtype)
+        return linear(x, kernel, bias, outputs=outputs, dtype=self.dtype, before=self.before)

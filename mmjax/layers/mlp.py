@@ -43,7 +43,11 @@ class MLP(nn.Module):
             return shard(h, "batch", "length", "mlp")
 
         h, act = hidden("up"), activation(self.activation)
-        h = act(hidden("gate")) * h if self.gated else act(h)
+        drops = self.train and self.dropout > 0
+        if self.gated:
+            h = act(hidden("gate")) * h
+        elif drops:
+            h = act(h)
         h = nn.Dropout(self.dropout, deterministic=not self.train)(h)
         return Linear(
             (width,),
@@ -51,5 +55,6 @@ class MLP(nn.Module):
             self.use_bias,
             self.dtype,
             kernel_init=normal(width**-0.5 * self.branches**-0.5),
+            before=None if self.gated or drops else act,
             name="down",
         )(h)

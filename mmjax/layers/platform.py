@@ -23,6 +23,7 @@ class Platform:
       kernels_as_matrices: a dot takes its kernel with one axis of outputs, not several.
       convolution_as_product: a 3x3 convolution is one product over patches laid side by side.
       two_rows: a product of one row in bf16 or int8 takes that row twice.
+      recomputes: activations and attention weights are computed again in the backward pass.
       unrolled_layers: a stack without remat is unrolled, not a loop.
       layers_apart: a loop over tokens takes each layer's arrays apart from the others'.
       packed_kernels: kernels are laid out once before a loop over tokens.
@@ -39,6 +40,7 @@ class Platform:
     kernels_as_matrices: bool = False
     convolution_as_product: bool = False
     two_rows: bool = False
+    recomputes: bool = False
     unrolled_layers: bool = False
     layers_apart: bool = False
     packed_kernels: bool = False
@@ -65,6 +67,7 @@ CPU = Platform(
     kernels_as_matrices=True,
     convolution_as_product=True,
     two_rows=True,
+    recomputes=True,
     unrolled_layers=True,
     layers_apart=True,
     packed_kernels=True,

@@ -7,7 +7,7 @@ import pytest
 from markov import NONE, Markov
 from tiny_language import LLAMA, PROMPTS, language_model
 
-from mmjax.decode.generate import make_generate, make_stream
+from mmjax.decode.generate import Prepared, make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
 from mmjax.layers.platform import compiling_for
@@ -46,6 +46,20 @@ def test_greedy_is_the_model_without_a_cache_and_a_ragged_batch_each_prompt_alon
     # one beam of a search over a real cache is greedy; more find nothing less probable
     search = make_generate(model, Settings(8, beams=4))({"params": params}, batch)
     assert (search.scores[:, 0] * 8 >= found.scores[:, 0] - 1e-3).all()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_prepared_variables_serve_without_the_parameters(int8):
+    model, params = language_model()
+    batch, settings = pad_prompts(PROMPTS), Settings(4, int8=int8)
+    prepared = Prepared(model, settings)({"params": params}, batch)
+    kernels = [p for p in jax.tree.leaves(params) if p.ndim > 2]  # stacked, one per layer
+    kept = jax.tree.leaves(prepared)
+    assert kernels and not any(p is x for p in kernels for x in kept)
+    found = make_generate(model, settings)(prepared, batch)
+    wanted = make_generate(model, settings)({"params": params}, batch)
+    np.testing.assert_array_equal(found.tokens, wanted.tokens)
+    np.testing.assert_array_equal(found.scores, wanted.scores)
 
 
 @pytest.mark.parametrize("tied", [True, False])
