@@ -139,8 +139,8 @@ class Attention(nn.Module):
         """
         self._check(q, kv)
         kv_heads = self.kv_heads or self.heads
-        if self._is_fused(q, mask, bias):
-            y = self._fused(q, mask, angles)
+        if self._is_fused(q, kv, mask, bias):
+            y = self._fused_cross(q, kv, mask) if self.cross else self._fused(q, mask, angles)
         else:
             query, key, value = self._cross(q, kv) if self.cross else self._own(q, angles, slot)
             if bias is not None:
@@ -253,20 +253,22 @@ class Attention(nn.Module):
             visible = past if visible is None else visible & past
         return visible
 
-    # ---- self-attention as one kernel
+    # ---- as one kernel
 
-    def _is_fused(self, q, mask, bias) -> bool:
+    def _is_fused(self, q, kv, mask, bias) -> bool:
         """Whether the TPU kernel takes this call."""
-        head_dim = self.head_dim or q.shape[-1] // self.heads
-        return (
-            platform.current().fused_attention
-            and not self.cross
-            and not self._keeps()
-            and not self.is_mutable_collection("intermediates")
-            and bias is None
-            and (mask is None or mask.ndim == 2)
-            and fused.fits(*q.shape[:2], self.heads, head_dim)
-        )
+        if not platform.current().fused_attention or bias is not None or self._keeps():
+            return False
+        if self.is_mutable_collection("intermediates"):
+            return False
+        if mask is not None and mask.ndim == 3 and mask.shape[1] > 1:
+            return False  # each query has its own
+        length, head_dim = q.shape[1], self.head_dim or q.shape[-1] // self.heads
+        if self.cross:
+            if self.kv_heads not in (None, self.heads) or len(q) != len(kv):
+                return False
+            length = max(length, kv.shape[1])
+        return fused.fits(len(q), length, self.heads, head_dim)
 
     def _fused(self, x, mask, angles):
         """[B, L, H, D] by the kernel, which wants a key for each query, side by side with it."""
@@ -281,7 +283,19 @@ class Attention(nn.Module):
             qkv = shard(qkv, "batch", "length", "heads")
         head_dim = qkv.shape[-1] // (3 * self.heads)
         qkv = checkpoint_name(qkv, "qkv")
-        y = fused.fused_attention(qkv, head_dim, causal=self.causal, key_mask=mask)
+        y = fused.fused_attention(qkv, head_dim, causal=self.causal, key_mask=_of_keys(mask))
+        return checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
+
+    def _fused_cross(self, x, kv, mask):
+        """[B, L, H, D] by the kernel."""
+        mask = _of_keys(mask)
+        query = self._project(x, "query", lambda a: rearrange(a, "... h d -> ... (h d)"))
+        key_value = self._project(kv, "key_value", fused.together)
+        query, key_value = checkpoint_name(query, "qkv"), checkpoint_name(key_value, "qkv")
+        head_dim = query.shape[-1] // self.heads
+        y = fused.fused_cross_attention(query, key_value, head_dim, key_mask=mask)
+        if mask is not None:
+            y = jnp.where(mask.any(-1)[:, None, None], y, jnp.zeros_like(y))
         return checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
 
     # ---- cross-attention
@@ -299,3 +313,8 @@ class Attention(nn.Module):
         # With beams, the rows of q that share a row of kv are as more queries of it.
         query = query.reshape(key.shape[0], -1, *query.shape[2:])
         return rearrange(query, "b l (k g) d -> b l k g d", k=key.shape[1]), key, value
+
+
+def _of_keys(mask: jax.Array | None) -> jax.Array | None:
+    """[B, S] of a mask [B, S] or [B, 1, S]."""
+    return mask[:, 0] if mask is not None and mask.ndim == 3 else mask

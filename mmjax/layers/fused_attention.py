@@ -1,7 +1,8 @@
-"""Self-attention as one TPU kernel: no logits in HBM, no other layouts of queries, keys and values.
+"""Attention as one TPU kernel: no logits in HBM, no other layouts of queries, keys and values.
 
 An image or a caption is short: all of one example fits a chip's vector memory, so the softmax is
-the plain one, and the backward pass keeps nothing but the queries, keys and values.
+the plain one, and the backward pass keeps nothing but the queries, keys and values. Those of
+self-attention are one array, those of cross-attention two: queries, and keys with values.
 Source: the idea of Dao et al. 2022 (arXiv 2205.14135), without its blocks.
 
 Heads narrower than a vector register lie side by side in one. A product over such a group's lanes,
@@ -38,13 +39,14 @@ def fits(batch: int, length: int, heads: int, head_dim: int) -> bool:
 
 
 def together(weights: jax.Array) -> jax.Array:
-    """[..., 3, H, D] -> [..., 3·H·D]: queries, keys and values of a group of heads side by side.
+    """[..., N, H, D] -> [..., N·H·D]: the N parts of a group of heads side by side.
 
-    The order of the kernel's input, for the weights that make it; heads split over chips stay so.
+    The order of the kernel's inputs, for the weights that make them: queries, keys and values, or
+    keys and values. Heads split over chips stay so.
     """
-    *outer, _, heads, head_dim = weights.shape
+    *outer, parts, heads, head_dim = weights.shape
     group = max(1, LANES // head_dim)
-    weights = weights.reshape(*outer, 3, heads // group, group * head_dim)
+    weights = weights.reshape(*outer, parts, heads // group, group * head_dim)
     return jnp.moveaxis(weights, -3, -2).reshape(*outer, -1)
 
 
@@ -67,46 +69,69 @@ def fused_attention(
     Returns:
       [B, L, H·D] in the dtype of qkv.
     """
-    settings = (head_dim, causal, interpret)
+    return _on_mesh((qkv,), key_mask, head_dim, causal, interpret)
+
+
+def fused_cross_attention(
+    query: jax.Array,
+    key_value: jax.Array,
+    head_dim: int,
+    *,
+    key_mask: jax.Array | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+    """As `fused_attention`, of queries [B, L, H·D] to keys and values [B, S, 2·H·D]."""
+    return _on_mesh((query, key_value), key_mask, head_dim, False, interpret)
+
+
+def _on_mesh(operands, key_mask, *settings):
     mask = None if key_mask is None else key_mask.astype(jnp.int32)
     if jax.sharding.get_abstract_mesh().empty:
-        return _attention(qkv, mask, *settings)
+        return _attention(operands, mask, *settings)
     wide = sharding.spec("batch", "length", "heads")
     return jax.shard_map(  # the compiler cannot split a kernel
-        lambda qkv, mask: _attention(qkv, mask, *settings),
+        lambda operands, mask: _attention(operands, mask, *settings),
         in_specs=(wide, sharding.spec("batch", "length")),
         out_specs=wide,
         check_vma=False,
-    )(qkv, mask)
+    )(operands, mask)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _attention(qkv, mask, head_dim, causal, interpret):
-    return _forward(qkv, mask, head_dim, causal, interpret)[0]
+def _attention(operands, mask, head_dim, causal, interpret):
+    return _forward(operands, mask, head_dim, causal, interpret)[0]
 
 
-def _forward(qkv, mask, head_dim, causal, interpret):
-    batch, length, width = qkv.shape
-    out = jax.ShapeDtypeStruct((batch, length, width // 3), qkv.dtype)
+def _forward(operands, mask, head_dim, causal, interpret):
+    batch, length, width = operands[0].shape
+    width = width // 3 if len(operands) == 1 else width
+    out = jax.ShapeDtypeStruct((batch, length, width), operands[0].dtype)
     masks = () if mask is None else (mask[:, None, :],)
-    kernel = functools.partial(_forward_kernel, head_dim=head_dim, causal=causal)
-    return _call(kernel, "attention", 2, out, interpret, qkv, *masks), (qkv, mask)
+    kernel = functools.partial(
+        _forward_kernel, count=len(operands), head_dim=head_dim, causal=causal
+    )
+    (y,) = _call(kernel, "attention", 2, (out,), interpret, operands, *masks)
+    return y, (operands, mask)
 
 
 def _backward(head_dim, causal, interpret, saved, dy):
-    qkv, mask = saved
+    operands, mask = saved
     masks = () if mask is None else (mask[:, :, None],)
-    kernel = functools.partial(_backward_kernel, head_dim=head_dim, causal=causal)
-    return _call(kernel, "attention_backward", 5, qkv, interpret, qkv, dy, *masks), None
+    kernel = functools.partial(
+        _backward_kernel, count=len(operands), head_dim=head_dim, causal=causal
+    )
+    return _call(kernel, "attention_backward", 5, operands, interpret, operands, dy, *masks), None
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _call(kernel, name, products, out, interpret, qkv, *others):
-    """Run a kernel on one example after another. products: of [L, D] and [D, L], for each head."""
-    batch, length, width = qkv.shape
-    arrays = (qkv, *others, out)
+def _call(kernel, name, products, outs, interpret, operands, *others):
+    """Run a kernel on one example after another. products: of [L, D] and [D, S], for each head."""
+    batch, length, _ = operands[0].shape
+    keys, wide = operands[-1].shape[1:]
+    width = wide // (3 if len(operands) == 1 else 2)
+    inputs = (*operands, *others)
 
     def example(x):
         return pl.BlockSpec((1, *x.shape[1:]), lambda i: (i, 0, 0))
@@ -114,28 +139,28 @@ def _call(kernel, name, products, out, interpret, qkv, *others):
     return pl.pallas_call(
         kernel,
         grid=(batch,),
-        in_specs=[example(x) for x in arrays[:-1]],
-        out_specs=example(out),
-        out_shape=jax.ShapeDtypeStruct(out.shape, out.dtype),
+        in_specs=[example(x) for x in inputs],
+        out_specs=tuple(example(x) for x in outs),
+        out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outs),
         name=name,
         interpret=interpret,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel",), vmem_limit_bytes=MEMORY
         ),
         cost_estimate=pl.CostEstimate(
-            flops=products * 2 * batch * length * length * (width // 3),
-            transcendentals=batch * length * length * (width // 3),
-            bytes_accessed=sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays),
+            flops=products * 2 * batch * length * keys * width,
+            transcendentals=batch * length * keys * width,
+            bytes_accessed=sum(math.prod(x.shape) * x.dtype.itemsize for x in (*inputs, *outs)),
         ),
         metadata={"grid": str(batch)},  # for `mmjax.plan.compiled`
-    )(*arrays[:-1])
+    )(*inputs)
 
 
-def _forward_kernel(qkv_ref, *refs, head_dim, causal):
-    *mask_ref, out_ref = refs
+def _forward_kernel(*refs, count, head_dim, causal):
+    operands, mask_ref, out_ref = refs[:count], refs[count:-1], refs[-1]
     seen = _seen(mask_ref, out_ref.shape[1], causal, keys=1)
     for start, size, heads in _groups(out_ref.shape[2], head_dim):
-        query, key, value = _read(qkv_ref, start, size)
+        query, key, value = _read(operands, start, size)
         query = query * jnp.asarray(head_dim**-0.5, query.dtype)
         out = None
         for own in heads:
@@ -146,13 +171,14 @@ def _forward_kernel(qkv_ref, *refs, head_dim, causal):
         out_ref[0, :, pl.ds(start, size)] = out.astype(out_ref.dtype)
 
 
-def _backward_kernel(qkv_ref, dy_ref, *refs, head_dim, causal):
+def _backward_kernel(*refs, count, head_dim, causal):
     """As in Dao et al. 2022, section B.4; [keys, queries], which spares all transposes but one."""
-    *mask_ref, dqkv_ref = refs
+    operands, dy_ref = refs[:count], refs[count]
+    mask_ref, grad_refs = refs[count + 1 : -count], refs[-count:]
     seen = _seen(mask_ref, dy_ref.shape[1], causal, keys=0)
     scale = head_dim**-0.5
     for start, size, heads in _groups(dy_ref.shape[2], head_dim):
-        query, key, value = _read(qkv_ref, start, size)
+        query, key, value = _read(operands, start, size)
         query = query * jnp.asarray(scale, query.dtype)
         dy = dy_ref[0, :, pl.ds(start, size)]
         grads = None
@@ -169,8 +195,8 @@ def _backward_kernel(qkv_ref, dy_ref, *refs, head_dim, causal):
                 _dot(weights, dy, 1, 0),
             )
             grads = new if grads is None else [jnp.where(own, *g) for g in zip(new, grads)]
-        for i, grad in enumerate(grads):
-            dqkv_ref[0, :, pl.ds(3 * start + i * size, size)] = grad.astype(dqkv_ref.dtype)
+        for (ref, lane), grad in zip(_places(grad_refs, start, size), grads):
+            ref[0, :, pl.ds(lane, size)] = grad.astype(ref.dtype)
 
 
 def _groups(width, head_dim):
@@ -181,8 +207,16 @@ def _groups(width, head_dim):
     return [(start, size, heads) for start in range(0, width, size)]
 
 
-def _read(qkv_ref, start, size):
-    return (qkv_ref[0, :, pl.ds(3 * start + i * size, size)] for i in range(3))
+def _places(refs, start, size):
+    """Where the queries, keys and values of a group are: in which array, and from which lane on."""
+    if len(refs) == 1:
+        return [(refs[0], 3 * start + i * size) for i in range(3)]
+    query, key_value = refs
+    return [(query, start), (key_value, 2 * start), (key_value, 2 * start + size)]
+
+
+def _read(refs, start, size):
+    return (ref[0, :, pl.ds(lane, size)] for ref, lane in _places(refs, start, size))
 
 
 def _only(own, x):

@@ -110,7 +110,9 @@ def run(out):
     losses = {m["step"]: m["train/loss"] for m in lines if "train/loss" in m}
     Path("losses.json").write_text(json.dumps(losses) + "\n")
     with tarfile.open("run.tar.xz", "w:xz") as tar:
-        tar.add("full/checkpoints/2", "checkpoints/2")
+        # commit_success.txt, which only cloud storage needs, has the folder's whole path
+        keep = lambda x: None if x.name.endswith("commit_success.txt") else x  # noqa: E731
+        tar.add("full/checkpoints/2", "checkpoints/2", filter=keep)
     shutil.rmtree("full")
     shutil.rmtree("images")
 
