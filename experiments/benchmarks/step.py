@@ -26,37 +26,13 @@ from contenders import CONTENDERS, SCRIPT, flops
 from workers import Worker, measure_each, options, rounds_of
 
 # widths, depths and heads of the image (v) and the text (t) tower
+TEXT = {"length": 77, "vocab": 49408, "embed": 512}
+S16 = {**TEXT, "image": 64, "patch": 16, "v": (384, 12, 6), "t": (384, 6, 6), "length": 32}
+B32 = {**TEXT, "image": 224, "patch": 32, "v": (768, 12, 12), "t": (512, 12, 8)}
 WORKLOADS = {
-    "s16_64_b32": {
-        "image": 64,
-        "patch": 16,
-        "v": (384, 12, 6),
-        "t": (384, 6, 6),
-        "length": 32,
-        "vocab": 49408,
-        "embed": 512,
-        "batch": 32,
-    },
-    "s16_64_b128": {
-        "image": 64,
-        "patch": 16,
-        "v": (384, 12, 6),
-        "t": (384, 6, 6),
-        "length": 32,
-        "vocab": 49408,
-        "embed": 512,
-        "batch": 128,
-    },
-    "b32_224_b16": {
-        "image": 224,
-        "patch": 32,
-        "v": (768, 12, 12),
-        "t": (512, 12, 8),
-        "length": 77,
-        "vocab": 49408,
-        "embed": 512,
-        "batch": 16,
-    },
+    "s16_64_b32": {**S16, "batch": 32},
+    "s16_64_b128": {**S16, "batch": 128},
+    "b32_224_b16": {**B32, "batch": 16},
 }
 
 

@@ -19,10 +19,7 @@ IMAGE_SIZES = {
 # The text towers that go with them: B and L as in CLIP (arXiv 2103.00020, table 19); S, M, H and
 # g as in open_clip's model configs; Ti is an image Ti. SigLIP's text towers have the image's
 # sizes: give width, depth, heads and mlp_dim.
-TEXT_SIZES = {
-    "Ti": (192, 12, 768, 3),
-    "S": (384, 12, 1536, 6),
-    "M": (512, 12, 2048, 8),
+TEXT_SIZES = {size: IMAGE_SIZES[size] for size in ("Ti", "S", "M")} | {
     "B": (512, 12, 2048, 8),
     "L": (768, 12, 3072, 12),
     "H": (1024, 24, 4096, 16),

@@ -11,12 +11,12 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.models import language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, make_text_decoder
+from mmjax.models.text_decoder import TextDecoder, WritesText, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System
 
 
-class Captioner(nn.Module):
+class Captioner(WritesText, nn.Module):
     """batch["image"] [B, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
 
     Images alone give `image_tokens` [B, patches, width].
@@ -45,11 +45,6 @@ class Captioner(nn.Module):
     def text_decoder(self, **kwargs) -> TextDecoder:
         """The decoder that `text` describes."""
         return make_text_decoder(self.text, self.dtype, cross_every=1, **kwargs)
-
-    @property
-    def window(self) -> int:
-        """Length of the longest text, prompt and continuation together."""
-        return self.text["length"]
 
     @nn.compact
     def __call__(

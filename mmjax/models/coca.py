@@ -19,12 +19,12 @@ from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 from mmjax.losses.captioning import captioning_loss
 from mmjax.models import captioner, clip, language
-from mmjax.models.text_decoder import make_text_decoder
+from mmjax.models.text_decoder import WritesText, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import Context, Outputs, System, Terms
 
 
-class CoCa(nn.Module):
+class CoCa(WritesText, nn.Module):
     """An image encoder, and a text decoder of which the second half looks at the image.
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives
@@ -67,11 +67,6 @@ class CoCa(nn.Module):
     def image_tower(self, **kwargs) -> ViT:
         """The image encoder that `image` describes."""
         return captioner.image_tower(self.image, self.dtype, **kwargs)
-
-    @property
-    def window(self) -> int:
-        """Length of the longest text, prompt and continuation together."""
-        return self.text["length"]
 
     def halves(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fields of the two halves of the text decoder, each a `Decoder`."""

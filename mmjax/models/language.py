@@ -13,11 +13,11 @@ from mmjax.config import check_kwargs
 from mmjax.decode import texts
 from mmjax.losses.captioning import captioning_loss, check_supervised
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, make_text_decoder
+from mmjax.models.text_decoder import TextDecoder, WritesText, make_text_decoder
 from mmjax.system import System, Terms
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(WritesText, nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> `text_logits` [B, L, V].
 
     Its parameters are `text/...`, as in the models that look at images besides: `init_from` with
@@ -33,11 +33,6 @@ class LanguageModel(nn.Module):
     def text_decoder(self, **kwargs) -> TextDecoder:
         """The decoder that `text` describes."""
         return make_text_decoder(self.text, self.dtype, **kwargs)
-
-    @property
-    def window(self) -> int:
-        """Length of the longest text, prompt and continuation together."""
-        return self.text["length"]
 
     @nn.compact
     def __call__(

@@ -13,6 +13,15 @@ from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 
 
+class WritesText:
+    """A model with a field `text`, as `make_text_decoder` takes it."""
+
+    @property
+    def window(self) -> int:
+        """Length of the longest text, prompt and continuation together."""
+        return self.text["length"]
+
+
 class TextDecoder(nn.Module):
     """Token embedding, a causal stack, and logits over the vocabulary.
 

@@ -13,15 +13,14 @@ from transformers import AlignConfig, AlignModel
 
 def main():
     out = folder(__file__)
-    wordpiece(out, 150)
     config = AlignConfig(
         text_config=TEXT | {"num_attention_heads": 4},
         vision_config={
+            "kernel_sizes": [3, 5, 3],
             "image_size": 33,
             "width_coefficient": 0.25,
             "depth_coefficient": 1.4,
             "depth_divisor": 4,
-            "kernel_sizes": [3, 5, 3],
             "in_channels": [32, 16, 24],
             "out_channels": [16, 24, 40],
             "depthwise_padding": [4],
@@ -35,6 +34,7 @@ def main():
     )
     model = redraw(AlignModel(config))
     model.save_pretrained(out)
+    wordpiece(out, 150)
     write_json(
         out / "preprocessor_config.json",
         {
