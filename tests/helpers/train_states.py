@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax import sharding, step
+from mmjax.workdir import migrate
 from mmjax.workdir.checkpoint import Checkpoints
 
 NAMES = {"kernel": ("embed", "mlp"), "bias": ("mlp",), "embedding": ("vocab", "embed")}
@@ -67,6 +68,11 @@ def assert_identical(got, want):
 
 def run_of(at):
     return {"step": at, "config": "{}", "tokenizer": {"a.json": "{}"}, "git": None}
+
+
+def saved_run(at):
+    """What is read back of `run_of`: a checkpoint says its format too."""
+    return {**run_of(at), "format": migrate.FORMAT}
 
 
 def save(workdir, *steps, keep=5, **fields):

@@ -16,6 +16,7 @@ from train_states import (
     mesh_of,
     run_of,
     save,
+    saved_run,
     state,
     target,
 )
@@ -41,7 +42,7 @@ def test_restore_is_bit_for_bit_on_any_mesh(shape, tmp_path):
     assert {s.data.shape for s in kernel.addressable_shards} == {
         (8 // shape.get("fsdp", 1), 4 // shape.get("tensor", 1))
     }
-    assert saves.run(3) == run_of(3)
+    assert saves.run(3) == saved_run(3)
     saves.close()
 
 
@@ -135,7 +136,7 @@ def test_damaged_newest_is_put_aside_and_the_one_before_used(how, tmp_path, caps
     left = {p.relative_to(newest): p.read_bytes() for p in files(newest)}
     saves = Checkpoints(tmp_path)
     run, got = saves.restore_newest(target(state()))
-    assert run == run_of(1)
+    assert run == saved_run(1)
     assert_identical(got, state(1))
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
@@ -174,7 +175,7 @@ def test_no_flipped_bit_is_restored_unseen(tmp_path):
                 assert "is damaged" in str(error) and str(folder) in str(error)
                 found.add(path.relative_to(folder).parts[:2])
             else:
-                assert run == run_of(1)
+                assert run == saved_run(1)
                 assert_identical(got, want)
         path.write_bytes(whole)
     numbers, indexes = ("state", "ocdbt.process_0"), ("state", "d")
@@ -197,11 +198,11 @@ def test_numbers_that_read_well_and_are_wrong_are_found(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_from_before_there_were_checksums_is_restored(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_sealed", lambda run: run_of(1))
+    monkeypatch.setattr(checkpoint, "_sealed", lambda run: saved_run(1))
     save(tmp_path, 1)
     monkeypatch.undo()
     run, got = Checkpoints(tmp_path).restore_newest(target(state()))
-    assert run == run_of(1)
+    assert run == saved_run(1)
     assert_identical(got, state(1))
 
 
