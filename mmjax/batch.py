@@ -1,8 +1,8 @@
 """The batch contract: a flat dict of arrays with presence masks, and its check against a model.
 
 `image [B,H,W,3] uint8`, `text [B,L] int32`, `text_mask [B,L] bool`, `audio [B,F,M] float32` (a
-log-mel spectrogram), `label [B] int32`, `label_probs [B,C] float32`, `<modality>_present [B] bool`,
-`example_id [B]` (−1: a padding row).
+log-mel spectrogram), `label [B] int32` (−1: none), `label_probs [B,C] float32`, `<modality>_present
+[B] bool`, `part [B] int32` (of a mixture), `example_id [B]` (−1: a padding row).
 """
 
 from collections.abc import Mapping

@@ -296,3 +296,16 @@ def test_schedules_are_taken_where_a_number_is_the_default():
     assert configs.from_json(configs.to_json(config)).ema.decay == config.ema.decay
     with pytest.raises(ValueError, match="config.log_every is a int .* cannot be set"):
         configs.override(configs.defaults(), ["--config.log_every=((0, 1), (5, 2))"])
+
+
+def test_sources_are_listed_by_their_places():
+    config = configs.defaults()
+    config.data.train = {"kind": "folder", "root": "a"}
+    config.evals = {"e": {"kind": "knn", "source": {"root": "b"}, "train_source": {"root": "c"}}}
+    places = {name: source.root for name, source in configs.sources(config).items()}
+    assert places == {"data.train": "a", "evals.e.source": "b", "evals.e.train_source": "c"}
+    parts = {name: {"source": {"kind": "folder", "root": name}} for name in ("x", "y")}
+    config.data.train = {"kind": "mixture", "parts": parts | {"z": {"weight": 1.0}}}
+    config.evals = {}
+    places = {name: source.root for name, source in configs.sources(config).items()}
+    assert places == {"data.train.parts.x.source": "x", "data.train.parts.y.source": "y"}

@@ -1,7 +1,7 @@
 """Rows with every array of the run, so that all batches have the same keys and compile once.
 
-What a row lacks of a modality is zeros, and its `<modality>_present` is False. Other arrays, such
-as `label`, cannot be missing unless the system's spec has `<name>_present` too: zeros would be
+What a row lacks of a modality is zeros, and its `<modality>_present` is False; a `label` that it
+lacks is -1, which losses leave out. No other array of the spec may be missing: zeros would be
 learnt from.
 """
 
@@ -39,47 +39,42 @@ def make_fill(
                     f"{_kind(other)} and {_kind(value)} an example: end their transforms with "
                     "steps that give every example the same shape."
                 )
-    absent = sorted(k for k in spec if k not in first and not _is_presence(k))
-    if absent:
+    nowhere = sorted(k for k in spec if k not in first and not _is_presence(k))
+    if nowhere:
         raise ValueError(
-            f"No example gives '{absent[0]}', which config.model needs (the first {SAMPLES} of "
+            f"No example gives '{nowhere[0]}', which config.model needs (the first {SAMPLES} of "
             f"each source have {', '.join(sorted(first))}): add the step that makes it to the "
             "transform."
         )
-    zeros = {key: np.zeros_like(samples[part][key]) for key, part in first.items()}
-    optional, dropped = [], set()
-    for key in [k for k in zeros if _modality(k) is None and not _is_presence(k)]:
-        lacking = [part for part, row in samples.items() if key not in row]
-        if f"{key}_present" in spec:
-            optional.append(key)
+    absent, dropped = {}, set()  # what a row is given, and what is taken from it
+    for key, part in first.items():
+        lacking = [other for other, row in samples.items() if key not in row]
+        if _is_presence(key):
+            continue
+        if key.split("_")[0] in MODALITIES:
+            absent[key] = np.zeros_like(samples[part][key])
+        elif lacking and key == "label":
+            absent[key] = np.full_like(samples[part][key], -1)
         elif lacking and (needed or key in spec):
             raise ValueError(
-                f"Part '{lacking[0]}' of the mixture gives no '{key}', which part '{first[key]}' "
-                "gives and the model or the batch transform reads: add the step that makes it."
+                f"Part '{lacking[0]}' of the mixture gives no '{key}', which part '{part}' gives "
+                "and the model or the batch transform reads: add the step that makes it."
             )
         elif lacking:
             dropped.add(key)
-    optional += [m for m in MODALITIES if m in zeros]
-    # Of others `stack` says which row lacks them.
-    wanted = {k: z for k, z in zeros.items() if _modality(k) or k in optional}
-    wanted = {k: z for k, z in wanted.items() if not _is_presence(k)}
 
     def fill(row: Row) -> Row:
-        filled = {k: v for k, v in row.items() if k not in dropped}
-        for key in optional:
-            filled.setdefault(f"{key}_present", np.bool_(key in row))
-        return {**wanted, **filled}
+        filled = {key: value for key, value in row.items() if key not in dropped}
+        for modality in MODALITIES:
+            if modality in absent:
+                filled.setdefault(f"{modality}_present", np.bool_(modality in row))
+        return {**absent, **filled}
 
     return fill
 
 
 def _kind(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}"
-
-
-def _modality(key: str) -> str | None:
-    name = key.split("_")[0]
-    return name if name in MODALITIES else None
 
 
 def _is_presence(key: str) -> bool:
