@@ -36,6 +36,7 @@ def table(
     lines = [f"| | runs | {' | '.join(metrics)} |", "|---" * (len(metrics) + 2) + "|"]
     for evaluation in evaluations:
         for name, runs in read.items():
+            _check_same_preset(evaluation, runs)
             cells = []
             for metric in metrics:
                 figure = f"{evaluation}/{metric}"
@@ -47,6 +48,19 @@ def table(
                 cells.append(cell([found["values"][figure] for found in runs.values()]))
             lines.append(f"| {evaluation}, {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _check_same_preset(evaluation: str, runs: Mapping[Path, dict]) -> None:
+    """Raise ValueError where runs were evaluated by other settings or versions of metrics."""
+    first, *_ = runs
+    preset = evaluation.split("/", 1)[0]
+    marks = {path: found.get("evaluators", {}).get(preset) for path, found in runs.items()}
+    other = [path for path, mark in marks.items() if mark != marks[first]]
+    if other:
+        raise ValueError(
+            f"{first} and {other[0]} evaluated '{preset}' by different settings, or by different "
+            "versions of the metrics: evaluate both again with mmjax.evaluate."
+        )
 
 
 def _results(path: Path) -> dict:

@@ -24,9 +24,14 @@ import tempfile
 import hypothesis
 import jax
 import pytest
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Where annotations give shapes and dtypes, calls are checked against them.
+CHECKED = ["mmjax.losses", "mmjax.evals.metrics", "mmjax.decode.logits", "mmjax.decode.top_k"]
+install_import_hook(CHECKED, "typecheck.check")
 
 # Tracing makes many small objects: do not look through all that there are so often.
 gc.set_threshold(10_000, 10, 10)

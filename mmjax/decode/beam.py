@@ -5,6 +5,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from mmjax.decode.sampling import append
 from mmjax.decode.settings import Settings
@@ -68,8 +69,8 @@ def add_token(settings: Settings, state: Beams, logits: jax.Array) -> tuple[Beam
         ends = jnp.asarray(settings.end_ids)
         state = _end(settings, state, logits[:, ends] - log_z[:, None], ends)
         logits = logits.at[:, ends].set(-jnp.inf)
-    logits = logits.reshape(batch, groups, beams, vocab)
-    log_z = log_z.reshape(batch, groups, beams)
+    logits = rearrange(logits, "(b g k) v -> b g k v", g=groups, k=beams)
+    log_z = rearrange(log_z, "(b g k) -> b g k", g=groups, k=beams)
 
     width = min(beams, vocab)
     taken = jnp.zeros((batch, vocab), jnp.float32)
@@ -78,20 +79,21 @@ def add_token(settings: Settings, state: Beams, logits: jax.Array) -> tuple[Beam
         wanted = logits[:, g]
         if g and settings.diversity_penalty:
             wanted = wanted - settings.diversity_penalty * taken[:, None]
-        values, ids = top_k(wanted.reshape(batch * beams, vocab), width)
-        ids = ids.reshape(batch, beams, width)
+        values, ids = top_k(rearrange(wanted, "b k v -> (b k) v"), width)
+        values, ids = (rearrange(x, "(b k) w -> b k w", k=beams) for x in (values, ids))
         before = (state.scores[:, g] - log_z[:, g])[..., None]
-        rank = (before + values.reshape(ids.shape)).reshape(batch, -1)
+        rank = rearrange(before + values, "b k w -> b (k w)")
         score = before + jnp.take_along_axis(logits[:, g], ids, axis=2)
         _, place = jax.lax.top_k(rank, beams)
-        token = jnp.take_along_axis(ids.reshape(batch, -1), place, axis=1)
-        scores.append(jnp.take_along_axis(score.reshape(batch, -1), place, axis=1))
+        ids, score = (rearrange(x, "b k w -> b (k w)") for x in (ids, score))
+        token = jnp.take_along_axis(ids, place, axis=1)
+        scores.append(jnp.take_along_axis(score, place, axis=1))
         tokens.append(token)
         parents.append(place // width)
         if settings.diversity_penalty:
             taken = taken.at[jnp.arange(batch)[:, None], token].add(1.0)
 
-    first = jnp.arange(batch * groups).reshape(batch, groups, 1) * beams
+    first = rearrange(jnp.arange(batch * groups) * beams, "(b g) -> b g 1", g=groups)
     rows = (jnp.stack(parents, 1) + first).reshape(-1)
     token = jnp.stack(tokens, 1).reshape(-1).astype(jnp.int32)
     at = (jnp.zeros((), jnp.int32), state.new)
@@ -107,8 +109,10 @@ def add_token(settings: Settings, state: Beams, logits: jax.Array) -> tuple[Beam
 
 def _end(settings: Settings, state: Beams, log_probs: jax.Array, ends: jax.Array) -> Beams:
     """Let every beam end with every end token: log_probs [rows, E] of the tokens `ends`."""
-    batch, groups, beams = state.scores.shape
-    scores = state.scores[..., None] + log_probs.reshape(batch, groups, beams, -1)
+    _, groups, beams = state.scores.shape
+    scores = state.scores[..., None] + rearrange(
+        log_probs, "(b g k) e -> b g k e", g=groups, k=beams
+    )
     tokens = jnp.broadcast_to(state.tokens[:, None], (*log_probs.shape, state.tokens.shape[1]))
     last = jnp.arange(tokens.shape[2])[None, None] == state.new
     tokens = jnp.where(last, ends[None, :, None], tokens).astype(jnp.int32)
@@ -117,8 +121,8 @@ def _end(settings: Settings, state: Beams, log_probs: jax.Array, ends: jax.Array
 
 def _compete(settings: Settings, state: Beams, scores, tokens, length) -> Beams:
     """Keep the best K of the ended texts and of new ones of one length: scores [B, G, K, E]."""
-    batch, groups, beams = state.scores.shape
-    scores = _penalised(settings, scores, length).reshape(batch, groups, -1)
+    beams = state.scores.shape[2]
+    scores = rearrange(_penalised(settings, scores, length), "b g k e -> b g (k e)")
     tokens = tokens.reshape(*scores.shape, -1)
     lengths = jnp.broadcast_to(length, scores.shape)
     scores = jnp.concatenate([state.ended_scores, scores], axis=2)
@@ -147,12 +151,11 @@ def finish(settings: Settings, state: Beams) -> tuple[jax.Array, jax.Array, jax.
 
     n is the number of beams over all groups; the best comes first.
     """
-    batch = state.scores.shape[0]
     state = _compete(settings, state, state.scores[..., None], state.tokens, state.new)
-    scores = state.ended_scores.reshape(batch, -1)
+    scores = rearrange(state.ended_scores, "b g k -> b (g k)")
     order = jnp.argsort(-scores, axis=1)
-    lengths = state.ended_lengths.reshape(batch, -1)
-    tokens = state.ended_tokens.reshape(*lengths.shape, -1)
+    lengths = rearrange(state.ended_lengths, "b g k -> b (g k)")
+    tokens = rearrange(state.ended_tokens, "b g k n -> b (g k) n")
     return (
         jnp.take_along_axis(tokens, order[..., None], axis=1),
         jnp.take_along_axis(lengths, order, axis=1),

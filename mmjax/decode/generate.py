@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental.multihost_utils import process_allgather
 
@@ -195,8 +196,9 @@ def select_rows(cache: Any, index: jax.Array) -> Any:
     rows = next(len(x) for path, x in leaves if path[-1].key == "seen")
 
     def take(x):
-        split = x.reshape(rows, -1, *x.shape[1:])  # a row may have several places: its heads
-        return jnp.take(split, index, axis=0).reshape(-1, *x.shape[1:])
+        # A row may have several places: its heads.
+        split = rearrange(x, "(row place) ... -> row place ...", row=rows)
+        return rearrange(jnp.take(split, index, axis=0), "row place ... -> (row place) ...")
 
     def one(path, x):
         names = [entry.key for entry in path]

@@ -8,21 +8,27 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
-def _rows(index: jax.Array) -> jax.Array:
+def _rows(index: Int[ArrayLike, "r n"]) -> Int[Array, "r n"]:
     return jnp.broadcast_to(jnp.arange(index.shape[0])[:, None], index.shape)
 
 
-def forbid(logits: jax.Array, tokens: jax.Array, where: jax.Array) -> jax.Array:
+def forbid(
+    logits: Float[ArrayLike, "r v"], tokens: Int[ArrayLike, "r n"], where: Bool[ArrayLike, "#r n"]
+) -> Float[Array, "r v"]:
     """-inf for the `tokens` [R, N] of each row, where `where` [R, N] bool."""
     lowest = jnp.where(where, -jnp.inf, jnp.inf).astype(logits.dtype)
     return logits.at[_rows(tokens), tokens].min(lowest)
 
 
 def repetition_penalty(
-    logits: jax.Array, history: jax.Array, count: jax.Array, penalty: float
-) -> jax.Array:
+    logits: Float[ArrayLike, "r v"],
+    history: Int[ArrayLike, "r t"],
+    count: Int[ArrayLike, " r"],
+    penalty: float,
+) -> Float[Array, "r v"]:
     """Of tokens that have come, positive logits are divided by the penalty, others multiplied.
 
     Source: CTRL, Keskar et al. 2019 (arXiv 1909.05858), section 4.1, in the form for logits of
@@ -33,7 +39,12 @@ def repetition_penalty(
     return jnp.where(come, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def no_repeat_ngram(logits: jax.Array, history: jax.Array, count: jax.Array, n: int) -> jax.Array:
+def no_repeat_ngram(
+    logits: Float[ArrayLike, "r v"],
+    history: Int[ArrayLike, "r t"],
+    count: Int[ArrayLike, " r"],
+    n: int,
+) -> Float[Array, "r v"]:
     """Forbid every token that would end an n-gram which the row already has.
 
     Where that is every token of the vocabulary, none of them is forbidden.
@@ -53,7 +64,9 @@ def no_repeat_ngram(logits: jax.Array, history: jax.Array, count: jax.Array, n: 
     return jnp.where(jnp.isneginf(left).all(-1, keepdims=True), logits, left)
 
 
-def forbid_ids(logits: jax.Array, ids: Sequence[int], when: jax.Array | bool) -> jax.Array:
+def forbid_ids(
+    logits: Float[ArrayLike, "r v"], ids: Sequence[int], when: Bool[ArrayLike, ""] | bool
+) -> Float[Array, "r v"]:
     """Forbid some tokens in every row, when `when` (scalar bool): an end while it is too soon."""
     if not ids:
         return logits
@@ -61,7 +74,7 @@ def forbid_ids(logits: jax.Array, ids: Sequence[int], when: jax.Array | bool) ->
     return jnp.where(those[None] & when, -jnp.inf, logits)
 
 
-def top_p(values: jax.Array, p: float) -> jax.Array:
+def top_p(values: Float[ArrayLike, "r v"], p: float) -> Float[Array, "r v"]:
     """Nucleus: of logits sorted downwards keep the fewest whose probabilities reach p; else -inf.
 
     The first is always kept. Source: Holtzman et al. 2019 (arXiv 1904.09751), section 3.1.

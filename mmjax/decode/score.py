@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from mmjax.batch import Batch
 from mmjax.decode.generate import Prepared, check_prompts, read_prompts, read_token, select_rows
@@ -55,7 +56,7 @@ def make_score(
 
         steps = rows[:, :-1].T, rows[:, 1:].T, there[:, 1:].T
         (_, found), _ = jax.lax.scan(add, (cache, found), steps)
-        return found.reshape(prompts, choices)
+        return rearrange(found, "(prompt choice) -> prompt choice", choice=choices)
 
     prepare = Prepared(model, settings)
 

@@ -2,26 +2,30 @@
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, ArrayLike, Float, Int
 
 
-def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def top_k(
+    x: Float[ArrayLike, "row vocab"], k: int
+) -> tuple[Float[Array, "row {k}"], Int[Array, "row {k}"]]:
     """The k largest of each row, largest first, and their places: exact. x [R, V] -> [R, k] twice.
 
     Column j of the row laid out as [V/G, G] is a group; only the k groups with the largest maxima
     can hold any of the k largest. Sorting is then over G and over k · V/G values, not V. Of equal
     values any may be taken.
     """
-    rows, size = x.shape
+    size = x.shape[1]
     groups = _groups(size, k)
     if groups is None:
-        return jax.lax.top_k(x, k)
+        return tuple(jax.lax.top_k(x, k))
     length = -(-size // groups)
     lowest = jnp.asarray(-jnp.inf, x.dtype)
     padded = jnp.pad(x, ((0, 0), (0, groups * length - size)), constant_values=lowest)
-    padded = padded.reshape(rows, length, groups)
+    padded = rearrange(padded, "row (length group) -> row length group", group=groups)
     _, best = jax.lax.top_k(padded.max(1), k)
     members = jnp.take_along_axis(padded, best[:, None, :], axis=2)
-    values, place = jax.lax.top_k(members.reshape(rows, length * k), k)
+    values, place = jax.lax.top_k(rearrange(members, "row length k -> row (length k)"), k)
     index = place // k * groups + jnp.take_along_axis(best, place % k, axis=1)
     return values, index
 

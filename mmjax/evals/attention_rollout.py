@@ -1,6 +1,7 @@
 """Where an image tower looks: attention followed through all of its layers."""
 
 import numpy as np
+from einops import rearrange
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:
@@ -69,4 +70,4 @@ def _read_off(flow: np.ndarray, height: int, width: int) -> np.ndarray:
     pooled = flow[..., 0, :] if extra else flow.mean(axis=-2)
     patches = pooled[..., extra:]
     patches = patches / patches.sum(axis=-1, keepdims=True)
-    return patches.reshape(*patches.shape[:-1], rows, columns)
+    return rearrange(patches, "... (row column) -> ... row column", row=rows)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from einops import rearrange
 
 
 def cells(height: int, width: int, most: int) -> tuple[int, int]:
@@ -48,4 +49,5 @@ def occlusion_maps(
     rows, columns = cells(*image.shape[:2], most)
     embed = embed_images([image, *covered(image, rows, columns)])
     scores = text_embed @ embed.T
-    return scores[:, 0], (scores[:, :1] - scores[:, 1:]).reshape(-1, rows, columns)
+    lost = scores[:, :1] - scores[:, 1:]
+    return scores[:, 0], rearrange(lost, "text (row column) -> text row column", row=rows)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from einops import rearrange
 
 from mmjax.data.transforms.captions import prompt_ensemble
 
@@ -33,7 +34,8 @@ def classifier_weights(
     """
     prompts = [prompt_ensemble(name, templates) for name in class_names]
     flat = embed_texts([text for texts in prompts for text in texts])
-    return ensemble_weights(flat.reshape(len(prompts), len(prompts[0]), -1))
+    of_names = rearrange(flat, "(name prompt) d -> name prompt d", name=len(prompts))
+    return ensemble_weights(of_names)
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:

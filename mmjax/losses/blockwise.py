@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import lax
 from jax.sharding import PartitionSpec
 
@@ -122,7 +123,7 @@ def _owner(options, hop):
     return (lax.axis_index(options.axes) - hop) % options.devices
 
 
-def _chunks(array: jax.Array, chunk_size: int) -> jax.Array:
+def _chunks(array: jax.typing.ArrayLike, chunk_size: int) -> jax.Array:
     """[N, ...] -> [n_chunks, C, ...] with C <= chunk_size, padded with zeros where N is uneven.
 
     Chunk c holds the rows i with i % n_chunks == c. Every chunk thus draws equally on every device
@@ -131,7 +132,7 @@ def _chunks(array: jax.Array, chunk_size: int) -> jax.Array:
     n, *rest = array.shape
     count, size = _sizes(n, chunk_size)
     pad = [(0, count * size - n)] + [(0, 0)] * len(rest)
-    return jnp.pad(array, pad).reshape(size, count, *rest).swapaxes(0, 1)
+    return rearrange(jnp.pad(array, pad), "(size count) ... -> count size ...", count=count)
 
 
 def _sizes(n: int, chunk_size: int) -> tuple[int, int]:
@@ -142,8 +143,7 @@ def _sizes(n: int, chunk_size: int) -> tuple[int, int]:
 
 def _unchunk(array: jax.Array, n: int) -> jax.Array:
     """The inverse of `_chunks`: [n_chunks, C, ...] -> [n, ...], the padding dropped."""
-    count, size, *rest = array.shape
-    return array.swapaxes(0, 1).reshape(count * size, *rest)[:n]
+    return rearrange(array, "count size ... -> (size count) ...")[:n]
 
 
 def _own_part(options, embed, ids, present, owner) -> _Part:

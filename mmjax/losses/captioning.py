@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from mmjax.batch import Batch
 from mmjax.system import Weighted
 
 
-def supervised(batch: Batch) -> jax.Array | np.ndarray:
+def supervised(batch: Batch) -> Bool[Array | np.ndarray, "b next"]:
     """[B, L-1] bool: which tokens after the first are to be predicted.
 
     Those of `text_loss_mask` where the batch has one (an answer and not its question), else all
@@ -35,7 +36,9 @@ def check_supervised(batch: Batch) -> None:
         )
 
 
-def token_losses(logits: jax.Array, text: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def token_losses(
+    logits: Float[ArrayLike, "b l v"], text: Int[ArrayLike, "b l"], label_smoothing: float = 0.0
+) -> Float[Array, "b l-1"]:
     """-log p(token) of each token after the first: logits [B, L, V], text [B, L] -> [B, L-1].
 
     With smoothing the target keeps 1 - label_smoothing and the rest is spread over the vocabulary
@@ -49,7 +52,7 @@ def token_losses(logits: jax.Array, text: jax.Array, label_smoothing: float = 0.
     return (log_z - said)[:, :-1]
 
 
-def _of_next(logits: jax.Array, text: jax.Array) -> jax.Array:
+def _of_next(logits: Float[ArrayLike, "b l v"], text: Int[ArrayLike, "b l"]) -> Float[Array, "b l"]:
     """[B, L]: each token's logit of the next one; the last one's means nothing.
 
     It is there because logits without their last place would be copied, and their gradient padded.
@@ -58,7 +61,7 @@ def _of_next(logits: jax.Array, text: jax.Array) -> jax.Array:
 
 
 def captioning_loss(
-    logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
+    logits: Float[ArrayLike, "b l v"], batch: Batch, label_smoothing: float = 0.0
 ) -> dict[str, Weighted]:
     """Each text's mean over its supervised tokens, weighted by their number.
 

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import ArrayLike, Float
 
 from mmjax.batch import Batch
 from mmjax.system import Weighted
 
 
 def classification_loss(
-    logits: jax.Array, batch: Batch, label_smoothing: float = 0.0
+    logits: Float[ArrayLike, "b c"], batch: Batch, label_smoothing: float = 0.0
 ) -> dict[str, Weighted]:
     """`classification` and `accuracy` of each example; one whose `label` is -1 has none.
 

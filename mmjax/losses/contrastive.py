@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from mmjax.losses.blockwise import chunked, ring
 from mmjax.losses.duplicates import Ids, negative_pairs
@@ -26,20 +27,20 @@ CHUNK_SIZE = 1024
 
 
 def contrastive_loss(
-    image_embed: jax.Array,
-    text_embed: jax.Array,
-    logit_scale: jax.Array,
-    logit_bias: jax.Array | None = None,
+    image_embed: Float[ArrayLike, "..."],  # shapes: `_check` names what is wrong
+    text_embed: Float[ArrayLike, "..."],
+    logit_scale: Float[ArrayLike, ""],
+    logit_bias: Float[ArrayLike, ""] | None = None,
     *,
     kind: str = "softmax",
     implementation: str = "auto",
     chunk_size: int = CHUNK_SIZE,
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
-    image_ids: jax.Array | None = None,
-    text_ids: jax.Array | None = None,
-    present: jax.Array | None = None,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+    image_ids: Int[ArrayLike, "..."] | None = None,
+    text_ids: Int[ArrayLike, "..."] | None = None,
+    present: Bool[ArrayLike, "..."] | None = None,
+) -> tuple[Float[Array, " n"], dict[str, jax.Array]]:
     """Contrastive loss of each of N image-text pairs, pair (i, i) being the match.
 
     With logits l_ij = logit_scale * <image_i, text_j> + logit_bias, and K the kept pairs (the

@@ -2,9 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
 
 
-def learned_mixin(logits: jax.Array, bias_logits: jax.Array, gate: jax.Array) -> jax.Array:
+def learned_mixin(
+    logits: Float[ArrayLike, "b c"],
+    bias_logits: Float[ArrayLike, "b c"],
+    gate: Float[ArrayLike, " b"],
+) -> Float[Array, "b c"]:
     """Log-probabilities of the product of a model and of a bias that it may lean on as it likes.
 
     log_softmax(log p + gate · log b): what the bias explains is not left for the model to learn;
@@ -20,7 +25,9 @@ def learned_mixin(logits: jax.Array, bias_logits: jax.Array, gate: jax.Array) ->
     return jax.nn.log_softmax(jax.nn.log_softmax(logits, axis=-1) + gate[:, None] * bias, axis=-1)
 
 
-def mixin_entropy(bias_logits: jax.Array, gate: jax.Array) -> jax.Array:
+def mixin_entropy(
+    bias_logits: Float[ArrayLike, "b c"], gate: Float[ArrayLike, " b"]
+) -> Float[Array, " b"]:
     """[B]: entropy in nats of softmax(gate · log b), which a gate of 0 would make as large as it
     can be; as a loss it keeps the gate open.
 

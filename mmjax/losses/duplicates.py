@@ -1,11 +1,13 @@
 """Which image-text pairs of a batch are negatives: equal ids tell the false ones."""
 
-import jax
+from jaxtyping import Array, ArrayLike, Bool, Int
 
-Ids = tuple[jax.Array | None, jax.Array | None]  # image ids, text ids
+Ids = tuple[Int[ArrayLike, " _"] | None, Int[ArrayLike, " _"] | None]  # image ids, text ids
 
 
-def negative_pairs(rows: jax.Array, columns: jax.Array, row_ids: Ids, column_ids: Ids) -> jax.Array:
+def negative_pairs(
+    rows: Int[ArrayLike, " r"], columns: Int[ArrayLike, " c"], row_ids: Ids, column_ids: Ids
+) -> Bool[Array, "r c"]:
     """True where pair (i, j) is a negative: off the diagonal, and no id in common.
 
     Two examples with the same image, or with the same caption, match each other as well as they

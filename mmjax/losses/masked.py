@@ -1,13 +1,17 @@
 """Losses of masked prediction: of the tokens that were masked, and of nothing else."""
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from mmjax.system import Weighted
 
 
-def masked_values(prediction: jax.Array, target: jax.Array, masked: jax.Array) -> Weighted:
+def masked_values(
+    prediction: Float[ArrayLike, "b l p"],
+    target: Float[ArrayLike, "b l p"],
+    masked: Bool[ArrayLike, "b l"],
+) -> Weighted:
     """Mean squared error of masked patches, each patch's target normalized by itself.
 
     Args:
@@ -21,7 +25,9 @@ def masked_values(prediction: jax.Array, target: jax.Array, masked: jax.Array) -
     return _per_example(jnp.square(prediction.astype(jnp.float32) - normed).mean(-1), masked)
 
 
-def masked_ids(logits: jax.Array, target: jax.Array, masked: jax.Array) -> Weighted:
+def masked_ids(
+    logits: Float[ArrayLike, "b l v"], target: Int[ArrayLike, "b l"], masked: Bool[ArrayLike, "b l"]
+) -> Weighted:
     """Mean cross-entropy of masked tokens: logits [B, L, V], target [B, L] int, masked [B, L] bool.
 
     Source: BERT, Devlin et al. 2019 (arXiv 1810.04805), section 3.1.
@@ -30,7 +36,7 @@ def masked_ids(logits: jax.Array, target: jax.Array, masked: jax.Array) -> Weigh
     return _per_example(optax.softmax_cross_entropy_with_integer_labels(logits, target), masked)
 
 
-def _per_example(loss: jax.Array, masked: jax.Array) -> Weighted:
+def _per_example(loss: Float[ArrayLike, "b l"], masked: Bool[ArrayLike, "b l"]) -> Weighted:
     """Each row's mean of loss [B, L] over its masked positions, weighted by their number."""
     count = masked.sum(1, dtype=jnp.float32)
     return Weighted(jnp.sum(loss, 1, where=masked) / jnp.maximum(count, 1.0), count)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 GROUP = 32  # vectors that share a maximum
 BLOCK = 1024  # vectors scored at once: the scores of 1,000 queries stay in the processor's cache
@@ -46,11 +47,13 @@ def group_maxima(
         )
         if scale is not None:
             scores = scores * scale[:, None]
-        return scores.reshape(-1, GROUP, scores.shape[1]).max(axis=1)
+        return rearrange(scores, "(group vector) q -> group vector q", vector=GROUP).max(axis=1)
 
-    blocks = vectors.reshape(-1, BLOCK, vectors.shape[1])
-    found = jax.lax.map(block, (blocks, None if scales is None else scales.reshape(-1, BLOCK)))
-    return found.reshape(-1, found.shape[-1]).T
+    blocks = rearrange(vectors, "(block vector) d -> block vector d", vector=BLOCK)
+    if scales is not None:
+        scales = rearrange(scales, "(block vector) -> block vector", vector=BLOCK)
+    found = jax.lax.map(block, (blocks, scales))
+    return rearrange(found, "block group q -> q (block group)")
 
 
 class Gallery:

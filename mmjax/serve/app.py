@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Form, Query, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mmjax.serve.batcher import Busy
 from mmjax.serve.limits import Limits

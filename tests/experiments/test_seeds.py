@@ -41,3 +41,14 @@ def test_what_cannot_be_compared(tmp_path):
         table(["a"], ["x"], {"mine": [run(tmp_path, "cut short")]})
     with pytest.raises(ValueError, match="nowhere has no results"):
         table(["a"], ["x"], {"mine": [tmp_path / "nowhere"]})
+
+
+def test_results_of_two_versions_of_a_metric_are_not_averaged(tmp_path):
+    runs = [run(tmp_path, name, **{"a/x": 1.0}) for name in ("old", "new")]
+    for path, mark in zip(runs, ("0123", "4567")):
+        found = json.loads((path / "run.json").read_text())
+        found["results"]["evaluators"] = {"a": mark}
+        (path / "run.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="old and .*new evaluated 'a' by different settings"):
+        table(["a"], ["x"], {"mine": runs})
+    assert "1.000" in table(["a"], ["x"], {"old": runs[:1], "new": runs[1:]})

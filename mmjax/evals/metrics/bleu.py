@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus, ngram_counts
 
@@ -11,7 +12,9 @@ from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus, ngram_c
 _TINY, _SMALL = 1e-15, 1e-9
 
 
-def bleu(hypotheses: Sequence[Tokens], references: References, max_n: int = 4) -> np.ndarray:
+def bleu(
+    hypotheses: Sequence[Tokens], references: References, max_n: int = 4
+) -> Float[np.ndarray, " {max_n}"]:
     """BLEU-1 ... BLEU-n `[max_n]` over the corpus, in [0, 1].
 
     Matches are clipped by the reference that has the n-gram most often; the brevity penalty takes,

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus, ngram_counts
 
@@ -14,7 +15,7 @@ SIGMA = 6.0  # of the length penalty, in tokens
 Vector = dict[tuple[str, ...], float]
 
 
-def cider(hypotheses: Sequence[Tokens], references: References) -> np.ndarray:
+def cider(hypotheses: Sequence[Tokens], references: References) -> Float[np.ndarray, " n"]:
     """CIDEr of each text `[N]`, in [0, 10]: as coco-caption's `Cider`, which is CIDEr-D unstemmed.
 
     Ten times the mean over n = 1 ... 4 of the cosine with each reference. An n-gram's weight is its
@@ -56,7 +57,7 @@ def _length_penalty(tokens: Tokens, text: Tokens) -> float:
 
 
 def _clipped_dot(a: Vector, b: Vector) -> float:
-    return sum(min(weight, b[gram]) * b[gram] for gram, weight in a.items() if gram in b)
+    return math.fsum(min(weight, b[gram]) * b[gram] for gram, weight in a.items() if gram in b)
 
 
 def _norm(a: Vector) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus
 
@@ -67,7 +68,9 @@ def align(tokens: Tokens, text: Tokens) -> Stats:
     return Stats(matches, len(tokens), len(text), chunks)
 
 
-def meteor_exact(hypotheses: Sequence[Tokens], references: References) -> tuple[float, np.ndarray]:
+def meteor_exact(
+    hypotheses: Sequence[Tokens], references: References
+) -> tuple[float, Float[np.ndarray, " n"]]:
     """METEOR-exact of the corpus (from the sums of all texts) and of each text `[N]`, in [0, 1].
 
     Of several references the one with the best score counts.

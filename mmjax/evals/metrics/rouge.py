@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus
 
@@ -21,7 +22,7 @@ def common_subsequence(a: Tokens, b: Tokens) -> int:
     return row[-1]
 
 
-def rouge_l(hypotheses: Sequence[Tokens], references: References) -> np.ndarray:
+def rouge_l(hypotheses: Sequence[Tokens], references: References) -> Float[np.ndarray, " n"]:
     """F-measure of each text `[N]`, in [0, 1]; the corpus's ROUGE-L is the mean.
 
     Precision and recall are each the best over the references, so they may come from two of them.

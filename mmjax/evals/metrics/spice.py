@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 _MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
@@ -40,7 +41,7 @@ def spice_folder() -> Path:
     return Path(folder)
 
 
-def spice(texts: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+def spice(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " n"]:
     """F-score of each text `[N]`, in [0, 1]; NaN where neither text nor references hold a tuple.
 
     Takes whole sentences, which its own parser splits, and up to 8 GB of memory.

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
@@ -114,8 +115,7 @@ def _turning(row: Row, model: LanguageModel):
     stack = model.text_decoder(parent=None).stack(parent=None)
 
     def halves(x: np.ndarray, heads: int) -> np.ndarray:
-        x = x.reshape(heads, -1, 2, x.shape[-1])
-        return x.swapaxes(1, 2).reshape(-1, x.shape[-1])
+        return rearrange(x, "(head pair two) d -> (head two pair) d", head=heads, two=2)
 
     def read(query, key, value):
         kv_heads = stack.kv_heads or stack.heads

@@ -274,7 +274,7 @@ def test_tokens(text, tokens):
 
 
 def test_tokens_equal_stanford_s_on_odd_captions():
-    """Recorded by tests/evals/make_ptb.py."""
+    """Recorded by tests/evals/metrics/make_ptb.py."""
     recorded = Path(__file__).with_name("ptb.json").read_text(encoding="utf-8")
     for caption, tokens in json.loads(recorded).items():
         assert " ".join(tokenize(caption)) == tokens, caption

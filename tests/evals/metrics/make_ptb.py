@@ -1,7 +1,7 @@
 """Record anew what Stanford's tokenizer and COCO's evaluation make of the captions in ptb.json.
 
     pip install pycocoevalcap==1.2
-    python tests/evals/make_ptb.py
+    python tests/evals/metrics/make_ptb.py
 
 Needs Java; the recorded file is of Stanford CoreNLP 3.4.1, the jar inside pycocoevalcap 1.2. After
 each caption comes one that begins with "A", as most do: the program looks at the next line.
