@@ -85,7 +85,7 @@ def train(
     if saved:
         experiment.check_examples(source, saved, config, allow_change)
     tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
-    run = experiment.build(config, tokenizer)
+    run = experiment.build(config, tokenizer, class_names=source.class_names)
     if run.system.check_source is not None:
         run.system.check_source(len(source))
     evaluators = evaluate.make_evaluators(run, workdir)

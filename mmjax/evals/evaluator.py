@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mmjax.data.class_names import label_map
 from mmjax.evals.outputs import embed_images
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
@@ -64,6 +65,23 @@ class Evaluator:
     def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
         """This process's rows of the batches that the model is given."""
         return self.runner.batches(source, self.transform, self.runner.batch_size)
+
+    def _named_labels(
+        self, source: Any, outputs: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, list[str]]:
+        """Labels `[N]` as the model's logits `[N, C]` count them, and the C names.
+
+        The source's classes may be some of the model's, in any order: they are matched by name.
+
+        Raises:
+          ValueError: a class of the source that the model does not have.
+        """
+        classes, own = outputs["logits"].shape[1], getattr(source, "class_names", None)
+        known = self.runner.class_names or own
+        place = label_map(own, known, "the source", "the training set")
+        label = outputs["label"] if place is None else place[outputs["label"]]
+        names = [*(known or ()), *(str(i) for i in range(len(known or ()), classes))]
+        return label, names[:classes]
 
     def _embed(
         self, variables: Variables, source: Any, need: Sequence[str], **seen: Any

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.batch import MODALITIES
+from mmjax.data.class_names import label_map
 from mmjax.data.transforms.captions import as_text, captions_of, get_templates
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics
@@ -172,9 +173,7 @@ class Classification(Evaluator):
         source = self._open(self.source)
         seen = {"modalities": self.modalities, "absent": self.absent}
         outputs = self._embed(variables, source, ["logits", "label"], **seen)
-        classes = outputs["logits"].shape[1]
-        names = getattr(source, "class_names", None) or [str(i) for i in range(classes)]
-        return outputs["logits"], outputs["label"], list(names)
+        return outputs["logits"], *self._named_labels(source, outputs)
 
     def run(self, variables: Variables) -> Results:
         scores, labels, _ = self.scores(variables)
@@ -192,12 +191,13 @@ class _FrozenFeatures(Evaluator):
     def _both(
         self, variables: Variables
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-        outputs = [
-            self._embed(variables, self._open(config), [self.features, "label"])
-            for config in (self.train_source, self.source)
-        ]
-        classes = 1 + max(int(o["label"].max()) for o in outputs)
-        train, test = outputs
+        sources = [self._open(config) for config in (self.train_source, self.source)]
+        train, test = (self._embed(variables, s, [self.features, "label"]) for s in sources)
+        known, own = (getattr(source, "class_names", None) for source in sources)
+        place = label_map(own, known, "source", "train_source")
+        if place is not None:
+            test["label"] = place[test["label"]]
+        classes = 1 + max(int(o["label"].max()) for o in (train, test))
         return train[self.features], train["label"], test[self.features], test["label"], classes
 
 

@@ -41,7 +41,8 @@ class ModalityAblation(Evaluator):
             )
             answers = outputs["logits"].argmax(axis=1)
             name = f"without_{absent[0]}" if absent else "all"
-            metrics = classification_metrics(outputs["logits"], outputs["label"])
+            label, _ = self._named_labels(source, outputs)
+            metrics = classification_metrics(outputs["logits"], label)
             yield from ((f"{name}/{metric}", value) for metric, value in metrics.items())
             if whole is None:
                 whole = answers

@@ -121,7 +121,7 @@ class Vqa(Evaluator):
         outputs = self._embed(
             variables, source, ["logits"], modalities=_READ, absent=absent, every=True
         )
-        names = getattr(source, "class_names", None) or []
+        names = list(self.runner.class_names or getattr(source, "class_names", None) or [])
         if outputs["logits"].shape[1] > len(names):
             raise ValueError(
                 f"The model has {outputs['logits'].shape[1]} answers and the source names "

@@ -33,6 +33,7 @@ class Runner:
       text_length: L.
       batch_size: examples per call.
       window: longest prompt with its continuation of a model that generates text; else 0.
+      class_names: of the model's logits, as the training source names them; None: unknown.
       rows: the slice of a batch's rows that are this process's.
       progress: called with what is being done, how much is done, and of how much.
     """
@@ -41,6 +42,7 @@ class Runner:
         self.tokenizer, self.batch_size = run.tokenizer, run.config.batch_size
         self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
         self.window = getattr(run.model, "window", 0)
+        self.class_names = run.class_names
         self.progress = progress
         self._run, self._workdir = run, workdir
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)

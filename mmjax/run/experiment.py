@@ -50,6 +50,7 @@ class Experiment:
     params: Params  # of the model, abstract, with shardings
     state: step.TrainState  # abstract, with shardings
     make_state: Callable[[], step.TrainState]
+    class_names: Sequence[str] | None  # of the labels that it is trained on
 
     @property
     def model(self) -> Any:
@@ -107,11 +108,13 @@ def build(
     config: ConfigDict,
     tokenizer: Tokenizer | None,
     devices: Sequence[jax.Device] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Experiment:
     """Build everything that needs no data; allocates nothing on the devices.
 
     Args:
       devices: those of the mesh; None is all that this process sees.
+      class_names: of the training source's labels, by which evaluators match theirs.
 
     Raises:
       ValueError: settings that are unknown, or do not fit each other, the mesh or the tokenizer.
@@ -139,10 +142,17 @@ def build(
         learner, system.spec, optimizer, seed=config.seed, ema=ema, memory=system.memory
     )
     return Experiment(
-        *(config, mesh, tokenizer, system, learner, optimizer, schedule),
+        config=config,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        system=system,
+        learner=learner,
+        optimizer=optimizer,
+        schedule=schedule,
         params=lora.without(params),
         state=sharded_state(learned, optimizer, mesh, ema=ema),
         make_state=make,
+        class_names=class_names,
     )
 
 

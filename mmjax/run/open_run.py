@@ -19,7 +19,7 @@ def open_run(
       ValueError: no such checkpoint, or settings that do not fit it.
     """
     saved = open_checkpoint(workdir, at_step, overrides)
-    run = experiment.build(saved.config, saved.tokenizer)
+    run = experiment.build(saved.config, saved.tokenizer, class_names=saved.class_names)
     saves, average = saved.checkpoints, run.config.ema.evaluate
     with jax.set_mesh(run.mesh):
         params = restore_params(saves, saved.step, run.params, average=average)

@@ -275,3 +275,28 @@ def test_nothing_present_says_so(runner):
     with pytest.raises(ValueError, match="Classification has nothing to look at: all 11 examples"):
         run(dataclasses.replace(runner, batches=all_absent), preset("classification"))
     assert "absent" not in run(runner, preset("classification"))
+
+
+@pytest.mark.parametrize("kind", ["classification", "knn", "linear_probe"])
+def test_labels_are_matched_by_the_names_of_their_classes(kind):
+    """Trained on red, green, blue; the source knows green and red alone, in that order."""
+
+    class Two(Pictures):
+        def __init__(self, count=12, both=False):
+            super().__init__(count, WORDS if both else ("green", "red"))
+            self.labels = np.arange(count) % len(self.class_names)  # of WORDS
+
+        def __getitem__(self, i):
+            example = super().__getitem__(i)
+            return example | {"label": self.class_names.index(WORDS[example["label"]])}
+
+    runner = FakeRunner(
+        embed=embed, open_source=lambda c: Two(**c), batches=batches, batch_size=4,
+        class_names=WORDS,
+    )  # fmt: skip
+    more = {} if kind == "classification" else {"train_source": {"count": 12, "both": True}}
+    settings = {"kind": kind, "source": {"count": 6}, "transform": "decode", **more}
+    evaluator = make_evaluators({"x": settings}, runner)["x"]
+    assert dict(evaluator.run(0))["top1"] == 1.0
+    if kind == "classification":
+        assert evaluator.scores(0)[2] == list(WORDS)  # a head larger than the source's classes

@@ -1,0 +1,31 @@
+"""Classes are matched by name: a permutation or a subset is mapped, anything else is refused."""
+
+import numpy as np
+import pytest
+
+from mmjax.data.class_names import label_map
+
+
+@pytest.mark.parametrize(
+    ("own", "known", "want"),
+    [
+        (["green", "red"], ["blue", "green", "red"], [1, 2]),
+        (["b", "a"], ["a", "b"], [1, 0]),
+        (["a", "b"], ["a", "b"], None),
+        (["a"], ["a", "b"], None),  # the numbers are the same
+        (None, ["a"], None),
+        (["a"], None, None),
+    ],
+)
+def test_what_can_be_mapped_is(own, known, want):
+    found = label_map(own, known, "x", "y")
+    assert found is None if want is None else found.tolist() == want
+    if want:
+        assert found.dtype == np.int64
+
+
+def test_what_cannot_is_refused_by_name():
+    with pytest.raises(ValueError, match="'pink' of the source is not among those of the model"):
+        label_map(["red", "pink"], ["blue", "red"], "the source", "the model")
+    with pytest.raises(ValueError, match="'red' comes twice in the model"):
+        label_map(["blue", "red"], ["red", "red", "blue"], "the source", "the model")
