@@ -149,7 +149,7 @@ def save_workdir(
             "config": configs.to_json(config),
             "tokenizer": tokenizer_files(workdir),
             "git": git_revision(),
-            "mixture": dict(about),
+            "interpolation": dict(about),
         },
     )
     saves.close()
