@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, FieldReference
 
 # Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
 _SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
+_WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or the word "balanced"
 
 
 def defaults() -> ConfigDict:
@@ -170,13 +171,14 @@ def _apply(config: ConfigDict, override: str) -> None:
 
 def _typed(text: str, old: Any, where: str) -> Any:
     """`text` as a value of the type of `old` (None: whatever Python literal it is)."""
-    if isinstance(old, str):
+    weight = _WEIGHTS.fullmatch(where)
+    if isinstance(old, str) and not weight:
         return None if text == "None" else text  # "none" is a word, of remat for one
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-    if old is None or value is None:
+    if old is None or value is None or weight:
         return value
     if isinstance(value, tuple) and _SCHEDULES.fullmatch(where):
         return value

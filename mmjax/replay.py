@@ -85,7 +85,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
     known = after[0] if after else max(steps, default=None)
     if known is not None:  # weights that were changed on a resume
         begins = known + 1 if after else known
-        source = mixture.continued(source, saves.run(known).get("mixture"), begins)
+        source = mixture.continued(source, saves.run(known).get("mixture_weights"), begins)
     tokenizer = load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
     run = experiment.build(config, tokenizer)
     line = batch_log.line_of(workdir, at)

@@ -104,7 +104,7 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     at, total = int(state.step), config.total_steps
-    source = mixture.continued(source, saved and saved.get("mixture"), at)
+    source = mixture.continued(source, saved and saved.get("mixture_weights"), at)
     if at < total:
         evaluate.check_evaluators(evaluators)
     if run.system.notes is not None:
@@ -124,7 +124,7 @@ def train(
                 "step": at,
                 "examples": len(source),
                 "parts": mixture.sizes_of(source),
-                "mixture": mixture.history_of(source),
+                "mixture_weights": mixture.history_of(source),
                 "class_names": source.class_names,
                 "config": configs.to_json(config),
                 "tokenizer": tokenizer_files(workdir),

@@ -298,14 +298,10 @@ def test_schedules_are_taken_where_a_number_is_the_default():
         configs.override(configs.defaults(), ["--config.log_every=((0, 1), (5, 2))"])
 
 
-def test_sources_are_listed_by_their_places():
+@pytest.mark.parametrize("old", [1.0, "balanced", ((0, 1.0), (9, 2.0))])
+@pytest.mark.parametrize("new", [2, "balanced", ((0, 0.0), (5, 1.0))])
+def test_a_weight_of_a_mixture_is_a_number_a_schedule_or_balanced(old, new):
     config = configs.defaults()
-    config.data.train = {"kind": "folder", "root": "a"}
-    config.evals = {"e": {"kind": "knn", "source": {"root": "b"}, "train_source": {"root": "c"}}}
-    places = {name: source.root for name, source in configs.sources(config).items()}
-    assert places == {"data.train": "a", "evals.e.source": "b", "evals.e.train_source": "c"}
-    parts = {name: {"source": {"kind": "folder", "root": name}} for name in ("x", "y")}
-    config.data.train = {"kind": "mixture", "parts": parts | {"z": {"weight": 1.0}}}
-    config.evals = {}
-    places = {name: source.root for name, source in configs.sources(config).items()}
-    assert places == {"data.train.parts.x.source": "x", "data.train.parts.y.source": "y"}
+    config.data.train = {"kind": "mixture", "parts": {"x": {"weight": old}}}
+    configs.override(config, [f"--config.data.train.parts.x.weight={new}"])
+    assert config.data.train.parts.x.weight == new

@@ -46,7 +46,7 @@ def test_a_run_whose_weights_change(tmp_path, capsys):
     train(config(root, 6, falling), workdir, ALLOWED)
     assert "from the next step on" in capsys.readouterr().out
     saved = json.loads((workdir / "checkpoints" / "6" / "run" / "metadata").read_text())
-    assert [step for step, _ in saved["mixture"]] == [0, 3]
+    assert [step for step, _ in saved["mixture_weights"]] == [0, 3]
     assert saved["parts"] == {"pairs": 24, "texts": 24}
     for step in (3, 4):
         replay.replay(workdir, step)

@@ -2,6 +2,8 @@
 
 import logging
 import tarfile
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -111,6 +113,8 @@ class Numbers(tfds.core.GeneratorBasedBuilder):
     """Four tiny records."""
 
     VERSION = tfds.core.Version("1.0.0")
+    url_infos: ClassVar[dict] = {}
+    pkg_dir_path = Path(__file__).parent
 
     def _info(self):
         features = tfds.features.FeaturesDict({"image": tfds.features.Scalar(np.int64)})

@@ -10,8 +10,9 @@ import pytest
 from flowers import Flowers, picture
 from PIL import Image
 
+from mmjax import config as configs
 from mmjax.data import bad_records
-from mmjax.data.open_source import open_source
+from mmjax.data.open_source import open_source, sources_of
 from mmjax.data.sources import folder, webdataset
 
 
@@ -265,3 +266,16 @@ def test_image_fault_agrees_with_pillow():
             assert bad_records.image_fault(whole[:cut])
             with pytest.raises((OSError, SyntaxError)):
                 Image.open(io.BytesIO(whole[:cut])).load()
+
+
+def test_sources_are_listed_by_their_places():
+    config = configs.defaults()
+    config.data.train = {"kind": "folder", "root": "a"}
+    config.evals = {"e": {"kind": "knn", "source": {"root": "b"}, "train_source": {"root": "c"}}}
+    places = {name: source.root for name, source in sources_of(config).items()}
+    assert places == {"data.train": "a", "evals.e.source": "b", "evals.e.train_source": "c"}
+    parts = {name: {"source": {"kind": "folder", "root": name}} for name in ("x", "y")}
+    config.data.train = {"kind": "mixture", "parts": parts | {"z": {"weight": 1.0}}}
+    config.evals = {}
+    places = {name: source.root for name, source in sources_of(config).items()}
+    assert places == {"data.train.parts.x.source": "x", "data.train.parts.y.source": "y"}
