@@ -182,9 +182,15 @@ class Attention(nn.Module):
         if self.cross and kv is None and not self.has_variable("cache", "key"):
             raise ValueError("Cross-attention needs a kv, or a cache that holds its keys.")
 
-    def _project(self, x: jax.Array, name: str, order: Callable | None = None) -> jax.Array:
-        """[B, L, *heads, head_dim] of one of the maps to heads, or in the order that is given."""
-        kv_heads, dim = self.kv_heads or self.heads, self.head_dim or x.shape[-1] // self.heads
+    def _dim(self, q: jax.Array) -> int:
+        """Width of a head."""
+        return self.head_dim or q.shape[-1] // self.heads
+
+    def _project(
+        self, x: jax.Array, name: str, dim: int, order: Callable | None = None
+    ) -> jax.Array:
+        """[B, L, *heads, dim] of one of the maps to heads, or in the order that is given."""
+        kv_heads = self.kv_heads or self.heads
         features, names = {
             "qkv": ((self.heads // kv_heads + 2, kv_heads, dim), ("qkv", "heads", "head_dim")),
             "query": ((self.heads, dim), ("heads", "head_dim")),
@@ -205,7 +211,8 @@ class Attention(nn.Module):
 
     def _own(self, x, angles, slot):
         """Queries [B, L, K, G, D], and keys and values as the cache holds them."""
-        query, key, value = self._rotated(self._project(x, "qkv"), angles)
+        head_dim = self._dim(x)
+        query, key, value = self._rotated(self._project(x, "qkv", head_dim), angles)
         key, value = (jnp.swapaxes(a, 1, 2) for a in (key, value))
         if self._keeps():
             key, value = (self._cached(n, a, slot) for n, a in (("key", key), ("value", value)))
@@ -263,7 +270,7 @@ class Attention(nn.Module):
             return False
         if mask is not None and mask.ndim == 3 and mask.shape[1] > 1:
             return False  # each query has its own
-        length, head_dim = q.shape[1], self.head_dim or q.shape[-1] // self.heads
+        length, head_dim = q.shape[1], self._dim(q)
         if self.cross:
             if self.kv_heads not in (None, self.heads) or len(q) != len(kv):
                 return False
@@ -272,27 +279,27 @@ class Attention(nn.Module):
 
     def _fused(self, x, mask, angles):
         """[B, L, H, D] by the kernel, which wants a key for each query, side by side with it."""
-        group = self.heads // (self.kv_heads or self.heads)
+        head_dim, group = self._dim(x), self.heads // (self.kv_heads or self.heads)
         if angles is None and group == 1:
-            qkv = self._project(x, "qkv", fused.together)  # the weights are put in order, not x
+            qkv = self._project(
+                x, "qkv", head_dim, fused.together
+            )  # the weights are put in order, not x
         else:
-            query, *key_value = self._rotated(self._project(x, "qkv"), angles)
+            query, *key_value = self._rotated(self._project(x, "qkv", head_dim), angles)
             query = rearrange(query, "b l g k d -> b l (k g) d")
             key_value = [repeat(a, "b l k d -> b l (k g) d", g=group) for a in key_value]
             qkv = fused.together(jnp.stack([query, *key_value], axis=2))
             qkv = shard(qkv, "batch", "length", "heads")
-        head_dim = qkv.shape[-1] // (3 * self.heads)
         qkv = checkpoint_name(qkv, "qkv")
         y = fused.fused_attention(qkv, head_dim, causal=self.causal, key_mask=_of_keys(mask))
         return checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
 
     def _fused_cross(self, x, kv, mask):
         """[B, L, H, D] by the kernel."""
-        mask = _of_keys(mask)
-        query = self._project(x, "query", lambda a: rearrange(a, "... h d -> ... (h d)"))
-        key_value = self._project(kv, "key_value", fused.together)
+        head_dim, mask = self._dim(x), _of_keys(mask)
+        query = self._project(x, "query", head_dim, lambda a: rearrange(a, "... h d -> ... (h d)"))
+        key_value = self._project(kv, "key_value", head_dim, fused.together)
         query, key_value = checkpoint_name(query, "qkv"), checkpoint_name(key_value, "qkv")
-        head_dim = query.shape[-1] // self.heads
         y = fused.fused_cross_attention(query, key_value, head_dim, key_mask=mask)
         if mask is not None:
             y = jnp.where(mask.any(-1)[:, None, None], y, jnp.zeros_like(y))
@@ -302,11 +309,14 @@ class Attention(nn.Module):
 
     def _cross(self, x, kv):
         """Queries [B, L, K, G, D], and keys and values [B, K, S, D] of kv, or of the cache."""
-        query = self._project(x, "query")
+        head_dim = self._dim(x)
+        query = self._project(x, "query", head_dim)
         if self.has_variable("cache", "key"):
             key, value = (self.get_variable("cache", name) for name in ("key", "value"))
         else:
-            key, value = rearrange(self._project(kv, "key_value"), "b s two k d -> two b k s d")
+            key, value = rearrange(
+                self._project(kv, "key_value", head_dim), "b s two k d -> two b k s d"
+            )
         if self._keeps():
             self.put_variable("cache", "key", key)
             self.put_variable("cache", "value", value)
