@@ -42,11 +42,14 @@ def classification_loss(
 
 
 def check_labels(batch: Batch, classes: int, setting: str) -> None:
-    """Raise ValueError for a label on the host that the head has no logit for."""
+    """Raise ValueError for a label on the host that is neither -1 nor a class of the head."""
     label = batch.get("label")
-    if label is None or not np.size(label) or np.max(label) < classes:
+    if label is None or not np.size(label):
         return
-    raise ValueError(
-        f"The batch has the label {np.max(label)} and the head {classes} classes (0 to "
-        f"{classes - 1}): set {setting} to the number of classes of config.data.train."
-    )
+    wrong = np.asarray(label)[(np.asarray(label) < -1) | (np.asarray(label) >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"The batch has the label {wrong[0]} and the head {classes} classes (0 to "
+            f"{classes - 1}, and -1 for none): set {setting} to the number of classes of "
+            "config.data.train."
+        )

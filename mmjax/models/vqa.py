@@ -17,7 +17,7 @@ from mmjax.losses.debias import learned_mixin, mixin_entropy
 from mmjax.models import multimodal
 from mmjax.models.multimodal import MultimodalTransformer
 from mmjax.models.text import TextTransformer
-from mmjax.system import Context, Outputs, System, Terms
+from mmjax.system import Context, Outputs, System, Terms, Weighted
 
 
 class VQA(nn.Module):
@@ -118,7 +118,7 @@ def terms(debias: str = "none") -> Callable[..., Terms]:
         logits, bias, gate = (outputs[k] for k in ("logits", "question_logits", "mixin_gate"))
         mixed = learned_mixin(logits, bias, gate) if debias == "learned_mixin" else logits
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-        return {
+        terms = {
             "classification": cross_entropy(mixed, label),
             "question": cross_entropy(bias, label),
             "mixin_entropy": mixin_entropy(bias, gate),
@@ -126,5 +126,6 @@ def terms(debias: str = "none") -> Callable[..., Terms]:
             "question_accuracy": bias.argmax(-1) == label,
             "mixin_gate": gate,
         }
+        return {name: Weighted(value, label >= 0) for name, value in terms.items()}
 
     return loss
