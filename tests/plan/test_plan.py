@@ -41,7 +41,7 @@ def command(*args, limit=600):
 
 
 def parameters_by_hand():
-    """Of tests/tiny_clip.py: two towers of 2 blocks of width 16, with projections to 16."""
+    """Of tests/helpers/tiny_clip.py: two towers of 2 blocks of width 16, with projections to 16."""
     block = 4 * (16 * 16 + 16) + (16 * 32 + 32) + (32 * 16 + 16) + 4 * 16
     image = (8 * 8 * 3 * 16 + 16) + 2 * 16 + 4 * 16 + 2 * block + 2 * 16  # class token, 4 patches
     text = 320 * 16 + 12 * 16 + 2 * block + 2 * 16
