@@ -40,7 +40,7 @@ from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.finite import NonFiniteError
 from mmjax.layers import platform
 from mmjax.optim import optimizer as optim
-from mmjax.process import distributed
+from mmjax.process import distributed, runtime
 from mmjax.process.preemption import Sigterm
 from mmjax.process.watchdog import Watchdog
 from mmjax.run import experiment
@@ -143,7 +143,7 @@ def train(
         sharding.batch_sharding(run.mesh),
     )
     watchdog = Watchdog(config.step_timeout_seconds)
-    waited = 0.0
+    waited, first = 0.0, at
     # Devices made of one CPU share its threads: with many steps under way, those of one wait for
     # another's until XLA gives up.
     lockstep = platform.current().lockstep and jax.local_device_count() > 1
@@ -161,6 +161,8 @@ def train(
             state, scalars = run.train_step(state, batch)
             if lockstep:
                 jax.block_until_ready(scalars)
+            if at == first:
+                runtime.release_freed_memory()  # half a gigabyte that the compile had
             at += 1
             seen.add(at, batch)
             window.add(scalars)

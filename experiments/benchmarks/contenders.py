@@ -79,6 +79,7 @@ def own_step(config, batch, optimizer):
     from flax.core import meta
 
     from mmjax.models.systems import make_system
+    from mmjax.process import runtime
     from mmjax.system import average
 
     system = make_system(config)
@@ -100,6 +101,7 @@ def own_step(config, batch, optimizer):
 
     traced = jax.jit(update, donate_argnums=(0, 1)).trace(*state, batch)
     compiled = traced.lower().compile()
+    runtime.release_freed_memory()  # as train.py does
 
     def step():
         state[0], state[1], value = compiled(*state, batch)

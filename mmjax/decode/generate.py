@@ -22,6 +22,10 @@ from mmjax.layers import platform
 from mmjax.layers.apart import Apart, is_apart, split_layers
 from mmjax.layers.packed import in_int8
 
+# For a program that runs once and only copies: as few temporaries as can be. XLA's CPU backend
+# otherwise converts all kernels at the same time.
+_SPARING = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
+
 
 class Generated(NamedTuple):
     """Continuations, the best first: n is the number of beams, or 1.
@@ -127,7 +131,6 @@ class Prepared:
     def __init__(self, model: Any, settings: Settings):
         self._given = self._prepared = None
 
-        @jax.jit
         def prepare(variables, batch):
             variables = {**variables, "params": split_layers(variables["params"])}
             if not (settings.int8 or platform.current().packed_kernels):
@@ -141,7 +144,7 @@ class Prepared:
             params = _without(variables["params"], packed)
             return {**variables, "params": params, "packed": packed}
 
-        self._prepare = prepare
+        self._prepare = jax.jit(prepare, compiler_options=_SPARING.get(jax.default_backend()))
 
     def __call__(self, variables, batch):
         if "packed" in variables:  # prepared already

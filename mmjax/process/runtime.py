@@ -1,5 +1,7 @@
 """What must be set in a process before jax is imported: the allocator and the compile cache."""
 
+import contextlib
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -46,6 +48,12 @@ def use_huge_pages() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def release_freed_memory() -> None:
+    """Give the kernel back what malloc has kept of freed memory; after a compile that is a lot."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _huge_pages_on_request() -> bool:

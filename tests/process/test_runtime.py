@@ -126,3 +126,22 @@ for line in open("/proc/self/smaps"):
 """
     assert run("-c", code)[2] == ["True"]
     assert run("-c", code, MMJAX_STOCK_ALLOCATOR="1")[2] == ["False"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_freed_memory_is_released():
+    code = """
+from mmjax.process import runtime
+
+def resident():
+    (line,) = (x for x in open("/proc/self/status") if x.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+blocks = [bytes([1]) * 100_000 for _ in range(2000)]  # in the heap, too small for a map each
+last = bytes(100_000)  # keeps the end of the heap
+del blocks
+before = resident()
+runtime.release_freed_memory()
+print(before - resident() > 100)
+"""
+    assert run("-c", code, MMJAX_STOCK_ALLOCATOR="1")[2] == ["True"]
