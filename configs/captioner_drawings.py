@@ -4,8 +4,8 @@
 
 Held out: emoji concepts, openclipart authors and titles, and all of tuxpaint, another collection.
 openclipart and tuxpaint are Debian packages: they are downloaded where `apt-get` is, and named
-where not. Expected (three seeds): CIDEr-D 0.47 ± 0.03 on emoji, where the texts on other pictures
-have 0.11 and the nearest training picture's caption 0.69; from the image tower of a CLIP run (add
+where not. Expected (three seeds): CIDEr-D 0.47 ± 0.03 on emoji, where the texts on other images
+have 0.11 and the nearest training image's caption 0.69; from the image tower of a CLIP run (add
 --config.init_from.path=runs/clip_emoji "--config.init_from.only=('image/.*',)") 0.51 ± 0.02. See
 experiments/captioning/README.md.
 """
@@ -25,7 +25,7 @@ def tuxpaint(split):
 
 
 def captioning(source, train):
-    """Beam search over `source`, beside the nearest training picture's caption."""
+    """Beam search over `source`, beside the nearest training image's caption."""
     return {
         "kind": "captioning",
         "source": source,

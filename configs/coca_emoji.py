@@ -1,10 +1,10 @@
-"""CoCa on emoji: the pictures and names of clip_emoji, embedded and captioned by one model.
+"""CoCa on emoji: the images and names of clip_emoji, embedded and captioned by one model.
 
     python -m mmjax.train --config=configs/coca_emoji.py --workdir=runs/coca_emoji
 
 Losses weighed 1 to 2 as in Yu et al. 2022 (arXiv 2205.01917), section 3.2. Expected (three seeds):
 recall@5 on unseen concepts 8 and 11 %, near clip_emoji's; captions with CIDEr-D 0.25, on other
-pictures 0.13; see experiments/captioning/README.md.
+images 0.13; see experiments/captioning/README.md.
 """
 
 from configs.captioner_drawings import IMAGE, SMALL, captioning

@@ -1,11 +1,11 @@
-"""Fine-tune a trained CLIP or SigLIP on a folder of one's own pictures and captions.
+"""Fine-tune a trained CLIP or SigLIP on a folder of one's own images and captions.
 
     python -m mmjax.train --config=configs/finetune_folder.py:WEIGHTS --workdir=runs/mine \
         --config.data.train.source.root=IMAGES
 
 WEIGHTS is a folder as published, one that save_pretrained wrote, or the workdir of a run; IMAGES a
 folder with captions.jsonl or captions.csv. Model, tokenizer, text length and the images' size come
-from WEIGHTS. A tenth of the pictures is held out: retrieval among them is measured before and
+from WEIGHTS. A tenth of the images is held out: retrieval among them is measured before and
 after. To see what is forgotten, add evaluators on other data to evals and evals_at_start.
 
     ... --config.optim.freeze="('image/.*',)"                        # the image tower stays
@@ -20,7 +20,7 @@ from mmjax.config import defaults
 
 
 def part(start, stop):
-    """A part of the folder of pictures."""
+    """A part of the folder of images."""
     return {"kind": "part", "source": {"kind": "folder", "root": ""}, "start": start, "stop": stop}
 
 
@@ -31,7 +31,7 @@ def get_config(weights):
         if part_of not in found.config:
             raise ValueError(
                 f"The model in '{weights}', a '{found.config['name']}', has no {name}, and "
-                "learning from pictures with captions needs one: take a CLIP or a SigLIP."
+                "learning from images with captions needs one: take a CLIP or a SigLIP."
             )
     height, width = found.model.image_tower(parent=None).train_size
 

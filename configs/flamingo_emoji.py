@@ -5,9 +5,9 @@
     python -m mmjax.train --config=configs/flamingo_emoji.py --workdir=runs/flamingo_emoji
 
 Trained: the resampler and five gated layers, one before every sixth layer of the language model
-(Alayrac et al. 2022, arXiv 2204.14198). Rows of three pictures with their names, in the text; the
-token <file_sep>, which no text here has, stands for a picture. Expected (three seeds): CIDEr-D 0.16
-to 0.17 on unseen concepts, 0.06 to 0.08 on other pictures, and no category told from the others;
+(Alayrac et al. 2022, arXiv 2204.14198). Rows of three images with their names, in the text; the
+token <file_sep>, which no text here has, stands for an image. Expected (three seeds): CIDEr-D 0.16
+to 0.17 on unseen concepts, 0.06 to 0.08 on other images, and no category told from the others;
 see experiments/flamingo_emoji/README.md.
 """
 

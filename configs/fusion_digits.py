@@ -4,8 +4,8 @@
         --config.data.train.first.root=FSDD.tar.gz --config.model.fusion.kind=bottleneck
 
 Speech is FSDD (github.com/Jakobovski/free-spoken-digit-dataset: its archive or folder is the root,
-needed once), pictures are MNIST (a package; downloaded once). A pair is of one digit; the speaker
-and the pictures of the test are in no training pair. Expected: see experiments/fusion/README.md.
+needed once), images are MNIST (a package; downloaded once). A pair is of one digit; the speaker
+and the images of the test are in no training pair. Expected: see experiments/fusion/README.md.
 """
 
 from mmjax.config import defaults
@@ -15,7 +15,7 @@ TRAIN_SPEAKERS = "george+jackson+lucas+nicolas"
 
 
 def digits(speakers, pictures, length):
-    """Pairs of a recording and a picture of the same digit."""
+    """Pairs of a recording and an image of the same digit."""
     return {
         "kind": "paired",
         "first": {

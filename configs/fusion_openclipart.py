@@ -5,7 +5,7 @@
 The category is the folder in which the collection's keepers put a drawing; 14 folders with at least
 20 drawings, by author and title in one split alone. In about half of the captions (title and
 keywords) a word of the folder's name stands; all such words are taken out. Expected (3 seeds): late
-fusion 68 % with both and with the words alone, 34 % with the picture alone, where always naming the
+fusion 68 % with both and with the words alone, 34 % with the image alone, where always naming the
 largest class (signs and symbols) is right for 86 of 267 test drawings, 32 %. See
 experiments/fusion/README.md.
 """

@@ -4,7 +4,7 @@ r"""Questions about emoji, answered by classification, with or without a languag
     ... --config.data.train.bias=0.9                                  # answers leak into wordings
     ... --config.data.train.bias=0.9 --config.loss.debias=learned_mixin  # and what may help
 
-Categories, skin tones, colours, styles and names, of concepts that training never saw; see
+Categories, skin tones, colors, styles and names, of concepts that training never saw; see
 mmjax/data/sources/emoji_questions.py. Expected on the test split (mean of 3 seeds): 0.56 without
 bias, 0.42
 with it, 0.54 with it and balanced answers, where words alone give 0.39; balancing and more are in
@@ -17,7 +17,7 @@ TYPES = ("category", "is_category", "skin_tone", "colour", "style")
 
 
 def questions(split, **more):
-    r"""Questions of a split about what the picture shows."""
+    r"""Questions of a split about what the image shows."""
     return {"kind": "emoji_questions", "split": split, "types": TYPES, **more}
 
 

@@ -2,7 +2,7 @@
 
     python experiments/chaos.py --kills=20 --out=experiments/chaos.md
 
-Every run is `python -m mmjax.train` on a tiny CLIP (pictures made on the spot, dropout and random
+Every run is `python -m mmjax.train` on a tiny CLIP (images made on the spot, dropout and random
 crops on). A seeded generator draws SIGKILL or SIGTERM, and when: at a random time after the start,
 or a moment after a checkpoint has begun to be written. A run that gets to its end is compared with
 the undisturbed one: checksums of every array of the last checkpoint, bit for bit, and the batch of
@@ -37,7 +37,7 @@ from tiny_clip import get_config as tiny
 def get_config():
     config = tiny()
     config.total_steps, config.checkpoint.every, config.log_every = {steps}, {every}, 10
-    config.data.train.root = {pictures!r}
+    config.data.train.root = {images!r}
     config.evals = {{}}
     return config
 """

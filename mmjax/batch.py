@@ -25,7 +25,7 @@ def check(batch: Batch, spec: Spec) -> None:
     """Compare a batch with what the model expects, all axes but the first.
 
     Raises:
-      ValueError: a missing array, another shape or another dtype; names both and the mend.
+      ValueError: a missing array, another shape or another dtype; names both and the fix.
     """
     for name, want in spec.items():
         if name not in batch:

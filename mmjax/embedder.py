@@ -1,4 +1,4 @@
-"""Pictures and words into the space that a dual encoder gives them, in few fixed batch sizes."""
+"""Images and words into the space that a dual encoder gives them, in few fixed batch sizes."""
 
 import functools
 import hashlib
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mmjax import pretrained
-from mmjax.data.image_files import check_picture
+from mmjax.data.image_files import check_image
 from mmjax.layers.sown import sown_weights
 from mmjax.workdir.checksum import checksums
 
@@ -24,7 +24,7 @@ class Embedder:
         compiled.
 
     Attributes:
-      image_shape: (height, width) of the pictures as the model reads them.
+      image_shape: (height, width) of the images as the model reads them.
       logit_scale, logit_bias: what makes logits of cosines; the bias is None for a softmax.
 
     Raises:
@@ -34,7 +34,7 @@ class Embedder:
     def __init__(self, loaded: pretrained.Pretrained, sizes: Sequence[int] = (64,)):
         if not loaded.transform or loaded.tokenizer is None or "embed_dim" not in loaded.config:
             raise ValueError(
-                f"A '{loaded.config.get('name')}' does not embed both pictures and words: give a "
+                f"A '{loaded.config.get('name')}' does not embed both images and words: give a "
                 "model such as CLIP or SigLIP, with its tokenizer."
             )
         self.loaded, self.sizes = loaded, tuple(sizes)
@@ -56,25 +56,25 @@ class Embedder:
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def prepare(self, data: bytes) -> np.ndarray:
-        """An encoded picture as the model reads it: uint8 `[H, W, 3]`.
+        """An encoded image as the model reads it: uint8 `[H, W, 3]`.
 
         Raises:
-          ValueError: see `check_picture`; or it is damaged.
+          ValueError: see `check_image`; or it is damaged.
         """
-        check_picture(data)
+        check_image(data)
         try:
             image = self.loaded.image(data)
         except ValueError as error:
             raise ValueError(str(error).partition(": ")[2]) from None
         if image.shape[:2] != self.image_shape:
             raise ValueError(
-                f"The model's image steps '{self.loaded.transform}' give pictures of many sizes: "
+                f"The model's image steps '{self.loaded.transform}' give images of many sizes: "
                 "they must end in one size."
             )
         return image
 
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors `[N, D]` of prepared pictures."""
+        """Unit vectors `[N, D]` of prepared images."""
         return self._embed(lambda part: {"image": np.stack(part)}, images, "image_embed")
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Write on from a prompt, or about a picture, token by token on the terminal.
+"""Write on from a prompt, or about an image, token by token on the terminal.
 
     python -m mmjax.generate --model=SmolLM2.gguf --prompt="The capital of" --temperature=0.7
     python -m mmjax.generate --model=runs/captioner --image=cat.png --image=dog.png
@@ -7,7 +7,7 @@
 
 The model is one of ours that writes text (a workdir: its newest checkpoint), a published folder
 (GPT-2, a Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa
-writes of each picture by itself; in a Flamingo's prompt each has its place, <image>. Without a
+writes of each image by itself; in a Flamingo's prompt each has its place, <image>. Without a
 temperature every token is the most probable one; see mmjax/decode/settings.py for all settings.
 """
 
@@ -19,7 +19,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--model", {"required": True, "help": "a workdir, a published folder or a GGUF file"}),
         ("--prompt", {"default": "", "help": "the text to continue"}),
-        ("--image", {"action": "append", "default": [], "help": "a picture; may come again"}),
+        ("--image", {"action": "append", "default": [], "help": "an image; may come again"}),
         ("--max_new_tokens", {"type": int, "help": "as many as there is room for, 64 at most"}),
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
@@ -47,7 +47,7 @@ from mmjax.decode.settings import Settings
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 
-PLACE = "<image>"  # of a picture in a prompt
+PLACE = "<image>"  # of an image in a prompt
 
 
 def open_model(path: str) -> Pretrained:
@@ -74,27 +74,27 @@ def make_batches(
       images: as `loaded.image` gives them, uint8 [H, W, 3].
 
     Raises:
-      ValueError: a picture too few or too many for the model or the prompt, or an empty prompt
+      ValueError: an image too few or too many for the model or the prompt, or an empty prompt
         where the tokenizer has no begin token.
     """
     name, words, place = loaded.config["name"], loaded.tokenizer, loaded.config.get("image_token")
     if "image" not in loaded.config and images:
-        raise ValueError(f"A '{name}' reads no pictures: leave --image out.")
+        raise ValueError(f"A '{name}' reads no images: leave --image out.")
     if "image" in loaded.config and not images:
-        raise ValueError(f"A '{name}' writes about pictures: give it one by --image=FILE.")
+        raise ValueError(f"A '{name}' writes about images: give it one by --image=FILE.")
     if place is None:
         text = pad_prompts(words.prompts([prompt]), words.pad_id)
         return [text | {"image": image[None]} for image in images] or [text]
     parts = (prompt or PLACE).split(PLACE)
     if len(parts) - 1 != len(images):
         raise ValueError(
-            f"The prompt has {len(parts) - 1} places {PLACE} and there are {len(images)} pictures: "
-            "give each picture its place."
+            f"The prompt has {len(parts) - 1} places {PLACE} and there are {len(images)} images: "
+            "give each image its place."
         )
     begin = words.prompts([""])[0]
     first, *others = (ids[len(begin) :] for ids in words.prompts(parts))
     row = [*begin, *first]
-    for i, ids in enumerate(others):  # a text ends before the next picture, as in training
+    for i, ids in enumerate(others):  # a text ends before the next image, as in training
         row += [words.eos_id] * (i > 0) + [place, *ids]
     return [pad_prompts([row], words.pad_id) | {"image": np.stack(images)[None]}]
 
@@ -130,7 +130,7 @@ def _read(loaded: Pretrained, path: str) -> np.ndarray:
     try:
         return loaded.image(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read the picture '{path}': {error}") from None
+        raise ValueError(f"Cannot read the image '{path}': {error}") from None
 
 
 def main() -> None:

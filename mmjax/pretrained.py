@@ -30,7 +30,7 @@ from mmjax.weights.family import family, saving_family
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
-# Steps of a chain that bring a picture to what a model reads, with nothing left to chance.
+# Steps of a chain that bring an image to what a model reads, with nothing left to chance.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
 DTYPES = ("float32", "bfloat16")
 
@@ -43,7 +43,7 @@ class Pretrained:
       config: `config.model`, plain.
       model: the Linen module; `model.apply(variables, batch)` gives its outputs.
       tokenizer: None for a model without text; text_length: tokens of its longest text.
-      transform: the chain of steps from a picture to what the model reads; "" without images.
+      transform: the chain of steps from an image to what the model reads; "" without images.
       report: what became of every tensor.
       class_names: of the logits of a classifier; None without a head, or where none are known.
       memory: state beside the parameters that the model reads, such as batch statistics.
@@ -216,7 +216,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
 
 
 def _image_steps(config: Any) -> str:
-    """How a run's evaluations bring pictures to size; "" where none reads pictures."""
+    """How a run's evaluations bring images to size; "" where none reads images."""
     for preset in config.evals.values():
         steps = chain.only(preset.get("transform", ""), IMAGE_STEPS)
         if steps:

@@ -218,14 +218,14 @@ def _examples(
                 key=str(source.meta(int(example_id)).get("key", example_id)),
                 caption=caption(row),
                 loss=float(losses[row]),
-                image=_picture(batch, row) if "image" in batch else None,
+                image=_image(batch, row) if "image" in batch else None,
             )
             for row, example_id in enumerate(batch["example_id"])
         ]
     )
 
 
-def _picture(batch: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+def _image(batch: Mapping[str, np.ndarray], row: int) -> np.ndarray:
     """A row's image, or its images side by side."""
     image = batch["image"][row]
     if "image_mask" in batch:

@@ -1,4 +1,4 @@
-"""Say which of some labels each picture shows, with no training on them.
+"""Say which of some labels each image shows, with no training on them.
 
     python -m mmjax.zero_shot photos/ cat.jpg --model=runs/clip_emoji --labels="cat,dog,a red bus"
     python -m mmjax.zero_shot photos/ --model=MODEL --labels=labels.txt --templates photo --json
@@ -13,11 +13,11 @@ from mmjax.process import command
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
-        ("images", {"nargs": "+", "help": "picture files and folders of them"}),
+        ("images", {"nargs": "+", "help": "image files and folders of them"}),
         ("--model", {"required": True, "help": "a run's workdir or a published folder"}),
         ("--labels", {"required": True, "help": '"cat,dog", or a file with one a line'}),
         ("--templates", {"nargs": "+", "default": ["plain"], "help": "a preset, or prompts"}),
-        ("--top", {"type": int, "default": 3, "help": "labels shown of each picture"}),
+        ("--top", {"type": int, "default": 3, "help": "labels shown of each image"}),
         ("--json", {"action": "store_true", "help": "a JSON object a line"}),
     )
 
@@ -119,11 +119,11 @@ def main() -> None:
             if bar is not None:
                 bar.advance()
     if faults and not ARGS.json:
-        print(f"{len(faults)} of {len(paths)} pictures cannot be read:", file=sys.stderr)
+        print(f"{len(faults)} of {len(paths)} images cannot be read:", file=sys.stderr)
         for path, fault in faults:
             print(f"  {path}: {fault}", file=sys.stderr)
     if len(faults) == len(paths):
-        raise ValueError(f"None of the {len(paths)} pictures can be read: see above.")
+        raise ValueError(f"None of the {len(paths)} images can be read: see above.")
 
 
 if __name__ == "__main__":

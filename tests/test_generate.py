@@ -1,4 +1,4 @@
-"""Text on the terminal: of pictures, and in the format that Flamingo is trained on."""
+"""Text on the terminal: of images, and in the format that Flamingo is trained on."""
 
 import types
 
@@ -19,7 +19,7 @@ LAYERS = {"depth": 1, "heads": 2, "mlp_dim": 64}
 
 @pytest.fixture(scope="module")
 def captioner(tmp_path_factory):
-    """The workdir of a captioner that has learned colours, and its pictures."""
+    """The workdir of a captioner that has learned colors, and its images."""
     root = tmp_path_factory.mktemp("captioner")
     tiny_clip.write_folder(root / "data")
     model = {
@@ -52,7 +52,7 @@ def test_the_command_writes_of_each_picture(captioner):
     assert found.returncode == 0, found.stderr
     lines = [line.split(": ") for line in found.stdout.strip().splitlines()]
     assert [file for file, _ in lines] == files
-    # What the evaluators' way gives, for all of the pictures at once.
+    # What the evaluators' way gives, for all of the images at once.
     loaded = generate.open_model(str(workdir))
     images = np.stack([loaded.image((data / f"{i:03d}.png").read_bytes()) for i in range(4)])
     settings = {"max_new_tokens": 7}  # of a window of 8 the begin token takes one
@@ -70,11 +70,11 @@ def test_wrong_pictures_are_one_sentence(captioner, tmp_path):
     said = ("-m", "mmjax.generate", f"--model={workdir}")
     none = commands.run(*said, "--prompt=a")
     assert none.returncode == 2 and "give it one by --image=FILE" in none.stderr
-    (tmp_path / "no.png").write_text("no picture")
+    (tmp_path / "no.png").write_text("no image")
     for file, word in ((tmp_path / "no.png", "no.png"), (tmp_path / "gone", "No such file")):
         found = commands.run(*said, f"--image={file}")
         assert found.returncode == 2 and "Traceback" not in found.stderr
-        assert f"Cannot read the picture '{file}'" in found.stderr and word in found.stderr
+        assert f"Cannot read the image '{file}'" in found.stderr and word in found.stderr
 
 
 class Words:

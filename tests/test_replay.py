@@ -17,7 +17,7 @@ from mmjax.workdir import batch_log
 
 
 class Noise(Source):
-    """Forty pictures and labels from their index."""
+    """Forty images and labels from their index."""
 
     name, class_names = "noise", list("abcde")
 

@@ -25,7 +25,7 @@ def get_config():
     config = tiny()
     config.name = "resume"
     config.total_steps, config.checkpoint.every, config.checkpoint.keep = {steps}, 1, 10
-    config.data.train.root = {pictures!r}
+    config.data.train.root = {images!r}
     config.evals = {{}}
     # A constant rate does not know the end; a large eps does not amplify what is only rounding.
     config.optim = {{"name": "adamw", "learning_rate": 1e-2, "schedule": "constant", "eps": 1e-2}}
@@ -55,7 +55,7 @@ MESHES = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with pictures and a config, and the run that nothing has disturbed, on 8 devices."""
+    """A folder with images and a config, and the run that nothing has disturbed, on 8 devices."""
     place = tmp_path_factory.mktemp("resume")
     write_folder(place / "pictures")
     (place / "config.py").write_text(
@@ -171,5 +171,5 @@ def test_replay_refuses_what_is_not_there(place):
 
     with pytest.raises(ValueError, match="--step is 0: the first step is 1"):
         replay.replay(place / "undisturbed", 0)
-    with pytest.raises(ValueError, match=r"no run in .*pictures': it has no run.json"):
+    with pytest.raises(ValueError, match=r"no run in .*images': it has no run.json"):
         replay.replay(Path(place / "pictures"), 1)

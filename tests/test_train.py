@@ -190,7 +190,7 @@ def test_a_missing_column_and_corrupt_images(pictures, tmp_path):
     other = tmp_path / "data"
     write_folder(other)
     for i in range(2):
-        (other / f"{i:03d}.png").write_bytes(b"not a picture")
+        (other / f"{i:03d}.png").write_bytes(b"not an image")
     done = train(other, tmp_path / "run", NO_EVALS)  # two are allowed
     assert done.returncode == 0, done.stderr
     bad = (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Labels for pictures, by the real command and by its parts."""
+"""Labels for images, by the real command and by its parts."""
 
 import json
 from pathlib import Path
@@ -50,11 +50,11 @@ def test_a_table_and_one_sentence_where_nothing_can_be_read(tmp_path):
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and lines[0].split() == ["picture", "label", "share"]
     assert len(lines) == 2 and lines[1].split()[1] in ("dog", "red")
-    assert "1 of 2 pictures cannot be read" in done.stderr and "b.png: 5 bytes" in done.stderr
+    assert "1 of 2 images cannot be read" in done.stderr and "b.png: 5 bytes" in done.stderr
     (tmp_path / "a.png").unlink()
     done = run(tmp_path, "--labels=dog")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "error: None of the 1 pictures can be read: see above."
+    assert done.stderr.splitlines()[-1] == "error: None of the 1 images can be read: see above."
 
 
 def test_labels_and_templates_in_each_way_they_are_given(tmp_path):

@@ -35,7 +35,7 @@ PEERS = ("simplejpeg", "opencv-python-headless", "pillow", "numpy")
 
 
 def make_jpegs(number, size=(500, 375)):
-    """Bytes of `number` pictures: broad and fine colour patches with a little sensor noise.
+    """Bytes of `number` images: broad and fine color patches with a little sensor noise.
 
     `size` is (width, height).
     """

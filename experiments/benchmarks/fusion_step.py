@@ -51,7 +51,7 @@ MODELS = {
 
 
 def batch_for(name):
-    """One batch: pictures, and texts that fill their length."""
+    """One batch: images, and texts that fill their length."""
     import numpy as np
 
     rng = np.random.default_rng(0)

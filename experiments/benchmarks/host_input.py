@@ -7,7 +7,7 @@ Every way is the training pipeline itself (`mmjax.data.pipeline.train_batches`):
 its index, decoding, cropping, tokenizing, stacking. The ways take turns in each round; what counts
 is the CPU seconds of the process, since a busy machine makes those dearer by little and wall time
 by much. A core's rate is examples a CPU second, median over the rounds; ratios are medians of
-same-round ratios. Pictures are made up (see decode.py) unless --photos names a folder.
+same-round ratios. Images are made up (see decode.py) unless --photos names a folder.
 
 Then the share of time that a device waits: a made-up device that sleeps for as long as a step would
 take, and so asks for half and for twice the examples that the pipeline has just made a second.
@@ -175,7 +175,7 @@ def main():
             files = Path(folder, name).glob("*.array_record")
             sizes[name] = sum(f.stat().st_size for f in files) / len(jpegs) / 1e3
     load = os.getloadavg()[0]
-    print(f"{len(jpegs)} pictures, {args.rounds} rounds, {THREADS} threads, load {load:.0f}\n")
+    print(f"{len(jpegs)} images, {args.rounds} rounds, {THREADS} threads, load {load:.0f}\n")
     print(report(WAYS, rounds, sizes, waits))
 
 

@@ -9,7 +9,7 @@ round), above 1 where ours is faster. All are given 2 threads.
 
 The vectors are random directions, with --crowded close to one another, where rough scores are of
 least use, or with --clusters=N around so many random directions (a cosine of 0.8 within one), as
-pictures of N kinds. Recall is the share of the exact 10 (numpy's, in fp32) that is found.
+images of N kinds. Recall is the share of the exact 10 (numpy's, in fp32) that is found.
 
 The peers live in build/search-venv. faiss is its flat index (IndexFlatIP), usearch its exact
 search; both of them and numpy in fp32. hnsw_N is usearch's graph of neighbours as

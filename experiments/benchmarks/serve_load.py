@@ -4,7 +4,7 @@
     python experiments/benchmarks/serve_load.py --url=http://127.0.0.1:8000 --image=FILE
 
 First so many callers as --callers each ask one thing after another: a search by words, a search by
-a picture, a thumbnail. Then ten times as many as the server admits at once ask at the same moment,
+an image, a thumbnail. Then ten times as many as the server admits at once ask at the same moment,
 again and again. Every request must be answered by a result or by a 503; all are counted.
 """
 
@@ -74,7 +74,7 @@ async def main():
     words = [lambda c, w=w: c.get("/api/search", params={"words": w, "k": 30}) for w in WORDS]
     picture = [lambda c: c.post("/api/search?k=30", files={"file": data})]
     shown = [lambda c: c.get(f"/api/picture/{name}")]
-    kinds = {"search by words": words, "search by a picture": picture, "thumbnail": shown}
+    kinds = {"search by words": words, "search by an image": picture, "thumbnail": shown}
     for kind, asks in kinds.items():
         await measure(args.url, kind, asks, args.callers, args.seconds)
     many = 10 * REQUESTS

@@ -15,7 +15,7 @@ Two allocators: `stock` is every contender as it comes, with ours in its own set
 
 What is equal: sizes, batch, AdamW(1e-4, 0.9, 0.98, decay 0.2), fp32 parameters; bf16 is autocast
 for PyTorch and `dtype="bfloat16"` for ours. What is not: open_clip keeps its exact GELU, which is
-faster there than the quick GELU of the other two; ours also normalises uint8 images.
+faster there than the quick GELU of the other two; ours also normalizes uint8 images.
 
 The peers live in build/bench-venv: torch first, then peers.txt.
 """

@@ -1,8 +1,8 @@
-"""Captions without a model: the nearest training picture's caption, and a random one's.
+"""Captions without a model: the nearest training image's caption, and a random one's.
 
     python -m experiments.captioning.baselines emoji tuxpaint openclipart
 
-Pictures are compared at 16 x 16 pixels; train on the set's training split, test on its held-out
+Images are compared at 16 x 16 pixels; train on the set's training split, test on its held-out
 concepts (openclipart: authors). Prints a row for each set.
 """
 
@@ -23,7 +23,7 @@ SHOWN = ("bleu_1", "bleu_4", "rouge_l", "meteor_exact", "cider")
 
 
 def read(name, split):
-    """Small pictures [N, 16, 16, 3], and the captions of each."""
+    """Small images [N, 16, 16, 3], and the captions of each."""
     source = open_source({"kind": "tfds", "name": name, "split": split})
     pictures, captions = [], []
     with Progress(f"Reading {name}/{split}", len(source)) as bar:
@@ -37,7 +37,7 @@ def read(name, split):
 
 def main():
     """Print the table."""
-    print("| set | pictures | captions from |", " | ".join(SHOWN), "|")
+    print("| set | images | captions from |", " | ".join(SHOWN), "|")
     print("|---" * (3 + len(SHOWN)) + "|")
     for name in sys.argv[1:] or TEST:
         train, train_captions = read(name, "train")
@@ -45,7 +45,7 @@ def main():
         found = [train_captions[i][0] for i in nearest(train, test)]
         order = derangement(len(test))
         for label, texts in (
-            ("nearest picture", found),
+            ("nearest image", found),
             ("the same, shuffled", [found[i] for i in order]),
         ):
             metrics = caption_metrics(texts, references)

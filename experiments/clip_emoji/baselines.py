@@ -114,7 +114,7 @@ def inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
 
 
 def fit(train: Split, idf: Mapping[str, float]) -> Iterable[tuple[dict[str, float], Linear]]:
-    """Regularised CCA of every (picture, caption) pair, for every setting of the grid.
+    """Regularised CCA of every (image, caption) pair, for every setting of the grid.
 
     Axes are scaled by a power of their canonical correlations, Gong et al. 2014
     (arXiv:1212.4522), section 3.3.

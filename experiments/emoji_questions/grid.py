@@ -36,7 +36,7 @@ def get_grid():
             "test/accuracy": "accuracy",
             "test/of_type/accuracy": "among the type's answers",
             "test/balanced": "balanced",
-            "test/other_image/accuracy": "another picture",
+            "test/other_image/accuracy": "another image",
             "test/question_only/accuracy": "question only",
         },
     }

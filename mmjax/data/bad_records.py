@@ -20,7 +20,7 @@ KINDS = {
     "duplicate_key": "records whose key was used before",
     "missing_file": "records whose image file is missing",
 }
-# Enough of a picture to notice damage: JPEG is decoded whole but scaled down, which is faster.
+# Enough of an image to notice damage: JPEG is decoded whole but scaled down, which is faster.
 _CHECKED_SIZE = 32
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def allow(
         raise ValueError(
             f"{source} has {len(bad)} bad records of {total}, and max_bad_records = {limit} "
             f"allows {most}: {found}; the first is '{bad[0].key}' ({bad[0].reason}). "
-            f"All are listed in {path}: mend them or raise max_bad_records."
+            f"All are listed in {path}: fix them or raise max_bad_records."
         )
     for kind, n in counts.most_common():
         first = next(b for b in bad if b.kind == kind)

@@ -1,8 +1,8 @@
-"""Convert a source of a config into ArrayRecord shards of smaller pictures, faster to read.
+"""Convert a source of a config into ArrayRecord shards of smaller images, faster to read.
 
     python -m mmjax.data.convert --config=configs/vit_cifar10.py --target=DIR --size=256
 
-A picture's shorter side becomes --size pixels, if it is longer, by an antialiased bicubic filter;
+An image's shorter side becomes --size pixels, if it is longer, by an antialiased bicubic filter;
 the rest of an example stays as it is. Killed, the same command goes on where it stopped. To train:
 --config.data.train="{'kind': 'array_record', 'root': 'DIR'}"
 """
@@ -178,7 +178,7 @@ def _record(source: Source, index: int, size: int, quality: int | None) -> bytes
 
 
 def shrink(image: bytes | np.ndarray, size: int, quality: int | None) -> bytes | np.ndarray:
-    """A picture with a shorter side of at most `size` pixels.
+    """An image with a shorter side of at most `size` pixels.
 
     Args:
       image: encoded bytes, or uint8 [H, W, 3].

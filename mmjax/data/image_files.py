@@ -1,4 +1,4 @@
-"""Picture files of a person's own: found below folders, checked before decoding, streamed."""
+"""Image files of a person's own: found below folders, checked before decoding, streamed."""
 
 import collections
 import io
@@ -18,19 +18,19 @@ MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50  # a line of pixels would become huge where the shorter side is brought to a size
 
-# `check_picture` says more clearly what Pillow would warn of.
+# `check_image` says more clearly what Pillow would warn of.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T, R = TypeVar("T"), TypeVar("R")
 
 
 def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Files as they are given, and below each folder all with a picture's suffix, sorted.
+    """Files as they are given, and below each folder all with an image's suffix, sorted.
 
     Links that lead out of their folder are left out.
 
     Raises:
-      ValueError: a path that does not exist, or a folder without pictures.
+      ValueError: a path that does not exist, or a folder without images.
     """
     found: list[Path] = []
     for given in map(Path, paths):
@@ -40,7 +40,7 @@ def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
             below = sorted(_below(given))
             if not below:
                 raise ValueError(
-                    f"The folder '{given}' has no pictures below it (files that end in "
+                    f"The folder '{given}' has no images below it (files that end in "
                     f"{', '.join(IMAGE_SUFFIXES)}): give another."
                 )
             found += below
@@ -60,33 +60,33 @@ def _below(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def check_picture(data: bytes) -> None:
+def check_image(data: bytes) -> None:
     """Refuse what should not be decoded, by its header alone.
 
     Raises:
-      ValueError: no picture of a usual format, one of too few or too many pixels, or a mere line.
+      ValueError: no image of a usual format, one of too few or too many pixels, or a mere line.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise ValueError(
-            f"the picture has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller "
+            f"the image has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller "
             f"than {MAX_PIXELS:,}"
         ) from None
     except (OSError, SyntaxError, ValueError):
         raise ValueError(
-            f"{len(data):,} bytes that start with {data[:12]!r} are no picture: use one of "
+            f"{len(data):,} bytes that start with {data[:12]!r} are no image: use one of "
             f"{', '.join(FORMATS)}"
         ) from None
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"the picture has {width} x {height} pixels, and {MAX_PIXELS:,} are the most: make it "
+            f"the image has {width} x {height} pixels, and {MAX_PIXELS:,} are the most: make it "
             "smaller"
         )
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
-            f"the picture has {width} x {height} pixels: each side needs {MIN_SIDE} or more, and "
+            f"the image has {width} x {height} pixels: each side needs {MIN_SIDE} or more, and "
             f"the longer at most {MAX_ASPECT} times the shorter"
         )
 

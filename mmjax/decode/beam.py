@@ -18,7 +18,7 @@ class Beams:
 
     `scores` [B, G, K] are log-probabilities of the beams under way, `tokens` [B·G·K, N] theirs,
     `history` [B·G·K, T] and `count` as in decode/logits.py. `ended_*` hold the best K texts of each
-    group that have ended: tokens [B, G, K, N], lengths and (penalised) scores [B, G, K].
+    group that have ended: tokens [B, G, K, N], lengths and (penalized) scores [B, G, K].
     """
 
     cache: Any

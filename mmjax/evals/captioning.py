@@ -26,12 +26,12 @@ def derangement(count: int, seed: int = 0) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """The examples that have the picture: what was written of each, and what people wrote."""
+    """The examples that have the image: what was written of each, and what people wrote."""
 
     places: np.ndarray  # [N], in the source
     texts: list[str]
     references: list[list[str]]
-    # First caption of the nearest training picture; empty without a train_source.
+    # First caption of the nearest training image; empty without a train_source.
     nearest: list[str]
 
 
@@ -39,16 +39,16 @@ class Captions:
 class Captioning(Evaluator):
     """Text metrics of the captions that the model writes.
 
-    - `shuffled/...`: the same texts, each against the references of another picture (drawn by a
+    - `shuffled/...`: the same texts, each against the references of another image (drawn by a
       fixed seed). A model that does not look scores as well there.
-    - `nearest/...`: the first caption of the nearest picture of `train_source`.
+    - `nearest/...`: the first caption of the nearest image of `train_source`.
     - SPICE if asked for, of the model's texts alone.
 
     Settings:
       decode: settings of decoding.
       prompt: the text that the transform makes is given to the model; else it sees none of it.
       train_source: of the nearest neighbour; None leaves it out.
-      neighbour: 'pixels' (pictures at 16 x 16), or an output of the model such as
+      neighbour: 'pixels' (images at 16 x 16), or an output of the model such as
         'image_features'.
     """
 
@@ -114,11 +114,11 @@ class Captioning(Evaluator):
         return [captions_of(train.meta(int(train_places[i])), names)[0] for i in found]
 
     def _features(self, variables: Variables, source: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Features `[N, ...]` of the pictures that are there, and their places in the source."""
+        """Features `[N, ...]` of the images that are there, and their places in the source."""
         if self.neighbour != "pixels":
             outputs = self._embed(variables, source, [self.neighbour])
             return outputs[self.neighbour], outputs["example_id"]
-        rows = in_order(self.runner, source, self._pixels(source), "pictures compared")
+        rows = in_order(self.runner, source, self._pixels(source), "images compared")
         return rows["pixels"][rows["present"]], rows["example_id"][rows["present"]]
 
     def _pixels(self, source: Any) -> Iterator[tuple[Mapping[str, np.ndarray], dict]]:

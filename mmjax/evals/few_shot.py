@@ -1,4 +1,4 @@
-"""Captions and classes of pictures from a few examples in the prompt."""
+"""Captions and classes of images from a few examples in the prompt."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ _READ = ("image", "text")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _FewShot(Evaluator):
-    """Prompts of some examples with their texts before each picture.
+    """Prompts of some examples with their texts before each image.
 
-    The examples of each picture are drawn from `support` ones of `train_source`, by a fixed seed.
+    The examples of each image are drawn from `support` ones of `train_source`, by a fixed seed.
     """
 
     train_source: Mapping[str, Any]
@@ -75,7 +75,7 @@ class _FewShot(Evaluator):
             yield {**batch, **{n: np.stack(part) for n, part in zip(names, zip(*rows))}}
 
     def _examples(self, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Pictures [support, H, W, 3] of training examples, and the tokens of their texts."""
+        """Images [support, H, W, 3] of training examples, and the tokens of their texts."""
         train = self._open(self.train_source)
         drawn = np.random.default_rng(0).permutation(len(train))[: self.support]
         part = Subset(train, np.sort(drawn))
@@ -91,7 +91,7 @@ class FewShot(_FewShot, Captioning):
     """As `Captioning`, of a model that reads images in text, after some examples with captions.
 
     Settings:
-      shots: examples before each picture; image_token: as of the model.
+      shots: examples before each image; image_token: as of the model.
       length: tokens of a prompt; where the examples do not fit, the first ones are left out.
 
     Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 2.4.
@@ -123,11 +123,11 @@ class FewShot(_FewShot, Captioning):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FewShotClassification(_FewShot):
-    """Classes of pictures after some examples with the names of theirs.
+    """Classes of images after some examples with the names of theirs.
 
     A class scores the log-probability of its name, and of the end after it, where the model would
     go on. `prior/...` are the figures of ranking the classes by their share of the training split,
-    for every picture alike.
+    for every image alike.
 
     Settings: as of `FewShot`.
 

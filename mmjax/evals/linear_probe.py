@@ -7,7 +7,7 @@ import scipy.optimize
 import scipy.sparse
 import scipy.special
 
-# Strengths of the l2 penalty that the probe tries (per example, on standardised features).
+# Strengths of the l2 penalty that the probe tries (per example, on standardized features).
 L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -18,7 +18,7 @@ def fit_logistic(
 
     `features` `[N, D]` may be a scipy.sparse array.
 
-    The bias is not penalised. Source: the protocol of Radford et al. 2021 (CLIP), appendix A.3.
+    The bias is not penalized. Source: the protocol of Radford et al. 2021 (CLIP), appendix A.3.
     """
     x = features if scipy.sparse.issparse(features) else np.asarray(features, np.float64)
     count, width = x.shape
@@ -51,7 +51,7 @@ def linear_probe(
 ) -> tuple[np.ndarray, float]:
     """Scores `[N, C]` of a probe on `features`, and the l2 that a fifth of the training set chose.
 
-    The features are standardised by the training set's mean and deviation, so that one range of
+    The features are standardized by the training set's mean and deviation, so that one range of
     l2 serves every model. The probe is fitted again on the whole training set with the chosen l2.
 
     Args:

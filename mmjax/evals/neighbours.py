@@ -1,4 +1,4 @@
-"""The nearest training picture, whose caption or label is the simplest baseline there is."""
+"""The nearest training image, whose caption or label is the simplest baseline there is."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from mmjax.evals.retrieval import score_chunks
 def nearest(train: np.ndarray, features: np.ndarray) -> np.ndarray:
     """`[N]`: the place of each row's nearest training row, by cosine about the training mean.
 
-    Without the mean's removal all pictures on white would be alike. Of equal ones the first.
+    Without the mean's removal all images on white would be alike. Of equal ones the first.
 
     Args:
       train: `[K, ...]`; features: `[N, ...]`; all axes but the first are one vector.
@@ -23,5 +23,5 @@ def nearest(train: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(images: np.ndarray, size: int = 16) -> np.ndarray:
-    """Pictures `[N, H, W, 3] uint8` at `[N, size, size, 3]`."""
+    """Images `[N, H, W, 3] uint8` at `[N, size, size, 3]`."""
     return np.stack([resize(image, (size, size), "box") for image in images])

@@ -1,4 +1,4 @@
-"""Which parts of a picture answer a text: cover each, and see how far the cosine falls."""
+"""Which parts of an image answer a text: cover each, and see how far the cosine falls."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,9 +13,9 @@ def cells(height: int, width: int, most: int) -> tuple[int, int]:
 
 
 def covered(image: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
-    """Copies of a picture `[H, W, 3]`, each with one cell and half a cell around it covered.
+    """Copies of an image `[H, W, 3]`, each with one cell and half a cell around it covered.
 
-    The cover has the picture's mean colour. Row by row.
+    The cover has the image's mean color. Row by row.
     Source: Zeiler & Fergus 2014 (arXiv:1311.2901), section 4.2.
     """
     height, width = image.shape[:2]
@@ -37,10 +37,10 @@ def occlusion_maps(
     text_embed: np.ndarray,
     most: int = 7,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each text's cosine hangs on each cell of the picture.
+    """How much of each text's cosine hangs on each cell of the image.
 
     Args:
-      embed_images: pictures -> unit vectors `[N, D]`; text_embed: `[T, D]`.
+      embed_images: images -> unit vectors `[N, D]`; text_embed: `[T, D]`.
       most: cells along the longer side.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Answers to questions about pictures, beside what can be had without a look at the picture."""
+"""Answers to questions about images, beside what can be had without a look at the image."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -82,8 +82,8 @@ class Vqa(Evaluator):
     writes after the question. Beside them:
     - `of_type/...` (of a model with logits): the largest logit among the answers that training gave
       to questions of the type, for models that were not taught what fits a question.
-    - `without_image/...` and `other_image/...`: the same model and questions, with no picture and
-      with the picture of another question.
+    - `without_image/...` and `other_image/...`: the same model and questions, with no image and
+      with the image of another question.
     - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer, to
       all questions, to those of the type, to those of the same words.
     - `question_only/...`: logistic regression on the question's words; see `question_only.py`.

@@ -1,4 +1,4 @@
-"""What a linear model makes of the question alone: words in, answer out, no picture."""
+"""What a linear model makes of the question alone: words in, answer out, no image."""
 
 import collections
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""VQA accuracy by the official rule, and what knowing no picture gives: the answer priors."""
+"""VQA accuracy by the official rule, and what knowing no image gives: the answer priors."""
 
 import collections
 import re
@@ -34,7 +34,7 @@ _CONTRACTIONS = {
 
 
 def normalize_answer(answer: str) -> str:
-    """Lower case without articles and punctuation, number words as digits, contractions mended.
+    """Lower case without articles and punctuation, number words as digits, contractions fixed.
 
     Punctuation goes without a trace where it stands beside a space, or where some number of the
     answer has a comma in it; elsewhere a space takes its place. Periods stay before digits alone.
@@ -55,11 +55,11 @@ def soft_accuracy(answer: str, human: Sequence[str]) -> float:
     """How far people agree with an answer, in [0, 1].
 
     The mean, over leaving each of the human answers out in turn, of min(1, matches among the
-    others / 3). As in the official evaluation, texts are normalised only where the people differ;
+    others / 3). As in the official evaluation, texts are normalized only where the people differ;
     where all say the same the answer must equal it up to white space at the ends.
 
     With one human answer, for which the rule is not defined, it is 1 or 0: equal or not, both
-    normalised.
+    normalized.
 
     Raises:
       ValueError: no human answer.
@@ -125,7 +125,7 @@ PRIORS = ("all", "type", "question")
 def answer_prior(
     by: str, train: Sequence[Any], answers: Sequence[str], test: Sequence[Any]
 ) -> list[str]:
-    """What to answer without a look at picture or test answers: the most frequent of training.
+    """What to answer without a look at image or test answers: the most frequent of training.
 
     Args:
       by: one of `PRIORS`: of all training questions, of those of the same type, or of those with

@@ -13,7 +13,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def ensemble_weights(prompt_embed: np.ndarray) -> np.ndarray:
-    """Classifier `[C, D]` of unit rows from prompts `[C, T, D]`: normalise, mean, normalise.
+    """Classifier `[C, D]` of unit rows from prompts `[C, T, D]`: normalize, mean, normalize.
 
     Source: Radford et al. 2021 (CLIP), section 3.1.4.
     """

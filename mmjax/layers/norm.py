@@ -25,14 +25,14 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, 
 def _forward(x, scale, bias, epsilon, dtype):
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
-    centred = wide - mean
+    centered = wide - mean
     if x.dtype == jnp.bfloat16:
         # Both statistics in one pass over x; what cancels is far below x's own rounding.
         variance = jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean)
         rstd = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
     else:
-        rstd = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    y = centred * rstd * broadcast_last(scale, x.ndim) + broadcast_last(bias, x.ndim)
+        rstd = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + epsilon)
+    y = centered * rstd * broadcast_last(scale, x.ndim) + broadcast_last(bias, x.ndim)
     return y.astype(dtype), (x, mean, rstd, scale)
 
 
@@ -59,7 +59,7 @@ class LayerNorm(nn.Module):
     """`layer_norm` with its scale and bias; the result has `dtype`.
 
     Attributes:
-      axis: logical name of the normalised axis.
+      axis: logical name of the normalized axis.
     """
 
     epsilon: float = 1e-6

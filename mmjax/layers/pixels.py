@@ -1,4 +1,4 @@
-"""From the pixels of a picture to what a tower takes."""
+"""From the pixels of an image to what a tower takes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalize(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """[B, H, W, 3] in 0..255 -> (value / 255 - mean) / std, by channel, in fp32."""
     mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
     return (image.astype(jnp.float32) - 255 * mean) / (255 * std)

@@ -108,10 +108,10 @@ class TextTokens(nn.Module):
 TOKENS = {"image": ImageTokens, "audio": AudioTokens, "text": TextTokens}
 
 
-def _patches(embed: nn.Module, picture: jax.Array, size: tuple[int, int]) -> Tokens:
-    """Patches of picture [B, H, W, C]; the table of positions has the grid of `size`."""
+def _patches(embed: nn.Module, image: jax.Array, size: tuple[int, int]) -> Tokens:
+    """Patches of image [B, H, W, C]; the table of positions has the grid of `size`."""
     check_divides(size, embed.patch_size)
-    content = patchify(picture, embed.patch_size)
+    content = patchify(image, embed.patch_size)
     batch, *grid, inside = content.shape
     stored = tuple(side // embed.patch_size for side in size)
     position = LearnedGrid(stored, embed.width, name="position")(tuple(grid))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.mbconv import BatchNorm, Convolution, MBConv
-from mmjax.layers.pixels import normalise
+from mmjax.layers.pixels import normalize
 from mmjax.layers.sizes import height_width
 from mmjax.sharding import shard
 
@@ -55,7 +55,7 @@ class EfficientNet(nn.Module):
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         del train  # nothing in it is random
         image = shard(batch["image"], "batch", "height", "width", "channels")
-        x = normalise(image, self.image_mean, self.image_std)
+        x = normalize(image, self.image_mean, self.image_std)
         x = Convolution(self.stem, 3, 2, (0, 1), dtype=self.dtype, name="stem")(x)
         x = jax.nn.silu(BatchNorm(self.norm_epsilon, self.dtype, name="norm_stem")(x))
         count = 0

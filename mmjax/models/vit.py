@@ -14,7 +14,7 @@ from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
-from mmjax.layers.pixels import normalise
+from mmjax.layers.pixels import normalize
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
@@ -119,7 +119,7 @@ class ViT(nn.Module):
             image = image[:, :bottom, :right]
         else:
             check_divides(self.train_size, sizes["patch_size"])
-        x = self._stem(sizes)(normalise(image, self.image_mean, self.image_std))
+        x = self._stem(sizes)(normalize(image, self.image_mean, self.image_std))
         grid = x.shape[1:3]
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:

@@ -1,4 +1,4 @@
-"""The page of one batch: its pictures and captions, the greatest loss first."""
+"""The page of one batch: its images and captions, the greatest loss first."""
 
 import dataclasses
 import html
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjax.report.page import picture, text, write_page
+from mmjax.report.page import image_tag, text, write_page
 
-SHOWN = 256  # pictures on the page, at most: the worst ones
+SHOWN = 256  # images on the page, at most: the worst ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def write_examples(
     number = "" if len(shown) == len(ordered) else f" (the worst {SHOWN} of {len(ordered)})"
     note = (
         f'<p class="note">The greatest loss first{number}. The bar is the loss between the '
-        "least and the greatest of the batch. Pictures and captions are what the model got, after "
+        "least and the greatest of the batch. Images and captions are what the model got, after "
         "augmentation and truncation; the small number is the example's place in the source.</p>"
     )
     grid = f'{note}<div class="examples">{tiles}</div>'
@@ -50,7 +50,7 @@ def write_examples(
 
 
 def _tile(example: Example, share: float) -> str:
-    shown = "" if example.image is None else picture(example.image, example.caption)
+    shown = "" if example.image is None else image_tag(example.image, example.caption)
     width = 100 * share if math.isfinite(share) else 100
     return (
         f'<article title="{html.escape(example.key)}">{shown}<div class="bar">'

@@ -86,12 +86,12 @@ def lines(
     """
     figure, axes = _figure(*CARD)
     marker = "o" if max(len(x) for x, _ in series.values()) <= 15 else None
-    for colour, (name, (steps, values)) in zip(_cycle(len(series)), series.items()):
+    for color, (name, (steps, values)) in zip(_cycle(len(series)), series.items()):
         x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
         if smoothed and len(y) > 20 and np.isfinite(y).all():
-            axes.plot(x, y, color=colour, alpha=0.22, linewidth=1)
+            axes.plot(x, y, color=color, alpha=0.22, linewidth=1)
             y = smooth(y, len(y) / 50)
-        axes.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=name)
+        axes.plot(x, y, color=color, linewidth=1.8, marker=marker, markersize=3.5, label=name)
     if reference:
         axes.axhline(reference[0], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -128,18 +128,18 @@ def _cycle(count: int) -> list[str]:
 def similarities(health: Health) -> bytes:
     """Densities of the cosines of matching and of other image-text pairs."""
     figure, axes = _figure(*CARD)
-    centres = (health.edges[1:] + health.edges[:-1]) / 2
+    centers = (health.edges[1:] + health.edges[:-1]) / 2
     width = health.edges[1] - health.edges[0]
-    for counts, name, colour in (
+    for counts, name, color in (
         (health.negatives, "other pairs", NEGATIVE),
         (health.positives, "matching pairs", POSITIVE),
     ):
         density = counts / max(1, counts.sum()) / width
-        axes.fill_between(centres, density, step="mid", color=colour, alpha=0.3, linewidth=0)
-        axes.step(centres, density, where="mid", color=colour, linewidth=1.5, label=name)
+        axes.fill_between(centers, density, step="mid", color=color, alpha=0.3, linewidth=0)
+        axes.step(centers, density, where="mid", color=color, linewidth=1.5, label=name)
     used = np.flatnonzero(health.positives + health.negatives)
     if len(used):
-        axes.set_xlim(centres[used[0]] - 3 * width, centres[used[-1]] + 3 * width)
+        axes.set_xlim(centers[used[0]] - 3 * width, centers[used[-1]] + 3 * width)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("cosine similarity")
     axes.set_ylabel("density")
@@ -152,12 +152,12 @@ def modality_plane(health: Health) -> bytes:
     """Images and texts on the two principal axes of both, their centroids joined by the gap."""
     figure, axes = _figure(*CARD)
     centroids = []
-    for points, name, colour in (
+    for points, name, color in (
         (health.image_points, "images", IMAGE),
         (health.text_points, "texts", TEXT),
     ):
-        axes.scatter(*points.T, s=7, color=colour, alpha=0.35, linewidth=0, rasterized=True)
-        axes.scatter([], [], s=22, color=colour, label=name)
+        axes.scatter(*points.T, s=7, color=color, alpha=0.35, linewidth=0, rasterized=True)
+        axes.scatter([], [], s=22, color=color, label=name)
         centroids.append(points.mean(axis=0))
     x, y = np.stack(centroids).T
     axes.plot(x, y, color=INK, linewidth=1.4, label="centroids")
@@ -178,9 +178,9 @@ def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequen
     """
     figure, axes = _figure(6.0, 4.2)
     across = [row[target] for row in rows]
-    for name, colour in zip(retained, _cycle(len(retained))):
+    for name, color in zip(retained, _cycle(len(retained))):
         up = [row[name] for row in rows]
-        axes.plot(across, up, color=colour, marker="o", markersize=4, linewidth=1.5, label=name)
+        axes.plot(across, up, color=color, marker="o", markersize=4, linewidth=1.5, label=name)
         for row, x, y in zip(rows, across, up):
             place = {"textcoords": "offset points", "xytext": (5, 4)}
             axes.annotate(f"{row['alpha']:g}", (x, y), **place, fontsize=7.5, color=MUTED)
@@ -193,7 +193,7 @@ def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequen
 
 @matplotlib.rc_context(STYLE)
 def confusion(data: Confusion) -> bytes:
-    """The matrix as a picture, each row as shares of its label; for sets with many classes."""
+    """The matrix as an image, each row as shares of its label; for sets with many classes."""
     size = 6.4
     figure, axes = _figure(size, size * 0.92)
     counts = data.matrix.sum(axis=1, keepdims=True)
@@ -207,7 +207,7 @@ def confusion(data: Confusion) -> bytes:
 
 
 def attention_overlay(image: np.ndarray, weights: np.ndarray, size: int = 192) -> np.ndarray:
-    """The picture with its attention laid over: uint8 `[size, size * W / H, 3]`.
+    """The image with its attention laid over: uint8 `[size, size * W / H, 3]`.
 
     Args:
       image: uint8 `[H, W, 3]`; weights: `[rows, columns]`, scaled here to its own maximum.
@@ -217,16 +217,16 @@ def attention_overlay(image: np.ndarray, weights: np.ndarray, size: int = 192) -
     scaled = ((weights - low) / max(float(high - low), 1e-12)).astype(np.float32)
     heat = Image.fromarray(scaled).resize(shape, Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(heat), 0.0, 1.0)
-    colour = matplotlib.colormaps["inferno"](heat)[..., :3]
+    color = matplotlib.colormaps["inferno"](heat)[..., :3]
     base = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS)) / 255.0
-    # Grey where it does not look, so that the colours are the attention's and not the picture's.
-    grey = base.mean(axis=-1, keepdims=True)
+    # Grey where it does not look, so that the colors are the attention's and not the image's.
+    gray = base.mean(axis=-1, keepdims=True)
     alpha = (0.30 + 0.45 * heat)[..., None]
-    return np.round(255 * ((1 - alpha) * grey + alpha * colour)).astype(np.uint8)
+    return np.round(255 * ((1 - alpha) * gray + alpha * color)).astype(np.uint8)
 
 
-def encode_picture(image: np.ndarray, limit: int = 192) -> tuple[str, bytes]:
-    """(MIME type, bytes) of a picture of at most `limit` pixels a side, PNG or JPEG.
+def encode_image(image: np.ndarray, limit: int = 192) -> tuple[str, bytes]:
+    """(MIME type, bytes) of an image of at most `limit` pixels a side, PNG or JPEG.
 
     Drawings are smaller as PNG and photographs as JPEG: the shorter is taken.
     """

@@ -1,6 +1,6 @@
 """What the report shows, as plain arrays, gathered from a model through its evaluators.
 
-Queries and pictures are drawn by a seeded generator before any score is known, so that the
+Queries and images are drawn by a seeded generator before any score is known, so that the
 examples are a fair sample and not a choice.
 """
 
@@ -50,7 +50,7 @@ class Query:
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalExamples:
-    """Queries of both directions; `images` holds every picture that they show."""
+    """Queries of both directions; `images` holds every image that they show."""
 
     image_queries: list[Query]
     text_queries: list[Query]
@@ -62,7 +62,7 @@ class RetrievalExamples:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionExample:
-    """A picture, what the model wrote of it, what people wrote, and the nearest training picture's
+    """An image, what the model wrote of it, what people wrote, and the nearest training image's
     caption ("" where that was not asked for)."""
 
     image: np.ndarray  # uint8 [H, W, 3]
@@ -94,7 +94,7 @@ class Health:
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Pictures as the model sees them, and the share of attention of each patch."""
+    """Images as the model sees them, and the share of attention of each patch."""
 
     images: np.ndarray  # uint8 [n, H, W, 3]
     maps: np.ndarray  # [n, rows, columns], each sums to 1
@@ -112,7 +112,7 @@ class ReportData:
     seed: int = 0
 
 
-def picture(example: Mapping[str, Any]) -> np.ndarray:
+def image_of(example: Mapping[str, Any]) -> np.ndarray:
     """The example's image, decoded: uint8 `[H, W, 3]`."""
     image = example["image"]
     return decode_image(image) if isinstance(image, bytes) else np.asarray(image)
@@ -157,7 +157,7 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
     return RetrievalExamples(
         image_queries=image_queries,
         text_queries=text_queries,
-        images={i: picture(source[i]) for i in sorted(shown)},
+        images={i: image_of(source[i]) for i in sorted(shown)},
         texts=pairs.texts,
         captions=captions,
         gallery_images=images,
@@ -167,14 +167,14 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
 def caption_examples(
     evaluator: Captioning, variables: Variables, seed: int
 ) -> list[CaptionExample]:
-    """Randomly drawn pictures with what the model writes of them."""
+    """Randomly drawn images with what the model writes of them."""
     source = evaluator.runner.open_source(evaluator.source)
     count = min(CAPTIONED_IMAGES, len(source))
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
     found = evaluator.captions(variables, drawn)
     nearest = found.nearest or [""] * len(found.texts)
     return [
-        CaptionExample(picture(source[int(i)]), *texts)
+        CaptionExample(image_of(source[int(i)]), *texts)
         for i, *texts in zip(found.places, found.texts, found.references, nearest)
     ]
 

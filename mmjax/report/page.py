@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds all of its pictures and asks the network for nothing."""
+"""The report: one HTML file that holds all of its images and asks the network for nothing."""
 
 import base64
 import html
@@ -114,10 +114,10 @@ def inline_svg(data: bytes, about: str) -> str:
     )
 
 
-def picture(image: np.ndarray, about: str, kind: str = "") -> str:
-    """A picture uint8 `[H, W, 3]` as an image element."""
-    url = _data_url(*figures.encode_picture(image))
-    return f'<img class="picture {kind}" alt="{html.escape(about)}" src="{url}">'
+def image_tag(image: np.ndarray, about: str, kind: str = "") -> str:
+    """An image uint8 `[H, W, 3]` as an image element."""
+    url = _data_url(*figures.encode_image(image))
+    return f'<img class="image {kind}" alt="{html.escape(about)}" src="{url}">'
 
 
 def text(text: str) -> str:
@@ -207,16 +207,16 @@ def _training(rows: list[dict[str, float]]) -> str:
 
 def _retrieval(examples: RetrievalExamples, seed: int) -> str:
     images, texts = len(examples.image_queries), len(examples.text_queries)
-    pictures = "".join(_image_query(q, examples) for q in examples.image_queries)
+    queries = "".join(_image_query(q, examples) for q in examples.image_queries)
     captions = "".join(_text_query(q, examples) for q in examples.text_queries)
     return (
         f'<p class="note">Drawn at random (seed {seed}) before any score was known: {images} '
-        f"pictures and {texts} captions of a gallery of {examples.gallery_images} pictures. "
+        f"images and {texts} captions of a gallery of {examples.gallery_images} images. "
         '<span class="right">✓</span> marks what is right; the rank is that of the best right '
         "answer. Captions with the same text are shown once.</p>"
-        "<h3>From a picture to captions</h3>"
-        f'<div class="queries">{pictures}</div>'
-        "<h3>From a caption to pictures</h3>"
+        "<h3>From an image to captions</h3>"
+        f'<div class="queries">{queries}</div>'
+        "<h3>From a caption to images</h3>"
         f'<div class="rows">{captions}</div>'
     )
 
@@ -237,38 +237,38 @@ def _image_query(query: Query, examples: RetrievalExamples) -> str:
     )
     own = " · ".join(text(t) for t in examples.captions[query.index][:3])
     return (
-        f'<article><div class="asked">{picture(examples.images[query.index], "query picture")}'
+        f'<article><div class="asked">{image_tag(examples.images[query.index], "query image")}'
         f'{_rank(query)}</div><div class="answers"><ol>{items}</ol>'
         f'<p class="own">its captions: {own}</p></div></article>'
     )
 
 
 def _text_query(query: Query, examples: RetrievalExamples) -> str:
-    pictures = "".join(
+    images = "".join(
         f'<div class="{"hit" if hit.relevant else ""}">'
-        f"{picture(examples.images[hit.index], f'result {place}')}<em>{hit.score:.2f}</em></div>"
+        f"{image_tag(examples.images[hit.index], f'result {place}')}<em>{hit.score:.2f}</em></div>"
         for place, hit in enumerate(query.hits, start=1)
     )
     if query.rank > len(query.hits):
-        right = picture(examples.images[query.answer], "the right picture")
-        pictures += f'<div class="missed">{right}<em>right one</em></div>'
+        right = image_tag(examples.images[query.answer], "the right image")
+        images += f'<div class="missed">{right}<em>right one</em></div>'
     return (
         f'<article><div class="asked"><q>{text(examples.texts[query.index])}</q>{_rank(query)}'
-        f'</div><div class="answers">{pictures}</div></article>'
+        f'</div><div class="answers">{images}</div></article>'
     )
 
 
 def _captions(examples: Sequence[CaptionExample], seed: int) -> str:
     tiles = "".join(
-        f"<article>{picture(e.image, e.written)}<p><b>{text(e.written)}</b></p>"
+        f"<article>{image_tag(e.image, e.written)}<p><b>{text(e.written)}</b></p>"
         f"<p>{' · '.join(text(t) for t in e.references[:3])}</p>"
         + (f'<p class="own">{text(e.nearest)}</p>' if e.nearest else "")
         + "</article>"
         for e in examples
     )
-    last = ", then the caption of the nearest training picture" * any(e.nearest for e in examples)
+    last = ", then the caption of the nearest training image" * any(e.nearest for e in examples)
     return (
-        f'<p class="note">{len(examples)} pictures drawn at random (seed {seed}). In bold what the '
+        f'<p class="note">{len(examples)} images drawn at random (seed {seed}). In bold what the '
         f"model wrote, under it what people wrote{last}.</p>"
         f'<div class="examples wide">{tiles}</div>'
     )
@@ -278,14 +278,14 @@ def _attention(attention: Attention | None, seed: int) -> str:
     if attention is None:
         return ""
     pairs = "".join(
-        f'<div class="pair">{picture(image, "picture")}'
-        f"{picture(figures.attention_overlay(image, weights), 'its attention')}</div>"
+        f'<div class="pair">{image_tag(image, "image")}'
+        f"{image_tag(figures.attention_overlay(image, weights), 'its attention')}</div>"
         for image, weights in zip(attention.images, attention.maps)
     )
     return (
         '<p class="note">Where the image tower looks: attention of all layers and heads, followed '
         "back to the patches by rollout (Abnar &amp; Zuidema 2020), bright where most of it ends. "
-        f"Pictures drawn at random (seed {seed}).</p>"
+        f"Images drawn at random (seed {seed}).</p>"
         f'<div class="pairs">{pairs}</div>'
     )
 

@@ -54,7 +54,7 @@ figcaption b { white-space: nowrap; }
 figcaption span { color: var(--muted); font-size: 12.5px; text-align: right; }
 .figure { width: 100%; max-width: 640px; display: block; margin: 0 auto; }
 
-.picture { display: block; width: 76px; height: 76px; object-fit: contain; border-radius: 8px;
+.image { display: block; width: 76px; height: 76px; object-fit: contain; border-radius: 8px;
   background: #fff; border: 1px solid var(--line); }
 .rank { display: inline-block; font-size: 12px; border-radius: 99px; padding: 1px 9px;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
@@ -66,7 +66,7 @@ figcaption span { color: var(--muted); font-size: 12.5px; text-align: right; }
   gap: 22px 32px; }
 .queries article { display: flex; gap: 16px; min-width: 0; }
 .queries .asked { text-align: center; flex: none; }
-.queries .asked .picture { width: 104px; height: 104px; margin-bottom: 6px; }
+.queries .asked .image { width: 104px; height: 104px; margin-bottom: 6px; }
 .answers { min-width: 0; flex: 1; }
 ol { list-style: none; margin: 0; padding: 0; }
 ol li { position: relative; display: flex; gap: 10px; padding: 2px 8px; border-radius: 5px;
@@ -87,10 +87,10 @@ em { position: relative; font-style: normal; color: var(--muted); font-size: 12.
   overflow-wrap: anywhere; }
 .rows .answers { display: flex; gap: 14px; flex-wrap: wrap; }
 .rows .answers div { text-align: center; }
-.rows .picture { width: 84px; height: 84px; }
+.rows .image { width: 84px; height: 84px; }
 .rows .missed { margin-left: auto; }
-.rows .missed .picture { border: 2px dashed #b9d9d4; }
-.rows .hit .picture { border-color: var(--right); box-shadow: 0 0 0 2px var(--right); }
+.rows .missed .image { border: 2px dashed #b9d9d4; }
+.rows .hit .image { border-color: var(--right); box-shadow: 0 0 0 2px var(--right); }
 .rows .hit em { color: var(--right); font-weight: 700; }
 .rows .hit em::before { content: "✓ "; }
 
@@ -112,18 +112,18 @@ em { position: relative; font-style: normal; color: var(--muted); font-size: 12.
 
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(226px, 1fr)); gap: 18px; }
 .pair { display: flex; gap: 4px; }
-.pair .picture { width: 112px; height: auto; }
+.pair .image { width: 112px; height: auto; }
 
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr));
   gap: 18px 14px; }
 .examples article { min-width: 0; font-variant-numeric: tabular-nums; }
-.examples .picture { width: 100%; height: auto; aspect-ratio: 1; image-rendering: auto; }
+.examples .image { width: 100%; height: auto; aspect-ratio: 1; image-rendering: auto; }
 .examples .bar { height: 4px; margin: 6px 0 3px; border-radius: 2px; background: #eef0f4; }
 .examples .bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
 .examples small { float: right; }
 .examples p { margin: 0; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; }
 .examples.wide { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
-.examples.wide .picture { margin-bottom: 6px; }
+.examples.wide .image { margin-bottom: 6px; }
 .examples .own { margin-top: 3px; }
 
 summary { cursor: pointer; color: var(--accent); }

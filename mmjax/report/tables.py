@@ -139,7 +139,7 @@ def change(metric: str, value: float | None) -> str:
 
 
 def confusion(data: Confusion, image_of: Callable[[bytes, str], str]) -> str:
-    """The matrix (as a table, or with many classes as a picture) and the commonest mistakes."""
+    """The matrix (as a table, or with many classes as an image) and the commonest mistakes."""
     matrix, names = data.matrix, data.class_names
     total, right = int(matrix.sum()), int(np.trace(matrix))
     note = (

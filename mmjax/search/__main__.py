@@ -1,10 +1,10 @@
-"""Search a folder of pictures by words or by a picture.
+"""Search a folder of images by words or by an image.
 
     python -m mmjax.search index DIR --model=runs/clip_emoji --index=INDEX
     python -m mmjax.search query "a red bus" --index=INDEX
     python -m mmjax.search query --image=FILE --index=INDEX
 
-The model is a run's workdir or a published folder. Run `index` again after pictures came, went or
+The model is a run's workdir or a published folder. Run `index` again after images came, went or
 changed: only what is new is embedded. It may be killed at any moment and goes on where it was.
 Every query looks at all vectors; with --approximate (pip install -e '.[approximate]') at few.
 """
@@ -19,7 +19,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("what", {"nargs": "?", "help": "index: the folder; query: the words"}),
         ("--index", {"required": True, "help": "the index's own folder"}),
         ("--model", {"help": "index: what embeds; query: where that model lies now, if it moved"}),
-        ("--image", {"help": "query: a picture file in place of words"}),
+        ("--image", {"help": "query: an image file in place of words"}),
         ("--k", {"type": int, "default": 10, "help": "query: how many"}),
         ("--storage", {"default": "float16", "help": "index: float32, float16 or int8 vectors"}),
         (
@@ -47,7 +47,7 @@ LISTED = 10  # unreadable files on the terminal; all are in the index
 def index(args) -> None:
     """Make or renew an index."""
     if not args.what or not args.model:
-        raise ValueError("`index` needs a folder of pictures and --model: see --help.")
+        raise ValueError("`index` needs a folder of images and --model: see --help.")
     root, folder = Path(args.what), Path(args.index)
     if not root.is_dir():
         raise ValueError(f"There is no folder '{root}' to index.")
@@ -68,7 +68,7 @@ def index(args) -> None:
         if args.approximate:
             approximate.build(Index(folder))
     print(
-        f"{folder}: {writer.rows:,} different pictures in {writer.about['storage']}; "
+        f"{folder}: {writer.rows:,} different images in {writer.about['storage']}; "
         f"{done.embedded:,} embedded, {done.duplicates:,} duplicates added, {done.removed:,} "
         f"deleted files removed, {len(done.unreadable):,} unreadable"
     )
@@ -79,18 +79,18 @@ def index(args) -> None:
 
 
 def query(args) -> None:
-    """Print the best pictures for words or for a picture."""
+    """Print the best images for words or for an image."""
     if bool(args.what) == bool(args.image):
         raise ValueError('Give `query` either words in quotes or --image=FILE: "a red bus".')
     opened = Index(args.index)
     if not opened.rows:
-        raise ValueError(f"The index '{args.index}' holds no pictures yet: run `index` again.")
+        raise ValueError(f"The index '{args.index}' holds no images yet: run `index` again.")
     graph = approximate.Graph(opened) if args.approximate else None
-    picture = _read(args.image) if args.image else b""
+    image = _read(args.image) if args.image else b""
     model = args.model or opened.about["model"]
     embedder = open_embedder(model, sizes=(1,))
     opened.check_model(embedder.fingerprint, model)
-    asked = embedder.images([embedder.prepare(picture)]) if picture else embedder.texts([args.what])
+    asked = embedder.images([embedder.prepare(image)]) if image else embedder.texts([args.what])
     (hits,) = opened.search(asked, args.k, by=graph)
     if args.json:
         for hit in hits:
@@ -106,7 +106,7 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"Cannot read the picture '{path}': {error.strerror}.") from None
+        raise ValueError(f"Cannot read the image '{path}': {error.strerror}.") from None
 
 
 def main() -> None:

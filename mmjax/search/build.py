@@ -29,7 +29,7 @@ def update(writer: Writer, embedder: Embedder) -> Summary:
     A file whose size and time of change are as before is not read again, an unreadable one neither.
 
     Raises:
-      ValueError: the root is gone or has no pictures: then nothing is changed.
+      ValueError: the root is gone or has no images: then nothing is changed.
     """
     root = writer.root
     found = [str(p.relative_to(root)) for p in image_files.find([root])]
@@ -93,7 +93,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _reader(root: Path, writer: Writer, embedder: Embedder) -> Callable:
-    """path -> (its File without a row, the prepared picture or None where it is known)."""
+    """path -> (its File without a row, the prepared image or None where it is known)."""
 
     def read(path: str) -> tuple[File, np.ndarray | None]:
         size, mtime_ns = _size_and_time(root / path)  # before the bytes, to notice a change

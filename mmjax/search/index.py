@@ -1,4 +1,4 @@
-"""An index on disk: a vector for each different picture of a folder, and the files that show it.
+"""An index on disk: a vector for each different image of a folder, and the files that show it.
 
     index.json         root, model, its fingerprint, storage, which generation of files counts, and
                        how many updates have come to their end
@@ -31,7 +31,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What was found at a path below the root: its picture's row, or why it has none."""
+    """What was found at a path below the root: its image's row, or why it has none."""
 
     path: str
     size: int
@@ -43,7 +43,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A picture that was found: its cosine, its content's hash, the files that show it."""
+    """An image that was found: its cosine, its content's hash, the files that show it."""
 
     score: float
     sha256: str
@@ -95,7 +95,7 @@ class Index:
 
     @functools.cached_property
     def shown(self) -> list[list[File]]:
-        """For each row the files that show its picture, sorted."""
+        """For each row the files that show its image, sorted."""
         shown: list[list[File]] = [[] for _ in range(self.rows)]
         for file in sorted(self.files.values(), key=lambda f: f.path):
             if file.row is not None:
@@ -117,7 +117,7 @@ class Index:
         _ = self.shown, self.path_of, self.gallery
 
     def search(self, queries: np.ndarray, k: int, by: Any = None) -> list[list[Hit]]:
-        """The k best pictures of each query `[Q, D]`, best first.
+        """The k best images of each query `[Q, D]`, best first.
 
         Args:
           by: what finds rows, as `Gallery.search` does; None: all vectors, exactly.

@@ -1,4 +1,4 @@
-"""Serve a page to search an indexed folder, classify pictures and see where the model looks.
+"""Serve a page to search an indexed folder, classify images and see where the model looks.
 
     python -m mmjax.search index DIR --model=MODEL --index=INDEX
     python -m mmjax.serve INDEX
@@ -42,18 +42,18 @@ def main() -> None:
 
     index = Index(ARGS.index)
     if not index.rows:
-        raise ValueError(f"The index '{ARGS.index}' holds no pictures yet: run `index` again.")
+        raise ValueError(f"The index '{ARGS.index}' holds no images yet: run `index` again.")
     listening = _listen(ARGS.host, ARGS.port)
     model = ARGS.model or index.about["model"]
     embedder = open_embedder(model, BATCHES)
     index.check_model(embedder.fingerprint, model)
     service = Service(index, embedder)
-    print(f"{index.rows:,} pictures; compiling ...", flush=True)
+    print(f"{index.rows:,} images; compiling ...", flush=True)
     service.warm_up()
     local = ARGS.host in LOOPBACK
     app = make_app(service, list(LOOPBACK) if local else ["*"])
     if not local:
-        print("warning: whoever reaches this machine can look at the pictures")
+        print("warning: whoever reaches this machine can look at the images")
     print(f"http://{ARGS.host}:{listening.getsockname()[1]}", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30)
     uvicorn.Server(config).run(sockets=[listening])

@@ -27,7 +27,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-Name = Annotated[str, Form(description="or the name of a picture of the index")]
+Name = Annotated[str, Form(description="or the name of an image of the index")]
 Count = Annotated[int, Query(ge=1, le=MOST_HITS)]
 
 
@@ -38,7 +38,7 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
       hosts: names in the address bar that are answered, against pages of other sites that point
         their own name at this machine; ["*"]: all.
     """
-    summary = "Search a folder of pictures, label them, and see where the model looks."
+    summary = "Search a folder of images, label them, and see where the model looks."
     # FastAPI's own pages of documentation would load scripts from elsewhere.
     app = FastAPI(title="mmjax", summary=summary, docs_url=None, redoc_url=None)
     app.add_middleware(Limits)
@@ -62,7 +62,7 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
 
     async def picture_of(file: UploadFile | None, picture: str) -> bytes:
         if bool(file) == bool(picture):
-            raise ValueError("Give one of file (an upload) and picture (a name of the index).")
+            raise ValueError("Give one of file (an upload) and image (a name of the index).")
         return await file.read() if file else await run_in_threadpool(service.picture, picture)
 
     @app.get("/api/about")
@@ -72,14 +72,14 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
 
     @app.get("/api/search")
     async def search_words(words: str, k: Count = 30) -> list[Found]:
-        """The pictures that answer the words best."""
+        """The images that answer the words best."""
         return await service.search_words(words, k)
 
     @app.post("/api/search")
     async def search_picture(
         file: UploadFile | None = None, picture: Name = "", k: Count = 30
     ) -> list[Found]:
-        """The pictures most like an uploaded one, or one of the index."""
+        """The images most like an uploaded one, or one of the index."""
         return await service.search_picture(await picture_of(file, picture), k)
 
     @app.post("/api/classify")
@@ -89,21 +89,21 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
         picture: Name = "",
         templates: Annotated[str, Form(description="a preset of prompts")] = "plain",
     ) -> list[Share]:
-        """Which of the labels the picture shows, by probability."""
+        """Which of the labels the image shows, by probability."""
         return await service.classify(await picture_of(file, picture), labels, templates)
 
     @app.post("/api/attention")
     async def attention(
         file: UploadFile | None = None,
         picture: Name = "",
-        words: Annotated[str, Form(description="whose parts of the picture are sought")] = "",
+        words: Annotated[str, Form(description="whose parts of the image are sought")] = "",
     ) -> Looks:
         """Where the model looks: the rollout, each head, and the cells that answer each word."""
         return await service.looks(await picture_of(file, picture), words)
 
     @app.get("/api/picture/{name}", response_class=Response)
     async def picture(name: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> Response:
-        """A picture of the index as WebP, its longer side at most `size` pixels."""
+        """An image of the index as WebP, its longer side at most `size` pixels."""
         data = await service.run_thumbnail(name, size)
         kept = {"Cache-Control": "private, max-age=86400, immutable"}
         return Response(data, media_type="image/webp", headers=kept)

@@ -39,7 +39,7 @@ class Limits:
     async def _bounded(self, scope: Mapping[str, Any], receive: Callable, send: Send) -> None:
         started = over = False
         read = 0
-        too_large = f"The request has more than {self.size:,} bytes: send a smaller picture."
+        too_large = f"The request has more than {self.size:,} bytes: send a smaller image."
 
         async def counted() -> Mapping[str, Any]:
             nonlocal read, over

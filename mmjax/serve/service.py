@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmjax.data.image_files import check_picture
+from mmjax.data.image_files import check_image
 from mmjax.data.transforms.captions import TEMPLATES
 from mmjax.data.transforms.decode import decode_image
 from mmjax.embedder import Embedder
@@ -32,7 +32,7 @@ LETTERS = 500  # of a text
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A picture that was found: its name for /api/picture, its cosine, and its files."""
+    """An image that was found: its name for /api/picture, its cosine, and its files."""
 
     picture: str
     score: float
@@ -49,7 +49,7 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class WordMap:
-    """A text, its cosine with the picture, and what that loses where a cell is covered."""
+    """A text, its cosine with the image, and what that loses where a cell is covered."""
 
     text: str
     score: float
@@ -58,10 +58,10 @@ class WordMap:
 
 @dataclasses.dataclass(frozen=True)
 class Looks:
-    """Where a model looks in a picture: grids of rows of numbers.
+    """Where a model looks in an image: grids of rows of numbers.
 
     Of each layer and head, and of the rollout, the map sums to 1; empty where the model does not
-    tell. `cropped`: the model sees the middle of the picture, not all of it.
+    tell. `cropped`: the model sees the middle of the image, not all of it.
     """
 
     rollout: list[list[float]]
@@ -115,11 +115,11 @@ class Service:
     # ---- what callers ask for; each raises Busy where too many wait, ValueError for bad input
 
     async def search_words(self, words: str, k: int) -> list[Found]:
-        """The best pictures for a text."""
+        """The best images for a text."""
         return await self._search(await self._text(words), k)
 
     async def search_picture(self, data: bytes, k: int) -> list[Found]:
-        """The pictures most like an encoded one."""
+        """The images most like an encoded one."""
         image = await self._decode(data)
         return await self._search(await asyncio.wrap_future(self._images.submit(image)), k)
 
@@ -149,10 +149,10 @@ class Service:
         return await self._job(self._looks, image, texts, vectors)
 
     def picture(self, name: str) -> bytes:
-        """The bytes of a picture of the index.
+        """The bytes of an image of the index.
 
         Raises:
-          ValueError: no such picture, or its file is gone.
+          ValueError: no such image, or its file is gone.
         """
         index = self._live.now()
         path, root = index.path_of.get(name), index.root.resolve()
@@ -161,14 +161,14 @@ class Service:
             file = (root / path).resolve()
             if file.is_relative_to(root) and file.is_file():
                 return file.read_bytes()
-        raise ValueError("There is no such picture in the index, or its file is gone.")
+        raise ValueError("There is no such image in the index, or its file is gone.")
 
     # ---- how
 
     def _thumbnail(self, name: str, size: int) -> bytes:
-        """The picture as WebP, its longer side at most `size` pixels."""
+        """The image as WebP, its longer side at most `size` pixels."""
         data = self.picture(name)
-        check_picture(data)
+        check_image(data)
         image = Image.fromarray(decode_image(data, size))
         image.thumbnail((size, size))
         file = io.BytesIO()
@@ -190,7 +190,7 @@ class Service:
 
     async def _search(self, vector: np.ndarray, k: int) -> list[Found]:
         if not 1 <= k <= MOST_HITS:
-            raise ValueError(f"k is {k}: ask for 1 to {MOST_HITS} pictures.")
+            raise ValueError(f"k is {k}: ask for 1 to {MOST_HITS} images.")
         hits = await asyncio.wrap_future(self._searches.submit(vector))
         return [Found(h.sha256, round(h.score, 5), h.paths) for h in hits[:k]]
 

@@ -1,4 +1,4 @@
-"""Converted sets: the same examples with smaller pictures, whole or refused, through a real run."""
+"""Converted sets: the same examples with smaller images, whole or refused, through a real run."""
 
 import argparse
 import io

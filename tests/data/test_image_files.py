@@ -1,4 +1,4 @@
-"""Which files are pictures, which may be decoded, and that they stream."""
+"""Which files are images, which may be decoded, and that they stream."""
 
 import io
 import os
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from png import png
 
-from mmjax.data.image_files import check_picture, find, stream
+from mmjax.data.image_files import check_image, find, stream
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
@@ -21,18 +21,18 @@ def encoded(kind, size=(20, 10)):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_usual_pictures_pass(kind):
-    check_picture(encoded(kind))
+    check_image(encoded(kind))
 
 
 @pytest.mark.parametrize(
     "data, said",
     [
         (b"", "0 bytes"),
-        (b"GIF89a", "are no picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "are no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "are no picture"),
-        (encoded("TIFF"), "are no picture"),
-        (b"\xff\xd8\xff", "are no picture"),
+        (b"GIF89a", "are no image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "are no image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "are no image"),
+        (encoded("TIFF"), "are no image"),
+        (b"\xff\xd8\xff", "are no image"),
         (png(1, 1), "has 1 x 1 pixels: each side needs 4"),
         (png(4, 400), "at most 50 times"),
         (png(10_000, 10_000, b""), "has 10000 x 10000 pixels, and 64,000,000 are the most"),
@@ -41,7 +41,7 @@ def test_usual_pictures_pass(kind):
 )
 def test_what_should_not_be_decoded_is_refused_by_its_header(data, said):
     with pytest.raises(ValueError, match=said):
-        check_picture(data)
+        check_image(data)
 
 
 def test_folders_are_searched_and_links_do_not_lead_out(tmp_path):
@@ -59,7 +59,7 @@ def test_folders_are_searched_and_links_do_not_lead_out(tmp_path):
     with pytest.raises(ValueError, match="There is no file or folder"):
         find([tmp_path / "absent"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no pictures below it"):
+    with pytest.raises(ValueError, match="has no images below it"):
         find([tmp_path / "empty"])
 
 

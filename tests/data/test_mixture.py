@@ -275,7 +275,7 @@ def test_classes_are_those_that_the_parts_agree_on():
         ({"a": part("image", 0.0)}, "weights of all parts of the mixture are 0 at step 0"),
         ({"a": part("image", ((5, 1.0), (2, 1.0)))}, r"parts\.a\.weight do not increase"),
         ({"a": part("image", size=0)}, r"parts\.a: fake image has no examples"),
-        ({"a": part("image", colour=1)}, r"parts\.a: .* has no setting 'colour'"),
+        ({"a": part("image", colour=1)}, r"parts\.a: .* has no setting 'color'"),
         (
             {"a": part("image"), "b": part("image", "balanced")},
             "'b' of the mixture has the weight 'balanced' and part 'a' has 1.0",

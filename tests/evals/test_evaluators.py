@@ -14,7 +14,7 @@ WORDS = ("red", "green", "blue")
 
 
 class Pictures(Source):
-    """Plain pictures of one of three colours; the caption names it."""
+    """Plain images of one of three colors; the caption names it."""
 
     def __init__(self, count=11, class_names=WORDS):
         self.class_names = class_names
@@ -26,7 +26,7 @@ class Pictures(Source):
     def __getitem__(self, i):
         image = np.zeros((2, 2, 3), np.uint8)
         image[..., self.labels[i]] = 255
-        captions = [WORDS[self.labels[i]], f"colour {WORDS[self.labels[i]]}"]
+        captions = [WORDS[self.labels[i]], f"color {WORDS[self.labels[i]]}"]
         return {"image": image, "captions": captions, "label": int(self.labels[i])}
 
 
@@ -52,13 +52,13 @@ class Tokenizer:
 
 
 def embed(params, batch):
-    """Colour as a unit vector; `params` turns the images by one colour when it is 1."""
+    """Color as a unit vector; `params` turns the images by one color when it is 1."""
     if "image" not in batch:
         assert len(batch["text"]) == 4
         return {"text_embed": np.eye(3, dtype=np.float32)[batch["text"][:, 0] - 1]}
     colour = batch["image"][:, 0, 0].astype(np.float32) / 255
     turned = np.roll(colour, params, axis=1)
-    # Without the picture the first word stands for all.
+    # Without the image the first word stands for all.
     there = batch.get("image_present", np.ones(len(colour), bool))[:, None]
     logits = np.where(there, turned * 3, [[1.0, 0.0, 0.0]])
     return {"image_embed": turned, "image_features": colour * 7, "logits": logits}
@@ -86,13 +86,13 @@ def run(runner, preset, params=0):
 
 def test_right_and_wrong_models_have_known_figures(runner):
     right = run(runner, preset("retrieval"))
-    # A caption's text is shared by all pictures of its colour, so the right model is perfect.
+    # A caption's text is shared by all images of its color, so the right model is perfect.
     assert right["text_to_image/recall@1"] == right["image_to_text/map"] == 1.0
     wrong = run(runner, preset("retrieval"), params=1)
-    # Each colour now takes another's place: 4 or 3 wrong pictures tie or stand before.
+    # Each color now takes another's place: 4 or 3 wrong images tie or stand before.
     assert wrong["text_to_image/recall@1"] == 0.0
     assert run(runner, preset("zero_shot"))["top1"] == 1.0
-    assert run(runner, preset("zero_shot", templates=["colour {}", "{}"]), params=1)["top1"] == 0.0
+    assert run(runner, preset("zero_shot", templates=["color {}", "{}"]), params=1)["top1"] == 0.0
     assert run(runner, preset("classification"))["top1"] == 1.0
     assert run(runner, preset("classification"), params=1)["top1"] == 0.0
     fitted = {"train_source": {"count": 30}}
@@ -106,7 +106,7 @@ def test_right_and_wrong_models_have_known_figures(runner):
 
 
 def test_classification_without_a_modality(runner):
-    # 4 of 11 pictures show the first colour.
+    # 4 of 11 images show the first color.
     both = {"modalities": ("image", "text")}
     without = run(runner, preset("classification", absent=("image",), **both))
     assert without["top1"] == 4 / 11
@@ -217,7 +217,7 @@ def test_every_kind_makes_an_evaluator(runner):
 
 
 class Gaps(Pictures):
-    """Pictures of which every fourth is absent, and every fifth has no caption."""
+    """Images of which every fourth is absent, and every fifth has no caption."""
 
     def __getitem__(self, i):
         example = super().__getitem__(i)
@@ -227,7 +227,7 @@ class Gaps(Pictures):
 def some_absent(source, spec, size):
     for batch in batches(source, spec, size):
         gone = isinstance(source, Gaps) & (batch["example_id"] % 4 == 3)
-        # A blank picture would be of no colour, and every figure wrong.
+        # A blank image would be of no color, and every figure wrong.
         image = np.where(gone[:, None, None, None], np.uint8(0), batch["image"])
         yield {**batch, "image": image, "image_present": ~gone & (batch["example_id"] >= 0)}
 

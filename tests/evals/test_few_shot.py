@@ -29,7 +29,7 @@ class Words:
 
 
 class Coloured(Shapes):
-    """With the colour as class."""
+    """With the color as class."""
 
     class_names = list(COLOURS)
 
@@ -38,7 +38,7 @@ class Coloured(Shapes):
 
 
 def reader(shots, of="caption"):
-    """Checks every example of the prompt against its picture, and says what the last one shows."""
+    """Checks every example of the prompt against its image, and says what the last one shows."""
 
     def truth(image):
         colour, shape = read(image[None])
@@ -109,7 +109,7 @@ def test_the_class_whose_name_is_likeliest_is_the_answer(shots):
         "top5": 1.0,
         "mean_per_class": 1.0,
     }
-    # 24 training pictures, eight of each colour: the first one is guessed.
+    # 24 training images, eight of each color: the first one is guessed.
     assert found["prior/top1"] == found["prior/mean_per_class"] == pytest.approx(1 / 3)
     assert asked[0] == list(COLOURS)
     never = lambda names: lambda params, batch: -np.tile(np.arange(3.0), (5, 1))  # noqa: E731

@@ -50,7 +50,7 @@ def test_captioning_of_a_model_that_sees():
     assert {k: v for k, v in found.items() if "/" not in k} == {
         k.split("/")[1]: v for k, v in found.items() if k.startswith("nearest/")
     }
-    # Against another picture's references at least one of the two words is wrong.
+    # Against another image's references at least one of the two words is wrong.
     assert found["shuffled/bleu_1"] <= 9 / 10 and found["shuffled/cider"] < found["cider"] / 2
     assert "absent" not in found
 
@@ -155,12 +155,12 @@ def test_nearest_by_brute_force():
 
 # ---------------------------------------------------------------- VQA
 
-WORDINGS = ("what colour?", "which colour?")
+WORDINGS = ("what color?", "which color?")
 ANSWERS = ["blue", "green", "no", "red", "yes"]
 
 
 class Asked(Shapes):
-    """Two questions a picture: its colour, and whether it is red."""
+    """Two questions an image: its color, and whether it is red."""
 
     class_names = ANSWERS
 
@@ -190,7 +190,7 @@ class Asked(Shapes):
 
 
 def answer_logits(params, batch):
-    """The right answer to both questions; of a blank picture 'red' and 'yes'."""
+    """The right answer to both questions; of a blank image 'red' and 'yes'."""
     assert len(batch["text"]) == len(batch["image"]) == 5
     colour, _ = read(batch["image"])
     asks_red = batch["text"][:, 0] == 1
@@ -205,10 +205,10 @@ def test_vqa_and_what_needs_no_picture():
     assert found["questions"] == 24
     source = Asked()
     asked = Questions.of(source)
-    # No picture: 'red' and 'yes'. A third of the colours are red, and a third is red.
+    # No image: 'red' and 'yes'. A third of the colors are red, and a third is red.
     assert found["without_image/type_colour"] == found["without_image/type_is"] == 4 / 12
     assert found["without_image/balanced"] == pytest.approx((1 / 3 + 1 / 2) / 2)
-    # The picture of another question is right as often as it has the colour asked about.
+    # The image of another question is right as often as it has the color asked about.
     other = derangement(24)
     colours = [source[int(i)]["image"][0, 0].argmax() for i in range(24)]
     guess = [
@@ -238,7 +238,7 @@ def test_vqa_among_the_answers_of_a_question_s_type():
     runner = make_runner(Asked, embed=mixed_up)
     found = run(runner, "vqa", train_source={"n": 30})
     assert found["accuracy"] == 0.0 and found["of_type/accuracy"] == 1.0
-    # Training has red pictures alone: that 'blue' and 'green' are colours was not heard.
+    # Training has red images alone: that 'blue' and 'green' are colors was not heard.
     found = run(runner, "vqa", train_source={"n": 1})
     assert found["of_type/type_is"] == 4 / 12  # 'yes' to everything
     assert found["of_type/type_colour"] == 4 / 12
@@ -328,7 +328,7 @@ def test_perplexity_counts_tokens():
 
 
 class Both(Shapes):
-    """The label is the colour; picture and text both tell it, the text less surely."""
+    """The label is the color; image and text both tell it, the text less surely."""
 
     def __getitem__(self, i):
         label = i % 3
@@ -352,7 +352,7 @@ def test_modalities_in_turn():
     assert found["all/top1"] == found["without_text/top1"] == 1.0
     assert found["without_image/top1"] == found["without_image/same_answer"] == 9 / 12
     assert found["without_text/same_answer"] == 1.0
-    # A picture that is absent anyway is no reason to leave the example out: its text is there.
+    # An image that is absent anyway is no reason to leave the example out: its text is there.
     gaps = {"source": {"gaps": True}}
     found = run(make_runner(Both, embed=late_fusion), "modality_ablation", **both, **gaps)
     assert found["without_text/top1"] == 11 / 12 and "absent" not in found

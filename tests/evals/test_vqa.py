@@ -87,7 +87,7 @@ def test_metrics_by_hand():
     types = ["colour"] * 4 + ["is"] * 2
     found = vqa_metrics(["red"] * 4 + ["yes"] * 2, human, types)
     assert found["accuracy"] == pytest.approx(4 / 6)
-    # colour: red 1, blue 0; is: yes 1, no 0: always the most frequent answer gains nothing.
+    # color: red 1, blue 0; is: yes 1, no 0: always the most frequent answer gains nothing.
     assert found["balanced"] == pytest.approx(1 / 2)
     assert found["type_colour"] == 3 / 4 and found["type_is"] == 1 / 2
     assert found["questions"] == 6
@@ -98,10 +98,10 @@ def test_metrics_by_hand():
 
 
 def test_priors():
-    train = [("c", "What colour?"), ("c", "what  COLOUR?"), ("c", "Colour?"), ("c", "Colour?")]
+    train = [("c", "What color?"), ("c", "what  COLOUR?"), ("c", "Colour?"), ("c", "Colour?")]
     train += [("is", "Is it?")] * 3
     given = ["Red.", "red", "blue", "blue", "yes", "yes", "yes"]
-    test = [("c", "what colour?"), ("c", "Which?"), ("new", "Who?")]
+    test = [("c", "what color?"), ("c", "Which?"), ("new", "Who?")]
     assert answer_prior("all", train, given, test) == ["yes"] * 3
     # red and blue twice each: the first in order
     assert answer_prior("type", train, given, test) == ["blue", "blue", "yes"]

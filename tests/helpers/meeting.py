@@ -1,6 +1,6 @@
 """What two real processes do together without a model; run by tests/process/test_distributed.py.
 
-Arguments: --coordinator, --num_processes, --process_id, and a folder of pictures that both see.
+Arguments: --coordinator, --num_processes, --process_id, and a folder of images that both see.
 """
 
 import argparse
@@ -100,8 +100,8 @@ def refusal(function, *arguments, **keywords):
     return None
 
 
-found["same"] = refusal(distributed.check_same, "the colour", "red")
-found["other"] = refusal(distributed.check_same, "the colour", ["red", "blue"][me])
+found["same"] = refusal(distributed.check_same, "the color", "red")
+found["other"] = refusal(distributed.check_same, "the color", ["red", "blue"][me])
 if me == 0:
     found["missing"] = refusal(distributed.exchange, "a meeting", timeout=1)
 sys.stdout = sys.__stdout__

@@ -5,7 +5,7 @@ import zlib
 
 
 def png(width, height, pixels=None):
-    """A grey PNG; without `pixels` all are black. Great sizes take little: zeros compress well."""
+    """A gray PNG; without `pixels` all are black. Great sizes take little: zeros compress well."""
 
     def chunk(kind, data):
         return (

@@ -1,4 +1,4 @@
-"""Pictures of one color and one shape, and a stand-in for a model that captions them."""
+"""Images of one color and one shape, and a stand-in for a model that captions them."""
 
 import numpy as np
 from fake_runner import FakeRunner
@@ -14,11 +14,11 @@ SHAPES = ("square", "circle", "star", "cross")
 SENTENCE = "this is a {} thing with the form of a {}"
 
 
-MISSING = 5  # the picture of this example is absent where a source has gaps
+MISSING = 5  # the image of this example is absent where a source has gaps
 
 
 class Shapes(Source):
-    """Pictures whose first pixel is a colour and whose second one is a shape; `n` of them."""
+    """Images whose first pixel is a color and whose second one is a shape; `n` of them."""
 
     class_names = None
 
@@ -59,12 +59,12 @@ def keep(key, rows):
 
 
 def read(image):
-    """(colour, shape) of pictures; (0, 0) of a blank one."""
+    """(color, shape) of images; (0, 0) of a blank one."""
     return image[:, 0, 0].argmax(axis=1), image[:, -1, ::4, 0].argmax(axis=1)
 
 
 def write_captions(params, batch):
-    """What the picture shows, or always the same if `params` is 'blind'."""
+    """What the image shows, or always the same if `params` is 'blind'."""
     assert set(batch) == {"image", "image_present", "example_id"}
     assert not batch["image"][~batch["image_present"] & (batch["example_id"] >= 0)].any()
     if params == "blind":

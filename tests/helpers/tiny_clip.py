@@ -1,4 +1,4 @@
-"""A CLIP that trains in a second, on coloured squares in a folder: for whole-system tests."""
+"""A CLIP that trains in a second, on colored squares in a folder: for whole-system tests."""
 
 import json
 
@@ -12,7 +12,7 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 def write_folder(root, count=24):
-    """`count` pictures of 16 px and captions.jsonl; returns the captions."""
+    """`count` images of 16 px and captions.jsonl; returns the captions."""
     root.mkdir(parents=True, exist_ok=True)
     lines = []
     for i in range(count):

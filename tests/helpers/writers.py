@@ -37,7 +37,7 @@ def texts(rng, rows, length, vocab=13, low=3):
 
 
 def images(rng, *shape):
-    """uint8 pictures [*shape, 8, 8, 3]."""
+    """uint8 images [*shape, 8, 8, 3]."""
     return rng.integers(0, 256, (*shape, 8, 8, 3)).astype(np.uint8)
 
 

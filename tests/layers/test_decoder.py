@@ -201,7 +201,7 @@ def test_a_cache_changes_nothing(kind):
 def test_a_decoding_step_sees_what_the_prompts_last_token_sees():
     model, params = make("flamingo")
     seen = np.zeros((B, L, S), bool)
-    seen[:, :3, 0] = seen[:, 3:, 1] = True  # rows of 3 tokens end with the first picture
+    seen[:, :3, 0] = seen[:, 3:, 1] = True  # rows of 3 tokens end with the first image
     seen = inputs(model, seen)
     start = functools.partial(model.apply, **seen, cache_length=8, mutable=["cache"])
     _, v = jax.jit(start)({"params": params}, X, MASK)

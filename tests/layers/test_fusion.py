@@ -184,8 +184,8 @@ def test_modality_dropout_is_for_training_alone():
 
 
 def norm(x, p):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
 
 
 def block(x, p):

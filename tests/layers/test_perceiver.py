@@ -43,7 +43,7 @@ def test_media_are_resampled_each_on_its_own():
     changed[:, 1] *= -1
     same = np.isclose(resample(changed), y, atol=1e-5).all((0, 2, 3))
     np.testing.assert_array_equal(same, [True, False, True])
-    # The media embedding alone tells the same picture in two places apart.
+    # The media embedding alone tells the same image in two places apart.
     twice = resample(np.repeat(x[:, :1], 2, axis=1))
     assert np.abs(twice[:, 0] - twice[:, 1]).max() > 1e-3
     np.testing.assert_allclose(twice[:, 0], resample(x[:, 0]), atol=1e-5)

@@ -6,7 +6,7 @@ import toy
 from flax.core import meta
 from ml_collections import ConfigDict
 
-from mmjax.layers.pixels import normalise
+from mmjax.layers.pixels import normalize
 from mmjax.models.systems import make_system
 from mmjax.models.vit import classification
 
@@ -73,7 +73,7 @@ def test_every_form_takes_every_size(fields, size):
 
 def test_pixels_are_normalised_by_mean_and_deviation():
     mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
-    ours = normalise(jnp.asarray(IMAGE), mean, std)
+    ours = normalize(jnp.asarray(IMAGE), mean, std)
     expected = (IMAGE.astype(np.float64) / 255 - mean) / std
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 

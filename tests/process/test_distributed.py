@@ -88,7 +88,7 @@ def test_processes_that_share_rows_read_the_same(meeting):
 def test_values_that_differ_are_refused_by_host(meeting):
     for found in meeting[0]:
         assert found["same"] is None
-        assert "the colour" in found["other"] and "process 1 on " in found["other"]
+        assert "the color" in found["other"] and "process 1 on " in found["other"]
 
 
 def test_a_barrier_that_times_out_names_who_is_missing(meeting):

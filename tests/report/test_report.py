@@ -26,7 +26,7 @@ CAPTIONS = ["a <b>bold</b> cat", "دب قطبي", "狐 & 'fox'", "dog", "owl", "
 
 
 class Greys(Source):
-    """Eight flat grey pictures; picture i has the value 30 i, and one caption."""
+    """Eight flat gray images; image i has the value 30 i, and one caption."""
 
     class_names = ["dark", "light"]
     name = "greys"
@@ -59,7 +59,7 @@ class Tokenizer:
 
 
 def embed(params, batch):
-    """Every picture and its caption at the same corner: a perfect model."""
+    """Every image and its caption at the same corner: a perfect model."""
     if "text" in batch:
         return {"text_embed": np.eye(8, dtype=np.float32)[batch["text"][:, 0]]}
     place = batch["image"][:, 0, 0, 0] // 30
@@ -256,14 +256,14 @@ def test_smoothing_keeps_a_constant_and_weighs_by_half_lives():
 def test_pictures_are_encoded_small_enough_and_without_loss_where_drawn():
     drawing = np.zeros((300, 150, 3), np.uint8)
     drawing[:150] = (10, 200, 30)
-    kind, data = figures.encode_picture(drawing)
+    kind, data = figures.encode_image(drawing)
     opened = Image.open(io.BytesIO(data))
     assert (kind, opened.size) == ("image/png", (96, 192))
     small = drawing[140:160, :20]
-    opened = np.asarray(Image.open(io.BytesIO(figures.encode_picture(small)[1])))
+    opened = np.asarray(Image.open(io.BytesIO(figures.encode_image(small)[1])))
     np.testing.assert_array_equal(opened, small)
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
-    assert figures.encode_picture(noise)[0] == "image/jpeg"
+    assert figures.encode_image(noise)[0] == "image/jpeg"
 
 
 def test_the_overlay_is_bright_where_the_attention_is():

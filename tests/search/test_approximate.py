@@ -68,7 +68,7 @@ def test_it_grows_and_an_index_that_has_changed_since_refuses_it(writer):
     hits = index.search(stored, 1, approximate.Graph(index))
     assert [h.paths for (h,) in hits] == [[str(n)] for n in range(30)]
     writer.remove(["4"])
-    # Its row is still there, and no picture.
+    # Its row is still there, and no image.
     hits = Index(writer.folder).search(stored[4:5], 30, approximate.Graph(Index(writer.folder)))
     assert len(hits[0]) == 29
     writer.compact()

@@ -31,7 +31,7 @@ def make_folder(root):
 
 
 def change_folder(root):
-    """Three files leave, two change, four come, one of them a copy and one no picture."""
+    """Three files leave, two change, four come, one of them a copy and one no image."""
     for i in range(3):
         (root / f"{i}.png").unlink()
     for i in (3, 4):
@@ -49,7 +49,7 @@ def new_index(folder, root, embedder, storage="float32"):
 
 
 def check(folder, root, embedder):
-    """The index has just the folder's pictures, each with its own vector, copies in one row."""
+    """The index has just the folder's images, each with its own vector, copies in one row."""
     index = Index(folder)
     files = {str(p.relative_to(root)): p for p in root.rglob("*.*")}
     assert set(index.files) == set(files)
@@ -161,7 +161,7 @@ def test_a_folder_that_is_empty_all_at_once_changes_nothing(tmp_path, embedder):
     new_index(folder, root, embedder)
     shutil.rmtree(root)
     root.mkdir()
-    with pytest.raises(ValueError, match="has no pictures below it"):
+    with pytest.raises(ValueError, match="has no images below it"):
         build.update(Writer(folder), embedder)
     assert Index(folder).rows == 10
 
@@ -200,7 +200,7 @@ def test_the_commands_on_a_folder_killed_while_it_is_indexed(tmp_path):
     assert before > 0
     done = search(*given)
     assert done.returncode == 0, done.stderr
-    assert f"300 different pictures in float16; {300 - before} embedded" in done.stdout
+    assert f"300 different images in float16; {300 - before} embedded" in done.stdout
 
     found = search("query", f"--image={root / '007.png'}", f"--index={folder}", "--k=3", "--json")
     first = json.loads(found.stdout.splitlines()[0])
@@ -229,7 +229,7 @@ def test_a_table_of_what_is_found(tmp_path, embedder, capsys):
     with pytest.raises(ValueError, match="has 1 x 1 pixels: each side needs 4"):
         command.query(asked(index=folder, image=tmp_path / "dot.png"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no pictures below it"):
+    with pytest.raises(ValueError, match="has no images below it"):
         command.index(asked(tmp_path / "empty", index=tmp_path / "new", model=MODEL))
 
 

@@ -101,7 +101,7 @@ def test_attention_of_every_head_and_of_words(client, root):
 
 
 def test_what_is_covered_is_what_answers():
-    """A model that sees the mean colour alone: of a red square on blue, red answers red."""
+    """A model that sees the mean color alone: of a red square on blue, red answers red."""
     image = np.zeros((28, 28, 3), np.uint8)
     image[..., 2] = 200
     image[8:12, 20:24] = (255, 0, 0)
@@ -113,7 +113,7 @@ def test_what_is_covered_is_what_answers():
     scores, maps = occlusion_maps(mean_colour, image, np.eye(3, dtype=np.float32)[[0, 2]])
     assert scores.shape == (2,) and maps.shape == (2, 7, 7)
     assert np.unravel_index(maps[0].argmax(), (7, 7)) == (2, 5)  # of 4 pixels a side
-    assert maps[1, 2, 5] < 0 < maps[0, 2, 5]  # without it the picture is bluer
+    assert maps[1, 2, 5] < 0 < maps[0, 2, 5]  # without it the image is bluer
 
 
 def encoded(kind, **settings):
@@ -128,12 +128,12 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
 @pytest.mark.parametrize(
     "data, said",
     [
-        (SVG, "are no picture"),
+        (SVG, "are no image"),
         (b"", "0 bytes"),
-        (b"hello", "are no picture"),
+        (b"hello", "are no image"),
         (encoded("PNG")[:1500], "damaged or truncated"),
         (encoded("JPEG")[:700], "damaged or truncated"),
-        (encoded("TIFF"), "are no picture"),
+        (encoded("TIFF"), "are no image"),
         (png(1, 1), "has 1 x 1 pixels"),
         (png(10_000, 10_000), "has 10000 x 10000 pixels, and 64,000,000 are the most"),
         (png(60_000, 60_000, b""), "pixels: make it smaller"),
@@ -156,7 +156,7 @@ def test_pictures_that_are_none_get_one_sentence(client, data, said):
         (lambda c: c.post("/api/search"), 400, "Give one of file"),
         (lambda c: c.post("/api/search", data={"picture": "../../etc/passwd"}), 400, "no such"),
         (lambda c: c.get("/api/picture/..%2f..%2fetc%2fpasswd"), 404, ""),
-        (lambda c: c.get("/api/picture/0.png"), 400, "no such picture"),
+        (lambda c: c.get("/api/picture/0.png"), 400, "no such image"),
         (
             lambda c: c.post(
                 "/api/classify", data={"labels": " , "}, files={"file": encoded("PNG")}
@@ -203,7 +203,7 @@ def test_a_link_that_leads_out_of_the_folder_shows_nothing(client, root, tmp_pat
     answer = client.get(f"/api/picture/{found[0]['picture']}?size=33")
     (root / "11.png").unlink()
     (tmp_path / "11.png").rename(root / "11.png")
-    assert answer.status_code == 400 and "no such picture" in answer.json()["error"]
+    assert answer.status_code == 400 and "no such image" in answer.json()["error"]
 
 
 def test_pictures_that_are_indexed_while_it_runs_are_found(service, tmp_path):

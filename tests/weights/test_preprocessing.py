@@ -2,7 +2,7 @@
 
 Those of Pillow are matched to the last bit. Those that resize tensors with torchvision, which
 transformers takes where that is installed, differ from both by one level of 255 at most, and by a
-quarter of a level in the mean of the picture with the largest difference.
+quarter of a level in the mean of the image with the largest difference.
 """
 
 import json

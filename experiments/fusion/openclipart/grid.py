@@ -1,5 +1,5 @@
 """Fusion kind x modality dropout on clip art and its words: which folder is it from? Each run is
-tested with picture and words, and with either alone.
+tested with image and words, and with either alone.
 
     python -m experiments.ablate --grid=experiments/fusion/openclipart/grid.py \
         --out=runs/fusion_openclipart --report=experiments/fusion/openclipart

@@ -1,4 +1,4 @@
-"""Drawings to PNG: rasterise SVG, put transparent pictures on white."""
+"""Drawings to PNG: rasterise SVG, put transparent images on white."""
 
 import importlib.util
 import io
@@ -15,26 +15,26 @@ def require_package(module: str, package: str) -> None:
         )
 
 
-def centred(picture: Image.Image, size: int) -> Image.Image:
-    """RGBA, `size` × `size` pixels: the picture in the middle of nothing, its proportions kept."""
-    picture = picture.convert("RGBA")
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+def centered(image: Image.Image, size: int) -> Image.Image:
+    """RGBA, `size` × `size` pixels: the image in the middle of nothing, its proportions kept."""
+    image = image.convert("RGBA")
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (size, size), (255, 255, 255, 0))
-    canvas.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
     return canvas
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as PNG."""
+def png(image: Image.Image) -> bytes:
+    """The image as PNG."""
     out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=4)
+    image.save(out, "PNG", compress_level=4)
     return out.getvalue()
 
 
-def on_white(picture: Image.Image, size: int) -> bytes:
-    """RGB PNG, `size` × `size` pixels: the picture centred on white, its proportions kept."""
+def on_white(image: Image.Image, size: int) -> bytes:
+    """RGB PNG, `size` × `size` pixels: the image centered on white, its proportions kept."""
     white = Image.new("RGBA", (size, size), "white")
-    return png(Image.alpha_composite(white, centred(picture, size)).convert("RGB"))
+    return png(Image.alpha_composite(white, centered(image, size)).convert("RGB"))
 
 
 def render_svg(svg: str, width: int) -> Image.Image:
@@ -51,10 +51,10 @@ def render_svg(svg: str, width: int) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGBA")
 
 
-def trim(picture: Image.Image) -> Image.Image | None:
-    """The part of an RGBA picture that differs from white; None where nothing does."""
-    white = Image.new("RGBA", picture.size, "white")
-    shown = Image.alpha_composite(white, picture).convert("RGB")
+def trim(image: Image.Image) -> Image.Image | None:
+    """The part of an RGBA image that differs from white; None where nothing does."""
+    white = Image.new("RGBA", image.size, "white")
+    shown = Image.alpha_composite(white, image).convert("RGB")
     difference = ImageChops.difference(shown, white.convert("RGB")).convert("L")
     box = difference.point(lambda x: 255 * (x > 16)).getbbox()
-    return picture.crop(box) if box else None
+    return image.crop(box) if box else None

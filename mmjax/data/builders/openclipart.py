@@ -87,7 +87,7 @@ def without_collections(clips: list[Clip]) -> list[Clip]:
 
 
 def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
-    """Train, validation and test; no author and no normalised title is in two of them.
+    """Train, validation and test; no author and no normalized title is in two of them.
 
     Authors fall by a hash: 20 % of the smaller ones test, 10 % validate. Clips without an author
     train. A title in more than one part stays in the one held out most (test, then validation).
@@ -111,7 +111,7 @@ def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
 class Openclipart(SplitBuilder):
     """Public-domain clip art at 128 × 128 pixels on white, captioned by its titles and keywords.
 
-    No author and no normalised title is in two of the splits train, validation and test.
+    No author and no normalized title is in two of the splits train, validation and test.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmjax.data.builders.debian import find_tree
-from mmjax.data.builders.drawing import centred, png, render_svg, require_package
+from mmjax.data.builders.drawing import centered, png, render_svg, require_package
 from mmjax.data.builders.emoji_names import fraction_of, merge_groups
 from mmjax.data.builders.split_builder import SplitBuilder, drawings
 from mmjax.process.progress import Progress
@@ -41,7 +41,7 @@ _AFTER_NOUN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """One picture and what it is called.
+    """One image and what it is called.
 
     `names` and `languages` are parallel, and so are `sounds`, `sound_languages` ('' for the
     default, English) and `spoken` (the name is said; else it is the thing's noise).
@@ -67,7 +67,7 @@ def head_noun(caption: str) -> str:
 
 
 def read_stamp(tree: Path, text: Path) -> Stamp | None:
-    """The stamp of a `.txt` file; None where it has no picture or no caption."""
+    """The stamp of a `.txt` file; None where it has no image or no caption."""
     stem = text.with_suffix("")
     if not any(Path(f"{stem}{ending}").exists() for ending in (".svg", ".png")):
         return None
@@ -92,11 +92,11 @@ def read_stamp(tree: Path, text: Path) -> Stamp | None:
     )
 
 
-def concepts_of(stamps: list[Stamp], pictures: list[bytes]) -> list[str]:
+def concepts_of(stamps: list[Stamp], images: list[bytes]) -> list[str]:
     """The concept of each stamp, which no split may cut.
 
     Stamps are of one concept where the noun that heads their captions is one ('top hat', 'red
-    hat'), where they share a picture, or where two languages give them the same name: in one
+    hat'), where they share an image, or where two languages give them the same name: in one
     language alone it may be a translator's slip, which would chain half of the set together.
     """
     called = collections.defaultdict(list)
@@ -106,7 +106,7 @@ def concepts_of(stamps: list[Stamp], pictures: list[bytes]) -> list[str]:
     agree = collections.Counter(
         pair for stamps in called.values() for pair in itertools.combinations(stamps, 2)
     )
-    marks = [[hashlib.sha256(picture).hexdigest()] for picture in pictures]
+    marks = [[hashlib.sha256(image).hexdigest()] for image in images]
     for pair, languages in agree.items():
         for i in pair if languages >= 2 else ():
             marks[i].append(str(pair))
@@ -165,31 +165,31 @@ class Tuxpaint(SplitBuilder):
         stamps = [s for text in sorted(tree.rglob("*.txt")) if (s := read_stamp(tree, text))]
         drawn = []
         with Progress("Drawing tuxpaint", len(stamps)) as bar, ThreadPoolExecutor() as pool:
-            for stamp, picture in zip(stamps, pool.map(lambda s: _draw(tree / s.path), stamps)):
-                if picture is not None:
-                    drawn.append((stamp, picture))
+            for stamp, image in zip(stamps, pool.map(lambda s: _draw(tree / s.path), stamps)):
+                if image is not None:
+                    drawn.append((stamp, image))
                 bar.advance()
-        stamps, pictures = map(list, zip(*drawn))
-        concept_of = dict(zip((s.path for s in stamps), concepts_of(stamps, pictures)))
-        picture_of = dict(zip((s.path for s in stamps), pictures))
+        stamps, images = map(list, zip(*drawn))
+        concept_of = dict(zip((s.path for s in stamps), concepts_of(stamps, images)))
+        image_of = dict(zip((s.path for s in stamps), images))
         parts: dict[str, list[Stamp]] = {"test": [], "validation": [], "train": []}
         for stamp in stamps:
             parts[part_of(concept_of[stamp.path])].append(stamp)
         parts = without_shared_names(parts)
         return {
-            part: self._examples(parts[part], picture_of, concept_of)
+            part: self._examples(parts[part], image_of, concept_of)
             for part in ("train", "validation", "test")
         }
 
     def _examples(
-        self, stamps: list[Stamp], picture_of: dict[str, bytes], concept_of: dict[str, str]
+        self, stamps: list[Stamp], image_of: dict[str, bytes], concept_of: dict[str, str]
     ) -> Iterator[tuple[int, dict]]:
         for i, stamp in enumerate(stamps):
             category = stamp.path.split("/")[0]
             yield (
                 i,
                 {
-                    "image": picture_of[stamp.path],
+                    "image": image_of[stamp.path],
                     "captions": [stamp.caption],
                     "names": list(stamp.names),
                     "languages": list(stamp.languages),
@@ -210,9 +210,9 @@ def _draw(stem: Path) -> bytes | None:
     PNG goes first: some of the SVG files that stand beside one are text, and fonts are not ours.
     """
     if Path(f"{stem}.png").exists():
-        picture = Image.open(f"{stem}.png").convert("RGBA")
+        image = Image.open(f"{stem}.png").convert("RGBA")
     else:
         svg = Path(f"{stem}.svg").read_text(encoding="utf-8", errors="replace")
-        picture = render_svg(svg, 2 * SIZE)
-    box = picture.getchannel("A").getbbox()
-    return png(centred(picture.crop(box), SIZE)) if box else None
+        image = render_svg(svg, 2 * SIZE)
+    box = image.getchannel("A").getbbox()
+    return png(centered(image.crop(box), SIZE)) if box else None

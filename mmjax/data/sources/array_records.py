@@ -1,4 +1,4 @@
-"""Sets that `mmjax.data.convert` wrote: ArrayRecord shards of pre-resized pictures, by index.
+"""Sets that `mmjax.data.convert` wrote: ArrayRecord shards of pre-resized images, by index.
 
 The folder holds `dataset.json` (what was converted, and how), `shards.jsonl` (a line for each
 shard that is whole) and the shards, whose records are examples as msgpack.

@@ -73,7 +73,7 @@ def log_mel(
 ) -> np.ndarray:
     """Natural logarithm of the mel power spectrogram: [T] -> [1 + T // hop, mels] float32.
 
-    Frame i is centred at sample i · hop, with zeros around the waveform; a periodic Hann window.
+    Frame i is centered at sample i · hop, with zeros around the waveform; a periodic Hann window.
     Power is floored at 1e-10.
     """
     window, hop = round(rate * window_ms / 1000), round(rate * hop_ms / 1000)

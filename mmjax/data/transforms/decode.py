@@ -45,7 +45,7 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
 def _decode_jpeg(data, min_size):
     _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     if colorspace in ("CMYK", "YCCK"):
-        raise ValueError("four colours")
+        raise ValueError("four colors")
     if min_size is None:
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     return simplejpeg.decode_jpeg(
@@ -82,7 +82,7 @@ def _to_rgb(image, background):
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        # Pillow clips instead of scaling; a 16-bit grey PNG may arrive as "I".
+        # Pillow clips instead of scaling; a 16-bit gray PNG may arrive as "I".
         values = np.asarray(image)
         if image.mode == "I" and values.max(initial=0) > 255:
             values = values >> 8
@@ -98,7 +98,7 @@ def as_rgb(array, background=(255, 255, 255)):
     """A decoded image as uint8 `[H, W, 3]`.
 
     Args:
-      array: uint8 `[H, W]`, or `[H, W, C]` with C 1 (grey), 3 (RGB) or 4 (RGBA).
+      array: uint8 `[H, W]`, or `[H, W, C]` with C 1 (gray), 3 (RGB) or 4 (RGBA).
       background: RGB behind the transparent parts.
 
     Raises:

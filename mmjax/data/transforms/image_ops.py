@@ -71,7 +71,7 @@ def pad_to(image, size, fill=0):
 
 
 def pad(image, widths, fill=0):
-    """Pads by `widths` = (top, bottom, left, right) pixels of colour `fill` (a number or RGB)."""
+    """Pads by `widths` = (top, bottom, left, right) pixels of color `fill` (a number or RGB)."""
     top, bottom, left, right = widths
     h, w = image.shape[:2]
     out = np.empty((h + top + bottom, w + left + right, 3), np.uint8)
@@ -108,7 +108,7 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
       translate: (right, down) in pixels.
       scale: above 1 enlarges.
       shear: (x, y): x moves right by shear-x pixels for each pixel of y, and the reverse.
-      fill: colour (a number or RGB) that comes in from outside.
+      fill: color (a number or RGB) that comes in from outside.
     """
     h, w = image.shape[:2]
     angle = math.radians(degrees)
@@ -118,7 +118,7 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
     middle = np.array([w / 2, h / 2])
     offset = middle - back @ (middle + np.asarray(translate, float))
     coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
-    colour = (fill,) * 3 if np.isscalar(fill) else tuple(fill)
+    color = (fill,) * 3 if np.isscalar(fill) else tuple(fill)
     pil = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(
         pil.transform(
@@ -126,7 +126,7 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
             Image.Transform.AFFINE,
             coefficients,
             Image.Resampling.BILINEAR,
-            fillcolor=colour,
+            fillcolor=color,
         )
     )
 
@@ -137,12 +137,12 @@ def brightness(image, factor):
 
 
 def contrast(image, factor):
-    """Blends with the mean grey level of the image; 0 is that grey, 1 the image itself."""
+    """Blends with the mean gray level of the image; 0 is that gray, 1 the image itself."""
     return np.asarray(ImageEnhance.Contrast(Image.fromarray(image)).enhance(factor))
 
 
 def saturation(image, factor):
-    """Blends with the grey image; 0 is grey, 1 the image itself."""
+    """Blends with the gray image; 0 is gray, 1 the image itself."""
     return np.asarray(ImageEnhance.Color(Image.fromarray(image)).enhance(factor))
 
 
@@ -152,7 +152,7 @@ def sharpness(image, factor):
 
 
 def hue(image, shift):
-    """Turns the hue by `shift`, a fraction of the colour circle in [-0.5, 0.5]."""
+    """Turns the hue by `shift`, a fraction of the color circle in [-0.5, 0.5]."""
     hsv = np.array(Image.fromarray(image).convert("HSV"))
     hsv[..., 0] += np.uint8(round(shift * 255) % 256)  # wraps round, as a circle should
     return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))

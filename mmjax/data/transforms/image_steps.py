@@ -13,7 +13,7 @@ from mmjax.data.transforms.rand_augment import rand_augment_ops
 
 
 def decode(min_size=None, background=(255, 255, 255)):
-    """`image`: encoded bytes (or an array of grey, RGB or RGBA) to uint8 `[H, W, 3]`.
+    """`image`: encoded bytes (or an array of gray, RGB or RGBA) to uint8 `[H, W, 3]`.
 
     `min_size` lets a JPEG be shrunk while it is decoded, both sides staying at least that many
     pixels: set it to the size that the chain makes of the image. See `decode.decode_image`.
@@ -62,7 +62,7 @@ def center_crop(size, half="down"):
 
 
 def random_crop(size, padding=0, fill=0):
-    """A random window of `size` after padding every side by `padding` pixels of colour `fill`."""
+    """A random window of `size` after padding every side by `padding` pixels of color `fill`."""
     size = _pair(size)
 
     def f(image, rng):
@@ -133,7 +133,7 @@ def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
       degrees: rotation from ±degrees.
       translate: shift from ±translate, a share of the side, in each direction.
       scale: zoom, drawn uniformly from this range.
-      fill: colour that comes in (white, as drawings have it).
+      fill: color that comes in (white, as drawings have it).
     """
 
     def f(image, rng):
@@ -183,7 +183,7 @@ def random_grayscale(p=0.1):
 def rand_augment(num_layers=2, magnitude=9, fill=128):
     """`num_layers` random operations of RandAugment at one magnitude, of which 10 is the full one.
 
-    `fill` is the colour that comes in from outside. See `rand_augment.rand_augment_ops`.
+    `fill` is the color that comes in from outside. See `rand_augment.rand_augment_ops`.
     """
     ops = list(rand_augment_ops(magnitude / 10, fill).values())
 

@@ -8,9 +8,9 @@ def rand_augment_ops(level, fill=128):
 
     Args:
       level: strength; 0 changes (nearly) nothing, 1 is the full range: 30 degrees, a shear of 0.3,
-        a shift by 0.45 of the side, 0.9 away from the unchanged colours, 4 bits lost, all values
+        a shift by 0.45 of the side, 0.9 away from the unchanged colors, 4 bits lost, all values
         inverted. Every operation grows stronger with it; above 1 the ranges go on.
-      fill: colour (a number or RGB) that comes in from outside.
+      fill: color (a number or RGB) that comes in from outside.
 
     Source: Cubuk et al. 2019 (RandAugment), section 3, with the ranges of AutoAugment.
     """

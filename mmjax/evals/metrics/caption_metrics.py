@@ -16,7 +16,7 @@ def caption_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -
     """BLEU-1..4, ROUGE-L, METEOR-exact, CIDEr (0 to 10), repetition, length.
 
     Args:
-      texts: one for each picture; references: what people wrote of each, one or more.
+      texts: one for each image; references: what people wrote of each, one or more.
 
     Raises:
       ValueError: see `mmjax.evals.metrics.ngrams.check_corpus`.

@@ -65,7 +65,7 @@ def spice(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ValueError(
-                f"`{' '.join(command[:4])}` failed ({reason}): mend that, or drop SPICE."
+                f"`{' '.join(command[:4])}` failed ({reason}): fix that, or drop SPICE."
             )
         found = json.loads(Path(work, "out.json").read_text())
     scores = {case["image_id"]: case["scores"]["All"]["f"] for case in found}

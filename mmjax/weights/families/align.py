@@ -105,7 +105,7 @@ def _channels(channels: int, vision: Mapping[str, Any]) -> int:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads."""
+    """The steps from an image to what the model reads."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 

@@ -212,7 +212,7 @@ def _sizes(shapes: dict[str, tuple[int, ...]], encoder: str) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads, as in the evaluations of big_vision."""
+    """The steps from an image to what the model reads, as in the evaluations of big_vision."""
     config = model_config(found)
     size = config.get("image", config)["image_size"]
     return f"decode | resize({size}, 'bilinear', antialias=False)"

@@ -105,7 +105,7 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads."""
+    """The steps from an image to what the model reads."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 

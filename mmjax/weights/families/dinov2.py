@@ -78,7 +78,7 @@ def hidden_units(width: int, ratio: float, gated: bool) -> int:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads."""
+    """The steps from an image to what the model reads."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 

@@ -155,7 +155,7 @@ def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads.
+    """The steps from an image to what the model reads.
 
     Raises:
       ValueError: a way to resize that we lack.

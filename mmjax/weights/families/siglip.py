@@ -104,7 +104,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads."""
+    """The steps from an image to what the model reads."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 

@@ -99,7 +99,7 @@ def classes(shapes: dict[str, tuple[int, ...]], *heads: str) -> int | None:
 
 
 def transform(found: Published) -> str:
-    """The steps from a picture to what the model reads."""
+    """The steps from an image to what the model reads."""
     defaults = PREPROCESSORS[found.config["model_type"]]
     return image_processor.read(found.preprocessor, defaults).transform
 

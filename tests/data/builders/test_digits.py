@@ -172,7 +172,7 @@ def test_sources_that_do_not_fit_are_refused():
 
 
 def test_train_and_test_of_the_config_share_nothing():
-    """By the splits that the config names: no speaker, and no picture."""
+    """By the splits that the config names: no speaker, and no image."""
     from mmjax import config as configs
 
     config = configs.load(str(Path(__file__).parents[3] / "configs" / "fusion_digits.py"))

@@ -71,7 +71,7 @@ def test_tuxpaint_from_a_tree(tmp_path):
     Path(tree, "animals/stamp-ab_desc_fr.ogg").write_bytes(b"spoken")
     Path(tree, "animals/stamp-ab.ogg").write_bytes(b"noise")
     Path(tree, "animals/stamp-ab_mirror.png").write_bytes(b"no stamp of its own")
-    Path(tree, "animals/lost.txt").write_text("A text without a picture.")
+    Path(tree, "animals/lost.txt").write_text("A text without an image.")
     config = {"kind": "tfds", "name": "tuxpaint", "data_dir": tmp_path, "root": tmp_path / "raw"}
     found = [open_source({**config, "split": s}) for s in ("train", "validation", "test")]
     examples = [[source[i] for i in range(len(source))] for source in found]
@@ -86,7 +86,7 @@ def test_tuxpaint_from_a_tree(tmp_path):
     assert one["sound_languages"] == ["", "fr"] and list(one["spoken"]) == [False, True]
     assert found[0].class_names[one["label"]] == one["category"] == "animals"
     image = np.asarray(Image.open(io.BytesIO(one["image"])))
-    # 100 x 50 of colour (1, 254, 0), cut out of nothing and put in the middle of 128 x 128
+    # 100 x 50 of color (1, 254, 0), cut out of nothing and put in the middle of 128 x 128
     assert image.shape == (128, 128, 4)
     assert image[64, 64].tolist() == [1, 254, 0, 255] and image[20, 64, 3] == 0
     assert (image[..., 3] > 0).sum() == 100 * 50

@@ -18,7 +18,7 @@ class Begins:
 
 
 def batch_of(words):
-    """Row i is <1> its words <2>, and its picture is all i."""
+    """Row i is <1> its words <2>, and its image is all i."""
     length = max(len(w) for w in words) + 2
     text, mask = np.zeros((len(words), length), np.int32), np.zeros((len(words), length), bool)
     for i, w in enumerate(words):
