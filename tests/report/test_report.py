@@ -189,7 +189,7 @@ def test_captions_stand_beside_their_pictures(tmp_path):
     assert len(found) == len(CAPTIONS)  # fewer than would be drawn
     for example in found:
         value = example.image[0, 0, 0]
-        assert example.written == f"wrote {value}"
+        assert example.generated == f"wrote {value}"
         assert example.references == [CAPTIONS[value // 30]]
     checked = Checker(write(tmp_path, {}, data))
     assert checked.open == []
