@@ -149,8 +149,8 @@ def test_pictures_that_are_none_get_one_sentence(client, data, said):
     "ask, status, said",
     [
         (lambda c: c.get("/api/search"), 422, "words: Field required"),
-        (lambda c: c.get("/api/search?words=%20"), 400, "The text has 0 letters"),
-        (lambda c: c.get("/api/search?words=" + "a" * 501), 400, "The text has 501 letters"),
+        (lambda c: c.get("/api/search?words=%20"), 400, "The text has 0 characters"),
+        (lambda c: c.get("/api/search?words=" + "a" * 501), 400, "The text has 501 characters"),
         (lambda c: c.get("/api/search?words=a&k=0"), 422, "k: "),
         (lambda c: c.get("/api/search?words=a&k=1000000"), 422, "k: "),
         (lambda c: c.post("/api/search"), 400, "Give one of file"),
