@@ -68,7 +68,7 @@ class Mixture(Joined):
         names = [p.source.class_names for p in parts if p.source.class_names is not None]
         self.class_names = names[0] if names and all(n == names[0] for n in names) else None
 
-    def _labelled(self, example: dict[str, Any]) -> dict[str, Any]:
+    def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
         return example  # the part's transform reads the label
 
 

@@ -95,7 +95,7 @@ def _images(root: Path, read: bool = True) -> Iterator[tuple[str, str, str, byte
 
 
 class ImageFolder(SplitBuilder):
-    """Labelled images from `root/<split>/<class>/<file>`; the splits are those of the folder."""
+    """Labeled images from `root/<split>/<class>/<file>`; the splits are those of the folder."""
 
     VERSION = tfds.core.Version("1.0.0")
 

@@ -42,14 +42,14 @@ class Joined(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         part, place = self.locate(index)
-        return self._labelled(self._parts[part][place])
+        return self._labeled(self._parts[part][place])
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`."""
         part, place = self.locate(index)
-        return self._labelled(self._parts[part].meta(place))
+        return self._labeled(self._parts[part].meta(place))
 
-    def _labelled(self, example: dict[str, Any]) -> dict[str, Any]:
+    def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
         if self.class_names is None:
             example = {k: v for k, v in example.items() if k != "label"}
         return example

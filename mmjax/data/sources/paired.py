@@ -1,4 +1,4 @@
-"""Pairs: two labelled sources joined by class, such as spoken and written digits."""
+"""Pairs: two labeled sources joined by class, such as spoken and written digits."""
 
 from typing import Any
 
