@@ -73,7 +73,7 @@ class Tokenizer:
         specials = 1 if self.bos_id is None else 2
         if length <= specials:
             raise ValueError(
-                f"a token length of {length} leaves no room beside {specials} specials"
+                f"a token length of {length} leaves no room beside {specials} special tokens"
             )
         text = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), bool)
@@ -83,7 +83,7 @@ class Tokenizer:
                 if self.strict:
                     raise ValueError(
                         f"{texts[row]!r} has {len(ids)} tokens, and only {length - specials} fit "
-                        f"into {length} beside the specials; raise the length or set strict=False"
+                        f"into {length} beside special tokens; raise the length or set strict=False"
                     )
                 cut += 1
                 ids = ids[: length - specials]

@@ -21,7 +21,7 @@ def train_bpe(corpus, vocab_size=8192, lowercase=True):
       ValueError: an empty corpus, or a vocabulary that cannot hold the bytes.
     """
     if vocab_size < 256 + 3:
-        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 specials")
+        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 special tokens")
     backend = hf.Tokenizer(models.BPE())
     steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]
     backend.normalizer = normalizers.Sequence(steps + [normalizers.Lowercase()] * bool(lowercase))
