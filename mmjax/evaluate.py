@@ -52,7 +52,7 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
     """Raise ValueError for what they would stumble on at the end of a long training."""
     for name, evaluator in evaluators.items():
-        with evaluator_kinds.said_of(name):
+        with evaluator_kinds.naming(name):
             evaluator.check()
 
 
