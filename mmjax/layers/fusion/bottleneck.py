@@ -1,4 +1,4 @@
-"""Bottleneck fusion: the modalities speak to each other through a few shared tokens alone."""
+"""Bottleneck fusion: the modalities exchange information only through a few shared tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from mmjax.layers.stack import stack
 
 
 class _Layer(nn.Module):
-    """Each modality's own block over [its tokens; shared]; shared is then the blocks' mean."""
+    """A block per modality over [its tokens; shared]; then shared is the mean over the blocks."""
 
     modalities: tuple[str, ...]
     block: Mapping[str, Any]
@@ -33,12 +33,12 @@ class _Layer(nn.Module):
 
 
 class Bottleneck(Fusion):
-    """`depth` layers of a block for each modality, which share `tokens` learned tokens.
+    """`depth` layers with one block per modality, which share `tokens` learned tokens.
 
-    The mean of each modality's own tokens, averaged over the modalities that are present.
+    The features are each modality's mean over its own tokens, averaged over present modalities.
 
     Attributes:
-      tokens: how many are shared.
+      tokens: number of shared tokens.
 
     Source: Nagrani et al. 2021 (arXiv 2107.00135), section 3.2, equations 8 and 9, and figure 2.
     """
