@@ -1,4 +1,4 @@
-"""CoCa: a contrastive and a captioning loss from one pass over image and text."""
+"""CoCa: contrastive and captioning losses from one pass over image and text."""
 
 import functools
 import math
@@ -25,27 +25,28 @@ from mmjax.system import Context, Outputs, System, Terms
 
 
 class CoCa(WritesText, nn.Module):
-    """An image encoder, and a text decoder of which the second half looks at the image.
+    """An image encoder, and a text decoder whose second half attends to the image.
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives
-    text_features and text_embed, from a class token behind the text; both give text_logits
-    [B, L, V], of the token after each, and logit_scale. Where `image_present` is false the text
-    sees no image. While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V] alone.
+    text_features and text_embed, from a class token after the text; both give text_logits
+    [B, L, V], of the next tokens, and logit_scale. Where `image_present` is false the text
+    does not attend to the image. While decoding (mmjax/layers/decoder.py) it gives only next_logits
+    [B, V].
 
     Attributes:
       image: fields of `ViT`.
       text: fields of `TextDecoder`, with the depth of both halves together.
-      unimodal_depth: layers of the first half, which see the text alone; None: half of them.
-      caption_queries: tokens of the image that the text looks at.
-      pool_heads: of the attention that makes those; None: as many as the text has.
-      contrastive_query: one of those tokens, the first, is the image's vector, and the text looks
-        at the others; else the vector is pooled from all of them.
-      text_norm: the norm behind the first half is on the class token alone.
-      class_token_pad: a class token that sees and is placed as in open_clip: at the end of the row,
-        padding included, and of each token sees it only if the one before it is not of this id.
-        While decoding, where there is no class token, all tokens of a text are seen.
+      unimodal_depth: layers of the first half, without cross-attention; None: half of them.
+      caption_queries: pooled image tokens that the text attends to.
+      pool_heads: heads of the attention pooling; None: as many as the text has.
+      contrastive_query: the first pooled token is the image's vector, and the text attends to the
+        others; otherwise the vector is pooled from all of them.
+      text_norm: the norm after the first half is applied to the class token only.
+      class_token_pad: mask and position of the class token as in open_clip: it is at the end of the
+        row, after the padding, and attends to a token only if the token before it does not have
+        this id. While decoding, where there is no class token, all tokens of a text are valid.
 
-    The defaults are those of the paper, the last four settings are for open_clip's weights.
+    The defaults are those of the paper; the last four settings are for open_clip's weights.
 
     Source: Yu et al. 2022 (arXiv 2205.01917), section 3.2; the contrastive pooler on top of the
     captioning one: section 4.4; open_clip: coca_model.py and transformer.py.
@@ -78,14 +79,14 @@ class CoCa(WritesText, nn.Module):
         if not 0 < first < depth:
             raise ValueError(
                 f"config.model.unimodal_depth is {first} of {depth} layers of the text decoder: "
-                "leave each half one at least."
+                "leave each half at least one."
             )
-        # The class token takes one more place.
+        # The class token takes one more position.
         unimodal = fields | {"depth": first, "length": self.window + 1}
         unimodal["final_norm"] = not self.text_norm
         multimodal = {"depth": depth - first, "length": self.window, "cross_every": 1}
         if fields.get("positions", "learned") == "learned":
-            multimodal["positions"] = "none"  # the first half has put them in
+            multimodal["positions"] = "none"  # the first half has added them
         return unimodal, fields | multimodal
 
     @nn.compact
@@ -152,7 +153,7 @@ class CoCa(WritesText, nn.Module):
 
     @property
     def _epsilon(self) -> float:
-        """Of all norms but those of the image encoder."""
+        """Epsilon of all norms except those of the image encoder."""
         return self.text["decoder"].get("epsilon", Decoder.epsilon)
 
     def _embed(self, features: jax.Array, name: str) -> jax.Array:
@@ -169,15 +170,15 @@ def make_model(config: Mapping[str, Any]) -> CoCa:
     """
     model = CoCa(**check_kwargs(CoCa, config, "config.model"))
     model.image_tower(parent=None)
-    model.halves()  # so that a typing error shows now
+    model.halves()  # reports wrong settings now
     return model
 
 
 def make_system(config: Mapping[str, Any]) -> System:
     """CoCa: the terms of CLIP's loss, and `captioning` and `token_accuracy`.
 
-    `config.loss` may set what CLIP's may, and `caption_smoothing`, the label smoothing of the
-    captioning loss. The paper weighs captioning twice: config.loss_weights.
+    `config.loss` may set the settings of CLIP's loss, and `caption_smoothing`, the label smoothing
+    of the captioning loss. The paper gives captioning weight 2: config.loss_weights.
 
     Raises:
       ValueError: an unknown setting.
@@ -209,7 +210,7 @@ def check_batch(batch: Batch) -> None:
 
 
 def spec(model: CoCa, example_ids: bool) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     arrays = captioner.spec(model)
     if example_ids:
         arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
