@@ -109,7 +109,9 @@ def test_a_prompt_s_start_and_its_last_words_have_no_end():
     assert row == [1, *map(ord, "See:"), 5, ord("a")]
     (alone,) = generate.make_batches(flamingo(), "", [image])
     assert alone["text"][alone["text_mask"]].tolist() == [1, 5]
-    with pytest.raises(ValueError, match="The prompt has 2 places <image> and there are 1 pict"):
+    with pytest.raises(
+        ValueError, match="The prompt has 2 placeholders <image> and there are 1 images"
+    ):
         generate.make_batches(flamingo(), "<image>a<image>", [image])
 
 

@@ -66,7 +66,9 @@ def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) 
     sizes = {name: decoded.get(name) if value is None else value for name, value in fields.items()}
     missing = [name for name, value in sizes.items() if value is None]
     if missing:
-        raise ValueError(f"{where} lacks {', '.join(missing)}: give {where}.variant, or each.")
+        raise ValueError(
+            f"{', '.join(missing)} missing in {where}: set {where}.variant, or each of them."
+        )
     return sizes
 
 

@@ -11,12 +11,12 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.models import language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, WritesText, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System
 
 
-class Captioner(WritesText, nn.Module):
+class Captioner(GeneratesText, nn.Module):
     """batch["image"] [B, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
 
     Without text, images give `image_tokens` [B, patches, width].

@@ -19,12 +19,12 @@ from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 from mmjax.losses.captioning import captioning_loss
 from mmjax.models import captioner, clip, language
-from mmjax.models.text_decoder import WritesText, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import Context, Outputs, System, Terms
 
 
-class CoCa(WritesText, nn.Module):
+class CoCa(GeneratesText, nn.Module):
     """An image encoder, and a text decoder whose second half attends to the image.
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives

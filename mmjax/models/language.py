@@ -13,11 +13,11 @@ from mmjax.config import check_kwargs
 from mmjax.decode import texts
 from mmjax.losses.captioning import captioning_loss, check_supervised
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, WritesText, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
 from mmjax.system import System, Terms
 
 
-class LanguageModel(WritesText, nn.Module):
+class LanguageModel(GeneratesText, nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> `text_logits` [B, L, V].
 
     Its parameters are `text/...`, as in the models that also take images: `init_from` with

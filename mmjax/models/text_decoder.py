@@ -13,7 +13,7 @@ from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 
 
-class WritesText:
+class GeneratesText:
     """A generative model with a field `text`, as `make_text_decoder` takes it."""
 
     @property

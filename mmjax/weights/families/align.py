@@ -17,7 +17,7 @@ from mmjax.weights.published import Published
 SYSTEM = "clip"
 IGNORED = (r".*\.num_batches_tracked", r"text_model\.embeddings\.position_ids")
 
-# What config.json may leave out: the defaults of AlignVisionConfig, and of its image processor.
+# Settings that config.json may omit: defaults of AlignVisionConfig, and of its image processor.
 VISION = {
     "image_size": 600,
     "width_coefficient": 2.0,
@@ -49,7 +49,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision = VISION | found.config.get("vision_config", {})
     published.check_fixed(
@@ -105,7 +105,7 @@ def _channels(channels: int, vision: Mapping[str, Any]) -> int:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -185,7 +185,7 @@ def _batch_norm(ours: str, theirs: str) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published ALIGN cannot have.
@@ -248,7 +248,7 @@ def _vision(image: EfficientNet) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     image = model.image_tower(parent=None)
     plain = image_processor.write(image, transform, "EfficientNetImageProcessor")
     return plain | {"rescale_offset": False, "include_top": False}

@@ -14,7 +14,7 @@ SYSTEM = "text_encoder"
 # Numbers of positions that older files keep, and the heads of the task of pretraining.
 IGNORED = (r"embeddings\.(position|token_type)_ids", r"(cls|lm_head)\..*")
 
-# What config.json may leave out: the defaults of BertConfig and, where they differ, RobertaConfig.
+# Settings that config.json may omit: defaults of BertConfig and, where they differ, RobertaConfig.
 SETTINGS = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -56,7 +56,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     settings = dict(found.config)
     fields = {}
@@ -75,7 +75,7 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Fields of `BERT` from config.json, or from a tower's part of it.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     settings = SETTINGS | settings
     if settings["is_decoder"] or settings["position_embedding_type"] != "absolute":
@@ -156,7 +156,7 @@ def tower_rows(ours: str, theirs: str, text: BERT) -> list[Row]:
 
 
 def published_config(model: TextEncoder) -> dict[str, Any]:
-    """config.json of a model of ours."""
+    """config.json for one of our models."""
     text = model.text_tower(parent=None)
     pad = text.position_pad
     kind = "bert" if pad is None else "roberta"

@@ -14,7 +14,7 @@ from mmjax.weights import activations, image_processor, published, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of CLIPTextConfig, CLIPVisionConfig and CLIPConfig.
+# Settings that config.json may omit: defaults of CLIPTextConfig, CLIPVisionConfig and CLIPConfig.
 _TOWER = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
 TEXT = {
     **_TOWER,
@@ -49,7 +49,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     text, vision = (
         # The first CLIP repositories keep the true values under "<tower>_config_dict".
@@ -105,7 +105,7 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -179,7 +179,7 @@ def class_and_grid(embeddings: str, grid: tuple[int, int]) -> Row:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published CLIP cannot have.
@@ -233,7 +233,7 @@ def plain(model: CLIP, image: ViT) -> dict[str, tuple[Any, Any]]:
 
 
 def published_fields(model: CLIP, image: ViT, kind: str, architecture: str) -> dict[str, Any]:
-    """config.json of a model of ours, but for its text tower."""
+    """config.json for one of our models, but for its text tower."""
     return {
         "model_type": kind,
         "architectures": [architecture],
@@ -263,7 +263,7 @@ def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     return image_processor.write(model.image_tower(parent=None), transform, "CLIPImageProcessor")
 
 

@@ -17,7 +17,7 @@ from mmjax.weights.families import vit
 from mmjax.weights.layouts import Row, linear, reshaped, same
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of Dinov2Config and Dinov2WithRegistersConfig.
+# Settings that config.json may omit: defaults of Dinov2Config and Dinov2WithRegistersConfig.
 DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-6,
@@ -50,7 +50,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     kind = found.config["model_type"]
     settings = {**DEFAULTS, **_OTHERS[kind], **found.config}
@@ -78,7 +78,7 @@ def hidden_units(width: int, ratio: float, gated: bool) -> int:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -122,7 +122,7 @@ def gate_and_up(ours: str, theirs: str) -> list[Row]:
 
 
 def published_config(model: ViT) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published DINOv2 cannot have.
@@ -159,5 +159,5 @@ def published_config(model: ViT) -> dict[str, Any]:
 
 
 def published_preprocessor(model: ViT, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     return image_processor.write(model, transform, "BitImageProcessor")

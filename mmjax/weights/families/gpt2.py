@@ -13,7 +13,7 @@ SYSTEM = "language_model"
 # The causal masks that the published files keep, and the head, which is the embedding again.
 IGNORED = (r"h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")
 
-# What config.json may leave out: the defaults of GPT2Config.
+# Settings that config.json may omit: defaults of GPT2Config.
 SETTINGS = {
     "vocab_size": 50257,
     "n_positions": 1024,
@@ -42,7 +42,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our decoder lacks.
+      ValueError: settings that our decoder does not support.
     """
     published.check_fixed(found, FIXED)
     s = SETTINGS | found.config
@@ -105,7 +105,7 @@ def _qkv(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a GPT-2 cannot have.

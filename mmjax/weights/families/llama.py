@@ -15,7 +15,7 @@ SYSTEM = "language_model"
 # Frequencies that older files keep, and a head beside a model that is tied.
 IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"lm_head\.weight")
 
-# What config.json may leave out: the defaults of LlamaConfig.
+# Settings that config.json may omit: defaults of LlamaConfig.
 SETTINGS = {
     "hidden_act": "silu",
     "num_key_value_heads": None,
@@ -42,7 +42,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our decoder lacks.
+      ValueError: settings that our decoder does not support.
     """
     published.check_fixed(found, {"attention_bias": False, "mlp_bias": False})
     s = SETTINGS | found.config
@@ -138,7 +138,7 @@ def check_decoder(family: str, stack: Any, **wanted: Any) -> None:
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a Llama cannot have.

@@ -18,7 +18,7 @@ SYSTEM, LAYOUT = "clip", published.OPEN_CLIPS
 IGNORED = (r"(.*\.)?attn_mask",)  # a buffer of older files
 
 EPSILON = 1e-5  # of norms, where norm_kwargs do not say
-# What open_clip_config.json may leave out: the defaults of CLIPVisionCfg and CLIPTextCfg.
+# Settings that open_clip_config.json may omit: defaults of CLIPVisionCfg and CLIPTextCfg.
 _TOWER = {"layers": 12, "mlp_ratio": 4.0, "norm_kwargs": None, "act_kwargs": None}
 VISION = {
     **_TOWER,
@@ -70,7 +70,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision, text = towers(found)
     check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
@@ -155,7 +155,7 @@ def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads.
+    """The chain of transforms from an image to the input of the model.
 
     Raises:
       ValueError: a way to resize that we lack.
@@ -257,7 +257,7 @@ def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """open_clip_config.json of a model of ours, but for tokenizer and images.
+    """open_clip_config.json for one of our models, but for tokenizer and images.
 
     Raises:
       ValueError: settings that a CLIP of open_clip cannot have.

@@ -20,7 +20,7 @@ from mmjax.weights.published import OPEN_CLIP, Published
 
 SYSTEM, LAYOUT, IGNORED = "coca", open_clip.LAYOUT, open_clip.IGNORED
 
-# What open_clip_config.json may leave out: the defaults of MultimodalCfg and CLIPVisionCfg.
+# Settings that open_clip_config.json may omit: defaults of MultimodalCfg and CLIPVisionCfg.
 MULTIMODAL = {"width": 512, "heads": 8, "layers": 12, "context_length": 77, "vocab_size": 49408}
 VISION = {"attn_pooler_queries": 256, "attn_pooler_heads": 8}
 
@@ -40,7 +40,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision, text = open_clip.towers(found)
     vision, multimodal = VISION | vision, MULTIMODAL | found.config["multimodal_cfg"]
@@ -158,7 +158,7 @@ def _cross(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def published_config(model: CoCa) -> dict[str, Any]:
-    """open_clip_config.json of a model of ours, but for tokenizer and images.
+    """open_clip_config.json for one of our models, but for tokenizer and images.
 
     Raises:
       ValueError: settings that a CoCa of open_clip cannot have.

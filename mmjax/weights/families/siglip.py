@@ -28,7 +28,7 @@ from mmjax.weights.layouts import (
 )
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of SiglipTextConfig and SiglipVisionConfig.
+# Settings that config.json may omit: defaults of SiglipTextConfig and SiglipVisionConfig.
 _TOWER = {
     "hidden_act": "gelu_pytorch_tanh",
     "layer_norm_eps": 1e-6,
@@ -57,7 +57,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks, or NaFlex.
+      ValueError: settings that our model does not support, or NaFlex.
     """
     if found.config["model_type"] == "siglip2":
         raise ValueError(
@@ -104,7 +104,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -180,7 +180,7 @@ def rows(model: CLIP) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published SigLIP cannot have.
@@ -222,5 +222,5 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     return image_processor.write(model.image_tower(parent=None), transform, "SiglipImageProcessor")

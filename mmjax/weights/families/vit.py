@@ -10,7 +10,7 @@ from mmjax.weights.families import clip
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of ViTConfig and DeiTConfig.
+# Settings that config.json may omit: defaults of ViTConfig and DeiTConfig.
 DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
@@ -51,7 +51,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     settings = {**DEFAULTS, **found.config}
     shapes = found.tensors.shapes
@@ -99,7 +99,7 @@ def classes(shapes: dict[str, tuple[int, ...]], *heads: str) -> int | None:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     defaults = PREPROCESSORS[found.config["model_type"]]
     return image_processor.read(found.preprocessor, defaults).transform
 
@@ -183,7 +183,7 @@ def first_and_grid(model: ViT, embeddings: str) -> Row:
 
 
 def published_config(model: ViT) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published ViT cannot have.
@@ -252,6 +252,6 @@ def published_fields(model: ViT) -> dict[str, Any]:
 
 
 def published_preprocessor(model: ViT, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     kind = "ViTImageProcessor" if model.distillation == "none" else "DeiTImageProcessor"
     return image_processor.write(model, transform, kind)
