@@ -93,7 +93,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(ValueError, match="NaFlex"):
         words = {"txt__Embed_0__embedding": np.zeros((9, 4))}
         load(write(img__embedding__kernel=np.zeros((192, 4)), **words))
-    with pytest.raises(ValueError, match="6 positions of patches, which are no square"):
+    with pytest.raises(ValueError, match="6 positions of patches, which is not a square"):
         query = "Transformer__encoderblock__MultiHeadDotProductAttention_0__query__kernel"
         more = {query: np.zeros((1, 4, 2, 2)), "pos_embedding": np.zeros((1, 6, 4))}
         more["Transformer__encoderblock__MlpBlock_0__Dense_0__kernel"] = np.zeros((1, 4, 8))

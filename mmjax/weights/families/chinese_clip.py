@@ -1,4 +1,4 @@
-"""Chinese-CLIP: CLIP's image tower beside BERT (model_type "chinese_clip")."""
+"""Chinese-CLIP: CLIP's image tower and BERT (model_type "chinese_clip")."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mmjax.weights.layouts import Row, linear, same
 from mmjax.weights.published import Published
 
 SYSTEM = "clip"
-# BERT's map of the first token, which is not used, and numbers of positions that older files keep.
+# BERT's pooler, which is not used, and position ids in older files.
 IGNORED = (r"text_model\.pooler\..*", r"(text|vision)_model\.embeddings\.position_ids")
 
 
