@@ -99,7 +99,7 @@ def make_batches(
     return [pad_prompts([row], words.pad_id) | {"image": np.stack(images)[None]}]
 
 
-def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterator[str]]:
+def make_text_stream(loaded: Pretrained, settings: Settings) -> Callable[..., Iterator[str]]:
     """A function (batch, seed=0) -> the continuation's text, in pieces as it is generated.
 
     With beam search the whole text is one piece.
@@ -115,7 +115,7 @@ def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterato
     else:
         stream = make_stream(loaded.model, settings)
 
-    def write(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
+    def stream_text(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
         text = Detokenizer(loaded.tokenizer.decode_raw)
         for token in stream(loaded.variables, batch, seed):
             if token[0] in settings.end_ids:
@@ -123,7 +123,7 @@ def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterato
             yield text.push(token[0])
         yield text.flush()
 
-    return write
+    return stream_text
 
 
 def _read(loaded: Pretrained, path: str) -> np.ndarray:
@@ -159,12 +159,12 @@ def main() -> None:
         repetition_penalty=ARGS.repetition_penalty,
         int8=ARGS.int8,
     )
-    write = make_writer(loaded, settings)
+    stream = make_text_stream(loaded, settings)
     for i, batch in enumerate(batches):
         title = f"{ARGS.image[i]}: " if len(batches) > 1 else ""
         print(title + ARGS.prompt, end="", flush=True)
         begun = bool(ARGS.prompt)
-        for piece in write(batch, ARGS.seed):
+        for piece in stream(batch, ARGS.seed):
             piece = piece if begun else piece.lstrip()
             begun |= bool(piece)
             print(piece, end="", flush=True)

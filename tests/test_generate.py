@@ -125,5 +125,5 @@ def test_no_end_token_is_written():
     stream = lambda *_: iter(np.array([[t] for t in tokens]))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "make_stream", lambda *_: stream)
-        write = generate.make_writer(loaded, Settings(4, end_ids=(2,)))
-        assert "".join(write({})) == "7"
+        text_stream = generate.make_text_stream(loaded, Settings(4, end_ids=(2,)))
+        assert "".join(text_stream({})) == "7"

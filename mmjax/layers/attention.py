@@ -44,7 +44,7 @@ def attend(
     *,
     visible: jax.Array | None = None,
     bias: jax.Array | None = None,
-    zero_unseeing: bool = False,
+    zero_masked: bool = False,
     dtype="float32",
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(query · key / sqrt(D) + bias) · value, logits and softmax in fp32.
@@ -54,7 +54,7 @@ def attend(
       key, value: [B, K, S, D], or [B * K, S, D].
       visible: attention mask, bool, broadcast to [B, K, L, G, S]; None is all true.
       bias: float, broadcast to [B, K, L, G, S].
-      zero_unseeing: the weights of a fully masked query are 0; otherwise they are 1 / S.
+      zero_masked: the weights of a fully masked query are 0; otherwise they are 1 / S.
       dtype: of the weights in the product with the values.
 
     Returns:
@@ -75,7 +75,7 @@ def attend(
     if visible is not None:
         logits = jnp.where(visible, logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1)
-    if visible is not None and zero_unseeing:
+    if visible is not None and zero_masked:
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     y = weights.astype(dtype).reshape(*query.shape[:-1], -1)
     y = jax.lax.dot_general(y, value, (((heads + 1,), (heads,)), batch))
@@ -150,8 +150,8 @@ class Attention(nn.Module):
             dtype, sows = activation_dtype(self.dtype), self.is_mutable_collection("intermediates")
 
             def result(query, key, value, visible, bias):
-                unseeing = {"zero_unseeing": self.cross, "dtype": dtype}
-                y, weights = attend(query, key, value, visible=visible, bias=bias, **unseeing)
+                options = {"zero_masked": self.cross, "dtype": dtype}
+                y, weights = attend(query, key, value, visible=visible, bias=bias, **options)
                 if sows:
                     weights = rearrange(weights, "b k l g s -> b (k g) l s")
                     self.sow("intermediates", "attention_weights", weights)

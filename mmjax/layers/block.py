@@ -15,7 +15,7 @@ from mmjax.layers.stochastic_depth import stochastic_depth
 from mmjax.sharding import batch_parts, shard, spec
 
 
-def in_rows(x: jax.Array) -> jax.Array:
+def row_major(x: jax.Array) -> jax.Array:
     """The residual stream [B, L, D]; on TPUs constrained to the memory layout of attention.
 
     Otherwise the TPU compiler puts the batch next to the width, and copies to the layout of
@@ -102,16 +102,16 @@ class Block(nn.Module):
           drop_rate: of stochastic depth.
           angles, slot: of self-attention, see `Attention`.
         """
-        x = in_rows(x)
+        x = row_major(x)
         if self.cross == "only":
             y = self._normed(x, "norm_attention")
             kv = None if context is None else self._keys(y, context)
             y = self._attention(x, cross=True)(y, kv, mask=context_mask)
-            seeing = _seeing(context_mask, len(x)) if self.scale == "tanh" else None
+            attends = _attends(context_mask, len(x)) if self.scale == "tanh" else None
         else:
-            y, seeing = self._normed(x, "norm_attention"), None
+            y, attends = self._normed(x, "norm_attention"), None
             y = self._attention(x)(y, mask=mask, angles=angles, slot=slot)
-        x = self._add(x, y, "attention", drop_rate, seeing)
+        x = self._add(x, y, "attention", drop_rate, attends)
         if self.cross == "between":
             own = {"cross": "only", "mlp_dim": 0, "causal": False, "kv_heads": None}
             x, _ = self.clone(**own, name="cross", parent=self)(
@@ -130,7 +130,7 @@ class Block(nn.Module):
             self.mlp_bias,
             name="mlp",
         )
-        return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, seeing), None
+        return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, attends), None
 
     def _attention(self, x: jax.Array, cross: bool = False) -> Attention:
         width, normal = x.shape[-1], nn.initializers.normal
@@ -167,8 +167,8 @@ class Block(nn.Module):
             return x
         return norm_class(self.norm_kind)(self.epsilon, self.dtype, name=name)(x)
 
-    def _add(self, x, branch, name, drop_rate, seeing):
-        """Add a branch to x; `seeing` [B, L, 1]: the tokens that the branch may change."""
+    def _add(self, x, branch, name, drop_rate, attends):
+        """Add a branch to x; `attends` [B, L, 1]: the tokens that the branch may change."""
         if self.scale == "tanh":
             gate = param(self, f"gate_{name}", nn.initializers.zeros, (), ())
             branch = branch * jnp.tanh(gate).astype(branch.dtype)
@@ -176,8 +176,8 @@ class Block(nn.Module):
             init = nn.initializers.constant(self.scale)
             scale = param(self, f"scale_{name}", init, x.shape[-1:], ("embed",))
             branch = branch * broadcast_last(scale.astype(branch.dtype), branch.ndim)
-        if seeing is not None:
-            branch = jnp.where(seeing, branch, jnp.zeros_like(branch))
+        if attends is not None:
+            branch = jnp.where(attends, branch, jnp.zeros_like(branch))
         branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
         if self.train and drop_rate is not None:
             branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
@@ -185,10 +185,10 @@ class Block(nn.Module):
         if self.norm == "post":
             dtype = activation_dtype(self.dtype)
             x = norm_class(self.norm_kind)(self.epsilon, dtype, name=f"norm_{name}")(x)
-        return in_rows(shard(x, "batch", "length", "act_embed"))
+        return row_major(shard(x, "batch", "length", "act_embed"))
 
 
-def _seeing(mask: jax.Array | None, rows: int) -> jax.Array | None:
+def _attends(mask: jax.Array | None, rows: int) -> jax.Array | None:
     """[rows, L or 1, 1] bool: the tokens that attend to any of the context; None: all."""
     if mask is None:
         return None

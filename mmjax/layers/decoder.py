@@ -53,7 +53,7 @@ class Decoder(nn.Module):
       head_dim: None is width / heads; kv_heads: None is heads (see `Attention`).
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
       positions: "learned", "rope" or "none".
-      cross_every: every so many layers, the last of the group attends to the context; 0: none.
+      cross_every: layers per group; the last layer of each group attends to the context; 0: none.
       final_norm: apply a norm at the end.
       cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
         them; at initialization they are the identity.

@@ -158,14 +158,14 @@ def _call(kernel, name, products, outs, interpret, operands, *others):
 
 def _forward_kernel(*refs, count, head_dim, causal):
     operands, mask_ref, out_ref = refs[:count], refs[count:-1], refs[-1]
-    seen = _seen(mask_ref, out_ref.shape[1], causal, keys=1)
+    mask = _attention_mask(mask_ref, out_ref.shape[1], causal, keys=1)
     for start, size, heads in _groups(out_ref.shape[2], head_dim):
         query, key, value = _read(operands, start, size)
         query = query * jnp.asarray(head_dim**-0.5, query.dtype)
         out = None
         for own in heads:
             logits = _dot(query, _only(own, key), 1, 1)
-            weights, total = _softmax(logits, seen, keys=1)
+            weights, total = _softmax(logits, mask, keys=1)
             y = _dot(weights.astype(value.dtype), value, 1, 0) / total
             out = y if out is None else jnp.where(own, y, out)
         out_ref[0, :, pl.ds(start, size)] = out.astype(out_ref.dtype)
@@ -175,7 +175,7 @@ def _backward_kernel(*refs, count, head_dim, causal):
     """Dao et al. 2022, section B.4; logits [keys, queries] save all transposes but one."""
     operands, dy_ref = refs[:count], refs[count]
     mask_ref, grad_refs = refs[count + 1 : -count], refs[-count:]
-    seen = _seen(mask_ref, dy_ref.shape[1], causal, keys=0)
+    mask = _attention_mask(mask_ref, dy_ref.shape[1], causal, keys=0)
     scale = head_dim**-0.5
     for start, size, heads in _groups(dy_ref.shape[2], head_dim):
         query, key, value = _read(operands, start, size)
@@ -184,7 +184,7 @@ def _backward_kernel(*refs, count, head_dim, causal):
         grads = None
         for own in heads:
             logits = _dot(_only(own, key), query, 1, 1)
-            weights, total = _softmax(logits, seen, keys=0)
+            weights, total = _softmax(logits, mask, keys=0)
             weights = weights / total
             dweights = _dot(_only(own, value), dy, 1, 1)
             dlogits = weights * (dweights - (weights * dweights).sum(0, keepdims=True))
@@ -229,19 +229,19 @@ def _dot(x, y, x_axis, y_axis):
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
 
 
-def _softmax(logits, seen, keys):
+def _softmax(logits, mask, keys):
     """Exponentials of the logits, and their sums over the axis of the keys."""
-    if seen is not None:
-        logits = jnp.where(seen, logits, MASKED)
+    if mask is not None:
+        logits = jnp.where(mask, logits, MASKED)
     weights = jnp.exp(logits - logits.max(keys, keepdims=True))
     return weights, weights.sum(keys, keepdims=True)
 
 
-def _seen(mask_ref, length, causal, keys):
+def _attention_mask(mask_ref, length, causal, keys):
     """Attention mask, broadcastable to [L, L]; None: all valid. keys: the axis of the keys."""
-    seen = mask_ref[0][0] != 0 if mask_ref else None
+    mask = mask_ref[0][0] != 0 if mask_ref else None
     if causal:
         key = jax.lax.broadcasted_iota(jnp.int32, (length, length), keys)
         past = key <= jax.lax.broadcasted_iota(jnp.int32, (length, length), 1 - keys)
-        seen = past if seen is None else seen & past
-    return seen
+        mask = past if mask is None else mask & past
+    return mask

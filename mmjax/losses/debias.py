@@ -16,7 +16,7 @@ def learned_mixin(
     is used without the bias after training. No gradient flows into the bias.
 
     Args:
-      logits: [B, C]; bias_logits: [B, C], of a model that sees the biased part alone.
+      logits: [B, C]; bias_logits: [B, C], of a model of the biased part only.
       gate: [B], 0 or above: the weight of the bias for each example.
 
     Source: Clark et al. 2019 (arXiv 1909.03683), section 3.2.

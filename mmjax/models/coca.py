@@ -93,7 +93,7 @@ class CoCa(GeneratesText, nn.Module):
     def __call__(
         self, batch: Batch, *, train: bool = False, cache_length: int = 0
     ) -> dict[str, jax.Array]:
-        outputs, context, seen = {}, None, None
+        outputs, context, context_mask = {}, None, None
         if "image" in batch:
             x = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             context = self._pool(self.caption_queries, "caption_pool")(x)
@@ -101,7 +101,7 @@ class CoCa(GeneratesText, nn.Module):
                 features, context = context[:, 0], context[:, 1:]
             elif not is_decoding(self):
                 features = self._pool(1, "contrastive_pool")(context)[:, 0]
-            seen = captioner.context_mask(batch, context)
+            context_mask = captioner.context_mask(batch, context)
             if not is_decoding(self):
                 features = features.astype(jnp.float32)
                 outputs |= {
@@ -109,12 +109,12 @@ class CoCa(GeneratesText, nn.Module):
                     "image_embed": self._embed(features, "image_proj"),
                 }
         if "text" in batch:
-            outputs |= self._text(batch, context, seen, train, cache_length)
+            outputs |= self._text(batch, context, context_mask, train, cache_length)
         if not is_decoding(self):
             outputs["logit_scale"] = clip.logit_scale(self)
         return outputs
 
-    def _text(self, batch, context, seen_context, train, cache_length) -> dict[str, jax.Array]:
+    def _text(self, batch, context, context_mask, train, cache_length) -> dict[str, jax.Array]:
         text = batch["text"]
         mask = batch.get("text_mask", jnp.ones(text.shape, bool))
         width, tied = self.text["width"], self.text.get("tied", True)
@@ -126,24 +126,24 @@ class CoCa(GeneratesText, nn.Module):
         x = embed(text)
         if is_decoding(self):
             x = unimodal(x, mask, **settings)
-            x = multimodal(x, mask, context=context, context_mask=seen_context, **settings)
+            x = multimodal(x, mask, context=context, context_mask=context_mask, **settings)
             return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
 
         token = param(self, "class_token", nn.initializers.normal(0.02), (width,), ("embed",))
         token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, width))
         x = jnp.concatenate([x, token], axis=1)
-        seen, positions = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True), None
+        valid, positions = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True), None
         if self.class_token_pad is not None:
-            seen = jnp.pad(text != self.class_token_pad, ((0, 0), (1, 0)), constant_values=True)
-            positions = jnp.broadcast_to(jnp.arange(seen.shape[1])[None], seen.shape)
-        x = unimodal(x, seen, positions=positions, **settings)
+            valid = jnp.pad(text != self.class_token_pad, ((0, 0), (1, 0)), constant_values=True)
+            positions = jnp.broadcast_to(jnp.arange(valid.shape[1])[None], valid.shape)
+        x = unimodal(x, valid, positions=positions, **settings)
         features = x[:, -1]
         if self.text_norm:
             features = LayerNorm(self._epsilon, self.dtype, name="text_norm")(features)
         features = features.astype(jnp.float32)
         outputs = {"text_features": features, "text_embed": self._embed(features, "text_proj")}
         if context is not None:
-            x = multimodal(x[:, :-1], mask, context=context, context_mask=seen_context, **settings)
+            x = multimodal(x[:, :-1], mask, context=context, context_mask=context_mask, **settings)
             outputs["text_logits"] = embed.logits(x)
         return outputs
 

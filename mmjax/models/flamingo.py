@@ -79,7 +79,7 @@ class Flamingo(nn.Module):
     def __call__(
         self, batch: Batch, *, train: bool = False, cache_length: int = 0
     ) -> dict[str, jax.Array]:
-        context = seen = None
+        context = context_mask = None
         if "image" in batch:
             image = batch["image"]
             if image.ndim != 5 and "text" in batch:
@@ -100,19 +100,19 @@ class Flamingo(nn.Module):
             context = x.reshape(many[0], -1, x.shape[-1])
             text, mask = batch["text"], batch.get("text_mask")
             text = text if mask is None else jnp.where(mask, text, -1)  # padding is no image token
-            seen = media_mask(text, self.image_token, image_mask(batch))
-            seen = jnp.repeat(seen, x.shape[2], axis=2)
+            context_mask = media_mask(text, self.image_token, image_mask(batch))
+            context_mask = jnp.repeat(context_mask, x.shape[2], axis=2)
         elif not self.has_variable("cache", "text"):
             # Text alone: a fully masked context.
             context = jnp.zeros(
                 (len(batch["text"]), 1, self.image_tower(parent=None).sizes["width"])
             )
-            seen = jnp.zeros((*batch["text"].shape, 1), bool)
+            context_mask = jnp.zeros((*batch["text"].shape, 1), bool)
         return self.text_decoder(name="text")(
             batch["text"],
             batch.get("text_mask"),
             context=context,
-            context_mask=seen,
+            context_mask=context_mask,
             train=train,
             cache_length=cache_length,
         )
@@ -171,8 +171,8 @@ def _checked(model: Flamingo, function: Callable[..., Any]) -> Callable[..., Any
     """The function, with a check that the images match the image tokens of the prompts."""
 
     def checked(variables: Variables, batch: Batch, *args: Any) -> Any:
-        seen = {k: v for k, v in batch.items() if k in ("text", "text_mask", "image_mask")}
-        check_places(model.image_token, {**batch, **process_allgather(seen, tiled=True)})
+        checks = {k: v for k, v in batch.items() if k in ("text", "text_mask", "image_mask")}
+        check_places(model.image_token, {**batch, **process_allgather(checks, tiled=True)})
         return function(variables, batch, *args)
 
     return checked

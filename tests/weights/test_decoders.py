@@ -45,7 +45,7 @@ def test_the_command_continues_their_text():
     batch = pad_prompts(tokenizer.prompts(["a red bus waits"]), 0)
     tokens = np.asarray(make_generate(loaded.model, settings)(loaded.variables, batch).tokens)[0, 0]
     (given,) = generate.make_batches(loaded, "a red bus waits", [])
-    text = "".join(generate.make_writer(loaded, settings)(given))
+    text = "".join(generate.make_text_stream(loaded, settings)(given))
     assert text == tokenizer.decode_raw(tokens[tokens != 0])
     with pytest.raises(ValueError, match="holds a 'text_encoder', which does not generate text"):
         generate.open_model(str(GOLDEN / "bert"))

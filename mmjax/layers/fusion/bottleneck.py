@@ -22,14 +22,14 @@ class _Layer(nn.Module):
     @nn.compact
     def __call__(self, carry: tuple, masks: tuple[jax.Array, ...]):
         tokens, shared = carry
-        after, seen = [], []
+        after, shared_after = [], []
         for m, x, mask in zip(self.modalities, tokens, masks):
             mask = jnp.pad(mask, ((0, 0), (0, shared.shape[1])), constant_values=True)
             x = jnp.concatenate([x, shared], axis=1)
             x, _ = Block(**self.block, name=m)(x, None, mask)
             after.append(x[:, : -shared.shape[1]])
-            seen.append(x[:, -shared.shape[1] :])
-        return (tuple(after), sum(seen) / len(seen)), None
+            shared_after.append(x[:, -shared.shape[1] :])
+        return (tuple(after), sum(shared_after) / len(shared_after)), None
 
 
 class Bottleneck(Fusion):
