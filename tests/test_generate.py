@@ -69,7 +69,7 @@ def test_wrong_pictures_are_one_sentence(captioner, tmp_path):
     workdir, data = captioner
     said = ("-m", "mmjax.generate", f"--model={workdir}")
     none = commands.run(*said, "--prompt=a")
-    assert none.returncode == 2 and "give it one by --image=FILE" in none.stderr
+    assert none.returncode == 2 and "give one with --image=FILE" in none.stderr
     (tmp_path / "no.png").write_text("no image")
     for file, word in ((tmp_path / "no.png", "no.png"), (tmp_path / "gone", "No such file")):
         found = commands.run(*said, f"--image={file}")

@@ -100,7 +100,7 @@ class Settings:
             )
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise ValueError(
-                "decode.top_k and decode.top_p are for sampling: set a temperature too."
+                "decode.top_k and decode.top_p are for sampling: give a temperature too."
             )
 
     def check_vocabulary(self, size: int) -> None:
