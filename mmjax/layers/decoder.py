@@ -187,7 +187,7 @@ class Decoder(nn.Module):
         if length > self.length and not is_decoding(self):
             raise ValueError(
                 f"A text of {length} tokens is longer than the model's {self.length}: set "
-                "model.text.length, or the length in tokenize(), to the other."
+                "model.text.length and the length in tokenize() to the same value."
             )
 
     def _context_seen(self, context, context_mask, old):

@@ -46,7 +46,7 @@ class Group(nn.Module):
 
 
 class DecodingStack(nn.Module):
-    """The groups in a row, with separate parameters and caches per layer: see layers/apart.py."""
+    """A stack of groups with separate parameters and caches per layer: see layers/apart.py."""
 
     size: int
     cross: str | None

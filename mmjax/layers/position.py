@@ -123,6 +123,6 @@ class LearnedSequence(nn.Module):
         if positions > self.length:
             raise ValueError(
                 f"Text of {positions} tokens is longer than the model's {self.length}: set "
-                "model.text.length, or the length in tokenize(), to the other."
+                "model.text.length and the length in tokenize() to the same value."
             )
         return jnp.asarray(table[:positions])

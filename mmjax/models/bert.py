@@ -63,7 +63,7 @@ class BERT(nn.Module):
         if text.shape[1] > self.length:
             raise ValueError(
                 f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
-                "model.text.length, or the length in tokenize(), to the other."
+                "model.text.length and the length in tokenize() to the same value."
             )
         stream, init = activation_dtype(self.dtype), nn.initializers.normal(0.02)
 

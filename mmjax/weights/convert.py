@@ -127,8 +127,8 @@ def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ..
     except (ValueError, IndexError):  # of numpy, where shapes do not fit
         shapes = " and ".join(str(list(x.shape)) for x in arrays)
         raise ValueError(
-            f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which the model that "
-            "its config describes has not: config and weights are from different models."
+            f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which does not fit its "
+            "config: config and weights are from different models."
         ) from None
 
 

@@ -91,7 +91,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
     if not isinstance(found, kind):
-        raise ValueError(f"'{path}' holds no JSON {kind.__name__}: get it again.")
+        raise ValueError(f"'{path}' is not a JSON {kind.__name__}: get it again.")
     return found
 
 
