@@ -1,4 +1,4 @@
-"""Images and words into the space that a dual encoder gives them, in few fixed batch sizes."""
+"""Image and text embeddings from a dual encoder, in a few fixed batch sizes."""
 
 import functools
 import hashlib
@@ -20,21 +20,21 @@ class Embedder:
 
     Args:
       loaded: from `mmjax.load`.
-      sizes: batch sizes, ascending; every call is padded to one of them, so that little is
-        compiled.
+      sizes: batch sizes, ascending; every call is padded to one of them, to limit the number of
+        compilations.
 
     Attributes:
-      image_shape: (height, width) of the images as the model reads them.
-      logit_scale, logit_bias: what makes logits of cosines; the bias is None for a softmax.
+      image_shape: (height, width) of the model's input images.
+      logit_scale, logit_bias: map cosines to logits; the bias is None for a softmax loss.
 
     Raises:
-      ValueError: the model lacks a tower or a tokenizer.
+      ValueError: the model does not have both towers and a tokenizer.
     """
 
     def __init__(self, loaded: pretrained.Pretrained, sizes: Sequence[int] = (64,)):
         if not loaded.transform or loaded.tokenizer is None or "embed_dim" not in loaded.config:
             raise ValueError(
-                f"A '{loaded.config.get('name')}' does not embed both images and words: give a "
+                f"A '{loaded.config.get('name')}' does not embed both images and texts: give a "
                 "model such as CLIP or SigLIP, with its tokenizer."
             )
         self.loaded, self.sizes = loaded, tuple(sizes)
@@ -48,7 +48,7 @@ class Embedder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 digits that change with parameters, config, tokenizer or image steps."""
+        """16 hex digits that change with parameters, config, tokenizer or image transform."""
         loaded = self.loaded
         sums = {path: int(x) for path, x in checksums(loaded.params).items()}
         words = [loaded.tokenizer.fingerprint, loaded.text_length, loaded.transform]
@@ -56,10 +56,10 @@ class Embedder:
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def prepare(self, data: bytes) -> np.ndarray:
-        """An encoded image as the model reads it: uint8 `[H, W, 3]`.
+        """The model's input from an encoded image: uint8 `[H, W, 3]`.
 
         Raises:
-          ValueError: see `check_image`; or it is damaged.
+          ValueError: see `check_image`; or the image is damaged.
         """
         check_image(data)
         try:
@@ -68,8 +68,8 @@ class Embedder:
             raise ValueError(str(error).partition(": ")[2]) from None
         if image.shape[:2] != self.image_shape:
             raise ValueError(
-                f"The model's image steps '{self.loaded.transform}' give images of many sizes: "
-                "they must end in one size."
+                f"The model's image transform '{self.loaded.transform}' gives images of different "
+                "sizes: it must give one size."
             )
         return image
 
@@ -78,19 +78,19 @@ class Embedder:
         return self._embed(lambda part: {"image": np.stack(part)}, images, "image_embed")
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors `[N, D]` of texts; one that is too long is cut."""
+        """Unit vectors `[N, D]` of texts; long texts are truncated."""
         return self._embed(self._tokens, texts, "text_embed")
 
     def probabilities(self, cosines: np.ndarray) -> np.ndarray:
-        """Of labels, from cosines `[..., C]`: a softmax, or for a sigmoid loss each by itself."""
+        """Label probabilities from cosines `[..., C]`: softmax, or sigmoid for a sigmoid loss."""
         logits = self.logit_scale * np.asarray(cosines, np.float64)
         if self.logit_bias is not None:
             return 1 / (1 + np.exp(-logits - self.logit_bias))
-        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return shares / shares.sum(axis=-1, keepdims=True)
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
     def attention(self, image: np.ndarray) -> np.ndarray | None:
-        """Weights `[layers, 1, heads, L, L]` of the image tower; None where it has none."""
+        """Attention weights `[layers, 1, heads, L, L]` of the image tower; None if it has none."""
         sown = self._sow(self.loaded.variables, {"image": image[None]})
         return sown_weights(sown["intermediates"])
 

@@ -2,8 +2,8 @@
 
     python -m mmjax.export --model=WORKDIR_OR_FOLDER --out=DIR
 
-DIR gets a program a tower (for any batch size, for CPU, CUDA and TPU), `weights.npz`, the
-tokenizer, and `export.json`, which says what goes in and comes out. With jax and numpy alone:
+DIR gets one program per tower (for any batch size, for CPU, CUDA and TPU), `weights.npz`, the
+tokenizer, and `export.json`, which describes inputs and outputs. With jax and numpy alone:
 
     tower = jax.export.deserialize(bytearray(open("DIR/image.stablehlo", "rb").read()))
     weights = dict(numpy.load("DIR/weights.npz"))
@@ -17,7 +17,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
         ("--model", {"required": True, "help": "a run's workdir, or a folder as published"}),
-        ("--out", {"required": True, "help": "the folder to write, which has no export yet"}),
+        ("--out", {"required": True, "help": "the output folder, without an export"}),
     )
 
 import json
@@ -39,7 +39,7 @@ from mmjax.workdir import whole_file
 
 ABOUT = "export.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-# What a tower reads, and what of its outputs is exported: the first line that it has.
+# The inputs of a tower, and the outputs to export: the first tuple that the model has.
 TOWERS = {
     "image": (("image",), (("image_embed",), ("image_features", "logits"))),
     "text": (("text", "text_mask"), (("text_embed",), ("text_features",))),
@@ -47,17 +47,17 @@ TOWERS = {
 
 
 def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
-    """Write the programs of a model's towers, its weights and what is to be known of them.
+    """Write the programs of a model's towers, its weights and their description.
 
-    The programs are traced once, in the plain form that every platform runs: no kernel of one
-    platform is in them. They compute in float32, on TPUs too. export.json comes last: a folder that
-    has one is whole.
+    The programs are traced once, without platform-specific kernels, and compute in float32, on TPUs
+    too. export.json is written last: a folder that has one is complete.
 
     Returns:
       the content of export.json.
 
     Raises:
-      ValueError: a model without a tower that gives a vector by itself, or an export in the way.
+      ValueError: a model without a tower that gives a vector by itself, or a folder that already
+        holds an export.
     """
     folder = Path(out)
     if (folder / ABOUT).exists():
@@ -116,7 +116,7 @@ def _tower(
     reads: tuple[str, ...],
     outputs: tuple[tuple[str, ...], ...],
 ) -> tuple[Callable, tuple] | None:
-    """(weights, *arrays) -> outputs, and its abstract arguments; None: the model has no such."""
+    """(weights, *arrays) -> outputs, and its abstract arguments; None: there is no such tower."""
 
     def everything(weights, *arrays):
         params = traverse_util.unflatten_dict(dict(weights), sep="/")
@@ -128,10 +128,10 @@ def _tower(
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), dict(weights))
     one = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in arrays]
     try:
-        found = jax.eval_shape(everything, abstract, *one)
-    except (KeyError, ValueError):  # a model that reads its modalities together
+        shapes = jax.eval_shape(everything, abstract, *one)
+    except (KeyError, ValueError):  # a model that needs its modalities together
         return None
-    names = next((line for line in outputs if line[0] in found), None)
+    names = next((line for line in outputs if line[0] in shapes), None)
     if names is None:
         return None
 
@@ -143,10 +143,10 @@ def _tower(
 
 
 def _lower(function: Callable, arguments: tuple) -> tuple[jax_export.Exported, dict[str, str]]:
-    """The program for all platforms that take it, and why the others do not."""
+    """The program for all platforms that it can be lowered for, and the others' errors."""
 
     def lower(platforms):
-        # The GPU's form has nothing in it that other platforms lack.
+        # The implementations for GPUs run on all platforms.
         with compiling_for("gpu"), jax.default_matmul_precision("highest"):
             return jax_export.export(jax.jit(function), platforms=platforms)(*arguments)
 
@@ -166,7 +166,7 @@ def _lower(function: Callable, arguments: tuple) -> tuple[jax_export.Exported, d
 
 
 def _describe(program: jax_export.Exported, reads: tuple[str, ...]) -> dict[str, Any]:
-    """Shapes and dtypes of what goes in after the weights, in order, and of what comes out."""
+    """Shapes and dtypes of the inputs after the weights, in order, and of the outputs."""
 
     def array(x):
         shape = [size if isinstance(size, int) else str(size) for size in x.shape]
@@ -183,14 +183,14 @@ def _describe(program: jax_export.Exported, reads: tuple[str, ...]) -> dict[str,
 
 
 def _scalars(model: pretrained.Pretrained, spec: Mapping[str, Any]) -> dict[str, float]:
-    """The scale and the bias that turn products of embeddings into logits, where there are."""
+    """The scale and bias, if any, that map dot products of embeddings to logits."""
     batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in spec.items()}
     shapes = jax.eval_shape(model.model.apply, model.variables, batch)
     names = [k for k in ("logit_scale", "logit_bias") if k in shapes]
     if not names:
         return {}
-    found = jax.jit(lambda v: {k: model.model.apply(v, batch)[k] for k in names})
-    return {k: float(x) for k, x in found(model.variables).items()}
+    scalars = jax.jit(lambda v: {k: model.model.apply(v, batch)[k] for k in names})
+    return {k: float(x) for k, x in scalars(model.variables).items()}
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
-"""Write on from a prompt, or about an image, token by token on the terminal.
+"""Generate text from a prompt or about an image, and print it token by token.
 
     python -m mmjax.generate --model=SmolLM2.gguf --prompt="The capital of" --temperature=0.7
     python -m mmjax.generate --model=runs/captioner --image=cat.png --image=dog.png
     python -m mmjax.generate --model=runs/flamingo --image=cat.png --image=dog.png \
         --prompt="<image>a cat<image>"
 
-The model is one of ours that writes text (a workdir: its newest checkpoint), a published folder
-(GPT-2, a Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa
-writes of each image by itself; in a Flamingo's prompt each has its place, <image>. Without a
-temperature every token is the most probable one; see mmjax/decode/settings.py for all settings.
+The model is a workdir (its newest checkpoint) of a generative model, a published folder (GPT-2, a
+Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa generates
+one text per image; a Flamingo's prompt has a placeholder, <image>, for each. Without a temperature
+decoding is greedy; see mmjax/decode/settings.py for all settings.
 """
 
 # ruff: noqa: E402
@@ -19,12 +19,12 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--model", {"required": True, "help": "a workdir, a published folder or a GGUF file"}),
         ("--prompt", {"default": "", "help": "the text to continue"}),
-        ("--image", {"action": "append", "default": [], "help": "an image; may come again"}),
-        ("--max_new_tokens", {"type": int, "help": "as many as there is room for, 64 at most"}),
+        ("--image", {"action": "append", "default": [], "help": "an image; may be repeated"}),
+        ("--max_new_tokens", {"type": int, "help": "default: as many as fit, at most 64"}),
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
         ("--top_p", {"type": float, "default": 1.0}),
-        ("--beams", {"type": int, "default": 1, "help": "shows the best text, at its end"}),
+        ("--beams", {"type": int, "default": 1, "help": "prints the best text when finished"}),
         ("--beam_groups", {"type": int, "default": 1}),
         ("--diversity_penalty", {"type": float, "default": 0.0}),
         ("--length_penalty", {"type": float, "default": 1.0}),
@@ -47,19 +47,19 @@ from mmjax.decode.settings import Settings
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 
-PLACE = "<image>"  # of an image in a prompt
+PLACE = "<image>"  # placeholder of an image in a prompt
 
 
 def open_model(path: str) -> Pretrained:
-    """A model that writes, of those that `mmjax.load` can load.
+    """Load a generative model; see `mmjax.load`.
 
     Raises:
-      ValueError: no model there, one that writes no text, or one without a tokenizer.
+      ValueError: no model there, one that does not generate text, or one without a tokenizer.
     """
     loaded = pretrained.load(path)
     name = loaded.config["name"]
     if make_system({"model": loaded.config}).generate is None:
-        raise ValueError(f"'{path}' holds a '{name}', which writes no text.")
+        raise ValueError(f"'{path}' holds a '{name}', which does not generate text.")
     if loaded.tokenizer is None:
         raise ValueError(f"'{path}' holds no tokenizer: put its tokenizer.json there.")
     return loaded
@@ -68,28 +68,28 @@ def open_model(path: str) -> Pretrained:
 def make_batches(
     loaded: Pretrained, prompt: str, images: Sequence[np.ndarray]
 ) -> list[dict[str, np.ndarray]]:
-    """What the model continues, a batch of one row for each text that it is to write.
+    """The inputs of the model: a batch of one row for each text to generate.
 
     Args:
-      images: as `loaded.image` gives them, uint8 [H, W, 3].
+      images: from `loaded.image`, uint8 [H, W, 3].
 
     Raises:
-      ValueError: an image too few or too many for the model or the prompt, or an empty prompt
-        where the tokenizer has no begin token.
+      ValueError: too few or too many images for the model or the prompt, or an empty prompt where
+        the tokenizer has no begin token.
     """
     name, words, place = loaded.config["name"], loaded.tokenizer, loaded.config.get("image_token")
     if "image" not in loaded.config and images:
-        raise ValueError(f"A '{name}' reads no images: leave --image out.")
+        raise ValueError(f"A '{name}' takes no images: leave --image out.")
     if "image" in loaded.config and not images:
-        raise ValueError(f"A '{name}' writes about images: give it one by --image=FILE.")
+        raise ValueError(f"A '{name}' needs an image: give one with --image=FILE.")
     if place is None:
         text = pad_prompts(words.prompts([prompt]), words.pad_id)
         return [text | {"image": image[None]} for image in images] or [text]
     parts = (prompt or PLACE).split(PLACE)
     if len(parts) - 1 != len(images):
         raise ValueError(
-            f"The prompt has {len(parts) - 1} places {PLACE} and there are {len(images)} images: "
-            "give each image its place."
+            f"The prompt has {len(parts) - 1} placeholders {PLACE} and there are {len(images)} "
+            "images: give one placeholder per image."
         )
     begin = words.prompts([""])[0]
     first, *others = (ids[len(begin) :] for ids in words.prompts(parts))
@@ -99,10 +99,10 @@ def make_batches(
     return [pad_prompts([row], words.pad_id) | {"image": np.stack(images)[None]}]
 
 
-def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterator[str]]:
-    """A function (batch, seed=0) -> the continuation's text, piece by piece as it comes.
+def make_text_stream(loaded: Pretrained, settings: Settings) -> Callable[..., Iterator[str]]:
+    """A function (batch, seed=0) -> the continuation's text, in pieces as it is generated.
 
-    Beams know it only at the end: it then comes in one piece.
+    With beam search the whole text is one piece.
 
     Raises:
       ValueError: when called, a prompt that is empty or leaves no room in the model's window.
@@ -115,7 +115,7 @@ def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterato
     else:
         stream = make_stream(loaded.model, settings)
 
-    def write(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
+    def stream_text(batch: Mapping[str, np.ndarray], seed: int = 0) -> Iterator[str]:
         text = Detokenizer(loaded.tokenizer.decode_raw)
         for token in stream(loaded.variables, batch, seed):
             if token[0] in settings.end_ids:
@@ -123,7 +123,7 @@ def make_writer(loaded: Pretrained, settings: Settings) -> Callable[..., Iterato
             yield text.push(token[0])
         yield text.flush()
 
-    return write
+    return stream_text
 
 
 def _read(loaded: Pretrained, path: str) -> np.ndarray:
@@ -159,12 +159,12 @@ def main() -> None:
         repetition_penalty=ARGS.repetition_penalty,
         int8=ARGS.int8,
     )
-    write = make_writer(loaded, settings)
+    stream = make_text_stream(loaded, settings)
     for i, batch in enumerate(batches):
         title = f"{ARGS.image[i]}: " if len(batches) > 1 else ""
         print(title + ARGS.prompt, end="", flush=True)
         begun = bool(ARGS.prompt)
-        for piece in write(batch, ARGS.seed):
+        for piece in stream(batch, ARGS.seed):
             piece = piece if begun else piece.lstrip()
             begun |= bool(piece)
             print(piece, end="", flush=True)

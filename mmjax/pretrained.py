@@ -1,4 +1,4 @@
-"""Trained models in and out: published folders, and checkpoints of our own runs."""
+"""Load and save trained models: published folders, and checkpoints of runs."""
 
 import dataclasses
 import itertools
@@ -30,23 +30,23 @@ from mmjax.weights.family import family, saving_family
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
-# Steps of a chain that bring an image to what a model reads, with nothing left to chance.
+# Deterministic transforms from an image to the input of a model.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model with all that is needed to use it.
+    """A model with everything that is needed to use it.
 
     Attributes:
-      config: `config.model`, plain.
+      config: `config.model` as a plain dict.
       model: the Linen module; `model.apply(variables, batch)` gives its outputs.
-      tokenizer: None for a model without text; text_length: tokens of its longest text.
-      transform: the chain of steps from an image to what the model reads; "" without images.
-      report: what became of every tensor.
-      class_names: of the logits of a classifier; None without a head, or where none are known.
-      memory: state beside the parameters that the model reads, such as batch statistics.
+      tokenizer: None for a model without text; text_length: maximum tokens of a text.
+      transform: the chain of transforms from an image to the model's input; "" without images.
+      report: how every tensor was used.
+      class_names: of a classifier's logits; None without a head, or if they are not known.
+      memory: state of the model besides the parameters, such as batch statistics.
     """
 
     config: dict[str, Any]
@@ -65,13 +65,13 @@ class Pretrained:
         return variables(self.params, self.memory)
 
     def image(self, image: bytes | np.ndarray) -> np.ndarray:
-        """An encoded image, or its pixels [H, W, 3], as the model reads it: uint8 [h, w, 3].
+        """The model's input, uint8 [h, w, 3], from an encoded image or its pixels [H, W, 3].
 
         Raises:
           ValueError: an image that cannot be decoded, or a model without images.
         """
         if not self.transform:
-            raise ValueError(f"A '{self.config['name']}' reads no images.")
+            raise ValueError(f"A '{self.config['name']}' takes no images.")
         prepare = transforms.parse(self.transform)
         return prepare({"image": image}, np.random.default_rng(0))["image"]
 
@@ -83,20 +83,20 @@ def load(
     dtype: str = "float32",
     strict: bool = True,
 ) -> Pretrained:
-    """A published model (as on the hub), or the newest checkpoint of a run of ours.
+    """Load a published model (as on the hub), or the newest checkpoint of a run.
 
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
         with open_clip_config.json and open_clip_model.safetensors; a GGUF file; a .npz file of
         big_vision; or a workdir.
-      mesh: what the parameters are laid out on, each as soon as it is read, by the logical names
-        of its axes (one that the mesh does not divide stays whole); None: the default device.
+      mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
+        axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
-      strict: refuse published tensors that are missing or left over; else what is missing keeps
-        its initial value (of seed 0), and the report says so.
+      strict: raise an error for missing or unused tensors; otherwise missing parameters keep their
+        initial values (seed 0), and the report says so.
 
     Raises:
-      ValueError: no model there, one of an unknown family, or files that are damaged or do not
+      ValueError: no model at the path, an unknown family, or files that are damaged or do not
         belong together.
     """
     if dtype not in DTYPES:
@@ -105,7 +105,7 @@ def load(
 
 
 def describe(path: str | Path) -> Pretrained:
-    """What `load` gives, with shapes and dtypes in place of the parameters, and without a report.
+    """As `load`, with shapes and dtypes instead of the parameters, and without a report.
 
     Raises:
       ValueError: as `load`.
@@ -124,8 +124,8 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     if not any((folder / name).is_file() for name in published.CONFIGS):
         raise ValueError(
-            f"'{folder}' is no model: it has neither a config.json, as published models have, nor "
-            "a folder checkpoints, as runs have."
+            f"'{folder}' is not a model: it has neither a config.json, as published models have, "
+            "nor a folder checkpoints, as runs have."
         )
     return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
 
@@ -169,13 +169,13 @@ def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) ->
     if words is not None and words.vocab_size > vocab_size:
         raise ValueError(
             f"The tokenizer in '{found.folder}' has {words.vocab_size} tokens and the model's "
-            f"vocabulary {vocab_size}: they are not of one model."
+            f"vocabulary {vocab_size}: they are from different models."
         )
     return words
 
 
 def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[System, Variables]:
-    """The system that `config.model` describes, and ShapeDtypeStructs of its variables."""
+    """The system for `config.model`, and ShapeDtypeStructs of its variables."""
     system = make_system({"model": config})
     settings = system.model, system.spec
     if mesh is None:
@@ -187,7 +187,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
     saved = open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
     system, given = _abstract(config, mesh)
-    if mesh is None:  # orbax wants to be told where
+    if mesh is None:  # orbax needs explicit shardings
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         given = with_shardings(given, jax.tree.map(lambda _: device, given))
     memory = {k: v for k, v in given.items() if k != "params"}
@@ -216,9 +216,9 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
 
 
 def _image_steps(config: Any) -> str:
-    """How a run's evaluations bring images to size; "" where none reads images."""
-    for preset in config.evals.values():
-        steps = chain.only(preset.get("transform", ""), IMAGE_STEPS)
+    """The image transforms of a run's evaluators; "" where none uses images."""
+    for evaluator in config.evals.values():
+        steps = chain.only(evaluator.get("transform", ""), IMAGE_STEPS)
         if steps:
             return steps
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
@@ -226,16 +226,15 @@ def _image_steps(config: Any) -> str:
 
 
 def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None = None) -> None:
-    """Write a model as its family is published, so that other libraries can load it.
+    """Save a model in the published layout of its family, so that other libraries can load it.
 
-    The config comes last: a folder that has one is whole.
+    The config is written last: a folder that has one is complete.
 
     Args:
-      family: where several can hold it, the one that is wanted, such as "open_clip"; None: the
-        first that can.
+      family: the family to use where several fit, such as "open_clip"; None: the first that fits.
 
     Raises:
-      ValueError: a model that no published family can hold, or files in the way.
+      ValueError: a model that fits no published family, or a folder that already holds a model.
     """
     folder = Path(path)
     if any((folder / name).exists() for name in published.CONFIGS):
@@ -267,8 +266,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
 
 
 def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
-    """config.json with the names of classes, and with the tokenizer's special tokens in the part of
-    the text."""
+    """config.json with class names, and the tokenizer's special tokens in the text section."""
     words, classes = pretrained.tokenizer, pretrained.config.get("num_classes")
     if classes:
         config |= published.labels(pretrained.class_names, classes)

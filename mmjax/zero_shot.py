@@ -1,10 +1,10 @@
-"""Say which of some labels each image shows, with no training on them.
+"""Classify images into given labels without training (zero-shot classification).
 
     python -m mmjax.zero_shot photos/ cat.jpg --model=runs/clip_emoji --labels="cat,dog,a red bus"
     python -m mmjax.zero_shot photos/ --model=MODEL --labels=labels.txt --templates photo --json
 
-Labels are separated by commas, or stand one a line in a file. Templates are a preset of
-mmjax/data/transforms/captions.py or prompts with {} for the label; their vectors are averaged.
+Labels are separated by commas, or in a file with one label per line. Templates are a preset of
+mmjax/data/transforms/captions.py or prompts with {} for the label; their embeddings are averaged.
 """
 
 # ruff: noqa: E402
@@ -15,10 +15,10 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("images", {"nargs": "+", "help": "image files and folders of them"}),
         ("--model", {"required": True, "help": "a run's workdir or a published folder"}),
-        ("--labels", {"required": True, "help": '"cat,dog", or a file with one a line'}),
+        ("--labels", {"required": True, "help": '"cat,dog", or a file with one per line'}),
         ("--templates", {"nargs": "+", "default": ["plain"], "help": "a preset, or prompts"}),
-        ("--top", {"type": int, "default": 3, "help": "labels shown of each image"}),
-        ("--json", {"action": "store_true", "help": "a JSON object a line"}),
+        ("--top", {"type": int, "default": 3, "help": "labels shown per image"}),
+        ("--json", {"action": "store_true", "help": "print one JSON object per line"}),
     )
 
 import contextlib
@@ -37,7 +37,7 @@ from mmjax.process.progress import Progress
 
 
 def read_labels(given: str) -> list[str]:
-    """The labels of a comma-separated list, or of a file with one a line.
+    """The labels of a comma-separated list, or of a file with one per line.
 
     Raises:
       ValueError: there is none.
@@ -47,14 +47,14 @@ def read_labels(given: str) -> list[str]:
     labels = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not labels:
         raise ValueError(
-            f"The labels '{given}' are empty: write them as \"cat,dog\", or name a file with one a "
-            "line."
+            f"The labels '{given}' are empty: write them as \"cat,dog\", or name a file with one "
+            "per line."
         )
     return labels
 
 
 def read_templates(given: Sequence[str]) -> tuple[str, ...]:
-    """A preset's templates, or those that are given.
+    """The templates of a preset, or the given ones.
 
     Raises:
       ValueError: neither a preset nor prompts with one {} each.
@@ -71,9 +71,9 @@ def classify(
     def flush() -> Iterator[tuple[Path, np.ndarray | ValueError]]:
         good = [image for _, image in batch if not isinstance(image, ValueError)]
         embed = embedder.images(good) if good else np.empty((0, weights.shape[1]), np.float32)
-        found = iter(embedder.probabilities(embed @ weights.T))
+        rows = iter(embedder.probabilities(embed @ weights.T))
         for path, image in batch:
-            yield path, image if isinstance(image, ValueError) else next(found)
+            yield path, image if isinstance(image, ValueError) else next(rows)
         batch.clear()
 
     for read in image_files.stream(lambda path: embedder.prepare(path.read_bytes()), paths):
@@ -83,39 +83,39 @@ def classify(
     yield from flush()
 
 
-def best(labels: Sequence[str], shares: np.ndarray, top: int) -> list[tuple[str, float]]:
-    """The likeliest labels and their probabilities."""
-    return [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:top]]
+def best(labels: Sequence[str], probs: np.ndarray, top: int) -> list[tuple[str, float]]:
+    """The most probable labels and their probabilities."""
+    return [(labels[i], float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
 
 
 def main() -> None:
     """The command."""
     labels, templates = read_labels(ARGS.labels), read_templates(ARGS.templates)
     if ARGS.top < 1:
-        raise ValueError(f"--top is {ARGS.top}: show 1 label or more.")
+        raise ValueError(f"--top is {ARGS.top}: use 1 or more.")
     paths = image_files.find(ARGS.images)
     embedder = open_embedder(ARGS.model, sizes=(min(64, len(paths)),))
     weights = classifier_weights(embedder.texts, labels, templates)
     width, wide = max(len(str(p)) for p in paths), max(map(len, labels))
     if not ARGS.json:
-        print("picture".ljust(width) + "  " + "label".ljust(wide) + "  share")
+        print("image".ljust(width) + "  " + "label".ljust(wide) + "  probability")
     faults = []
-    # Rows on a terminal are progress enough, and a line between them would be in their way.
-    quiet = contextlib.nullcontext() if sys.stdout.isatty() else Progress("Pictures", len(paths))
+    # On a terminal the rows show the progress, and a progress line would interleave with them.
+    quiet = contextlib.nullcontext() if sys.stdout.isatty() else Progress("Images", len(paths))
     with quiet as bar:
-        for path, shares in classify(embedder, weights, paths):
-            if isinstance(shares, ValueError):
-                faults.append((path, shares))
+        for path, probs in classify(embedder, weights, paths):
+            if isinstance(probs, ValueError):
+                faults.append((path, probs))
                 if ARGS.json:
-                    print(json.dumps({"path": str(path), "error": str(shares)}))
+                    print(json.dumps({"path": str(path), "error": str(probs)}))
             elif ARGS.json:
-                shown = [{"label": n, "share": s} for n, s in best(labels, shares, ARGS.top)]
+                shown = [{"label": n, "share": p} for n, p in best(labels, probs, ARGS.top)]
                 row = {"path": str(path), "labels": shown}
                 print(json.dumps(row, ensure_ascii=False), flush=True)
             else:
-                for n, (label, share) in enumerate(best(labels, shares, ARGS.top)):
+                for n, (label, p) in enumerate(best(labels, probs, ARGS.top)):
                     name = "" if n else str(path)
-                    print(f"{name:{width}}  {label:{wide}}  {share:5.3f}", flush=True)
+                    print(f"{name:{width}}  {label:{wide}}  {p:5.3f}", flush=True)
             if bar is not None:
                 bar.advance()
     if faults and not ARGS.json:

@@ -130,7 +130,7 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     with pytest.raises(ValueError, match="A 'captioner' has no tower that makes a vector"):
         export.export(whole, tmp_path)
     assert not any(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="is no model: it has neither a config.json"):
+    with pytest.raises(ValueError, match="is not a model: it has neither a config.json"):
         pretrained.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clop"}')
     (tmp_path / "model.safetensors").write_bytes((GOLDEN / "clip/model.safetensors").read_bytes())

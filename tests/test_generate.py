@@ -69,7 +69,7 @@ def test_wrong_pictures_are_one_sentence(captioner, tmp_path):
     workdir, data = captioner
     said = ("-m", "mmjax.generate", f"--model={workdir}")
     none = commands.run(*said, "--prompt=a")
-    assert none.returncode == 2 and "give it one by --image=FILE" in none.stderr
+    assert none.returncode == 2 and "give one with --image=FILE" in none.stderr
     (tmp_path / "no.png").write_text("no image")
     for file, word in ((tmp_path / "no.png", "no.png"), (tmp_path / "gone", "No such file")):
         found = commands.run(*said, f"--image={file}")
@@ -109,7 +109,9 @@ def test_a_prompt_s_start_and_its_last_words_have_no_end():
     assert row == [1, *map(ord, "See:"), 5, ord("a")]
     (alone,) = generate.make_batches(flamingo(), "", [image])
     assert alone["text"][alone["text_mask"]].tolist() == [1, 5]
-    with pytest.raises(ValueError, match="The prompt has 2 places <image> and there are 1 pict"):
+    with pytest.raises(
+        ValueError, match="The prompt has 2 placeholders <image> and there are 1 images"
+    ):
         generate.make_batches(flamingo(), "<image>a<image>", [image])
 
 
@@ -123,5 +125,5 @@ def test_no_end_token_is_written():
     stream = lambda *_: iter(np.array([[t] for t in tokens]))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "make_stream", lambda *_: stream)
-        write = generate.make_writer(loaded, Settings(4, end_ids=(2,)))
-        assert "".join(write({})) == "7"
+        text_stream = generate.make_text_stream(loaded, Settings(4, end_ids=(2,)))
+        assert "".join(text_stream({})) == "7"

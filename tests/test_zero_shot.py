@@ -48,7 +48,7 @@ def test_a_table_and_one_sentence_where_nothing_can_be_read(tmp_path):
     (tmp_path / "b.png").write_bytes(b"hello")
     done = run(tmp_path, "--labels=dog,red", "--top=1")
     lines = done.stdout.splitlines()
-    assert done.returncode == 0 and lines[0].split() == ["picture", "label", "share"]
+    assert done.returncode == 0 and lines[0].split() == ["image", "label", "probability"]
     assert len(lines) == 2 and lines[1].split()[1] in ("dog", "red")
     assert "1 of 2 images cannot be read" in done.stderr and "b.png: 5 bytes" in done.stderr
     (tmp_path / "a.png").unlink()

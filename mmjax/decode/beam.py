@@ -1,4 +1,4 @@
-"""Beam search, also in diverse groups."""
+"""Beam search and diverse beam search."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from mmjax.decode.top_k import top_k
 
 @flax.struct.dataclass
 class Beams:
-    """G groups of K beams for each of B prompts; row (b · G + g) · K + k of the cache is a beam.
+    """G groups of K beams for each of B prompts; beam (b, g, k) is row (b · G + g) · K + k.
 
-    `scores` [B, G, K] are log-probabilities of the beams under way, `tokens` [B·G·K, N] theirs,
-    `history` [B·G·K, T] and `count` as in decode/logits.py. `ended_*` hold the best K texts of each
-    group that have ended: tokens [B, G, K, N], lengths and (penalized) scores [B, G, K].
+    `scores` [B, G, K] and `tokens` [B·G·K, N] are log-probabilities and tokens of the unfinished
+    beams, `history` [B·G·K, T] and `count` as in decode/logits.py. `ended_*` hold the best K
+    finished texts of each group: tokens [B, G, K, N], lengths and (penalized) scores [B, G, K].
     """
 
     cache: Any
@@ -33,10 +33,10 @@ class Beams:
 
 
 def begin(settings: Settings, cache: Any, history: jax.Array, count: jax.Array) -> Beams:
-    """Beams before the first token; the cache's, the history's and the count's rows are beams'."""
+    """Beams before the first token; cache, history and count have one row per beam."""
     groups, rows = settings.beam_groups, len(count)
     shape = (rows // settings.beams, groups, settings.beams // groups)
-    # Of equal beams all but one are impossible.
+    # All beams of a prompt are still equal: only the first of each group may continue.
     scores = jnp.where(jnp.arange(shape[2]) == 0, 0.0, -jnp.inf)
     limit = settings.max_new_tokens
     return Beams(
@@ -53,12 +53,12 @@ def begin(settings: Settings, cache: Any, history: jax.Array, count: jax.Array) 
 
 
 def add_token(settings: Settings, state: Beams, logits: jax.Array) -> tuple[Beams, jax.Array]:
-    """One more token for every beam, from logits [rows, V]; and from which row each beam comes.
+    """Extend every beam by one token from logits [rows, V]; returns each beam's source row too.
 
-    The cache is left to the caller, who reorders it by those rows. Every beam may end at every
-    step, and all that end compete for the K places of their group. Groups choose one after the
-    other; a token costs `diversity_penalty` for each earlier group's beam that took it at this
-    step. The penalty is for choosing alone: scores are log-probabilities.
+    The caller must reorder the cache by these rows. Every beam may end at every step; finished
+    texts compete for the K places of their group. Groups choose one after the other; a token costs
+    `diversity_penalty` for each beam of an earlier group that chose it at this step. The penalty
+    affects only the choice: scores are log-probabilities.
     Source: Vijayakumar et al. 2016 (arXiv 1610.02424), section 4 and algorithm 1.
     """
     batch, groups, beams = state.scores.shape
@@ -108,7 +108,7 @@ def add_token(settings: Settings, state: Beams, logits: jax.Array) -> tuple[Beam
 
 
 def _end(settings: Settings, state: Beams, log_probs: jax.Array, ends: jax.Array) -> Beams:
-    """Let every beam end with every end token: log_probs [rows, E] of the tokens `ends`."""
+    """Finish every beam with every end token: log_probs [rows, E] of the tokens `ends`."""
     _, groups, beams = state.scores.shape
     scores = state.scores[..., None] + rearrange(
         log_probs, "(b g k) e -> b g k e", g=groups, k=beams
@@ -120,9 +120,9 @@ def _end(settings: Settings, state: Beams, log_probs: jax.Array, ends: jax.Array
 
 
 def _compete(settings: Settings, state: Beams, scores, tokens, length) -> Beams:
-    """Keep the best K of the ended texts and of new ones of one length: scores [B, G, K, E]."""
+    """Keep the best K finished texts, with new ones of one length: scores [B, G, K, E]."""
     beams = state.scores.shape[2]
-    scores = rearrange(_penalised(settings, scores, length), "b g k e -> b g (k e)")
+    scores = rearrange(_penalized(settings, scores, length), "b g k e -> b g (k e)")
     tokens = tokens.reshape(*scores.shape, -1)
     lengths = jnp.broadcast_to(length, scores.shape)
     scores = jnp.concatenate([state.ended_scores, scores], axis=2)
@@ -136,20 +136,20 @@ def _compete(settings: Settings, state: Beams, scores, tokens, length) -> Beams:
     )
 
 
-def _penalised(settings: Settings, scores: jax.Array, length) -> jax.Array:
+def _penalized(settings: Settings, scores: jax.Array, length) -> jax.Array:
     return scores / jnp.asarray(length, jnp.float32) ** settings.length_penalty
 
 
 def is_over(settings: Settings, state: Beams) -> jax.Array:
-    """True where no beam can still displace an ended text: a longer one only loses probability."""
-    hope = _penalised(settings, state.scores.max(-1), settings.max_new_tokens)
-    return (state.ended_scores.min(-1) >= hope).all()
+    """True where no beam can displace a finished text: log-probabilities only decrease."""
+    bound = _penalized(settings, state.scores.max(-1), settings.max_new_tokens)
+    return (state.ended_scores.min(-1) >= bound).all()
 
 
 def finish(settings: Settings, state: Beams) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The best texts, ended or cut at the limit: tokens [B, n, N], lengths and scores [B, n].
+    """The best texts, finished or truncated: tokens [B, n, N], lengths and scores [B, n].
 
-    n is the number of beams over all groups; the best comes first.
+    n is the number of beams over all groups; the best text comes first.
     """
     state = _compete(settings, state, state.scores[..., None], state.tokens, state.new)
     scores = rearrange(state.ended_scores, "b g k -> b (g k)")

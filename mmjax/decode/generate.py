@@ -1,8 +1,8 @@
-"""Continue prompts with any model that has a `cache`: all at once, or token by token.
+"""Generate continuations with any model that has a `cache`: all at once, or token by token.
 
-The model is called twice: with the batch (text, text_mask, and whatever else it looks at) and
-`cache_length`, which makes the cache; then with one token a row and that cache. Both calls return
-`next_logits` [rows, V]. `model.window` is the longest text that it can hold.
+The model is called with the batch (text, text_mask, and its other inputs) and `cache_length`, which
+creates the cache; then with one token per row and that cache. Both calls return `next_logits`
+[rows, V]. `model.window` is the maximum length of a text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ from mmjax.layers import platform
 from mmjax.layers.apart import Apart, is_apart, split_layers
 from mmjax.layers.packed import in_int8
 
-# For a program that runs once and only copies: as few temporaries as can be. XLA's CPU backend
-# otherwise converts all kernels at the same time.
+# For a program that runs once and only copies: minimal temporary memory. By default XLA's CPU
+# backend converts all kernels at the same time.
 _SPARING = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
 
 
@@ -31,10 +31,10 @@ class Generated(NamedTuple):
     """Continuations, the best first: n is the number of beams, or 1.
 
     Attributes:
-      texts: the best continuation of each row, decoded; () where there was no tokenizer.
+      texts: the best continuation of each row, decoded; () without a tokenizer.
       tokens: [B, n, N] int32, padded after their end token.
       lengths: [B, n] int32, end token included.
-      scores: [B, n], log-probabilities, of beams divided by length ** length_penalty.
+      scores: [B, n], log-probabilities; with beams, divided by length ** length_penalty.
     """
 
     texts: Sequence[str]
@@ -44,12 +44,12 @@ class Generated(NamedTuple):
 
 
 def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
-    """A function (variables, batch, seed=0) -> Generated; it is compiled once a shape of the batch.
+    """A function (variables, batch, seed=0) -> Generated, compiled once per batch shape.
 
     `batch` has `text` [B, P] and `text_mask` [B, P] (see `pad_prompts`), padded on either side.
 
     Raises:
-      ValueError: more new tokens than the model's window holds; when called, prompts or other
+      ValueError: more new tokens than fit in the model's window; when called, prompts or other
         settings that do not fit the model.
     """
 
@@ -83,13 +83,13 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
 
 
 def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.ndarray]]:
-    """A function (variables, batch, seed=0) -> iterator of tokens [B], each as soon as it is known.
+    """A function (variables, batch, seed=0) -> iterator of tokens [B], yielded as generated.
 
-    Rows that have ended give `pad_id`; the iterator ends when all have. The tokens are those of
-    `make_generate`.
+    Finished rows yield `pad_id`; the iterator ends when all rows have finished. The tokens are
+    those of `make_generate`.
 
     Raises:
-      ValueError: beam search, which knows its tokens only at the end; or as `make_generate`.
+      ValueError: beam search, which cannot stream; or as `make_generate`.
     """
     if settings.beams > 1:
         raise ValueError(
@@ -122,10 +122,10 @@ def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.nda
 
 
 class Prepared:
-    """Variables in the form that the loop over tokens reads; those last prepared are kept.
+    """Converts variables to the form that the loop over tokens reads, and caches the last result.
 
-    On CPU that is a second copy of the kernels. Whoever needs the parameters for nothing else calls
-    this, drops them, and gives `make_generate`'s function (or stream, or score) the result.
+    On CPU that is a second copy of the kernels. To avoid it, call this, delete the parameters, and
+    pass the result to the function of `make_generate` (or stream, or score).
     """
 
     def __init__(self, model: Any, settings: Settings):
@@ -135,7 +135,7 @@ class Prepared:
             variables = {**variables, "params": split_layers(variables["params"])}
             if not (settings.int8 or platform.current().packed_kernels):
                 return variables
-            # One token's step says which kernels it reads; of its work nothing else is compiled.
+            # A step for one token packs the kernels that it reads; XLA removes the rest of it.
             cache = read_prompts(model, settings, variables, batch)[1]
             token = batch["text"][:, 0]
             packed = read_token(model, variables, cache, token, ["packed"])[1].get("packed", {})
@@ -155,14 +155,14 @@ class Prepared:
 
 
 def _without(params, packed):
-    """Parameters less the kernels that `packed` has."""
-    there = flatten_dict(packed)
-    kept = {path: x for path, x in flatten_dict(params).items() if path not in there}
+    """The parameters without the kernels that are in `packed`."""
+    packed = flatten_dict(packed)
+    kept = {path: x for path, x in flatten_dict(params).items() if path not in packed}
     return unflatten_dict(kept)
 
 
 def check_prompts(model: Any, settings: Settings, batch: Batch) -> None:
-    """Refuse prompts that are empty or do not leave room for the continuation."""
+    """Raise ValueError for prompts that are empty or leave no room for the continuation."""
     mask = process_allgather(batch["text_mask"], tiled=True)  # the prompts of all processes
     if not mask.any(1).all():
         raise ValueError(
@@ -178,7 +178,7 @@ def check_prompts(model: Any, settings: Settings, batch: Batch) -> None:
 
 
 def read_prompts(model, settings, variables, batch):
-    """The prompts' next logits [B, V], the cache, and the history with its count."""
+    """The next-token logits [B, V] of the prompts, the cache, the history and its count."""
     text, mask = batch["text"], batch["text_mask"]
     slots = text.shape[1] + settings.max_new_tokens
     outputs, made = model.apply(variables, batch, cache_length=slots, mutable=["cache"])
@@ -191,15 +191,15 @@ def read_prompts(model, settings, variables, batch):
 
 
 def select_rows(cache: Any, index: jax.Array) -> Any:
-    """A cache with other rows: its rows index[0], index[1], ...
+    """A cache of the rows index[0], index[1], ...
 
-    The context's rows stay: each serves as many rows in a run as there then are for it (beams).
+    The context's rows are kept: each is shared by consecutive rows (beams).
     """
     leaves = jax.tree_util.tree_leaves_with_path(cache)
     rows = next(len(x) for path, x in leaves if path[-1].key == "seen")
 
     def take(x):
-        # A row may have several places: its heads.
+        # A row may have several entries: its heads.
         split = rearrange(x, "(row place) ... -> row place ...", row=rows)
         return rearrange(jnp.take(split, index, axis=0), "row place ... -> (row place) ...")
 
@@ -215,14 +215,15 @@ def select_rows(cache: Any, index: jax.Array) -> Any:
 
 
 def read_token(model, variables, cache, token, make=()):
-    """Logits [R, V] after one token a row [R], and the cache (and what else to make) with it."""
+    """Logits [R, V] after one more token per row [R], and the updated collections (the cache, and
+    those in `make`)."""
     batch = {"text": token[:, None], "text_mask": jnp.ones((len(token), 1), bool)}
     outputs, made = model.apply({**variables, "cache": cache}, batch, mutable=["cache", *make])
     return outputs["next_logits"], made
 
 
 def _advance(model, settings, variables, state: sampling.State) -> sampling.State:
-    """Show the model the newest token, and choose the next."""
+    """Feed the model the newest token, and choose the next."""
     token = jax.lax.dynamic_index_in_dim(state.tokens, state.new - 1, 1, keepdims=False)
     logits, made = read_token(model, variables, state.cache, token)
     return sampling.add_token(settings, state.replace(cache=made["cache"]), logits)

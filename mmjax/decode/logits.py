@@ -1,7 +1,7 @@
-"""What changes the logits of the next token: pure functions, each [R, V] -> [R, V].
+"""Logits processors: pure functions of the next token's logits, [R, V] -> [R, V].
 
 `history` [R, T] int32 holds each row's tokens so far, prompt and continuation without padding
-between, and `count` [R] how many they are. A forbidden token has the logit -inf.
+between them; `count` [R] is their number. A forbidden token has the logit -inf.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def _rows(index: Int[ArrayLike, "r n"]) -> Int[Array, "r n"]:
 def forbid(
     logits: Float[ArrayLike, "r v"], tokens: Int[ArrayLike, "r n"], where: Bool[ArrayLike, "#r n"]
 ) -> Float[Array, "r v"]:
-    """-inf for the `tokens` [R, N] of each row, where `where` [R, N] bool."""
+    """Set the logits of `tokens` [R, N] of each row to -inf where `where` [R, N] is true."""
     lowest = jnp.where(where, -jnp.inf, jnp.inf).astype(logits.dtype)
     return logits.at[_rows(tokens), tokens].min(lowest)
 
@@ -29,14 +29,14 @@ def repetition_penalty(
     count: Int[ArrayLike, " r"],
     penalty: float,
 ) -> Float[Array, "r v"]:
-    """Of tokens that have come, positive logits are divided by the penalty, others multiplied.
+    """For tokens in the history, divide positive logits by the penalty and multiply negative ones.
 
     Source: CTRL, Keskar et al. 2019 (arXiv 1909.05858), section 4.1, in the form for logits of
     either sign.
     """
-    there = jnp.arange(history.shape[1])[None] < count[:, None]
-    come = jnp.zeros(logits.shape, bool).at[_rows(history), history].max(there)
-    return jnp.where(come, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+    valid = jnp.arange(history.shape[1])[None] < count[:, None]
+    repeated = jnp.zeros(logits.shape, bool).at[_rows(history), history].max(valid)
+    return jnp.where(repeated, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def no_repeat_ngram(
@@ -45,9 +45,9 @@ def no_repeat_ngram(
     count: Int[ArrayLike, " r"],
     n: int,
 ) -> Float[Array, "r v"]:
-    """Forbid every token that would end an n-gram which the row already has.
+    """Forbid every token that would complete an n-gram that the row already contains.
 
-    Where that is every token of the vocabulary, none of them is forbidden.
+    Where that would forbid the whole vocabulary, no token is forbidden.
 
     Source: Paulus et al. 2017 (arXiv 1705.04304), section 2.5.
     """
@@ -67,17 +67,18 @@ def no_repeat_ngram(
 def forbid_ids(
     logits: Float[ArrayLike, "r v"], ids: Sequence[int], when: Bool[ArrayLike, ""] | bool
 ) -> Float[Array, "r v"]:
-    """Forbid some tokens in every row, when `when` (scalar bool): an end while it is too soon."""
+    """Forbid the tokens `ids` in every row while `when` (scalar bool) is true."""
     if not ids:
         return logits
-    those = jnp.zeros(logits.shape[-1], bool).at[jnp.asarray(ids)].set(True)
-    return jnp.where(those[None] & when, -jnp.inf, logits)
+    forbidden = jnp.zeros(logits.shape[-1], bool).at[jnp.asarray(ids)].set(True)
+    return jnp.where(forbidden[None] & when, -jnp.inf, logits)
 
 
 def top_p(values: Float[ArrayLike, "r v"], p: float) -> Float[Array, "r v"]:
-    """Nucleus: of logits sorted downwards keep the fewest whose probabilities reach p; else -inf.
+    """Nucleus sampling: keep the fewest logits whose probabilities sum to p; set others to -inf.
 
-    The first is always kept. Source: Holtzman et al. 2019 (arXiv 1904.09751), section 3.1.
+    The values must be sorted in descending order; the first is always kept.
+    Source: Holtzman et al. 2019 (arXiv 1904.09751), section 3.1.
     """
     probs = jax.nn.softmax(values, axis=-1)
     before = jnp.cumsum(probs, axis=-1) - probs

@@ -1,17 +1,17 @@
-"""Prompts of different lengths as one padded batch, and a continuation's text as it comes."""
+"""Padding of prompts into one batch, and incremental detokenization of a continuation."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-BUCKET = 16  # the smallest; each next one is twice as long
+BUCKET = 16  # smallest length; each next bucket is twice as long
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> dict[str, np.ndarray]:
     """Token ids as `text` [B, P] int32 and `text_mask` [B, P] bool, padded on the right.
 
-    P is the smallest bucket (16, 32, 64, ...) that holds the longest: the program is compiled once
-    for each bucket and not for each length.
+    P is the smallest bucket (16, 32, 64, ...) that holds the longest prompt, so the program is
+    compiled once per bucket and not once per length.
 
     Raises:
       ValueError: no prompt, or an empty one.
@@ -33,7 +33,7 @@ def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> dict[str, 
 def pad_rows(
     rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of token ids as `[N, length]` int32, padded on the right, and which are not padding."""
+    """Rows of token ids as `[N, length]` int32, padded on the right, and the mask of the tokens."""
     text = np.full((len(rows), length), pad_id, np.int32)
     mask = np.zeros((len(rows), length), bool)
     for row, ids in enumerate(rows):
@@ -43,9 +43,9 @@ def pad_rows(
 
 
 class Detokenizer:
-    """Text of one continuation, piece by piece: `push` a token, get the characters that are sure.
+    """Streaming text of one continuation: `push` a token, get the characters that are complete.
 
-    A token may end within a character of several bytes; its piece then comes with a later one.
+    A token may end inside a multi-byte character, which is then returned with a later token.
 
     Args:
       decode: list of ids -> str.
@@ -55,13 +55,13 @@ class Detokenizer:
         self._decode, self._ids, self._given = decode, [], ""
 
     def push(self, token: int) -> str:
-        """The text that this token adds; perhaps none yet."""
+        """The text that this token completes; may be empty."""
         self._ids.append(int(token))
         text = self._decode(self._ids)
         return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else self._add(text)
 
     def flush(self) -> str:
-        """What is left at the end, incomplete characters as the replacement character."""
+        """The remaining text, with incomplete characters as the replacement character."""
         return self._add(self._decode(self._ids))
 
     def _add(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""One token at a time: the most probable, or a drawn one."""
+"""Greedy decoding and sampling, one token at a time."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from mmjax.decode.top_k import top_k
 
 @flax.struct.dataclass
 class State:
-    """Continuations under way: B rows, the last token chosen and not yet seen by the model.
+    """B unfinished continuations, whose last token is chosen but not yet read by the model.
 
     `history` [B, T] and `count` [B] are as in decode/logits.py; `tokens` [B, N] are the
     continuations, `lengths` [B] and `scores` [B] their lengths and log-probabilities, `done` [B];
-    `new` [] is how many tokens a row has.
+    `new` [] is the number of tokens per row so far.
     """
 
     cache: Any
@@ -72,7 +72,7 @@ def add_token(settings: Settings, state: State, logits: jax.Array) -> State:
 
 
 def choose(settings: Settings, logits: jax.Array, key: jax.Array) -> jax.Array:
-    """[B] int32: the most probable tokens, or drawn ones. A row's draw does not depend on B."""
+    """[B] int32: the most probable or sampled tokens. A row's sample does not depend on B."""
     if not settings.temperature:
         return logits.argmax(-1).astype(jnp.int32)
     values, ids = logits / settings.temperature, None
@@ -90,7 +90,7 @@ def choose(settings: Settings, logits: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def append(history: jax.Array, count: jax.Array, token: jax.Array) -> jax.Array:
-    """The history [R, T] with one token [R] more in each row."""
+    """The history [R, T] with one token [R] appended to each row."""
     return history.at[jnp.arange(len(token)), count].set(token, mode="drop")
 
 

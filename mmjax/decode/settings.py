@@ -1,4 +1,4 @@
-"""How to decode: every setting, and what they may be."""
+"""Decoding settings and their checks."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,28 +12,28 @@ Processor = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to continue prompts; the default is greedy.
+    """How to continue prompts; the default is greedy decoding.
 
     Attributes:
-      max_new_tokens: of a continuation, its end token included.
-      min_new_tokens: that come before an end token may.
-      end_ids: tokens that end it; pad_id: what follows the end in the result.
+      max_new_tokens: maximum length of a continuation, including its end token.
+      min_new_tokens: minimum number of tokens before an end token.
+      end_ids: tokens that end a continuation; pad_id: padding after the end in the result.
       forbidden_ids: tokens that are never chosen.
-      temperature: 0 takes the most probable token; else tokens are drawn from
+      temperature: 0 takes the most probable token; otherwise tokens are sampled from
         softmax(logits / temperature).
-      top_k: draw from the k most probable alone (0: all); top_p: and then from the nucleus.
-      beams: kept by beam search; 1 is none.
+      top_k: sample from the k most probable tokens only (0: all); top_p: then from the nucleus.
+      beams: number of beams; 1: no beam search.
       beam_groups, diversity_penalty: diverse beam search.
       length_penalty: a finished beam's score is its log-probability / length ** length_penalty.
-      repetition_penalty: 1 is none; no_repeat_ngram: n, 0 is none. Both look at the prompt too.
+      repetition_penalty: 1: none; no_repeat_ngram: n, 0: none. Both include the prompt.
       processors: further functions (logits [R, V], history [R, T], count [R], new scalar) -> logits
-        [R, V], applied in this order after those above: constraints, timestamp rules; see
-        decode/logits.py. `new` is how many tokens of the continuation precede.
-      int8: kernels are read in int8, a scale each output: a quarter of the bytes, nearly the same
+        [R, V], applied in order after the settings above: constraints, timestamp rules; see
+        decode/logits.py. `new` is the number of tokens of the continuation so far.
+      int8: kernels in int8 with one scale per output: a quarter of the bytes, nearly the same
         logits (see layers/packed.py).
 
     Raises:
-      ValueError: a value out of its range, or settings that do not go together.
+      ValueError: a value out of its range, or settings that cannot be combined.
     """
 
     max_new_tokens: int
@@ -60,8 +60,9 @@ class Settings:
 
         for name in ("end_ids", "forbidden_ids"):
             need(isinstance(getattr(self, name), tuple), name, "a tuple of token ids")
-            once = tuple(dict.fromkeys(getattr(self, name)))  # twice would give a text twice
-            object.__setattr__(self, name, once)
+            # Beam search would return a text once per copy of an end token.
+            unique = tuple(dict.fromkeys(getattr(self, name)))
+            object.__setattr__(self, name, unique)
         wrong = [p for p in self.processors if not callable(p)]
         if wrong:
             raise ValueError(
@@ -95,11 +96,11 @@ class Settings:
         if self.beams > 1 and self.temperature:
             raise ValueError(
                 f"decode.beams is {self.beams} and decode.temperature {self.temperature}: beam "
-                "search draws no tokens; set one of the two to its default."
+                "search does not sample; set one of the two to its default."
             )
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise ValueError(
-                "decode.top_k and decode.top_p are for drawing tokens: give a temperature too."
+                "decode.top_k and decode.top_p are for sampling: give a temperature too."
             )
 
     def check_vocabulary(self, size: int) -> None:
@@ -120,7 +121,7 @@ class Settings:
     def process(
         self, logits: jax.Array, history: jax.Array, count: jax.Array, new: jax.Array
     ) -> jax.Array:
-        """Penalties and bans on the logits [R, V] of a token that `new` (scalar) precede."""
+        """The processed logits [R, V] of the token after `new` (scalar) continuation tokens."""
         if self.repetition_penalty != 1:
             logits = processors.repetition_penalty(logits, history, count, self.repetition_penalty)
         if self.no_repeat_ngram:

@@ -1,4 +1,4 @@
-"""Text generation of a system: one text per row of a batch, or log p of known texts."""
+"""Text generation and scoring for a system: one text per row, or log p of given texts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,17 +18,17 @@ from mmjax.system import Variables
 
 
 def make_texts(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> Callable[..., Generated]:
-    """`(variables, batch, seed=0) -> Generated`: continuations of each row's prompt, without it.
+    """`(variables, batch, seed=0) -> Generated`: continuations of the prompts, without the prompts.
 
-    `batch` has what the model looks at and, where there are prompts, `text` and `text_mask`: an end
-    token at their end is taken off. Without prompts a text begins with the tokenizer's begin token.
+    `batch` has the model's inputs and, optionally, prompts in `text` and `text_mask`, from which an
+    end token at the end is removed. Without prompts a text begins with the begin token.
 
     Args:
-      settings: those of `Settings`; end_ids and pad_id are the tokenizer's.
+      settings: fields of `Settings`; end_ids and pad_id default to the tokenizer's.
 
     Raises:
-      ValueError: an unknown setting, none of max_new_tokens, or more of them than the model's
-        window holds; when called, no prompts for a tokenizer without a begin token.
+      ValueError: an unknown setting, max_new_tokens missing or larger than the model's window; when
+        called, no prompts for a tokenizer without a begin token.
     """
     if "max_new_tokens" not in settings:
         raise ValueError(
@@ -49,9 +49,9 @@ def make_texts(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> Calla
 def make_choice(
     model: Any, tokenizer: Any, texts: Sequence[str]
 ) -> Callable[[Variables, Batch], np.ndarray]:
-    """`(variables, batch) -> [B, C]`: log p of each of C whole texts after each row's prompt.
+    """`(variables, batch) -> [B, C]`: log p of each of C texts given each row's prompt.
 
-    Prompts are as for `make_texts`; a text's end token is a part of it.
+    Prompts are as for `make_texts`; the end token of a text counts.
 
     Raises:
       ValueError: no texts, or no prompts for a tokenizer without a begin token.
@@ -67,7 +67,7 @@ def make_choice(
 
 
 def _prompted(batch: Batch, tokenizer: Any) -> dict[str, Any]:
-    """The batch with open-ended prompts: its own, or begin tokens."""
+    """The batch with prompts without end tokens; by default the begin token."""
     batch = dict(batch)
     if "text" in batch:
         batch["text_mask"] = _open_ended(batch["text"], batch["text_mask"], tokenizer.eos_id)
@@ -78,7 +78,7 @@ def _prompted(batch: Batch, tokenizer: Any) -> dict[str, Any]:
         )
     else:
         rows = len(next(iter(batch.values())))
-        # numpy's, which are the same for every process of a mesh
+        # numpy arrays, the same on every process of a mesh
         batch["text"] = np.full((rows, 1), tokenizer.bos_id, np.int32)
         batch["text_mask"] = np.ones((rows, 1), bool)
     return batch

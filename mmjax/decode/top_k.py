@@ -9,11 +9,11 @@ from jaxtyping import Array, ArrayLike, Float, Int
 def top_k(
     x: Float[ArrayLike, "row vocab"], k: int
 ) -> tuple[Float[Array, "row {k}"], Int[Array, "row {k}"]]:
-    """The k largest of each row, largest first, and their places: exact. x [R, V] -> [R, k] twice.
+    """The exact k largest values of each row, largest first, and their indices: x [R, V] -> [R, k].
 
-    Column j of the row laid out as [V/G, G] is a group; only the k groups with the largest maxima
-    can hold any of the k largest. Sorting is then over G and over k · V/G values, not V. Of equal
-    values any may be taken.
+    Column j of the row as a [V/G, G] matrix is a group; only the k groups with the largest maxima
+    can hold any of the k largest. So the sorts are over G and over k · V/G values, not over V. Ties
+    are broken arbitrarily.
     """
     size = x.shape[1]
     groups = _groups(size, k)
@@ -31,6 +31,6 @@ def top_k(
 
 
 def _groups(size: int, k: int) -> int | None:
-    """How many groups make both stages short; None where one stage is as good."""
+    """The number of groups that keeps both stages short; None where one stage is as fast."""
     groups = max(4 * k, int((size * k) ** 0.5))
     return groups if 4 * k * -(-size // groups) < size else None

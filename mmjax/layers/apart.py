@@ -1,8 +1,8 @@
-"""A stack's layers as arrays of their own, for a program that loops over tokens on CPU.
+"""A stack's layers as separate arrays, for programs that loop over tokens on CPU.
 
 Parameters and caches below a `stack` have the layers along their first axis. A loop over tokens
-copies each layer out of such an array at every turn: for a GPT-2 on CPU 0.4 GB a token, most of the
-time. There the layers come apart before the loop, and the stack takes them as they are.
+copies each layer out of such an array at every iteration: for a GPT-2 on CPU 0.4 GB per token, most
+of the time. So on CPU the layers are split before the loop, and the stack takes them separately.
 """
 
 from typing import Any
@@ -22,12 +22,12 @@ jax.tree_util.register_pytree_node(
 
 
 def is_apart(x: Any) -> bool:
-    """True for an array whose layers are apart."""
+    """True for an array that is split into its layers."""
     return isinstance(x, Apart)
 
 
 def split_layers(params: Any) -> Any:
-    """Arrays below a `stack` as one array for each layer where the platform wants it so (CPU)."""
+    """Split arrays below a `stack` into one array per layer, on platforms that need it (CPU)."""
     if not platform.current().layers_apart:
         return params
 
@@ -39,10 +39,10 @@ def split_layers(params: Any) -> Any:
 
 
 def pick(tree: Any, layer: int) -> Any:
-    """One layer of every array, apart or not."""
+    """One layer of every array, whether split or not."""
     return jax.tree.map(lambda x: x[layer], tree, is_leaf=is_apart)
 
 
 def together(trees: list[Any]) -> Any:
-    """The layers' trees as one tree with the layers apart."""
+    """The trees of all layers as one tree of `Apart` arrays."""
     return jax.tree.map(lambda *layers: Apart(layers), *trees)

@@ -1,14 +1,15 @@
 """Attention: one module for self- and cross-attention, in training and with a key/value cache.
 
-Keys may serve several queries each (grouped queries); logits and softmax are fp32. Parameters:
+Grouped queries (several query heads per key head) are supported; logits and softmax are fp32.
+Parameters:
 
     self-attention   qkv        [D, H/K + 2, K, head_dim]: the queries of each key head, key, value
     cross-attention  query      [D, H, head_dim]
                      key_value  [Dkv, 2, K, head_dim]
     both             out        [H, head_dim, D]
 
-with H query heads, K key heads (K = H: multi-head attention, and `qkv` is [D, 3, H, head_dim]), and
-query head h reading key head h // (H / K). A mesh splits the key heads.
+with H query heads and K key heads (K = H: multi-head attention, where `qkv` is
+[D, 3, H, head_dim]). Query head h uses key head h // (H / K). A mesh shards the key heads.
 """
 
 from collections.abc import Callable
@@ -27,12 +28,12 @@ from mmjax.layers.recompute import recompute
 from mmjax.layers.rotary import rotate
 from mmjax.sharding import shard
 
-# Finite, so that a row whose keys are all masked gives their mean and not a NaN.
+# Finite, so that a query whose keys are all masked gets the mean of the values and not NaN.
 MASKED = float(jnp.finfo(jnp.float32).min)
 
 
 def is_decoding(module: nn.Module) -> bool:
-    """True where the caller made `cache` mutable (as it is also while parameters are made)."""
+    """True where the caller made `cache` mutable, except during initialization."""
     return module.is_mutable_collection("cache") and not module.is_initializing()
 
 
@@ -43,24 +44,24 @@ def attend(
     *,
     visible: jax.Array | None = None,
     bias: jax.Array | None = None,
-    zero_unseeing: bool = False,
+    zero_masked: bool = False,
     dtype="float32",
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(query · key / sqrt(D) + bias) · value, logits and softmax in fp32.
 
     Args:
-      query: [B, L, K, G, D]: each of the K key heads serves G query heads.
+      query: [B, L, K, G, D]: G query heads for each of the K key heads.
       key, value: [B, K, S, D], or [B * K, S, D].
-      visible: bool, broadcast to [B, K, L, G, S]: which query sees which key; None is all true.
+      visible: attention mask, bool, broadcast to [B, K, L, G, S]; None is all true.
       bias: float, broadcast to [B, K, L, G, S].
-      zero_unseeing: the weights of a query that sees nothing are 0; else they are 1 / S.
-      dtype: of the weights that meet the values.
+      zero_masked: the weights of a fully masked query are 0; otherwise they are 1 / S.
+      dtype: of the weights in the product with the values.
 
     Returns:
       [B, L, K, G, D], and the weights [B, K, L, G, S] in fp32.
     """
     # Not einsum, which swaps the operands of the second product: XLA's CPU backend then transposes
-    # a cache's values at every token. The queries are the smaller array to scale.
+    # the cached values at every token. The scale is on the queries, the smaller array.
     heads = key.ndim - 2
     batch = (tuple(range(heads)),) * 2
     query = query.transpose(0, 2, 1, 3, 4) * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
@@ -74,7 +75,7 @@ def attend(
     if visible is not None:
         logits = jnp.where(visible, logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1)
-    if visible is not None and zero_unseeing:
+    if visible is not None and zero_masked:
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     y = weights.astype(dtype).reshape(*query.shape[:-1], -1)
     y = jax.lax.dot_general(y, value, (((heads + 1,), (heads,)), batch))
@@ -82,21 +83,21 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Each token of q [B, L, D] attends to those of kv, or to those of q itself: -> [B, L, D].
+    """Multi-head attention of q [B, L, D] to kv, or to q itself: -> [B, L, D].
 
     Sows its weights [B, H, L, S] as `attention_weights` where `intermediates` is mutable. With
-    `cache_length`, it keeps keys and values where `cache` is mutable: of self-attention for so many
-    tokens, of cross-attention those of its first call, whose kv is not needed again.
+    `cache_length`, it stores keys and values where `cache` is mutable: self-attention those of up
+    to that many tokens, cross-attention those of its first call; later calls need no kv.
 
     Attributes:
       kv_heads: heads of keys and values; None is `heads`.
       head_dim: None is D / heads.
-      cross: attend to kv, which then may be of another width.
-      causal: a query sees the keys up to its own position.
-      cache_length: slots of the cache that the first call makes; 0: none, or it is there.
+      cross: attend to kv, which may have another width.
+      causal: a query attends to the keys up to its own position.
+      cache_length: slots of the cache that the first call creates; 0: none, or it exists.
 
     Raises:
-      ValueError: heads that do not divide, kv without `cross`, or `cross` without kv.
+      ValueError: head counts that do not divide, kv without `cross`, or `cross` without kv.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; grouped queries: Ainslie et al.
     2023 (arXiv 2305.13245).
@@ -128,14 +129,14 @@ class Attention(nn.Module):
         """The result for each token of q.
 
         Args:
-          kv: [B, S, Dkv], with `cross`. B may be a part of q's rows (beams): each row of kv then
-            serves as many rows of q in a run.
-          mask: bool, true on keys that may be seen: [B, S], or for each query its own [B, L, S]
-            or [B, 1, S]. A query that may see nothing gets, of a kv, exactly 0 (before the bias of
-            `out`); of its own sequence, the mean of all values.
+          kv: [B, S, Dkv], with `cross`. q may have a multiple of B rows (beams): each row of kv is
+            then shared by consecutive rows of q.
+          mask: bool, true on valid keys: [B, S], or per query [B, L, S] or [B, 1, S]. The result
+            of a fully masked query is exactly 0 in cross-attention (before the bias of `out`), and
+            the mean of all values in self-attention.
           bias: [B or 1, H, L, S], added to the logits.
           angles: of rotary positions [B, L, head_dim / 2], in self-attention.
-          slot: [] int32, where the keys of q go in the cache; None: there is none yet.
+          slot: [] int32, the cache slot for the first key of q; None: no cache yet.
         """
         self._check(q, kv)
         kv_heads = self.kv_heads or self.heads
@@ -149,8 +150,8 @@ class Attention(nn.Module):
             dtype, sows = activation_dtype(self.dtype), self.is_mutable_collection("intermediates")
 
             def result(query, key, value, visible, bias):
-                unseeing = {"zero_unseeing": self.cross, "dtype": dtype}
-                y, weights = attend(query, key, value, visible=visible, bias=bias, **unseeing)
+                options = {"zero_masked": self.cross, "dtype": dtype}
+                y, weights = attend(query, key, value, visible=visible, bias=bias, **options)
                 if sows:
                     weights = rearrange(weights, "b k l g s -> b (k g) l s")
                     self.sow("intermediates", "attention_weights", weights)
@@ -183,13 +184,13 @@ class Attention(nn.Module):
             raise ValueError("Cross-attention needs a kv, or a cache that holds its keys.")
 
     def _dim(self, q: jax.Array) -> int:
-        """Width of a head."""
+        """Head dimension."""
         return self.head_dim or q.shape[-1] // self.heads
 
     def _project(
         self, x: jax.Array, name: str, dim: int, order: Callable | None = None
     ) -> jax.Array:
-        """[B, L, *heads, dim] of one of the maps to heads, or in the order that is given."""
+        """One of the maps to heads: [B, L, *heads, dim], or in the given order."""
         kv_heads = self.kv_heads or self.heads
         features, names = {
             "qkv": ((self.heads // kv_heads + 2, kv_heads, dim), ("qkv", "heads", "head_dim")),
@@ -210,7 +211,7 @@ class Attention(nn.Module):
     # ---- self-attention
 
     def _own(self, x, angles, slot):
-        """Queries [B, L, K, G, D], and keys and values as the cache holds them."""
+        """Queries [B, L, K, G, D], and keys and values in the layout of the cache."""
         head_dim = self._dim(x)
         query, key, value = self._rotated(self._project(x, "qkv", head_dim), angles)
         key, value = (jnp.swapaxes(a, 1, 2) for a in (key, value))
@@ -219,22 +220,22 @@ class Attention(nn.Module):
         return jnp.swapaxes(query, 2, 3), key, value
 
     def _rotated(self, qkv, angles):
-        """Queries [B, L, G, K, D], keys and values [B, L, K, D], the first two rotated."""
+        """Queries [B, L, G, K, D], keys and values [B, L, K, D]; queries and keys rotated."""
         queries_key, value = qkv[:, :, :-1], qkv[:, :, -1]
         if angles is not None:
             queries_key = rotate(queries_key, angles)
         return queries_key[:, :, :-1], queries_key[:, :, -1], value
 
     def _keeps(self) -> bool:
-        """Whether keys and values are kept: not in the encoder of a model that decodes."""
+        """Whether keys and values are cached: not in the encoder of a model that decodes."""
         made = self.has_variable("cache", "key")
         return is_decoding(self) and (self.cache_length > 0 or made)
 
     def _cached(self, name: str, new: jax.Array, slot: jax.Array | None) -> jax.Array:
-        """Put `new` [B, K, L, D] into the cache; what is attended to: at first `new` alone.
+        """Put `new` [B, K, L, D] into the cache; returns what to attend to (at first only `new`).
 
-        On CPU rows and heads are one axis: XLA's backend merges them for its products, and then
-        writes a cache of two axes twice, each time copying the whole.
+        On CPU rows and heads are one axis: XLA merges them for its products, and would write a
+        cache with two axes twice, copying the whole cache each time.
         """
         if platform.current().cache_merges_rows_and_heads:
             new = rearrange(new, "b k l d -> (b k) l d")
@@ -248,7 +249,7 @@ class Attention(nn.Module):
         return new if slot is None else cache
 
     def _visible(self, mask, queries: int, keys: int, slot) -> jax.Array | None:
-        """What mask and causality let be seen, [B or 1, 1, L or 1, 1, S]; None: all."""
+        """Attention mask from mask and causality, [B or 1, 1, L or 1, 1, S]; None: all valid."""
         visible = None
         if mask is not None:
             mask = mask[:, None] if mask.ndim == 2 else mask
@@ -269,7 +270,7 @@ class Attention(nn.Module):
         if self.is_mutable_collection("intermediates"):
             return False
         if mask is not None and mask.ndim == 3 and mask.shape[1] > 1:
-            return False  # each query has its own
+            return False  # a mask per query
         length, head_dim = q.shape[1], self._dim(q)
         if self.cross:
             if self.kv_heads not in (None, self.heads) or len(q) != len(kv):
@@ -278,12 +279,10 @@ class Attention(nn.Module):
         return fused.fits(len(q), length, self.heads, head_dim)
 
     def _fused(self, x, mask, angles):
-        """[B, L, H, D] by the kernel, which wants a key for each query, side by side with it."""
+        """[B, L, H, D] from the kernel, whose input has a key and a value next to each query."""
         head_dim, group = self._dim(x), self.heads // (self.kv_heads or self.heads)
         if angles is None and group == 1:
-            qkv = self._project(
-                x, "qkv", head_dim, fused.together
-            )  # the weights are put in order, not x
+            qkv = self._project(x, "qkv", head_dim, fused.together)  # reorders the weights, not x
         else:
             query, *key_value = self._rotated(self._project(x, "qkv", head_dim), angles)
             query = rearrange(query, "b l g k d -> b l (k g) d")
@@ -295,7 +294,7 @@ class Attention(nn.Module):
         return checkpoint_name(y, "attention").reshape(*x.shape[:2], self.heads, head_dim)
 
     def _fused_cross(self, x, kv, mask):
-        """[B, L, H, D] by the kernel."""
+        """[B, L, H, D] from the kernel."""
         head_dim, mask = self._dim(x), _of_keys(mask)
         query = self._project(x, "query", head_dim, lambda a: rearrange(a, "... h d -> ... (h d)"))
         key_value = self._project(kv, "key_value", head_dim, fused.together)
@@ -320,7 +319,7 @@ class Attention(nn.Module):
         if self._keeps():
             self.put_variable("cache", "key", key)
             self.put_variable("cache", "value", value)
-        # With beams, the rows of q that share a row of kv are as more queries of it.
+        # With beams, the rows of q that share a row of kv become more queries of that row.
         query = query.reshape(key.shape[0], -1, *query.shape[2:])
         return rearrange(query, "b l (k g) d -> b l k g d", k=key.shape[1]), key, value
 

@@ -1,4 +1,4 @@
-"""The transformer block: residual branches of attention and of an MLP."""
+"""The transformer block: residual branches of attention and an MLP."""
 
 import flax.linen as nn
 import jax
@@ -15,11 +15,11 @@ from mmjax.layers.stochastic_depth import stochastic_depth
 from mmjax.sharding import batch_parts, shard, spec
 
 
-def in_rows(x: jax.Array) -> jax.Array:
-    """The residual stream [B, L, D]; on TPUs with the memory layout that attention wants.
+def row_major(x: jax.Array) -> jax.Array:
+    """The residual stream [B, L, D]; on TPUs constrained to the memory layout of attention.
 
-    Left to itself, the TPU compiler puts the batch beside the width and copies both ways in each
-    block.
+    Otherwise the TPU compiler puts the batch next to the width, and copies to the layout of
+    attention and back in each block.
     """
     if not platform.current().row_major_stream:
         return x
@@ -30,7 +30,7 @@ def in_rows(x: jax.Array) -> jax.Array:
 
     if mesh.empty or x.shape[0] % batch_parts(mesh):
         return constrain(x)
-    split = spec("batch", "length", "act_embed")  # left to the partitioner, it would be gathered
+    split = spec("batch", "length", "act_embed")  # without shard_map it would be gathered
     return jax.shard_map(constrain, in_specs=split, out_specs=split, check_vma=False)(x)
 
 
@@ -38,26 +38,27 @@ class Block(nn.Module):
     """Residual branches over x [B, L, D]: attention, then an MLP.
 
     Attributes:
-      mlp_dim: hidden units; 0: there is no MLP.
-      branches: residual branches of the whole stack, for the initial scale of each one's last map.
+      mlp_dim: hidden units; 0: no MLP.
+      branches: residual branches of the whole stack, for the initial scale of their last maps.
       kv_heads, head_dim, causal: of self-attention, see `Attention`.
       norm: "pre", x + branch(norm(x)), or "post", norm(x + branch(x)).
       norm_kind: "layer" or "rms".
-      cross: "none": attention is self-attention; "only": it is to a context, in place of that;
-        "between": self-attention, then the branch `cross` to a context, then the MLP (Vaswani et
-        al. 2017, section 3.1).
-      norm_context: the context is normed by the block.
-      scale: what each branch is multiplied by: None is nothing; a number, a learned factor a
-        channel with that first value (Touvron et al. 2021, arXiv 2103.17239, eq. 4); "tanh", the
-        tanh of a learned number that is 0 at first (Flamingo, Alayrac et al. 2022, arXiv
-        2204.14198, section 3.1.2). With "tanh", a token that sees nothing of the context passes
-        unchanged, by the MLP's branch too, which the paper's would change.
+      cross: "none": self-attention; "only": cross-attention to a context instead; "between":
+        self-attention, then the branch `cross` to a context, then the MLP (Vaswani et al. 2017,
+        section 3.1).
+      norm_context: the block normalizes the context.
+      scale: a factor on each branch. None: no factor; a number: a learned factor per channel with
+        that initial value (LayerScale, Touvron et al. 2021, arXiv 2103.17239, eq. 4); "tanh": the
+        tanh of a learned scalar that is initially 0 (Flamingo, Alayrac et al. 2022, arXiv
+        2204.14198, section 3.1.2). With "tanh", a token whose context mask is all false passes
+        unchanged; in the paper the MLP branch would still change it.
       gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases.
       cache_length: slots of the cache, see `Attention`.
 
-    Initial scales of "pre": attention width^-1/2, and the last map of each branch smaller by
-    branches^-1/2, as in openai/CLIP (model.py, initialize_parameters); attention of "post": 0.02,
-    as in google-research/bert (modeling.py).
+    Initial standard deviations: with norm "pre", width^-1/2 in attention, and smaller by
+    branches^-1/2 in the last map of each branch, as in openai/CLIP (model.py,
+    initialize_parameters); with "post", 0.02 in attention, as in google-research/bert
+    (modeling.py).
     """
 
     heads: int
@@ -93,24 +94,24 @@ class Block(nn.Module):
         angles: jax.Array | None = None,
         slot: jax.Array | None = None,
     ) -> tuple[jax.Array, None]:
-        """The next x, and None (as `stack` wants it).
+        """The next x, and None (the form that `stack` needs).
 
         Args:
-          context: [B, S, Dc]; unread where a cache has its keys.
-          mask: which tokens of x are seen; context_mask: which of the context. See `Attention`.
+          context: [B, S, Dc]; not used where a cache has its keys.
+          mask: the attention mask of x; context_mask: that of the context. See `Attention`.
           drop_rate: of stochastic depth.
           angles, slot: of self-attention, see `Attention`.
         """
-        x = in_rows(x)
+        x = row_major(x)
         if self.cross == "only":
             y = self._normed(x, "norm_attention")
             kv = None if context is None else self._keys(y, context)
             y = self._attention(x, cross=True)(y, kv, mask=context_mask)
-            seeing = _seeing(context_mask, len(x)) if self.scale == "tanh" else None
+            attends = _attends(context_mask, len(x)) if self.scale == "tanh" else None
         else:
-            y, seeing = self._normed(x, "norm_attention"), None
+            y, attends = self._normed(x, "norm_attention"), None
             y = self._attention(x)(y, mask=mask, angles=angles, slot=slot)
-        x = self._add(x, y, "attention", drop_rate, seeing)
+        x = self._add(x, y, "attention", drop_rate, attends)
         if self.cross == "between":
             own = {"cross": "only", "mlp_dim": 0, "causal": False, "kv_heads": None}
             x, _ = self.clone(**own, name="cross", parent=self)(
@@ -129,7 +130,7 @@ class Block(nn.Module):
             self.mlp_bias,
             name="mlp",
         )
-        return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, seeing), None
+        return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, attends), None
 
     def _attention(self, x: jax.Array, cross: bool = False) -> Attention:
         width, normal = x.shape[-1], nn.initializers.normal
@@ -154,7 +155,7 @@ class Block(nn.Module):
         )
 
     def _keys(self, y: jax.Array, context: jax.Array) -> jax.Array:
-        """What attention of y [B, L, D] to a context takes its keys and values from."""
+        """The input of the keys and values in attention of y [B, L, D] to a context."""
         del y
         if not self.norm_context:
             return context
@@ -166,8 +167,8 @@ class Block(nn.Module):
             return x
         return norm_class(self.norm_kind)(self.epsilon, self.dtype, name=name)(x)
 
-    def _add(self, x, branch, name, drop_rate, seeing):
-        """x and a branch together; `seeing` [B, L, 1]: tokens which it may change."""
+    def _add(self, x, branch, name, drop_rate, attends):
+        """Add a branch to x; `attends` [B, L, 1]: the tokens that the branch may change."""
         if self.scale == "tanh":
             gate = param(self, f"gate_{name}", nn.initializers.zeros, (), ())
             branch = branch * jnp.tanh(gate).astype(branch.dtype)
@@ -175,8 +176,8 @@ class Block(nn.Module):
             init = nn.initializers.constant(self.scale)
             scale = param(self, f"scale_{name}", init, x.shape[-1:], ("embed",))
             branch = branch * broadcast_last(scale.astype(branch.dtype), branch.ndim)
-        if seeing is not None:
-            branch = jnp.where(seeing, branch, jnp.zeros_like(branch))
+        if attends is not None:
+            branch = jnp.where(attends, branch, jnp.zeros_like(branch))
         branch = nn.Dropout(self.dropout, deterministic=not self.train)(branch)
         if self.train and drop_rate is not None:
             branch = stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
@@ -184,11 +185,11 @@ class Block(nn.Module):
         if self.norm == "post":
             dtype = activation_dtype(self.dtype)
             x = norm_class(self.norm_kind)(self.epsilon, dtype, name=f"norm_{name}")(x)
-        return in_rows(shard(x, "batch", "length", "act_embed"))
+        return row_major(shard(x, "batch", "length", "act_embed"))
 
 
-def _seeing(mask: jax.Array | None, rows: int) -> jax.Array | None:
-    """[rows, L or 1, 1] bool: the tokens that see something of the context; None: all."""
+def _attends(mask: jax.Array | None, rows: int) -> jax.Array | None:
+    """[rows, L or 1, 1] bool: the tokens that attend to any of the context; None: all."""
     if mask is None:
         return None
     mask = mask[:, None] if mask.ndim == 2 else mask

@@ -1,24 +1,24 @@
 """A causal transformer stack with optional cross-attention to a context, and its KV cache.
 
 The cache is the Linen collection `cache`, of static shape. Where the collection is mutable the
-stack decodes: a first call (with `cache_length`) runs over the prompts and makes the cache, each
-call that is given that cache reads it and adds its tokens.
+stack decodes: the first call (with `cache_length`) runs over the prompts and creates the cache;
+each later call reads the cache and appends its tokens.
 
-Every call writes its L tokens into the next L slots, the same for all rows; a row's mask says
-which of its slots hold tokens, and its positions count those alone. So prompts of different
+Every call writes its L tokens into the next L slots, the same slots for all rows; a row's mask says
+which of its slots hold tokens, and only those count for its positions. So prompts of different
 lengths share a batch, padded on either side. A cache of B rows and T slots holds
 
     seen        [B, T] bool               slots that hold a token of their row
     count       [B] int32                 tokens of each row so far
     slot        [] int32                  the next slot
-    cross_seen  [B, S] bool               what the prompt's last token sees of the context
+    cross_seen  [B, S] bool               the context mask of the prompt's last token
 
-and below `stack`, with the layers along their first axis,
+and below `stack`, with the layers along the first axis,
 
     layer<i>/attention/key, value  [N, B, K, T, head_dim]   of the tokens so far
     cross/attention/key, value     [N, B, H, S, head_dim]   of the context: computed once
 
-(plain cross-attention: layer<i>/cross/...; on CPU the layers apart, and B and K as one axis).
+(plain cross-attention: layer<i>/cross/...; on CPU one array per layer, with B and K merged).
 """
 
 from typing import Any
@@ -43,25 +43,26 @@ from mmjax.sharding import shard
 class Decoder(nn.Module):
     """A causal stack over embedded tokens, [B, L, D] -> [B, L, D].
 
-    Parameters: `stack/layers/...` lie along one `layers` axis of `depth`, whatever `cross_every`
-    is, so a language model's load into a Flamingo; those of cross-attention are `stack/cross/...`
-    along an axis of depth / cross_every; `norm/...` and, if learned, `position/...`.
+    Parameters: `stack/layers/...` have one `layers` axis of size `depth`, whatever `cross_every`
+    is, so a language model's weights load into a Flamingo; those of cross-attention,
+    `stack/cross/...`, have an axis of size depth / cross_every; `norm/...` and, if learned,
+    `position/...`.
 
     Attributes:
-      length: of the longest text.
+      length: most tokens of a text.
       head_dim: None is width / heads; kv_heads: None is heads (see `Attention`).
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
       positions: "learned", "rope" or "none".
-      cross_every: every so many layers one looks at the context, the last of each run; 0: none.
-      final_norm: the norm at the end.
-      cross_gated: Flamingo's gated layers before those layers, in place of cross-attention inside
-        them; at the start the stack is exactly that without them.
-      cross_block: in their place a block of its own after those layers (see `Group`).
-      remat: as of `Transformer`; a run of `cross_every` layers is recomputed together.
+      cross_every: layers per group; the last layer of each group attends to the context; 0: none.
+      final_norm: apply a norm at the end.
+      cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
+        them; at initialization they are the identity.
+      cross_block: a separate cross-attention block after those layers instead (see `Group`).
+      remat: see `Transformer`; a group of `cross_every` layers is recomputed together.
 
     Raises:
-      ValueError: settings that do not fit each other, a context that is missing or that nothing
-        looks at, a text that is too long, or longer than the cache.
+      ValueError: inconsistent settings, a context that is missing or unused, a text that is too
+        long, or longer than the cache.
     """
 
     depth: int
@@ -100,12 +101,12 @@ class Decoder(nn.Module):
         """The stack's output for each token.
 
         Args:
-          x: [B, L, D]; mask: [B, L] bool, true on tokens (None: all), which alone are seen.
+          x: [B, L, D]; mask: [B, L] bool, true on valid tokens (None: all).
           context: [B, S, C]; not needed where a cache has it.
-          context_mask: [B, S] or, for each token its own, [B, L, S] bool; a token that may see
-            nothing gets nothing from the context.
-          positions: [B, L] int32, where there is no cache; None: as many tokens as are before.
-          cache_length: slots of the cache that the call makes, where `cache` is mutable.
+          context_mask: [B, S], or [B, L, S] with a mask per token, bool; a token whose mask is
+            all false gets nothing from the context.
+          positions: [B, L] int32, without a cache; None: the number of valid tokens before each.
+          cache_length: slots of the cache that the call creates, where `cache` is mutable.
         """
         batch, length, width = x.shape
         self._check(width, length, cache_length)
@@ -114,7 +115,7 @@ class Decoder(nn.Module):
         mask = jnp.ones((batch, length), bool) if mask is None else mask
         old = self._cache() if self.has_variable("cache", "slot") else None
 
-        # ---- positions, and who sees whom
+        # ---- positions and attention masks
         if positions is None:
             positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
         slot, seen = None, mask
@@ -182,15 +183,15 @@ class Decoder(nn.Module):
             raise ValueError(
                 f"The prompt has {length} tokens and the cache {cache_length} slots: give it more."
             )
-        # While it decodes padding does not count: positions do, which `generate` checks.
+        # While decoding, padding does not count, only positions, which `generate` checks.
         if length > self.length and not is_decoding(self):
             raise ValueError(
                 f"A text of {length} tokens is longer than the model's {self.length}: set "
-                "model.text.length, or the length in tokenize(), to the other."
+                "model.text.length and the length in tokenize() to the same value."
             )
 
     def _context_seen(self, context, context_mask, old):
-        """[B, L or 1, S] bool, or None where all is seen."""
+        """The context mask, [B, L or 1, S] bool; None: all valid."""
         if not self.cross_every:
             if context is not None:
                 raise ValueError(
@@ -232,7 +233,7 @@ class Decoder(nn.Module):
         return {n: self.get_variable("cache", n) for n in names if self.has_variable("cache", n)}
 
     def _make_cache(self, mask, context, context_seen, slots: int) -> None:
-        """What the stack as a whole keeps of a prompt; its attention layers keep their keys."""
+        """Store what is shared by all layers; the attention layers store keys and values."""
         batch, length = mask.shape
         self.put_variable("cache", "seen", jnp.pad(mask, ((0, 0), (0, slots - length))))
         self.put_variable("cache", "count", mask.sum(1, dtype=jnp.int32))

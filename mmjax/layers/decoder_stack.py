@@ -1,4 +1,4 @@
-"""The layers of a decoder: runs of blocks, of which the last may look at a context."""
+"""The layers of a decoder: groups of blocks, of which the last may attend to a context."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,13 @@ from mmjax.layers.packed import is_packing
 
 
 class Group(nn.Module):
-    """`size` blocks, of which the last looks at a context.
+    """`size` blocks, of which the last attends to a context.
 
     Attributes:
       cross: "plain", cross-attention inside the last block; "gated", a Flamingo block before it
-        (Alayrac et al. 2022, arXiv 2204.14198, figure 4); "block", a block of its own behind it,
-        which norms the context (open_clip's transformer.py, MultimodalTransformer, for CoCa);
-        None: there is no context.
+        (Alayrac et al. 2022, arXiv 2204.14198, figure 4); "block", a separate block after it,
+        which normalizes the context (open_clip's transformer.py, MultimodalTransformer, for CoCa);
+        None: no context.
       block: fields of `Block`.
     """
 
@@ -46,7 +46,7 @@ class Group(nn.Module):
 
 
 class DecodingStack(nn.Module):
-    """The groups one after the other, their parameters and caches apart: see layers/apart.py."""
+    """A stack of groups with separate parameters and caches per layer: see layers/apart.py."""
 
     size: int
     cross: str | None
@@ -76,7 +76,7 @@ class DecodingStack(nn.Module):
         return x, None
 
     def _of_group(self, tree: Mapping[str, Any], g: int) -> dict[str, Any]:
-        """A group's share of `layers` along the depth and of `cross` along the groups."""
+        """One group's slice of `layers`, along the depth, and of `cross`, along the groups."""
         if not tree:
             return {}
         layers = [pick(tree["layers"], g * self.size + i) for i in range(self.size)]
@@ -85,10 +85,10 @@ class DecodingStack(nn.Module):
 
 
 def by_place(tree: Mapping[str, Any], cross: str | None) -> dict[str, Any]:
-    """{"layers": [tree, ...], perhaps "cross": tree} as `Group` names them: `layer0`, ..."""
+    """{"layers": [tree, ...], optionally "cross": tree} under `Group`'s names: `layer0`, ..."""
     tree = dict(tree)
     placed = {f"layer{i}": layer for i, layer in enumerate(tree.pop("layers"))}
-    if cross == "plain":  # then it is a part of the last block
+    if cross == "plain":  # cross-attention is part of the last block
         last = f"layer{len(placed) - 1}"
         placed[last] = {**placed[last], "cross": tree.pop("cross")}
     return placed | tree
@@ -103,7 +103,7 @@ def by_kind(tree: Mapping[str, Any], size: int) -> dict[str, Any]:
 
 
 def split_depth(variables: Mapping[str, Any], size: int, cross: str | None) -> dict[str, Any]:
-    """Parameters with `layers` along the depth, as those of a stack of groups."""
+    """Parameters with `layers` along the depth as the parameters of a stack of groups."""
     tree = dict(variables["params"])
     layers = tree.pop("layers")
     layers = [jax.tree.map(lambda a, i=i: a[i::size], layers) for i in range(size)]

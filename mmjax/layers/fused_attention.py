@@ -1,12 +1,12 @@
-"""Attention as one TPU kernel: no logits in HBM, no other layouts of queries, keys and values.
+"""Attention as one TPU kernel: no logits in HBM, no layout copies of queries, keys and values.
 
-An image or a caption is short: all of one example fits a chip's vector memory, so the softmax is
-the plain one, and the backward pass keeps nothing but the queries, keys and values. Those of
-self-attention are one array, those of cross-attention two: queries, and keys with values.
+Images and captions are short sequences: a whole example fits in VMEM, so the softmax needs no
+blocks, and the backward pass saves only the queries, keys and values. Self-attention takes them as
+one array, cross-attention as two: queries, and keys with values.
 Source: the idea of Dao et al. 2022 (arXiv 2205.14135), without its blocks.
 
-Heads narrower than a vector register lie side by side in one. A product over such a group's lanes,
-those of the other heads set to zero, costs the matrix unit what one head alone would.
+Heads narrower than a vector register share one. A product over all lanes of such a group, with the
+lanes of the other heads set to zero, costs the matrix unit no more than one head alone.
 """
 
 import functools
@@ -20,13 +20,13 @@ from jax.experimental.pallas import tpu as pltpu
 from mmjax import sharding
 
 LANES = 128  # of a vector register
-LONGEST = 640  # tokens; beyond it the logits of a head are too many for the vector memory
-MEMORY = 64 * 2**20  # bytes of it that a kernel may use; every TPU from v4 on has more
+LONGEST = 640  # tokens; the logits of a head for longer sequences do not fit in VMEM
+MEMORY = 64 * 2**20  # bytes of VMEM that a kernel may use; every TPU from v4 on has more
 MASKED = float(jnp.finfo(jnp.float32).min)
 
 
 def fits(batch: int, length: int, heads: int, head_dim: int) -> bool:
-    """True where the kernel can be used, on the mesh that is set."""
+    """Whether the kernel can take these sizes on the current mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     split = 1 if mesh.empty else mesh.shape["tensor"]
     return (
@@ -39,10 +39,10 @@ def fits(batch: int, length: int, heads: int, head_dim: int) -> bool:
 
 
 def together(weights: jax.Array) -> jax.Array:
-    """[..., N, H, D] -> [..., N·H·D]: the N parts of a group of heads side by side.
+    """[..., N, H, D] -> [..., N·H·D]: the N parts of each group of heads next to each other.
 
-    The order of the kernel's inputs, for the weights that make them: queries, keys and values, or
-    keys and values. Heads split over chips stay so.
+    This is the order of the kernel's inputs; it is applied to the weights that compute them. The N
+    parts are queries, keys and values, or keys and values. The sharding of the heads is kept.
     """
     *outer, parts, heads, head_dim = weights.shape
     group = max(1, LANES // head_dim)
@@ -61,9 +61,9 @@ def fused_attention(
     """softmax(query · key / sqrt(D)) · value with fp32 logits and softmax.
 
     Args:
-      qkv: [B, L, 3·H·D] in the order of `together`; `fits` says which sizes can be.
-      causal: a query sees the keys up to its own position.
-      key_mask: [B, L] bool, true where a key may be seen.
+      qkv: [B, L, 3·H·D] in the order of `together`; `fits` says which sizes are allowed.
+      causal: a query attends to the keys up to its own position.
+      key_mask: [B, L] bool, true on valid keys.
       interpret: run without a TPU, slowly.
 
     Returns:
@@ -80,7 +80,7 @@ def fused_cross_attention(
     key_mask: jax.Array | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """As `fused_attention`, of queries [B, L, H·D] to keys and values [B, S, 2·H·D]."""
+    """`fused_attention` of queries [B, L, H·D] to keys and values [B, S, 2·H·D]."""
     return _on_mesh((query, key_value), key_mask, head_dim, False, interpret)
 
 
@@ -89,7 +89,7 @@ def _on_mesh(operands, key_mask, *settings):
     if jax.sharding.get_abstract_mesh().empty:
         return _attention(operands, mask, *settings)
     wide = sharding.spec("batch", "length", "heads")
-    return jax.shard_map(  # the compiler cannot split a kernel
+    return jax.shard_map(  # the compiler cannot partition a kernel
         lambda operands, mask: _attention(operands, mask, *settings),
         in_specs=(wide, sharding.spec("batch", "length")),
         out_specs=wide,
@@ -127,7 +127,7 @@ _attention.defvjp(_forward, _backward)
 
 
 def _call(kernel, name, products, outs, interpret, operands, *others):
-    """Run a kernel on one example after another. products: of [L, D] and [D, S], for each head."""
+    """Run a kernel per example. products: how many [L, D] x [D, S] products it does per head."""
     batch, length, _ = operands[0].shape
     keys, wide = operands[-1].shape[1:]
     width = wide // (3 if len(operands) == 1 else 2)
@@ -158,24 +158,24 @@ def _call(kernel, name, products, outs, interpret, operands, *others):
 
 def _forward_kernel(*refs, count, head_dim, causal):
     operands, mask_ref, out_ref = refs[:count], refs[count:-1], refs[-1]
-    seen = _seen(mask_ref, out_ref.shape[1], causal, keys=1)
+    mask = _attention_mask(mask_ref, out_ref.shape[1], causal, keys=1)
     for start, size, heads in _groups(out_ref.shape[2], head_dim):
         query, key, value = _read(operands, start, size)
         query = query * jnp.asarray(head_dim**-0.5, query.dtype)
         out = None
         for own in heads:
             logits = _dot(query, _only(own, key), 1, 1)
-            weights, total = _softmax(logits, seen, keys=1)
+            weights, total = _softmax(logits, mask, keys=1)
             y = _dot(weights.astype(value.dtype), value, 1, 0) / total
             out = y if out is None else jnp.where(own, y, out)
         out_ref[0, :, pl.ds(start, size)] = out.astype(out_ref.dtype)
 
 
 def _backward_kernel(*refs, count, head_dim, causal):
-    """As in Dao et al. 2022, section B.4; [keys, queries], which spares all transposes but one."""
+    """Dao et al. 2022, section B.4; logits [keys, queries] save all transposes but one."""
     operands, dy_ref = refs[:count], refs[count]
     mask_ref, grad_refs = refs[count + 1 : -count], refs[-count:]
-    seen = _seen(mask_ref, dy_ref.shape[1], causal, keys=0)
+    mask = _attention_mask(mask_ref, dy_ref.shape[1], causal, keys=0)
     scale = head_dim**-0.5
     for start, size, heads in _groups(dy_ref.shape[2], head_dim):
         query, key, value = _read(operands, start, size)
@@ -184,7 +184,7 @@ def _backward_kernel(*refs, count, head_dim, causal):
         grads = None
         for own in heads:
             logits = _dot(_only(own, key), query, 1, 1)
-            weights, total = _softmax(logits, seen, keys=0)
+            weights, total = _softmax(logits, mask, keys=0)
             weights = weights / total
             dweights = _dot(_only(own, value), dy, 1, 1)
             dlogits = weights * (dweights - (weights * dweights).sum(0, keepdims=True))
@@ -200,7 +200,7 @@ def _backward_kernel(*refs, count, head_dim, causal):
 
 
 def _groups(width, head_dim):
-    """First lane, lanes, and for each head which lanes are its own: for each group of heads."""
+    """For each group of heads: its first lane, its lane count, and a lane mask for each head."""
     size = max(LANES, head_dim)
     lane = jax.lax.broadcasted_iota(jnp.int32, (1, size), 1)
     heads = [(lane >= first) & (lane < first + head_dim) for first in range(0, size, head_dim)]
@@ -208,7 +208,7 @@ def _groups(width, head_dim):
 
 
 def _places(refs, start, size):
-    """Where the queries, keys and values of a group are: in which array, and from which lane on."""
+    """The array and first lane of the queries, keys and values of a group."""
     if len(refs) == 1:
         return [(refs[0], 3 * start + i * size) for i in range(3)]
     query, key_value = refs
@@ -224,24 +224,24 @@ def _only(own, x):
 
 
 def _dot(x, y, x_axis, y_axis):
-    """The product of two matrices over those axes, in fp32."""
+    """The product of two matrices over the given axes, in fp32."""
     dimensions = (((x_axis,), (y_axis,)), ((), ()))
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
 
 
-def _softmax(logits, seen, keys):
-    """Its exponentials and their sums over the axis of the keys."""
-    if seen is not None:
-        logits = jnp.where(seen, logits, MASKED)
+def _softmax(logits, mask, keys):
+    """Exponentials of the logits, and their sums over the axis of the keys."""
+    if mask is not None:
+        logits = jnp.where(mask, logits, MASKED)
     weights = jnp.exp(logits - logits.max(keys, keepdims=True))
     return weights, weights.sum(keys, keepdims=True)
 
 
-def _seen(mask_ref, length, causal, keys):
-    """Which logits count, [L, L] or to be broadcast so; None: all. keys: the axis of the keys."""
-    seen = mask_ref[0][0] != 0 if mask_ref else None
+def _attention_mask(mask_ref, length, causal, keys):
+    """Attention mask, broadcastable to [L, L]; None: all valid. keys: the axis of the keys."""
+    mask = mask_ref[0][0] != 0 if mask_ref else None
     if causal:
         key = jax.lax.broadcasted_iota(jnp.int32, (length, length), keys)
         past = key <= jax.lax.broadcasted_iota(jnp.int32, (length, length), 1 - keys)
-        seen = past if seen is None else seen & past
-    return seen
+        mask = past if mask is None else mask & past
+    return mask

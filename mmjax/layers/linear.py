@@ -15,21 +15,21 @@ from mmjax.layers.parameters import broadcast_last, param
 from mmjax.layers.precision import activation_dtype, mixed_dots
 from mmjax.layers.recompute import recompute
 
-# The dots below keep the batch axes as they are. Flattened to two axes, the gradient of the weight
-# contracts one long axis, which XLA's CPU backend does at half the speed.
+# The dots below do not flatten the batch axes: the gradient of the kernel would then contract one
+# long axis, which takes XLA's CPU backend twice as long.
 _dot_to_fp32 = functools.partial(dot_general, preferred_element_type=jnp.float32)
 
 
 def _contract_last(x: jax.Array):
-    """Dimension numbers: the last axis of x meets the first of the kernel."""
+    """Dimension numbers that contract the last axis of x with the first of the kernel."""
     return ((x.ndim - 1,), (0,)), ((), ())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _mixed_dot(x: jax.Array, kernel: jax.Array, x_dtype) -> jax.Array:
-    """x [..., K] @ kernel [K, N] with bf16 operands and fp32 result, backwards too.
+    """x [..., K] @ kernel [K, N] with bf16 operands and fp32 result, also in the backward pass.
 
-    Keeps the bf16 copies for the backward. `x_dtype` is x's own dtype.
+    Saves the bf16 copies for the backward pass. `x_dtype` is the dtype of x.
     """
     return _mixed_forward(x, kernel, x_dtype)[0]
 
@@ -65,7 +65,7 @@ def _add_bias_forward(y, bias):
 def _add_bias_backward(bias, dy):
     batch = tuple(range(dy.ndim - bias.ndim))
     if platform.current().bias_gradient_by_product and dy.dtype == jnp.bfloat16:
-        # The matrix unit adds faster than the vector unit: a product with ones, exact in fp32.
+        # The matrix unit sums faster than the vector unit: a product with ones, exact in fp32.
         ones = jnp.ones((*dy.shape[: len(batch)], 8), dy.dtype)
         return dy, _dot_to_fp32(ones, dy, ((batch, batch), ((), ())))[0].astype(bias.dtype)
     return dy, dy.sum(batch, dtype=jnp.float32).astype(bias.dtype)
@@ -87,7 +87,7 @@ def linear(
 
     Args:
       before: an elementwise function, applied to x first (an activation).
-      outputs: how many of the kernel's last axes are outputs; the others meet x's last axes.
+      outputs: how many of the kernel's last axes are outputs; the others contract with x.
       dtype: of the operands. The result has `precision.activation_dtype(dtype)`.
     """
     features = kernel.shape[kernel.ndim - outputs :]
@@ -96,8 +96,7 @@ def linear(
     kernel = kernel.reshape(x.shape[-1], *features)
     as_matrix = platform.current().kernels_as_matrices
     if as_matrix:
-        # As a matrix: several axes cost transposes here. (Elsewhere a split axis among those
-        # merged would have to be gathered.)
+        # Several axes cost transposes on CPU. (Elsewhere merging could gather a sharded axis.)
         kernel = kernel.reshape(x.shape[-1], -1)
 
     def product(x, kernel):
@@ -119,7 +118,7 @@ def linear(
 
 
 def class_head(classes: int, name: str = "head") -> "Linear":
-    """The map from features to logits over classes, all 0 at the start."""
+    """The map from features to class logits, initialized to 0."""
     init = nn.initializers.zeros
     return Linear((classes,), ("embed", "classes"), kernel_init=init, name=name)
 
@@ -129,8 +128,8 @@ class Linear(nn.Module):
 
     Attributes:
       features: sizes of the new axes; names: logical axes of the kernel [*inputs, *features].
-      kernel_init: gets the kernel's shape as a matrix [prod(inputs), prod(features)].
-      order: puts the outputs, the last axes of kernel and bias, on one axis: [..., N].
+      kernel_init: called with the kernel's matrix shape [prod(inputs), prod(features)].
+      order: maps the output axes, the last of kernel and bias, to one axis: [..., N].
       before: an elementwise function, applied to x first (an activation).
     """
 

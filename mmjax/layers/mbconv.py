@@ -1,4 +1,4 @@
-"""Inverted bottleneck convolutions, as EfficientNet is made of, and their batch norm."""
+"""Inverted bottleneck convolutions (MBConv), as in EfficientNet, and their batch norm."""
 
 import flax.linen as nn
 import jax
@@ -10,10 +10,10 @@ from mmjax.layers.precision import activation_dtype
 
 
 class BatchNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, by fixed statistics.
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis; fixed statistics.
 
-    `mean` and `variance` are parameters that get no gradient: a loaded network is fine-tuned with
-    the statistics that it came with, and no example depends on the others of its batch.
+    `mean` and `variance` are parameters without a gradient: a loaded network is fine-tuned with its
+    stored statistics, and no example depends on the others of its batch.
     Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 2.
     """
 
@@ -40,8 +40,8 @@ class Convolution(nn.Module):
     """A convolution [B, H, W, C] -> [B, H', W', channels] without bias.
 
     Attributes:
-      padding: zeros (before, after), above and below as on the left and the right.
-      depthwise: each channel by itself.
+      padding: zeros (before, after), the same for height and width.
+      depthwise: each channel is convolved separately.
     """
 
     channels: int
@@ -68,12 +68,14 @@ class Convolution(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Widen, convolve each channel, weigh the channels, narrow: [B, H, W, C] -> [B, H', W', D].
+    """Expansion, depthwise convolution, squeeze-and-excitation, projection.
+
+    [B, H, W, C] -> [B, H', W', D].
 
     Attributes:
-      expand: times as wide inside; residual: the input is added.
+      expand: expansion ratio of the width; residual: add the input.
       squeezed: width of the squeeze-and-excitation.
-      centred: a stride of 2 puts as many zeros before as after, in place of one less before.
+      centred: with stride 2, pad as many zeros before as after, instead of one fewer before.
 
     Source: EfficientNet, Tan and Le 2019 (arXiv 1905.11946), table 1; MobileNetV2, Sandler et al.
     2018 (arXiv 1801.04381), section 3; squeeze-and-excitation, Hu et al. 2018 (arXiv 1709.01507).

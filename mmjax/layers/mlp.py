@@ -12,9 +12,9 @@ class MLP(nn.Module):
     """Two linear maps with an activation between: [B, L, D] -> [B, L, D].
 
     Attributes:
-      gated: the activation of a third map multiplies the hidden units; with "silu" that is SwiGLU
+      gated: the activation of a third map multiplies the hidden units; with "silu" this is SwiGLU
         (Shazeer 2020, arXiv 2002.05202).
-      branches: residual branches of the whole stack, for the scale of the last kernel.
+      branches: residual branches of the whole stack, for the initial scale of the last kernel.
     """
 
     mlp_dim: int

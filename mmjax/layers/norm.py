@@ -1,5 +1,4 @@
-"""Layer and RMS normalisation with fp32 statistics that are kept for the backward pass; unit
-length."""
+"""Layer norm and RMS norm, with fp32 statistics saved for the backward pass; L2 normalization."""
 
 import functools
 
@@ -13,10 +12,10 @@ from mmjax.sharding import shard
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype) -> jax.Array:
-    """(x - mean) / sqrt(var + epsilon) * scale + bias over the last axis, given in `dtype`.
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over the last axis, returned in `dtype`.
 
-    x [..., D], scale and bias [D]. Statistics are fp32. Keeps x, mean and 1/std for the backward,
-    where automatic differentiation would keep several arrays of x's size.
+    x [..., D], scale and bias [D]. Statistics are fp32. Saves x, mean and 1/std for the backward
+    pass, where automatic differentiation would save several arrays of x's size.
     Source: Ba et al. 2016 (arXiv 1607.06450), eq. 4.
     """
     return _forward(x, scale, bias, epsilon, dtype)[0]
@@ -27,7 +26,7 @@ def _forward(x, scale, bias, epsilon, dtype):
     mean = wide.mean(-1, keepdims=True)
     centered = wide - mean
     if x.dtype == jnp.bfloat16:
-        # Both statistics in one pass over x; what cancels is far below x's own rounding.
+        # Both statistics in one pass over x; the cancellation error is far below x's rounding.
         variance = jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean)
         rstd = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
     else:
@@ -56,7 +55,7 @@ layer_norm.defvjp(_forward, _backward)
 
 
 class LayerNorm(nn.Module):
-    """`layer_norm` with its scale and bias; the result has `dtype`.
+    """`layer_norm` with learned scale and bias; the result has `dtype`.
 
     Attributes:
       axis: logical name of the normalized axis.
@@ -76,7 +75,7 @@ class LayerNorm(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float, dtype) -> jax.Array:
-    """x / sqrt(mean(x²) + epsilon) * scale over the last axis, given in `dtype`.
+    """x / sqrt(mean(x²) + epsilon) * scale over the last axis, returned in `dtype`.
 
     x [..., D], scale [D]. Statistics are fp32. Source: Zhang and Sennrich 2019
     (arXiv 1910.07467), eq. 4.
@@ -105,7 +104,7 @@ rms_norm.defvjp(_rms_forward, _rms_backward)
 
 
 class RMSNorm(nn.Module):
-    """`rms_norm` with its scale; attributes as of `LayerNorm`."""
+    """`rms_norm` with a learned scale; attributes as in `LayerNorm`."""
 
     epsilon: float = 1e-6
     dtype: str = "float32"
@@ -121,7 +120,7 @@ NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 def norm_class(kind: str) -> type[nn.Module]:
-    """The norm of that name.
+    """The norm class of that name.
 
     Raises:
       ValueError: an unknown name.
@@ -132,6 +131,6 @@ def norm_class(kind: str) -> type[nn.Module]:
 
 
 def unit_length(features: jax.Array) -> jax.Array:
-    """Vectors [B, embed_dim] divided by their length."""
+    """Vectors [B, embed_dim] divided by their L2 norm."""
     squared = jnp.square(features).sum(-1, keepdims=True)
     return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")

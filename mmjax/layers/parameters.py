@@ -1,4 +1,4 @@
-"""Parameters whose axes carry logical names."""
+"""Parameters with logical axis names."""
 
 import flax.linen as nn
 import jax
@@ -8,14 +8,14 @@ from mmjax.sharding import spec
 
 
 def param(module: nn.Module, name: str, init, shape, names) -> jax.Array:
-    """A float32 parameter of `module`, one logical axis name an axis.
+    """A float32 parameter of `module`, with one logical name per axis.
 
     Args:
-      init: initializer `(key, shape, dtype) -> array`; shape: its shape; names: words from
+      init: initializer `(key, shape, dtype) -> array`; shape: its shape; names: keys of
         `mmjax.sharding.RULES`, or None.
 
     Raises:
-      ValueError: an unknown name, or a count of names other than the count of axes.
+      ValueError: an unknown name, or not one name per axis.
     """
     spec(*names)  # Linen would silently replicate an axis with an unknown name
     if len(names) != len(shape):
@@ -25,5 +25,5 @@ def param(module: nn.Module, name: str, init, shape, names) -> jax.Array:
 
 
 def broadcast_last(x: jax.Array, ndim: int) -> jax.Array:
-    """`x` with axes of size one in front, so that it has `ndim` axes."""
+    """`x` with leading axes of size one added up to `ndim` axes."""
     return x.reshape((1,) * (ndim - x.ndim) + x.shape)

@@ -1,4 +1,4 @@
-"""From pixels to patch tokens."""
+"""Patch embeddings: from pixels to tokens."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ from mmjax.layers.precision import activation_dtype
 
 
 def check_divides(size: tuple[int, int], patch: int) -> None:
-    """Raise ValueError where an image of `size` (height, width) is not made of whole patches."""
+    """Raise ValueError where `size` (height, width) is not a multiple of the patch size."""
     if size[0] % patch or size[1] % patch:
         raise ValueError(
             f"Image size {size[0]}x{size[1]} is not a multiple of patch_size {patch}: resize the "
@@ -34,7 +34,7 @@ def patchify(image: jax.Array, patch: int) -> jax.Array:
 
 
 class PatchEmbed(nn.Module):
-    """One linear map for each patch: [B, H, W, 3] -> [B, H/patch, W/patch, width].
+    """A linear map of each patch: [B, H, W, 3] -> [B, H/patch, W/patch, width].
 
     The kernel is [patch*patch*3, width]: a convolution with stride = size is this matmul, which
     is faster on every platform.
@@ -58,10 +58,11 @@ class ConvStem(nn.Module):
 
     Channels double from stage to stage up to `width`, each stage followed by a norm and ReLU.
     Source: Xiao et al. 2021, "Early convolutions help transformers see better" (arXiv 2106.14881,
-    section 4); layer norm in place of batch norm, which would need running averages.
+    section 4); layer norm instead of batch norm, which would need running averages.
 
     Raises:
-      ValueError: a patch size that is not a power of two, or a width it cannot halve so often.
+      ValueError: a patch size that is not a power of two, or a width that cannot be halved once
+        per stage.
     """
 
     patch: int
@@ -104,10 +105,10 @@ class Conv3x3(nn.Module):
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array, dtype="float32") -> jax.Array:
-    """Convolution of stride 2, zeros around: [B, H, W, C] with [3, 3, C, D] -> [B, H/2, W/2, D].
+    """Zero-padded convolution of stride 2: [B, H, W, C] with [3, 3, C, D] -> [B, H/2, W/2, D].
 
-    On CPU the nine neighbours are laid side by side and one matmul takes them all: XLA's own
-    convolution takes 2.6 times as long there, forwards and backwards, and has no fast bf16.
+    On CPU it is an im2col and one matmul: XLA's own convolution takes 2.6 times as long there,
+    forward and backward, and has no fast bf16.
     """
     if not platform.current().convolution_as_product:
         return jax.lax.conv_general_dilated(
@@ -125,7 +126,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, dtype="float32") -> jax.Array:
 
 
 def drop_patches(tokens: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """Keep a random subset of round((1 - rate) L) tokens of each example, in their order.
+    """Keep a random subset of round((1 - rate) L) tokens of each example, in order.
 
     tokens [B, L, D] -> [B, K, D]. Source: FLIP, Li et al. 2023 (arXiv 2212.00794), section 3.
     """

@@ -1,4 +1,4 @@
-"""Perceiver resampler: any number of images or frames to a fixed number of tokens."""
+"""Perceiver resampler: from any number of images or frames to a fixed number of tokens."""
 
 import flax.linen as nn
 import jax
@@ -14,14 +14,13 @@ from mmjax.layers.stack import stack
 class PerceiverResampler(nn.Module):
     """Visual features [B, T, S, D] of T frames of S tokens -> [B, latents, D].
 
-    Several media, each with its frames, come as [B, M, T, S, D] and give [B, M, latents, D]; each
-    is resampled on its own. A medium of which nothing may be seen gives the same latents whatever
-    it holds.
+    M media per example, [B, M, T, S, D], give [B, M, latents, D]; each is resampled separately.
+    The latents of a fully masked medium do not depend on its content.
 
     Attributes:
-      frames: size of the table of time embeddings; more frames than that spread over the same
-        stretch of time (the table is interpolated linearly). 0: frames have no order.
-      media: size of the table of media embeddings; 0: media have no order.
+      frames: size of the table of time embeddings; with more frames than that, the table is
+        interpolated linearly. 0: no time embeddings.
+      media: size of the table of media embeddings; 0: no media embeddings.
       mlp_ratio: hidden width of the MLP over D.
 
     Raises:
@@ -45,8 +44,8 @@ class PerceiverResampler(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """`mask`: bool, true where there is something: of frames (all axes of x but the last two)
-        or of tokens (all but the last)."""
+        """`mask`: bool, true on valid frames (all axes of x but the last two) or tokens (all but
+        the last)."""
         if x.ndim not in (4, 5):
             raise ValueError(
                 "A Perceiver resampler takes [B, frames, tokens, width] or [B, media, frames, "
@@ -66,7 +65,7 @@ class PerceiverResampler(nn.Module):
         if self.media:
             if media > self.media:
                 raise ValueError(
-                    f"{media} media come with an example, and the resampler's table holds "
+                    f"There are {media} media per example, and the resampler's table holds "
                     f"{self.media}: raise its setting 'media', or give fewer."
                 )
             table = self._table("media_embedding", self.media, width)[:media]
@@ -76,7 +75,7 @@ class PerceiverResampler(nn.Module):
             if mask.shape not in ((batch, media, frames), (batch, media, frames, tokens)):
                 raise ValueError(
                     f"The resampler's mask is {list(mask.shape)} for {media} media of {frames} "
-                    f"frames of {tokens} tokens: give one value a frame, or one a token."
+                    f"frames of {tokens} tokens: give one value per frame, or one per token."
                 )
             mask = mask.reshape(batch, media, frames, -1)
             mask = jnp.broadcast_to(mask, (batch, media, frames, tokens)).reshape(x.shape[:2])
@@ -109,19 +108,19 @@ class PerceiverResampler(nn.Module):
 
 
 def spread(table: jax.Array, frames: int) -> jax.Array:
-    """The first rows of a table [N, D], or with more than N frames all of it, interpolated:
-    [frames, D]. The first and the last frame then have the first and the last row."""
+    """The first rows of a table [N, D], or with more than N frames the table interpolated to
+    [frames, D], first and last row fixed."""
     stored = len(table)
     if frames <= stored:
         return table[:frames]
     at = jnp.linspace(0.0, stored - 1.0, frames)
     low = jnp.clip(at.astype(jnp.int32), 0, max(0, stored - 2))
-    share = (at - low.astype(jnp.float32))[:, None]
-    return (1.0 - share) * table[low] + share * table[jnp.minimum(low + 1, stored - 1)]
+    fraction = (at - low.astype(jnp.float32))[:, None]
+    return (1.0 - fraction) * table[low] + fraction * table[jnp.minimum(low + 1, stored - 1)]
 
 
 class _Layer(Block):
-    """latents + attention(latents; features and latents), then + mlp."""
+    """A block in which the latents attend to the features and to themselves."""
 
     def _keys(self, y: jax.Array, context: jax.Array) -> jax.Array:
         return jnp.concatenate([super()._keys(y, context), y], axis=1)

@@ -1,8 +1,8 @@
-"""Which form of a computation suits the backend: every decision by platform, in one place.
+"""Every choice of implementation that depends on the backend, in one place.
 
-The forms of one computation give the same numbers up to rounding. Chosen once from the backend of
-this process; `compiling_for` chooses for another one, as `mmjax.plan` does, which compiles for a
-TPU on a CPU host, or one decision alone, as tests do.
+All implementations of one computation give the same results up to rounding. The default is the
+backend of this process; `compiling_for` selects another one, as `mmjax.plan` does to compile for a
+TPU on a CPU host, or overrides single decisions, as tests do.
 """
 
 import contextlib
@@ -15,25 +15,25 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """The decisions. The defaults are a GPU's, and those of any backend that is not listed.
+    """The decisions of a platform. The defaults are for GPUs and backends that are not listed.
 
     Attributes:
       fp32_activations: with dtype="bfloat16" only the operands of dots are bf16 (see
         layers/precision.py).
-      kernels_as_matrices: a dot takes its kernel with one axis of outputs, not several.
-      convolution_as_product: a 3x3 convolution is one product over patches laid side by side.
+      kernels_as_matrices: a dot takes its kernel with its output axes merged into one.
+      convolution_as_product: a 3x3 convolution is an im2col and one matmul.
       two_rows: a product of one row in bf16 or int8 takes that row twice.
-      recomputes: in fp32, activations and attention weights are computed again in the backward pass
-        (in bf16 it would double the time of a step on CPU).
+      recomputes: in fp32, activations and attention weights are recomputed in the backward pass (in
+        bf16 it would double the time of a step on CPU).
       unrolled_layers: a stack without remat is unrolled, not a loop.
-      layers_apart: a loop over tokens takes each layer's arrays apart from the others'.
-      packed_kernels: kernels are laid out once before a loop over tokens.
-      cache_merges_rows_and_heads: these are one axis of a key/value cache.
+      layers_apart: a loop over tokens takes a separate array for each layer.
+      packed_kernels: kernels are packed once before a loop over tokens (see layers/packed.py).
+      cache_merges_rows_and_heads: batch rows and heads are one axis of a key/value cache.
       fused_attention: self-attention is one Pallas kernel where it fits (TPUs only).
-      row_major_stream: the residual stream's memory layout is fixed to [B, L, D] as written.
+      row_major_stream: the residual stream [B, L, D] is constrained to a row-major memory layout.
       bias_gradient_by_product: bf16 gradients of biases are summed by a product with ones.
-      guard_by_select: a step that is not finite is undone by selects, not by a branch.
-      lockstep: with several devices in one process, each step waits for the last one's end.
+      guard_by_select: a non-finite step is undone by selects, not by a branch.
+      lockstep: with several devices in one process, each step waits for the previous one to end.
     """
 
     name: str
@@ -81,7 +81,7 @@ _target = contextvars.ContextVar("platform that is compiled for", default=None)
 
 
 def current() -> Platform:
-    """The platform that programs are traced for: by default, that of this process's backend."""
+    """The platform that programs are traced for; by default this process's backend."""
     return _target.get() or named(jax.default_backend())
 
 
@@ -92,12 +92,12 @@ def named(backend: str) -> Platform:
 
 @contextlib.contextmanager
 def compiling_for(platform: str | Platform) -> Iterator[None]:
-    """Inside, programs are traced for another platform than this process's.
+    """Trace programs inside the context for another platform.
+
+    Programs that jax has already traced and cached are not traced again.
 
     Args:
-      platform: "tpu", "gpu", "cpu", or decisions of one's own.
-
-    What jax has traced before and holds in a cache keeps its form.
+      platform: "tpu", "gpu", "cpu", or a `Platform`.
     """
     before = _target.set(named(platform) if isinstance(platform, str) else platform)
     try:

@@ -1,4 +1,4 @@
-"""From a sequence of tokens to one vector."""
+"""Pooling of a sequence of tokens to one vector, or to a few tokens."""
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ from mmjax.layers.mlp import MLP
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 
-# One token of the sequence is the result, so whatever works on each token alone can come after.
+# The result is one token of the sequence, so per-token operations can come after the pooling.
 ONE_TOKEN = ("cls", "end", "last")
 POOLS = (*ONE_TOKEN, "mean", "map")
 
@@ -26,7 +26,7 @@ def end_position(mask: jax.Array) -> jax.Array:
 
 
 def pool_tokens(x: jax.Array, pool: str, mask: jax.Array | None = None) -> jax.Array:
-    """[B, L, D] -> [B, D] without parameters.
+    """[B, L, D] -> [B, D], without parameters.
 
     Args:
       pool: "cls" (the first), "last", "end" (the last true position of the mask) or "mean" (over
@@ -76,7 +76,7 @@ class AttentionPool(nn.Module):
 
 
 class QueryPool(nn.Module):
-    """As many tokens as there are learned queries, by attention: [B, L, D] -> [B, queries, width].
+    """Cross-attention from learned queries: [B, L, D] -> [B, queries, width].
 
     Source: the attentional poolers of CoCa, Yu et al. 2022 (arXiv 2205.01917), section 3.2.
     """
@@ -89,7 +89,7 @@ class QueryPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """`mask`: [B, L] bool, true where x may be seen."""
+        """`mask`: [B, L] bool, true on valid tokens of x."""
         init, shape = nn.initializers.normal(self.width**-0.5), (self.queries, self.width)
         query = param(self, "queries", init, shape, ("length", "embed"))
         query = jnp.broadcast_to(query[None], (x.shape[0], *shape))

@@ -15,10 +15,10 @@ def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialia
     """A position table [h, w, D] resized to [*grid, D].
 
     Args:
-      method: "antialias" (bicubic, Keys' a = -0.5, wider where it shrinks: jax.image and Pillow,
-        DINOv2 with registers), "bicubic" (a = -0.75 from four neighbours, the edge repeated:
-        torch's interpolate, so the towers of `transformers`) or "corners" (bilinear, the corners
-        stay where they are: scipy's zoom of order 1, so big_vision).
+      method: "antialias" (bicubic, Keys' a = -0.5, a wider kernel for downsampling: jax.image,
+        Pillow, DINOv2 with registers), "bicubic" (a = -0.75, four neighbors, edges repeated:
+        torch's interpolate, used by `transformers`) or "corners" (bilinear with aligned corners:
+        scipy's zoom of order 1, used by big_vision).
 
     Raises:
       ValueError: another method.
@@ -34,7 +34,7 @@ def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialia
 
 
 def _weights(old: int, new: int, method: str) -> np.ndarray:
-    """[new, old]: how much of each old row goes into each new one."""
+    """[new, old]: interpolation weights of the old rows for each new row."""
     if method == "corners":
         at = np.arange(new) * ((old - 1) / max(new - 1, 1))
         weights = np.maximum(1 - np.abs(at[:, None] - np.arange(old)), 0)
@@ -56,8 +56,8 @@ def sincos2d(
     """Fixed sinusoidal table [h, w, width] of a grid: sin x, cos x, sin y, cos y.
 
     Args:
-      stored: the grid that the model was trained on. Another grid covers the same image, so its
-        coordinates are those of the stored grid, as for a resized learned table.
+      stored: the grid that the model was trained on. Another grid covers the same image, so it is
+        scaled to the coordinates of the stored grid, like a resized learned table.
 
     Raises:
       ValueError: a width that is not a multiple of 4, or below 8.
@@ -75,10 +75,10 @@ def sincos2d(
 
 
 class LearnedGrid(nn.Module):
-    """A learned position table [h, w, D], resized to the grid that is asked for.
+    """A learned position table [h, w, D], resized to the requested grid.
 
     Attributes:
-      stored: (h, w) of the parameter, which the checkpoint therefore knows.
+      stored: (h, w) of the parameter.
       resize: see `resize_grid`.
     """
 
@@ -99,7 +99,7 @@ class LearnedGrid(nn.Module):
 
 
 class LearnedSequence(nn.Module):
-    """A learned position table [length, D]; a shorter text takes its first rows.
+    """A learned position table [length, D]; a shorter text uses its first rows.
 
     Raises:
       ValueError: a text longer than the table.
@@ -110,7 +110,7 @@ class LearnedSequence(nn.Module):
 
     @nn.compact
     def __call__(self, positions: int | jax.Array) -> jax.Array:
-        """The first so many rows [L, D]; or those of the positions [B, L], as [B, L, D]."""
+        """For an int L the first L rows [L, D]; for positions [B, L] their rows [B, L, D]."""
         table = param(
             self,
             "table",
@@ -123,6 +123,6 @@ class LearnedSequence(nn.Module):
         if positions > self.length:
             raise ValueError(
                 f"Text of {positions} tokens is longer than the model's {self.length}: set "
-                "model.text.length, or the length in tokenize(), to the other."
+                "model.text.length and the length in tokenize() to the same value."
             )
         return jnp.asarray(table[:positions])

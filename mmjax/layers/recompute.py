@@ -1,4 +1,4 @@
-"""Work that the backward pass does again, so that less is kept between the two passes."""
+"""Recomputation in the backward pass, to save memory."""
 
 import functools
 from collections.abc import Callable
@@ -7,15 +7,15 @@ import jax
 
 
 def recompute(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`f`, of which only the arguments are kept for the backward pass: it computes f again there.
+    """`f`, which saves only its arguments for the backward pass and is recomputed there.
 
-    As `jax.checkpoint`, for layers outside a loop on XLA's CPU backend, where that saves nothing:
-    the compiler is free to do the second computation right after the first, and to keep its result
-    as before. Here the first argument depends on the cotangent, so it has to wait.
+    A `jax.checkpoint` for layers outside a loop on XLA's CPU backend, where `jax.checkpoint` saves
+    nothing: the compiler may schedule the second computation right after the first and keep its
+    result. Here the first argument depends on the cotangent, which prevents that.
 
     Args:
       f: (x, *others) -> y, where x [..., M] and y [..., N] are floats with the same leading axes;
-        the others may be of any dtype, or None. It closes over no array.
+        the others may be of any dtype, or None. It must not close over arrays.
     """
 
     @jax.custom_vjp
@@ -27,8 +27,8 @@ def recompute(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     def backward(args, dy):
         x, *others = args
-        # 0 times a number may be NaN, so the compiler keeps the sum. Where dy is not finite,
-        # neither is the gradient.
+        # The compiler cannot remove the sum, as 0 * dy may be NaN. Where dy is not finite, neither
+        # is the gradient.
         x = x + (0 * dy[..., :1]).astype(x.dtype)
         return jax.vjp(f, x, *others)[1](dy)
 

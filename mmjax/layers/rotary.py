@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 
 def rotary_angles(positions: jax.Array, head_dim: int, base: float) -> jax.Array:
-    """Angles of the pairs of a head: positions [B, L] int -> [B, L, head_dim / 2] float32.
+    """Rotation angles of the pairs of a head: [B, L] int -> [B, L, head_dim / 2] float32.
 
-    Pair i turns by position · base^(-2i / head_dim).
+    Pair i is rotated by position · base^(-2i / head_dim).
     Source: RoFormer, Su et al. 2021 (arXiv 2104.09864), section 3.2.2.
     """
     if head_dim % 2:
@@ -17,10 +17,10 @@ def rotary_angles(positions: jax.Array, head_dim: int, base: float) -> jax.Array
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
-    """Turn each pair (x[i], x[i + D/2]) of the last axis by its angle, in fp32.
+    """Rotate each pair (x[i], x[i + D/2]) of the last axis by its angle, in fp32.
 
-    Pairs are the two halves of a head, as in GPT-NeoX and in transformers' Llama; the paper's
-    neighbouring pairs are the same map with the head's dimensions in another order.
+    Pairs are formed across the two halves of a head, as in GPT-NeoX and in transformers' Llama; the
+    paper's neighboring pairs are the same map with the head's dimensions permuted.
 
     Args:
       x: [B, L, ..., D]; angles: [B, L, D/2].

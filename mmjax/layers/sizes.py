@@ -16,9 +16,9 @@ IMAGE_SIZES = {
     "g": (1408, 40, 6144, 16),
 }
 
-# The text towers that go with them: B and L as in CLIP (arXiv 2103.00020, table 19); S, M, H and
-# g as in open_clip's model configs; Ti is an image Ti. SigLIP's text towers have the image's
-# sizes: give width, depth, heads and mlp_dim.
+# The matching text towers: B and L as in CLIP (arXiv 2103.00020, table 19); S, M, H and g as in
+# open_clip's model configs; Ti as the image Ti. SigLIP's text towers have the sizes of its image
+# towers: set width, depth, heads and mlp_dim.
 TEXT_SIZES = {size: IMAGE_SIZES[size] for size in ("Ti", "S", "M")} | {
     "B": (512, 12, 2048, 8),
     "L": (768, 12, 3072, 12),
@@ -58,7 +58,7 @@ def decode_text_variant(variant: str) -> dict[str, int]:
 
 
 def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) -> dict[str, int]:
-    """The decoded sizes, with each field that is not None in their place.
+    """The decoded sizes, overridden by each field that is not None.
 
     Raises:
       ValueError: a size that neither gives.
@@ -66,10 +66,12 @@ def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) 
     sizes = {name: decoded.get(name) if value is None else value for name, value in fields.items()}
     missing = [name for name, value in sizes.items() if value is None]
     if missing:
-        raise ValueError(f"{where} lacks {', '.join(missing)}: give {where}.variant, or each.")
+        raise ValueError(
+            f"{', '.join(missing)} missing in {where}: set {where}.variant, or each of them."
+        )
     return sizes
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of an image size, a number being that of a square."""
+    """(height, width) of an image size; a single number means a square image."""
     return (size, size) if isinstance(size, int) else tuple(size)

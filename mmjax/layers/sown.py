@@ -1,4 +1,4 @@
-"""Attention weights that a model sowed while `intermediates` was mutable."""
+"""Attention weights that a model sows while `intermediates` is mutable."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,8 @@ import numpy as np
 
 
 def sown_weights(intermediates: Mapping[str, Any]) -> np.ndarray | None:
-    """The image tower's attention `[layers, B, heads, L, L]` among what a model has sown.
-
-    None where there is none.
-    """
-    # The tower is a part of the model, or the model itself.
+    """The image tower's attention weights `[layers, B, heads, L, L]`; None if none were sown."""
+    # The tower is a submodule, or the model itself.
     tower = intermediates.get("image", intermediates.get("transformer", {}))
     weights = [
         leaf

@@ -1,4 +1,4 @@
-"""Blocks on top of each other, whose parameters lie along one `layers` axis."""
+"""A scanned stack of blocks, whose parameters are stacked along one `layers` axis."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ import jax
 
 from mmjax.layers import platform
 
-# What a block keeps for its backward pass, and so what it need not compute again. The names are
-# those of the fused attention: its input and its result.
+# What a block saves for its backward pass and does not recompute. The names are those of the fused
+# attention's input and result.
 _POLICIES = jax.checkpoint_policies
 REMAT = {
     "none": None,
@@ -27,12 +27,12 @@ def stack(
     in_axes: Sequence = (),
     remat: str = "none",
 ) -> type[nn.Module]:
-    """`depth` of `block`, each `(carry, *inputs) -> (carry, None)`, as one module's class.
+    """`depth` layers of `block`, `(carry, *inputs) -> (carry, None)`, as one module class.
 
     Args:
-      module: the one that calls, for whether it is initializing.
-      in_axes: for each of the inputs 0 (a slice a layer) or `flax.linen.broadcast`.
-      remat: what is kept for the backward pass, one of `REMAT`.
+      module: the calling module; tells whether it is initializing.
+      in_axes: for each input, 0 (one slice per layer) or `flax.linen.broadcast`.
+      remat: what is saved for the backward pass, one of `REMAT`.
 
     Raises:
       ValueError: an unknown `remat`.
@@ -43,9 +43,9 @@ def stack(
     if remat != "none":
         block = nn.remat(block, policy=REMAT[remat], prevent_cse=False)
     elif platform.current().unrolled_layers and not module.is_initializing():
-        # A loop costs the CPU backend its fusions between layers, and TPUs copies of all that is
-        # kept for the backward pass. With remat it must be a loop: unrolled, XLA merges the
-        # recomputation away and no memory is saved.
+        # A loop prevents fusions between layers on CPU, and on TPUs copies everything that is saved
+        # for the backward pass. With remat it must be a loop: unrolled, XLA eliminates the
+        # recomputation as a common subexpression, and no memory is saved.
         unroll = depth
     return nn.scan(
         block,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def stochastic_depth(branch: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
-    """Zero the branch of an example with probability `rate`, and divide the others by 1 - rate.
+    """Zero the branch with probability `rate` per example, and divide the others by 1 - rate.
 
     Args:
       branch: [B, ...]; rate: scalar in [0, 1); key: the random key of this branch.

@@ -1,4 +1,4 @@
-"""Token embeddings, and logits over the vocabulary by the same table."""
+"""Token embeddings, and logits over the vocabulary from the same table."""
 
 import flax.linen as nn
 import jax
@@ -12,18 +12,18 @@ from mmjax.sharding import shard
 
 def look_up(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
     """Rows of table [V, width] for tokens [B, L]: [B, L, width], in the stream's dtype."""
-    # Whole rows: of rows split by `embed` the lookup would be put together on every device.
+    # Whole rows: if they were sharded by `embed`, the result would be gathered on every device.
     table = shard(table, "vocab", "act_embed")
     x = jnp.take(table, shard(tokens, "batch", "length"), axis=0)
     return shard(x.astype(activation_dtype(dtype)), "batch", "length", "act_embed")
 
 
 class TokenEmbed(nn.Module):
-    """A table [vocab_size, width]: tokens [B, L] -> [B, L, width], and back to logits.
+    """A table [vocab_size, width]: tokens [B, L] -> [B, L, width], and features back to logits.
 
     Attributes:
-      tied: the logits come from the same table (Press and Wolf 2017, arXiv 1608.05859); else from
-        one of their own, `head`.
+      tied: the logits use the same table (Press and Wolf 2017, arXiv 1608.05859); otherwise a
+        separate one, `head`.
     """
 
     vocab_size: int

@@ -1,4 +1,4 @@
-"""A modality's input as tokens, before any of them has looked at another."""
+"""Per-modality input embeddings: images, audio and text as tokens, before any attention."""
 
 import math
 
@@ -17,12 +17,12 @@ from mmjax.layers.token_embed import look_up
 
 @flax.struct.dataclass
 class Tokens:
-    """What a modality's embedding gives.
+    """The output of a modality's embedding.
 
     Fields:
       x: [B, L, D], without positions; position: [L, D].
       mask: [B, L] bool, true on tokens.
-      content: what is in each token: values [B, L, P] fp32, or ids [B, L] int32.
+      content: the input of each token: values [B, L, P] fp32, or ids [B, L] int32.
     """
 
     x: jax.Array
@@ -32,7 +32,7 @@ class Tokens:
 
 
 class ImageTokens(nn.Module):
-    """batch["image"] [B, H, W, 3], uint8, as patches of their pixels in [-1, 1]."""
+    """batch["image"] [B, H, W, 3] uint8 as patches, pixels scaled to [-1, 1]."""
 
     width: int
     image_size: tuple[int, int]
@@ -54,7 +54,7 @@ class ImageTokens(nn.Module):
 
 
 class AudioTokens(nn.Module):
-    """batch["audio"] [B, frames, mels], a log-mel spectrogram, as square patches of it.
+    """batch["audio"] [B, frames, mels], a log-mel spectrogram, as square patches.
 
     Source: AST, Gong et al. 2021 (arXiv 2104.01778), section 2.1, without overlap.
     """
@@ -79,7 +79,7 @@ class AudioTokens(nn.Module):
 
 
 class TextTokens(nn.Module):
-    """batch["text"] [B, L] int32 and batch["text_mask"] [B, L] bool, a row of a table each."""
+    """batch["text"] [B, L] int32 and batch["text_mask"] [B, L] bool as token embeddings."""
 
     width: int
     vocab_size: int
@@ -109,7 +109,7 @@ TOKENS = {"image": ImageTokens, "audio": AudioTokens, "text": TextTokens}
 
 
 def _patches(embed: nn.Module, image: jax.Array, size: tuple[int, int]) -> Tokens:
-    """Patches of image [B, H, W, C]; the table of positions has the grid of `size`."""
+    """Patches of image [B, H, W, C]; the position table has the patch grid of `size`."""
     check_divides(size, embed.patch_size)
     content = patchify(image, embed.patch_size)
     batch, *grid, inside = content.shape

@@ -13,9 +13,9 @@ class Transformer(nn.Module):
     """`depth` blocks over [B, L, D]; every parameter has a leading `layers` axis.
 
     Attributes:
-      norm, gated_mlp, qkv_bias, layer_scale: see `Block`, the last its `scale`.
+      norm, gated_mlp, qkv_bias, layer_scale (its `scale`): see `Block`.
       stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
-      remat: "none", "full" (keep only the blocks' inputs) or "dots" (keep the matmuls' results).
+      remat: "none", "full" (save only the blocks' inputs) or "dots" (save the results of matmuls).
 
     Raises:
       ValueError: an unknown `remat`.
@@ -40,7 +40,7 @@ class Transformer(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False
     ) -> jax.Array:
-        """x after all blocks; mask: [B, L] bool, true on tokens that may be seen."""
+        """x after all blocks; mask: [B, L] bool, true on valid tokens."""
         rates = None
         if train and self.stochastic_depth:
             rates = jnp.linspace(0.0, self.stochastic_depth, self.depth)

@@ -1,16 +1,15 @@
-"""The contrastive loss in blocks: linear memory, the dense form's value and gradients.
+"""The contrastive loss in blocks: linear memory, same value and gradients as the dense form.
 
-Images stay where they are; the texts pass by. A device scores its images, a chunk at a time,
-against the texts that it holds, and keeps a few numbers per image (a row of the logits) and per
-text (a column). In `chunked` the texts that it holds are all of them. In `ring` each device starts
-with its own part and hands texts and columns on to the next device until they have been everywhere
-(the scheme of ring attention, Liu et al. 2023, arXiv:2310.01889; for this loss Inf-CL, Cheng et al.
-2024, arXiv:2410.17243).
+A device computes the logits of its own images, one chunk at a time, with the texts that it holds,
+and keeps running statistics per image (a row of the logits) and per text (a column). In `chunked`
+it holds all texts. In `ring` each device starts with its shard of the texts and passes texts and
+column statistics to the next device until every device has had every shard (as in ring attention,
+Liu et al. 2023, arXiv:2310.01889; for this loss Inf-CL, Cheng et al. 2024, arXiv:2410.17243).
 
-The backward pass computes each block's logits again: with G = d loss / d logits and scores
+The backward pass recomputes the logits of each block: with G = d loss / d logits and scores
 z = images @ texts.T, the gradients are scale * G @ texts, scale * G.T @ images, sum(G * z) and
-sum(G). In the ring it sends the texts back the way they came, so that they, and their gradients
-with them, end at home.
+sum(G). In the ring it sends the texts in the opposite direction, so that they and their gradients
+end on the devices where they started.
 """
 
 import math
@@ -30,39 +29,39 @@ class _Options(NamedTuple):
     kind: str
     chunk_size: int
     label_smoothing: float
-    axes: tuple[str, ...] = ()  # of the mesh, along which the texts travel
+    axes: tuple[str, ...] = ()  # mesh axes along which the texts are passed
     devices: int = 1
 
 
 class _Part(NamedTuple):
-    """Images or texts; images in chunks ([n_chunks, C, ...]) or one chunk of them ([C, ...])."""
+    """Texts, images in chunks ([n_chunks, C, ...]), or one chunk of images ([C, ...])."""
 
     embed: jax.Array
-    index: jax.Array  # place in the batch
+    index: jax.Array  # position in the batch
     ids: Ids
-    present: jax.Array | None  # None: all are
+    present: jax.Array | None  # None: all are present
 
 
 class _Side(NamedTuple):
-    """What is known so far of the logits of every row, or of every column: [N]."""
+    """Running statistics of the logits of every row, or of every column: [N]."""
 
-    best: jax.Array  # the highest of a negative
-    total: jax.Array | None  # sum of exp(negative - shift); sigmoid: of a row's losses
+    best: jax.Array  # largest logit of a negative
+    total: jax.Array | None  # sum of exp(negative - shift); sigmoid: sum of a row's losses
     near: jax.Array | None  # the positive, up to rounding; shift = max(best, near)
-    count: jax.Array | None  # negatives, given ids or presence
-    logit_sum: jax.Array | None  # of the negatives, for label smoothing
+    count: jax.Array | None  # number of negatives, given ids or presence
+    logit_sum: jax.Array | None  # sum over the negatives, for label smoothing
 
 
 class _Softmax(NamedTuple):
-    """What the backward pass needs of every row's, or column's, softmax and targets: [N]."""
+    """Softmax statistics of every row, or column, for the backward pass: [N]."""
 
     shift: jax.Array
     inverse: jax.Array  # 1 / sum of exp(logit - shift)
-    smooth: jax.Array  # the target of a negative
+    smooth: jax.Array  # target probability of a negative
 
 
 def chunked(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
-    """`contrastive_loss` that never holds more than chunk_size x N logits; reverse mode only.
+    """`contrastive_loss` with at most chunk_size x N logits in memory; reverse mode only.
 
     Arguments and results are those of `mmjax.losses.contrastive.dense`.
     """
@@ -71,10 +70,10 @@ def chunked(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smo
 
 
 def ring(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
-    """`chunked` with the texts passed round the devices: chunk_size x N / devices logits on each.
+    """`chunked` with the texts passed around the devices: chunk_size x N / devices logits on each.
 
     The devices are those of `jax.set_mesh`; with fewer than two it is `chunked`. The axis "tensor"
-    takes part where N can be split that far, so that its devices share the work.
+    is used too where it divides N, so that its devices share the work.
 
     Raises:
       ValueError: a batch that the mesh does not divide.
@@ -95,7 +94,7 @@ def ring(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smooth
 
 
 def _on_devices(options, function, arguments, inputs, outputs):
-    """Call `function` on each device's part; "split" arrays are cut along their first axis."""
+    """Call `function` on each device's shard; "split" arrays are sharded along their first axis."""
     if options.devices == 1:
         return function(*arguments)
     specs = {"split": PartitionSpec(options.axes), "whole": PartitionSpec()}
@@ -104,7 +103,7 @@ def _on_devices(options, function, arguments, inputs, outputs):
 
 
 def _send(options, values, step=1):
-    """Every device's values to the next one (step 1) or to the one before it (-1)."""
+    """Send every device's values to the next device (step 1) or to the previous one (-1)."""
     n = options.devices
     if n == 1:
         return values
@@ -117,7 +116,7 @@ def _sum(options, values):
 
 
 def _owner(options, hop):
-    """Whose texts a device holds after `hop` hops forward (negative: back)."""
+    """Index of the device whose texts this device holds after `hop` hops forward."""
     if options.devices == 1:
         return 0
     return (lax.axis_index(options.axes) - hop) % options.devices
@@ -126,8 +125,8 @@ def _owner(options, hop):
 def _chunks(array: jax.typing.ArrayLike, chunk_size: int) -> jax.Array:
     """[N, ...] -> [n_chunks, C, ...] with C <= chunk_size, padded with zeros where N is uneven.
 
-    Chunk c holds the rows i with i % n_chunks == c. Every chunk thus draws equally on every device
-    that the batch is split over, and the rows stay where they are.
+    Chunk c holds the rows i with i % n_chunks == c, so every chunk has equally many rows on every
+    device that the batch is sharded over, and no row moves.
     """
     n, *rest = array.shape
     count, size = _sizes(n, chunk_size)
@@ -136,7 +135,7 @@ def _chunks(array: jax.typing.ArrayLike, chunk_size: int) -> jax.Array:
 
 
 def _sizes(n: int, chunk_size: int) -> tuple[int, int]:
-    """How many chunks, and how many rows each."""
+    """The number of chunks, and the number of rows per chunk."""
     count = math.ceil(n / chunk_size)
     return count, math.ceil(n / count)
 
@@ -160,7 +159,7 @@ def _in_chunks(options, x, ids, present) -> _Part:
 
 
 def _score(rows: _Part, texts: _Part, scale, bias):
-    """The logits of a chunk and the texts, which pairs are own and which negatives: [C, N] each."""
+    """Logits of a chunk and the texts, and the masks of positives and negatives: [C, N] each."""
     # On TPU and GPU the default precision would round the logits to 8 or 11 bits.
     logits = scale * jnp.matmul(rows.embed, texts.embed.T, precision=lax.Precision.HIGHEST) + bias
     own = rows.index[:, None] == texts.index[None, :]
@@ -174,7 +173,7 @@ def _score(rows: _Part, texts: _Part, scale, bias):
 
 
 def _add(side: _Side, logits, others, negative, axis) -> _Side:
-    """What a side knows after more logits; `axis` is the one that it sums over."""
+    """The statistics updated with more logits, which are reduced over `axis`."""
     best = jnp.maximum(side.best, others.max(axis))
     total, count, logit_sum = side.total, side.count, side.logit_sum
     if side.near is not None:
@@ -226,15 +225,15 @@ def _forward_part(options, x, y, scale, bias, ids, present):
     per_row = jax.tree.map(lambda a: _chunks(a, options.chunk_size), (per_row, zeros))
 
     def visit(texts, columns, per_row):
-        """All chunks against the texts that are here."""
+        """Update the statistics with the logits of all chunks and the texts on this device."""
 
         def body(columns: _Side, chunk):
             rows, (row, positives) = chunk
             logits, own, negative = _score(rows, texts, scale, bias)
-            # Read from the logits, so that an exact tie with another pair is seen as one.
+            # Taken from the logits, so that exact ties with other pairs are detected.
             place = rows.index - texts.index[0]
-            found = jnp.take_along_axis(logits, place[:, None], 1, mode="clip")[:, 0]
-            positives = jnp.where((place >= 0) & (place < n), found, positives)
+            own_logits = jnp.take_along_axis(logits, place[:, None], 1, mode="clip")[:, 0]
+            positives = jnp.where((place >= 0) & (place < n), own_logits, positives)
             others = jnp.where(negative, logits, -jnp.inf)
             row = _add(row, logits, others, negative, 1)
             if not softmax:
@@ -277,9 +276,9 @@ def _forward_part(options, x, y, scale, bias, ids, present):
 
 
 def _finish(side: _Side, positives, pairs, smoothing):
-    """One direction's softmax losses, their gradient to the positives, and what backward needs."""
+    """One direction's softmax losses, their gradients w.r.t. the positives, and residuals."""
     shift = jnp.maximum(side.best, side.near)
-    # log sum exp(negatives) - positive: a confident positive loses no digits.
+    # log sum exp(negatives) - positive: accurate for confident positives.
     margins = jnp.log(side.total) + (shift - positives)
     count = pairs if side.count is None else side.count + 1
     losses = jax.nn.softplus(margins)
@@ -310,7 +309,7 @@ def _backward(options, residuals, cotangents):
 def _backward_part(options, x, scale, bias, ids, present, of_forward, upstream):
     held, own_grad, of_rows, of_columns = of_forward
     own_grad = own_grad * upstream
-    if options.kind == "softmax":  # a row's or column's gradient, times that of its loss
+    if options.kind == "softmax":  # the gradient of each row and column times its upstream gradient
         of_rows, of_columns = (
             side._replace(inverse=side.inverse * upstream, smooth=side.smooth * upstream)
             for side in (of_rows, of_columns)
@@ -340,7 +339,7 @@ def _backward_part(options, x, scale, bias, ids, present, of_forward, upstream):
         return lax.scan(body, jnp.zeros_like(x), (chunks, per_row, of_images))
 
     def arrive(carry, number):
-        """The next block's gradients so far come from the device that had the block before."""
+        """Receive the text gradients accumulated so far, and add this device's part."""
         held, of_columns, grad_y, of_images = carry
         grad_y = _send(options, grad_y, -1)
         texts = _own_part(options, *held, _owner(options, hops - number))

@@ -1,4 +1,4 @@
-"""Next-token prediction: cross-entropy of each token given those before it."""
+"""Next-token prediction: cross-entropy of each token given the tokens before it."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from mmjax.system import Weighted
 
 
 def supervised(batch: Batch) -> Bool[Array | np.ndarray, "b next"]:
-    """[B, L-1] bool: which tokens after the first are to be predicted.
+    """[B, L-1] bool: which tokens after the first are prediction targets.
 
-    Those of `text_loss_mask` where the batch has one (an answer and not its question), else all
-    of `text_mask`; none of a row whose `text_present` is false.
+    `text_loss_mask` where the batch has one (such as answers without their questions), else
+    `text_mask`; none in a row whose `text_present` is false.
     """
     mask = batch["text_loss_mask" if "text_loss_mask" in batch else "text_mask"][:, 1:]
     if "text_present" in batch:
@@ -24,15 +24,15 @@ def supervised(batch: Batch) -> Bool[Array | np.ndarray, "b next"]:
 def check_supervised(batch: Batch) -> None:
     """Raise ValueError where the texts of a batch on the host have no token to predict.
 
-    A batch without any text (`text_present` false in every row) is one that another part of a
-    mixture gave.
+    A batch without any text (`text_present` false in every row) is allowed: it comes from another
+    data set of a mixture.
     """
     if not np.any(batch.get("text_present", True)):
         return
     if not np.asarray(supervised(batch)).any():
         raise ValueError(
-            "No token of the batch is supervised: every text is empty, absent or masked out. Check "
-            "the captions of config.data.train, and the length in tokenize()."
+            "No token of the batch is supervised: every text is empty, missing or masked out. "
+            "Check the captions of config.data.train, and the length in tokenize()."
         )
 
 
@@ -46,16 +46,16 @@ def token_losses(
     """
     logits = logits.astype(jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    said = _of_next(logits, text)
+    target = _of_next(logits, text)
     if label_smoothing:
-        said = (1 - label_smoothing) * said + label_smoothing * logits.mean(-1)
-    return (log_z - said)[:, :-1]
+        target = (1 - label_smoothing) * target + label_smoothing * logits.mean(-1)
+    return (log_z - target)[:, :-1]
 
 
 def _of_next(logits: Float[ArrayLike, "b l v"], text: Int[ArrayLike, "b l"]) -> Float[Array, "b l"]:
-    """[B, L]: each token's logit of the next one; the last one's means nothing.
+    """[B, L]: the logit of the next token at each position; the last value has no meaning.
 
-    It is there because logits without their last place would be copied, and their gradient padded.
+    It is kept because slicing the logits would copy them, and pad their gradient.
     """
     return jnp.take_along_axis(logits, jnp.roll(text, -1, axis=1)[..., None], axis=-1)[..., 0]
 
@@ -65,11 +65,11 @@ def captioning_loss(
 ) -> dict[str, Weighted]:
     """Each text's mean over its supervised tokens, weighted by their number.
 
-    So the loss of a batch is the mean over all its supervised tokens. A batch whose texts are
-    there but supervise no token has the loss NaN, never 0.
+    So the loss of a batch is the mean over all its supervised tokens. A batch with texts but
+    without a supervised token has the loss NaN, never 0.
 
     Args:
-      logits: [B, L, V]; those at position i are of the token at i + 1.
+      logits: [B, L, V]; position i predicts the token at i + 1.
 
     Returns:
       `captioning`, and `token_accuracy`: the fraction whose logit is the largest, ties included.
@@ -77,7 +77,7 @@ def captioning_loss(
     mask = supervised(batch)
     count = mask.sum(1, dtype=jnp.float32)
     losses = token_losses(logits, batch["text"], label_smoothing)
-    # Not by argmax, which takes XLA's CPU backend as long as the rest of the loss.
+    # Not argmax, which on XLA's CPU backend takes as long as the rest of the loss.
     largest = _of_next(logits, batch["text"]) >= logits.max(-1)
     correct = (largest[:, :-1] & mask).sum(1, dtype=jnp.float32)
     present = batch.get("text_present", jnp.ones(len(count), bool))

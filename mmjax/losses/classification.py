@@ -13,10 +13,10 @@ from mmjax.system import Weighted
 def classification_loss(
     logits: Float[ArrayLike, "b c"], batch: Batch, label_smoothing: float = 0.0
 ) -> dict[str, Weighted]:
-    """`classification` and `accuracy` of each example; one whose `label` is -1 has none.
+    """`classification` and `accuracy` per example; an example whose `label` is -1 is left out.
 
     Args:
-      logits: [B, C]; the batch has `label_probs` [B, C], as Mixup makes it, or `label` [B] int.
+      logits: [B, C]; the batch has `label_probs` [B, C], as from Mixup, or `label` [B] int.
 
     Raises:
       ValueError: the batch has neither.

@@ -1,10 +1,10 @@
 """Contrastive losses between paired image and text embeddings: softmax (CLIP), sigmoid (SigLIP).
 
 Both exist in forms that give the same value and gradients:
-  dense     holds all N x N logits and is differentiated by JAX: the definition, readable below;
-  chunked   holds chunk_size x N of them and recomputes them backwards;
-  ring      holds chunk_size x N / devices, and no device ever sees the whole batch's embeddings
-            (`blockwise.py`, both).
+  dense     holds all N x N logits and is differentiated by JAX: the reference, below;
+  chunked   holds chunk_size x N logits and recomputes them in the backward pass (`blockwise.py`);
+  ring      holds chunk_size x N / devices logits, and no device holds the embeddings of the whole
+            batch (`blockwise.py`).
 """
 
 import math
@@ -19,15 +19,16 @@ from mmjax.sharding import batch_parts
 
 KINDS = ("softmax", "sigmoid")
 
-# Up to it the dense form costs little or no time. On 2 CPU cores, D = 512, dense / chunked: time of
-# softmax, of sigmoid, and memory: N = 2,048 (59 MB): 1.25, 1.04, 1.8; 4,096 (218 MB): 1.19, 1.03,
-# 3.4; 8,192 (839 MB): 1.19, 1.28, 5.9; 16,384: 1.57, 1.45, 14.4. See contrastive_loss.md.
+# Up to this budget the dense form is about as fast. On 2 CPU cores, D = 512, ratios dense / chunked
+# of softmax time, sigmoid time, and memory: N = 2,048 (59 MB): 1.25, 1.04, 1.8; 4,096 (218 MB):
+# 1.19, 1.03, 3.4; 8,192 (839 MB): 1.19, 1.28, 5.9; 16,384: 1.57, 1.45, 14.4. See
+# contrastive_loss.md.
 MEMORY_MB = 256
 CHUNK_SIZE = 1024
 
 
 def contrastive_loss(
-    image_embed: Float[ArrayLike, "..."],  # shapes: `_check` names what is wrong
+    image_embed: Float[ArrayLike, "..."],  # `_check` checks the shapes, with clearer messages
     text_embed: Float[ArrayLike, "..."],
     logit_scale: Float[ArrayLike, ""],
     logit_bias: Float[ArrayLike, ""] | None = None,
@@ -43,9 +44,9 @@ def contrastive_loss(
 ) -> tuple[Float[Array, " n"], dict[str, jax.Array]]:
     """Contrastive loss of each of N image-text pairs, pair (i, i) being the match.
 
-    With logits l_ij = logit_scale * <image_i, text_j> + logit_bias, and K the kept pairs (the
-    diagonal, and the pairs that share neither image id nor text id; all pairs without ids), all
-    among the N pairs that are present:
+    With logits l_ij = logit_scale * <image_i, text_j> + logit_bias, and K the set of kept pairs
+    (the diagonal, and the pairs that share neither image id nor text id; all pairs without ids), of
+    present examples only:
 
       softmax  mean over both directions of  log sum_j exp(l_j) - sum_j t_j l_j,  j over the
                query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
@@ -61,15 +62,15 @@ def contrastive_loss(
       logit_scale: scalar, already exponentiated.
       logit_bias: scalar, or None for 0.
       kind: "softmax" or "sigmoid".
-      implementation: "dense", "chunked", "ring", or "auto": `choose`s by memory_mb.
-      chunk_size: most rows of logits that the chunked and ring forms hold at once.
-      memory_mb: what "auto" may take on each device, in 10^6 bytes.
+      implementation: "dense", "chunked", "ring", or "auto": see `choose`.
+      chunk_size: maximum rows of logits that the chunked and ring forms hold at once.
+      memory_mb: memory budget of "auto" per device, in 10^6 bytes.
       label_smoothing: a, in [0, 1).
-      image_ids, text_ids: [N] int32; equal ids mark false negatives, which are left out.
-      present: [N] bool; a pair that lacks its image or its text has no part in the loss.
+      image_ids, text_ids: [N] int32; pairs with equal ids are false negatives and are left out.
+      present: [N] bool; a pair with a missing image or text is left out of the loss.
 
     Returns:
-      The losses [N] fp32 (without meaning where a pair is not present), and a dict:
+      The losses [N] fp32 (undefined where a pair is not present), and a dict:
       `image_to_text_accuracy` and `text_to_image_accuracy` [N] bool (whether the query's own pair
       scores strictly above every other kept pair), and, given ids, the fp32 scalar `masked_pairs`
       (how many of the N * N pairs were left out).
@@ -102,13 +103,13 @@ def contrastive_loss(
 
 
 def held_bytes(n: int, dim: int, chunk_size: int, devices: int) -> dict[str, int]:
-    """Bytes that each form holds on a device at once, forward and backward: an estimate.
+    """Estimated peak memory per device of each form, forward and backward, in bytes.
 
-    Three arrays of fp32 logits (the logits, what masks or weighs them, their gradient), and the
-    embeddings that came from other devices, with their gradients.
+    Counts three fp32 arrays of the size of the logits (logits, masks or weights, gradient), and the
+    embeddings from other devices with their gradients.
 
     Args:
-      n: pairs of the global batch; dim: D; devices: parts that the batch is split in.
+      n: pairs in the global batch; dim: D; devices: shards of the batch.
     """
     own = math.ceil(n / devices)
     chunk = math.ceil(min(chunk_size, n) / devices)
@@ -120,9 +121,9 @@ def held_bytes(n: int, dim: int, chunk_size: int, devices: int) -> dict[str, int
 
 
 def choose(held: dict[str, int], memory_mb: float) -> str:
-    """dense within the budget, beyond it the leaner of chunked (one device) and ring (several).
+    """dense within the budget; otherwise chunked or ring, whichever needs less memory.
 
-    Compiled for v5e:4x4, the ring takes 0.9 of dense's cycles at N = 16,384 and chunked 1.2; at
+    Compiled for v5e:4x4 at N = 16,384, ring takes 0.9x and chunked 1.2x the cycles of dense; at
     4,096 dense takes the fewest. See experiments/benchmarks/loss_scaling.md.
     """
     if held["dense"] <= memory_mb * 1e6:
@@ -131,7 +132,7 @@ def choose(held: dict[str, int], memory_mb: float) -> str:
 
 
 def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
-    """The definition of `contrastive_loss`, with all logits at once; chunk_size is not used."""
+    """The reference form of `contrastive_loss`, all logits at once; chunk_size is not used."""
     del chunk_size
     n = x.shape[0]
     # On TPU and GPU the default precision would round the logits to 8 or 11 bits.
@@ -148,14 +149,14 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
     others = jnp.where(negative, logits, -jnp.inf)
 
     def directed(axis):  # 1: each image among the texts; 0: each text among the images
-        # -log softmax of the positive, written so that a confident one loses no digits.
+        # -log softmax of the positive, in a form that is accurate for confident positives.
         cross_entropy = jax.nn.softplus(jax.nn.logsumexp(others, axis) - positives)
         return cross_entropy + label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
 
     if kind == "softmax":
         losses = (directed(1) + directed(0)) / 2
     else:
-        # softplus(l) - t * l, written so that a confident positive loses no digits.
+        # softplus(l) - t * l, in a form that is accurate for confident positives.
         signed = jnp.where(own, -logits, logits)
         terms = jax.nn.softplus(signed) - label_smoothing / 2 * signed
         losses = jnp.sum(terms, 1, where=kept)

@@ -1,4 +1,4 @@
-"""Keep a classifier from learning what a biased part of its input tells by itself."""
+"""Debiasing: keep a classifier from relying on a biased part of its input."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ def learned_mixin(
     bias_logits: Float[ArrayLike, "b c"],
     gate: Float[ArrayLike, " b"],
 ) -> Float[Array, "b c"]:
-    """Log-probabilities of the product of a model and of a bias that it may lean on as it likes.
+    """Log-probabilities of the product of a model p and a bias model b, weighted by a gate.
 
-    log_softmax(log p + gate · log b): what the bias explains is not left for the model to learn;
-    after training the model is used without it. No gradient flows into the bias.
+    log_softmax(log p + gate · log b): the model does not have to learn what the bias explains, and
+    is used without the bias after training. No gradient flows into the bias.
 
     Args:
-      logits: [B, C]; bias_logits: [B, C], of a model that sees the biased part alone.
-      gate: [B], 0 or above: how far the bias is trusted for each example.
+      logits: [B, C]; bias_logits: [B, C], of a model of the biased part only.
+      gate: [B], 0 or above: the weight of the bias for each example.
 
     Source: Clark et al. 2019 (arXiv 1909.03683), section 3.2.
     """
@@ -28,8 +28,8 @@ def learned_mixin(
 def mixin_entropy(
     bias_logits: Float[ArrayLike, "b c"], gate: Float[ArrayLike, " b"]
 ) -> Float[Array, " b"]:
-    """[B]: entropy in nats of softmax(gate · log b), which a gate of 0 would make as large as it
-    can be; as a loss it keeps the gate open.
+    """[B]: entropy in nats of softmax(gate · log b), maximal at gate 0; as a loss term it keeps the
+    gate from closing.
 
     Source: Clark et al. 2019 (arXiv 1909.03683), section 3.2, the penalty of learned-mixin +H.
     """

@@ -1,4 +1,4 @@
-"""Which image-text pairs of a batch are negatives: equal ids tell the false ones."""
+"""Which image-text pairs of a batch are negatives; pairs with equal ids are false negatives."""
 
 from jaxtyping import Array, ArrayLike, Bool, Int
 
@@ -8,13 +8,12 @@ Ids = tuple[Int[ArrayLike, " _"] | None, Int[ArrayLike, " _"] | None]  # image i
 def negative_pairs(
     rows: Int[ArrayLike, " r"], columns: Int[ArrayLike, " c"], row_ids: Ids, column_ids: Ids
 ) -> Bool[Array, "r c"]:
-    """True where pair (i, j) is a negative: off the diagonal, and no id in common.
+    """True where pair (i, j) is a negative: off the diagonal, and without a common id.
 
-    Two examples with the same image, or with the same caption, match each other as well as they
-    match themselves, so to push them apart would punish the right answer.
+    Examples with the same image or the same caption match each other, so they are not negatives.
 
     Args:
-      rows, columns: [R] and [C], the examples' places in the batch.
+      rows, columns: [R] and [C], the examples' positions in the batch.
       row_ids, column_ids: (image ids, text ids) of those examples, [R] and [C]; None: all differ.
 
     Returns:

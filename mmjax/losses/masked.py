@@ -1,4 +1,4 @@
-"""Losses of masked prediction: of the tokens that were masked, and of nothing else."""
+"""Masked-prediction losses, over masked tokens only."""
 
 import jax.numpy as jnp
 import optax
@@ -12,7 +12,7 @@ def masked_values(
     target: Float[ArrayLike, "b l p"],
     masked: Bool[ArrayLike, "b l"],
 ) -> Weighted:
-    """Mean squared error of masked patches, each patch's target normalized by itself.
+    """Mean squared error of masked patches; the target of each patch is normalized.
 
     Args:
       prediction, target: [B, L, P]; masked: [B, L] bool.
@@ -37,6 +37,6 @@ def masked_ids(
 
 
 def _per_example(loss: Float[ArrayLike, "b l"], masked: Bool[ArrayLike, "b l"]) -> Weighted:
-    """Each row's mean of loss [B, L] over its masked positions, weighted by their number."""
+    """The mean of loss [B, L] over each row's masked positions, weighted by their number."""
     count = masked.sum(1, dtype=jnp.float32)
     return Weighted(jnp.sum(loss, 1, where=masked) / jnp.maximum(count, 1.0), count)

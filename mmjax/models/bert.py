@@ -1,4 +1,4 @@
-"""BERT and its kin: text that is seen both ways, to one vector."""
+"""BERT-style bidirectional text encoders: from tokens to one vector."""
 
 import flax.linen as nn
 import jax
@@ -19,19 +19,19 @@ from mmjax.sharding import shard
 class BERT(nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
 
-    Gives text_tokens [B, L, width] besides. A batch may have `text_segment` [B, L] int32, which of
-    the sentences of a pair each token belongs to; without it all belong to the first.
+    Also gives text_tokens [B, L, width]. A batch may have `text_segment` [B, L] int32, the sentence
+    of a pair that each token belongs to; by default all belong to the first.
 
     Attributes:
-      length: of the longest text.
-      segments: how many kinds of sentence there are.
-      pool: "cls" (the first token), "mean" (over what is not padding) or "pooler".
-      pooler: there is a map of the first token, tanh(W x + b), given as text_pooled [B, width].
-      position_pad: RoBERTa's positions: only tokens with another id than this one count, from
-        position_pad + 1 on, and those with it are at position_pad. None: 0, 1, 2, ...
+      length: maximum tokens of a text.
+      segments: number of segment embeddings.
+      pool: "cls" (the first token), "mean" (over tokens that are not padding) or "pooler".
+      pooler: add a map of the first token, tanh(W x + b), which gives text_pooled [B, width].
+      position_pad: padding id for RoBERTa's positions: padding has position position_pad, other
+        tokens are counted from position_pad + 1. None: positions are 0, 1, 2, ...
 
     Raises:
-      ValueError: settings that do not fit each other, a text that is too long.
+      ValueError: inconsistent settings, or a text that is too long.
 
     Source: BERT, Devlin et al. 2019 (arXiv 1810.04805), section 3; RoBERTa, Liu et al. 2019
     (arXiv 1907.11692), its positions as in fairseq's utils.make_positions; mean pooling as in
@@ -63,7 +63,7 @@ class BERT(nn.Module):
         if text.shape[1] > self.length:
             raise ValueError(
                 f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
-                "model.text.length, or the length in tokenize(), to the other."
+                "model.text.length and the length in tokenize() to the same value."
             )
         stream, init = activation_dtype(self.dtype), nn.initializers.normal(0.02)
 

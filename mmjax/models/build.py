@@ -1,4 +1,4 @@
-"""A model from its section of the config, refused at once where a setting is wrong."""
+"""Build a model from its config section, with immediate errors for wrong settings."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -11,11 +11,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def build(kind: type[M], section: Mapping[str, Any], *parts: str) -> M:
-    """The model of a class that `config.model` describes.
+    """The model of class `kind` that `config.model` describes.
 
     Args:
-      parts: methods that make a part of the model; called, so that a typing error in its section is
-        found now and not in the first step.
+      parts: methods that make a part of the model; called here, so that a wrong setting in its
+        section is reported now and not in the first step.
 
     Raises:
       ValueError: an unknown setting, in it or in its parts.

@@ -1,4 +1,4 @@
-"""Captioning: an image encoder, and a text decoder whose layers look at the image."""
+"""Captioning: an image encoder, and a text decoder with cross-attention to the image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,25 +11,25 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.models import language
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, WritesText, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import System
 
 
-class Captioner(WritesText, nn.Module):
+class Captioner(GeneratesText, nn.Module):
     """batch["image"] [B, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
 
-    Images alone give `image_tokens` [B, patches, width].
+    Without text, images give `image_tokens` [B, patches, width].
 
     The same model answers questions: the text is then a question and its answer, and
-    `text_loss_mask` is true on the answer alone. A missing image (`image_present` false) is
-    not looked at. While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V], and needs
-    the image with the prompt alone.
+    `text_loss_mask` is true on the answer only. A missing image (`image_present` false) is masked.
+    While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V], and needs the image only
+    with the prompt.
 
     Attributes:
-      image: fields of `ViT`; its tokens are what the text looks at.
-      text: fields of `TextDecoder`; cross-attention in every layer, unless its decoder's
-        cross_every says otherwise.
+      image: fields of `ViT`; the text attends to its tokens.
+      text: fields of `TextDecoder`; cross-attention in every layer by default (its decoder's
+        cross_every).
 
     Source: the decoder of Vaswani et al. 2017 (arXiv 1706.03762), section 3.1, over a ViT.
     """
@@ -55,9 +55,7 @@ class Captioner(WritesText, nn.Module):
             context = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             mask = context_mask(batch, context)
         elif not self.has_variable("cache", "text"):
-            raise ValueError(
-                "A captioner writes about an image and the batch has none: give it one."
-            )
+            raise ValueError("A captioner needs an image and the batch has none: give it one.")
         if "text" not in batch:
             return {"image_tokens": context}
         return self.text_decoder(name="text")(
@@ -71,22 +69,22 @@ class Captioner(WritesText, nn.Module):
 
 
 def context_mask(batch: Batch, context: jax.Array) -> jax.Array | None:
-    """[B, S] bool: false on a context [B, S, C] whose image is absent; None: all are there."""
+    """[B, S] bool: false on a context [B, S, C] whose image is missing; None: none is."""
     if "image_present" not in batch:
         return None
     return jnp.broadcast_to(batch["image_present"][:, None], context.shape[:2])
 
 
 def image_tower(fields: Mapping[str, Any], dtype: str, **kwargs) -> ViT:
-    """A ViT that gives its tokens.
+    """A ViT that returns its tokens.
 
     Raises:
-      ValueError: an unknown setting, or one that would pool them.
+      ValueError: an unknown setting, or a pool other than "none" and "all".
     """
     fields = {"dtype": dtype, "pool": "none", **fields}
     if fields["pool"] not in ("none", "all"):
         raise ValueError(
-            f"config.model.image.pool is '{fields['pool']}', but the text looks at all tokens of "
+            f"config.model.image.pool is '{fields['pool']}', but the text attends to all tokens of "
             "the image: remove it."
         )
     return ViT(**check_kwargs(ViT, fields, "config.model.image"), **kwargs)
@@ -108,6 +106,6 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def spec(model: Any) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     image = jax.ShapeDtypeStruct((1, *model.image_tower(parent=None).train_size, 3), jnp.uint8)
     return {"image": image, **language.spec(model)}

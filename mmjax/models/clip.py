@@ -1,4 +1,4 @@
-"""Dual encoders: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning, by config alone."""
+"""Dual encoders, chosen by config: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning."""
 
 import functools
 import math
@@ -38,21 +38,21 @@ TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
 
 
 class CLIP(nn.Module):
-    """An image tower and a text tower that share a space.
+    """An image tower and a text tower with a shared embedding space.
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text`
-    gives text_features and text_embed; both give logit_scale (and logit_bias) besides. Embeddings
+    gives text_features and text_embed; both also give logit_scale (and logit_bias). Embeddings
     are fp32 and of unit length.
 
     Attributes:
-      image, text: fields of the towers; they inherit `dtype`. `kind` names another one than `ViT`
-        and `TextTransformer`: "efficientnet" (`EfficientNet`), "bert" (`BERT`).
+      image, text: fields of the towers; they inherit `dtype`. `kind` selects a tower other than
+        `ViT` and `TextTransformer`: "efficientnet" (`EfficientNet`), "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
-      logit_scale_init, logit_scale_max: logarithms of the temperature's inverse.
+      logit_scale_init, logit_scale_max: logarithms of the inverse temperature.
       logit_bias_init: -10 for SigLIP; None: no bias.
-      lock_image: the image tower learns nothing and runs as in evaluation (LiT).
+      lock_image: the image tower is frozen and runs in evaluation mode (LiT).
 
     Source: CLIP, Radford et al. 2021 (arXiv 2103.00020), figure 3; ALIGN, Jia et al. 2021
     (arXiv 2102.05918); SigLIP, Zhai et al. 2023 (arXiv 2303.15343); LiT, Zhai et al. 2022
@@ -135,9 +135,9 @@ def logit_scale(model: nn.Module) -> jax.Array:
 
 @jax.custom_vjp
 def clamp_above(x: jax.Array, limit: float) -> jax.Array:
-    """min(x, limit), whose gradient vanishes above the limit only where it would raise x.
+    """min(x, limit), whose gradient above the limit is zeroed only where it would increase x.
 
-    The gradient of `minimum` would leave an x that once is above the limit there for ever.
+    With the gradient of `minimum`, an x above the limit could never come back.
     """
     return jnp.minimum(x, limit)
 
@@ -179,12 +179,12 @@ def contrastive(
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
 ) -> Callable[..., Terms]:
-    """The loss function of these settings of `config.loss`; see `contrastive_loss`.
+    """The loss function for these settings of `config.loss`; see `contrastive_loss`.
 
     It gives `contrastive`, accuracies, `logit_scale`, and `logit_bias` if there is one.
 
     Args:
-      mask_duplicates: pairs that share an image or a caption are no negatives.
+      mask_duplicates: do not use pairs that share an image or a caption as negatives.
     """
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
@@ -215,15 +215,15 @@ def contrastive(
 
 
 def pairs_present(batch: Batch) -> jax.Array | np.ndarray | None:
-    """[B] bool: which pairs have both their image and their text; None: the batch does not say."""
+    """[B] bool: which pairs have both image and text; None: the batch has no presence masks."""
     masks = [batch[name] for name in ("image_present", "text_present") if name in batch]
     return functools.reduce(operator.and_, masks) if masks else None
 
 
 def check_pairs(batch: Batch) -> None:
-    """Raise ValueError for a batch on the host without one pair, whose loss would be 0."""
+    """Raise ValueError for a batch on the host without any complete pair: its loss would be 0."""
     present = pairs_present(batch)
-    # Of several processes one may have none.
+    # With several processes, one of them may have none.
     if jax.process_count() == 1 and present is not None and not present.any():
         raise ValueError(
             "No example of the batch has both its image and its text: check config.data.train, "
@@ -232,7 +232,7 @@ def check_pairs(batch: Batch) -> None:
 
 
 def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
-    """Which form the contrastive loss takes on this mesh, and what each form would hold."""
+    """The form of the contrastive loss on this mesh, and the memory that each form would need."""
     form, held = _loss_form(config, batch_parts(mesh))
     sizes = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items())
     loss = config["loss"]
@@ -244,11 +244,12 @@ def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
 
 
 def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[str, Any], int]]:
-    """Settings of `config.loss` with which the loss needs less memory, and the bytes that a device
-    saves by them: first another form, then that in smaller chunks.
+    """Settings of `config.loss` that need less memory, and the bytes that each saves per device.
+
+    First another form, then that form with smaller chunks.
 
     Args:
-      devices: parts that the batch is split in.
+      devices: shards of the batch.
     """
     now, held = _loss_form(config, devices)
     form = min(("chunked", "ring"), key=held.get)
@@ -262,7 +263,7 @@ def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[st
 
 
 def _loss_form(config: Mapping[str, Any], devices: int) -> tuple[str, dict[str, int]]:
-    """The form that the loss takes, and the bytes that each would hold on a device."""
+    """The form of the loss, and the bytes that each form would need per device."""
     loss = config["loss"]
     held = _held(config, devices, loss.get("chunk_size", CHUNK_SIZE))
     form = loss.get("implementation", "auto")
@@ -274,14 +275,14 @@ def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str,
 
 
 def duplicate_ids(batch: Batch) -> Ids:
-    """Image ids and text ids, [B] each: equal ones are the same image, the same caption."""
+    """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption."""
     return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """A 32-bit hash of each row of tokens: equal rows have equal ids. [B, L] int32 -> [B] int32.
 
-    Padding (false in `mask`) does not count. Two different rows agree with probability 2^-32.
+    Padding (false in `mask`) is ignored. Two different rows collide with probability 2^-32.
     Source: multilinear hashing, Lemire and Kaser 2014 (arXiv 1202.4961).
     """
     tokens = text.astype(jnp.uint32) + jnp.uint32(1)
@@ -294,7 +295,7 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
 
 def spec(model: CLIP, example_ids: bool) -> Spec:
-    """What the model and its loss read of a batch of one; see `duplicate_ids`."""
+    """The arrays that the model and its loss need, for a batch of one; see `duplicate_ids`."""
     length = model.text_tower(parent=None).length
     arrays = {
         "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),

@@ -1,4 +1,4 @@
-"""CoCa: a contrastive and a captioning loss from one pass over image and text."""
+"""CoCa: contrastive and captioning losses from one pass over image and text."""
 
 import functools
 import math
@@ -19,33 +19,34 @@ from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 from mmjax.losses.captioning import captioning_loss
 from mmjax.models import captioner, clip, language
-from mmjax.models.text_decoder import WritesText, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import Context, Outputs, System, Terms
 
 
-class CoCa(WritesText, nn.Module):
-    """An image encoder, and a text decoder of which the second half looks at the image.
+class CoCa(GeneratesText, nn.Module):
+    """An image encoder, and a text decoder whose second half attends to the image.
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives
-    text_features and text_embed, from a class token behind the text; both give text_logits
-    [B, L, V], of the token after each, and logit_scale. Where `image_present` is false the text
-    sees no image. While decoding (mmjax/layers/decoder.py) it gives next_logits [B, V] alone.
+    text_features and text_embed, from a class token after the text; both give text_logits
+    [B, L, V], of the next tokens, and logit_scale. Where `image_present` is false the text
+    does not attend to the image. While decoding (mmjax/layers/decoder.py) it gives only next_logits
+    [B, V].
 
     Attributes:
       image: fields of `ViT`.
       text: fields of `TextDecoder`, with the depth of both halves together.
-      unimodal_depth: layers of the first half, which see the text alone; None: half of them.
-      caption_queries: tokens of the image that the text looks at.
-      pool_heads: of the attention that makes those; None: as many as the text has.
-      contrastive_query: one of those tokens, the first, is the image's vector, and the text looks
-        at the others; else the vector is pooled from all of them.
-      text_norm: the norm behind the first half is on the class token alone.
-      class_token_pad: a class token that sees and is placed as in open_clip: at the end of the row,
-        padding included, and of each token sees it only if the one before it is not of this id.
-        While decoding, where there is no class token, all tokens of a text are seen.
+      unimodal_depth: layers of the first half, without cross-attention; None: half of them.
+      caption_queries: pooled image tokens that the text attends to.
+      pool_heads: heads of the attention pooling; None: as many as the text has.
+      contrastive_query: the first pooled token is the image's vector, and the text attends to the
+        others; otherwise the vector is pooled from all of them.
+      text_norm: the norm after the first half is applied to the class token only.
+      class_token_pad: mask and position of the class token as in open_clip: it is at the end of the
+        row, after the padding, and attends to a token only if the token before it does not have
+        this id. While decoding, where there is no class token, all tokens of a text are valid.
 
-    The defaults are those of the paper, the last four settings are for open_clip's weights.
+    The defaults are those of the paper; the last four settings are for open_clip's weights.
 
     Source: Yu et al. 2022 (arXiv 2205.01917), section 3.2; the contrastive pooler on top of the
     captioning one: section 4.4; open_clip: coca_model.py and transformer.py.
@@ -78,21 +79,21 @@ class CoCa(WritesText, nn.Module):
         if not 0 < first < depth:
             raise ValueError(
                 f"config.model.unimodal_depth is {first} of {depth} layers of the text decoder: "
-                "leave each half one at least."
+                "leave each half at least one."
             )
-        # The class token takes one more place.
+        # The class token takes one more position.
         unimodal = fields | {"depth": first, "length": self.window + 1}
         unimodal["final_norm"] = not self.text_norm
         multimodal = {"depth": depth - first, "length": self.window, "cross_every": 1}
         if fields.get("positions", "learned") == "learned":
-            multimodal["positions"] = "none"  # the first half has put them in
+            multimodal["positions"] = "none"  # the first half has added them
         return unimodal, fields | multimodal
 
     @nn.compact
     def __call__(
         self, batch: Batch, *, train: bool = False, cache_length: int = 0
     ) -> dict[str, jax.Array]:
-        outputs, context, seen = {}, None, None
+        outputs, context, context_mask = {}, None, None
         if "image" in batch:
             x = self.image_tower(name="image")(batch, train=train)["image_tokens"]
             context = self._pool(self.caption_queries, "caption_pool")(x)
@@ -100,7 +101,7 @@ class CoCa(WritesText, nn.Module):
                 features, context = context[:, 0], context[:, 1:]
             elif not is_decoding(self):
                 features = self._pool(1, "contrastive_pool")(context)[:, 0]
-            seen = captioner.context_mask(batch, context)
+            context_mask = captioner.context_mask(batch, context)
             if not is_decoding(self):
                 features = features.astype(jnp.float32)
                 outputs |= {
@@ -108,12 +109,12 @@ class CoCa(WritesText, nn.Module):
                     "image_embed": self._embed(features, "image_proj"),
                 }
         if "text" in batch:
-            outputs |= self._text(batch, context, seen, train, cache_length)
+            outputs |= self._text(batch, context, context_mask, train, cache_length)
         if not is_decoding(self):
             outputs["logit_scale"] = clip.logit_scale(self)
         return outputs
 
-    def _text(self, batch, context, seen_context, train, cache_length) -> dict[str, jax.Array]:
+    def _text(self, batch, context, context_mask, train, cache_length) -> dict[str, jax.Array]:
         text = batch["text"]
         mask = batch.get("text_mask", jnp.ones(text.shape, bool))
         width, tied = self.text["width"], self.text.get("tied", True)
@@ -125,24 +126,24 @@ class CoCa(WritesText, nn.Module):
         x = embed(text)
         if is_decoding(self):
             x = unimodal(x, mask, **settings)
-            x = multimodal(x, mask, context=context, context_mask=seen_context, **settings)
+            x = multimodal(x, mask, context=context, context_mask=context_mask, **settings)
             return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
 
         token = param(self, "class_token", nn.initializers.normal(0.02), (width,), ("embed",))
         token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, width))
         x = jnp.concatenate([x, token], axis=1)
-        seen, positions = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True), None
+        valid, positions = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True), None
         if self.class_token_pad is not None:
-            seen = jnp.pad(text != self.class_token_pad, ((0, 0), (1, 0)), constant_values=True)
-            positions = jnp.broadcast_to(jnp.arange(seen.shape[1])[None], seen.shape)
-        x = unimodal(x, seen, positions=positions, **settings)
+            valid = jnp.pad(text != self.class_token_pad, ((0, 0), (1, 0)), constant_values=True)
+            positions = jnp.broadcast_to(jnp.arange(valid.shape[1])[None], valid.shape)
+        x = unimodal(x, valid, positions=positions, **settings)
         features = x[:, -1]
         if self.text_norm:
             features = LayerNorm(self._epsilon, self.dtype, name="text_norm")(features)
         features = features.astype(jnp.float32)
         outputs = {"text_features": features, "text_embed": self._embed(features, "text_proj")}
         if context is not None:
-            x = multimodal(x[:, :-1], mask, context=context, context_mask=seen_context, **settings)
+            x = multimodal(x[:, :-1], mask, context=context, context_mask=context_mask, **settings)
             outputs["text_logits"] = embed.logits(x)
         return outputs
 
@@ -152,7 +153,7 @@ class CoCa(WritesText, nn.Module):
 
     @property
     def _epsilon(self) -> float:
-        """Of all norms but those of the image encoder."""
+        """Epsilon of all norms except those of the image encoder."""
         return self.text["decoder"].get("epsilon", Decoder.epsilon)
 
     def _embed(self, features: jax.Array, name: str) -> jax.Array:
@@ -169,15 +170,15 @@ def make_model(config: Mapping[str, Any]) -> CoCa:
     """
     model = CoCa(**check_kwargs(CoCa, config, "config.model"))
     model.image_tower(parent=None)
-    model.halves()  # so that a typing error shows now
+    model.halves()  # reports wrong settings now
     return model
 
 
 def make_system(config: Mapping[str, Any]) -> System:
     """CoCa: the terms of CLIP's loss, and `captioning` and `token_accuracy`.
 
-    `config.loss` may set what CLIP's may, and `caption_smoothing`, the label smoothing of the
-    captioning loss. The paper weighs captioning twice: config.loss_weights.
+    `config.loss` may set the settings of CLIP's loss, and `caption_smoothing`, the label smoothing
+    of the captioning loss. The paper gives captioning weight 2: config.loss_weights.
 
     Raises:
       ValueError: an unknown setting.
@@ -209,7 +210,7 @@ def check_batch(batch: Batch) -> None:
 
 
 def spec(model: CoCa, example_ids: bool) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     arrays = captioner.spec(model)
     if example_ids:
         arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)

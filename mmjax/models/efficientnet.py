@@ -1,4 +1,4 @@
-"""EfficientNet: a convolutional image tower, as ALIGN has."""
+"""EfficientNet: a convolutional image tower, as in ALIGN."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,22 +15,22 @@ from mmjax.sharding import shard
 
 
 def stage(channels: int, depth: int, kernel: int, stride: int, expand: int) -> tuple[int, ...]:
-    """One of the stages of an `EfficientNet`: so many blocks, the first of which has the stride."""
+    """A stage of an `EfficientNet`: `depth` blocks, of which the first has the stride."""
     return channels, depth, kernel, stride, expand
 
 
 class EfficientNet(nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, D], the mean over the last feature map.
 
-    D are the channels of the last stage. Any image size works.
+    D is the number of channels of the last stage. Any image size works.
 
     Attributes:
       image_size: (H, W) of training.
-      image_mean, image_std: of the pixels in [0, 1], for each channel.
+      image_mean, image_std: of the pixels in [0, 1], per channel.
       stem: channels after the first convolution.
-      stages: the fields of `stage`, for each.
-      squeeze: width of squeeze-and-excitation, as a share of the block's input.
-      centred: which blocks, counted from 0, put as many zeros before as after (see `MBConv`).
+      stages: the fields of `stage`, for each stage.
+      squeeze: width of squeeze-and-excitation, as a fraction of the block's input.
+      centred: indices of the blocks that pad symmetrically (see `MBConv`).
 
     Source: Tan and Le 2019 (arXiv 1905.11946), without its last 1x1 convolution, as in ALIGN
     (Jia et al. 2021, arXiv 2102.05918) and transformers' AlignVisionModel.
@@ -53,7 +53,7 @@ class EfficientNet(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
-        del train  # nothing in it is random
+        del train  # nothing is random
         image = shard(batch["image"], "batch", "height", "width", "channels")
         x = normalize(image, self.image_mean, self.image_std)
         x = Convolution(self.stem, 3, 2, (0, 1), dtype=self.dtype, name="stem")(x)

@@ -1,4 +1,4 @@
-"""Flamingo: a language model that reads text with images in between."""
+"""Flamingo: a language model over text interleaved with images."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -23,25 +23,24 @@ from mmjax.system import System, Variables
 class Flamingo(nn.Module):
     """batch["image"] [B, M, H, W, 3] and ["text"] [B, L] -> `text_logits` [B, L, V].
 
-    Images alone, [..., H, W, 3], give `image_tokens` [..., patches, width].
+    Without text, images [..., H, W, 3] give `image_tokens` [..., patches, width].
 
-    The M images of an example belong to the places of `image_token` in its text, in order; an
-    example with fewer has `image_mask` [B, M] false on the rest. A token sees, through gated
-    cross-attention, the resampled tokens of the latest image before it or at it, and no other; a
-    token before the first image sees none and is read by the language model alone, as is a text
-    without images.
+    The M images of an example belong to the positions of `image_token` in its text, in order; with
+    fewer images, `image_mask` [B, M] is false on the rest. Through gated cross-attention a token
+    attends to the resampled tokens of the latest image at or before it, and to no other; tokens
+    before the first image, and texts without images, are processed by the language model alone.
 
     Freeze the language model by config.optim.freeze = (r"text/decoder/stack/layers/.*", ...): the
-    gated layers are `text/decoder/stack/cross/...` and start as nothing at all.
+    gated layers are `text/decoder/stack/cross/...` and are the identity at initialization.
 
     Attributes:
       image: fields of `ViT`; resampler: fields of `PerceiverResampler`.
       text: fields of `TextDecoder`; its decoder's cross_every is the interval of the gated layers.
       image_token: id of the token that stands for an image.
-      max_images: of an example in training.
-      lock_image: the image encoder learns nothing and runs as in evaluation.
-      max_length: of the longest prompt with its continuation; None: text.length, which is that of
-        training.
+      max_images: maximum images per training example.
+      lock_image: the image encoder is frozen and runs in evaluation mode.
+      max_length: maximum length of a prompt with its continuation; None: text.length, the training
+        length.
 
     Source: Alayrac et al. 2022 (arXiv 2204.14198), section 3.1; masks: section 3.1.3.
     """
@@ -73,19 +72,19 @@ class Flamingo(nn.Module):
 
     @property
     def window(self) -> int:
-        """Length of the longest text, prompt and continuation together."""
+        """Maximum length of a text, prompt and continuation together."""
         return self.max_length or self.text["length"]
 
     @nn.compact
     def __call__(
         self, batch: Batch, *, train: bool = False, cache_length: int = 0
     ) -> dict[str, jax.Array]:
-        context = seen = None
+        context = context_mask = None
         if "image" in batch:
             image = batch["image"]
             if image.ndim != 5 and "text" in batch:
                 raise ValueError(
-                    f"A Flamingo reads images [B, M, H, W, 3] beside a text and got {image.shape}: "
+                    f"A Flamingo takes images [B, M, H, W, 3] with a text and got {image.shape}: "
                     "use the batch transform interleave, or the evaluator few_shot."
                 )
             many = image.shape[:-3]
@@ -100,27 +99,27 @@ class Flamingo(nn.Module):
             x = self.resample(name="resampler")(x.reshape(*many, 1, *x.shape[1:]))
             context = x.reshape(many[0], -1, x.shape[-1])
             text, mask = batch["text"], batch.get("text_mask")
-            text = text if mask is None else jnp.where(mask, text, -1)  # padding is no place
-            seen = media_mask(text, self.image_token, image_mask(batch))
-            seen = jnp.repeat(seen, x.shape[2], axis=2)
+            text = text if mask is None else jnp.where(mask, text, -1)  # padding is no image token
+            context_mask = media_mask(text, self.image_token, image_mask(batch))
+            context_mask = jnp.repeat(context_mask, x.shape[2], axis=2)
         elif not self.has_variable("cache", "text"):
-            # Text alone: the language model's own reading.
+            # Text alone: a fully masked context.
             context = jnp.zeros(
                 (len(batch["text"]), 1, self.image_tower(parent=None).sizes["width"])
             )
-            seen = jnp.zeros((*batch["text"].shape, 1), bool)
+            context_mask = jnp.zeros((*batch["text"].shape, 1), bool)
         return self.text_decoder(name="text")(
             batch["text"],
             batch.get("text_mask"),
             context=context,
-            context_mask=seen,
+            context_mask=context_mask,
             train=train,
             cache_length=cache_length,
         )
 
 
 def image_mask(batch: Batch) -> jax.Array:
-    """[B, M] bool: which of an example's places for images hold one."""
+    """[B, M] bool, true on valid images."""
     mask = batch.get("image_mask")
     if mask is None:
         mask = jnp.ones(batch["image"].shape[:2], bool)
@@ -130,10 +129,10 @@ def image_mask(batch: Batch) -> jax.Array:
 
 
 def media_mask(text: jax.Array, image_token: int, mask: jax.Array) -> jax.Array:
-    """Which image each token sees: the latest at it or before it.
+    """Cross-attention mask: each token attends to the latest image at or before it.
 
     Args:
-      text: [B, L] int32; mask: [B, M] bool, of the images that are there.
+      text: [B, L] int32; mask: [B, M] bool, true on valid images.
 
     Returns:
       [B, L, M] bool.
@@ -169,11 +168,11 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def _checked(model: Flamingo, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, of prompts whose places for images have them."""
+    """The function, with a check that the images match the image tokens of the prompts."""
 
     def checked(variables: Variables, batch: Batch, *args: Any) -> Any:
-        seen = {k: v for k, v in batch.items() if k in ("text", "text_mask", "image_mask")}
-        check_places(model.image_token, {**batch, **process_allgather(seen, tiled=True)})
+        checks = {k: v for k, v in batch.items() if k in ("text", "text_mask", "image_mask")}
+        check_places(model.image_token, {**batch, **process_allgather(checks, tiled=True)})
         return function(variables, batch, *args)
 
     return checked
@@ -182,19 +181,19 @@ def _checked(model: Flamingo, function: Callable[..., Any]) -> Callable[..., Any
 def check(model: Flamingo, batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be trained on.
 
-    That is one without a supervised token, or one that `check_places` refuses.
+    That is a batch without a supervised token, or one that fails `check_places`.
     """
     language.check_text(batch)
     check_places(model.image_token, batch)
 
 
 def check_places(image_token: int, batch: Batch) -> None:
-    """Raise ValueError where a text has more or fewer places for images than its example images.
+    """Raise ValueError where the image tokens of a text are not as many as the example's images.
 
-    An example whose image is absent (`image_present`) keeps its places.
+    An example whose image is missing (`image_present`) keeps its image tokens.
     """
-    there = (np.asarray(batch["text"]) == image_token) & np.asarray(batch["text_mask"])
-    places = there.sum(1)
+    is_place = (np.asarray(batch["text"]) == image_token) & np.asarray(batch["text_mask"])
+    places = is_place.sum(1)
     mask = batch.get("image_mask")
     if mask is None:
         count = batch["image"].shape[1] if "image" in batch else 0
@@ -210,12 +209,12 @@ def check_places(image_token: int, batch: Batch) -> None:
     for row in np.flatnonzero((mask[:, 1:] & ~mask[:, :-1]).any(1)):
         raise ValueError(
             f"image_mask of row {row} of the batch is {mask[row].tolist()}: the k-th "
-            "image token stands for the k-th image, so put those that are there first."
+            "image token stands for the k-th image, so put the valid images first."
         )
 
 
 def spec(model: Flamingo) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     size = model.image_tower(parent=None).train_size
     image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
     return {"image": image, **language.spec(model)}

@@ -1,4 +1,4 @@
-"""A causal language model: each token from those before it."""
+"""A causal language model."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -13,15 +13,15 @@ from mmjax.config import check_kwargs
 from mmjax.decode import texts
 from mmjax.losses.captioning import captioning_loss, check_supervised
 from mmjax.models.build import build
-from mmjax.models.text_decoder import TextDecoder, WritesText, make_text_decoder
+from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
 from mmjax.system import System, Terms
 
 
-class LanguageModel(WritesText, nn.Module):
+class LanguageModel(GeneratesText, nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> `text_logits` [B, L, V].
 
-    Its parameters are `text/...`, as in the models that look at images besides: `init_from` with
-    only="text/.*" starts those from a language model.
+    Its parameters are `text/...`, as in the models that also take images: `init_from` with
+    only="text/.*" initializes those from a language model.
 
     Attributes:
       text: fields of `TextDecoder`; it inherits `dtype`.
@@ -61,7 +61,7 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def text_hooks(model: Any, loss: Mapping[str, Any]) -> dict[str, Callable]:
-    """Loss, generation and checks of a system whose only loss is that of its text."""
+    """Loss, generation and checks of a system whose only loss is next-token prediction."""
     return {
         "loss": next_token(**check_kwargs(next_token, loss, "config.loss")),
         "check_batch": check_text,
@@ -78,24 +78,24 @@ def generation_hooks(model: Any) -> dict[str, Callable]:
 
 
 def next_token(label_smoothing: float = 0.0) -> Callable[..., Terms]:
-    """The loss function of these settings of `config.loss`; see `captioning_loss`."""
+    """The loss function for these settings of `config.loss`; see `captioning_loss`."""
     return lambda outputs, batch, context: captioning_loss(
         outputs["text_logits"], batch, label_smoothing
     )
 
 
 def check_text(batch: Batch) -> None:
-    """Raise ValueError for a batch on the host that cannot be trained on.
+    """Raise ValueError for a batch on the host without a token to predict.
 
-    One process's rows of it may well have no token to predict; the whole batch's loss is then NaN,
-    at which the training stops.
+    Not checked with several processes, as the rows of one process may have no such token. If the
+    whole batch has none, the loss is NaN, and training stops.
     """
     if jax.process_count() == 1:
         check_supervised(batch)
 
 
 def spec(model: Any) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     return {
         "text": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.bool_),

@@ -23,18 +23,18 @@ from mmjax.system import Context, Outputs, System, Terms
 
 
 class MultimodalTransformer(nn.Module):
-    """Tokens of each modality -> its own encoder -> a fusion -> a classification head.
+    """Tokens of each modality -> an encoder per modality -> a fusion -> a classification head.
 
-    Gives fused_features [B, width], and logits [B, num_classes] where there is a head. A modality
-    that the batch lacks, or that `<modality>_present` denies, is missing: see
-    `mmjax.layers.fusion`. Where the batch has `<modality>_masked` [B, L] (see `mask_tokens`), those
-    tokens are replaced by a learned one and the model gives `<modality>_prediction` of every token,
+    Gives fused_features [B, width], and logits [B, num_classes] with a head. A modality is missing
+    where the batch does not have it or `<modality>_present` is false: see `mmjax.layers.fusion`.
+    Where the batch has `<modality>_masked` [B, L] (see `mask_tokens`), those tokens are replaced by
+    a learned mask token and the model gives `<modality>_prediction` of every token,
     `<modality>_content` and `<modality>_masked`.
 
     Attributes:
-      image, audio, text: fields of `ImageTokens`, `AudioTokens`, `TextTokens` but the width; None:
-        the model does not know that modality.
-      encoder_depth: blocks of each modality before they meet; may be 0.
+      image, audio, text: fields of `ImageTokens`, `AudioTokens`, `TextTokens` without the width;
+        None: the model does not have that modality.
+      encoder_depth: blocks per modality before the fusion; may be 0.
       fusion: `kind` (see `mmjax.layers.fusion.FUSIONS`) and fields of that kind.
       num_classes: size of the head; None: no head.
       mask_ratio: probability with which a training step masks a token.
@@ -60,7 +60,7 @@ class MultimodalTransformer(nn.Module):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those that the model knows, in the order of `mmjax.batch.MODALITIES`."""
+        """The model's modalities, in the order of `mmjax.batch.MODALITIES`."""
         known = tuple(m for m in MODALITIES if getattr(self, m, None) is not None)
         if not known:
             raise ValueError(f"config.model has no modality: set one of {', '.join(TOKENS)}.")
@@ -73,7 +73,7 @@ class MultimodalTransformer(nn.Module):
         return TOKENS[modality](**check_kwargs(TOKENS[modality], fields, where), **kwargs)
 
     def make_fusion(self, **kwargs) -> Fusion:
-        """The fusion, with the model's own sizes where `fusion` gives no other."""
+        """The fusion; its sizes default to those of the model."""
         names = ("heads", "mlp_dim", "activation", "dropout", "dtype")
         own = {name: getattr(self, name) for name in names} | {"epsilon": self.norm_epsilon}
         settings = {"modalities": self.modalities, **own, **self.fusion}
@@ -90,7 +90,7 @@ class MultimodalTransformer(nn.Module):
         streams, tokens, masked = {}, {}, {}
         for m in given:
             present = batch.get(f"{m}_present", jnp.ones(len(batch[m]), bool))
-            tokens[m] = self.tokens(m, name=f"{m}_tokens")(_without_absent(batch, m, present))
+            tokens[m] = self.tokens(m, name=f"{m}_tokens")(_zero_missing(batch, m, present))
             masked[m] = batch.get(f"{m}_masked", jnp.zeros(tokens[m].mask.shape, bool))
             masked[m] &= tokens[m].mask & present[:, None]
             streams[m] = self._encode(m, tokens[m], masked[m], present, train)
@@ -109,7 +109,7 @@ class MultimodalTransformer(nn.Module):
     def _encode(
         self, modality: str, tokens: Tokens, masked: jax.Array, present: jax.Array, train: bool
     ) -> Stream:
-        """The modality's encoded stream; `masked` [B, L] are the tokens that it must not see."""
+        """The modality's encoded stream; `masked` [B, L]: tokens replaced by the mask token."""
         x, stream = tokens.x, activation_dtype(self.dtype)
         init = nn.initializers.normal(0.02)
         if self.mask_ratio:
@@ -133,7 +133,7 @@ class MultimodalTransformer(nn.Module):
         return Stream(x, tokens.mask, present)
 
     def _predict(self, modality: str, fused: jax.Array, tokens: Tokens) -> jax.Array:
-        """What the fused tokens [B, L, D] say of each: values [B, L, P] or logits [B, L, V]."""
+        """Predictions from the fused tokens [B, L, D]: values [B, L, P] or logits [B, L, V]."""
         if modality == "text":
             size, name = self.text["vocab_size"], "vocab"
         else:
@@ -143,11 +143,11 @@ class MultimodalTransformer(nn.Module):
         )
 
 
-def _without_absent(batch: Batch, modality: str, present: jax.Array) -> Batch:
-    """The batch with zeros where the modality is absent: what is there may be no number."""
+def _zero_missing(batch: Batch, modality: str, present: jax.Array) -> Batch:
+    """The batch with zeros where the modality is missing, as its values may be NaN."""
     x = batch[modality]
-    absent = ~present.reshape(-1, *(1,) * (x.ndim - 1))
-    return {**batch, modality: jnp.where(absent, jnp.zeros((), x.dtype), x)}
+    missing = ~present.reshape(-1, *(1,) * (x.ndim - 1))
+    return {**batch, modality: jnp.where(missing, jnp.zeros((), x.dtype), x)}
 
 
 def make_model(config: Mapping[str, Any]) -> MultimodalTransformer:
@@ -162,7 +162,7 @@ def make_model(config: Mapping[str, Any]) -> MultimodalTransformer:
 
 
 def check(model: MultimodalTransformer) -> None:
-    """Build its parts, so that a typing error shows now and not in the first step."""
+    """Build the model's parts, so that wrong settings are reported now, not in the first step."""
     for m in model.modalities:
         model.tokens(m, parent=None)
     model.make_fusion(parent=None)
@@ -171,9 +171,9 @@ def check(model: MultimodalTransformer) -> None:
 def make_system(config: Mapping[str, Any]) -> System:
     """Classification, masked prediction, or both, with any fusion.
 
-    The loss gives `classification` and `accuracy` where the model has a head
-    (`config.loss.label_smoothing`; see `classification_loss`), and `masked_<modality>` where it has
-    a mask_ratio: a modality that no example of a batch has gives no loss.
+    The loss gives `classification` and `accuracy` if the model has a head
+    (`config.loss.label_smoothing`; see `classification_loss`), and `masked_<modality>` if it has a
+    mask_ratio; a modality that is missing from a whole batch gives no loss.
 
     Raises:
       ValueError: an unknown setting.
@@ -203,25 +203,25 @@ def mask_tokens(model: MultimodalTransformer, batch: Batch, context: Context) ->
 
 
 def terms(label_smoothing: float = 0.0) -> Callable[..., Terms]:
-    """The loss function of these settings of `config.loss`; see `make_system`."""
+    """The loss function for these settings of `config.loss`; see `make_system`."""
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         del context
-        found = {}
+        losses = {}
         if "logits" in outputs:
-            found = classification_loss(outputs["logits"], batch, label_smoothing)
+            losses = classification_loss(outputs["logits"], batch, label_smoothing)
         for m in MODALITIES:
             if f"{m}_prediction" in outputs:
                 masked = masked_ids if m == "text" else masked_values
                 parts = (outputs[f"{m}_{part}"] for part in ("prediction", "content", "masked"))
-                found[f"masked_{m}"] = masked(*parts)
-        return found
+                losses[f"masked_{m}"] = masked(*parts)
+        return losses
 
     return loss
 
 
 def spec(model: MultimodalTransformer) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     arrays = {}
     for m in model.modalities:
         arrays |= model.tokens(m, parent=None).spec()

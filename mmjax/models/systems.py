@@ -1,4 +1,4 @@
-"""The systems by name: adding one is a model file, a config file, and a line here."""
+"""The systems by name. A new system needs a model file, a config file, and a line here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

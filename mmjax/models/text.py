@@ -1,4 +1,4 @@
-"""Text transformer: tokens to one vector."""
+"""Text transformer: from tokens to one vector."""
 
 import flax.linen as nn
 import jax
@@ -20,12 +20,12 @@ class TextTransformer(nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
 
     Attributes:
-      variant: "B"; width, depth, heads and mlp_dim win over it where given.
-      length: of the longest text.
-      causal: a token sees only those before it.
-      mask_padding: no token sees padding. Without it padding is seen as any token, which is what
-        the causal CLIP (whose end token cannot see it) and SigLIP do.
-      pool: "end" (the last token that is not padding), "last", "mean" (over what is not
+      variant: "B"; width, depth, heads and mlp_dim override it.
+      length: maximum tokens of a text.
+      causal: causal self-attention.
+      mask_padding: mask padding in attention. Without it padding is attended to like any token, as
+        in SigLIP and in the causal CLIP (where padding comes after the end token).
+      pool: "end" (the last token that is not padding), "last", "mean" (over tokens that are not
         padding) or "map" (attention with a learned query).
 
     Source: Radford et al. 2021 (arXiv 2103.00020), section 2.4.

@@ -1,4 +1,4 @@
-"""Tokens in, logits of the next token out: the text side of everything that writes."""
+"""From tokens to logits of the next token: the text side of all generative models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 
 
-class WritesText:
-    """A model with a field `text`, as `make_text_decoder` takes it."""
+class GeneratesText:
+    """A generative model with a field `text`, as `make_text_decoder` takes it."""
 
     @property
     def window(self) -> int:
-        """Length of the longest text, prompt and continuation together."""
+        """Maximum length of a text, prompt and continuation together."""
         return self.text["length"]
 
 
@@ -26,9 +26,9 @@ class TextDecoder(nn.Module):
     """Token embedding, a causal stack, and logits over the vocabulary.
 
     Attributes:
-      length: of the longest text.
+      length: maximum tokens of a text.
       decoder: fields of `Decoder`; it inherits length and dtype.
-      tied: the logits come from the embedding's table.
+      tied: the logits use the embedding table.
     """
 
     vocab_size: int
@@ -54,10 +54,10 @@ class TextDecoder(nn.Module):
         train: bool = False,
         cache_length: int = 0,
     ) -> dict[str, jax.Array]:
-        """text [B, L] int32 -> `text_logits` [B, L, V] float32, of the tokens that come next.
+        """text [B, L] int32 -> `text_logits` [B, L, V] float32, of the next tokens.
 
-        While it decodes (see mmjax/layers/decoder.py), `next_logits` [B, V] alone: of the token
-        after the last of each row. The other arguments are those of `Decoder`.
+        While decoding (see mmjax/layers/decoder.py), only `next_logits` [B, V], of the token after
+        the last of each row. The other arguments are those of `Decoder`.
         """
         stack = self.stack(name="decoder")
         embed = TokenEmbed(self.vocab_size, self.width, self.tied, self.dtype, name="embed")
@@ -77,7 +77,7 @@ class TextDecoder(nn.Module):
 def make_text_decoder(
     fields: Mapping[str, Any], dtype: str, cross_every: int = 0, **kwargs
 ) -> TextDecoder:
-    """A text decoder with that cross-attention, unless its own fields say otherwise.
+    """A text decoder whose default cross_every is as given.
 
     Raises:
       ValueError: an unknown setting.

@@ -1,4 +1,4 @@
-"""A text encoder by itself: sentences to vectors, such as MiniLM's."""
+"""A standalone text encoder: sentence embeddings, as from MiniLM."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,9 @@ from mmjax.system import System
 class TextEncoder(nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
 
-    Gives all that `BERT` does, and text_embed [B, width]: the features at unit length, whose dot
-    products are the similarities of sentences. Its parameters are `text/...`, as in a CLIP with
-    such a tower: `init_from` with only="text/.*" starts that from this.
+    Gives the outputs of `BERT`, and text_embed [B, width]: the features normalized to unit length,
+    whose dot products are cosine similarities. Its parameters are `text/...`, as in a CLIP with
+    such a tower: `init_from` with only="text/.*" initializes that tower from this model.
 
     Attributes:
       text: fields of `BERT`; it inherits `dtype`.
@@ -46,7 +46,7 @@ def make_model(config: Mapping[str, Any]) -> TextEncoder:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A text encoder, which has no loss of its own: it is trained as a tower of a `clip`.
+    """A text encoder. It has no loss; it is trained as a tower of a `clip`.
 
     Raises:
       ValueError: an unknown setting.

@@ -1,4 +1,4 @@
-"""Vision transformer: an image to one vector, or to its tokens, and to class logits with a head."""
+"""Vision transformer: from an image to one vector or to tokens, and with a head to class logits."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -30,31 +30,31 @@ class ViT(nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, width], and logits [B, num_classes].
 
     Attributes:
-      variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size win over it where given.
+      variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size override it.
       image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
-      image_mean, image_std: of the pixels in [0, 1], for each channel.
-      pool: "cls" (adds a class token), "cls_mean" (that beside the mean of the patches,
-        [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives image_tokens
-        [B, patches, width], normed, in place of image_features; "all" gives those of the last
-        block, not normed, and the tokens before the patches too.
-      class_token: a class token whatever the pool. Only "cls" and "cls_mean" give it back.
+      image_mean, image_std: of the pixels in [0, 1], per channel.
+      pool: "cls" (adds a class token), "cls_mean" (class token and mean of the patches
+        concatenated, [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives
+        image_tokens [B, patches, width], normalized, instead of image_features; "all" gives all
+        tokens of the last block, not normalized, including those before the patches.
+      class_token: add a class token whatever the pool. Only "cls" and "cls_mean" return it.
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
-        the logits are the mean of both heads'.
-      registers: count of further tokens, without a position and never given back.
-      pre_logits: width of a last linear map with tanh, of which image_features then are.
+        the logits are the mean of both heads.
+      registers: number of register tokens, without positions, not returned.
+      pre_logits: width of a final linear map with tanh that gives image_features.
       position: "learned" or "sincos2d".
-      position_resize: how learned positions fit another grid, see `resize_grid`; those of
-        "sincos2d" cover the same image, or with "none" go on counting, as big_vision's do.
-      stem: "patch" (one linear map a patch) or "conv" (3x3 convolutions of stride 2).
+      position_resize: how learned positions are resized to another grid, see `resize_grid`;
+        "sincos2d" positions are scaled to the grid, or with "none" extended, as in big_vision.
+      stem: "patch" (one linear map per patch) or "conv" (3x3 convolutions of stride 2).
       pre_norm: a norm before the first block, as in CLIP.
-      drop_partial_patches: leave out the pixels at the bottom and the right that fill no patch, as
-        a convolution without padding does; else such images are refused.
-      patch_dropout: share of the patches that a training step leaves out.
+      drop_partial_patches: drop the pixels at the bottom and right that do not fill a patch, like a
+        convolution without padding; otherwise such images raise an error.
+      patch_dropout: fraction of the patches that a training step drops.
       gated_mlp, qkv_bias, layer_scale, stochastic_depth, remat: see `Transformer`.
       num_classes: size of the head; None: no head.
 
     Raises:
-      ValueError: settings that do not fit each other.
+      ValueError: inconsistent settings.
 
     Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Radford et al. 2021 (arXiv 2103.00020);
     distillation: Touvron et al. 2021 (arXiv 2012.12877); registers: Darcet et al. 2023
@@ -169,11 +169,11 @@ class ViT(nn.Module):
         return outputs
 
     def _check(self) -> None:
-        """Raise ValueError where settings do not fit each other."""
+        """Raise ValueError for inconsistent settings."""
         check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none", "all"))
         if self.pool in ("none", "all") and self.num_classes is not None:
             raise ValueError(
-                f"A ViT with pool '{self.pool}' has no vector for a head: unset num_classes."
+                f"A ViT with pool '{self.pool}' gives no vector for a head: unset num_classes."
             )
         if self.distillation not in ("none", "token", "head"):
             raise ValueError(
@@ -187,7 +187,7 @@ class ViT(nn.Module):
             raise ValueError("A ViT with distillation 'head' has two heads: set num_classes.")
 
     def _first_tokens(self, width: int) -> jax.Array | None:
-        """[n, width]: class token, distillation token, registers, as far as there are."""
+        """Class token, distillation token and registers, if any: [n, width]."""
         init = nn.initializers.normal(width**-0.5)
         names = {
             "class": self.class_token or self.pool in ("cls", "cls_mean"),
@@ -222,7 +222,7 @@ class ViT(nn.Module):
 
 
 def tower_blocks(tower: nn.Module, sizes: Mapping[str, int], **settings: Any) -> Transformer:
-    """The blocks of an image or text tower, from the fields that both have, and `settings`."""
+    """The blocks of an image or text tower, from the fields that both share, and `settings`."""
     return Transformer(
         depth=sizes["depth"],
         heads=sizes["heads"],
@@ -284,14 +284,14 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def classification(label_smoothing: float = 0.0) -> Callable[..., Terms]:
-    """The loss function of these settings of `config.loss`."""
+    """The loss function for these settings of `config.loss`."""
     return lambda outputs, batch, context: classification_loss(
         outputs["logits"], batch, label_smoothing
     )
 
 
 def spec(model: ViT) -> Spec:
-    """What the model and its loss read of a batch of one."""
+    """The arrays that the model and its loss need, for a batch of one."""
     arrays = {"image": jax.ShapeDtypeStruct((1, *model.train_size, 3), jnp.uint8)}
     if model.num_classes is not None:
         arrays["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)

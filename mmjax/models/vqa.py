@@ -1,4 +1,4 @@
-"""Visual questions answered by classification, beside a model that never sees the image."""
+"""Visual question answering by classification, with a question-only baseline."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -23,12 +23,12 @@ from mmjax.system import Context, Outputs, System, Terms, Weighted
 class VQA(nn.Module):
     """Image and question -> `logits` [B, C] over the answers; question -> `question_logits` [B, C].
 
-    The question-only model is the baseline that tells what the image adds, and the bias that
-    learned-mixin takes out; it shares nothing with the other. `mixin_gate` [B], 0 or above, is how
-    far each example's bias is trusted in training.
+    The question-only model is the baseline that shows what the image adds, and the bias model of
+    learned-mixin; it shares no parameters with the main model. `mixin_gate` [B], 0 or above, is the
+    weight of each example's bias in training.
 
     Attributes:
-      answers: how many there are.
+      answers: number of answer classes.
       main: fields of `MultimodalTransformer`, of image and text, without its head.
       question: fields of `TextTransformer`.
     """
@@ -39,32 +39,32 @@ class VQA(nn.Module):
     dtype: str = "float32"
 
     def main_model(self, **kwargs) -> MultimodalTransformer:
-        """The model that sees both, with its head."""
+        """The model of image and question, with its head."""
         fields = {"dtype": self.dtype, "num_classes": self.answers, **self.main}
         fields = check_kwargs(MultimodalTransformer, fields, "config.model.main")
         return MultimodalTransformer(**fields, **kwargs)
 
     def question_model(self, **kwargs) -> TextTransformer:
-        """The model that sees the question alone."""
+        """The question-only model."""
         fields = {"dtype": self.dtype, "vocab_size": self.vocab_size, **self.question}
         fields = check_kwargs(TextTransformer, fields, "config.model.question")
         return TextTransformer(**fields, **kwargs)
 
     @property
     def vocab_size(self) -> int:
-        """Of both, unless `question` says otherwise."""
+        """Vocabulary size of both models, unless `question` overrides it."""
         return self.main["text"]["vocab_size"]
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs = self.main_model(name="main")(batch, train=train)
-        # The gate learns from the mixture, and shapes no feature of the model.
+        # The gate is trained by the mixture; its gradient does not reach the features.
         features = jax.lax.stop_gradient(outputs["fused_features"])
         gate = Linear((1,), ("embed", None), name="mixin_gate")(features)
         outputs["mixin_gate"] = jax.nn.softplus(gate[:, 0])
         if "text" in batch:
-            seen = self.question_model(name="question")(batch, train=train)["text_features"]
-            outputs["question_logits"] = class_head(self.answers)(seen)
+            features = self.question_model(name="question")(batch, train=train)["text_features"]
+            outputs["question_logits"] = class_head(self.answers)(features)
         return outputs
 
 
@@ -103,8 +103,8 @@ def terms(debias: str = "none") -> Callable[..., Terms]:
 
     Args:
       debias: "none", or "learned_mixin": the classification loss is then that of the mixture with
-        the question-only model, and `mixin_entropy` belongs in config.loss_weights (0.36 for VQA-CP
-        in the paper).
+        the question-only model; set a weight for `mixin_entropy` in config.loss_weights (0.36 for
+        VQA-CP in the paper).
 
     Raises:
       ValueError: another `debias`.

@@ -1,4 +1,4 @@
-"""Names of activations in config.json, and ours."""
+"""Activation names in config.json, and our names for them."""
 
 NAMES = {
     "gelu": "gelu",
@@ -15,7 +15,7 @@ def read(name: str, where: str) -> str:
     """Our name of a published activation.
 
     Raises:
-      ValueError: one that we lack.
+      ValueError: an unknown name.
     """
     if name not in NAMES:
         raise ValueError(f"{where} is '{name}'; these can be read: {', '.join(NAMES)}.")

@@ -14,7 +14,7 @@ from mmjax.process.progress import Progress
 from mmjax.weights.layouts import Row
 from mmjax.weights.tensor_file import Tensors
 
-KEPT_FP32 = ("scale", "bias", "mean", "variance")  # of norms and maps: small, and better exact
+KEPT_FP32 = ("scale", "bias", "mean", "variance")  # small, so kept in full precision
 
 
 def read_params(
@@ -26,23 +26,23 @@ def read_params(
     dtype: str = "float32",
     initial: Callable[[], Any] | None = None,
 ) -> tuple[Any, str]:
-    """Our parameters from published tensors, each laid out as soon as it is read.
+    """Our parameters from published tensors, each placed on devices as soon as it is read.
 
-    At most one parameter (with all of its layers) is in host memory beside those that are laid out.
+    At most one parameter (with all of its layers) is in host memory besides the placed ones.
 
     Args:
-      target: ShapeDtypeStructs of our parameters; those with a sharding are laid out by it.
-      ignored: regular expressions of whole names of tensors that are no parameters.
+      target: ShapeDtypeStructs of our parameters; those with a sharding are placed accordingly.
+      ignored: regular expressions that match full names of tensors that are not parameters.
       dtype: of the matrices; scales and biases stay in float32.
-      initial: gives our parameters where tensors are missing; then missing and unused tensors are
-        reported and not refused.
+      initial: gives initial parameters to use where tensors are missing; then missing and unused
+        tensors are only reported.
 
     Returns:
       the parameters, and a report of every tensor.
 
     Raises:
-      ValueError: tensors that are missing, left over or of another shape, all of them listed, or a
-        parameter of ours that the table leaves out.
+      ValueError: tensors that are missing, unused or of another shape (all are listed), or one of
+        our parameters that is not in the table.
     """
     wanted = traverse_util.flatten_dict(target, sep="/")
     expected = _expected(rows, wanted, tensors.name)
@@ -55,10 +55,10 @@ def read_params(
     with Progress(f"reading {tensors.name}", sum(len(row.theirs) for row in rows)) as progress:
         for row in rows:
             progress.advance(len(row.theirs))
-            lacks = sorted(missing & _names(row, wanted))
-            if lacks:
-                made |= {n: _lay_out(n, start[n], dtype, wanted[n]) for n in row.ours}
-                lines += [f"  missing {', '.join(lacks)}: initial {', '.join(row.ours)}"]
+            row_missing = sorted(missing & _names(row, wanted))
+            if row_missing:
+                made |= {n: _place(n, start[n], dtype, wanted[n]) for n in row.ours}
+                lines += [f"  missing {', '.join(row_missing)}: initial {', '.join(row.ours)}"]
                 continue
             arrays = [_read(tensors, row, layer) for layer in _layers(row, wanted)]
             stacked = _is_stacked(row)
@@ -70,9 +70,9 @@ def read_params(
                     raise ValueError(
                         f"{' and '.join(row.theirs)} of '{tensors.name}' give {name} the shape "
                         f"{list(array.shape)}, and the model that its config describes has "
-                        f"{list(want.shape)}: config and weights are not of one model."
+                        f"{list(want.shape)}: config and weights are from different models."
                     )
-                made[name] = _lay_out(name, array, dtype, want)
+                made[name] = _place(name, array, dtype, want)
             del arrays
             lines += [f"  mapped  {', '.join(row.theirs)} -> {', '.join(row.ours)}"]
     lines += [f"  unused  {name}" for name in sorted(unused)]
@@ -84,17 +84,18 @@ def read_params(
 def write_tensors(
     params: Any, rows: Sequence[Row], what: str = "model"
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Published tensors of our parameters, one after the other, in float32.
+    """Published tensors of our parameters, one at a time, in float32.
 
     Raises:
-      ValueError: parameters that the published layout has no place for.
+      ValueError: parameters that do not match the published layout.
     """
     ours = traverse_util.flatten_dict(params, sep="/")
     known = {name for row in rows for name in row.ours}
     if ours.keys() - known or known - ours.keys():
         raise ValueError(
             f"This {what} cannot be written in the published layout: it has "
-            f"{_some(ours.keys() - known)} besides, and lacks {_some(known - ours.keys())}."
+            f"the additional parameters {_some(ours.keys() - known)}, and is missing "
+            f"{_some(known - ours.keys())}."
         )
     for row in rows:
         arrays = [np.asarray(ours[name], np.float32) for name in row.ours]
@@ -118,7 +119,7 @@ def _at(name: str, layer: int | None) -> str:
 
 
 def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ...]:
-    # One layer wide at a time; half precision widens exactly.
+    # One layer at a time in fp32; the conversion from half precision is exact.
     names = [_at(name, layer) for name in row.theirs]
     arrays = [tensors.read(name).astype(np.float32) for name in names]
     try:
@@ -126,18 +127,18 @@ def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ..
     except (ValueError, IndexError):  # of numpy, where shapes do not fit
         shapes = " and ".join(str(list(x.shape)) for x in arrays)
         raise ValueError(
-            f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which the model that "
-            "its config describes has not: config and weights are not of one model."
+            f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which does not fit its "
+            "config: config and weights are from different models."
         ) from None
 
 
 def kept_dtype(name: str, shape: Sequence[int], dtype: str) -> jnp.dtype:
-    """What a parameter is kept in, where matrices are in `dtype`."""
+    """The dtype of a parameter, where matrices are in `dtype`."""
     kept = name.rsplit("/", 1)[-1] in KEPT_FP32 or not shape
     return jnp.dtype("float32" if kept else dtype)
 
 
-def _lay_out(name: str, array: Any, dtype: str, want: jax.ShapeDtypeStruct) -> jax.Array:
+def _place(name: str, array: Any, dtype: str, want: jax.ShapeDtypeStruct) -> jax.Array:
     array = np.asarray(array, kept_dtype(name, want.shape, dtype), order="C")
     if want.sharding is None:
         return jax.device_put(array)
@@ -158,7 +159,7 @@ def _expected(rows: Sequence[Row], wanted: Mapping[str, Any], what: str) -> set[
     covered = [name for row in rows for name in row.ours]
     if sorted(covered) != sorted(wanted):
         raise ValueError(
-            f"The table for '{what}' does not fit the model: parameters without tensors: "
+            f"The rename table for '{what}' does not fit the model: parameters without tensors: "
             f"{_some(wanted.keys() - set(covered))}; rows without a parameter: "
             f"{_some(set(covered) - wanted.keys())}."
         )
@@ -168,7 +169,7 @@ def _expected(rows: Sequence[Row], wanted: Mapping[str, Any], what: str) -> set[
 def _refuse(missing: set[str], unused: set[str], what: str) -> None:
     if missing or unused:
         near = difflib.get_close_matches(min(missing), unused, n=1) if missing and unused else []
-        hint = f" ('{near[0]}' is nearest to '{min(missing)}'.)" if near else ""
+        hint = f" ('{near[0]}' is similar to '{min(missing)}'.)" if near else ""
         raise ValueError(
             f"'{what}' is not the model that its config describes. Missing tensors: "
             f"{_some(missing)}. Unused tensors: {_some(unused)}.{hint}"

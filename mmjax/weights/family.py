@@ -1,25 +1,25 @@
 """The families of published models, by the `model_type` of their config.json.
 
-Each is a file with
+Each is a module with
     model_config(published) -> `config.model`; rows(model) -> rename table;
-    IGNORED: regular expressions of whole names of tensors that are no parameters;
-perhaps, for models of images,
+    IGNORED: regular expressions that match full names of tensors that are not parameters;
+optionally, for models of images,
     transform(published) -> the chain of transforms up to uint8 pixels;
-perhaps, where files name tensors in several ways,
+optionally, where files name tensors in several ways,
     canonical(name) -> the name in the table;
-perhaps, for models of text, where the files differ from what `tokenizer.read` expects,
+optionally, for models of text whose files differ from what `tokenizer.read` expects,
     read_tokenizer(published) -> Tokenizer;
-perhaps, where texts are to be shorter than the model's positions,
+optionally, where texts are shorter than the position table,
     text_length(published) -> tokens, or None;
-and, where our models can be saved as theirs,
-    SYSTEM: the `config.model.name` of ours; published_config(model) -> config.json;
-    published_preprocessor(model, transform) -> preprocessor_config.json, where there is one;
-    perhaps complete_config(config, pretrained) -> that, with what else is to be known;
-    perhaps published_name(name) -> the name in their files of one in the table;
-    perhaps LAYOUT: the names of their files, if other than `published.HUB`;
-    perhaps buffers(model) -> name -> array, of tensors that are no parameters;
-    perhaps published_files(pretrained) -> name -> content of further JSON files;
-    perhaps for_saving(pretrained) -> Pretrained, with what theirs needs besides.
+and, where our models can be saved in the family's layout,
+    SYSTEM: our `config.model.name`; published_config(model) -> config.json;
+    optionally published_preprocessor(model, transform) -> preprocessor_config.json;
+    optionally complete_config(config, pretrained) -> config.json with further settings;
+    optionally published_name(name) -> the name in the files of a name in the table;
+    optionally LAYOUT: the names of the files, if other than `published.HUB`;
+    optionally buffers(model) -> name -> array, of tensors that are not parameters;
+    optionally published_files(pretrained) -> name -> content of further JSON files;
+    optionally for_saving(pretrained) -> Pretrained, adapted to the family.
 """
 
 from types import ModuleType
@@ -65,7 +65,7 @@ FAMILIES = {
 
 
 def family(model_type: str, where: str) -> ModuleType:
-    """The file of a family.
+    """The module of a family.
 
     Raises:
       ValueError: an unknown family.
@@ -79,10 +79,10 @@ def family(model_type: str, where: str) -> ModuleType:
 
 
 def saving_family(model: Any, system: str, named: str | None = None) -> ModuleType:
-    """The family of that name, or else the first, that can hold a model of ours.
+    """The named family, or by default the first, in whose layout our model can be saved.
 
     Raises:
-      ValueError: none can; says why.
+      ValueError: there is none; the message says why.
     """
     reasons = []
     if named not in (None, *FAMILIES):
@@ -97,4 +97,4 @@ def saving_family(model: Any, system: str, named: str | None = None) -> ModuleTy
             else:
                 return found
     like = f"'{named}' is not" if named else "No published family is"
-    raise ValueError(" ".join(reasons) or f"{like} like a '{system}': it cannot be saved so.")
+    raise ValueError(" ".join(reasons) or f"{like} like a '{system}': it cannot be saved.")

@@ -1,7 +1,8 @@
 """GGUF, the file format of llama.cpp, read by the package `gguf`: metadata and quantized tensors.
 
-What is added to the package's reader: errors that name the file, bounds on every read (a damaged
-length would otherwise loop over nothing), split files as one, one tensor dequantized at a time.
+In addition to the package's reader: errors that name the file, bounds checks on every read (a
+damaged length could otherwise cause very long loops), split files, and dequantization of one tensor
+at a time.
 """
 
 import functools
@@ -14,15 +15,15 @@ import numpy as np
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-# What the package raises on bytes that are not what it expects.
+# What the package raises on unexpected bytes.
 _DAMAGED = (ValueError, KeyError, IndexError, OverflowError, TypeError)
 
 
 class GGUF:
     """A GGUF file, or all files of a split one: `metadata` (name -> value), and its `Tensors`.
 
-    Opening reads the header; the tensors stay on disk until they are read. Any file of a split
-    model stands for all, which must be in one folder.
+    Opening reads only the header; tensors are read on demand. The path may be any file of a split
+    model; all its files must be in one folder.
 
     Raises:
       ValueError: a missing file, another kind of file, another version, a truncated or damaged
@@ -36,7 +37,7 @@ class GGUF:
         count = self.metadata.get("split.count", 1)
         if count != 1 + len(others):
             raise ValueError(
-                f"'{path}' is one of {count} files of a split model: give them their names back, "
+                f"'{path}' is one of {count} files of a split model: restore their original names, "
                 f"such as model-00001-of-{count:05}.gguf."
             )
         tensors = [tensor for reader in (first, *others) for tensor in reader.tensors]
@@ -53,7 +54,7 @@ class GGUF:
             if not _can_dequantize(tensor.tensor_type):
                 raise ValueError(
                     f"Tensor '{name}' of '{path}' has type {tensor.tensor_type.name}, which the "
-                    "package gguf cannot dequantize: take a file of another quantization."
+                    "package gguf cannot dequantize: use a file with another quantization."
                 )
 
     def read(self, name: str) -> np.ndarray:
@@ -65,7 +66,7 @@ class GGUF:
 
 
 def _parts(path: Path) -> list[Path]:
-    """All files of a model, of which `path` is one."""
+    """All files of the model that `path` is a part of."""
     split = _SPLIT.search(path.name)
     if split is None:
         return [path]
@@ -80,7 +81,9 @@ def _open(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(8)
     if head[:4] != _MAGIC:
-        raise ValueError(f"'{path}' is no GGUF file: it begins with {head[:4]!r}, not {_MAGIC!r}.")
+        raise ValueError(
+            f"'{path}' is not a GGUF file: it begins with {head[:4]!r}, not {_MAGIC!r}."
+        )
     version = int.from_bytes(head[4:], "little")
     if version not in _VERSIONS:
         raise ValueError(
@@ -94,10 +97,10 @@ def _open(path: Path) -> Any:
 
 @functools.cache
 def _reader() -> type:
-    from gguf import GGUFReader  # not sooner: few runs need it, and it takes 0.1 s
+    from gguf import GGUFReader  # imported late: few runs need it, and it takes 0.1 s
 
     class Reader(GGUFReader):
-        """The package's reader, none of whose reads goes beyond the end of the file."""
+        """The package's reader, with reads limited to the file."""
 
         def _get(self, offset, dtype, count=1, override_order=None):
             del override_order  # the file is little-endian
@@ -107,7 +110,7 @@ def _reader() -> type:
 
 
 def _metadata(reader: Any) -> dict[str, Any]:
-    """Plain values; those that the package makes up are left out."""
+    """The values as Python objects, without those that the package adds."""
     fields = {k: field for k, field in reader.fields.items() if not k.startswith("GGUF.")}
     try:
         return {name: field.contents() for name, field in fields.items()}
@@ -118,7 +121,7 @@ def _metadata(reader: Any) -> dict[str, Any]:
 
 @functools.cache
 def _can_dequantize(kind: Any) -> bool:
-    """Whether the package dequantizes a type: tried on a block of zeros."""
+    """Whether the package can dequantize a type; tested with a block of zeros."""
     from gguf import constants, quants
 
     try:

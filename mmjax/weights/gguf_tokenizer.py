@@ -1,6 +1,6 @@
 """The tokenizer in the metadata of a GGUF file: byte-level BPE, or BPE of sentencepiece.
 
-Source: llama.cpp, src/llama-vocab.cpp, whose names of kinds and defaults these are.
+Source of the names and defaults: llama.cpp, src/llama-vocab.cpp.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from tokenizers import decoders, models, pre_tokenizers
 from mmjax.data.text import sentencepiece
 from mmjax.data.text.tokenizer import Tokenizer
 
-# Of tokenizer.ggml.token_type.
+# Values of tokenizer.ggml.token_type.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
-_END_IDS = ("eot_token_id", "eom_token_id")  # that end a text besides eos_token_id
+_END_IDS = ("eot_token_id", "eom_token_id")  # end tokens besides eos_token_id
 
-# Words of Llama 3: contractions, letters with one mark before them, up to three digits, and the
-# rest; its vocabulary is looked up before merges are.
+# Word pattern of Llama 3: contractions, letters with an optional preceding symbol, up to three
+# digits, and the rest. Words that are in its vocabulary are not merged.
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -26,8 +26,8 @@ _LLAMA3 = (
 
 
 class Words(NamedTuple):
-    """How a byte-level BPE splits text into words, and whether texts begin with a begin token
-    where the file does not say."""
+    """How a byte-level BPE splits text into words, and whether texts start with a begin token by
+    default."""
 
     pattern: str | None = None  # None: GPT-2's
     digits_apart: bool = False
@@ -46,10 +46,10 @@ KINDS = {
 
 
 def read(path: str | Path, metadata: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a file with that metadata.
+    """The tokenizer of a file with the given metadata.
 
-    Control tokens, such as <|im_start|>, are read as such where a text contains them. Rows begin
-    with the begin token if the file says so, or its kind does. `eot_token_id` is an end token too.
+    Control tokens, such as <|im_start|>, are recognized in texts. Rows start with the begin token
+    if the file says so, or by default of its kind. `eot_token_id` is an end token too.
 
     Args:
       path: of the file, for messages.
@@ -65,7 +65,9 @@ def read(path: str | Path, metadata: Mapping[str, Any]) -> Tokenizer:
             "(sentencepiece) can be read."
         )
     if not tokens or end is None:
-        raise ValueError(f"'{path}' lacks tokenizer.ggml.tokens or tokenizer.ggml.eos_token_id.")
+        raise ValueError(
+            f"tokenizer.ggml.tokens or tokenizer.ggml.eos_token_id is missing in '{path}'."
+        )
     backend, begins = (_byte_level if kind == "gpt2" else _sentencepiece)(path, metadata, tokens)
     types = metadata.get("tokenizer.ggml.token_type", ())
     of_type = lambda wanted: [t for t, found in zip(tokens, types) if found == wanted]  # noqa: E731
@@ -92,7 +94,7 @@ def _byte_level(path, metadata, tokens) -> tuple[hf.Tokenizer, bool]:
         )
     words = KINDS[name]
     if merges is None:
-        raise ValueError(f"'{path}' lacks tokenizer.ggml.merges.")
+        raise ValueError(f"tokenizer.ggml.merges is missing in '{path}'.")
     try:
         model = models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
@@ -118,8 +120,8 @@ def _sentencepiece(path, metadata, tokens) -> tuple[hf.Tokenizer, bool]:
     types = metadata.get("tokenizer.ggml.token_type")
     if scores is None or types is None or not len(scores) == len(types) == len(tokens):
         raise ValueError(
-            f"'{path}' lacks tokenizer.ggml.scores or token_type for each of its {len(tokens)} "
-            "tokens."
+            f"tokenizer.ggml.scores or token_type is missing for some of the {len(tokens)} tokens "
+            f"in '{path}'."
         )
     backend = sentencepiece.bpe(
         list(zip(tokens, scores)),

@@ -1,4 +1,4 @@
-"""`preprocessor_config.json`, how a published model's images are prepared, and our transforms."""
+"""Conversion between `preprocessor_config.json` and our image transforms."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.vit import ViT
 
-# Pillow's numbers of its filters.
+# In the order of Pillow's filter numbers.
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -18,8 +18,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Images(NamedTuple):
-    """The chain of transforms up to uint8 pixels, and what the model takes from and divides them by
-    (of values in [0, 1], for each channel)."""
+    """The chain of transforms up to uint8 pixels, and the mean and std with which the model
+    normalizes them (values in [0, 1], per channel)."""
 
     transform: str
     mean: tuple[float, ...]
@@ -27,13 +27,13 @@ class Images(NamedTuple):
 
 
 def read(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Images:
-    """What a preprocessor_config.json asks for.
+    """The transforms that a preprocessor_config.json describes.
 
     Args:
-      settings: the file's content; defaults: what its class takes for what it leaves out.
+      settings: the file's content; defaults: the default settings of its class.
 
     Raises:
-      ValueError: settings that our transforms lack.
+      ValueError: settings that our transforms do not support.
     """
     s = {**defaults, **{k: v for k, v in settings.items() if v is not None}}
     steps = ["decode"]
@@ -45,17 +45,17 @@ def read(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Images:
     mean, std = np.zeros(3), np.ones(3)
     if s.get("do_normalize", True):
         mean, std = np.asarray(s["image_mean"]), np.asarray(s["image_std"])
-    if s.get("include_top", False):  # of EfficientNet: divided a second time
+    if s.get("include_top", False):  # EfficientNet: divided by std a second time
         std = std * s["image_std"]
     if s.get("do_rescale", True):
-        # x · factor - offset, and then by mean and std, are one map of x / 255.
+        # Rescaling, x · factor - offset, and normalization combined into one map of x / 255.
         scale = 255 * s.get("rescale_factor", 1 / 255)
         mean, std = (mean + bool(s.get("rescale_offset", False))) / scale, std / scale
     return Images(" | ".join(steps), tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def _resize(size: int | Mapping[str, int], method: str, square: bool) -> str:
-    if isinstance(size, int):  # older files; what it means is a matter of the class
+    if isinstance(size, int):  # older files; its meaning depends on the class
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if set(size) == {"shortest_edge"}:
         return f"resize_short({size['shortest_edge']}, '{method}')"
@@ -80,14 +80,14 @@ def _named(size: int | Sequence[int]) -> dict[str, int]:
 
 
 def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
-    """preprocessor_config.json for an image tower of ours.
+    """preprocessor_config.json for one of our image towers.
 
     Args:
-      transform: the chain that prepares its images; of it, how the sides are brought to size.
-      processor: the class that reads it.
+      transform: the chain of transforms of its images; only resizing and cropping are used.
+      processor: the image processor class that reads the file.
 
     Raises:
-      ValueError: a chain that samples without antialiasing, which no such class does.
+      ValueError: a chain that resizes without antialiasing, which no such class supports.
     """
     size, method, crop = image.train_size, "bicubic", None
     for name, args, kwargs, _ in chain.read(transform):

@@ -1,9 +1,9 @@
-"""Rename tables: which of our parameters are which published tensors, and how the arrays turn.
+"""Rename tables: how our parameters map to published tensors, with the layout conversions.
 
-A family's table is a list of rows. PyTorch's matrices are [out, in], ours [in, out]; its heads lie
-in one axis, ours apart; its queries, keys and values are often three tensors, ours one. A "{i}" in
-the published name runs over the layers, which are the leading axis of our parameter; the functions
-of a row see one layer at a time.
+A family's table is a list of rows. PyTorch's matrices are [out, in], ours [in, out]; its heads are
+merged into one axis, ours are separate; its queries, keys and values are often three tensors, ours
+one. A "{i}" in the published name runs over the layers, which are the leading axis of our
+parameter; the functions of a row get one layer at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Arrays = tuple[np.ndarray, ...]
 
 
 class Row(NamedTuple):
-    """Some of our parameters, the tensors that they are made of, and the way both ways.
+    """Some of our parameters, the corresponding published tensors, and both conversions.
 
     `read(*theirs) -> ours` and `write(*ours) -> theirs`, each a tuple of arrays in the order of
     the names.
@@ -28,19 +28,19 @@ class Row(NamedTuple):
 
 
 def same(ours: str, theirs: str) -> list[Row]:
-    """One tensor, as it is."""
+    """One tensor, unchanged."""
     return [Row((ours,), (theirs,), lambda x: (x,), lambda x: (x,))]
 
 
 def transposed(ours: str, theirs: str) -> list[Row]:
-    """One matrix, the other way round."""
+    """One matrix, transposed."""
     return [Row((ours,), (theirs,), lambda x: (x.T,), lambda x: (x.T,))]
 
 
 def reshaped(
     ours: str, theirs: str, our_shape: Sequence[int], their_shape: Sequence[int]
 ) -> list[Row]:
-    """One tensor in another shape; one length may be -1."""
+    """One tensor, reshaped; one size may be -1."""
     return [
         Row(
             (ours,),
@@ -116,7 +116,7 @@ def qkv(ours: str, theirs: Sequence[str], heads: int, bias: bool = True) -> list
 
 
 def fused_qkv(ours: str, weight: str, bias: str | None, heads: int) -> list[Row]:
-    """One `weight` [3 · H · D, in], as of torch's MultiheadAttention -> `kernel` [in, 3, H, D]."""
+    """One `weight` [3 · H · D, in] of torch's MultiheadAttention -> `kernel` [in, 3, H, D]."""
 
     def read(x):
         return (x.T.reshape(x.shape[1], 3, heads, -1),)
@@ -129,11 +129,11 @@ def fused_qkv(ours: str, weight: str, bias: str | None, heads: int) -> list[Row]
 
 
 def fused_cross(ours: str, weights: Sequence[str], bias: str, heads: int) -> list[Row]:
-    """Queries, keys and values of torch's MultiheadAttention -> `query` and `key_value` of ours.
+    """Queries, keys and values of torch's MultiheadAttention -> our `query` and `key_value`.
 
     Args:
       ours: the attention, with `query/kernel` [in, H, D] and `key_value/kernel` [in, 2, H, D].
-      weights: of one tensor [3 · H · D, in], or, where the widths differ, of three [H · D, in].
+      weights: names of one tensor [3 · H · D, in], or, if the widths differ, three [H · D, in].
       bias: [3 · H · D].
     """
 

@@ -1,4 +1,4 @@
-"""A folder as published on the hub: its JSON files and its tensors, opened but not read."""
+"""A model folder as published on the hub: its JSON files, and its tensors, read on demand."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ CONFIGS = (CONFIG, OPEN_CLIP)
 
 
 class Layout(NamedTuple):
-    """Names of a published folder's files; `index` is that of shards, None: it cannot have them."""
+    """File names of a published folder; `index` is that of shards, None: shards not allowed."""
 
     config: str
     tensors: str
@@ -27,8 +27,7 @@ OPEN_CLIPS = Layout(OPEN_CLIP, f"open_clip_{tensor_file.WHOLE}", None)
 
 
 class Published(NamedTuple):
-    """What a family's file reads: the content of config.json and of preprocessor_config.json
-    (empty where there is none), and the tensors."""
+    """The content of config.json and preprocessor_config.json ({} if missing), and the tensors."""
 
     folder: Path
     config: dict[str, Any]
@@ -37,9 +36,7 @@ class Published(NamedTuple):
 
 
 def open_folder(folder: Path) -> Published:
-    """Open a published folder.
-
-    Of a model in both layouts, that of `transformers` is read.
+    """Open a published folder; if it has both layouts, that of `transformers`.
 
     Raises:
       ValueError: a file is missing or damaged.
@@ -57,22 +54,22 @@ def open_folder(folder: Path) -> Published:
 
 
 def _open_clip(folder: Path) -> Published:
-    found = read_json(folder / OPEN_CLIP)
-    model = found.get("model_cfg", {})
+    config = read_json(folder / OPEN_CLIP)
+    model = config.get("model_cfg", {})
     kind = "open_clip_coca" if "multimodal_cfg" in model else "open_clip"
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - model.keys()
     if missing:
-        raise ValueError(f"'{folder / OPEN_CLIP}' lacks {sorted(missing)} in model_cfg.")
+        raise ValueError(f"{sorted(missing)} missing in model_cfg of '{folder / OPEN_CLIP}'.")
     return Published(
         folder,
         {**model, "model_type": kind},
-        found.get("preprocess_cfg", {}),
+        config.get("preprocess_cfg", {}),
         Safetensors(folder, OPEN_CLIPS.tensors, OPEN_CLIPS.index),
     )
 
 
 def open_gguf(path: Path) -> Published:
-    """Open a GGUF file, whose metadata stand for config.json.
+    """Open a GGUF file, with its metadata in place of config.json.
 
     Raises:
       ValueError: no such file, another kind of file, or a damaged one.
@@ -94,15 +91,15 @@ def read_json(path: Path, kind: type = dict) -> Any:
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
     if not isinstance(found, kind):
-        raise ValueError(f"'{path}' holds no JSON {kind.__name__}: get it again.")
+        raise ValueError(f"'{path}' is not a JSON {kind.__name__}: get it again.")
     return found
 
 
 def class_names(found: Published, count: int | None) -> tuple[str, ...] | None:
-    """The names of a head's classes in config.json; None where it has none but their numbers.
+    """Class names of a head from config.json; None if the classes have only default names.
 
     Raises:
-      ValueError: other classes than those of the head.
+      ValueError: the number of names is not that of the head's classes.
     """
     names = {str(k): str(v) for k, v in (found.config.get("id2label") or {}).items()}
     unnamed = labels(None, count or 0)["id2label"]
@@ -111,13 +108,13 @@ def class_names(found: Published, count: int | None) -> tuple[str, ...] | None:
     if names.keys() != unnamed.keys():
         raise ValueError(
             f"'{found.folder / CONFIG}' names {len(names)} classes in id2label, and the head has "
-            f"{count}: config and weights are not of one model."
+            f"{count}: config and weights are from different models."
         )
     return tuple(names[k] for k in unnamed)
 
 
 def labels(names: Sequence[str] | None, count: int) -> dict[str, dict]:
-    """The part of config.json that `class_names` reads; None: as classes without names have it."""
+    """The part of config.json that `class_names` reads; None: default names."""
     names = [f"LABEL_{i}" for i in range(count)] if names is None else names
     return {
         "id2label": {str(i): name for i, name in enumerate(names)},
@@ -129,7 +126,7 @@ def check_fixed(found: Published, fixed: Mapping[str, Any]) -> None:
     """Raise ValueError where config.json changes what our model computes.
 
     Args:
-      fixed: settings, with the one value that each may have where it is given at all.
+      fixed: settings, with the only allowed value of each.
     """
     for name, value in fixed.items():
         if found.config.get(name, value) != value:
@@ -143,7 +140,7 @@ def check_settings(family: str, settings: Mapping[str, tuple[Any, Any]]) -> None
     """Raise ValueError for settings that a published model of a family cannot have.
 
     Args:
-      settings: "image.pool" -> (what config.model has, what the family has).
+      settings: "image.pool" -> (value in config.model, value in the family).
     """
     other = [f"{k} {has!r} (not {can!r})" for k, (has, can) in settings.items() if has != can]
     if other:

@@ -24,30 +24,30 @@ class Tensors(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, as it is stored (bfloat16 and float16 too)."""
+        """One tensor in its stored dtype (including bfloat16 and float16)."""
 
 
 class Safetensors:
-    """The tensors of one or more safetensors files; they stay on disk until they are read.
+    """The tensors of one or more safetensors files, which are read from disk on demand.
 
     Attributes:
       name: of the file or folder, for messages.
       shapes: name -> shape.
 
     Raises:
-      ValueError: a file that is missing, damaged or no safetensors file, or that lacks a tensor
-        of the index.
+      ValueError: a file that is missing, damaged or not a safetensors file, or without a tensor
+        that the index lists.
     """
 
     def __init__(self, folder: str | Path, whole: str = WHOLE, index: str | None = INDEX):
         folder = Path(folder)
         if index and (folder / index).is_file():
-            where = _read_index(folder / index)
+            file_of = _read_index(folder / index)
             self.name = str(folder)
-            files = {file: _open(folder / file) for file in sorted(set(where.values()))}
+            files = {file: _open(folder / file) for file in sorted(set(file_of.values()))}
             inside = {file: set(opened.keys()) for file, opened in files.items()}
-            self._file = {name: files[file] for name, file in where.items()}
-            for name, file in where.items():
+            self._file = {name: files[file] for name, file in file_of.items()}
+            for name, file in file_of.items():
                 if name not in inside[file]:
                     raise ValueError(
                         f"'{folder / index}' says that '{file}' holds '{name}', which it does not: "
@@ -62,15 +62,15 @@ class Safetensors:
         }
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, as it is stored (bfloat16 and float16 too)."""
+        """One tensor in its stored dtype (including bfloat16 and float16)."""
         return self._file[name].get_tensor(name)
 
 
 class Npz:
-    """The tensors of a .npz file, as `Safetensors`; each is read when it is asked for.
+    """The tensors of a .npz file, which are read on demand, like `Safetensors`.
 
     Raises:
-      ValueError: a file that is missing, damaged or no .npz file, or that holds Python objects.
+      ValueError: a file that is missing, damaged or not a .npz file, or that holds Python objects.
     """
 
     def __init__(self, path: str | Path):
@@ -84,11 +84,11 @@ class Npz:
             raise ValueError(f"There is no file '{path}'.") from None
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"'{path}' is damaged or no .npz file ({error}): get it again."
+                f"'{path}' is damaged or not a .npz file ({error}): get it again."
             ) from None
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """Of the array's header alone."""
+        """Read from the array's header only."""
         with self._file.zip.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0
@@ -100,7 +100,7 @@ class Npz:
         return shape
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor; numpy keeps bfloat16 as two bytes of no type."""
+        """One tensor; numpy stores bfloat16 as untyped two-byte values."""
         array = self._file[name]
         return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
@@ -109,10 +109,10 @@ class Renamed:
     """Tensors under other names.
 
     Args:
-      rename: a name in the files -> the other name.
+      rename: name in the file -> new name.
 
     Raises:
-      ValueError: two tensors get one name.
+      ValueError: two tensors get the same name.
     """
 
     def __init__(self, tensors: Tensors, rename: Callable[[str], str]):
@@ -123,23 +123,23 @@ class Renamed:
             lost = min(tensors.shapes.keys() - set(self._theirs.values()))
             raise ValueError(
                 f"'{self.name}' has both '{lost}' and '{self._theirs[rename(lost)]}', which are "
-                "names of one tensor: get it again."
+                "names of the same tensor: get it again."
             )
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, as it is stored."""
+        """One tensor in its stored dtype."""
         return self._tensors.read(self._theirs[name])
 
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        where = json.loads(path.read_text())["weight_map"]
+        file_of = json.loads(path.read_text())["weight_map"]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"'{path}' is no index of safetensors files: get it again.") from None
-    outside = [file for file in where.values() if Path(file).name != file]
+        raise ValueError(f"'{path}' is not an index of safetensors files: get it again.") from None
+    outside = [file for file in file_of.values() if Path(file).name != file]
     if outside:
-        raise ValueError(f"'{path}' names the file '{outside[0]}', which is not beside it.")
-    return where
+        raise ValueError(f"'{path}' names the file '{outside[0]}', which is not next to it.")
+    return file_of
 
 
 def _open(path: Path):
@@ -163,7 +163,7 @@ def _open(path: Path):
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
         raise ValueError(
-            f"'{path}' is truncated or no safetensors file ({path.stat().st_size:,} bytes; "
+            f"'{path}' is truncated or not a safetensors file ({path.stat().st_size:,} bytes; "
             f"{error}): get it again."
         ) from None
 
@@ -175,27 +175,28 @@ def write(
     index: str | None = INDEX,
     shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write tensors as they come into one file, or into shards and their index.
+    """Write a stream of tensors into one file, or into shards and their index.
 
     At most one shard is in memory at a time.
 
     Args:
-      whole: name of the one file; index: of that of the shards, None: there may be none.
+      whole: name of the single file; index: name of the index of shards; None: shards are not
+        allowed.
     """
     shards: list[list[str]] = []
-    held: dict[str, np.ndarray] = {}
+    pending: dict[str, np.ndarray] = {}
 
     def flush() -> None:
-        save_file(held, folder / f"shard{len(shards)}.partial", metadata={"format": "pt"})
-        shards.append(list(held))
-        held.clear()
+        save_file(pending, folder / f"shard{len(shards)}.partial", metadata={"format": "pt"})
+        shards.append(list(pending))
+        pending.clear()
 
     total = 0
     for name, array in tensors:
-        held_bytes = sum(x.nbytes for x in held.values())
-        if index and held and held_bytes + array.nbytes > shard_bytes:
+        pending_bytes = sum(x.nbytes for x in pending.values())
+        if index and pending and pending_bytes + array.nbytes > shard_bytes:
             flush()
-        held[name] = array
+        pending[name] = array
         total += array.nbytes
     flush()
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
@@ -203,6 +204,6 @@ def write(
     for i, name in enumerate(names):
         (folder / f"shard{i}.partial").replace(folder / name)
     if len(names) > 1:
-        where = {tensor: name for name, held in zip(names, shards) for tensor in held}
-        content = {"metadata": {"total_size": total}, "weight_map": where}
+        file_of = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
+        content = {"metadata": {"total_size": total}, "weight_map": file_of}
         whole_file.write(folder / index, json.dumps(content, indent=2))

@@ -23,18 +23,18 @@ ROLES = ("pad_token", "bos_token", "eos_token")
 def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> Tokenizer | None:
     """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
 
-    Of CLIP's vocabulary, known by how it marks the ends of words, texts are cleaned as by the
-    original in either case.
+    For CLIP's vocabulary, recognized by its end-of-word marker, texts are cleaned as in the
+    original code in either case.
 
     Args:
-      begins: texts begin with the begin token, where there is one; None: where the file puts it.
-      lowercase: case is folded before whatever tokenizer.json itself does.
+      begins: texts begin with the begin token, if there is one; None: if the file says so.
+      lowercase: lowercase texts before the normalization of tokenizer.json.
 
     Returns:
       None where there is neither.
 
     Raises:
-      ValueError: damaged files, or a special token that is named but not there.
+      ValueError: damaged files, or a special token that is not in the vocabulary.
     """
     if (folder / FILE).is_file():
         tokenizer = from_file(str(folder / FILE), **_specials(folder), lowercase=lowercase)
@@ -52,11 +52,12 @@ def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> T
 
 
 def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer | None:
-    """The tokenizer of a language model's folder, whose texts end at any `eos_token_id` of
-    generation_config.json or else of config.json.
+    """The tokenizer of a language model's folder.
+
+    Its end tokens are the `eos_token_id` of generation_config.json or else of config.json.
 
     Args:
-      begins: as of `read`.
+      begins: as in `read`.
 
     Raises:
       ValueError: as `read`.
@@ -72,14 +73,14 @@ def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer |
 
 
 def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The ids of special tokens as config.json and generation_config.json have them."""
+    """The ids of special tokens in the form of config.json and generation_config.json."""
     ends = tokenizer.end_ids
     ids = {"pad_token_id": tokenizer.pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends}
     return ids if tokenizer.bos_id is None else ids | {"bos_token_id": tokenizer.bos_id}
 
 
 def _specials(folder: Path) -> dict[str, str]:
-    """role -> token, as the files beside tokenizer.json name them."""
+    """role -> token, from the files next to tokenizer.json."""
     found = {}
     for name in (SPECIALS, SETTINGS):
         settings = read_json(folder / name) if (folder / name).is_file() else {}
@@ -92,12 +93,12 @@ def _specials(folder: Path) -> dict[str, str]:
 
 
 def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) -> None:
-    """tokenizer.json and tokenizer_config.json, for other libraries as for ours.
+    """Write tokenizer.json and tokenizer_config.json, for this and other libraries.
 
-    What `Tokenizer` puts around a text, and pads with, is written into them.
+    They include the special tokens and the padding that `Tokenizer` adds.
 
     Args:
-      ends: texts end with the end token; those that a language model continues do not.
+      ends: texts end with the end token; false for language models, which continue them.
     """
     backend = hf.Tokenizer.from_str(tokenizer.json())
     roles = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}

@@ -236,7 +236,7 @@ def test_an_end_that_is_named_twice_ends_a_text_once():
         (lambda m: Settings(3, beams=4, diversity_penalty=1.0), "one group of beams"),
         (lambda m: Settings(3, beams=4, beam_groups=3), "a divisor of beams, 4"),
         (lambda m: Settings(3, min_new_tokens=4), "min_new_tokens is 4"),
-        (lambda m: Settings(3, beams=2, temperature=1.0), "draws no tokens"),
+        (lambda m: Settings(3, beams=2, temperature=1.0), "does not sample"),
         (lambda m: Settings(3, top_k=5), "give a temperature"),
         (lambda m: Settings(3, temperature=1.0, top_p=0.0), "top_p is 0.0"),
     ],

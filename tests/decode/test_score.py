@@ -47,7 +47,7 @@ def test_all_texts_of_a_length_are_together_certain():
 
 
 def test_what_cannot_be_scored():
-    with pytest.raises(ValueError, match="2 texts to choose from, or an empty one"):
+    with pytest.raises(ValueError, match="2 texts to choose from, or one of them is empty"):
         make_score(Markov(5), np.ones((2, 3), int), np.array([[1, 1, 0], [0, 0, 0]], bool))
     with pytest.raises(ValueError, match="window of 6"):
         make_score(Markov(5, window=6), *padded(TEXTS))(NONE, pad_prompts(PROMPTS))

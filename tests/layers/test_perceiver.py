@@ -84,7 +84,7 @@ def test_more_frames_than_the_table_spread_over_the_same_time():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"not \[2, 3, 8\]"):
         resample(features(2, 3))
-    with pytest.raises(ValueError, match="4 media come with an example.*holds 3"):
+    with pytest.raises(ValueError, match="4 media per example.*holds 3"):
         resample(features(1, 4, 1, 1))
     with pytest.raises(ValueError, match=r"mask is \[2, 1, 5\].*2 frames of 3 tokens"):
         resample(features(2, 2, 3), np.ones((2, 5), bool))

@@ -27,7 +27,7 @@ def test_fields_win_and_what_nobody_gives_is_named():
         "width": 8,
         "depth": 5,
     }
-    with pytest.raises(ValueError, match="here lacks heads"):
+    with pytest.raises(ValueError, match="heads missing in here"):
         resolve({"width": 8}, {"width": None, "heads": None}, "here")
 
 

@@ -104,7 +104,7 @@ def test_it_learns_captions_that_only_the_image_can_tell():
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ValueError, match="writes about an image and the batch has none"):
+    with pytest.raises(ValueError, match="needs an image and the batch has none"):
         MODEL.init(jax.random.key(0), {"text": np.ones((1, 4), np.int32)})
     with pytest.raises(ValueError, match=r"config.model.image.pool is 'cls'.*remove it"):
         captioner.make_model({"image": {**IMAGE, "pool": "cls"}, "text": TEXT})

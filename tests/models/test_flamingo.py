@@ -223,7 +223,7 @@ def test_images_and_their_places_must_agree():
     padded = {"text_mask": np.arange(10)[None] < np.array([[10], [10], [3]])}
     with pytest.raises(ValueError, match="row 2 of the batch has 0 image tokens.* 1 images"):
         SYSTEM.check_batch(batch | padded)
-    with pytest.raises(ValueError, match=r"reads images \[B, M, H, W, 3\] beside a text"):
+    with pytest.raises(ValueError, match=r"takes images \[B, M, H, W, 3\] with a text"):
         MODEL.init(jax.random.key(0), batch | {"image": batch["image"][:, 0]})
     with pytest.raises(ValueError, match="No token of the batch is supervised"):
         SYSTEM.check_batch(batch | {"text_mask": np.zeros((3, 10), bool)})

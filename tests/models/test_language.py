@@ -99,5 +99,5 @@ def test_it_learns_the_captions_and_writes_them(tmp_path):
     assert found.returncode == 0 and found.stdout.startswith("a red square,"), found
     assert captions[0].startswith("a red square,")
     loaded = generate.open_model(str(tmp_path / "run"))
-    with pytest.raises(ValueError, match="A 'language_model' reads no images: leave --image"):
+    with pytest.raises(ValueError, match="A 'language_model' takes no images: leave --image"):
         generate.make_batches(loaded, "a red", [np.zeros((8, 8, 3), np.uint8)])

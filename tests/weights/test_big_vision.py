@@ -83,7 +83,9 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         np.savez(tmp_path / "x.npz", **{k.replace("__", "/"): v for k, v in arrays.items()})
         return tmp_path / "x.npz"
 
-    with pytest.raises(ValueError, match="no ViT and no SigLIP of big_vision: it lacks"):
+    with pytest.raises(
+        ValueError, match="neither a ViT nor a SigLIP of big_vision: it does not have"
+    ):
         load(write(kernel=np.zeros(3)))
     patches = np.zeros((8, 8, 3, 4))
     with pytest.raises(ValueError, match="has no 'Transformer/encoderblock/.*query/kernel'"):
@@ -91,7 +93,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(ValueError, match="NaFlex"):
         words = {"txt__Embed_0__embedding": np.zeros((9, 4))}
         load(write(img__embedding__kernel=np.zeros((192, 4)), **words))
-    with pytest.raises(ValueError, match="6 positions of patches, which are no square"):
+    with pytest.raises(ValueError, match="6 positions of patches, which is not a square"):
         query = "Transformer__encoderblock__MultiHeadDotProductAttention_0__query__kernel"
         more = {query: np.zeros((1, 4, 2, 2)), "pos_embedding": np.zeros((1, 6, 4))}
         more["Transformer__encoderblock__MlpBlock_0__Dense_0__kernel"] = np.zeros((1, 4, 8))
@@ -99,7 +101,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(ValueError, match="holds Python objects, which are never loaded"):
         load(write(embedding__kernel=np.array([{}], object)))
     (tmp_path / "cut.npz").write_bytes((FOLDER / "vit.npz").read_bytes()[:5000])
-    with pytest.raises(ValueError, match="cut.npz' is damaged or no .npz file"):
+    with pytest.raises(ValueError, match="cut.npz' is damaged or not a .npz file"):
         load(tmp_path / "cut.npz")
     with pytest.raises(ValueError, match="There is no file"):
         load(tmp_path / "none.npz")

@@ -45,9 +45,9 @@ def test_the_command_continues_their_text():
     batch = pad_prompts(tokenizer.prompts(["a red bus waits"]), 0)
     tokens = np.asarray(make_generate(loaded.model, settings)(loaded.variables, batch).tokens)[0, 0]
     (given,) = generate.make_batches(loaded, "a red bus waits", [])
-    text = "".join(generate.make_writer(loaded, settings)(given))
+    text = "".join(generate.make_text_stream(loaded, settings)(given))
     assert text == tokenizer.decode_raw(tokens[tokens != 0])
-    with pytest.raises(ValueError, match="holds a 'text_encoder', which writes no text"):
+    with pytest.raises(ValueError, match="holds a 'text_encoder', which does not generate text"):
         generate.open_model(str(GOLDEN / "bert"))
 
 
@@ -79,7 +79,7 @@ def changed(tmp_path, name, **config):
         ("llama", {"attention_bias": True}, "has attention_bias True"),
         ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "by 'llama3'; only"),
         ("llama", {"model_type": "lama"}, "model of type 'lama'.*Did you mean 'llama'"),
-        ("llama_tied", {"num_key_value_heads": 4}, "config and weights are not of one model"),
+        ("llama_tied", {"num_key_value_heads": 4}, "config and weights are from different models"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_in_a_sentence(tmp_path, name, config, words):

@@ -118,10 +118,10 @@ def test_wrong_and_truncated_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="There is no GGUF file"):
         GGUF(path)
     path.write_bytes(b"short")
-    with pytest.raises(ValueError, match="is no GGUF file: it begins with b'shor'"):
+    with pytest.raises(ValueError, match="is not a GGUF file: it begins with b'shor'"):
         GGUF(path)
     path.write_bytes(b"PK\3\4" + b"\0" * 100)
-    with pytest.raises(ValueError, match="is no GGUF file: it begins with"):
+    with pytest.raises(ValueError, match="is not a GGUF file: it begins with"):
         GGUF(path)
     write(path, {}, {}, version=1)
     with pytest.raises(ValueError, match="version 1 of GGUF"):

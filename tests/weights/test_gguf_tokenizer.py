@@ -163,9 +163,12 @@ def test_llama3_splits_words_by_its_expression_and_ends_at_either_token(tmp_path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tokenizer.ggml.scores": [0.5]}, "lacks tokenizer.ggml.scores or token_type for each"),
+        (
+            {"tokenizer.ggml.scores": [0.5]},
+            "tokenizer.ggml.scores or token_type is missing for some",
+        ),
         ({"tokenizer.ggml.model": "rwkv"}, "kind 'rwkv'; 'gpt2'"),
-        ({"tokenizer.ggml.model": "gpt2"}, "lacks tokenizer.ggml.merges"),
+        ({"tokenizer.ggml.model": "gpt2"}, "tokenizer.ggml.merges is missing"),
     ],
 )
 def test_incomplete_tokenizers_are_named(change, words, tmp_path):

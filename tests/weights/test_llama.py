@@ -143,7 +143,7 @@ def test_files_that_are_not_their_metadata_are_refused(tmp_path):
         read(tensors(True), general__architecture="qwen")
     with pytest.raises(ValueError, match="scales its rotary positions"):
         read(tensors(True), llama__rope__scaling__type="yarn")
-    with pytest.raises(ValueError, match="turns 4 of 6 dimensions"):
+    with pytest.raises(ValueError, match="rotates 4 of 6 dimensions"):
         read(tensors(True), llama__rope__dimension_count=4)
 
 

@@ -107,7 +107,7 @@ def more_tokens(folder):
     ("damage", "words"),
     [
         (drop("text_projection.weight"), "Missing tensors: text_projection.weight. Unused"),
-        (truncate, "truncated or no safetensors file"),
+        (truncate, "truncated or not a safetensors file"),
         (pickled, "'pytorch_model.bin' is a pickle, which can run any code and is never loaded"),
         (mislabelled, "is a pickle under another name"),
         (edited(model_type="clop"), "type 'clop'.*families can be loaded: .*clip.*'clip'?"),
@@ -115,7 +115,7 @@ def more_tokens(folder):
         (edited(text_config__intermediate_size=40), r"the shape \[2, 32, 48\].*has \[2, 32, 40\]"),
         (edited(vision_config__num_hidden_layers=3), r"Missing tensors: vision_model.*layers\.2"),
         (more_tokens, "tokenizer in .* has 100 tokens and the model's vocabulary 99"),
-        (lambda folder: (folder / "config.json").unlink(), "is no model: .*config.json"),
+        (lambda folder: (folder / "config.json").unlink(), "is not a model: .*config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json' is damaged"),
         (lambda folder: shutil.rmtree(folder), "There is no folder"),
     ],
@@ -149,5 +149,5 @@ def test_left_over_tensors_are_named_with_the_nearest(folder):
         tensors["text_projection.weigth"] = tensors.pop("text_projection.weight")
 
     change(folder, rename)
-    with pytest.raises(ValueError, match="'text_projection.weigth' is nearest to"):
+    with pytest.raises(ValueError, match="'text_projection.weigth' is similar to"):
         mmjax.load(folder)

@@ -64,7 +64,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         load(copy("act", "vit", hidden_act="relu6"))
     with pytest.raises(ValueError, match="Missing tensors:.*encoder.layer.2.*Unused tensors: none"):
         load(copy("depth", "dinov2", num_hidden_layers=3))
-    with pytest.raises(ValueError, match="config and weights are not of one model"):
+    with pytest.raises(ValueError, match="config and weights are from different models"):
         load(copy("ratio", "dinov2", mlp_ratio=4))
     with pytest.raises(ValueError, match="50x32 is not a multiple of patch_size 8"):
         model = load(GOLDEN / "vit")

@@ -1,4 +1,4 @@
-"""Ways to fuse modalities, by name; each takes {modality: Stream} and gives Fused."""
+"""Modality fusions by name; each maps {modality: Stream} to Fused."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +26,11 @@ __all__ = ["FUSIONS", "Fused", "Fusion", "Stream", "make_fusion"]
 
 
 def make_fusion(settings: Mapping[str, Any], where: str, **module: Any) -> Fusion:
-    """The fusion whose `kind` and fields a config section gives.
+    """The fusion that a config section describes by `kind` and fields.
 
     Args:
-      settings: the section; where: its place in the config, for the message.
-      module: Linen's own `name` or `parent`.
+      settings: the section; where: its path in the config, for error messages.
+      module: Linen's `name` or `parent`.
 
     Raises:
       ValueError: an unknown kind or setting.

@@ -1,4 +1,4 @@
-"""Bottleneck fusion: the modalities speak to each other through a few shared tokens alone."""
+"""Bottleneck fusion: the modalities exchange information only through a few shared tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from mmjax.layers.stack import stack
 
 
 class _Layer(nn.Module):
-    """Each modality's own block over [its tokens; shared]; shared is then the blocks' mean."""
+    """A block per modality over [its tokens; shared]; then shared is the mean over the blocks."""
 
     modalities: tuple[str, ...]
     block: Mapping[str, Any]
@@ -22,23 +22,23 @@ class _Layer(nn.Module):
     @nn.compact
     def __call__(self, carry: tuple, masks: tuple[jax.Array, ...]):
         tokens, shared = carry
-        after, seen = [], []
+        after, shared_after = [], []
         for m, x, mask in zip(self.modalities, tokens, masks):
             mask = jnp.pad(mask, ((0, 0), (0, shared.shape[1])), constant_values=True)
             x = jnp.concatenate([x, shared], axis=1)
             x, _ = Block(**self.block, name=m)(x, None, mask)
             after.append(x[:, : -shared.shape[1]])
-            seen.append(x[:, -shared.shape[1] :])
-        return (tuple(after), sum(seen) / len(seen)), None
+            shared_after.append(x[:, -shared.shape[1] :])
+        return (tuple(after), sum(shared_after) / len(shared_after)), None
 
 
 class Bottleneck(Fusion):
-    """`depth` layers of a block for each modality, which share `tokens` learned tokens.
+    """`depth` layers with one block per modality, which share `tokens` learned tokens.
 
-    The mean of each modality's own tokens, averaged over the modalities that are present.
+    The features are each modality's mean over its own tokens, averaged over present modalities.
 
     Attributes:
-      tokens: how many are shared.
+      tokens: number of shared tokens.
 
     Source: Nagrani et al. 2021 (arXiv 2107.00135), section 3.2, equations 8 and 9, and figure 2.
     """

@@ -1,4 +1,4 @@
-"""Fusion by cross-attention: one modality looks at the others, or each at all others."""
+"""Fusion by cross-attention: one modality attends to the others, or each attends to all others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from mmjax.layers.stack import stack
 
 
 class _BothWays(nn.Module):
-    """One layer: each modality's own block looks at what the others held before the layer."""
+    """One layer: each modality's block attends to the other modalities' inputs of the layer."""
 
     modalities: tuple[str, ...]
     block: Mapping[str, Any]
@@ -31,14 +31,14 @@ class _BothWays(nn.Module):
 
 
 class OneWay(Fusion):
-    """The tokens of one modality look at those of all others; the result is their mean.
+    """The tokens of one modality attend to those of all others; the result is their mean.
 
     Attributes:
       query: that modality; None is the first of `modalities`. Where it is missing, its
-        placeholder looks.
+        placeholder is the query.
 
     Raises:
-      ValueError: an unknown query, or nothing to look at.
+      ValueError: an unknown query, or nothing to attend to.
     """
 
     query: str | None = None
@@ -63,7 +63,7 @@ class OneWay(Fusion):
 
 
 class Bidirectional(Fusion):
-    """Every modality looks at all others, layer by layer; the mean of those present.
+    """Every modality attends to all others in each layer; the result is the mean of those present.
 
     Source: the cross-modality layers of LXMERT, Tan & Bansal 2019 (arXiv 1908.07490), section
     2.2, with self-attention before cross-attention.
@@ -90,7 +90,7 @@ def _block(fusion: Fusion, train: bool) -> dict[str, Any]:
 
 
 def check_two(fusion: Fusion) -> None:
-    """Raise ValueError where there is no second modality to look at."""
+    """Raise ValueError where there is no second modality to attend to."""
     if len(fusion.modalities) < 2:
         raise ValueError(
             f"Cross-attention needs two modalities, and the model has {fusion.modalities}: add one "

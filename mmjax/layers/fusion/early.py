@@ -12,7 +12,7 @@ from mmjax.layers.precision import activation_dtype
 
 
 class Early(Fusion):
-    """The modalities' tokens after each other, `depth` blocks over them, and their mean."""
+    """The tokens of all modalities concatenated, then `depth` blocks, then their mean."""
 
     def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
         mask = jnp.concatenate([s.mask for s in streams.values()], axis=1)

@@ -8,12 +8,12 @@ from mmjax.layers.linear import Linear
 
 
 class EarlyFeatures(Fusion):
-    """A transformer for each modality; their means [B, M · D] -> MLP -> [B, D]."""
+    """A transformer per modality; their pooled features [B, M · D] -> MLP -> [B, D]."""
 
     def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
         tokens, pooled = self.own_transformers(streams, train)
         width = pooled.shape[-1]
-        # A kernel over [M, D] is one over the concatenated vector.
+        # A kernel over [M, D] is a kernel over the concatenated vector.
         names = (None, "embed", "mlp")
         h = Linear((self.mlp_dim,), names, dtype=self.dtype, name="up")(pooled)
         h = activation(self.activation)(h)

@@ -1,24 +1,24 @@
-"""Late fusion: each modality decides for itself, and the decisions are averaged."""
+"""Late fusion: each modality predicts by itself, and the predictions are averaged."""
 
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmjax.layers.fusion.streams import Fused, Fusion, Stream, presence, shares
+from mmjax.layers.fusion.streams import Fused, Fusion, Stream, masked_softmax, presence
 from mmjax.layers.linear import Linear
 from mmjax.layers.parameters import param
 
 
 class Late(Fusion):
-    """A transformer and a linear map for each modality; a weighted mean over those present.
+    """A transformer and a linear map per modality; a weighted mean over those present.
 
-    As the head behind it is linear too, this is the weighted mean of logits that each modality
+    The head after it is linear too, so this is the weighted mean of the logits that each modality
     would give alone.
 
     Attributes:
-      weights: "average", "learned" (a scalar each), or {modality: a positive number}; of those
-        present they always sum to 1.
+      weights: "average", "learned" (a scalar per modality), or {modality: a positive number}; the
+        weights of the present modalities are normalized to sum to 1.
 
     Raises:
       ValueError: other weights.
@@ -29,7 +29,7 @@ class Late(Fusion):
     def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
         tokens, pooled = self.own_transformers(streams, train)
         width = pooled.shape[-1]
-        votes = [
+        projected = [
             Linear((width,), ("embed", "act_embed"), dtype=self.dtype, name=f"{m}_vote")(
                 pooled[:, i]
             )
@@ -37,9 +37,9 @@ class Late(Fusion):
         ]
         present = presence(streams)
         logits = jnp.broadcast_to(self._logits(tuple(streams))[None], present.shape)
-        weights = shares(logits, present)
-        votes = jnp.stack(votes, axis=1)
-        return Fused(jnp.einsum("bm,bmd->bd", weights.astype(votes.dtype), votes), tokens)
+        weights = masked_softmax(logits, present)
+        projected = jnp.stack(projected, axis=1)
+        return Fused(jnp.einsum("bm,bmd->bd", weights.astype(projected.dtype), projected), tokens)
 
     def _logits(self, modalities: tuple[str, ...]):
         if self.weights == "average":

@@ -1,4 +1,4 @@
-"""What the fusions share: their interface, and what becomes of a modality that is missing."""
+"""The interface that all fusions share, and the handling of missing modalities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ class Stream:
 
 @flax.struct.dataclass
 class Fused:
-    """One vector an example, features [B, D], and each modality's tokens [B, L, D], all normed."""
+    """Features [B, D], one vector per example, and each modality's tokens [B, L, D], normalized."""
 
     features: jax.Array
     tokens: dict[str, jax.Array]
@@ -36,18 +36,18 @@ class Fused:
 class Fusion(nn.Module):
     """The interface: {modality: Stream} -> Fused. A kind defines `fuse`.
 
-    Where a modality is not present its tokens are replaced by one learned placeholder, so that
-    what they hold reaches neither the output nor a gradient. A modality that is not among the
-    streams at all is absent from every example.
+    The tokens of a missing modality are replaced by one learned placeholder, so their values
+    affect neither the output nor a gradient. A modality without a stream is missing from every
+    example.
 
     Attributes:
-      modalities: all that the model knows; their order matters nowhere but where a kind says so.
-      depth: layers: of the transformer over all tokens, or of each modality's own.
-      modality_dropout: probability with which a training step takes a modality from an example
-        that has it; one always stays.
+      modalities: all that the model knows; their order matters only where a kind says so.
+      depth: layers of the transformer over all tokens, or of each modality's own transformer.
+      modality_dropout: probability with which a training step drops a present modality of an
+        example; at least one is always kept.
 
     Raises:
-      ValueError: a stream of an unknown modality, or none at all.
+      ValueError: a stream of an unknown modality, or no stream.
     """
 
     modalities: tuple[str, ...]
@@ -73,7 +73,7 @@ class Fusion(nn.Module):
         return self.fuse({m: self._fill(m, streams) for m in self.modalities}, train)
 
     def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
-        """The kind's own part; gets a stream of every modality, in the order of `modalities`."""
+        """The fusion itself; gets a stream of every modality, in the order of `modalities`."""
         raise NotImplementedError
 
     def _drop(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
@@ -95,12 +95,12 @@ class Fusion(nn.Module):
         first = jnp.arange(stream.mask.shape[1])[None] == 0
         return Stream(
             jnp.where(present[:, :, None], stream.tokens, placeholder),
-            # One token is enough to say that it is missing.
+            # One placeholder token is enough to mark it as missing.
             jnp.where(present, stream.mask, first),
             stream.present,
         )
 
-    # ---- parts of the kinds
+    # ---- building blocks of the kinds
 
     def transformer(self, name: str) -> Transformer:
         """Self-attention blocks with the fusion's settings."""
@@ -131,7 +131,7 @@ class Fusion(nn.Module):
     def own_transformers(
         self, streams: Mapping[str, Stream], train: bool
     ) -> tuple[dict[str, jax.Array], jax.Array]:
-        """Each modality on its own: its normed tokens [B, L, D], and all pooled [B, M, D]."""
+        """A transformer per modality: normalized tokens [B, L, D], and their means [B, M, D]."""
         tokens = {
             m: self.transformer(f"{m}_transformer")(s.tokens, s.mask, train=train)
             for m, s in streams.items()
@@ -141,7 +141,7 @@ class Fusion(nn.Module):
     def norm_and_pool(
         self, tokens: Mapping[str, jax.Array], streams: Mapping[str, Stream]
     ) -> tuple[dict[str, jax.Array], jax.Array]:
-        """Normed tokens, and each modality's mean over them: [B, M, D]."""
+        """Normalized tokens, and each modality's mean over them, [B, M, D]."""
         normed = {
             m: LayerNorm(self.epsilon, activation_dtype(self.dtype), name=f"{m}_norm")(x)
             for m, x in tokens.items()
@@ -151,14 +151,14 @@ class Fusion(nn.Module):
 
 
 def presence(streams: Mapping[str, Stream]) -> jax.Array:
-    """[B, M] bool."""
+    """Which modalities each example has: [B, M] bool."""
     return jnp.stack([s.present for s in streams.values()], axis=1)
 
 
-def shares(logits: jax.Array, present: jax.Array) -> jax.Array:
-    """softmax of logits [B, M, ...] over the modalities that are present [B, M], in fp32.
+def masked_softmax(logits: jax.Array, present: jax.Array) -> jax.Array:
+    """Softmax of logits [B, M, ...] over the modalities that are present [B, M], in fp32.
 
-    Where none is present all have the same share.
+    Where none is present all have the same weight.
     """
     present = present.reshape(*present.shape, *(1,) * (logits.ndim - 2))
     return jax.nn.softmax(jnp.where(present, logits.astype(jnp.float32), MASKED), axis=1)
@@ -166,15 +166,15 @@ def shares(logits: jax.Array, present: jax.Array) -> jax.Array:
 
 def average(pooled: jax.Array, present: jax.Array) -> jax.Array:
     """Mean of pooled [B, M, D] over the modalities that are present: [B, D]."""
-    equal = shares(jnp.zeros(present.shape), present)
+    equal = masked_softmax(jnp.zeros(present.shape), present)
     return jnp.einsum("bm,bmd->bd", equal.astype(pooled.dtype), pooled)
 
 
 def drop_modalities(present: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """Take each present modality away with probability `rate`, but never the last one.
+    """Drop each present modality with probability `rate`, but never the last one.
 
-    present [B, M] bool -> [B, M] bool. Where all were to go, one of them stays, each as often as
-    the others. Source: ModDrop, Neverova et al. 2015 (arXiv 1501.00102), section 3.3.
+    present [B, M] bool -> [B, M] bool. Where all would be dropped, one of them, chosen uniformly,
+    is kept. Source: ModDrop, Neverova et al. 2015 (arXiv 1501.00102), section 3.3.
     """
-    luck = jnp.where(present, jax.random.uniform(key, present.shape), -1.0)
-    return present & ((luck >= rate) | (luck == luck.max(axis=1, keepdims=True)))
+    draw = jnp.where(present, jax.random.uniform(key, present.shape), -1.0)
+    return present & ((draw >= rate) | (draw == draw.max(axis=1, keepdims=True)))

@@ -1,4 +1,4 @@
-"""ALIGN: EfficientNet beside BERT (model_type "align")."""
+"""ALIGN: EfficientNet and BERT (model_type "align")."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from mmjax.weights.published import Published
 SYSTEM = "clip"
 IGNORED = (r".*\.num_batches_tracked", r"text_model\.embeddings\.position_ids")
 
-# What config.json may leave out: the defaults of AlignVisionConfig, and of its image processor.
+# Settings that config.json may omit: defaults of AlignVisionConfig, and of its image processor.
 VISION = {
     "image_size": 600,
     "width_coefficient": 2.0,
@@ -49,7 +49,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision = VISION | found.config.get("vision_config", {})
     published.check_fixed(
@@ -78,7 +78,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def _stages(vision: Mapping[str, Any]) -> list[dict[str, int]]:
-    """The stages of an `EfficientNet`, widened and deepened."""
+    """The stages of an `EfficientNet`, scaled in width and depth."""
     names = ("out_channels", "num_block_repeats", "kernel_sizes", "strides", "expand_ratios")
     return [
         {
@@ -95,7 +95,7 @@ def _stages(vision: Mapping[str, Any]) -> list[dict[str, int]]:
 
 
 def _channels(channels: int, vision: Mapping[str, Any]) -> int:
-    """Channels times the width, to a multiple of the divisor that is at most 10% less.
+    """Channels times the width coefficient, rounded to a multiple of the divisor, at most 10% down.
 
     Source: the reference implementation of EfficientNet, efficientnet_builder.py, round_filters.
     """
@@ -105,7 +105,7 @@ def _channels(channels: int, vision: Mapping[str, Any]) -> int:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -132,7 +132,7 @@ def rows(model: CLIP) -> list[Row]:
 
 
 def _expands(image: EfficientNet) -> list[bool]:
-    """Whether each block is wider inside."""
+    """Whether each block has an expansion."""
     return [stage["expand"] != 1 for stage in image.stages for _ in range(stage["depth"])]
 
 
@@ -185,7 +185,7 @@ def _batch_norm(ours: str, theirs: str) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published ALIGN cannot have.
@@ -219,13 +219,13 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 
 def buffers(model: CLIP) -> dict[str, np.ndarray]:
-    """The counts of batches beside the statistics of batch norm, which transformers misses else."""
+    """The batch counts of batch norms, which transformers reports as missing otherwise."""
     names = [name for row in rows(model) for name in row.theirs if name.endswith(".running_var")]
     return {n.replace("running_var", "num_batches_tracked"): np.int64(0)[...] for n in names}
 
 
 def _vision(image: EfficientNet) -> dict[str, Any]:
-    """vision_config of an image tower, whose stem is 32 channels times the width."""
+    """vision_config of an image tower; its stem has 32 channels times the width coefficient."""
     names = ("channels", "depth", "kernel", "stride", "expand")
     of = {name: [stage[name] for stage in image.stages] for name in names}
     width = image.stem / 32
@@ -248,7 +248,7 @@ def _vision(image: EfficientNet) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     image = model.image_tower(parent=None)
     plain = image_processor.write(image, transform, "EfficientNetImageProcessor")
     return plain | {"rescale_offset": False, "include_top": False}

@@ -11,10 +11,10 @@ from mmjax.weights.layouts import Row, linear, merge_heads, norm, qkv, same
 from mmjax.weights.published import Published
 
 SYSTEM = "text_encoder"
-# Numbers of positions that older files keep, and the heads of the task of pretraining.
+# Position ids in older files, and the pretraining heads.
 IGNORED = (r"embeddings\.(position|token_type)_ids", r"(cls|lm_head)\..*")
 
-# What config.json may leave out: the defaults of BertConfig and, where they differ, RobertaConfig.
+# Settings that config.json may omit: defaults of BertConfig and, where they differ, RobertaConfig.
 SETTINGS = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -29,7 +29,7 @@ SETTINGS = {
     "is_decoder": False,
 }
 ROBERTA = {"vocab_size": 50265, "pad_token_id": 1}
-# sentence-transformers: what pools the tokens, and the file of its settings.
+# Files of sentence-transformers.
 MODULES, POOLING, SENTENCES = "modules.json", "1_Pooling/config.json", "sentence_bert_config.json"
 
 POOLS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
@@ -44,8 +44,8 @@ MODES = {
 
 
 def canonical(name: str) -> str:
-    """The name of a tensor in `rows`: files of a model with a head begin with the model's name, and
-    the oldest name the parameters of norms otherwise."""
+    """The name of a tensor in `rows`: models with a head have a prefix, and the oldest files have
+    other names for the parameters of norms."""
     name = re.sub(r"^(bert|roberta)\.", "", name)
     return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name).replace(
         "LayerNorm.beta", "LayerNorm.bias"
@@ -56,7 +56,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     settings = dict(found.config)
     fields = {}
@@ -72,10 +72,10 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of `BERT` from config.json, or from a tower's part of it.
+    """Fields of `BERT` from config.json, or from a tower's section of it.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     settings = SETTINGS | settings
     if settings["is_decoder"] or settings["position_embedding_type"] != "absolute":
@@ -98,10 +98,10 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _sentence_pool(found: Published) -> str | None:
-    """How sentence-transformers pools the tokens; None in a folder that is not its.
+    """The pooling of a sentence-transformers model; None for other folders.
 
     Raises:
-      ValueError: in a way that we lack.
+      ValueError: a pooling that is not supported.
     """
     if not (found.folder / MODULES).is_file():
         return None
@@ -121,7 +121,7 @@ def _sentence_pool(found: Published) -> str | None:
 
 
 def text_length(found: Published) -> int | None:
-    """What sentence-transformers cuts texts to, in tokens; None in a folder that is not its."""
+    """Maximum tokens of a text in a sentence-transformers model; None for other folders."""
     path = found.folder / SENTENCES
     return published.read_json(path).get("max_seq_length") if path.is_file() else None
 
@@ -132,7 +132,7 @@ def rows(model: TextEncoder) -> list[Row]:
 
 
 def tower_rows(ours: str, theirs: str, text: BERT) -> list[Row]:
-    """Those of a tower, whose tensors begin with `theirs`."""
+    """The rename table of a tower whose tensors have the prefix `theirs`."""
     embeddings, layer = f"{theirs}embeddings", f"{theirs}encoder.layer.{{i}}"
     attention = f"{layer}.attention"
     block = f"{ours}/encoder/layers"
@@ -156,7 +156,7 @@ def tower_rows(ours: str, theirs: str, text: BERT) -> list[Row]:
 
 
 def published_config(model: TextEncoder) -> dict[str, Any]:
-    """config.json of a model of ours."""
+    """config.json for one of our models."""
     text = model.text_tower(parent=None)
     pad = text.position_pad
     kind = "bert" if pad is None else "roberta"
@@ -170,7 +170,7 @@ def published_config(model: TextEncoder) -> dict[str, Any]:
 
 
 def published_tower(text: BERT) -> dict[str, Any]:
-    """A tower's part of config.json: `tower_fields` backwards."""
+    """A tower's section of config.json; the inverse of `tower_fields`."""
     return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
@@ -185,8 +185,8 @@ def published_tower(text: BERT) -> dict[str, Any]:
 
 
 def plain(text: BERT, **settings: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings, and what they are in the text tower of a published dual encoder, for
-    `published.check_settings`; `settings` are further ones."""
+    """Settings and their values in the text tower of a published dual encoder, for
+    `published.check_settings`; `settings` are further settings."""
     return {
         "text.pool": (text.pool, "cls"),
         "text.position_pad": (text.position_pad, None),
@@ -195,7 +195,7 @@ def plain(text: BERT, **settings: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]
 
 
 def published_files(pretrained: Any) -> dict[str, Any]:
-    """sentence-transformers' files beside config.json, of a model that pools as it does."""
+    """Further files of sentence-transformers, for a model with one of its poolings."""
     text = pretrained.model.text_tower(parent=None)
     if text.pool == "pooler":
         return {}

@@ -1,7 +1,7 @@
 """big_vision's .npz files: ViTs, and SigLIPs of two towers (github.com/google-research/big_vision).
 
-They hold no settings: all that can be is read from names and shapes, and the rest is what
-big_vision's own configs have.
+The files contain no settings: most are inferred from names and shapes, the rest are the values of
+big_vision's configs.
 """
 
 import math
@@ -20,12 +20,12 @@ from mmjax.weights.layouts import Row, reshaped, same
 from mmjax.weights.published import Published
 from mmjax.weights.tensor_file import Npz, Tensors
 
-IGNORED = (r"(opt|extra|chrono|step)(/.*)?",)  # what training kept beside the parameters
-GEMMA_TOKENS = 256_000  # SigLIP 2's vocabulary; those models learned from lower case
-SIZES = {(14, 27): 384}  # patch and patches a side -> pixels, where some fill no patch (So400m)
-SINCOS_SIZE = 224  # big_vision's ViTs with fixed positions; their files do not say
+IGNORED = (r"(opt|extra|chrono|step)(/.*)?",)  # training state
+GEMMA_TOKENS = 256_000  # vocabulary of SigLIP 2, which was trained on lowercase text
+SIZES = {(14, 27): 384}  # patch size, patches per side -> pixels, with partial patches (So400m)
+SINCOS_SIZE = 224  # image size of big_vision's ViTs with fixed positions; not in their files
 
-# The numbers of the first files count all modules of a block, ours those of a kind.
+# The first files number all modules of a block together, newer files each kind by itself.
 _BLOCK = {
     "LayerNorm_2": "LayerNorm_1",
     "MlpBlock_3": "MlpBlock_0",
@@ -50,9 +50,9 @@ class _Array(NamedTuple):
 
 
 class Canonical(Tensors):
-    """A file's tensors under the names of today's big_vision, its blocks stacked as by `scan`.
+    """A file's tensors under the current names of big_vision, with blocks stacked as by `scan`.
 
-    Other names and forms are those that big_vision's own `fix_old_checkpoints` and `load` take. The
+    Converts the same old names and forms as big_vision's `fix_old_checkpoints` and `load`. The
     position of the class token is "cls_position" (0 where it is part of "cls").
     """
 
@@ -68,7 +68,7 @@ class Canonical(Tensors):
         for tower in ("img/", ""):
             _split_positions(found, tower)
         extra = found.pop("txt/Encoder_0/pos_embedding", None)
-        if extra is not None:  # some files have it twice, and it was added twice
+        if extra is not None:  # some files have two, and both were added
             table = found["txt/pos_embedding"]
             found["txt/pos_embedding"] = _Array(table.shape, lambda: table.read() + extra.read())
         self._found = found
@@ -80,7 +80,7 @@ class Canonical(Tensors):
 
 
 def _renamed(name: str) -> str:
-    """Today's name of a tensor."""
+    """The current name of a tensor."""
     tower = next((t for t in ("img/", "txt/") if name.startswith(t)), "")
     rest = name.removeprefix(tower)
     if rest in _POSITIONS:
@@ -94,7 +94,7 @@ def _renamed(name: str) -> str:
 
 
 def _stacked(found: dict[str, _Array]) -> dict[str, _Array]:
-    """`encoderblock_0/...` to the last one's as one tensor `encoderblock/...`."""
+    """Stack the tensors `encoderblock_<i>/...` into one tensor `encoderblock/...`."""
     layers: dict[str, dict[int, _Array]] = {}
     whole = {}
     for name, array in found.items():
@@ -112,7 +112,7 @@ def _stacked(found: dict[str, _Array]) -> dict[str, _Array]:
 
 
 def _split_positions(found: dict[str, _Array], tower: str) -> None:
-    """The class token's row out of a table of positions that has one."""
+    """Split the row of the class token, if any, from a table of positions."""
     name, token = f"{tower}pos_embedding", found.get(f"{tower}cls")
     if token is not None:
         zeros = np.zeros(token.shape, np.float32)
@@ -139,7 +139,7 @@ def model_config(found: Published) -> dict[str, Any]:
         return {"name": "vit", **_image(found.tensors, "")}
     if not {"img/embedding/kernel", "txt/Embed_0/embedding"} <= shapes.keys():
         raise ValueError(
-            f"'{found.tensors.name}' is no ViT and no SigLIP of big_vision: it lacks "
+            f"'{found.tensors.name}' is neither a ViT nor a SigLIP of big_vision: it does not have "
             "'embedding/kernel', or 'img/embedding/kernel' and 'txt/Embed_0/embedding'."
         )
     image = _image(found.tensors, "img/")
@@ -170,7 +170,7 @@ def _image(tensors: Tensors, tower: str) -> dict[str, Any]:
     if len(kernel) != 4:
         raise ValueError(
             f"'{tensors.name}' is a SigLIP 2 of any resolution (NaFlex), which cannot be loaded: "
-            "take one of fixed resolution."
+            "use one of fixed resolution."
         )
     size, position, resize = SINCOS_SIZE, "sincos2d", "none"
     if f"{tower}pos_embedding" in shapes:
@@ -178,7 +178,7 @@ def _image(tensors: Tensors, tower: str) -> dict[str, Any]:
         side, position, resize = math.isqrt(rows), "learned", "corners"
         if side * side != rows:
             raise ValueError(
-                f"'{tensors.name}' has {rows} positions of patches, which are no square: only "
+                f"'{tensors.name}' has {rows} positions of patches, which is not a square: only "
                 "models of square images can be loaded."
             )
         size = SIZES.get((kernel[0], side), side * kernel[0])
@@ -212,14 +212,14 @@ def _sizes(shapes: dict[str, tuple[int, ...]], encoder: str) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads, as in the evaluations of big_vision."""
+    """The chain of transforms to the input of the model, as in the evaluations of big_vision."""
     config = model_config(found)
     size = config.get("image", config)["image_size"]
     return f"decode | resize({size}, 'bilinear', antialias=False)"
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer.json beside the file, where somebody has put it."""
+    """The tokenizer.json next to the file, if there is one."""
     vocabulary = found.tensors.shapes["txt/Embed_0/embedding"][0]
     return tokenizer.read(found.folder, begins=False, lowercase=vocabulary == GEMMA_TOKENS)
 
@@ -276,7 +276,7 @@ def _tower_rows(image: ViT, ours: str, theirs: str) -> list[Row]:
 
 
 def _encoder_rows(ours: str, theirs: str) -> list[Row]:
-    """Blocks, which have our form but for the queries, keys and values; and the last norm."""
+    """Blocks, which differ from ours only in queries, keys and values; and the final norm."""
     block = f"{ours}/transformer/layers".removeprefix("/")
     their_block = f"{theirs}/encoderblock"
     attention = f"{their_block}/MultiHeadDotProductAttention_0"
@@ -306,7 +306,7 @@ def _pool_rows(ours: str, theirs: str) -> list[Row]:
 
 
 def _together(ours: str, theirs: str, names: tuple[str, ...]) -> list[Row]:
-    """Several maps to heads as one of ours."""
+    """Several maps to heads as one of our maps."""
     return [
         Row(
             (f"{ours}/{part}",),
@@ -319,5 +319,5 @@ def _together(ours: str, theirs: str, names: tuple[str, ...]) -> list[Row]:
 
 
 def _affine(ours: str, theirs: str, factor: str = "kernel") -> list[Row]:
-    """Kernel (or a norm's scale) and bias, as they are."""
+    """Kernel (or a norm's scale) and bias, unchanged."""
     return [row for part in (factor, "bias") for row in same(f"{ours}/{part}", f"{theirs}/{part}")]

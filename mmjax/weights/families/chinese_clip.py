@@ -1,4 +1,4 @@
-"""Chinese-CLIP: CLIP's image tower beside BERT (model_type "chinese_clip")."""
+"""Chinese-CLIP: CLIP's image tower and BERT (model_type "chinese_clip")."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mmjax.weights.layouts import Row, linear, same
 from mmjax.weights.published import Published
 
 SYSTEM = "clip"
-# BERT's map of the first token, which is not used, and numbers of positions that older files keep.
+# BERT's pooler, which is not used, and position ids in older files.
 IGNORED = (r"text_model\.pooler\..*", r"(text|vision)_model\.embeddings\.position_ids")
 
 
@@ -19,7 +19,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision = clip.VISION | found.config.get("vision_config", {})
     text = bert.tower_fields(found.config.get("text_config", {}), "text_config")
@@ -47,7 +47,7 @@ def rows(model: CLIP) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published Chinese-CLIP cannot have.
@@ -62,6 +62,6 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     kind = "ChineseCLIPImageProcessor"
     return image_processor.write(model.image_tower(parent=None), transform, kind)

@@ -1,4 +1,4 @@
-"""CLIP as `transformers` publishes it: OpenAI's and LAION's weights (model_type "clip")."""
+"""CLIP in the layout of `transformers`: OpenAI's and LAION's weights (model_type "clip")."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from mmjax.weights import activations, image_processor, published, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of CLIPTextConfig, CLIPVisionConfig and CLIPConfig.
+# Settings that config.json may omit: defaults of CLIPTextConfig, CLIPVisionConfig and CLIPConfig.
 _TOWER = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
 TEXT = {
     **_TOWER,
@@ -41,7 +41,7 @@ PREPROCESSOR = {
     "image_std": image_processor.CLIP_STD,
 }
 SYSTEM = "clip"
-# Position numbers that older files keep beside the parameters.
+# Position ids in older files.
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
 
 
@@ -49,10 +49,10 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     text, vision = (
-        # The first CLIP repositories keep the true values under "<tower>_config_dict".
+        # The first CLIP repositories have the correct values under "<tower>_config_dict".
         {**defaults, **found.config.get(k, {}), **(found.config.get(f"{k}_dict") or {})}
         for k, defaults in (("text_config", TEXT), ("vision_config", VISION))
     )
@@ -89,7 +89,7 @@ def image_fields(vision: Mapping[str, Any], images: image_processor.Images) -> d
 
 
 def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of `ViT` and `TextTransformer` alike, from a tower's part of config.json.
+    """Fields that `ViT` and `TextTransformer` share, from a tower's section of config.json.
 
     Raises:
       ValueError: an activation that we lack.
@@ -105,7 +105,7 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -158,10 +158,9 @@ def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def class_and_grid(embeddings: str, grid: tuple[int, int]) -> Row:
-    """The class token, and one table of its position and those of the patches [1 + h · w, D].
+    """The class token, and one table with the positions of it and of the patches [1 + h · w, D].
 
-    The class token's vector and its position are added up in the model, so that what is one
-    parameter here could be the other there; each keeps its own.
+    The model adds the class token and its position; both are kept as separate parameters.
     """
 
     def read(token, table) -> Arrays:
@@ -179,7 +178,7 @@ def class_and_grid(embeddings: str, grid: tuple[int, int]) -> Row:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published CLIP cannot have.
@@ -206,7 +205,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 
 def towers(model: CLIP, family: str, image_kind: type, text_kind: type) -> tuple[Any, Any]:
-    """The towers of a model that is to be saved; raises ValueError for those of other kinds."""
+    """The towers of a model to save; raises ValueError for towers of other kinds."""
     image, text = model.image_tower(parent=None), model.text_tower(parent=None)
     kinds = {"image.kind": (type(image), image_kind), "text.kind": (type(text), text_kind)}
     published.check_settings(
@@ -216,7 +215,7 @@ def towers(model: CLIP, family: str, image_kind: type, text_kind: type) -> tuple
 
 
 def plain(model: CLIP, image: ViT) -> dict[str, tuple[Any, Any]]:
-    """Settings of a model but for its text tower, and what they are in a published CLIP, for
+    """Settings of a model without its text tower, and their values in a published CLIP, for
     `published.check_settings`."""
     return {
         "image.pool": (image.pool, "cls"),
@@ -233,7 +232,7 @@ def plain(model: CLIP, image: ViT) -> dict[str, tuple[Any, Any]]:
 
 
 def published_fields(model: CLIP, image: ViT, kind: str, architecture: str) -> dict[str, Any]:
-    """config.json of a model of ours, but for its text tower."""
+    """config.json for one of our models, without its text tower."""
     return {
         "model_type": kind,
         "architectures": [architecture],
@@ -250,7 +249,7 @@ def published_fields(model: CLIP, image: ViT, kind: str, architecture: str) -> d
 
 
 def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
-    """A tower's part of config.json: `tower_fields` backwards."""
+    """A tower's section of config.json; the inverse of `tower_fields`."""
     sizes = tower.sizes
     return {
         "hidden_size": sizes["width"],
@@ -263,15 +262,15 @@ def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     return image_processor.write(model.image_tower(parent=None), transform, "CLIPImageProcessor")
 
 
 def for_saving(pretrained: Any) -> Any:
-    """The model with an end token that `transformers` finds.
+    """The model with an end token at which `transformers` pools.
 
-    Where the end token's id is 2 it pools at the largest id of a text, as OpenAI's weights want it
-    (modeling_clip.py, CLIPTextTransformer): then the end token gets the largest id.
+    If the end token's id is 2, `transformers` pools at the largest id of a text, as OpenAI's
+    weights need (modeling_clip.py, CLIPTextTransformer); so the end token gets the largest id.
     """
     words = pretrained.tokenizer
     if words is None or words.eos_id != 2:

@@ -1,10 +1,10 @@
-"""DINOv2 as `transformers` publishes it, without and with registers (model_type "dinov2" and
+"""DINOv2 in the layout of `transformers`, without and with registers (model_type "dinov2" and
 "dinov2_with_registers").
 
-Positions fit another grid as in transformers 5: edge on edge. The original code, and older versions
-of transformers, add 0.1 to its rows and columns where there are no registers (interpolate_offset of
-facebookresearch/dinov2): of 37 x 37 stored ones, 16 x 16 are then taken up to 0.27 rows nearer to
-the top left. At the trained size there is no difference.
+Positions are resized to another grid as in transformers 5, with aligned edges. The original code,
+and older versions of transformers, add 0.1 to the grid size in models without registers
+(interpolate_offset of facebookresearch/dinov2): when 37 x 37 positions are resized to 16 x 16, this
+shifts them by up to 0.27 rows to the top left. At the trained size there is no difference.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from mmjax.weights.families import vit
 from mmjax.weights.layouts import Row, linear, reshaped, same
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of Dinov2Config and Dinov2WithRegistersConfig.
+# Settings that config.json may omit: defaults of Dinov2Config and Dinov2WithRegistersConfig.
 DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-6,
@@ -43,14 +43,14 @@ PREPROCESSOR = {
     "image_std": (0.229, 0.224, 0.225),
 }
 SYSTEM = "vit"
-IGNORED = (r"(.+\.)?embeddings\.mask_token",)  # of masked-image training
+IGNORED = (r"(.+\.)?embeddings\.mask_token",)  # from masked-image training
 
 
 def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     kind = found.config["model_type"]
     settings = {**DEFAULTS, **_OTHERS[kind], **found.config}
@@ -72,13 +72,13 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def hidden_units(width: int, ratio: float, gated: bool) -> int:
-    """Units of the MLP: two thirds of them where it is gated, up to a multiple of 8."""
+    """Hidden units of the MLP; if gated, two thirds of them, rounded up to a multiple of 8."""
     units = int(width * ratio)
     return (int(units * 2 / 3) + 7) // 8 * 8 if gated else units
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -104,7 +104,7 @@ def rows(model: ViT) -> list[Row]:
 
 
 def gate_and_up(ours: str, theirs: str) -> list[Row]:
-    """One map [2 · units, in], the gate first -> two of ours."""
+    """One map [2 · units, in], the gate first -> two of our maps."""
     return [
         Row(
             (f"{ours}/gate/kernel", f"{ours}/up/kernel"),
@@ -122,7 +122,7 @@ def gate_and_up(ours: str, theirs: str) -> list[Row]:
 
 
 def published_config(model: ViT) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published DINOv2 cannot have.
@@ -147,9 +147,7 @@ def published_config(model: ViT) -> dict[str, Any]:
         "model_type": kind,
         "architectures": [vit.architecture(name, model)],
         **vit.published_fields(model),
-        **(
-            {"hidden_act": "gelu"} if model.gated_mlp else {}
-        ),  # the gate has an activation of its own
+        **({"hidden_act": "gelu"} if model.gated_mlp else {}),  # the gate has its own activation
         "mlp_ratio": ratio,
         "use_swiglu_ffn": model.gated_mlp,
         "layerscale_value": model.layer_scale,
@@ -159,5 +157,5 @@ def published_config(model: ViT) -> dict[str, Any]:
 
 
 def published_preprocessor(model: ViT, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     return image_processor.write(model, transform, "BitImageProcessor")

@@ -1,4 +1,4 @@
-"""GPT-2 as `transformers` publishes it (model_type "gpt2")."""
+"""GPT-2 in the layout of `transformers` (model_type "gpt2")."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from mmjax.weights.layouts import Arrays, Row, norm, reshaped, same
 from mmjax.weights.published import Published
 
 SYSTEM = "language_model"
-# The causal masks that the published files keep, and the head, which is the embedding again.
+# The causal masks in the published files, and the head, which is the embedding.
 IGNORED = (r"h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")
 
-# What config.json may leave out: the defaults of GPT2Config.
+# Settings that config.json may omit: defaults of GPT2Config.
 SETTINGS = {
     "vocab_size": 50257,
     "n_positions": 1024,
@@ -25,7 +25,7 @@ SETTINGS = {
     "layer_norm_epsilon": 1e-5,
     "tie_word_embeddings": True,
 }
-# Settings that change what is computed, with the one value that our decoder has.
+# Settings that change the computation, with the only value that our decoder supports.
 FIXED = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
@@ -34,7 +34,7 @@ FIXED = {
 
 
 def canonical(name: str) -> str:
-    """The name of a tensor in `rows`: files that were saved anew begin with "transformer."."""
+    """The name of a tensor in `rows`: newer files have the prefix "transformer."."""
     return name.removeprefix("transformer.")
 
 
@@ -42,7 +42,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our decoder lacks.
+      ValueError: settings that our decoder does not support.
     """
     published.check_fixed(found, FIXED)
     s = SETTINGS | found.config
@@ -61,7 +61,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """Its tokenizer; texts begin without a begin token."""
+    """The tokenizer of the folder, without a begin token."""
     return tokenizer.read_for_generation(found.folder, begins=False)
 
 
@@ -105,7 +105,7 @@ def _qkv(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a GPT-2 cannot have.

@@ -1,4 +1,4 @@
-"""Llama-style language models, such as SmolLM2, as `transformers` publishes them."""
+"""Llama-style language models, such as SmolLM2, in the layout of `transformers`."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
 from mmjax.weights.published import Published
 
 SYSTEM = "language_model"
-# Frequencies that older files keep, and a head beside a model that is tied.
+# Rotary frequencies in older files, and the head of a tied model.
 IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"lm_head\.weight")
 
-# What config.json may leave out: the defaults of LlamaConfig.
+# Settings that config.json may omit: defaults of LlamaConfig.
 SETTINGS = {
     "hidden_act": "silu",
     "num_key_value_heads": None,
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def canonical(name: str) -> str:
-    """The name of a tensor in `rows`: files without a head leave out "model."."""
+    """The name of a tensor in `rows`: files without a head omit "model."."""
     bare = name.startswith(("layers.", "embed_tokens.", "norm."))
     return f"model.{name}" if bare else name
 
@@ -42,7 +42,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our decoder lacks.
+      ValueError: settings that our decoder does not support.
     """
     published.check_fixed(found, {"attention_bias": False, "mlp_bias": False})
     s = SETTINGS | found.config
@@ -72,7 +72,7 @@ def model_config(found: Published) -> dict[str, Any]:
 def decoder_config(
     vocab_size: int, width: int, length: int, tied: bool, activation: str = "silu", **sizes: Any
 ) -> dict[str, Any]:
-    """`config.model` of a Llama whose decoder has those sizes."""
+    """`config.model` of a Llama whose decoder has these sizes."""
     kind = {"norm": "rms", "gated_mlp": True, "use_bias": False, "positions": "rope"}
     return language_model(vocab_size, width, length, tied, **sizes, activation=activation, **kind)
 
@@ -86,7 +86,7 @@ def language_model(
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """Its tokenizer."""
+    """The tokenizer of the folder."""
     return tokenizer.read_for_generation(found.folder)
 
 
@@ -130,7 +130,7 @@ def grouped_qkv(ours: str, theirs: list[str], heads: int, kv_heads: int) -> Row:
 
 
 def check_decoder(family: str, stack: Any, **wanted: Any) -> None:
-    """Raise ValueError where a decoder of ours has other settings, or looks at images."""
+    """Raise ValueError where our decoder has other settings, or cross-attention."""
     wanted = {**wanted, "cross_every": 0}
     published.check_settings(
         family, {f"text.decoder.{k}": (getattr(stack, k), value) for k, value in wanted.items()}
@@ -138,7 +138,7 @@ def check_decoder(family: str, stack: Any, **wanted: Any) -> None:
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a Llama cannot have.
@@ -159,7 +159,7 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "hidden_act": activations.write(stack.activation),
         "max_position_embeddings": text.length,
         "rms_norm_eps": stack.epsilon,
-        # both are read, by older versions and by newer ones
+        # one is for older versions, the other for newer ones
         "rope_theta": stack.rope_base,
         "rope_parameters": {"rope_type": "default", "rope_theta": stack.rope_base},
         "tie_word_embeddings": text.tied,

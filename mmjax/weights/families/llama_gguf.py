@@ -1,4 +1,4 @@
-"""Llama-style language models from GGUF files: the table of `llama`, under llama.cpp's names."""
+"""Llama-style language models from GGUF files: the table of `llama` with llama.cpp's names."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the language model in a GGUF file.
 
     Raises:
-      ValueError: another architecture, settings that are missing, or that our decoder lacks.
+      ValueError: another architecture, or settings that are missing or not supported.
     """
     path, metadata = found.folder, found.config
     kind = metadata.get("general.architecture")
@@ -48,19 +48,19 @@ def model_config(found: Published) -> dict[str, Any]:
     def get(name, default=None):
         value = metadata.get(f"llama.{name}", default)
         if value is None:
-            raise ValueError(f"'{path}' lacks 'llama.{name}' in its metadata.")
+            raise ValueError(f"'llama.{name}' is missing in the metadata of '{path}'.")
         return value
 
     heads, width = get("attention.head_count"), get("embedding_length")
     head_dim = get("attention.key_length", width // heads)
     if get("rope.dimension_count", head_dim) != head_dim:
         raise ValueError(
-            f"'{path}' turns {get('rope.dimension_count')} of {head_dim} dimensions of a "
+            f"'{path}' rotates {get('rope.dimension_count')} of {head_dim} dimensions of a "
             "head; only rotary positions of whole heads can be read."
         )
     shapes = found.tensors.shapes
     if "token_embd.weight" not in shapes:
-        raise ValueError(f"'{path}' is no whole model: it lacks 'token_embd.weight'.")
+        raise ValueError(f"'{path}' is not a complete model: 'token_embd.weight' is missing.")
     return llama.decoder_config(
         vocab_size=shapes["token_embd.weight"][0],
         width=width,
@@ -82,7 +82,7 @@ def read_tokenizer(found: Published) -> Tokenizer:
 
 
 def from_gguf(path: str) -> Tokenizer:
-    """The tokenizer that a GGUF file holds for its language model.
+    """The tokenizer of the language model in a GGUF file.
 
     Raises:
       ValueError: no such file, or one whose tokenizer is missing or of an unknown kind.
@@ -91,11 +91,11 @@ def from_gguf(path: str) -> Tokenizer:
 
 
 def rows(model: LanguageModel) -> list[Row]:
-    """The rename table of a model; it can only be read by it."""
+    """The rename table of a model, for reading only."""
     table = []
     for row in llama.rows(model):
         theirs = tuple(_name(name) for name in row.theirs)
-        read = row.read if len(theirs) == 1 else _turning(row, model)
+        read = row.read if len(theirs) == 1 else _qkv_reader(row, model)
         table.append(row._replace(theirs=theirs, read=read))
     return table
 
@@ -106,11 +106,11 @@ def _name(theirs: str) -> str:
     return theirs
 
 
-def _turning(row: Row, model: LanguageModel):
-    """The reader of a row of queries, keys and values, with the first two in our order.
+def _qkv_reader(row: Row, model: LanguageModel):
+    """The reader of a row of queries, keys and values, with queries and keys in our rotary layout.
 
-    llama.cpp rotates neighbouring rows of a head; our pairs, as those of the original weights, are
-    its two halves.
+    llama.cpp rotates pairs of neighboring rows of a head; our pairs, as in the original weights,
+    are formed across its two halves.
     """
     stack = model.text_decoder(parent=None).stack(parent=None)
 

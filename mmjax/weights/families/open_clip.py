@@ -1,4 +1,4 @@
-"""CLIP as open_clip publishes it: open_clip_config.json, and the names of its own state."""
+"""CLIP as published by open_clip: open_clip_config.json, and the names of its state dict."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -17,8 +17,8 @@ from mmjax.weights.published import OPEN_CLIP, Published
 SYSTEM, LAYOUT = "clip", published.OPEN_CLIPS
 IGNORED = (r"(.*\.)?attn_mask",)  # a buffer of older files
 
-EPSILON = 1e-5  # of norms, where norm_kwargs do not say
-# What open_clip_config.json may leave out: the defaults of CLIPVisionCfg and CLIPTextCfg.
+EPSILON = 1e-5  # of norms, unless norm_kwargs has one
+# Settings that open_clip_config.json may omit: defaults of CLIPVisionCfg and CLIPTextCfg.
 _TOWER = {"layers": 12, "mlp_ratio": 4.0, "norm_kwargs": None, "act_kwargs": None}
 VISION = {
     **_TOWER,
@@ -40,7 +40,7 @@ TEXT = {
     "no_causal_mask": False,
     "proj_type": "linear",
 }
-# Settings of parts that we lack, with the values under which those are not there.
+# Settings of parts that are not supported, with the values that disable them.
 WITHOUT = {
     "timm_model_name": (None, ""),
     "hf_model_name": (None, ""),
@@ -54,15 +54,15 @@ WITHOUT = {
     "scale_fc": (False,),
     "proj_bias": (False,),
 }
-# Of text_cfg.tokenizer_kwargs.clean.
+# Values of text_cfg.tokenizer_kwargs.clean.
 CLEANERS = {"lower": clip_vocab.clean, "whitespace": clip_vocab.clean_whitespace}
-# The largest id of a text is that of its end token, as is the id named "eos".
+# "argmax" pools at the largest id of a text, which is the end token, like "eos".
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
 
 
 def canonical(name: str) -> str:
-    """The name of a tensor in `rows`: models with `custom_text` keep the text tower apart."""
+    """The name of a tensor in `rows`: models with `custom_text` have a prefix "text."."""
     return name.removeprefix("text.")
 
 
@@ -70,7 +70,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision, text = towers(found)
     check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
@@ -100,15 +100,15 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def towers(found: Published) -> tuple[dict[str, Any], dict[str, Any]]:
-    """vision_cfg and text_cfg, whole.
+    """vision_cfg and text_cfg with defaults filled in.
 
     Raises:
-      ValueError: parts that we lack.
+      ValueError: parts that are not supported.
     """
     vision, text = VISION | found.config["vision_cfg"], TEXT | found.config["text_cfg"]
     if not isinstance(vision["layers"], int):
         raise ValueError(
-            f"'{found.folder / OPEN_CLIP}' has a ResNet for images, vision_cfg.layers "
+            f"'{found.folder / OPEN_CLIP}' has a ResNet image tower, vision_cfg.layers "
             f"{vision['layers']}; only ViTs can be loaded."
         )
     check(found, "vision_cfg", vision, **WITHOUT)
@@ -117,17 +117,17 @@ def towers(found: Published) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check(found: Published, part: str, settings: Mapping[str, Any], **allowed: tuple) -> None:
-    """Raise ValueError for a setting, where it is given, with another value than those allowed."""
+    """Raise ValueError for a setting whose value is not among those allowed."""
     for name, values in allowed.items():
         if settings.get(name, values[0]) not in values:
             raise ValueError(
-                f"'{found.folder / OPEN_CLIP}' has {part}.{name} {settings[name]!r}; of its kinds "
-                f"these can be loaded: {', '.join(map(repr, values))}."
+                f"'{found.folder / OPEN_CLIP}' has {part}.{name} {settings[name]!r}; these values "
+                f"can be loaded: {', '.join(map(repr, values))}."
             )
 
 
 def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `ViT` and `TextTransformer` alike, but for the heads."""
+    """Fields that `ViT` and `TextTransformer` share, without the heads."""
     tanh = (settings["act_kwargs"] or {}).get("approximate") == "tanh"
     gelu = "quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if tanh else "gelu"
     return {
@@ -140,7 +140,7 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `ViT`, but for its pool."""
+    """Fields of `ViT` without its pool."""
     size = vision["image_size"]
     return {
         **tower_fields(vision, found.config),
@@ -155,10 +155,10 @@ def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads.
+    """The chain of transforms from an image to the input of the model.
 
     Raises:
-      ValueError: a way to resize that we lack.
+      ValueError: a resize mode that is not supported.
 
     Source: open_clip's transform.py, image_transform.
     """
@@ -178,8 +178,8 @@ def transform(found: Published) -> str:
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """Its tokenizer, with open_clip's cleaning of texts; unless it is one of `transformers`, texts
-    are padded with `pad_id`."""
+    """The tokenizer with open_clip's text cleaning; texts are padded with `pad_id`, unless it is a
+    tokenizer of `transformers`."""
     words, text = tokenizer.read(found.folder), found.config["text_cfg"]
     if words is None:
         return None
@@ -208,7 +208,7 @@ def rows(model: CLIP) -> list[Row]:
 
 
 def scalar(name: str) -> Row:
-    """A number, which some models keep as a vector of one."""
+    """A scalar, which some models store as a vector of size one."""
     return Row((name,), (name,), lambda x: (x.reshape(()),), lambda x: (x,))
 
 
@@ -257,7 +257,7 @@ def blocks(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """open_clip_config.json of a model of ours, but for tokenizer and images.
+    """open_clip_config.json for one of our models, without tokenizer and preprocessing.
 
     Raises:
       ValueError: settings that a CLIP of open_clip cannot have.
@@ -295,7 +295,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 
 def plain(image: ViT) -> dict[str, tuple[Any, Any]]:
-    """Settings of an image tower, and what they are in open_clip, for `check_settings`."""
+    """Settings of an image tower and their values in open_clip, for `check_settings`."""
     return {
         "image.stem": (image.stem, "patch"),
         "image.position": (image.position, "learned"),
@@ -304,7 +304,7 @@ def plain(image: ViT) -> dict[str, tuple[Any, Any]]:
 
 
 def activations(image: ViT, text: str) -> dict[str, tuple[Any, Any]]:
-    """The activations of both towers: QuickGELU is in both, or in none."""
+    """The activations of both towers: either both have QuickGELU, or neither."""
     quick = image.activation == "quick_gelu"
     others = ("gelu", "gelu_tanh")
     return {
@@ -313,13 +313,13 @@ def activations(image: ViT, text: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _one_of(has: str, known: Collection[str]) -> str:
-    """What has been found where it is known, else the first that is."""
-    return has if has in known else next(iter(known))
+def _one_of(value: str, known: Collection[str]) -> str:
+    """The value if it is known, else the first known value."""
+    return value if value in known else next(iter(known))
 
 
 def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
-    """`tower_fields` backwards."""
+    """The inverse of `tower_fields`."""
     width, mlp_dim = tower.sizes["width"], tower.sizes["mlp_dim"]
     ratio = mlp_dim / width
     if int(width * ratio) < mlp_dim:  # the quotient was rounded down
@@ -333,7 +333,7 @@ def published_tower(tower: ViT | TextTransformer) -> dict[str, Any]:
 
 
 def published_image(image: ViT) -> dict[str, Any]:
-    """`image_fields` backwards."""
+    """The inverse of `image_fields`."""
     height, width = image.train_size
     return {
         **published_tower(image),
@@ -345,11 +345,10 @@ def published_image(image: ViT) -> dict[str, Any]:
 
 
 def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
-    """open_clip_config.json with the ids of the tokenizer, which is in the folder, and with how
-    images are prepared.
+    """open_clip_config.json with the tokenizer's ids and the image preprocessing.
 
     Raises:
-      ValueError: a way to prepare them that open_clip has not.
+      ValueError: a transform that open_clip does not support.
     """
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
     if words is not None:
@@ -369,7 +368,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     else:
         raise ValueError(
             f"open_clip cannot prepare images by '{pretrained.transform}': save the model with "
-            "resize to both sides, or with resize_short and center_crop to one square."
+            "resize to both sides, or with resize_short and center_crop to the same square."
         )
     preprocess = {
         "size": sides,

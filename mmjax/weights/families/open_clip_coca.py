@@ -1,4 +1,4 @@
-"""CoCa as open_clip publishes it: open_clip_config.json, and the names of its own state."""
+"""CoCa as published by open_clip: open_clip_config.json, and the names of its state dict."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmjax.weights.published import OPEN_CLIP, Published
 
 SYSTEM, LAYOUT, IGNORED = "coca", open_clip.LAYOUT, open_clip.IGNORED
 
-# What open_clip_config.json may leave out: the defaults of MultimodalCfg and CLIPVisionCfg.
+# Settings that open_clip_config.json may omit: defaults of MultimodalCfg and CLIPVisionCfg.
 MULTIMODAL = {"width": 512, "heads": 8, "layers": 12, "context_length": 77, "vocab_size": 49408}
 VISION = {"attn_pooler_queries": 256, "attn_pooler_heads": 8}
 
@@ -31,7 +31,7 @@ complete_config = open_clip.complete_config
 
 
 def published_name(name: str) -> str:
-    """`canonical` backwards: what is of the text's first half begins with "text."."""
+    """The inverse of `canonical`: names of the text's first half begin with "text."."""
     whole = name.startswith(("visual.", "text_decoder.", "logit_scale"))
     return name if whole else f"text.{name}"
 
@@ -40,23 +40,23 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     vision, text = open_clip.towers(found)
     vision, multimodal = VISION | vision, MULTIMODAL | found.config["multimodal_cfg"]
     open_clip.check(found, "vision_cfg", vision, attentional_pool=(True,), pool_type=("tok",))
     open_clip.check(found, "text_cfg", text, embed_cls=(True,), no_causal_mask=(False,))
     both = {name: text[name] for name in ("width", "heads", "context_length", "vocab_size")}
-    both["mlp_ratio"], both["ls_init_value"] = 4.0, None  # open_clip knows no other ones here
+    both["mlp_ratio"], both["ls_init_value"] = 4.0, None  # open_clip supports only these
     for name, value in both.items():
         open_clip.check(found, "multimodal_cfg", multimodal, **{name: (value,)})
     open_clip.check(found, "text_cfg", text, mlp_ratio=(4.0,), norm_kwargs=(None,))
     open_clip.check(found, "text_cfg", text, act_kwargs=(None,))
-    open_clip.check(found, "vision_cfg", vision, norm_kwargs=(None,))  # its pooler has them too
+    open_clip.check(found, "vision_cfg", vision, norm_kwargs=(None,))  # used by the pooler too
     if text["width"] != found.config["embed_dim"]:
         raise ValueError(
             f"'{found.folder / OPEN_CLIP}' has embed_dim {found.config['embed_dim']} and "
-            f"text_cfg.width {text['width']}: a CoCa's text looks at images of its own width."
+            f"text_cfg.width {text['width']}: a CoCa's text attends to images of its own width."
         )
     fields = open_clip.tower_fields(text, found.config)
     return {
@@ -95,7 +95,7 @@ def rows(model: CoCa) -> list[Row]:
     image = model.image_tower(parent=None)
     heads, decoder = model.text["decoder"]["heads"], "text_decoder"
     pool = "visual.attn_pool"
-    split = image.sizes["width"] != model.embed_dim  # else torch keeps the three as one
+    split = image.sizes["width"] != model.embed_dim  # otherwise torch stores one tensor
     names = [f"{pool}.attn.{x}_proj_weight" for x in "qkv"]
     return [
         *open_clip.image_rows(image),
@@ -136,7 +136,7 @@ def _blocks(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def _rest(ours: str, theirs: str, heads: int) -> list[Row]:
-    """What a layer has behind its attention."""
+    """The parts of a layer after its attention."""
     return [
         *merge_heads(f"{ours}/attention/out", f"{theirs}.attn.out_proj", heads),
         *norm(f"{ours}/norm_mlp", f"{theirs}.ln_2"),
@@ -146,7 +146,7 @@ def _rest(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def _cross(ours: str, theirs: str, heads: int) -> list[Row]:
-    """The blocks that look at the image."""
+    """The cross-attention blocks."""
     attention = f"{theirs}.attn.in_proj"
     weights = [f"{attention}_weight"]
     return [
@@ -158,7 +158,7 @@ def _cross(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def published_config(model: CoCa) -> dict[str, Any]:
-    """open_clip_config.json of a model of ours, but for tokenizer and images.
+    """open_clip_config.json for one of our models, without tokenizer and preprocessing.
 
     Raises:
       ValueError: settings that a CoCa of open_clip cannot have.

@@ -1,4 +1,4 @@
-"""SigLIP, and SigLIP 2 of fixed resolution, as `transformers` publishes them ("siglip")."""
+"""SigLIP and fixed-resolution SigLIP 2 in the layout of `transformers` ("siglip")."""
 
 import math
 import re
@@ -28,7 +28,7 @@ from mmjax.weights.layouts import (
 )
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of SiglipTextConfig and SiglipVisionConfig.
+# Settings that config.json may omit: defaults of SiglipTextConfig and SiglipVisionConfig.
 _TOWER = {
     "hidden_act": "gelu_pytorch_tanh",
     "layer_norm_eps": 1e-6,
@@ -48,8 +48,8 @@ PREPROCESSOR = {
 }
 SYSTEM = "clip"
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
-# Tokenizers that SigLIP 2 takes over from Gemma, whose files do not say that it learned from text
-# in lower case (big_vision, configs/proj/image_text/SigLIP2_demo.ipynb).
+# Tokenizers that SigLIP 2 takes from Gemma. Their files do not say that the model was trained on
+# lowercase text (big_vision, configs/proj/image_text/SigLIP2_demo.ipynb).
 LOWERCASED = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer")
 
 
@@ -57,12 +57,12 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks, or NaFlex.
+      ValueError: settings that our model does not support, or NaFlex.
     """
     if found.config["model_type"] == "siglip2":
         raise ValueError(
             f"'{found.folder}' is a SigLIP 2 of any resolution (NaFlex), which cannot be loaded: "
-            "take one of fixed resolution, such as siglip2-base-patch16-256."
+            "use one of fixed resolution, such as siglip2-base-patch16-256."
         )
     text, vision = (
         {**defaults, **found.config.get(k, {})}
@@ -79,7 +79,7 @@ def model_config(found: Published) -> dict[str, Any]:
         "embed_dim": text.get("projection_size") or text["hidden_size"],
         "image_proj": False,
         "proj_bias": True,
-        # SigLIP's temperature is not clamped, and above CLIP's limit.
+        # SigLIP's logit scale is not clamped, and exceeds CLIP's limit.
         "logit_scale_max": math.inf,
         "logit_bias_init": -10.0,
         "image": {
@@ -90,7 +90,7 @@ def model_config(found: Published) -> dict[str, Any]:
             "image_std": images.std,
             "pool": "map",
             "position_resize": "bicubic",
-            # So400m/14 was trained at 384 pixels, which are 27 patches and 6 pixels.
+            # So400m/14 was trained at 384 pixels: 27 patches and 6 pixels.
             "drop_partial_patches": vision["image_size"] % vision["patch_size"] > 0,
         },
         "text": {
@@ -104,7 +104,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     return image_processor.read(found.preprocessor, PREPROCESSOR).transform
 
 
@@ -124,11 +124,11 @@ def read_tokenizer(found: Published) -> Tokenizer | None:
 
 
 def from_sentencepiece(path: Path) -> Tokenizer:
-    """The tokenizer of a SigLIP without tokenizer.json: lower case, no punctuation, padded with the
+    """The tokenizer of a SigLIP without tokenizer.json: lowercase, no punctuation, padded with the
     end token (transformers, tokenization_siglip.py).
 
     Raises:
-      ValueError: a damaged file, or one of another kind, as Gemma's.
+      ValueError: a damaged file, or another kind of tokenizer, such as Gemma's.
     """
     backend = sentencepiece.read(path)
     backend.normalizer = normalizers.Sequence(
@@ -140,11 +140,12 @@ def from_sentencepiece(path: Path) -> Tokenizer:
             backend.normalizer,
         ]
     )
-    # JSON changes the last digits of some scores, once: so that a saved tokenizer is this one.
+    # The JSON round trip changes the last digits of some scores; do it now, so that a saved and
+    # reloaded tokenizer is the same.
     backend = Backend.from_str(backend.to_str())
     end = backend.token_to_id("</s>")
     if end is None:
-        raise ValueError(f"'{path}' has no token '</s>': it is not of a SigLIP.")
+        raise ValueError(f"'{path}' has no token '</s>': it is not a SigLIP tokenizer.")
     return Tokenizer(backend, pad_id=end, bos_id=None, eos_id=end)
 
 
@@ -180,7 +181,7 @@ def rows(model: CLIP) -> list[Row]:
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published SigLIP cannot have.
@@ -222,5 +223,5 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 
 def published_preprocessor(model: CLIP, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     return image_processor.write(model.image_tower(parent=None), transform, "SiglipImageProcessor")

@@ -1,4 +1,4 @@
-"""ViT and DeiT as `transformers` publishes them (model_type "vit" and "deit")."""
+"""ViT and DeiT in the layout of `transformers` (model_type "vit" and "deit")."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmjax.weights.families import clip
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv
 from mmjax.weights.published import Published
 
-# What config.json may leave out: the defaults of ViTConfig and DeiTConfig.
+# Settings that config.json may omit: defaults of ViTConfig and DeiTConfig.
 DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
@@ -43,7 +43,7 @@ PREPROCESSORS = {
     },
 }
 SYSTEM = "vit"
-# The mask token of masked-image training, and a pooler that the head does not read.
+# The mask token of masked-image training, and a pooler that the head does not use.
 IGNORED = (r"(.+\.)?embeddings\.mask_token", r"(vit|deit)\.pooler\.dense\.(weight|bias)")
 
 
@@ -51,7 +51,7 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model lacks.
+      ValueError: settings that our model does not support.
     """
     settings = {**DEFAULTS, **found.config}
     shapes = found.tensors.shapes
@@ -78,7 +78,7 @@ def fields(
     """Fields of `ViT` that every family of `transformers` has.
 
     Args:
-      settings: config.json with its defaults filled in; preprocessor: those of its class.
+      settings: config.json with defaults filled in; preprocessor: the defaults of its class.
     """
     images = image_processor.read(found.preprocessor, preprocessor)
     return {
@@ -94,12 +94,12 @@ def fields(
 
 
 def classes(shapes: dict[str, tuple[int, ...]], *heads: str) -> int | None:
-    """Size of the head, by its weight: config.json leaves it out where it is 2."""
+    """Number of classes, from the head's weight: config.json omits it where it is 2."""
     return next((shapes[name][0] for name in heads if name in shapes), None)
 
 
 def transform(found: Published) -> str:
-    """The steps from an image to what the model reads."""
+    """The chain of transforms from an image to the input of the model."""
     defaults = PREPROCESSORS[found.config["model_type"]]
     return image_processor.read(found.preprocessor, defaults).transform
 
@@ -127,8 +127,8 @@ def tower(
     """The rename table without heads.
 
     Args:
-      family: what stands before the names where a head is beside them.
-      mlp: names of the two maps; norms: of the norms before attention and before them.
+      family: prefix of the names in a model with a head.
+      mlp: names of the two maps; norms: names of the norms before attention and before the MLP.
     """
     prefix = "" if model.num_classes is None else f"{family}."
     ours, theirs = "transformer/layers", f"{prefix}encoder.layer.{{i}}"
@@ -153,8 +153,8 @@ def tower(
 
 
 def first_and_grid(model: ViT, embeddings: str) -> Row:
-    """Class token, distillation token where there is one, and one table of their positions and
-    those of the patches [1, n + h · w, D]."""
+    """Class token, distillation token if any, and one table with the positions of these and of the
+    patches [1, n + h · w, D]."""
     patch = model.sizes["patch_size"]
     height, width = (side // patch for side in model.train_size)
     tokens = ["class"] if model.distillation == "none" else ["class", "distillation"]
@@ -183,7 +183,7 @@ def first_and_grid(model: ViT, embeddings: str) -> Row:
 
 
 def published_config(model: ViT) -> dict[str, Any]:
-    """config.json of a model of ours.
+    """config.json for one of our models.
 
     Raises:
       ValueError: settings that a published ViT cannot have.
@@ -201,7 +201,7 @@ def published_config(model: ViT) -> dict[str, Any]:
 
 
 def architecture(name: str, model: ViT) -> str:
-    """The class that reads a model of ours."""
+    """The class in `transformers` for one of our models."""
     if model.num_classes is None:
         return f"{name}Model"
     teacher = "WithTeacher" if model.distillation == "head" else ""
@@ -209,8 +209,7 @@ def architecture(name: str, model: ViT) -> str:
 
 
 def plain(model: ViT) -> dict[str, tuple[Any, Any]]:
-    """Settings, and what they are in a published image tower with nothing of its own, for
-    `published.check_settings`."""
+    """Settings and their values in a plain published ViT, for `published.check_settings`."""
     return {
         "image_size": (model.train_size, (model.train_size[0],) * 2),
         "stem": (model.stem, "patch"),
@@ -227,7 +226,7 @@ def plain(model: ViT) -> dict[str, tuple[Any, Any]]:
 
 def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
     """Raise ValueError for settings that a published model of that family cannot have; `settings`
-    are those in which it is not a plain ViT."""
+    are those that differ from a plain ViT."""
     published.check_settings(
         family,
         {
@@ -242,7 +241,7 @@ def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
 
 
 def published_fields(model: ViT) -> dict[str, Any]:
-    """The part of config.json that every family has: `fields` backwards."""
+    """The settings of config.json that every family has; the inverse of `fields`."""
     return {
         **{k: v for k, v in clip.published_tower(model).items() if k != "intermediate_size"},
         "image_size": model.train_size[0],
@@ -252,6 +251,6 @@ def published_fields(model: ViT) -> dict[str, Any]:
 
 
 def published_preprocessor(model: ViT, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json of a model of ours, whose images that chain prepares."""
+    """preprocessor_config.json for one of our models with this image transform."""
     kind = "ViTImageProcessor" if model.distillation == "none" else "DeiTImageProcessor"
     return image_processor.write(model, transform, kind)
