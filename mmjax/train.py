@@ -197,7 +197,7 @@ def train(
     saves.close()
     sigterm.leave_loop()
     if sigterm.stopping:
-        print(f"SIGTERM: saved step {at} in {workdir}; the same command goes on from there")
+        print(f"SIGTERM: saved step {at} in {workdir}; the same command resumes from there")
         return {}
     if early.stopped:
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
