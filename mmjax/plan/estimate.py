@@ -47,7 +47,7 @@ class Estimate:
       hbm: bytes of memory of a chip.
       model_flops, executed_flops: of all chips; the latter with recomputation.
       compute_seconds: from the compiler's cycles, or from a roofline; None: unknown.
-      network_seconds: collectives at full speed, none hidden behind computation.
+      network_seconds: collectives at full speed, without overlap with computation.
       collectives: kind -> count, payload, sent; see `compiled.Traffic`.
       unknown_loops: loops that were counted once, as their length could not be read.
       kernel_seconds: the part of compute_seconds that is in kernels (Pallas).

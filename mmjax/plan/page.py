@@ -162,7 +162,7 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
                 [("of it, kernels", _time_text(it.kernel_seconds), kernels)]
                 * bool(it.kernel_seconds)
             ),
-            ("collectives", _time_text(it.network_seconds), "at full speed, none hidden"),
+            ("collectives", _time_text(it.network_seconds), "at full speed, no overlap"),
             ("step", _time_text(it.step_seconds), "estimate: the sum"),
             ("MFU", f"{it.mfu:.1%}", f"of {it.peak_flops / it.chips / 1e12:.0f} TFLOP/s per chip"),
             ("examples/s per chip", f"{it.examples_per_second_chip:,.1f}", ""),

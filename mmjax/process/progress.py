@@ -98,7 +98,7 @@ class Line:
 class Progress:
     """`with Progress("Building emoji", total) as progress: ... progress.advance()`.
 
-    Off a terminal it prints a line a minute and one at the end, so that logs stay short; work of
+    Off a terminal it prints a line per minute and one at the end, so that logs stay short; work of
     under a second prints nothing there.
     """
 
