@@ -3,11 +3,10 @@
     python -m mmjax.train --config=configs/captioner_drawings.py --workdir=runs/captioner_drawings
 
 Held out: emoji concepts, openclipart authors and titles, and all of tuxpaint, another collection.
-openclipart and tuxpaint are Debian packages: they are downloaded where `apt-get` is, and named
-where not. Expected (three seeds): CIDEr-D 0.47 ± 0.03 on emoji, where the texts on other images
-have 0.11 and the nearest training image's caption 0.69; from the image tower of a CLIP run (add
---config.init_from.path=runs/clip_emoji "--config.init_from.only=('image/.*',)") 0.51 ± 0.02. See
-experiments/captioning/README.md.
+The Debian packages of openclipart and tuxpaint are downloaded with `apt-get`. Expected (three
+seeds): CIDEr-D 0.47 ± 0.03 on emoji (shuffled captions 0.11, the nearest training image's caption
+0.69); starting from the image tower of a CLIP run (--config.init_from.path=runs/clip_emoji
+"--config.init_from.only=('image/.*',)") 0.51 ± 0.02. See experiments/captioning/README.md.
 """
 
 from configs.clip_emoji import emoji
@@ -25,7 +24,7 @@ def tuxpaint(split):
 
 
 def captioning(source, train):
-    """Beam search over `source`, beside the nearest training image's caption."""
+    """Beam search over `source`, with the nearest training image's caption as baseline."""
     return {
         "kind": "captioning",
         "source": source,

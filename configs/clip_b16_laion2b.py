@@ -5,9 +5,9 @@
 
 Setting: Cherti et al. 2023 (arXiv 2212.07143; open_clip ViT-B-16 laion2b_s34b_b88k): batch
 88,064, 34 billion examples. Published: 70.2 % zero-shot ImageNet top-1.
-The shards are what img2dataset writes; the tokenizer's folder holds CLIP's published vocabulary.
-remat "none" is the fastest on TPUs, where the layers then lie unrolled, and needs no more memory
-there (experiments/benchmarks/plan.md); on GPUs "dots" should need less.
+Shards are as written by img2dataset; the tokenizer's folder contains CLIP's published vocabulary.
+remat "none", which unrolls the layers, is the fastest on TPUs and needs no more memory there
+(experiments/benchmarks/plan.md); on GPUs "dots" should need less.
 """
 
 from configs.clip_l14 import get_config as clip_l14

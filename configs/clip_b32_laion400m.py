@@ -5,7 +5,7 @@
 
 Setting: Ilharco et al. 2021 (open_clip, ViT-B-32-quickgelu laion400m_e32): batch 32,768, 32
 epochs, AdamW with weight decay 0.2, 2,000 steps of warm-up. Published: 62.9 % zero-shot
-ImageNet top-1. The shards are what img2dataset writes; the tokenizer's folder holds CLIP's
+ImageNet top-1. Shards are as written by img2dataset; the tokenizer's folder contains CLIP's
 published vocabulary.
 """
 

@@ -16,7 +16,7 @@ def emoji(split):
 
 
 def retrieval(split):
-    """Retrieval both ways among all drawings of a split, each with its first caption."""
+    """Retrieval in both directions over a split, with the first caption of each drawing."""
     return {
         "kind": "retrieval",
         "source": emoji(split),
@@ -35,7 +35,7 @@ def get_config():
 
     config.data.train = emoji("train")
     config.data.cached_transform = "decode | resize(48)"
-    # The other vendor draws the same things at other sizes and in other shades.
+    # The other vendor's drawings differ in scale and color.
     config.data.transform = (
         "random_affine(degrees=15, translate=0.1, scale=(0.7, 1.1))"
         " | color_jitter(0.4, 0.4, 0.4, 0.03, p=0.5) | random_grayscale(0.05)"
@@ -55,7 +55,7 @@ def get_config():
             "stem": "conv",
             "image_size": (48, 48),
             "pool": "mean",
-            "patch_dropout": 0.5,  # half the work, and the set is small enough to learn by heart
+            "patch_dropout": 0.5,  # half the compute, and less overfitting on this small set
         },
         "text": {
             **small,

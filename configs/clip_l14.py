@@ -6,7 +6,7 @@
 Setting: Radford et al. 2021 (arXiv 2103.00020, tables 18 to 20): batch 32,768, 32 epochs of 400
 million pairs. Published: 75.3 % zero-shot ImageNet top-1 at 224 px. Its data are not public: use
 any shards.
-The shards are what img2dataset writes; the tokenizer's folder holds CLIP's published vocabulary.
+Shards are as written by img2dataset; the tokenizer's folder contains CLIP's published vocabulary.
 """
 
 from mmjax.config import defaults
@@ -63,7 +63,7 @@ def get_config():
         "b2": 0.98,
         "eps": 1e-6,
         "weight_decay": 0.2,
-        # open_clip spares gains, biases and logit_scale alone
+        # open_clip excludes only gains, biases and logit_scale
         "weight_decay_include": ("text/embedding", ".*/position/table", "image/class_position"),
         "grad_clip_norm": None,
     }

@@ -2,7 +2,7 @@
 
     python -m mmjax.train --config=configs/clip_openclipart.py --workdir=runs/clip_openclipart
 
-Needs the Debian package openclipart-svg: it is downloaded where `apt-get` is, and named where not.
+The Debian package openclipart-svg is downloaded with `apt-get`.
 Held out by author and title. Expected (3 seeds): recall@5 6 to 7 % among 290 drawings of other
 authors, chance 1.7 %; experiments/clip_openclipart.md.
 """

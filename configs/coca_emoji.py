@@ -2,9 +2,9 @@
 
     python -m mmjax.train --config=configs/coca_emoji.py --workdir=runs/coca_emoji
 
-Losses weighed 1 to 2 as in Yu et al. 2022 (arXiv 2205.01917), section 3.2. Expected (three seeds):
-recall@5 on unseen concepts 8 and 11 %, near clip_emoji's; captions with CIDEr-D 0.25, on other
-images 0.13; see experiments/captioning/README.md.
+Loss weights 1 and 2 as in Yu et al. 2022 (arXiv 2205.01917), section 3.2. Expected (three seeds):
+recall@5 on unseen concepts 8 and 11 %, near clip_emoji's; CIDEr-D 0.25 (shuffled captions 0.13);
+see experiments/captioning/README.md.
 """
 
 from configs.captioner_drawings import IMAGE, SMALL, captioning

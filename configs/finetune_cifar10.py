@@ -1,11 +1,11 @@
-"""Teach a CLIP of emoji to name photographs, and see what it forgets of emoji.
+"""Fine-tune a CLIP trained on emoji on photographs, and measure what it forgets about emoji.
 
     python -m mmjax.train --config=configs/finetune_cifar10.py:runs/clip_emoji \
         --workdir=runs/finetune/full --config.data.train.root=DIR/train \
         --config.evals.cifar10.source.source.root=DIR/test
 
-DIR/train and DIR/test hold a folder of images for each of CIFAR-10's classes, whose name is the
-caption. Expected, fully tuned, with a locked tower and with LoRA: experiments/finetune/README.md.
+DIR/train and DIR/test have one folder of images per class of CIFAR-10; the class name is the
+caption. Expected, with full tuning, a locked tower and LoRA: experiments/finetune/README.md.
 """
 
 from configs.clip_emoji import retrieval

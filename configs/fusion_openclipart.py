@@ -1,13 +1,12 @@
-"""Clip art and its words to a category: what does each of the two know, and both together?
+"""Classification of clip art by image and text, together and each alone.
 
     python -m mmjax.train --config=configs/fusion_openclipart.py --workdir=runs/fusion_openclipart
 
-The category is the folder in which the collection's keepers put a drawing; 14 folders with at least
-20 drawings, by author and title in one split alone. In about half of the captions (title and
-keywords) a word of the folder's name stands; all such words are taken out. Expected (3 seeds): late
-fusion 68 % with both and with the words alone, 34 % with the image alone, where always naming the
-largest class (signs and symbols) is right for 86 of 267 test drawings, 32 %. See
-experiments/fusion/README.md.
+The category is a drawing's folder in the collection: 14 folders with at least 20 drawings; splits
+share no author and no title. About half of the captions (title and keywords) contain a word of the
+folder's name; all such words are removed. Expected (3 seeds): late fusion 68 % with both and with
+text alone, 34 % with the image alone; the majority class (signs and symbols) is 86 of 267 test
+drawings, 32 %. See experiments/fusion/README.md.
 """
 
 from mmjax.config import defaults
@@ -25,7 +24,7 @@ TEXT = f"drop_words({WORDS}) | tokenize(24)"
 
 
 def openclipart(split):
-    """A split of the set, without the drawings of other folders."""
+    """A split of the set, restricted to `CLASSES`."""
     return {
         "kind": "tfds",
         "name": "openclipart",

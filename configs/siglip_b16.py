@@ -4,7 +4,7 @@
         --config.data.train.pattern='DIR/{00000..41407}.tar' --config.tokenizer.path=FILE
 
 Setting: Zhai et al. 2023 (arXiv 2303.15343, §4 and appendix): sigmoid loss, batch 32,768, both
-towers from scratch, attention pooling, text of 64 tokens pooled at the last. Published for WebLI:
+towers from scratch, attention pooling, text of 64 tokens with last-token pooling. Published, WebLI:
 76.0 % zero-shot ImageNet top-1. WebLI is not public: use any shards that img2dataset writes, and
 any tokenizer.json of 32,000 tokens.
 """

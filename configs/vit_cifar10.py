@@ -3,7 +3,7 @@
     python -m mmjax.train --config=configs/vit_cifar10.py --workdir=runs/vit_cifar10 \
         --config.data.train.root=DIR/train --config.evals.test.source.root=DIR/test
 
-DIR/train and DIR/test hold a folder of images for each class. The setting is that of DeiT
+DIR/train and DIR/test have one folder of images per class. The setting is that of DeiT
 (Touvron et al. 2021, arXiv 2012.12877, table 9) at 32 px; 100 epochs are meant for an accelerator.
 Expected: such small ViTs from scratch reach about 90 to 95 % (not measured here).
 """
@@ -12,7 +12,7 @@ from mmjax.config import defaults
 
 
 def folder(root):
-    """Images in a folder a class."""
+    """Images in one folder per class."""
     return {"kind": "folder", "root": root}
 
 
@@ -50,7 +50,7 @@ def get_config():
         "grad_clip_norm": 1.0,
     }
     test = {"source": folder("data/cifar10/test"), "transform": "decode | resize(32) | label"}
-    # The same folder, wherever the command says that it lies.
+    # Follows --config.data.train.root.
     train = folder(config.data.train.get_ref("root"))
     config.evals = {
         "test": {"kind": "classification", **test},

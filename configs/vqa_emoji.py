@@ -1,14 +1,13 @@
 r"""Questions about emoji, answered by classification, with or without a language bias in training.
 
     python -m mmjax.train --config=configs/vqa_emoji.py --workdir=runs/vqa_emoji
-    ... --config.data.train.bias=0.9                                  # answers leak into wordings
-    ... --config.data.train.bias=0.9 --config.loss.debias=learned_mixin  # and what may help
+    ... --config.data.train.bias=0.9                                  # wordings reveal answers
+    ... --config.data.train.bias=0.9 --config.loss.debias=learned_mixin  # with debiasing
 
-Categories, skin tones, colors, styles and names, of concepts that training never saw; see
+Categories, skin tones, colors, styles and names of concepts held out from training; see
 mmjax/data/sources/emoji_questions.py. Expected on the test split (mean of 3 seeds): 0.56 without
-bias, 0.42
-with it, 0.54 with it and balanced answers, where words alone give 0.39; balancing and more are in
-experiments/emoji_questions/grid.py, results in its README.
+bias, 0.42 with bias, 0.54 with bias and balanced answers; the text alone gives 0.39. Balancing and
+more are in experiments/emoji_questions/grid.py, results in its README.
 """
 
 from mmjax.config import defaults
@@ -22,7 +21,7 @@ def questions(split, **more):
 
 
 def vqa(split, train):
-    """VQA accuracy, beside the priors of `train`."""
+    """VQA accuracy, with the priors of `train` as baselines."""
     return {
         "kind": "vqa",
         "source": questions(split),
@@ -74,7 +73,7 @@ def get_config():
         "weight_decay": 0.1,
         "grad_clip_norm": 1.0,
     }
-    # The priors are those of the split that is trained on.
+    # Priors of the training split, with the same bias.
     train = questions("train", bias=config.data.train.get_ref("bias"))
     config.evals = {split: vqa(split, train) for split in ("validation", "test")}
     return config

@@ -52,7 +52,7 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
     """Raise ValueError for problems that would otherwise show only at the end of training."""
     for name, evaluator in evaluators.items():
-        with evaluator_kinds.said_of(name):
+        with evaluator_kinds.naming(name):
             evaluator.check()
 
 

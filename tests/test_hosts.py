@@ -194,5 +194,5 @@ def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the
     os.replace(tmp_path / "fifo", root / "008.png")  # at no moment is there no such file
     ((code, _, error),) = ends([process])
     assert code == 3, error
-    assert "007.png" in error and "the next record takes its place" in error
+    assert "007.png" in error and "the next record replaces it" in error
     assert "config.step_timeout_seconds = 15" in error and "read_bytes" in error

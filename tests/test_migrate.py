@@ -45,14 +45,16 @@ def test_a_model_of_format_1_gives_what_it_gave(name):
     config = configs.defaults()
     with config.unlocked(), config.ignore_type():
         config.model = json.loads(str(MODELS[f"{name}/model"]))
-    model, batch = systems.make_model(config), of_case(name, "batch")
+    model, batch = systems.make_system(config).model, of_case(name, "batch")
     target = meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"]))
     old = old_params(name)
     made = migrate.moves({f"params/{k}": x.shape for k, x in old.items()}, 1, "checkpoint")
     assert {k: move.shape for k, move in made.items()} == tree_paths.shapes({"params": target})
     restored = {"params": traverse_util.unflatten_dict(old, sep="/")}
     params = migrate.make({"params": on_one_device(target)}, made, restored)["params"]
-    found = jax.jit(lambda p, b: model.apply({"params": p}, b))(params, batch)
+    apply = jax.jit(lambda p, b: model.apply({"params": p}, b)).lower(params, batch)
+    quick = {"xla_backend_optimization_level": 0}  # to compile
+    found = apply.compile(compiler_options=quick)(params, batch)
     for output, expected in of_case(name, "outputs").items():
         tolerance = 1e-5 * max(1, np.abs(expected).max())
         np.testing.assert_allclose(found[output], expected, rtol=0, atol=tolerance)

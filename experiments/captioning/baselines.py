@@ -15,7 +15,7 @@ from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.captioning import derangement
 from mmjax.evals.metrics.caption_metrics import caption_metrics
-from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.evals.neighbors import nearest, thumbnails
 from mmjax.process.progress import Progress
 
 TEST = {"emoji": "unseen_test", "tuxpaint": "test", "openclipart": "test"}

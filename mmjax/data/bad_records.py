@@ -1,4 +1,4 @@
-"""Bad records of a person's own data: counted by kind, listed in a file, skipped up to a limit."""
+"""Bad records of user data: counted by kind, listed in a file, skipped up to a limit."""
 
 import collections
 import dataclasses
@@ -37,7 +37,7 @@ class BadRecord:
 
 
 def image_fault(data: bytes) -> str | None:
-    """Why an encoded image cannot be decoded, or None if it can."""
+    """The reason an encoded image cannot be decoded, or None if it can."""
     try:
         decode_image(data, _CHECKED_SIZE)
     except ValueError as error:
@@ -58,16 +58,16 @@ def in_threads(work: Callable[[T], object], items: Sequence[T], what: str) -> li
 def allow(
     bad: Sequence[BadRecord], total: int, limit: int | float, source: str, folder: Path
 ) -> None:
-    """List the bad records, warn once for each kind, and refuse where there are too many.
+    """Write the list of bad records, warn once per kind, and raise if there are too many.
 
     Args:
-      total: records of the source, the bad ones included.
-      limit: the most that may be skipped: a count (int) or a share of `total` (float).
+      total: number of records in the source, including the bad ones.
+      limit: maximum number that may be skipped: a count (int) or a fraction of `total` (float).
       source: its name, for the messages and the list.
-      folder: where `bad_records.jsonl` is kept; other sources' lines in it stay.
+      folder: contains `bad_records.jsonl`; lines of other sources are kept.
 
     Raises:
-      ValueError: more bad records than `limit`, or a limit that is neither.
+      ValueError: more bad records than `limit`, or an invalid limit.
     """
     most = most_allowed(limit, total, "max_bad_records")
     path = folder / LIST_NAME
@@ -97,17 +97,17 @@ def allow(
 
 
 def most_allowed(limit: int | float, total: int, setting: str) -> int:
-    """How many records of `total` a limit lets through: a count (int) or a share (float).
+    """Number of records that `limit` allows: a count (int) or a fraction of `total` (float).
 
     Raises:
-      ValueError: a limit that is neither; `setting` is its name.
+      ValueError: an invalid limit; `setting` is its name.
     """
     if isinstance(limit, float):
         if not 0 <= limit <= 1:
-            raise ValueError(f"{setting} is {limit}: a share lies between 0.0 and 1.0.")
+            raise ValueError(f"{setting} is {limit}: a fraction must be between 0.0 and 1.0.")
         return int(limit * total)
     if limit < 0:
-        raise ValueError(f"{setting} is {limit}: a count is 0 or more.")
+        raise ValueError(f"{setting} is {limit}: a count must be 0 or more.")
     return limit
 
 

@@ -1,4 +1,4 @@
-"""Where prepared data lives, and what is found out about data once and kept there."""
+"""The data cache: where prepared data and the results of checks on raw data are stored."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ def data_root(data_dir: str | os.PathLike | None = None) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that of several processes one builds and the others wait."""
+    """Hold a file lock: one process builds while the others wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -35,12 +35,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all."""
+    """Write a value as JSON, atomically."""
     whole_file.write(path, json.dumps(value, ensure_ascii=False))
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file, or None where the file is absent or not whole."""
+    """The value in a JSON file, or None if the file is missing or invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

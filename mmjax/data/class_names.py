@@ -1,4 +1,4 @@
-"""Labels by the names of their classes, never by their numbers."""
+"""Matching the labels of two lists of classes by class name, never by index."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ import numpy as np
 def label_map(
     own: Sequence[str] | None, known: Sequence[str] | None, what: str, whose: str
 ) -> np.ndarray | None:
-    """`[classes]` int64: the number that each class of one list has in another.
+    """`[classes]` int64: the index of each class of `own` in `known`.
 
     Args:
-      own: class names of the labels to translate; known: those to translate to. None: unknown.
-      what: has `own`, whose: has `known`, for the message ("config.evals.test.source").
+      own: class names of the labels to map; known: those to map to. None: unknown.
+      what, whose: where `own` and `known` come from, for messages ("config.evals.test.source").
 
     Returns:
-      None where the numbers are the same already, or one of the two has no names.
+      None if the indices already agree, or one of the two has no names.
 
     Raises:
-      ValueError: a class that is not among `known`, or a name that comes twice there.
+      ValueError: a class that is not in `known`, or a duplicate name there.
     """
     if own is None or known is None or list(own) == list(known[: len(own)]):
         return None
@@ -31,7 +31,7 @@ def label_map(
             why = f"{', '.join(map(repr, twice))} comes twice in {whose}"
         raise ValueError(
             f"The classes do not match by name: {why} ({_some(known)}). Use the same names, or a "
-            "set with those classes alone."
+            "data set with only those classes."
         )
     return np.asarray([place[name] for name in own], np.int64)
 

@@ -2,9 +2,9 @@
 
     python -m mmjax.data.convert --config=configs/vit_cifar10.py --target=DIR --size=256
 
-An image's shorter side becomes --size pixels, if it is longer, by an antialiased bicubic filter;
-the rest of an example stays as it is. Killed, the same command goes on where it stopped. To train:
---config.data.train="{'kind': 'array_record', 'root': 'DIR'}"
+Images whose shorter side is longer than --size pixels are downscaled to it (antialiased bicubic);
+other fields are copied unchanged. An interrupted conversion resumes when the command is run again.
+To train: --config.data.train="{'kind': 'array_record', 'root': 'DIR'}"
 """
 
 # ruff: noqa: E402
@@ -18,19 +18,19 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
             "--source",
             {
                 "default": "data.train",
-                "help": "or data.train.parts.NAME.source, evals.NAME.source [data.train]",
+                "help": "source to convert, e.g. evals.NAME.source [data.train]",
             },
         ),
-        ("--target", {"required": True, "help": "the folder to write"}),
+        ("--target", {"required": True, "help": "output folder"}),
         ("--size", {"required": True, "type": int, "help": "pixels of the shorter side"}),
-        ("--quality", {"type": int, "default": 90, "help": "of the JPEGs, 1 to 100 [90]"}),
-        ("--raw", {"action": "store_true", "help": "uint8 pixels, not JPEG: larger, no decoding"}),
-        ("--shard_records", {"type": int, "default": 10_000, "help": "examples a shard [10000]"}),
+        ("--quality", {"type": int, "default": 90, "help": "JPEG quality, 1 to 100 [90]"}),
+        ("--raw", {"action": "store_true", "help": "store uint8 pixels instead of JPEG"}),
+        ("--shard_records", {"type": int, "default": 10_000, "help": "examples per shard [10000]"}),
         (
             "--max_bad_records",
             {
                 "type": lambda text: float(text) if "." in text else int(text),
-                "help": "a count, or a share with a point; otherwise the source's own, or 0.01",
+                "help": "a count, or a fraction (with a point) [the source's setting, or 0.01]",
             },
         ),
     )
@@ -69,19 +69,19 @@ def convert(
     shard_records: int = 10_000,
     max_bad_records: int | float | None = None,
 ) -> None:
-    """Write a source's examples into `target`, or what is missing of them there.
+    """Write a source's examples to `target`; shards that are complete there are not rewritten.
 
     Args:
       settings: the source, as in a config.
-      size: pixels of the shorter side.
-      quality: of the JPEGs; None keeps uint8 pixels.
-      shard_records: examples a shard.
-      max_bad_records: how many may be left out because they cannot be read (a count, or a share
-        as a float); None takes the source's own limit.
+      size: maximum length of the shorter side, in pixels.
+      quality: JPEG quality; None stores uint8 pixels.
+      shard_records: examples per shard.
+      max_bad_records: how many unreadable examples may be skipped (a count, or a fraction as a
+        float); None uses the source's own limit.
 
     Raises:
-      ValueError: settings out of range, a target that holds something else, too many bad records,
-        or a full disk; the shards written before stay.
+      ValueError: settings out of range, a target with other contents, too many bad records, or a
+        full disk; complete shards are kept.
     """
     _check(size > 0, "--size", size, "1 or more pixels")
     _check(quality is None or 1 <= quality <= 100, "--quality", quality, "1 to 100")
@@ -132,7 +132,7 @@ def _check(good: bool, flag: str, value: Any, wanted: str) -> None:
 
 
 def _check_files(target: Path) -> None:
-    """Refuse a folder that is not ours to write in."""
+    """Refuse a folder that contains files of something else."""
     ours = (DATASET, SHARDS, LIST_NAME)
     there = target.iterdir() if target.is_dir() else [target] if target.exists() else []
     for path in there:
@@ -144,14 +144,14 @@ def _check_files(target: Path) -> None:
 
 
 def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
-    """Write what is converted and how, or check that it is what was begun here."""
+    """Write the conversion's settings, or check that an earlier run here used the same ones."""
     target.mkdir(parents=True, exist_ok=True)
     path = target / DATASET
     text = json.dumps(dataset, indent=1, ensure_ascii=False)
     if not path.exists():
         if any(target.glob("*.array_record*")):
             raise ValueError(
-                f"The target {target} holds shards and no {DATASET}: give a --target that is new "
+                f"The target {target} holds shards but no {DATASET}: give a --target that is new "
                 "or empty."
             )
         return whole_file.write(path, text)
@@ -159,8 +159,8 @@ def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
     for key in now:
         if begun.get(key) != now[key]:
             raise ValueError(
-                f"The target {target} holds a set with {key} = {begun.get(key)!r}, and now it is "
-                f"{now[key]!r}: give another --target, or delete that folder."
+                f"The target {target} holds a data set with {key} = {begun.get(key)!r}, and now it "
+                f"is {now[key]!r}: give another --target, or delete that folder."
             )
     return None
 
@@ -178,15 +178,15 @@ def _record(source: Source, index: int, size: int, quality: int | None) -> bytes
 
 
 def shrink(image: bytes | np.ndarray, size: int, quality: int | None) -> bytes | np.ndarray:
-    """An image with a shorter side of at most `size` pixels.
+    """The image, downscaled so that its shorter side has at most `size` pixels.
 
     Args:
       image: encoded bytes, or uint8 [H, W, 3].
       quality: of the JPEG that is returned; None returns uint8 [H, W, 3]. A JPEG that is small
-        enough is returned as it is.
+        enough is returned unchanged.
 
     Raises:
-      ValueError: bytes that are no whole image.
+      ValueError: bytes that are not a complete image.
     """
     pixels = as_rgb(image) if isinstance(image, np.ndarray) else decode_image(image)
     if min(pixels.shape[:2]) > size:
@@ -202,7 +202,7 @@ def shrink(image: bytes | np.ndarray, size: int, quality: int | None) -> bytes |
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable, items: range) -> Iterator[Any]:
-    """`work` of the items, in order, no more than some hundred ahead of who reads it."""
+    """`work` of the items, in order, at most 256 items ahead of the consumer."""
     waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(pool.submit(work, item))
@@ -213,7 +213,7 @@ def _in_order(pool: ThreadPoolExecutor, work: Callable, items: range) -> Iterato
 
 
 def _write_shard(path: Path, records: Iterator[bytes | BadRecord], bar: Progress) -> list:
-    """The shard under its name only when it is whole; returns the bad records."""
+    """Write a shard, renamed to `path` once complete; returns the bad records."""
     partial = path.with_name(path.name + ".partial")
     bad = []
     try:
@@ -229,8 +229,8 @@ def _write_shard(path: Path, records: Iterator[bytes | BadRecord], bar: Progress
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"Cannot write {partial} ({error}): make room, and the same command goes on from the "
-            "last whole shard."
+            f"Cannot write {partial} ({error}): free some disk space and run the same command "
+            "again; it continues from the last complete shard."
         ) from error
     return bad
 

@@ -1,4 +1,4 @@
-"""Image files of a person's own: found below folders, checked before decoding, streamed."""
+"""User image files: found below folders, checked before decoding, streamed."""
 
 import collections
 import io
@@ -16,18 +16,18 @@ from mmjax.data.sources.folder import IMAGE_SUFFIXES
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
-MAX_ASPECT = 50  # a line of pixels would become huge where the shorter side is brought to a size
+MAX_ASPECT = 50  # resizing the shorter side of a thinner image would make the longer one huge
 
-# `check_image` says more clearly what Pillow would warn of.
+# `check_image` raises a clearer error instead of Pillow's warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T, R = TypeVar("T"), TypeVar("R")
 
 
 def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Files as they are given, and below each folder all with an image's suffix, sorted.
+    """The given files, and all files with an image suffix below each given folder, sorted.
 
-    Links that lead out of their folder are left out.
+    Symbolic links that point outside their folder are skipped.
 
     Raises:
       ValueError: a path that does not exist, or a folder without images.
@@ -61,10 +61,11 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def check_image(data: bytes) -> None:
-    """Refuse what should not be decoded, by its header alone.
+    """Check an encoded image by its header, before it is decoded.
 
     Raises:
-      ValueError: no image of a usual format, one of too few or too many pixels, or a mere line.
+      ValueError: not an image in one of `FORMATS`, or one whose size or aspect ratio is out of
+        range.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -81,7 +82,7 @@ def check_image(data: bytes) -> None:
         ) from None
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"the image has {width} x {height} pixels, and {MAX_PIXELS:,} are the most: make it "
+            f"the image has {width} x {height} pixels; the maximum is {MAX_PIXELS:,}: make it "
             "smaller"
         )
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
@@ -92,9 +93,9 @@ def check_image(data: bytes) -> None:
 
 
 def stream(work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | ValueError]]:
-    """Each item with what `work` makes of it, in order, in threads, a few ahead of the reader.
+    """(item, `work(item)`) in order, computed in threads a few items ahead of the consumer.
 
-    Where `work` raises ValueError or OSError, a ValueError takes the place of the result.
+    If `work` raises ValueError or OSError, the result is a ValueError.
     """
     threads = os.cpu_count() or 1
     waiting: collections.deque = collections.deque()

@@ -1,7 +1,8 @@
-"""Files that vanish while a run reads them: named, counted, and passed over up to a limit.
+"""Files that disappear during a run: reported, counted, and skipped up to a limit.
 
-The order stays until the run is started again. Then the source has fewer records, and what is left
-comes in another order: `experiment.check_examples` says so. With the file back it is the old order.
+The order of the examples does not change until the run is restarted. Then the source has fewer
+records and their order differs, which `experiment.check_examples` reports; restoring the files
+restores the order.
 """
 
 import logging
@@ -13,13 +14,11 @@ _log = logging.getLogger(__name__)
 
 
 class LostRecords:
-    """The records of a source that can no longer be read, though they could when it was opened.
+    """Records of a source that have become unreadable since it was opened. Thread-safe.
 
     Args:
-      source: its name; total: its records.
-      limit: the most that may be lost in this process: a count (int) or a share of `total` (float).
-
-    Threads may share one.
+      source: its name; total: its number of records.
+      limit: maximum number lost in this process: a count (int) or a fraction of `total` (float).
     """
 
     def __init__(self, source: str, total: int, limit: int | float):
@@ -29,21 +28,21 @@ class LostRecords:
         self._lock = threading.Lock()
 
     def add(self, index: int, error: OSError) -> None:
-        """Count a record; the first and every further power of two of them is warned of.
+        """Count a lost record; logs a warning whenever the count reaches a power of two.
 
         Raises:
-          ValueError: more than the limit, naming the file.
+          ValueError: more lost records than the limit; names the file.
         """
         with self._lock:
             new = index not in self._lost
             self._lost.add(index)
             count = len(self._lost)
-        what = f"Example number {index} of {self._source} is gone while the run goes on ({error})"
+        what = f"Example number {index} of {self._source} has disappeared during the run ({error})"
         if count > self._most:
             raise ValueError(
                 f"{what}: {count} lost of {self._total}, and config.data.max_lost_records = "
-                f"{self._limit} allows {self._most}; bring the file back and start again, or raise "
-                "that limit, and the next record takes the place of a lost one."
+                f"{self._limit} allows {self._most}; restore the file and restart, or raise that "
+                "limit (the next record then replaces each lost one)."
             ) from error
         if new and count & (count - 1) == 0:
-            _log.warning("%s; the next record takes its place (%d lost so far)", what, count)
+            _log.warning("%s; the next record replaces it (%d lost so far)", what, count)

@@ -1,16 +1,16 @@
-"""Mixtures: several sources with their own transforms, drawn by weights that may change.
+"""Mixtures: several sources with their own transforms, sampled by weights that may change.
 
     config.data.train = {"kind": "mixture", "parts": {
         "photos": {"source": {...}, "transform": "decode | resize(64)", "weight": 3.0},
         "texts": {"source": {...}, "transform": "first_caption", "weight": ((0, 0.0), (1000, 1.0))},
     }}
-    config.data.transform = "tokenize(32)"  # for every part, after its own
+    config.data.transform = "tokenize(32)"  # for every part, after the part's own transform
 
-A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or "balanced", then of
-every part: each set of modalities that parts give comes equally often, and its parts by their size.
-Parts are numbered by their names in alphabetical order, the order of a config's keys; `order.py`
-has the order of the examples. This one object is a curriculum, balanced sampling and the gradual
-addition of a modality.
+A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or "balanced" (for all
+parts): every combination of modalities is sampled equally often, and the parts that have the same
+combination in proportion to their size. Parts are numbered in the alphabetical order of their
+names; `order.py` has the order of the examples. Mixtures express curricula, balanced sampling and
+the gradual addition of a modality.
 """
 
 import collections
@@ -38,12 +38,12 @@ Transform = Callable[[dict, np.random.Generator], dict]
 History = list[tuple[int, dict[str, Any]]]
 
 _log = logging.getLogger(__name__)
-_MAKES = {"decode": "image", "tokenize": "text", "log_mel": "audio"}  # steps that give a modality
+_MAKES = {"decode": "image", "tokenize": "text", "log_mel": "audio"}  # step -> modality it makes
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One source of a mixture, with the transforms that are its own."""
+    """One source of a mixture, with its own transforms."""
 
     name: str
     source: Source
@@ -52,13 +52,13 @@ class Part:
 
 
 class Mixture(Joined):
-    """The examples of all parts after each other, and how they are weighed.
+    """The concatenated examples of all parts, and their sampling weights.
 
     Args:
       history: [[step, {part: weight}], ...] of the run; see `MixtureOrder`.
 
     Attributes:
-      class_names: those of the parts that have any, where they agree.
+      class_names: those of the parts that have any, if they agree; else None.
     """
 
     def __init__(self, parts: Sequence[Part], history: History):
@@ -68,19 +68,19 @@ class Mixture(Joined):
         names = [p.source.class_names for p in parts if p.source.class_names is not None]
         self.class_names = names[0] if names and all(n == names[0] for n in names) else None
 
-    def _labelled(self, example: dict[str, Any]) -> dict[str, Any]:
-        return example  # its part's transform reads the label
+    def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
+        return example  # the part's transform reads the label
 
 
 def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None = None) -> Source:
-    """The source of `config.data.train`, a `Mixture` where its kind is that.
+    """The source of `config.data.train`, a `Mixture` if its kind is "mixture".
 
     Args:
       data: `config.data`.
       workdir: see `open_source`.
 
     Raises:
-      ValueError: as `open_source`; settings of a mixture that are unknown, missing or wrong.
+      ValueError: as `open_source`; unknown, missing or invalid settings of a mixture.
     """
     train = data["train"]
     if train.get("kind") != "mixture":
@@ -124,12 +124,12 @@ def _check_names(settings: Mapping[str, Any], known: Sequence[str], where: str) 
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back, so that weights of a checkpoint compare."""
+    """The value after a JSON round trip, comparable to weights from a checkpoint."""
     return json.loads(json.dumps(value))
 
 
 def _resolved(weights: dict[str, Any], parts: Sequence[Part], after: str) -> dict[str, Any]:
-    """The weights with numbers for "balanced"."""
+    """The weights with "balanced" replaced by numbers."""
     balanced = [name for name, weight in weights.items() if weight == "balanced"]
     if not balanced:
         return weights
@@ -147,7 +147,7 @@ def _resolved(weights: dict[str, Any], parts: Sequence[Part], after: str) -> dic
 
 
 def _modalities(part: Part, after: str) -> frozenset[str]:
-    """Those that a part's chain gives, by its steps and the arrays of its first example."""
+    """Modalities of a part, by the steps of its transforms and the arrays of its first example."""
     steps = {
         name
         for text in (part.cached_transform, part.transform, after)
@@ -159,13 +159,13 @@ def _modalities(part: Part, after: str) -> frozenset[str]:
 
 
 def continued(source: Source, history: History | None, step: int) -> Source:
-    """The training source of a run that goes on at `step`.
+    """The training source of a run that resumes at `step`.
 
-    Weights that differ from those of the run hold from that step on, and what each part gave before
-    stays given.
+    Weights that differ from those of the run take effect at that step; the rows consumed before it
+    do not change.
 
     Args:
-      history: of the checkpoint (`history_of`); None for one that has none.
+      history: from the checkpoint (`history_of`); None if it has none.
 
     Raises:
       ValueError: the history has a part that is no longer in the mixture.
@@ -182,7 +182,7 @@ def continued(source: Source, history: History | None, step: int) -> Source:
 
 
 def history_of(source: Source) -> History | None:
-    """What a checkpoint keeps of the training source, for `continued`."""
+    """The weights' history that a checkpoint stores, for `continued`; None for a plain source."""
     return source.history if isinstance(source, Mixture) else None
 
 
@@ -208,10 +208,10 @@ def make_transforms(
       data: `config.data`.
 
     Returns:
-      For a mixture, a transform by the name of its part: its own, then `config.data.transform`.
+      The transform; for a mixture {part: transform}, its own followed by `config.data.transform`.
 
     Raises:
-      ValueError: a chain that cannot be read.
+      ValueError: an invalid transform chain.
     """
     if not isinstance(source, Mixture):
         context = {"tokenizer": tokenizer, "class_names": source.class_names}

@@ -1,4 +1,4 @@
-"""From a config to an opened source."""
+"""Opens the source that a config describes."""
 
 import inspect
 import os
@@ -25,18 +25,18 @@ def open_source(config: Mapping[str, Any], *, workdir: str | os.PathLike | None 
 
     Args:
       config: `kind`, one of `KINDS` at the end of this file, and the settings of its opener. A
-        setting that the opener annotates as a `Source` is a config again, and opened first.
-      workdir: where `bad_records.jsonl` is written; None writes it beside the cache.
+        setting that the opener annotates as a `Source` is itself a config, and is opened first.
+      workdir: where `bad_records.jsonl` is written; None: the data cache.
 
     Raises:
-      ValueError: an unknown kind or setting, a missing one, or data that cannot be used.
+      ValueError: an unknown kind, an unknown or missing setting, or unusable data.
     """
     settings = dict(config)
     kind = settings.pop("kind", None)
     if kind == "mixture":
         raise ValueError(
             "A source of kind 'mixture' is for training alone, as config.data.train: name one "
-            "source here, or several after each other as kind 'joined'."
+            "source here, or several concatenated ones as kind 'joined'."
         )
     if kind not in KINDS:
         raise ValueError(f"The source's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
@@ -62,7 +62,7 @@ def open_source(config: Mapping[str, Any], *, workdir: str | os.PathLike | None 
 
 
 def _nested(config: Any, kind: str, name: str, workdir: str | os.PathLike | None) -> Source:
-    if not hasattr(config, "items"):  # a ConfigDict is no Mapping
+    if not hasattr(config, "items"):  # a ConfigDict is not a Mapping
         raise ValueError(
             f"The setting '{name}' of a source of kind '{kind}' is {config!r}: it must be the "
             "config of a source."
@@ -84,16 +84,16 @@ KINDS = {
 
 
 def sources_of(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The settings of every source that a config reads, by their place: "data.train" first.
+    """The settings of every source in a config, by path: "data.train" first.
 
-    Of a mixture those of its parts: "data.train.parts.NAME.source".
+    A mixture is listed by its parts: "data.train.parts.NAME.source".
     """
     found = {"data.train": config.data.train}
     if config.data.train.get("kind") == "mixture":
         parts = config.data.train.get("parts", {}).items()
         found = {f"data.train.parts.{k}.source": v.source for k, v in parts if "source" in v}
-    for name, preset in config.evals.items():
-        for key, value in preset.items():
+    for name, evaluator in config.evals.items():
+        for key, value in evaluator.items():
             if key.endswith("source"):
                 found[f"evals.{name}.{key}"] = value
     return found

@@ -1,18 +1,18 @@
-"""The order of training: which part, and which example of it, every row of every batch is.
+"""The order of training: the part, and the example of that part, of every row of every batch.
 
 A plain source is a mixture of one part. Nothing here reads data: the order is a function of the
 weights, the batch size, the seed and the number of examples of each part.
 
-Quotas. At step t part p is due B w_p(t) / sum_q w_q(t) of the B rows, and T_p(s) is the sum of that
-over the steps before s. It has had C_p(s) rows by then: T_p(s) rounded down, and one more for those
-whose next whole row is due soonest, as many as fill the s B rows. So no part is ever a row or more
-from what is due to it, however small its share of a batch is, and it gets C_p(s+1) - C_p(s) rows of
-step s. That is the rule of Tijdeman (1980, "The chairman assignment problem") with B rows a turn;
-when soonest is, is judged by the weights of the step, so that schedules need no look ahead. Where a
-part would have to give rows back (its share of a batch is below one row, or has just become so) it
-keeps them.
+Quotas. At step t part p is due B w_p(t) / sum_q w_q(t) of the B rows; T_p(s) is the sum of that
+over the steps before s. C_p(s), its number of rows before step s, is T_p(s) rounded down, plus one
+for the parts whose next whole row is due soonest, as many as needed to fill the s B rows. So every
+part stays within one row of its quota, however small its weight, and gets C_p(s+1) - C_p(s) rows
+in step s. This is the rule of Tijdeman (1980, "The chairman assignment problem") with B rows per
+turn; "soonest" is computed from the weights of the current step, so schedules need no look-ahead.
+If a part's count would have to decrease (its quota is, or has just fallen, below one row per
+batch), it stays the same.
 
-Within a part the rows come in its own order, each epoch another permutation.
+Within a part the rows follow its own order, a new permutation in each epoch.
 """
 
 import functools
@@ -30,20 +30,20 @@ from mmjax.schedule import Schedule, check_schedule, is_number, schedule
 Weights = Mapping[str, Schedule]
 
 PLAIN = ""  # the name of the only part of a plain source
-_BITS = 24  # what is due is counted in 2**-24 of a row, so that sums are exact
+_BITS = 24  # quotas are integers in units of 2**-24 row, so that sums are exact
 _BLOCK = 1024  # steps whose counts are computed at once
-_MOST = 1e6  # a weight
+_MAX_WEIGHT = 1e6
 
 
 class MixtureOrder:
     """The rows of every step.
 
     Args:
-      weights_history: [[step, {part: weight}], ...], first of step 0: from that step on the parts
-        have these weights, numbers or schedules (of the step of the run); 0 where a part has none.
+      weights_history: [[step, {part: weight}], ...], starting at step 0: the weights from each step
+        on, as numbers or schedules over the run's steps; 0 for a part that is not listed.
       batch_size: B, of the global batch.
       seed: 0 to 2**32 - 1.
-      sizes: part -> number of examples. A part's number is its place here.
+      sizes: part -> number of examples. Parts are numbered in this order.
 
     Raises:
       ValueError: a part without examples, or weights that `check_weights` refuses.
@@ -66,42 +66,42 @@ class MixtureOrder:
         for _, weights in self._history:
             check_weights(weights, sizes)
         self._batch_size, self._seed, self._names = batch_size, seed, list(sizes)
-        # Named, not numbered: another part more changes nothing in the order of those there were.
+        # Seeded by name, not number: adding a part does not change the order of the others.
         self._orders = [
             grain.MapDataset.range(size).shuffle(seed=_seed_of(seed, name)).repeat()
             for name, size in sizes.items()
         ]
         zero = np.zeros(len(sizes), np.int64)
-        self._starts = [(zero, zero)]  # due and counted before each block, as far as known
+        self._starts = [(zero, zero)]  # T and C at the start of each block computed so far
         self._lock = threading.Lock()
         self._counts_of_block = functools.lru_cache(maxsize=2)(self._count_block)
         self.positions = functools.lru_cache(maxsize=8)(self._positions)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Part [B] int32 and index in it [B] int64 of every row of a step's batch."""
+        """Part [B] int32, and index of the example in that part [B] int64, of a step's rows."""
         parts, positions = self.positions(step)
         index = [self.index(p, i) for p, i in zip(parts, positions)]
         return parts, np.asarray(index, np.int64)
 
     def index(self, part: int, position: int) -> int:
-        """The example that a part gives at a position of its order."""
+        """Index of the example at a position of a part's order."""
         return int(self._orders[part][int(position)])
 
     def consumed(self, step: int) -> np.ndarray:
-        """C [P] int64: how many rows each part has had before a step."""
+        """C [P] int64: number of rows of each part before a step."""
         if len(self._names) == 1:
             return np.asarray([step * self._batch_size])
         return self._counts_of_block(step // _BLOCK)[step % _BLOCK]
 
     def _positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Part [B] int32 and position in its order [B] of every row of a step's batch."""
+        """Part [B] int32, and position in that part's order [B], of each row of a step."""
         if len(self._names) == 1:
             first = step * self._batch_size
             size = self._batch_size
             return np.zeros(size, np.int32), np.arange(first, first + size)
         before, after = self.consumed(step), self.consumed(step + 1)
         parts = np.repeat(np.arange(len(before), dtype=np.int32), after - before)
-        # Every process and every microbatch is to see every part.
+        # Shuffled, so that every process and every microbatch gets rows of every part.
         parts = row_rng(self._seed, step, PLACES).permutation(parts)
         positions = np.empty(len(parts), np.int64)
         for p in range(len(before)):
@@ -109,7 +109,7 @@ class MixtureOrder:
         return parts, positions
 
     def _count_block(self, block: int) -> np.ndarray:
-        """C before each of the steps of a block, [_BLOCK, P]."""
+        """C before each step of a block, [_BLOCK, P]."""
         with self._lock:
             while len(self._starts) <= block + 1:
                 due, counts = self._advance(len(self._starts) - 1)
@@ -118,17 +118,17 @@ class MixtureOrder:
         return np.concatenate([self._starts[block][1][None], counts[:-1]])
 
     def _advance(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """What was due, in 2**-_BITS rows, and what was counted, after each step of a block."""
+        """T (in 2**-_BITS rows) and C after each step of a block."""
         due, counted = self._starts[block]
         steps = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
-        shares = self._shares(steps)
-        due = due + np.cumsum(shares, axis=0)
-        return due, _counts(counted, due, shares, self._batch_size * (steps + 1))
+        quotas = self._quotas(steps)
+        due = due + np.cumsum(quotas, axis=0)
+        return due, _counts(counted, due, quotas, self._batch_size * (steps + 1))
 
-    def _shares(self, steps: np.ndarray) -> np.ndarray:
-        """What is due to each part in each step, [N, P] in 2**-_BITS rows; a row's sum is B rows.
+    def _quotas(self, steps: np.ndarray) -> np.ndarray:
+        """What each part is due in each step, [N, P] in 2**-_BITS rows; each step sums to B rows.
 
-        Sums go part by part, since the order of NumPy's own may hang on the machine.
+        Weights are added in a fixed order, since that of NumPy's sum may depend on the machine.
         """
         weights = np.zeros((len(steps), len(self._names)))
         for start, given in self._history:
@@ -137,26 +137,26 @@ class MixtureOrder:
                 weights[now, p] = schedule(given.get(name, 0), steps[now])
         total = functools.reduce(np.add, weights.T)
         whole = self._batch_size << _BITS
-        shares = np.rint(whole * (weights / total[:, None])).astype(np.int64)
-        shares[np.arange(len(steps)), weights.argmax(axis=1)] += whole - shares.sum(axis=1)
-        return shares
+        quotas = np.rint(whole * (weights / total[:, None])).astype(np.int64)
+        quotas[np.arange(len(steps)), weights.argmax(axis=1)] += whole - quotas.sum(axis=1)
+        return quotas
 
 
 def _counts(
-    counted: np.ndarray, due: np.ndarray, shares: np.ndarray, totals: np.ndarray
+    counted: np.ndarray, due: np.ndarray, quotas: np.ndarray, totals: np.ndarray
 ) -> np.ndarray:
-    """C after each of N steps, [N, P]; the module's docstring has the rule.
+    """C after each of N steps, [N, P], by the rule in the module's docstring.
 
     Args:
-      counted: [P], C before them.
-      due, shares: [N, P], T after each step and what the step added to it, in 2**-_BITS rows.
+      counted: [P], C before the first step.
+      due, quotas: [N, P], T after each step and the step's contribution to it, in 2**-_BITS rows.
       totals: [N], the sum of C after each step.
     """
     whole, rest = due >> _BITS, due & ((1 << _BITS) - 1)
     with np.errstate(divide="ignore"):
-        wait = ((1 << _BITS) - rest) / shares  # steps until the next whole row
+        wait = ((1 << _BITS) - rest) / quotas  # steps until the next whole row
     wait[rest == 0] = np.inf
-    wait[(rest > 0) & (shares == 0)] = np.finfo(float).max
+    wait[(rest > 0) & (quotas == 0)] = np.finfo(float).max
     ranks = wait.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     counts = whole + (ranks < (totals - whole.sum(axis=1))[:, None])
     falls = (np.diff(counts, axis=0, prepend=counted[None]) < 0).any(axis=1)
@@ -164,7 +164,7 @@ def _counts(
     for first in np.flatnonzero(falls):
         for i in range(max(first, done), len(counts)):
             before, done = counts[i - 1] if i else counted, i + 1
-            if (counts[i] >= before).all():  # as without the past again
+            if (counts[i] >= before).all():  # the plain rule applies again
                 break
             counts[i] = _keep(before, whole[i], rest[i], wait[i], int(totals[i]))
     return counts
@@ -173,12 +173,12 @@ def _counts(
 def _keep(
     before: np.ndarray, whole: np.ndarray, rest: np.ndarray, wait: np.ndarray, total: int
 ) -> np.ndarray:
-    """C after a step in which parts are ahead of what is due: they keep what they have, [P]."""
+    """C after a step, [P], where some parts are ahead of their quota: their count is kept."""
     counts = np.maximum(before, whole)
     missing = total - int(counts.sum())
     behind = [p for p in np.argsort(wait, kind="stable") if counts[p] == whole[p]]
     counts[behind[: max(0, missing)]] += 1
-    for _ in range(-missing):  # too many are ahead: who has got most in this step waits
+    for _ in range(-missing):  # too many: take back rows of this step, smallest remainder first
         given = np.flatnonzero(counts > before)
         counts[given[np.argmin(rest[given])]] -= 1
     return counts
@@ -194,8 +194,8 @@ def check_weights(weights: Weights, names: Sequence[str] | Mapping[str, Any]) ->
     """Check the weights of a mixture's parts.
 
     Raises:
-      ValueError: a weight of a part that is not there, one that is no number 0 or above nor a
-        schedule of such, or a step at which all are 0.
+      ValueError: a weight for an unknown part, a weight that is neither a non-negative number nor a
+        schedule of such, or a step at which all weights are 0.
     """
     for name, value in weights.items():
         where = f"config.data.train.parts.{name}.weight"
@@ -204,11 +204,11 @@ def check_weights(weights: Weights, names: Sequence[str] | Mapping[str, Any]) ->
                 f"There is a weight for part '{name}', which the mixture does not have; it has "
                 f"{', '.join(names)}. A part that has been trained on stays: give it weight 0."
             )
-        check_schedule(value, where, 0, _MOST)
+        check_schedule(value, where, 0, _MAX_WEIGHT)
     points = {0} | {
         int(step) for value in weights.values() if not is_number(value) for step, _ in value
     }
-    # Between its points a sum of weights is straight, and 0 only if it is so at both ends.
+    # The sum is piecewise linear and non-negative: 0 inside a segment only if 0 at both ends.
     for step in sorted(points):
         if not math.fsum(schedule(value, step) for value in weights.values()):
             raise ValueError(

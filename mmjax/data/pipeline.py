@@ -1,10 +1,9 @@
-"""From a source to batches on the host: order and augmentation come from (seed, step) alone.
+"""From a source to batches on the host: order and augmentation depend only on (seed, step).
 
-Training reads an endless sequence of rows. Of a plain source each epoch is a fresh permutation, and
-batch `step` holds rows `step * B` to `(step + 1) * B - 1`; of a mixture `order.py` says which part
-and which example each row is. Process `p` of `P` has the `p`-th of `P` equal runs of a batch's
-rows; so neither the process count, nor a restart, nor the number of threads changes what is trained
-on.
+Training reads an endless sequence of rows. A plain source is permuted anew each epoch, and batch
+`step` holds rows `step * B` to `(step + 1) * B - 1`; for a mixture `order.py` chooses the part and
+example of each row. Process `p` of `P` gets the `p`-th of `P` equal contiguous slices of a batch,
+so the training data depend neither on the number of processes or threads nor on restarts.
 """
 
 import sys
@@ -24,7 +23,7 @@ from mmjax.data.source import Source
 
 Batch = dict[str, np.ndarray]
 
-CHUNK = 32  # rows that a thread makes in one go, at most
+CHUNK = 32  # maximum number of rows that a thread makes at a time
 
 
 def train_batches(
@@ -41,34 +40,35 @@ def train_batches(
     max_lost_records: int | float = 0,
     spec: Spec | None = None,
 ) -> Iterator[Batch]:
-    """This process's rows of each training batch, without end, from `start_step` on.
+    """This process's rows of each training batch, endlessly, from `start_step` on.
 
     Args:
-      source: a plain one or a `Mixture`, which knows its weights.
-      transform: (example, rng) -> example whose arrays and numbers become the batch; of a mixture
-        one for each part, by its name.
+      source: a plain source or a `Mixture`.
+      transform: (example, rng) -> example whose arrays and numbers become the batch; for a mixture
+        {part: transform}.
       batch_size: rows of the global batch; each process yields `batch_size / process_count`.
       seed: 0 to 2**32 - 1.
       num_threads: threads that decode and transform.
       batch_transform: (batch, rng) -> batch, on this process's rows (Mixup); `rng` is the same in
         all processes.
-      max_lost_records: how many of each part may become unreadable while we iterate (a count, or a
-        share as a float); the part's next readable record takes the place of each.
-      spec: what the system reads: name -> shape with a leading 1, and dtype. With it, and of a
-        mixture always, every batch has the same keys; see `missing.py`.
+      max_lost_records: how many records of each part may become unreadable during iteration (a
+        count, or a fraction as a float); each is replaced by the part's next readable record.
+      spec: what the system reads: name -> shape with a leading 1, and dtype. If given, and always
+        for a mixture, every batch has the same keys; see `missing.py`.
 
-    Yields batches with `example_id` (int64 index in the source) and `<modality>_present`, and of a
+    Yields batches with `example_id` (int64 index in the source) and `<modality>_present`, and for a
     mixture `part` (int32, the number of the row's part).
 
     Raises:
-      ValueError: an empty source, a batch that the processes do not divide, parts that do not fit
-        each other, or, while iterating, an example that cannot be read or transformed, by its key.
+      ValueError: an empty source, a batch size that the process count does not divide, parts with
+        incompatible arrays, or, while iterating, an example that cannot be read or transformed
+        (names its key).
     """
     local = _local_size(batch_size, process_index, process_count)
     if len(source) == 0:
         raise ValueError(f"Source {source.name} is empty: there is nothing to train on.")
     if not 0 <= seed < 2**32:
-        raise ValueError(f"The data seed is {seed}; it must lie between 0 and 2**32 - 1.")
+        raise ValueError(f"The data seed is {seed}; it must be between 0 and 2**32 - 1.")
     mixed = isinstance(source, Mixture)
     parts = source.parts if mixed else (Part(PLAIN, source),)
     transforms = [transform[part.name] for part in parts] if mixed else [transform]
@@ -77,7 +77,7 @@ def train_batches(
     order = order_of(source, batch_size, seed)
     fill = _identity
     if mixed or spec is not None:
-        # What comes out of a batch transform is not what it needs.
+        # The spec describes the batch transform's output, not its input.
         reads = {} if spec is None or batch_transform is not None else spec
         reads = {key: x for key, x in reads.items() if key not in ("part", "example_id")}
         fill = make_fill(_samples(parts, transforms, reads), reads, batch_transform is not None)
@@ -89,7 +89,7 @@ def train_batches(
         number = int(numbers[place])
         index, one = order.index(number, positions[place]), parts[number].source
         rng = row_rng(seed, step * batch_size + place)
-        while True:  # `lost` raises before it has been once around
+        while True:  # ends: `lost` raises before every record has been tried
             try:
                 row = fill(_load(one, transforms[number], index, rng))
                 break
@@ -121,7 +121,7 @@ def _identity(row: dict[str, Any]) -> dict[str, Any]:
 def _samples(
     parts: Sequence[Part], transforms: Sequence[Transform], spec: Spec
 ) -> dict[str, dict[str, Any]]:
-    """Arrays that each part gives: of its first example, and of more while some are not found."""
+    """Sample arrays of each part: from its first example, and more until the spec is covered."""
     found: dict[str, dict[str, Any]] = {part.name: {} for part in parts}
     wanted = {key for key in spec if not key.endswith("_present")}
     for n in range(SAMPLES):
@@ -132,7 +132,7 @@ def _samples(
             index = n * size // min(size, SAMPLES)
             try:
                 row = _load(part.source, transform, index, row_rng(0, index, EVAL))
-            except OSError:  # the run says so, if it is drawn
+            except OSError:  # reported by the run if this example is drawn
                 continue
             row.pop("example_id")
             found[part.name] = row | found[part.name]
@@ -152,9 +152,9 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """This process's rows of each batch of one pass over `source`, in its order.
 
-    Every process yields the same number of batches of the same shape. The last batch is filled
-    up with copies of the last example whose `example_id` is -1 and whose `<modality>_present`
-    are False. A random transform gets the same numbers on each pass.
+    Every process yields the same number of batches of the same shape. The last batch is padded
+    with copies of the last example, with `example_id` -1 and `<modality>_present` False. A random
+    transform gets the same random numbers in each pass.
 
     Raises:
       ValueError: as `train_batches`.
@@ -171,8 +171,8 @@ def eval_batches(
             example = _load(source, transform, index, row_rng(0, index, EVAL))
         except OSError as error:
             raise ValueError(
-                f"Example number {index} of {source.name} is gone ({error}): an evaluation needs "
-                "every example; bring the file back."
+                f"Example number {index} of {source.name} is missing ({error}): an evaluation "
+                "needs every example; restore the file."
             ) from error
         if row >= len(source):
             example["example_id"] = np.int64(-1)
@@ -201,12 +201,12 @@ def _load(
     """One row: the transformed example's arrays, its id, and which modalities it has.
 
     Raises:
-      OSError: its file is gone; ValueError: it cannot be used, by its key.
+      OSError: its file is missing; ValueError: it cannot be used (names its key).
     """
     key = f"number {index}"
     try:
         example = source[index]
-    except OSError:  # a file that has vanished: the caller decides
+    except OSError:  # a file that has disappeared: the caller decides
         raise
     except Exception as error:
         raise ValueError(f"Example {key} of {source.name} cannot be read: {error}") from error
@@ -223,7 +223,7 @@ def _load(
 
 
 def _arrays(example: dict[str, Any]) -> dict[str, Any]:
-    """Arrays and numbers alone, in the batch's dtypes: text and bytes stay on the host."""
+    """Only the arrays and numbers, in the batch's dtypes; text and bytes are dropped."""
     kept = {}
     for key, value in example.items():
         if isinstance(value, (np.ndarray, np.generic, bool, int, float)):
@@ -240,15 +240,15 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
 def _batches(
     load: Callable[[int], dict], start: int, stop: int, size: int, num_threads: int
 ) -> grain.IterDataset:
-    # Rows travel from thread to thread in chunks: each hand-over waits for a core, and on a
-    # machine that also trains, a hand-over for each row cost more than the row.
+    # Threads pass rows on in chunks: on a machine that also trains, a hand-over waits for a core,
+    # and one per row cost more than making the row.
     chunk = max(n for n in range(1, min(size, CHUNK) + 1) if size % n == 0)
 
     def load_chunk(i: int) -> list[dict]:
         return [load(i * chunk + j) for j in range(chunk)]
 
     chunks = grain.MapDataset.range(start // chunk, stop // chunk).map(load_chunk)
-    # Two batches ahead keep the threads busy across a batch's end; more only holds memory.
+    # Two batches ahead keep the threads busy across a batch's end; more only takes memory.
     in_batch = size // chunk
     ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * in_batch)
     return chunks.to_iter_dataset(ahead).batch(in_batch, batch_fn=_stack_chunks)
@@ -259,22 +259,22 @@ def _stack_chunks(chunks: Sequence[list[dict[str, Any]]]) -> Batch:
 
 
 def stack(examples: Sequence[dict[str, Any]]) -> Batch:
-    """Rows to one batch; a row without a modality that others have gets zeros, and present False.
+    """Stack rows to a batch; a modality missing in a row becomes zeros, with present False.
 
     Raises:
-      ValueError: rows whose arrays differ in shape or dtype, or lack a key of no modality.
+      ValueError: arrays that differ in shape or dtype, or a missing key that is not of a modality.
     """
     templates = {key: value for example in examples for key, value in example.items()}
     batch = {}
     for key, template in templates.items():
-        absent = np.zeros_like(template) if key.split("_")[0] in MODALITIES else None
-        rows = [example.get(key, absent) for example in examples]
+        default = np.zeros_like(template) if key.split("_")[0] in MODALITIES else None
+        rows = [example.get(key, default) for example in examples]
         shapes = {(np.shape(row), np.asarray(row).dtype) for row in rows if row is not None}
         if len(shapes) > 1 or any(row is None for row in rows):
             found = ", ".join(sorted(f"{dtype} {shape}" for shape, dtype in shapes))
-            lacking = "" if all(row is not None for row in rows) else "; some examples lack it"
+            missing = "" if all(row is not None for row in rows) else "; some examples lack it"
             raise ValueError(
-                f"The examples of a batch differ in '{key}': {found}{lacking}. "
+                f"The examples of a batch differ in '{key}': {found}{missing}. "
                 "End the transforms with steps that give every example the same shape."
             )
         batch[key] = np.stack(rows)

@@ -1,4 +1,4 @@
-"""Host batches to device batches, a few ahead, in a background thread."""
+"""Prefetching: host batches are copied to the devices ahead of use, in a background thread."""
 
 import queue
 import threading
@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.batch import to_device_dtypes
 
 _END = object()
-PATIENCE = 30.0  # seconds that closing waits for a read that is under way
+PATIENCE = 30.0  # seconds that `close` waits for a read in progress
 
 
 class prefetch_to_device:
@@ -20,10 +20,10 @@ class prefetch_to_device:
     Args:
       batches: dicts of arrays, this process's rows of each global batch.
       sharding: of every array of a batch (its first axis is split).
-      size: batches held ahead on the device.
+      size: batches prefetched to the device.
 
-    `wait_seconds` counts the time that the consumer waited for data. An error in the thread is
-    raised in the consumer, after the batches made before it. `close()` ends the thread; the
+    `wait_seconds` is the total time that the consumer has waited for data. An error in the thread
+    is raised in the consumer, after the batches made before it. `close()` ends the thread; the
     object is also a context manager.
     """
 
@@ -43,7 +43,7 @@ class prefetch_to_device:
                 if not self._put((to_device(batch, self._sharding), None)):
                     return
             self._put((_END, None))
-        except BaseException as error:  # whatever it is, the consumer must not wait for ever
+        except BaseException as error:  # of any kind: the consumer must not wait forever
             self._put((_END, error))
 
     def _put(self, item: tuple) -> bool:
@@ -72,9 +72,9 @@ class prefetch_to_device:
         return batch
 
     def close(self) -> None:
-        """End the thread and the batches' own threads; what was held is dropped.
+        """End the thread and the batches' own threads; prefetched batches are dropped.
 
-        A read that hangs is left to itself: the run's last save must not wait for it.
+        A read that hangs is abandoned: the run's last save must not wait for it.
         """
         self._closed.set()
         self._thread.join(PATIENCE)

@@ -1,18 +1,18 @@
-"""What a source is: random access to the examples of a data set."""
+"""The interface of a source: random access to the examples of a data set."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-# Fields of an example that hold media: what `meta` leaves out.
+# Fields of an example that hold media; `meta` leaves them out.
 MEDIA = ("image", "audio", "waveform", "video")
 
 
 class Source(Protocol):
-    """What `open_source` gives; sources of our own inherit from it.
+    """What `open_source` returns; this project's sources inherit from it.
 
     An example is a dict with some of `image`, `audio`, `captions`, `label`, `names`, `key` and
-    whatever else the data set knows; CONTRIBUTING.md has the contract. `class_names` are those of
-    the labels, where they are known.
+    other fields of the data set; CONTRIBUTING.md has the contract. `class_names` are the names of
+    the labels, if known.
     """
 
     name: str
@@ -26,14 +26,14 @@ class Source(Protocol):
         """One example.
 
         Raises:
-          OSError: its file is gone. ValueError: its data cannot be used.
+          OSError: its file is missing. ValueError: its data cannot be used.
         """
         ...
 
     def meta(self, index: int) -> dict[str, Any]:
         """The example without its media: captions, labels, names, key.
 
-        A source that can find them without reading the media overrides this.
+        Sources that can do so without reading the media override this.
         """
         return without_media(self[index])
 

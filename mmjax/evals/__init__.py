@@ -1,1 +1,1 @@
-"""Evaluators, and the pure metric functions that they call."""
+"""Evaluators, and the metric functions that they call."""

@@ -1,13 +1,13 @@
-"""Where an image tower looks: attention followed through all of its layers."""
+"""Attention maps of an image tower, per head and rolled out through all layers."""
 
 import numpy as np
 from einops import rearrange
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:
-    """Flow of attention from each token of the last layer back to each token of the input.
+    """Attention rollout: flow from each token of the last layer to each token of the input.
 
-    Heads are averaged and the residual counts as half of a layer: A = (mean + I) / 2; the layers
+    Heads are averaged, the residual connection has weight 1/2, A = (mean + I) / 2, and the layers
     are multiplied. Source: Abnar & Zuidema 2020 (arXiv:2005.00928), section 3.
 
     Args:
@@ -26,7 +26,7 @@ def rollout(weights: np.ndarray) -> np.ndarray:
 
 
 def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
-    """(extra tokens, rows, columns) of a sequence of square patches, with 0 or 1 extra before.
+    """(extra tokens, rows, columns) of a sequence of square patches with 0 or 1 leading token.
 
     Raises:
       ValueError: no such grid has the image's shape.
@@ -44,9 +44,9 @@ def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
 
 
 def attention_maps(weights: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Share of the flow that each patch gives to the pooled image, `[B, rows, columns]`.
+    """Fraction of the rollout that each patch contributes, `[B, rows, columns]`.
 
-    Read at the class token where there is one, else averaged over all tokens (exact for mean
+    Taken at the class token if there is one, otherwise averaged over all tokens (exact for mean
     pooling; for an attention-pooling head it shows the tower below the head).
 
     Args:
@@ -56,16 +56,16 @@ def attention_maps(weights: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def head_maps(weights: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Where each head of each layer looks, `[layers, B, heads, rows, columns]`; each sums to 1.
+    """Attention map of each head of each layer, `[layers, B, heads, rows, columns]`; sums to 1.
 
     Args:
-      weights, height, width: as for `attention_maps`, read at the same place.
+      weights, height, width: as for `attention_maps`, with the same pooling.
     """
     return _read_off(np.asarray(weights, np.float32), height, width)
 
 
 def _read_off(flow: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Of flows `[..., L, L]`, the class token's or the mean row, as a map that sums to 1."""
+    """The class token's row, or the mean row, of `[..., L, L]` as a map that sums to 1."""
     extra, rows, columns = patch_grid(flow.shape[-1], height, width)
     pooled = flow[..., 0, :] if extra else flow.mean(axis=-2)
     patches = pooled[..., extra:]

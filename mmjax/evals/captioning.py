@@ -1,4 +1,4 @@
-"""Captions of images that a model generates, beside baselines that see no image."""
+"""Captioning: metrics of generated captions, and baselines that do not use the image."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +11,13 @@ from mmjax.data.transforms.captions import captions_of
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.metrics.spice import spice, spice_folder
-from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.evals.neighbors import nearest, thumbnails
 from mmjax.evals.outputs import generate_texts, in_order, select
 from mmjax.system import Variables
 
 
 def derangement(count: int, seed: int = 0) -> np.ndarray:
-    """`[count]`: a random order that leaves nothing in its place (where there are two or more)."""
+    """`[count]`: a random permutation without fixed points (for a count of two or more)."""
     order = np.random.default_rng(seed).permutation(count)
     result = np.empty(count, np.int64)
     result[order] = np.roll(order, 1)
@@ -26,9 +26,9 @@ def derangement(count: int, seed: int = 0) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """The examples that have the image: what was written of each, and what people wrote."""
+    """Generated texts and references of the examples that have an image."""
 
-    places: np.ndarray  # [N], in the source
+    places: np.ndarray  # [N], indices in the source
     texts: list[str]
     references: list[list[str]]
     # First caption of the nearest training image; empty without a train_source.
@@ -37,17 +37,17 @@ class Captions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Captioning(Evaluator):
-    """Text metrics of the captions that the model writes.
+    """Text metrics of the captions that the model generates.
 
-    - `shuffled/...`: the same texts, each against the references of another image (drawn by a
-      fixed seed). A model that does not look scores as well there.
+    - `shuffled/...`: the same texts against the references of other images (drawn by a fixed seed).
+      A model that ignores the image scores as well there.
     - `nearest/...`: the first caption of the nearest image of `train_source`.
-    - SPICE if asked for, of the model's texts alone.
+    - SPICE, if enabled, of the model's texts only.
 
     Settings:
       decode: settings of decoding.
-      prompt: the text that the transform makes is given to the model; else it sees none of it.
-      train_source: of the nearest neighbour; None leaves it out.
+      prompt: give the transform's text to the model as a prompt; otherwise it gets no text.
+      train_source: for the nearest neighbor; None: no such baseline.
       neighbour: 'pixels' (images at 16 x 16), or an output of the model such as
         'image_features'.
     """
@@ -60,16 +60,16 @@ class Captioning(Evaluator):
     spice: bool = False
 
     def __post_init__(self):
-        # What is missing or wrong is said before the model is trained, not after.
+        # Wrong settings and missing programs are reported before training, not after.
         self.runner.generate(self.decode)
         if self.spice:
             spice_folder()
 
     def captions(self, variables: Variables, places: np.ndarray | None = None) -> Captions:
-        """What the model generates for each image, and what it is compared with.
+        """The generated text of each image, and what it is compared with.
 
         Args:
-          places: of the examples of the source; None is all.
+          places: indices of examples of the source; None: all.
         """
         source = self._open(self.source)
         if places is not None:
@@ -85,7 +85,7 @@ class Captioning(Evaluator):
         )
 
     def _generate(self, variables: Variables, source: Any) -> tuple[list[str], np.ndarray]:
-        """A text for each example of the source, and whether it has what is needed."""
+        """A text for each example of the source, and whether it has the required modalities."""
         modalities = ("image", "text") if self.prompt else ("image",)
         batches = self._batches(source)
         return generate_texts(self.runner, variables, source, batches, self.decode, modalities)
@@ -94,7 +94,7 @@ class Captioning(Evaluator):
         found = self.captions(variables)
         yield from caption_metrics(found.texts, found.references).items()
         if self.spice:
-            # Texts without an object, on either side, have no score.
+            # SPICE is NaN where neither text nor references have an object.
             yield "spice", float(np.nanmean(spice(found.texts, found.references)))
         other = derangement(len(found.texts))
         shuffled = caption_metrics([found.texts[i] for i in other], found.references)
@@ -114,7 +114,7 @@ class Captioning(Evaluator):
         return [captions_of(train.meta(int(train_places[i])), names)[0] for i in found]
 
     def _features(self, variables: Variables, source: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Features `[N, ...]` of the images that are there, and their places in the source."""
+        """Features `[N, ...]` of the images that are present, and their indices in the source."""
         if self.neighbour != "pixels":
             outputs = self._embed(variables, source, [self.neighbour])
             return outputs[self.neighbour], outputs["example_id"]
@@ -122,7 +122,7 @@ class Captioning(Evaluator):
         return rows["pixels"][rows["present"]], rows["example_id"][rows["present"]]
 
     def _pixels(self, source: Any) -> Iterator[tuple[Mapping[str, np.ndarray], dict]]:
-        # Without the examples that a subclass puts before each image.
+        # Not `_batches`, to which a subclass adds few-shot examples.
         for batch in self.runner.batches(source, self.transform, self.runner.batch_size):
             given, present = select(batch, ("image",))
             mine = {"pixels": thumbnails(given["image"]), "present": present}

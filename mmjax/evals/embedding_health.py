@@ -1,4 +1,4 @@
-"""How a contrastive model spreads its embeddings: gap, alignment, uniformity, similarities."""
+"""Statistics of contrastive embeddings: modality gap, alignment, uniformity, similarities."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def alignment(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def uniformity(x: np.ndarray, chunk_size: int = 1024) -> float:
-    """log of the mean of exp(-2 d^2) over distinct pairs of unit vectors `[N, D]`; low is even.
+    """log of the mean of exp(-2 d^2) over distinct pairs of unit vectors `[N, D]`; low is uniform.
 
     Source: Wang & Isola 2020 (arXiv:2005.10242), section 4.1, t = 2.
     """
@@ -42,10 +42,10 @@ def similarity_histograms(
     relevant: list[np.ndarray],
     chunk_size: int = 1024,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosines of matching and of other image-text pairs, counted in bins over [-1, 1].
+    """Histograms over [-1, 1] of the cosines of matching and of other image-text pairs.
 
     Args:
-      image_embed: `[N, D]`; text_embed: `[M, D]`; relevant: each text's images.
+      image_embed: `[N, D]`; text_embed: `[M, D]`; relevant: indices of each text's images.
 
     Returns:
       Edges `[BINS + 1]`, counts of positives `[BINS]`, counts of negatives `[BINS]`.
@@ -63,7 +63,7 @@ def similarity_histograms(
 def health_metrics(
     image_embed: np.ndarray, text_embed: np.ndarray, text_image_index: np.ndarray
 ) -> dict[str, float]:
-    """Modality gap, alignment, uniformity of each side, mean cosine of positives and negatives.
+    """Modality gap, alignment, uniformity per modality, mean cosine of positives and negatives.
 
     Args:
       image_embed: `[N, D]`; text_embed: `[M, D]`, both of unit length; text_image_index: `[M]`.
@@ -84,11 +84,11 @@ def health_metrics(
 
 
 def principal_plane(*groups: np.ndarray) -> list[np.ndarray]:
-    """Project groups of points `[N, D]` on the two principal axes of them all: `[N, 2]` each.
+    """Project groups of points `[N, D]` on the two principal axes of their union: `[N, 2]` each.
 
     Source: the view of the modality gap in Liang et al. 2022 (arXiv:2203.02053), figure 1.
     """
     points = np.concatenate(groups).astype(np.float64)
-    centre = points.mean(axis=0, keepdims=True)
-    _, _, axes = np.linalg.svd(points - centre, full_matrices=False)
-    return [(group - centre) @ axes[:2].T for group in groups]
+    center = points.mean(axis=0, keepdims=True)
+    _, _, axes = np.linalg.svd(points - center, full_matrices=False)
+    return [(group - center) @ axes[:2].T for group in groups]

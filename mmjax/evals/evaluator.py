@@ -1,4 +1,4 @@
-"""What every evaluator is: a preset, bound to a run, that yields named figures."""
+"""The base class of evaluators: an evaluator config, bound to a run, that yields metrics."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,8 @@ from mmjax.evals.outputs import embed_images
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
-# Raised when a metric's rule changes, so that results of two rules never pass for one.
-# 2: `cider` is what `cider_d` was; captions are split into tokens as by Stanford's 3.4.1.
+# Incremented when a metric's definition changes, so that results of two definitions are told apart.
+# 2: `cider` is what `cider_d` was; captions are tokenized as by Stanford's tokenizer 3.4.1.
 METRIC_VERSION = 2
 
 Results = Iterator[tuple[str, float]]
@@ -22,7 +22,7 @@ Results = Iterator[tuple[str, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """One preset: a source and its transforms. A subclass has a `kind`, its name in a config."""
+    """A source and its transforms. A subclass has a `kind`, its name in a config."""
 
     kind: ClassVar[str]
     runner: Runner = dataclasses.field(repr=False)
@@ -30,22 +30,22 @@ class Evaluator:
     transform: str
 
     def settings(self) -> dict[str, Any]:
-        """The preset, resolved: kind, every setting, and the version of the metrics."""
+        """The resolved config: kind, every setting, and the version of the metrics."""
         fields = [f.name for f in dataclasses.fields(self) if f.name != "runner"]
         return {"kind": self.kind, "metric_version": METRIC_VERSION} | {
             name: getattr(self, name) for name in fields
         }
 
     def fingerprint(self) -> str:
-        """First 12 digits of the SHA-256 of the preset: equal figures need equal fingerprints."""
+        """First 12 digits of the SHA-256 of `settings`: only equal fingerprints are comparable."""
         text = json.dumps(self.settings(), sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def check(self) -> None:
-        """Open every source and make a row of the first batch, as a run does before it trains.
+        """Open every source and make a row of the first batch; called before training.
 
         Raises:
-          ValueError: a source that is not there, or a transform that does not fit its examples.
+          ValueError: a missing source, or a transform that does not fit its examples.
         """
         size = self.runner.batch_size
         processes = size // len(range(size)[self.runner.rows])
@@ -63,15 +63,15 @@ class Evaluator:
         return self.runner.open_source(config)
 
     def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
-        """This process's rows of the batches that the model is given."""
+        """This process's rows of the model's input batches."""
         return self.runner.batches(source, self.transform, self.runner.batch_size)
 
     def _named_labels(
         self, source: Any, outputs: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, list[str]]:
-        """Labels `[N]` as the model's logits `[N, C]` count them, and the C names.
+        """Labels `[N]` as indices into the model's logits `[N, C]`, and the C class names.
 
-        The source's classes may be some of the model's, in any order: they are matched by name.
+        The source may have a subset of the model's classes, in any order: they are matched by name.
 
         Raises:
           ValueError: a class of the source that the model does not have.
@@ -84,11 +84,11 @@ class Evaluator:
         return label, names[:classes]
 
     def _embed(
-        self, variables: Variables, source: Any, need: Sequence[str], **seen: Any
+        self, variables: Variables, source: Any, need: Sequence[str], **inputs: Any
     ) -> dict[str, np.ndarray]:
-        """See `embed_images`; without the examples that lack what they need of it."""
-        outputs = embed_images(self.runner, variables, source, self.transform, need, **seen)
-        missing = [name for name in need if name not in outputs]  # `label` comes with the source
+        """See `embed_images`; without the examples whose modalities are missing."""
+        outputs = embed_images(self.runner, variables, source, self.transform, need, **inputs)
+        missing = [name for name in need if name not in outputs]  # includes `label` of the source
         if missing:
             raise ValueError(
                 f"{type(self).__name__} needs {missing} and the model and source give "
@@ -97,13 +97,13 @@ class Evaluator:
         present = outputs.pop("present")
         if not present.any():
             raise ValueError(
-                f"{type(self).__name__} has nothing to look at: all {len(source)} examples of its "
+                f"{type(self).__name__} has nothing to evaluate: all {len(source)} examples of its "
                 "source are marked as not present."
             )
         return {name: rows[present] for name, rows in outputs.items()}
 
 
 def left_out(absent: int) -> Results:
-    """Yield how many examples were left out because a modality is absent, if any were."""
+    """Yield the number of examples left out because a modality is missing, if there are any."""
     if absent:
         yield "absent", float(absent)

@@ -1,6 +1,6 @@
-"""The evaluators that a config names: each gathers embeddings and calls one metric.
+"""The evaluators of a config: each collects model outputs and calls metric functions.
 
-A preset is a dict with `kind` and the fields of that kind's class:
+An evaluator config is a dict with `kind` and the fields of that kind's class:
 
     config.evals = {"seen": {"kind": "retrieval", "source": {...}, "transform": "decode | ..."}}
 """
@@ -33,10 +33,13 @@ from mmjax.system import Variables
 
 
 def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np.ndarray]:
-    """All captions of a source and `[M]` the image of each; the first so many (0: all).
+    """Captions of a source, and the image index of each `[M]`.
 
-    An example without captions of its own has its class's name. One whose `text_present` is false,
-    or that has neither, has none.
+    An example without captions has its class name as caption. One whose `text_present` is false, or
+    that has neither, has none.
+
+    Args:
+      captions_per_image: maximum number of captions per image; 0: all.
     """
     class_names = getattr(source, "class_names", None)
     texts: list[str] = []
@@ -54,7 +57,7 @@ def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np
 
 
 def class_names_of(source: Any, given: Sequence[str] | None) -> list[str]:
-    """The class names of a preset, or else those of its source.
+    """The class names of an evaluator's config, or else those of its source.
 
     Raises:
       ValueError: neither has any.
@@ -75,18 +78,18 @@ class Pairs:
     text_embed: np.ndarray  # [M, D]
     texts: list[str]  # M captions
     text_image_index: np.ndarray  # [M], the image of each caption
-    places: np.ndarray  # [N], the image's place in the source
-    absent: int  # examples of the source that lack one or the other
+    places: np.ndarray  # [N], the image's index in the source
+    absent: int  # number of examples of the source without an image or a caption
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ImageText(Evaluator):
-    """Needs both towers."""
+    """Base class of evaluators that need both towers."""
 
-    captions_per_image: int = 0  # the first so many captions; 0: all
+    captions_per_image: int = 0  # maximum number of captions per image; 0: all
 
     def pairs(self, variables: Variables) -> Pairs:
-        """The whole source through both towers."""
+        """Embeddings of the whole source by both towers."""
         source = self._open(self.source)
         texts, index = gather_captions(source, self.captions_per_image)
         outputs = self._embed(variables, source, ["image_embed"])
@@ -106,7 +109,7 @@ class _ImageText(Evaluator):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval(_ImageText):
-    """Image-text retrieval, both ways, over the whole source; see `retrieval.py` for its rules."""
+    """Image-text retrieval in both directions over the whole source; rules in `retrieval.py`."""
 
     kind = "retrieval"
 
@@ -120,7 +123,7 @@ class Retrieval(_ImageText):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZeroShot(Evaluator):
-    """Classification by prompts of the class names."""
+    """Zero-shot classification by prompts of the class names."""
 
     kind = "zero_shot"
     templates: str | tuple[str, ...] = "plain"
@@ -149,11 +152,11 @@ class ZeroShot(Evaluator):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Evaluator):
-    """Top-1 and top-5 of a model that has a classification head.
+    """Top-1 and top-5 accuracy of a model with a classification head.
 
     Settings:
-      modalities: what the model is given; an example that has none of them is left out.
-      absent: those of them that it has to do without; the source has them.
+      modalities: the model's inputs; an example that has none of them is left out.
+      absent: those of the modalities that are removed from the input.
     """
 
     kind = "classification"
@@ -165,14 +168,14 @@ class Classification(Evaluator):
         if unknown or not set(self.absent) < set(self.modalities):
             raise ValueError(
                 f"A classification has the modalities {self.modalities} without {self.absent}: "
-                f"give it some of {', '.join(MODALITIES)}, and leave it one at least."
+                f"give it some of {', '.join(MODALITIES)}, and leave at least one."
             )
 
     def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
-        seen = {"modalities": self.modalities, "absent": self.absent}
-        outputs = self._embed(variables, source, ["logits", "label"], **seen)
+        inputs = {"modalities": self.modalities, "absent": self.absent}
+        outputs = self._embed(variables, source, ["logits", "label"], **inputs)
         return outputs["logits"], *self._named_labels(source, outputs)
 
     def run(self, variables: Variables) -> Results:
@@ -183,7 +186,7 @@ class Classification(Evaluator):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _FrozenFeatures(Evaluator):
-    """A classifier that is fitted on the features of another source."""
+    """Base class of classifiers fitted on the features of another source."""
 
     train_source: Mapping[str, Any]
     features: str = "image_features"
@@ -208,7 +211,7 @@ class LinearProbe(_FrozenFeatures):
     kind = "linear_probe"
 
     def run(self, variables: Variables) -> Results:
-        # Not sooner: scipy's optimizers take most of a second before the first step.
+        # Imported late: scipy's optimizers take most of a second.
         from mmjax.evals.linear_probe import linear_probe
 
         train, train_labels, test, labels, classes = self._both(variables)
@@ -220,7 +223,7 @@ class LinearProbe(_FrozenFeatures):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Knn(_FrozenFeatures):
-    """k nearest neighbours by cosine on frozen features."""
+    """k nearest neighbors by cosine on frozen features."""
 
     kind = "knn"
     k: int = 20
@@ -269,7 +272,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
 
 
 def _plain(value: Any) -> Any:
-    """Config dicts as dicts, and lists as tuples, so that presets hash alike however written."""
+    """ConfigDicts as dicts and lists as tuples, so that equal configs have equal hashes."""
     if isinstance(value, Mapping) or hasattr(value, "items"):
         return {k: _plain(v) for k, v in value.items()}
     return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
@@ -280,8 +283,8 @@ def _required(field: dataclasses.Field) -> bool:
 
 
 @contextlib.contextmanager
-def said_of(name: str) -> Iterator[None]:
-    """Inside, a ValueError says which of `config.evals` it is about."""
+def naming(name: str) -> Iterator[None]:
+    """Context that prefixes a ValueError with the evaluator's name, `config.evals.<name>`."""
     try:
         yield
     except ValueError as error:
@@ -292,11 +295,11 @@ def make_evaluators(evals: Mapping[str, Any], runner: Runner) -> dict[str, Evalu
     """The evaluators of `config.evals`: name -> settings with `kind`.
 
     Raises:
-      ValueError: an unknown kind or setting (naming the nearest), or a missing one.
+      ValueError: an unknown kind or setting (suggests the nearest), or a missing one.
     """
     result: dict[str, Evaluator] = {}
-    for name, preset in evals.items():
-        settings = _plain(preset)
+    for name, evaluator in evals.items():
+        settings = _plain(evaluator)
         kind = settings.pop("kind", None)
         if kind not in EVALUATORS:
             near = difflib.get_close_matches(str(kind), EVALUATORS, n=1)
@@ -315,8 +318,8 @@ def make_evaluators(evals: Mapping[str, Any], runner: Runner) -> dict[str, Evalu
         needed = {key for key, f in fields.items() if _required(f)}
         if needed - set(settings):
             raise ValueError(
-                f"config.evals.{name} lacks {sorted(needed - set(settings))}: add them."
+                f"config.evals.{name} has no {sorted(needed - set(settings))}: add them."
             )
-        with said_of(name):
+        with naming(name):
             result[name] = EVALUATORS[kind](runner=runner, **settings)
     return result

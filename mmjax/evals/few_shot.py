@@ -1,4 +1,4 @@
-"""Captions and classes of images from a few examples in the prompt."""
+"""Few-shot evaluators: captioning and classification with examples in the prompt."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ _READ = ("image", "text")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _FewShot(Evaluator):
-    """Prompts of some examples with their texts before each image.
+    """Base class: prompts with examples and their texts before each image.
 
-    The examples of each image are drawn from `support` ones of `train_source`, by a fixed seed.
+    The examples of each image are drawn by a fixed seed from `support` examples of `train_source`.
     """
 
     train_source: Mapping[str, Any]
@@ -34,8 +34,8 @@ class _FewShot(Evaluator):
     def __post_init__(self):
         if not 0 <= self.shots <= self.support:
             raise ValueError(
-                f"{self.kind} has {self.shots} shots of {self.support} examples: use 0 to all of "
-                "them."
+                f"{self.kind} has {self.shots} shots of {self.support} examples: use 0 to "
+                f"{self.support} shots."
             )
 
     def check(self) -> None:
@@ -48,7 +48,7 @@ class _FewShot(Evaluator):
             )
 
     def _text(self, source: Any, i: int) -> str:
-        """What an example's text should be."""
+        """The target text of an example."""
         raise NotImplementedError
 
     def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
@@ -75,7 +75,7 @@ class _FewShot(Evaluator):
             yield {**batch, **{n: np.stack(part) for n, part in zip(names, zip(*rows))}}
 
     def _examples(self, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Images [support, H, W, 3] of training examples, and the tokens of their texts."""
+        """Images [support, H, W, 3] of the support examples, and the tokens of their texts."""
         train = self._open(self.train_source)
         drawn = np.random.default_rng(0).permutation(len(train))[: self.support]
         part = Subset(train, np.sort(drawn))
@@ -83,16 +83,16 @@ class _FewShot(Evaluator):
         images = np.concatenate([b["image"] for b in batches])[: len(drawn)]
         texts = [self._text(part, i) for i in range(len(part))]
         text, mask = self.runner.tokenizer.encode(texts, self.length)
-        return images, [row[seen] for row, seen in zip(text, mask)]
+        return images, [row[valid] for row, valid in zip(text, mask)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FewShot(_FewShot, Captioning):
-    """As `Captioning`, of a model that reads images in text, after some examples with captions.
+    """As `Captioning`, with captioned examples in the prompt of an interleaved image-text model.
 
     Settings:
-      shots: examples before each image; image_token: as of the model.
-      length: tokens of a prompt; where the examples do not fit, the first ones are left out.
+      shots: number of examples before each image; image_token: id of the model's image token.
+      length: tokens of a prompt; if not all examples fit, the first ones are left out.
 
     Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 2.4.
     """
@@ -123,13 +123,13 @@ class FewShot(_FewShot, Captioning):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FewShotClassification(_FewShot):
-    """Classes of images after some examples with the names of theirs.
+    """Classification of images after examples with their class names.
 
-    A class scores the log-probability of its name, and of the end after it, where the model would
-    go on. `prior/...` are the figures of ranking the classes by their share of the training split,
-    for every image alike.
+    A class's score is the log-probability of its name and the end token as the continuation of the
+    prompt. `prior/...` are the metrics of ranking the classes by their frequency in the training
+    split, the same for every image.
 
-    Settings: as of `FewShot`.
+    Settings: as for `FewShot`.
 
     Source: Flamingo, Alayrac et al. 2022 (arXiv 2204.14198), section 2.4: close-ended tasks.
     """
@@ -164,7 +164,7 @@ class FewShotClassification(_FewShot):
         count = np.bincount(
             [train.meta(i)["label"] for i in range(len(train))], minlength=len(names)
         )
-        # No two alike: of two equally frequent classes the first one stands before the other.
+        # Distinct ranks: of two equally frequent classes the first one ranks higher.
         rank = np.empty(len(names))
         rank[np.lexsort((-np.arange(len(names)), count))] = np.arange(len(names))
         prior = classification_metrics(np.tile(rank, (len(labels), 1)), labels)

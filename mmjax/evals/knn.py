@@ -1,4 +1,4 @@
-"""k nearest neighbours on frozen features."""
+"""k nearest neighbors on frozen features."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def knn_scores(
     Source: Wu et al. 2018 (arXiv:1805.01978), section 3.4; DINO's protocol (k=20, T=0.07).
 
     Args:
-      train_features: `[K, D]`; train_labels: `[K]` int; features: `[N, D]`; of any length.
+      train_features: `[K, D]`; train_labels: `[K]` int; features: `[N, D]`; of any norm.
     """
     unit = [
         x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

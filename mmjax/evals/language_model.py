@@ -1,4 +1,4 @@
-"""Perplexity of a model's text, as an evaluator."""
+"""The perplexity evaluator."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,14 @@ from mmjax.system import Variables
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Perplexity(Evaluator):
-    """Perplexity of the text that the transform makes, given all else that the model reads.
+    """Perplexity of the transform's text, given the model's other inputs.
 
-    `runner.apply` gives `token_losses` `[B, L-1]`, of each token after the first. What counts are
-    those of `text_mask` or, where the batch has it, of `text_loss_mask` (an answer and not its
-    question).
+    `runner.apply` gives `token_losses` `[B, L-1]` for each token after the first. Tokens are
+    counted by `text_loss_mask` (for instance an answer without its question) if the batch has it,
+    otherwise by `text_mask`.
 
     Settings:
-      modalities: what the model is given; without 'image' it is the text alone.
+      modalities: the model's inputs; without 'image' only the text is read.
     """
 
     kind = "perplexity"

@@ -7,14 +7,14 @@ import scipy.optimize
 import scipy.sparse
 import scipy.special
 
-# Strengths of the l2 penalty that the probe tries (per example, on standardized features).
+# Candidate strengths of the l2 penalty (per example, on standardized features).
 L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, classes: int, l2: float, max_steps: int = 500
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise mean cross-entropy + l2/2 |W|^2; returns W `[D, C]` and b `[C]` (float64).
+    """Minimize mean cross-entropy + l2/2 |W|^2; returns W `[D, C]` and b `[C]` (float64).
 
     `features` `[N, D]` may be a scipy.sparse array.
 
@@ -49,10 +49,10 @@ def linear_probe(
     l2s: Sequence[float] = L2,
     seed: int = 0,
 ) -> tuple[np.ndarray, float]:
-    """Scores `[N, C]` of a probe on `features`, and the l2 that a fifth of the training set chose.
+    """Scores `[N, C]` of a probe on `features`, and the l2 chosen on a fifth of the training set.
 
-    The features are standardized by the training set's mean and deviation, so that one range of
-    l2 serves every model. The probe is fitted again on the whole training set with the chosen l2.
+    Features are standardized by the training set's mean and standard deviation, so that one range
+    of l2 fits every model. The probe is refitted on the whole training set with the chosen l2.
 
     Args:
       train_features: `[K, D]`; train_labels: `[K]` int; features: `[N, D]`.
@@ -62,13 +62,13 @@ def linear_probe(
     scale = np.where(scale > 1e-8, scale, 1.0)
     x, test = (x - mean) / scale, (np.asarray(features, np.float64) - mean) / scale
     order = np.random.default_rng(seed).permutation(len(x))
-    held, kept = order[: max(1, len(x) // 5)], order[max(1, len(x) // 5) :]
+    held_out, kept = order[: max(1, len(x) // 5)], order[max(1, len(x) // 5) :]
 
-    def held_loss(l2: float) -> float:
+    def held_out_loss(l2: float) -> float:
         w, b = fit_logistic(x[kept], train_labels[kept], classes, l2)
-        log_p = scipy.special.log_softmax(x[held] @ w + b[None, :], axis=1)
-        return float(-log_p[np.arange(len(held)), train_labels[held]].mean())
+        log_p = scipy.special.log_softmax(x[held_out] @ w + b[None, :], axis=1)
+        return float(-log_p[np.arange(len(held_out)), train_labels[held_out]].mean())
 
-    l2 = min(l2s, key=held_loss)
+    l2 = min(l2s, key=held_out_loss)
     w, b = fit_logistic(x, train_labels, classes, l2)
     return test @ w + b[None, :], l2

@@ -1,4 +1,4 @@
-"""The terms of the system's own loss on held-out examples."""
+"""The terms of the system's training loss on held-out examples."""
 
 import collections
 import dataclasses
@@ -11,10 +11,9 @@ from mmjax.system import Variables
 class Loss(Evaluator):
     """Mean of every term of the loss over the source, without dropout.
 
-    Noise, masks and whatever else `corrupt` draws follow from each example's place in the source,
-    so the values repeat to the bit. Terms that compare the examples of a batch (contrastive ones)
-    compare those of `config.batch_size` in the order of the source; a term that no example has is
-    left out.
+    Noise, masks and other random draws of `corrupt` depend only on each example's index in the
+    source, so the values are bitwise reproducible. Terms over a batch (contrastive ones) use
+    batches of `config.batch_size` in the order of the source; terms without examples are left out.
     """
 
     kind = "loss"

@@ -1,4 +1,4 @@
-"""How a classifier does without each of its modalities in turn."""
+"""Ablation of a classifier's input modalities, one at a time."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ from mmjax.system import Variables
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModalityAblation(Evaluator):
-    """Top-1, top-5 and mean per class with all modalities, and with each of them taken away.
+    """Top-1, top-5 and mean per-class accuracy with all modalities, and without each of them.
 
-    What is taken away is zeros and `<modality>_present` false, so that a model that does not read
-    the mask sees nothing either. `without_.../same_answer` is the share of examples whose answer
-    stays; 1 for every modality but one says that the model looks at that one alone.
+    A removed modality is zeros with `<modality>_present` false, so that models that ignore the
+    mask get no information either. `without_.../same_answer` is the fraction of examples whose
+    prediction does not change; if it is 1 for all modalities but one, the model uses only that one.
 
     Settings:
       modalities: at least two of image, text, audio, video.

@@ -1,4 +1,4 @@
-"""Which parts of an image answer a text: cover each, and see how far the cosine falls."""
+"""Occlusion maps: how much an image-text cosine drops when each part of the image is covered."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from einops import rearrange
 
 
 def cells(height: int, width: int, most: int) -> tuple[int, int]:
-    """(rows, columns) of a grid of about square cells, at most `most` along the longer side."""
+    """(rows, columns) of a grid of roughly square cells, `most` along the longer side."""
     longer = max(height, width)
     return max(1, round(most * height / longer)), max(1, round(most * width / longer))
 
@@ -15,7 +15,7 @@ def cells(height: int, width: int, most: int) -> tuple[int, int]:
 def covered(image: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
     """Copies of an image `[H, W, 3]`, each with one cell and half a cell around it covered.
 
-    The cover has the image's mean color. Row by row.
+    Covered by the image's mean color; in row-major order.
     Source: Zeiler & Fergus 2014 (arXiv:1311.2901), section 4.2.
     """
     height, width = image.shape[:2]
@@ -37,14 +37,14 @@ def occlusion_maps(
     text_embed: np.ndarray,
     most: int = 7,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each text's cosine hangs on each cell of the image.
+    """How much each text's cosine depends on each cell of the image.
 
     Args:
       embed_images: images -> unit vectors `[N, D]`; text_embed: `[T, D]`.
       most: cells along the longer side.
 
     Returns:
-      The cosines `[T]`, and `[T, rows, columns]` of what each loses when the cell is covered.
+      The cosines `[T]`, and their decrease when each cell is covered, `[T, rows, columns]`.
     """
     rows, columns = cells(*image.shape[:2], most)
     embed = embed_images([image, *covered(image, rows, columns)])

@@ -17,18 +17,18 @@ def select(
     absent: Sequence[str] = (),
     every: bool = False,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What the model is given of a batch, and which rows have something of it.
+    """The model's inputs from a batch, and which rows have the required modalities.
 
     Args:
-      modalities: what it is given; captions would only cost a text tower.
-      absent: those of them that are taken away: zeros, and marked as not present.
-      every: a row needs all of them; else one will do.
+      modalities: the inputs to keep; unneeded captions would cost a run of the text tower.
+      absent: modalities to remove: set to zero and marked as not present.
+      every: a row needs all modalities; otherwise one is enough.
 
     Returns:
-      The batch, and `[B]` bool: what a row needs is present, or was before it was taken away.
+      The batch, and `[B]` bool: the required modalities are present (before removing `absent`).
 
     Raises:
-      ValueError: the batch has none of them.
+      ValueError: the batch has none of the modalities.
     """
     given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
     everywhere = np.ones(len(batch["example_id"]), bool)
@@ -54,11 +54,10 @@ def in_order(
     """Rows of all batches in the order of the source, without padding.
 
     Args:
-      batches: pairs of a batch and what was made of it: name -> a value for each row of all
-        processes.
+      batches: pairs of a batch and its results: name -> one value per row of all processes.
 
     Raises:
-      ValueError: an example is missing or comes twice.
+      ValueError: a missing or duplicate example.
     """
     parts: dict[str, list[np.ndarray]] = {}
     done = 0
@@ -74,9 +73,9 @@ def in_order(
     order = np.argsort(ids, kind="stable")
     if not np.array_equal(ids[order], np.arange(len(source))):
         raise ValueError(
-            f"An evaluation saw {len(ids)} examples ({len(np.unique(ids))} different) of a set of "
-            f"{len(source)}: every example must be seen exactly once; look at the evaluation's "
-            "transforms and at the records that were skipped."
+            f"An evaluation read {len(ids)} examples ({len(np.unique(ids))} different) of a source "
+            f"of {len(source)}: every example must be read exactly once; check the evaluation's "
+            "transforms and the records that were skipped."
         )
     return {name: rows[order] for name, rows in joined.items()}
 
@@ -99,11 +98,11 @@ def embed_images(
       modalities, absent, every: see `select`.
 
     Returns:
-      Those that the model gives, `label [N]` where the source has it, `present [N]` (see `select`),
-      and `example_id [N]` = 0 ... N-1.
+      The outputs that the model has, `label [N]` if the source has it, `present [N]` (see
+      `select`), and `example_id [N]` = 0 ... N-1.
 
     Raises:
-      ValueError: an example is missing or comes twice, or a batch has none of the modalities.
+      ValueError: a missing or duplicate example, or a batch that has none of the modalities.
     """
 
     def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
@@ -124,13 +123,12 @@ def generate_texts(
     modalities: Sequence[str],
     absent: Sequence[str] = (),
 ) -> tuple[list[str], np.ndarray]:
-    """What the model generates for every example of `source`, in its order, and `present [N]`.
+    """The generated text of every example of `source`, in its order, and `present [N]`.
 
     Args:
-      batches: of the source, such as `runner.batches` gives.
+      batches: of the source, as from `runner.batches`.
       decode: settings of decoding.
-      modalities, absent: see `select`, an example needs every one of them. `text` among them is the
-        prompt.
+      modalities, absent: see `select`; an example needs all modalities. `text` is the prompt.
 
     Raises:
       ValueError: as `embed_images`, or the system generates no text.
@@ -152,10 +150,10 @@ def score_texts(
     texts: Sequence[str],
     modalities: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """How probable the model finds C texts after every example of `source`, in its order.
+    """Log-probabilities of C texts after every example of `source`, in its order.
 
     Returns:
-      `scores [N, C]`, log p; `present [N]` and the source's labels as of `embed_images`.
+      `scores [N, C]`; `present [N]` and the source's labels as in `embed_images`.
 
     Raises:
       ValueError: as `generate_texts`.
@@ -175,7 +173,7 @@ def _of_each(
     absent: Sequence[str],
     what: str,
 ) -> dict[str, np.ndarray]:
-    """What a function makes of every example, `made [N, ...]`, and `present [N]`; see `select`."""
+    """A function's results for every example, `made [N, ...]`, and `present [N]`; see `select`."""
 
     def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
         for batch in batches:
@@ -199,7 +197,7 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
     size, parts = runner.batch_size, []
     for start in range(0, len(texts), size):
         chunk = list(texts[start : start + size])
-        # Padding repeats a text, so that every call has one shape and compiles once.
+        # Padded to a constant batch shape, so that the model compiles once.
         padded = chunk + [chunk[-1]] * (size - len(chunk))
         text, mask = runner.tokenizer.encode(padded[runner.rows], runner.text_length)
         batch = {"text": np.asarray(text, np.int32), "text_mask": np.asarray(mask, bool)}

@@ -1,16 +1,16 @@
-"""Perplexity: how many equally likely tokens a language model's guess is worth."""
+"""Perplexity of a language model."""
 
 import numpy as np
 
 
 def perplexity(losses: np.ndarray, mask: np.ndarray) -> float:
-    """exp of the mean loss over the tokens in `mask`; every token counts alike, whatever its text.
+    """exp of the mean loss over all tokens in `mask` (not a mean over texts).
 
     Args:
       losses: `[B, L]` in nats; mask: `[B, L]` bool.
 
     Raises:
-      ValueError: no token counts, or a loss that counts is not finite.
+      ValueError: an empty mask, or a loss in it that is not finite.
     """
     counted = np.asarray(losses, np.float64)[np.asarray(mask, bool)]
     if not counted.size:

@@ -1,4 +1,4 @@
-"""Answers to questions about images, beside what can be had without a look at the image."""
+"""Visual question answering, and baselines that do not use the image."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _READ = ("image", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """What a source asks: of each example its question, its type, and the human answers."""
+    """The questions of a source: text, type and human answers of each example."""
 
     text: list[str]
     type: list[str]
@@ -37,7 +37,7 @@ class Questions:
             if not example.get("answers") or not example.get("captions"):
                 raise ValueError(
                     f"Example {example.get('key', i)} has no question and answers: VQA needs "
-                    "'captions' with the question and 'answers' with what people said."
+                    "'captions' with the question and 'answers' with the human answers."
                 )
             text.append(str(example["captions"][0]))
             kinds.append(str(example.get("question_type", "all")))
@@ -45,7 +45,7 @@ class Questions:
         return cls(text, kinds, human)
 
     def at(self, places: np.ndarray) -> "Questions":
-        """Those at some places."""
+        """The questions at the given indices."""
         pick = [[column[i] for i in places] for column in (self.text, self.type, self.human)]
         return Questions(*pick)
 
@@ -55,7 +55,7 @@ class Questions:
 
 
 class OtherImages(Source):
-    """A source whose examples each have the image of another one, drawn by a fixed seed."""
+    """A source with the images permuted among the examples, by a fixed seed."""
 
     def __init__(self, source: Any):
         self.name = f"{getattr(source, 'name', 'a source')} with other images"
@@ -78,18 +78,18 @@ class OtherImages(Source):
 class Vqa(Evaluator):
     """VQA accuracy by the official rule; see `vqa.py`.
 
-    Answers are the class names at the largest logits, or, where `decode` is given, what the model
-    writes after the question. Beside them:
-    - `of_type/...` (of a model with logits): the largest logit among the answers that training gave
-      to questions of the type, for models that were not taught what fits a question.
-    - `without_image/...` and `other_image/...`: the same model and questions, with no image and
+    Answers are the class names with the largest logits or, if `decode` is given, the text that the
+    model generates after the question. Further metrics:
+    - `of_type/...` (models with logits): the largest logit among the training answers to questions
+      of the same type, for models that did not learn which answers fit a question.
+    - `without_image/...` and `other_image/...`: the same model and questions, without an image and
       with the image of another question.
-    - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer, to
-      all questions, to those of the type, to those of the same words.
+    - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer to
+      all questions, to those of the same type, and to those with the same words.
     - `question_only/...`: logistic regression on the question's words; see `question_only.py`.
 
     Settings:
-      train_source: where the priors and the question-only model learn; no other answers are read.
+      train_source: training data of the priors and of the question-only model.
       decode: settings of decoding.
     """
 
@@ -99,12 +99,12 @@ class Vqa(Evaluator):
 
     def __post_init__(self):
         if self.decode is not None:
-            self.runner.generate(self.decode)  # wrong settings are said before training
+            self.runner.generate(self.decode)  # reports wrong settings before training
 
     def answers(
         self, variables: Variables, source: Any, *absent: str
     ) -> tuple[list[str], np.ndarray]:
-        """The model's answers, and the places of the examples that they are for."""
+        """The model's answers, and the indices of their examples."""
         if self.decode is not None:
             texts, present = generate_texts(
                 self.runner, variables, source, self._batches(source), self.decode, _READ, absent
@@ -117,7 +117,7 @@ class Vqa(Evaluator):
     def _logits(
         self, variables: Variables, source: Any, *absent: str
     ) -> tuple[np.ndarray, list[str], np.ndarray]:
-        """Logits [N, C], the C answers, and the places of the examples."""
+        """Logits [N, C], the C answers, and the indices of the examples."""
         outputs = self._embed(
             variables, source, ["logits"], modalities=_READ, absent=absent, every=True
         )
@@ -125,26 +125,28 @@ class Vqa(Evaluator):
         if outputs["logits"].shape[1] > len(names):
             raise ValueError(
                 f"The model has {outputs['logits'].shape[1]} answers and the source names "
-                f"{len(names)}: set the size of its head to that."
+                f"{len(names)}: set the size of the model's head to that."
             )
         return outputs["logits"], names, outputs["example_id"]
 
     def _of_type(
         self, logits: np.ndarray, names: list[str], train: Questions, types: list[str]
     ) -> list[str]:
-        """The likeliest answer to each question that training gave to one of its type."""
+        """The answer with the largest logit among the training answers to the question's type."""
         names = names[: logits.shape[1]]
-        heard: dict[str, set[str]] = {}
+        answers: dict[str, set[str]] = {}
         for kind, human in zip(train.type, train.human):
-            heard.setdefault(kind, set()).update(map(normalize_answer, human))
+            answers.setdefault(kind, set()).update(map(normalize_answer, human))
         known = [normalize_answer(name) for name in names]
-        fits = {kind: np.array([name in said for name in known]) for kind, said in heard.items()}
+        fits = {
+            kind: np.array([name in given for name in known]) for kind, given in answers.items()
+        }
         every = np.ones(len(names), bool)
         fits = np.stack([fits.get(kind, every) for kind in types])
         return [names[i] for i in np.where(fits, logits, -np.inf).argmax(axis=1)]
 
     def run(self, variables: Variables) -> Results:
-        # Not sooner: scipy's optimizers take most of a second before the first step.
+        # Imported late: scipy's optimizers take most of a second.
         from mmjax.evals.question_only import question_only
 
         source, train_source = self._open(self.source), self._open(self.train_source)

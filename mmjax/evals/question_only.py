@@ -1,4 +1,4 @@
-"""What a linear model makes of the question alone: words in, answer out, no image."""
+"""The question-only baseline of VQA: a linear model on the words of the question."""
 
 import collections
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from mmjax.evals.linear_probe import fit_logistic
 from mmjax.evals.metrics.ngrams import ngram_counts
 from mmjax.evals.metrics.ptb import tokenize
 
-# Runs of words that fewer training questions have are not looked at.
+# n-grams in fewer training questions are ignored.
 LEAST = 3
-# Few and fixed, because this runs beside every evaluation.
+# Fixed, and few steps, because this runs in every evaluation.
 L2, STEPS = 1e-5, 50
 
 
 def word_runs(questions: Sequence[str]) -> list[set[tuple[str, ...]]]:
-    """The words of each question and its pairs of neighbouring words, with its start and end."""
+    """The 1-grams and 2-grams of each question, with markers for its start and end."""
     runs = []
     for question in questions:
         words = ["<", *tokenize(question), ">"]
@@ -28,10 +28,10 @@ def word_runs(questions: Sequence[str]) -> list[set[tuple[str, ...]]]:
 def question_only(
     train: Sequence[str], answers: Sequence[str], questions: Sequence[str]
 ) -> list[str]:
-    """The answers of logistic regression on which words and pairs of words a question has.
+    """Answers of a logistic regression on the binary 1-gram and 2-gram features of a question.
 
     Args:
-      train: training questions; answers: theirs; questions: those to answer.
+      train: training questions; answers: their answers; questions: those to answer.
     """
     runs = word_runs(train)
     count = collections.Counter(run for own in runs for run in own)
@@ -44,7 +44,7 @@ def question_only(
 
 
 def _indicators(runs: Sequence[set], known: dict[tuple[str, ...], int]) -> scipy.sparse.csr_array:
-    # In order, so that sums are equal from run to run.
+    # Sorted, so that sums are reproducible.
     rows = [sorted(known[run] for run in own if run in known) for own in runs]
     ends = np.cumsum([0, *map(len, rows)])
     columns = np.asarray([i for row in rows for i in row], np.int64)

@@ -1,10 +1,10 @@
-"""Image-text retrieval on the full gallery, both ways.
+"""Image-text retrieval on the full gallery, in both directions.
 
-Rules, because retrieval numbers hang on them:
-- A caption is relevant to its own image. Where captions of different images share one text
-  (`text_ids`), each of those images is relevant to that text, and the reverse.
-- Ties are broken against the model: an irrelevant item that scores the same as a relevant one
-  ranks before it. A model that gives one vector to everything therefore finds nothing.
+Rules, because retrieval metrics depend on them:
+- A caption is relevant to its own image. If captions of several images are the same text
+  (`text_ids`), each of those images is relevant to that text, and vice versa.
+- Ties are broken against the model: an irrelevant item with the same score as a relevant one
+  ranks before it, so a model with constant embeddings retrieves nothing.
 - The rank of a query is that of its best relevant item.
 """
 
@@ -18,7 +18,7 @@ TIE = 1e-6
 
 
 def caption_ids(texts: Sequence[str]) -> np.ndarray:
-    """`[M]` int64: equal for captions that are the same text up to case and white space."""
+    """`[M]` int64: equal for captions with the same text up to case and white space."""
     known: dict[str, int] = {}
     return np.asarray(
         [known.setdefault(" ".join(t.casefold().split()), len(known)) for t in texts], np.int64
@@ -26,7 +26,7 @@ def caption_ids(texts: Sequence[str]) -> np.ndarray:
 
 
 def relevant_images(text_image_index: np.ndarray, text_ids: np.ndarray) -> list[np.ndarray]:
-    """For each of M captions the sorted indices of the images that have its text."""
+    """For each of M captions, the sorted indices of the images that have the same text."""
     order = np.argsort(text_ids, kind="stable")
     _, starts = np.unique(text_ids[order], return_index=True)
     result: list[np.ndarray] = [np.empty(0, np.int64)] * len(text_ids)
@@ -69,7 +69,7 @@ def relevance(
 def score_chunks(
     queries: np.ndarray, gallery: np.ndarray, chunk_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first query, scores `[c, G]`), so that no more than chunk_size x G are held."""
+    """Yield (first query, scores `[c, G]`) in chunks, to limit memory to chunk_size x G."""
     gallery = np.asarray(gallery, np.float32)
     for start in range(0, len(queries), chunk_size):
         yield start, np.asarray(queries[start : start + chunk_size], np.float32) @ gallery.T
@@ -90,8 +90,8 @@ def ranks_and_precisions(
             items = relevant[start + row]
             mine = -np.sort(-scored[items])  # best first
             ordered = np.sort(scored)
-            # Items that reach a relevant item's score, less the relevant ones among them,
-            # stand before it: that is the pessimistic order of ties.
+            # Irrelevant items that reach a relevant item's score rank before it: the
+            # pessimistic order of ties.
             reach = len(scored) - np.searchsorted(ordered, mine - TIE)
             mine_reach = len(mine) - np.searchsorted(mine[::-1], mine - TIE)
             before = reach - mine_reach
@@ -123,10 +123,10 @@ def retrieval_metrics(
 
     Args:
       image_embed: `[N, D]` of unit length; text_embed: `[M, D]` of unit length.
-      text_image_index: `[M]`, the image that each caption belongs to (many captions an image).
-      text_ids: `[M]`, equal for captions that share a text (see `caption_ids`); None: a
-        caption is relevant to its own image alone.
-      chunk_size: queries that are scored at once.
+      text_image_index: `[M]`, the image of each caption (possibly many captions per image).
+      text_ids: `[M]`, equal for captions with the same text (see `caption_ids`); None: a caption is
+        relevant to its own image only.
+      chunk_size: number of queries scored at once.
 
     Returns:
       `image_to_text/recall@1` ... and `text_to_image/recall@1` ...; recalls, mrr and map in [0, 1].
@@ -166,11 +166,11 @@ def retrieval_metrics(
 def chance_metrics(
     images: int, text_image_index: np.ndarray, text_ids: np.ndarray | None = None
 ) -> dict[str, float]:
-    """What `retrieval_metrics` gives in expectation for a random order, in closed form.
+    """Expectation of `retrieval_metrics` for a random order, in closed form.
 
     With r of G items relevant, P(rank > k) = C(G-r, k) / C(G, k), and the average precision is
-    (H + (r-1)/(G-1) (G-H)) / G with H the G-th harmonic number. The median rank is that of the
-    ranks of all queries.
+    (H + (r-1)/(G-1) (G-H)) / G with H the G-th harmonic number. The median rank is over the rank
+    distribution of all queries.
 
     Args:
       images: N; text_image_index: `[M]`; text_ids: `[M]` or None, as in `retrieval_metrics`.
@@ -185,11 +185,11 @@ def chance_metrics(
         harmonic = np.sum(1.0 / place)
         at_rank, precision = np.zeros(size), 0.0
         for count, queries in zip(*np.unique([len(s) for s in sets], return_counts=True)):
-            share = queries / len(sets)
+            fraction = queries / len(sets)
             beyond = np.cumprod(np.clip((size - count - place + 1) / (size - place + 1), 0, None))
-            at_rank += share * -np.diff(beyond, prepend=1.0)
+            at_rank += fraction * -np.diff(beyond, prepend=1.0)
             further = (count - 1) / (size - 1) if size > 1 else 0.0
-            precision += share * (harmonic + further * (size - harmonic)) / size
+            precision += fraction * (harmonic + further * (size - harmonic)) / size
         reached = np.cumsum(at_rank)
         metrics = {f"recall@{k}": float(reached[min(k, size) - 1]) for k in RECALL_AT}
         metrics["median_rank"] = float(1 + np.searchsorted(reached, 0.5 - 1e-12))

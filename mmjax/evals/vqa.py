@@ -1,4 +1,4 @@
-"""VQA accuracy by the official rule, and what knowing no image gives: the answer priors."""
+"""VQA accuracy by the official rule, and answer priors as baselines without the image."""
 
 import collections
 import re
@@ -13,7 +13,7 @@ _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-# Words that get an apostrophe back where one of theirs is missing.
+# Words whose missing apostrophes are restored.
 _APOSTROPHES = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've "
     "hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't "
@@ -30,14 +30,14 @@ _CONTRACTIONS = {
     for word in _APOSTROPHES.split()
     for i, letter in enumerate(word)
     if letter == "'"
-} | {"somebody'd": "somebodyd"}  # so in the official table
+} | {"somebody'd": "somebodyd"}  # as in the official table
 
 
 def normalize_answer(answer: str) -> str:
     """Lower case without articles and punctuation, number words as digits, contractions fixed.
 
-    Punctuation goes without a trace where it stands beside a space, or where some number of the
-    answer has a comma in it; elsewhere a space takes its place. Periods stay before digits alone.
+    Punctuation next to a space, or anywhere in an answer that contains a number with a comma, is
+    removed; otherwise it becomes a space. Periods are kept only before digits.
 
     Source: Antol et al. 2015 (arXiv:1505.00468); processPunctuation and processDigitArticle of the
     official evaluation (github.com/GT-Vision-Lab/VQA).
@@ -52,14 +52,14 @@ def normalize_answer(answer: str) -> str:
 
 
 def soft_accuracy(answer: str, human: Sequence[str]) -> float:
-    """How far people agree with an answer, in [0, 1].
+    """Soft VQA accuracy of an answer, in [0, 1].
 
-    The mean, over leaving each of the human answers out in turn, of min(1, matches among the
-    others / 3). As in the official evaluation, texts are normalized only where the people differ;
-    where all say the same the answer must equal it up to white space at the ends.
+    The mean, over leaving out each of the human answers in turn, of min(1, matches among the
+    others / 3). As in the official evaluation, texts are normalized only if the human answers
+    differ; if they are all the same, the answer must equal it up to outer white space.
 
-    With one human answer, for which the rule is not defined, it is 1 or 0: equal or not, both
-    normalized.
+    With a single human answer, for which the rule is not defined, it is exact match after
+    normalization.
 
     Raises:
       ValueError: no human answer.
@@ -67,14 +67,14 @@ def soft_accuracy(answer: str, human: Sequence[str]) -> float:
     Source: Antol et al. 2015 (arXiv:1505.00468), and the official evaluation.
     """
     if not human:
-        raise ValueError(f"The answer '{answer}' has no human answer to be compared with.")
+        raise ValueError(f"The answer '{answer}' has no human answer to compare it with.")
     answer, *human = [re.sub(r"[\n\t]", " ", text).strip() for text in (answer, *human)]
     if len(human) == 1 or len(set(human)) > 1:
         answer, *human = map(normalize_answer, (answer, *human))
     if len(human) == 1:
         return float(answer == human[0])
     matches = human.count(answer)
-    # Leaving a matching answer out leaves one match less.
+    # Leaving out a matching answer leaves one match less.
     left_out = [min(1.0, (matches - (text == answer)) / 3) for text in human]
     return sum(left_out) / len(human)
 
@@ -82,21 +82,21 @@ def soft_accuracy(answer: str, human: Sequence[str]) -> float:
 def vqa_metrics(
     answers: Sequence[str], human: Sequence[Sequence[str]], types: Sequence[str]
 ) -> dict[str, float]:
-    """Accuracy over all questions, balanced, and of each type; in [0, 1].
+    """Accuracy over all questions, balanced, and per type; in [0, 1].
 
-    Balanced is what a set would give in which every type is as frequent as every other and, within
-    a type, every answer: the mean over types of the mean over answers. A type's answer is that
-    which most people gave, of several the first in order. Guessing by priors gains nothing there.
+    The balanced accuracy is the mean over types of the mean over answers, as on a set in which all
+    types, and all answers within a type, are equally frequent. A question's answer is the most
+    frequent human one (ties: the first alphabetically). Guessing by priors does not help there.
 
     Raises:
       ValueError: lists of different lengths, or empty.
 
-    Source: Goyal et al. 2017 (arXiv:1612.00837) for why a balanced figure is needed.
+    Source: Goyal et al. 2017 (arXiv:1612.00837) on the need for a balanced metric.
     """
     if not len(answers) == len(human) == len(types) or not answers:
         raise ValueError(
             f"VQA has {len(answers)} answers for {len(human)} questions of {len(types)} types: "
-            "give one answer and one type a question, and at least one question."
+            "give one answer and one type per question, and at least one question."
         )
     scores = [soft_accuracy(a, h) for a, h in zip(answers, human)]
     cells: dict[str, dict[str, list[float]]] = {}
@@ -114,7 +114,7 @@ def vqa_metrics(
 
 
 def most_frequent(answers: Sequence[str]) -> str:
-    """The answer that occurs most often; of several, the first in the order of the alphabet."""
+    """The answer that occurs most often; ties: the first alphabetically."""
     counts = collections.Counter(answers)
     return min(counts, key=lambda answer: (-counts[answer], answer))
 
@@ -125,11 +125,11 @@ PRIORS = ("all", "type", "question")
 def answer_prior(
     by: str, train: Sequence[Any], answers: Sequence[str], test: Sequence[Any]
 ) -> list[str]:
-    """What to answer without a look at image or test answers: the most frequent of training.
+    """The most frequent training answer for each test question, as a baseline without the image.
 
     Args:
-      by: one of `PRIORS`: of all training questions, of those of the same type, or of those with
-        the same words (case and white space aside), where there are none of the type, else of all.
+      by: one of `PRIORS`: over all training questions, those of the same type, or those with the
+        same words (ignoring case and white space). Falls back to the type, then to all questions.
       train, test: questions, each a pair (type, question); answers: those of `train`.
     """
     wanted = PRIORS.index(by)

@@ -28,9 +28,9 @@ def classifier_weights(
     """Zero-shot classifier `[C, D]`.
 
     Args:
-      embed_texts: maps n texts to `[n, D]`; templates: a preset of
-        `mmjax.data.transforms.captions`, or
-        prompts with `{}` for the class name.
+      embed_texts: maps n texts to `[n, D]`.
+      templates: a name in `mmjax.data.transforms.captions.TEMPLATES`, or prompts with `{}` for the
+        class name.
     """
     prompts = [prompt_ensemble(name, templates) for name in class_names]
     flat = embed_texts([text for texts in prompts for text in texts])
@@ -46,7 +46,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
 
 
 def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy of each class `[C]`, NaN for a class that has no example."""
+    """Accuracy of each class `[C]`; NaN for a class without examples."""
     counts = confusion.sum(axis=1)
     return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
 
@@ -54,10 +54,10 @@ def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
 def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Top-1, top-5 and the mean of the per-class accuracies, in [0, 1].
 
-    A class that ties with the true one stands before it, so equal scores count as wrong.
+    A class that ties with the true one ranks before it, so equal scores count as wrong.
 
     Args:
-      scores: `[N, C]`, higher is likelier; labels: `[N]` int.
+      scores: `[N, C]`, higher is more likely; labels: `[N]` int.
 
     Raises:
       ValueError: scores that are not finite, or a label outside the classes.

@@ -156,7 +156,7 @@ class Attention(nn.Module):
                     self.sow("intermediates", "attention_weights", weights)
                 return y
 
-            if platform.current().recomputes and not sows:
+            if platform.current().recomputes and self.dtype == "float32" and not sows:
                 result = recompute(result)
             y = result(query, key, value, visible, bias)
             y = y.reshape(*q.shape[:2], self.heads, -1)

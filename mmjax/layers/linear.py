@@ -108,7 +108,7 @@ def linear(
         x, kernel = x.astype(dtype), kernel.astype(dtype)
         return dot_general(x, kernel, _contract_last(x))
 
-    if before is not None and platform.current().recomputes:
+    if before is not None and platform.current().recomputes and not mixed_dots(dtype):
         product = recompute(product)
     y = product(x, kernel)
     if as_matrix:

@@ -23,7 +23,8 @@ class Platform:
       kernels_as_matrices: a dot takes its kernel with one axis of outputs, not several.
       convolution_as_product: a 3x3 convolution is one product over patches laid side by side.
       two_rows: a product of one row in bf16 or int8 takes that row twice.
-      recomputes: activations and attention weights are computed again in the backward pass.
+      recomputes: in fp32, activations and attention weights are computed again in the backward pass
+        (in bf16 it would double the time of a step on CPU).
       unrolled_layers: a stack without remat is unrolled, not a loop.
       layers_apart: a loop over tokens takes each layer's arrays apart from the others'.
       packed_kernels: kernels are laid out once before a loop over tokens.

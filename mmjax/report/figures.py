@@ -14,11 +14,11 @@ from PIL import Image
 from mmjax.report.gather import Confusion, Health
 
 INK, MUTED, GRID = "#1d2433", "#667085", "#e6e9ef"
-COLOURS = ("#2b6cb0", "#dd6b20", "#2f9e8f", "#8b5cb5", "#c2417c", "#8a8d1f", "#55606e")
-POSITIVE, NEGATIVE = COLOURS[2], "#98a2b3"
-IMAGE, TEXT = COLOURS[0], COLOURS[1]
+COLORS = ("#2b6cb0", "#dd6b20", "#2f9e8f", "#8b5cb5", "#c2417c", "#8a8d1f", "#55606e")
+POSITIVE, NEGATIVE = COLORS[2], "#98a2b3"
+IMAGE, TEXT = COLORS[0], COLORS[1]
 
-CARD = (4.5, 2.7)  # inches; three stand side by side
+CARD = (4.5, 2.7)  # inches; three fit side by side
 
 STYLE = {
     "font.family": "sans-serif",
@@ -47,7 +47,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # The layout is made from the tick labels of an earlier drawing, so there has to be one.
+    # The layout uses the tick labels of the previous draw, so draw once before saving.
     figure.draw_without_rendering()
     # Without a date and with fixed ids, the same run gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "mmjax"}):
@@ -56,7 +56,7 @@ def _svg(figure: Figure) -> bytes:
 
 
 def smooth(values: np.ndarray, half_life: float) -> np.ndarray:
-    """Exponential mean `[n]` of a series, its start corrected for bias; half_life in points."""
+    """Bias-corrected exponential moving average `[n]` of a series; half_life in points."""
     keep = 0.5 ** (1.0 / half_life)
     total = weight = 0.0
     result = np.empty(len(values))
@@ -121,7 +121,7 @@ def lines(
 
 
 def _cycle(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+    return [COLORS[i % len(COLORS)] for i in range(count)]
 
 
 @matplotlib.rc_context(STYLE)
@@ -149,7 +149,7 @@ def similarities(health: Health) -> bytes:
 
 @matplotlib.rc_context(STYLE)
 def modality_plane(health: Health) -> bytes:
-    """Images and texts on the two principal axes of both, their centroids joined by the gap."""
+    """Images and texts on their common principal axes, and the gap between their centroids."""
     figure, axes = _figure(*CARD)
     centroids = []
     for points, name, color in (
@@ -171,10 +171,10 @@ def modality_plane(health: Health) -> bytes:
 
 @matplotlib.rc_context(STYLE)
 def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequence[str]) -> bytes:
-    """Mixtures of two models: the target's figure across, each retained one upwards.
+    """Interpolations of two models: the target metric on the x-axis, retained ones on the y-axis.
 
     Args:
-      rows: figure -> value, and alpha, in the order of alpha.
+      rows: metric -> value, and alpha, in the order of alpha.
     """
     figure, axes = _figure(6.0, 4.2)
     across = [row[target] for row in rows]
@@ -186,31 +186,31 @@ def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequen
             axes.annotate(f"{row['alpha']:g}", (x, y), **place, fontsize=7.5, color=MUTED)
     axes.set_xlabel(f"{target} (target)")
     axes.set_ylabel("retained")
-    axes.set_title("a point an α: 0 is the base, 1 the tuned model", fontsize=9.5, loc="left")
+    axes.set_title("one point per α: 0 is the base, 1 the tuned model", fontsize=9.5, loc="left")
     axes.legend(loc="best")
     return _svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def confusion(data: Confusion) -> bytes:
-    """The matrix as an image, each row as shares of its label; for sets with many classes."""
+    """The row-normalized matrix as a heat map; for many classes."""
     size = 6.4
     figure, axes = _figure(size, size * 0.92)
     counts = data.matrix.sum(axis=1, keepdims=True)
-    shares = data.matrix / np.maximum(counts, 1)
-    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    fractions = data.matrix / np.maximum(counts, 1)
+    drawn = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.grid(False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    figure.colorbar(drawn, ax=axes, shrink=0.7, label="share of the true class")
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label="fraction of the true class")
     return _svg(figure)
 
 
 def attention_overlay(image: np.ndarray, weights: np.ndarray, size: int = 192) -> np.ndarray:
-    """The image with its attention laid over: uint8 `[size, size * W / H, 3]`.
+    """The image with its attention as an overlay: uint8 `[size, size * W / H, 3]`.
 
     Args:
-      image: uint8 `[H, W, 3]`; weights: `[rows, columns]`, scaled here to its own maximum.
+      image: uint8 `[H, W, 3]`; weights: `[rows, columns]`, scaled here to [0, 1].
     """
     shape = (max(1, round(size * image.shape[1] / image.shape[0])), size)
     low, high = weights.min(), weights.max()
@@ -219,16 +219,16 @@ def attention_overlay(image: np.ndarray, weights: np.ndarray, size: int = 192) -
     heat = np.clip(np.asarray(heat), 0.0, 1.0)
     color = matplotlib.colormaps["inferno"](heat)[..., :3]
     base = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS)) / 255.0
-    # Grey where it does not look, so that the colors are the attention's and not the image's.
+    # On a gray image, so that all color is attention.
     gray = base.mean(axis=-1, keepdims=True)
     alpha = (0.30 + 0.45 * heat)[..., None]
     return np.round(255 * ((1 - alpha) * gray + alpha * color)).astype(np.uint8)
 
 
 def encode_image(image: np.ndarray, limit: int = 192) -> tuple[str, bytes]:
-    """(MIME type, bytes) of an image of at most `limit` pixels a side, PNG or JPEG.
+    """(MIME type, bytes) of an image of at most `limit` pixels per side, as PNG or JPEG.
 
-    Drawings are smaller as PNG and photographs as JPEG: the shorter is taken.
+    The smaller encoding is used: usually PNG for drawings, JPEG for photographs.
     """
     shown = Image.fromarray(image)
     scale = min(1.0, limit / max(shown.size))

@@ -1,7 +1,7 @@
-"""What the report shows, as plain arrays, gathered from a model through its evaluators.
+"""The report's data as plain arrays, collected from a model through its evaluators.
 
 Queries and images are drawn by a seeded generator before any score is known, so that the
-examples are a fair sample and not a choice.
+examples are a random sample and not cherry-picked.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Query:
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalExamples:
-    """Queries of both directions; `images` holds every image that they show."""
+    """Queries of both directions; `images` has every image that is shown."""
 
     image_queries: list[Query]
     text_queries: list[Query]
@@ -62,13 +62,12 @@ class RetrievalExamples:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionExample:
-    """An image, what the model wrote of it, what people wrote, and the nearest training image's
-    caption ("" where that was not asked for)."""
+    """An image with its generated caption and its references."""
 
     image: np.ndarray  # uint8 [H, W, 3]
-    written: str
+    generated: str
     references: list[str]
-    nearest: str
+    nearest: str  # caption of the nearest training image, or ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Confusion:
 
 @dataclasses.dataclass(frozen=True)
 class Health:
-    """Similarities of matching and other pairs, and both modalities on one plane."""
+    """Histograms of similarities of matching and other pairs, and a 2D projection of both."""
 
     source: str
     edges: np.ndarray  # [bins + 1]
@@ -94,7 +93,7 @@ class Health:
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Images as the model sees them, and the share of attention of each patch."""
+    """Images after the transform, and the fraction of attention on each patch."""
 
     images: np.ndarray  # uint8 [n, H, W, 3]
     maps: np.ndarray  # [n, rows, columns], each sums to 1
@@ -102,7 +101,7 @@ class Attention:
 
 @dataclasses.dataclass(frozen=True)
 class ReportData:
-    """Everything that is drawn from the model itself; whatever a model lacks is empty."""
+    """All model outputs that the report shows; empty where the model has none."""
 
     retrieval: dict[str, RetrievalExamples] = dataclasses.field(default_factory=dict)
     confusion: dict[str, Confusion] = dataclasses.field(default_factory=dict)
@@ -135,7 +134,7 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
     asked_texts = rng.choice(texts, min(TEXT_QUERIES, texts), replace=False)
     ids = caption_ids(pairs.texts)
     relevant = relevant_images(pairs.text_image_index, ids)
-    # One entry a text: five times the same caption would tell the reader nothing.
+    # One entry per text, so that the top hits are different captions.
     _, distinct = np.unique(ids, return_index=True)
     image_queries = []
     for i in asked_images:
@@ -167,7 +166,7 @@ def retrieval_examples(pairs: Pairs, source: Any, seed: int) -> RetrievalExample
 def caption_examples(
     evaluator: Captioning, variables: Variables, seed: int
 ) -> list[CaptionExample]:
-    """Randomly drawn images with what the model writes of them."""
+    """Randomly drawn images with their generated captions."""
     source = evaluator.runner.open_source(evaluator.source)
     count = min(CAPTIONED_IMAGES, len(source))
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
@@ -180,7 +179,7 @@ def caption_examples(
 
 
 def health_of(name: str, pairs: Pairs, seed: int) -> Health:
-    """Histograms, figures and the plane of both modalities."""
+    """Histograms, metrics and the 2D projection of both modalities."""
     image, text, index = pairs.image_embed, pairs.text_embed, pairs.text_image_index
     relevant = relevant_images(index, caption_ids(pairs.texts))
     edges, positives, negatives = similarity_histograms(image, text, relevant)
@@ -194,7 +193,7 @@ def health_of(name: str, pairs: Pairs, seed: int) -> Health:
 def attention_of(
     runner: Runner, variables: Variables, source: Any, spec: str, seed: int
 ) -> Attention | None:
-    """Attention of a few randomly drawn images; None for a model that has no such weights."""
+    """Attention of a few randomly drawn images; None for a model without attention weights."""
     count = min(ATTENTION_IMAGES, len(source))
     drawn = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
     batch = next(iter(runner.batches(Subset(source, drawn), spec, runner.batch_size)))
@@ -210,12 +209,11 @@ def attention_of(
 def gather_report(
     runner: Runner, variables: Variables, evaluators: Mapping[str, Evaluator], *, seed: int = 0
 ) -> ReportData:
-    """Examples of every retrieval and captioning, the confusion of every classification, health,
-    attention.
+    """Retrieval and caption examples, confusion matrices, embedding health and attention.
 
     Args:
-      evaluators: as `make_evaluators` gives them; health and attention are those of the first.
-      seed: of the draw of examples.
+      evaluators: from `make_evaluators`; health and attention are those of the first suitable one.
+      seed: of the random choice of examples.
     """
     retrieval: dict[str, RetrievalExamples] = {}
     confusion: dict[str, Confusion] = {}

@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds all of its images and asks the network for nothing."""
+"""The report: a self-contained HTML file with embedded images and no network requests."""
 
 import base64
 import html
@@ -36,25 +36,25 @@ def write_report(
     fingerprints: Mapping[str, str] | None = None,
     before: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
-    """Write `<workdir>/report.html`; its training curves are those of `<workdir>/metrics.jsonl`.
+    """Write `<workdir>/report.html`, with training curves from `<workdir>/metrics.jsonl`.
 
     Args:
       title: the run's name.
-      facts: what stands under the title, in order, such as {"Parameters": "5.4 M"}.
-      results: evaluator -> metric -> value, the run's final figures.
+      facts: shown under the title, in order, such as {"Parameters": "5.4 M"}.
+      results: evaluator -> metric -> value, the run's final metrics.
       data: from `gather_report`.
       config: the resolved config, shown in full at the end.
       baselines: name of a baseline -> evaluator -> metric -> value.
-      fingerprints: evaluator -> hash of its preset.
-      before: as results, of before training.
+      fingerprints: evaluator -> hash of its config.
+      before: as results, before training.
 
     Returns:
       The file's path.
     """
     rows = read_metrics(workdir)
-    figures_of = tables.results(results, baselines or {}, fingerprints or {}, before)
+    result_tables = tables.results(results, baselines or {}, fingerprints or {}, before)
     sections = [
-        ("results", "Results", figures_of),
+        ("results", "Results", result_tables),
         ("training", "Training", _training(rows)),
         *(
             (f"retrieval-{i}", f"Retrieval: {name}", _retrieval(examples, data.seed))
@@ -108,7 +108,7 @@ def _data_url(mime: str, data: bytes) -> str:
 
 
 def inline_svg(data: bytes, about: str) -> str:
-    """A figure as an image element; `about` is read to who cannot see it."""
+    """A figure as an image element; `about` is its alt text."""
     return (
         f'<img class="figure" alt="{html.escape(about)}" src="{_data_url("image/svg+xml", data)}">'
     )
@@ -122,7 +122,7 @@ def image_tag(image: np.ndarray, about: str, kind: str = "") -> str:
 
 def text(text: str) -> str:
     """A caption."""
-    # Captions come in many scripts: the browser finds each one's direction.
+    # Captions may be in any script: the browser detects the text direction.
     return f'<bdi dir="auto">{html.escape(text)}</bdi>'
 
 
@@ -151,12 +151,12 @@ def facts(about: Mapping[str, str]) -> str:
 def _series(
     rows: list[dict[str, float]], names: Mapping[str, str]
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """label -> (steps, values) of those metrics (metric -> label) that have two points or more."""
+    """label -> (steps, values) of the metrics (metric -> label) with at least two points."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for name, label in names.items():
         points = [(r["step"], r[name]) for r in rows if name in r and np.isfinite(r[name])]
         steps, values = [s for s, _ in points], [v for _, v in points]
-        # A total of one part is that part: one curve says it.
+        # A total with a single term equals that term: only one curve is drawn.
         if len(points) > 1 and (steps, values) not in found.values():
             found[label] = (steps, values)
     return found
@@ -197,7 +197,12 @@ def _training(rows: list[dict[str, float]]) -> str:
             {"train/grad_norm": "gradient norm"},
             {"smoothed": True, "log": True},
         ),
-        ("Throughput", "examples a second", {"examples_per_second": "examples/s"}, {"zero": True}),
+        (
+            "Throughput",
+            "examples per second",
+            {"examples_per_second": "examples/s"},
+            {"zero": True},
+        ),
     ):
         series = _series(rows, labels)
         if series:
@@ -210,13 +215,13 @@ def _retrieval(examples: RetrievalExamples, seed: int) -> str:
     queries = "".join(_image_query(q, examples) for q in examples.image_queries)
     captions = "".join(_text_query(q, examples) for q in examples.text_queries)
     return (
-        f'<p class="note">Drawn at random (seed {seed}) before any score was known: {images} '
-        f"images and {texts} captions of a gallery of {examples.gallery_images} images. "
-        '<span class="right">✓</span> marks what is right; the rank is that of the best right '
-        "answer. Captions with the same text are shown once.</p>"
-        "<h3>From an image to captions</h3>"
+        f'<p class="note">{images} images and {texts} captions, drawn at random (seed {seed}) '
+        f"before any score was known, from a gallery of {examples.gallery_images} images. "
+        '<span class="right">✓</span> marks correct results; the rank is that of the best correct '
+        "one. Captions with the same text are shown once.</p>"
+        "<h3>Image to text</h3>"
         f'<div class="queries">{queries}</div>'
-        "<h3>From a caption to images</h3>"
+        "<h3>Text to image</h3>"
         f'<div class="rows">{captions}</div>'
     )
 
@@ -250,8 +255,8 @@ def _text_query(query: Query, examples: RetrievalExamples) -> str:
         for place, hit in enumerate(query.hits, start=1)
     )
     if query.rank > len(query.hits):
-        right = image_tag(examples.images[query.answer], "the right image")
-        images += f'<div class="missed">{right}<em>right one</em></div>'
+        right = image_tag(examples.images[query.answer], "the correct image")
+        images += f'<div class="missed">{right}<em>correct</em></div>'
     return (
         f'<article><div class="asked"><q>{text(examples.texts[query.index])}</q>{_rank(query)}'
         f'</div><div class="answers">{images}</div></article>'
@@ -260,7 +265,7 @@ def _text_query(query: Query, examples: RetrievalExamples) -> str:
 
 def _captions(examples: Sequence[CaptionExample], seed: int) -> str:
     tiles = "".join(
-        f"<article>{image_tag(e.image, e.written)}<p><b>{text(e.written)}</b></p>"
+        f"<article>{image_tag(e.image, e.generated)}<p><b>{text(e.generated)}</b></p>"
         f"<p>{' · '.join(text(t) for t in e.references[:3])}</p>"
         + (f'<p class="own">{text(e.nearest)}</p>' if e.nearest else "")
         + "</article>"
@@ -268,8 +273,8 @@ def _captions(examples: Sequence[CaptionExample], seed: int) -> str:
     )
     last = ", then the caption of the nearest training image" * any(e.nearest for e in examples)
     return (
-        f'<p class="note">{len(examples)} images drawn at random (seed {seed}). In bold what the '
-        f"model wrote, under it what people wrote{last}.</p>"
+        f'<p class="note">{len(examples)} images drawn at random (seed {seed}). In bold the '
+        f"generated caption, below it the human captions{last}.</p>"
         f'<div class="examples wide">{tiles}</div>'
     )
 
@@ -283,9 +288,8 @@ def _attention(attention: Attention | None, seed: int) -> str:
         for image, weights in zip(attention.images, attention.maps)
     )
     return (
-        '<p class="note">Where the image tower looks: attention of all layers and heads, followed '
-        "back to the patches by rollout (Abnar &amp; Zuidema 2020), bright where most of it ends. "
-        f"Images drawn at random (seed {seed}).</p>"
+        '<p class="note">Attention rollout of the image tower over all layers and heads (Abnar '
+        f"&amp; Zuidema 2020); bright is high. Images drawn at random (seed {seed}).</p>"
         f'<div class="pairs">{pairs}</div>'
     )
 
@@ -296,7 +300,7 @@ def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
     if scale:
         steps, values = scale["logit scale"]
         note = f"1 / τ, from {values[0]:.1f} to {values[-1]:.1f}"
-        # The cap that CLIP puts on the scale is shown only once the run comes near it.
+        # CLIP's cap on the scale is shown only if the run comes near it.
         cap = (100.0, "cap") if max(values) > 70 else None
         drawn = figures.lines(scale, reference=cap)
         cards.append(("Temperature", inline_svg(drawn, f"logit scale over steps, {note}"), note))
@@ -321,7 +325,7 @@ def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
             {
                 "Modality gap (at most 2)": f"{m['modality_gap']:.3f}",
                 "Alignment (0 is best)": f"{m['alignment']:.3f}",
-                "Uniformity of images (−4 is even)": f"{m['uniformity_image']:.2f}",
+                "Uniformity of images (−4 is uniform)": f"{m['uniformity_image']:.2f}",
                 "Uniformity of texts": f"{m['uniformity_text']:.2f}",
             }
         )

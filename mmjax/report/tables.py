@@ -10,8 +10,8 @@ from mmjax.report import figures
 from mmjax.report.gather import Confusion
 from mmjax.workdir.tables import by_columns, by_rows
 
-Figures = Mapping[str, float]
-WAYS = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
+Metrics = Mapping[str, float]
+DIRECTIONS = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
 RETRIEVAL = {
     "recall@1": "R@1",
     "recall@5": "R@5",
@@ -28,13 +28,16 @@ MOST_CONFUSED = 12
 
 
 def results(
-    results: Mapping[str, Figures],
-    baselines: Mapping[str, Mapping[str, Figures]],
+    results: Mapping[str, Metrics],
+    baselines: Mapping[str, Mapping[str, Metrics]],
     fingerprints: Mapping[str, str],
-    before: Mapping[str, Figures] | None = None,
+    before: Mapping[str, Metrics] | None = None,
 ) -> str:
-    """Every evaluator's figures, beside those of before training, what has changed since, and those
-    of the baselines that have the same evaluator."""
+    """Tables of every evaluator's metrics, with those before training, the changes, and baselines.
+
+    Args:
+      baselines: name -> evaluator -> metrics; shown for the same evaluators.
+    """
     if before:
         baselines = {BEFORE: before, CHANGE: _changes(before, results), **baselines}
     retrieval = {n: r for n, r in results.items() if "text_to_image/recall@1" in r}
@@ -42,8 +45,8 @@ def results(
     others = {n: r for n, r in results.items() if n not in retrieval and n not in classes}
     made = []
     if retrieval:
-        columns = {f"{way}/{m}": label for way in WAYS for m, label in RETRIEVAL.items()}
-        groups = [(label, len(RETRIEVAL)) for label in WAYS.values()]
+        columns = {f"{way}/{m}": label for way in DIRECTIONS for m, label in RETRIEVAL.items()}
+        groups = [(label, len(RETRIEVAL)) for label in DIRECTIONS.values()]
         made.append(_table(retrieval, columns, groups, baselines, fingerprints))
     if classes:
         rows = {n: r for n, r in by_rows(_flat(classes)).items() if "top1" in r}
@@ -54,13 +57,13 @@ def results(
     return "".join(made)
 
 
-def _flat(results: Mapping[str, Figures]) -> dict[str, float]:
+def _flat(results: Mapping[str, Metrics]) -> dict[str, float]:
     """ "evaluation/metric" -> value."""
     return {f"{name}/{metric}": v for name, row in results.items() for metric, v in row.items()}
 
 
-def _changes(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> dict[str, Figures]:
-    """evaluation -> metric -> what has been added to it."""
+def _changes(before: Mapping[str, Metrics], after: Mapping[str, Metrics]) -> dict[str, Metrics]:
+    """evaluation -> metric -> difference after - before."""
     return {
         name: {k: after[name][k] - v for k, v in row.items() if k in after[name]}
         for name, row in before.items()
@@ -69,10 +72,10 @@ def _changes(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> dic
 
 
 def _table(
-    results: Mapping[str, Figures],
+    results: Mapping[str, Metrics],
     columns: Mapping[str, str],
     groups: list[tuple[str, int]],
-    baselines: Mapping[str, Mapping[str, Figures]],
+    baselines: Mapping[str, Mapping[str, Metrics]],
     fingerprints: Mapping[str, str],
 ) -> str:
     any_baseline = any(name in b for b in baselines.values() for name in results)
@@ -92,7 +95,7 @@ def _table(
             cells = ""
             if place == 0:
                 mark = fingerprints.get(name)
-                about = f' title="preset {html.escape(mark)}"' if mark else ""
+                about = f' title="evaluator config {html.escape(mark)}"' if mark else ""
                 code = f"<small>{html.escape(mark)}</small>" if mark else ""
                 cells += f'<th rowspan="{len(models)}"{about}>{html.escape(name)}{code}</th>'
             if any_baseline:
@@ -111,7 +114,7 @@ def _table(
     )
 
 
-def _is_best(column: str, model: str, models: Mapping[str, Figures]) -> bool:
+def _is_best(column: str, model: str, models: Mapping[str, Metrics]) -> bool:
     known = {m: v[column] for m, v in models.items() if column in v and m != CHANGE}
     if model not in known:
         return False
@@ -120,7 +123,7 @@ def _is_best(column: str, model: str, models: Mapping[str, Figures]) -> bool:
 
 
 def number(metric: str, value: float | None) -> str:
-    """A figure as text: fractions as percent, ranks and the rest as they are."""
+    """A metric as text: fractions in percent, other values unscaled."""
     if value is None or math.isnan(value):
         return "–"
     name = metric.split("/")[-1]
@@ -132,19 +135,19 @@ def number(metric: str, value: float | None) -> str:
 
 
 def change(metric: str, value: float | None) -> str:
-    """A difference of figures as text, with its sign."""
+    """A difference of metrics as text, with its sign."""
     if value is None or math.isnan(value):
         return "–"
     return ("−" if value < 0 else "+") + number(metric, abs(value))
 
 
 def confusion(data: Confusion, image_of: Callable[[bytes, str], str]) -> str:
-    """The matrix (as a table, or with many classes as an image) and the commonest mistakes."""
+    """The matrix (a table, or a heat map if there are many classes) and the most common errors."""
     matrix, names = data.matrix, data.class_names
     total, right = int(matrix.sum()), int(np.trace(matrix))
     note = (
-        f'<p class="note">{right} of {total} right ({100 * right / max(1, total):.1f} %). Rows are '
-        "the true classes; each cell is the percentage of its row.</p>"
+        f'<p class="note">{right} of {total} correct ({100 * right / max(1, total):.1f} %). Rows '
+        "are the true classes; cells are percentages of their row.</p>"
     )
     if len(names) > MOST_CLASSES_IN_A_TABLE:
         drawn = image_of(figures.confusion(data), "confusion matrix")
@@ -159,13 +162,13 @@ def _matrix(data: Confusion) -> str:
         count = int(row.sum())
         cells = ""
         for j, value in enumerate(row):
-            share = value / max(1, count)
+            fraction = value / max(1, count)
             hue = "47,158,143" if i == j else "221,107,32"
-            ink = ' class="dark"' if share > 0.6 else ""
-            shown = f"{100 * share:.0f}" if value else ""
+            ink = ' class="dark"' if fraction > 0.6 else ""
+            shown = f"{100 * fraction:.0f}" if value else ""
             about = f"{value} of {count} {name}: {data.class_names[j]}"
             cells += (
-                f'<td{ink} style="background:rgba({hue},{share:.3f})" '
+                f'<td{ink} style="background:rgba({hue},{fraction:.3f})" '
                 f'title="{html.escape(about)}">{shown}</td>'
             )
         body += f"<tr><th>{html.escape(name)}<small>{count}</small></th>{cells}</tr>"
@@ -188,6 +191,6 @@ def _mistakes(data: Confusion) -> str:
         for i, j in pairs
     )
     return (
-        '<table class="mistakes"><thead><tr><th>true</th><th>taken for</th>'
+        '<table class="mistakes"><thead><tr><th>true</th><th>predicted</th>'
         f'<th class="number">count</th></tr></thead><tbody>{rows}</tbody></table>'
     )

@@ -1,1 +1,1 @@
-"""The visual search engine: exact top-k, an index of a folder on disk, and the command."""
+"""Image search: exact top-k, an on-disk index of a folder, and the command."""

@@ -1,12 +1,12 @@
-"""Search a folder of images by words or by an image.
+"""Search a folder of images by text or by an image.
 
     python -m mmjax.search index DIR --model=runs/clip_emoji --index=INDEX
     python -m mmjax.search query "a red bus" --index=INDEX
     python -m mmjax.search query --image=FILE --index=INDEX
 
-The model is a run's workdir or a published folder. Run `index` again after images came, went or
-changed: only what is new is embedded. It may be killed at any moment and goes on where it was.
-Every query looks at all vectors; with --approximate (pip install -e '.[approximate]') at few.
+The model is a run's workdir or a published folder. Run `index` again after images were added,
+removed or changed: only new ones are embedded. An interrupted `index` resumes when run again.
+Search is exact, or approximate with --approximate (pip install -e '.[approximate]').
 """
 
 # ruff: noqa: E402
@@ -16,20 +16,20 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
         ("action", {"choices": ("index", "query")}),
-        ("what", {"nargs": "?", "help": "index: the folder; query: the words"}),
-        ("--index", {"required": True, "help": "the index's own folder"}),
-        ("--model", {"help": "index: what embeds; query: where that model lies now, if it moved"}),
-        ("--image", {"help": "query: an image file in place of words"}),
-        ("--k", {"type": int, "default": 10, "help": "query: how many"}),
+        ("what", {"nargs": "?", "help": "index: the folder; query: the text"}),
+        ("--index", {"required": True, "help": "folder of the index"}),
+        ("--model", {"help": "index: the model; query: its new location, if it was moved"}),
+        ("--image", {"help": "query: an image file instead of text"}),
+        ("--k", {"type": int, "default": 10, "help": "query: number of results"}),
         ("--storage", {"default": "float16", "help": "index: float32, float16 or int8 vectors"}),
         (
             "--approximate",
             {
                 "action": "store_true",
-                "help": "index: link the vectors to a graph besides; query: search that, not all",
+                "help": "index: also build an HNSW graph; query: search it",
             },
         ),
-        ("--json", {"action": "store_true", "help": "query: a JSON object a line"}),
+        ("--json", {"action": "store_true", "help": "query: print one JSON object per line"}),
     )
 
 import json
@@ -41,11 +41,11 @@ from mmjax.search.index import INDEX, Index, Writer, create, read_about
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.tables import print_table
 
-LISTED = 10  # unreadable files on the terminal; all are in the index
+LISTED = 10  # maximum number of unreadable files printed; all are in the index
 
 
 def index(args) -> None:
-    """Make or renew an index."""
+    """Create or update an index."""
     if not args.what or not args.model:
         raise ValueError("`index` needs a folder of images and --model: see --help.")
     root, folder = Path(args.what), Path(args.index)
@@ -79,7 +79,7 @@ def index(args) -> None:
 
 
 def query(args) -> None:
-    """Print the best images for words or for an image."""
+    """Print the best images for a text or an image."""
     if bool(args.what) == bool(args.image):
         raise ValueError('Give `query` either words in quotes or --image=FILE: "a red bus".')
     opened = Index(args.index)

@@ -1,9 +1,9 @@
-"""The k best by a graph of neighbours, which finds most of them and looks at few vectors.
+"""Approximate top-k by an HNSW graph, which finds most of the best rows and reads few vectors.
 
-    approximate-G-N.usearch     beside an index: of generation G, its first N rows
+    approximate-G-N.usearch     in an index's folder: the first N rows of generation G
 
-Rows are never changed in place, so the name says what the graph is of. One that is of fewer rows is
-added to; one of another generation is made anew. The scores of what is found are exact.
+Rows are never changed in place, so the name identifies the contents. A graph with fewer rows is
+extended; one of another generation is rebuilt. The scores of the results are exact.
 
 Source: HNSW, Malkov and Yashunin 2016 (arXiv 1603.09320), by the package usearch.
 """
@@ -18,11 +18,11 @@ from mmjax.process.progress import Progress
 from mmjax.search.index import Index
 
 CHUNK = 8192  # rows added at once
-CANDIDATES = 256  # that a search keeps in mind; usearch's own 64 finds fewer
+CANDIDATES = 256  # search width; usearch's default of 64 has lower recall
 
 
 def check_package() -> None:
-    """Raise ValueError where usearch is not installed."""
+    """Raise ValueError if usearch is not installed."""
     if importlib.util.find_spec("usearch") is None:
         raise ValueError(
             "The package usearch is missing: install it with pip install -e '.[approximate]'."
@@ -30,13 +30,13 @@ def check_package() -> None:
 
 
 def build(index: Index) -> None:
-    """Bring the graph beside an index up to date; one of before is deleted when that is done."""
-    path, before = _path(index), _made(index)
+    """Bring the graph of an index up to date; old graphs are deleted afterwards."""
+    path, before = _path(index), _existing(index)
     if path in before:
         return
     same = [p for p in before if _generation(p) == index.about["generation"]]
-    for torn in index.folder.glob("approximate-*.partial"):  # a kill has left it
-        torn.unlink()
+    for partial in index.folder.glob("approximate-*.partial"):  # left by an interrupted run
+        partial.unlink()
     start, graph = max(map(_rows, same), default=0), _new(index)
     if start:
         graph.load(next(p for p in same if _rows(p) == start))
@@ -53,17 +53,21 @@ def build(index: Index) -> None:
 
 
 class Graph:
-    """The graph beside an index, searched as a `Gallery` is.
+    """The graph of an index, with the same search method as `Gallery`.
 
     Raises:
-      ValueError: there is none, or the index has changed since.
+      ValueError: there is no graph, or the index has changed since it was built.
     """
 
     def __init__(self, index: Index):
         check_package()
         path = _path(index)
         if not path.exists():
-            why = "has changed since its approximate index was made" if _made(index) else "has none"
+            why = (
+                "has changed since its approximate index was made"
+                if _existing(index)
+                else "has none"
+            )
             raise ValueError(
                 f"The index '{index.folder}' {why}: run `python -m mmjax.search index "
                 f"{index.root} --model={index.about['model']} --index={index.folder} "
@@ -73,13 +77,13 @@ class Graph:
         self._graph.view(path)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """About the k best of each query, best first; now and then fewer.
+        """Approximately the k best rows of each query, best first; sometimes fewer.
 
         Args:
           queries: `[Q, D]` float32.
 
         Returns:
-          of each query the scores, float32, and the rows, int64.
+          For each query the scores, float32, and the rows, int64.
         """
         found = [self._best(query, k) for query in np.asarray(queries, np.float32)]
         return [scores for scores, _ in found], [rows for _, rows in found]
@@ -93,7 +97,7 @@ class Graph:
 
 
 def _new(index: Index):
-    """An empty graph for an index's vectors, which it keeps in float16."""
+    """An empty graph for an index's vectors; it stores them in float16."""
     from usearch.index import Index as HNSW
 
     return HNSW(
@@ -116,7 +120,7 @@ def _path(index: Index) -> Path:
     return index.folder / name
 
 
-def _made(index: Index) -> list[Path]:
+def _existing(index: Index) -> list[Path]:
     return list(index.folder.glob("approximate-*.usearch"))
 
 

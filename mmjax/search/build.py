@@ -1,4 +1,4 @@
-"""Bring an index up to date with its folder: what is new is embedded, what is gone leaves."""
+"""Update an index from its folder: new images are embedded, deleted ones removed."""
 
 import dataclasses
 import hashlib
@@ -15,21 +15,21 @@ from mmjax.search.index import File, Writer
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What an update did, in files."""
+    """What an update did, as numbers of files."""
 
     embedded: int
     duplicates: int
     removed: int
-    unreadable: dict[str, str]  # path -> why, of all that are in the folder
+    unreadable: dict[str, str]  # path -> reason, of all unreadable files in the folder
 
 
 def update(writer: Writer, embedder: Embedder) -> Summary:
-    """Make the index agree with its root. A kill at any moment loses at most one batch's work.
+    """Update the index from its root. An interruption loses at most one batch of work.
 
-    A file whose size and time of change are as before is not read again, an unreadable one neither.
+    Files whose size and modification time have not changed are not read again.
 
     Raises:
-      ValueError: the root is gone or has no images: then nothing is changed.
+      ValueError: the root is missing or has no images; nothing is changed.
     """
     root = writer.root
     found = [str(p.relative_to(root)) for p in image_files.find([root])]
@@ -87,13 +87,13 @@ def _unchanged(path: Path, known: File | None) -> bool:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
-    except OSError:  # gone since it was found
+    except OSError:  # deleted since it was listed
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
 
 def _reader(root: Path, writer: Writer, embedder: Embedder) -> Callable:
-    """path -> (its File without a row, the prepared image or None where it is known)."""
+    """path -> (its File without a row, the prepared image, or None if it is in the index)."""
 
     def read(path: str) -> tuple[File, np.ndarray | None]:
         size, mtime_ns = _size_and_time(root / path)  # before the bytes, to notice a change

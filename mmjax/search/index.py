@@ -1,14 +1,14 @@
-"""An index on disk: a vector for each different image of a folder, and the files that show it.
+"""An index on disk: one vector per distinct image of a folder, and the files that contain it.
 
-    index.json         root, model, its fingerprint, storage, which generation of files counts, and
-                       how many updates have come to their end
-    files-G.jsonl      a line a file, later lines replace earlier ones: path, size, mtime_ns,
-                       sha256, row; or a fault in place of a row; or gone
-    vectors-G.bin      rows as `storage.encode` makes them; scales-G.bin beside it for int8
+    index.json         root, model, its fingerprint, storage, the current generation of files, and
+                       the number of completed updates
+    files-G.jsonl      one line per file, later lines replace earlier ones: path, size, mtime_ns,
+                       sha256, row; or a fault instead of a row; or gone
+    vectors-G.bin      rows as encoded by `storage.encode`; for int8 also scales-G.bin
 
-Rows are written before the lines that name them: a kill leaves at most rows that nothing names,
-which are cut off when the next writer comes. Rows are never changed in place. Where some are no
-longer needed the files are written anew as the next generation, and index.json turns to it at once.
+Rows are written before the lines that refer to them: an interruption leaves at most unreferenced
+rows, which the next writer truncates. Rows are never changed in place. When some are no longer
+needed, the files are rewritten as the next generation, and index.json is switched to it atomically.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What was found at a path below the root: its image's row, or why it has none."""
+    """A file below the root: the row of its image, or the fault if it is unreadable."""
 
     path: str
     size: int
@@ -43,7 +43,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """An image that was found: its cosine, its content's hash, the files that show it."""
+    """A search result: its cosine, the hash of its content, and the files with that content."""
 
     score: float
     sha256: str
@@ -51,14 +51,14 @@ class Hit:
 
 
 class Index:
-    """What an index holds; to read it.
+    """An index, opened for reading.
 
     Attributes:
-      about: what index.json says; files: path -> File; rows: how many vectors there are.
+      about: contents of index.json; files: path -> File; rows: number of vectors.
       stamp: of the index.json that was read; see `stamp`.
 
     Raises:
-      ValueError: no index there, one of another format, or a damaged one.
+      ValueError: no index, one of another format, or a damaged one.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -68,10 +68,10 @@ class Index:
             self.about = read_about(self.folder)
             try:
                 self._open()
-            except (ValueError, OSError):  # a file of it is gone, or gone meanwhile
+            except (ValueError, OSError):  # a file is missing, perhaps due to a new generation
                 if stamp(self.folder) == self.stamp:
                     raise
-            if stamp(self.folder) == self.stamp:  # else the next generation came just now
+            if stamp(self.folder) == self.stamp:  # otherwise a new generation was just written
                 break
 
     def _open(self) -> None:
@@ -90,48 +90,49 @@ class Index:
             self.scales = self._map("scales", "float32", 1)[:, 0]
 
     def faults(self) -> dict[str, str]:
-        """path -> why it cannot be read."""
+        """path -> reason, for unreadable files."""
         return {f.path: f.fault for f in self.files.values() if f.fault}
 
     @functools.cached_property
-    def shown(self) -> list[list[File]]:
-        """For each row the files that show its image, sorted."""
-        shown: list[list[File]] = [[] for _ in range(self.rows)]
+    def files_of_row(self) -> list[list[File]]:
+        """For each row, the files that contain its image, sorted by path."""
+        files: list[list[File]] = [[] for _ in range(self.rows)]
         for file in sorted(self.files.values(), key=lambda f: f.path):
             if file.row is not None:
-                shown[file.row].append(file)
-        return shown
+                files[file.row].append(file)
+        return files
 
     @functools.cached_property
     def path_of(self) -> dict[str, str]:
-        """A content's hash -> a file that shows it."""
+        """Content hash -> a file with that content."""
         return {f.sha256: f.path for f in self.files.values() if f.row is not None}
 
     @functools.cached_property
     def gallery(self) -> Gallery:
-        """The vectors, to be searched."""
+        """The vectors, for searching."""
         return Gallery(self.vectors, self.scales)
 
     def prepare(self) -> None:
-        """Make all that a search needs, so that none waits for it."""
-        _ = self.shown, self.path_of, self.gallery
+        """Compute all cached properties, so that no search waits for them."""
+        _ = self.files_of_row, self.path_of, self.gallery
 
     def search(self, queries: np.ndarray, k: int, by: Any = None) -> list[list[Hit]]:
         """The k best images of each query `[Q, D]`, best first.
 
         Args:
-          by: what finds rows, as `Gallery.search` does; None: all vectors, exactly.
+          by: an object with the method `search` of `Gallery`; None: exact search.
         """
-        # While an update goes on there may be rows whose last file has just left.
-        orphans = sum(not files for files in self.shown)
+        # During an update there may be rows whose last file was just removed.
+        files = self.files_of_row
+        orphans = sum(not of_row for of_row in files)
         found = []
         for scores, rows in zip(*(by or self.gallery).search(queries, k + orphans)):
-            pairs = [(float(s), self.shown[row]) for s, row in zip(scores, rows) if self.shown[row]]
+            pairs = [(float(s), files[row]) for s, row in zip(scores, rows) if files[row]]
             found.append([Hit(s, fs[0].sha256, [f.path for f in fs]) for s, fs in pairs[:k]])
         return found
 
     def check_model(self, fingerprint: str, named: str | os.PathLike) -> None:
-        """Raise ValueError if another model made the index than this one."""
+        """Raise ValueError if the index was made by another model than this one."""
         if fingerprint != self.about["fingerprint"]:
             raise ValueError(
                 f"The index '{self.folder}' was made by another model ('{self.about['model']}', "
@@ -148,14 +149,14 @@ class Index:
         size = path.stat().st_size if path.exists() else 0
         if size < needed:
             raise ValueError(
-                f"{path} has {size:,} bytes and needs {needed:,}: bring it back, or delete the "
-                f"index '{self.folder}' and make it again."
+                f"{path} has {size:,} bytes and needs {needed:,}: restore it, or delete the index "
+                f"'{self.folder}' and make it again."
             )
         return np.memmap(path, dtype, "r", shape=shape) if needed else np.empty(shape, dtype)
 
 
 class Writer(Index):
-    """The one who adds to an index; hold its lock meanwhile."""
+    """An index, opened for writing; the caller must hold its lock."""
 
     def __init__(self, folder: str | os.PathLike):
         super().__init__(folder)
@@ -175,18 +176,18 @@ class Writer(Index):
         self._log(files)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Take files out; rows that no file shows any more leave with the next `compact`."""
+        """Remove files; rows without files are removed by the next `compact`."""
         gone = list(paths)
         jsonl.append(self._file("files", "jsonl"), [{"path": p, "gone": True} for p in gone])
         for path in gone:
             del self.files[path]
 
     def compact(self) -> None:
-        """Write the next generation, without rows that no file shows, if there are any."""
+        """Write the next generation without the rows that have no file, if there are any."""
         used = sorted({f.row for f in self.files.values() if f.row is not None})
         if len(used) == self.rows:
             return
-        mapped = Index(self.folder)  # also what was appended since this writer was opened
+        mapped = Index(self.folder)  # includes rows appended since this writer was opened
         generation = self.about["generation"] + 1
         new = {row: n for n, row in enumerate(used)}
         for name, rows in (("vectors", mapped.vectors), ("scales", mapped.scales)):
@@ -206,7 +207,7 @@ class Writer(Index):
         self.__init__(self.folder)
 
     def finish(self) -> None:
-        """Say in index.json that an update has come to its end, for those who read meanwhile."""
+        """Record a completed update in index.json, for concurrent readers."""
         updates = self.about.get("updates", 0) + 1
         _write_about(self.folder, {**self.about, "updates": updates})
         self.about = read_about(self.folder)
@@ -218,7 +219,7 @@ class Writer(Index):
         self.row_of |= {f.sha256: f.row for f in files if f.row is not None}
 
     def _clean(self) -> None:
-        """Cut off what a kill has left half written, and delete other generations."""
+        """Truncate incomplete writes of an interrupted run, and delete other generations."""
         jsonl.cut_torn_end(self._file("files", "jsonl"))
         widths = {"vectors": np.dtype(self.about["storage"]).itemsize * self.about["dim"]}
         for name, width in (widths | {"scales": 4}).items():
@@ -256,7 +257,7 @@ def _write_about(folder: Path, about: Mapping) -> None:
 
 
 def stamp(folder: Path) -> tuple[int, ...] | None:
-    """What changes when index.json is written anew; None: it is not there."""
+    """A value that changes whenever index.json is rewritten; None: it does not exist."""
     try:
         found = (folder / INDEX).stat()
     except OSError:
@@ -265,10 +266,10 @@ def stamp(folder: Path) -> tuple[int, ...] | None:
 
 
 def read_about(folder: Path) -> dict:
-    """What index.json says.
+    """The contents of index.json.
 
     Raises:
-      ValueError: no index there, or one of another format.
+      ValueError: no index, or one of another format.
     """
     path = folder / INDEX
     if not path.is_file():

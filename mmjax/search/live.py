@@ -1,4 +1,4 @@
-"""An index that is read while `mmjax.search index` renews it."""
+"""Reading an index while `mmjax.search index` updates it."""
 
 import sys
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from mmjax.search.index import Index, stamp
 
 
 class Live:
-    """The newest state of an index.
+    """The latest version of an index.
 
-    A look for a newer one costs one `stat`. It is opened in a thread of its own, while the one
-    before goes on answering: the files of that stay readable while they are mapped, deleted or not.
+    Checking for a new version costs one `stat`. It is opened in a background thread while the old
+    one keeps serving: deleted files stay readable while they are mapped.
 
     Args:
-      index: the first state.
-      check: raises ValueError for a state that is not to be used, such as one of another model.
+      index: the first version.
+      check: raises ValueError for a version that must not be used, such as one of another model.
     """
 
     def __init__(self, index: Index, check: Callable[[Index], None]):
@@ -23,7 +23,7 @@ class Live:
         self._opener = ThreadPoolExecutor(1)
 
     def now(self) -> Index:
-        """The state to answer from."""
+        """The version to use."""
         found = stamp(self._index.folder)
         if found != self._tried:
             self._tried = found
@@ -36,6 +36,6 @@ class Live:
             self._check(index)
             index.prepare()
         except ValueError as error:
-            print(f"warning: {error} What was there before still answers.", file=sys.stderr)
+            print(f"warning: {error} The previous version stays in use.", file=sys.stderr)
         else:
             self._index = index

@@ -1,4 +1,4 @@
-"""How vectors are kept: float32, or at half and a quarter of the memory with rounding."""
+"""Storage formats of vectors: float32, float16 and int8."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ KINDS = ("float32", "float16", "int8")
 
 
 def encode(vectors: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Vectors `[N, D]` as they are kept, and `[N]` float32 scales (int8 alone).
+    """Vectors `[N, D]` as they are stored, and `[N]` float32 scales (int8 only).
 
-    int8 keeps round(127 x / max |x|) of each row, and max |x| / 127 as its scale.
+    int8 stores round(127 x / max |x|) of each row, and max |x| / 127 as its scale.
     """
     vectors = np.asarray(vectors, np.float32)
     if kind != "int8":

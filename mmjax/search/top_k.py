@@ -1,12 +1,12 @@
-"""The exact k best by inner product among millions of unit vectors, in two stages.
+"""Exact top-k by inner product among millions of unit vectors, in two stages.
 
-1. On the device every vector is scored, quickly and roughly (bf16 where that is fast), and of each
-   group of 32 vectors only the maximum is kept.
-2. On the host the groups that can hold a winner, by the proven bound on the first stage's rounding,
-   are scored anew in fp32.
+1. On the device every vector is scored in low precision (bf16 where that is fast), and only the
+   maximum of each group of 32 vectors is kept.
+2. On the host the groups that can contain a result, by a proven bound on the first stage's rounding
+   error, are rescored in fp32.
 
-So the result is exact whatever the first stage rounds. It is exact for the vectors as they are
-stored: what fp16 or int8 storage costs is `storage.py`'s matter.
+So the result is exact despite the first stage's rounding. It is exact for the vectors as stored;
+the error of fp16 or int8 storage is separate (see `storage.py`).
 """
 
 import functools
@@ -21,8 +21,8 @@ from einops import rearrange
 
 GROUP = 32  # vectors that share a maximum
 BLOCK = 1024  # vectors scored at once: the scores of 1,000 queries stay in the processor's cache
-CHUNK = 16 * BLOCK  # vectors a call
-QUERIES = 1024  # at once; fewer are padded to one of these sizes, so that little is compiled
+CHUNK = 16 * BLOCK  # vectors per call
+QUERIES = 1024  # per call; fewer are padded to one of SIZES, to limit compilations
 SIZES = (8, 64, QUERIES)
 
 
@@ -33,17 +33,17 @@ def group_maxima(
     """`[Q, C / GROUP]`: the best score of each group of consecutive vectors.
 
     Args:
-      vectors: `[C, D]` of any dtype; C a multiple of BLOCK; scales: `[C]`, what multiplies each.
-      queries: `[Q, D]` float32; dtype: what both are rounded to before they are multiplied.
+      vectors: `[C, D]` of any dtype; C a multiple of BLOCK; scales: `[C]`, factor of each vector.
+      queries: `[Q, D]` float32; dtype: both are cast to it before multiplication.
     """
-    turned = queries.astype(dtype).T
-    # Accelerators would round fp32 factors on their own.
+    transposed = queries.astype(dtype).T
+    # Accelerators would otherwise round fp32 factors.
     precision = "highest" if dtype == "float32" else None
 
     def block(part):
         rows, scale = part
         scores = jnp.dot(
-            rows.astype(dtype), turned, precision=precision, preferred_element_type=jnp.float32
+            rows.astype(dtype), transposed, precision=precision, preferred_element_type=jnp.float32
         )
         if scale is not None:
             scores = scores * scale[:, None]
@@ -57,15 +57,15 @@ def group_maxima(
 
 
 class Gallery:
-    """Vectors to be searched.
+    """Vectors to search in.
 
     Args:
-      vectors: `[N, D]` float32, float16 or int8; may be memory-mapped. On CPU they are read where
-        they lie; an accelerator holds a copy.
-      scales: `[N]` float32, what each row is multiplied by; None: nothing.
-      dtype: of the first stage's products; None: bfloat16 where the machine has it, else float32.
+      vectors: `[N, D]` float32, float16 or int8; may be memory-mapped. On CPU they are used in
+        place; on an accelerator they are copied to its memory.
+      scales: `[N]` float32, factor of each row; None: 1.
+      dtype: of the first stage's products; None: bfloat16 if it is fast here, otherwise float32.
 
-    Rows times scales are at most of unit length (to within 1 %).
+    Rows times scales must have at most unit length (to within 1 %).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Gallery:
         self._chunks = list(self._read()) if jax.default_backend() != "cpu" else None
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of each query, best first; of equal ones the first.
+        """The k best rows of each query, best first; ties: the lower row first.
 
         Args:
           queries: `[Q, D]`, at most of unit length (to within 1 %).
@@ -105,14 +105,14 @@ class Gallery:
         return np.concatenate(scores), np.concatenate(rows)
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        alone = len(queries) == 1 and self._chunks is None and self.vectors.dtype == np.float32
-        maxima = self._maxima_of_one(queries[0]) if alone else self._maxima(queries)
+        single = len(queries) == 1 and self._chunks is None and self.vectors.dtype == np.float32
+        maxima = self._maxima_of_one(queries[0]) if single else self._maxima(queries)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(lambda q, m: self._winners(q, m, k), queries, maxima))
         return np.stack([scores for scores, _ in found]), np.stack([rows for _, rows in found])
 
     def _maxima_of_one(self, query: np.ndarray) -> np.ndarray:
-        """`_maxima` of one query over float32 on CPU: BLAS reads them three times as fast."""
+        """`_maxima` of one query over float32 on CPU: BLAS is three times as fast."""
         scores = self.vectors @ query
         if self.scales is not None:
             scores *= self.scales
@@ -127,7 +127,7 @@ class Gallery:
         maxima = np.empty((len(queries), groups), np.float32)
         start, pending = 0, None
         for vectors, scales in self._chunks or self._read():
-            # The device works on one chunk while the last one's maxima are copied.
+            # The device computes one chunk while the previous one's maxima are copied.
             coming = group_maxima(vectors, scales, padded, self.dtype)
             if pending is not None:
                 start = _copy(pending, maxima, start)
@@ -136,49 +136,50 @@ class Gallery:
         return maxima
 
     def _winners(self, query: np.ndarray, maxima: np.ndarray, k: int) -> tuple:
-        """The k best rows of the groups that can hold them."""
-        least = -np.inf
+        """The k best rows, from the groups that can contain them."""
+        threshold = -np.inf
         if k < len(maxima):
-            # k groups reach this, less the slack; what may reach it, plus the slack, is looked at.
-            least = np.partition(maxima, -k)[-k] - 2 * self._slack()
-        groups = np.flatnonzero(maxima >= least)
+            # k groups have an exact maximum of at least the k-th approximate one minus the error
+            # bound; a group can reach that if its approximate maximum is within two bounds.
+            threshold = np.partition(maxima, -k)[-k] - 2 * self._error_bound()
+        groups = np.flatnonzero(maxima >= threshold)
         rows = (groups[:, None] * GROUP + np.arange(GROUP)[None]).ravel()
         rows = rows[rows < len(self.vectors)]
-        # Not by BLAS: its own threads would wait for one another below ours.
+        # Not by BLAS: its threads would compete with this thread pool.
         scores = np.einsum("nd,d->n", self.vectors[rows].astype(np.float32, copy=False), query)
         if self.scales is not None:
             scores *= self.scales[rows]
         best = np.lexsort((rows, -scores))[:k]
         return scores[best], rows[best]
 
-    def _slack(self) -> float:
-        """The most by which a first-stage score may be off, for vectors of unit length.
+    def _error_bound(self) -> float:
+        """Upper bound on the error of a first-stage score, for vectors of unit length.
 
-        Rounding both factors to p bits is off by at most 2^-p (1 + 2^-p / 4) of |q| |x| (Cauchy and
-        Schwarz); a sum of D products in fp32, in any order, by D 2^-24 (Higham 2002, section 3.1).
+        Rounding both factors to p bits adds at most 2^-p (1 + 2^-p / 4) of |q| |x| (Cauchy-Schwarz
+        inequality); a sum of D products in fp32, in any order, D 2^-24 (Higham 2002, section 3.1).
         """
         factors = 2**-8 if self.dtype == "bfloat16" else 0.0
         return 1.03 * (factors + self.vectors.shape[1] * 2**-23)
 
     def _read(self) -> Iterator[tuple[jax.Array, jax.Array | None]]:
-        """Chunks of CHUNK rows on the device; the last row fills the last chunk."""
+        """Chunks of CHUNK rows on the device; the last chunk is padded with the last row."""
         for start in range(0, len(self.vectors), CHUNK):
             parts = [
                 None if x is None else np.asarray(x[start : start + CHUNK])
                 for x in (self.vectors, self.scales)
             ]
-            lacking = CHUNK - len(parts[0])
-            if lacking:
+            padding = CHUNK - len(parts[0])
+            if padding:
                 parts = [
-                    None if x is None else np.concatenate([x, np.repeat(x[-1:], lacking, axis=0)])
+                    None if x is None else np.concatenate([x, np.repeat(x[-1:], padding, axis=0)])
                     for x in parts
                 ]
-            # Aligned memory is used in place on CPU, mapped files too.
+            # On CPU, aligned memory (also of mapped files) is used in place.
             yield tuple(None if x is None else jax.device_put(x, may_alias=True) for x in parts)
 
 
 def _copy(chunk: jax.Array, maxima: np.ndarray, start: int) -> int:
-    """Put a chunk's maxima `[Q, G]` in their place; returns where the next one's begin."""
+    """Copy a chunk's maxima `[Q, G]` to their columns; returns the start of the next chunk's."""
     end = min(start + chunk.shape[1], maxima.shape[1])
     maxima[:, start:end] = np.asarray(chunk)[: len(maxima), : end - start]
     return end
@@ -186,7 +187,7 @@ def _copy(chunk: jax.Array, maxima: np.ndarray, start: int) -> int:
 
 @functools.cache
 def fast_bfloat16() -> bool:
-    """Whether bf16 products are faster here than fp32's: on accelerators, and CPUs that say so."""
+    """Whether bf16 products are faster than fp32: on accelerators and CPUs with bf16 support."""
     if jax.default_backend() != "cpu":
         return True
     try:

@@ -1,1 +1,1 @@
-"""A small web page to search a folder of images, classify them, and see where a model looks."""
+"""A small web page to search a folder of images, classify them, and show attention maps."""

@@ -1,10 +1,10 @@
-"""Serve a page to search an indexed folder, classify images and see where the model looks.
+"""Serve a page to search an indexed folder, classify images and show attention maps.
 
     python -m mmjax.search index DIR --model=MODEL --index=INDEX
     python -m mmjax.serve INDEX
 
-It listens on this machine alone unless --host says otherwise. /openapi.json describes its API.
-What `index` changes meanwhile is seen as soon as that is done.
+By default it listens only on this machine; see --host. /openapi.json describes its API.
+Updates of the index are picked up while the server runs.
 """
 
 # ruff: noqa: E402
@@ -13,8 +13,8 @@ from mmjax.process import command
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
-        ("index", {"help": "the folder that `mmjax.search index` has made"}),
-        ("--model", {"help": "where the model lies now, if it moved"}),
+        ("index", {"help": "the folder written by `mmjax.search index`"}),
+        ("--model", {"help": "new location of the model, if it was moved"}),
         ("--host", {"default": "127.0.0.1"}),
         ("--port", {"type": int, "default": 8000}),
     )
@@ -53,7 +53,7 @@ def main() -> None:
     local = ARGS.host in LOOPBACK
     app = make_app(service, list(LOOPBACK) if local else ["*"])
     if not local:
-        print("warning: whoever reaches this machine can look at the images")
+        print("warning: anyone who can connect to this machine can see the images")
     print(f"http://{ARGS.host}:{listening.getsockname()[1]}", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30)
     uvicorn.Server(config).run(sockets=[listening])

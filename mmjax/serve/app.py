@@ -1,4 +1,4 @@
-"""The HTTP side: the page, the JSON endpoints, and errors as one sentence."""
+"""The HTTP application: the page, the JSON endpoints, and errors as one sentence."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from mmjax.serve.batcher import Busy
 from mmjax.serve.limits import Limits
-from mmjax.serve.service import MOST_HITS, Found, Looks, Service, Share
+from mmjax.serve.service import MAX_HITS, AttentionMaps, Found, LabelProbability, Service
 
 HERE = Path(__file__).parent
 PAGE = {
@@ -19,7 +19,7 @@ PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-# The page runs its own script alone, and asks this server alone.
+# The page may run only its own script and connect only to this server.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
@@ -28,18 +28,17 @@ HEADERS = {
 }
 
 Name = Annotated[str, Form(description="or the name of an image of the index")]
-Count = Annotated[int, Query(ge=1, le=MOST_HITS)]
+Count = Annotated[int, Query(ge=1, le=MAX_HITS)]
 
 
 def make_app(service: Service, hosts: list[str]) -> FastAPI:
     """The application.
 
     Args:
-      hosts: names in the address bar that are answered, against pages of other sites that point
-        their own name at this machine; ["*"]: all.
+      hosts: accepted values of the Host header, as protection against DNS rebinding; ["*"]: all.
     """
-    summary = "Search a folder of images, label them, and see where the model looks."
-    # FastAPI's own pages of documentation would load scripts from elsewhere.
+    summary = "Search a folder of images, classify them, and show attention maps."
+    # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(title="mmjax", summary=summary, docs_url=None, redoc_url=None)
     app.add_middleware(Limits)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
@@ -47,59 +46,59 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
         _serve_file(app, address, (HERE / name).read_text(encoding="utf-8"), kind)
 
     @app.exception_handler(ValueError)
-    async def refused(request: Request, error: ValueError) -> JSONResponse:
+    async def bad_request(request: Request, error: ValueError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 400)
 
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> JSONResponse:
-        sentence = "The server has its hands full: try again in a second."
+        sentence = "The server is overloaded: try again in a second."
         return JSONResponse({"error": sentence}, 503, {"Retry-After": "1"})
 
     @app.exception_handler(RequestValidationError)
-    async def misasked(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    async def picture_of(file: UploadFile | None, picture: str) -> bytes:
+    async def image_of(file: UploadFile | None, picture: str) -> bytes:
         if bool(file) == bool(picture):
-            raise ValueError("Give one of file (an upload) and image (a name of the index).")
-        return await file.read() if file else await run_in_threadpool(service.picture, picture)
+            raise ValueError("Give one of file (an upload) and picture (a name of the index).")
+        return await file.read() if file else await run_in_threadpool(service.image, picture)
 
     @app.get("/api/about")
     async def about() -> dict[str, Any]:
-        """What is searched, and with which model."""
+        """The indexed folder and the model."""
         return service.about()
 
     @app.get("/api/search")
     async def search_words(words: str, k: Count = 30) -> list[Found]:
-        """The images that answer the words best."""
-        return await service.search_words(words, k)
+        """The images most similar to a text."""
+        return await service.search_text(words, k)
 
     @app.post("/api/search")
     async def search_picture(
         file: UploadFile | None = None, picture: Name = "", k: Count = 30
     ) -> list[Found]:
-        """The images most like an uploaded one, or one of the index."""
-        return await service.search_picture(await picture_of(file, picture), k)
+        """The images most similar to an uploaded one, or to one of the index."""
+        return await service.search_image(await image_of(file, picture), k)
 
     @app.post("/api/classify")
     async def classify(
         labels: Annotated[str, Form(description="separated by commas")],
         file: UploadFile | None = None,
         picture: Name = "",
-        templates: Annotated[str, Form(description="a preset of prompts")] = "plain",
-    ) -> list[Share]:
-        """Which of the labels the image shows, by probability."""
-        return await service.classify(await picture_of(file, picture), labels, templates)
+        templates: Annotated[str, Form(description="name of the prompt templates")] = "plain",
+    ) -> list[LabelProbability]:
+        """Zero-shot classification: the labels, most probable first."""
+        return await service.classify(await image_of(file, picture), labels, templates)
 
     @app.post("/api/attention")
     async def attention(
         file: UploadFile | None = None,
         picture: Name = "",
-        words: Annotated[str, Form(description="whose parts of the image are sought")] = "",
-    ) -> Looks:
-        """Where the model looks: the rollout, each head, and the cells that answer each word."""
-        return await service.looks(await picture_of(file, picture), words)
+        words: Annotated[str, Form(description="text for the occlusion maps")] = "",
+    ) -> AttentionMaps:
+        """Attention rollout, attention per head, and occlusion maps of the text and its words."""
+        return await service.attention(await image_of(file, picture), words)
 
     @app.get("/api/picture/{name}", response_class=Response)
     async def picture(name: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> Response:

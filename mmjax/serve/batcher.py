@@ -1,4 +1,4 @@
-"""Many callers' single items become few calls on batches."""
+"""Batches the single items of many concurrent callers."""
 
 import queue
 import threading
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class Busy(Exception):
-    """No place is free in a queue: try again soon."""
+    """The queue is full: try again soon."""
 
 
 class Batcher:
-    """Calls `work(items) -> results`, one a item, in a thread of its own.
+    """Calls `work(items) -> results`, with one result per item, in a background thread.
 
-    While a call runs the next items wait; all that wait, up to `most`, are the next call. So a lone
-    item is not delayed, and the busier it is the larger the batches are.
+    Items that arrive during a call wait, and form the next batch (up to `most` items). So a single
+    item is not delayed, and batches grow with the load.
 
     Args:
-      work: what is called; if it raises, every caller of that batch gets the error.
-      most: items a call; waiting: places in the queue.
+      work: the function; if it raises, every caller of that batch gets the error.
+      most: maximum number of items per call; waiting: size of the queue.
     """
 
     def __init__(self, work: Callable[[list], Sequence], most: int, waiting: int):
@@ -28,10 +28,10 @@ class Batcher:
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(self, item: Any) -> Future:
-        """The future result of an item; a cancelled one is not worked on.
+        """The future result of an item; cancelled items are skipped.
 
         Raises:
-          Busy: all places are taken.
+          Busy: the queue is full.
         """
         future: Future = Future()
         try:
@@ -44,7 +44,7 @@ class Batcher:
         while True:
             taken = [self._queue.get()]
             while len(taken) < self._most and not self._queue.empty():
-                taken.append(self._queue.get())  # no one else takes from it
+                taken.append(self._queue.get())  # does not block: this is the only consumer
             batch = [(i, f) for i, f in taken if f.set_running_or_notify_cancel()]
             if not batch:
                 continue

@@ -1,4 +1,4 @@
-"""What keeps the server upright: a bound on requests at once, on their size and on their time."""
+"""Limits on concurrent requests, and on the size and duration of a request."""
 
 import asyncio
 import contextlib
@@ -6,15 +6,15 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-REQUESTS = 64  # at once
-BYTES = 16 * 2**20  # of one request
-SECONDS = 30.0  # for one request, its upload included
+REQUESTS = 64  # concurrent
+BYTES = 16 * 2**20  # per request
+SECONDS = 30.0  # per request, including its upload
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class Limits:
-    """ASGI middleware: above a limit the answer is one JSON sentence, 503, 413 or 504."""
+    """ASGI middleware: above a limit the response is 503, 413 or 504, with a JSON error."""
 
     def __init__(
         self, app: Any, requests: int = REQUESTS, size: int = BYTES, seconds: float = SECONDS
@@ -28,7 +28,7 @@ class Limits:
             return
         if self.running >= self.requests:
             await _drain(receive, self.size)
-            await answer(send, 503, "The server has its hands full: try again in a second.")
+            await answer(send, 503, "The server is overloaded: try again in a second.")
             return
         self.running += 1
         try:
@@ -50,7 +50,7 @@ class Limits:
 
         async def noted(message: Mapping[str, Any]) -> None:
             nonlocal started
-            if not over:  # whatever the application makes of the cut-off body is not the reason
+            if not over:  # the application's error about the truncated body is not the cause
                 started = True
                 await send(message)
 
@@ -80,7 +80,7 @@ async def answer(send: Send, status: int, sentence: str) -> None:
 
 
 async def _drain(receive: Callable, most: int) -> None:
-    """Read what is being sent: who still writes would not hear the answer."""
+    """Read the rest of the request body: some clients read no response while they send."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
             while most > 0:

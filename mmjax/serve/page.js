@@ -1,7 +1,7 @@
-// The page: searching, the panel of one picture, and the address bar that keeps both.
+// The page: search, the panel of one image, and their state in the address bar.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const make = (tag, text, kind) => {  // text is never read as HTML
+const make = (tag, text, kind) => {  // text is never parsed as HTML
   const node = document.createElement(tag);
   if (text !== undefined) node.textContent = text;
   if (kind) node.className = kind;
@@ -9,15 +9,15 @@ const make = (tag, text, kind) => {  // text is never read as HTML
 };
 const short = (path) => path.split("/").pop().replace(/\.\w+$/, "").replace(/[_-]+/g, " ").trim();
 
-let asked = null;    // {file} or {picture, name}: what was searched by, in place of words
-let opened = null;   // the same, of the panel
-let looks = null;    // what /api/attention said of it
-let turn = 0;        // answers to what is no longer asked are thrown away
+let asked = null;    // {file} or {picture, name}: the query image; null: the query is text
+let opened = null;   // the image of the panel, in the same form
+let maps = null;     // its response from /api/attention
+let turn = 0;        // number of the latest search: responses to older ones are discarded
 
 async function call(path, form) {
   const answer = await fetch(path, form ? { method: "POST", body: form } : undefined);
-  const content = await answer.json().catch(() => ({ error: "The server's answer is no JSON." }));
-  if (!answer.ok) throw new Error(content.error || "The server said " + answer.status + ".");
+  const content = await answer.json().catch(() => ({ error: "The server's response is not JSON." }));
+  if (!answer.ok) throw new Error(content.error || "The server returned status " + answer.status + ".");
   return content;
 }
 function formOf(which, more) {
@@ -49,7 +49,7 @@ async function search() {
     if (mine !== turn) return;
     show(hits);
     const took = Math.round(performance.now() - began);
-    say("The best " + hits.length + " for " + (asked ? "this picture" : "“" + words + "”")
+    say("The best " + hits.length + " for " + (asked ? "this image" : "“" + words + "”")
       + ", in " + took + " ms");
     remember();
   } catch (error) {
@@ -60,18 +60,18 @@ function show(hits) {
   const scores = hits.map((hit) => hit.score);
   const low = Math.min(...scores), high = Math.max(...scores);
   $("found").replaceChildren(...hits.map((hit) => {
-    const tile = make("button", undefined, "tile"), picture = make("img"), name = short(hit.paths[0]);
+    const tile = make("button", undefined, "tile"), image = make("img"), name = short(hit.paths[0]);
     tile.type = "button";
-    picture.src = urlOf(hit, 256);
-    picture.alt = name;
-    picture.loading = "lazy";
+    image.src = urlOf(hit, 256);
+    image.alt = name;
+    image.loading = "lazy";
     tile.title = hit.paths.join("\n");
     const bar = make("div", undefined, "bar2"), fill = make("i");
     fill.style.width = (10 + 90 * (hit.score - low) / Math.max(high - low, 1e-6)) + "%";
     bar.append(fill);
     const line = make("span");
     line.append(make("b", name), make("em", hit.score.toFixed(3)));
-    tile.append(picture, bar, line);
+    tile.append(image, bar, line);
     tile.dataset.picture = hit.picture;
     tile.onclick = () => open({ picture: hit.picture, name });
     return tile;
@@ -114,11 +114,11 @@ addEventListener("drop", (e) => {
   take(e.dataTransfer.files);
 });
 
-// ---- the panel of one picture
+// ---- the panel of one image
 
 function open(which) {
   opened = which;
-  looks = null;
+  maps = null;
   $("panel").hidden = false;
   $("main").classList.add("open");
   for (const tile of $("found").children)
@@ -146,19 +146,19 @@ $("similar").onclick = () => opened && searchBy(opened);
 
 async function look() {
   const which = opened, words = $("parts").querySelector("input").value.trim();
-  $("wordmaps").replaceChildren(make("span", "Looking …", "note"));
+  $("wordmaps").replaceChildren(make("span", "Computing …", "note"));
   try {
     const found = await call("/api/attention", formOf(which, { words }));
     if (which !== opened) return;
-    looks = found;
+    maps = found;
     const image = $("frame").querySelector("img");
     $("frame").style.aspectRatio = found.aspect;
     image.style.objectFit = found.cropped ? "cover" : "fill";
     const buttons = found.words.map((word) => {
       const button = make("button", word.text);
       button.append(make("em", word.score.toFixed(2)));
-      button.onclick = () => choose(button, word.map, "Bright: covering this part of the picture "
-        + "makes it a worse answer to “" + word.text + "”.");
+      button.onclick = () => choose(button, word.map, "Bright: covering this part of the image "
+        + "lowers its similarity to “" + word.text + "”.");
       return button;
     });
     $("wordmaps").replaceChildren(...buttons);
@@ -179,12 +179,12 @@ function choose(button, map, note) {
   $("note").textContent = note;
 }
 $("parts").onsubmit = (event) => { event.preventDefault(); if (opened) look(); };
-$("rollout").onclick = () => looks && choose($("rollout"), looks.rollout,
-  "The flow of attention through all layers (rollout), from the vector of the picture back to its parts.");
+$("rollout").onclick = () => maps && choose($("rollout"), maps.rollout,
+  "Attention rollout through all layers, from the pooled image to its patches.");
 $("layer").oninput = showHeads;
 function showHeads() {
-  const layer = +$("layer").value, heads = looks.heads[layer - 1] || [];
-  $("layername").textContent = "or layer " + layer + ", a head:";
+  const layer = +$("layer").value, heads = maps.heads[layer - 1] || [];
+  $("layername").textContent = "or a head of layer " + layer + ":";
   $("heads").style.gridTemplateColumns = "repeat(" + Math.min(6, Math.max(4, heads.length)) + ", 1fr)";
   $("heads").replaceChildren(...heads.map((map, head) => {
     const button = make("button"), canvas = make("canvas");
@@ -192,8 +192,8 @@ function showHeads() {
     button.title = "Head " + (head + 1);
     button.append(canvas);
     draw(canvas, map, 1);
-    button.onclick = () => choose(button, map, "What head " + (head + 1) + " of layer " + layer
-      + " gives its attention to.");
+    button.onclick = () => choose(button, map, "Attention of head " + (head + 1) + " of layer "
+      + layer + ".");
     return button;
   }));
 }
@@ -202,7 +202,7 @@ function paint(map) {
   canvas.hidden = !map;
   if (map) draw(canvas, map, 0);
 }
-// A map as colour, smooth over a picture or solid as a small tile; losses below 0 show nothing.
+// A map as color, smooth over an image or solid as a small tile; negative values show nothing.
 function draw(canvas, map, solid) {
   const rows = map.length, columns = map[0].length, flat = map.flat();
   const top = Math.max(...flat), bottom = Math.max(0, Math.min(...flat));
@@ -212,9 +212,9 @@ function draw(canvas, map, solid) {
   const pixels = small.getContext("2d").createImageData(columns, rows);
   flat.forEach((value, i) => {
     const v = top > bottom ? Math.max(0, (value - bottom) / (top - bottom)) : 0;
-    const colour = solid ? [30 + 225 * v, 36 + 120 * v * v, 62 + 40 * (1 - v)]
-      : [16, 20, 40];  // over a picture of any colours: what does not count lies in the dark
-    pixels.data.set([...colour, solid ? 255 : 175 * (1 - v)], 4 * i);
+    const color = solid ? [30 + 225 * v, 36 + 120 * v * v, 62 + 40 * (1 - v)]
+      : [16, 20, 40];  // over an image of any colors: low values are darkened
+    pixels.data.set([...color, solid ? 255 : 175 * (1 - v)], 4 * i);
   });
   small.getContext("2d").putImageData(pixels, 0, 0);
   canvas.width = 40 * columns;
@@ -228,7 +228,7 @@ function draw(canvas, map, solid) {
 async function classify() {
   const which = opened, labels = $("labels").querySelector("input").value;
   if (!which || !labels.trim()) return;
-  $("shares").replaceChildren(make("span", "Asking …", "note"));
+  $("shares").replaceChildren(make("span", "Computing …", "note"));
   try {
     const shares = await call("/api/classify", formOf(which, { labels }));
     if (which !== opened) return;
@@ -245,7 +245,7 @@ async function classify() {
 }
 $("labels").onsubmit = (event) => { event.preventDefault(); classify(); };
 
-// ---- the address bar keeps words, picture and labels
+// ---- the address bar keeps text, image and labels
 
 function remember() {
   const state = new URLSearchParams();
@@ -259,7 +259,7 @@ function remember() {
 async function start() {
   try {
     const about = await call("/api/about");
-    $("about").textContent = about.pictures.toLocaleString("en") + " pictures of “" + about.folder
+    $("about").textContent = about.pictures.toLocaleString("en") + " images of “" + about.folder
       + "” · " + about.model;
     document.title = "Search " + about.folder;
   } catch (error) { say(error.message, true); }
@@ -267,11 +267,11 @@ async function start() {
   $("words").value = state.get("words") || "";
   $("labels").querySelector("input").value = state.get("labels") || "";
   const like = state.get("like"), first = state.get("open");
-  if (like) searchBy({ picture: like, name: "this picture" }); else await search();
+  if (like) searchBy({ picture: like, name: "this image" }); else await search();
   if (first) {
     const tile = [...$("found").children].find((t) => t.dataset.picture === first);
-    open({ picture: first, name: tile ? tile.querySelector("b").textContent : "picture" });
-  } else if (!state.get("words") && !like) say("Type what you are looking for, or drop a picture.");
+    open({ picture: first, name: tile ? tile.querySelector("b").textContent : "image" });
+  } else if (!state.get("words") && !like) say("Type what you are looking for, or drop an image.");
   $("words").focus();
 }
 start();

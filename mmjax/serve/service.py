@@ -1,4 +1,4 @@
-"""What the endpoints do, without HTTP: an index and the model that made it, for many callers."""
+"""The service behind the endpoints, without HTTP: an index and its model, for many callers."""
 
 import asyncio
 import dataclasses
@@ -22,17 +22,17 @@ from mmjax.search.live import Live
 from mmjax.serve.batcher import Batcher, Busy
 
 BATCHES = (1, 8, 32)
-WAITING = 64  # items before each of the batched calls
-JOBS = 8  # of those that are worked on one by one
-MOST_HITS = 100
-MOST_LABELS = 100
-MOST_WORDS = 8
-LETTERS = 500  # of a text
+WAITING = 64  # queue size of each batcher
+JOBS = 8  # queue size of requests that are processed one at a time
+MAX_HITS = 100
+MAX_LABELS = 100
+MAX_WORDS = 8
+MAX_CHARACTERS = 500  # of a text
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """An image that was found: its name for /api/picture, its cosine, and its files."""
+    """A search result: the image's name for /api/picture, its cosine, and its files."""
 
     picture: str
     score: float
@@ -40,7 +40,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class LabelProbability:
     """A label and its probability."""
 
     label: str
@@ -49,7 +49,7 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class WordMap:
-    """A text, its cosine with the image, and what that loses where a cell is covered."""
+    """A text, its cosine with the image, and the decrease of it when each cell is covered."""
 
     text: str
     score: float
@@ -57,11 +57,11 @@ class WordMap:
 
 
 @dataclasses.dataclass(frozen=True)
-class Looks:
-    """Where a model looks in an image: grids of rows of numbers.
+class AttentionMaps:
+    """Attention and occlusion maps of an image, each a list of rows.
 
-    Of each layer and head, and of the rollout, the map sums to 1; empty where the model does not
-    tell. `cropped`: the model sees the middle of the image, not all of it.
+    The rollout and the map of each layer and head sum to 1; they are empty if the model has no
+    attention weights. `cropped`: the model's input is a center crop of the image.
     """
 
     rollout: list[list[float]]
@@ -72,11 +72,11 @@ class Looks:
 
 
 class Service:
-    """Answers for many callers at once.
+    """Serves many concurrent callers.
 
     Args:
-      index, embedder: what is searched and the model that made it; the embedder's batch sizes
-        should be BATCHES. What is changed in the index meanwhile is seen; see `Live`.
+      index, embedder: the index and the model that made it; the embedder's batch sizes should be
+        BATCHES. Updates of the index are picked up; see `Live`.
     """
 
     def __init__(self, index: Index, embedder: Embedder):
@@ -85,7 +85,7 @@ class Service:
         self._images = Batcher(embedder.images, BATCHES[-1], WAITING)
         self._texts = Batcher(embedder.texts, BATCHES[-1], WAITING)
         self._searches = Batcher(
-            lambda queries: self._live.now().search(np.stack(queries), MOST_HITS),
+            lambda queries: self._live.now().search(np.stack(queries), MAX_HITS),
             BATCHES[-1],
             WAITING,
         )
@@ -94,7 +94,7 @@ class Service:
         self.thumbnail = functools.lru_cache(1024)(self._thumbnail)
 
     def warm_up(self) -> None:
-        """Compile everything, so that no caller waits for it."""
+        """Compile everything, so that no request waits for it."""
         blank = np.zeros((*self.embedder.image_shape, 3), np.uint8)
         for size in BATCHES:
             images = self.embedder.images([blank] * size)
@@ -112,47 +112,47 @@ class Service:
             "templates": list(TEMPLATES),
         }
 
-    # ---- what callers ask for; each raises Busy where too many wait, ValueError for bad input
+    # ---- requests; each raises Busy if the queue is full, ValueError for bad input
 
-    async def search_words(self, words: str, k: int) -> list[Found]:
+    async def search_text(self, text: str, k: int) -> list[Found]:
         """The best images for a text."""
-        return await self._search(await self._text(words), k)
+        return await self._search(await self._text(text), k)
 
-    async def search_picture(self, data: bytes, k: int) -> list[Found]:
-        """The images most like an encoded one."""
+    async def search_image(self, data: bytes, k: int) -> list[Found]:
+        """The images most similar to an encoded one."""
         image = await self._decode(data)
         return await self._search(await asyncio.wrap_future(self._images.submit(image)), k)
 
-    async def classify(self, data: bytes, labels: str, templates: str) -> list[Share]:
-        """Labels (separated by commas or lines) by probability."""
+    async def classify(self, data: bytes, labels: str, templates: str) -> list[LabelProbability]:
+        """Labels (separated by commas or newlines), most probable first."""
         names = list(dict.fromkeys(x.strip() for x in labels.replace("\n", ",").split(",")))
         names = [_text_of(name) for name in names if name]
-        if not 0 < len(names) <= MOST_LABELS:
+        if not 0 < len(names) <= MAX_LABELS:
             raise ValueError(
-                f"There are {len(names)} labels: give 1 to {MOST_LABELS}, separated by commas."
+                f"There are {len(names)} labels: give 1 to {MAX_LABELS}, separated by commas."
             )
         if templates not in TEMPLATES:
             raise ValueError(f"The templates are '{templates}'; use one of {', '.join(TEMPLATES)}.")
         image = await self._decode(data)
         embed = await asyncio.wrap_future(self._images.submit(image))
         weights = await self._job(classifier_weights, self.embedder.texts, names, templates)
-        shares = self.embedder.probabilities(weights @ embed)
-        order = np.argsort(-shares, kind="stable")
-        return [Share(names[i], float(shares[i])) for i in order]
+        probabilities = self.embedder.probabilities(weights @ embed)
+        order = np.argsort(-probabilities, kind="stable")
+        return [LabelProbability(names[i], float(probabilities[i])) for i in order]
 
-    async def looks(self, data: bytes, words: str) -> Looks:
-        """Where the model looks, and which parts answer each of the words and all of them."""
+    async def attention(self, data: bytes, words: str) -> AttentionMaps:
+        """Attention maps, and occlusion maps of the whole text and of each word."""
         image = await self._decode(data)
-        parts = [w.strip('.,;:!?"()') for w in words.split()][:MOST_WORDS]
+        parts = [w.strip('.,;:!?"()') for w in words.split()][:MAX_WORDS]
         texts = list(dict.fromkeys(x for x in [words.strip(), *parts] if x))
         vectors = [await self._text(text) for text in texts]
-        return await self._job(self._looks, image, texts, vectors)
+        return await self._job(self._maps, image, texts, vectors)
 
-    def picture(self, name: str) -> bytes:
+    def image(self, name: str) -> bytes:
         """The bytes of an image of the index.
 
         Raises:
-          ValueError: no such image, or its file is gone.
+          ValueError: no such image, or its file is missing.
         """
         index = self._live.now()
         path, root = index.path_of.get(name), index.root.resolve()
@@ -161,13 +161,13 @@ class Service:
             file = (root / path).resolve()
             if file.is_relative_to(root) and file.is_file():
                 return file.read_bytes()
-        raise ValueError("There is no such image in the index, or its file is gone.")
+        raise ValueError("There is no such image in the index, or its file is missing.")
 
-    # ---- how
+    # ---- helpers
 
     def _thumbnail(self, name: str, size: int) -> bytes:
         """The image as WebP, its longer side at most `size` pixels."""
-        data = self.picture(name)
+        data = self.image(name)
         check_image(data)
         image = Image.fromarray(decode_image(data, size))
         image.thumbnail((size, size))
@@ -176,7 +176,7 @@ class Service:
         return file.getvalue()
 
     async def run_thumbnail(self, name: str, size: int) -> bytes:
-        """`thumbnail` in a thread for decoding."""
+        """`thumbnail` in a decoder thread."""
         return await asyncio.get_running_loop().run_in_executor(
             self._decoders, self.thumbnail, name, size
         )
@@ -189,8 +189,8 @@ class Service:
         return await asyncio.wrap_future(self._texts.submit(_text_of(text)))
 
     async def _search(self, vector: np.ndarray, k: int) -> list[Found]:
-        if not 1 <= k <= MOST_HITS:
-            raise ValueError(f"k is {k}: ask for 1 to {MOST_HITS} images.")
+        if not 1 <= k <= MAX_HITS:
+            raise ValueError(f"k is {k}: ask for 1 to {MAX_HITS} images.")
         hits = await asyncio.wrap_future(self._searches.submit(vector))
         return [Found(h.sha256, round(h.score, 5), h.paths) for h in hits[:k]]
 
@@ -203,17 +203,19 @@ class Service:
         finally:
             self._jobs_waiting -= 1
 
-    def _looks(self, image: np.ndarray, texts: list[str], vectors: list[np.ndarray]) -> Looks:
+    def _maps(
+        self, image: np.ndarray, texts: list[str], vectors: list[np.ndarray]
+    ) -> AttentionMaps:
         height, width = image.shape[:2]
         weights = self.embedder.attention(image)
-        told = weights is not None
+        has_weights = weights is not None
         words = []
         if texts:
             scores, maps = occlusion_maps(self.embedder.images, image, np.stack(vectors))
             words = [WordMap(t, float(s), _plain(m)) for t, s, m in zip(texts, scores, maps)]
-        return Looks(
-            rollout=_plain(attention_maps(weights, height, width)[0]) if told else [],
-            heads=_plain(head_maps(weights, height, width)[:, 0]) if told else [],
+        return AttentionMaps(
+            rollout=_plain(attention_maps(weights, height, width)[0]) if has_weights else [],
+            heads=_plain(head_maps(weights, height, width)[:, 0]) if has_weights else [],
             words=words,
             aspect=width / height,
             cropped="crop" in self.embedder.loaded.transform,
@@ -222,8 +224,8 @@ class Service:
 
 def _text_of(text: str) -> str:
     text = text.strip()
-    if not 0 < len(text) <= LETTERS:
-        raise ValueError(f"The text has {len(text)} letters: give 1 to {LETTERS}.")
+    if not 0 < len(text) <= MAX_CHARACTERS:
+        raise ValueError(f"The text has {len(text)} characters: give 1 to {MAX_CHARACTERS}.")
     return text
 
 

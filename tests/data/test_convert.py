@@ -131,7 +131,7 @@ def test_a_target_that_holds_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"{shard.name} has .* bytes and was written with"):
         examples(tmp_path / "target")
     shard.unlink()
-    with pytest.raises(ValueError, match=f"{shard.name} is gone"):
+    with pytest.raises(ValueError, match=f"{shard.name} is missing"):
         examples(tmp_path / "target")
     with pytest.raises(ValueError, match="There is no .*dataset.json"):
         examples(tmp_path / "original")

@@ -35,7 +35,7 @@ def test_usual_pictures_pass(kind):
         (b"\xff\xd8\xff", "are no image"),
         (png(1, 1), "has 1 x 1 pixels: each side needs 4"),
         (png(4, 400), "at most 50 times"),
-        (png(10_000, 10_000, b""), "has 10000 x 10000 pixels, and 64,000,000 are the most"),
+        (png(10_000, 10_000, b""), "has 10000 x 10000 pixels; the maximum is 64,000,000"),
         (png(2**31 - 1, 2**31 - 1, b""), "pixels: make it smaller than 64,000,000"),
     ],
 )

@@ -251,7 +251,7 @@ def test_lost_records_are_replaced_within_their_part(monkeypatch):
         np.testing.assert_array_equal(
             np.where(a["example_id"] == 14, 15, a["example_id"]), b["example_id"]
         )
-    with pytest.raises(ValueError, match="fake audio is gone.*allows 0"):
+    with pytest.raises(ValueError, match="fake audio has disappeared.*allows 0"):
         batches(data(THREE), 12)
 
 
@@ -275,7 +275,7 @@ def test_classes_are_those_that_the_parts_agree_on():
         ({"a": part("image", 0.0)}, "weights of all parts of the mixture are 0 at step 0"),
         ({"a": part("image", ((5, 1.0), (2, 1.0)))}, r"parts\.a\.weight do not increase"),
         ({"a": part("image", size=0)}, r"parts\.a: fake image has no examples"),
-        ({"a": part("image", colour=1)}, r"parts\.a: .* has no setting 'color'"),
+        ({"a": part("image", color=1)}, r"parts\.a: .* has no setting 'color'"),
         (
             {"a": part("image"), "b": part("image", "balanced")},
             "'b' of the mixture has the weight 'balanced' and part 'a' has 1.0",

@@ -24,7 +24,7 @@ from mmjax.decode.generate import Generated
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics.caption_metrics import caption_metrics
-from mmjax.evals.neighbours import nearest, thumbnails
+from mmjax.evals.neighbors import nearest, thumbnails
 from mmjax.evals.outputs import select
 from mmjax.evals.question_answering import OtherImages, Questions
 from mmjax.evals.question_only import question_only

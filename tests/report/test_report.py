@@ -158,7 +158,7 @@ def test_a_model_without_text_has_a_confusion_and_no_retrieval(tmp_path):
     assert data.retrieval == {} and data.health is None and data.attention is None
     assert data.confusion["classification"].matrix.tolist() == [[4, 0], [0, 4]]
     text = Checker(write(tmp_path, results, data)).text
-    assert "8 of 8 right" in text
+    assert "8 of 8 correct" in text
     assert "Retrieval" not in text and "Contrastive" not in text and "Attention" not in text
 
 
@@ -189,7 +189,7 @@ def test_captions_stand_beside_their_pictures(tmp_path):
     assert len(found) == len(CAPTIONS)  # fewer than would be drawn
     for example in found:
         value = example.image[0, 0, 0]
-        assert example.written == f"wrote {value}"
+        assert example.generated == f"wrote {value}"
         assert example.references == [CAPTIONS[value // 30]]
     checked = Checker(write(tmp_path, {}, data))
     assert checked.open == []
@@ -329,5 +329,5 @@ def test_a_confusion_of_many_classes_is_a_picture_with_its_commonest_mistakes():
     names = [f"class {i}" for i in range(40)]
     made = tables.confusion(Confusion(names, matrix), lambda data, about: "<img>")
     text = Checker(made).text
-    assert "<img>" in made and "120 of 122 right" in text
+    assert "<img>" in made and "120 of 122 correct" in text
     assert re.search(r"class 5\s*class 7\s*2", text)

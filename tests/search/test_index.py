@@ -171,7 +171,7 @@ def test_a_damaged_index_is_refused(tmp_path, embedder):
     make_folder(root)
     new_index(folder, root, embedder)
     os.truncate(folder / "vectors-0.bin", 100)
-    with pytest.raises(ValueError, match="vectors-0.bin has 100 bytes and needs 640: bring it"):
+    with pytest.raises(ValueError, match="vectors-0.bin has 100 bytes and needs 640: restore it"):
         Index(folder)
     (folder / "index.json").write_text("{}")
     with pytest.raises(ValueError, match="is no index of this version"):

@@ -88,7 +88,7 @@ def test_a_picture_opens_with_its_maps_and_labels(page, address):
 
 def test_a_dropped_picture_is_searched_by(page, address):
     page.go(address)
-    page.wait("document.querySelector('#about').textContent.includes('9 pictures')")
+    page.wait("document.querySelector('#about').textContent.includes('9 images')")
     page.run("""(async () => {
         const hits = await (await fetch('/api/search?words=a&k=9')).json();
         const hit = hits.find((h) => h.paths.includes('3.png'));
@@ -106,7 +106,7 @@ def test_a_dropped_picture_is_searched_by(page, address):
 def test_what_is_no_picture_is_said(page, address):
     page.run("take([new File(['hello'], 'notes.txt', { type: 'text/plain' })])")
     said = page.wait("said.className === 'wrong' && said.textContent")
-    assert "are no picture" in said
+    assert "are no image" in said
 
 
 def test_nothing_was_run_or_blocked_that_should_not(page):

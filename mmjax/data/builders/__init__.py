@@ -1,4 +1,4 @@
-"""TFDS builders of this repository, by name, and how one is built once and opened."""
+"""The TFDS builders of this repository, by name; each is built once and then opened."""
 
 import contextlib
 import io
@@ -22,9 +22,8 @@ def make_builder(
 
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
-      root: where the raw data lies, for the builders that read files: an unpacked openclipart or
-        tuxpaint tree, the folder or tar archive of an image folder or of FSDD, the wheel with
-        MNIST.
+      root: path of the raw data, for builders that read files: an unpacked openclipart or tuxpaint
+        tree, the folder or tar archive of an image folder or of FSDD, the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -60,10 +59,10 @@ def make_builder(
 def prepared_builder(
     name: str, data_dir: str | os.PathLike | None = None, root: str | os.PathLike | None = None
 ) -> "tfds.core.DatasetBuilder":
-    """`make_builder`, built on disk if it was not; a build that was killed starts again.
+    """`make_builder`, with its data built on disk if needed; an interrupted build starts over.
 
-    TFDS writes into a directory of another name and renames it at the end; the lock lets one
-    process build while the others wait.
+    TFDS writes to a temporary directory and renames it at the end; with the lock, one process
+    builds while the others wait.
     """
     with _quiet():
         builder = make_builder(name, data_dir, root)
@@ -87,7 +86,7 @@ def _is_built(builder: "tfds.core.DatasetBuilder") -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # The builders draw their own progress line; TFDS would add two bars and a page of print.
+    # The builders show their own progress line; TFDS would add two bars and a page of output.
     import tensorflow_datasets as tfds
     from absl import logging
 

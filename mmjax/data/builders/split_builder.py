@@ -1,4 +1,4 @@
-"""What our TFDS builders share."""
+"""The base class of this project's TFDS builders."""
 
 import os
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import tensorflow_datasets as tfds
 
 
 class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose `_features` are those of the set, and `_split_generators` gives its examples.
+    """Base class: subclasses define `_features` and yield examples in `_split_generators`.
 
     Args:
-      root: where the raw data lies, for builders that read files.
+      root: path of the raw data, for builders that read files.
     """
 
-    # Nothing is downloaded; TFDS's own look-up of checksums needs a package it does not declare.
+    # Nothing is downloaded; TFDS's checksum lookup needs a package that it does not declare.
     url_infos: ClassVar[dict] = {}
     HOMEPAGE: ClassVar[str | None] = None
 

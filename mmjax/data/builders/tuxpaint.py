@@ -41,10 +41,10 @@ _AFTER_NOUN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """One image and what it is called.
+    """One image with its caption, names and sounds.
 
     `names` and `languages` are parallel, and so are `sounds`, `sound_languages` ('' for the
-    default, English) and `spoken` (the name is said; else it is the thing's noise).
+    default, English) and `spoken` (true: the name is spoken; false: the object's noise).
     """
 
     path: str  # below the tree, without its ending
@@ -61,13 +61,13 @@ def _plain(text: str) -> str:
 
 
 def head_noun(caption: str) -> str:
-    """The last word of what a caption names first: 'A red apple.' to 'apple'."""
+    """The head noun of a caption: 'A red apple.' to 'apple'."""
     words = _plain(_AFTER_NOUN.sub("", caption.casefold())).split()
     return words[-1] if words else caption.casefold()
 
 
 def read_stamp(tree: Path, text: Path) -> Stamp | None:
-    """The stamp of a `.txt` file; None where it has no image or no caption."""
+    """The stamp of a `.txt` file; None if it has no image or no caption."""
     stem = text.with_suffix("")
     if not any(Path(f"{stem}{ending}").exists() for ending in (".svg", ".png")):
         return None
@@ -93,11 +93,11 @@ def read_stamp(tree: Path, text: Path) -> Stamp | None:
 
 
 def concepts_of(stamps: list[Stamp], images: list[bytes]) -> list[str]:
-    """The concept of each stamp, which no split may cut.
+    """The concept of each stamp; the stamps of a concept stay within one split.
 
-    Stamps are of one concept where the noun that heads their captions is one ('top hat', 'red
-    hat'), where they share an image, or where two languages give them the same name: in one
-    language alone it may be a translator's slip, which would chain half of the set together.
+    Stamps have the same concept if their captions have the same head noun ('top hat', 'red hat'),
+    if they share an image, or if they share a name in at least two languages: in a single language
+    it may be a translator's mistake, and merging on those would chain half of the set together.
     """
     called = collections.defaultdict(list)
     for i, stamp in enumerate(stamps):
@@ -114,10 +114,10 @@ def concepts_of(stamps: list[Stamp], images: list[bytes]) -> list[str]:
 
 
 def without_shared_names(parts: dict[str, list[Stamp]]) -> dict[str, list[Stamp]]:
-    """Stamps without the names that a part before theirs also has; captions stay.
+    """Stamps without the names that also occur in an earlier part; captions are kept.
 
     Args:
-      parts: the most held out first.
+      parts: test first, train last.
     """
     taken: set[tuple[str, str]] = set()
     result = {}
@@ -205,9 +205,9 @@ class Tuxpaint(SplitBuilder):
 
 
 def _draw(stem: Path) -> bytes | None:
-    """RGBA PNG without the empty border; None where there is nothing to see.
+    """RGBA PNG without the empty border; None if the image is empty.
 
-    PNG goes first: some of the SVG files that stand beside one are text, and fonts are not ours.
+    PNG files are preferred: some of the SVG alternatives contain text, which needs fonts.
     """
     if Path(f"{stem}.png").exists():
         image = Image.open(f"{stem}.png").convert("RGBA")

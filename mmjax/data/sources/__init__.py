@@ -1,1 +1,1 @@
-"""Sources: random access to the examples of a data set; a file for each kind."""
+"""Sources: random access to the examples of a data set; one file per kind."""

@@ -1,7 +1,7 @@
-"""Sets that `mmjax.data.convert` wrote: ArrayRecord shards of pre-resized images, by index.
+"""Data sets written by `mmjax.data.convert`: ArrayRecord shards of pre-resized images.
 
-The folder holds `dataset.json` (what was converted, and how), `shards.jsonl` (a line for each
-shard that is whole) and the shards, whose records are examples as msgpack.
+The folder holds `dataset.json` (the settings of the conversion), `shards.jsonl` (one line per
+complete shard) and the shards, whose records are examples as msgpack.
 """
 
 import json
@@ -16,13 +16,13 @@ DATASET, SHARDS = "dataset.json", "shards.jsonl"
 
 
 def open_records(root: str | os.PathLike) -> "RecordSource":
-    """The examples of a converted set.
+    """The examples of a converted data set.
 
     Args:
       root: the --target of `mmjax.data.convert`.
 
     Raises:
-      ValueError: no such set, one that is not whole yet, or a shard that is gone or cut off.
+      ValueError: no such set, an incomplete one, or a shard that is missing or truncated.
     """
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
@@ -37,25 +37,25 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
     if len(shards) < dataset["shards"]:
         raise ValueError(
             f"{root} has {len(shards)} of {dataset['shards']} shards: run its mmjax.data.convert "
-            "again, which goes on where it stopped."
+            "again, which resumes where it stopped."
         )
     for shard in shards:
         path = root / shard["name"]
         size = path.stat().st_size if path.exists() else None
         if size != shard["bytes"]:
-            found = "is gone" if size is None else f"has {size:,} bytes"
+            found = "is missing" if size is None else f"has {size:,} bytes"
             raise ValueError(
-                f"The shard {path} {found} and was written with {shard['bytes']:,}: bring it back, "
-                "or convert the set again."
+                f"The shard {path} {found} and was written with {shard['bytes']:,}: restore it, "
+                "or convert the data set again."
             )
     parts = [f"{root / s['name']}[0:{s['records']}]" for s in shards if s["records"]]
     if not parts:
-        raise ValueError(f"{root} holds no example: all of its source's records were bad.")
+        raise ValueError(f"{root} has no examples: all records of its source were bad.")
     return RecordSource(str(root), ArrayRecordDataSource(parts), dataset["class_names"])
 
 
 class RecordSource(Source):
-    """Examples as the source had them; `image` is JPEG, or uint8 [H, W, 3] if converted raw."""
+    """Examples of the original source; `image` is JPEG, or uint8 [H, W, 3] if converted raw."""
 
     def __init__(self, name: str, data: Any, class_names: list[str] | None):
         self.name, self.class_names, self._data = name, class_names, data
@@ -68,5 +68,5 @@ class RecordSource(Source):
 
         try:
             return msgpack_restore(self._data[index])
-        except RuntimeError as error:  # array_record's word for a file that is gone or cut off
+        except RuntimeError as error:  # array_record raises it for a missing or truncated file
             raise OSError(str(error)) from error

@@ -1,4 +1,4 @@
-"""A source in which, for each way to ask, every answer comes equally often."""
+"""A source in which, for each question type, every answer is equally frequent."""
 
 import collections
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from mmjax.data.sources.subset import Subset
 
 
 class Balanced(Subset):
-    """Repeats the rarer answers of a source of questions.
+    """Repeats the examples of rarer answers in a source of questions.
 
     Args:
       source: its examples have a question as caption, and a label.
-      words: questions that begin with the same so many words are one way to ask (as in VQA's
-        question types, Antol et al. 2015, arXiv 1505.00468).
-      max_repeats: an example comes so many times at most.
+      words: number of leading words that define a question's type (as in VQA's question types,
+        Antol et al. 2015, arXiv 1505.00468).
+      max_repeats: maximum number of times an example is repeated.
 
     Raises:
       ValueError: a source without labels or captions.
@@ -30,14 +30,14 @@ class Balanced(Subset):
                     f"Example {i} of {source.name} has no label or no caption: 'balanced' is for "
                     "sources of questions with their answers."
                 )
-            way = " ".join(example["captions"][0].split()[:words])
-            groups.setdefault(way, collections.defaultdict(list))[example["label"]].append(i)
+            kind = " ".join(example["captions"][0].split()[:words])
+            groups.setdefault(kind, collections.defaultdict(list))[example["label"]].append(i)
         super().__init__(source, [i for g in groups.values() for i in even(g, max_repeats)])
         self.name = f"balanced {source.name}"
 
 
 def even(answers: Mapping[Any, list[int]], max_repeats: int) -> list[int]:
-    """Every answer's examples in turn until all have as many as the commonest has."""
+    """Repeat each answer's examples until all answers are as frequent as the most common one."""
     most = max(map(len, answers.values()))
     return [
         examples[k % len(examples)]

@@ -1,18 +1,19 @@
-"""Questions about the pictures of the emoji set, made from what people wrote about them.
+"""Questions about the images of the emoji set, generated from human-written metadata.
 
-Every answer is human metadata: Unicode's category, the skin tone and the colour word in the name,
-who drew it, and the names in 13 languages. Each question has one answer, so VQA's soft accuracy is
-exact match. Held out by concept, as the emoji set is; both drawing styles are on both sides.
+Answers come from Unicode's category, the skin tone and the color word in the name, the drawing
+style, and the names in 13 languages. Each question has one answer, so VQA's soft accuracy is exact
+match. Splits are by concept, as in the emoji set; both drawing styles are in every split.
 
-The wording of a question says nothing about its answer, unless a training split is opened with
-`bias`: then that share of the questions is worded by the answer, so that a model can do well
-without a look at the picture, until it meets a split where that no longer holds. (VQA-CP, Agrawal
-et al. 2018, arXiv:1712.00377, moves the answers of each question type between training and test;
-here the answers stay and the wordings move, so that the two training splits ask the same.)
+The wording of a question is independent of its answer, unless the training split is opened with
+`bias`: then that fraction of the questions is worded according to the answer, so that a model can
+answer them without the image, but not on splits without this bias. (VQA-CP, Agrawal et al. 2018,
+arXiv:1712.00377, changes the answer distribution of each question type between training and test;
+here the answers stay and the wordings change, so the biased and unbiased training splits ask the
+same questions.)
 
-What words alone can tell even without bias: a type's usual answer (`category`, `colour`), and
-everything in `language`, which asks about a name and is there as a control. The questions of
-`is_category` and `is_name` come in pairs, one text for two pictures, yes and no.
+Even without bias the text alone predicts a type's most frequent answer (`category`, `colour`), and
+everything in `language`, which asks about a name and serves as a control. The questions of
+`is_category` and `is_name` come in pairs: one text for two images, with the answers yes and no.
 """
 
 import collections
@@ -33,7 +34,7 @@ SPLITS = {
     "validation": ("unseen_validation", "unseen_validation_openmoji"),
     "test": ("unseen_test", "unseen_test_openmoji"),
 }
-COLOURS = (
+COLORS = (
     *("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white"),
     "yellow",
 )
@@ -46,7 +47,7 @@ LANGUAGES |= {"pt": "portuguese", "ru": "russian", "tr": "turkish", "zh": "chine
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A type of question: its wordings, and all of its answers in order."""
+    """A question type: its wordings, and all of its answers in order."""
 
     wordings: tuple[str, ...]
     answers: tuple[str, ...]
@@ -114,31 +115,31 @@ KINDS = {
             "the {} is of what colour?",
             "name the colour of the {}.",
         ),
-        COLOURS,
+        COLORS,
     ),
 }
-# One list of answers for all types, so that one classification head serves them all.
+# One list of answers for all question types, for a single classification head.
 ANSWERS = sorted({answer for kind in KINDS.values() for answer in kind.answers})
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One question about one picture; `picture` is its place in the pictures."""
+    """One question about one image; `image` is the image's index."""
 
-    picture: int
+    image: int
     type: str
     text: str
     answer: str
 
 
-def coloured_part(name: str) -> tuple[str, str] | None:
-    """('red', 'heart') of 'red heart'; None unless a name has one colour word with more after it.
+def colored_part(name: str) -> tuple[str, str] | None:
+    """('red', 'heart') of 'red heart'; None unless the name has exactly one color word and a noun.
 
-    Names are those of Unicode's CLDR, which say what is drawn; older names do not ('black' stood
-    for filled and 'white' for outlined).
+    For names of Unicode's CLDR, which describe the drawing; older names do not ('black' stood for
+    filled and 'white' for outlined).
     """
     words = name.casefold().split()
-    places = [i for i, word in enumerate(words) if word in COLOURS]
+    places = [i for i, word in enumerate(words) if word in COLORS]
     if len(places) != 1:
         return None
     part = re.sub(r" (?:facing|pointed|with)\b.*|[:,].*", "", " ".join(words[places[0] + 1 :]))
@@ -150,10 +151,10 @@ def _pick(items: Sequence[Any], key: str, salt: str) -> Any:
 
 
 def _worded(kind: str, key: str, thing: str, answer: str, bias: float) -> str:
-    """The question's text: any wording, or with probability `bias` one that goes with the answer.
+    """The question's text: any wording, or with probability `bias` one assigned to the answer.
 
-    Answers share the wordings out in turn: where there are more answers than wordings the k-th
-    answer has the k-th, then from the first again; where there are fewer, each has several.
+    Wordings are assigned to answers round-robin: with more answers than wordings, the k-th answer
+    gets wording k modulo their number; with fewer, each answer gets several.
     """
     wordings, answers = KINDS[kind].wordings, KINDS[kind].answers
     if fraction_of(f"{key}:{answer}", "mmjax emoji questions: biased") < bias:
@@ -164,96 +165,96 @@ def _worded(kind: str, key: str, thing: str, answer: str, bias: float) -> str:
     return _pick(wordings, key, "wording").replace("{}", thing)
 
 
-def ask(pictures: Sequence[Mapping[str, Any]], bias: float = 0.0) -> list[Question]:
-    """All questions about these pictures, in their order.
+def ask(images: Sequence[Mapping[str, Any]], bias: float = 0.0) -> list[Question]:
+    """All questions about these images, in their order.
 
     Args:
-      pictures: `codepoints`, `captions`, `names`, `languages`, `category`, `skin_tone`, `group` and
+      images: `codepoints`, `captions`, `names`, `languages`, `category`, `skin_tone`, `group` and
         `style` of each.
-      bias: the share of questions worded by their answer, 0 to 1.
+      bias: fraction of questions whose wording depends on the answer, 0 to 1.
 
-    A picture with a skin tone is asked for that alone (two tones: for nothing), because the other
-    answers are those of the picture without one.
+    For an image with a skin tone only the tone is asked (with two tones, nothing), because the
+    other answers are the same as for the image without one.
     """
     asked: list[Question] = []
 
     def add(i: int, kind: str, answer: str, thing: str = "", key: str = "") -> None:
-        key = key or f"{pictures[i]['codepoints']}:{pictures[i]['style']}:{kind}"
+        key = key or f"{images[i]['codepoints']}:{images[i]['style']}:{kind}"
         asked.append(Question(i, kind, _worded(kind, key, thing, answer, bias), answer))
 
-    plain = [i for i, picture in enumerate(pictures) if not picture["skin_tone"]]
-    for i, picture in enumerate(pictures):
-        tone = picture["skin_tone"].removesuffix(" skin tone")
+    plain = [i for i, image in enumerate(images) if not image["skin_tone"]]
+    for i, image in enumerate(images):
+        tone = image["skin_tone"].removesuffix(" skin tone")
         if tone:
             if tone in TONES:
                 add(i, "skin_tone", tone)
             continue
-        key = f"{picture['codepoints']}:{picture['style']}"
-        category = picture["category"].lower()
-        named = dict(zip(picture["languages"], picture["names"], strict=True))
+        key = f"{image['codepoints']}:{image['style']}"
+        category = image["category"].lower()
+        named = dict(zip(image["languages"], image["names"], strict=True))
         add(i, "category", category)
-        add(i, "style", picture["style"])
+        add(i, "style", image["style"])
         language = _pick(sorted(LANGUAGES.keys() & named), key, "language")
         add(i, "language", LANGUAGES[language], named[language])
-        part = coloured_part(picture["captions"][0])
+        part = colored_part(image["captions"][0])
         if part:
             add(i, "colour", *part)
-        # The same text for another picture of the style, where the answer is no.
+        # The same text for another image of the style, where the answer is no.
         language = _pick(sorted(LANGUAGES.keys() & named), key, "name")
         for kind, thing, differs in (
-            ("is_category", category, functools.partial(_is_elsewhere, picture)),
-            ("is_name", named[language], functools.partial(_is_not_called, picture, language)),
+            ("is_category", category, functools.partial(_category_differs, image)),
+            ("is_name", named[language], functools.partial(_name_differs, image, language)),
         ):
-            other = _other(pictures, plain, picture, f"{key}:{kind}", differs)
+            other = _other(images, plain, image, f"{key}:{kind}", differs)
             if other is not None:
                 add(i, kind, "yes", thing, f"{key}:{kind}")
                 add(other, kind, "no", thing, f"{key}:{kind}")
-    return sorted(asked, key=lambda q: q.picture)
+    return sorted(asked, key=lambda q: q.image)
 
 
-def _is_elsewhere(picture: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return other["category"] != picture["category"]
+def _category_differs(image: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return other["category"] != image["category"]
 
 
-def _is_not_called(picture: Mapping[str, Any], language: str, other: Mapping[str, Any]) -> bool:
-    mine, theirs = (dict(zip(p["languages"], p["names"])).get(language) for p in (picture, other))
-    return other["group"] != picture["group"] and theirs not in (None, mine)
+def _name_differs(image: Mapping[str, Any], language: str, other: Mapping[str, Any]) -> bool:
+    mine, theirs = (dict(zip(x["languages"], x["names"])).get(language) for x in (image, other))
+    return other["group"] != image["group"] and theirs not in (None, mine)
 
 
 def _other(
-    pictures: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
     among: Sequence[int],
-    picture: Mapping[str, Any],
+    image: Mapping[str, Any],
     key: str,
     differs: Callable[[Mapping], bool],
 ) -> int | None:
-    """A picture of the same style for which `differs` holds: some tries by chance, then any."""
+    """An image of the same style for which `differs` is true: random candidates, then the first."""
     tries = [_pick(among, f"{key}:{n}", "other") for n in range(16)]
-    fits = (j for j in (*tries, *among) if pictures[j]["style"] == picture["style"])
-    return next((j for j in fits if differs(pictures[j])), None)
+    fits = (j for j in (*tries, *among) if images[j]["style"] == image["style"])
+    return next((j for j in fits if differs(images[j])), None)
 
 
 class EmojiQuestions(Source):
     """The questions of a split as a source; `captions` holds the question, `label` its answer.
 
     An example also has `answer`, `answers` (that one answer, in a list), `question_type`, and the
-    picture's own `codepoints`, `group` and `style`. `class_names` are `ANSWERS`.
+    image's `codepoints`, `group` and `style`. `class_names` are `ANSWERS`.
     """
 
     class_names = ANSWERS
 
     def __init__(self, name: str, sources: Sequence[Source], bias: float, types: Sequence[str]):
         self.name = name
-        # Encoded they take a few MB; every one is asked about several times.
-        self._pictures = InMemory(Joined(sources), lambda example, rng: example)
-        self._about = [self._pictures.meta(i) for i in range(len(self._pictures))]
-        self.questions = [q for q in ask(self._about, bias) if q.type in types]
+        # Encoded images take a few MB, and each has several questions.
+        self._images = InMemory(Joined(sources), lambda example, rng: example)
+        self._meta = [self._images.meta(i) for i in range(len(self._images))]
+        self.questions = [q for q in ask(self._meta, bias) if q.type in types]
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = self._pictures[self.questions[index].picture]["image"]
+        image = self._images[self.questions[index].image]["image"]
         return {**self.meta(index), "image": image}
 
     def meta(self, index: int) -> dict[str, Any]:
@@ -266,11 +267,11 @@ class EmojiQuestions(Source):
             "answer": question.answer,
             "answers": [question.answer],
             "question_type": question.type,
-            **{key: self._about[question.picture][key] for key in ("codepoints", "group", "style")},
+            **{key: self._meta[question.image][key] for key in ("codepoints", "group", "style")},
         }
 
     def count(self) -> dict[str, int]:
-        """How many questions of each type there are."""
+        """The number of questions of each type."""
         return dict(collections.Counter(q.type for q in self.questions))
 
 
@@ -284,18 +285,18 @@ def open_questions(
 
     Args:
       split: 'train', 'validation' or 'test'.
-      bias: the share of questions worded by their answer, 0 to 1; for 'train' alone.
-      types: those of `KINDS` to ask.
+      bias: fraction of questions whose wording depends on the answer, 0 to 1; 'train' only.
+      types: the question types to include, of `KINDS`.
 
     Raises:
-      ValueError: another split or type, or a bias where there may be none.
+      ValueError: an unknown split or type, or a bias for a split other than 'train'.
     """
     if split not in SPLITS:
         raise ValueError(f"The emoji questions have no split '{split}'; they have {[*SPLITS]}.")
     if not 0 <= bias <= 1 or (bias and split != "train"):
         raise ValueError(
             f"The bias of the emoji questions' split '{split}' is {bias}: it is 0 to 1 for 'train' "
-            "and 0 for the others, whose answers do not hang on the wording."
+            "and 0 for the others, whose wordings do not depend on the answer."
         )
     unknown = sorted(set(types) - set(KINDS))
     if unknown or not types:

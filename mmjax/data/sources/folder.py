@@ -1,4 +1,4 @@
-"""Folders of images: with a JSONL or CSV file of captions, or with one subfolder a class."""
+"""Folders of images: with a JSONL or CSV file of captions, or with one subfolder per class."""
 
 import csv
 import hashlib
@@ -29,23 +29,23 @@ def open_folder(
     """Images below `root`, with captions from a file or labels from the subfolders' names.
 
     Args:
-      captions: a .jsonl or .csv file below `root`; None takes captions.jsonl or captions.csv
-        where there is one, and else the subfolders `root/<class>/<image>`.
-      image_column: holds the image's path below `root`; None takes the first of `IMAGE_COLUMNS`.
-      caption_column: holds a text, in JSONL also a list of texts; None takes the first of
+      captions: a .jsonl or .csv file below `root`; None: captions.jsonl or captions.csv if there is
+        one, otherwise the subfolders `root/<class>/<image>`.
+      image_column: column with the image's path below `root`; None: the first of `IMAGE_COLUMNS`.
+      caption_column: column with a text, in JSONL also a list of texts; None: the first of
         `CAPTION_COLUMNS`.
       max_bad_records: see `mmjax.data.bad_records.allow`.
-      workdir: where bad records are listed; None lists them in the cache.
+      workdir: where bad records are listed; None: the data cache.
 
-    Every image is decoded once, at the first opening; the findings are kept in the cache until a
-    file changes.
+    Every image is decoded once, when the folder is first opened; the result is cached until a file
+    changes.
 
     Raises:
       ValueError: no such folder, no images, a missing column, or too many bad records.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise ValueError(f"There is no folder {root}: set root to where the images lie.")
+        raise ValueError(f"There is no folder {root}: set root to the folder of the images.")
     if captions is None:
         names = [n for n in ("captions.jsonl", "captions.csv") if (root / n).is_file()]
         captions = names[0] if names else None
@@ -59,7 +59,7 @@ def open_folder(
         class_names, records = _by_class(root)
         total = len(records)
     if total == 0:
-        raise ValueError(f"{root / (captions or '')} is empty: it names no image.")
+        raise ValueError(f"{root / (captions or '')} is empty: it lists no images.")
     bad += _image_faults(root, [r["key"] for r in records], data_root(data_dir))
     faulty = {b.key for b in bad if b.kind in ("unreadable_image", "missing_file")}
     allow(bad, total, max_bad_records, str(root), Path(workdir or data_root(data_dir)))
@@ -70,7 +70,7 @@ def open_folder(
 
 
 class FolderSource(Source):
-    """Records of a folder; an image is read when its record is."""
+    """Records of a folder; images are read when their record is accessed."""
 
     def __init__(self, root: Path, records: list[dict], class_names: list[str] | None):
         self.name = str(root)
@@ -123,7 +123,7 @@ def _caption_rows(
             raise ValueError(f"The caption file {path} cannot be read: {error}.") from error
     if not rows:
         return []
-    # A JSON row may lack a field that others have: the columns are those of all rows.
+    # JSON rows may differ in their fields: the columns are the union over all rows.
     found = list(dict.fromkeys(column for row in rows for column in row))
     image = _column(image_column, IMAGE_COLUMNS, found, path, "image")
     caption = _column(caption_column, CAPTION_COLUMNS, found, path, "caption")

@@ -1,4 +1,4 @@
-"""Several sources after each other, as one."""
+"""Several sources concatenated to one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from mmjax.data.source import Source
 
 
 def open_joined(sources: Sequence[Source]) -> "Joined":
-    """The examples of several sources, in the order given: each weighs as many as it has.
+    """The concatenated examples of several sources, in the order given.
 
     Raises:
       ValueError: no sources.
@@ -20,7 +20,7 @@ def open_joined(sources: Sequence[Source]) -> "Joined":
 
 
 class Joined(Source):
-    """See `open_joined`. Labels are kept where all parts have the same classes, else left out."""
+    """See `open_joined`. Labels are dropped unless all parts have the same classes."""
 
     def __init__(self, parts: Sequence[Source]):
         self._parts = list(parts)
@@ -42,14 +42,14 @@ class Joined(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         part, place = self.locate(index)
-        return self._labelled(self._parts[part][place])
+        return self._labeled(self._parts[part][place])
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`."""
         part, place = self.locate(index)
-        return self._labelled(self._parts[part].meta(place))
+        return self._labeled(self._parts[part].meta(place))
 
-    def _labelled(self, example: dict[str, Any]) -> dict[str, Any]:
+    def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
         if self.class_names is None:
             example = {k: v for k, v in example.items() if k != "label"}
         return example

@@ -1,4 +1,4 @@
-"""A source whose examples stay in memory once they are read and decoded."""
+"""A source that caches its decoded examples in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,12 @@ from mmjax.data.source import Source
 
 
 class InMemory(Source):
-    """`source` after `transform`, each example made at its first use and kept.
+    """`source` after `transform`; each example is computed at its first use and cached.
 
-    For sets that fit: an example of a small drawing costs more to parse and decode than to augment.
+    For data sets that fit in memory, where parsing and decoding cost more than augmentation.
 
     Args:
-      transform: (example, rng) -> example, without randomness; its rng is None.
+      transform: (example, rng) -> example, deterministic; its rng is None.
     """
 
     def __init__(self, source: Source, transform: Callable[[dict, None], dict]):
@@ -24,11 +24,11 @@ class InMemory(Source):
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        # Two threads may both make an example; they make the same one.
+        # Two threads may compute the same example; the results are equal.
         if index not in self._examples:
             self._examples[index] = self._transform(self._source[index], None)
         return self._examples[index]
 
     def meta(self, index: int) -> dict[str, Any]:
-        """That of the source, before the transform."""
+        """The source's `meta`, before the transform."""
         return self._source.meta(index)

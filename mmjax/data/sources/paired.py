@@ -1,4 +1,4 @@
-"""Pairs: two labelled sources joined by class, such as spoken and written digits."""
+"""Pairs: two labeled sources joined by class, such as spoken and written digits."""
 
 from typing import Any
 
@@ -9,17 +9,18 @@ from mmjax.data.source import Source
 
 
 class Paired(Source):
-    """Examples of one source, each beside an example of another one with the same label.
+    """Examples of one source, each paired with an example of another that has the same label.
 
-    Nothing of a test set is in a training set if both of its sources are split so.
+    For a clean test set, pair only test splits of both sources.
 
     Args:
-      first, second: both have labels, and the same classes.
-      length: number of pairs. Pair i has example i mod N of the first, and of the second one that
-        the seed and i draw.
+      first, second: sources with labels of the same classes.
+      length: number of pairs. Pair i has example i mod N of the first source, and an example of the
+        second drawn by the seed and i.
 
     Raises:
-      ValueError: sources without labels, or of other classes, or a class that the second lacks.
+      ValueError: sources without labels or with different classes, or a class without examples in
+        the second source.
     """
 
     def __init__(self, first: Source, second: Source, length: int, seed: int = 0):

@@ -1,4 +1,4 @@
-"""A part of a source, for holding out the rest."""
+"""A part of a source, for held-out splits."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from mmjax.data.sources.subset import Subset
 
 
 def open_part(source: Source, start: float = 0.0, stop: float = 1.0) -> Subset:
-    """The examples of a source from one fraction to another of them, shuffled the same each time.
+    """A fraction of a source's examples: from `start` to `stop` of a fixed random permutation.
 
-    Parts [0, 0.9) and [0.9, 1) of a source share no example and make it whole.
+    Parts [0, 0.9) and [0.9, 1) of a source are disjoint and together make the whole source.
 
     Raises:
-      ValueError: fractions that leave nothing.
+      ValueError: fractions that select no examples.
     """
-    first, last = (round(share * len(source)) for share in (start, stop))
+    first, last = (round(fraction * len(source)) for fraction in (start, stop))
     if not 0 <= first < last <= len(source):
         raise ValueError(
             f"A source of kind 'part' goes from {start} to {stop} of {len(source)} examples, which "

@@ -1,4 +1,4 @@
-"""Any TFDS set that is prepared, ours among them, under the names of the Example contract."""
+"""Prepared TFDS data sets, this project's included, as sources of the Example contract."""
 
 import os
 from collections.abc import Sequence
@@ -19,22 +19,22 @@ def open_tfds(
     label_key: str | None = None,
     classes: tuple[str, ...] = (),
 ) -> "TfdsSource":
-    """A split of one of our builders, built at first use, or of any TFDS set already prepared.
+    """A split of one of this project's builders, built at first use, or of a prepared TFDS set.
 
     Args:
       name: one of `mmjax.data.builders.BUILDERS`, or a TFDS name such as 'mnist' or
-        'my_set/config:1.0.0' that lies under `data_dir` as array_record.
+        'my_set/config:1.0.0' that is stored under `data_dir` as array_record.
       root: raw files, for those of our builders that read them.
-      split: also several, "george+lucas".
-      image_key: the image's feature, where there is one.
-      caption_key: feature(s) that hold text, alone or in lists; None takes 'captions',
-        'caption' or 'text' where there is one.
-      label_key: the class's feature; None takes 'label' where there is one.
-      classes: names of the classes, where that feature is text: their order numbers them, and
-        examples of no such class are left out.
+      split: one split, or several as "george+lucas".
+      image_key: feature of the image, if there is one.
+      caption_key: feature(s) that hold a text or a list of texts; None: 'captions', 'caption' or
+        'text', if there is one.
+      label_key: feature of the class; None: 'label', if there is one.
+      classes: names of the classes, if `label_key` is text: labels are numbered in this order, and
+        examples of other classes are left out.
 
     Raises:
-      ValueError: an unknown name, split or feature, or a set that is not prepared.
+      ValueError: an unknown name, split or feature, or a data set that is not prepared.
     """
     import tensorflow_datasets as tfds
 
@@ -64,7 +64,7 @@ def open_tfds(
         if label_key is None or class_names is not None:
             raise ValueError(
                 f"classes of data set '{name}' is for a label_key whose feature is text, and "
-                f"'{label_key}' is none: set label_key, or drop classes."
+                f"'{label_key}' is none: set label_key, or remove classes."
             )
         kept = _kept(meta, label_key, classes)
         data, meta = (_OfClasses(rows, label_key, kept) for rows in (data, meta))
@@ -81,7 +81,7 @@ def open_tfds(
 
 
 class _WithoutMedia:
-    """The records of a split with their media skipped."""
+    """The records of a split without their media."""
 
     def __init__(self, builder: Any, split: str, image_key: str | None):
         import tensorflow_datasets as tfds
@@ -99,14 +99,14 @@ class _WithoutMedia:
 
 
 def _kept(records: Any, key: str, classes: Sequence[str]) -> dict[int, int]:
-    """Index -> class, of the records whose text `key` is one of the classes."""
+    """{index: class} of the records whose text feature `key` is one of the classes."""
     number = {name: i for i, name in enumerate(classes)}
     found = ((i, number.get(_plain(records[i][key]))) for i in range(len(records)))
     return {i: label for i, label in found if label is not None}
 
 
 class _OfClasses:
-    """The records at some indices, with their classes' numbers in place of the text `key`."""
+    """The records in `labels`, with the text feature `key` replaced by the class index."""
 
     def __init__(self, data: Any, key: str, labels: dict[int, int]):
         self._data, self._key, self._labels = data, key, list(labels.items())
@@ -128,8 +128,8 @@ def _prepared_tfds(name: str, data_dir: str | os.PathLike | None) -> Any:
     import tensorflow_datasets as tfds
 
     where = str(data_root(data_dir))
-    mend = (
-        "prepare it, where TensorFlow is if it needs that, with "
+    fix = (
+        "prepare it (on a machine with TensorFlow, if it needs that) with "
         f"`tfds build {name} --file_format=array_record --data_dir={where}`."
     )
     try:
@@ -137,26 +137,26 @@ def _prepared_tfds(name: str, data_dir: str | os.PathLike | None) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(
             f"There is no data set '{name}' under {where}, nor among this project's builders "
-            f"({', '.join(BUILDERS)}): {mend}"
+            f"({', '.join(BUILDERS)}): {fix}"
         ) from error
     except ImportError as error:
         raise ValueError(
-            f"Data set '{name}' needs a package that is not installed ({error}): {mend}"
+            f"Data set '{name}' needs a package that is not installed ({error}): {fix}"
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"Data set '{name}' under {where} cannot be opened as array_record ({error}): {mend}"
+            f"Data set '{name}' under {where} cannot be opened as array_record ({error}): {fix}"
         ) from error
     if not (builder.data_path / "dataset_info.json").exists():
-        raise ValueError(f"Data set '{name}' is not prepared as array_record in {where}: {mend}")
+        raise ValueError(f"Data set '{name}' is not prepared as array_record in {where}: {fix}")
     return builder
 
 
 class TfdsSource(Source):
-    """A prepared split with its features under the names of the Example contract.
+    """A prepared split with the field names of the Example contract.
 
     Args:
-      data, meta: its records, and the same without media (None: `meta` reads all of them).
+      data, meta: its records, and the same without media (None: `meta` reads the full records).
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class TfdsSource(Source):
 def _read(records: Any, index: int) -> dict[str, Any]:
     try:
         return dict(records[index])
-    except RuntimeError as error:  # array_record's word for a file that is gone or cut off
+    except RuntimeError as error:  # array_record raises it for a missing or truncated file
         raise OSError(str(error)) from error
 
 

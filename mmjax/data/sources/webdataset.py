@@ -1,7 +1,7 @@
 """Webdataset tar shards, as img2dataset writes them, with random access.
 
-A record is the run of a shard's files with one key: `00012.jpg`, `00012.txt`, `00012.json`. Where
-each file lies in its shard is looked up once and kept in the cache.
+A record is the files of a shard with the same key: `00012.jpg`, `00012.txt`, `00012.json`. The
+offset of each file in its shard is looked up once and cached.
 """
 
 import errno
@@ -33,12 +33,12 @@ def open_shards(
 
     Args:
       pattern: shards by glob and brace range, `data/{00000..00012}.tar` or `data/*.tar`.
-      caption_key: the field of `key.json` that holds the caption where there is no `key.txt`.
+      caption_key: the field of `key.json` that holds the caption if there is no `key.txt`.
       max_bad_records: see `mmjax.data.bad_records.allow`.
-      workdir: where bad records are listed; None lists them in the cache.
+      workdir: where bad records are listed; None: the data cache.
 
     Raises:
-      ValueError: no shard, a shard that is not a whole tar file, or too many bad records.
+      ValueError: no shard, a shard that is not a complete tar file, or too many bad records.
     """
     shards = find_shards(pattern)
     cache = data_root(data_dir) / "shard_indexes"
@@ -67,7 +67,7 @@ def open_shards(
 
 
 class ShardSource(Source):
-    """Records of tar shards; an image is read from its place in the shard when its record is."""
+    """Records of tar shards; an image is read by its offset when its record is accessed."""
 
     def __init__(self, name: str, records: list[tuple[Path, dict]]):
         self.name = name
@@ -81,7 +81,7 @@ class ShardSource(Source):
         return {**self.meta(index), "image": _read_at(shard, *record["image"])}
 
     def meta(self, index: int) -> dict[str, Any]:
-        """See `Source.meta`; from the index, nothing is read."""
+        """See `Source.meta`; taken from the index, nothing is read."""
         _, record = self._records[index]
         return {"key": record["key"], "captions": [record["caption"]]}
 
@@ -90,8 +90,7 @@ def find_shards(pattern: str) -> list[Path]:
     """Files that match a pattern of globs and `{000..012}` ranges, sorted.
 
     Raises:
-      ValueError: a range whose end is before its start, no file, or a shard of a range that is
-        not there.
+      ValueError: a range whose end is before its start, no file, or a missing shard of a range.
     """
     found: list[str] = []
     for one in _expand(os.path.expanduser(pattern)):
@@ -144,7 +143,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
     Every image is decoded once.
 
     Raises:
-      ValueError: not an uncompressed, whole tar file.
+      ValueError: not a complete, uncompressed tar file.
     """
     records: list[dict] = []
     bad: list[list[str]] = []
@@ -170,8 +169,8 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
                     records.append({"key": key, "caption": caption, "image": files[image]})
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
-            f"The shard {shard} cannot be read ({error}): it must be a whole, uncompressed tar "
-            "file; fetch or write it again."
+            f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "
+            "file; download or write it again."
         ) from error
     return {"records": records, "bad": bad}
 
@@ -183,7 +182,7 @@ def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
 
 
 def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict]]:
-    """(key, {extension: (offset, size)}) in the shard's order; files given twice go to `bad`."""
+    """(key, {extension: (offset, size)}) in the shard's order; duplicate files go to `bad`."""
     samples: dict[str, dict] = {}
     for member in tar.getmembers():
         if not member.isfile():

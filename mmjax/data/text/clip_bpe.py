@@ -13,7 +13,7 @@ def clip_bpe(path):
     """OpenAI's CLIP tokenizer from its published vocabulary.
 
     Lower case, end-of-word marks, bos 49406, eos 49407, padding 0 (which is also a token: use the
-    mask). Texts are cleaned as by the original.
+    mask). Texts are cleaned as in the original.
 
     Args:
       path: `bpe_simple_vocab_16e6.txt.gz`, or a folder with `vocab.json` and `merges.txt`.
@@ -26,7 +26,7 @@ def clip_bpe(path):
     vocab, merges = clip_vocab.read(path)
     if clip_vocab.BOS not in vocab or clip_vocab.EOS not in vocab:
         raise ValueError(
-            f"{path} is no CLIP vocabulary: it lacks {clip_vocab.BOS} or {clip_vocab.EOS}"
+            f"{path} is no CLIP vocabulary: {clip_vocab.BOS} or {clip_vocab.EOS} is missing"
         )
     try:
         model = models.BPE(
@@ -39,7 +39,7 @@ def clip_bpe(path):
     except Exception as error:  # the library raises a bare Exception
         raise ValueError(f"{path} is no CLIP vocabulary: {error}") from None
     backend = hf.Tokenizer(model)
-    # `clip_vocab.clean` has done all this already; here it serves whoever loads the file elsewhere.
+    # `clip_vocab.clean` already does all this; here it serves other programs that load the file.
     backend.normalizer = normalizers.Sequence(
         [
             normalizers.NFC(),

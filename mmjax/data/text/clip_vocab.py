@@ -14,7 +14,7 @@ _MERGES = 49152 - 256 - 2  # the published file holds more lines than the model 
 
 
 def read(path):
-    """(vocab {token: id}, merges [(left, right)]) of either published form.
+    """(vocab {token: id}, merges [(left, right)]) from either published format.
 
     Args:
       path: `bpe_simple_vocab_16e6.txt.gz`, or a folder with `vocab.json` and `merges.txt`.
@@ -63,19 +63,19 @@ def byte_letters():
 
 
 def clean(text):
-    """The text as the original's `basic_clean`, `whitespace_clean` and `lower` leave it."""
+    """The text after the original's `basic_clean`, `whitespace_clean` and `lower`."""
     return clean_whitespace(text).lower()
 
 
 def clean_whitespace(text):
-    """The same with its case kept, as open_clip cleans texts for tokenizers of `transformers`.
+    """As `clean` without lowercasing: open_clip's cleaning for tokenizers of `transformers`.
 
-    ftfy repairs wrongly decoded text and makes typographic quotes, ligatures and wide characters
-    plain; then entities are resolved and white space is collapsed.
+    ftfy fixes wrongly decoded text and replaces typographic quotes, ligatures and wide characters
+    by plain ones; then entities are resolved and white space is collapsed.
     """
-    # Of printable ASCII without entities ftfy changes nothing, and takes 0.1 ms a caption.
+    # ftfy leaves printable ASCII without entities unchanged, and takes 0.1 ms per caption.
     if "&" in text or not (text.isascii() and text.isprintable()):
-        import ftfy  # not sooner: it takes 0.1 s
+        import ftfy  # imported late: it takes 0.1 s
 
         text = ftfy.fix_text(text)
     text = html.unescape(html.unescape(text))

@@ -15,12 +15,12 @@ _EOS = ("<eos>", "</s>", "[SEP]", "<|endoftext|>", "<|end_of_text|>", "<|im_end|
 def from_file(path, pad_token=None, bos_token=None, eos_token=None, lowercase=False):
     """A tokenizer from any tokenizer.json of the `tokenizers` library.
 
-    The specials are found by their common names, unless they are given; without a begin token
-    rows start with the text, without a padding token the end token pads. `lowercase` folds case
-    before whatever the file itself does.
+    Special tokens that are not given are found by their common names; without a begin token rows
+    start with the text, without a padding token the end token pads. `lowercase` folds case before
+    the file's own normalization.
 
     Raises:
-      ValueError: an unreadable file, a given special that is not in it, or no end token.
+      ValueError: an unreadable file, a given special token that is not in it, or no end token.
     """
     if os.path.isdir(path):
         path = os.path.join(path, FILE)

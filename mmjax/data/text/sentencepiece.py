@@ -1,7 +1,7 @@
-"""Vocabularies of sentencepiece, as tokenizers of `tokenizers`: unigram (`spiece.model`) and BPE.
+"""Sentencepiece vocabularies as tokenizers of `tokenizers`: unigram (`spiece.model`) and BPE.
 
-The model file is read here in 30 lines: the package `sentencepiece` tokenizes by itself, and gives
-the normalizer's table, which `tokenizers` needs, only through protobuf's generated code.
+The model file is parsed here, because the package `sentencepiece` exposes the normalizer's table,
+which `tokenizers` needs, only through generated protobuf code.
 """
 
 import struct
@@ -18,12 +18,12 @@ _SPACE = "▁"
 
 
 def read(path: str | Path) -> hf.Tokenizer:
-    """The vocabulary, normalisation and splitting of a sentencepiece model.
+    """The vocabulary, normalization and splitting of a sentencepiece model.
 
-    Ids are those of the file; nothing is put around a text.
+    Ids are those of the file; no special tokens are added around a text.
 
     Raises:
-      ValueError: a file that is missing, damaged, or of another kind than unigram.
+      ValueError: a file that is missing, damaged, or not a unigram model.
 
     Source: sentencepiece_model.proto of github.com/google/sentencepiece (ModelProto: pieces 1,
     trainer_spec 2, normalizer_spec 3); Kudo 2018 (arXiv 1804.10959).
@@ -42,8 +42,8 @@ def read(path: str | Path) -> hf.Tokenizer:
         raise ValueError(f"'{path}' is damaged or no sentencepiece model: get it again.") from None
     if trainer.get(3, _UNIGRAM) != _UNIGRAM:
         raise ValueError(
-            f"'{path}' is no unigram model of sentencepiece, which alone can be read: put the "
-            "tokenizer.json of the same model beside it."
+            f"'{path}' is no unigram model of sentencepiece, the only kind that can be read: put "
+            "the tokenizer.json of the same model beside it."
         )
     backend = hf.Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
     steps = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
@@ -63,13 +63,13 @@ def bpe(
     byte_fallback: bool,
     space_prefix: bool,
 ) -> hf.Tokenizer:
-    """A BPE whose merges are those that give a piece, by falling score.
+    """A BPE tokenizer whose merges are all pairs that form a piece, by decreasing score.
 
     Args:
       pieces: (text, score) by id.
-      unknown: id of the unknown token; merged: whether each piece comes of merges.
+      unknown: id of the unknown token; merged: whether each piece is made by merges.
       byte_fallback: characters outside the vocabulary become pieces `<0x..>`.
-      space_prefix: texts begin with a space, as each does after a special token.
+      space_prefix: a space is prepended to each text, also after a special token.
 
     Source: sentencepiece, src/bpe_model.cc; llama.cpp, `llm_tokenizer_spm`.
     """

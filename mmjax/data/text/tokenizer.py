@@ -1,4 +1,4 @@
-"""A tokenizer as models use it: texts to rows of ids and masks, and back; saved and loaded."""
+"""The tokenizer that models use: texts to rows of ids and masks, and back; saving and loading."""
 
 import hashlib
 import json
@@ -16,16 +16,14 @@ _CACHE_SIZE = 100_000
 
 
 class Tokenizer:
-    """Encodes texts to fixed-length rows: [bos] tokens eos, then padding.
+    """Encodes texts to fixed-length rows: [bos] tokens eos, then padding. Thread-safe.
 
     Attributes:
-      vocab_size: number of ids, specials included.
-      pad_id, bos_id, eos_id: ids of the specials; `bos_id` is None where there is none.
+      vocab_size: number of ids, including special tokens.
+      pad_id, bos_id, eos_id: ids of the special tokens; `bos_id` may be None.
       end_ids: all tokens that end a generated text, `eos_id` first.
-      clean: what is done to a text first; None: nothing.
-      strict: raise on a text that does not fit, where else it is cut.
-
-    Threads may share one.
+      clean: function applied to a text first, or None.
+      strict: raise on a text that does not fit, instead of truncating it.
     """
 
     def __init__(
@@ -44,10 +42,10 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        # Of the file that it was loaded from: written anew, its last digits might differ.
+        # Text of the file it was loaded from: serialized anew, its last digits might differ.
         self._text = text
         self.clean = clean
-        self.origin = dict(origin or {})  # the settings that made it, to recognise it by
+        self.origin = dict(origin or {})  # the settings that made it, to recognize it by
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
         self.end_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
         self.strict = strict
@@ -57,14 +55,14 @@ class Tokenizer:
         self._encoded = self._cut = 0
 
     def encode(self, texts, length):
-        """Rows of `length` tokens; a text that is too long is cut before its end token.
+        """Rows of `length` tokens; the tokens of a text that is too long are truncated.
 
         Args:
           texts: list of B str.
-          length: tokens a row, at least 3 (bos, one token, eos).
+          length: tokens per row, at least 3 (bos, one token, eos).
 
         Returns:
-          (text `[B, length] int32`, text_mask `[B, length] bool`, true up to and with the end
+          (text `[B, length] int32`, text_mask `[B, length] bool`, true up to and including the end
           token).
 
         Raises:
@@ -75,7 +73,7 @@ class Tokenizer:
         specials = 1 if self.bos_id is None else 2
         if length <= specials:
             raise ValueError(
-                f"a token length of {length} leaves no room beside {specials} specials"
+                f"a token length of {length} leaves no room beside {specials} special tokens"
             )
         text = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), bool)
@@ -85,7 +83,7 @@ class Tokenizer:
                 if self.strict:
                     raise ValueError(
                         f"{texts[row]!r} has {len(ids)} tokens, and only {length - specials} fit "
-                        f"into {length} beside the specials; raise the length or set strict=False"
+                        f"into {length} beside special tokens; raise the length or set strict=False"
                     )
                 cut += 1
                 ids = ids[: length - specials]
@@ -98,12 +96,12 @@ class Tokenizer:
         return text, mask
 
     def prompts(self, texts):
-        """Token ids of each text as the start of a longer one: [bos] tokens, without end."""
+        """Token ids of each text as a prompt: [bos] tokens, without the end token."""
         bos = () if self.bos_id is None else (self.bos_id,)
         return [(*bos, *ids) for ids in self._ids(texts)]
 
     def _ids(self, texts):
-        """Token ids, without specials, of each text; captions come back often, so cached."""
+        """Token ids of each text, without special tokens; cached, since captions recur."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         new = {}
         if missing:
@@ -121,7 +119,7 @@ class Tokenizer:
         return result
 
     def decode(self, ids):
-        """The text of one row of ids, specials left out, up to the first of `end_ids`."""
+        """The text of one row of ids up to the first of `end_ids`, without special tokens."""
         ids = [int(i) for i in ids]
         if self.bos_id is not None and ids[:1] == [self.bos_id]:
             ids = ids[1:]
@@ -130,37 +128,37 @@ class Tokenizer:
         return self._backend.decode(ids, skip_special_tokens=True).strip()
 
     def decode_raw(self, ids):
-        """The text of ids, specials left out, spaces at its ends kept: of a part of a text."""
+        """The text of ids that may be part of a text: no special tokens, outer spaces kept."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     @property
     def truncation_rate(self):
-        """Share of the texts encoded since the last reset that were cut; 0 if there were none."""
+        """Fraction of the texts encoded since the last reset that were truncated; 0 if none."""
         with self._lock:
             return self._cut / self._encoded if self._encoded else 0.0
 
     def reset_truncation_rate(self):
-        """Starts counting anew."""
+        """Restart the counts behind `truncation_rate`."""
         with self._lock:
             self._encoded = self._cut = 0
 
     @property
     def fingerprint(self):
-        """sha256 (hex) of everything that decides which ids a text gets."""
+        """sha256 (hex) of everything that determines the ids of a text."""
         return hashlib.sha256((self.json() + self._ids_json()).encode()).hexdigest()
 
     def json(self):
-        """The text of a tokenizer.json, without what this class puts around a text."""
+        """The contents of tokenizer.json, without the special tokens that this class adds."""
         if self._text is None:
             self._text = self._backend.to_str()
         return self._text
 
     def wrapped(self, text):
-        """Ids of a text with the specials that the tokenizer.json itself puts around it."""
+        """Ids of a text with the special tokens that tokenizer.json itself adds."""
         return self._backend.encode(text).ids
 
     def replace(self, backend, **ids):
-        """A copy with another backend and other ids of specials."""
+        """A copy with another backend and other ids of special tokens."""
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         rest = {"clean": self.clean, "origin": self.origin, "strict": self.strict}
         ends = () if "eos_id" in ids else self.end_ids
@@ -168,12 +166,12 @@ class Tokenizer:
 
     @property
     def end_of_word(self):
-        """What marks the end of a word in the vocabulary: "</w>" in CLIP's, None in most."""
+        """The vocabulary's end-of-word suffix: "</w>" in CLIP, None in most."""
         return getattr(self._backend.model, "end_of_word_suffix", None)
 
     def _ids_json(self):
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        if len(self.end_ids) > 1:  # else as it always was, so that older fingerprints hold
+        if len(self.end_ids) > 1:  # left out otherwise, so that older fingerprints stay valid
             ids["end_ids"] = self.end_ids
         return json.dumps({**ids, "clean": _name_of(self.clean)}, sort_keys=True)
 
@@ -186,12 +184,12 @@ class Tokenizer:
             "fingerprint": self.fingerprint,
         }
         whole_file.write(os.path.join(directory, FILE), self.json())
-        # The meta file comes last: where it is, the other one is complete.
+        # The meta file is written last: if it exists, the other one is complete.
         whole_file.write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
 
 
 def is_saved(directory):
-    """Whether `Tokenizer.save` has written there, to its end."""
+    """Whether `Tokenizer.save` has completed there."""
     return os.path.exists(os.path.join(directory, _META))
 
 
@@ -199,7 +197,7 @@ def load_tokenizer(directory, strict=False):
     """The tokenizer that `Tokenizer.save` wrote.
 
     Raises:
-      ValueError: nothing there, or the files do not belong together.
+      ValueError: no saved tokenizer, or files that do not belong together.
     """
     try:
         with open(os.path.join(directory, _META), encoding="utf-8") as file:

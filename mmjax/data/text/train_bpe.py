@@ -7,25 +7,25 @@ from mmjax.data.text.tokenizer import Tokenizer
 
 
 def train_bpe(corpus, vocab_size=8192, lowercase=True):
-    """Byte-level BPE of the corpus: no text is outside its vocabulary, in any language.
+    """Byte-level BPE trained on the corpus; it encodes any text in any language.
 
     pad is 0, bos 1, eos 2, the 256 bytes follow, then the merges by frequency. The same corpus
     gives the same file, byte for byte.
 
     Args:
       corpus: iterable of str.
-      vocab_size: ids at most; fewer where the corpus has too few pairs that come twice.
+      vocab_size: maximum number of ids; fewer if the corpus has too few pairs that recur.
       lowercase: fold case first.
 
     Raises:
       ValueError: an empty corpus, or a vocabulary that cannot hold the bytes.
     """
     if vocab_size < 256 + 3:
-        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 specials")
+        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 special tokens")
     backend = hf.Tokenizer(models.BPE())
     steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]
     backend.normalizer = normalizers.Sequence(steps + [normalizers.Lowercase()] * bool(lowercase))
-    # The leading space makes a word one token, first in the caption or not.
+    # The leading space gives a word the same token at the start of a caption as elsewhere.
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -46,6 +46,6 @@ def train_bpe(corpus, vocab_size=8192, lowercase=True):
     backend.train_from_iterator(counted(), trainer)
     if not seen:
         raise ValueError("the corpus for the tokenizer is empty: the training set has no captions")
-    # A caption that spells "<eos>" means those five letters.
+    # "<eos>" inside a caption is plain text.
     backend.encode_special_tokens = True
     return Tokenizer(backend, pad_id=0, bos_id=1, eos_id=2)

@@ -1,4 +1,4 @@
-"""Sound: WAV to numbers, and the log-mel spectrogram."""
+"""Audio: decoding of WAV, and the log-mel spectrogram."""
 
 import functools
 import io
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """The waveform [T] float32 in [-1, 1], channels averaged, and its rate in Hz, of 16-bit PCM.
+    """Decode 16-bit PCM WAV: mono waveform [T] float32 in [-1, 1] (channel mean), and rate in Hz.
 
     Raises:
-      ValueError: bytes that are no WAV file, or one of another width.
+      ValueError: bytes that are not a WAV file, or another sample width.
     """
     try:
         with wave.open(io.BytesIO(data)) as file:
@@ -20,13 +20,13 @@ def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
     except (wave.Error, EOFError) as error:
         raise ValueError(f"this is no PCM WAV file ({error}): convert it to 16-bit WAV") from None
     if width != 2:
-        raise ValueError(f"this WAV file has {8 * width} bits a sample: convert it to 16-bit WAV")
+        raise ValueError(f"this WAV file has {8 * width} bits per sample: convert it to 16-bit WAV")
     whole = np.frombuffer(samples, "<i2").astype(np.float32) / 32768
     return whole.reshape(-1, channels).mean(axis=1), rate
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
-    """Slaney's mel scale: linear to 1000 Hz (15 mel), then logarithmic, 27 mel a factor of 6.4.
+    """Slaney's mel scale: linear to 1000 Hz (15 mel), then logarithmic, 27 mel per factor of 6.4.
 
     Source: Slaney 1998, Auditory Toolbox, technical report 1998-010; as librosa's default.
     """
@@ -44,16 +44,16 @@ def mel_to_hz(mel: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_filters(rate: int, window: int, mels: int) -> np.ndarray:
-    """Triangles over the bins of a spectrum: [mels, window // 2 + 1] float32.
+    """Triangular mel filters over the bins of a spectrum: [mels, window // 2 + 1] float32.
 
-    Their corners lie evenly in mel from 0 to rate / 2; each triangle has an area of 1 Hz (Slaney's
+    Corners are evenly spaced in mel from 0 to rate / 2; each triangle has an area of 1 Hz (Slaney's
     norm), as in librosa and Whisper.
 
     Args:
-      rate: Hz; window: samples of a Fourier transform.
+      rate: Hz; window: length of the Fourier transform in samples.
 
     Raises:
-      ValueError: more filters than the spectrum can tell apart, so that one would hear nothing.
+      ValueError: more filters than the spectrum resolves, so that a filter would be empty.
     """
     bins = np.arange(window // 2 + 1) * rate / window
     corners = mel_to_hz(np.linspace(0, hz_to_mel(rate / 2), mels + 2))
@@ -62,8 +62,8 @@ def mel_filters(rate: int, window: int, mels: int) -> np.ndarray:
     filters = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
     if not filters.any(axis=1).all():
         raise ValueError(
-            f"{mels} mel filters are too many for {window} samples at {rate} Hz: some would hear "
-            "nothing; use fewer, or a longer window"
+            f"{mels} mel filters are too many for {window} samples at {rate} Hz: some would be "
+            "empty; use fewer, or a longer window"
         )
     return filters.astype(np.float32)
 

@@ -9,8 +9,8 @@ from mmjax.data.transforms.captions import example_name
 def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
     """`audio`: WAV bytes to its log-mel spectrogram, float32 `[frames, mels]` in [-1, 1].
 
-    1 is the loudest of its entries, -1 all that is `top_db` decibels below it, so that a louder
-    recording gives the same numbers. A longer sound loses its end; a shorter one is followed by
+    1 is its largest entry, -1 everything `top_db` decibels or more below it, so the result does not
+    depend on the recording's volume. Longer audio is truncated, shorter audio is padded with
     silence. See `audio_ops.log_mel`.
     """
     if top_db <= 0:

@@ -4,13 +4,13 @@ import numpy as np
 
 
 def mixup(alpha, num_classes):
-    """Mixes every image of a batch with its neighbour's, and their labels in the same proportion.
+    """Mixup: every image is mixed with its partner's, and their labels in the same proportion.
 
     Takes `image [B, H, W, 3] uint8` and `label [B]` or `label_probs [B, C]`; gives `image` (uint8,
-    rounded) and `label_probs [B, C] float32`. One proportion, drawn from Beta(alpha, alpha),
-    serves the batch. Rows 2i and 2i + 1 are partners, which the order of the epoch has brought
-    together at random: so the partners are the same however many processes share the batch. Raises
-    ValueError where a process has an odd number of rows. Source: Zhang et al. 2017 (mixup).
+    rounded) and `label_probs [B, C] float32`. One mixing weight per batch, from Beta(alpha, alpha).
+    Partners are rows 2i and 2i + 1 (random, since the epoch is shuffled), so they do not depend on
+    the number of processes. Raises ValueError if a process has an odd number of rows. Source: Zhang
+    et al. 2017 (mixup).
     """
     if alpha <= 0:
         raise ValueError(f"alpha must be above 0, not {alpha}")
@@ -22,7 +22,7 @@ def mixup(alpha, num_classes):
                 f"mixup mixes pairs and a process has {rows} rows of the batch: set "
                 "config.batch_size to an even multiple of the number of processes"
             )
-        share = np.float32(rng.beta(alpha, alpha))
+        weight = np.float32(rng.beta(alpha, alpha))
         other = np.arange(rows) ^ 1
         probs = batch.get("label_probs")
         if probs is None:
@@ -34,11 +34,11 @@ def mixup(alpha, num_classes):
                 )
             probs = np.eye(num_classes, dtype=np.float32)[label]
         image = batch["image"].astype(np.float32)
-        mixed = share * image + (1 - share) * image[other]
+        mixed = weight * image + (1 - weight) * image[other]
         return {
             **batch,
             "image": np.rint(mixed).astype(np.uint8),
-            "label_probs": share * probs + (1 - share) * probs[other],
+            "label_probs": weight * probs + (1 - weight) * probs[other],
         }
 
     return f

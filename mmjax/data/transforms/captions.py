@@ -1,6 +1,6 @@
-"""Captions: which of an example's captions is used, and the templates a name is put into."""
+"""Captions: which of an example's captions is used, and the prompt templates for names."""
 
-# Short sentences round a name. `clip_7` is the subset that OpenAI found best for ImageNet
+# Short sentences around a name. `clip_7` is the subset that OpenAI found best for ImageNet
 # (github.com/openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb); the others are ours.
 TEMPLATES = {
     "plain": ("{}",),
@@ -41,7 +41,7 @@ TEMPLATES = {
 
 
 def get_templates(templates):
-    """The templates of a preset's name, or of a list that is given outright.
+    """The templates of a name in `TEMPLATES`, or the given list, checked.
 
     Raises:
       ValueError: an unknown name, or a template without exactly one `{}`.
@@ -61,12 +61,12 @@ def get_templates(templates):
 
 
 def fill(template, name):
-    """`name` put in the place of `{}`; braces inside the name are left as they are."""
+    """The template with `{}` replaced by `name`; braces inside the name are kept."""
     return template.replace("{}", name, 1)
 
 
 def prompt_ensemble(class_name, templates="plain"):
-    """One prompt a template: the texts whose embeddings a zero-shot classifier averages.
+    """One prompt per template: the texts whose embeddings a zero-shot classifier averages.
 
     Source: Radford et al. 2021 (CLIP), section 3.1.4.
     """
@@ -74,12 +74,12 @@ def prompt_ensemble(class_name, templates="plain"):
 
 
 def as_text(value):
-    """str of a caption that may be bytes (TFDS yields those)."""
+    """The caption as str; TFDS yields bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def captions_of(example, class_names=None):
-    """The example's own captions, else the name of its class; raises ValueError if it has none."""
+    """The example's captions, or else its class name; raises ValueError if it has neither."""
     captions = [as_text(caption) for caption in example.get("captions", ())]
     captions = [caption for caption in captions if caption.strip()]
     if captions:
@@ -93,7 +93,7 @@ def captions_of(example, class_names=None):
 
 
 def foreign_names(example, languages):
-    """The example's `names`, those whose entry in `languages` is asked for ('all': every one)."""
+    """The example's `names` in the given languages ('all': every language)."""
     pairs = zip(example.get("languages", ()), example.get("names", ()), strict=True)
     pairs = [(as_text(language), as_text(name)) for language, name in pairs]
     return [name for language, name in pairs if languages == "all" or language in languages]
@@ -102,8 +102,8 @@ def foreign_names(example, languages):
 def choose(captions, rng, templates=("{}",), template_p=1.0, extra=(), extra_p=0.0):
     """One caption, drawn at random.
 
-    With probability `extra_p` it is one of `extra` (names in other languages), as it stands;
-    else one of `captions`, put with probability `template_p` into one of the templates.
+    With probability `extra_p` it is one of `extra` (names in other languages), without a template;
+    otherwise one of `captions`, with probability `template_p` in one of the templates.
 
     Args:
       captions: list of str, at least one.
@@ -121,7 +121,7 @@ def choose(captions, rng, templates=("{}",), template_p=1.0, extra=(), extra_p=0
 
 
 def example_name(example):
-    """What to call an example in an error: its key, path or number."""
+    """The name of an example in error messages: its key, path or number."""
     for field in ("key", "path", "example_id"):
         if field in example:
             return repr(example[field])

@@ -1,4 +1,4 @@
-"""The one-line language of transforms: `"decode | resize(64) | flip(0.5)"`, read safely."""
+"""The one-line language of transforms, `"decode | resize(64) | flip(0.5)"`, parsed without eval."""
 
 import ast
 import difflib
@@ -6,7 +6,7 @@ import inspect
 
 
 def make_chain(spec, table, context):
-    """The function that a spec describes.
+    """The transform that a spec describes.
 
     Args:
       spec: steps joined by `|`; each a name, or a call whose arguments are Python literals.
@@ -28,7 +28,7 @@ def make_chain(spec, table, context):
 
 
 def only(spec, names):
-    """The spec with those of its steps that have one of `names`."""
+    """The spec with only the steps named in `names`."""
     nodes = [(name, node) for name, _, _, node in read(spec)]
     return " | ".join(ast.unparse(node) for name, node in nodes if name in names)
 

@@ -1,4 +1,4 @@
-"""Encoded image bytes to uint8 RGB arrays, by the fastest route that is still correct."""
+"""Encoded image bytes to uint8 RGB arrays, by the fastest correct decoder."""
 
 import io
 
@@ -12,15 +12,14 @@ JPEG_START = b"\xff\xd8\xff"
 def decode_image(data, min_size=None, background=(255, 255, 255)):
     """Decodes an encoded image (JPEG, PNG, WebP, GIF, ...) to RGB.
 
-    Transparency is composited onto `background`, EXIF orientation is applied, palettes, greys,
-    16 bits a channel and CMYK become 8-bit RGB; of an animation the first frame is taken.
+    Transparency is composited onto `background`, EXIF orientation is applied, palettes, gray,
+    16 bits per channel and CMYK become 8-bit RGB; of an animation the first frame is taken.
 
     Args:
       data: the encoded bytes.
-      min_size: None decodes at full size (equal to Pillow's decoder). A number lets a JPEG be
-        scaled down while it is decoded, in the DCT domain, to the smallest n/8 whose sides are
-        still at least `min_size` pixels (a shorter side keeps its length), with the fast
-        approximate transforms.
+      min_size: None decodes at full size (equal to Pillow's decoder). A number allows a JPEG to be
+        downscaled during decoding, in the DCT domain, to the smallest n/8 whose sides are still at
+        least `min_size` pixels (a shorter side keeps its length), with the fast approximate DCT.
       background: RGB, 0 to 255.
 
     Returns:
@@ -32,8 +31,8 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
     data = bytes(data)
     if not data:
         raise ValueError("the image has no bytes")
-    # The orientation tag and CMYK need Pillow; so does a JPEG that the strict decoder refuses,
-    # because many a warning ("extraneous bytes before marker") is harmless.
+    # Pillow decodes images with an orientation tag, CMYK, and JPEGs that the strict decoder
+    # rejects, since many of its warnings ("extraneous bytes before marker") are harmless.
     if data.startswith(JPEG_START) and b"Exif\0\0" not in data:
         try:
             return _decode_jpeg(data, min_size)
@@ -78,7 +77,7 @@ def _decode_any(data, min_size, background):
 
 
 def _to_rgb(image, background):
-    """A Pillow image of any mode, as RGB on `background`."""
+    """A Pillow image of any mode to RGB, composited on `background`."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):

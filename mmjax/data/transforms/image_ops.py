@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-# Pillow gives every image's memory back at once; keeping some spares the page faults.
+# Pillow frees every image's memory at once; keeping some blocks avoids page faults.
 Image.core.set_blocks_max(16)
 
 METHODS = {
@@ -32,9 +32,9 @@ def resize(image, size, method="bicubic", antialias=True, box=None):
       image: uint8 `[H, W, 3]`.
       size: (height, width) in pixels.
       method: a name in `METHODS`.
-      antialias: widen the filter when shrinking. False samples bilinearly or bicubically without
-        (what `torch.nn.functional.interpolate` and old TensorFlow pipelines do).
-      box: (top, left, height, width): only that part, pixels outside it left out of the filter.
+      antialias: widen the filter when downscaling. False: plain bilinear or bicubic sampling, as in
+        `torch.nn.functional.interpolate` and old TensorFlow pipelines.
+      box: (top, left, height, width): crop to this first; the filter sees no pixels outside it.
     """
     if box is not None:
         top, left, h, w = box
@@ -52,7 +52,7 @@ def resize(image, size, method="bicubic", antialias=True, box=None):
 
 
 def resize_short(image, size, method="bicubic"):
-    """Resizes so that the shorter side is `size` pixels, the aspect ratio kept.
+    """Resizes the shorter side to `size` pixels, keeping the aspect ratio.
 
     The longer side is rounded down, as in torchvision and `transformers`.
     """
@@ -84,9 +84,8 @@ def center_crop(image, size, half="down"):
     """The middle `size` = (height, width) of `[H, W, 3]`; a smaller image is padded with black.
 
     Args:
-      half: where it cannot be in the middle: 'down' is nearer to the top left, as in
-        `transformers`, TensorFlow and big_vision; 'even' begins at the even one of the two pixels,
-        as in torchvision.
+      half: rounding of an offset of half a pixel: 'down' (toward the top left), as in
+        `transformers`, TensorFlow and big_vision; 'even' (to the even pixel), as in torchvision.
     """
     image = pad_to(image, size)
     top, left = (_half(image.shape[i] - size[i], half) for i in range(2))
@@ -100,7 +99,7 @@ def _half(rest, half):
 
 
 def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0), fill=0):
-    """Rotates, scales, shears and shifts about the image's middle, bilinearly.
+    """Rotates, scales, shears and shifts about the image center, with bilinear sampling.
 
     Args:
       image: uint8 `[H, W, 3]`.
@@ -108,13 +107,13 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
       translate: (right, down) in pixels.
       scale: above 1 enlarges.
       shear: (x, y): x moves right by shear-x pixels for each pixel of y, and the reverse.
-      fill: color (a number or RGB) that comes in from outside.
+      fill: color (a number or RGB) outside the image.
     """
     h, w = image.shape[:2]
     angle = math.radians(degrees)
     rotate = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     forward = scale * rotate @ np.array([[1.0, shear[0]], [shear[1], 1.0]])
-    back = np.linalg.inv(forward)  # Pillow wants, for an output pixel, where it comes from
+    back = np.linalg.inv(forward)  # Pillow maps output pixels to input pixels
     middle = np.array([w / 2, h / 2])
     offset = middle - back @ (middle + np.asarray(translate, float))
     coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
@@ -152,9 +151,9 @@ def sharpness(image, factor):
 
 
 def hue(image, shift):
-    """Turns the hue by `shift`, a fraction of the color circle in [-0.5, 0.5]."""
+    """Rotates the hue by `shift`, a fraction of the color circle in [-0.5, 0.5]."""
     hsv = np.array(Image.fromarray(image).convert("HSV"))
-    hsv[..., 0] += np.uint8(round(shift * 255) % 256)  # wraps round, as a circle should
+    hsv[..., 0] += np.uint8(round(shift * 255) % 256)  # uint8 wraps around
     return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
 
 

@@ -15,8 +15,8 @@ from mmjax.data.transforms.rand_augment import rand_augment_ops
 def decode(min_size=None, background=(255, 255, 255)):
     """`image`: encoded bytes (or an array of gray, RGB or RGBA) to uint8 `[H, W, 3]`.
 
-    `min_size` lets a JPEG be shrunk while it is decoded, both sides staying at least that many
-    pixels: set it to the size that the chain makes of the image. See `decode.decode_image`.
+    `min_size` allows a JPEG to be downscaled during decoding, to sides of at least that many
+    pixels: set it to the chain's output size. See `decode.decode_image`.
     """
 
     def f(example, rng):
@@ -39,14 +39,14 @@ def decode(min_size=None, background=(255, 255, 255)):
 
 
 def resize(size, method="bicubic", antialias=True):
-    """To `size` pixels square, or (height, width), whatever the aspect ratio was."""
+    """To `size` pixels square, or (height, width); the aspect ratio is not kept."""
     size = _pair(size)
     image_ops.resampling(method)
     return _on_image(lambda image, rng: image_ops.resize(image, size, method, antialias))
 
 
 def resize_short(size, method="bicubic"):
-    """The shorter side to `size` pixels, the aspect ratio kept."""
+    """The shorter side to `size` pixels, keeping the aspect ratio."""
     image_ops.resampling(method)
     return _on_image(lambda image, rng: image_ops.resize_short(image, size, method))
 
@@ -55,7 +55,7 @@ def center_crop(size, half="down"):
     """The middle `size` (number, or (height, width)); a smaller image is padded with black.
 
     Args:
-      half: where that begins between two pixels: see `image_ops.center_crop`.
+      half: rounding of a half-pixel offset: see `image_ops.center_crop`.
     """
     size = _pair(size)
     return _on_image(lambda image, rng: image_ops.center_crop(image, size, half))
@@ -81,7 +81,7 @@ def random_resized_crop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), method="b
 
     Args:
       size: number, or (height, width).
-      scale: the part's share of the area, drawn uniformly from this range.
+      scale: the part's fraction of the area, drawn uniformly from this range.
       ratio: its width / height, drawn log-uniformly from this range.
       method: resize filter.
 
@@ -122,7 +122,7 @@ def sample_crop(height, width, scale, ratio, rng):
 
 
 def flip(p=0.5):
-    """Left and right exchanged, with probability `p`."""
+    """Horizontal flip with probability `p`."""
     return _on_image(lambda image, rng: image[:, ::-1] if rng.random() < p else image)
 
 
@@ -131,9 +131,9 @@ def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
 
     Args:
       degrees: rotation from ±degrees.
-      translate: shift from ±translate, a share of the side, in each direction.
+      translate: shift from ±translate, a fraction of the side, in each direction.
       scale: zoom, drawn uniformly from this range.
-      fill: color that comes in (white, as drawings have it).
+      fill: color outside the image (white by default, the background of drawings).
     """
 
     def f(image, rng):
@@ -151,7 +151,7 @@ def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
 def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
     """Random brightness, contrast, saturation (factors from 1 ± value) and hue (± value turns).
 
-    The four come in random order. Source: torchvision's `ColorJitter`.
+    Applied in random order. Source: torchvision's `ColorJitter`.
     """
     if not 0 <= hue <= 0.5:
         raise ValueError(f"hue must be between 0 and 0.5 turns, not {hue}")
@@ -176,14 +176,14 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
 
 
 def random_grayscale(p=0.1):
-    """Grey (in three channels) with probability `p`."""
+    """Grayscale (in three channels) with probability `p`."""
     return _on_image(lambda image, rng: image_ops.grayscale(image) if rng.random() < p else image)
 
 
 def rand_augment(num_layers=2, magnitude=9, fill=128):
-    """`num_layers` random operations of RandAugment at one magnitude, of which 10 is the full one.
+    """`num_layers` random operations of RandAugment at one magnitude (10 is the full range).
 
-    `fill` is the color that comes in from outside. See `rand_augment.rand_augment_ops`.
+    `fill` is the color outside the image. See `rand_augment.rand_augment_ops`.
     """
     ops = list(rand_augment_ops(magnitude / 10, fill).values())
 

@@ -1,4 +1,4 @@
-"""Images in text: the rows of a batch become runs of several images, each before its own text."""
+"""Interleaved images and text: each row becomes a sequence of several (image, text) pairs."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,17 @@ import numpy as np
 
 
 def interleave(images, length, image_token, *, tokenizer):
-    """Puts other rows before each row: `<begin> <image> text <end> <image> text <end> ...`.
+    """Prepends other rows to each row: `<begin> <image> text <end> <image> text <end> ...`.
 
-    Takes `image [B, H, W, 3]` and tokenized `text [B, L]` with its mask. A tokenizer without a
-    begin token leaves it out here too. Gives `image [B, images, H, W, 3]`, `image_mask
-    [B, images]`, `text` and `text_mask [B, length]`, and `text_loss_mask`, true on the texts and
-    their ends.
-    A row's own image and text come last; the ones before it are other rows of its block. Blocks are
-    of the next power of two rows, which the order of the epoch has brought together at random: so
-    they are the same however many processes share the batch. Where the texts do not all fit, the
-    first ones are left out.
+    Takes `image [B, H, W, 3]` and tokenized `text [B, L]` with its mask; there is no begin token if
+    the tokenizer has none. Gives `image [B, images, H, W, 3]`, `image_mask [B, images]`, `text` and
+    `text_mask [B, length]`, and `text_loss_mask`, true on the texts and their end tokens.
+    A row's own image and text come last; those before it are other rows of its block. The block
+    size is the next power of two of `images`; blocks are random, since the epoch is shuffled, and
+    do not depend on the number of processes. If not all texts fit, the first ones are left out.
 
     Args:
-      images: images a row; length: tokens a row; image_token: id of the token before each text.
+      images: images per row; length: tokens per row; image_token: id of the token before each text.
     """
     block = 1 << (images - 1).bit_length()
 
@@ -38,7 +36,7 @@ def interleave(images, length, image_token, *, tokenizer):
             for others in order
         ]
         text, mask, loss_mask, kept = (np.stack(part) for part in zip(*made))
-        # The images that are left out go to the end, so that the k-th place has the k-th image.
+        # Images that are left out go to the end: the k-th image token reads the k-th image.
         first = images - kept
         place = (np.arange(images)[None] + first[:, None]) % images
         return {
@@ -60,18 +58,18 @@ def join(
     image_token: int,
     open_end: bool = False,
 ):
-    """Lines of tokens as one row, an image token before each.
+    """Lines of tokens joined to one row, with an image token before each.
 
     Args:
-      begin: the token that each line begins with, and the row once; None: there is none.
-      open_end: the row ends in one more image token, for a model to go on from.
+      begin: the begin token of each line, kept only at the start of the row; None: there is none.
+      open_end: end the row with one more image token, as a prompt to generate from.
 
     Returns:
-      text [length] int32, mask and loss mask [length] bool, and how many lines there is room for:
-      the last so many.
+      text [length] int32, mask and loss mask [length] bool, and the number of lines kept (the last
+      ones).
 
     Raises:
-      ValueError: not even the last one fits.
+      ValueError: not even the last line fits.
     """
     bare = [line if begin is None else line[1:] for line in lines]
     kept, used = [], (begin is not None) + open_end

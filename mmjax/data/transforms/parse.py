@@ -1,9 +1,9 @@
 """Transforms of one example, and the one-line language that chains them.
 
 `parse("decode | random_resized_crop(64, scale=(0.6, 1)) | flip | choose_caption | tokenize(32)")`
-gives a function of (example, rng). A step's name is a name in the tables at the end of this file;
-its arguments are Python literals. Arguments that only the program knows (the tokenizer, the class
-names) are keyword-only and come from `parse`'s own keywords.
+gives a function of (example, rng). Step names are listed in the tables at the end of this file;
+arguments are Python literals. Arguments that are not in the config (the tokenizer, the class names)
+are keyword-only and come from `parse`'s own keywords.
 """
 
 from mmjax.data.transforms.audio_steps import log_mel
@@ -35,7 +35,7 @@ from mmjax.data.transforms.text_steps import (
 
 
 def parse(spec, **context):
-    """The transform that a chain in one string describes.
+    """The transform that a chain of steps describes.
 
     Args:
       spec: steps joined by `|`; the empty string is the identity.
@@ -45,7 +45,7 @@ def parse(spec, **context):
       `transform(example: dict, rng: np.random.Generator) -> dict`; the input is not changed.
 
     Raises:
-      ValueError: bad syntax, an unknown step, wrong arguments, or a context value that lacks.
+      ValueError: bad syntax, an unknown step, wrong arguments, or a missing context value.
     """
     return make_chain(spec, TRANSFORMS, context)
 

@@ -7,16 +7,16 @@ def rand_augment_ops(level, fill=128):
     """The 14 operations as functions of (image, sign), sign being 1 or -1.
 
     Args:
-      level: strength; 0 changes (nearly) nothing, 1 is the full range: 30 degrees, a shear of 0.3,
-        a shift by 0.45 of the side, 0.9 away from the unchanged colors, 4 bits lost, all values
-        inverted. Every operation grows stronger with it; above 1 the ranges go on.
-      fill: color (a number or RGB) that comes in from outside.
+      level: strength; 0 is (nearly) the identity, 1 is the full range: 30 degrees, a shear of 0.3,
+        a shift by 0.45 of the side, color factors of 1 ± 0.9, 4 bits removed, all values inverted.
+        Every operation grows with it, also above 1.
+      fill: color (a number or RGB) outside the image.
 
     Source: Cubuk et al. 2019 (RandAugment), section 3, with the ranges of AutoAugment.
     """
 
     def enhance(op):
-        # 1 leaves the image as it is; the level moves away from that, to either side.
+        # A factor of 1 leaves the image unchanged.
         return lambda image, sign: op(image, max(0.0, 1 + sign * 0.9 * level))
 
     def move(make):

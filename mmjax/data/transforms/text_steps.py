@@ -10,14 +10,14 @@ from mmjax.data.transforms import captions as captions_lib
 def choose_caption(
     templates="plain", template_p=1.0, languages="all", p_extra=0.0, *, class_names=None
 ):
-    """Sets `caption`: one of `captions`, at random, perhaps in a template or another language.
+    """Sets `caption`: a random one of `captions`, optionally in a template or another language.
 
     Args:
-      templates: a preset's name in `captions.TEMPLATES`, or a list of strings with one `{}`.
+      templates: a name in `captions.TEMPLATES`, or a list of strings with one `{}` each.
       template_p: probability of a template.
-      languages: which of the example's multilingual `names` may be drawn: 'all' or a list.
-      p_extra: probability of drawing one of those in place of a caption.
-      class_names: the class's name is the caption of an example that has none.
+      languages: languages of the example's `names` that may be drawn: 'all' or a list.
+      p_extra: probability of drawing one of those names in place of a caption.
+      class_names: the class name is used as caption of an example that has none.
     """
     templates = captions_lib.get_templates(templates)
 
@@ -31,7 +31,7 @@ def choose_caption(
 
 
 def first_caption(template="{}", *, class_names=None):
-    """Sets `caption` to the first of `captions`, in a template: what evaluation uses."""
+    """Sets `caption` to the first of `captions`, in a template; used in evaluation."""
     (template,) = captions_lib.get_templates([template])
 
     def f(example, rng):
@@ -42,7 +42,7 @@ def first_caption(template="{}", *, class_names=None):
 
 
 def longest_caption(*, class_names=None):
-    """Sets `caption` to the longest of `captions`: the one that says most."""
+    """Sets `caption` to the longest of `captions`."""
 
     def f(example, rng):
         return {**example, "caption": max(captions_lib.captions_of(example, class_names), key=len)}
@@ -51,7 +51,7 @@ def longest_caption(*, class_names=None):
 
 
 def drop_words(words):
-    """Takes words out of `caption`, in any case: such as those that would give the label away."""
+    """Removes words (in any case) from `caption`, for instance those that reveal the label."""
     unwanted = {word.casefold() for word in words}
 
     def f(example, rng):
@@ -80,7 +80,7 @@ def tokenize(length, *, tokenizer):
 
 
 def label(*, class_names=None):
-    """Makes `label` an int32; a class's name is looked up, a number is checked."""
+    """Makes `label` an int32: a class name is looked up, a number is checked."""
     numbers = {name: i for i, name in enumerate(class_names or ())}
 
     def f(example, rng):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus, ngram_counts
 
-# COCO's smoothing: no match gives almost 0 instead of 0, and no n-gram no division by 0.
+# COCO's smoothing: almost 0 instead of 0 without a match, and no division by 0 without n-grams.
 _TINY, _SMALL = 1e-15, 1e-9
 
 
@@ -17,9 +17,9 @@ def bleu(
 ) -> Float[np.ndarray, " {max_n}"]:
     """BLEU-1 ... BLEU-n `[max_n]` over the corpus, in [0, 1].
 
-    Matches are clipped by the reference that has the n-gram most often; the brevity penalty takes,
-    for each text, the reference nearest in length, and of two the shorter. BLEU-4 of texts of under
-    four tokens is almost 0, however good they are.
+    Matches are clipped by the maximum count in a reference; the brevity penalty uses, for each
+    text, the reference closest in length (ties: the shorter). BLEU-4 of texts with fewer than four
+    tokens is almost 0, whatever their quality.
 
     Raises:
       ValueError: see `check_corpus`.
@@ -43,5 +43,5 @@ def bleu(
     precision = (correct + _TINY) / (guessed + _SMALL)
     scores = np.cumprod(precision) ** (1 / np.arange(1, max_n + 1))
     ratio = (length + _TINY) / (reference_length + _SMALL)
-    # exp(1 - 1/ratio) underflows to 0, as it should, where nothing was written.
+    # exp(1 - 1/ratio) underflows to 0, as it should, if all texts are empty.
     return scores * math.exp(1 - 1 / ratio) if ratio < 1 else scores

@@ -1,4 +1,4 @@
-"""All text metrics of one set of captions."""
+"""All text metrics of a set of captions."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def caption_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -
     """BLEU-1..4, ROUGE-L, METEOR-exact, CIDEr (0 to 10), repetition, length.
 
     Args:
-      texts: one for each image; references: what people wrote of each, one or more.
+      texts: one per image; references: one or more human captions per image.
 
     Raises:
       ValueError: see `mmjax.evals.metrics.ngrams.check_corpus`.

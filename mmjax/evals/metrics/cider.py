@@ -20,10 +20,10 @@ def cider(hypotheses: Sequence[Tokens], references: References) -> Float[np.ndar
 
     Ten times the mean over n = 1 ... 4 of the cosine with each reference. An n-gram's weight is its
     count in the text times log(N / number of the N examples with it in a reference, at least 1);
-    in the dot product a text's weight counts no further than its reference's, and the product is
-    multiplied by exp(-(difference in length)^2 / (2 * 6^2)). Length is the number of 2-grams, as in
-    coco-caption: it differs from the number of tokens for an empty text alone. The weights come
-    from the references given, so values of two sets do not compare, and N = 1 gives 0.
+    in the dot product a text's weight is clipped to its reference's, and the product is multiplied
+    by exp(-(difference in length)^2 / (2 * 6^2)). Length is the number of 2-grams, as in
+    coco-caption, which makes a difference only for empty texts. The weights depend on the given
+    references, so values of different sets are not comparable, and N = 1 gives 0.
 
     Raises:
       ValueError: see `check_corpus`.

@@ -1,8 +1,8 @@
-"""METEOR with its exact-match stage alone.
+"""METEOR with only its exact-match stage.
 
-Left out, all of which METEOR 1.5 has for English: stems (Porter), synonyms (WordNet), paraphrases
-(a table), and the lower weight of function words. What is left equals METEOR 1.5 run with
-`-m exact -w 1.0 -p '0.85 0.2 0.6 0.5'`; figures are lower than full METEOR's and do not compare.
+Omitted features of METEOR 1.5 for English: stems (Porter), synonyms (WordNet), paraphrases (a
+table), and the lower weight of function words. The result equals METEOR 1.5 run with
+`-m exact -w 1.0 -p '0.85 0.2 0.6 0.5'`; it is lower than full METEOR and not comparable to it.
 """
 
 import collections
@@ -16,12 +16,12 @@ from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus
 
 # METEOR 1.5's parameters for English ("rank").
 ALPHA, BETA, GAMMA = 0.85, 0.2, 0.6
-# Alignments kept at each token; only texts that repeat words many times have more.
+# Alignments kept at each token; only texts with many repeated words exceed it.
 BEAM = 400
 
 
 class Stats(NamedTuple):
-    """What a text and one reference share; sums over a corpus have the same meaning."""
+    """Match counts of a text and one reference; may be summed over a corpus."""
 
     matches: int
     length: int
@@ -44,7 +44,7 @@ def align(tokens: Tokens, text: Tokens) -> Stats:
         places[token].append(place)
     count = collections.Counter(tokens)
     spare = {token: count[token] - len(where) for token, where in places.items()}
-    # (places used as bits, place that the token before took) -> chunks
+    # (bit set of used places, place of the previous token) -> chunks
     states = {(0, None): 0}
     seen = collections.Counter()
     for token in tokens:
@@ -57,7 +57,7 @@ def align(tokens: Tokens, text: Tokens) -> Stats:
                     cost = chunks + (last is None or place != last + 1)
                     following[key] = min(cost, following.get(key, cost))
             taken = sum(used >> place & 1 for place in where)
-            if not where or seen[token] - taken < spare[token]:  # seen less taken: skipped
+            if not where or seen[token] - taken < spare[token]:  # seen - taken: skipped so far
                 following[used, None] = min(chunks, following.get((used, None), chunks))
         seen[token] += 1
         states = dict(sorted(following.items(), key=lambda item: item[1])[:BEAM])
@@ -73,7 +73,7 @@ def meteor_exact(
 ) -> tuple[float, Float[np.ndarray, " n"]]:
     """METEOR-exact of the corpus (from the sums of all texts) and of each text `[N]`, in [0, 1].
 
-    Of several references the one with the best score counts.
+    Of several references the one with the best score is used.
 
     Raises:
       ValueError: see `check_corpus`.

@@ -1,4 +1,4 @@
-"""n-grams of token lists, and the check that every text metric makes of its corpus."""
+"""n-grams of token lists, and the input check of all text metrics."""
 
 import collections
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ References = Sequence[Sequence[Tokens]]
 
 
 def ngram_counts(tokens: Tokens, n: int) -> collections.Counter[tuple[str, ...]]:
-    """How often each run of n tokens occurs."""
+    """The counts of the n-grams of `tokens`."""
     return collections.Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
 
 
 def check_corpus(hypotheses: Sequence[Tokens], references: References) -> None:
-    """Every text metric's condition: texts, and at least one reference for each.
+    """Check that there are texts, and at least one reference for each.
 
     Raises:
-      ValueError: no texts, another number of reference lists, or an empty one.
+      ValueError: no texts, a different number of reference lists, or an empty one.
     """
     if len(hypotheses) != len(references) or not hypotheses:
         raise ValueError(

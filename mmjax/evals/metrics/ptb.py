@@ -1,17 +1,17 @@
-"""Tokens of a caption, as the Penn Treebank tokenizer of the COCO evaluation makes them.
+"""The Penn Treebank tokenizer of the COCO caption evaluation.
 
-That one is Stanford's Java program, version 3.4.1 (`-lowerCase`), after which COCO drops 16 marks:
-the rules here are written from what it gives. Contractions are split (do n't, cat 's, can not);
-hyphenated words, numbers with what follows them (10th), abbreviations before a word or at an end,
-URLs and smileys are kept whole; brackets become -lrb-, £ becomes #, ½ becomes 1/2. It differs in
-rare cases alone, such as less common abbreviations and characters outside of Unicode's first plane
-within a word; tests/evals/metrics/ptb.json holds what the program gives for 690 odd captions.
+COCO uses Stanford's Java program, version 3.4.1 (`-lowerCase`), and removes 16 punctuation tokens;
+the rules here reproduce its output. Contractions are split (do n't, cat 's, can not); hyphenated
+words, numbers with a suffix (10th), abbreviations before a word or at an end, URLs and smileys are
+kept whole; brackets become -lrb-, £ becomes #, ½ becomes 1/2. It differs only in rare cases, such
+as less common abbreviations and characters outside Unicode's first plane within a word;
+tests/evals/metrics/ptb.json has the program's output for 690 unusual captions.
 """
 
 import re
 import unicodedata
 
-# What COCO drops. Its list has -LRB-, which never comes: the tokens are in lower case.
+# Removed by COCO. Its list also has -LRB-, which never occurs in lower-case tokens.
 _DROPPED = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
 _ESCAPED = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _WRITTEN = {"£": "#", "€": "$", "¢": "cents", "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3"}
@@ -33,9 +33,9 @@ _OTHERS = (
 )
 _ABBREVIATIONS = "|".join(f"{_MONTHS_AND_DAYS} {_STATES} {_TITLES} {_OTHERS}".split())
 _BEFORE_NUMBERS = "nos?|prop|figs?|pp|op"
-_CAPITALS = "Az|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"  # are words in lower case
+_CAPITALS = "Az|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"  # words if in lower case
 
-# Before these a letter and a full stop are no initial, and at a caption's end neither.
+# A letter and a period before one of these, or at a caption's end, are not an initial.
 _STARTS = (
     "A|About|After|All|Also|Although|An|And|Another|As|At|Because|But|By|For|From|He|How|However|I|"
     "If|In|It|Its|Last|Many|More|Most|My|No|Now|On|Once|One|Or|Other|Our|Part|She|Since|So|Some|"
@@ -47,10 +47,10 @@ _URL = r'[^\s"<>|(){}]'
 _URL_END = r'[^\s"<>|.!?(){},-]'
 _DOMAIN = r"""[^\s"`'<>|.!?(){},$\#@/-]"""
 _LETTER = r"[^\W\d_²³¹⁰-₟½¼¾⅐-ↈ]"
-# Marks of scripts that write vowels by them are parts of words; small digits and fractions are not.
+# Combining vowel signs are parts of words; superscript digits and fractions are not.
 _WORD = r"(?:[^\W_²³¹⁰-₟½¼¾⅐-ↈ]|[\u0300-\u036f\u0900-\u0d7f\u0e31-\u0e4e])"
 
-# The first that matches counts; Stanford's lexer takes the longest.
+# The first alternative that matches is used; Stanford's lexer uses the longest.
 _TOKEN = re.compile(
     rf"""
       (?!(?:cannot|gonna|wanna|gotta|gimme|lemme)\b)[a-z]+(?=\s|$)  # most words: soon found

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from mmjax.evals.metrics.ngrams import References, Tokens, check_corpus
 
-BETA = 1.2  # recall counts for more than precision
+BETA = 1.2  # above 1: recall has more weight than precision
 
 
 def common_subsequence(a: Tokens, b: Tokens) -> int:
@@ -25,8 +25,8 @@ def common_subsequence(a: Tokens, b: Tokens) -> int:
 def rouge_l(hypotheses: Sequence[Tokens], references: References) -> Float[np.ndarray, " n"]:
     """F-measure of each text `[N]`, in [0, 1]; the corpus's ROUGE-L is the mean.
 
-    Precision and recall are each the best over the references, so they may come from two of them.
-    An empty text matches nothing but an empty reference.
+    Precision and recall are each the best over the references, so possibly of different ones. An
+    empty text matches only an empty reference.
 
     Raises:
       ValueError: see `check_corpus`.

@@ -1,4 +1,4 @@
-"""SPICE: captions compared as graphs of objects, attributes and relations, by its Java program."""
+"""SPICE: captions compared as graphs of objects, attributes and relations (runs Java)."""
 
 import importlib.util
 import json
@@ -19,10 +19,10 @@ def spice_folder() -> Path:
     """The folder of `spice-1.0.jar`: the environment's MMJAX_SPICE, else that of pycocoevalcap.
 
     Raises:
-      ValueError: no Java, no such folder, or no parser in its `lib`; says which and how to get it.
+      ValueError: no Java, no such folder, or no parser in its `lib`; says how to install it.
     """
     if not shutil.which("java"):
-        raise ValueError("SPICE runs on Java and there is no `java` here: install one, or drop it.")
+        raise ValueError("SPICE runs on Java, which is not installed: install it, or drop SPICE.")
     folder = os.environ.get("MMJAX_SPICE")
     spec = importlib.util.find_spec("pycocoevalcap")
     if not folder and spec:  # a package without __init__.py
@@ -42,14 +42,14 @@ def spice_folder() -> Path:
 
 
 def spice(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " n"]:
-    """F-score of each text `[N]`, in [0, 1]; NaN where neither text nor references hold a tuple.
+    """F-score of each text `[N]`, in [0, 1]; NaN if neither text nor references have a tuple.
 
-    Takes whole sentences, which its own parser splits, and up to 8 GB of memory.
+    Takes untokenized sentences, and up to 8 GB of memory.
 
     Raises:
-      ValueError: see `spice_folder`; or the program fails, with its last line.
+      ValueError: see `spice_folder`; or the program fails (with the last line of its output).
 
-    Source: Anderson et al. 2016 (arXiv:1607.08822); their program does all of the work.
+    Source: Anderson et al. 2016 (arXiv:1607.08822), and the authors' program.
     """
     folder = spice_folder()
     cases = [

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmjax.data.builders import debian, openclipart
 from mmjax.data.builders.drawing import render_svg, trim
-from mmjax.data.builders.openclipart import Clip, normalise_title, read_clip, split_by_author
+from mmjax.data.builders.openclipart import Clip, normalize_title, read_clip, split_by_author
 from mmjax.data.open_source import open_source
 
 pytest.importorskip("emoji", reason="needs the extra mmjax[emoji]")
@@ -38,7 +38,7 @@ def test_collections_are_dropped():
     def clips(author, title, n):
         return [Clip(f"{author}/{title}{i}", f"{title} {i}", (), author, "x") for i in range(n)]
 
-    limit = openclipart.MOST_DRAWINGS_A_TITLE
+    limit = openclipart.MAX_DRAWINGS_PER_TITLE
     kept = openclipart.without_collections(
         clips("ann", "Tree", limit) + clips("bob", "Tree", limit) + clips("ann", "Icons", limit + 1)
     )
@@ -66,10 +66,10 @@ def test_no_author_and_no_title_crosses(clips, share):
     for i, a in enumerate(splits):
         for b in splits[i + 1 :]:
             assert not {c.author for c in a} & {c.author for c in b}
-            assert not {normalise_title(c.title) for c in a} & {normalise_title(c.title) for c in b}
+            assert not {normalize_title(c.title) for c in a} & {normalize_title(c.title) for c in b}
     kept = [c for split in splits for c in split]
     assert len(kept) == len(set(kept)) and set(kept) <= set(clips)
-    assert {normalise_title(c.title) for c in kept} == {normalise_title(c.title) for c in clips}
+    assert {normalize_title(c.title) for c in kept} == {normalize_title(c.title) for c in clips}
 
 
 def test_openclipart_from_a_tree(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from mmjax.data.open_source import open_source
 from mmjax.data.source import Source, without_media
 from mmjax.data.sources import emoji_questions
-from mmjax.data.sources.emoji_questions import ANSWERS, KINDS, LANGUAGES, ask, coloured_part
+from mmjax.data.sources.emoji_questions import ANSWERS, KINDS, LANGUAGES, ask, colored_part
 from mmjax.evals.vqa import answer_prior, vqa_metrics
 
 CATEGORIES = KINDS["category"].answers
@@ -30,7 +30,7 @@ def picture(n, style="twemoji", tone="", name=None):
 
 @pytest.fixture(scope="module")
 def pictures():
-    colours = [picture(900 + i, name=f"{c} heart") for i, c in enumerate(emoji_questions.COLOURS)]
+    colours = [picture(900 + i, name=f"{c} heart") for i, c in enumerate(emoji_questions.COLORS)]
     tones = [picture(1000, tone=f"{t} skin tone") for t in emoji_questions.TONES]
     two = [picture(1001, tone="light skin tone, dark skin tone")]
     styles = [picture(n, style) for n in range(200) for style in emoji_questions.STYLES]
@@ -41,7 +41,7 @@ def test_answers_are_the_metadata(pictures):
     questions = ask(pictures)
     of = collections.defaultdict(dict)
     for q in questions:
-        about = pictures[q.picture]
+        about = pictures[q.image]
         named = dict(zip(about["languages"], about["names"]))
         assert q.answer in KINDS[q.type].answers and "{}" not in q.text
         if q.type == "category":
@@ -60,7 +60,7 @@ def test_answers_are_the_metadata(pictures):
         if q.type == "is_name":
             words = q.text.rstrip("?").split()
             assert (q.answer == "yes") == any(name in words for name in named.values())
-        of[q.picture].setdefault(q.type, []).append(q)
+        of[q.image].setdefault(q.type, []).append(q)
     for i, about in enumerate(pictures):
         if about["skin_tone"]:
             tones = ["skin_tone"] if "," not in about["skin_tone"] else []
@@ -99,7 +99,7 @@ def matches(wording, question):
 def test_bias_moves_the_wordings_alone(pictures):
     fair, biased = ask(pictures), ask(pictures, 0.9)
     assert fair == ask(pictures) and biased == ask(pictures, 0.9)
-    strip = [[(q.picture, q.type, q.answer) for q in asked] for asked in (fair, biased)]
+    strip = [[(q.image, q.type, q.answer) for q in asked] for asked in (fair, biased)]
     assert sorted(strip[0]) == sorted(strip[1])
     few = {"type_colour", "type_skin_tone"}  # a dozen questions tell anything about themselves
     for kind, gain in told_by_words(fair).items():
@@ -135,7 +135,7 @@ def test_every_answer_has_wordings_of_its_own_as_far_as_they_go(pictures):
     ],
 )
 def test_colour_words(name, found):
-    assert coloured_part(name) == found
+    assert colored_part(name) == found
 
 
 class Pictures(Source):
@@ -175,7 +175,7 @@ def test_the_source(few):
     assert meta == [without_media(example) for example in everything]
     pictures = [*few["unseen_test"].rows, *few["unseen_test_openmoji"].rows]
     for example, question in zip(everything, source.questions):
-        about = pictures[question.picture]
+        about = pictures[question.image]
         assert example["image"] == about["image"] and example["style"] == about["style"]
         assert example["captions"] == [question.text]
         assert ANSWERS[example["label"]] == example["answer"] == question.answer

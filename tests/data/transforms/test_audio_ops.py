@@ -18,7 +18,7 @@ def test_decode_wav():
 
 
 def test_what_is_no_16_bit_wav_is_refused():
-    with pytest.raises(ValueError, match="32 bits a sample"):
+    with pytest.raises(ValueError, match="32 bits per sample"):
         audio_ops.decode_wav(wav([1, 2], width=4))
     for data in (b"", b"OggS and more", wav([1, 2])[:20]):
         with pytest.raises(ValueError, match="no PCM WAV file"):

@@ -1,4 +1,4 @@
-"""The nearest training image, whose caption or label is the simplest baseline there is."""
+"""The nearest training image, whose caption or label is a simple baseline."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from mmjax.evals.retrieval import score_chunks
 
 
 def nearest(train: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """`[N]`: the place of each row's nearest training row, by cosine about the training mean.
+    """`[N]`: index of each row's nearest training row, by cosine after subtracting the train mean.
 
-    Without the mean's removal all images on white would be alike. Of equal ones the first.
+    Without subtracting the mean, all images on white would be similar. Ties: the first.
 
     Args:
-      train: `[K, ...]`; features: `[N, ...]`; all axes but the first are one vector.
+      train: `[K, ...]`; features: `[N, ...]`; all axes but the first are flattened.
     """
     x, y = (np.asarray(a, np.float32).reshape(len(a), -1) for a in (train, features))
     mean = x.mean(axis=0, keepdims=True)
@@ -23,5 +23,5 @@ def nearest(train: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(images: np.ndarray, size: int = 16) -> np.ndarray:
-    """Images `[N, H, W, 3] uint8` at `[N, size, size, 3]`."""
+    """Images `[N, H, W, 3] uint8` resized to `[N, size, size, 3]`."""
     return np.stack([resize(image, (size, size), "box") for image in images])
