@@ -3,15 +3,15 @@
     python -m experiments.ablate --grid=experiments/fusion/grid.py --out=runs/fusion \
         --report=experiments/fusion
 
-The queue's state is the folder of runs itself: kill it at any time, start it again, and it goes on
-where it was, within a run too. A run is named by what of its config differs from the grid's config
-file, or by its arm. `--dry` prints the commands; `--table` writes the report of what is done.
+The queue's state is the folder of runs itself: kill it at any time and start it again, and it
+resumes, also within a run. A run is named by the settings that differ from the grid's config file,
+or by its arm. `--dry` prints the commands; `--table` writes the report of the finished runs.
 
 A grid is a Python file with `get_grid() -> dict`:
     config: the config file; fixed: {key: value} that every run has;
     axes: {key: list of values}, of which every combination is a cell; baseline: {key: value}, one
     cell; seeds: list; metrics: {"evaluation/metric": column title}, values in [0, 1].
-Where the cells are no combinations, in place of axes
+If the cells are not combinations, instead of axes
     arms: {title: {key: value}}, each a cell; baseline: one of the titles.
 """
 
@@ -42,7 +42,7 @@ KEYS = {"config", "fixed", "baseline", "seeds", "metrics", "command"}
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What a row of the table is of: a title, and settings as the grid's file writes them."""
+    """A row of the table: a title, and settings as in the grid file."""
 
     title: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
@@ -59,7 +59,7 @@ class Run:
     command: tuple[str, ...]
 
     def results(self) -> dict[str, float] | None:
-        """What the run's evaluations gave; None before its end.
+        """The run's results; None before its end.
 
         Raises:
           ValueError: the folder holds a run of another config.
@@ -82,8 +82,8 @@ def load_grid(path: str) -> dict[str, Any]:
     """The dict of a grid's file.
 
     Raises:
-      ValueError: no such file or function, an unknown or a missing key, or a baseline that is no
-        cell.
+      ValueError: no such file or function, an unknown or a missing key, or a baseline that is not
+        a cell.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no grid file '{path}'.")
@@ -96,7 +96,9 @@ def load_grid(path: str) -> dict[str, Any]:
     keys = KEYS | {"arms" if "arms" in grid else "axes"}
     if set(grid) != keys:
         wrong = sorted(set(grid) ^ keys)
-        raise ValueError(f"The grid of {path} has or lacks {wrong}: its keys are {sorted(keys)}.")
+        raise ValueError(
+            f"The grid of {path} has unknown or missing keys {wrong}: its keys are {sorted(keys)}."
+        )
     baseline_of(grid, path)
     return grid
 
@@ -176,9 +178,9 @@ def run_name(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def work(runs: Sequence[Run], jobs: int) -> list[Run]:
-    """Do what is not done, so many runs at a time; gives those that failed.
+    """Run what is not done, `jobs` runs at a time; returns those that failed.
 
-    On SIGTERM or Ctrl-C the runs get SIGTERM, save themselves, and this process ends.
+    On SIGTERM or Ctrl-C the runs get SIGTERM and save, and this process ends.
     """
     waiting = [run for run in runs if run.results() is None]
     queue = Queue(len(runs), len(runs) - len(waiting), jobs)
@@ -214,14 +216,14 @@ def _start(run: Run) -> subprocess.Popen:
         command[0] = sys.executable
     run.workdir.mkdir(parents=True, exist_ok=True)
     with open(run.workdir / "log.txt", "ab") as log:
-        # A session of its own: Ctrl-C comes to this process alone, which then ends the run.
+        # A session of its own: Ctrl-C reaches only this process, which then ends the run.
         return subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
 class Queue:
-    """A line for each run that ends, and on a terminal one that shows what goes on."""
+    """A line for each run that ends, and on a terminal a live one with the active runs."""
 
     def __init__(self, total: int, done: int, jobs: int):
         self._total, self._done, self._jobs = total, done, jobs
@@ -248,7 +250,7 @@ class Queue:
         print(line, file=sys.stderr, flush=True)
 
     def draw(self, active: Iterable[Run]) -> None:
-        """Redraw what goes on."""
+        """Redraw the line with the active runs."""
         self._active = [run.workdir.name for run in active]
         self._line.update(self._done)
 

@@ -16,7 +16,7 @@ def mean_and_interval(values: Sequence[float], level: float = 0.95) -> tuple[flo
     """Mean, and half the width of its confidence interval; NaN for fewer than two values.
 
     The interval is mean ± t · s / sqrt(n), with Student's t of n - 1 degrees of freedom and s the
-    sample standard deviation: it supposes values that are normally distributed over seeds.
+    sample standard deviation: it assumes values that are normally distributed over seeds.
     """
     n = len(values)
     if n < 2:
@@ -34,7 +34,7 @@ def difference(cell: Mapping[int, float], baseline: Mapping[int, float]) -> tupl
 def markdown(
     values: Values, cells: Sequence[Any], baseline: Any, metrics: Mapping[str, str]
 ) -> str:
-    """A row a cell; for each metric its mean and its difference from the baseline, in percent."""
+    """A row per cell; for each metric its mean and its difference from the baseline, in percent."""
     head = "".join(f" {title} | Δ |" for title in metrics.values())
     lines = [f"| cell | seeds |{head}", "|---|---|" + "---|---|" * len(metrics)]
     for cell in cells:
@@ -56,7 +56,7 @@ def _percent(mean: float, half: float, sign: str = "") -> str:
 
 
 def plot(values: Values, cells: Sequence[Any], metrics: Mapping[str, str], path: Path) -> None:
-    """A panel a metric: each cell's mean with its 95 % interval, and a dot a seed."""
+    """A panel per metric: each cell's mean with its 95 % interval, and a dot per seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,7 +79,7 @@ def plot(values: Values, cells: Sequence[Any], metrics: Mapping[str, str], path:
             half = 0 if math.isnan(half) else half
             panel.errorbar(100 * mean, place, xerr=100 * half, fmt="o", color="#2a5d8f", capsize=3)
         low, high = panel.get_xlim()
-        if high - low < 5:  # a difference that says nothing should not look like one
+        if high - low < 5:  # an insignificant difference should not look like one
             panel.set_xlim((low + high - 5) / 2, (low + high + 5) / 2)
         panel.set_title(f"{title}, %")
         panel.grid(axis="x", alpha=0.3)
@@ -96,7 +96,7 @@ def write_report(
     metrics: Mapping[str, str],
     commands: Sequence[str],
 ) -> str:
-    """Write table.md, plot.png and commands.txt into `folder`; gives the table.
+    """Write table.md, plot.png and commands.txt into `folder`; returns the table.
 
     Args:
       found: (cell, seed, metric, value), values in [0, 1]; cells: in the order of the rows.

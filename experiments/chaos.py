@@ -4,10 +4,9 @@
 
 Every run is `python -m mmjax.train` on a tiny CLIP (images made on the spot, dropout and random
 crops on). A seeded generator draws SIGKILL or SIGTERM, and when: at a random time after the start,
-or a moment after a checkpoint has begun to be written. A run that gets to its end is compared with
-the undisturbed one: checksums of every array of the last checkpoint, bit for bit, and the batch of
-every step, the steps taken again included; then another begins, until there are enough kills.
-Exits with 1 if anything differs.
+or just after the start of a save. A run that reaches its end is compared with the undisturbed one:
+checksums of every array of the last checkpoint, and the batch of every step, repeated steps
+included; then another starts, until there are enough kills. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -45,7 +44,7 @@ def get_config():
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """One kill: the signal, whether a save was under way, the checkpoints there, and the exit."""
+    """One kill: the signal, whether a save was running, the newest checkpoint, the exit code."""
 
     signal: str
     in_save: bool
@@ -61,8 +60,8 @@ class Runs:
         sys.path.insert(0, str(ROOT / "tests" / "helpers"))
         from tiny_clip import write_folder
 
-        write_folder(folder / "pictures")
-        fields = {"tests": str(ROOT / "tests" / "helpers"), "pictures": str(folder / "pictures")}
+        write_folder(folder / "images")
+        fields = {"tests": str(ROOT / "tests" / "helpers"), "images": str(folder / "images")}
         (folder / "chaos.py").write_text(CONFIG.format(steps=STEPS, every=EVERY, **fields))
 
     def start(self, workdir: Path) -> subprocess.Popen:
@@ -85,7 +84,7 @@ class Runs:
 
 
 def disturb(runs: Runs, workdir: Path, rng: random.Random, longest: float) -> Kill | None:
-    """Start the run and kill it; None where it got to its end first."""
+    """Start the run and kill it; None if it reached its end first."""
     number = rng.choice([signal.SIGKILL, signal.SIGTERM])
     left = _unfinished(workdir)  # by an earlier kill
     process = runs.start(workdir)
@@ -98,7 +97,7 @@ def disturb(runs: Runs, workdir: Path, rng: random.Random, longest: float) -> Ki
         time.sleep(rng.uniform(0, 0.05))
     if process.poll() is not None:
         return _ended(process, workdir)
-    process.send_signal(signal.SIGSTOP)  # hold it still, to see what is under way
+    process.send_signal(signal.SIGSTOP)  # pause it to see whether a save is in progress
     in_save = bool(_unfinished(workdir) - left)
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)
@@ -122,7 +121,7 @@ def _wait_for_save(process: subprocess.Popen, workdir: Path, left: set, count: i
 
 
 def _unfinished(workdir: Path) -> set[tuple[str, int]]:
-    """(name, inode) of the folders of checkpoints that are not whole."""
+    """(name, inode) of the folders of incomplete checkpoints."""
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         return set()
@@ -148,17 +147,17 @@ def arrays_of(workdir: Path) -> dict[str, list]:
     state = ocp.PyTreeCheckpointer().restore(folder / "state")
     found = sorted(int(value) for value in jax.device_get(checksums(state)).values())
     if found != sorted(value for _, value in saved.values()):
-        raise SystemExit(f"{folder}: the files are not what the checksums say")
+        raise SystemExit(f"{folder}: the files do not match their checksums")
     return saved
 
 
 def batches_of(workdir: Path) -> tuple[dict[int, dict], int]:
-    """step -> its line of batches.jsonl, and how many steps were taken again; those must agree."""
+    """step -> its line of batches.jsonl, and how many steps were repeated; those must agree."""
     lines, again = {}, 0
     for line in map(json.loads, (workdir / "batches.jsonl").read_text().splitlines()):
         again += line["step"] in lines
         if lines.setdefault(line["step"], line) != line:
-            raise SystemExit(f"{workdir}: step {line['step']} was taken again on another batch")
+            raise SystemExit(f"{workdir}: step {line['step']} was repeated on another batch")
     return lines, again
 
 
@@ -191,13 +190,13 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
                 flush=True,
             )
             continue
-        runs.finish(workdir)  # to the end, or a start that finds it done
+        runs.finish(workdir)  # train to the end, if it is not done
         got, (seen, again) = arrays_of(workdir), batches_of(workdir)
         if got != want or seen != lines:
             raise SystemExit(f"run {finished + 1} differs from the undisturbed run; see {folder}")
         finished, repeated = finished + 1, repeated + again
-        ending = len(done) == kills  # and so the last one too has been compared
-        print(f"run {finished} got to its end: {len(want)} arrays and {STEPS} batches are the same")
+        ending = len(done) == kills  # so that the last run is compared, too
+        print(f"run {finished} reached its end: {len(want)} arrays and {STEPS} batches are equal")
     counts = collections.Counter((k.signal, k.in_save) for k in done)
     rows = [
         f"| {name} | {'while a checkpoint was being written' if in_save else 'at another time'} "
@@ -207,10 +206,10 @@ def chaos(folder: Path, kills: int, seed: int) -> str:
     minutes = (time.monotonic() - begun) / 60
     found = (
         f"{len(done)} kills (seed {seed}) over {finished} runs of {STEPS} steps with a checkpoint "
-        f"every {EVERY}; {repeated} logged steps were taken again. Every run ended with the "
-        f"{len(want)} arrays of the undisturbed run, bit for bit, and every step, also where it "
-        "was taken again, had the batch of the undisturbed run (checksums of ids, pixels and "
-        f"tokens). {minutes:.0f} minutes."
+        f"every {EVERY}; {repeated} logged steps were repeated. Every run ended with the "
+        f"{len(want)} arrays of the undisturbed run, bit for bit, and every step, repeated ones "
+        "included, had the batch of the undisturbed run (checksums of ids, pixels and tokens). "
+        f"{minutes:.0f} minutes."
     )
     table = ["| signal | when | kills |", "|---|---|---|", *rows]
     return "\n".join([*table, "", textwrap.fill(found, 100)])

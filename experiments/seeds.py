@@ -2,8 +2,8 @@
 
     python -m experiments.seeds "emoji,openclipart" "bleu_1,cider" mine=runs/a,runs/b other=runs/c
 
-A row for each evaluation and set of runs, a column for each metric, in the units of run.json. What
-an evaluation has beside its own figures is one, too: "emoji/shuffled".
+A row for each evaluation and set of runs, a column for each metric, in the units of run.json. A
+control of an evaluation counts as one, too: "emoji/shuffled".
 """
 
 import json
@@ -25,7 +25,7 @@ def table(
     """Markdown.
 
     Raises:
-      ValueError: a run without results, with another step than the others, or without a figure.
+      ValueError: a run without results, with another step than the others, or without a metric.
     """
     read = {name: {path: _results(path) for path in paths} for name, paths in sets.items()}
     steps = {found["step"] for runs in read.values() for found in runs.values()}
@@ -36,29 +36,27 @@ def table(
     lines = [f"| | runs | {' | '.join(metrics)} |", "|---" * (len(metrics) + 2) + "|"]
     for evaluation in evaluations:
         for name, runs in read.items():
-            _check_same_preset(evaluation, runs)
+            _check_same_evaluator(evaluation, runs)
             cells = []
             for metric in metrics:
-                figure = f"{evaluation}/{metric}"
+                key = f"{evaluation}/{metric}"
                 for path, found in runs.items():
-                    if figure not in found["values"]:
-                        raise ValueError(
-                            f"{path} has no {figure}: it has {sorted(found['values'])}."
-                        )
-                cells.append(cell([found["values"][figure] for found in runs.values()]))
+                    if key not in found["values"]:
+                        raise ValueError(f"{path} has no {key}: it has {sorted(found['values'])}.")
+                cells.append(cell([found["values"][key] for found in runs.values()]))
             lines.append(f"| {evaluation}, {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _check_same_preset(evaluation: str, runs: Mapping[Path, dict]) -> None:
-    """Raise ValueError where runs were evaluated by other settings or versions of metrics."""
+def _check_same_evaluator(evaluation: str, runs: Mapping[Path, dict]) -> None:
+    """Raise ValueError if the runs were evaluated with different settings or metric versions."""
     first, *_ = runs
-    preset = evaluation.split("/", 1)[0]
-    marks = {path: found.get("evaluators", {}).get(preset) for path, found in runs.items()}
-    other = [path for path, mark in marks.items() if mark != marks[first]]
+    name = evaluation.split("/", 1)[0]
+    fingerprints = {path: found.get("evaluators", {}).get(name) for path, found in runs.items()}
+    other = [path for path, value in fingerprints.items() if value != fingerprints[first]]
     if other:
         raise ValueError(
-            f"{first} and {other[0]} evaluated '{preset}' by different settings, or by different "
+            f"{first} and {other[0]} evaluated '{name}' by different settings, or by different "
             "versions of the metrics: evaluate both again with mmjax.evaluate."
         )
 

@@ -1,8 +1,8 @@
-"""mmjax: multimodal models in JAX/Flax, one loop, one config file an experiment."""
+"""mmjax: multimodal models in JAX/Flax, one training loop, one config file per experiment."""
 
 
 def __getattr__(name):
-    """`mmjax.load` and its like, imported when used: commands start without jax."""
+    """Import `load` and `save_pretrained` on first use, so that commands start without jax."""
     if name in ("load", "save_pretrained"):
         from mmjax import pretrained
 

@@ -36,12 +36,12 @@ def check(batch: Batch, spec: Spec) -> None:
         have = batch[name]
         if tuple(have.shape[1:]) != tuple(want.shape[1:]) or have.dtype != want.dtype:
             raise ValueError(
-                f"The batch's '{name}' is {have.dtype}{list(have.shape[1:])} an example, and "
+                f"The batch's '{name}' is {have.dtype}{list(have.shape[1:])} per example, and "
                 f"config.model expects {want.dtype}{list(want.shape[1:])}: change "
                 "config.data.transform or the model's sizes."
             )
 
 
 def to_device_dtypes(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays as they travel to the device: `example_id` as int32, all else unchanged."""
+    """The arrays as sent to the device: int64 (`example_id`) as int32, all else unchanged."""
     return {k: v.astype(np.int32) if v.dtype == np.int64 else v for k, v in batch.items()}

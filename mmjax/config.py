@@ -46,23 +46,23 @@ def defaults() -> ConfigDict:
             "tokenizer": {},
             "data": {
                 "train": {},
-                "cached_transform": "",  # first steps without randomness: results stay in memory
+                "cached_transform": "",  # deterministic first steps; results are kept in memory
                 "transform": "",
                 "batch_transform": "",
                 "num_threads": 2,
-                # files that vanish while a run goes on: a count, or a share (float) of the source
+                # files that may vanish during a run: a count, or a fraction (float) of the source
                 "max_lost_records": 0,
             },
             "evals": {},
-            "eval_every": 0,  # steps; 0: at the end alone
-            "evals_at_start": (),  # names in evals: run before the first step too, and compared
-            "validation": (),  # names in evals: those that run every eval_every steps
+            "eval_every": 0,  # steps; 0: only at the end
+            "evals_at_start": (),  # names in evals: also run before the first step, to compare
+            "validation": (),  # names in evals: run every eval_every steps
             "early_stopping": {"metric": "", "patience": 5, "mode": "max", "min_delta": 0.0},
             "baselines": "",  # JSON with results -> baseline -> evaluation, shown in the report
             "log_every": 10,
             "checkpoint": {"every": 500, "keep": 2},
             "step_timeout_seconds": 1800,  # a step that takes longer ends the run; 0: never
-            # initial parameters: a workdir of ours or a published folder, and the subtrees to take
+            # initial parameters: a run's workdir or a published folder, and which paths to take
             # from it; a language model for `text`: a published folder, a GGUF file or a workdir
             "init_from": {"path": "", "only": (), "language_model": ""},
         }
@@ -70,13 +70,13 @@ def defaults() -> ConfigDict:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question, "Did you mean '...'?", after a space; empty where no known name is alike."""
+    """The question " Did you mean '...'?"; empty if no known name is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def check_kwargs(target: Callable, kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Plain keyword arguments for `target` (a function or a dataclass) out of a config section.
+    """A config section as keyword arguments of `target` (a function or a dataclass).
 
     Args:
       target: what will be called with them.
@@ -106,7 +106,7 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
 
     Args:
       path: a Python file that defines `get_config() -> ConfigDict`. What follows a colon, as in
-        "configs/mine.py:WORD", is given to it: `get_config("WORD")`.
+        "configs/mine.py:WORD", is passed to it: `get_config("WORD")`.
       overrides: strings "--config.optim.learning_rate=1e-3" (the dashes and "config." optional).
 
     Raises:
@@ -173,7 +173,7 @@ def _typed(text: str, old: Any, where: str) -> Any:
     """`text` as a value of the type of `old` (None: whatever Python literal it is)."""
     weight = _WEIGHTS.fullmatch(where)
     if isinstance(old, str) and not weight:
-        return None if text == "None" else text  # "none" is a word, of remat for one
+        return None if text == "None" else text  # "none" stays a string, such as remat's
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -211,7 +211,7 @@ def _plain(value: Any) -> Any:
 def from_json(text: str) -> ConfigDict:
     """The locked config that `to_json` wrote (tuples come back as tuples).
 
-    A setting that mmjax had not yet when it was written has its default.
+    A setting that did not exist yet when it was written gets its default.
     """
     given = _tuples(json.loads(text))
     if "ema_decay" in given:  # until version 2 of the contracts
@@ -220,7 +220,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def _filled(value: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`value` with what is given in its place."""
+    """`value` updated with `given`, recursively."""
     both = {
         key: _filled(value[key], new)
         for key, new in given.items()
@@ -247,6 +247,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def diff(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ, as {"optim.learning_rate": (old, new)}; None where absent."""
+    """Keys whose values differ, as {"optim.learning_rate": (old, new)}; None where missing."""
     a, b = (_flat(json.loads(to_json(c))) for c in (old, new))
     return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}

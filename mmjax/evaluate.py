@@ -50,7 +50,7 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
 
 
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
-    """Raise ValueError for what they would stumble on at the end of a long training."""
+    """Raise ValueError for problems that would otherwise show only at the end of training."""
     for name, evaluator in evaluators.items():
         with evaluator_kinds.naming(name):
             evaluator.check()
@@ -59,7 +59,7 @@ def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
 def run_evaluators(
     evaluators: Mapping[str, Evaluator], variables: Variables, names: Iterable[str]
 ) -> dict[str, float]:
-    """Results of the evaluators named: "evaluation/metric" -> value."""
+    """Results of the named evaluators: "evaluation/metric" -> value."""
     return {
         f"{name}/{metric}": float(value)
         for name in names
@@ -74,19 +74,19 @@ def before_training(
     workdir: Path,
     writer: MetricWriter,
 ) -> None:
-    """Run the evaluators of `config.evals_at_start` and record what they say in run.json."""
+    """Run the evaluators of `config.evals_at_start` and record their results in run.json."""
     names = run.config.evals_at_start
     if not names:
         return
     results = run_evaluators(evaluators, variables, names)
     writer.write(0, {f"eval/{name}": value for name, value in results.items()})
     if distributed.is_main():
-        presets = {name: evaluators[name].fingerprint() for name in names}
-        write_manifest(workdir, start={"evaluators": presets, "values": results})
+        fingerprints = {name: evaluators[name].fingerprint() for name in names}
+        write_manifest(workdir, start={"evaluators": fingerprints, "values": results})
 
 
 def _at_start(evaluators: Mapping[str, Evaluator], workdir: Path) -> dict[str, float]:
-    """What `before_training` recorded, as far as the evaluators are still the same."""
+    """The results of `before_training`, for the evaluators that have not changed since."""
     start = read_manifest(workdir).get("start", {"evaluators": {}, "values": {}})
     same = {n for n, e in evaluators.items() if start["evaluators"].get(n) == e.fingerprint()}
     return {k: v for k, v in start["values"].items() if k.split("/", 1)[0] in same}
@@ -100,15 +100,16 @@ def finish(
     workdir: Path,
     writer: MetricWriter,
 ) -> dict[str, float]:
-    """Evaluate, record, report and print; what was already evaluated so is only printed."""
+    """Evaluate, record, report and print; results that are already there are only printed."""
     if not evaluators:
         print(f"{workdir} is done: step {step}; config.evals is empty, so there are no results")
         return {}
-    presets = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
+    fingerprints = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
     before = read_manifest(workdir).get("results", {})
     report = workdir / "report.html"
-    done = before.get("step") == step and before.get("evaluators") == presets and report.exists()
-    distributed.check_same("what run.json says is evaluated", str(done))
+    same = before.get("step") == step and before.get("evaluators") == fingerprints
+    done = same and report.exists()
+    distributed.check_same("whether run.json has the results", str(done))
     if done:
         print(f"{workdir} is done: step {step} is trained and evaluated")
         results = before["values"]
@@ -120,7 +121,7 @@ def finish(
             change = {k: results[k] - v for k, v in start.items() if k in results}
             write_manifest(
                 workdir,
-                results={"step": step, "evaluators": presets, "values": results}
+                results={"step": step, "evaluators": fingerprints, "values": results}
                 | ({"change": change} if change else {}),
             )
         write_report(run, evaluators, variables, step, results, workdir)
@@ -139,9 +140,9 @@ def write_report(
     results: Mapping[str, float],
     workdir: Path,
 ) -> None:
-    """Write `<workdir>/report.html`; the evaluators of `config.validation` get figures alone.
+    """Write `<workdir>/report.html`; of the evaluators of `config.validation` only the metrics.
 
-    All processes gather what it shows, process 0 writes it.
+    All processes gather the data; process 0 writes the file.
     """
     config, git = run.config, git_revision()
     shown = {n: e for n, e in evaluators.items() if n not in config.validation}
@@ -150,7 +151,7 @@ def write_report(
     data = gather.gather_report(runner, variables, shown, seed=config.seed)
     if not distributed.is_main():
         return
-    from mmjax.report import page  # not sooner: matplotlib takes a second before the first step
+    from mmjax.report import page  # imported late: matplotlib takes a second
 
     sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
     towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
@@ -190,7 +191,7 @@ def _read_baselines(path: str) -> dict[str, Any]:
 
 
 def print_results(results: Mapping[str, float]) -> None:
-    """Print a table for each set of metrics: a row an evaluation, a column a metric."""
+    """Print a table for each set of metrics: a row per evaluation, a column per metric."""
     for table in tables.by_columns(results):
         print()
         tables.print_table([{"evaluation": name, **row} for name, row in table.items()])
@@ -198,9 +199,9 @@ def print_results(results: Mapping[str, float]) -> None:
 
 
 def print_change(before: Mapping[str, float], after: Mapping[str, float]) -> None:
-    """Print the figures of before training beside those of now; nothing where there are none."""
+    """Print the metrics from before training beside the current ones, if there are any."""
     rows = [
-        {"figure": name, "before": value, "after": after[name], "change": after[name] - value}
+        {"metric": name, "before": value, "after": after[name], "change": after[name] - value}
         for name, value in before.items()
         if name in after
     ]

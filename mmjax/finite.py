@@ -16,9 +16,9 @@ class NonFiniteError(ValueError):
     ):
         """Args:
         step: the step whose update was not finite, as metrics.jsonl counts: the first is 1.
-        found: what `first_nonfinite` returned, or None where nothing was found any more.
+        found: what `first_nonfinite` returned.
         workdir: the run's folder.
-        checkpoint: path of the last good checkpoint, or None where there is none.
+        checkpoint: path of the last good checkpoint, or None if there is none.
         """
         where = found or "the loss or the gradient norm (not finite only in the jitted step)"
         kept = (
@@ -46,7 +46,7 @@ def first_nonfinite(trees: Mapping[str, Any]) -> str | None:
 
     Args:
       trees: title -> tree of arrays, in the order of the search: loss, outputs, gradients,
-        parameters. Leaves that are not floating are passed over.
+        parameters. Leaves that are not floating point are skipped.
 
     Returns:
       Such as `gradients: image/encoder/mlp/kernel [2, 3] (1 NaN, 0 infinite of 6)`, or None.

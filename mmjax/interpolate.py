@@ -1,11 +1,11 @@
-"""Mix a fine-tuned model with the one it began from, and see what each mixture can do (WiSE-FT).
+"""Interpolate between a fine-tuned model and its base, and evaluate each mixture (WiSE-FT).
 
     python -m mmjax.interpolate --tuned=runs/mine --out=runs/mine_curve \
         --target=held_out/text_to_image/recall@1 --retained=old/text_to_image/recall@1
 
-The parameters (1 − α) · base + α · tuned are evaluated for each α, by the evaluators of the tuned
-run's config that the figures name; OUT gets curve.md, curve.json and curve.svg, which grow with
-each α. --save=0.5 saves that mixture besides.
+The parameters (1 − α) · base + α · tuned are evaluated for each α, by those evaluators of the tuned
+run's config that --target and --retained name; curve.md, curve.json and curve.svg in OUT are
+rewritten after each α. --save=0.5 also saves that mixture.
 Source: Wortsman et al. 2022 (arXiv 2109.01903), section 2.
 """
 
@@ -20,8 +20,8 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--tuned", {"required": True, "help": "the workdir of the fine-tuned run"}),
         ("--base", {"help": "a workdir or a published folder; the tuned run's init_from.path"}),
         ("--out", {"required": True, "help": "the folder to write"}),
-        ("--target", {"default": "", "help": "a figure of the new ability: evaluation/metric"}),
-        ("--retained", {"default": "", "help": "figures to keep, separated by commas"}),
+        ("--target", {"default": "", "help": "a metric of the new task: evaluation/metric"}),
+        ("--retained", {"default": "", "help": "metrics to retain, separated by commas"}),
         ("--alphas", {"default": ALPHAS, "help": "each from 0 to 1, separated by commas"}),
         ("--save", {"metavar": "ALPHA", "help": "save this mixture as OUT/alpha_ALPHA"}),
         (
@@ -29,7 +29,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
             {
                 "choices": ("workdir", "pretrained"),
                 "default": "workdir",
-                "help": "a checkpoint of ours, or a folder in the published layout",
+                "help": "an mmjax checkpoint, or a folder in the published layout",
             },
         ),
     )
@@ -63,8 +63,8 @@ def mix(base: Any, tuned: Any, alpha: float) -> Any:
     _check(alpha)
 
     def one(a, b):
-        share = jnp.asarray(alpha, a.dtype)
-        return (1 - share) * a + share * b
+        weight = jnp.asarray(alpha, a.dtype)
+        return (1 - weight) * a + weight * b
 
     return jax.tree.map(one, base, tuned)
 
@@ -78,22 +78,22 @@ def curve(
     base: Any,
     tuned: Any,
     evaluators: Mapping[str, Evaluator],
-    figures: Sequence[str],
+    metrics: Sequence[str],
     alphas: Sequence[float],
     memory: Memory,
 ) -> Iterator[dict[str, float]]:
-    """For each α the mixture's figures: {"alpha": α, "evaluation/metric": value, ...}.
+    """For each α the mixture's metrics: {"alpha": α, "evaluation/metric": value, ...}.
 
     Args:
-      evaluators: by name; those that the figures need are run.
+      evaluators: by name; those that the metrics need are run.
       memory: state beside the parameters, of the tuned model.
 
     Raises:
-      ValueError: an α outside [0, 1], or a figure that no evaluator gives.
+      ValueError: an α outside [0, 1], or a metric that no evaluator gives.
     """
     for alpha in alphas:
         _check(alpha)
-    names = list(dict.fromkeys(figure.split("/", 1)[0] for figure in figures))
+    names = list(dict.fromkeys(metric.split("/", 1)[0] for metric in metrics))
     for name in names:
         if name not in evaluators:
             raise ValueError(
@@ -102,27 +102,27 @@ def curve(
             )
     for alpha in alphas:
         mixed = variables(mix(base, tuned, alpha), memory)
-        found = evaluate.run_evaluators(evaluators, mixed, names)
-        for figure in figures:
-            if figure not in found:
+        results = evaluate.run_evaluators(evaluators, mixed, names)
+        for metric in metrics:
+            if metric not in results:
                 raise ValueError(
-                    f"No evaluation gives the figure '{figure}'; there are {', '.join(found)}."
-                    + configs.nearest(figure, found)
+                    f"No evaluation gives the metric '{metric}'; there are {', '.join(results)}."
+                    + configs.nearest(metric, results)
                 )
-        yield {"alpha": alpha} | {figure: found[figure] for figure in figures}
+        yield {"alpha": alpha} | {metric: results[metric] for metric in metrics}
 
 
 def write_curve(out: Path, rows: Sequence[Mapping[str, float]], about: Mapping[str, Any]) -> None:
-    """Write curve.json, curve.md and curve.svg: a row an α, target first, then what is retained."""
-    from mmjax.report import figures  # not sooner: matplotlib takes a second
+    """Write curve.json, curve.md and curve.svg: a row per α, the target, the retained metrics."""
+    from mmjax.report import figures  # imported late: matplotlib takes a second
 
     whole_file.write(out / "curve.json", json.dumps({**about, "rows": list(rows)}, indent=2) + "\n")
     columns = list(rows[0])
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(f'{row[c]:.4g}' for c in columns)} |" for row in rows]
     whole_file.write(out / "curve.md", "\n".join(lines) + "\n")
-    drawn = figures.trade_off(rows, columns[1], columns[2:])
-    whole_file.write(out / "curve.svg", drawn.decode())
+    plot = figures.trade_off(rows, columns[1], columns[2:])
+    whole_file.write(out / "curve.svg", plot.decode())
 
 
 def save_workdir(
@@ -131,7 +131,7 @@ def save_workdir(
     """Save variables as a checkpoint that can be evaluated, loaded and started from.
 
     Raises:
-      ValueError: a run in the way, or a full disk.
+      ValueError: the workdir has a run already, or the disk is full.
     """
     saves = checkpoint.Checkpoints(workdir)
     if saves.steps():
@@ -140,7 +140,7 @@ def save_workdir(
         run.tokenizer.save(workdir / "tokenizer")
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
-        config.lora = configs.defaults().lora  # it is merged
+        config.lora = configs.defaults().lora  # the additions are merged
     saves.save(
         step,
         {"params": given["params"], "memory": memory_of(given)},
@@ -188,8 +188,8 @@ def main() -> None:
         raise ValueError(f"--alphas={ARGS.alphas} --save={ARGS.save}: write numbers.") from None
     for alpha in [*alphas, *([] if saved is None else [saved])]:
         _check(alpha)
-    figures = [f for f in [ARGS.target, *ARGS.retained.split(",")] if f]
-    if len(figures) < 2 and (figures or saved is None):
+    metrics = [m for m in [ARGS.target, *ARGS.retained.split(",")] if m]
+    if len(metrics) < 2 and (metrics or saved is None):
         raise ValueError("Name both --target and --retained, for a curve, or a mixture to --save.")
     tuned, out = Path(ARGS.tuned), Path(ARGS.out)
     run, given, step = open_run(tuned, overrides=ARGS.overrides)
@@ -197,10 +197,10 @@ def main() -> None:
     base = ARGS.base or run.config.init_from.path
     base_params = _base_params(run, base)
     about = {"base": str(base), "tuned": str(tuned), "step": step}
-    if figures:
+    if metrics:
         rows = []
         evaluators = evaluate.make_evaluators(run, tuned)
-        for row in curve(base_params, tuned_params, evaluators, figures, alphas, memory):
+        for row in curve(base_params, tuned_params, evaluators, metrics, alphas, memory):
             rows.append(row)
             print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
             write_curve(out, rows, about)

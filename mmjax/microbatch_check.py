@@ -10,15 +10,15 @@ from jax.extend import core
 def check_outputs(
     outputs_of: Callable[..., dict[str, jax.Array]], params: Any, batch: Any, rng: Any, parts: int
 ) -> None:
-    """Refuse outputs whose parts cannot be put together.
+    """Refuse outputs that cannot be reassembled from those of microbatches.
 
     An output must be per example, `[B, ...]` with the same `...` whatever B is, or a scalar that
     depends on parameters alone and so is equal in every part.
 
     Args:
       outputs_of: (params, batch, rng) -> outputs.
-      batch: of all rows.
-      parts: that the batch is split into.
+      batch: the whole batch.
+      parts: the number of microbatches.
 
     Raises:
       ValueError: names the output.
@@ -40,19 +40,19 @@ def check_outputs(
             if depends:
                 raise ValueError(
                     f"With config.microbatches > 1 the scalar output '{name}' would differ from "
-                    "part to part, as it depends on the examples: give it per example ([B]) and "
+                    "part to part, as it depends on the examples: return it per example ([B]) and "
                     "average it in the loss, or set config.microbatches to 1."
                 )
         elif not here or (rows // parts, *here[1:]) != here or (rows, *here[1:]) != there:
             raise ValueError(
-                f"With config.microbatches > 1 the output '{name}' {list(there)} cannot be put "
-                f"together from its parts {list(here)}: an output is [B, ...] for B examples, or a "
-                "scalar; change it, or set config.microbatches to 1."
+                f"With config.microbatches > 1 the output '{name}' {list(there)} cannot be "
+                f"reassembled from its parts {list(here)}: an output is [B, ...] for B examples, "
+                "or a scalar; change it, or set config.microbatches to 1."
             )
 
 
 def _depends(jaxpr: core.Jaxpr, given: list[bool]) -> list[bool]:
-    """Which outputs depend on the inputs marked True; exact but for loops, which mix all theirs."""
+    """Which outputs depend on the inputs marked True; a loop's depend on all of its inputs."""
     marked = {v for v, mark in zip(jaxpr.invars, given) if mark}
 
     def mark_of(v):

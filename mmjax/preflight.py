@@ -1,8 +1,8 @@
-"""Check what a run needs before anything is spent on it; start it just as the training.
+"""Check everything that a run needs before it starts; run it like the training command.
 
     python -m mmjax.preflight --config=configs/clip_emoji.py --workdir=runs/clip_emoji
 
-Prints a line a check. Exits with 0 if all is well, with 2 and one sentence at the first that fails.
+Prints a line per check. Exits with 0 if all pass, with 2 and one sentence at the first failure.
 """
 
 # ruff: noqa: E402
@@ -38,7 +38,7 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     """Check, cheapest first; the workdir's lock is held by the caller.
 
     Raises:
-      ValueError: the first thing that is not as it must be.
+      ValueError: the first check that fails.
     """
     distributed.check_same("the config", configs.to_json(config))
     _ok("config", f"{config.name}, the same in all processes")
@@ -52,12 +52,12 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     _, count = sharding.batch_share(run.mesh)
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")
-    _ok("batch", f"{config.batch_size}, {config.batch_size // count} rows a reader")
+    _ok("batch", f"{config.batch_size}, {config.batch_size // count} rows per reader")
 
     _check_writable(workdir)
     free = shutil.disk_usage(workdir).free
     state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state))
-    need = state * (config.checkpoint.keep + 1)  # a new one is whole before an old one goes
+    need = state * (config.checkpoint.keep + 1)  # a new one is complete before an old one goes
     if free < need:
         raise ValueError(
             f"The workdir's disk has {free / 1e9:.1f} GB free and {config.checkpoint.keep + 1} "
@@ -111,8 +111,8 @@ def _kind() -> str:
     return jax.local_devices()[0].device_kind
 
 
-def _ok(what: str, found: str) -> None:
-    print(f"ok  {what}: {found}", flush=True)
+def _ok(what: str, detail: str) -> None:
+    print(f"ok  {what}: {detail}", flush=True)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Look at the batch of one step: the very examples it was trained on, with a loss each.
+"""Inspect the batch of one training step: its exact examples, each with its loss.
 
     python -m mmjax.replay --workdir=runs/clip_emoji --step=120
 
-Steps count as in metrics.jsonl. The batch is made again from the workdir alone, on any machine, and
-compared with what batches.jsonl says that the devices got. WORKDIR/replay/STEP holds examples.html
-(the greatest loss first) and batch.npz. Where the data lie elsewhere: --config.data.train.root=DIR.
+Steps count as in metrics.jsonl. The batch is rebuilt from the workdir alone, on any machine, and
+compared with the checksums in batches.jsonl. WORKDIR/replay/STEP gets examples.html (largest loss
+first) and batch.npz. If the data are in another place: --config.data.train.root=DIR.
 """
 
 # ruff: noqa: E402
@@ -43,20 +43,20 @@ from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.saved import restore_memory, restore_params
 from mmjax.workdir.tables import print_table
 
-ROWS = 64  # in one forward pass: a batch of a pod does not fit a laptop at once
+ROWS = 64  # per forward pass: a pod's batch does not fit on a laptop
 PRINTED = 10
 
 
 def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Example]:
-    """Make a step's batch again, verify it, write and print its examples.
+    """Rebuild a step's batch, verify it, write and print its examples.
 
     Args:
-      workdir: a run's folder; the run may be at work there.
+      workdir: a run's folder; the run may still be going.
       at: the step, as in metrics.jsonl.
-      overrides: settings that differ on this machine, such as where the data lie.
+      overrides: settings that differ on this machine, such as the data's root.
 
     Returns:
-      the examples, the greatest loss first.
+      the examples, largest loss first.
 
     Raises:
       ValueError: no run there, no such step, or data that cannot be read.
@@ -70,7 +70,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
         saves = checkpoint.Checkpoints(workdir, read_only=True)
     steps = sorted(saves.steps()) if saves else []
 
-    # ---- the config of that step: in the checkpoint saved next, or else of the newest start
+    # ---- the config of that step: of the next checkpoint, or else of the newest start
     after = [s for s in steps if s >= at]
     if after:
         config = configs.from_json(saves.run(after[0])["config"])
@@ -83,7 +83,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
     # ---- source, tokenizer, model, and the batch
     source = mixture.open_training(config.data, workdir=workdir)
     known = after[0] if after else max(steps, default=None)
-    if known is not None:  # weights that were changed on a resume
+    if known is not None:  # mixture weights may have changed on a resume
         begins = known + 1 if after else known
         source = mixture.continued(source, saves.run(known).get("mixture_weights"), begins)
     tokenizer = load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
@@ -115,7 +115,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
 def make_batch(
     run: experiment.Experiment, source: Source, tokenizer: Any, at: int
 ) -> dict[str, np.ndarray]:
-    """The whole batch of a step, as the devices got it from however many processes."""
+    """The whole batch of a step, equal to what all processes together put on the devices."""
     rows = experiment.training_batches(run.config, run.system, source, tokenizer, at - 1)
     with contextlib.closing(rows):
         return batches.to_device_dtypes(next(rows))
@@ -127,7 +127,7 @@ def compare(line: Mapping[str, Any] | None, batch: batches.Batch) -> str:
         return f"made from (seed, step); {batch_log.NAME} has no line of this step to compare"
     wrong = batch_log.differing(line, batch)
     if not wrong:
-        return "the very batch that was trained on (all checksums agree)"
+        return "the exact batch that was trained on (all checksums agree)"
     if "example_id" in wrong:
         why = "other examples: the source has another length now, or the config another seed"
     else:
@@ -141,10 +141,10 @@ def _variables_before(
     steps: Sequence[int],
     at: int,
 ) -> tuple[Variables, str]:
-    """The variables nearest to those that the step began with, and where they are from."""
+    """The saved variables closest to those that the step began with, and their origin."""
     before = [s for s in steps if s < at]
     chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
-    if chosen == 0:  # nothing is saved there, but the seed tells it
+    if chosen == 0:  # not saved, but given by the seed
         state = experiment.init_from(run, run.init())
         with jax.set_mesh(run.mesh):
             params = lora.merge(state.params, run.config.lora.alpha)
@@ -156,7 +156,7 @@ def _variables_before(
         where = f"checkpoint {chosen}"
     if chosen == at - 1:
         return given, f"{where}, those that the step began with"
-    return given, f"{where}, the nearest{' before it' * (chosen < at)} that there are"
+    return given, f"{where}, the closest{' before it' * (chosen < at)} that are saved"
 
 
 def example_losses(
@@ -165,7 +165,7 @@ def example_losses(
     """The loss of each example, `[B]`: the system's terms times `config.loss_weights`.
 
     Noise and masks are those of the step; dropout is off, and the model is its own teacher. A row
-    that lacks a term has 0 for it; terms that are scalars are left out.
+    without a term has 0 for it; scalar terms are left out.
     """
     system, size = run.system, run.config.batch_size
     memory = memory_of(given)
@@ -206,8 +206,8 @@ def _examples(
             texts = np.split(ids, np.flatnonzero(ids == tokenizer.eos_id) + 1)
             return " | ".join(filter(None, map(tokenizer.decode, texts)))
         if "label_probs" in batch:
-            shares = batch["label_probs"][row]
-            return ", ".join(f"{_class(source, c)} {shares[c]:.0%}" for c in np.flatnonzero(shares))
+            probs = batch["label_probs"][row]
+            return ", ".join(f"{_class(source, c)} {probs[c]:.0%}" for c in np.flatnonzero(probs))
         return _class(source, int(batch["label"][row])) if "label" in batch else ""
 
     return worst_first(
@@ -230,7 +230,7 @@ def _image(batch: Mapping[str, np.ndarray], row: int) -> np.ndarray:
     image = batch["image"][row]
     if "image_mask" in batch:
         image = np.concatenate(image[batch["image_mask"][row]], axis=1)
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)  # mixed ones are not whole numbers
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)  # Mixup's pixels are fractional
 
 
 def _class(source: Source, label: int) -> str:

@@ -1,10 +1,10 @@
-"""Values that change with the step: a number, or points joined by straight lines.
+"""Values that may change with the step: a number, or points with linear interpolation.
 
     schedule(0.996, step)                          # always 0.996
     schedule(((0, 0.0), (1000, 0.4)), step)        # rises to 0.4 at step 1000 and stays there
 
-Pure in the step, so a resumed run continues exactly. Used for loss weights, the EMA decay, mixture
-weights and learning rates.
+A pure function of the step, so a resumed run continues exactly. Used for loss weights, the EMA
+decay, mixture weights and learning rates.
 """
 
 import math

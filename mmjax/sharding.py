@@ -1,7 +1,7 @@
 """The device mesh and the strict rules from logical axis names to mesh axes.
 
-Every parameter and activation names its axes with words from `RULES`; this file alone knows
-which mesh axis a word lies on. An unknown word raises, where Linen would silently replicate.
+Every parameter and activation names its axes with names from `RULES`; only this file maps them to
+mesh axes. An unknown name raises, where Linen would silently replicate.
 """
 
 import difflib
@@ -53,14 +53,14 @@ def make_mesh(shape: Mapping[str, int] | None = None, devices: Sequence | None =
     """A ("data", "fsdp", "tensor") mesh.
 
     Args:
-      shape: size of each mesh axis; absent axes are 1, one axis may be -1 (the devices that are
-        left). None puts every device on "data".
+      shape: size of each mesh axis; missing axes are 1, one axis may be -1 (all remaining
+        devices). None puts every device on "data".
       devices: the devices to use; None is all of them.
 
     Raises:
       ValueError: an unknown axis, or sizes whose product is not the number of devices.
     """
-    if devices is None:  # a process's devices stay together: they hold rows that it reads
+    if devices is None:  # keep a process's devices together: they hold the rows that it reads
         devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     devices = list(devices)
     shape = dict(shape or {"data": -1})
@@ -90,7 +90,7 @@ def spec(*names: str | None) -> PartitionSpec:
     """PartitionSpec of an array whose axes carry these logical names (None: not split).
 
     Raises:
-      ValueError: a name without a rule, or two names that lie on the same mesh axis.
+      ValueError: a name without a rule, or two names that map to the same mesh axis.
     """
     axes = [_mesh_axes(n) for n in names]
     used = [a for group in axes if group for a in group]
@@ -100,7 +100,7 @@ def spec(*names: str | None) -> PartitionSpec:
 
 
 def shard(x: jax.Array, *names: str | None) -> jax.Array:
-    """Constrain an activation to the sharding of its logical axes; one name an axis of `x`.
+    """Constrain an activation to the sharding of its logical axes; one name per axis of `x`.
 
     Does nothing outside `jax.set_mesh`.
 
@@ -121,7 +121,7 @@ def named(mesh: Mesh, *names: str | None) -> NamedSharding:
 
 
 def check_divides(mesh: Mesh, shape: Sequence[int], names: Sequence[str | None], what: str) -> None:
-    """Raise one clear sentence where a mesh does not divide an array's axis.
+    """Raise where a mesh does not divide an array's axis.
 
     Args:
       shape: the array's shape; names: its logical axes; what: its name, for the message.
@@ -151,17 +151,17 @@ def divided(
 
 
 def batch_parts(mesh: Mesh | jax.sharding.AbstractMesh) -> int:
-    """How many parts a batch is split in; 1 without a mesh."""
+    """How many parts a batch is split into; 1 without a mesh."""
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
 def batch_share(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): this process reads the index-th of `count` equal runs of a batch's rows.
+    """(index, count): this process reads the index-th of `count` equal blocks of a batch's rows.
 
-    Processes that hold the same rows, because another mesh axis lies across them, share an index.
+    Processes that hold the same rows, because another mesh axis spans them, share an index.
 
     Raises:
-      ValueError: this process's devices hold rows that do not follow each other.
+      ValueError: this process's devices do not hold one such block.
     """
     parts = batch_parts(mesh)
     places = batch_sharding(mesh).addressable_devices_indices_map((parts,))
@@ -170,12 +170,12 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
     if parts % len(mine) or mine[0] % len(mine) or mine[-1] - mine[0] != len(mine) - 1:
         raise ValueError(
             f"config.mesh {dict(mesh.shape)} gives process {jax.process_index()} the parts {mine} "
-            f"of {parts} of a batch, which are no equal run of it: make 'tensor' a divisor or a "
+            f"of {parts} of a batch, which are no equal block of it: make 'tensor' a divisor or a "
             f"multiple of the {len(mesh.local_devices)} devices of a process."
         )
     return mine[0] // len(mine), count
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of every array of a batch: its first axis is split, the others are whole."""
+    """Sharding of every array of a batch: the first axis is split, the others are not."""
     return NamedSharding(mesh, spec("batch"))

@@ -28,7 +28,7 @@ from mmjax.system import (
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run carries from step to step.
+    """The state that training carries from step to step.
 
     Attributes:
       average: moving average of the parameters; None without `config.ema.decay`.
@@ -47,7 +47,7 @@ class TrainState:
 
 
 class Gradients(flax.struct.PyTreeNode):
-    """What one batch gives: the weighted loss, its terms (and whether any row has each), gradients,
+    """Results of one batch: the weighted loss, its terms (and whether any row has each), gradients,
     outputs of the whole batch, and the collections that the forward pass wrote."""
 
     total: jax.Array
@@ -75,15 +75,15 @@ def first_state(
 def weighted_sum(
     terms: Mapping[str, jax.Array], weights: Mapping[str, Schedule], step: jax.Array
 ) -> jax.Array:
-    """The loss: the terms that `config.loss_weights` names, times their weights at this step.
+    """The loss: the terms named in `config.loss_weights`, times their weights at this step.
 
     Raises:
       ValueError: no weights, or one for a term that the system's loss does not return.
     """
-    absent = sorted(set(weights) - set(terms))
-    if absent or not weights:
+    missing = sorted(set(weights) - set(terms))
+    if missing or not weights:
         raise ValueError(
-            f"config.loss_weights names {absent or 'nothing'}; this system's loss returns "
+            f"config.loss_weights names {missing or 'nothing'}; this system's loss returns "
             f"{sorted(terms)}: give at least one of those a weight."
         )
     return sum(schedule(weight, step) * terms[name] for name, weight in weights.items())
@@ -116,7 +116,7 @@ def make_train_step(
             mean = state.average
             if mean is not None:
                 keep = 1 - schedule(ema_decay, state.step)
-                # Written so, the average of a constant stays constant to the bit.
+                # In this form the average of a constant stays bit-identical.
                 mean = jax.tree.map(lambda e, p: e + keep * (p - e), mean, params)
             memory = {**state.memory, **found.written}
             if system.remember is not None:
@@ -126,8 +126,8 @@ def make_train_step(
 
         kept = state.replace(finite=finite)
         if platform.current().guard_by_select:
-            # A select: it fuses into the update, and layouts stay. A branch's operands are put in
-            # row-major order first, and back after.
+            # A select fuses into the update and keeps layouts; a branch converts its operands to
+            # row-major order and back.
             state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), kept)
         else:
             # A branch: a select would write a second copy of the whole state.
@@ -153,16 +153,16 @@ def make_gradients(
     Args:
       learner: what is trained: `system.model`, perhaps with LoRA's additions.
       loss_weights: term -> weight.
-      frozen: a tree like the parameters, True where nothing is learned: their gradients are zeros
-        that cost nothing.
-      microbatches: the forward and backward passes run in so many parts; the gradient is that of
-        the full batch, also for losses that couple its examples.
+      frozen: a tree like the parameters, True where one is frozen: its gradient is zeros and costs
+        nothing.
+      microbatches: the number of parts that the forward and backward passes run in; the gradient
+        is that of the full batch, also for losses that couple examples.
       teacher: also run the averaged parameters, for `Context.teacher`.
 
-    In microbatches: first every part's outputs without gradients, then the loss of them all and
-    its gradient for the outputs, then each part's backward pass from its slice of that gradient
-    (GradCache, Gao et al. 2021, §3.2). Memory is that of one part plus all outputs. Only float
-    outputs are differentiated.
+    With microbatches: first the outputs of every part without gradients, then the loss of all
+    outputs and its gradient with respect to them, then each part's backward pass from its slice of
+    that gradient (GradCache, Gao et al. 2021, §3.2). Memory is that of one part plus all outputs.
+    Only float outputs are differentiated.
 
     Raises:
       ValueError: microbatches of a system that couples rows; when traced, an output that is
@@ -230,8 +230,8 @@ def make_gradients(
             return total, (terms, outputs)
 
         (total, (terms, outputs)), cotangents = jax.value_and_grad(loss_of, has_aux=True)(floats)
-        # A scalar output is the same in every part and the loss reads the first one's; spread its
-        # gradient over the parts, each of which recomputes it.
+        # A scalar output is equal in every part and the loss reads the first; spread its gradient
+        # over the parts, each of which recomputes it.
         cotangents = jax.tree.map(
             lambda c: jnp.broadcast_to(c.mean(0, keepdims=True), c.shape) if c.ndim == 1 else c,
             cotangents,
@@ -252,7 +252,7 @@ def make_gradients(
         return Gradients(total, *terms, replace(zeros, grads), outputs, {})
 
     def teacher_outputs(state, batch):
-        """Of the averaged parameters, without dropout."""
+        """Outputs of the averaged parameters, without dropout."""
 
         def one(part):
             return dict(learner.apply(variables(state.average, state.memory), part))
@@ -280,7 +280,7 @@ def make_gradients(
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
-    """[B, ...] -> [parts, B / parts, ...], every parts-th row: a sharded B stays where it is."""
+    """[B, ...] -> [parts, B / parts, ...], every parts-th row: rows stay on their devices."""
     return einops.rearrange(x, "(b parts) ... -> parts b ...", parts=parts)
 
 
@@ -290,10 +290,10 @@ def _merge(x: jax.Array) -> jax.Array:
 
 
 def check_memory(before: Memory, after: Memory) -> None:
-    """Refuse a `remember` that changes what the memory is made of.
+    """Refuse a `remember` that changes the structure of the memory.
 
     Raises:
-      ValueError: names the first entry that came, went, or has another shape or dtype.
+      ValueError: names the first entry that was added, removed, or has another shape or dtype.
     """
 
     def leaves(tree):
@@ -306,9 +306,8 @@ def check_memory(before: Memory, after: Memory) -> None:
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise ValueError(
-                f"The system's `remember` gives memory '{name}' as {new.get(name, 'nothing')} and "
-                f"its initial memory has it as {old.get(name, 'nothing')}: keep names, shapes and "
-                "dtypes."
+                f"The system's `remember` returns {new.get(name, 'nothing')} for memory '{name}', "
+                f"which is initially {old.get(name, 'nothing')}: keep names, shapes and dtypes."
             )
 
 
@@ -319,7 +318,7 @@ def diagnose(
     batch: Batch,
     seed: int,
 ) -> str | None:
-    """The first tensor that is not finite in the step that `state` could not take, by name."""
+    """Name the first non-finite tensor in the step that was not applied to `state`."""
     found = jax.jit(lambda state, batch: gradients(state, batch, seed)[0])(state, batch)
     return first_nonfinite(
         {

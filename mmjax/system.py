@@ -30,7 +30,7 @@ Outputs = Mapping[str, jax.Array]
 
 
 class Weighted(NamedTuple):
-    """A loss term or metric of which some rows have more than others, or nothing.
+    """A loss term or metric with a weight per row.
 
     Its mean over a batch is sum(value * weight) / sum(weight): a caption's mean over its tokens,
     weighted by their number, averages to the mean over all tokens. `value` [B], `weight` [B], 0
@@ -51,7 +51,7 @@ class Context(NamedTuple):
     Attributes:
       step: int32 scalar, the number of updates before this one: for schedules.
       rng: [B] keys, one per row: in training from (seed, step, row), in evaluation from
-        (0, example_id), so that an evaluation repeats to the bit whatever its batch size.
+        (0, example_id), so that an evaluation is bit-reproducible at any batch size.
       teacher: outputs of the averaged parameters on this batch, without gradient; None unless
         `config.ema.teacher` is set.
       memory: as it was before this step.
@@ -65,7 +65,7 @@ class Context(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A model with all that training, evaluation and generation need to know about it.
+    """A model with everything that training, evaluation and generation need to know about it.
 
     Attributes:
       model: the Linen module; `model.apply(variables, batch, train=False) -> dict` of outputs,
@@ -84,10 +84,10 @@ class System:
         are refused with this reason.
       check_batch: raises ValueError for a batch, still on the host, that cannot be learned from.
       check_source: `(number of training examples) -> None`, raises ValueError.
-      generate: `(tokenizer, settings) -> ((variables, batch, seed=0) -> Generated)`: texts.
+      generate: `(tokenizer, settings) -> ((variables, batch, seed=0) -> Generated)`, text.
       score: `(tokenizer, texts) -> ((variables, batch) -> [B, C])`, log p of each text.
-      sample: `(variables, batch, rng, settings) -> {name: array}`: whatever is not text.
-      notes: `(mesh) -> lines` for a person to read before the first step.
+      sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text.
+      notes: `(mesh) -> lines`, printed before the first step.
       leaner_losses: `(devices) -> [(settings of config.loss, bytes saved)]`, for the planner.
     """
 
@@ -111,7 +111,7 @@ class System:
         """Refuse unknown hooks by name.
 
         Raises:
-          ValueError: a hook that there is not; names the nearest.
+          ValueError: an unknown hook; names the nearest known one.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in hooks:
@@ -150,7 +150,7 @@ def training_keys(seed: int, step: jax.Array, rows: int) -> tuple[jax.Array, jax
 
 
 def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
-    """[B] keys from one key and [B] integers: of a row the same in whatever batch it is."""
+    """[B] keys from one key and [B] integers; a row's key does not depend on its batch."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
@@ -160,4 +160,4 @@ def evaluation_context(batch: Batch, step: jax.Array, memory: Memory) -> Context
     return Context(jnp.asarray(step, jnp.int32), rng, None, memory)
 
 
-_ROWS = 0x524F5753  # keeps the rows' keys apart from those of the microbatches' dropout
+_ROWS = 0x524F5753  # separates the rows' keys from the dropout keys of microbatches

@@ -2,8 +2,8 @@
 
     python -m mmjax.train --config=configs/clip_emoji.py --workdir=runs/clip_emoji
 
-Start it again with the same workdir and it resumes, or says that it is done. Any setting can be
-given by --config.KEY=VALUE, for instance --config.optim.learning_rate=3e-4.
+Run it again with the same workdir to resume. Any setting of the config can be overridden by
+--config.KEY=VALUE, for instance --config.optim.learning_rate=3e-4.
 """
 
 # ruff: noqa: E402
@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
             {
                 "default": "",
                 "metavar": "KEYS",
-                "help": "comma-separated config keys that may differ from the run resumed",
+                "help": "comma-separated config keys that may differ from the run being resumed",
             },
         ),
     )
@@ -56,18 +56,18 @@ from mmjax.workdir.saved import tokenizer_files
 def train(
     config: ConfigDict, workdir: str | Path, allow_change: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Train from where the workdir stands, then evaluate and report.
+    """Train, resuming from the workdir's newest checkpoint, then evaluate and write the report.
 
     Args:
       config: locked, from `mmjax.config.load`.
       workdir: the run's folder.
-      allow_change: config keys that may differ from those of the run that is there.
+      allow_change: config keys that may differ from the run being resumed.
 
     Returns:
-      the results, "evaluation/metric" -> value; none if SIGTERM came first.
+      the results, "evaluation/metric" -> value; empty after SIGTERM.
 
     Raises:
-      ValueError: bad input, in one sentence; nothing saved before is lost.
+      ValueError: bad input, in one sentence; existing checkpoints are kept.
     """
     workdir = Path(workdir)
     sigterm = Sigterm()
@@ -80,7 +80,7 @@ def train(
     distributed.check_same("the config", configs.to_json(config))
     distributed.check_same("the checkpoint to resume from", str(saved and saved["step"]))
 
-    # ---- source and tokenizer, then model, loss and optimizer: `run` holds them
+    # ---- source, tokenizer, and `run`: model, loss and optimizer
     source = experiment.open_training(config.data, workdir)
     if saved:
         experiment.check_examples(source, saved, config, allow_change)
@@ -144,8 +144,8 @@ def train(
     )
     watchdog = Watchdog(config.step_timeout_seconds)
     waited, first = 0.0, at
-    # Devices made of one CPU share its threads: with many steps under way, those of one wait for
-    # another's until XLA gives up.
+    # Fake devices of one CPU share its threads: with many steps in flight their collectives wait
+    # for each other until XLA gives up.
     lockstep = platform.current().lockstep and jax.local_device_count() > 1
     sigterm.enter_loop()
     with (
@@ -162,7 +162,7 @@ def train(
             if lockstep:
                 jax.block_until_ready(scalars)
             if at == first:
-                runtime.release_freed_memory()  # half a gigabyte that the compile had
+                runtime.release_freed_memory()  # the compiler's, about half a gigabyte
             at += 1
             seen.add(at, batch)
             window.add(scalars)
@@ -183,11 +183,11 @@ def train(
 
             watchdog.rest()
             if config.eval_every and at % config.eval_every == 0 and at < total:
-                found = evaluate.run_evaluators(
+                results = evaluate.run_evaluators(
                     evaluators, run.eval_variables(state), config.validation
                 )
-                writer.write(at, {f"eval/{name}": value for name, value in found.items()})
-                early.update(found)
+                writer.write(at, {f"eval/{name}": value for name, value in results.items()})
+                early.update(results)
                 progress.restart()
 
             if at % config.checkpoint.every == 0 and at < total:
@@ -197,7 +197,7 @@ def train(
     saves.close()
     sigterm.leave_loop()
     if sigterm.stopping:
-        print(f"SIGTERM: saved step {at} in {workdir}; the same command goes on from there")
+        print(f"SIGTERM: saved step {at} in {workdir}; the same command resumes from there")
         return {}
     if early.stopped:
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
@@ -207,7 +207,7 @@ def train(
 
 
 def _check_finite(run, state, source, saves, workdir) -> None:
-    """Raise if an update was not finite; the batch of that step is made again to name the place."""
+    """Raise if an update was not finite; repeats that step to name the first non-finite tensor."""
     if state.finite:
         return
     at = int(state.step)

@@ -1,4 +1,4 @@
-"""A model's variables: made from a seed, as shapes alone, or with the shardings of a mesh."""
+"""A model's variables: initialized from a seed, as shapes only, or with shardings on a mesh."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ _TRANSIENT = ("params", "intermediates", "cache", "packed")  # collections that 
 
 
 def initial_params(model: Any, spec: Spec, seed: int) -> Params:
-    """The model's parameters as the seed makes them, on the default device."""
+    """The model's parameters, initialized from a seed on the default device."""
     return _unbox(jax.jit(init_function(model, spec, seed))()["params"])
 
 
@@ -30,7 +30,7 @@ def abstract_variables(model: Any, spec: Spec, memory: Callable | None = None) -
 def init_function(
     model: Any, spec: Spec, seed: int, memory: Callable[[], Memory] | None = None
 ) -> Callable[[], Variables]:
-    """A function without arguments that makes the boxed variables from the seed.
+    """A function without arguments that initializes the boxed variables from the seed.
 
     Args:
       memory: `System.memory`: added to the collections that the model itself makes.
@@ -55,11 +55,11 @@ def sharded_variables(
     """`abstract_variables` with shardings, from the logical names of their axes.
 
     Args:
-      allow_uneven: an axis that the mesh does not divide is replicated, where else it is refused.
+      allow_uneven: replicate an axis that the mesh does not divide, instead of refusing it.
 
     Raises:
-      ValueError: a parameter without names, an unknown name, or an axis that the mesh does not
-        divide.
+      ValueError: a parameter without axis names, an unknown name, or an axis that the mesh does
+        not divide.
     """
     boxed = jax.eval_shape(init_function(model, spec, 0, memory))
 
@@ -69,7 +69,7 @@ def sharded_variables(
             if box.shape == () or not name.startswith("params/"):
                 return NamedSharding(mesh, PartitionSpec())
             raise ValueError(
-                f"Parameter {name.removeprefix('params/')} {list(box.shape)} names no logical axes."
+                f"Parameter {name.removeprefix('params/')} {list(box.shape)} has no logical axes."
             )
         names = box.names
         if allow_uneven:
@@ -83,7 +83,7 @@ def sharded_variables(
 
 
 def with_shardings(abstract: Any, shardings: Any) -> Any:
-    """Abstract arrays with the shardings of a tree like theirs."""
+    """Abstract arrays with shardings from a tree of the same structure."""
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
     )
@@ -111,10 +111,10 @@ def make_state_function(
 def sharded_state(
     variables: Variables, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool
 ) -> TrainState:
-    """The abstract state of step 0: what belongs to a parameter is sharded as the parameter is.
+    """The abstract state of step 0: every array that belongs to a parameter is sharded like it.
 
-    An array of the optimizer or of the average belongs to a parameter if the end of its path and
-    its shape are the parameter's; everything else is replicated.
+    An array of the optimizer state or the average belongs to a parameter if its path ends in the
+    parameter's path and the shapes are equal; everything else is replicated.
 
     Args:
       variables: from `sharded_variables`.

@@ -14,7 +14,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_use_fusion_emitters=false",
     ]
 )
-# What one process compiles serves the next, and the next run: those that it starts read this too.
+# Share the compile cache with later runs, and with the processes that tests start.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.expanduser("~/.cache/mmjax/test-xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
@@ -29,32 +29,32 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Where annotations give shapes and dtypes, calls are checked against them.
+# Modules whose shape and dtype annotations are checked at every call.
 CHECKED = ["mmjax.losses", "mmjax.evals.metrics", "mmjax.decode.logits", "mmjax.decode.top_k"]
 install_import_hook(CHECKED, "typecheck.check")
 
-# Tracing makes many small objects: do not look through all that there are so often.
+# Tracing makes many small objects: collect garbage less often.
 gc.set_threshold(10_000, 10, 10)
 
-# A busy machine is slow, and no test is about time.
+# A busy machine is slow, and no test asserts a time.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):
-    """Files that start whole commands first: at the end a long one would leave a core idle."""
+    """Run files that start whole commands first: a long one at the end would leave a core idle."""
     items.sort(key=lambda item: not hasattr(item.module, "commands"))
 
 
 def pytest_collection_finish():
-    gc.freeze()  # the modules, which stay
+    gc.freeze()  # the modules are never freed
 
 
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory):
-    """What libraries and commands leave in the folder of temporary files goes as pytest's own does.
+    """Let pytest clean up the temporary files of libraries and commands, too.
 
-    One of them is TFDS, which makes a folder for every builder of a set that is not built yet.
+    TFDS, for one, makes a folder for every builder of a set that is not built yet.
     """
     folder = str(tmp_path_factory.mktemp("t"))
     os.environ["TMPDIR"] = tempfile.tempdir = folder

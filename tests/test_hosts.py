@@ -132,7 +132,7 @@ def test_two_processes_go_on_from_one_past_damage_by_the_slurm_launcher_and_eval
     assert code == 0, (out, error)
     assert "ok  all: is ready" in out and f"resumed at step 4 of {STEPS}" in out
     assert out.count("ok  all") == 1  # process 0 alone writes
-    assert out.count(f"put aside as {STEPS}.damaged, going on from step 4") == 1
+    assert out.count(f"renamed to {STEPS}.damaged, resuming from step 4") == 1
     assert "2 processes on 1 hosts, 8 devices" in out
     assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
     assert results(workdir) == pytest.approx(results(alone), abs=1e-6)

@@ -63,7 +63,7 @@ def test_the_batch_of_many_processes_is_made_again_by_one(tmp_path):
     log.add(4, made)
     log.flush()
     line = batch_log.line_of(tmp_path, 4)
-    assert replay.compare(line, made).startswith("the very batch that was trained on")
+    assert replay.compare(line, made).startswith("the exact batch that was trained on")
     changed = made | {name: other[name] for name in ("image", "label_probs")}
     said = replay.compare(line, changed)
     assert "NOT the batch that was trained on: image, label_probs diff" in said

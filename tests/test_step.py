@@ -518,5 +518,5 @@ def test_a_parameter_without_names_is_refused():
         def __call__(self, batch, *, train=False):
             return {"x": self.param("w", nn.initializers.ones, (3,))}
 
-    with pytest.raises(ValueError, match=r"Parameter w \[3\] names no logical axes"):
+    with pytest.raises(ValueError, match=r"Parameter w \[3\] has no logical axes"):
         sharded_variables(Bare(), SPEC, sharding.make_mesh())

@@ -16,7 +16,7 @@ RATE, BETAS, DECAY = 1e-4, (0.9, 0.98), 0.2
 
 
 def flops(w):
-    """Of the matmuls of one step: 2 a multiply-add; the backward twice the forward."""
+    """FLOPs of the matmuls of one step: 2 per multiply-add; the backward twice the forward."""
     patches = (w["image"] // w["patch"]) ** 2
 
     def tower(length, size):
@@ -73,7 +73,7 @@ def ours(w, dtype):
 
 
 def own_step(config, batch, optimizer):
-    """A training step of a model of ours on one batch: a function -> its loss, and its trace."""
+    """A training step of an mmjax model on one batch: a function -> its loss, and its trace."""
     import jax
     import optax
     from flax.core import meta

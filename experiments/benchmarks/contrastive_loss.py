@@ -4,10 +4,10 @@
     python experiments/benchmarks/contrastive_loss.py --peer-python PYTHON_WITH_TORCH
 
 Every case is a process of its own, so that its peak memory is its own; the cases of one size take
-turns, one step each, so that a change of the machine's speed meets all of them. Times are medians;
-ratios are medians over the rounds of (dense / case), hence steadier than the times. Memory is the
-peak resident size over the steps, less what the process held before the first one (inputs and
-compiled program in place). Linux only: the peak is reset through /proc.
+turns, one step each, so that a change of the machine's speed affects all of them. Times are
+medians; ratios are medians over the rounds of (dense / case), hence more stable than the times.
+Memory is the peak resident size over the steps, minus that before the first one (with inputs and
+compiled program). Linux only: the peak is reset through /proc.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def jax_step(case):
 
 
 def torch_step(case):
-    """The loss in the form that PyTorch code bases use: all logits, autograd."""
+    """The loss as PyTorch code usually computes it: all logits, autograd."""
     import torch
     import torch.nn.functional as F
 

@@ -1,15 +1,15 @@
-"""JPEG decode + resize to 224 pixels: images a second, ours beside its peers.
+"""JPEG decode + resize to 224 pixels: images per second, ours against its peers.
 
     python experiments/benchmarks/decode.py             # ours and Pillow
     python experiments/benchmarks/decode.py --peers     # and OpenCV, torch's DataLoader
 
 256 synthetic photos (500 x 375, quality 90, 4:2:0) in memory, 2 threads. The contenders take turns
-within every round, and the ratios are medians of same-round ratios, so that a busy machine
-disturbs all alike. Images a CPU second (user and system time of all threads and processes) say
-what a machine with nothing else to do would reach: about that, times its cores. `error` is the
-mean absolute difference, in levels of 255, from the reference: accurate full-size decode, then
-Pillow's antialiased bicubic. `--peers` makes a virtual environment with the peers' packages in the
-user's cache, once; they run in a process of their own.
+within every round, and the ratios are medians of same-round ratios, so that a busy machine affects
+all alike. Images per CPU second (user and system time of all threads and processes), times the
+number of cores, estimate the rate of an idle machine. `error` is the mean absolute difference, in
+levels of 255, from the reference: accurate full-size decode, then Pillow's antialiased bicubic.
+`--peers` makes a virtual environment with the peers' packages in the user's cache, once; they run
+in a process of their own.
 """
 
 import argparse
@@ -170,7 +170,7 @@ class Contenders:
 
 
 def serve(folder):
-    """The peers' process: a name a line comes in, a line of JSON goes out."""
+    """The peers' process: reads a name per line, answers with a line of JSON."""
     jpegs = [path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))]
     contenders = Contenders(opencv(), jpegs)
     try:
@@ -185,7 +185,7 @@ def serve(folder):
 
 
 class PeerProcess:
-    """The contenders of another environment; looks like `Contenders`."""
+    """The contenders of another environment, with the interface of `Contenders`."""
 
     def __init__(self, python, folder):
         self.process = subprocess.Popen(
@@ -207,7 +207,7 @@ class PeerProcess:
 
 
 def peers_python(with_torch):
-    """The peers' interpreter; makes its environment when it is not there."""
+    """The peers' interpreter; creates its environment if it is missing."""
     python = PEERS_ENV / "bin/python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", PEERS_ENV], check=True)

@@ -1,4 +1,4 @@
-"""Tokens a second of a captioner on CPU: ours beside transformers, in the same interleaved run.
+"""Tokens per second of a captioner on CPU: ours against transformers, in the same interleaved run.
 
     python experiments/benchmarks/decode_tokens.py                  # all: sets up the peer, once
     python experiments/benchmarks/decode_tokens.py --workloads greedy_b1 --rounds 2
@@ -11,7 +11,7 @@ ours is faster.
 
 What is equal: sizes, fp32, both cores. What is not: transformers' attention to the image goes
 through scaled_dot_product_attention. `--dtypes int8` is ours with `Settings(int8=True)`; the peer
-stays in fp32. The peer lives in build/bench-venv (see workers.py).
+stays in fp32. The peer is installed in build/bench-venv (see workers.py).
 """
 
 import statistics
@@ -119,7 +119,7 @@ CONTENDERS = {"ours": ours, "transformers": transformers}
 
 
 def measure(workload, dtype, allocator, args):
-    """Print the tokens a second and the ratios of one workload."""
+    """Print the tokens per second and the ratios of one workload."""
     results = []
     for _ in range(args.processes):
         workers = [

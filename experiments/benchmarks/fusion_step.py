@@ -1,13 +1,12 @@
-"""A training step of CoCa and Flamingo beside CLIP's: time against the time of its products.
+"""A training step of CoCa and Flamingo against CLIP's: time relative to that of its products.
 
     python experiments/benchmarks/fusion_step.py --rounds 7
 
 Small models with towers of one size; forward, backward and AdamW on a fixed batch, compile
-excluded. The products of a step are counted in its trace (mmjax/plan/flops.py); CLIP's step says
-at
-which rate the machine does them. `against its products` is a step's time over that of its products
-at CLIP's rate, in the same round: 1.0 is as good as CLIP, above is time lost elsewhere. In every
-round the models take turns, one step each; medians over the rounds, the range in brackets.
+excluded. The products of a step are counted in its trace (mmjax/plan/flops.py); CLIP's step gives
+the machine's rate for them. `against its products` is a step's time over that of its products at
+CLIP's rate, in the same round: 1.0 is as good as CLIP, above is time lost elsewhere. In every round
+the models take turns, one step each; medians over the rounds, the range in brackets.
 """
 
 import argparse

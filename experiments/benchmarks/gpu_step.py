@@ -1,4 +1,4 @@
-"""One CLIP training step on a GPU: ours beside open_clip with torch.compile, on the same card.
+"""One CLIP training step on a GPU: ours against open_clip with torch.compile, on the same card.
 
     python experiments/benchmarks/gpu_step.py          # sets up the peers in build/bench-venv, once
     python experiments/benchmarks/gpu_step.py --toy    # on CPU in a minute, to see that it runs
@@ -7,8 +7,8 @@ Forward, backward and AdamW of ViT-B/32 and B/16 at 224 pixels in bf16, on a fix
 and warmed up beforehand. The contenders share the card and take turns in each round; a ratio is the
 median over rounds of (peer's time / ours in the same round), above 1 where ours is faster. MFU: the
 matmuls' FLOPs (contenders.py) over the card's dense bf16 peak (mmjax/plan/chips.py). What is equal
-between the contenders and what is not: see step.py. A contender that is not there or fails, for
-instance for lack of memory, is named and left out. Ours needs a jax that sees the card:
+between the contenders and what is not: see step.py. A contender that is missing or fails, for
+instance out of memory, is named and left out. Ours needs a jax that sees the card:
 pip install 'jax[cuda13]' (or cuda12).
 """
 

@@ -1,16 +1,16 @@
-"""The host's input pipeline for ViT-B/32 at 224 pixels: examples a core, and the cores needed.
+"""The host's input pipeline for ViT-B/32 at 224 pixels: examples per core, and the cores needed.
 
     python experiments/benchmarks/host_input.py
-    python experiments/benchmarks/host_input.py --photos=DIR     # your JPEGs, not made-up ones
+    python experiments/benchmarks/host_input.py --photos=DIR     # your JPEGs, not synthetic ones
 
 Every way is the training pipeline itself (`mmjax.data.pipeline.train_batches`): reading a record by
-its index, decoding, cropping, tokenizing, stacking. The ways take turns in each round; what counts
-is the CPU seconds of the process, since a busy machine makes those dearer by little and wall time
-by much. A core's rate is examples a CPU second, median over the rounds; ratios are medians of
-same-round ratios. Images are made up (see decode.py) unless --photos names a folder.
+its index, decoding, cropping, tokenizing, stacking. The ways take turns in each round; CPU seconds
+of the process are what counts, since a busy machine affects them less than wall time. A core's rate
+is examples per CPU second, median over the rounds; ratios are medians of same-round ratios. Images
+are synthetic (see decode.py) unless --photos names a folder.
 
-Then the share of time that a device waits: a made-up device that sleeps for as long as a step would
-take, and so asks for half and for twice the examples that the pipeline has just made a second.
+Then the fraction of time that a device waits: a simulated device that sleeps for as long as a step
+would take, at half and at twice the rate that the pipeline has just reached.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import decode as pictures  # noqa: E402
+import decode as synthetic  # noqa: E402
 import jax  # noqa: E402
 
 from mmjax.data import convert, pipeline
@@ -58,7 +58,7 @@ BASELINE = "JPEG, draft mode"
 
 
 class Counted:
-    """A source that counts what is read of it."""
+    """A source that counts the bytes read from it."""
 
     def __init__(self, source):
         self.name, self.class_names, self._source, self.read = source.name, None, source, 0
@@ -101,7 +101,7 @@ class Way:
         )
 
     def rates(self, examples):
-        """(examples a CPU second, examples a second) of one turn."""
+        """(examples per CPU second, examples per second) of one turn."""
         before, cpu, start = self.source.read, time.process_time(), time.perf_counter()
         with contextlib.closing(self.stream()) as stream:
             for _ in range(examples // BATCH):
@@ -110,7 +110,7 @@ class Way:
         return read / (time.process_time() - cpu), read / (time.perf_counter() - start)
 
     def waited(self, per_second, seconds):
-        """Share of its time that a device waits which takes so many examples a second."""
+        """Fraction of its time that a device waits which takes this many examples per second."""
         lies = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         with prefetch_to_device(self.stream(), lies) as stream:
             next(stream)
@@ -154,7 +154,7 @@ def main():
         jpegs = [p.read_bytes() for p in files[: args.images]]
         jpegs *= -(-args.images // len(jpegs))
     else:
-        jpegs = pictures.make_jpegs(args.images, tuple(args.pixels))
+        jpegs = synthetic.make_jpegs(args.images, tuple(args.pixels))
     with tempfile.TemporaryDirectory(prefix="mmjax-host-input-") as folder:
         sources = write_sets(jpegs, Path(folder))
         captions = [sources["original"][i]["captions"][0] for i in range(len(jpegs))]

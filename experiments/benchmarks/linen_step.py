@@ -1,11 +1,11 @@
-"""CLIP's whole training step on TPUs, by the compiler: ours beside plain Linen and optax.
+"""CLIP's whole training step on TPUs, by the compiler: ours against plain Linen and optax.
 
     python experiments/benchmarks/linen_step.py --topologies v5e:16x16   # needs the extra tpu-plan
     python experiments/benchmarks/linen_step.py --toy --topologies gpu:h100x2   # all, in seconds
 
-"linen" is what one writes from Linen's and optax's own parts: nn.Conv and nn.Embed, pre-LN towers
-out of nn.MultiHeadDotProductAttention and nn.Dense with nn.remat in nn.scan (`tpu_step.linen`), all
-logits at once, optax.adamw with clipping; batch split over the chips, parameters whole on each.
+"linen" is built from Linen's and optax's own parts: nn.Conv and nn.Embed, pre-LN towers out of
+nn.MultiHeadDotProductAttention and nn.Dense with nn.remat in nn.scan (`tpu_step.linen`), all logits
+at once, optax.adamw with clipping; the batch is sharded over the chips, parameters are replicated.
 "ours" is the config's own step, as `mmjax.plan` compiles it (--config.KEY=VALUE as in train). Both
 have the sizes, the batch and the dtypes of the config. Nothing is run.
 """
@@ -152,7 +152,7 @@ def measure(topology: chips.Topology, form: str, config) -> dict:
 
 
 def table(cases: list[dict]) -> str:
-    """Markdown: a row a form."""
+    """Markdown: a row per form."""
     head = ["topology", "form", "computation, ms", "of it kernels", "collectives, ms", "MFU"]
     return markdown([*head, "temporaries, GiB", "peak, GiB"], cases, _cells)
 
@@ -172,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topologies", nargs="+", default=["v5e:16x16"])
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
-    parser.add_argument("--batch", type=int, default=128, help="a chip")
+    parser.add_argument("--batch", type=int, default=128, help="per chip")
     parser.add_argument("--config", default=str(HERE.parents[1] / "configs/clip_b16_laion2b.py"))
     parser.add_argument("--toy", action="store_true", help="tiny sizes")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)

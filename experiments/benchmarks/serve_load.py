@@ -1,11 +1,11 @@
-"""Load on `mmjax.serve`: requests a second, waiting times, and ten times more than it admits.
+"""Load on `mmjax.serve`: requests per second, latency, and ten times more than it admits.
 
     python -m mmjax.serve INDEX --port=8000            # elsewhere
     python experiments/benchmarks/serve_load.py --url=http://127.0.0.1:8000 --image=FILE
 
-First so many callers as --callers each ask one thing after another: a search by words, a search by
-an image, a thumbnail. Then ten times as many as the server admits at once ask at the same moment,
-again and again. Every request must be answered by a result or by a 503; all are counted.
+First --callers callers send requests one after another, of one kind at a time: a search by words, a
+search by an image, a thumbnail. Then ten times as many callers as the server admits do so. Every
+request must be answered by a result or by a 503; all are counted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WORDS = ("red", "a cat", "two people", "a flag", "food", "a house by the sea", "
 
 
 async def measure(url, kind, asks, callers, seconds):
-    """Let callers ask until the time is over; print what came."""
+    """Let callers send requests until the time is over; print the counts."""
     took, answers, ends = [], collections.Counter(), time.perf_counter() + seconds
     limits = httpx.Limits(max_connections=callers, max_keepalive_connections=callers)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as client:
@@ -72,13 +72,13 @@ async def main():
     name = httpx.post(f"{args.url}/api/search?k=1", files={"file": data}).json()[0]["picture"]
 
     words = [lambda c, w=w: c.get("/api/search", params={"words": w, "k": 30}) for w in WORDS]
-    picture = [lambda c: c.post("/api/search?k=30", files={"file": data})]
+    by_image = [lambda c: c.post("/api/search?k=30", files={"file": data})]
     shown = [lambda c: c.get(f"/api/picture/{name}")]
-    kinds = {"search by words": words, "search by an image": picture, "thumbnail": shown}
+    kinds = {"search by words": words, "search by an image": by_image, "thumbnail": shown}
     for kind, asks in kinds.items():
         await measure(args.url, kind, asks, args.callers, args.seconds)
     many = 10 * REQUESTS
-    await measure(args.url, "ten times what it admits", words + picture, many, args.seconds)
+    await measure(args.url, "ten times what it admits", words + by_image, many, args.seconds)
     await measure(args.url, "words, afterwards", words, args.callers, args.seconds)
 
 

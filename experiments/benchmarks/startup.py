@@ -3,9 +3,9 @@
     python experiments/benchmarks/startup.py
 
 Runs the real command (configs/clip_emoji.py, evaluators off) on an empty compile cache, then again
-with what that left, and ends it at its first step; the data set is built beforehand. CPU seconds,
-all threads, stand beside wall time, since other work on a machine disturbs those less. Medians over
-the rounds, in which both kinds take turns.
+on the filled one, and ends it at its first step; the data set is built beforehand. CPU seconds of
+all threads are given besides wall time, since other work on the machine affects them less. Medians
+over the rounds, in which both kinds take turns.
 """
 
 import argparse

@@ -1,23 +1,23 @@
-"""One CLIP training step (forward, backward, AdamW) on CPU: ours beside PyTorch's peers.
+"""One CLIP training step (forward, backward, AdamW) on CPU: ours against PyTorch implementations.
 
     python experiments/benchmarks/step.py                    # all: sets up the peers, once
     python experiments/benchmarks/step.py --contenders ours --workloads s16_64_b32 --processes 1
 
 Every contender is a process of its own, on one fixed batch, compiled and warmed up beforehand. In
-each round the contenders take turns, the others stopped, so that a busy machine disturbs all alike;
+each round the contenders take turns, the others stopped, so that a busy machine affects all alike;
 a ratio is the median over rounds of (peer's time / ours in the same round), above 1 where ours is
-faster. The ratio of CPU times (all threads) suffers less from other work on the machine. All of it
-is repeated with fresh processes, since how memory happens to be laid out matters. Peak memory: that
-of the steps, and that of the whole process with the uncached compile (see workers.py).
+faster. The ratio of CPU times (all threads) depends less on other work on the machine. All of it is
+repeated with fresh processes, since the memory layout matters. Peak memory: that of the steps, and
+that of the whole process with the uncached compile (see workers.py).
 
-Two allocators: `stock` is every contender as it comes, with ours in its own set-up
-(mmjax/process/runtime.py); `same` gives that set-up to the peers also.
+Two allocators: `stock` is every contender by default, ours with its own settings
+(mmjax/process/runtime.py); `same` gives these settings to the peers, too.
 
 What is equal: sizes, batch, AdamW(1e-4, 0.9, 0.98, decay 0.2), fp32 parameters; bf16 is autocast
 for PyTorch and `dtype="bfloat16"` for ours. What is not: open_clip keeps its exact GELU, which is
 faster there than the quick GELU of the other two; ours also normalizes uint8 images.
 
-The peers live in build/bench-venv: torch first, then peers.txt.
+The peers are installed in build/bench-venv: torch first, then peers.txt.
 """
 
 import statistics

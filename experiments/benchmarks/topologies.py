@@ -7,7 +7,7 @@ import sys
 
 def cases_of(script, topologies):
     """What `script`, with this command's arguments and --one, prints for each topology: a line of
-    JSON a case."""
+    JSON per case."""
     cases = []
     for topology in topologies:
         command = [sys.executable, script, *sys.argv[1:], "--one", "--topologies", topology]
@@ -21,8 +21,8 @@ def cases_of(script, topologies):
 
 
 def markdown(head, cases, cells_of):
-    """A row a case, of `cells_of(case)` and the `seconds` that it took to compile; below it what of
-    its program was not counted, `unknown`."""
+    """A row per case, of `cells_of(case)` and the `seconds` that it took to compile; below them the
+    parts of programs that were not counted, `unknown`."""
     head = [*head, "seconds to compile (wall, CPU)"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for case in cases:

@@ -1,11 +1,11 @@
-"""A tower's forward and backward pass on TPUs, by the compiler: ours beside plain Linen.
+"""A tower's forward and backward pass on TPUs, by the compiler: ours against plain Linen.
 
     python experiments/benchmarks/tpu_step.py --topologies v5e:1x1 v5e:4x4
 
 Compiles a stack of transformer blocks (ViT-B by default) with its gradients, data parallel, and
-prints what the TPU compiler says: cycles a chip, MFU, memory, collectives. "linen" is the same
+prints what the TPU compiler says: cycles per chip, MFU, memory, collectives. "linen" is the same
 stack out of nn.MultiHeadDotProductAttention, nn.Dense and nn.LayerNorm with nn.remat in nn.scan.
-"ours, none" keeps everything and lies unrolled; "ours, dots" is a loop that keeps the products.
+"ours, none" keeps everything and is unrolled; "ours, dots" is a loop that keeps the products.
 Nothing is run. --toy --topologies cpu:8 goes through all of it in seconds, without libtpu.
 """
 
@@ -61,7 +61,7 @@ def linen(depth: int, width: int, heads: int, causal: bool):
 
 
 def measure(topology: str, form: str, args: argparse.Namespace) -> dict:
-    """One program: what it takes on a chip."""
+    """One program: its costs per chip."""
     import jax
     import jax.numpy as jnp
     from flax.core import meta
@@ -127,7 +127,7 @@ def measure(topology: str, form: str, args: argparse.Namespace) -> dict:
 
 
 def table(cases: list[dict], depth: int) -> str:
-    """Markdown: a row a program."""
+    """Markdown: a row per program."""
     head = ["topology", "form", "M cycles a layer", "of it kernels", "MFU", "collectives, ms"]
     return markdown([*head, "temporaries, GB"], cases, lambda case: _cells(case, depth))
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topologies", nargs="+", default=["v5e:1x1"])
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
-    parser.add_argument("--batch", type=int, default=128, help="a chip")
+    parser.add_argument("--batch", type=int, default=128, help="per chip")
     for name, value in {"depth": 4, "width": 768, "heads": 12, "length": 197}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--causal", action="store_true")

@@ -1,12 +1,12 @@
-"""Estimated time of a training step as chips are added and the batch a chip stays: weak scaling.
+"""Weak scaling: the estimated time of a training step as chips are added at a fixed batch per chip.
 
     python experiments/benchmarks/weak_scaling.py                  # needs the extra tpu-plan
     python experiments/benchmarks/weak_scaling.py --config tests/helpers/tiny_clip.py --batch 4 \
         --topologies gpu:h100x2 gpu:h100x4                         # all of it, in seconds
 
-Compiles the real step of a config for each topology, as `mmjax.plan` does, with --batch examples a
-chip, and prints what it reads of the program. Settings as in train (--config.KEY=VALUE). Nothing is
-run. For TPUs it also writes weak_scaling.png beside this file.
+Compiles the real step of a config for each topology, as `mmjax.plan` does, with --batch examples
+per chip, and prints what it reads from the program. Settings as in train (--config.KEY=VALUE).
+Nothing is run. For TPUs it also writes weak_scaling.png beside this file.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mmjax.plan import chips  # noqa: E402
 
 
 def measure(args: argparse.Namespace, overrides: list[str]) -> dict:
-    """One topology: seconds of a step, bytes that a chip sends, and its peak of memory."""
+    """One topology: seconds per step, bytes sent per chip, and peak memory."""
     from mmjax import config as configs
     from mmjax.plan.estimate import estimate
 
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace, overrides: list[str]) -> dict:
 
 
 def table(cases: list[dict]) -> str:
-    """Markdown: a row a topology, each step beside the first's."""
+    """Markdown: a row per topology, each step relative to the first's."""
     head = ["topology", "batch", "computation, ms", "MB sent by a chip", "collectives, ms"]
     head += ["step, ms", "of the first", "MFU", "peak, GiB"]
     return markdown(head, cases, lambda case: _cells(case, cases[0]))
@@ -92,7 +92,7 @@ def main() -> None:
     tpus = ["v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16"]
     parser.add_argument("--topologies", nargs="+", default=tpus, help="smallest first")
     parser.add_argument("--config", default=str(HERE.parents[1] / "configs/clip_b16_laion2b.py"))
-    parser.add_argument("--batch", type=int, default=128, help="a chip")
+    parser.add_argument("--batch", type=int, default=128, help="per chip")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args, overrides = parser.parse_known_args()
     if args.one:

@@ -1,9 +1,9 @@
 """Processes that a benchmark times in turn: while one runs, the others are stopped.
 
-A contender is a process of its own, compiled and warmed up beforehand. Threads of a process that
-waits may spin (OpenMP's do), which disturbs whoever runs next: so all but one get SIGSTOP.
+A contender is a process of its own, compiled and warmed up beforehand. Threads of a waiting process
+may spin (OpenMP's do), which slows the next one: so all but one get SIGSTOP.
 
-Peak memory is told apart by phase: `build` is the largest resident size while the model is made
+Peak memory is reported by phase: `build` is the largest resident size while the model is made
 and compiled (nothing is read from jax's compile cache), `rss` that of the steps after the warm-up,
 `peak` that of the whole process. The kernel forgets a peak by a write to /proc/self/clear_refs.
 """
@@ -54,10 +54,8 @@ def work(name, workload, steps, build):
 
 
 def peak_memory():
-    """The largest resident size in MiB since the last call, if the kernel lets us forget it.
-
-    Else since the start.
-    """
+    """The largest resident size in MiB since the last call, or since the start if the kernel cannot
+    reset it."""
     status = Path("/proc/self/status").read_text().splitlines()
     (line,) = (x for x in status if x.startswith("VmHWM"))
     with contextlib.suppress(OSError):
@@ -66,7 +64,7 @@ def peak_memory():
 
 
 def device_name(name, workload):
-    """What the machine calls its accelerator."""
+    """The name of the machine's accelerator."""
     if name == "ours":
         import jax
 

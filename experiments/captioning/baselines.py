@@ -2,7 +2,7 @@
 
     python -m experiments.captioning.baselines emoji tuxpaint openclipart
 
-Images are compared at 16 x 16 pixels; train on the set's training split, test on its held-out
+Images are compared at 16 x 16 pixels; training is the set's training split, test its held-out
 concepts (openclipart: authors). Prints a row for each set.
 """
 
@@ -25,14 +25,14 @@ SHOWN = ("bleu_1", "bleu_4", "rouge_l", "meteor_exact", "cider")
 def read(name, split):
     """Small images [N, 16, 16, 3], and the captions of each."""
     source = open_source({"kind": "tfds", "name": name, "split": split})
-    pictures, captions = [], []
+    images, captions = [], []
     with Progress(f"Reading {name}/{split}", len(source)) as bar:
         for i in range(len(source)):
             example = source[i]
-            pictures.append(thumbnails(decode_image(example["image"])[None])[0])
+            images.append(thumbnails(decode_image(example["image"])[None])[0])
             captions.append(captions_of(example))
             bar.advance()
-    return np.stack(pictures), captions
+    return np.stack(images), captions
 
 
 def main():

@@ -1,8 +1,8 @@
-"""What CLIP on emoji must beat: chance, and a linear model of pixels and bags of words.
+"""Baselines of CLIP on emoji: chance, and a linear model of pixels and bags of words.
 
     python -m experiments.clip_emoji.baselines --out=experiments/clip_emoji/baselines.json
 
-Chance is the closed form of a random order. The linear model is a regularised CCA of raw pixels
+Chance is the closed form of a random order. The linear model is a regularized CCA of raw pixels
 (32 x 32 x 3) and TF-IDF word counts, fitted on the training split alone; its settings are those
 with the best mean recall on the validation splits. Both are scored by the evaluators' own
 `retrieval_metrics`, on the same galleries and captions. Takes about three minutes on two cores.
@@ -25,7 +25,7 @@ from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.evaluators import gather_captions
 from mmjax.evals.retrieval import caption_ids, chance_metrics, retrieval_metrics
 
-CAPTIONS = 1  # an image in the galleries, as in configs/clip_emoji.py; training takes them all
+CAPTIONS = 1  # per image in the galleries, as in configs/clip_emoji.py; training takes them all
 SIDE = 32  # pixels of the thumbnail
 PIXEL_AXES = 512  # principal components of the pixels that are kept
 VALIDATION = ("seen_validation", "unseen_validation", "unseen_validation_openmoji")
@@ -47,7 +47,7 @@ class Split:
 
 
 def read_split(name: str, captions: int) -> Split:
-    """A split of the emoji set: thumbnails in [0, 1], so many captions an image (0: all)."""
+    """A split of the emoji set: thumbnails in [0, 1], this many captions per image (0: all)."""
     source = open_source({"kind": "tfds", "name": "emoji", "split": name})
     thumbnails = [
         Image.fromarray(decode_image(source[i]["image"])).resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -84,7 +84,7 @@ def tf_idf(texts: Sequence[str], idf: Mapping[str, float]) -> np.ndarray:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows scaled to unit length; a row of zeros stays."""
+    """Rows scaled to unit length; zero rows stay zero."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
@@ -114,7 +114,7 @@ def inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
 
 
 def fit(train: Split, idf: Mapping[str, float]) -> Iterable[tuple[dict[str, float], Linear]]:
-    """Regularised CCA of every (image, caption) pair, for every setting of the grid.
+    """Regularized CCA of every (image, caption) pair, for every setting of the grid.
 
     Axes are scaled by a power of their canonical correlations, Gong et al. 2014
     (arXiv:1212.4522), section 3.3.
@@ -158,7 +158,7 @@ def score(model: Linear, split: Split, bags: np.ndarray) -> dict[str, float]:
 
 
 def mean_recall(metrics: Mapping[str, float]) -> float:
-    """Mean of Recall@1 and @5 over both directions: what the settings are chosen by."""
+    """Mean of Recall@1 and @5 over both directions, by which the settings are chosen."""
     return float(np.mean([v for k, v in metrics.items() if k.endswith(("@1", "@5"))]))
 
 

@@ -1,4 +1,4 @@
-"""What a question's words alone give on the emoji questions, learned with and without bias.
+"""Baselines from a question's words alone on the emoji questions, trained with and without bias.
 
     python -m experiments.emoji_questions.baselines
 

@@ -1,10 +1,10 @@
-"""What a language bias in training does to a model, and what two treatments do about it.
+"""The effect of a language bias in training, and two remedies.
 
     python -m experiments.ablate --grid=experiments/emoji_questions/grid.py --out=runs/vqa \
         --report=experiments/emoji_questions
 
-All are tested on the same questions, whose wordings say nothing of the answers. Learned-mixin has
-no penalty on its entropy: of 0 and the paper's 0.36 the first was better on the validation split.
+All are tested on the same questions, whose wordings do not depend on the answers. Learned-mixin has
+no entropy penalty: of 0 and the paper's 0.36 the first was better on the validation split.
 """
 
 from configs.vqa_emoji import questions

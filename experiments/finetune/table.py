@@ -24,14 +24,14 @@ def percent(values: list[float]) -> str:
 
 
 def table(methods: dict[str, list[Path]]) -> str:
-    """A row for the start, which all runs share, and one a method."""
+    """A row for the start, which all runs share, and one per method."""
     runs = {
         name: [json.loads((path / "run.json").read_text()) for path in paths]
         for name, paths in methods.items()
     }
     start = next(iter(runs.values()))[0]["start"]["values"]
     if any(run["start"]["values"] != start for found in runs.values() for run in found):
-        raise ValueError("These runs do not start from the same figures: give those of one base.")
+        raise ValueError("These runs do not start from the same metrics: give those of one base.")
     lines = [
         "| | seeds | " + " | ".join(FIGURES.values()) + " |",
         "|---" * (len(FIGURES) + 2) + "|",

@@ -1,14 +1,14 @@
-"""LoRA: low-rank additions to chosen kernels, learnt in place of the kernels.
+"""LoRA: low-rank additions to chosen kernels, trained in place of the kernels.
 
 A kernel W that maps axes `inputs` to axes `outputs` becomes W + alpha / rank · A · B, with
-A [*inputs, rank] and B [rank, *outputs], for each layer of a stack its own. The additions are
+A [*inputs, rank] and B [rank, *outputs], separate for each layer of a stack. The additions are
 parameters of their own, `lora/<the kernel's path>/a` and `/b`, beside those of the model, whose
-module stays as it is: it is called with the sums. Where there are additions, all else is frozen,
-unless `config.optim.freeze` says what is (see `mmjax.optim`).
+module is unchanged: it is called with the merged kernels. With additions all else is frozen, unless
+`config.optim.freeze` says otherwise (see `optimizer.py`).
 
-The gradient of a sum is computed whole and then projected on A and B, which costs the product that
-a plain step takes for W. Spared are the gradients of all other parameters, and the optimizer's
-state, clipping and update of all but A and B.
+The gradient of a merged kernel is computed in full and then projected onto A and B, at the cost of
+W's own gradient. Saved are the gradients of all other parameters, and the optimizer state, clipping
+and update of all but A and B.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1.
 """
@@ -35,8 +35,8 @@ def adapt(model: Any, settings: Mapping[str, Any]) -> Any:
     """A model whose kernels that `config.lora.targets` matches have additions.
 
     Args:
-      settings: rank, alpha, and targets (patterns for whole paths of kernels); none: the model
-        itself is given back.
+      settings: rank, alpha, and targets (patterns for whole paths of kernels); without targets the
+        model itself is returned.
 
     Raises:
       ValueError: a rank or an alpha that is not positive; from `init`, a target that matches no
@@ -99,7 +99,7 @@ def merge(params: Any, alpha: float) -> Any:
     """The parameters of the model itself, its kernels W + alpha / rank · A · B.
 
     Args:
-      params: of an adapted model; those of another are given back.
+      params: of an adapted model; those of another are returned unchanged.
       alpha: `config.lora.alpha`.
     """
     if NAME not in params:
@@ -117,7 +117,7 @@ def without(params: Any) -> Any:
 
 
 def with_additions(params: Any, saved: Mapping[str, tuple[int, ...]]) -> Any:
-    """Abstract parameters and the additions to them, on every device whole, that were saved.
+    """Abstract parameters and the saved additions to them, which are replicated.
 
     Args:
       params: ShapeDtypeStructs with shardings, perhaps of a part of the model.
@@ -126,11 +126,11 @@ def with_additions(params: Any, saved: Mapping[str, tuple[int, ...]]) -> Any:
     flat = traverse_util.flatten_dict(params, sep="/")
     added = {}
     for path in adapted(saved) & flat.keys():
-        lies = flat[path].sharding
-        if isinstance(lies, NamedSharding):
-            lies = NamedSharding(lies.mesh, PartitionSpec())
+        sharding = flat[path].sharding
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec())
         for name in (f"{NAME}/{path}/a", f"{NAME}/{path}/b"):
-            added[name] = jax.ShapeDtypeStruct(saved[name], jnp.float32, sharding=lies)
+            added[name] = jax.ShapeDtypeStruct(saved[name], jnp.float32, sharding=sharding)
     return traverse_util.unflatten_dict(flat | added, sep="/")
 
 
@@ -158,10 +158,10 @@ def _is_kernel(path: str, box: Any) -> bool:
 
 
 def _axes(names: tuple[str | None, ...]) -> tuple[int, int]:
-    """How many of a kernel's axes are those of layers, and how many of layers and inputs.
+    """(number of layer axes, number of layer and input axes) of a kernel.
 
-    A kernel's axes are one and several, or several and one: its features, `embed`, come first
-    where they are its one input, and else the last axis is its one output.
+    A kernel maps one axis to several, or several to one: if `embed` comes first it is the only
+    input axis, otherwise the last axis is the only output axis.
     """
     layers = next((i for i, name in enumerate(names) if name != "layers"), len(names))
     return layers, layers + 1 if names[layers:][:1] == ("embed",) else len(names) - 1

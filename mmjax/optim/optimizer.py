@@ -62,7 +62,7 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimizer of a run, and the schedule of its base learning rate.
 
-    Frozen parameters get zero updates, own no optimizer state, and do not count in the norm that
+    Frozen parameters get zero updates, have no optimizer state, and do not count in the norm that
     is clipped.
 
     Args:
@@ -96,8 +96,8 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
     `linear` down to the end fraction at `total_steps`; `constant`; or `rsqrt`, with
     sqrt(timescale / (timescale + step − warmup_steps)) (Zhai et al. 2022, "Scaling Vision
     Transformers", §3.5). The last `cooldown_steps` of the latter two go linearly to the end.
-    A `learning_rate` of points ((step, rate), ...) is joined by straight lines; warm-up and
-    cooldown still multiply it.
+    A `learning_rate` of points ((step, rate), ...) is interpolated linearly; warm-up and cooldown
+    still multiply it.
 
     Raises:
       ValueError: a learning rate, warm-up, cooldown or end fraction that is out of range.
@@ -167,13 +167,13 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
 def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
     """The rules resolved for each parameter, by path.
 
-    Decay falls on kernels (`kernel` or `..._kernel`, of two dimensions or more) and on what
+    Decay applies to kernels (`kernel` or `..._kernel`, of two dimensions or more) and to what
     `weight_decay_include` adds; it is decided by name, because a stack of layers gives biases a
     second dimension. A logit scale or bias never decays.
 
     Raises:
       ValueError: a bad pattern, one that matches no parameter, a negative multiplier, or a kernel
-        that learns though LoRA adds to it.
+        that LoRA adapts and that is not frozen.
     """
     settings = _settings(config)
     shapes = tree_paths.shapes(params)
@@ -186,10 +186,10 @@ def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
             patterns = (lora.BASE,)
         paths = [tree_paths.matching(p, shapes, where) for p in patterns]
         matched[field] = set().union(*paths)
-    learnt_twice = sorted(adapted - matched["freeze"])
-    if learnt_twice:
+    not_frozen = sorted(adapted - matched["freeze"])
+    if not_frozen:
         raise ValueError(
-            f"config.lora adds to {', '.join(learnt_twice)}, which config.optim.freeze does not "
+            f"config.lora adds to {', '.join(not_frozen)}, which config.optim.freeze does not "
             f"freeze: leave freeze empty, or add '{lora.BASE}' to it."
         )
     scaled: dict[str, float] = {}
@@ -212,13 +212,13 @@ def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
 
 
 def frozen_mask(config: Mapping[str, Any], params: Any) -> Any:
-    """Tree like `params`, True where a parameter is frozen: for a gradient norm without them."""
+    """Tree like `params`, True where a parameter is frozen."""
     parts = match_parts(config, params)
     return tree_paths.map_paths(lambda path, _: parts[path].frozen, params)
 
 
 def learning_rates(config: Mapping[str, Any], schedule: Schedule, step: int) -> dict[str, float]:
-    """Learning rates at a step, for the log: the base's, and one a multiplier's pattern."""
+    """Learning rates at a step, for the log: the base rate, and one per multiplier pattern."""
     base = float(schedule(step))
     pairs = _pairs(_settings(config)["learning_rate_multipliers"])
     return {"learning_rate": base} | {f"learning_rate/{p}": base * f for p, f in pairs}
@@ -255,8 +255,8 @@ class _Row:
 def _descend(
     schedule: Schedule, weight_decay: float, parts: Mapping[str, Part]
 ) -> optax.GradientTransformation:
-    """From a direction to the update, by each part's rules; the state is that of
-    `optax.scale_by_schedule`, to which decay and multipliers by path are added here."""
+    """The update from a direction, by each parameter's rules: `optax.scale_by_schedule` with the
+    same state, plus decay and multipliers by path."""
 
     def init(params):
         del params

@@ -29,9 +29,11 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def matching(pattern: str, paths: Iterable[str], where: str, what: str = "parameter") -> list[str]:
     """The paths that a regular expression matches whole.
 
+    Args:
+      where, what: the setting that has the pattern and the kind of path, for the message.
+
     Raises:
-      ValueError: no regular expression, or one without a match; names `where` it stands and the
-        nearest paths, those of a `what`.
+      ValueError: an invalid regular expression, or one without a match; names the nearest paths.
     """
     try:
         compiled = re.compile(pattern)

@@ -1,4 +1,4 @@
-"""From gradients to the direction of an update: optax's, except for clipping."""
+"""The direction of an update from the gradients: optax's rules, except for clipping."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
     `optax.clip_by_global_norm` divides inside a select, which XLA writes out as a second copy of
     all gradients; one scalar factor fuses into what follows. Measured on CPU, clipping and Adam of
-    39 M parameters: 0.1 MB of temporary memory in place of 156, and 0.7 of the time.
+    39 M parameters: 0.1 MB of temporary memory instead of 156, and 0.7 of the time.
     """
     if max_norm <= 0:
         raise ValueError(f"config.optim.grad_clip_norm is {max_norm}: use a number > 0, or None.")
@@ -64,10 +64,10 @@ def _in_float32(
 ) -> optax.GradientTransformation:
     """A transformation whose first moment is stored in `moment_dtype`, all else being in float32.
 
-    optax's own `mu_dtype` multiplies the moment by b1 in that type: bfloat16 has 0.898 for 0.9.
+    optax's own `mu_dtype` multiplies the moment by b1 in that type: in bfloat16, 0.9 is 0.898.
 
     Args:
-      gain: of the gradients that come in.
+      gain: multiplies the incoming gradients.
     """
 
     def cast(state, dtype):

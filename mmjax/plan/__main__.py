@@ -1,4 +1,4 @@
-"""Say what a config would need on some accelerators, before they are paid for.
+"""Estimate what a config needs on given accelerators, before paying for them.
 
     python -m mmjax.plan --config=configs/clip_b16_laion2b.py --topology=v5e:16x16
 
@@ -20,10 +20,10 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--config", {"required": True, "help": "a file of configs/"}),
         ("--topology", {"required": True, "help": "v5e:16x16, v5p:4x4x4, gpu:h100x8, cpu:8, ..."}),
         ("--json", {"action": "store_true", "help": "numbers for programs instead of a page"}),
-        ("--price", {"type": float, "metavar": "P", "help": "of a chip-hour, in your currency"}),
+        ("--price", {"type": float, "metavar": "P", "help": "per chip-hour, in your currency"}),
         (
             "--limit",
-            {"type": float, "default": 3600, "metavar": "SECONDS", "help": "give up then (3600)"},
+            {"type": float, "default": 3600, "metavar": "SECONDS", "help": "time limit (3600)"},
         ),
         ("--no-search", {"action": "store_true", "help": "if it does not fit, try no changes"}),
     )
@@ -62,15 +62,15 @@ def plan(
 
     Args:
       config: locked, from `mmjax.config.load`.
-      search: try changes.
-      run: calls its second argument; shows its first meanwhile, and may raise `LimitError`.
+      search: try changes if it does not fit.
+      run: calls its second argument, shows its first meanwhile, and may raise `LimitError`.
 
     Returns:
       "estimate"; "tried": list of (change, estimate), of which the last fits if any does; and
-      "limited": the limit came during the search.
+      "limited": whether the limit was reached during the search.
 
     Raises:
-      ValueError: bad input. LimitError: the limit came before there was an estimate.
+      ValueError: bad input. LimitError: the limit was reached before there was an estimate.
     """
     found = run("compiling", lambda: estimate(config, topology))
     tried = []
@@ -91,8 +91,8 @@ def plan(
 def changes(config: ConfigDict, found: Estimate) -> Iterator[tuple[str, ...]]:
     """Overrides that need less memory, those that cost the least time first.
 
-    First the loss takes a leaner form, then the state is split (fsdp), then blocks keep less
-    (remat), then all of these; then the batch goes in parts, with the last of these.
+    First a leaner form of the loss, then a sharded state (fsdp), then recomputation (remat), each
+    alone and combined; then microbatches, with the last of these.
     """
     missing = found.memory["peak"] - found.hbm
     loss, saved = _loss(config, found, missing)
@@ -121,8 +121,8 @@ def _shards(found: Estimate) -> int:
 
 
 def _loss(config: ConfigDict, found: Estimate, missing: float) -> tuple[tuple[str, ...], float]:
-    """A form of the loss that saves what is missing, or else the leanest, if that can save a tenth
-    of it; and the bytes that it saves."""
+    """A form of the loss that saves the missing bytes, or else the leanest, if that can save a
+    tenth of them; and the bytes that it saves."""
     system = make_system(config)
     leaner = system.leaner_losses(_shards(found)) if system.leaner_losses is not None else []
     enough = [one for one in leaner if one[1] >= missing]
@@ -130,14 +130,14 @@ def _loss(config: ConfigDict, found: Estimate, missing: float) -> tuple[tuple[st
     for settings, saved in (enough + some)[:1]:
         if set(settings) <= set(config.loss):
             return tuple(f"--config.loss.{k}={v}" for k, v in settings.items()), saved
-        # An override of a key that the file lacks is refused: all of the section, then.
+        # An override of a key that is not in the file is refused: replace the whole section.
         whole = str(config.loss.to_dict() | settings).replace("'", '"')  # easier in a shell
         return (f"--config.loss={whole}",), saved
     return (), 0.0
 
 
 def _fsdp(found: Estimate, missing: float) -> tuple[str, ...]:
-    """Split the state over more chips, if that can save a tenth of what is missing."""
+    """Shard the state over more chips, if that can save a tenth of the missing bytes."""
     data, fsdp = found.mesh["data"], found.mesh["fsdp"]
     times, whole = 1, sum(found.state.values())
     while data % (2 * times) == 0 and times < 8 and whole * (1 - 1 / times) < missing:
@@ -153,7 +153,7 @@ def _remat(config: ConfigDict, policy: str) -> tuple[str, ...]:
 
 
 class Watch:
-    """Runs work in a thread beside, shows the seconds meanwhile, and stops waiting at the limit."""
+    """Runs work in a thread, shows the elapsed seconds, and stops waiting at the limit."""
 
     def __init__(self, limit: float):
         self.started, self.limit = time.monotonic(), limit
@@ -189,7 +189,7 @@ def main(args: Any) -> int:
     """Plan, print, and return the exit code."""
     topology = chips.parse(args.topology)
     config = configs.load(args.config, args.overrides)
-    # A program out of the cache would show no time to compile.
+    # A cached program would show no time to compile.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         found = plan(config, topology, search=not args.no_search, run=Watch(args.limit))
@@ -214,4 +214,4 @@ if __name__ == "__main__":
     command.run(lambda: code.append(main(ARGS)))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code[0])  # not waiting for a compiler that was given up
+    os._exit(code[0])  # without waiting for a compiler that was given up

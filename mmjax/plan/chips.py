@@ -1,4 +1,4 @@
-"""Accelerators that can be planned for: their figures, their topologies, and their devices here.
+"""Accelerators to plan for: their specifications, topologies and devices.
 
 Importable without jax, so that `prepare` can set what has to be set before jax is imported.
 """
@@ -22,19 +22,19 @@ _3D = (
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Figures of one device as jax sees it.
+    """Specifications of one device as jax sees it.
 
     Attributes:
       flops: peak bf16 FLOP/s, dense.
-      hbm: bytes that a program can have.
+      hbm: bytes that a program can use.
       bandwidth: bytes/s between HBM and chip.
       link: bytes/s that a chip sends to its neighbours, all links together, one direction.
-      ring: chips along an axis from which on its ends are joined.
+      ring: an axis whose size is a multiple of this is a ring.
       clock: Hz; None where the compiler counts no cycles.
       shapes: topologies that exist; empty: any number of devices.
       per_chip: devices of one chip, as it is rented.
-      cores: that share the work of a device.
-      settings: how libtpu describes it.
+      cores: number of cores that share a device's work.
+      settings: arguments of libtpu's topology description.
     """
 
     platform: str
@@ -50,17 +50,17 @@ class Chip:
     settings: tuple[tuple[str, Any], ...] = ()
 
 
-# TPU: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, "System architecture". The figure for
-# the interconnect is bidirectional; `link` is half of it, which is also what they give a pod for
-# all-reduce, divided by its chips (v5e: 51.2 TB/s for 256). jax-ml/scaling-book, "TPU specs", gives
-# 10 % less a link. hbm: what the compiler says it has. The clock is the peak divided by the FLOPs
-# that the matrix units do in a cycle (v4, v5e: 4 units of 128 x 128 a core; v5p: 8). For v6e and a
-# TPU7x core 524,288 FLOPs a cycle are inferred from the compiler's cycles, see
+# TPU: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, "System architecture". They give the
+# interconnect's bidirectional bandwidth; `link` is half of it, and equals a pod's all-reduce
+# bandwidth divided by its chips (v5e: 51.2 TB/s for 256). jax-ml/scaling-book, "TPU specs", gives
+# 10 % less per link. hbm: what the compiler reports. The clock is the peak divided by the FLOPs of
+# the matrix units per cycle (v4, v5e: 4 units of 128 x 128 per core; v5p: 8). For v6e and a TPU7x
+# core 524,288 FLOPs per cycle are inferred from the compiler's cycles, see
 # experiments/benchmarks/plan.md; the clocks of v5p and TPU7x are doubtful, too.
-# GPU: NVIDIA's data sheets; theirs is the peak with sparsity, twice that without, and the sum of
+# GPU: NVIDIA's data sheets, which give the peak with sparsity, twice that without, and the sum of
 # both directions of NVLink.
 CHIPS = {
-    # 275 TFLOP/s, 1200 GB/s; all-reduce 1.1 PB/s for 4,096 chips, no figure for a chip
+    # 275 TFLOP/s, 1200 GB/s; all-reduce 1.1 PB/s for 4,096 chips, no bandwidth per chip
     "v4": Chip(
         *("tpu", 275e12, 30.75 * GIB, 1200e9, 1.1e15 / 4096, 275e12 / 2**18, (*_3D, "12x16x16")),
         cores=2,
@@ -94,8 +94,9 @@ class Topology:
     """Some chips of one kind, "v5e:16x16", "gpu:h100x8" or "cpu:8".
 
     Attributes:
-      count: devices that jax sees. chip: its figures; `link` is less where axes are no rings; of
-        "cpu", a share of this machine's memory and no more.
+      count: devices that jax sees.
+      chip: its specifications; `link` is lower where axes are not rings; of "cpu" only the memory
+        is set, this machine's divided by `count`.
     """
 
     name: str
@@ -105,7 +106,7 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """Chips as they are rented."""
+        """Number of chips, as they are rented."""
         return self.count // self.chip.per_chip
 
     def devices(self) -> list:
@@ -137,7 +138,7 @@ def parse(name: str) -> Topology:
     """The topology of that name.
 
     Raises:
-      ValueError: there is none; the message lists those that there are.
+      ValueError: an unknown name; lists the known ones.
     """
     kind, _, shape = name.partition(":")
     if kind == "cpu" and shape.isdecimal() and int(shape):
@@ -155,7 +156,7 @@ def parse(name: str) -> Topology:
     tpu = CHIPS.get(kind)
     if tpu and shape in tpu.shapes:
         sizes = [int(n) for n in shape.split("x")]
-        # Of both links along an axis a line keeps one busy in each direction, a ring both.
+        # A line uses one of the two links along an axis in each direction, a ring both.
         used = [0 if n == 1 else 1 if n % tpu.ring == 0 else 0.5 for n in sizes]
         link = tpu.link * (sum(used) / len(used) or 1)
         count = math.prod(sizes) * tpu.per_chip
@@ -175,12 +176,13 @@ def parse(name: str) -> Topology:
 
 
 _SCHEDULE = "hlo-static-bundle-profile"
-_schedules: str | None = None  # the folder that libtpu writes them to
+_schedules: str | None = None  # the folder that libtpu dumps them to
 
 
 def take_schedules() -> str:
-    """What libtpu wrote of the schedules of the programs compiled since the last call, and removes
-    it; "" without libtpu. See `compiled.schedule`.
+    """libtpu's dump of the schedules of the programs compiled since the last call; deletes it.
+
+    "" without libtpu. See `compiled.schedule`.
     """
     if _schedules is None:
         return ""
@@ -211,7 +213,7 @@ def prepare(name: str) -> None:
     global _schedules
     _schedules = tempfile.mkdtemp(prefix="mmjax-schedules-")
     settings = os.environ.get("LIBTPU_INIT_ARGS", "")
-    # No TPU is here: libtpu shall not look for one, nor wait for another process that compiles.
+    # There is no TPU: libtpu must not look for one, nor wait for other processes that compile.
     os.environ.update(
         LIBTPU_INIT_ARGS=f"{settings} --xla_jf_dump_to={_schedules} --xla_jf_dump_llo_text=true"
         f" --xla_jf_dump_llo_pass_label_regex={_SCHEDULE}",

@@ -1,7 +1,7 @@
-"""What a compiled program does in one run, read from its HLO text: collectives and cycles.
+"""Costs of one run of a compiled program, read from its HLO text: collectives and cycles.
 
-The text holds the body of a loop once, as does XLA's own cost analysis; here a body counts as
-often as it runs. Nothing here needs jax.
+The text has the body of a loop once, and XLA's own cost analysis counts it once; here it counts as
+often as it runs. Importable without jax.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ _BODY = re.compile(r'"body":"([^"]*)"')
 
 _COPIES = ("copy", "copy-start", "copy-done", "bitcast")
 
-# What a ring of n chips sends from each of them, as a multiple of its operand, and the size of the
-# whole array as a multiple of the operand. Source: Chan et al. 2007, "Collective communication:
-# theory, practice, and experience", section 4.
+# Bytes that each of n chips in a ring sends, and bytes of the whole array, both as multiples of the
+# operand. Source: Chan et al. 2007, "Collective communication: theory, practice, and experience",
+# section 4.
 COLLECTIVES = {
     "all-reduce": (lambda n: 2 * (n - 1) / n, lambda n: 1),
     "all-gather": (lambda n: n - 1, lambda n: n),
@@ -39,7 +39,7 @@ COLLECTIVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Collectives of one kind in one run, on each chip.
+    """Collectives of one kind in one run, per chip.
 
     Attributes:
       count: how many run; payload: bytes of the whole arrays; sent: bytes that leave the chip in a
@@ -61,15 +61,15 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """One run of a program, on each chip.
+    """Costs of one run of a program, per chip.
 
     Attributes:
       cycles: the TPU compiler's estimate, summed; 0 where the text has none. Kernels (Pallas) have
         no estimate: they count the instructions (bundles) of their schedule times their grid.
-      kernel_cycles: those of kernels, which are part of `cycles`.
+      kernel_cycles: the part of `cycles` that is in kernels.
       collectives: kind -> traffic.
       unknown_loops: names of loops whose trip count is not in the text; they count once.
-      unknown_kernels: names of kernels without a schedule or a grid; they count nothing.
+      unknown_kernels: names of kernels without a schedule or a grid; they count as 0.
     """
 
     cycles: int = 0
@@ -113,7 +113,7 @@ class _Instruction(NamedTuple):
     rest: str  # all that comes after the opcode
 
     def called(self, attribute: str) -> list[str]:
-        """Names of the computations of an attribute: one, or several in braces."""
+        """Names of the computations in an attribute: one, or several in braces."""
         found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.rest)
         return re.findall(r"[\w.\-]+", found[1]) if found else []
 
@@ -125,8 +125,8 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
 
     Args:
       text: `compiled.as_text()`.
-      bundles: those of a kernel for one point of its grid, from `schedule`.
-      cores: that share a kernel's grid.
+      bundles: kernel -> bundles for one point of its grid, from `schedule`.
+      cores: number of cores that share a kernel's grid.
     """
     entry, computations = _parse(text)
     devices = 1
@@ -134,14 +134,14 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
         r"(?:num_partitions|replica_count)=(\d+)", text.lstrip().partition("\n")[0]
     ):
         devices *= int(found[1])
-    kernels = {}  # those with the same body share a schedule, under the name of one of them
+    kernels = {}  # kernels with the same body share a schedule, under the name of one of them
     for it in (it for scope in computations.values() for it in scope.values() if _is_kernel(it)):
         if bundles and it.name in bundles:
             kernels[_body(it)] = bundles[it.name]
 
-    # A collective that is spread over several fusions, to run beside what they compute, stands in
-    # each of them, with one channel; in a loop among them, too. It counts in the last, in the
-    # outermost computation: a text has those that are called first.
+    # A collective that is spread over several fusions, to overlap with their computation, appears
+    # in each of them with the same channel, also in those of a loop. It counts in the last one, of
+    # the outermost computation: the text lists called computations first.
     homes = {}
     for scope in computations.values():
         for it in scope.values():
@@ -195,7 +195,7 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
 
 
 def _channels(scope: dict[str, _Instruction]) -> set[str]:
-    """Of the collectives of a computation."""
+    """Channels of the collectives of a computation."""
     found = (
         re.search(r"\bchannel_id=(\d+)", it.rest)
         for it in scope.values()
@@ -231,7 +231,7 @@ def schedule(profile: str) -> dict[str, int]:
 def _parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
     """The entry's name, and computation -> name -> instruction."""
     computations, entry, current = {}, "", {}
-    # The notes of a kernel are the one thing that goes over several lines.
+    # Only the metadata of a kernel span several lines.
     text = re.sub(r"kernel_metadata=\{\s*([^}]*?)\s*\}", r"kernel_metadata={\1}", text)
     for line in text.splitlines():
         if found := _INSTRUCTION.match(line):
@@ -284,7 +284,7 @@ def _traffic(kind: str, it: _Instruction, scope: dict[str, _Instruction], device
 
 
 def _group_size(rest: str, devices: int) -> int:
-    """How many chips take part, of the three ways to write groups; absent or empty: all.
+    """How many chips take part, from any of three notations of groups; missing or empty: all.
 
     {{0,1},{2,3}} and [2,2]<=[4] are groups of two; mesh['a'=4,'b'=2] {'b'} too, and so is
     mesh['a'=4], device_ids=(..) {'a':(1)2}, a part of an axis.
@@ -307,7 +307,7 @@ def _trips(
     condition: dict[str, _Instruction],
     body: dict[str, _Instruction],
 ) -> int | None:
-    """How often a loop runs: noted by XLA, or read from `i < limit`; None: it cannot be told."""
+    """How often a loop runs: noted by XLA, or read from `i < limit`; None: unknown."""
     if found := _TRIPS.search(loop.rest):
         return int(found[1])
     *_, last = condition.values()
@@ -330,7 +330,7 @@ def _element(tuple_: _Instruction, index: int) -> str:
 
 
 def _original(name: str, scope: dict[str, _Instruction]) -> _Instruction | None:
-    """What a name stands for, seen through copies."""
+    """The instruction of a name, looking through copies."""
     it = scope.get(name)
     while it is not None and it.opcode in _COPIES:
         it = scope.get(it.operands[0])
@@ -338,7 +338,7 @@ def _original(name: str, scope: dict[str, _Instruction]) -> _Instruction | None:
 
 
 def _constant(name: str, scope: dict[str, _Instruction]) -> int | None:
-    """The integer that a name stands for."""
+    """The value of a name that is an integer constant, else None."""
     it = _original(name, scope)
     if it is None or it.opcode != "constant":
         return None

@@ -1,4 +1,4 @@
-"""What one training step of a config needs on a topology: compiled, and read from the result."""
+"""What one training step of a config needs on a topology, read from the compiled program."""
 
 import dataclasses
 import math
@@ -19,13 +19,13 @@ from mmjax.plan import chips, compiled, flops
 from mmjax.plan.chips import Topology
 from mmjax.run import experiment
 
-LARGE = 16e6  # bytes; from here on the page shows a tensor
-WHOLE = 64e6  # bytes; from here on a tensor that is whole on every chip is worth a warning
+LARGE = 16e6  # bytes; the page lists tensors from this size on
+WHOLE = 64e6  # bytes; it warns of larger tensors that are whole on every chip
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A large tensor of the state. spec: mesh axes of its axes; bytes: of all; local: of a chip."""
+    """A large tensor of the state. spec: mesh axes of its axes; bytes: in all; local: per chip."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,22 +36,22 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """One step of a config on a topology. Bytes and seconds are those of a chip.
+    """One step of a config on a topology. Bytes and seconds are per chip.
 
     Attributes:
       parameters: of the towers and the rest, name -> count.
       tensors: the large ones of the state.
       state: bytes of parameters, optimizer and moving average, by name.
-      memory: bytes of arguments, temporaries (activations), code and their peak; without
-        temporaries where the program did not fit.
-      hbm: bytes that there are.
+      memory: bytes of arguments, temporaries (activations), code and their peak; only the peak
+        where the program did not fit.
+      hbm: bytes of memory of a chip.
       model_flops, executed_flops: of all chips; the latter with recomputation.
-      compute_seconds: by the compiler's cycles, or by a roofline; None: unknown.
-      network_seconds: collectives at full speed, none hidden behind computation.
+      compute_seconds: from the compiler's cycles, or from a roofline; None: unknown.
+      network_seconds: collectives at full speed, without overlap with computation.
       collectives: kind -> count, payload, sent; see `compiled.Traffic`.
       unknown_loops: loops that were counted once, as their length could not be read.
       kernel_seconds: the part of compute_seconds that is in kernels (Pallas).
-      unknown_kernels: kernels that count nothing, as their schedule could not be read.
+      unknown_kernels: kernels that count as 0, as their schedule could not be read.
       compile_seconds: to build, trace and compile.
     """
 
@@ -90,26 +90,26 @@ class Estimate:
 
     @property
     def mfu(self) -> float | None:
-        """Share of the chips' peak that goes into the model's own FLOPs."""
+        """Fraction of the chips' peak that goes into the model's own FLOPs."""
         if self.step_seconds is None:
             return None
         return self.model_flops / self.step_seconds / self.peak_flops
 
     @property
     def hours(self) -> float | None:
-        """For all examples of the config."""
+        """Hours for all examples of the config."""
         if self.step_seconds is None:
             return None
         return self.examples / self.batch_size * self.step_seconds / 3600
 
     @property
     def chip_hours(self) -> float | None:
-        """Of all chips together."""
+        """Hours of all chips together."""
         return None if self.hours is None else self.hours * self.chips
 
     @property
     def examples_per_second_chip(self) -> float | None:
-        """Throughput of a chip."""
+        """Throughput per chip."""
         if self.step_seconds is None:
             return None
         return self.batch_size / self.step_seconds / self.chips
@@ -169,8 +169,8 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
 
 
 def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the pipeline makes of a config: the arrays of its spec, presence masks and labels."""
-    lies, size = sharding.batch_sharding(run.mesh), run.config.batch_size
+    """The batch of a config's pipeline: the arrays of its spec, presence masks and labels."""
+    placed, size = sharding.batch_sharding(run.mesh), run.config.batch_size
     shapes = {name: (x.shape[1:], x.dtype) for name, x in run.spec.items()}
     shapes |= {f"{m}_present": ((), bool) for m in batches.MODALITIES if m in shapes}
     data, classes = run.config.data, run.config.model.get("num_classes")
@@ -178,15 +178,15 @@ def _batch(run: experiment.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     if "mixup" in steps:
         shapes["label_probs"] = ((classes,), jnp.float32)
     return {
-        name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=lies)
+        name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=placed)
         for name, (shape, dtype) in shapes.items()
     }
 
 
 def model_flops(config: ConfigDict, topology: Topology) -> float:
-    """FLOPs of the step that computes nothing twice: without remat and microbatches.
+    """FLOPs of the step without recomputation: no remat and no microbatches.
 
-    Traced as for a GPU: no kernel of a TPU, which would compute logits again, is in it.
+    Traced as for a GPU, without the TPU kernels, which recompute logits.
     """
     config = with_remat(config, "none")
     with config.unlocked():
@@ -206,15 +206,15 @@ def with_remat(config: ConfigDict, policy: str) -> ConfigDict:
 
 
 def remat_sections(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The parts of the model that set `remat`, by their place ("model.image")."""
+    """The parts of the model that set `remat`, by their path in the config ("model.image")."""
     parts = {"model": config.model}
     parts |= {f"model.{k}": v for k, v in config.model.items() if isinstance(v, ConfigDict)}
     return {place: part for place, part in parts.items() if "remat" in part}
 
 
 def compile_for(lowered: Any, topology: Topology) -> tuple[dict[str, float], compiled.Costs]:
-    """Memory of a chip, and the program's costs: none if the compiler says that it does not fit."""
-    chips.take_schedules()  # of programs before
+    """Memory per chip, and the program's costs: none if the compiler says that it does not fit."""
+    chips.take_schedules()  # discard those of earlier programs
     program, needs = compile_or_needs(lowered)
     if program is None:
         return {"peak": needs}, compiled.Costs()
@@ -231,7 +231,7 @@ def compile_for(lowered: Any, topology: Topology) -> tuple[dict[str, float], com
 
 
 def compile_or_needs(lowered: Any) -> tuple[Any, float | None]:
-    """(the compiled program, None), or (None, the bytes a chip would need) if it does not fit."""
+    """(the compiled program, None), or (None, bytes needed per chip) if it does not fit."""
     try:
         return lowered.compile(), None
     except jax.errors.JaxRuntimeError as error:
@@ -242,7 +242,7 @@ def compile_or_needs(lowered: Any) -> tuple[Any, float | None]:
 
 
 def out_of_memory(message: str) -> float | None:
-    """The bytes that a program would need, from the TPU compiler's refusal; None: of another kind.
+    """The bytes that a program would need, from the TPU compiler's error; None: another error.
 
     >>> out_of_memory("RESOURCE_EXHAUSTED: Ran out of memory ... Used 20.50G of 15.75G hbm.") / GIB
     20.5
@@ -286,6 +286,6 @@ def _tensors(state: Any) -> list[Tensor]:
 
 
 def _axes(axes: str | tuple[str, ...] | None, mesh: Mesh) -> str:
-    """The mesh axes that do split: those of one device do not."""
+    """The mesh axes that split: all but those of size 1."""
     axes = (axes,) if isinstance(axes, str) else axes or ()
     return "×".join(a for a in axes if mesh.shape[a] > 1)

@@ -14,7 +14,7 @@ from jax.extend import core
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """flops: multiplications and additions. seconds: at a chip's peak, or of its bandwidth."""
+    """flops: multiplications and additions. seconds: at peak FLOP/s or at full bandwidth."""
 
     flops: float = 0.0
     seconds: float = 0.0
@@ -30,7 +30,7 @@ def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf
     """The work of one run, over all devices.
 
     Args:
-      jaxpr: of the program; a closed one, too.
+      jaxpr: of the program, closed or not.
       peak, bandwidth: FLOP/s and bytes/s of all devices; a product takes the longer of its FLOPs
         and its operands and result (roofline, Williams et al. 2009).
     """
@@ -42,7 +42,7 @@ def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf
             moved = sum(v.aval.size * v.aval.dtype.itemsize for v in (*eqn.invars, *eqn.outvars))
             total += Work(flops, max(flops / peak, moved / bandwidth))
             continue
-        if name == "pallas_call":  # as the kernel says: its products may be half empty
+        if name == "pallas_call":  # by the kernel's own estimate: its products may be half padding
             own = eqn.params["cost_estimate"]
             total += Work(own.flops, max(own.flops / peak, own.bytes_accessed / bandwidth))
             continue

@@ -67,9 +67,8 @@ def _source(it: Estimate, topology: Topology) -> list[str]:
     return [
         f"Compiled by XLA for {topology.count} CPU devices in {it.compile_seconds:.0f} s, so these "
         "are estimates:",
-        "activations, code and collectives (another compiler fuses and shards otherwise, and this "
-        "one holds",
-        "some bf16 arrays in fp32)"
+        "activations, code and collectives (another compiler fuses and shards differently, and",
+        "this one keeps some bf16 arrays in fp32)"
         + (" and time (a roofline)." if topology.platform == "gpu" else "; time is not estimated."),
         "Parameters, optimizer state and FLOPs are exact.",
     ]
@@ -86,7 +85,7 @@ def _tensors(it: Estimate) -> list[str]:
     copies: dict[str, list[Tensor]] = {}  # a parameter, its moments, its moving average
     for tensor in it.tensors:
         copies.setdefault(_parameter(tensor.name), []).append(tensor)
-    rows = [("large tensor", "of them", "shape", "split over", "MB each", "MB a chip")]
+    rows = [("large tensor", "count", "shape", "split over", "MB each", "MB per chip")]
     for name, alike in copies.items():
         t, count = alike[0], str(len(alike))
         sizes = (f"{t.bytes / 1e6:,.0f}", f"{t.local / 1e6:,.0f}")
@@ -110,8 +109,8 @@ def _parameter(name: str) -> str:
 def _memory(it: Estimate, topology: Topology) -> list[str]:
     rows = [(f"{name} (part of the arguments)", _gib(n)) for name, n in it.state.items() if n]
     rows += [(name, _gib(n)) for name, n in it.memory.items()]
-    what = "memory of this machine, a share" if topology.platform == "cpu" else "HBM"
-    return ["Memory a chip", *_table([*rows, (what, _gib(it.hbm))])]
+    what = "memory of this machine, divided" if topology.platform == "cpu" else "HBM"
+    return ["Memory per chip", *_table([*rows, (what, _gib(it.hbm))])]
 
 
 def _verdict(it: Estimate, tried: list, limited: bool) -> list[str]:
@@ -134,7 +133,7 @@ def _verdict(it: Estimate, tried: list, limited: bool) -> list[str]:
 def _collectives(it: Estimate) -> list[str]:
     if not it.collectives:
         return []
-    rows = [("collective", "a step", "MB of arrays", "MB sent by a chip")]
+    rows = [("collective", "per step", "MB of arrays", "MB sent per chip")]
     rows += [
         (kind, f"{t.count:,}", f"{t.payload / 1e6:,.1f}", f"{t.sent / 1e6:,.1f}")
         for kind, t in it.collectives.items()
@@ -151,8 +150,8 @@ def _collectives(it: Estimate) -> list[str]:
 def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
     again = it.executed_flops / it.model_flops - 1
     rows = [
-        ("FLOPs of a step", f"{it.model_flops:.3e}", "matrix products, from the traced program"),
-        ("computed twice", f"{again:.1%}", "remat, microbatches"),
+        ("FLOPs per step", f"{it.model_flops:.3e}", "matrix products, from the traced program"),
+        ("recomputed", f"{again:.1%}", "remat, microbatches"),
     ]
     if it.step_seconds is not None:
         kernels = "by their schedules' bundles, without waiting for memory"
@@ -163,20 +162,20 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
                 [("of it, kernels", _time_text(it.kernel_seconds), kernels)]
                 * bool(it.kernel_seconds)
             ),
-            ("collectives", _time_text(it.network_seconds), "at full speed, none hidden"),
+            ("collectives", _time_text(it.network_seconds), "at full speed, no overlap"),
             ("step", _time_text(it.step_seconds), "estimate: the sum"),
-            ("MFU", f"{it.mfu:.1%}", f"of {it.peak_flops / it.chips / 1e12:.0f} TFLOP/s a chip"),
-            ("examples/s a chip", f"{it.examples_per_second_chip:,.1f}", ""),
+            ("MFU", f"{it.mfu:.1%}", f"of {it.peak_flops / it.chips / 1e12:.0f} TFLOP/s per chip"),
+            ("examples/s per chip", f"{it.examples_per_second_chip:,.1f}", ""),
             ("hours", f"{it.hours:,.1f}", f"for {it.examples:,} examples"),
             ("chip-hours", f"{it.chip_hours:,.0f}", ""),
         ]
         if price is not None:
-            rows.append(("cost", f"{price * it.chip_hours:,.0f}", f"at {price:g} a chip-hour"))
+            rows.append(("cost", f"{price * it.chip_hours:,.0f}", f"at {price:g} per chip-hour"))
     lines = ["Time", *_table(rows)]
     if it.unknown_kernels:
         lines.append(
-            f"warning: {len(it.unknown_kernels)} kernels count nothing, as this libtpu did not say "
-            "what they take: " + ", ".join(it.unknown_kernels)
+            f"warning: {len(it.unknown_kernels)} kernels count as 0, as this libtpu did not give "
+            "their schedules: " + ", ".join(it.unknown_kernels)
         )
     return lines
 
@@ -190,7 +189,7 @@ def _time_text(seconds: float) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns of equal width; cells that begin with a digit to the right."""
+    """Columns of equal width; cells that begin with a digit are right-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  "

@@ -1,1 +1,1 @@
-"""One process among others: the command line, joining, signals, hanging steps."""
+"""Process-level code: the command line, joining other processes, signals, hanging steps."""

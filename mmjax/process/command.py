@@ -1,7 +1,7 @@
-"""The command line of train and evaluate: fast help, and errors as one sentence.
+"""The command line: fast help, and errors as one sentence.
 
-A command calls `start` before it imports jax: help answers at once, a mistyped flag costs nothing,
-and the allocator is set in time.
+A command calls `start` before it imports jax, so that --help and a mistyped flag answer at once and
+the allocator is set in time.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
       flags: (name, keyword arguments of `add_argument`).
 
     Returns:
-      the flags, and in `overrides` all arguments that begin with --config. and a key.
+      the flags, with all --config.KEY=VALUE arguments in `overrides`.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -65,7 +65,7 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
         if _is_refusal(error):
-            # A damaged checkpoint leaves reads of orbax's behind, which Python tells at the end.
+            # A damaged checkpoint leaves orbax reads pending, which Python would report at exit.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             print(f"error: {error}", file=sys.stderr)
             _leave(str(error), 2)
@@ -75,7 +75,7 @@ def run(main: Callable[[], object]) -> None:
 
 def _leave(sentence: str, code: int) -> None:
     from mmjax.process import (
-        distributed,  # not sooner: `main` may set what jax reads when it is imported
+        distributed,  # imported late: `main` may set what jax reads when it is imported
     )
 
     distributed.leave(sentence, code)

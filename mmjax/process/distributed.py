@@ -1,8 +1,8 @@
 """Several processes as one run: how they find each other, wait for each other, and end together.
 
-One process per host (or per GPU), each started with the same command. They meet at the coordinator,
-which is process 0. What they tell each other here goes through its key-value store, not through the
-devices, so that it also works while a device is stuck.
+One process per host (or per GPU), each started with the same command. Process 0 is the coordinator.
+Messages between them go through its key-value store, not through the devices, so that they also
+arrive while a device is stuck.
 """
 
 import argparse
@@ -29,14 +29,14 @@ _barriers = itertools.count()
 
 
 class HostsError(ValueError):
-    """Processes that do not come, or do not fit together."""
+    """Processes that do not join, or do not agree."""
 
 
-def wanted(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The cluster that this process was started in as one of several, or None.
+def detect_cluster(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The cluster that started this process as one of several, or None.
 
-    Only what jax.distributed can then take all its settings from; each by the marker that jax
-    looks for, and only where there is more than one process.
+    Only clusters from which jax.distributed can take all its settings, recognized as jax does, and
+    only with more than one process.
     """
     if {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"} <= environ.keys():
         return "SLURM" if int(environ.get("SLURM_NTASKS", "1")) > 1 else None
@@ -65,12 +65,12 @@ def initialize(args: argparse.Namespace, timeout: float = 300) -> None:
         that do not come, end the process with one sentence and exit code 2.
     """
     given = _settings(args)
-    cluster = None if given else wanted()
+    cluster = None if given else detect_cluster()
     if not given and not cluster:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM from us
-    # jaxlib aborts the process with a native trace when its own timeout runs out: ours is first.
+    jax.config.update("jax_enable_preemption_service", False)  # it would take over SIGTERM
+    # jaxlib aborts the process with a native trace when its own timeout runs out: ours is shorter.
     late = threading.Timer(timeout, _late, (cluster, timeout))
     late.daemon = True
     late.start()
@@ -83,9 +83,9 @@ def initialize(args: argparse.Namespace, timeout: float = 300) -> None:
         late.cancel()
     if jax.process_count() == 1:
         return
-    _tell("host", socket.gethostname())
+    _publish("host", socket.gethostname())
     exchange("start")
-    if jax.process_index() > 0:  # what all would print, process 0 prints
+    if jax.process_index() > 0:  # only process 0 prints
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     _Watcher().start()
     print(
@@ -108,14 +108,14 @@ def _settings(args: argparse.Namespace) -> dict:
         raise HostsError(f"--coordinator is '{args.coordinator}': write it as HOST:PORT.")
     count, index = args.num_processes, args.process_id
     if count is None and index is None and "OMPI_COMM_WORLD_RANK" in os.environ:
-        # Open MPI 5 no longer tells jax where process 0 is, but still who is who.
+        # Open MPI 5 no longer gives the address of process 0, but still size and rank.
         count, index = (int(os.environ[f"OMPI_COMM_WORLD_{x}"]) for x in ("SIZE", "RANK"))
-    if count is None and index is None and wanted():
+    if count is None and index is None and detect_cluster():
         return {"coordinator_address": args.coordinator}
     if count is None or index is None:
         raise HostsError(
             f"--coordinator={args.coordinator} needs --num_processes and --process_id too: this "
-            "process was not started by a cluster that tells them."
+            "process was not started by a cluster that sets them."
         )
     if not 0 <= index < count:
         raise HostsError(
@@ -125,7 +125,7 @@ def _settings(args: argparse.Namespace) -> dict:
 
 
 def _late(cluster: str | None, timeout: float) -> None:
-    """End the process: the others did not come in time."""
+    """End the process: the others did not join in time."""
     address = global_state.coordinator_address or f"that {cluster} should name"
     try:
         host, _, port = str(address).rpartition(":")
@@ -134,11 +134,11 @@ def _late(cluster: str | None, timeout: float) -> None:
             f"reached the coordinator {address}, and not all {global_state.num_processes} "
             "processes came"
         )
-        mend = "start the missing ones, or correct the number of processes"
+        fix = "start the missing ones, or correct the number of processes"
     except (OSError, ValueError) as error:
         what = f"could not reach the coordinator {address} ({error})"
-        mend = "start process 0 there, or correct the address or the firewall"
-    _say(f"error: {_me()} {what} within {timeout:.0f} s: {mend}.")
+        fix = "start process 0 there, or correct the address or the firewall"
+    _print_error(f"error: {_me()} {what} within {timeout:.0f} s: {fix}.")
     os._exit(2)
 
 
@@ -150,7 +150,7 @@ def _me() -> str:
     return f"process {global_state.process_id} on {socket.gethostname()}"
 
 
-def _say(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     sys.stderr.write(sentence + "\n")
@@ -158,7 +158,7 @@ def _say(sentence: str) -> None:
 
 
 def is_main() -> bool:
-    """Whether this is process 0, which writes what only one may write."""
+    """Whether this is process 0, the only one that writes files."""
     return jax.process_index() == 0
 
 
@@ -169,25 +169,25 @@ def progress_stream() -> TextIO:
 
 def hosts() -> dict[int, str]:
     """Host name of each process that has joined."""
-    return _said("host")
+    return _published("host")
 
 
-def _said(what: str) -> dict[int, str]:
-    """Process -> value, of the processes that have said theirs."""
+def _published(what: str) -> dict[int, str]:
+    """Process -> value, of the processes that have published theirs."""
     found = global_state.client.key_value_dir_get(f"{_PREFIX}/{what}/")
     return {int(key.rsplit("/", 1)[1]): json.loads(value) for key, value in found}
 
 
-def _tell(what: str, value: str) -> None:
+def _publish(what: str, value: str) -> None:
     key = f"{_PREFIX}/{what}/{global_state.process_id}"
     global_state.client.key_value_set(key, json.dumps(value), allow_overwrite=True)
 
 
 def exchange(what: str, value: str = "", timeout: float = 600) -> list[str]:
-    """Every process's value, by process; all of them wait here for each other.
+    """Every process's value, in order of process; all of them wait here for each other.
 
     Args:
-      what: the same in all processes, for the message.
+      what: the name of this exchange, the same in all processes; for the message.
       timeout: seconds; a process that died is noticed earlier.
 
     Raises:
@@ -196,26 +196,26 @@ def exchange(what: str, value: str = "", timeout: float = 600) -> list[str]:
     if _alone():
         return [value]
     name = f"{next(_barriers)}-{what}"
-    _tell(name, value)
+    _publish(name, value)
     try:
         global_state.client.wait_at_barrier(f"{_PREFIX}/{name}", int(timeout * 1000))
     except jax.errors.JaxRuntimeError as error:
-        came, names = _said(name), hosts()
+        came, names = _published(name), hosts()
         missing = [i for i in range(jax.process_count()) if i not in came]
         named = ", ".join(f"process {i} on {names.get(i, 'an unknown host')}" for i in missing)
         raise HostsError(
             f"{_me()} waited {timeout:.0f} s at '{what}' and these did not come: "
             f"{named or 'none is missing now, they came too late'}; look at their logs."
         ) from error
-    values = _said(name)
+    values = _published(name)
     return [values[i] for i in range(jax.process_count())]
 
 
 def check_same(what: str, value: str) -> None:
-    """Raise where a process has another value than process 0.
+    """Check that all processes have the value of process 0.
 
     Raises:
-      HostsError: naming those processes and their hosts.
+      HostsError: naming the processes that do not, and their hosts.
     """
     values = exchange(what, value)
     if len(set(values)) == 1:
@@ -230,9 +230,9 @@ def check_same(what: str, value: str) -> None:
 
 @contextlib.contextmanager
 def main_first(what: str, timeout: float = 24 * 3600) -> Iterator[None]:
-    """Process 0 does what is inside, then the others: they find what it made, on a shared disk.
+    """Process 0 runs the body first, then the others, which find its files on the shared disk.
 
-    Nothing inside may wait for another process.
+    Nothing in the body may wait for another process.
     """
     if not is_main():
         exchange(what, timeout=timeout)
@@ -242,25 +242,26 @@ def main_first(what: str, timeout: float = 24 * 3600) -> Iterator[None]:
 
 
 def leave(sentence: str, code: int) -> None:
-    """End this process at once, and with it the others, which say why.
+    """End this process at once, and with it the others, which print why.
 
-    The usual end waits for all processes; but the others may be waiting for this one.
+    A normal exit waits for all processes, while the others may be waiting for this one.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     if _alone():
         sys.exit(code)
     with contextlib.suppress(Exception):
-        _tell("left", f"{code} {sentence}")
-        # The coordinator lives in process 0: it stays until the others have read why it goes.
+        _publish("left", f"{code} {sentence}")
+        # Process 0 is the coordinator: it stays until the others have read the reason.
         until = time.monotonic() + 10
-        while is_main() and time.monotonic() < until and len(_said("left")) < jax.process_count():
+        count = jax.process_count()
+        while is_main() and time.monotonic() < until and len(_published("left")) < count:
             time.sleep(POLL_SECONDS / 4)
     os._exit(code)
 
 
 class _Watcher(threading.Thread):
-    """Ends this process when another has left before the end."""
+    """Ends this process when another has ended early."""
 
     def __init__(self):
         super().__init__(name="mmjax.process.distributed", daemon=True)
@@ -275,13 +276,15 @@ class _Watcher(threading.Thread):
         mine = jax.process_index()
         while not self._done.wait(POLL_SECONDS):
             try:
-                left = _said("left")
+                left = _published("left")
             except jax.errors.JaxRuntimeError:  # the coordinator is gone: jax itself ends us
                 return
             if left and mine not in left:
                 index, (code, _, sentence) = next((i, v.partition(" ")) for i, v in left.items())
                 host = hosts().get(index, "an unknown host")
-                _say(f"process {index} on {host} ended, and so does process {mine}: {sentence}")
+                _print_error(
+                    f"process {index} on {host} ended, and so does process {mine}: {sentence}"
+                )
                 with contextlib.suppress(Exception):
-                    _tell("left", f"{code} after process {index}")
+                    _publish("left", f"{code} after process {index}")
                 os._exit(int(code))

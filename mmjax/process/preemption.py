@@ -1,4 +1,4 @@
-"""SIGTERM, as schedulers send it before they take a machine away: all processes stop as one."""
+"""SIGTERM, which schedulers send before preemption: all processes stop after the same step."""
 
 import collections
 import functools
@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax.process import distributed
 
-# Steps between the question and the answer, so that no host waits for a device to ask.
+# Steps between the reduction over devices and reading it, so that no host waits for a device.
 _DELAY = 2
 
 
@@ -32,7 +32,7 @@ class Sigterm:
             self._end()
 
     def _end(self) -> None:
-        sentence = "SIGTERM: there is nothing to save now; the same command goes on from here"
+        sentence = "SIGTERM: there is nothing to save now; the same command resumes from here"
         print(sentence)
         distributed.leave(sentence, 0)
 
@@ -41,7 +41,7 @@ class Sigterm:
         self._in_loop = True
 
     def leave_loop(self) -> None:
-        """All is saved."""
+        """Everything is saved."""
         self._in_loop = False
         if self._received and not self.stopping:  # it came after the last step
             self._end()
@@ -49,7 +49,7 @@ class Sigterm:
     def agreed(self, mesh: Mesh) -> bool:
         """Whether every process stops before the next step; to be called once a step, in all.
 
-        A maximum over all devices of "mine has had the signal", read two steps later: all
+        A logical or over all devices of "received the signal", read two steps later, so that all
         processes read the same answers in the same order.
         """
         if jax.process_count() == 1:

@@ -1,4 +1,4 @@
-"""How far something has come: one live line on a terminal, elsewhere a plain line now and then."""
+"""Progress: one live line on a terminal, elsewhere a plain line now and then."""
 
 import functools
 import math
@@ -21,10 +21,10 @@ class Line:
 
     Args:
       facts: gives the parts of the line; called whenever it is drawn, in the caller's thread.
-      total: what is counted, in all; done: how much of it is done already.
+      total: the final count; done: the count at the start.
       stream: where to draw; None is standard error.
-      seconds: off a terminal, a line is printed when so many have passed since the one before;
-        parts: and whenever another of so many parts of the total is done.
+      seconds: off a terminal, the time between lines; parts: also print a line whenever another of
+        this many equal parts of the total is done.
       stays: the last line stays on the terminal.
     """
 
@@ -40,7 +40,7 @@ class Line:
         stays: bool = False,
     ):
         stream = sys.stderr if stream is None else stream
-        # Within a live line rich puts a proxy in place of the stream.
+        # Within a live line rich replaces the stream by a proxy.
         self._stream = getattr(stream, "rich_proxied_file", stream)
         self.live = self._stream.isatty()
         self._column = _Column(facts)
@@ -50,7 +50,7 @@ class Line:
             console=_console(self._stream),
             auto_refresh=False,  # no thread: a line is drawn when there is something new to say
             transient=not stays,
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file goes on doing so
+            redirect_stdout=sys.stdout.isatty(),  # output to a file is left alone
             get_time=lambda: time.monotonic(),
             disable=not self.live,
         )
@@ -62,7 +62,7 @@ class Line:
         self._bar.start()
 
     def update(self, done: int) -> None:
-        """Take how much is done by now; draws it if that is due."""
+        """Set the count; draws the line if that is due."""
         self._bar.update(self._task.id, completed=done)
         since = time.monotonic() - self._drawn_time
         if since >= (0.1 if self.live else self._seconds) or (
@@ -84,7 +84,7 @@ class Line:
         return self._column.render(self._task).plain
 
     def close(self, done: int) -> None:
-        """Draw the last state, where that is not shown yet, and end the line."""
+        """Draw the last state, if it is not shown yet, and end the line."""
         self.update(done)
         if self.live or done != self._drawn:
             self.draw()
@@ -98,7 +98,7 @@ class Line:
 class Progress:
     """`with Progress("Building emoji", total) as progress: ... progress.advance()`.
 
-    Off a terminal it prints a line a minute and one at the end, so that logs stay short; work of
+    Off a terminal it prints a line per minute and one at the end, so that logs stay short; work of
     under a second prints nothing there.
     """
 

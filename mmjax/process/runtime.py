@@ -10,7 +10,7 @@ _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def prepare() -> None:
-    """Call first in every command, before the first `import jax`. It may start the process anew.
+    """Call first in every command, before the first `import jax`. It may restart the process.
 
     Environment variables that the user has set win over everything here.
     """
@@ -20,7 +20,7 @@ def prepare() -> None:
     )
     Path(cache).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's warnings, not its chatter
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of XLA's log only the errors
 
 
 def use_huge_pages() -> None:
@@ -51,15 +51,15 @@ def use_huge_pages() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give the kernel back what malloc has kept of freed memory; after a compile that is a lot."""
+    """Return the freed memory that malloc keeps to the kernel: after a compile that is a lot."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _huge_pages_on_request() -> bool:
-    """True where the kernel gives huge pages to who asks, and this glibc (2.35 or later) can ask.
+    """Whether the kernel gives huge pages on request, and this glibc (2.35 or later) can request.
 
-    Where the kernel gives them always, nothing needs to be asked.
+    A kernel that always gives them needs no request.
     """
     try:
         name, version = os.confstr("CS_GNU_LIBC_VERSION").split()

@@ -1,4 +1,4 @@
-"""A step that hangs ends the process, with every thread's stack, where it would wait for ever.
+"""End the process, with every thread's stack, when a step hangs.
 
 One process that stalls leaves all others waiting in a collective. A run that ends is started again
 by its scheduler; a run that hangs only costs.
@@ -19,8 +19,8 @@ class Watchdog:
     """`with Watchdog(limit) as watchdog:` around the loop; `watchdog.step(n)` before each step.
 
     Args:
-      seconds: the most that a step may take, its wait for data included; 0 watches nothing. The
-        first one, which compiles, may take four times as long.
+      seconds: the longest that a step may take, its wait for data included; 0 disables the
+        watchdog. The first step, which compiles, may take four times as long.
       who: names this process in the message.
     """
 
@@ -53,17 +53,17 @@ class Watchdog:
     def _watch(self) -> None:
         every = min(5.0, self._limit / 4)
         while not self._done.wait(every):
-            # Should native code keep this thread from running, this one needs no Python to run.
+            # In case native code keeps this thread from running: this timer needs no Python.
             faulthandler.dump_traceback_later(FIRST_STEP * self._limit + 60, exit=True)
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
-                self._bark()
+                self._abort()
 
-    def _bark(self) -> None:
+    def _abort(self) -> None:
         sys.stderr.write(
             f"\nerror: step {self._step} on {self._who} has taken longer than "
-            f"config.step_timeout_seconds = {self._limit:g} allows, and is taken to hang; what "
-            "every thread was doing follows. The same command goes on from the last checkpoint.\n"
+            f"config.step_timeout_seconds = {self._limit:g} allows, and is taken to hang; the "
+            "stack of every thread follows. The same command resumes from the last checkpoint.\n"
         )
         faulthandler.dump_traceback(all_threads=True)
         sys.stderr.flush()

@@ -39,7 +39,7 @@ class EarlyStopping:
         """Take the results of one more evaluation; NaN is no improvement.
 
         Raises:
-          ValueError: the results lack the metric.
+          ValueError: the metric is missing from the results.
         """
         if not self.metric:
             return
@@ -58,11 +58,11 @@ class EarlyStopping:
             self.waited += 1
 
     def state(self) -> dict[str, float | int | None]:
-        """What a checkpoint must keep."""
+        """The state to checkpoint."""
         return {"best": self.best, "waited": self.waited}
 
     def restore(self, state: Mapping[str, float | int | None]) -> None:
-        """Go on from what `state()` gave."""
+        """Restore what `state()` returned."""
         best = state["best"]
         self.best = None if best is None else float(np.asarray(best))
         self.waited = int(np.asarray(state["waited"]))

@@ -23,19 +23,19 @@ Rows = Mapping[str, np.ndarray]
 
 
 class Runner:
-    """All that an evaluator needs of a run but the variables.
+    """Everything that an evaluator needs from a run except the variables.
 
-    Methods take `variables` (as `model.apply` does) and this process's rows of a batch, and give
+    Methods take `variables` (as `model.apply` does) and this process's rows of a batch, and return
     NumPy arrays for the rows of all processes.
 
     Attributes:
       tokenizer: has `encode(texts, length) -> (text [B, L], text_mask [B, L])`; None: no text.
       text_length: L.
       batch_size: examples per call.
-      window: longest prompt with its continuation of a model that generates text; else 0.
+      window: longest prompt plus continuation in tokens; 0 if the model generates no text.
       class_names: of the model's logits, as the training source names them; None: unknown.
-      rows: the slice of a batch's rows that are this process's.
-      progress: called with what is being done, how much is done, and of how much.
+      rows: the slice of a batch's rows that this process reads.
+      progress: called with (what, done, total).
     """
 
     def __init__(self, run: Experiment, workdir: Path, progress: Callable[[str, int, int], None]):
@@ -60,8 +60,8 @@ class Runner:
     def batches(self, source: Any, spec: str, batch_size: int) -> Iterator[Rows]:
         """This process's rows of each batch, in the order of the source.
 
-        The last one is padded by rows whose example_id is -1; else example_id is the place in the
-        source.
+        The last one is padded with rows whose example_id is -1; in all others example_id is the
+        index in the source.
 
         Args:
           spec: transforms, as one string.
@@ -76,10 +76,10 @@ class Runner:
         )
 
     def apply(self, variables: Variables, batch: Rows, outputs: Sequence[str]) -> Rows:
-        """Those of the named outputs that the model gives.
+        """Those of the named outputs that the model has.
 
-        `token_losses` [B, L-1], -log p in nats of each token after the first, is made of
-        `text_logits`, of which a vocabulary per token would be too much to fetch.
+        `token_losses` [B, L-1], -log p in nats of each token after the first, is computed on the
+        device from `text_logits`, which are too large to fetch.
         """
         found = self._on_mesh(self._forward(tuple(outputs)), variables, batch)
         return jax.tree.map(np.asarray, dict(found))
@@ -98,8 +98,7 @@ class Runner:
         """Each term of the system's loss: its mean over the batch's real rows, and their weight.
 
         The variables are their own teacher. All randomness follows from `example_id` (see
-        `Context.rng`): a second call, or one after a
-        resume, gives the same to the bit.
+        `Context.rng`), so that a second call, or one after a resume, is bit-identical.
         """
         found = self._on_mesh(self._losses, variables, batch)
         return {k: (float(mean), float(weight)) for k, (mean, weight) in found.items()}
@@ -124,7 +123,7 @@ class Runner:
         return losses
 
     def attention(self, variables: Variables, batch: Rows) -> np.ndarray | None:
-        """Weights [layers, B, heads, L, L] of the image tower; None where it has none."""
+        """Attention weights [layers, B, heads, L, L] of the image tower; None if it has none."""
         sown = self._on_mesh(self._sow, variables, {"image": batch["image"]})
         return sown_weights(sown["intermediates"])
 
@@ -136,9 +135,9 @@ class Runner:
         return jax.jit(sow, out_shardings=self._whole)
 
     def generate(self, settings: Mapping[str, Any]) -> Callable[[Variables, Rows], Generated]:
-        """What the model writes with these settings of decoding: one text per row.
+        """A function that generates one text per row with these decoding settings.
 
-        `text` and `text_mask` of a batch, where it has them, are prompts.
+        `text` and `text_mask` of a batch, if it has them, are prompts.
 
         Raises:
           ValueError: the system generates no text, or a setting is wrong.
@@ -174,16 +173,16 @@ class Runner:
             return batch
         return jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
 
-    def _hook(self, name: str, lacks: str) -> Callable[..., Callable]:
+    def _hook(self, name: str, problem: str) -> Callable[..., Callable]:
         hook = getattr(self._run.system, name)
         if hook is None:
-            raise ValueError(self._refusal(lacks))
+            raise ValueError(self._refusal(problem))
         return lambda *args: functools.partial(self._on_mesh, hook(*args))
 
-    def _refusal(self, lacks: str) -> str:
+    def _refusal(self, problem: str) -> str:
         return (
-            f"The system '{self._run.config.model.name}' {lacks}: remove the evaluations that need "
-            "it from config.evals."
+            f"The system '{self._run.config.model.name}' {problem}: remove the evaluations that "
+            "need it from config.evals."
         )
 
     def _on_mesh(self, function, variables, batch):

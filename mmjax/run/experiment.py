@@ -1,6 +1,6 @@
-"""A config made concrete: system, optimizer, and how the state is sharded over the mesh.
+"""A config turned into objects: system, optimizer, and the sharding of the state over the mesh.
 
-Train and evaluate start from here, so that what is trained is what is evaluated.
+Training and evaluation both start here, so that what is trained is what is evaluated.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from mmjax.workdir.saved import write_tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config builds; nothing in it changes while a run goes on."""
+    """The objects built from a config; immutable during a run."""
 
     config: ConfigDict
     mesh: Mesh
@@ -50,7 +50,7 @@ class Experiment:
     params: Params  # of the model, abstract, with shardings
     state: step.TrainState  # abstract, with shardings
     make_state: Callable[[], step.TrainState]
-    class_names: Sequence[str] | None  # of the labels that it is trained on
+    class_names: Sequence[str] | None  # of the training labels
 
     @property
     def model(self) -> Any:
@@ -160,7 +160,7 @@ def _check_schedules(config: ConfigDict) -> bool:
     """Check loss weights and `config.ema`; whether there is a moving average.
 
     Raises:
-      ValueError: a schedule that is none, a decay outside [0, 1], or a teacher without a decay.
+      ValueError: an invalid schedule, a decay outside [0, 1], or a teacher without a decay.
     """
     for name, weight in config.loss_weights.items():
         check_schedule(weight, f"config.loss_weights.{name}")
@@ -185,7 +185,7 @@ def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
-    """A source of the config; process 0 builds or checks the data before the others look."""
+    """A source of the config; process 0 builds or checks the data before the others open it."""
     with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
         return sources.open_source(source, workdir=workdir)
 
@@ -202,7 +202,7 @@ def check_examples(
 ) -> None:
     """Compare the size of the training set with that of the run that is resumed.
 
-    The order of the examples is a permutation of so many: with one file less, all of it is another.
+    The order is a permutation of all examples: with one file fewer, the whole order differs.
 
     Args:
       saved: the JSON part of the checkpoint.
@@ -221,10 +221,10 @@ def check_examples(
         most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
         if not 0 < had - has <= most and "data.train" not in allow:
             raise ValueError(
-                f"{what}: with another number they come in another order; put the set back as it "
-                "was, or allow it with --allow_change=data.train."
+                f"{what}: with another number the order of the examples differs; restore the data "
+                "set, or allow it with --allow_change=data.train."
             )
-        print(f"warning: {what}: from here on they come in another order")
+        print(f"warning: {what}: from here on the order of the examples differs")
 
 
 def _named(source: Mapping[str, Any]) -> str:
@@ -257,17 +257,17 @@ def make_tokenizer(
 
 
 def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
-    """The state with what `config.init_from` takes from another model and from a language model;
-    prints it."""
-    settings, found = run.config.init_from, lora.without(state.params)
-    params = found
+    """The state with the parameters that `config.init_from` takes from another model and from a
+    language model; prints a report."""
+    settings, own = run.config.init_from, lora.without(state.params)
+    params = own
     if settings.path:
         params, report = initial.parameters_from(settings.path, params, settings.only)
         print(report)
     if settings.language_model:
         params, report = initial.language_model_from(settings.language_model, params)
         print(report)
-    if params is found:
+    if params is own:
         return state
     params = {**state.params, **params}
     average = None if state.average is None else jax.tree.map(jnp.copy, params)
@@ -289,7 +289,7 @@ def training_batches(
     start_step: int,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """The rows of every batch from `start_step` on, or one share of them.
+    """The rows of every batch from `start_step` on, or one process's share of them.
 
     Args:
       share: (index, count), as `sharding.batch_share` gives for this process.
@@ -301,7 +301,7 @@ def training_batches(
         config.data.batch_transform, tokenizer=tokenizer, class_names=source.class_names
     )
     source, transform = mixture.make_transforms(source, config.data, tokenizer)
-    found = pipeline.train_batches(
+    stream = pipeline.train_batches(
         source,
         transform,
         batch_size=config.batch_size,
@@ -316,8 +316,8 @@ def training_batches(
     )
 
     def checked() -> Iterator[Mapping[str, np.ndarray]]:
-        with contextlib.closing(found):
-            for batch in found:
+        with contextlib.closing(stream):
+            for batch in stream:
                 if system.check_batch is not None:
                     system.check_batch(batch)
                 yield batch

@@ -23,7 +23,7 @@ def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> 
 
     Args:
       path: a workdir, or what `pretrained.load` reads besides.
-      params: this run's initial parameters; those that are not taken stay as they are.
+      params: this run's initial parameters; those that are not taken are kept.
       only: regular expressions for whole parameter paths; empty takes every parameter. Each must
         match something, and all that they match must be in the checkpoint.
 
@@ -40,13 +40,13 @@ def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> 
 
 
 def language_model_from(path: str | Path, params: Any) -> tuple[Any, str]:
-    """As `parameters_from`, of a language model: it is all of `text/...`, and all of it is taken.
+    """As `parameters_from`, from a language model that must match all of `text/...`.
 
-    What lies between its layers to look at images is no part of it, and stays as it is. Of a
-    published model's learned positions the first are taken, as many as this run's texts have.
+    Cross-attention layers are not part of it and keep their initial values. A published model's
+    learned positions are truncated to the length of this run's texts.
 
     Raises:
-      ValueError: no model there, or another one than `text/...`.
+      ValueError: no model there, or one that does not match `text/...`.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     taken = {k for k in flat if k.startswith("text/") and "/cross/" not in k}
@@ -56,7 +56,7 @@ def language_model_from(path: str | Path, params: Any) -> tuple[Any, str]:
 def _take(
     path: str | Path, params: Any, taken: Collection[str], setting: str, whole: bool
 ) -> tuple[Any, str]:
-    """The parameters `taken` from a model, all of which must be among them if it is `whole`."""
+    """Take the parameters named in `taken` from a model; if `whole`, it must have no others."""
     flat = traverse_util.flatten_dict(params, sep="/")
     target = {
         k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
@@ -80,7 +80,7 @@ def _take(
 def _from_run(
     folder: Path, target: Mapping[str, Any], whole: bool
 ) -> tuple[str, dict[str, Any], set[str]]:
-    """Which checkpoint, the parameters of `target`, and the names of all that it has."""
+    """(checkpoint, the parameters of `target`, names of all its parameters)."""
     source = Checkpoints(folder, read_only=True) if (folder / "checkpoints").is_dir() else None
     if source is None or not source.steps():
         raise CheckpointError(f"There are no checkpoints in '{folder}' to start from.")
@@ -97,7 +97,7 @@ def _from_run(
 def _from_published(
     folder: Path, target: Mapping[str, Any], whole: bool
 ) -> tuple[str, dict[str, Any], set[str]]:
-    """What it is, the parameters of `target`, and the names of all that it has."""
+    """(kind of model, the parameters of `target`, names of all its parameters)."""
     mesh = getattr(next(iter(target.values())).sharding, "mesh", None)
     model = pretrained.load(folder, mesh=mesh)
     theirs = traverse_util.flatten_dict(model.params, sep="/")

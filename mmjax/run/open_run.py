@@ -13,7 +13,7 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 def open_run(
     workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
 ) -> tuple[experiment.Experiment, Variables, int]:
-    """What a checkpoint of a workdir was trained as, its variables and its step.
+    """The experiment, the variables and the step of a checkpoint of a workdir.
 
     Raises:
       ValueError: no such checkpoint, or settings that do not fit it.

@@ -16,12 +16,12 @@ class ProgressLine:
     """One live line on a terminal; elsewhere a line every 10 s or 5 % of the run.
 
     Shows percent, step (the last that the device finished), loss, logit_scale, examples/s, the
-    share of time spent waiting for data and the time left. Rates are over the last 20 s and leave
-    out the first step, which compiles.
+    fraction of time spent waiting for data and the time left. Rates are over the last 20 s and
+    leave out the first step, which compiles.
     Scalars are shown once the device has them: drawing never waits for a step.
 
     Args:
-      total_steps, examples_per_step: of the run; start_step: the step it goes on from.
+      total_steps, examples_per_step: of the run; start_step: the step it resumes from.
       stream: where to draw; None is standard error.
     """
 
@@ -36,8 +36,8 @@ class ProgressLine:
     ):
         self._examples, self._finished_step = examples_per_step, start_step
         self._shown: dict[str, float] = {}
-        # Steps that the device may still be at, and when which of the others were seen finished:
-        # a loop that runs ahead of the device says nothing of its speed.
+        # Steps in flight, and when earlier ones were seen finished: the loop runs ahead of the
+        # device, so its own pace says nothing about speed.
         self._pending = collections.deque(maxlen=64)
         self._finished: collections.deque[tuple[float, int]] = collections.deque()
         self._waits: collections.deque[tuple[float, float]] = collections.deque()
@@ -46,8 +46,8 @@ class ProgressLine:
         )
 
     def update(self, step: int, scalars: Mapping[str, Any], wait_seconds: float) -> None:
-        """Take a step that was started: its scalars (`loss`, `logit_scale`, bare or under `train/`)
-        and the seconds that the loop waited for its batch."""
+        """Record a dispatched step: its scalars (`loss`, `logit_scale`, bare or under `train/`) and
+        the seconds that the loop waited for its batch."""
         now = time.monotonic()
         self._pending.append((step, scalars))
         self._waits.append((now, wait_seconds))
@@ -55,14 +55,14 @@ class ProgressLine:
         self._line.update(self._finished_step)
 
     def restart(self) -> None:
-        """Begin the window anew, after an evaluation or a save: their time is no step's."""
+        """Restart the window after an evaluation or a save, which must not count as step time."""
         now = time.monotonic()
         self._see_finished(now)
         self._finished.clear()
         self._finished.append((now, self._finished_step))
 
     def close(self) -> None:
-        """Draw the last step, which is waited for, and end the line."""
+        """Wait for the last step, draw it, and end the line."""
         for step, scalars in self._pending:
             self._take(step, scalars)
         self._pending.clear()
@@ -74,7 +74,7 @@ class ProgressLine:
 
     @property
     def examples_per_second(self) -> float:
-        """Of the steps that the device finished in the last 20 s; 0 before the second."""
+        """Rate of the steps that the device finished in the last 20 s; 0 before the second."""
         self._see_finished(time.monotonic())
         if len(self._finished) < 2:
             return 0.0
@@ -83,7 +83,7 @@ class ProgressLine:
 
     @property
     def data_wait_share(self) -> float:
-        """Share of the last 20 s that the loop waited for a batch, 0 to 1."""
+        """Fraction of the last 20 s that the loop waited for a batch, 0 to 1."""
         self._see_finished(time.monotonic())
         if not self._finished:
             return 0.0
@@ -95,7 +95,7 @@ class ProgressLine:
         return max(self._finished[-1][0] - self._finished[0][0], 1e-9)
 
     def _see_finished(self, now: float) -> None:
-        """Take what the device has ready, and let go of what is out of the window."""
+        """Take the steps that the device has finished, and drop those outside the window."""
         before = len(self._pending)
         while self._pending and all(map(_is_ready, self._pending[0][1].values())):
             self._take(*self._pending.popleft())

@@ -1,4 +1,4 @@
-"""Text to token ids and masks: a trained model's tokenizer, or a BPE of the corpus."""
+"""The tokenizer of a config: a published model's, or a BPE trained on the corpus."""
 
 import inspect
 
@@ -17,7 +17,7 @@ def make_tokenizer(config, corpus=None, saved=None):
       config: mapping with `kind`, one of `KINDS` below, optionally `strict`, and the arguments of
         the function of that kind.
       corpus: iterable of str, for kind 'train_bpe'.
-      saved: folder of a tokenizer saved earlier in this run, which is used if it exists.
+      saved: folder of a tokenizer saved earlier in this run; used if it exists.
 
     Raises:
       ValueError: an unknown kind or key, an unreadable file, or a saved tokenizer that was made

@@ -1,1 +1,1 @@
-"""What a run keeps on disk, and how it is read again."""
+"""The files that a run keeps on disk, and how they are read back."""

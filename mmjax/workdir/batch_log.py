@@ -1,4 +1,4 @@
-"""The log of batches: checksums of what every step was trained on, to prove a replay by."""
+"""The batch log: checksums of every step's batch, to verify a replay."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +14,14 @@ NAME = "batches.jsonl"
 
 
 class BatchLog:
-    """A line a step in `<workdir>/batches.jsonl`: `{"step": 12, "image": 5, ...}`.
+    """A line per step in `<workdir>/batches.jsonl`: `{"step": 12, "image": 5, ...}`.
 
-    `step` is that of metrics.jsonl: the update that ends there. Each other name is an array of the
-    batch, with its checksum as the devices had it. Lines are only ever added: a step that is taken
-    again, after a kill, has a line of each time.
+    `step` counts as in metrics.jsonl. Each other key is an array of the batch, with its checksum
+    on the devices. The file is append-only: a step that is repeated after a kill has one line for
+    each time.
 
     Args:
-      workdir: the run's folder, which exists.
+      workdir: the run's folder, which must exist.
     """
 
     def __init__(self, workdir: str | Path):
@@ -31,11 +31,11 @@ class BatchLog:
             jsonl.cut_torn_end(self.path)
 
     def add(self, step: int, batch: batches.Batch) -> None:
-        """Keep one batch's checksums, which may still be in the making on the device."""
+        """Add one batch's checksums, without waiting for the device."""
         self._pending.append((step, checksums(dict(batch))))
 
     def flush(self) -> None:
-        """Write what was added.
+        """Write the added lines.
 
         Raises:
           ValueError: the file cannot be written, for instance because the disk is full.
@@ -52,14 +52,14 @@ class BatchLog:
 
 
 def line_of(workdir: str | Path, step: int) -> dict[str, Any] | None:
-    """The newest line of a step, or None where it has none."""
+    """The newest line of a step, or None if it has none."""
     rows = jsonl.read(Path(workdir) / NAME)
     return next((row for row in reversed(rows) if row["step"] == step), None)
 
 
 def differing(line: Mapping[str, Any], batch: batches.Batch) -> list[str]:
-    """Names of the arrays that are not those of the line: other values, absent, or not in it."""
+    """Names of the arrays that differ from the line: other values, missing, or extra."""
     sums = {k: int(v) for k, v in jax.device_get(checksums(dict(batch))).items()}
-    # Logs of before Mixup was the same for any number of processes hold that number.
+    # Older logs also have the number of processes, on which Mixup then depended.
     logged = {k: v for k, v in line.items() if k not in ("step", "processes")}
     return sorted(k for k in sums.keys() | logged.keys() if sums.get(k) != logged.get(k))

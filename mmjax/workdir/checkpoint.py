@@ -1,9 +1,9 @@
-"""Checkpoints: the state and all that a resume needs, in one, written while training goes on.
+"""Checkpoints: the state and all else that a resume needs, written while training continues.
 
 A checkpoint holds `state` (the TrainState, sharded) and `run` (JSON: its format, see migrate.py;
 step, config, tokenizer, git revision, early stopping; checksums of every array and of itself,
 compared on every restore). Order and randomness come from (seed, step), so the step is the data
-position. Orbax writes into a temporary folder and renames it: a kill leaves the older ones whole.
+position. Orbax writes into a temporary folder and renames it: a kill leaves older ones intact.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class CheckpointError(ValueError):
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint whose files are not what was written; `what` names it and how it shows."""
+    """A checkpoint whose files are not what was written; `what` names it and the symptom."""
 
     def __init__(self, path: Path, how: str):
         self.what = f"The checkpoint {path} is damaged ({how})"
@@ -42,7 +42,7 @@ class DamagedError(CheckpointError):
 
 
 def _is_repeated(trace: Any) -> bool:
-    """Whether it is from orbax's threads and tasks, which raise it in the main thread as well."""
+    """Whether an error is from orbax's threads and tasks, which the main thread raises too."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
     return any(module.startswith(("orbax.", "asyncio.")) for module in modules)
 
@@ -63,15 +63,15 @@ class Checkpoints:
     Args:
       workdir: the run's folder.
       keep: how many of the newest to keep.
-      read_only: write and tidy nothing: the run itself may be at work there.
+      read_only: write and clean up nothing, as the run itself may still be going.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2, read_only: bool = False):
         self.folder = Path(workdir).resolve() / "checkpoints"
-        self._writing: int | None = None  # the step whose checkpoint was begun last
+        self._writing: int | None = None  # step of the checkpoint that was started last
         threading.excepthook = _print_once
         sys.unraisablehook = _print_unawaited
-        for noisy in ("absl", "asyncio"):  # they too print what is raised in the end
+        for noisy in ("absl", "asyncio"):  # they also print what is raised in the end
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         try:
             self._manager = ocp.CheckpointManager(
@@ -109,10 +109,10 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        found = jax.device_get(checksums(state))
-        arrays = {name: [list(s), int(found[name])] for name, s in tree_paths.shapes(state).items()}
+        sums = jax.device_get(checksums(state))
+        arrays = {name: [list(s), int(sums[name])] for name, s in tree_paths.shapes(state).items()}
         self.wait()
-        with self._saying(step):
+        with self._one_sentence(step):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -130,11 +130,11 @@ class Checkpoints:
         Raises:
           CheckpointError: the last one could not be written.
         """
-        with self._saying(self._writing):
+        with self._one_sentence(self._writing):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, and let go of the folder."""
+        """Wait, and release the folder."""
         self.wait()
         self._manager.close()
 
@@ -159,13 +159,13 @@ class Checkpoints:
         return DamagedError(self.path(step), how)
 
     def restore(self, step: int, target: Any) -> Any:
-        """The state of a step, laid out as `target` (ShapeDtypeStructs with shardings) says.
+        """The state of a step, sharded as `target` (ShapeDtypeStructs with shardings) says.
 
         Raises:
-          TreeMismatchError: its tree is another model's; names every missing, extra and
-            wrong-shape parameter.
-          ValueError: it is of another format, which cannot be migrated (migrate.py).
-          DamagedError: its files cannot be read, or give other numbers than were saved.
+          TreeMismatchError: it is of another model; names every missing, extra and wrong-shape
+            parameter.
+          ValueError: it has another format, which cannot be migrated (migrate.py).
+          DamagedError: its files cannot be read, or their values are not those that were saved.
         """
         run, arrays = self._read(step)
         made, what = self._moves(step, run, arrays), f"checkpoint {self.path(step)}"
@@ -173,7 +173,7 @@ class Checkpoints:
         item = target
         if run.get("format", 1) != migrate.FORMAT:
             old = migrate.old_targets(target, made, what)
-            # As on disk, where there are lists and dicts and none of the state's own classes.
+            # As on disk: lists and dicts in place of the state's own classes.
             item = tree_paths.map_paths(lambda path, _: old[path], self._metadata(step))
         restored = self._read_arrays(step, item, arrays)
         return migrate.make(target, made, restored)
@@ -181,10 +181,10 @@ class Checkpoints:
     def _read_arrays(
         self, step: int, item: Any, arrays: dict[str, list] | None, partial: bool = False
     ) -> Any:
-        """A tree from a checkpoint's files, checked; where it is damaged for one process, for all.
+        """Read and verify a tree; if one process finds damage, all of them raise.
 
-        Not by orbax's manager, in which the processes wait for each other once each has read: one
-        that meets damage in the part that it alone reads would leave the others waiting.
+        Not by orbax's manager, in which the processes wait for each other after reading: one that
+        finds damage in its own part would leave the others waiting.
         """
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=partial)
@@ -201,29 +201,29 @@ class Checkpoints:
         return restored
 
     def restore_newest(self, target: Any) -> tuple[dict[str, Any], Any]:
-        """(JSON part, state) of the newest checkpoint that is whole; see `restore`.
+        """(JSON part, state) of the newest intact checkpoint; see `restore`.
 
-        Damaged ones before it are put aside as `<step>.damaged`, each with a printed sentence.
+        Newer, damaged ones are renamed to `<step>.damaged`, each with a warning.
 
         Raises:
-          TreeMismatchError: it is another model's.
-          CheckpointError: none is whole; then all stay where they are.
+          TreeMismatchError: it is of another model.
+          CheckpointError: none is intact; then none is renamed.
         """
         damaged: dict[int, str] = {}
         for step in self.steps():
             try:
                 found = self.run(step), self.restore(step, target)
             except DamagedError as error:
-                damaged[step] = error.what  # the error itself would hold on to the arrays
+                damaged[step] = error.what  # the error itself would keep the arrays alive
                 continue
             for bad, how in damaged.items():
-                aside = self._put_aside(bad)
-                print(f"warning: {how}: put aside as {aside}, going on from step {step}")
+                name = self._rename_damaged(bad)
+                print(f"warning: {how}: renamed to {name}, resuming from step {step}")
             return found
-        raise self._none_whole(damaged.values())
+        raise self._none_intact(damaged.values())
 
     def _verify(self, step: int, restored: Any, arrays: dict[str, list] | None) -> None:
-        """Compare a restored tree, or a part of it, with the checksums of when it was saved."""
+        """Compare a restored tree, or a part of it, with its saved checksums."""
         if arrays is None:
             return
         found = jax.device_get(checksums(restored))
@@ -233,11 +233,11 @@ class Checkpoints:
             raise self._damaged(step, how)
 
     def restore_part(self, step: int, part: str, target: Any, whole: bool = False) -> Any:
-        """One field of the state, such as "params", laid out as `target` says.
+        """One field of the state, such as "params", sharded as `target` says.
 
         Args:
-          target: ShapeDtypeStructs with shardings; all of them must be there.
-          whole: and nothing else; otherwise `target` may be a part of the field's tree.
+          target: ShapeDtypeStructs with shardings; all of them must be in the checkpoint.
+          whole: `target` must be the field's whole tree; otherwise it may be a part of it.
 
         Raises:
           TreeMismatchError: a leaf of `target` is missing or has another shape.
@@ -256,7 +256,7 @@ class Checkpoints:
         return migrate.make(item, made, restored)[part]
 
     def newest_run(self) -> dict[str, Any] | None:
-        """The JSON part of the newest checkpoint where it can be read; None without checkpoints.
+        """The newest checkpoint's JSON part that can be read; None without checkpoints.
 
         Raises:
           CheckpointError: there are checkpoints, and none has a JSON part that can be read.
@@ -268,28 +268,28 @@ class Checkpoints:
             except DamagedError as error:
                 damaged.append(error.what)
         if damaged:
-            raise self._none_whole(damaged)
+            raise self._none_intact(damaged)
         return None
 
-    def _none_whole(self, damaged: Iterable[str]) -> CheckpointError:
+    def _none_intact(self, damaged: Iterable[str]) -> CheckpointError:
         return CheckpointError(
             f"No checkpoint in {self.folder} can be used and none was changed: "
-            f"{'; '.join(damaged)}. Bring one back from a copy, or take another --workdir."
+            f"{'; '.join(damaged)}. Restore one from a backup, or use another --workdir."
         )
 
-    def _put_aside(self, step: int) -> str:
+    def _rename_damaged(self, step: int) -> str:
         """Rename a checkpoint; every process calls this, and process 0 does it."""
         names = (f"{step}.damaged{suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
-        aside = next(name for name in names if not (self.folder / name).exists())
+        new = next(name for name in names if not (self.folder / name).exists())
         distributed.exchange("choosing a name for a damaged checkpoint")
-        with distributed.main_first("putting a damaged checkpoint aside"):
+        with distributed.main_first("renaming a damaged checkpoint"):
             if distributed.is_main():
-                self.path(step).rename(self.folder / aside)
+                self.path(step).rename(self.folder / new)
         self._manager.reload()
-        return aside
+        return new
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        """path -> shape of every array of a checkpoint, in today's format.
+        """path -> shape of every array of a checkpoint, in the current format.
 
         Raises:
           DamagedError: it cannot be read.
@@ -299,7 +299,7 @@ class Checkpoints:
     def _moves(
         self, step: int, run: Mapping[str, Any], arrays: dict[str, list] | None
     ) -> dict[str, migrate.Move]:
-        """Path in today's format -> how it is made of what is on disk."""
+        """Path in the current format -> how its array is made from those on disk."""
         saved = self._shapes(step, arrays)
         return migrate.moves(saved, run.get("format", 1), f"checkpoint {self.path(step)}")
 
@@ -309,7 +309,7 @@ class Checkpoints:
         return tree_paths.shapes(self._metadata(step))
 
     def _metadata(self, step: int) -> Any:
-        """The state's tree as it is on disk, of orbax's descriptions of arrays."""
+        """The state's tree as on disk; its leaves are orbax's descriptions of arrays."""
         try:
             metadata = self._manager.item_metadata(step)["state"]
             if metadata is None:
@@ -319,8 +319,8 @@ class Checkpoints:
             raise self._damaged(step, _first_line(error)) from error
 
     @contextlib.contextmanager
-    def _saying(self, step: int | None) -> Iterator[None]:
-        """Turns whatever a save raises into one sentence that names the last good checkpoint."""
+    def _one_sentence(self, step: int | None) -> Iterator[None]:
+        """Turn an error of a save into one sentence that names the last good checkpoint."""
         try:
             yield
         except Exception as error:
@@ -342,10 +342,10 @@ def _sealed(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unsealed(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_sealed` was given; raises if it is not that any more."""
+    """The inverse of `_sealed`; raises if the checksum does not match."""
     run = dict(run)
     if "crc32" not in run and "arrays" not in run:
-        return run  # from before there were checksums
+        return run  # saved before there were checksums
     if run.pop("crc32", None) != _crc32(run):
         raise ValueError("it differs from its checksum")
     return run
@@ -356,7 +356,7 @@ def _crc32(run: Mapping[str, Any]) -> int:
 
 
 def _cause(error: BaseException) -> str:
-    """What the system said, where that is the cause: tensorstore wraps it in places and codes."""
+    """The system's message if there is one: tensorstore wraps it in source lines and codes."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
     return next((s for s in map(os.strerror, codes) if s in str(error)), _first_line(error))
 

@@ -1,6 +1,6 @@
-"""Checksums of arrays, computed where they lie: the same on any mesh and any number of processes.
+"""Checksums of arrays, computed on their devices: equal on any mesh and number of processes.
 
-A checkpoint keeps one of each array of the state, and a run one of each array of every batch.
+A checkpoint stores one for each array of the state, the batch log one for each array of a batch.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 def checksums(tree: Any) -> dict[str, jax.Array]:
     """path -> checksum, a uint32 scalar, of every array of a tree.
 
-    It is the sum, modulo 2^32, of a mix of each element's bits with its place; a sum does not
-    depend on how the array is split. One changed element always changes it; other damage escapes
+    The sum, modulo 2^32, of a hash of each element's bits and its index; a sum does not depend on
+    how the array is sharded. One changed element always changes it; other damage goes unnoticed
     with probability 2^-32.
-    Source: the mix is the finaliser of MurmurHash3 (Appleby 2011), which is a bijection.
+    Source: the hash is the finalizer of MurmurHash3 (Appleby 2011), which is a bijection.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
@@ -28,10 +28,10 @@ def checksums(tree: Any) -> dict[str, jax.Array]:
 @jax.jit  # arrays of one shape are traced once
 def _checksum(x: jax.Array) -> jax.Array:
     words = _words(x)
-    place = jnp.zeros(words.shape, jnp.uint32)
+    index = jnp.zeros(words.shape, jnp.uint32)
     for axis, size in enumerate(words.shape):
-        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    mix = words ^ (place * jnp.uint32(0x9E3779B1))
+        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    mix = words ^ (index * jnp.uint32(0x9E3779B1))
     mix = (mix ^ (mix >> 16)) * jnp.uint32(0x85EBCA6B)
     mix = (mix ^ (mix >> 13)) * jnp.uint32(0xC2B2AE35)
     return (mix ^ (mix >> 16)).sum(dtype=jnp.uint32)

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add a line for each row; the rows hold what JSON has.
+    """Append a line for each row; rows hold JSON values.
 
     Raises:
       ValueError: the file cannot be written, for instance because the disk is full.
@@ -30,10 +30,10 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows; a torn end is left out, and without the file there are none.
+    """The rows, without an incomplete last line; empty if there is no file.
 
     Raises:
-      ValueError: a whole line that is not JSON, by its number.
+      ValueError: a complete line that is not JSON; names its number.
     """
     if not path.exists():
         return []
@@ -48,7 +48,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def cut_torn_end(path: Path) -> None:
-    """Cut off a last line that a kill has left without its end."""
+    """Cut off a last line that a kill left incomplete."""
     if path.exists():
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):

@@ -1,8 +1,8 @@
-"""One writer a workdir: a second run in the same folder is refused.
+"""One writer per workdir: a second run in the same folder is refused.
 
-The lock is `<workdir>/.lock`, which says who holds it. Within a host, and on network disks that
-carry flock, the kernel lets go of it however the holder ends. Elsewhere the holder shows that it
-lives by touching the file; one that no longer does has lost it.
+The lock is `<workdir>/.lock`, which names its holder. Within a host, and on network disks that
+support flock, the kernel releases it however the holder ends. Elsewhere the holder touches the file
+as a heartbeat; once that stops, the lock is free.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ DEAD_AFTER_SECONDS = 40.0  # without a beat
 
 @contextlib.contextmanager
 def held(workdir: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
-    """Hold the workdir, or another folder that a flag names, while inside; it is made if absent.
+    """Hold the workdir, or another folder that a flag names, while inside; created if missing.
 
     Raises:
       ValueError: another run holds it (named by host, process and start), or the workdir cannot
@@ -51,7 +51,7 @@ def held(workdir: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
         finally:
             stop.set()
             beat.join()
-            file.truncate(0)  # a free lock names nobody
+            file.truncate(0)  # a free lock names no holder
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def held_by_run(workdir: str | os.PathLike) -> Iterator[None]:
 
 
 def _sees(path: Path, owner: str, patience: float = 10) -> bool:
-    """Whether the file names this owner, on a network disk after a moment."""
+    """Whether the file names this owner; waits, as a network disk may show it late."""
     until = time.monotonic() + patience
     while (seen := json.dumps(_holder(path)) == owner) is False and time.monotonic() < until:
         time.sleep(0.2)
@@ -77,20 +77,20 @@ def _sees(path: Path, owner: str, patience: float = 10) -> bool:
 
 
 def _take(file: IO[str], path: Path, flag: str) -> None:
-    """Make the open file ours."""
+    """Take the lock of the open file."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        carried = True
+        has_flock = True
     except BlockingIOError:
         raise _refusal(path, flag) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        carried = False  # a disk without flock
+        has_flock = False  # a disk without it
     holder = _holder(path)
     here = holder is not None and holder["host"] == socket.gethostname()
-    # On this host a flock that was free tells that the holder has died; without it, its pid does.
-    dead = holder is None or (here and (carried or not _runs(holder["pid"])))
+    # On this host a free flock means that the holder has died; without flock its pid tells.
+    dead = holder is None or (here and (has_flock or not _runs(holder["pid"])))
     if not dead and _beats(path):
         raise _refusal(path, flag)
     file.seek(0)
@@ -127,10 +127,10 @@ def _runs(pid: int) -> bool:
 
 
 def _beats(path: Path) -> bool:
-    """Whether the file is touched while we look; clocks of two hosts are not compared."""
+    """Whether the file is touched while being watched; clocks of two hosts are not compared."""
 
     def touched() -> int:
-        with path.open() as file:  # opening makes a network disk look at the file anew
+        with path.open() as file:  # opening refreshes the attributes on a network disk
             return os.fstat(file.fileno()).st_mtime_ns
 
     first, until = touched(), time.monotonic() + DEAD_AFTER_SECONDS

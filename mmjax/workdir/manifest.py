@@ -1,4 +1,4 @@
-"""run.json: a run's config, its results, and what it was run on."""
+"""run.json: a run's config, results and environment."""
 
 import importlib.metadata
 import json
@@ -28,10 +28,11 @@ PACKAGES = (
 
 
 def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
-    """Write `<workdir>/run.json`: the sections given, and what the run is made on.
+    """Write `<workdir>/run.json`: the given sections, and the environment.
 
-    A section replaces its earlier self and the others stay, so that config can come at the start
-    and results at the end. Always written: package versions, Python, platform, devices, git.
+    A section replaces its earlier version and the others are kept, so that config can be written at
+    the start and results at the end. Always written: package versions, Python, platform, devices,
+    git.
 
     Raises:
       ValueError: a `run.json` that is not JSON, or a full disk, which leaves the old one.
@@ -63,7 +64,7 @@ def read_manifest(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """`{"revision": sha, "dirty": bool}` of the checkout that this code lies in, else None."""
+    """`{"revision": sha, "dirty": bool}` of the checkout that contains this code, else None."""
     here = Path(__file__).resolve()
 
     def git(*args: str) -> str | None:
@@ -75,7 +76,7 @@ def git_revision() -> dict[str, Any] | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An installed copy may lie inside another project's checkout: only a tracked file counts.
+    # An installed copy may be inside another project's checkout: only a tracked file counts.
     if git("ls-files", "--error-unmatch", here.name) is None:
         return None
     revision, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")

@@ -22,7 +22,7 @@ class MetricWriter:
     Only process 0 writes. A line torn by a kill is cut off when the writer opens.
 
     Args:
-      workdir: made if absent.
+      workdir: created if missing.
       tensorboard: also write event files into `<workdir>/tensorboard`.
       process_index: this process, `jax.process_index()`.
     """
@@ -37,7 +37,7 @@ class MetricWriter:
         self.path = Path(workdir) / "metrics.jsonl"
         self._active = process_index == 0
         self._tensorboard = tensorboard
-        self._events = None  # tensorboardX takes a while to import: at the first write
+        self._events = None  # made at the first write, as tensorboardX is slow to import
         self._purge_step: int | None = None
         if self._active:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class MetricWriter:
                     events.add_scalar(name, value, int(step))
 
     def rewind(self, step: int) -> None:
-        """Forget everything after `step`, from which the run goes on."""
+        """Drop everything after `step`, from which the run resumes."""
         if not self._active:
             return
         kept = [row for row in jsonl.read(self.path) if row["step"] <= step]
@@ -85,8 +85,8 @@ class MetricWriter:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
-    """The rows of `<workdir>/metrics.jsonl`, `step` an int and the rest floats; a torn end is left
-    out, and without the file there are none."""
+    """The rows of `<workdir>/metrics.jsonl`, `step` an int and the rest floats; without an
+    incomplete last line, and empty if there is no file."""
     rows = jsonl.read(Path(workdir) / "metrics.jsonl")
     return [{k: v if k == "step" else float(v) for k, v in row.items()} for row in rows]
 
@@ -102,7 +102,7 @@ class ScalarWindow:
         self._steps: list[Mapping[str, Any]] = []
 
     def add(self, scalars: Mapping[str, Any]) -> None:
-        """Keep one step's scalars, which may still be in the making on the device."""
+        """Add one step's scalars, without waiting for the device."""
         self._steps.append(dict(scalars))
 
     def mean(self) -> dict[str, float]:
@@ -117,5 +117,5 @@ class ScalarWindow:
 
 
 def _mean(values: Sequence[float]) -> float:
-    there = [v for v in values if not math.isnan(v)]
-    return float(np.mean(there, dtype=np.float64)) if there else math.nan
+    valid = [v for v in values if not math.isnan(v)]
+    return float(np.mean(valid, dtype=np.float64)) if valid else math.nan

@@ -1,9 +1,9 @@
-"""Checkpoints of older formats, read as if they were of today's.
+"""Checkpoints of older formats, read as if they were in the current one.
 
-A checkpoint's JSON part has its format; those of format 1 have none. Between format 1 and 2 the
-attention modules became one (layers/attention.py), and parameters other names and shapes. The rules
-below hold for every tree that has the parameters' paths: the parameters, their moving average, the
-moments of the optimizer, and the additions of LoRA. What is on disk stays as it is.
+A checkpoint's JSON part names its format; those of format 1 name none. Format 2 has one attention
+module in place of several (layers/attention.py), which changed names and shapes of parameters. The
+rules below hold for every tree that has the parameters' paths: the parameters, their moving
+average, the moments of the optimizer, and LoRA's additions. Files on disk are not changed.
 """
 
 import re
@@ -17,9 +17,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mmjax.optim import tree_paths
 
 FORMAT = 2
-AVERAGE = "average"  # today's name of the moving average in the state
+AVERAGE = "average"  # the current name of the moving average in the state
 
-# ---- format 1: parts of the state, parts of paths (the first that is found), and axes
+# ---- format 1: parts of the state, parts of paths (the first match counts), and axes
 
 _STATE = {"ema_params": AVERAGE}
 _RENAMED = (
@@ -42,12 +42,12 @@ _PAIR = re.compile(r"(?P<attention>.*/attention)/(?P<part>key|value)/(?P<rest>.*
 
 
 class Move(NamedTuple):
-    """How an array of today is made of those on disk.
+    """How an array of the current format is made from those on disk.
 
     Fields:
-      old: their paths, one, or two that are stacked.
-      shape: of the array of today.
-      swapped: the axes -3 and -2 change places.
+      old: paths on disk: one, or two whose arrays are stacked.
+      shape: of the new array.
+      swapped: the axes -3 and -2 are swapped.
       problem: why it cannot be made, or None.
     """
 
@@ -57,13 +57,13 @@ class Move(NamedTuple):
     problem: str | None = None
 
     def make(self, *arrays: jax.Array) -> jax.Array:
-        """The array of today."""
+        """The new array."""
         if len(arrays) > 1:
             return jnp.stack(arrays, axis=-3)
         return jnp.swapaxes(arrays[0], -3, -2) if self.swapped else arrays[0]
 
     def old_sharding(self, sharding: Any) -> Any:
-        """How those on disk are placed so that the array of today is placed as given."""
+        """The sharding of the old arrays that gives the new one this sharding."""
         if not isinstance(sharding, NamedSharding):
             return sharding
         axes = [*sharding.spec, *[None] * (len(self.shape) - len(sharding.spec))]
@@ -75,13 +75,13 @@ class Move(NamedTuple):
 
 
 def moves(saved: Mapping[str, tuple[int, ...]], form: int, what: str) -> dict[str, Move]:
-    """Path of today -> how it is made, for all arrays of a checkpoint.
+    """New path -> how its array is made, for all arrays of a checkpoint.
 
     Args:
       saved: path -> shape of what is on disk; form: its format; what: names it, for the message.
 
     Raises:
-      ValueError: it is of a later format than this code knows.
+      ValueError: its format is newer than this code.
     """
     if form > FORMAT:
         raise ValueError(
@@ -126,7 +126,7 @@ def _renamed(path: str) -> str:
 
 
 def _problem(path: str, shape: tuple[int, ...], params: Mapping[str, tuple[int, ...]]):
-    """Why an array has no axes to be moved, as the factored moments of Adafactor; or None."""
+    """Why an array cannot be migrated, such as a factored moment of Adafactor; or None."""
     keys = path.split("/")
     below = ("/".join(keys[i:]) for i in range(1, len(keys)))
     like = next((params[name] for name in below if name in params), None)
@@ -136,7 +136,7 @@ def _problem(path: str, shape: tuple[int, ...], params: Mapping[str, tuple[int, 
 def old_targets(
     target: Any, made: Mapping[str, Move], what: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Path on disk -> how to read it, for all that a target (ShapeDtypeStructs) is made of.
+    """Path on disk -> how to read it, for all arrays that a target (ShapeDtypeStructs) needs.
 
     Args:
       what: names the checkpoint, for the message.
@@ -150,7 +150,7 @@ def old_targets(
         move = made[path]
         if move.problem:
             raise ValueError(
-                f"The {what} is of format 1 and cannot be brought to format {FORMAT} "
+                f"The {what} is of format 1 and cannot be migrated to format {FORMAT} "
                 f"({move.problem}): finish its training with the version of mmjax that wrote it."
             )
         shape = tuple(x.shape)
@@ -158,8 +158,9 @@ def old_targets(
             shape = (*shape[:-3], *shape[-2:])
         elif move.swapped:
             shape = (*shape[:-3], shape[-2], shape[-3], shape[-1])
-        lies = move.old_sharding(x.sharding)
-        flat.update({old: jax.ShapeDtypeStruct(shape, x.dtype, sharding=lies) for old in move.old})
+        sharding = move.old_sharding(x.sharding)
+        struct = jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
+        flat.update(dict.fromkeys(move.old, struct))
 
     tree_paths.map_paths(add, target)
     return flat

@@ -1,4 +1,4 @@
-"""What of a run's config may be another when it is resumed."""
+"""Which settings of a run's config may change when it is resumed."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
       allow: keys that may differ ("optim.learning_rate"; a section allows what is in it).
 
     Yields:
-      a line for every difference that is let through.
+      a line for every difference that is allowed.
 
     Raises:
       CheckpointError: listing every other difference as "key: old -> new".
@@ -37,7 +37,7 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
         line = f"config.{key}: {old!r} -> {new!r}"
         if any(key == f or key.startswith(f + ".") for f in free):
             weight = key.startswith("data.train.parts.") and key.endswith(".weight")
-            yield line + " (from the next step on; every part goes on where it was)" * weight
+            yield line + " (from the next step on; every part continues where it was)" * weight
         else:
             refused.append((key, line))
     if refused:

@@ -15,7 +15,7 @@ from mmjax.workdir.checkpoint import Checkpoints
 
 
 class Saved(NamedTuple):
-    """A checkpoint of a workdir, opened: what it was trained as; its arrays are yet to be read."""
+    """An opened checkpoint of a workdir; its arrays are not read yet."""
 
     checkpoints: Checkpoints
     step: int
@@ -53,16 +53,16 @@ def open_checkpoint(
 
 
 def restore_params(saves: Checkpoints, step: int, target: Any, average: bool = True) -> Any:
-    """The model's parameters alone, laid out as `target` says; LoRA's additions are merged.
+    """The model's parameters alone, sharded as `target` says; LoRA's additions are merged.
 
     Args:
       target: ShapeDtypeStructs with shardings, perhaps of a part of the model's tree; all of
-        that part must be there.
-      average: take the moving average where there is one.
+        them must be in the checkpoint.
+      average: take the moving average if there is one.
 
     Raises:
       TreeMismatchError: a parameter of `target` is missing or has another shape.
-      DamagedError: files that cannot be read, or give other numbers than were saved.
+      DamagedError: files that cannot be read, or whose values are not those that were saved.
     """
     saved = saves.shapes(step)
     averaged = average and any(k.startswith("average/") for k in saved)
@@ -77,7 +77,7 @@ def restore_params(saves: Checkpoints, step: int, target: Any, average: bool = T
 
 
 def restore_memory(saves: Checkpoints, step: int, target: Any) -> Any:
-    """The memory alone, sharded as `target` says; {} where the system has none.
+    """The memory alone, sharded as `target` says; {} if the system has none.
 
     Raises:
       TreeMismatchError, DamagedError: as `restore_params`.
@@ -91,16 +91,16 @@ def tokenizer_files(workdir: Path) -> dict[str, str]:
 
 
 def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
-    """Put a checkpoint's tokenizer into the workdir, where it is missing.
+    """Write a checkpoint's tokenizer into the workdir if it is missing there.
 
     Raises:
-      ValueError: another tokenizer is there.
+      ValueError: the workdir has another tokenizer.
     """
     present = tokenizer_files(workdir)
     if present and present != files:
         raise ValueError(
             f"The tokenizer in {workdir / 'tokenizer'} is not the one that this run's checkpoint "
-            "was trained with: delete that folder, and it comes back from the checkpoint."
+            "was trained with: delete that folder to restore it from the checkpoint."
         )
     if present:
         return

@@ -10,7 +10,7 @@ import numpy as np
 def by_rows(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Results "evaluation/metric" -> value as row -> metric -> value.
 
-    What stands before the last "/", such as a control within an evaluation, is a row.
+    The part before the last "/", which may include a control of an evaluation, is the row.
     """
     rows: dict[str, dict[str, float]] = {}
     for key, value in results.items():
@@ -20,7 +20,7 @@ def by_rows(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def by_columns(results: Mapping[str, float]) -> list[dict[str, dict[str, float]]]:
-    """The rows of `by_rows` as tables, all of a table's rows with the same metrics."""
+    """The rows of `by_rows`, grouped into tables whose rows have the same metrics."""
     tables: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
     for name, row in by_rows(results).items():
         tables.setdefault(tuple(row), {})[name] = row

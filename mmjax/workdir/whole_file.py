@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def write(path: str | os.PathLike, text: str) -> None:
-    """Write a file beside `path`, in a folder that is made if absent, and rename it.
+    """Write a file beside `path`, in a folder that is created if missing, and rename it.
 
     Raises:
       ValueError: it cannot be written; the old one stays.
     """
     path = Path(path)
-    # Of several processes that write the same file, each has a partial one of its own.
+    # Each of several processes that write the same file has its own partial file.
     partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

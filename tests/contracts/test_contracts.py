@@ -300,9 +300,9 @@ def test_outputs_that_can_be_put_together_are(extra):
     [
         ("batch_mean", "scalar output 'batch_mean' would differ"),
         ("looped", "scalar output 'looped' would differ"),
-        ("table", "output 'table' .* cannot be put together"),
-        ("vector", "output 'vector' .* cannot be put together"),
-        ("similarity", "output 'similarity' .* cannot be put together"),
+        ("table", "output 'table' .* cannot be reassembled"),
+        ("vector", "output 'vector' .* cannot be reassembled"),
+        ("similarity", "output 'similarity' .* cannot be reassembled"),
     ],
 )
 def test_outputs_that_cannot_be_put_together_are_refused_by_name(extra, match):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from shapes import COLOURS, SENTENCE, SHAPES, Shapes, make_runner, read
+from shapes import COLORS, SENTENCE, SHAPES, Shapes, make_runner, read
 
 from mmjax.evals.evaluators import make_evaluators
 
@@ -15,7 +15,7 @@ class Words:
     """One token a word."""
 
     bos_id = BEGIN
-    words = [*SENTENCE.format("", "").split(), *COLOURS, *SHAPES]
+    words = [*SENTENCE.format("", "").split(), *COLORS, *SHAPES]
 
     def encode(self, texts, length):
         rows = [[BEGIN, *(4 + self.words.index(w) for w in t.split()), END] for t in texts]
@@ -31,7 +31,7 @@ class Words:
 class Coloured(Shapes):
     """With the color as class."""
 
-    class_names = list(COLOURS)
+    class_names = list(COLORS)
 
     def __getitem__(self, i):
         return super().__getitem__(i) | {"label": (i + self.offset) % 3}
@@ -41,10 +41,10 @@ def reader(shots, of="caption"):
     """Checks every example of the prompt against its image, and says what the last one shows."""
 
     def truth(image):
-        colour, shape = read(image[None])
+        color, shape = read(image[None])
         if of == "label":
-            return COLOURS[colour[0]]
-        return SENTENCE.format(COLOURS[colour[0]], SHAPES[shape[0]])
+            return COLORS[color[0]]
+        return SENTENCE.format(COLORS[color[0]], SHAPES[shape[0]])
 
     def generate(params, batch):
         texts = []
@@ -111,7 +111,7 @@ def test_the_class_whose_name_is_likeliest_is_the_answer(shots):
     }
     # 24 training images, eight of each color: the first one is guessed.
     assert found["prior/top1"] == found["prior/mean_per_class"] == pytest.approx(1 / 3)
-    assert asked[0] == list(COLOURS)
+    assert asked[0] == list(COLORS)
     never = lambda names: lambda params, batch: -np.tile(np.arange(3.0), (5, 1))  # noqa: E731
     found = classified(dataclasses.replace(runner, choose=never), shots=shots)
     assert found["top1"] == pytest.approx(1 / 3)

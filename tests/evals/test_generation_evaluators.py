@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import toy
 from shapes import (
-    COLOURS,
+    COLORS,
     MISSING,
     SENTENCE,
     Shapes,
@@ -106,8 +106,8 @@ def test_captioning_s_prompt_and_features():
     run(make_runner(Prompted), "captioning")
 
     def embed(params, batch):
-        colour, shape = read(batch["image"])
-        return {"image_features": np.eye(12)[colour * 4 + shape]}
+        color, shape = read(batch["image"])
+        return {"image_features": np.eye(12)[color * 4 + shape]}
 
     features = {"train_source": {"n": 24}, "neighbour": "image_features"}
     found = run(make_runner(embed=embed), "captioning", **features)
@@ -173,12 +173,12 @@ class Asked(Shapes):
 
     def __getitem__(self, i):
         picture = super().__getitem__(i // 2)
-        colour = picture["captions"][1].split()[0]
+        color = picture["captions"][1].split()[0]
         if i % 2:
-            question, answer, kind = "is it red?", "yes" if colour == "red" else "no", "is"
+            question, answer, kind = "is it red?", "yes" if color == "red" else "no", "is"
         else:
-            wording = (colour == "blue") if self.biased else i // 6 % 2
-            question, answer, kind = WORDINGS[wording], colour, "colour"
+            wording = (color == "blue") if self.biased else i // 6 % 2
+            question, answer, kind = WORDINGS[wording], color, "colour"
         text = np.full(2, i % 2, np.int32)
         return picture | {
             "captions": [question],
@@ -192,9 +192,9 @@ class Asked(Shapes):
 def answer_logits(params, batch):
     """The right answer to both questions; of a blank image 'red' and 'yes'."""
     assert len(batch["text"]) == len(batch["image"]) == 5
-    colour, _ = read(batch["image"])
+    color, _ = read(batch["image"])
     asks_red = batch["text"][:, 0] == 1
-    words = np.where(asks_red, np.where(colour == 0, "yes", "no"), np.asarray(COLOURS)[colour])
+    words = np.where(asks_red, np.where(color == 0, "yes", "no"), np.asarray(COLORS)[color])
     return {"logits": (words[:, None] == np.asarray(ANSWERS)[None]).astype(np.float32)}
 
 
@@ -210,9 +210,9 @@ def test_vqa_and_what_needs_no_picture():
     assert found["without_image/balanced"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     # The image of another question is right as often as it has the color asked about.
     other = derangement(24)
-    colours = [source[int(i)]["image"][0, 0].argmax() for i in range(24)]
+    colors = [source[int(i)]["image"][0, 0].argmax() for i in range(24)]
     guess = [
-        (("yes" if colours[o] == 0 else "no") if i % 2 else COLOURS[colours[o]])
+        (("yes" if colors[o] == 0 else "no") if i % 2 else COLORS[colors[o]])
         for i, o in enumerate(other)
     ]
     wanted = vqa_metrics(guess, asked.human, asked.type)

@@ -84,14 +84,14 @@ class Page:
             self._note(found)
 
     def go(self, url):
-        """Open a page, anew even if the last one differs by its #fragment alone."""
+        """Load a page, even if it differs from the last one only by its #fragment."""
         for address in ("about:blank", url):
             self.call("Page.navigate", url=address)
             start = json.dumps(address.partition("#")[0])
             self.wait(f"document.readyState === 'complete' && location.href.startsWith({start})")
 
     def run(self, script):
-        """The value of a JavaScript expression; a promise is waited for."""
+        """The value of a JavaScript expression; waits for a promise."""
         found = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -99,7 +99,7 @@ class Page:
         return found["result"].get("value")
 
     def wait(self, script, seconds=60):
-        """The expression's value, as soon as it is true."""
+        """Wait until an expression is true; returns its value."""
         until = time.monotonic() + seconds
         while not (value := self.run(script)):
             assert time.monotonic() < until, f"never true: {script}; {self.problems}"

@@ -1,9 +1,9 @@
-"""The real commands, each in a process of its own that begins with the libraries imported.
+"""The real commands, each in a process of its own that starts with the libraries imported.
 
 Importing jax and the others costs seconds of CPU, and the tests start a hundred commands. So this
-file is also a program: it imports them once, and then forks at every order. What it forks is a
-process like any other: it imports mmjax and runs the command, with signals, exit code and all.
-test_command.py starts commands as a person does, from nothing.
+file is also a program: it imports them once, and then forks for every order. A forked process is
+like any other: it imports mmjax and runs the command, with signals and exit code.
+test_command.py starts commands as a user does, without this.
 """
 
 import functools
@@ -31,13 +31,13 @@ LIBRARIES = (
 
 
 class Command:
-    """A command that runs; like a `subprocess.Popen`."""
+    """A running command, with part of the interface of `subprocess.Popen`."""
 
     def __init__(self, words, *, devices=1, file_size=None, **variables):
         self._folder = _folder() / str(next(_numbers))
         self._folder.mkdir()
         for name in ("stdout", "stderr"):
-            (self._folder / name).touch()  # to be read before the command has begun
+            (self._folder / name).touch()  # readable before the command has started
         order = {
             "words": [str(word) for word in words],
             "environment": os.environ | {"XLA_FLAGS": xla_flags(devices)} | variables,
@@ -54,7 +54,7 @@ class Command:
         """The exit code, or minus the signal that ended it; None while it runs."""
         try:
             return int((self._folder / "code").read_text())
-        except (FileNotFoundError, ValueError):  # not there, or not yet written
+        except (FileNotFoundError, ValueError):  # missing, or not yet written
             return None
 
     poll = returncode.fget
@@ -78,33 +78,33 @@ class Command:
         return self.returncode
 
     def said(self, where="stdout"):
-        """What it has written up to now."""
+        """Its output so far."""
         return (self._folder / where).read_text()
 
     def communicate(self, timeout=600):
-        """What it has written, (stdout, stderr), when it has ended."""
+        """Wait for its end; (stdout, stderr)."""
         self.wait(timeout)
         return self.said(), self.said("stderr")
 
 
 def xla_flags(devices):
-    """Those of conftest.py, for another number of fake devices."""
+    """XLA_FLAGS of conftest.py, for another number of fake devices."""
     return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
 
 
 def start(*words, **settings):
-    """Start `python WORDS`, where the words begin with -m MODULE, -c CODE or a file.
+    """Start `python WORDS`, where the words start with -m MODULE, -c CODE or a file.
 
     Args:
-      devices: how many fake CPU devices it sees.
-      file_size: the most bytes that a file it writes can have.
-      variables: of its environment; those that jax reads when it is imported come too late.
+      devices: number of fake CPU devices.
+      file_size: the largest size in bytes of a file that it may write.
+      variables: of its environment; too late for those that jax reads when it is imported.
     """
     return Command(words, **settings)
 
 
 def run(*words, timeout=600, **settings):
-    """`start`, and wait for its end; returncode, stdout and stderr."""
+    """`start`, and wait for the end; returncode, stdout and stderr."""
     command = start(*words, **settings)
     stdout, stderr = command.communicate(timeout)
     return SimpleNamespace(returncode=command.returncode, stdout=stdout, stderr=stderr)
@@ -123,15 +123,15 @@ def _folder():
 
 @functools.cache
 def _server():
-    """It ends when this process does, and with it its stdin."""
+    """The forking process; it ends when its stdin closes, with this process."""
     return subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
 def _orders():
-    """Returns each order in a process of its own; a second one keeps that one's exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who keeps a code and ends is forgotten
+    """Return each order in a process of its own; its parent writes down the exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies of those parents
     for line in sys.stdin:
         if os.fork():
             continue
@@ -148,7 +148,7 @@ def _orders():
 
 
 def _become(words, environment, folder, file_size):
-    """Be `python WORDS`, begun in the repository."""
+    """Turn this process into `python WORDS`, started in the repository."""
     for number, name in enumerate((os.devnull, f"{folder}/stdout", f"{folder}/stderr")):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
     if file_size is not None:
@@ -172,5 +172,5 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     for library in LIBRARIES:
         importlib.import_module(library)
-    gc.freeze()  # forked processes share what is here
+    gc.freeze()  # forked processes share these objects
     _become(**_orders())

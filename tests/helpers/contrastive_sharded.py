@@ -32,7 +32,7 @@ def gradients(kind, implementation, chunk_size, label_smoothing=0.0):
         )
         there = jnp.ones(len(losses), bool) if present is None else present
         rows = {"loss": losses, **metrics}
-        # An absent pair's have no meaning.
+        # Those of a missing pair have no meaning.
         rows = {k: jnp.where(there, x, jnp.zeros_like(x)) if x.ndim else x for k, x in rows.items()}
         return average(Weighted(losses, there))[0], rows
 

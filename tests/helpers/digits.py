@@ -1,4 +1,4 @@
-"""Made-up spoken and written digits, in the form of FSDD's and MNIST's files."""
+"""Synthetic spoken and written digits, in the file formats of FSDD and MNIST."""
 
 import gzip
 import io

@@ -9,7 +9,7 @@ from mmjax.decode.generate import Generated
 
 @dataclasses.dataclass(frozen=True)
 class FakeRunner:
-    """What evaluators and the report call, in one process. Variables are whatever a test gives.
+    """The interface that evaluators and the report use, in one process. Variables are arbitrary.
 
     Attributes:
       embed: (variables, batch) -> all outputs of the model.

@@ -1,4 +1,4 @@
-"""A TFDS set as people have them."""
+"""A TFDS data set as a user would write one."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ def picture(color=(10, 20, 30), kind="PNG", size=(6, 4)):
 
 
 class Flowers(tfds.core.GeneratorBasedBuilder):
-    """Three flowers, with features under names of their own."""
+    """Three flowers, with unusual feature names."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos: ClassVar[dict] = {}

@@ -10,7 +10,7 @@ def noise(h=24, w=31, seed=0):
 
 
 def coordinates(h, w):
-    """An image whose pixel says where it is: (y, x, 7)."""
+    """An image whose pixels encode their position: (y, x, 7)."""
     y, x = np.mgrid[0:h, 0:w]
     return np.stack([y, x, np.full_like(x, 7)], -1).astype(np.uint8)
 

@@ -38,7 +38,7 @@ with distributed.main_first("making a file"):
     if me == 0:
         made.write_text("x")
 
-# One epoch, and how a batch lies: by rows read here, and by rows that arrive on the devices.
+# One epoch, and the order of a batch: the rows read here, and the rows on the devices.
 mesh = sharding.make_mesh({"data": -1})
 index, parts = sharding.batch_share(mesh)
 source = open_source({"kind": "folder", "root": args.folder})
@@ -59,7 +59,7 @@ for _ in range(len(source) // 8):
     arrived.append(np.asarray(whole(placed)).tolist())
 found |= {"rows": rows, "arrived": arrived}
 
-# The ring over both processes: its blocks pass from one to the other and back.
+# The ring over both processes: blocks are sent from one to the other and back.
 half = slice(12 * me, 12 * me + 12)
 x, y, ids = (a[half] for a in pairs(24))
 mine = to_device({"x": x, "y": y, "ids": ids}, sharding.batch_sharding(mesh))
@@ -69,7 +69,7 @@ with jax.set_mesh(mesh):
         got = gradients(kind, "ring", 2, 0.1)(mine["x"], mine["y"], *scalars, mine["ids"])
         found[kind] = [np.asarray(whole(a)).tolist() for a in jax.tree.leaves(got)]
 
-# A newest checkpoint whose damage process 1 alone meets, as it alone reads those rows.
+# A damaged newest checkpoint: only process 1 reads the damaged rows.
 split = jax.NamedSharding(mesh, jax.P(mesh.axis_names[0]))
 noise = jax.jit(lambda: jax.random.normal(jax.random.key(0), (64, 512)), out_shardings=split)()
 saves = Checkpoints(Path(args.folder) / "run")
@@ -111,6 +111,6 @@ if me == 0:
     told.write_text("x")
 while not told.exists():
     time.sleep(0.05)
-if me == 1:  # ends before its time; the other, which would wait for a minute, is to end with it
+if me == 1:  # ends early; the other, which would wait for a minute, must end with it
     distributed.leave("the data ran out", 2)
 distributed.exchange("an end that one never reaches", timeout=60)

@@ -1,4 +1,4 @@
-"""Golden folders: published models at a small random size, and what the original gives for them."""
+"""Golden folders: published models at a small random size, and the original code's outputs."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def expected(name):
 
 
 def fixture(*names):
-    """A fixture `golden` of a module: each of those folders as (model, what is expected)."""
+    """A fixture `golden` of a module: each of those folders as (model, expected outputs)."""
 
     @pytest.fixture(scope="module", params=names, name="golden")
     def golden(request):
@@ -30,7 +30,7 @@ def fixture(*names):
 
 
 def outputs(loaded, batch):
-    """What a loaded model gives for a batch, as numpy arrays."""
+    """The outputs of a loaded model for a batch, as numpy arrays."""
     given = jax.jit(lambda p, b: loaded.model.apply({"params": p}, b))(loaded.params, batch)
     return jax.tree.map(np.asarray, given)
 

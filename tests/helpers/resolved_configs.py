@@ -1,8 +1,8 @@
-"""The fully resolved config of every experiment, defaults included, as it stands in tests/configs/.
+"""The fully resolved config of every experiment, defaults included, as stored in tests/configs/.
 
     python tests/helpers/resolved_configs.py      # rewrite them; then read the diff
 
-So a review shows which experiments a changed default reaches.
+So a review shows which experiments a changed default affects.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "configs"
-# The model of a fine-tuning is the one that it is given.
+# Fine-tuning configs take their model as an argument.
 NAMES = sorted(
     f.stem for f in (ROOT / "configs").glob("*.py") if not f.stem.startswith("finetune_")
 )

@@ -1,4 +1,4 @@
-"""Whole runs of tiny_clip: how they are started, how they end, and what they leave."""
+"""Whole runs of tiny_clip: starting them, how they end, and their checkpoints."""
 
 import socket
 from pathlib import Path
@@ -12,7 +12,7 @@ TRAIN = ["-m", "mmjax.train", f"--config={CONFIG}"]
 
 
 def state_of(workdir, step):
-    """Every array of a checkpoint, whole, by path; whatever devices wrote it."""
+    """Every array of a checkpoint by path, unsharded, whatever devices wrote it."""
     import jax
 
     path = Path(workdir) / "checkpoints" / str(step) / "state"
@@ -27,7 +27,7 @@ def state_of(workdir, step):
 
 
 def refused(done, *words):
-    """The command failed, and its last words are one sentence that has these words."""
+    """Assert that the command failed with one last sentence that contains these words."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, done.stderr
@@ -37,7 +37,7 @@ def refused(done, *words):
 
 
 def flip_bits(checkpoint):
-    """In the middle of every file that holds numbers or their index; some are copies, not read."""
+    """Damage the middle of every file with array data or their index; some are unread copies."""
     for path in (checkpoint / "state").rglob("d/*"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1

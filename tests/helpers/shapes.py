@@ -1,11 +1,11 @@
-"""Images of one color and one shape, and a stand-in for a model that captions them."""
+"""Images with a color and a shape, and a stand-in for a model that captions them."""
 
 import numpy as np
 from fake_runner import FakeRunner
 
 from mmjax.data.source import Source
 
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 
 
 SHAPES = ("square", "circle", "star", "cross")
@@ -14,7 +14,7 @@ SHAPES = ("square", "circle", "star", "cross")
 SENTENCE = "this is a {} thing with the form of a {}"
 
 
-MISSING = 5  # the image of this example is absent where a source has gaps
+MISSING = 5  # with `gaps`, the image of this example is missing
 
 
 class Shapes(Source):
@@ -29,12 +29,12 @@ class Shapes(Source):
         return self.n
 
     def __getitem__(self, i):
-        colour, shape = (i + self.offset) % 3, (i + self.offset) // 3 % 4
+        color, shape = (i + self.offset) % 3, (i + self.offset) // 3 % 4
         image = np.zeros((16, 16, 3), np.uint8)
-        image[:8, :, colour] = 255
+        image[:8, :, color] = 255
         image[8:, 4 * shape : 4 * shape + 4] = 255
-        caption = SENTENCE.format(COLOURS[colour], SHAPES[shape])
-        example = {"captions": [caption, f"{COLOURS[colour]} {SHAPES[shape]}"]}
+        caption = SENTENCE.format(COLORS[color], SHAPES[shape])
+        example = {"captions": [caption, f"{COLORS[color]} {SHAPES[shape]}"]}
         gone = self.gaps and i == MISSING
         return {**example, "image": image * (not gone), "image_present": not gone}
 
@@ -64,12 +64,12 @@ def read(image):
 
 
 def write_captions(params, batch):
-    """What the image shows, or always the same if `params` is 'blind'."""
+    """The caption of the image, or always the same one if `params` is 'blind'."""
     assert set(batch) == {"image", "image_present", "example_id"}
     assert not batch["image"][~batch["image_present"] & (batch["example_id"] >= 0)].any()
     if params == "blind":
         return [SENTENCE.format("red", "star")] * len(batch["image"])
-    return [SENTENCE.format(COLOURS[c], SHAPES[s]) for c, s in zip(*read(batch["image"]))]
+    return [SENTENCE.format(COLORS[c], SHAPES[s]) for c, s in zip(*read(batch["image"]))]
 
 
 def make_runner(source=Shapes, generate=write_captions, embed=None, **fields):

@@ -22,7 +22,7 @@ CORPUS = [
 
 
 def byte_to_letter():
-    """GPT-2's printable stand-ins for bytes: visible Latin-1 is itself, the rest count from 256."""
+    """GPT-2's printable bytes: visible Latin-1 is itself, the rest count from 256."""
     table, moved = {}, 0
     for byte in range(256):
         if 33 <= byte <= 126 or 161 <= byte <= 172 or 174 <= byte <= 255:
@@ -53,7 +53,7 @@ def join(symbols, pair):
 
 
 def apply_merges(symbols, ranks):
-    """Sennrich et al. 2016: merge the earliest learnt pair, wherever it stands, until none is."""
+    """Sennrich et al. 2016: merge the earliest learned pair everywhere, until none is left."""
     while True:
         pairs = [pair for pair in zip(symbols, symbols[1:]) if pair in ranks]
         if not pairs:
@@ -154,7 +154,7 @@ def word_level(path, specials):
     tokenizer = hf.Tokenizer(model)
     tokenizer.pre_tokenizer = hf.pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(specials))
-    tokenizer.enable_padding(length=50)  # the file's own habits must not reach our rows
+    tokenizer.enable_padding(length=50)  # the file's own settings must not affect our rows
     tokenizer.enable_truncation(1)
     tokenizer.save(str(path))
     return str(path)

@@ -1,4 +1,4 @@
-"""A CLIP of ours to be saved as others publish theirs."""
+"""An mmjax CLIP to be saved in published formats."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ TEXTS = ["a red bus", "two dogs, a cat", "tea"]
 
 
 def small_clip(stem="patch", words=None):
-    """A CLIP of ours with random parameters and, unless it is given, a tokenizer of its own, whose
+    """An mmjax CLIP with random parameters and, unless one is given, a tokenizer of its own, whose
     end token is 2."""
     words = words or train_bpe(TEXTS * 3, vocab_size=300)
     config = {

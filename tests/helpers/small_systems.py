@@ -1,4 +1,4 @@
-"""Systems small enough to be written out in NumPy: one for each thing the contract must express."""
+"""Systems small enough to be computed in NumPy: one for each feature of the contract."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ def spec(**arrays):
 
 @contextlib.contextmanager
 def listed(name, make_system):
-    """Inside, `make_system` is one line of the table of systems."""
+    """Inside, `make_system` is in the table of systems."""
     systems.SYSTEMS[name] = make_system
     try:
         yield

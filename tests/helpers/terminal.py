@@ -1,4 +1,4 @@
-"""A terminal that remembers, and what a person sees on it."""
+"""A terminal that records its output, and what is visible on it."""
 
 import io
 import re
@@ -10,7 +10,7 @@ class Terminal(io.StringIO):
 
 
 def shown(stream):
-    """The lines on the screen, without colors and blank ones: moves and erasures carried out."""
+    """The non-blank lines on the screen, without colors, after cursor moves and erasures."""
     lines, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[[\d;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", stream.getvalue()):
         if part == "\r":

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmjax.config import defaults
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
+COLORS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -16,14 +16,14 @@ def write_folder(root, count=24):
     root.mkdir(parents=True, exist_ok=True)
     lines = []
     for i in range(count):
-        colour = list(COLOURS)[i % 4]
+        color = list(COLORS)[i % 4]
         place = i // 4 % 4
-        picture = np.full((16, 16, 3), 255, np.uint8)
+        image = np.full((16, 16, 3), 255, np.uint8)
         row, column = 8 * (place // 2), 8 * (place % 2)
-        picture[row : row + 8, column : column + 8] = COLOURS[colour]
-        picture[0, 0] = i  # so that no two are equal
-        Image.fromarray(picture).save(root / f"{i:03d}.png")
-        caption = f"a {colour} square, {PLACES[place]}, number {i}"
+        image[row : row + 8, column : column + 8] = COLORS[color]
+        image[0, 0] = i  # so that no two are equal
+        Image.fromarray(image).save(root / f"{i:03d}.png")
+        caption = f"a {color} square, {PLACES[place]}, number {i}"
         lines.append({"file_name": f"{i:03d}.png", "caption": caption})
     (root / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return [line["caption"] for line in lines]

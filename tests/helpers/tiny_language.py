@@ -1,4 +1,4 @@
-"""Tiny language models with parameters large enough to have opinions, and prompts for them."""
+"""Tiny language models with parameters large enough for confident predictions, and prompts."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ LLAMA = {"positions": "rope", "norm": "rms", "kv_heads": 1, "use_bias": False}
 
 
 def language_model(tied=True, **decoder):
-    """A tiny model with parameters large enough to have opinions."""
+    """A tiny model with parameters large enough for confident predictions."""
     decoder = {"depth": 2, "heads": 2, "mlp_dim": 32, **decoder}
     text = {"vocab_size": 30, "width": 16, "length": 24, "tied": tied, "decoder": decoder}
     model = language.make_model({"text": text})

@@ -1,4 +1,4 @@
-"""Toy-sized runs for the tests: a config shrunk, a random batch for it, and it on any mesh."""
+"""Toy-sized runs for the tests: a reduced config, a random batch for it, and a run on any mesh."""
 
 import jax
 import numpy as np
@@ -21,9 +21,9 @@ TEXT = TOWER | {"vocab_size": 64, "length": 8}
 
 
 def shrink(config, dtype="float32", depth=1):
-    """The config, in place, with a batch of 8 and a model of width 16 on images of 2 x 2 patches.
+    """Reduce a config in place to batch size 8 and width 16 on images of 2 x 2 patches.
 
-    What makes it this config and not another stays: pooling, loss, optimizer, locks, dropout.
+    What characterizes it is kept: pooling, loss, optimizer, frozen parts, dropout.
     """
     with config.unlocked(), config.ignore_type():
         config.batch_size, config.total_steps = 8, 10
@@ -120,7 +120,7 @@ def batch(config, seed=0):
 
 
 def means(loss, outputs, batch, context=None):
-    """Each term's mean over the batch, as the step takes it."""
+    """Each term's mean over the batch, as the step computes it."""
     return {name: average(term)[0] for name, term in loss(outputs, batch, context).items()}
 
 
@@ -139,7 +139,7 @@ def put(run, batch):
 
 
 def init(run):
-    """What `run.init()` makes, the same on every mesh to the bit: see conftest.py."""
+    """`run.init()`, but bit-identical on every mesh: see conftest.py."""
     shardings = jax.tree.map(lambda x: x.sharding, run.state)
     with jax.set_mesh(run.mesh):
         make = jax.jit(run.make_state, out_shardings=shardings).lower()
@@ -147,7 +147,7 @@ def init(run):
 
 
 def take_steps(run, state, batches):
-    """The state after one update a batch, and the scalars of each. Gives `state` up."""
+    """The state after one update per batch, and the scalars of each. Donates `state`."""
     history = []
     batches = [put(run, b) for b in batches]
     with jax.set_mesh(run.mesh):

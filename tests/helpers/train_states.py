@@ -1,4 +1,4 @@
-"""Train states of random numbers on any mesh, saved as checkpoints, and compared to the bit."""
+"""Train states of random numbers on any mesh, saved as checkpoints, and compared bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def mesh_of(shape):
 
 
 def state(seed=0, mesh=None, shapes=SHAPES, ema=True):
-    """A train state of random numbers, odd ones among them, on a mesh."""
+    """A train state of random numbers on a mesh, with NaN, infinity, -0 and a subnormal."""
     rng, mesh = np.random.default_rng(seed), mesh or mesh_of(MESHES[0])
 
     def tree(dtype):
@@ -71,7 +71,7 @@ def run_of(at):
 
 
 def saved_run(at):
-    """What is read back of `run_of`: a checkpoint says its format too."""
+    """`run_of` as read back: a checkpoint adds its format."""
     return {**run_of(at), "format": migrate.FORMAT}
 
 

@@ -1,4 +1,4 @@
-"""How annotations are checked while tests run: an int passes for a float, as type checkers say."""
+"""How annotations are checked while tests run: an int is accepted as a float, as in PEP 484."""
 
 from beartype import BeartypeConf, beartype
 

@@ -1,4 +1,4 @@
-"""What the tests of models that write text share."""
+"""Shared by the tests of models that generate text."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ IMAGE = {"width": 16, "depth": 1, "heads": 2, "mlp_dim": 24, "patch_size": 4, "i
 
 
 def initial(model, batch, seed=0):
-    """Random parameters, none of them zero, so that nothing hides behind an initial 0."""
+    """Random parameters, none of them zero, so that no initial 0 masks an error."""
     params = meta.unbox(jax.jit(model.init)(jax.random.key(seed), batch)["params"])
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))

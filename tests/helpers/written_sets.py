@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def photo(seed, size=(60, 40), kind="PNG"):
-    """A smooth image, as photographs are."""
+    """A smooth image, like a photograph."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8))
     out = io.BytesIO()

@@ -162,7 +162,7 @@ MPI = {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:3", "JAX_PLATFORMS": "cpu"}
     ],
 )
 def test_a_cluster_is_known_by_its_own_marks(environ, cluster):
-    assert distributed.wanted(environ) == cluster
+    assert distributed.detect_cluster(environ) == cluster
 
 
 def test_jax_reads_the_same_marks(monkeypatch):
