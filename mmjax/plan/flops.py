@@ -35,7 +35,7 @@ def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf
         and its operands and result (roofline, Williams et al. 2009).
     """
     total = Work()
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    for eqn in _used(getattr(jaxpr, "jaxpr", jaxpr)):
         name = eqn.primitive.name
         if name in ("dot_general", "conv_general_dilated"):
             flops = (_dot if name == "dot_general" else _convolution)(eqn)
@@ -55,6 +55,17 @@ def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf
             times = eqn.params["mesh"].size
         total += sum(inner, Work()) * times
     return total
+
+
+def _used(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
+    """The equations whose results are used: the compiler drops the others."""
+    needed = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in needed for v in eqn.outvars):
+            kept.append(eqn)
+            needed |= {v for v in eqn.invars if not isinstance(v, core.Literal)}
+    return kept[::-1]
 
 
 def _jaxprs(eqn: core.JaxprEqn) -> list:

@@ -34,7 +34,7 @@ def test_loops_branches_and_remat():
     assert count(f, A, B).flops == 8 * one
     # Backwards twice as many for a and b; remat does the forward again.
     layer = lambda a, b: jnp.tanh(jnp.tanh(a @ b) @ b)  # noqa: E731
-    grad = lambda f: jax.grad(lambda a, b: f(a, b).sum(), argnums=(0, 1))  # noqa: E731
+    grad = lambda f: jax.value_and_grad(lambda a, b: f(a, b).sum(), argnums=(0, 1))  # noqa: E731
     assert count(grad(layer), A, B).flops == 6 * one
     assert 6 * one < count(grad(jax.checkpoint(layer)), A, B).flops <= 8 * one
 
@@ -79,3 +79,13 @@ def test_a_model_is_what_xla_counts_of_it_unrolled(length):
 
     xla = jax.jit(jax.grad(unrolled, argnums=(0, 1))).lower(x, w).cost_analysis()["flops"]
     np.testing.assert_allclose(count(jax.grad(f, argnums=(0, 1)), x, w).flops, xla, rtol=0.05)
+
+
+def test_what_no_result_needs_does_not_count():
+    """As the compiler leaves it out: here the first product, and the second of a jitted call."""
+
+    def f(a, b):
+        a @ b
+        return jax.jit(lambda a: (a @ b, b @ b))(a)[0].sum()
+
+    assert count(f, A, B).flops == 2 * 8 * 16 * 16 + 2 * 16 * 16 * 16  # the call keeps its results

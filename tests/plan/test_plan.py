@@ -94,7 +94,9 @@ def test_flops_of_a_known_transformer():
     loss = 2 * 8 * 8 * 16
     # the stem's input needs no gradient
     assert found.model_flops == 8 * (3 * forward - stem) + 3 * loss
-    assert found.executed_flops == found.model_flops
+    # In fp32 on CPU the attention logits of 2 blocks per tower are computed again.
+    again = 8 * 2 * sum(2 * tokens * tokens * 16 for tokens in (5, 8))
+    assert found.executed_flops == found.model_flops + again
     assert found.compute_seconds is found.mfu is found.hours is None  # of a CPU nothing is said
 
 
