@@ -136,7 +136,29 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
             raise ValueError(f"{path} sets config.ema_decay, which is now config.ema.decay.")
         if key not in known:
             raise ValueError(f"{path} sets config.{key}, unknown to mmjax.{nearest(key, known)}")
+    _complete(config)
     return override(config, overrides)
+
+
+def _complete(config: ConfigDict) -> None:
+    """Give sections with fixed keys the defaults of those that they lack, in place.
+
+    Raises:
+      ValueError: a key that such a section does not have.
+    """
+    with config.unlocked():
+        for section in ("ema", "lora", "checkpoint", "early_stopping", "init_from", "data"):
+            if section not in config:
+                continue
+            known, given = defaults()[section], config[section]
+            for key in given:
+                if key not in known:
+                    raise ValueError(
+                        f"config.{section} has no key '{key}'.{nearest(key, known)} It has: "
+                        f"{', '.join(known)}."
+                    )
+            for key in set(known) - set(given):
+                given[key] = known[key]
 
 
 def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
@@ -167,6 +189,7 @@ def _apply(config: ConfigDict, override: str) -> None:
     value = _typed(text, section[last], f"config.{key}")
     with section.ignore_type():  # `_typed` has checked it, and allows a float for an int
         section[last] = value
+    _complete(config)
 
 
 def _typed(text: str, old: Any, where: str) -> Any:
@@ -180,8 +203,8 @@ def _typed(text: str, old: Any, where: str) -> Any:
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     if old is None or value is None or weight:
         return value
-    if isinstance(value, tuple) and _SCHEDULES.fullmatch(where):
-        return value
+    if isinstance(value, tuple | list) and _SCHEDULES.fullmatch(where):
+        return tuple(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(old, int) and isinstance(value, float) and not isinstance(old, bool):

@@ -34,6 +34,12 @@ def check_outputs(
     dependent = _depends(
         closed.jaxpr, [False] * count + [True] * (len(closed.jaxpr.invars) - count)
     )
+    nested = [name for name, x in found.items() if not hasattr(x, "shape")]
+    if nested:
+        raise ValueError(
+            f"The output '{nested[0]}' is not an array: with config.microbatches > 1 the outputs "
+            "of a model are a flat dict of arrays."
+        )
     for name, depends in zip(sorted(found), dependent, strict=True):  # flattened by name
         here, there = found[name].shape, whole[name].shape
         if here == there == ():

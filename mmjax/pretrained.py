@@ -16,7 +16,7 @@ from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import make_system
 from mmjax.optim import tree_paths
-from mmjax.system import System, Variables, variables
+from mmjax.system import System, Variables, memory_of, variables
 from mmjax.variables import (
     abstract_variables,
     initial_params,
@@ -190,7 +190,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
     if mesh is None:  # orbax needs explicit shardings
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         given = with_shardings(given, jax.tree.map(lambda _: device, given))
-    memory = {k: v for k, v in given.items() if k != "params"}
+    memory = memory_of(given)
     params, report = given["params"], ""
     if arrays:
         saves, average = saved.checkpoints, saved.config.ema.evaluate

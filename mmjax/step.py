@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.batch import Batch
+from mmjax.config import nearest
 from mmjax.finite import first_nonfinite, is_finite
 from mmjax.layers import platform
 from mmjax.microbatch_check import check_outputs
@@ -20,6 +21,7 @@ from mmjax.system import (
     Outputs,
     Params,
     System,
+    Weighted,
     average,
     training_keys,
     variables,
@@ -85,13 +87,14 @@ def weighted_sum(
         raise ValueError(
             f"config.loss_weights names {missing or 'nothing'}; this system's loss returns "
             f"{sorted(terms)}: give at least one of those a weight."
+            + (nearest(missing[0], terms) if missing else "")
         )
     return sum(schedule(weight, step) * terms[name] for name, weight in weights.items())
 
 
 def make_train_step(
     system: System,
-    gradients: Callable[..., Gradients],
+    gradients: Callable[..., tuple[Gradients, Context, Batch]],
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
@@ -108,7 +111,12 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch):
         found, context, corrupted = gradients(state, batch, seed)
         grad_norm = optax.tree.norm(found.grads)
-        finite = state.finite & is_finite(found.total, grad_norm)
+        memory = {**state.memory, **found.written}
+        if system.remember is not None:
+            memory = {**memory, **system.remember(memory, found.outputs, corrupted, context)}
+            check_memory(state.memory, memory)
+        remembered = [x for x in jax.tree.leaves(memory) if jnp.issubdtype(x.dtype, jnp.floating)]
+        finite = state.finite & is_finite(found.total, grad_norm, *map(jnp.sum, remembered))
 
         def update(state):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
@@ -118,10 +126,6 @@ def make_train_step(
                 keep = 1 - schedule(ema_decay, state.step)
                 # In this form the average of a constant stays bit-identical.
                 mean = jax.tree.map(lambda e, p: e + keep * (p - e), mean, params)
-            memory = {**state.memory, **found.written}
-            if system.remember is not None:
-                memory = {**memory, **system.remember(memory, found.outputs, corrupted, context)}
-                check_memory(state.memory, memory)
             return TrainState(state.step + 1, params, opt_state, mean, finite, memory)
 
         kept = state.replace(finite=finite)
@@ -199,7 +203,15 @@ def make_gradients(
 
     def total_loss(outputs, batch, context):
         """The weighted loss, each term's mean, and whether any row has it."""
-        means = {k: average(term) for k, term in system.loss(outputs, batch, context).items()}
+        means = {}
+        for k, term in system.loss(outputs, batch, context).items():
+            value = term.value if isinstance(term, Weighted) else term
+            if value.ndim > 1:
+                raise ValueError(
+                    f"The loss term '{k}' is {list(value.shape)}: give one value per example, [B], "
+                    "or a scalar."
+                )
+            means[k] = average(term)
         terms, has = ({k: pair[i] for k, pair in means.items()} for i in (0, 1))
         return weighted_sum(terms, loss_weights, context.step), (terms, has)
 
@@ -312,7 +324,6 @@ def check_memory(before: Memory, after: Memory) -> None:
 
 
 def diagnose(
-    learner: Any,
     gradients: Callable[..., tuple[Gradients, Context, Batch]],
     state: TrainState,
     batch: Batch,

@@ -91,11 +91,6 @@ def train(
     evaluators = evaluate.make_evaluators(run, workdir)
     early = EarlyStopping(**config.early_stopping)
     writer = metrics.MetricWriter(workdir, process_index=jax.process_index())
-    if distributed.is_main():
-        write_manifest(workdir, config=config)
-        (workdir / "parameters.txt").write_text(
-            optim.describe(run.state.params, config.optim) + "\n"
-        )
 
     # ---- the state: resumed, or new
     if saved:
@@ -103,6 +98,10 @@ def train(
         early.restore(saved["early_stopping"])
     else:
         state = experiment.init_from(run, run.init())
+    if distributed.is_main():
+        write_manifest(workdir, config=config)
+        parameters = optim.describe(run.state.params, config.optim)
+        (workdir / "parameters.txt").write_text(parameters + "\n")
     at, total = int(state.step), config.total_steps
     source = mixture.continued(source, saved and saved.get("mixture_weights"), at)
     if at < total:
@@ -216,7 +215,7 @@ def _check_finite(run, state, source, saves, workdir) -> None:
         experiment.training_batches(run.config, run.system, source, run.tokenizer, at, share)
     )
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
-    found = step.diagnose(run.learner, run.gradients, state, batch, run.config.seed)
+    found = step.diagnose(run.gradients, state, batch, run.config.seed)
     kept = saves.steps()
     raise NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
 

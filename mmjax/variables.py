@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import sharding
 from mmjax.batch import Spec
 from mmjax.step import TrainState, first_state
-from mmjax.system import Memory, Params, Variables
+from mmjax.system import Memory, Params, Variables, memory_of
 
 _TRANSIENT = ("params", "intermediates", "cache", "packed")  # collections that are not memory
 
@@ -120,11 +120,12 @@ def sharded_state(
       variables: from `sharded_variables`.
     """
     params = variables["params"]
-    memory = {k: v for k, v in variables.items() if k != "params"}
+    memory = memory_of(variables)
     abstract = jax.eval_shape(lambda p, m: first_state(p, m, optimizer, ema=ema), params, memory)
     by_path = {
         _keys(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path({**params, "memory": memory})
+        for tree in (params, {"memory": memory})
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
     replicated = NamedSharding(mesh, PartitionSpec())
 

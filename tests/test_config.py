@@ -305,3 +305,17 @@ def test_a_weight_of_a_mixture_is_a_number_a_schedule_or_balanced(old, new):
     config.data.train = {"kind": "mixture", "parts": {"x": {"weight": old}}}
     configs.override(config, [f"--config.data.train.parts.x.weight={new}"])
     assert config.data.train.parts.x.weight == new
+
+
+def test_a_section_with_fixed_keys_keeps_the_defaults_that_are_not_given(tmp_path):
+    file = tmp_path / "c.py"
+    code = "from mmjax.config import defaults\ndef get_config():\n    c = defaults()\n    {}\n"
+    code += "    return c\n"
+    file.write_text(code.format("c.ema = {'decay': 0.9, 'teacher': True}"))
+    config = configs.load(str(file), ())
+    assert config.ema.to_dict() == {"decay": 0.9, "teacher": True, "evaluate": True}
+    config = configs.load(str(file), ["--config.ema={'decay': 0.5}"])
+    assert config.ema.to_dict() == {"decay": 0.5, "teacher": False, "evaluate": True}
+    file.write_text(code.format("c.ema = {'decay': 0.9, 'teachr': True}"))
+    with pytest.raises(ValueError, match="config.ema has no key 'teachr'. Did you mean 'teacher'"):
+        configs.load(str(file), ())

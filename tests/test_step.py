@@ -407,7 +407,7 @@ def test_a_nan_batch_leaves_the_state_and_is_named(guarded):
 
     def found(batch, **params):
         broken = state.replace(params=state.params | params)
-        return step.diagnose(Towers(), gradients, broken, batch, 0)
+        return step.diagnose(gradients, broken, batch, 0)
 
     assert found(good) is None
     assert found(bad) == "loss: contrastive [] (1 NaN, 0 infinite of 1)"
@@ -431,7 +431,7 @@ def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(guarded):
     assert np.isfinite(scalars["loss"])
     assert not bool(after.finite)
     assert_trees_identical(after.params, state.params)
-    said = step.diagnose(Towers(), gradients, after, pairs(), 0)
+    said = step.diagnose(gradients, after, pairs(), 0)
     assert said.startswith("gradients: logit_bias [] (1 NaN")
 
 

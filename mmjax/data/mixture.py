@@ -86,6 +86,10 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
     if train.get("kind") != "mixture":
         return sources.open_source(train, workdir=workdir)
     _check_names(train, ("kind", "parts"), "config.data.train")
+    if not _is_section(train.get("parts", {})):
+        raise ValueError(
+            f"config.data.train.parts is {train['parts']!r}: use a dict, part name -> settings."
+        )
     if not train.get("parts"):
         raise ValueError("The mixture config.data.train has no parts: name some in 'parts'.")
     if data.get("cached_transform"):
@@ -96,6 +100,10 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
     parts, weights = [], {}
     for name, settings in sorted(train["parts"].items()):
         where = f"config.data.train.parts.{name}"
+        if not _is_section(settings):
+            raise ValueError(f"{where} is {settings!r}: use a dict with a source.")
+        if _is_section(settings.get("weight", 1.0)):
+            raise ValueError(f"{where}.weight is a dict: use a number, points, or 'balanced'.")
         _check_names(settings, ("source", "transform", "weight", "cached_transform"), where)
         if not settings.get("source"):
             raise ValueError(f"{where} has no source: give it the config of one.")
@@ -108,12 +116,34 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         own = {k: settings[k] for k in ("transform", "cached_transform") if k in settings}
         parts.append(Part(str(name), source, **own))
         weights[str(name)] = _plain(settings.get("weight", 1.0))
+    _check_classes(parts, data.get("transform", ""))
     weights = _resolved(weights, parts, data.get("transform", ""))
     check_weights(weights, list(weights))
     for name, weight in weights.items():
         if not any([weight] if is_number(weight) else [y for _, y in weight]):
             _log.warning("part '%s' of the mixture has weight 0 at every step", name)
     return Mixture(parts, [(0, weights)])
+
+
+def _is_section(value: Any) -> bool:
+    return hasattr(value, "items")
+
+
+def _check_classes(parts: Sequence[Part], after: str) -> None:
+    """Refuse parts whose labels are numbers of different classes."""
+    labeled = [
+        part
+        for part in parts
+        if "label" in {step for text in (part.transform, after) for step, *_ in chain.read(text)}
+    ]
+    for part in labeled[1:]:
+        first, names = labeled[0], part.source.class_names
+        if first.source.class_names != names:
+            raise ValueError(
+                f"The parts '{first.name}' and '{part.name}' of the mixture have different classes "
+                f"({first.source.class_names} and {names}), and label numbers each from 0: take "
+                "label out of the transform of one, or use sets with the same classes."
+            )
 
 
 def _check_names(settings: Mapping[str, Any], known: Sequence[str], where: str) -> None:

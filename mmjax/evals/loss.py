@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 
+from mmjax import batch as batches
 from mmjax.evals.evaluator import Evaluator, Results
 from mmjax.system import Variables
 
@@ -17,6 +18,11 @@ class Loss(Evaluator):
     """
 
     kind = "loss"
+
+    def check(self) -> None:
+        super().check()
+        batch = next(self._batches(self._open(self.source)))
+        batches.check(batch, self.runner.spec)
 
     def run(self, variables: Variables) -> Results:
         source = self._open(self.source)

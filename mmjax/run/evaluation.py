@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax import batch as batches
 from mmjax import sharding
 from mmjax.data import pipeline
 from mmjax.data.prefetch import to_device
@@ -34,6 +35,7 @@ class Runner:
       batch_size: examples per call.
       window: longest prompt plus continuation in tokens; 0 if the model generates no text.
       class_names: of the model's logits, as the training source names them; None: unknown.
+      spec: of the arrays that model and loss read.
       rows: the slice of a batch's rows that this process reads.
       progress: called with (what, done, total).
     """
@@ -42,7 +44,7 @@ class Runner:
         self.tokenizer, self.batch_size = run.tokenizer, run.config.batch_size
         self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
         self.window = getattr(run.model, "window", 0)
-        self.class_names = run.class_names
+        self.class_names, self.spec = run.class_names, run.spec
         self.progress = progress
         self._run, self._workdir = run, workdir
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
@@ -100,6 +102,7 @@ class Runner:
         The variables are their own teacher. All randomness follows from `example_id` (see
         `Context.rng`), so that a second call, or one after a resume, is bit-identical.
         """
+        batches.check(batch, self.spec)
         found = self._on_mesh(self._losses, variables, batch)
         return {k: (float(mean), float(weight)) for k, (mean, weight) in found.items()}
 

@@ -141,7 +141,7 @@ def build(
     make = make_state_function(
         learner, system.spec, optimizer, seed=config.seed, ema=ema, memory=system.memory
     )
-    return Experiment(
+    run = Experiment(
         config=config,
         mesh=mesh,
         tokenizer=tokenizer,
@@ -154,6 +154,8 @@ def build(
         make_state=make,
         class_names=class_names,
     )
+    _ = run.gradients  # refuses microbatches of a system that couples rows
+    return run
 
 
 def _check_schedules(config: ConfigDict) -> bool:
@@ -174,6 +176,10 @@ def _check_schedules(config: ConfigDict) -> bool:
 
 
 def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+    for name in ("batch_size", "microbatches"):
+        value = config[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"config.{name} is {value!r}: use a whole number from 1 on.")
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * config.microbatches
     if config.batch_size % parts:
         low, high = config.batch_size // parts * parts, -(-config.batch_size // parts) * parts

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import traverse_util
 
+from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
@@ -89,7 +90,9 @@ def _from_run(
     own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
     if whole:
         compare(own, _shapes(target), f"run in '{folder}'")
-    found = restore_params(source, step, traverse_util.unflatten_dict(dict(target), sep="/"))
+    average = configs.from_json(source.run(step)["config"]).ema.evaluate
+    wanted = traverse_util.unflatten_dict(dict(target), sep="/")
+    found = restore_params(source, step, wanted, average=average)
     source.close()
     return f"step {step}", traverse_util.flatten_dict(found, sep="/"), set(own)
 

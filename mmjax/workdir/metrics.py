@@ -106,16 +106,19 @@ class ScalarWindow:
         self._steps.append(dict(scalars))
 
     def mean(self) -> dict[str, float]:
-        """Mean of each name over the steps that had it (NaN: no row of that batch), in float64;
-        empties the window."""
+        """Mean of each name over the steps that had it, in float64; empties the window.
+
+        NaN is a step none of whose rows had it; a name that no step had is left out.
+        """
         values = collections.defaultdict(list)
         for scalars in jax.device_get(self._steps):
             for name, value in scalars.items():
                 values[name].append(float(value))
         self._steps = []
-        return {name: _mean(v) for name, v in values.items()}
+        means = {name: _mean(v) for name, v in values.items()}
+        return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float]) -> float | None:
     valid = [v for v in values if not math.isnan(v)]
-    return float(np.mean(valid, dtype=np.float64)) if valid else math.nan
+    return float(np.mean(valid, dtype=np.float64)) if valid else None

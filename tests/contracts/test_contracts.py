@@ -271,10 +271,9 @@ def test_batch_norm_trains_by_the_batch_and_evaluates_by_the_running_statistics(
 
 
 def test_batch_norm_refuses_microbatches_with_its_reason():
-    with small.listed("normed", small.make_batch_norm):
-        run = toy.build(small.config("normed", {"dim": 2}, microbatches=2))
-        with pytest.raises(ValueError, match="mixes the rows.*batch norm uses the mean"):
-            toy.take_steps(run, run.init(), batches(1, x=(2,), target=()))
+    wrong = pytest.raises(ValueError, match="mixes the rows.*batch norm uses the mean")
+    with small.listed("normed", small.make_batch_norm), wrong:
+        toy.build(small.config("normed", {"dim": 2}, microbatches=2))
 
 
 # ---------------------------------------------------------------- microbatches: outputs
@@ -320,3 +319,19 @@ def test_outputs_that_cannot_be_put_together_are_refused_by_name(extra, match):
 def test_an_unknown_hook_names_the_nearest():
     with pytest.raises(ValueError, match="no hook 'remembr'. Did you mean 'remember'?"):
         small.System(model=None, spec={}, loss=None, remembr=lambda *a: {})
+
+
+def test_a_memory_that_becomes_nan_is_not_kept():
+    def make(config):
+        system = small.make_queue_system(config)
+        remember = lambda memory, *rest: jax.tree.map(lambda x: x * jnp.nan, memory)  # noqa: E731
+        return small.System(**{**vars(system), "remember": remember})
+
+    with small.listed("queued", make):
+        run = toy.build(
+            small.config("queued", QUEUE, ema={"decay": 0.9, "teacher": True, "evaluate": True})
+        )
+        kept = jax.device_get(run.init().memory)
+        state, _ = toy.take_steps(run, run.init(), batches(1, x=(5,), y=(5,)))
+    assert not state.finite
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.memory), kept)

@@ -258,17 +258,29 @@ def test_lost_records_are_replaced_within_their_part(monkeypatch):
 def test_classes_are_those_that_the_parts_agree_on():
     parts = {"a": part("image label", classes=3), "b": part("captions", transform=TEXT)}
     assert open_training(data(parts)).class_names == ["0", "1", "2"]
-    parts["c"] = part("image label", classes=4)
+    parts["c"] = part("image label", classes=3)
     source = open_training(data(parts))
-    assert source.class_names is None and source[0]["label"] == 0
     assert isinstance(source, Mixture) and len(source) == 30
     assert source.meta(29) == {"key": "fake image label 9", "label": 9}
+
+
+def test_labels_of_different_classes_are_refused():
+    """Both number their classes from 0, so a label of one would be another class in the other."""
+    parts = {"a": part("image label", classes=3), "c": part("image label", classes=4)}
+    parts = {k: v | {"transform": "label"} for k, v in parts.items()}
+    with pytest.raises(ValueError, match="'a' and 'c' of the mixture have different classes"):
+        open_training(data(parts))
+    parts["c"]["transform"] = ""
+    assert open_training(data(parts)).class_names is None
 
 
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
         ({}, "config.data.train has no parts"),
+        (["a"], r"parts is \['a'\]: use a dict"),
+        ({"a": 3}, r"parts\.a is 3: use a dict with a source"),
+        ({"a": part("image") | {"weight": {"x": 1}}}, r"parts\.a\.weight is a dict"),
         ({"a": {"weight": 1.0}}, r"parts\.a has no source"),
         ({"a": part("image") | {"weigth": 1.0}}, "no setting 'weigth'. Did you mean 'weight'"),
         ({"a": part("image", -1.0)}, r"parts\.a\.weight has the value -1"),
