@@ -74,8 +74,10 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         source = experiment.open_source(settings, workdir)
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")
+    source = experiment.open_training(config.data, workdir)
+    if run.system.check_source is not None:
+        run.system.check_source(len(source))
     if config.data.train.get("kind") == "mixture":
-        source = experiment.open_training(config.data, workdir)
         _, weights = source.history[0]
         _ok("data.train", f"{len(source):,} examples of {source.name}, weights {weights}")
     distributed.exchange("the end of the checks")
