@@ -50,4 +50,4 @@ def test_a_run_whose_weights_change(tmp_path, capsys):
     assert saved["parts"] == {"pairs": 24, "texts": 24}
     for step in (3, 4):
         replay.replay(workdir, step)
-        assert "the very batch that was trained on" in capsys.readouterr().out
+        assert "the exact batch that was trained on" in capsys.readouterr().out

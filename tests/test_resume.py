@@ -57,9 +57,9 @@ MESHES = {
 def place(tmp_path_factory):
     """A folder with images and a config, and the run that nothing has disturbed, on 8 devices."""
     place = tmp_path_factory.mktemp("resume")
-    write_folder(place / "pictures")
+    write_folder(place / "images")
     (place / "config.py").write_text(
-        CONFIG.format(here=str(TINY.parent), pictures=str(place / "pictures"), steps=STEPS)
+        CONFIG.format(here=str(TINY.parent), images=str(place / "images"), steps=STEPS)
     )
     done = commands.run("-c", SPIED, *flags(place, "undisturbed", 8), devices=8)
     assert done.returncode == 0, done.stderr
@@ -96,7 +96,7 @@ def test_a_run_moves_over_meshes_and_past_damage(place):
     done = train(place, "moved", 8, "--allow_change=total_steps")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
-    for words in ("checkpoints/5 is damaged (", "aside as 5.damaged", "from step 4"):
+    for words in ("checkpoints/5 is damaged (", "renamed to 5.damaged", "from step 4"):
         assert words in warning
     assert "resumed at step 4" in done.stdout and (checkpoints / "5.damaged").is_dir()
     assert json.loads((checkpoints / "4" / "run" / "metadata").read_text())["examples"] == 24
@@ -126,7 +126,7 @@ def test_replay_makes_the_batch_that_training_saw(place):
     workdir = place / "undisturbed"
     done = commands.run("-m", "mmjax.replay", f"--workdir={workdir}", f"--step={at}")
     assert done.returncode == 0, done.stderr
-    assert "the very batch that was trained on" in done.stdout
+    assert "the exact batch that was trained on" in done.stdout
     assert "checkpoint 3, those that the step began with" in done.stdout
     made = np.load(workdir / "replay" / str(at) / "batch.npz")
     seen = np.load(workdir / f"seen-{at}.npz")
@@ -152,7 +152,7 @@ def test_replay_says_what_has_changed_since(place):
 
     workdir = place / "undisturbed"
     first = int(np.load(workdir / "seen-1.npz")["example_id"][0])
-    path = place / "pictures" / f"{first:03d}.png"
+    path = place / "images" / f"{first:03d}.png"
     whole = path.read_bytes()
     picture = np.asarray(Image.open(path)).copy()
     picture[8, 8] ^= 1
@@ -172,4 +172,4 @@ def test_replay_refuses_what_is_not_there(place):
     with pytest.raises(ValueError, match="--step is 0: the first step is 1"):
         replay.replay(place / "undisturbed", 0)
     with pytest.raises(ValueError, match=r"no run in .*images': it has no run.json"):
-        replay.replay(Path(place / "pictures"), 1)
+        replay.replay(Path(place / "images"), 1)

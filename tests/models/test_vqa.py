@@ -72,7 +72,7 @@ def test_each_loss_reaches_its_own_parameters(term, reached):
 def test_without_debiasing_the_loss_is_plain():
     batch = batch_of()
     outputs = APPLY(initial(MODEL, batch), batch)
-    found = system_of().loss(outputs, batch, None)["classification"]
+    found = system_of().loss(outputs, batch, None)["classification"].value
     log_p = jax.nn.log_softmax(outputs["logits"], axis=-1)
     want = [-log_p[i, label] for i, label in enumerate(batch["label"])]
     np.testing.assert_allclose(found, want, rtol=1e-6)
