@@ -146,11 +146,12 @@ def _complete(config: ConfigDict) -> None:
     Raises:
       ValueError: a key that such a section does not have.
     """
+    every = defaults()
     with config.unlocked():
         for section in ("ema", "lora", "checkpoint", "early_stopping", "init_from", "data"):
             if section not in config:
                 continue
-            known, given = defaults()[section], config[section]
+            known, given = every[section], config[section]
             for key in given:
                 if key not in known:
                     raise ValueError(

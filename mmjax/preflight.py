@@ -70,16 +70,17 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     saves.close()
     _ok("checkpoints", f"resumes from step {steps[0]}" if steps else "none: a new run")
 
+    opened = {}
     for name, settings in sources_of(config).items():
-        source = experiment.open_source(settings, workdir)
+        opened[name] = source = experiment.open_source(settings, workdir)
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")
-    source = experiment.open_training(config.data, workdir)
-    if run.system.check_source is not None:
-        run.system.check_source(len(source))
-    if config.data.train.get("kind") == "mixture":
+    if "data.train" not in opened:  # a mixture, whose parts were opened one by one
+        opened["data.train"] = source = experiment.open_training(config.data, workdir)
         _, weights = source.history[0]
         _ok("data.train", f"{len(source):,} examples of {source.name}, weights {weights}")
+    if run.system.check_source is not None:
+        run.system.check_source(len(opened["data.train"]))
     distributed.exchange("the end of the checks")
     _ok("all", "is ready")
 

@@ -115,8 +115,9 @@ def make_train_step(
         if system.remember is not None:
             memory = {**memory, **system.remember(memory, found.outputs, corrupted, context)}
             check_memory(state.memory, memory)
-        remembered = [x for x in jax.tree.leaves(memory) if jnp.issubdtype(x.dtype, jnp.floating)]
-        finite = state.finite & is_finite(found.total, grad_norm, *map(jnp.sum, remembered))
+        changed = memory if system.remember is not None else found.written
+        sums = [x.sum() for x in jax.tree.leaves(changed) if jnp.issubdtype(x.dtype, jnp.floating)]
+        finite = state.finite & is_finite(found.total, grad_norm, *sums)
 
         def update(state):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)

@@ -53,7 +53,10 @@ class Evaluator:
             if name.endswith("source") and value is not None:
                 source = self._open(value)
                 if name == "source":
-                    next(self.runner.batches(source, self.transform, processes))
+                    self._check_row(next(self.runner.batches(source, self.transform, processes)))
+
+    def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError if a row of the first batch lacks what the evaluator needs."""
 
     def run(self, variables: Variables) -> Results:
         """Yield (name, value)."""

@@ -2,6 +2,9 @@
 
 import collections
 import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
 
 from mmjax import batch as batches
 from mmjax.evals.evaluator import Evaluator, Results
@@ -19,9 +22,7 @@ class Loss(Evaluator):
 
     kind = "loss"
 
-    def check(self) -> None:
-        super().check()
-        batch = next(self._batches(self._open(self.source)))
+    def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
         batches.check(batch, self.runner.spec)
 
     def run(self, variables: Variables) -> Results:

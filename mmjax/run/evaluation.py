@@ -145,7 +145,8 @@ class Runner:
         Raises:
           ValueError: the system generates no text, or a setting is wrong.
         """
-        return self._hook("generate", "generates no text")(self.tokenizer, settings)
+        generate = self._hook("generate", "generates no text")(self.tokenizer, settings)
+        return functools.partial(self._on_mesh, generate)
 
     def score(self, texts: Sequence[str]) -> Callable[[Variables, Rows], np.ndarray]:
         """[B, C]: log p of each of C texts after each row's prompt.
@@ -153,7 +154,8 @@ class Runner:
         Raises:
           ValueError: the system generates no text, or there are no texts.
         """
-        return self._hook("score", "generates no text")(self.tokenizer, texts)
+        score = self._hook("score", "generates no text")(self.tokenizer, texts)
+        return functools.partial(self._on_mesh, score)
 
     def sample(
         self, variables: Variables, batch: Rows, rng: jax.Array, settings: Mapping[str, Any]
@@ -163,11 +165,8 @@ class Runner:
         Raises:
           ValueError: the system samples nothing.
         """
-        sample = self._run.system.sample
-        if sample is None:
-            raise ValueError(self._refusal("samples nothing"))
-        with jax.set_mesh(self._run.mesh):
-            found = sample(variables, to_device(batch, self._placed), rng, settings)
+        sample = self._hook("sample", "samples nothing")
+        found = self._on_mesh(lambda v, b: sample(v, b, rng, settings), variables, batch)
         return jax.tree.map(np.asarray, dict(found))
 
     def gather(self, batch: Rows) -> Rows:
@@ -176,17 +175,14 @@ class Runner:
             return batch
         return jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
 
-    def _hook(self, name: str, problem: str) -> Callable[..., Callable]:
+    def _hook(self, name: str, problem: str) -> Callable[..., Any]:
         hook = getattr(self._run.system, name)
         if hook is None:
-            raise ValueError(self._refusal(problem))
-        return lambda *args: functools.partial(self._on_mesh, hook(*args))
-
-    def _refusal(self, problem: str) -> str:
-        return (
-            f"The system '{self._run.config.model.name}' {problem}: remove the evaluations that "
-            "need it from config.evals."
-        )
+            raise ValueError(
+                f"The system '{self._run.config.model.name}' {problem}: remove the evaluations "
+                "that need it from config.evals."
+            )
+        return hook
 
     def _on_mesh(self, function, variables, batch):
         with jax.set_mesh(self._run.mesh):
