@@ -28,15 +28,16 @@ class Embedder:
       logit_scale, logit_bias: map cosines to logits; the bias is None for a softmax loss.
 
     Raises:
-      ValueError: the model does not have both towers and a tokenizer.
+      ValueError: the model does not have both towers, or no tokenizer.
     """
 
     def __init__(self, loaded: pretrained.Pretrained, sizes: Sequence[int] = (64,)):
-        if not loaded.transform or loaded.tokenizer is None or "embed_dim" not in loaded.config:
+        if not loaded.transform or "embed_dim" not in loaded.config:
             raise ValueError(
                 f"A '{loaded.config.get('name')}' does not embed both images and texts: give a "
-                "model such as CLIP or SigLIP, with its tokenizer."
+                "model such as CLIP or SigLIP."
             )
+        loaded.need_tokenizer()
         self.loaded, self.sizes = loaded, tuple(sizes)
         model = loaded.model
         self._apply = jax.jit(model.apply)

@@ -60,8 +60,7 @@ def open_model(path: str) -> Pretrained:
     name = loaded.config["name"]
     if make_system({"model": loaded.config}).generate is None:
         raise ValueError(f"'{path}' holds a '{name}', which does not generate text.")
-    if loaded.tokenizer is None:
-        raise ValueError(f"'{path}' holds no tokenizer: put its tokenizer.json there.")
+    loaded.need_tokenizer()
     return loaded
 
 

@@ -42,11 +42,15 @@ class Pretrained:
     Attributes:
       config: `config.model` as a plain dict.
       model: the Linen module; `model.apply(variables, batch)` gives its outputs.
-      tokenizer: None for a model without text; text_length: maximum tokens of a text.
+      tokenizer: None for a model without text or without tokenizer files; text_length: maximum
+        tokens of a text.
       transform: the chain of transforms from an image to the model's input; "" without images.
       report: how every tensor was used.
       class_names: of a classifier's logits; None without a head, or if they are not known.
       memory: state of the model besides the parameters, such as batch statistics.
+      prompts: texts by name that sentence-transformers puts before queries, documents and so on;
+        the tokenizer adds the default one itself.
+      no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
     """
 
     config: dict[str, Any]
@@ -58,11 +62,23 @@ class Pretrained:
     report: str
     class_names: tuple[str, ...] | None = None
     memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    no_tokenizer: str = ""
 
     @property
     def variables(self) -> Variables:
         """Parameters and memory, as `model.apply` takes them."""
         return variables(self.params, self.memory)
+
+    def need_tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+          ValueError: there is none; the message says which files are missing.
+        """
+        if self.tokenizer is None:
+            raise ValueError(self.no_tokenizer or f"A '{self.config['name']}' has no tokenizer.")
+        return self.tokenizer
 
     def image(self, image: bytes | np.ndarray) -> np.ndarray:
         """The model's input, uint8 [h, w, 3], from an encoded image or its pixels [H, W, 3].
@@ -151,6 +167,7 @@ def _from_published(
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
     shorter = getattr(theirs, "text_length", lambda found: None)(found)
+    without = tokenizer.missing(found.folder) if text and words is None else ""
     return Pretrained(
         config=config,
         model=model,
@@ -158,8 +175,10 @@ def _from_published(
         tokenizer=words,
         text_length=min(text["length"], shorter or text["length"]) if text else None,
         transform=theirs.transform(found) if hasattr(theirs, "transform") else "",
-        report=report,
+        report=f"{report}\n{without}" if arrays and without else report,
         class_names=published.class_names(found, config.get("num_classes")),
+        prompts=getattr(theirs, "prompts", lambda found: {})(found),
+        no_tokenizer=without,
     )
 
 
@@ -212,6 +231,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         report=report,
         class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
         memory=memory,
+        no_tokenizer="" if saved.tokenizer else f"The run in '{workdir}' has no tokenizer.",
     )
 
 

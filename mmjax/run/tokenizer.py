@@ -61,10 +61,7 @@ def from_pretrained(path):
     Raises:
       ValueError: no model there, or one without a tokenizer.
     """
-    found = pretrained.describe(path).tokenizer
-    if found is None:
-        raise ValueError(f"the model in '{path}' has no tokenizer")
-    return found
+    return pretrained.describe(path).need_tokenizer()
 
 
 KINDS = {

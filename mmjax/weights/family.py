@@ -11,6 +11,8 @@ optionally, for models of text whose files differ from what `tokenizer.read` exp
     read_tokenizer(published) -> Tokenizer;
 optionally, where texts are shorter than the position table,
     text_length(published) -> tokens, or None;
+optionally, where files have prompts for texts,
+    prompts(published) -> name -> prompt;
 and, where our models can be saved in the family's layout,
     SYSTEM: our `config.model.name`; published_config(model) -> config.json;
     optionally published_preprocessor(model, transform) -> preprocessor_config.json;

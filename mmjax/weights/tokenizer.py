@@ -1,6 +1,7 @@
 """The tokenizer of a published folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,34 @@ import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
 from mmjax.data.text import clip_vocab
-from mmjax.data.text.clip_bpe import clip_bpe
-from mmjax.data.text.from_file import from_file
-from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.data.text.from_file import from_backend, open_backend
+from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
+from mmjax.weights import tokenizer_classes
 from mmjax.weights.published import CONFIG, read_json
 from mmjax.workdir import whole_file
 
 GENERATION = "generation_config.json"
 FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
-ROLES = ("pad_token", "bos_token", "eos_token")
+# Vocabularies that some libraries read without tokenizer.json.
+VOCABULARIES = (
+    *("vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "bpe_simple_vocab_16e6.txt.gz"),
+    *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
+)
+# Our key in tokenizer_config.json: how texts are cleaned, one of `CLEANERS`.
+CLEANING = "text_cleaning"
 
 
-def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> Tokenizer | None:
-    """A published folder's tokenizer: its tokenizer.json, or CLIP's vocab.json and merges.txt.
+def read(
+    folder: Path,
+    begins: bool | None = True,
+    lowercase: bool = False,
+    given: Mapping[str, Any] | None = None,
+) -> Tokenizer | None:
+    """A published folder's tokenizer, read as `transformers` does.
+
+    The files are tokenizer.json; or else vocab.txt, or vocab.json and merges.txt, as the folder's
+    tokenizer class needs. The settings and special tokens in tokenizer_config.json,
+    special_tokens_map.json and added_tokens.json apply.
 
     For CLIP's vocabulary, recognized by its end-of-word marker, texts are cleaned as in the
     original code in either case.
@@ -29,26 +45,88 @@ def read(folder: Path, begins: bool | None = True, lowercase: bool = False) -> T
     Args:
       begins: texts begin with the begin token, if there is one; None: if the file says so.
       lowercase: lowercase texts before the normalization of tokenizer.json.
+      given: settings that replace those of tokenizer_config.json.
 
     Returns:
-      None where there is neither.
+      None without the files: `missing` says which.
 
     Raises:
       ValueError: damaged files, or a special token that is not in the vocabulary.
     """
+    settings = {**settings_of(folder), **(given or {})}
+    kind = tokenizer_classes.find(folder, settings)
+    named = tokenizer_classes.roles(kind, settings)
     if (folder / FILE).is_file():
-        tokenizer = from_file(str(folder / FILE), **_specials(folder), lowercase=lowercase)
-        if tokenizer.end_of_word == "</w>":
-            tokenizer.clean = clip_vocab.clean
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        tokenizer = clip_bpe(str(folder))
+        where = folder / FILE
+        backend = open_backend(where)
+        if kind is not None:
+            tokenizer_classes.adapt(backend, kind, settings)
+            stated = tokenizer_classes.roles(None, settings).keys()
+            has = lambda token: backend.token_to_id(token) is not None  # noqa: E731
+            # Tokens that only the class names may be missing.
+            named = {k: x for k, x in named.items() if k in stated or has(x)}
+    elif kind is not None and tokenizer_classes.has_files(folder, kind):
+        where = folder
+        backend = tokenizer_classes.build(folder, kind, settings)
     else:
         return None
+    backend.encode_special_tokens = bool(settings.get("split_special_tokens", False))
+    first, last = kind.ends if kind else ("bos_token", "eos_token")
+    pad = named.get("pad_token")
+    tokenizer = from_backend(
+        backend,
+        where,
+        # Padding is masked, so another token can replace one that the model does not have.
+        pad_token=None if pad is None or backend.token_to_id(pad) is None else pad,
+        bos_token=named.get(first, named.get("cls_token")),
+        eos_token=named.get(last, named.get("sep_token")),
+        lowercase=lowercase,
+    )
+    tokenizer.clean = clip_vocab.clean if tokenizer.end_of_word == "</w>" else None
+    if CLEANING in settings:
+        tokenizer.clean = CLEANERS.get(settings[CLEANING])
     if begins is None:
         begins = tokenizer.bos_id in tokenizer.wrapped("a")[:1]
     if not begins:
         tokenizer.bos_id = None
     return tokenizer
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json; if it lists no added tokens, those of special_tokens_map.json apply.
+
+    Raises:
+      ValueError: damaged files.
+    """
+    read = (read_json(folder / x) if (folder / x).is_file() else {} for x in (SETTINGS, SPECIALS))
+    settings, specials = read
+    return settings if "added_tokens_decoder" in settings else settings | specials
+
+
+def max_length(folder: Path) -> int | None:
+    """Maximum tokens of a text by tokenizer_config.json; None: it says nothing.
+
+    Raises:
+      ValueError: a damaged file.
+    """
+    settings = settings_of(folder)
+    length = settings.get("model_max_length", settings.get("max_len"))
+    return None if length is None else int(length)
+
+
+def missing(folder: Path) -> str:
+    """Why a folder has no tokenizer: a sentence that names the files."""
+    settings = settings_of(folder)
+    kind = tokenizer_classes.find(folder, settings)
+    name = tokenizer_classes.class_name(folder, settings)
+    needs = f"{FILE}, or {' and '.join(kind.files)}" if kind else FILE
+    found = [x for x in VOCABULARIES if (folder / x).is_file()]
+    alone = f"; {' and '.join(found)} alone cannot be read" if found else ""
+    alone += f" as a {name}" if found and name else ""
+    return (
+        f"The tokenizer files in '{folder}' are missing: put {needs} there, from where the model "
+        f"comes from{alone}."
+    )
 
 
 def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer | None:
@@ -79,19 +157,6 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     return ids if tokenizer.bos_id is None else ids | {"bos_token_id": tokenizer.bos_id}
 
 
-def _specials(folder: Path) -> dict[str, str]:
-    """role -> token, from the files next to tokenizer.json."""
-    found = {}
-    for name in (SPECIALS, SETTINGS):
-        settings = read_json(folder / name) if (folder / name).is_file() else {}
-        for role in ROLES:
-            token = settings.get(role)
-            token = token["content"] if isinstance(token, dict) else token
-            if token is not None:
-                found[role] = token
-    return found
-
-
 def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) -> None:
     """Write tokenizer.json and tokenizer_config.json, for this and other libraries.
 
@@ -114,6 +179,8 @@ def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) ->
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
         "padding_side": "right",
+        "split_special_tokens": tokenizer.plain_specials,
+        CLEANING: cleaner_name(tokenizer.clean),
         **{f"{role}_token": name for role, name in names.items()},
     }
     whole_file.write(folder / SETTINGS, json.dumps(settings, indent=2))

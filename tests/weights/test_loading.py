@@ -12,6 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 import mmjax
 from mmjax import sharding
+from mmjax.embedder import open_embedder
+from mmjax.generate import open_model
+from mmjax.run.tokenizer import make_tokenizer
 
 
 @pytest.fixture
@@ -125,6 +128,22 @@ def test_what_is_refused(folder, damage, words):
     with pytest.raises(ValueError, match=words) as error:
         mmjax.load(folder)
     assert "\n" not in str(error.value)
+
+
+def test_every_use_of_a_missing_tokenizer_names_its_files(folder):
+    words = "put tokenizer.json, or vocab.json and merges.txt there"
+    (folder / "tokenizer.json").unlink()
+    loaded = mmjax.load(folder)
+    assert words in loaded.report.splitlines()[-1]
+    gpt2 = shutil.copytree(GOLDEN / "gpt2", folder.parent / "gpt2")
+    (gpt2 / "tokenizer.json").unlink()
+    for use in (
+        lambda: open_embedder(folder),
+        lambda: make_tokenizer({"kind": "pretrained", "path": str(folder)}),
+        lambda: open_model(gpt2),
+    ):
+        with pytest.raises(ValueError, match=words):
+            use()
 
 
 def test_what_is_missing_keeps_its_initial_value_where_that_is_asked_for(folder):

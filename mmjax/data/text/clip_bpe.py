@@ -23,6 +23,22 @@ def clip_bpe(path):
     Raises:
       ValueError: the files are missing or not such a vocabulary.
     """
+    backend = clip_backend(path)
+    return Tokenizer(
+        backend,
+        pad_id=0,
+        bos_id=backend.token_to_id(clip_vocab.BOS),
+        eos_id=backend.token_to_id(clip_vocab.EOS),
+        clean=clip_vocab.clean,
+    )
+
+
+def clip_backend(path):
+    """The tokenizer of `clip_bpe` as the `tokenizers` library has it, without padding and cleaning.
+
+    Raises:
+      ValueError: as `clip_bpe`.
+    """
     vocab, merges = clip_vocab.read(path)
     if clip_vocab.BOS not in vocab or clip_vocab.EOS not in vocab:
         raise ValueError(
@@ -57,10 +73,4 @@ def clip_bpe(path):
         [decoders.Replace("</w>", " "), decoders.ByteLevel()],
     )
     backend.add_special_tokens([clip_vocab.BOS, clip_vocab.EOS])
-    return Tokenizer(
-        backend,
-        pad_id=0,
-        bos_id=vocab[clip_vocab.BOS],
-        eos_id=vocab[clip_vocab.EOS],
-        clean=clip_vocab.clean,
-    )
+    return backend

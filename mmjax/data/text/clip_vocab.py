@@ -8,8 +8,10 @@ import html
 import json
 import os
 import re
+import string
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+_WITHOUT_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 _MERGES = 49152 - 256 - 2  # the published file holds more lines than the model uses
 
 
@@ -80,3 +82,11 @@ def clean_whitespace(text):
         text = ftfy.fix_text(text)
     text = html.unescape(html.unescape(text))
     return re.sub(r"\s+", " ", text).strip()
+
+
+def clean_canonical(text):
+    """As `clean` without punctuation (underscores become spaces): open_clip's cleaning for SigLIP.
+
+    Source: big_vision, evaluators/proj/image_text/prompt_engineering.py, `canonicalize`.
+    """
+    return " ".join(clean_whitespace(text).translate(_WITHOUT_PUNCTUATION).lower().split())

@@ -22,13 +22,32 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None, lowercase=Fa
     Raises:
       ValueError: an unreadable file, a given special token that is not in it, or no end token.
     """
+    backend = open_backend(path)
+    return from_backend(backend, path, pad_token, bos_token, eos_token, lowercase)
+
+
+def open_backend(path):
+    """A tokenizer.json, or the one in a folder, as the `tokenizers` library has it.
+
+    Raises:
+      ValueError: an unreadable file.
+    """
     if os.path.isdir(path):
         path = os.path.join(path, FILE)
     try:
-        backend = hf.Tokenizer.from_file(str(path))
+        return hf.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception
         raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
 
+
+def from_backend(
+    backend, path, pad_token=None, bos_token=None, eos_token=None, lowercase=False, clean=None
+):
+    """As `from_file`, from a tokenizer of the library; `path` is only for messages.
+
+    Raises:
+      ValueError: a given special token that is not in it, or no end token.
+    """
     if lowercase:
         own = [backend.normalizer] if backend.normalizer is not None else []
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
@@ -48,4 +67,5 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None, lowercase=Fa
         pad_id=eos_id if pad_id is None else pad_id,
         bos_id=find(bos_token, _BOS, "bos_token"),
         eos_id=eos_id,
+        clean=clean,
     )

@@ -13,6 +13,13 @@ from mmjax.workdir import whole_file
 
 FILE, _META = "tokenizer.json", "tokenizer_meta.json"
 _CACHE_SIZE = 100_000
+# How texts are cleaned, by the name in saved files.
+CLEANERS = {
+    None: None,
+    "clip": clip_vocab.clean,
+    "clip_whitespace": clip_vocab.clean_whitespace,
+    "clip_canonical": clip_vocab.clean_canonical,
+}
 
 
 class Tokenizer:
@@ -23,6 +30,7 @@ class Tokenizer:
       pad_id, bos_id, eos_id: ids of the special tokens; `bos_id` may be None.
       end_ids: all tokens that end a generated text, `eos_id` first.
       clean: function applied to a text first, or None.
+      prefix: put before every text, such as a default prompt of sentence-transformers.
       strict: raise on a text that does not fit, instead of truncating it.
     """
 
@@ -35,6 +43,7 @@ class Tokenizer:
         eos_id,
         end_ids=(),
         clean=None,
+        prefix="",
         origin=None,
         strict=False,
         text=None,
@@ -44,7 +53,7 @@ class Tokenizer:
         self._backend = backend
         # Text of the file it was loaded from: serialized anew, its last digits might differ.
         self._text = text
-        self.clean = clean
+        self.clean, self.prefix = clean, prefix
         self.origin = dict(origin or {})  # the settings that made it, to recognize it by
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
         self.end_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
@@ -105,7 +114,9 @@ class Tokenizer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         new = {}
         if missing:
-            cleaned = [self.clean(text) for text in missing] if self.clean else missing
+            cleaned = [self.prefix + text for text in missing]
+            if self.clean:
+                cleaned = [self.clean(text) for text in cleaned]
             if len(missing) == 1:
                 found = [self._backend.encode(cleaned[0], add_special_tokens=False)]
             else:
@@ -160,9 +171,15 @@ class Tokenizer:
     def replace(self, backend, **ids):
         """A copy with another backend and other ids of special tokens."""
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        rest = {"clean": self.clean, "origin": self.origin, "strict": self.strict}
+        rest = {"clean": self.clean, "prefix": self.prefix}
+        rest |= {"origin": self.origin, "strict": self.strict}
         ends = () if "eos_id" in ids else self.end_ids
         return Tokenizer(backend, **{**now, "end_ids": ends, **ids}, **rest)
+
+    @property
+    def plain_specials(self):
+        """Whether special tokens inside a text are read as plain text."""
+        return self._backend.encode_special_tokens
 
     @property
     def end_of_word(self):
@@ -173,14 +190,16 @@ class Tokenizer:
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         if len(self.end_ids) > 1:  # left out otherwise, so that older fingerprints stay valid
             ids["end_ids"] = self.end_ids
-        return json.dumps({**ids, "clean": _name_of(self.clean)}, sort_keys=True)
+        if self.prefix:
+            ids["prefix"] = self.prefix
+        return json.dumps({**ids, "clean": cleaner_name(self.clean)}, sort_keys=True)
 
     def save(self, directory):
         """Writes tokenizer.json and a small meta file; `load_tokenizer` reads them."""
         meta = {
             **json.loads(self._ids_json()),
             "origin": self.origin,
-            "encode_special_tokens": self._backend.encode_special_tokens,
+            "encode_special_tokens": self.plain_specials,
             "fingerprint": self.fingerprint,
         }
         whole_file.write(os.path.join(directory, FILE), self.json())
@@ -217,7 +236,8 @@ def load_tokenizer(directory, strict=False):
         bos_id=meta["bos_id"],
         eos_id=meta["eos_id"],
         end_ids=meta.get("end_ids", ()),
-        clean=_CLEANERS[meta["clean"]],
+        clean=CLEANERS[meta["clean"]],
+        prefix=meta.get("prefix", ""),
         origin=meta["origin"],
         strict=strict,
         text=text,
@@ -230,12 +250,6 @@ def load_tokenizer(directory, strict=False):
     return tokenizer
 
 
-_CLEANERS = {
-    None: None,
-    "clip": clip_vocab.clean,
-    "clip_whitespace": clip_vocab.clean_whitespace,
-}
-
-
-def _name_of(clean):
-    return next(name for name, f in _CLEANERS.items() if f is clean)
+def cleaner_name(clean):
+    """The name of one of `CLEANERS`."""
+    return next(name for name, f in CLEANERS.items() if f is clean)

@@ -1,0 +1,246 @@
+"""Tokenizer classes of `transformers`: their vocabulary files, special tokens and settings.
+
+Source: transformers 5.23: tokenization_{bert,roberta,gpt2,clip}.py, tokenization_auto.py (which
+class a folder has) and tokenization_utils_base.py (which special tokens).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers as hf
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+
+from mmjax.data.text.clip_bpe import clip_backend
+from mmjax.weights.published import CONFIG, read_json
+
+ADDED = "added_tokens.json"
+_WORDS, _PAIRS = ("vocab.txt",), ("vocab.json", "merges.txt")
+_END = "<|endoftext|>"
+
+
+class Kind(NamedTuple):
+    """A tokenizer class.
+
+    Attributes:
+      files: of its vocabulary.
+      model: what tokenizer.json calls its algorithm.
+      tokens: special tokens by default, role -> token.
+      ends: the roles of the tokens before and after a text.
+    """
+
+    files: tuple[str, ...]
+    model: str
+    tokens: Mapping[str, str]
+    ends: tuple[str, str]
+
+
+def _tokens(**tokens: str) -> dict[str, str]:
+    return {f"{role}_token": token for role, token in tokens.items()}
+
+
+BERT = Kind(
+    _WORDS,
+    "WordPiece",
+    _tokens(unk="[UNK]", sep="[SEP]", pad="[PAD]", cls="[CLS]", mask="[MASK]"),
+    ("cls_token", "sep_token"),
+)
+ROBERTA = Kind(
+    _PAIRS,
+    "BPE",
+    _tokens(bos="<s>", eos="</s>", sep="</s>", cls="<s>", unk="<unk>", pad="<pad>", mask="<mask>"),
+    ("cls_token", "sep_token"),
+)
+GPT2 = Kind(_PAIRS, "BPE", _tokens(bos=_END, eos=_END), ("bos_token", "eos_token"))
+CLIP = Kind(
+    _PAIRS, "BPE", _tokens(bos="<|startoftext|>", eos=_END, pad=_END), ("bos_token", "eos_token")
+)
+KINDS = {
+    "BertTokenizer": BERT,
+    "DistilBertTokenizer": BERT,
+    "RobertaTokenizer": ROBERTA,
+    "BartTokenizer": ROBERTA,
+    "GPT2Tokenizer": GPT2,
+    "CLIPTokenizer": CLIP,
+}
+# By model_type, for folders that name no class.
+BY_TYPE = {
+    "align": "BertTokenizer",
+    "bert": "BertTokenizer",
+    "chinese_clip": "BertTokenizer",
+    "clip": "CLIPTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "roberta": "RobertaTokenizer",
+}
+
+
+def class_name(folder: Path, settings: Mapping[str, Any]) -> str:
+    """The tokenizer class of a folder, without "Fast"; "" if nothing in it tells.
+
+    Args:
+      settings: the content of tokenizer_config.json.
+    """
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    return (named or BY_TYPE.get(config.get("model_type"), "")).removesuffix("Fast")
+
+
+def find(folder: Path, settings: Mapping[str, Any]) -> Kind | None:
+    """The tokenizer class of a folder; None: none of ours. Without a name the files decide."""
+    name = class_name(folder, settings)
+    if name:
+        return KINDS.get(name)
+    return next((kind for kind in (BERT, CLIP) if has_files(folder, kind)), None)
+
+
+def has_files(folder: Path, kind: Kind) -> bool:
+    """Whether the folder has all files of the vocabulary."""
+    return all((folder / name).is_file() for name in kind.files)
+
+
+def roles(kind: Kind | None, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by role, as the files name them or else the class; null: none."""
+    tokens = {role: _content(x) for role, x in settings.items() if role.endswith("_token")}
+    tokens = {**(kind.tokens if kind else {}), **tokens}
+    return {role: name for role, name in tokens.items() if isinstance(name, str)}
+
+
+def _content(token: Any) -> Any:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def build(folder: Path, kind: Kind, settings: Mapping[str, Any]) -> hf.Tokenizer:
+    """The tokenizer of a vocabulary without tokenizer.json.
+
+    Raises:
+      ValueError: damaged files, or an added token whose id does not follow those of the vocabulary.
+    """
+    named = roles(kind, settings)
+    where = " and ".join(kind.files) + f" in '{folder}'"
+    paths = [str(folder / name) for name in kind.files]
+    if kind is CLIP:
+        backend = clip_backend(str(folder))
+    else:
+        try:
+            backend = hf.Tokenizer(_model(kind, paths, named))
+        except Exception as error:  # the library raises a bare Exception
+            raise ValueError(f"{where} cannot be read as a vocabulary: {error}") from None
+    if kind is BERT:
+        if backend.token_to_id(named["unk_token"]) is None:
+            raise ValueError(f"{where} has no token '{named['unk_token']}' for unknown words.")
+        backend.normalizer, backend.pre_tokenizer = _bert_steps(settings)
+        backend.decoder = decoders.WordPiece(prefix="##")
+    elif kind is not CLIP:
+        prefix = bool(settings.get("add_prefix_space", False))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+        backend.decoder = decoders.ByteLevel()
+    for token, i in _added(folder, settings, named):
+        if i is None and backend.token_to_id(token.content) is None:
+            continue  # a special token that the model does not have
+        backend.add_tokens([token])
+        if i not in (None, backend.token_to_id(token.content)):
+            raise ValueError(
+                f"The added token '{token.content}' in '{folder}' has the id {i}, and the "
+                f"vocabulary gives it {backend.token_to_id(token.content)}: the tokenizer's files "
+                "are from different models."
+            )
+    _wrap(backend, kind, settings, named)
+    return backend
+
+
+def _model(kind: Kind, paths: list[str], named: Mapping[str, str]) -> models.Model:
+    if kind is BERT:
+        words = models.WordPiece.read_file(*paths)
+        return models.WordPiece(words, unk_token=named["unk_token"])
+    return models.BPE(
+        *models.BPE.read_file(*paths), continuing_subword_prefix="", end_of_word_suffix=""
+    )
+
+
+def _added(
+    folder: Path, settings: Mapping[str, Any], named: Mapping[str, str]
+) -> Iterator[tuple[hf.AddedToken, int | None]]:
+    """Added tokens in order, with their ids where the files tell, and special tokens."""
+    listed = settings.get("added_tokens_decoder")
+    more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
+    more = list(more.values() if isinstance(more, dict) else more)
+    special = {*named.values(), *map(_content, more)}
+    if listed is not None:
+        given = {int(i): _token(token) for i, token in listed.items()}
+    elif (folder / ADDED).is_file():
+        ids = read_json(folder / ADDED)
+        given = {i: _token(name, name in special) for name, i in ids.items()}
+    else:
+        given = {}
+    yield from ((given[i], i) for i in sorted(given))
+    seen = {token.content for token in given.values()}
+    for token in [*(settings.get(role, name) for role, name in named.items()), *more]:
+        token = _token(token)
+        if token.content not in seen:
+            seen.add(token.content)
+            yield token, None
+
+
+def _token(token: str | Mapping[str, Any], special: bool = True) -> hf.AddedToken:
+    if isinstance(token, str):
+        return hf.AddedToken(token, special=special, normalized=not special)
+    fields = {k: x for k, x in token.items() if k not in ("__type", "id")}
+    return hf.AddedToken(**{"special": special, **fields})
+
+
+def _wrap(
+    backend: hf.Tokenizer, kind: Kind, settings: Mapping[str, Any], named: Mapping[str, str]
+) -> None:
+    """Set the special tokens around a text."""
+    adds = (True, True)
+    if kind is GPT2:  # which continues texts
+        adds = (settings.get("add_bos_token", False), settings.get("add_eos_token", False))
+    first, last = ([named[role]] if add else [] for role, add in zip(kind.ends, adds))
+    ids = [(name, backend.token_to_id(name)) for name in {*first, *last}]
+    if all(i is not None for _, i in ids):
+        backend.post_processor = TemplateProcessing(
+            single=[*first, "$A", *last], special_tokens=ids
+        )
+
+
+def adapt(backend: hf.Tokenizer, kind: Kind, settings: Mapping[str, Any]) -> None:
+    """Change a tokenizer read from tokenizer.json by the settings of its class.
+
+    BERT's class ignores the normalizer of the file. Byte-level classes set the space before a text;
+    word patterns other than GPT-2's are kept.
+    """
+    if type(backend.model).__name__ != kind.model:
+        return
+    if kind is BERT:
+        normalizer, words = _bert_steps(settings)
+        # Only what differs is set: the fingerprint of an equal tokenizer stays the same.
+        if _state(backend.normalizer) != _state(normalizer):
+            backend.normalizer = normalizer
+        if _state(backend.pre_tokenizer) != _state(words):
+            backend.pre_tokenizer = words
+    elif kind is not CLIP and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        backend.pre_tokenizer.add_prefix_space = bool(settings.get("add_prefix_space", False))
+
+
+def _bert_steps(
+    settings: Mapping[str, Any],
+) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
+    defaults = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+    given = {k: settings[k] for k in defaults if settings.get(k) is not None}
+    wrong = [f"{k} {x!r}" for k, x in given.items() if not isinstance(x, bool)]
+    if wrong:
+        raise ValueError(f"tokenizer_config.json has {wrong[0]}: it must be true or false.")
+    lowercase, accents, chinese = (defaults | given).values()
+    normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=chinese,
+        strip_accents=accents,  # None: where lowercased
+        lowercase=lowercase,
+    )
+    return normalizer, pre_tokenizers.BertPreTokenizer()
+
+
+def _state(part: Any) -> Any:
+    return None if part is None else json.loads(part.__getstate__())

@@ -1,0 +1,99 @@
+"""Vocabulary files and settings as transformers reads them: tests/golden/make_tokenizers.py."""
+
+import json
+import shutil
+
+import pytest
+from parity import GOLDEN
+
+from mmjax.weights import tokenizer
+
+FILES = GOLDEN / "tokenizers"
+WANT = json.loads((FILES / "cases.json").read_text())
+CASES = {case["name"]: case for case in WANT["cases"]}
+BERT = {"vocab.txt": "vocab.txt"}
+
+
+def write(folder, files, model_type="bert"):
+    """A folder with config.json and these files: names of golden files, or JSON content."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    for name, content in files.items():
+        if isinstance(content, str):
+            shutil.copy(FILES / content, folder / name)
+        else:
+            (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def ids(words, texts):
+    text, mask = words.encode(texts, 80)
+    return [row[seen].tolist() for row, seen in zip(text, mask)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ids_are_those_of_transformers(tmp_path, name):
+    case = CASES[name]
+    folder = write(tmp_path / "model", case["files"], case["model_type"])
+    if case["model_type"] == "gpt2":  # whose rows have no end token in transformers
+        words = tokenizer.read(folder, begins=None)
+        assert words.prompts(WANT["texts"]) == [tuple(row) for row in case["ids"]]
+    else:
+        words = tokenizer.read(folder)
+        assert ids(words, WANT["texts"]) == case["ids"]
+        assert case["pad_token_id"] in (None, words.pad_id)
+    # Saved as tokenizer.json they stay the same.
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    tokenizer.write(saved, words, 80)
+    again = tokenizer.read(saved)
+    assert again.prompts(WANT["texts"]) == words.prompts(WANT["texts"])
+    assert (again.bos_id, again.eos_id, again.pad_id) == (words.bos_id, words.eos_id, words.pad_id)
+
+
+def test_an_equal_tokenizer_json_keeps_its_fingerprint(tmp_path):
+    """Search indexes store it."""
+    files = {"tokenizer.json": "uncased.json"}
+    as_bert = tokenizer.read(write(tmp_path / "a", files))
+    plain = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
+    assert as_bert.fingerprint == tokenizer.read(write(tmp_path / "b", files | plain)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "words"),
+    [
+        ({}, "bert", "put tokenizer.json, or vocab.txt there, from where the model comes from."),
+        ({}, "clip", "put tokenizer.json, or vocab.json and merges.txt there"),
+        ({"vocab.json": "gpt2_vocab.json"}, "gpt2", "vocab.json alone cannot be read as a GPT2Tok"),
+        (
+            BERT | {"tokenizer_config.json": {"tokenizer_class": "BertJapaneseTokenizer"}},
+            "bert",
+            "put tokenizer.json there, .*; vocab.txt alone cannot be read as a BertJapaneseTok",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, files, kind, words):
+    folder = write(tmp_path / "model", files, kind)
+    assert tokenizer.read(folder) is None
+    with pytest.raises(ValueError, match=words):
+        raise ValueError(tokenizer.missing(folder))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"added_tokens.json": {"<new>": 7}}, "'<new>' in .* has the id 7, and the vocabulary"),
+        ({"tokenizer_config.json": {"unk_token": "none"}}, "has no token 'none' for unknown words"),
+        ({"tokenizer_config.json": {"sep_token": "none"}}, "has no token 'none', .* eos_token"),
+        ({"tokenizer_config.json": {"do_lower_case": "no"}}, "do_lower_case 'no': it must be true"),
+    ],
+)
+def test_what_is_refused(tmp_path, files, words):
+    with pytest.raises(ValueError, match=words):
+        tokenizer.read(write(tmp_path / "model", BERT | files))
+
+
+def test_damaged_vocabularies_are_refused(tmp_path):
+    folder = write(tmp_path / "model", {"vocab.json": [], "merges.txt": "gpt2_merges.txt"}, "gpt2")
+    with pytest.raises(ValueError, match="vocab.json and merges.txt in .* cannot be read"):
+        tokenizer.read(folder)
