@@ -29,8 +29,9 @@ def pool_tokens(x: jax.Array, pool: str, mask: jax.Array | None = None) -> jax.A
     """[B, L, D] -> [B, D], without parameters.
 
     Args:
-      pool: "cls" (the first), "last", "end" (the last true position of the mask) or "mean" (over
-        the true positions; in fp32).
+      pool: "cls" (the first), "last", "end" (the last true position of the mask), or of the true
+        positions, in fp32: "mean", "mean_sqrt" (the sum by the root of their number),
+        "weighted_mean" (position i, from 1, weighs i) or "max".
       mask: [B, L] bool; None is all true.
     """
     if pool == "cls":
@@ -42,9 +43,16 @@ def pool_tokens(x: jax.Array, pool: str, mask: jax.Array | None = None) -> jax.A
         return jnp.take_along_axis(x, index, axis=1)[:, 0]
     wide = x.astype(jnp.float32)
     if mask is None:
-        return wide.mean(1).astype(x.dtype)
+        if pool == "mean":
+            return wide.mean(1).astype(x.dtype)
+        mask = jnp.ones(x.shape[:2], bool)
+    if pool == "max":
+        return jnp.where(mask[..., None], wide, -jnp.inf).max(1).astype(x.dtype)
     weight = mask.astype(jnp.float32)
-    weight = weight / jnp.maximum(weight.sum(1, keepdims=True), 1.0)
+    if pool == "weighted_mean":
+        weight = weight * jnp.arange(1, x.shape[1] + 1, dtype=jnp.float32)[None]
+    total = jnp.maximum(weight.sum(1, keepdims=True), 1.0)
+    weight = weight / (jnp.sqrt(total) if pool == "mean_sqrt" else total)
     return jnp.einsum("bld,bl->bd", wide, weight).astype(x.dtype)
 
 

@@ -15,6 +15,8 @@ from mmjax.layers.token_embed import look_up
 from mmjax.layers.transformer import Transformer
 from mmjax.sharding import shard
 
+POOLS = ("cls", "end", "max", "mean", "mean_sqrt", "pooler", "weighted_mean")
+
 
 class BERT(nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
@@ -25,7 +27,8 @@ class BERT(nn.Module):
     Attributes:
       length: maximum tokens of a text.
       segments: number of segment embeddings.
-      pool: "cls" (the first token), "mean" (over tokens that are not padding) or "pooler".
+      pool: "cls" (the first token), "pooler", or over tokens that are not padding: "mean",
+        "mean_sqrt", "weighted_mean", "max" or "end"; see `pool_tokens`.
       pooler: add a map of the first token, tanh(W x + b), which gives text_pooled [B, width].
       position_pad: padding id for RoBERTa's positions: padding has position position_pad, other
         tokens are counted from position_pad + 1. None: positions are 0, 1, 2, ...
@@ -34,8 +37,8 @@ class BERT(nn.Module):
       ValueError: inconsistent settings, or a text that is too long.
 
     Source: BERT, Devlin et al. 2019 (arXiv 1810.04805), section 3; RoBERTa, Liu et al. 2019
-    (arXiv 1907.11692), its positions as in fairseq's utils.make_positions; mean pooling as in
-    Sentence-BERT, Reimers and Gurevych 2019 (arXiv 1908.10084), section 3.
+    (arXiv 1907.11692), its positions as in fairseq's utils.make_positions; pooling as in
+    Sentence-BERT, Reimers and Gurevych 2019 (arXiv 1908.10084), section 3, and its library.
     """
 
     vocab_size: int
@@ -56,7 +59,7 @@ class BERT(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
-        check_pool(self.pool, "config.model.text.pool", ("cls", "mean", "pooler"))
+        check_pool(self.pool, "config.model.text.pool", POOLS)
         if self.pool == "pooler" and not self.pooler:
             raise ValueError("config.model.text.pool 'pooler' needs pooler=True: set one of them.")
         text, mask = batch["text"], batch.get("text_mask")

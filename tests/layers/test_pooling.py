@@ -24,6 +24,27 @@ def test_end_and_mean_by_loops(mask):
         np.testing.assert_allclose(mean[row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("pool", ["max", "mean_sqrt", "weighted_mean"])
+def test_poolings_of_sentence_transformers_by_loops(pool):
+    mask = np.asarray([[1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0], [1] * 6], bool)
+    found = np.asarray(pool_tokens(X, pool, mask))
+    for row in range(3):
+        seen = np.flatnonzero(mask[row])
+        weights = (seen + 1) / (seen + 1).sum()
+        want = {
+            "max": X[row, seen].max(0),
+            "mean_sqrt": X[row, seen].sum(0) / len(seen) ** 0.5,
+            "weighted_mean": weights @ X[row, seen],
+        }
+        np.testing.assert_allclose(found[row], want[pool], atol=1e-5)
+
+
+def test_without_a_mask_all_tokens_are_pooled():
+    for pool in ("mean", "mean_sqrt", "weighted_mean", "max", "end"):
+        whole = pool_tokens(X, pool, np.ones((3, 6), bool))
+        np.testing.assert_allclose(pool_tokens(X, pool), whole, atol=1e-6)
+
+
 def test_cls_and_last():
     np.testing.assert_array_equal(pool_tokens(X, "cls"), X[:, 0])
     np.testing.assert_array_equal(pool_tokens(X, "last"), X[:, 5])

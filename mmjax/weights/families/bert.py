@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.bert import BERT
 from mmjax.models.text_encoder import TextEncoder
-from mmjax.weights import activations, published
+from mmjax.weights import activations, sentences
 from mmjax.weights.layouts import Row, linear, merge_heads, norm, qkv, same
 from mmjax.weights.published import Published
 
@@ -29,18 +30,6 @@ SETTINGS = {
     "is_decoder": False,
 }
 ROBERTA = {"vocab_size": 50265, "pad_token_id": 1}
-# Files of sentence-transformers.
-MODULES, POOLING, SENTENCES = "modules.json", "1_Pooling/config.json", "sentence_bert_config.json"
-
-POOLS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
-MODES = {
-    "cls_token",
-    "max_tokens",
-    "mean_tokens",
-    "mean_sqrt_len_tokens",
-    "weightedmean_tokens",
-    "lasttoken",
-}
 
 
 def canonical(name: str) -> str:
@@ -64,7 +53,7 @@ def model_config(found: Published) -> dict[str, Any]:
         settings = ROBERTA | settings
         fields["position_pad"] = settings["pad_token_id"]
     pooler = "pooler.dense.weight" in found.tensors.shapes
-    pool = _sentence_pool(found) or ("pooler" if pooler else "cls")
+    pool = sentences.pool(found.folder) or ("pooler" if pooler else "cls")
     text = tower_fields(settings, "config.json") | {"pooler": pooler, "pool": pool, **fields}
     if fields:
         text["length"] -= fields["position_pad"] + 1
@@ -97,33 +86,19 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def _sentence_pool(found: Published) -> str | None:
-    """The pooling of a sentence-transformers model; None for other folders.
-
-    Raises:
-      ValueError: a pooling that is not supported.
-    """
-    if not (found.folder / MODULES).is_file():
-        return None
-    modules = [
-        m["type"].rsplit(".", 1)[-1] for m in published.read_json(found.folder / MODULES, list)
-    ]
-    other = set(modules) - {"Transformer", "Pooling", "Normalize"}
-    settings = published.read_json(found.folder / POOLING)
-    modes = {k.removeprefix("pooling_mode_") for k, v in settings.items() if v is True}
-    mode = settings.get("pooling_mode", "+".join(sorted(modes & MODES)))
-    if other or mode not in POOLS:
-        raise ValueError(
-            f"'{found.folder}' pools its tokens by '{mode}' and then has {sorted(other)}; 'cls' "
-            "and 'mean' can be loaded, without further modules."
-        )
-    return POOLS[mode]
-
-
 def text_length(found: Published) -> int | None:
-    """Maximum tokens of a text in a sentence-transformers model; None for other folders."""
-    path = found.folder / SENTENCES
-    return published.read_json(path).get("max_seq_length") if path.is_file() else None
+    """Maximum tokens of a text as sentence-transformers truncates it; None: as many as fit."""
+    return sentences.text_length(found.folder)
+
+
+def read_tokenizer(found: Published) -> Tokenizer | None:
+    """The tokenizer of the folder, with the default prompt of sentence-transformers."""
+    return sentences.read_tokenizer(found.folder)
+
+
+def prompts(found: Published) -> dict[str, str]:
+    """The prompts of sentence-transformers by name."""
+    return sentences.prompts(found.folder)
 
 
 def rows(model: TextEncoder) -> list[Row]:
@@ -199,13 +174,11 @@ def published_files(pretrained: Any) -> dict[str, Any]:
     text = pretrained.model.text_tower(parent=None)
     if text.pool == "pooler":
         return {}
-    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-    modes = {f"pooling_mode_{mode}": POOLS[mode] == text.pool for mode in MODES & POOLS.keys()}
-    return {
-        MODULES: [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (kind, path) in enumerate(paths.items())
-        ],
-        POOLING: {"word_embedding_dimension": text.width, **modes},
-        SENTENCES: {"max_seq_length": pretrained.text_length, "do_lower_case": False},
-    }
+    words = pretrained.tokenizer
+    return sentences.files(
+        text.width,
+        text.pool,
+        pretrained.text_length,
+        pretrained.prompts,
+        words.prefix if words is not None else "",
+    )

@@ -1,0 +1,168 @@
+"""The files of sentence-transformers beside a published encoder: pooling, length, case, prompts.
+
+Source: sentence-transformers 6.2: base/model.py, base/modules/transformer.py,
+sentence_transformer/modules/pooling.py.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.weights import tokenizer
+from mmjax.weights.published import read_json
+
+MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
+# Settings of the encoder and its tokenizer: the first of these files that is there and not empty.
+SETTINGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Our poolings by the mode in the Pooling module's config.json, and its older name there, a flag.
+POOLS = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "end",
+}
+FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def pool(folder: Path) -> str | None:
+    """The pooling of a sentence-transformers model; None for other folders.
+
+    Raises:
+      ValueError: a pooling, or further modules, that are not supported.
+    """
+    settings = _pooling(folder)
+    if settings is None:
+        return None
+    modes = settings.get("pooling_mode") or [k for k, f in FLAGS.items() if settings.get(f)]
+    modes = [modes] if isinstance(modes, str) else modes or ["mean"]
+    if len(modes) > 1 or modes[0] not in POOLS:
+        raise ValueError(
+            f"'{folder}' pools its tokens by '{'+'.join(map(str, modes))}'; one of "
+            f"{', '.join(POOLS)} can be loaded."
+        )
+    if default_prompt(folder) and not settings.get("include_prompt", True):
+        raise ValueError(
+            f"'{folder}' has a default prompt that its pooling leaves out (include_prompt false), "
+            "which cannot be loaded."
+        )
+    return POOLS[modes[0]]
+
+
+def _pooling(folder: Path) -> dict[str, Any] | None:
+    """The settings of the Pooling module; None for a folder without modules."""
+    if not (folder / MODULES).is_file():
+        return None
+    modules = read_json(folder / MODULES, list)
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    kinds = [kind for kind in kinds if kind != "Dropout"]  # which does nothing in inference
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise ValueError(
+            f"'{folder / MODULES}' has the modules {', '.join(kinds)}; Transformer, Pooling and "
+            "then Normalize or nothing can be loaded."
+        )
+    path = next(m["path"] for m in modules if m["type"].endswith(".Pooling"))
+    return read_json(folder / path / "config.json")
+
+
+def prompts(folder: Path) -> dict[str, str]:
+    """Prompts by name, which sentence-transformers puts before texts on request; {}: none."""
+    return _prompts(folder)[0]
+
+
+def default_prompt(folder: Path) -> str:
+    """What sentence-transformers puts before every text.
+
+    Raises:
+      ValueError: the name of a prompt that is not there.
+    """
+    named, default = _prompts(folder)
+    if default is not None and default not in named:
+        raise ValueError(
+            f"'{folder / PROMPTS}' has the default_prompt_name '{default}' and no such prompt; "
+            f"there are {', '.join(named) or 'none'}."
+        )
+    return named.get(default, "")
+
+
+def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
+    if not ((folder / MODULES).is_file() and (folder / PROMPTS).is_file()):
+        return {}, None
+    settings = read_json(folder / PROMPTS)
+    given = {k: x for k, x in (settings.get("prompts") or {}).items() if x is not None}
+    # These two are always there, empty.
+    return {"query": "", "document": "", **given}, settings.get("default_prompt_name")
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the encoder, and those that replace the tokenizer's own."""
+    files = (read_json(folder / name) for name in SETTINGS if (folder / name).is_file())
+    settings = next(filter(None, files), {})
+    given = settings.get("tokenizer_args", settings.get("processor_kwargs"))
+    return settings, given or {}
+
+
+def text_length(folder: Path) -> int | None:
+    """Maximum tokens of a text: max_seq_length, or else that of the tokenizer; None: no limit."""
+    settings, given = _settings(folder)
+    for length in (given.get("model_max_length"), settings.get("max_seq_length")):
+        if length is not None:
+            return int(length)
+    return tokenizer.max_length(folder)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer, with do_lower_case of the encoder's settings and the default prompt.
+
+    Raises:
+      ValueError: as `tokenizer.read`.
+    """
+    settings, given = _settings(folder)
+    words = tokenizer.read(
+        folder, lowercase=bool(settings.get("do_lower_case", False)), given=given
+    )
+    if words is not None:
+        words.prefix = default_prompt(folder)
+    return words
+
+
+def files(
+    width: int, pool: str, length: int | None, named: Mapping[str, str], prefix: str
+) -> dict[str, Any]:
+    """The files of a model with one of our poolings, name -> content; the inverse of the above.
+
+    Args:
+      width: of the embeddings.
+      named: prompts by name; prefix: the default prompt.
+    """
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    content: dict[str, Any] = {
+        MODULES: [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(paths.items())
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            **{flag: POOLS[mode] == pool for mode, flag in FLAGS.items()},
+        },
+        SETTINGS[0]: {"max_seq_length": length, "do_lower_case": False},
+    }
+    default = next((name for name, text in named.items() if text == prefix), "default")
+    if named or prefix:
+        content[PROMPTS] = {
+            "prompts": {**named, **({default: prefix} if prefix else {})},
+            "default_prompt_name": default if prefix else None,
+        }
+    return content

@@ -1,0 +1,97 @@
+"""Make tests/golden/sentences.json: what sentence-transformers makes of variants of minilm/.
+
+    python tests/golden/make_sentences.py
+
+Made with sentence-transformers 6.2.0, transformers 5.23.0 and torch 2.13.0. A case has JSON files
+that replace those of the folder (null: none), the length of a text, and the pooled features.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+HERE = Path(__file__).parent
+TEXTS = ["A red BUS", "two small dogs run over the grass and a blue car", "tea"]
+SETTINGS, TOKENIZER = "sentence_bert_config.json", "tokenizer_config.json"
+PROMPTS, POOLING = "config_sentence_transformers.json", "1_Pooling/config.json"
+OLD = "sentence_transformers.models"
+NEW = "sentence_transformers.sentence_transformer.modules.pooling"
+
+
+def modules(pooling: str = OLD) -> list[dict]:
+    """An encoder and its pooling."""
+    kinds = [("", f"{OLD}.Transformer"), ("1_Pooling", f"{pooling}.Pooling")]
+    return [{"idx": i, "name": str(i), "path": p, "type": t} for i, (p, t) in enumerate(kinds)]
+
+
+def cases() -> dict[str, dict]:
+    """name -> files."""
+    found = {
+        "plain": {},
+        "model_max_length": {SETTINGS: {"do_lower_case": False}, TOKENIZER: {
+            "model_max_length": 7
+        }},
+        "nothing": {SETTINGS: None},
+        "more than the table": {SETTINGS: None, TOKENIZER: {"model_max_length": 512}},
+        "null": {SETTINGS: {"max_seq_length": None}, TOKENIZER: {"model_max_length": 6}},
+        "roberta": {SETTINGS: None, "sentence_roberta_config.json": {"max_seq_length": 6}},
+        "xlnet": {SETTINGS: None, "sentence_xlnet_config.json": {"max_seq_length": 5}},
+        "empty first": {SETTINGS: {}, "sentence_albert_config.json": {"max_seq_length": 6}},
+        "both": {SETTINGS: {"max_seq_length": 9}, "sentence_roberta_config.json": {
+            "max_seq_length": 6
+        }},
+        "tokenizer_args": {SETTINGS: {
+            "max_seq_length": 12, "tokenizer_args": {"model_max_length": 8}
+        }},
+        "cased": {TOKENIZER: {"do_lower_case": False}},
+        "lowercased": {TOKENIZER: {"do_lower_case": False}, SETTINGS: {
+            "max_seq_length": 16, "do_lower_case": True
+        }},
+        "default prompt": {PROMPTS: {
+            "prompts": {"query": "a cup of ", "other": "red "}, "default_prompt_name": "query"
+        }},
+        "prompts": {PROMPTS: {"prompts": {"query": "a cup of "}}},
+        "empty default": {PROMPTS: {"default_prompt_name": "query"}},
+    }  # fmt: skip
+    flags = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens")
+    for flag in (*flags, "weightedmean_tokens", "lasttoken"):
+        found[flag] = {POOLING: {"word_embedding_dimension": 24, f"pooling_mode_{flag}": True}}
+    found["no flag"] = {POOLING: {"word_embedding_dimension": 24, "pooling_mode_cls_token": False}}
+    for mode in ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"):
+        found[f"new {mode}"] = {
+            POOLING: {"embedding_dimension": 24, "pooling_mode": mode},
+            "modules.json": modules(NEW),
+        }
+    return {name: {"modules.json": modules(), **files} for name, files in found.items()}
+
+
+def folder(files: dict) -> Path:
+    """A copy of minilm/ with other files."""
+    out = Path(tempfile.mkdtemp()) / "model"
+    shutil.copytree(HERE / "minilm", out)
+    for name, content in files.items():
+        if content is None:
+            (out / name).unlink()
+        else:
+            (out / name).write_text(json.dumps(content))
+    return out
+
+
+def main() -> None:
+    """Write the file."""
+    found = []
+    for name, files in cases().items():
+        model = SentenceTransformer(str(folder(files)), model_kwargs={"dtype": torch.float32})
+        features = model.encode(TEXTS).astype(float).round(7).tolist()
+        length = model.max_seq_length
+        found.append({"name": name, "files": files, "length": length, "features": features})
+    content = {"texts": TEXTS, "cases": found}
+    (HERE / "sentences.json").write_text(json.dumps(content) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Folders of sentence-transformers as it reads them: tests/golden/make_sentences.py."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from parity import GOLDEN, close
+
+import mmjax
+from mmjax.layers.pooling import pool_tokens
+from mmjax.pretrained import describe
+from mmjax.weights import sentences
+
+WANT = json.loads((GOLDEN / "sentences.json").read_text())
+CASES = {case["name"]: case for case in WANT["cases"]}
+
+
+def folder(tmp_path, files):
+    """A copy of minilm/ with other JSON files; None: without."""
+    out = shutil.copytree(GOLDEN / "minilm", tmp_path / "model")
+    for name, content in files.items():
+        if content is None:
+            (out / name).unlink()
+        else:
+            (out / name).write_text(json.dumps(content))
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """minilm/, whose weights all cases share, and its tokens' vectors as a function of a batch."""
+    loaded = mmjax.load(GOLDEN / "minilm")
+    return loaded, jax.jit(lambda batch: loaded.model.apply(loaded.variables, batch)["text_tokens"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sentences_as_in_sentence_transformers(tmp_path, whole, name):
+    case = CASES[name]
+    loaded = describe(folder(tmp_path, case["files"]))
+    assert loaded.text_length == case["length"]
+    text, mask = loaded.tokenizer.encode(WANT["texts"], loaded.text_length)
+    padded = [np.pad(x, ((0, 0), (0, 20 - x.shape[1]))) for x in (text, mask)]
+    tokens = whole[1](dict(zip(("text", "text_mask"), padded)))
+    features = pool_tokens(tokens, loaded.config["text"]["pool"], padded[1])
+    close(np.asarray(features), np.asarray(case["features"]))
+    # Saved and loaded again it is the same.
+    loaded = dataclasses.replace(loaded, params=whole[0].params)
+    mmjax.save_pretrained(loaded, tmp_path / "saved")
+    again = describe(tmp_path / "saved")
+    assert again.config == loaded.config and again.text_length == loaded.text_length
+    assert again.tokenizer.prefix == loaded.tokenizer.prefix and again.prompts == loaded.prompts
+    np.testing.assert_array_equal(again.tokenizer.encode(WANT["texts"], again.text_length)[0], text)
+
+
+def test_the_default_prompt_is_read_back_under_its_name(tmp_path, whole):
+    loaded = describe(folder(tmp_path, CASES["default prompt"]["files"]))
+    assert loaded.tokenizer.prefix == "a cup of "
+    assert loaded.prompts == {"query": "a cup of ", "document": "", "other": "red "}
+    loaded = dataclasses.replace(loaded, params=whole[0].params)
+    mmjax.save_pretrained(loaded, tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / sentences.PROMPTS).read_text())
+    assert saved["default_prompt_name"] == "query"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"1_Pooling/config.json": {"pooling_mode": ["mean", "max"]}},
+            r"pools its tokens by 'mean\+max'; one of cls, max",
+        ),
+        ({"1_Pooling/config.json": {"pooling_mode": "median"}}, "by 'median'; one of cls"),
+        (
+            {"modules.json": [{"type": f"s.{x}", "path": ""} for x in ("Transformer", "Dense")]},
+            "has the modules Transformer, Dense; Transformer, Pooling and then Normalize",
+        ),
+        (
+            {sentences.PROMPTS: {"default_prompt_name": "passage", "prompts": {"search": "x"}}},
+            "default_prompt_name 'passage' and no such prompt; there are query, document, search",
+        ),
+        (
+            {
+                sentences.PROMPTS: {"default_prompt_name": "a", "prompts": {"a": "x"}},
+                "1_Pooling/config.json": {"pooling_mode": "mean", "include_prompt": False},
+            },
+            "default prompt that its pooling leaves out",
+        ),
+    ],
+)
+def test_what_is_refused(tmp_path, files, words):
+    with pytest.raises(ValueError, match=words):
+        describe(folder(tmp_path, files))
