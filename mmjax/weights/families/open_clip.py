@@ -4,12 +4,11 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mmjax.data.text import clip_vocab
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import image_processor, published, tokenizer
+from mmjax.weights import image_processor, open_clip_tokenizer, published
 from mmjax.weights.families import clip
 from mmjax.weights.layouts import Row, fused_qkv, linear, merge_heads, norm, patches, same
 from mmjax.weights.published import OPEN_CLIP, Published
@@ -54,8 +53,6 @@ WITHOUT = {
     "scale_fc": (False,),
     "proj_bias": (False,),
 }
-# Values of text_cfg.tokenizer_kwargs.clean.
-CLEANERS = {"lower": clip_vocab.clean, "whitespace": clip_vocab.clean_whitespace}
 # "argmax" pools at the largest id of a text, which is the end token, like "eos".
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
@@ -178,17 +175,8 @@ def transform(found: Published) -> str:
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer with open_clip's text cleaning; texts are padded with `pad_id`, unless it is a
-    tokenizer of `transformers`."""
-    words, text = tokenizer.read(found.folder), found.config["text_cfg"]
-    if words is None:
-        return None
-    named = text.get("hf_tokenizer_name")
-    if not named:
-        words.pad_id = text.get("pad_id", 0)
-    kind = text.get("tokenizer_kwargs", {}).get("clean", "whitespace" if named else "lower")
-    words.clean = CLEANERS.get(kind, words.clean)
-    return words
+    """The tokenizer of the folder, with open_clip's text cleaning."""
+    return open_clip_tokenizer.read(found.folder, found.config["text_cfg"])
 
 
 def rows(model: CLIP) -> list[Row]:
@@ -352,9 +340,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     """
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
     if words is not None:
-        text["hf_tokenizer_name"] = "."
-        if words.clean is CLEANERS["lower"]:
-            text["tokenizer_kwargs"] = {"clean": "lower"}
+        text |= open_clip_tokenizer.settings(words)
         text.setdefault("pad_id", words.pad_id)
         if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:
             text |= {"pool_type": "eos", "eos_id": words.eos_id}
