@@ -58,10 +58,8 @@ CLIP = Kind(
     _PAIRS, "BPE", _tokens(bos="<|startoftext|>", eos=_END, pad=_END), ("bos_token", "eos_token")
 )
 KINDS = {
-    "BertTokenizer": BERT,
-    "DistilBertTokenizer": BERT,
-    "RobertaTokenizer": ROBERTA,
-    "BartTokenizer": ROBERTA,
+    **{f"{name}Tokenizer": BERT for name in ("Bert", "DistilBert", "Electra", "MobileBert")},
+    **{f"{name}Tokenizer": ROBERTA for name in ("Roberta", "Bart", "Longformer")},
     "GPT2Tokenizer": GPT2,
     "CLIPTokenizer": CLIP,
 }
@@ -130,7 +128,8 @@ def build(folder: Path, kind: Kind, settings: Mapping[str, Any]) -> hf.Tokenizer
     if kind is BERT:
         if backend.token_to_id(named["unk_token"]) is None:
             raise ValueError(f"{where} has no token '{named['unk_token']}' for unknown words.")
-        backend.normalizer, backend.pre_tokenizer = _bert_steps(settings)
+        backend.normalizer = _bert_normalizer(settings)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece(prefix="##")
     elif kind is not CLIP:
         prefix = bool(settings.get("add_prefix_space", False))
@@ -208,38 +207,35 @@ def _wrap(
 def adapt(backend: hf.Tokenizer, kind: Kind, settings: Mapping[str, Any]) -> None:
     """Change a tokenizer read from tokenizer.json by the settings of its class.
 
-    BERT's class ignores the normalizer of the file. Byte-level classes set the space before a text;
-    word patterns other than GPT-2's are kept.
+    Steps of other kinds than the class makes are kept, such as digits taken apart before GPT-2's
+    words: the model was trained with them. (transformers 4 keeps them too, 5.23 drops them.)
     """
     if type(backend.model).__name__ != kind.model:
         return
-    if kind is BERT:
-        normalizer, words = _bert_steps(settings)
+    usual = isinstance(backend.normalizer, normalizers.BertNormalizer | None)
+    if kind is BERT and usual:
         # Only what differs is set: the fingerprint of an equal tokenizer stays the same.
-        if _state(backend.normalizer) != _state(normalizer):
-            backend.normalizer = normalizer
-        if _state(backend.pre_tokenizer) != _state(words):
-            backend.pre_tokenizer = words
-    elif kind is not CLIP and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        wanted = _bert_normalizer(settings)
+        if _state(backend.normalizer) != _state(wanted):
+            backend.normalizer = wanted
+    usual = isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+    if kind in (ROBERTA, GPT2) and usual:
         backend.pre_tokenizer.add_prefix_space = bool(settings.get("add_prefix_space", False))
 
 
-def _bert_steps(
-    settings: Mapping[str, Any],
-) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
+def _bert_normalizer(settings: Mapping[str, Any]) -> normalizers.Normalizer:
     defaults = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
     given = {k: settings[k] for k in defaults if settings.get(k) is not None}
     wrong = [f"{k} {x!r}" for k, x in given.items() if not isinstance(x, bool)]
     if wrong:
         raise ValueError(f"tokenizer_config.json has {wrong[0]}: it must be true or false.")
     lowercase, accents, chinese = (defaults | given).values()
-    normalizer = normalizers.BertNormalizer(
+    return normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=chinese,
         strip_accents=accents,  # None: where lowercased
         lowercase=lowercase,
     )
-    return normalizer, pre_tokenizers.BertPreTokenizer()
 
 
 def _state(part: Any) -> Any:

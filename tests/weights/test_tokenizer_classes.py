@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import tokenizers as hf
 from parity import GOLDEN
 
 from mmjax.weights import tokenizer
@@ -57,6 +58,22 @@ def test_an_equal_tokenizer_json_keeps_its_fingerprint(tmp_path):
     as_bert = tokenizer.read(write(tmp_path / "a", files))
     plain = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
     assert as_bert.fingerprint == tokenizer.read(write(tmp_path / "b", files | plain)).fingerprint
+
+
+@pytest.mark.parametrize("name", ["cased", "gpt2"])
+def test_other_steps_in_tokenizer_json_are_kept(tmp_path, name):
+    """As the `tokenizers` library applies them; transformers 5.23 drops them."""
+    backend = hf.Tokenizer.from_file(str(FILES / f"{name}.json"))
+    if name == "gpt2":  # SmolLM2's
+        steps = [hf.pre_tokenizers.Digits(individual_digits=True), hf.pre_tokenizers.ByteLevel()]
+        backend.pre_tokenizer = hf.pre_tokenizers.Sequence(steps)
+    else:
+        backend.normalizer = hf.normalizers.Sequence([hf.normalizers.Replace("o", "a")])
+    folder = write(tmp_path / "model", {}, "bert" if name == "cased" else name)
+    backend.save(str(folder / "tokenizer.json"))
+    texts = ["two dogs run 1234", "A red Bus"]
+    want = [tuple(backend.encode(text, add_special_tokens=False).ids) for text in texts]
+    assert tokenizer.read(folder, begins=False).prompts(texts) == want
 
 
 @pytest.mark.parametrize(
