@@ -23,7 +23,7 @@ from mmjax.variables import (
     sharded_variables,
     with_shardings,
 )
-from mmjax.weights import published, tensor_file, tokenizer
+from mmjax.weights import published, sentences, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision
 from mmjax.weights.family import family, saving_family
@@ -138,6 +138,7 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
         return _from_published(published.open_gguf(folder), mesh, dtype, strict, arrays)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
+    folder = sentences.encoder_folder(folder)
     if not any((folder / name).is_file() for name in published.CONFIGS):
         raise ValueError(
             f"'{folder}' is not a model: it has neither a config.json, as published models have, "

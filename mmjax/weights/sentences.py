@@ -10,7 +10,7 @@ from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.weights import tokenizer
-from mmjax.weights.published import read_json
+from mmjax.weights.published import CONFIG, read_json
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 # Settings of the encoder and its tokenizer: the first of these files that is there and not empty.
@@ -37,8 +37,27 @@ FLAGS = {
 }
 
 
+def encoder_folder(folder: Path) -> Path:
+    """Where the encoder's config.json is: in older models a folder such as 0_Transformer."""
+    if not (folder / MODULES).is_file():
+        return folder
+    inner = folder / next(iter(read_json(folder / MODULES, list)), {}).get("path", "")
+    return inner if (inner / CONFIG).is_file() else folder
+
+
+def _root(folder: Path) -> Path | None:
+    """The folder of modules.json for that of an encoder; None: it is not one of such a model."""
+    for place in (folder, folder.resolve().parent):
+        if (place / MODULES).is_file() and encoder_folder(place).resolve() == folder.resolve():
+            return place
+    return None
+
+
 def pool(folder: Path) -> str | None:
     """The pooling of a sentence-transformers model; None for other folders.
+
+    Args:
+      folder: of the encoder, here and below.
 
     Raises:
       ValueError: a pooling, or further modules, that are not supported.
@@ -63,18 +82,19 @@ def pool(folder: Path) -> str | None:
 
 def _pooling(folder: Path) -> dict[str, Any] | None:
     """The settings of the Pooling module; None for a folder without modules."""
-    if not (folder / MODULES).is_file():
+    root = _root(folder)
+    if root is None:
         return None
-    modules = read_json(folder / MODULES, list)
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    modules = read_json(root / MODULES, list)
+    kinds = [str(module.get("type")).rsplit(".", 1)[-1] for module in modules]
     kinds = [kind for kind in kinds if kind != "Dropout"]  # which does nothing in inference
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(
-            f"'{folder / MODULES}' has the modules {', '.join(kinds)}; Transformer, Pooling and "
+            f"'{root / MODULES}' has the modules {', '.join(kinds)}; Transformer, Pooling and "
             "then Normalize or nothing can be loaded."
         )
-    path = next(m["path"] for m in modules if m["type"].endswith(".Pooling"))
-    return read_json(folder / path / "config.json")
+    path = next(m.get("path", "") for m in modules if str(m.get("type")).endswith("Pooling"))
+    return read_json(root / path / CONFIG)
 
 
 def prompts(folder: Path) -> dict[str, str]:
@@ -91,16 +111,17 @@ def default_prompt(folder: Path) -> str:
     named, default = _prompts(folder)
     if default is not None and default not in named:
         raise ValueError(
-            f"'{folder / PROMPTS}' has the default_prompt_name '{default}' and no such prompt; "
+            f"{PROMPTS} of '{folder}' has the default_prompt_name '{default}' and no such prompt; "
             f"there are {', '.join(named) or 'none'}."
         )
     return named.get(default, "")
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
-    if not ((folder / MODULES).is_file() and (folder / PROMPTS).is_file()):
+    root = _root(folder)
+    if root is None or not (root / PROMPTS).is_file():
         return {}, None
-    settings = read_json(folder / PROMPTS)
+    settings = read_json(root / PROMPTS)
     given = {k: x for k, x in (settings.get("prompts") or {}).items() if x is not None}
     # These two are always there, empty.
     return {"query": "", "document": "", **given}, settings.get("default_prompt_name")

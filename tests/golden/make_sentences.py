@@ -66,6 +66,12 @@ def cases() -> dict[str, dict]:
             POOLING: {"embedding_dimension": 24, "pooling_mode": mode},
             "modules.json": modules(NEW),
         }
+    found["0_Transformer"] = {
+        "modules.json": [{**modules()[0], "path": "0_Transformer"}, modules()[1]],
+        SETTINGS: {"max_seq_length": 6},
+        POOLING: {"pooling_mode_cls_token": True, "word_embedding_dimension": 24},
+        PROMPTS: {"prompts": {"x": "red "}, "default_prompt_name": "x"},
+    }
     return {name: {"modules.json": modules(), **files} for name, files in found.items()}
 
 
@@ -78,6 +84,11 @@ def folder(files: dict) -> Path:
             (out / name).unlink()
         else:
             (out / name).write_text(json.dumps(content))
+    inner = out / json.loads((out / "modules.json").read_text())[0]["path"]
+    if inner != out:
+        inner.mkdir()
+        for name in ("config.json", "model.safetensors", "tokenizer.json", SETTINGS):
+            (out / name).rename(inner / name)
     return out
 
 

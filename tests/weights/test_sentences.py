@@ -26,6 +26,11 @@ def folder(tmp_path, files):
             (out / name).unlink()
         else:
             (out / name).write_text(json.dumps(content))
+    inner = out / json.loads((out / "modules.json").read_text())[0]["path"]
+    if inner != out:
+        inner.mkdir()
+        for name in ("config.json", "model.safetensors", "tokenizer.json", sentences.SETTINGS[0]):
+            (out / name).rename(inner / name)
     return out
 
 
@@ -63,6 +68,13 @@ def test_the_default_prompt_is_read_back_under_its_name(tmp_path, whole):
     mmjax.save_pretrained(loaded, tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / sentences.PROMPTS).read_text())
     assert saved["default_prompt_name"] == "query"
+
+
+def test_a_clip_of_sentence_transformers_is_the_clip_inside(tmp_path):
+    shutil.copytree(GOLDEN / "clip", tmp_path / "0_CLIPModel")
+    module = {"idx": 0, "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (tmp_path / "modules.json").write_text(json.dumps([module]))
+    assert describe(tmp_path).config == describe(GOLDEN / "clip").config
 
 
 @pytest.mark.parametrize(
