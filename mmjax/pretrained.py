@@ -47,6 +47,7 @@ class Pretrained:
       report: how every tensor was used.
       class_names: of a classifier's logits; None without a head, or if they are not known.
       memory: state of the model besides the parameters, such as batch statistics.
+      generation: of a published language model, the content of generation_config.json.
     """
 
     config: dict[str, Any]
@@ -58,6 +59,7 @@ class Pretrained:
     report: str
     class_names: tuple[str, ...] | None = None
     memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> Variables:
@@ -136,6 +138,9 @@ def _from_published(
     theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
+    notes: list[str] = []
+    if hasattr(theirs, "prepare"):
+        found, notes = theirs.prepare(found)
     config = theirs.model_config(found) | {"dtype": dtype}
     system, given = _abstract(config, mesh)
     model, params, report = system.model, given["params"], ""
@@ -148,6 +153,7 @@ def _from_published(
             dtype=dtype,
             initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
         )
+        report = "\n".join([report, *(f"  note    {note}" for note in notes)])
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
     shorter = getattr(theirs, "text_length", lambda found: None)(found)
@@ -160,6 +166,7 @@ def _from_published(
         transform=theirs.transform(found) if hasattr(theirs, "transform") else "",
         report=report,
         class_names=published.class_names(found, config.get("num_classes")),
+        generation=getattr(theirs, "read_generation", lambda found: {})(found),
     )
 
 
@@ -246,16 +253,20 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     model, words = pretrained.model, pretrained.tokenizer
     complete = getattr(theirs, "complete_config", _complete_config)
     config = complete(theirs.published_config(model), pretrained)
-    named = getattr(theirs, "published_name", str)
+    named = getattr(theirs, "published_name", lambda name, model: name)
     tensors = itertools.chain(
         write_tensors(pretrained.params, theirs.rows(model)),
         getattr(theirs, "buffers", lambda model: {})(model).items(),
     )
+    tensors = ((named(name, model), x) for name, x in tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    tensor_file.write(folder, ((named(k), x) for k, x in tensors), layout.tensors, layout.index)
+    tensor_file.write(folder, tensors, layout.tensors, layout.index)
+    generates = pretrained.config["name"] == "language_model"
     if words is not None:
-        ends = pretrained.config["name"] != "language_model"
-        tokenizer.write(folder, words, pretrained.text_length, ends)
+        tokenizer.write(folder, words, pretrained.text_length, ends=not generates)
+    generation = {**pretrained.generation, **_special_ids(pretrained)}
+    if generates and generation:
+        whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
     if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
         whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
@@ -267,10 +278,17 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
 
 def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """config.json with class names, and the tokenizer's special tokens in the text section."""
-    words, classes = pretrained.tokenizer, pretrained.config.get("num_classes")
+    classes = pretrained.config.get("num_classes")
     if classes:
         config |= published.labels(pretrained.class_names, classes)
-    if words is not None:
-        part = config.get("text_config", config)
-        part |= tokenizer.generation_config(words)
+    part = config.get("text_config", config)
+    part |= _special_ids(pretrained)
     return config
+
+
+def _special_ids(pretrained: Pretrained) -> dict[str, Any]:
+    """The ids of special tokens: of the tokenizer, and else of the folder it was loaded from."""
+    words, kept = pretrained.tokenizer, pretrained.generation
+    ids = {f"{role}_id": kept.get(f"{role}_id") for role in tokenizer.ROLES}
+    ids = {name: value for name, value in ids.items() if value is not None}
+    return ids if words is None else ids | tokenizer.generation_ids(words)
