@@ -51,6 +51,7 @@ class Pretrained:
       prompts: texts by name that sentence-transformers puts before queries, documents and so on;
         the tokenizer adds the default one itself.
       no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
+      generation: of a published language model, the content of generation_config.json.
     """
 
     config: dict[str, Any]
@@ -64,6 +65,7 @@ class Pretrained:
     memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     no_tokenizer: str = ""
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> Variables:
@@ -153,6 +155,9 @@ def _from_published(
     theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
+    notes: list[str] = []
+    if hasattr(theirs, "prepare"):
+        found, notes = theirs.prepare(found)
     config = theirs.model_config(found) | {"dtype": dtype}
     system, given = _abstract(config, mesh)
     model, params, report = system.model, given["params"], ""
@@ -165,6 +170,7 @@ def _from_published(
             dtype=dtype,
             initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
         )
+        report = "\n".join([report, *(f"  note    {note}" for note in notes)])
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
     shorter = getattr(theirs, "text_length", lambda found: None)(found)
@@ -180,6 +186,7 @@ def _from_published(
         class_names=published.class_names(found, config.get("num_classes")),
         prompts=getattr(theirs, "prompts", lambda found: {})(found),
         no_tokenizer=without,
+        generation=getattr(theirs, "read_generation", lambda found: {})(found),
     )
 
 
@@ -267,16 +274,20 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     model, words = pretrained.model, pretrained.tokenizer
     complete = getattr(theirs, "complete_config", _complete_config)
     config = complete(theirs.published_config(model), pretrained)
-    named = getattr(theirs, "published_name", str)
+    named = getattr(theirs, "published_name", lambda name, model: name)
     tensors = itertools.chain(
         write_tensors(pretrained.params, theirs.rows(model)),
         getattr(theirs, "buffers", lambda model: {})(model).items(),
     )
+    tensors = ((named(name, model), x) for name, x in tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    tensor_file.write(folder, ((named(k), x) for k, x in tensors), layout.tensors, layout.index)
+    tensor_file.write(folder, tensors, layout.tensors, layout.index)
+    generates = pretrained.config["name"] == "language_model"
     if words is not None:
-        ends = pretrained.config["name"] != "language_model"
-        tokenizer.write(folder, words, pretrained.text_length, ends)
+        tokenizer.write(folder, words, pretrained.text_length, ends=not generates)
+    generation = {**pretrained.generation, **_special_ids(pretrained)}
+    if generates and generation:
+        whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
     if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
         whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
@@ -288,10 +299,17 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
 
 def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """config.json with class names, and the tokenizer's special tokens in the text section."""
-    words, classes = pretrained.tokenizer, pretrained.config.get("num_classes")
+    classes = pretrained.config.get("num_classes")
     if classes:
         config |= published.labels(pretrained.class_names, classes)
-    if words is not None:
-        part = config.get("text_config", config)
-        part |= tokenizer.generation_config(words)
+    part = config.get("text_config", config)
+    part |= _special_ids(pretrained)
     return config
+
+
+def _special_ids(pretrained: Pretrained) -> dict[str, Any]:
+    """The ids of special tokens: of the tokenizer, and else of the folder it was loaded from."""
+    words, kept = pretrained.tokenizer, pretrained.generation
+    ids = {f"{role}_id": kept.get(f"{role}_id") for role in tokenizer.ROLES}
+    ids = {name: value for name, value in ids.items() if value is not None}
+    return ids if words is None else ids | tokenizer.generation_ids(words)

@@ -95,6 +95,7 @@ class Attention(nn.Module):
       cross: attend to kv, which may have another width.
       causal: a query attends to the keys up to its own position.
       cache_length: slots of the cache that the first call creates; 0: none, or it exists.
+      rotary_magnitude: see `rotate`.
 
     Raises:
       ValueError: head counts that do not divide, kv without `cross`, or `cross` without kv.
@@ -112,6 +113,7 @@ class Attention(nn.Module):
     out_bias: bool = True
     dtype: str = "float32"
     cache_length: int = 0
+    rotary_magnitude: float = 1.0
     qkv_init: Callable = nn.initializers.xavier_uniform()
     out_init: Callable = nn.initializers.xavier_uniform()
 
@@ -223,7 +225,7 @@ class Attention(nn.Module):
         """Queries [B, L, G, K, D], keys and values [B, L, K, D]; queries and keys rotated."""
         queries_key, value = qkv[:, :, :-1], qkv[:, :, -1]
         if angles is not None:
-            queries_key = rotate(queries_key, angles)
+            queries_key = rotate(queries_key, angles, self.rotary_magnitude)
         return queries_key[:, :, :-1], queries_key[:, :, -1], value
 
     def _keeps(self) -> bool:

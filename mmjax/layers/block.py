@@ -53,7 +53,7 @@ class Block(nn.Module):
         2204.14198, section 3.1.2). With "tanh", a token whose context mask is all false passes
         unchanged; in the paper the MLP branch would still change it.
       gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases.
-      cache_length: slots of the cache, see `Attention`.
+      cache_length, rotary_magnitude: see `Attention`.
 
     Initial standard deviations: with norm "pre", width^-1/2 in attention, and smaller by
     branches^-1/2 in the last map of each branch, as in openai/CLIP (model.py,
@@ -82,6 +82,7 @@ class Block(nn.Module):
     dtype: str = "float32"
     train: bool = False
     cache_length: int = 0
+    rotary_magnitude: float = 1.0
 
     @nn.compact
     def __call__(
@@ -150,6 +151,7 @@ class Block(nn.Module):
             self.out_bias,
             self.dtype,
             self.cache_length,
+            self.rotary_magnitude,
             **inits,
             name="attention",
         )

@@ -21,6 +21,7 @@ and below `stack`, with the layers along the first axis,
 (plain cross-attention: layer<i>/cross/...; on CPU one array per layer, with B and K merged).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -35,7 +36,7 @@ from mmjax.layers.packed import is_packing
 from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.rotary import rotary_angles
+from mmjax.layers.rotary import frequencies, rotary_angles
 from mmjax.layers.stack import stack
 from mmjax.sharding import shard
 
@@ -52,7 +53,11 @@ class Decoder(nn.Module):
       length: most tokens of a text.
       head_dim: None is width / heads; kv_heads: None is heads (see `Attention`).
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
+      use_bias: of all linear maps; qkv_bias, out_bias and mlp_bias override it (see `Block`).
       positions: "learned", "rope" or "none".
+      rope_scaling: of rotary positions, see `rotary.frequencies`; None: not scaled.
+      sliding_window: a token attends to itself and to the tokens before it, that many in all
+        (Jiang et al. 2023, arXiv 2310.06825, section 2); None: to all before it.
       cross_every: layers per group; the last layer of each group attends to the context; 0: none.
       final_norm: apply a norm at the end.
       cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
@@ -76,8 +81,13 @@ class Decoder(nn.Module):
     activation: str = "gelu"
     gated_mlp: bool = False
     use_bias: bool = True
+    qkv_bias: bool | None = None
+    out_bias: bool | None = None
+    mlp_bias: bool | None = None
     positions: str = "learned"
     rope_base: float = 10_000.0
+    rope_scaling: Mapping[str, Any] | None = None
+    sliding_window: int | None = None
     cross_every: int = 0
     cross_gated: bool = False
     cross_block: bool = False
@@ -117,17 +127,18 @@ class Decoder(nn.Module):
 
         # ---- positions and attention masks
         if positions is None:
-            positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
-        slot, seen = None, mask
+            positions = _count(mask)
+        slot, seen, key_positions = None, mask, positions
         if old is not None:
             slot = old["slot"]
             positions = positions + old["count"][:, None]
             seen = jax.lax.dynamic_update_slice_in_dim(old["seen"], mask, slot, 1)
+            key_positions = _count(seen)
         if self.positions == "learned":
             x = x + LearnedSequence(self.length, width, name="position")(positions).astype(x.dtype)
         angles = None
         if self.positions == "rope":
-            angles = rotary_angles(positions, head_dim, self.rope_base)
+            angles = rotary_angles(positions, head_dim, self.rope_base, self.rope_scaling)
         context_seen = self._context_seen(context, context_mask, old)
 
         # ---- layers
@@ -146,7 +157,8 @@ class Decoder(nn.Module):
                 trans_out_fn=lambda tree: join_depth(tree, size),
                 init=self.is_initializing(),
             )(size, cross, block, name="stack")
-        own = {"mask": seen, "angles": angles, "slot": slot}
+        visible = self._in_window(seen, positions, key_positions)
+        own = {"mask": visible, "angles": angles, "slot": slot}
         shared = {"own": own, "context": {"context": context, "context_mask": context_seen}}
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, _ = layers(shard(x, "batch", "length", "act_embed"), shared)
@@ -170,6 +182,14 @@ class Decoder(nn.Module):
             )
         if self.cross_gated and self.cross_block:
             raise ValueError("A decoder has cross_gated and cross_block: unset one of them.")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise ValueError(
+                f"sliding_window of a decoder is {self.sliding_window}: give at least 1, or None."
+            )
+        if self.rope_scaling is not None and self.positions != "rope":
+            raise ValueError(
+                f"rope_scaling of a decoder needs positions 'rope', not '{self.positions}'."
+            )
         if self.head_dim is None and width % self.heads:
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}: change one.")
         if self.cross_every and self.depth % self.cross_every:
@@ -189,6 +209,20 @@ class Decoder(nn.Module):
                 f"A text of {length} tokens is longer than the model's {self.length}: set "
                 "model.text.length and the length in tokenize() to the same value."
             )
+
+    def _in_window(self, seen, positions, key_positions):
+        """The attention mask: `seen` [B, S], or, with a shorter window, [B, L, S]."""
+        window = self.sliding_window
+        if window is None or window >= seen.shape[1]:
+            return seen
+        return seen[:, None] & (key_positions[:, None] > positions[:, :, None] - window)
+
+    @property
+    def biases(self) -> dict[str, bool]:
+        """qkv_bias, out_bias and mlp_bias as they are used."""
+        names = ("qkv_bias", "out_bias", "mlp_bias")
+        given = {name: getattr(self, name) for name in names}
+        return {k: self.use_bias if value is None else value for k, value in given.items()}
 
     def _context_seen(self, context, context_mask, old):
         """The context mask, [B, L or 1, S] bool; None: all valid."""
@@ -220,13 +254,19 @@ class Decoder(nn.Module):
             "norm_kind": self.norm,
             "activation": self.activation,
             "gated_mlp": self.gated_mlp,
-            **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), self.use_bias),
+            **self.biases,
             "dropout": self.dropout,
             "epsilon": self.epsilon,
             "dtype": self.dtype,
             "train": train,
             "cache_length": cache_length,
+            "rotary_magnitude": self._magnitude(head_dim),
         }
+
+    def _magnitude(self, head_dim: int) -> float:
+        """The factor of rotated queries and keys."""
+        scaling = self.rope_scaling
+        return 1.0 if scaling is None else frequencies(head_dim, self.rope_base, scaling)[1]
 
     def _cache(self) -> dict[str, jax.Array]:
         names = ("seen", "count", "slot", "cross_seen")
@@ -246,3 +286,8 @@ class Decoder(nn.Module):
             last = end_position(mask)[:, None, None]
             context_seen = jnp.take_along_axis(context_seen, last, axis=1)
         self.put_variable("cache", "cross_seen", context_seen[:, 0])
+
+
+def _count(mask: jax.Array) -> jax.Array:
+    """The number of valid tokens before each, [B, L] int32."""
+    return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)

@@ -20,19 +20,24 @@ from mmjax.system import System, Terms
 class LanguageModel(GeneratesText, nn.Module):
     """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> `text_logits` [B, L, V].
 
+    Without a head it gives `text_tokens` [B, L, width] instead, and does not generate.
+
     Its parameters are `text/...`, as in the models that also take images: `init_from` with
     only="text/.*" initializes those from a language model.
 
     Attributes:
       text: fields of `TextDecoder`; it inherits `dtype`.
+      head: False: a bare decoder, as transformers' LlamaModel.
     """
 
     text: Mapping[str, Any]
+    head: bool = True
     dtype: str = "float32"
 
     def text_decoder(self, **kwargs) -> TextDecoder:
         """The decoder that `text` describes."""
-        return make_text_decoder(self.text, self.dtype, **kwargs)
+        text = self.text if self.head else {**self.text, "tied": True}  # no parameters of a head
+        return make_text_decoder(text, self.dtype, **kwargs)
 
     @nn.compact
     def __call__(
@@ -40,7 +45,7 @@ class LanguageModel(GeneratesText, nn.Module):
     ) -> dict[str, jax.Array]:
         decoder = self.text_decoder(name="text")
         mask = batch.get("text_mask")
-        return decoder(batch["text"], mask, train=train, cache_length=cache_length)
+        return decoder(batch["text"], mask, train=train, cache_length=cache_length, head=self.head)
 
 
 def make_model(config: Mapping[str, Any]) -> LanguageModel:
@@ -51,12 +56,15 @@ def make_model(config: Mapping[str, Any]) -> LanguageModel:
 def make_system(config: Mapping[str, Any]) -> System:
     """A language model; `config.loss` may set `label_smoothing`.
 
-    Its loss gives `captioning`, the cross-entropy of the next token, and `token_accuracy`.
+    Its loss gives `captioning`, the cross-entropy of the next token, and `token_accuracy`. Without
+    a head it has neither a loss nor generation.
 
     Raises:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
+    if not model.head:
+        return System(model=model, spec=spec(model), loss=None)
     return System(model=model, spec=spec(model), **text_hooks(model, config["loss"]))
 
 

@@ -53,12 +53,19 @@ class TextDecoder(nn.Module):
         context_mask: jax.Array | None = None,
         train: bool = False,
         cache_length: int = 0,
+        head: bool = True,
     ) -> dict[str, jax.Array]:
         """text [B, L] int32 -> `text_logits` [B, L, V] float32, of the next tokens.
 
         While decoding (see mmjax/layers/decoder.py), only `next_logits` [B, V], of the token after
-        the last of each row. The other arguments are those of `Decoder`.
+        the last of each row. Without `head`, only `text_tokens` [B, L, width]. The other arguments
+        are those of `Decoder`.
+
+        Raises:
+          ValueError: decoding without `head`.
         """
+        if is_decoding(self) and not head:
+            raise ValueError("A decoder without a head does not generate: config.model.head.")
         stack = self.stack(name="decoder")
         embed = TokenEmbed(self.vocab_size, self.width, self.tied, self.dtype, name="embed")
         x = stack(
@@ -69,6 +76,8 @@ class TextDecoder(nn.Module):
             train=train,
             cache_length=cache_length,
         )
+        if not head:
+            return {"text_tokens": x}
         if is_decoding(self):
             return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
         return {"text_logits": embed.logits(x)}

@@ -7,8 +7,12 @@ optionally, for models of images,
     transform(published) -> the chain of transforms up to uint8 pixels;
 optionally, where files name tensors in several ways,
     canonical(name) -> the name in the table;
+optionally, where files may differ from their config,
+    prepare(published) -> the same with the difference resolved, and notes for the report;
 optionally, for models of text whose files differ from what `tokenizer.read` expects,
     read_tokenizer(published) -> Tokenizer;
+optionally, for models that generate text,
+    read_generation(published) -> the content of generation_config.json;
 optionally, where texts are shorter than the position table,
     text_length(published) -> tokens, or None;
 optionally, where files have prompts for texts,
@@ -17,7 +21,7 @@ and, where our models can be saved in the family's layout,
     SYSTEM: our `config.model.name`; published_config(model) -> config.json;
     optionally published_preprocessor(model, transform) -> preprocessor_config.json;
     optionally complete_config(config, pretrained) -> config.json with further settings;
-    optionally published_name(name) -> the name in the files of a name in the table;
+    optionally published_name(name, model) -> the name in the files of a name in the table;
     optionally LAYOUT: the names of the files, if other than `published.HUB`;
     optionally buffers(model) -> name -> array, of tensors that are not parameters;
     optionally published_files(pretrained) -> name -> content of further JSON files;
@@ -56,8 +60,10 @@ FAMILIES = {
     "gguf": llama_gguf,
     "gpt2": gpt2,
     "llama": llama,
+    "mistral": llama,
     "open_clip": open_clip,
     "open_clip_coca": open_clip_coca,
+    "qwen2": llama,
     "roberta": bert,
     "siglip": siglip,
     "siglip2": siglip,

@@ -18,11 +18,12 @@ _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
 _END_IDS = ("eot_token_id", "eom_token_id")  # end tokens besides eos_token_id
 
 # Word pattern of Llama 3: contractions, letters with an optional preceding symbol, up to three
-# digits, and the rest. Words that are in its vocabulary are not merged.
+# digits, and the rest. Words that are in its vocabulary are not merged. Qwen 2: single digits.
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 class Words(NamedTuple):
@@ -42,6 +43,7 @@ KINDS = {
     "smollm": Words(digits_apart=True),
     "llama-bpe": Words(_LLAMA3, whole_words=True, begins=True),
     "llama3": Words(_LLAMA3, whole_words=True, begins=True),
+    "qwen2": Words(_QWEN2),
 }
 
 

@@ -109,18 +109,19 @@ class Renamed:
     """Tensors under other names.
 
     Args:
-      rename: name in the file -> new name.
+      rename: name in the file -> new name; None: without this tensor.
 
     Raises:
       ValueError: two tensors get the same name.
     """
 
-    def __init__(self, tensors: Tensors, rename: Callable[[str], str]):
+    def __init__(self, tensors: Tensors, rename: Callable[[str], str | None]):
         self._tensors, self.name = tensors, tensors.name
-        self._theirs = {rename(name): name for name in tensors.shapes}
+        kept = [name for name in tensors.shapes if rename(name) is not None]
+        self._theirs = {rename(name): name for name in kept}
         self.shapes = {name: tensors.shapes[theirs] for name, theirs in self._theirs.items()}
-        if len(self.shapes) < len(tensors.shapes):
-            lost = min(tensors.shapes.keys() - set(self._theirs.values()))
+        if len(self.shapes) < len(kept):
+            lost = min(set(kept) - set(self._theirs.values()))
             raise ValueError(
                 f"'{self.name}' has both '{lost}' and '{self._theirs[rename(lost)]}', which are "
                 "names of the same tensor: get it again."

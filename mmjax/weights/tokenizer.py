@@ -25,6 +25,9 @@ VOCABULARIES = (
 )
 # Our key in tokenizer_config.json: how texts are cleaned, one of `CLEANERS`.
 CLEANING = "text_cleaning"
+ROLES = ("pad_token", "bos_token", "eos_token")
+# What generation_config.json says of its origin, which is not that of the file we write.
+ORIGIN = ("_from_model_config", "transformers_version")
 
 
 def read(
@@ -150,7 +153,20 @@ def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer |
     return tokenizer
 
 
-def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+def read_generation(folder: Path) -> dict[str, Any]:
+    """What a language model's folder says about generation: generation_config.json, and the ids of
+    special tokens that only config.json has.
+
+    Raises:
+      ValueError: as `read_json`.
+    """
+    config = read_json(folder / CONFIG)
+    ids = {f"{role}_id": config[f"{role}_id"] for role in ROLES if f"{role}_id" in config}
+    found = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    return ids | {k: v for k, v in found.items() if k not in ORIGIN}
+
+
+def generation_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     """The ids of special tokens in the form of config.json and generation_config.json."""
     ends = tokenizer.end_ids
     ids = {"pad_token_id": tokenizer.pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends}
@@ -184,9 +200,6 @@ def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) ->
         **{f"{role}_token": name for role, name in names.items()},
     }
     whole_file.write(folder / SETTINGS, json.dumps(settings, indent=2))
-    if not ends:
-        ids = generation_config(tokenizer)
-        whole_file.write(folder / GENERATION, json.dumps(ids, indent=2))
 
 
 def with_end(tokenizer: Tokenizer, eos_id: int) -> Tokenizer:

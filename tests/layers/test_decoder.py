@@ -28,6 +28,7 @@ LLAMA = {
 KINDS = {
     "gpt": {},
     "llama": LLAMA,
+    "window": {**LLAMA, "sliding_window": 3, "qkv_bias": True},
     "captioner": {"cross_every": 1},
     "every second": {"cross_every": 2, "kv_heads": 1, "positions": "none"},
     "flamingo": {"cross_every": 2, "cross_gated": True, **LLAMA},
@@ -133,7 +134,7 @@ def slow(m, params, x, mask, context, context_seen):
                     for g, k in np.ndindex(group + 1, kv_heads):
                         qkv[t][g, k] = turn(qkv[t][g, k], position)
             for t in places:
-                past = [qkv[s] for s in places if s <= t]
+                past = [qkv[s] for s in places if s <= t][-(m.sliding_window or L) :]
                 heads = [
                     look(qkv[t][g, k], [a[group, k] for a in past], [a[group + 1, k] for a in past])
                     for k in range(kv_heads)
@@ -168,7 +169,7 @@ def test_every_token_may_see_its_own_part_of_the_context():
     close(found, slow(model, params, X, MASK, CONTEXT, seen))
 
 
-@pytest.mark.parametrize("kind", ["llama", "captioner", "flamingo"])
+@pytest.mark.parametrize("kind", ["llama", "window", "captioner", "flamingo"])
 def test_a_cache_changes_nothing(kind):
     """Prompts of other lengths, padded left or right; then token by token, and two at once."""
     model, params = make(kind)
@@ -277,6 +278,8 @@ def test_cross_attention_weights_are_sown():
         ({}, {"context": CONTEXT}, "set cross_every"),
         ({"length": 5}, {}, "text of 6 tokens is longer than the model's 5"),
         ({"norm": "batch"}, {}, "Unknown norm 'batch'"),
+        ({"sliding_window": 0}, {}, "sliding_window of a decoder is 0"),
+        ({"rope_scaling": {"rope_type": "linear"}}, {}, "needs positions 'rope', not 'learned'"),
     ],
 )
 def test_bad_settings_are_refused(settings, call, message):

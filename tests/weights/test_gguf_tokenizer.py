@@ -79,7 +79,7 @@ def test_llamas_kind_gives_the_ids_of_sentencepiece(prefix, tmp_path):
 ENDINGS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
-def words_of_llama3(text):
+def words_of_llama3(text, digits=3):
     """What each alternative of the published expression takes, by hand, for ASCII."""
     words, i = [], 0
     while i < len(text):
@@ -100,7 +100,7 @@ def words_of_llama3(text):
             while i < len(text) and text[i].isalpha():
                 i += 1
         elif rest[0].isdigit():
-            while i < len(text) and text[i].isdigit() and i - at < 3:
+            while i < len(text) and text[i].isdigit() and i - at < digits:
                 i += 1
         else:
             blank = 1 if rest[0] == " " else 0
@@ -126,7 +126,13 @@ def words_of_llama3(text):
     return words
 
 
-def test_llama3_splits_words_by_its_expression_and_ends_at_either_token(tmp_path):
+@pytest.mark.parametrize(("kind", "digits", "begin"), [("llama-bpe", 3, [0]), ("qwen2", 1, [])])
+def test_words_split_by_the_expression_and_texts_end_at_either_token(kind, digits, begin, tmp_path):
+    """Qwen2's expression is Llama 3's but for single digits (transformers 5.23, Qwen2Tokenizer)."""
+
+    def split(text):
+        return words_of_llama3(text, digits)
+
     backend = hf.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trainer = trainers.BpeTrainer(
@@ -135,12 +141,12 @@ def test_llama3_splits_words_by_its_expression_and_ends_at_either_token(tmp_path
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator((w for text in CORPUS for w in words_of_llama3(text)), trainer)
+    backend.train_from_iterator((w for text in CORPUS for w in split(text)), trainer)
     model = json.loads(backend.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
     metadata = {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.pre": kind,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.merges": [" ".join(pair) for pair in model["merges"]],
         "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 3),
@@ -150,14 +156,14 @@ def test_llama3_splits_words_by_its_expression_and_ends_at_either_token(tmp_path
     }
     found = from_gguf(write(tmp_path / "x.gguf", metadata, {}))
     for text in (t for t in TEXTS if t.isascii()):
-        want = [i for word in words_of_llama3(text) for i in backend.encode(word).ids]
-        assert list(found.prompts([text])[0]) == [0, *want], text
+        want = [i for word in split(text) for i in backend.encode(word).ids]
+        assert list(found.prompts([text])[0]) == [*begin, *want], text
     assert found.end_ids == (1, 2)
     ids = found.prompts(["a cat"])[0]
     assert found.decode([*ids, 2, *ids]) == found.decode([*ids, 1, *ids]) == "a cat"
     found.save(tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved").end_ids == (1, 2)
-    assert set(KINDS) == {"default", "gpt-2", "smollm", "llama-bpe", "llama3"}
+    assert set(KINDS) == {"default", "gpt-2", "smollm", "llama-bpe", "llama3", "qwen2"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A tiny Llama in a GGUF file against plain numpy; the real one against recorded logits."""
+"""Tiny Llamas in GGUF files against plain numpy; the real one against recorded logits."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from write_gguf import write
 
 from mmjax.data.text.tokenizer import load_tokenizer
-from mmjax.pretrained import load
+from mmjax.pretrained import describe, load, save_pretrained
 from mmjax.run import initial
 from mmjax.run.tokenizer import make_tokenizer
 from mmjax.weights.families.llama_gguf import from_gguf
@@ -47,7 +47,7 @@ VOCABULARY = {
 }
 
 
-def tensors(tied):
+def tensors(tied, biases=()):
     rng = np.random.default_rng(0)
     draw = lambda *shape: 0.5 * rng.normal(size=shape).astype(np.float32)  # noqa: E731
     out = {"token_embd.weight": draw(len(WORDS), WIDTH), "output_norm.weight": 1 + draw(WIDTH)}
@@ -66,38 +66,49 @@ def tensors(tied):
             "ffn_down": draw(WIDTH, MLP),
         }
         out |= {f"blk.{i}.{name}.weight": x for name, x in layer.items()}
+        out |= {f"blk.{i}.{name}.bias": draw(len(layer[name])) for name in biases}
     return out
 
 
-def numpy_llama(w, ids):
-    """As llama.cpp computes: neighbouring dimensions of a head turn together."""
+def numpy_llama(w, ids, pairs=(slice(0, None, 2), slice(1, None, 2)), rates=1.0):
+    """As llama.cpp computes: neighboring dimensions of a head turn together.
+
+    Args:
+      pairs: the dimensions of a head that turn together; of a Qwen2, those of its two halves.
+      rates: factors of the frequencies.
+    """
 
     def norm(x, scale):
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * scale
 
     def turn(x):  # [L, H, HD]
-        angle = np.arange(len(x))[:, None] * 500.0 ** (-np.arange(0, HD, 2) / HD)
-        z = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angle)[:, None]
-        return np.stack([z.real, z.imag], -1).reshape(x.shape)
+        angle = np.arange(len(x))[:, None] * 500.0 ** (-np.arange(0, HD, 2) / HD) * rates
+        z = (x[..., pairs[0]] + 1j * x[..., pairs[1]]) * np.exp(1j * angle)[:, None]
+        y = np.empty_like(x)
+        y[..., pairs[0]], y[..., pairs[1]] = z.real, z.imag
+        return y
+
+    def dense(x, p, name):
+        return x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0.0)
 
     w = {k: v.astype(np.float64) for k, v in w.items()}
     x = w["token_embd.weight"][ids]
     for i in range(DEPTH):
-        p = {k.split(".")[2]: v for k, v in w.items() if k.startswith(f"blk.{i}.")}
-        y = norm(x, p["attn_norm"])
-        q = turn((y @ p["attn_q"].T).reshape(-1, HEADS, HD))
-        k = turn((y @ p["attn_k"].T).reshape(-1, KV, HD))
-        v = (y @ p["attn_v"].T).reshape(-1, KV, HD)
+        p = {k.split(".", 2)[2]: v for k, v in w.items() if k.startswith(f"blk.{i}.")}
+        y = norm(x, p["attn_norm.weight"])
+        q = turn(dense(y, p, "attn_q").reshape(-1, HEADS, HD))
+        k = turn(dense(y, p, "attn_k").reshape(-1, KV, HD))
+        v = dense(y, p, "attn_v").reshape(-1, KV, HD)
         heads = []
         for h in range(HEADS):
             logits = q[:, h] @ k[:, h // (HEADS // KV)].T / np.sqrt(HD)
             logits[np.triu_indices(len(ids), 1)] = -np.inf
             e = np.exp(logits - logits.max(-1, keepdims=True))
             heads.append(e / e.sum(-1, keepdims=True) @ v[:, h // (HEADS // KV)])
-        x = x + np.concatenate(heads, -1) @ p["attn_output"].T
-        y = norm(x, p["ffn_norm"])
-        gate = y @ p["ffn_gate"].T
-        x = x + (gate / (1 + np.exp(-gate)) * (y @ p["ffn_up"].T)) @ p["ffn_down"].T
+        x = x + dense(np.concatenate(heads, -1), p, "attn_output")
+        y = norm(x, p["ffn_norm.weight"])
+        gate = dense(y, p, "ffn_gate")
+        x = x + dense(gate / (1 + np.exp(-gate)) * dense(y, p, "ffn_up"), p, "ffn_down")
     return norm(x, w["output_norm.weight"]) @ w.get("output.weight", w["token_embd.weight"]).T
 
 
@@ -128,6 +139,55 @@ def test_logits_are_those_of_numpy_on_the_files_tensors(tied, tmp_path):
         initial.language_model_from(path, traverse_util.unflatten_dict(ours, sep="/"))
 
 
+HALVES = (slice(0, HD // 2), slice(HD // 2, None))
+QKV = ("attn_q", "attn_k", "attn_v")
+FREQUENCIES = np.asarray([1.0, 3.0, 8.0], np.float32)
+
+
+def as_qwen2(metadata):
+    renamed = {k.replace("llama.", "qwen2."): v for k, v in metadata.items()}
+    return renamed | {"general.architecture": "qwen2"}
+
+
+@pytest.mark.parametrize(
+    ("qwen2", "biases", "more", "options"),
+    [
+        (True, QKV, {}, {"pairs": HALVES}),
+        (False, (*QKV, "attn_output", "ffn_gate", "ffn_up", "ffn_down"), {}, {}),
+        (False, (), {"llama.rope.scaling.factor": 4.0}, {"rates": 0.25}),
+        (False, (), {"rope_freqs.weight": FREQUENCIES}, {"rates": 1 / FREQUENCIES}),
+    ],
+)
+def test_other_files_of_llama_cpp(qwen2, biases, more, options, tmp_path):
+    """Rotary layout and scaling: ggml_compute_forward_rope and convert_hf_to_gguf of llama.cpp."""
+    weights = tensors(False, biases)
+    factors = {k: v for k, v in more.items() if isinstance(v, np.ndarray)}
+    metadata = METADATA | VOCABULARY | {k: v for k, v in more.items() if k not in factors}
+    metadata = as_qwen2(metadata) if qwen2 else metadata
+    loaded = load(write(tmp_path / "x.gguf", metadata, weights | factors))
+    assert f"{len(weights)} tensors mapped, 0 missing, 0 unused" in loaded.report
+    assert all(f"note    {name} divides" in loaded.report for name in factors)
+    ids = np.asarray([[3, 1, 4, 1, 5, 9, 2, 6]], np.int32)
+    found = outputs(loaded, {"text": ids})["text_logits"]
+    want = numpy_llama(weights, ids[0], **options)
+    np.testing.assert_allclose(found[0], want, rtol=2e-4, atol=2e-4)
+    save_pretrained(loaded, tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.config == loaded.config
+    assert jax.tree.all(jax.tree.map(np.array_equal, again.params, loaded.params))
+
+
+def test_yarn_is_that_of_llama_cpp(tmp_path):
+    """Its magnitude is attn_factor (1 + 0.1 ln factor), its ramp that of the paper: rope_yarn."""
+    scaling = {"type": "yarn", "factor": 4.0, "original_context_length": 16, "attn_factor": 0.5}
+    metadata = {f"llama.rope.scaling.{name}": value for name, value in scaling.items()}
+    path = write(tmp_path / "x.gguf", METADATA | VOCABULARY | metadata, tensors(True))
+    found = describe(path).config["text"]["decoder"]["rope_scaling"]
+    assert found.pop("attention_factor") == pytest.approx(0.5 * (1 + 0.1 * np.log(4)))
+    want = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    assert found == want
+
+
 def test_files_that_are_not_their_metadata_are_refused(tmp_path):
     def read(weights, **metadata):
         metadata = {k.replace("__", "."): v for k, v in metadata.items()}
@@ -141,8 +201,17 @@ def test_files_that_are_not_their_metadata_are_refused(tmp_path):
         read(weights)
     with pytest.raises(ValueError, match="a model of kind 'qwen'"):
         read(tensors(True), general__architecture="qwen")
-    with pytest.raises(ValueError, match="scales its rotary positions"):
-        read(tensors(True), llama__rope__scaling__type="yarn")
+    with pytest.raises(ValueError, match="scales its rotary positions by 'longrope'; 'linear', "):
+        read(tensors(True), llama__rope__scaling__type="longrope")
+    with pytest.raises(ValueError, match="by 'yarn', yarn_ext_factor; 'linear', 'yarn'"):
+        read(
+            tensors(True),
+            llama__rope__scaling__type="yarn",
+            llama__rope__scaling__yarn_ext_factor=0.5,
+        )
+    with pytest.raises(ValueError, match="by 'yarn', rope_freqs.weight"):
+        weights = tensors(True) | {"rope_freqs.weight": FREQUENCIES}
+        read(weights, llama__rope__scaling__type="yarn")
     with pytest.raises(ValueError, match="rotates 4 of 6 dimensions"):
         read(tensors(True), llama__rope__dimension_count=4)
 
@@ -159,8 +228,8 @@ def test_the_files_tokenizer_merges_splits_digits_and_knows_its_control_tokens(t
     tokenizer.save(tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved").prompts(["abc 12"]) == tokenizer.prompts(["abc 12"])
     assert tokenizer.end_ids == (0,)
-    with pytest.raises(ValueError, match="splits its words by 'qwen2'"):
-        write(path, VOCABULARY | {"tokenizer.ggml.pre": "qwen2"}, {})
+    with pytest.raises(ValueError, match="splits its words by 'falcon'"):
+        write(path, VOCABULARY | {"tokenizer.ggml.pre": "falcon"}, {})
         from_gguf(path)
     with pytest.raises(ValueError, match="has a tokenizer of kind 'bert'"):
         write(path, VOCABULARY | {"tokenizer.ggml.model": "bert"}, {})

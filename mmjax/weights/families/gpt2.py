@@ -4,14 +4,15 @@ from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
-from mmjax.weights import activations, published, tokenizer
+from mmjax.weights import activations, head, published, tokenizer
 from mmjax.weights.families import llama
 from mmjax.weights.layouts import Arrays, Row, norm, reshaped, same
 from mmjax.weights.published import Published
 
 SYSTEM = "language_model"
-# The causal masks in the published files, and the head, which is the embedding.
-IGNORED = (r"h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")
+# The causal masks in the published files.
+IGNORED = (r"h\.\d+\.attn\.(masked_)?bias",)
+HEAD = head.Head("lm_head.weight", "wte.weight", True, ("GPT2Model",))
 
 # Settings that config.json may omit: defaults of GPT2Config.
 SETTINGS = {
@@ -23,7 +24,6 @@ SETTINGS = {
     "n_inner": None,
     "activation_function": "gelu_new",
     "layer_norm_epsilon": 1e-5,
-    "tie_word_embeddings": True,
 }
 # Settings that change the computation, with the only value that our decoder supports.
 FIXED = {
@@ -33,9 +33,20 @@ FIXED = {
 }
 
 
+def prepare(found: Published) -> tuple[Published, list[str]]:
+    """The folder with the head that its files have, and notes for the report."""
+    return head.resolve(found, HEAD)
+
+
 def canonical(name: str) -> str:
     """The name of a tensor in `rows`: newer files have the prefix "transformer."."""
     return name.removeprefix("transformer.")
+
+
+def published_name(name: str, model: LanguageModel) -> str:
+    """The inverse of `canonical`: the prefix where there is a head of its own."""
+    tied = model.text_decoder(parent=None).tied
+    return name if tied or name == HEAD.name else f"transformer.{name}"
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -50,7 +61,8 @@ def model_config(found: Published) -> dict[str, Any]:
         s["vocab_size"],
         s["n_embd"],
         s["n_positions"],
-        s["tie_word_embeddings"],
+        s[head.TIED],
+        head.is_bare(found, HEAD),
         depth=s["n_layer"],
         heads=s["n_head"],
         mlp_dim=s["n_inner"] or 4 * s["n_embd"],
@@ -65,13 +77,18 @@ def read_tokenizer(found: Published) -> Tokenizer | None:
     return tokenizer.read_for_generation(found.folder, begins=False)
 
 
+def read_generation(found: Published) -> dict[str, Any]:
+    """The content of generation_config.json."""
+    return tokenizer.read_generation(found.folder)
+
+
 def rows(model: LanguageModel) -> list[Row]:
     """The rename table of a model. Its linear maps are [in, out], as ours."""
     text = model.text_decoder(parent=None)
     heads = text.decoder["heads"]
     layer, block = "h.{i}", "text/decoder/stack/layers"
     table = [
-        *same("text/embed/embedding", "wte.weight"),
+        *same("text/embed/embedding", HEAD.embedding),
         *same("text/decoder/position/table", "wpe.weight"),
         *norm(f"{block}/norm_attention", f"{layer}.ln_1"),
         *_qkv(f"{block}/attention/qkv", f"{layer}.attn.c_attn", heads),
@@ -88,7 +105,7 @@ def rows(model: LanguageModel) -> list[Row]:
     for ours, theirs in (("up", "c_fc"), ("down", "c_proj")):
         table += same(f"{block}/mlp/{ours}/kernel", f"{layer}.mlp.{theirs}.weight")
         table += same(f"{block}/mlp/{ours}/bias", f"{layer}.mlp.{theirs}.bias")
-    return table if text.tied else [*table, *same("text/embed/head", "lm_head.weight")]
+    return table if text.tied else [*table, *same("text/embed/head", HEAD.name)]
 
 
 def _qkv(ours: str, theirs: str, heads: int) -> list[Row]:
@@ -112,8 +129,8 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     """
     text = model.text_decoder(parent=None)
     stack = text.stack(parent=None)
-    kind = {"norm": "layer", "gated_mlp": False, "use_bias": True, "positions": "learned"}
-    llama.check_decoder("gpt2", stack, **kind)
+    kind = {"norm": "layer", "gated_mlp": False, "positions": "learned", "sliding_window": None}
+    llama.check_decoder("gpt2", stack, **kind, **dict.fromkeys(stack.biases, True))
     head_dim = text.width // stack.heads
     sizes = {
         "text.decoder.kv_heads": (stack.kv_heads or stack.heads, stack.heads),
@@ -122,7 +139,7 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     published.check_settings("gpt2", sizes)
     return {
         "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
+        "architectures": ["GPT2LMHeadModel" if model.head else HEAD.bare[0]],
         "vocab_size": text.vocab_size,
         "n_positions": text.length,
         "n_embd": text.width,
@@ -131,5 +148,5 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "n_inner": stack.mlp_dim,
         "activation_function": activations.write(stack.activation),
         "layer_norm_epsilon": stack.epsilon,
-        "tie_word_embeddings": text.tied,
+        head.TIED: text.tied and model.head,
     }

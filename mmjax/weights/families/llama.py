@@ -1,5 +1,7 @@
-"""Llama-style language models, such as SmolLM2, in the layout of `transformers`."""
+"""Llama-style language models in the layout of `transformers`: Llama, Mistral, Qwen2, and others
+that use their names, such as SmolLM2."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,15 +9,17 @@ from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
-from mmjax.weights import activations, published, tokenizer
+from mmjax.weights import activations, head, published, rope, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
 from mmjax.weights.published import Published
 
 SYSTEM = "language_model"
-# Rotary frequencies in older files, and the head of a tied model.
-IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"lm_head\.weight")
+# Rotary frequencies in older files.
+IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+BARE = {"llama": "LlamaModel", "mistral": "MistralModel", "qwen2": "Qwen2Model"}
+HEAD = head.Head("lm_head.weight", "model.embed_tokens.weight", False, tuple(BARE.values()))
 
-# Settings that config.json may omit: defaults of LlamaConfig.
+# Settings that config.json may omit: defaults of LlamaConfig, and where the others differ.
 SETTINGS = {
     "hidden_act": "silu",
     "num_key_value_heads": None,
@@ -28,8 +32,32 @@ SETTINGS = {
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0,
-    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
 }
+OTHERS = {
+    "mistral": {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "qwen2": {
+        "vocab_size": 151_936,
+        "intermediate_size": 22016,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+        "layer_types": None,
+    },
+}
+
+
+def prepare(found: Published) -> tuple[Published, list[str]]:
+    """The folder with the head that its files have, and notes for the report."""
+    return head.resolve(found, HEAD)
 
 
 def canonical(name: str) -> str:
@@ -38,51 +66,92 @@ def canonical(name: str) -> str:
     return f"model.{name}" if bare else name
 
 
+def published_name(name: str, model: LanguageModel) -> str:
+    """The inverse of `canonical`."""
+    return name if model.head else name.removeprefix("model.")
+
+
 def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
       ValueError: settings that our decoder does not support.
     """
-    published.check_fixed(found, {"attention_bias": False, "mlp_bias": False})
-    s = SETTINGS | found.config
-    rope = {**(s.get("rope_scaling") or {}), **(s.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ValueError(
-            f"'{found.folder}' scales its rotary positions by '{kind}'; only models that do not "
-            "scale them can be loaded."
-        )
+    kind = found.config["model_type"]
+    s = SETTINGS | OTHERS.get(kind, {}) | found.config
+    base, scaling = rope.read(s, str(found.folder))
+    biases = {
+        "qkv_bias": kind == "qwen2" or (kind == "llama" and s["attention_bias"]),
+        "out_bias": kind == "llama" and s["attention_bias"],
+        "mlp_bias": kind == "llama" and s["mlp_bias"],
+    }
     return decoder_config(
         vocab_size=s["vocab_size"],
         width=s["hidden_size"],
         length=s["max_position_embeddings"],
-        tied=s["tie_word_embeddings"],
+        tied=s[head.TIED],
+        bare=head.is_bare(found, HEAD),
         depth=s["num_hidden_layers"],
         heads=s["num_attention_heads"],
         kv_heads=s["num_key_value_heads"] or s["num_attention_heads"],
         head_dim=s["head_dim"] or s["hidden_size"] // s["num_attention_heads"],
         mlp_dim=s["intermediate_size"],
         epsilon=s["rms_norm_eps"],
-        rope_base=float(rope.get("rope_theta", s["rope_theta"])),
+        rope_base=base,
         activation=activations.read(s["hidden_act"], "hidden_act"),
+        **{name: True for name, has in biases.items() if has},
+        **({} if scaling is None else {"rope_scaling": scaling}),
+        **_window(kind, s, found),
     )
 
 
+def _window(kind: str, settings: Mapping[str, Any], found: Published) -> dict[str, int]:
+    """The sliding window of all layers; {} without one.
+
+    Raises:
+      ValueError: some layers have one and others do not.
+    """
+    if kind == "llama":
+        return {}
+    depth, window = settings["num_hidden_layers"], settings["sliding_window"]
+    slides = [True] * depth
+    if kind == "qwen2":
+        window = window if settings["use_sliding_window"] else None
+        slides = [i >= settings["max_window_layers"] for i in range(depth)]
+        if settings["layer_types"] is not None:
+            slides = [name == "sliding_attention" for name in settings["layer_types"]]
+    if window is None or window >= settings["max_position_embeddings"] or not any(slides):
+        return {}
+    if not all(slides):
+        raise ValueError(
+            f"'{found.folder}' has a sliding window of {window} tokens in {sum(slides)} of {depth} "
+            "layers; only the same window in all layers, or none, is supported."
+        )
+    return {"sliding_window": window}
+
+
 def decoder_config(
-    vocab_size: int, width: int, length: int, tied: bool, activation: str = "silu", **sizes: Any
+    vocab_size: int,
+    width: int,
+    length: int,
+    tied: bool,
+    activation: str = "silu",
+    bare: bool = False,
+    **sizes: Any,
 ) -> dict[str, Any]:
     """`config.model` of a Llama whose decoder has these sizes."""
     kind = {"norm": "rms", "gated_mlp": True, "use_bias": False, "positions": "rope"}
-    return language_model(vocab_size, width, length, tied, **sizes, activation=activation, **kind)
+    sizes |= {"activation": activation, **kind}
+    return language_model(vocab_size, width, length, tied, bare, **sizes)
 
 
 def language_model(
-    vocab_size: int, width: int, length: int, tied: bool, **decoder: Any
+    vocab_size: int, width: int, length: int, tied: bool, bare: bool, **decoder: Any
 ) -> dict[str, Any]:
-    """`config.model` of a language model."""
+    """`config.model` of a language model; `bare`: without a head."""
     sizes = {"vocab_size": vocab_size, "width": width, "length": length}
-    return {"name": "language_model", "text": {**sizes, "tied": tied, "decoder": decoder}}
+    text = {**sizes, "tied": tied or bare, "decoder": decoder}
+    return {"name": "language_model", "text": text, **({"head": False} if bare else {})}
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
@@ -90,65 +159,90 @@ def read_tokenizer(found: Published) -> Tokenizer | None:
     return tokenizer.read_for_generation(found.folder)
 
 
+def read_generation(found: Published) -> dict[str, Any]:
+    """The content of generation_config.json."""
+    return tokenizer.read_generation(found.folder)
+
+
 def rows(model: LanguageModel) -> list[Row]:
     """The rename table of a model."""
     text = model.text_decoder(parent=None)
     stack = text.stack(parent=None)
+    has, groups = stack.biases, (stack.heads, stack.kv_heads or stack.heads)
     block, layer = "text/decoder/stack/layers", "model.layers.{i}"
-    attention = [f"{layer}.self_attn.{x}_proj.weight" for x in "qkv"]
+    attention, out = f"{block}/attention", f"{layer}.self_attn.o_proj"
     table = [
-        *same("text/embed/embedding", "model.embed_tokens.weight"),
+        *same("text/embed/embedding", HEAD.embedding),
         *norm(f"{block}/norm_attention", f"{layer}.input_layernorm", bias=False),
-        grouped_qkv(
-            f"{block}/attention/qkv", attention, stack.heads, stack.kv_heads or stack.heads
-        ),
-        *merge_heads(
-            f"{block}/attention/out", f"{layer}.self_attn.o_proj", stack.heads, bias=False
-        ),
+        *grouped_qkv(f"{attention}/qkv", f"{layer}.self_attn", *groups, has["qkv_bias"]),
+        *merge_heads(f"{attention}/out", out, stack.heads, has["out_bias"]),
         *norm(f"{block}/norm_mlp", f"{layer}.post_attention_layernorm", bias=False),
         *norm("text/decoder/norm", "model.norm", bias=False),
     ]
     for name in ("gate", "up", "down"):
-        table += linear(f"{block}/mlp/{name}", f"{layer}.mlp.{name}_proj", bias=False)
-    return table if text.tied else [*table, *same("text/embed/head", "lm_head.weight")]
+        table += linear(f"{block}/mlp/{name}", f"{layer}.mlp.{name}_proj", has["mlp_bias"])
+    return table if text.tied else [*table, *same("text/embed/head", HEAD.name)]
 
 
-def grouped_qkv(ours: str, theirs: list[str], heads: int, kv_heads: int) -> Row:
-    """Queries [H · D, in], keys and values [K · D, in] -> `kernel` [in, H / K + 2, K, D]."""
+def grouped_qkv(ours: str, theirs: str, heads: int, kv_heads: int, bias: bool) -> list[Row]:
+    """Queries [H · D, in], keys and values [K · D, in] -> `kernel` [in, H / K + 2, K, D], and
+    their biases -> `bias` [H / K + 2, K, D]."""
     group = heads // kv_heads
     counts = (group, 1, 1)
 
     def read(*x) -> Arrays:
-        parts = (rearrange(a, "(k g d) i -> i g k d", k=kv_heads, g=g) for a, g in zip(x, counts))
-        return (np.concatenate(list(parts), axis=1),)
+        parts = [
+            rearrange(a, "(k g d) ... -> ... g k d", k=kv_heads, g=g) for a, g in zip(x, counts)
+        ]
+        return (np.concatenate(parts, axis=-3),)
 
-    def write(kernel) -> Arrays:
-        parts = np.split(kernel, (group, group + 1), axis=1)
-        return tuple(rearrange(a, "i g k d -> (k g d) i") for a in parts)
+    def write(x) -> Arrays:
+        parts = np.split(x, (group, group + 1), axis=-3)
+        return tuple(rearrange(a, "... g k d -> (k g d) ...") for a in parts)
 
-    return Row((f"{ours}/kernel",), tuple(theirs), read, write)
+    def row(part: str, name: str) -> Row:
+        names = tuple(f"{theirs}.{x}_proj.{name}" for x in "qkv")
+        return Row((f"{ours}/{part}",), names, read, write)
+
+    return [row("kernel", "weight"), *([row("bias", "bias")] if bias else [])]
 
 
 def check_decoder(family: str, stack: Any, **wanted: Any) -> None:
     """Raise ValueError where our decoder has other settings, or cross-attention."""
-    wanted = {**wanted, "cross_every": 0}
+    wanted = {**wanted, "cross_every": 0, "final_norm": True}
+    has = {k: stack.biases[k] if k in stack.biases else getattr(stack, k) for k in wanted}
     published.check_settings(
-        family, {f"text.decoder.{k}": (getattr(stack, k), value) for k, value in wanted.items()}
+        family, {f"text.decoder.{k}": (has[k], value) for k, value in wanted.items()}
     )
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:
-    """config.json for one of our models.
+    """config.json for one of our models: of a Qwen2 or a Mistral where only they fit.
 
     Raises:
-      ValueError: settings that a Llama cannot have.
+      ValueError: settings that neither they nor a Llama can have.
     """
     text = model.text_decoder(parent=None)
     stack = text.stack(parent=None)
-    check_decoder("llama", stack, norm="rms", gated_mlp=True, use_bias=False, positions="rope")
+    has, window = stack.biases, stack.sliding_window
+    kind = "llama" if window is None else "mistral"
+    if has["qkv_bias"] and not has["out_bias"]:
+        kind = "qwen2"
+    biases = {
+        "llama": has | {"out_bias": has["qkv_bias"]},
+        "mistral": dict.fromkeys(has, False),
+        "qwen2": {"qkv_bias": True, "out_bias": False, "mlp_bias": False},
+    }[kind]
+    check_decoder(kind, stack, norm="rms", gated_mlp=True, positions="rope", **biases)
+    windows = {"sliding_window": window}
+    if kind == "qwen2":
+        windows |= {"use_sliding_window": window is not None, "max_window_layers": 0}
+    if kind == "llama":
+        windows = {"attention_bias": has["qkv_bias"], "mlp_bias": has["mlp_bias"]}
+    bare = BARE[kind]
     return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
+        "model_type": kind,
+        "architectures": [bare.replace("Model", "ForCausalLM") if model.head else bare],
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
         "intermediate_size": stack.mlp_dim,
@@ -159,8 +253,7 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "hidden_act": activations.write(stack.activation),
         "max_position_embeddings": text.length,
         "rms_norm_eps": stack.epsilon,
-        # one is for older versions, the other for newer ones
-        "rope_theta": stack.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": stack.rope_base},
-        "tie_word_embeddings": text.tied,
+        **windows,
+        **rope.write(stack.rope_base, stack.rope_scaling, text.length),
+        head.TIED: text.tied and model.head,
     }

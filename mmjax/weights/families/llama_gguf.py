@@ -1,5 +1,10 @@
-"""Llama-style language models from GGUF files: the table of `llama` with llama.cpp's names."""
+"""Llama and Qwen2 language models from GGUF files: the table of `llama` with llama.cpp's names.
 
+Source of names and defaults: llama.cpp, src/llama-arch.cpp and src/llama-model.cpp.
+"""
+
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,8 @@ from mmjax.weights.families import llama
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.layouts import Row
 from mmjax.weights.published import Published
+from mmjax.weights.rope import ORIGINAL
+from mmjax.weights.tensor_file import Renamed, Tensors
 
 IGNORED = ()
 NAMES = {
@@ -29,51 +36,140 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+# Divisors of the rotary frequencies, and where `prepare` puts them.
+FACTORS, DIVISORS = "rope_freqs.weight", "rope_freqs"
+
+
+class Halves:
+    """The tensors of a Llama, with queries and keys in our rotary layout.
+
+    llama.cpp rotates pairs of neighboring rows of a head; our pairs, as in the original weights,
+    are formed across its two halves.
+
+    Args:
+      heads: of the queries and of the keys.
+    """
+
+    def __init__(self, tensors: Tensors, heads: dict[str, int]):
+        self._tensors, self._heads = tensors, heads
+        self.name, self.shapes = tensors.name, tensors.shapes
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor in float32."""
+        x = self._tensors.read(name)
+        found = re.fullmatch(r"blk\.\d+\.attn_([qk])\.(weight|bias)", name)
+        if found is None or len(x) % (2 * self._heads[found[1]]):
+            return x
+        heads = self._heads[found[1]]
+        return rearrange(x, "(head pair two) ... -> (head two pair) ...", head=heads, two=2)
+
+
+def prepare(found: Published) -> tuple[Published, list[str]]:
+    """The file with our rotary layout, its divisors of frequencies in `config`, and notes.
+
+    Raises:
+      ValueError: another architecture.
+    """
+    kind, tensors, config, notes = _architecture(found), found.tensors, found.config, []
+    if kind == "llama":  # llama.cpp rotates a Qwen2 as we do
+        heads = _get(found, "attention.head_count")
+        kv_heads = _get(found, "attention.head_count_kv", heads)
+        tensors = Halves(tensors, {"q": heads, "k": kv_heads})
+    if FACTORS in tensors.shapes:
+        config = config | {DIVISORS: tuple(tensors.read(FACTORS).ravel().tolist())}
+        tensors = Renamed(tensors, lambda name: None if name == FACTORS else name)
+        notes = [f"{FACTORS} divides the rotary frequencies"]
+    return found._replace(tensors=tensors, config=config), notes
+
+
+def _architecture(found: Published) -> str:
+    kind = found.config.get("general.architecture")
+    if kind not in ("llama", "qwen2"):
+        raise ValueError(
+            f"'{found.folder}' holds a model of kind '{kind}'; 'llama' and 'qwen2' can be read."
+        )
+    return kind
+
+
+def _get(found: Published, name: str, default: Any = None) -> Any:
+    """A setting of the architecture; raises ValueError if it is missing without a default."""
+    name = f"{_architecture(found)}.{name}"
+    value = found.config.get(name, default)
+    if value is None:
+        raise ValueError(f"'{name}' is missing in the metadata of '{found.folder}'.")
+    return value
 
 
 def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the language model in a GGUF file.
 
     Raises:
-      ValueError: another architecture, or settings that are missing or not supported.
+      ValueError: settings that are missing or not supported.
     """
-    path, metadata = found.folder, found.config
-    kind = metadata.get("general.architecture")
-    if kind != "llama":
-        raise ValueError(f"'{path}' holds a model of kind '{kind}'; 'llama' can be read.")
-    scaling = [k for k in metadata if k.startswith("llama.rope.scal")]
-    if scaling:
-        raise ValueError(f"'{path}' scales its rotary positions ({', '.join(scaling)}).")
-
-    def get(name, default=None):
-        value = metadata.get(f"llama.{name}", default)
-        if value is None:
-            raise ValueError(f"'llama.{name}' is missing in the metadata of '{path}'.")
-        return value
-
-    heads, width = get("attention.head_count"), get("embedding_length")
-    head_dim = get("attention.key_length", width // heads)
-    if get("rope.dimension_count", head_dim) != head_dim:
+    path = found.folder
+    heads, width = _get(found, "attention.head_count"), _get(found, "embedding_length")
+    head_dim = _get(found, "attention.key_length", width // heads)
+    rotated = _get(found, "rope.dimension_count", head_dim)
+    if rotated != head_dim:
         raise ValueError(
-            f"'{path}' rotates {get('rope.dimension_count')} of {head_dim} dimensions of a "
-            "head; only rotary positions of whole heads can be read."
+            f"'{path}' rotates {rotated} of {head_dim} dimensions of a head; only rotary positions "
+            "of whole heads can be read."
         )
     shapes = found.tensors.shapes
     if "token_embd.weight" not in shapes:
         raise ValueError(f"'{path}' is not a complete model: 'token_embd.weight' is missing.")
+    biases = {"qkv_bias": "attn_q", "out_bias": "attn_output", "mlp_bias": "ffn_up"}
+    scaling = _scaling(found)
     return llama.decoder_config(
         vocab_size=shapes["token_embd.weight"][0],
         width=width,
-        length=get("context_length"),
+        length=_get(found, "context_length"),
         tied="output.weight" not in shapes,
-        depth=get("block_count"),
+        depth=_get(found, "block_count"),
         heads=heads,
-        kv_heads=get("attention.head_count_kv", heads),
+        kv_heads=_get(found, "attention.head_count_kv", heads),
         head_dim=head_dim,
-        mlp_dim=get("feed_forward_length"),
-        epsilon=get("attention.layer_norm_rms_epsilon"),
-        rope_base=get("rope.freq_base", 10_000.0),
+        mlp_dim=_get(found, "feed_forward_length"),
+        epsilon=_get(found, "attention.layer_norm_rms_epsilon"),
+        rope_base=_get(found, "rope.freq_base", 10_000.0),
+        **{ours: True for ours, name in biases.items() if f"blk.0.{name}.bias" in shapes},
+        **({} if scaling is None else {"rope_scaling": scaling}),
     )
+
+
+def _scaling(found: Published) -> dict[str, Any] | None:
+    """Our decoder's `rope_scaling`.
+
+    Raises:
+      ValueError: a scaling that it does not have.
+    """
+    kind = _architecture(found)
+    prefix = f"{kind}.rope.scaling."
+    given = {k[len(prefix) :]: v for k, v in found.config.items() if k.startswith(prefix)}
+    given.pop("finetuned", None)  # whether the model was trained so
+    scales = given.pop("type", "linear")
+    factor = given.pop("factor", found.config.get(f"{kind}.rope.scale_linear")) or 1.0
+    original = given.pop("original_context_length", None) or _get(found, "context_length")
+    divisors = found.config.get(DIVISORS)
+    if scales == "yarn" and not divisors:
+        scaling = {"rope_type": "yarn", "factor": factor, ORIGINAL: original}
+        if "attn_factor" in given:
+            scaling["attention_factor"] = given.pop("attn_factor") * (0.1 * math.log(factor) + 1)
+        for name in ("beta_fast", "beta_slow"):
+            if f"yarn_{name}" in given:
+                scaling[name] = given.pop(f"yarn_{name}")
+    elif scales in ("none", "linear"):
+        factor = 1.0 if scales == "none" else factor
+        scaling = None if factor == 1 else {"rope_type": "linear", "factor": factor}
+        if divisors:
+            scaling = {"rope_type": "factors", "factors": tuple(factor * x for x in divisors)}
+    if given or scales not in ("none", "linear", "yarn") or (scales == "yarn" and divisors):
+        other = ", ".join([f"'{scales}'", *given, *([FACTORS] if divisors else [])])
+        raise ValueError(
+            f"'{found.folder}' scales its rotary positions by {other}; 'linear', 'yarn', or "
+            f"{FACTORS} without 'yarn' can be read."
+        )
+    return scaling
 
 
 def read_tokenizer(found: Published) -> Tokenizer:
@@ -92,33 +188,10 @@ def from_gguf(path: str) -> Tokenizer:
 
 def rows(model: LanguageModel) -> list[Row]:
     """The rename table of a model, for reading only."""
-    table = []
-    for row in llama.rows(model):
-        theirs = tuple(_name(name) for name in row.theirs)
-        read = row.read if len(theirs) == 1 else _qkv_reader(row, model)
-        table.append(row._replace(theirs=theirs, read=read))
-    return table
+    return [row._replace(theirs=tuple(map(_name, row.theirs))) for row in llama.rows(model)]
 
 
 def _name(theirs: str) -> str:
     for name, other in NAMES.items():
         theirs = theirs.replace(name, other)
     return theirs
-
-
-def _qkv_reader(row: Row, model: LanguageModel):
-    """The reader of a row of queries, keys and values, with queries and keys in our rotary layout.
-
-    llama.cpp rotates pairs of neighboring rows of a head; our pairs, as in the original weights,
-    are formed across its two halves.
-    """
-    stack = model.text_decoder(parent=None).stack(parent=None)
-
-    def halves(x: np.ndarray, heads: int) -> np.ndarray:
-        return rearrange(x, "(head pair two) d -> (head two pair) d", head=heads, two=2)
-
-    def read(query, key, value):
-        kv_heads = stack.kv_heads or stack.heads
-        return row.read(halves(query, stack.heads), halves(key, kv_heads), value)
-
-    return read

@@ -30,8 +30,9 @@ read_tokenizer = open_clip.read_tokenizer
 complete_config = open_clip.complete_config
 
 
-def published_name(name: str) -> str:
+def published_name(name: str, model: CoCa) -> str:
     """The inverse of `canonical`: names of the text's first half begin with "text."."""
+    del model
     whole = name.startswith(("visual.", "text_decoder.", "logit_scale"))
     return name if whole else f"text.{name}"
 
@@ -169,7 +170,8 @@ def published_config(model: CoCa) -> dict[str, Any]:
     decoder = {
         "norm": (first.norm, "layer"),
         "gated_mlp": (first.gated_mlp, False),
-        "use_bias": (first.use_bias, True),
+        **{name: (has, True) for name, has in first.biases.items()},
+        "sliding_window": (first.sliding_window, None),
         "positions": (first.positions, "learned"),
         "kv_heads": (first.kv_heads, None),
         "head_dim": (first.head_dim, None),
