@@ -231,10 +231,13 @@ def _of_table(
     if header is None:
         return [], False
     separator, columns = _header(lines[header], image_column, caption_column)
-    asked = (image_column, IMAGE_COLUMNS, "image"), (caption_column, CAPTION_COLUMNS, "caption")
+    hint = ", or put the names of the columns in the first line"
     image, caption = (
-        columns.index(_column(name, usual, columns, path, what, " if the first line has the names"))
-        for name, usual, what in asked
+        columns.index(_column(asked, usual, columns, path, what, hint))
+        for asked, usual, what in (
+            (image_column, IMAGE_COLUMNS, "image"),
+            (caption_column, CAPTION_COLUMNS, "caption"),
+        )
     )
     rows = []
     for number, fields in _records(lines[header + 1 :], header + 2, separator, image, path):
@@ -242,12 +245,9 @@ def _of_table(
         if isinstance(fields, str):
             bad.append(BadRecord(place, "bad_row", f"{path.name}, {place}, {fields}"))
         elif len(fields) != len(columns):
-            reason = (
-                f"{path.name}, {place}, has {len(fields)} of the header's {len(columns)} fields"
-            )
+            reason = f"{path.name}, {place}, has {len(fields)} fields, the header {len(columns)}"
             if len(fields) > len(columns):
-                reason = f"{path.name}, {place}, has {len(fields)} fields, and the header "
-                reason += f"{len(columns)}: put a text that contains '{separator}' in quotes"
+                reason += f": put a text that contains '{separator}' in quotes"
             bad.append(BadRecord(place, "bad_row", reason))
         else:
             rows.append(_Row(place, fields[image].strip(), fields[caption]))
