@@ -305,9 +305,8 @@ def test_several_rows_per_image_are_recognized(tmp_path, name):
 
 def test_a_few_repeated_or_equal_rows_stay_bad_records(tmp_path):
     rows = [f"{i}.png,x{i}\n" for i in range(5)]
-    captions, bad = found(
-        put(tmp_path / "c.csv", "image,caption\n" + "".join(rows) + "1.png,again")
-    )
+    text = "image,caption\n" + "".join(rows)
+    captions, bad = found(put(tmp_path / "c.csv", text + "1.png,again"))
     assert len(captions) == 5 and bad["1.png"][0] == "duplicate_key"
     assert "set multiple_captions=True" in bad["1.png"][1]
     _, bad = found(put(tmp_path / "c.csv", text + "".join(rows)))

@@ -26,7 +26,7 @@ def write_shard(path, files):
 
 @pytest.fixture
 def opened(tmp_path):
-    """Opens a shard of the given files: {key: captions} and {key of a bad record: (kind, reason)}."""
+    """Opens a shard of the given files: {key: captions} and {key: (kind, reason)} of bad records."""
 
     def open_it(files, **settings):
         write_shard(tmp_path / "00.tar", files)
@@ -54,11 +54,18 @@ def test_a_byte_order_mark_is_no_part_of_a_caption(opened):
 def test_texts_that_are_not_utf_8_are_bad_records(opened):
     latin, wide = "a\ncafé".encode("latin-1"), "café".encode("utf-16")
     files = {
-        **{"1.png": PNG, "1.txt": latin, "2.png": PNG, "2.txt": wide},
-        **{"3.png": PNG, "3.json": b'{"caption": "' + latin[2:] + b'"}'},
-        **{"4.png": PNG, "4.json": "{"},
+        "1.png": PNG,
+        "1.txt": latin,
+        "2.png": PNG,
+        "2.txt": wide,
+        "3.png": PNG,
+        "3.json": b'{"caption": "' + latin[2:] + b'"}',
+        "4.png": PNG,
+        "4.json": "{",
         # What is not read is not judged.
-        **{"5.png": PNG, "5.txt": "five", "5.json": latin},
+        "5.png": PNG,
+        "5.txt": "five",
+        "5.json": latin,
     }
     captions, bad = opened(files | GOOD, multiple_captions=False)
     assert captions == {"5": ["five"], "good": ["good"]}
@@ -71,9 +78,12 @@ def test_texts_that_are_not_utf_8_are_bad_records(opened):
 
 def test_a_list_of_captions_is_used(opened):
     files = {
-        **{"1.png": PNG, "1.json": '{"caption": ["a", " b\\nb ", "", null]}'},
-        **{"2.png": PNG, "2.json": '["c", "d"]'},
-        **{"3.png": PNG, "3.json": '{"caption": []}'},
+        "1.png": PNG,
+        "1.json": '{"caption": ["a", " b\\nb ", "", null]}',
+        "2.png": PNG,
+        "2.json": '["c", "d"]',
+        "3.png": PNG,
+        "3.json": '{"caption": []}',
     }
     for settings in ({}, {"multiple_captions": True}):
         captions, bad = opened(files, **settings)
@@ -82,10 +92,9 @@ def test_a_list_of_captions_is_used(opened):
 
 
 def test_names_with_a_dot_collapse_and_each_is_named(opened):
-    """webdataset 0.2.111's `base_plus_ext("22.05.png")` is ("22", "05.png")."""
-    dotted = {
-        **{"d/22.05.png": PNG, "d/22.05.txt": "five", "d/22.06.png": PNG, "d/22.06.txt": "six"},
-    }
+    """The webdataset library's `base_plus_ext("d/22.05.png")` is ("d/22", "05.png")."""
+    texts = {"d/22.05": "five", "d/22.06": "six"}
+    dotted = {f"{k}.{e}": d for k, text in texts.items() for e, d in (("png", PNG), ("txt", text))}
     captions, bad = opened(dotted | GOOD)
     assert captions == {"good": ["good"]} and set(bad) == {"d/22.05", "d/22.06"}
     kind, reason = bad["d/22.05"]
@@ -106,9 +115,12 @@ def test_further_images_of_a_record_are_no_loss(opened):
 def test_one_caption_per_line(opened):
     """The layout of CLIP_benchmark's retrieval shards."""
     files = {
-        **{"1.png": PNG, "1.txt": "\ufeffa dog\r\n\r\n a red\u2028dog \r\n"},
-        **{"2.png": PNG, "2.txt": "a cat\na bird\nboth\n"},
-        **{"3.png": PNG, "3.txt": "a fish\n"},
+        "1.png": PNG,
+        "1.txt": "\ufeffa dog\r\n\r\n a red\u2028dog \r\n",
+        "2.png": PNG,
+        "2.txt": "a cat\na bird\nboth\n",
+        "3.png": PNG,
+        "3.txt": "a fish\n",
     }
     every = {"1": ["a dog", "a red\u2028dog"], "2": ["a cat", "a bird", "both"], "3": ["a fish"]}
     wanted = r"2 of 3 texts of .*00.tar have several lines, such as that of '1'.*captions=True"
