@@ -26,7 +26,7 @@ def write_shard(path, files):
 
 @pytest.fixture
 def opened(tmp_path):
-    """Opens a shard of the given files: {key: captions} and {key: (kind, reason)} of bad records."""
+    """Opens a shard of the given files: {key: captions}, and the bad ones: {key: (kind, reason)}."""
 
     def open_it(files, **settings):
         write_shard(tmp_path / "00.tar", files)
