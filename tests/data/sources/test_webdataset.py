@@ -26,7 +26,7 @@ def write_shard(path, files):
 
 @pytest.fixture
 def opened(tmp_path):
-    """Opens a shard of the given files: {key: captions}, and the bad ones: {key: (kind, reason)}."""
+    """Opens a shard of these files: captions by key, and (kind, reason) of the bad ones."""
 
     def open_it(files, **settings):
         write_shard(tmp_path / "00.tar", files)
