@@ -130,7 +130,7 @@ def test_the_images_may_be_in_one_subfolder_but_not_in_two(tmp_path):
     assert set(opened(tmp_path, captions="t.token")) == {f"small/{key}" for key in CAPTIONS}
     write_images(tmp_path / "large", CAPTIONS)
     with pytest.raises(
-        ValueError, match="are in several folders below .*: (large, small|small, la"
+        ValueError, match="in several folders below .*: (large, small|small, large);"
     ):
         opened(tmp_path, captions="t.token")
     wanted = opened(tmp_path / "small", captions=str(tmp_path / "t.token"))
