@@ -4,10 +4,10 @@
         --config.data.train.source.root=IMAGES
 
 WEIGHTS is a published folder, one written by save_pretrained, or the workdir of a run; IMAGES is a
-folder with captions.jsonl, .csv or another file of mmjax/data/sources/captions.py. Model, tokenizer,
-text length and image size come from WEIGHTS. A tenth of the images is held out, and retrieval on
-it, with all captions of each image, is measured before and after training. To measure forgetting,
-add evaluators on other data to evals and evals_at_start.
+folder with captions.jsonl, .csv or another file of mmjax/data/sources/captions.py. Model,
+tokenizer, text length and image size come from WEIGHTS. A tenth of the images is held out, and
+retrieval on it, with all captions of each image, is measured before and after training. To measure
+forgetting, add evaluators on other data to evals and evals_at_start.
 
     ... --config.data.train.source.captions=results.csv              # Flickr30k, COCO, open_clip
     ... --config.data.train.source.multiple_captions=True            # several rows per image
