@@ -4,10 +4,13 @@
         --config.data.train.source.root=IMAGES
 
 WEIGHTS is a published folder, one written by save_pretrained, or the workdir of a run; IMAGES is a
-folder with captions.jsonl or captions.csv. Model, tokenizer, text length and image size come from
-WEIGHTS. A tenth of the images is held out, and retrieval on it is measured before and after
-training. To measure forgetting, add evaluators on other data to evals and evals_at_start.
+folder with captions.jsonl, .csv or another file of mmjax/data/sources/captions.py. Model,
+tokenizer, text length and image size come from WEIGHTS. A tenth of the images is held out, and
+retrieval on it, with all captions of each image, is measured before and after training. To measure
+forgetting, add evaluators on other data to evals and evals_at_start.
 
+    ... --config.data.train.source.captions=results.csv              # Flickr30k, COCO, open_clip
+    ... --config.data.train.source.multiple_captions=True            # several rows per image
     ... --config.optim.freeze="('image/.*',)"                        # frozen image tower
     ... --config.lora.targets="('.*/attention/.*/kernel',)" --config.optim.learning_rate=3e-4
 
@@ -15,13 +18,21 @@ Setting: a small learning rate, weight decay 0.1 and little augmentation, as in 
 (arXiv 2109.01903), section 3. Expected: see experiments/finetune/README.md.
 """
 
+from ml_collections.config_dict import placeholder
+
 from mmjax import pretrained
 from mmjax.config import defaults
 
 
 def part(start, stop):
     """A part of the folder of images."""
-    return {"kind": "part", "source": {"kind": "folder", "root": ""}, "start": start, "stop": stop}
+    folder = {
+        "kind": "folder",
+        "root": "",
+        "captions": placeholder(str),
+        "multiple_captions": placeholder(bool),
+    }
+    return {"kind": "part", "source": folder, "start": start, "stop": stop}
 
 
 def get_config(weights):
@@ -63,12 +74,12 @@ def get_config(weights):
     }
 
     held_out = part(0.9, 1.0)
-    held_out["source"]["root"] = config.data.train.source.get_ref("root")
+    for name in ("root", "captions", "multiple_captions"):
+        held_out["source"][name] = config.data.train.source.get_ref(name)
     config.evals.held_out = {
         "kind": "retrieval",
         "source": held_out,
         "transform": found.transform,
-        "captions_per_image": 1,
     }
     config.evals_at_start = ("held_out",)
     return config

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjax.data import image_files
+from mmjax.data import image_files, text_file
 from mmjax.data.transforms.captions import TEMPLATES, get_templates
 from mmjax.embedder import Embedder, open_embedder
 from mmjax.evals.zero_shot import classifier_weights
@@ -40,10 +40,10 @@ def read_labels(given: str) -> list[str]:
     """The labels of a comma-separated list, or of a file with one per line.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or the file is not UTF-8.
     """
     is_file = len(given) < 4096 and Path(given).is_file()
-    parts = Path(given).read_text(encoding="utf-8").splitlines() if is_file else given.split(",")
+    parts = text_file.lines(text_file.read(given)) if is_file else given.split(",")
     labels = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not labels:
         raise ValueError(

@@ -212,7 +212,9 @@ def test_the_settings_of_its_docstring_can_be_set():
     )
     assert config.optim.freeze == ("image/.*",)
     assert config.lora.targets == (".*/attention/.*/kernel",)
-    assert config.evals.held_out.source.source.root == "IMAGES"
+    for source in (config.data.train.source, config.evals.held_out.source.source):
+        assert source.root == "IMAGES"
+        assert source.captions == "results.csv" and source.multiple_captions is True
 
 
 def test_a_config_with_an_argument_says_so():

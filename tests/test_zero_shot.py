@@ -61,6 +61,11 @@ def test_labels_and_templates_in_each_way_they_are_given(tmp_path):
     file = tmp_path / "labels.txt"
     file.write_text("a red, round thing\n\nдом\n a red, round thing\n")
     assert zero_shot.read_labels(str(file)) == ["a red, round thing", "дом"]
+    file.write_bytes("\ufeffcat\r\nа\u2028б\n".encode())
+    assert zero_shot.read_labels(str(file)) == ["cat", "а\u2028б"]
+    file.write_bytes("cat\nà".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels.txt, line 2, is not UTF-8"):
+        zero_shot.read_labels(str(file))
     assert zero_shot.read_labels(" cat,dog ,cat,") == ["cat", "dog"]
     for empty in ("", " , ,"):
         with pytest.raises(ValueError, match="are empty: write them as"):

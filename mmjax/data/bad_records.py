@@ -19,6 +19,9 @@ KINDS = {
     "missing_caption": "records without a caption",
     "duplicate_key": "records whose key was used before",
     "missing_file": "records whose image file is missing",
+    "bad_row": "rows that do not fit their caption file",
+    "bad_text": "records whose text cannot be read",
+    "dotted_key": "records whose file names have a dot before the extension",
 }
 # Enough of an image to notice damage: JPEG is decoded whole but scaled down, which is faster.
 _CHECKED_SIZE = 32

@@ -155,7 +155,7 @@ def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
                 "or empty."
             )
         return whole_file.write(path, text)
-    begun, now = json.loads(path.read_text()), json.loads(text)
+    begun, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
     for key in now:
         if begun.get(key) != now[key]:
             raise ValueError(

@@ -91,7 +91,8 @@ def test_every_kind_is_listed_and_skipped(config, tmp_path, caplog, limit):
     # one line a kind, with its count
     messages = [r.getMessage() for r in caplog.records if r.name.startswith("mmjax")]
     assert len(messages) == len(set(BAD.values()))
-    for kind, words in KINDS.items():
+    for kind in set(BAD.values()):
+        words = KINDS[kind]
         count = list(BAD.values()).count(kind)
         (message,) = [m for m in messages if words in m]
         assert f"skipping {count} {words} of 16" in message

@@ -1,12 +1,20 @@
 """Retrieval metrics against slow loops, closed forms and properties."""
 
+import io
 import itertools
+import tarfile
 
 import numpy as np
 import pytest
+from fake_runner import FakeRunner
+from flowers import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmjax.data.open_source import open_source
+from mmjax.data.pipeline import eval_batches
+from mmjax.data.transforms.parse import parse
+from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.retrieval import (
     caption_ids,
     chance_metrics,
@@ -180,3 +188,66 @@ def test_caption_ids_join_texts_up_to_case_and_space():
     assert ids.tolist() == [0, 1, 0, 2, 2]
     relevant = relevant_images(np.array([0, 1, 2, 2, 4]), ids)
     assert [r.tolist() for r in relevant] == [[0, 2], [1], [0, 2], [2, 4], [2, 4]]
+
+
+TEXTS = [[f"caption {n} of image {i}" for n in range(5)] for i in range(7)]
+
+
+def flickr30k(root):
+    """Five rows per image; the numbers of the captions say that they belong together."""
+    rows = [f"{i}.png| {n}| {text}" for i, row in enumerate(TEXTS) for n, text in enumerate(row)]
+    (root / "captions.csv").write_text("\n".join(["image_name| comment_number| comment", *rows]))
+    for i in range(len(TEXTS)):
+        (root / f"{i}.png").write_bytes(picture((i, 0, 0)))
+    return {"kind": "folder", "root": str(root)}
+
+
+def flickr8k(root):
+    """As Flickr30k, without the numbers."""
+    config = flickr30k(root)
+    text = (root / "captions.csv").read_text()
+    columns = [line.split("| ") for line in text.splitlines()]
+    (root / "captions.csv").write_text("\n".join(f"{c[0]},{c[2]}" for c in columns))
+    return {**config, "image_column": "image_name", "multiple_captions": True}
+
+
+def retrieval_shard(root):
+    """A line of `key.txt` per caption."""
+    with tarfile.open(root / "0.tar", "w") as tar:
+        for i, row in enumerate(TEXTS):
+            text = "\n".join(row).encode()
+            for name, data in ((f"{i}.png", picture((i, 0, 0))), (f"{i}.txt", text)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return {"kind": "webdataset", "pattern": str(root / "0.tar"), "multiple_captions": True}
+
+
+@pytest.mark.parametrize("write", [flickr30k, flickr8k, retrieval_shard])
+def test_all_captions_of_an_image_reach_the_evaluator(tmp_path, monkeypatch, write):
+    monkeypatch.setenv("MMJAX_DATA_DIR", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    texts = [text for row in TEXTS for text in row]
+    rng = np.random.default_rng(0)
+    image, text = unit(rng.normal(size=(7, 4))), unit(rng.normal(size=(35, 4)))
+
+    class Numbers:
+        def encode(self, given, length):
+            return np.asarray([[texts.index(t)] for t in given]), np.ones((len(given), 1), bool)
+
+    def embed(variables, batch):
+        if "image" in batch:
+            return {"image_embed": image[batch["image"][:, 0, 0, 0]].astype(np.float32)}
+        return {"text_embed": text[batch["text"][:, 0]].astype(np.float32)}
+
+    runner = FakeRunner(
+        embed=embed,
+        open_source=open_source,
+        batches=lambda source, spec, size: eval_batches(source, parse(spec), batch_size=size),
+        tokenizer=Numbers(),
+        text_length=1,
+    )
+    config = {"kind": "retrieval", "source": write(tmp_path / "set"), "transform": "decode"}
+    found = dict(make_evaluators({"name": config}, runner)["name"].run(None))
+    wanted = slow_retrieval(image, text, np.repeat(np.arange(7), 5), np.arange(35))
+    assert found == pytest.approx(wanted)

@@ -32,7 +32,7 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
             f"There is no {root / DATASET}: set root to a folder that `python -m "
             "mmjax.data.convert` has written."
         )
-    dataset = json.loads((root / DATASET).read_text())
+    dataset = json.loads((root / DATASET).read_text(encoding="utf-8"))
     shards = jsonl.read(root / SHARDS)
     if len(shards) < dataset["shards"]:
         raise ValueError(

@@ -1,20 +1,17 @@
-"""Folders of images: with a JSONL or CSV file of captions, or with one subfolder per class."""
+"""Folders of images: with a file of captions, or with one subfolder per class."""
 
-import csv
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.source import Source
+from mmjax.data.sources.captions import SUFFIXES, read_captions
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-IMAGE_COLUMNS = ("file_name", "image", "filepath")
-CAPTION_COLUMNS = ("caption", "captions", "text")
+CAPTION_FILES = tuple(f"captions{suffix}" for suffix in SUFFIXES)
 
 
 def open_folder(
@@ -22,6 +19,7 @@ def open_folder(
     captions: str | None = None,
     image_column: str | None = None,
     caption_column: str | None = None,
+    multiple_captions: bool | None = None,
     max_bad_records: int | float = 0.01,
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
@@ -29,14 +27,19 @@ def open_folder(
     """Images below `root`, with captions from a file or labels from the subfolders' names.
 
     Args:
-      captions: a .jsonl or .csv file below `root`; None: captions.jsonl or captions.csv if there is
-        one, otherwise the subfolders `root/<class>/<image>`.
-      image_column: column with the image's path below `root`; None: the first of `IMAGE_COLUMNS`.
-      caption_column: column with a text, in JSONL also a list of texts; None: the first of
-        `CAPTION_COLUMNS`.
+      captions: the caption file, a path below `root`, or absolute; None: the first of
+        `CAPTION_FILES` that exists, otherwise the subfolders `root/<class>/<image>`. The layouts
+        of COCO, Flickr8k, Flickr30k and open_clip are read as they are: see `captions.py`.
+      image_column: column with the image's path; None: the first of `captions.IMAGE_COLUMNS`.
+      caption_column: column with a text, in JSON also a list of texts; None: the first of
+        `captions.CAPTION_COLUMNS`.
+      multiple_captions: True: all rows that name an image are its captions, in the file's order.
+        False: only the first is, and the others are bad records. None: as the layout says (COCO,
+        Flickr30k); a file that repeats most of its images in another layout is refused.
       max_bad_records: see `mmjax.data.bad_records.allow`.
       workdir: where bad records are listed; None: the data cache.
 
+    A caption file may be of the images in a subfolder of `root`, such as `Images/` or `val2017/`.
     Every image is decoded once, when the folder is first opened; the result is cached until a file
     changes.
 
@@ -47,17 +50,18 @@ def open_folder(
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: set root to the folder of the images.")
     if captions is None:
-        names = [n for n in ("captions.jsonl", "captions.csv") if (root / n).is_file()]
+        names = [n for n in CAPTION_FILES if (root / n).is_file()]
         captions = names[0] if names else None
     class_names = None
     bad: list[BadRecord] = []
     if captions is not None:
-        rows = _caption_rows(root / captions, image_column, caption_column)
-        records = _with_captions(rows, root / captions, bad)
-        total = len(rows)
+        records, bad = read_captions(
+            root / captions, image_column, caption_column, multiple_captions
+        )
+        records = _below_root(root, records)
     else:
         class_names, records = _by_class(root)
-        total = len(records)
+    total = len(records) + len(bad)
     if total == 0:
         raise ValueError(f"{root / (captions or '')} is empty: it lists no images.")
     bad += _image_faults(root, [r["key"] for r in records], data_root(data_dir))
@@ -102,74 +106,35 @@ def _by_class(root: Path) -> tuple[list[str], list[dict]]:
         parent = next(deeper, None)
         hint = f" There are such subfolders one level down: is root {parent}?" if parent else ""
         raise ValueError(
-            f"{root} has neither a captions.jsonl or captions.csv nor images in subfolders by "
+            f"{root} has neither a captions.jsonl (.csv, .tsv, ...) nor images in subfolders by "
             f"class (root/<class>/<image>).{hint}"
         )
     return classes, records
 
 
-def _caption_rows(
-    path: Path, image_column: str | None, caption_column: str | None
-) -> list[tuple[Any, Any]]:
-    """(image, caption) of each row of the file."""
-    if not path.is_file():
-        raise ValueError(f"There is no caption file {path}: set captions to its name.")
-    if path.suffix not in (".jsonl", ".csv"):
-        raise ValueError(f"The caption file {path} must end in .jsonl or .csv.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            rows = list(_json_rows(file, path) if path.suffix == ".jsonl" else csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"The caption file {path} cannot be read: {error}.") from error
-    if not rows:
-        return []
-    # JSON rows may differ in their fields: the columns are the union over all rows.
-    found = list(dict.fromkeys(column for row in rows for column in row))
-    image = _column(image_column, IMAGE_COLUMNS, found, path, "image")
-    caption = _column(caption_column, CAPTION_COLUMNS, found, path, "caption")
-    return [(row.get(image), row.get(caption)) for row in rows]
+def _below_root(root: Path, records: list[dict]) -> list[dict]:
+    """The records with their images' paths below `root`: the file may be of one of its subfolders.
 
-
-def _json_rows(lines: Iterable[str], path: Path) -> Iterator[dict]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}, is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}, must be a JSON object with named fields.")
-        yield row
-
-
-def _column(asked: str | None, usual: tuple[str, ...], columns: list, path: Path, what: str) -> str:
-    found = [c for c in ([asked] if asked else usual) if c in columns]
-    if not found:
-        wanted = f"'{asked}'" if asked else " or ".join(f"'{c}'" for c in usual)
+    Raises:
+      ValueError: several subfolders have images of these names.
+    """
+    some = [record["key"] for record in records[:20]]
+    if not some or any((root / key).is_file() for key in some):
+        return records
+    folders = [
+        Path(folder).relative_to(root)
+        for folder, _, _ in os.walk(root)
+        if any(Path(folder, key).is_file() for key in some)
+    ]
+    if len(folders) > 1:
         raise ValueError(
-            f"The caption file {path} has no {what} column {wanted}; its columns are "
-            f"{', '.join(map(str, columns))}: set {what}_column."
+            f"The images of the caption file, such as '{some[0]}', are in several folders below "
+            f"{root}: {', '.join(map(str, folders))}; set root to one of them, and captions to the "
+            "absolute path of the file."
         )
-    return found[0]
-
-
-def _with_captions(rows: list[tuple], path: Path, bad: list[BadRecord]) -> list[dict]:
-    """Records of the rows that have an image name and a caption; the others go to `bad`."""
-    records: dict[str, dict] = {}
-    for number, (key, caption) in enumerate(rows, start=1):
-        texts = caption if isinstance(caption, list) else [caption]
-        texts = [t.strip() for t in texts if isinstance(t, str) and t.strip()]
-        if not isinstance(key, str) or not key:
-            bad.append(BadRecord(f"row {number}", "missing_file", "the row names no image"))
-        elif key in records:
-            reason = f"row {number} of {path.name} names it again; several captions go in a list"
-            bad.append(BadRecord(key, "duplicate_key", reason))
-        elif not texts:
-            bad.append(BadRecord(key, "missing_caption", f"row {number} of {path.name} has none"))
-        else:
-            records[key] = {"key": key, "captions": texts}
-    return list(records.values())
+    if not folders:
+        return records
+    return [{**record, "key": str(folders[0] / record["key"])} for record in records]
 
 
 def _image_faults(root: Path, keys: list[str], cache: Path) -> list[BadRecord]:

@@ -1,7 +1,8 @@
 """Webdataset tar shards, as img2dataset writes them, with random access.
 
-A record is the files of a shard with the same key: `00012.jpg`, `00012.txt`, `00012.json`. The
-offset of each file in its shard is looked up once and cached.
+A record is the files of a shard with the same key: `00012.jpg`, `00012.txt`, `00012.json`. A key
+ends at the first dot of the name, as in the webdataset library. The offset of each file in its
+shard is looked up once and cached.
 """
 
 import errno
@@ -11,20 +12,23 @@ import json
 import os
 import re
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.source import Source
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 
 
 def open_shards(
     pattern: str,
     caption_key: str = "caption",
+    multiple_captions: bool | None = None,
     max_bad_records: int | float = 0.01,
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
@@ -33,12 +37,17 @@ def open_shards(
 
     Args:
       pattern: shards by glob and brace range, `data/{00000..00012}.tar` or `data/*.tar`.
-      caption_key: the field of `key.json` that holds the caption if there is no `key.txt`.
+      caption_key: the field of `key.json` that holds the caption, or a list of captions, if there
+        is no `key.txt`.
+      multiple_captions: True: each line of `key.txt` is a caption, as in retrieval shards. False:
+        the whole file is one. None: it is one, but shards where most files have several lines are
+        refused.
       max_bad_records: see `mmjax.data.bad_records.allow`.
       workdir: where bad records are listed; None: the data cache.
 
     Raises:
-      ValueError: no shard, a shard that is not a complete tar file, or too many bad records.
+      ValueError: no shard, a shard that is not a complete tar file, several lines in most texts
+        where `multiple_captions` is not set, or too many bad records.
     """
     shards = find_shards(pattern)
     cache = data_root(data_dir) / "shard_indexes"
@@ -63,6 +72,10 @@ def open_shards(
     allow(bad, total, max_bad_records, pattern, Path(workdir or data_root(data_dir)))
     if not records:
         raise ValueError(f"The shards {pattern} have no usable record left: all {total} are bad.")
+    if multiple_captions is None:
+        _check_lines([record for _, record in records], pattern)
+    if multiple_captions:
+        records = [(shard, {**r, "captions": _split(r["captions"])}) for shard, r in records]
     return ShardSource(pattern, records)
 
 
@@ -83,7 +96,24 @@ class ShardSource(Source):
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; taken from the index, nothing is read."""
         _, record = self._records[index]
-        return {"key": record["key"], "captions": [record["caption"]]}
+        return {"key": record["key"], "captions": list(record["captions"])}
+
+
+def _check_lines(records: list[dict], pattern: str) -> None:
+    several = [r for r in records if len(_split(r["captions"])) > len(r["captions"])]
+    if 2 * len(several) >= len(records):
+        raise ValueError(
+            f"{len(several)} of {len(records)} texts of {pattern} have several lines, such as that "
+            f"of '{several[0]['key']}': if each line is one caption of the image, set "
+            "multiple_captions=True; if the lines are one text, set it to False."
+        )
+
+
+def _split(captions: list[str]) -> list[str]:
+    """The lines of a single text, without blank ones; a list of captions stays as it is."""
+    if len(captions) > 1:
+        return captions
+    return [line.strip() for line in text_file.lines(captions[0]) if line.strip()]
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -138,7 +168,7 @@ def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]
 
 
 def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
-    """`records` (key, caption, image: offset and size in the shard) and `bad` (key, kind, reason).
+    """`records` (key, captions, image: offset and size in the shard) and `bad` (key, kind, reason).
 
     Every image is decoded once.
 
@@ -156,17 +186,23 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
                     file.seek(offset)
                     data[extension] = file.read(size)
                 image = next((e for e in IMAGE_EXTENSIONS if e in data), None)
-                caption = _caption(data, caption_key)
+                lost = _lost(key, files, image is not None)
+                bad += [[name, "dotted_key", f"{shard.name}: {reason}"] for name, reason in lost]
+                captions, fault = _captions(data, key, caption_key)
+                if image is None and lost:
+                    continue  # each of its images is named already
                 if image is None:
                     reason = f"{shard.name} has no image for it, only {', '.join(data)}"
                     bad.append([key, "missing_file", reason])
-                elif not caption:
+                elif fault:
+                    bad.append([key, "bad_text", f"{shard.name}: {fault}"])
+                elif not captions:
                     reason = f"{shard.name} has neither {key}.txt nor '{caption_key}' in {key}.json"
                     bad.append([key, "missing_caption", reason])
                 elif reason := image_fault(data[image]):
                     bad.append([key, "unreadable_image", f"{key}.{image}: {reason}"])
                 else:
-                    records.append({"key": key, "caption": caption, "image": files[image]})
+                    records.append({"key": key, "captions": captions, "image": files[image]})
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
             f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "
@@ -194,19 +230,43 @@ def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict
         key = f"{folder}/{stem}" if folder else stem
         files = samples.setdefault(key, {})
         if extension.lower() in files:
-            if extension.lower() in IMAGE_EXTENSIONS:
+            if extension.lower().rpartition(".")[2] in IMAGE_EXTENSIONS:
                 bad.append([key, "duplicate_key", f"{member.name} is twice in one shard"])
             continue
         files[extension.lower()] = [member.offset_data, member.size]
     return list(samples.items())
 
 
-def _caption(data: dict[str, bytes], caption_key: str) -> str:
-    text = data.get("txt", b"").decode("utf-8", errors="replace").strip()
-    if text or "json" not in data:
-        return text
+def _lost(key: str, files: Mapping[str, Any], has_image: bool) -> list[tuple[str, str]]:
+    """(name, reason) of images that look like records of their own but for a dot in the name.
+
+    `22.05.png` is the file `05.png` of the record `22`. With a caption `22.05.txt` beside it, or
+    where the record has no other image, it was meant as the record `22.05`.
+    """
+    found = []
+    for extension in files:
+        rest, dot, last = extension.rpartition(".")
+        meant = not has_image or f"{rest}.txt" in files
+        if dot and last in IMAGE_EXTENSIONS and meant:
+            reason = f"a key ends at the first dot, so {key}.{extension} is the file '{extension}' "
+            reason += f"of the record '{key}': write the shard with names without that dot"
+            found.append((f"{key}.{rest}", reason))
+    return found
+
+
+def _captions(
+    data: Mapping[str, bytes], key: str, caption_key: str
+) -> tuple[list[str], str | None]:
+    """The captions of a record, from its text or else its JSON; and why they cannot be read."""
     try:
-        value = json.loads(data["json"]).get(caption_key)
-    except (ValueError, AttributeError):
-        return ""
-    return value.strip() if isinstance(value, str) else ""
+        text = text_file.decode(data.get("txt", b""), f"{key}.txt").strip()
+        if text or "json" not in data:
+            return [text] if text else [], None
+        found = json.loads(text_file.decode(data["json"], f"{key}.json"))
+    except json.JSONDecodeError as error:
+        return [], f"{key}.json is not JSON: {error}"
+    except ValueError as error:
+        return [], str(error)
+    value = found.get(caption_key) if isinstance(found, dict) else found
+    several = value if isinstance(value, list) else [value]
+    return [text.strip() for text in several if isinstance(text, str) and text.strip()], None

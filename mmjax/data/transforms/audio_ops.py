@@ -1,28 +1,38 @@
-"""Audio: decoding of WAV, and the log-mel spectrogram."""
+"""Audio: decoding, and the log-mel spectrogram."""
 
 import functools
 import io
-import wave
 
 import numpy as np
 
 
-def decode_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """Decode 16-bit PCM WAV: mono waveform [T] float32 in [-1, 1] (channel mean), and rate in Hz.
+def decode_audio(data: bytes) -> tuple[np.ndarray, int]:
+    """Decode WAV, FLAC, OGG, MP3, ...: mono waveform [T] float32 (channel mean), and rate in Hz.
+
+    Integer samples are in [-1, 1]; 16-bit ones are divided by 32768, 24-bit ones by 2^23. Floating
+    point samples are not scaled.
 
     Raises:
-      ValueError: bytes that are not a WAV file, or another sample width.
+      ValueError: bytes in no format of libsndfile, a damaged file, or samples that are not finite.
     """
+    import soundfile  # imported late: it loads libsndfile
+
     try:
-        with wave.open(io.BytesIO(data)) as file:
-            rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
-            samples = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"this is no PCM WAV file ({error}): convert it to 16-bit WAV") from None
-    if width != 2:
-        raise ValueError(f"this WAV file has {8 * width} bits per sample: convert it to 16-bit WAV")
-    whole = np.frombuffer(samples, "<i2").astype(np.float32) / 32768
-    return whole.reshape(-1, channels).mean(axis=1), rate
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        why = getattr(error, "error_string", str(error)).rstrip(".")
+        raise ValueError(
+            f"{len(data)} bytes that start with {bytes(data[:12])!r} are no audio that libsndfile "
+            f"reads ({why}): use WAV, FLAC or OGG"
+        ) from None
+    except (ValueError, MemoryError) as error:  # a FLAC stream of unknown length
+        raise ValueError(
+            f"the audio's header gives no usable length ({error}): write it to a file again"
+        ) from None
+    waveform = samples.mean(axis=1)
+    if not np.isfinite(waveform).all():
+        raise ValueError("the audio has samples that are not finite: write it again")
+    return waveform, rate
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:

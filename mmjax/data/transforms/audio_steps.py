@@ -7,7 +7,7 @@ from mmjax.data.transforms.captions import example_name
 
 
 def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
-    """`audio`: WAV bytes to its log-mel spectrogram, float32 `[frames, mels]` in [-1, 1].
+    """`audio`: an encoded file to its log-mel spectrogram, float32 `[frames, mels]` in [-1, 1].
 
     1 is its largest entry, -1 everything `top_db` decibels or more below it, so the result does not
     depend on the recording's volume. Longer audio is truncated, shorter audio is padded with
@@ -18,7 +18,7 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
 
     def f(example, rng):
         try:
-            waveform, rate = audio_ops.decode_wav(example.get("audio", b""))
+            waveform, rate = audio_ops.decode_audio(example.get("audio", b""))
         except ValueError as error:
             name = example_name(example)
             raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
