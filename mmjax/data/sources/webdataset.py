@@ -5,6 +5,7 @@ offset of each file in its shard is looked up once and cached.
 """
 
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -14,11 +15,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import PIL
+
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.source import Source
+from mmjax.data.transforms.decode import image_suffixes
+from mmjax.process.printable import printable
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _INDEX_VERSION = 1
 
 
@@ -83,7 +87,7 @@ class ShardSource(Source):
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; taken from the index, nothing is read."""
         _, record = self._records[index]
-        return {"key": record["key"], "captions": [record["caption"]]}
+        return {"key": printable(record["key"]), "captions": [record["caption"]]}
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -116,6 +120,13 @@ def _expand(pattern: str) -> list[str]:
     ]
 
 
+@functools.cache
+def image_extensions() -> tuple[str, ...]:
+    """Extensions of image files, the usual ones first: of several in a record one is used."""
+    usual = ("jpg", "jpeg", "png", "webp")
+    return *usual, *(s[1:] for s in image_suffixes() if s[1:] not in usual)
+
+
 def _read_at(path: Path, offset: int, size: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
@@ -128,7 +139,8 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
 def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]:
     stat = shard.stat()
     state = [_INDEX_VERSION, caption_key, stat.st_size, stat.st_mtime_ns]
-    name = hashlib.sha256(str(shard.resolve()).encode()).hexdigest()[:16]
+    state += [PIL.__version__, *image_extensions()]  # another Pillow may read other files
+    name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:16]
     path = cache / f"{name}.json"
     found = read_json(path)
     if found is None or found["state"] != state:
@@ -155,7 +167,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
                 for extension, (offset, size) in files.items():
                     file.seek(offset)
                     data[extension] = file.read(size)
-                image = next((e for e in IMAGE_EXTENSIONS if e in data), None)
+                image = next((e for e in image_extensions() if e in data), None)
                 caption = _caption(data, caption_key)
                 if image is None:
                     reason = f"{shard.name} has no image for it, only {', '.join(data)}"
@@ -194,7 +206,7 @@ def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict
         key = f"{folder}/{stem}" if folder else stem
         files = samples.setdefault(key, {})
         if extension.lower() in files:
-            if extension.lower() in IMAGE_EXTENSIONS:
+            if extension.lower() in image_extensions():
                 bad.append([key, "duplicate_key", f"{member.name} is twice in one shard"])
             continue
         files[extension.lower()] = [member.offset_data, member.size]
