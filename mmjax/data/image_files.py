@@ -53,9 +53,9 @@ class Skipped:
         self._others[f"folders '{name}'"] += 1
         return True
 
-    def add(self, what: str) -> None:
-        """Count something else."""
-        self._others[what] += 1
+    def add(self, what: str, number: int = 1) -> None:
+        """Count something else, or files by their suffix (".heic")."""
+        (self._suffixes if what.startswith(".") else self._others)[what] += number
 
     def __str__(self) -> str:
         """Such as "3 .heic, 1 .txt (no image formats that are read), 2 hidden files"; or ""."""

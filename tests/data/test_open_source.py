@@ -409,3 +409,28 @@ def test_sources_are_listed_by_their_places():
     config.evals = {}
     places = {name: source.root for name, source in sources_of(config).items()}
     assert places == {"data.train.parts.x.source": "x", "data.train.parts.y.source": "y"}
+
+
+def test_files_of_shards_that_are_not_read_are_said(tmp_path, caplog):
+    junk = [("1.heic", b"x"), ("1.txt", "one"), ("__MACOSX/._2.jpg", b"x"), ("LICENSE", b"x")]
+    write_shard(tmp_path / "a.tar", [*junk, *record("2", "two", (1, 1, 1))])
+    config = {"kind": "webdataset", "pattern": str(tmp_path / "a.tar"), "max_bad_records": 1}
+    for _ in range(2):  # the second time from the cache
+        assert [e["key"] for e in examples(open_source(config))] == ["2"]
+        assert (
+            f"{tmp_path / 'a.tar'}: skipped 1 .heic (no image formats that are read), 1 hidden "
+            "files, 1 files without an extension"
+        ) in caplog.messages
+        caplog.clear()
+
+
+def test_keys_of_shards_that_are_not_utf8(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1") as tar:
+        for name, data in (("caf\xe9.png", picture()), ("caf\xe9.txt", b"one")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    config = {"kind": "webdataset", "pattern": str(tmp_path / "a.tar")}
+    for _ in range(2):
+        (example,) = examples(open_source(config))
+        assert example["key"] == r"caf\udce9" and example["image"] == picture()

@@ -25,6 +25,7 @@ from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 
+_OUTSIDE = "images outside <split>/<class>/"
 _RULES = 2  # incremented when other files are read: a set is then built again
 
 
@@ -92,8 +93,13 @@ def _images(
 
 def _in_folder(root: Path, skipped: Skipped) -> Iterator[tuple[str, str, str, Callable[[], bytes]]]:
     def folders(parent: Path) -> list[Path]:
-        there = sorted(path for path in parent.iterdir() if path.is_dir())
-        return [path for path in there if not skipped.folder(path.name)]
+        found = []
+        for path in sorted(parent.iterdir()):
+            if path.is_dir():
+                found += [] if skipped.folder(path.name) else [path]
+            elif not skipped.file(path.name):
+                skipped.add(_OUTSIDE)
+        return found
 
     for split in folders(root):
         for label in folders(split):
@@ -123,7 +129,7 @@ def _in_archive(
             for parts, member in kept:
                 parts = parts[around:]
                 if len(parts) < 3:
-                    skipped.add("images outside <split>/<class>/")
+                    skipped.add(_OUTSIDE)
                     continue
                 data = functools.partial(_member, archive, member)
                 yield parts[0], parts[1], "/".join(parts), data

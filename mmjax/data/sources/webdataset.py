@@ -4,6 +4,7 @@ A record is the files of a shard with the same key: `00012.jpg`, `00012.txt`, `0
 offset of each file in its shard is looked up once and cached.
 """
 
+import collections
 import errno
 import functools
 import glob
@@ -19,6 +20,7 @@ import PIL
 
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
+from mmjax.data.image_files import Skipped
 from mmjax.data.source import Source
 from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
@@ -49,6 +51,11 @@ def open_shards(
     indexes = in_threads(
         lambda shard: _cached_index(shard, caption_key, cache), shards, f"Reading {pattern}"
     )
+    skipped = Skipped()
+    for index in indexes:
+        for what, number in index["skipped"].items():
+            skipped.add(what, number)
+    skipped.report(pattern)
     records, bad, total = [], [], 0
     first_with: dict[str, Path] = {}
     for shard, index in zip(shards, indexes, strict=True):
@@ -152,17 +159,18 @@ def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]
 def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
     """`records` (key, caption, image: offset and size in the shard) and `bad` (key, kind, reason).
 
-    Every image is decoded once.
+    Every image is decoded once. `skipped` has the number of other files, by suffix or by reason.
 
     Raises:
       ValueError: not a complete, uncompressed tar file.
     """
     records: list[dict] = []
     bad: list[list[str]] = []
+    skipped: collections.Counter[str] = collections.Counter()
     try:
         with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
             _check_end(tar, shard)
-            for key, files in _samples(tar, bad):
+            for key, files in _samples(tar, bad, skipped):
                 data = {}
                 for extension, (offset, size) in files.items():
                     file.seek(offset)
@@ -170,6 +178,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
                 image = next((e for e in image_extensions() if e in data), None)
                 caption = _caption(data, caption_key)
                 if image is None:
+                    skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
                     reason = f"{shard.name} has no image for it, only {', '.join(data)}"
                     bad.append([key, "missing_file", reason])
                 elif not caption:
@@ -184,7 +193,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
             f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "
             "file; download or write it again."
         ) from error
-    return {"records": records, "bad": bad}
+    return {"records": records, "bad": bad, "skipped": skipped}
 
 
 def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
@@ -193,7 +202,9 @@ def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
         raise tarfile.ReadError("its last file is cut off")
 
 
-def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict]]:
+def _samples(
+    tar: tarfile.TarFile, bad: list[list[str]], skipped: collections.Counter[str]
+) -> list[tuple[str, dict]]:
     """(key, {extension: (offset, size)}) in the shard's order; duplicate files go to `bad`."""
     samples: dict[str, dict] = {}
     for member in tar.getmembers():
@@ -202,6 +213,7 @@ def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict
         folder, _, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if not stem or not extension:
+            skipped["files without an extension" if stem else "hidden files"] += 1
             continue
         key = f"{folder}/{stem}" if folder else stem
         files = samples.setdefault(key, {})
