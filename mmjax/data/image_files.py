@@ -18,6 +18,7 @@ from mmjax.process.printable import printable
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50  # resizing the shorter side of a thinner image would make the longer one huge
+IMAGES = "files in .jpg, .png, .webp, .tif or another format of FORMATS in decode.py"  # in messages
 # Folders of operating systems and programs, never of images of the user.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
@@ -89,8 +90,7 @@ def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
             if not images:
                 said = f"; skipped: {skipped}" if str(skipped) else ""
                 raise ValueError(
-                    f"The folder '{given}' has no images below it (files that end in "
-                    f"{', '.join(image_suffixes())}{said}): give another."
+                    f"The folder '{given}' has no images below it ({IMAGES}{said}): give another."
                 )
             found += images
         else:

@@ -142,14 +142,18 @@ def test_folder_with_csv_and_named_columns(tmp_path):
 
 
 def test_folder_by_class(tmp_path):
-    write_images(tmp_path, ["train/dog/1.jpg", "train/cat/2.png", "train/dog/3.png"])
-    (tmp_path / "train" / "dog" / "notes.txt").write_text("no image")
-    source = open_source({"kind": "folder", "root": tmp_path / "train"})
+    root = tmp_path / "set"
+    write_images(root, ["train/dog/1.jpg", "train/cat/2.png", "train/dog/3.png"])
+    (root / "train" / "dog" / "notes.txt").write_text("no image")
+    source = open_source({"kind": "folder", "root": root / "train"})
     assert source.class_names == ["cat", "dog"]
     found = [(e["key"], e["label"]) for e in examples(source)]
     assert found == [("cat/2.png", 0), ("dog/1.jpg", 1), ("dog/3.png", 1)]
     with pytest.raises(ValueError, match=r"is root .*train\?"):
-        open_source({"kind": "folder", "root": tmp_path})
+        open_source({"kind": "folder", "root": root})
+    write_images(root, ["test/dog/1.jpg"])
+    with pytest.raises(ValueError, match=r"below test, train alone, .* is root .*test\?"):
+        open_source({"kind": "folder", "root": root})
 
 
 def image_folder(root):
@@ -425,7 +429,9 @@ def test_files_of_shards_that_are_not_read_are_said(tmp_path, caplog):
 
 
 def test_keys_of_shards_that_are_not_utf8(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1") as tar:
+    with tarfile.open(
+        tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
+    ) as tar:
         for name, data in (("caf\xe9.png", picture()), ("caf\xe9.txt", b"one")):
             info = tarfile.TarInfo(name)
             info.size = len(data)

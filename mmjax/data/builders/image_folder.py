@@ -19,9 +19,8 @@ import tensorflow_datasets as tfds
 
 from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.cache import data_root, read_json, write_json
-from mmjax.data.image_files import Skipped, below
+from mmjax.data.image_files import IMAGES, Skipped, below
 from mmjax.data.sources.folder import SPLITS
-from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 
@@ -72,7 +71,7 @@ def folder_config(
             said = f" Skipped: {skipped}." if str(skipped) else ""
             raise ValueError(
                 f"There is no image in {root} at <split>/<class>/<image>, for instance "
-                f"train/cat/1.jpg; images end in {', '.join(image_suffixes())}.{said}"
+                f"train/cat/1.jpg; images are {IMAGES}.{said}"
             )
         write_json(listing, counts)
     return FolderConfig(name=name, version="1.0.0", root=root, counts=counts)
@@ -144,17 +143,22 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _around(paths: list[tuple[str, ...]]) -> int:
-    """How many folders are around the splits: archives usually hold one."""
-    depth = 0
-    while True:
-        first, second = (
-            {parts[d].lower() for parts in paths if len(parts) > d + 1} for d in (depth, depth + 1)
-        )
-        deep_enough = [len(parts) >= depth + 4 for parts in paths]
-        one = len(first) == 1 and not first & SPLITS
-        if not (one and any(deep_enough) and (second <= SPLITS or all(deep_enough))):
+    """How many folders are around the splits: archives usually hold one.
+
+    The splits are where the folders have the names of splits; or else as deep as leaves most images
+    a split and a class, within the folder that has all of them.
+    """
+    best = 0
+    for depth in range(max(map(len, paths), default=0)):
+        deep = [parts for parts in paths if len(parts) >= depth + 3]
+        names = {parts[depth].lower() for parts in deep}
+        if deep and names <= SPLITS:
             return depth
-        depth += 1
+        if 2 * len(deep) > len(paths):
+            best = depth
+        if len(names) != 1:
+            break
+    return best
 
 
 class ImageFolder(SplitBuilder):

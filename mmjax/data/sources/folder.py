@@ -13,9 +13,8 @@ import PIL
 
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
-from mmjax.data.image_files import Skipped, below
+from mmjax.data.image_files import IMAGES, Skipped, below
 from mmjax.data.source import Source
-from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
 
 IMAGE_COLUMNS = ("file_name", "image", "filepath")
@@ -136,20 +135,20 @@ def _check_classes(
     if not any(found):
         raise ValueError(
             f"{root} has neither a captions.jsonl or captions.csv nor images in subfolders by "
-            f"class (root/<class>/<image>; images end in {', '.join(image_suffixes())}).{said}"
+            f"class (root/<class>/<image>; images are {IMAGES}).{said}"
         )
     direct = any(file.parent == folder for folder, files in zip(folders, found) for file in files)
-    if not direct and {folder.name.lower() for folder in folders} <= SPLITS:
+    names = [printable(folder.name) for folder in folders]
+    if not direct and (len(folders) == 1 or {name.lower() for name in names} <= SPLITS):
         raise ValueError(
-            f"{root} has the folders {', '.join(folder.name for folder in folders)}, which are no "
-            f"classes, and folders of classes below them: is root {folders[0]}?"
+            f"{root} has images in folders below {', '.join(names)} alone, which are no names of "
+            f"several classes: is root {folders[0]}?"
         )
-    empty = [folder.name for folder, files in zip(folders, found) if not files]
+    empty = [name for name, files in zip(names, found) if not files]
     if empty:
         raise ValueError(
-            f"{root} has class folders without images: {', '.join(map(printable, empty))}. Each "
-            "would be a class that no example has: remove them, or add their images (files that "
-            f"end in {', '.join(image_suffixes())}).{said}"
+            f"{root} has class folders without images: {', '.join(empty)}. Each would be a class "
+            f"that no example has: remove them, or add their images ({IMAGES}).{said}"
         )
 
 
