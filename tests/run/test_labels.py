@@ -128,7 +128,7 @@ def test_a_start_from_a_head_takes_its_classes(root, trained):
         with pytest.raises(ValueError, match=said):
             labels.by_name(run, pink, None)
         # The tower alone has no classes.
-        assert labels.by_name(start_from(path, ("encoder/.*",)), pink, None) is pink
+        assert labels.by_name(start_from(path, ("norm/.*",)), pink, None) is pink
         assert labels.by_name(start_from(path, system="clip"), pink, None) is pink
     pink = Named(["pink"])
     assert labels.by_name(start_from(headed_vit.GOLDEN), pink, None) is pink  # LABEL_0 to LABEL_4
