@@ -146,6 +146,7 @@ def save_workdir(
         {"params": given["params"], "memory": memory_of(given)},
         {
             "step": step,
+            "class_names": run.class_names,
             "config": configs.to_json(config),
             "tokenizer": tokenizer_files(workdir),
             "git": git_revision(),

@@ -29,7 +29,7 @@ from mmjax import config as configs
 from mmjax import sharding
 from mmjax.data.open_source import sources_of
 from mmjax.process import distributed
-from mmjax.run import experiment
+from mmjax.run import experiment, labels
 from mmjax.workdir import checkpoint
 from mmjax.workdir import lock as workdir_lock
 
@@ -66,7 +66,7 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     _ok("workdir", f"{workdir}, written and seen by all; {free / 1e9:.0f} GB free")
 
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
-    steps = saves.steps()
+    steps, saved = saves.steps(), saves.newest_run()
     saves.close()
     _ok("checkpoints", f"resumes from step {steps[0]}" if steps else "none: a new run")
 
@@ -80,7 +80,8 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         _, weights = source.history[0]
         _ok("data.train", f"{len(source):,} examples of {source.name}, weights {weights}")
     if run.system.check_source is not None:
-        run.system.check_source(len(opened["data.train"]))
+        run.system.check_source(opened["data.train"])
+    labels.by_name(run, opened["data.train"], saved)
     distributed.exchange("the end of the checks")
     _ok("all", "is ready")
 

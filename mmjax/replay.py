@@ -35,7 +35,7 @@ from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples
-from mmjax.run import experiment
+from mmjax.run import experiment, labels
 from mmjax.schedule import schedule
 from mmjax.system import Context, Variables, Weighted, memory_of, training_keys, variables
 from mmjax.workdir import batch_log, checkpoint
@@ -82,12 +82,14 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
 
     # ---- source, tokenizer, model, and the batch
     source = mixture.open_training(config.data, workdir=workdir)
-    known = after[0] if after else max(steps, default=None)
-    if known is not None:  # mixture weights may have changed on a resume
-        begins = known + 1 if after else known
-        source = mixture.continued(source, saves.run(known).get("mixture_weights"), begins)
     tokenizer = load_tokenizer(workdir / "tokenizer") if config.tokenizer else None
     run = experiment.build(config, tokenizer)
+    known = after[0] if after else max(steps, default=None)
+    saved = None if known is None else saves.run(known)
+    source = labels.by_name(run, source, saved, allow=("data.train",))
+    if saved is not None:  # mixture weights may have changed on a resume
+        begins = known + 1 if after else known
+        source = mixture.continued(source, saved.get("mixture_weights"), begins)
     line = batch_log.line_of(workdir, at)
     batch = make_batch(run, source, tokenizer, at)
     batches.check(batch, run.spec)

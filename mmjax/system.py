@@ -83,7 +83,7 @@ class System:
       couples_rows: why the forward pass mixes rows of the batch; "" if it does not. Microbatches
         are refused with this reason.
       check_batch: raises ValueError for a batch, still on the host, that cannot be learned from.
-      check_source: `(number of training examples) -> None`, raises ValueError.
+      check_source: `(training source) -> None`, before training; raises ValueError.
       generate: `(tokenizer, settings) -> ((variables, batch, seed=0) -> Generated)`, text.
       score: `(tokenizer, texts) -> ((variables, batch) -> [B, C])`, log p of each text.
       sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text.
@@ -100,7 +100,7 @@ class System:
     mutable: tuple[str, ...] = ()
     couples_rows: str = ""
     check_batch: Callable[[Batch], None] | None = None
-    check_source: Callable[[int], None] | None = None
+    check_source: Callable[[Any], None] | None = None
     generate: Callable[[Any, Mapping[str, Any]], Callable[..., Any]] | None = None
     score: Callable[[Any, Sequence[str]], Callable[[Variables, Batch], Any]] | None = None
     sample: Callable[..., Mapping[str, jax.Array]] | None = None

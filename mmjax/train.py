@@ -26,6 +26,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ from mmjax.optim import optimizer as optim
 from mmjax.process import distributed, runtime
 from mmjax.process.preemption import Sigterm
 from mmjax.process.watchdog import Watchdog
-from mmjax.run import experiment
+from mmjax.run import experiment, labels
 from mmjax.run.early_stopping import EarlyStopping
 from mmjax.run.progress import ProgressLine
 from mmjax.workdir import checkpoint, metrics, resume_config
@@ -82,12 +83,15 @@ def train(
 
     # ---- source, tokenizer, and `run`: model, loss and optimizer
     source = experiment.open_training(config.data, workdir)
+    tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
+    run = experiment.build(config, tokenizer)
+    if run.system.check_source is not None:
+        run.system.check_source(source)
+    classes = mixture.classes_of(source)
+    source = labels.by_name(run, source, saved, allow_change)
+    run = dataclasses.replace(run, class_names=source.class_names)
     if saved:
         experiment.check_examples(source, saved, config, allow_change)
-    tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
-    run = experiment.build(config, tokenizer, class_names=source.class_names)
-    if run.system.check_source is not None:
-        run.system.check_source(len(source))
     evaluators = evaluate.make_evaluators(run, workdir)
     early = EarlyStopping(**config.early_stopping)
     writer = metrics.MetricWriter(workdir, process_index=jax.process_index())
@@ -125,6 +129,7 @@ def train(
                 "parts": mixture.sizes_of(source),
                 "mixture_weights": mixture.history_of(source),
                 "class_names": source.class_names,
+                "source_classes": classes,
                 "config": configs.to_json(config),
                 "tokenizer": tokenizer_files(workdir),
                 "git": git_revision(),

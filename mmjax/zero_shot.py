@@ -22,7 +22,6 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +32,9 @@ from mmjax.data import image_files, text_file
 from mmjax.data.transforms.captions import TEMPLATES, get_templates
 from mmjax.embedder import Embedder, open_embedder
 from mmjax.evals.zero_shot import classifier_weights
+from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
+from mmjax.workdir import jsonl
 
 
 def read_labels(given: str) -> list[str]:
@@ -96,7 +97,7 @@ def main() -> None:
     paths = image_files.find(ARGS.images)
     embedder = open_embedder(ARGS.model, sizes=(min(64, len(paths)),))
     weights = classifier_weights(embedder.texts, labels, templates)
-    width, wide = max(len(str(p)) for p in paths), max(map(len, labels))
+    width, wide = max(len(printable(p)) for p in paths), max(map(len, labels))
     if not ARGS.json:
         print("image".ljust(width) + "  " + "label".ljust(wide) + "  probability")
     faults = []
@@ -107,21 +108,21 @@ def main() -> None:
             if isinstance(probs, ValueError):
                 faults.append((path, probs))
                 if ARGS.json:
-                    print(json.dumps({"path": str(path), "error": str(probs)}))
+                    print(jsonl.line({"path": str(path), "error": str(probs)}))
             elif ARGS.json:
                 shown = [{"label": n, "share": p} for n, p in best(labels, probs, ARGS.top)]
                 row = {"path": str(path), "labels": shown}
-                print(json.dumps(row, ensure_ascii=False), flush=True)
+                print(jsonl.line(row), flush=True)
             else:
                 for n, (label, p) in enumerate(best(labels, probs, ARGS.top)):
-                    name = "" if n else str(path)
+                    name = "" if n else printable(path)
                     print(f"{name:{width}}  {label:{wide}}  {p:5.3f}", flush=True)
             if bar is not None:
                 bar.advance()
     if faults and not ARGS.json:
         print(f"{len(faults)} of {len(paths)} images cannot be read:", file=sys.stderr)
         for path, fault in faults:
-            print(f"  {path}: {fault}", file=sys.stderr)
+            print(printable(f"  {path}: {fault}"), file=sys.stderr)
     if len(faults) == len(paths):
         raise ValueError(f"None of the {len(paths)} images can be read: see above.")
 

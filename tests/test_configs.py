@@ -138,6 +138,14 @@ def test_full_size(name):
     elif config.model.name != "clip":
         classes = config.model.get("num_classes", config.model.get("answers"))
         assert outputs["logits"].shape == (8, classes)
+        # A source with more classes is refused before training.
+        names = [str(i) for i in range(classes + 1)]
+        run.system.check_source(types.SimpleNamespace(name="x", class_names=names[1:]))
+        run.system.check_source(types.SimpleNamespace(name="x", class_names=None))
+        with pytest.raises(
+            ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
+        ):
+            run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
     assert all(o.dtype == np.float32 for o in outputs.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
 

@@ -1,10 +1,12 @@
 """Labels for images, by the real command and by its parts."""
 
 import json
+import os
 from pathlib import Path
 
 import commands
 import numpy as np
+import odd_names
 import pytest
 from png import png
 from tiny_index import MODEL, draw
@@ -21,13 +23,16 @@ def test_json_lines_hold_the_softmax_of_the_averaged_prompts(tmp_path):
     for i in range(9):
         draw(tmp_path / "some" / f"{i}.png", i)
     (tmp_path / "some" / "4.png").write_bytes(png(1, 1))
+    draw(tmp_path / "z.tif", 9)
+    odd_names.write(tmp_path / "some", (tmp_path / "z.tif").read_bytes(), b"z\xe9\n.tif")
     templates = ("a {}", "the {} there")
     done = run(
         tmp_path / "some", "--labels=dog, red,,dog", "--top=5", "--json", "--templates", *templates
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [Path(r["path"]).name for r in rows] == [f"{i}.png" for i in range(9)]
+    odd = os.fsdecode(b"z\xe9\n.tif")
+    assert [Path(r["path"]).name for r in rows] == [*(f"{i}.png" for i in range(9)), odd]
     assert "has 1 x 1 pixels" in rows[4]["error"]
 
     embedder = open_embedder(MODEL, sizes=(4,))
@@ -46,12 +51,17 @@ def test_json_lines_hold_the_softmax_of_the_averaged_prompts(tmp_path):
 def test_a_table_and_one_sentence_where_nothing_can_be_read(tmp_path):
     draw(tmp_path / "a.png", 0)
     (tmp_path / "b.png").write_bytes(b"hello")
+    (tmp_path / "c.heic").write_bytes(b"hello")
+    odd_names.write(tmp_path, (tmp_path / "a.png").read_bytes(), b"a\xe9\n.png")
     done = run(tmp_path, "--labels=dog,red", "--top=1")
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and lines[0].split() == ["image", "label", "probability"]
-    assert len(lines) == 2 and lines[1].split()[1] in ("dog", "red")
-    assert "1 of 2 images cannot be read" in done.stderr and "b.png: 5 bytes" in done.stderr
-    (tmp_path / "a.png").unlink()
+    assert len(lines) == 3 and lines[1].split()[1] in ("dog", "red")
+    assert r"a\udce9\n.png" in lines[2]
+    assert "1 of 3 images cannot be read" in done.stderr and "b.png: 5 bytes" in done.stderr
+    assert f"{tmp_path}: skipped 1 .heic (no image formats that are read)" in done.stderr
+    for path in tmp_path.glob("a*"):
+        path.unlink()
     done = run(tmp_path, "--labels=dog")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: None of the 1 images can be read: see above."

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmjax.data.transforms.decode import decode_image
+from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
-from mmjax.workdir import whole_file
+from mmjax.workdir import jsonl, whole_file
 
 LIST_NAME = "bad_records.jsonl"
 KINDS = {
@@ -82,21 +83,24 @@ def allow(
         found = ", ".join(f"{n} {KINDS[kind]}" for kind, n in counts.most_common())
         raise ValueError(
             f"{source} has {len(bad)} bad records of {total}, and max_bad_records = {limit} "
-            f"allows {most}: {found}; the first is '{bad[0].key}' ({bad[0].reason}). "
+            f"allows {most}: {found}; the first is {_named(bad[0])}. "
             f"All are listed in {path}: fix them or raise max_bad_records."
         )
     for kind, n in counts.most_common():
         first = next(b for b in bad if b.kind == kind)
         _log.warning(
-            "%s: skipping %d %s of %d, first '%s' (%s); see %s",
-            source,
+            "%s: skipping %d %s of %d, first %s; see %s",
+            printable(source),
             n,
             KINDS[kind],
             total,
-            first.key,
-            first.reason,
+            _named(first),
             path,
         )
+
+
+def _named(bad: BadRecord) -> str:
+    return f"'{printable(bad.key)}' ({printable(bad.reason)})"
 
 
 def most_allowed(limit: int | float, total: int, setting: str) -> int:
@@ -117,10 +121,9 @@ def most_allowed(limit: int | float, total: int, setting: str) -> int:
 def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     lines = []
     if path.exists():
-        lines = [x for x in path.read_text(encoding="utf-8").splitlines() if _of(x) != source]
-    lines += [
-        json.dumps({"source": source, **dataclasses.asdict(b)}, ensure_ascii=False) for b in bad
-    ]
+        # Not by splitlines: a file of an earlier version may hold other line separators in a name.
+        lines = [x for x in path.read_text(encoding="utf-8").split("\n") if x and _of(x) != source]
+    lines += [jsonl.line({"source": source, **dataclasses.asdict(b)}) for b in bad]
     if lines or path.exists():
         whole_file.write(path, "".join(line + "\n" for line in lines))
 

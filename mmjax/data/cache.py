@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax.workdir import whole_file
+from mmjax.workdir import jsonl, whole_file
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> Path:
@@ -36,7 +36,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically."""
-    whole_file.write(path, json.dumps(value, ensure_ascii=False))
+    whole_file.write(path, jsonl.line(value))
 
 
 def read_json(path: Path) -> Any:

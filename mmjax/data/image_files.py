@@ -2,6 +2,7 @@
 
 import collections
 import io
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,23 +12,69 @@ from typing import TypeVar
 
 from PIL import Image
 
-from mmjax.data.sources.folder import IMAGE_SUFFIXES
+from mmjax.data.transforms.decode import DAMAGED, formats, image_suffixes
+from mmjax.process.printable import printable
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50  # resizing the shorter side of a thinner image would make the longer one huge
+IMAGES = "files in .jpg, .png, .webp, .tif or another format of FORMATS in decode.py"  # in messages
+# Folders of operating systems and programs, never of images of the user.
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
 # `check_image` raises a clearer error instead of Pillow's warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+_log = logging.getLogger(__name__)
 T, R = TypeVar("T"), TypeVar("R")
 
 
-def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The given files, and all files with an image suffix below each given folder, sorted.
+class Skipped:
+    """What a reader of folders leaves out, for one summary line."""
 
-    Symbolic links that point outside their folder are skipped.
+    def __init__(self):
+        self._suffixes: collections.Counter[str] = collections.Counter()
+        self._others: collections.Counter[str] = collections.Counter()
+
+    def file(self, name: str) -> bool:
+        """Whether a file is to be skipped by its name; then it is counted."""
+        suffix = os.path.splitext(name)[1].lower()
+        if name.startswith("."):
+            self._others["hidden files"] += 1
+        elif suffix not in image_suffixes():
+            self._suffixes[suffix or "without a suffix"] += 1
+        else:
+            return False
+        return True
+
+    def folder(self, name: str) -> bool:
+        """Whether a folder is hidden or one of `SYSTEM_FOLDERS`; then it is counted."""
+        if not name.startswith(".") and name not in SYSTEM_FOLDERS:
+            return False
+        self._others[f"folders '{name}'"] += 1
+        return True
+
+    def add(self, what: str, number: int = 1) -> None:
+        """Count something else, or files by their suffix (".heic")."""
+        (self._suffixes if what.startswith(".") else self._others)[what] += number
+
+    def __str__(self) -> str:
+        """Such as "3 .heic, 1 .txt (no image formats that are read), 2 hidden files"; or ""."""
+        files = ", ".join(f"{n:,} {suffix}" for suffix, n in self._suffixes.most_common())
+        parts = [f"{files} (no image formats that are read)"] if files else []
+        return printable(", ".join(parts + [f"{n:,} {what}" for what, n in self._others.items()]))
+
+    def report(self, where: object) -> None:
+        """Log the summary line, if anything was skipped."""
+        if str(self):
+            _log.warning("%s: skipped %s", printable(where), self)
+
+
+def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The given files, and all images below each given folder, sorted.
+
+    Links that point outside their folder are skipped, as is what `below` skips; one line says how
+    many files.
 
     Raises:
       ValueError: a path that does not exist, or a folder without images.
@@ -37,48 +84,85 @@ def find(paths: Iterable[str | os.PathLike]) -> list[Path]:
         if given.is_file():
             found.append(given)
         elif given.is_dir():
-            below = sorted(_below(given))
-            if not below:
+            skipped = Skipped()
+            images = sorted(below(given, skipped))
+            skipped.report(given)
+            if not images:
+                said = f"; skipped: {skipped}" if str(skipped) else ""
                 raise ValueError(
-                    f"The folder '{given}' has no images below it (files that end in "
-                    f"{', '.join(IMAGE_SUFFIXES)}): give another."
+                    f"The folder '{given}' has no images below it ({IMAGES}{said}): give another."
                 )
-            found += below
+            found += images
         else:
             raise ValueError(f"There is no file or folder '{given}'.")
     return list(dict.fromkeys(found))
 
 
-def _below(root: Path) -> Iterator[Path]:
-    whole = root.resolve()
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            if not path.is_symlink() or (path.exists() and path.resolve().is_relative_to(whole)):
-                yield path
+def below(root: Path, skipped: Skipped, links: bool = False) -> list[Path]:
+    """The image files below a folder at any depth, in the order of torchvision's ImageFolder:
+    sorted by their folder's path as a string, then by name.
+
+    Hidden files and folders, `SYSTEM_FOLDERS` and files with other suffixes are skipped.
+
+    Args:
+      skipped: counts them.
+      links: follow links to anywhere; otherwise links to folders, and to files outside `root`, are
+        skipped.
+    """
+    whole, rows = os.path.realpath(root), []
+    waiting = [(str(root), (whole,))]  # folders, with the real paths of each and of those around it
+    while waiting:
+        folder, around = waiting.pop()
+        images = []
+        for entry in _entries(folder, skipped):
+            link = entry.is_symlink()
+            if entry.is_dir():
+                real = os.path.realpath(entry.path) if link else os.path.join(around[0], entry.name)
+                if skipped.folder(entry.name):
+                    continue
+                if link and (not links or real in around):
+                    skipped.add("links to folders around them" if links else "links to folders")
+                else:
+                    waiting.append((entry.path, (real, *around)))
+            elif not skipped.file(entry.name):
+                if link and not links and not Path(entry.path).resolve().is_relative_to(whole):
+                    skipped.add("links out of the folder")
+                elif entry.is_file():
+                    images.append(Path(entry.path))
+                else:
+                    skipped.add("broken links")
+        rows.append((folder, images))
+    return [path for _, images in sorted(rows) for path in images]
+
+
+def _entries(folder: str, skipped: Skipped) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        skipped.add(f"folders that cannot be read ('{folder}': {error.strerror})")
+        return []
 
 
 def check_image(data: bytes) -> None:
     """Check an encoded image by its header, before it is decoded.
 
     Raises:
-      ValueError: not an image in one of `FORMATS`, or one whose size or aspect ratio is out of
+      ValueError: not an image in one of `formats`, or one whose size or aspect ratio is out of
         range.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise ValueError(
             f"the image has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller "
             f"than {MAX_PIXELS:,}"
         ) from None
-    except (OSError, SyntaxError, ValueError):
+    except DAMAGED:
         raise ValueError(
             f"{len(data):,} bytes that start with {data[:12]!r} are no image: use one of "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join(formats())}"
         ) from None
     if width * height > MAX_PIXELS:
         raise ValueError(

@@ -26,10 +26,12 @@ import numpy as np
 from mmjax.batch import MODALITIES
 from mmjax.config import nearest
 from mmjax.data import open_source as sources
+from mmjax.data.class_names import widest
 from mmjax.data.order import PLAIN, MixtureOrder, check_weights
 from mmjax.data.source import Source
 from mmjax.data.sources.joined import Joined
 from mmjax.data.sources.memory import InMemory
+from mmjax.data.sources.renumbered import renumbered as renumbered_source
 from mmjax.data.transforms import chain
 from mmjax.data.transforms.parse import parse
 from mmjax.schedule import is_number
@@ -58,15 +60,17 @@ class Mixture(Joined):
       history: [[step, {part: weight}], ...] of the run; see `MixtureOrder`.
 
     Attributes:
-      class_names: those of the parts that have any, if they agree; else None.
+      class_names: of the part that has the classes of all others, by which their labels are
+        numbered; None if there is none.
     """
 
     def __init__(self, parts: Sequence[Part], history: History):
+        names = widest(p.source.class_names for p in parts if p.source.class_names is not None)
+        if names is not None:
+            parts = [_numbered(p, names) if p.source.class_names else p for p in parts]
         super().__init__([part.source for part in parts])
-        self.parts, self.history = tuple(parts), history
+        self.parts, self.history, self.class_names = tuple(parts), history, names
         self.name = "the mixture of " + ", ".join(part.name for part in parts)
-        names = [p.source.class_names for p in parts if p.source.class_names is not None]
-        self.class_names = names[0] if names and all(n == names[0] for n in names) else None
 
     def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
         return example  # the part's transform reads the label
@@ -116,7 +120,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         own = {k: settings[k] for k in ("transform", "cached_transform") if k in settings}
         parts.append(Part(str(name), source, **own))
         weights[str(name)] = _plain(settings.get("weight", 1.0))
-    _check_classes(parts, data.get("transform", ""))
+    parts = _with_same_classes(parts, data.get("transform", ""))
     weights = _resolved(weights, parts, data.get("transform", ""))
     check_weights(weights, list(weights))
     for name, weight in weights.items():
@@ -129,21 +133,66 @@ def _is_section(value: Any) -> bool:
     return hasattr(value, "items")
 
 
-def _check_classes(parts: Sequence[Part], after: str) -> None:
-    """Refuse parts whose labels are numbers of different classes."""
+def _with_same_classes(parts: Sequence[Part], after: str) -> list[Part]:
+    """The parts, those with a step `label` with their labels numbered alike."""
     labeled = [
         part
         for part in parts
         if "label" in {step for text in (part.transform, after) for step, *_ in chain.read(text)}
     ]
-    for part in labeled[1:]:
-        first, names = labeled[0], part.source.class_names
-        if first.source.class_names != names:
-            raise ValueError(
-                f"The parts '{first.name}' and '{part.name}' of the mixture have different classes "
-                f"({first.source.class_names} and {names}), and label numbers each from 0: take "
-                "label out of the transform of one, or use sets with the same classes."
-            )
+    names = _classes_of_all(labeled)
+    if names is None:
+        return list(parts)
+    return [_numbered(part, names) if part in labeled else part for part in parts]
+
+
+def _classes_of_all(parts: Sequence[Part]) -> list[str] | None:
+    """The class names of the part that has those of all; None if no part has any.
+
+    Raises:
+      ValueError: different classes, whose labels would be numbered each from 0.
+    """
+    lists = [part.source.class_names for part in parts]
+    if not any(lists):
+        return None
+    names = None if None in lists else widest(lists)
+    if names is not None:
+        return names
+    first = max(parts, key=lambda part: len(part.source.class_names or ()))
+    known = set(first.source.class_names)
+    other = next(part for part in parts if not known >= set(part.source.class_names or [None]))
+    first, other = sorted((first, other), key=parts.index)
+    raise ValueError(
+        f"The parts '{first.name}' and '{other.name}' of the mixture have different classes "
+        f"({first.source.class_names} and {other.source.class_names}), and label numbers each "
+        "from 0: take label out of the transform of one, or use sets of which one has the "
+        "classes of the others."
+    )
+
+
+def _numbered(part: Part, names: Sequence[str], whose: str = "the other parts") -> Part:
+    return dataclasses.replace(part, source=renumbered_source(part.source, names, whose))
+
+
+def renumbered(source: Source, names: Sequence[str], whose: str) -> Source:
+    """As `sources.renumbered.renumbered`, of a training source."""
+    if not isinstance(source, Mixture):
+        return renumbered_source(source, names, whose)
+    return Mixture([_numbered(part, names, whose) for part in source.parts], source.history)
+
+
+def classes_of(source: Source) -> list[str] | None:
+    """All class names of a training source, as it was opened; None if it has none."""
+    if not isinstance(source, Mixture):
+        return source.class_names
+    names = [name for part in source.parts for name in part.source.class_names or ()]
+    return list(dict.fromkeys(names)) or None
+
+
+def check_classes(source: Source) -> None:
+    """Raise ValueError for a mixture whose labels are of different classes."""
+    if isinstance(source, Mixture):
+        _classes_of_all([part for part in source.parts if part.source.class_names])
 
 
 def _check_names(settings: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmjax.data.class_names import label_map
+from mmjax.data.class_names import label_map, mapped
 from mmjax.evals.outputs import embed_images
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
@@ -53,7 +53,11 @@ class Evaluator:
             if name.endswith("source") and value is not None:
                 source = self._open(value)
                 if name == "source":
+                    self._check_source(source)
                     self._check_row(next(self.runner.batches(source, self.transform, processes)))
+
+    def _check_source(self, source: Any) -> None:
+        """Raise ValueError if the source's classes do not fit what the evaluator needs."""
 
     def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
         """Raise ValueError if a row of the first batch lacks what the evaluator needs."""
@@ -79,12 +83,15 @@ class Evaluator:
         Raises:
           ValueError: a class of the source that the model does not have.
         """
-        classes, own = outputs["logits"].shape[1], getattr(source, "class_names", None)
-        known = self.runner.class_names or own
-        place = label_map(own, known, "the source", "the training set")
-        label = outputs["label"] if place is None else place[outputs["label"]]
+        classes = outputs["logits"].shape[1]
+        known = self.runner.class_names or getattr(source, "class_names", None)
+        label = mapped(outputs["label"], self._label_map(source))
         names = [*(known or ()), *(str(i) for i in range(len(known or ()), classes))]
         return label, names[:classes]
+
+    def _label_map(self, source: Any) -> np.ndarray | None:
+        own = getattr(source, "class_names", None)
+        return label_map(own, self.runner.class_names, "the source", "the training set")
 
     def _embed(
         self, variables: Variables, source: Any, need: Sequence[str], **inputs: Any

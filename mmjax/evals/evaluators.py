@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.batch import MODALITIES
-from mmjax.data.class_names import label_map
+from mmjax.data.class_names import label_map, mapped
 from mmjax.data.transforms.captions import as_text, captions_of, get_templates
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics
@@ -123,7 +123,12 @@ class Retrieval(_ImageText):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZeroShot(Evaluator):
-    """Zero-shot classification by prompts of the class names."""
+    """Zero-shot classification by prompts of the class names.
+
+    Settings:
+      class_names: those of the source in any order, perhaps among others; or other words for the
+        source's classes, as many and in the same order.
+    """
 
     kind = "zero_shot"
     templates: str | tuple[str, ...] = "plain"
@@ -142,7 +147,19 @@ class ZeroShot(Evaluator):
             names,
             self.templates,
         )
-        return outputs["image_embed"] @ weights.T, outputs["label"], names
+        label = mapped(outputs["label"], self._place(source, names))
+        return outputs["image_embed"] @ weights.T, label, names
+
+    def _check_source(self, source: Any) -> None:
+        self._place(source, class_names_of(source, self.class_names))
+
+    def _place(self, source: Any, names: Sequence[str]) -> np.ndarray | None:
+        """The place of each class of the source in `names`; None: the same."""
+        own = getattr(source, "class_names", None)
+        by_place = own is not None and len(own) == len(names) and not set(own) <= set(names)
+        if by_place and all(a == b or a not in names for a, b in zip(own, names)):
+            return None  # other words for some of the classes
+        return label_map(own, names, "the source", "class_names")
 
     def run(self, variables: Variables) -> Results:
         scores, labels, _ = self.scores(variables)
@@ -171,6 +188,9 @@ class Classification(Evaluator):
                 f"give it some of {', '.join(MODALITIES)}, and leave at least one."
             )
 
+    def _check_source(self, source: Any) -> None:
+        self._label_map(source)
+
     def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
@@ -191,17 +211,22 @@ class _FrozenFeatures(Evaluator):
     train_source: Mapping[str, Any]
     features: str = "image_features"
 
+    def _check_source(self, source: Any) -> None:
+        _place(self._open(self.train_source), source)
+
     def _both(
         self, variables: Variables
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
         sources = [self._open(config) for config in (self.train_source, self.source)]
         train, test = (self._embed(variables, s, [self.features, "label"]) for s in sources)
-        known, own = (getattr(source, "class_names", None) for source in sources)
-        place = label_map(own, known, "source", "train_source")
-        if place is not None:
-            test["label"] = place[test["label"]]
+        test["label"] = mapped(test["label"], _place(*sources))
         classes = 1 + max(int(o["label"].max()) for o in (train, test))
         return train[self.features], train["label"], test[self.features], test["label"], classes
+
+
+def _place(train: Any, test: Any) -> np.ndarray | None:
+    known, own = (getattr(source, "class_names", None) for source in (train, test))
+    return label_map(own, known, "source", "train_source")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Few-shot evaluators: captioning and classification with examples in the prompt."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -161,9 +162,9 @@ class FewShotClassification(_FewShot):
         scores, labels, names = self.scores(variables)
         yield from classification_metrics(scores, labels).items()
         train = self._open(self.train_source)
-        count = np.bincount(
-            [train.meta(i)["label"] for i in range(len(train))], minlength=len(names)
-        )
+        # By name: the classes of the training split may be more, and in another order.
+        frequency = collections.Counter(self._text(train, i) for i in range(len(train)))
+        count = np.asarray([frequency[name] for name in names])
         # Distinct ranks: of two equally frequent classes the first one ranks higher.
         rank = np.empty(len(names))
         rank[np.lexsort((-np.arange(len(names)), count))] = np.arange(len(names))

@@ -1,6 +1,7 @@
 """Ablation of a classifier's input modalities, one at a time."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,9 @@ class ModalityAblation(Evaluator):
                 f"The modalities of a modality_ablation are {self.modalities}: name at least two "
                 f"of {', '.join(MODALITIES)}."
             )
+
+    def _check_source(self, source: Any) -> None:
+        self._label_map(source)
 
     def run(self, variables: Variables) -> Results:
         source = self._open(self.source)

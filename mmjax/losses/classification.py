@@ -1,5 +1,7 @@
 """Softmax cross-entropy of labels, hard or soft."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,17 @@ def classification_loss(
         "classification": Weighted(optax.softmax_cross_entropy(logits, smooth), present),
         "accuracy": Weighted(correct, present),
     }
+
+
+def check_classes(source: Any, classes: int, setting: str) -> None:
+    """Raise ValueError for a training source with more class names than the head has classes."""
+    names = source.class_names
+    if names is not None and len(names) > classes:
+        raise ValueError(
+            f"{source.name} has {len(names)} classes and the head {classes}, so that "
+            f"{', '.join(map(repr, names[classes:][:5]))} would have no logit: set {setting} to "
+            f"{len(names)}, or train on a set with fewer classes."
+        )
 
 
 def check_labels(batch: Batch, classes: int, setting: str) -> None:

@@ -16,7 +16,7 @@ from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.tokens import TOKENS, Tokens
 from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_labels, classification_loss
+from mmjax.losses.classification import check_classes, check_labels, classification_loss
 from mmjax.losses.masked import masked_ids, masked_values
 from mmjax.sharding import shard
 from mmjax.system import Context, Outputs, System, Terms
@@ -179,15 +179,15 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
-    check = functools.partial(
-        check_labels, classes=model.num_classes, setting="config.model.num_classes"
-    )
+    head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
+    labeled = model.num_classes is not None
     return System(
         model=model,
         spec=spec(model),
         loss=terms(**check_kwargs(terms, config["loss"], "config.loss")),
         corrupt=functools.partial(mask_tokens, model) if model.mask_ratio else None,
-        check_batch=None if model.num_classes is None else check,
+        check_batch=functools.partial(check_labels, **head) if labeled else None,
+        check_source=functools.partial(check_classes, **head) if labeled else None,
     )
 
 

@@ -20,7 +20,7 @@ from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_variant, height_width, resolve
 from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_labels, classification_loss
+from mmjax.losses.classification import check_classes, check_labels, classification_loss
 from mmjax.models.build import build
 from mmjax.sharding import shard
 from mmjax.system import System, Terms
@@ -272,14 +272,14 @@ def make_system(config: Mapping[str, Any]) -> System:
     """
     model = make_model(config["model"])
     loss = classification(**check_kwargs(classification, config["loss"], "config.loss"))
-    check = functools.partial(
-        check_labels, classes=model.num_classes, setting="config.model.num_classes"
-    )
+    head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
+    labeled = model.num_classes is not None
     return System(
         model=model,
         spec=spec(model),
         loss=loss,
-        check_batch=None if model.num_classes is None else check,
+        check_batch=functools.partial(check_labels, **head) if labeled else None,
+        check_source=functools.partial(check_classes, **head) if labeled else None,
     )
 
 

@@ -12,7 +12,7 @@ import optax
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear, class_head
-from mmjax.losses.classification import check_labels
+from mmjax.losses.classification import check_classes, check_labels
 from mmjax.losses.debias import learned_mixin, mixin_entropy
 from mmjax.models import multimodal
 from mmjax.models.multimodal import MultimodalTransformer
@@ -88,13 +88,13 @@ def make_system(config: Mapping[str, Any]) -> System:
     """
     model = make_model(config["model"])
     arrays = multimodal.spec(model.main_model(parent=None))
+    head = {"classes": model.answers, "setting": "config.model.answers"}
     return System(
         model=model,
         spec=arrays | {"label": jax.ShapeDtypeStruct((1,), jnp.int32)},
         loss=terms(**check_kwargs(terms, config["loss"], "config.loss")),
-        check_batch=functools.partial(
-            check_labels, classes=model.answers, setting="config.model.answers"
-        ),
+        check_batch=functools.partial(check_labels, **head),
+        check_source=functools.partial(check_classes, **head),
     )
 
 

@@ -50,6 +50,7 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
         parser.error(f"unknown arguments {' '.join(wrong)}; a setting is --config.KEY=VALUE")
     args.overrides = rest
     runtime.prepare()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     return args
 
 

@@ -1,7 +1,8 @@
 """Initial parameters from a trained model: all of them, those whose paths match, or its language
 model."""
 
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
 
 POSITIONS = "text/decoder/position/table"
+# The parameters of `layers.linear.class_head`, whose logits have the order of the class names.
+_HEAD = re.compile(r"(.*/)?(head|distillation_head)/(kernel|bias)")
 
 
 def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[Any, str]:
@@ -34,10 +37,33 @@ def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> 
     Raises:
       ValueError: no model there, a pattern without a match, a missing key or a shape that differs.
     """
+    return _take(path, params, _taken(params, only), "config.init_from.path", whole=False)
+
+
+def head_names(path: str | Path, params: Any, only: Iterable[str] = ()) -> Sequence[str] | None:
+    """Class names, in the order of the logits, of the head that `parameters_from` takes.
+
+    Returns:
+      None if it takes none, or if its classes have no names.
+
+    Raises:
+      ValueError: as `parameters_from`.
+    """
+    if not path or not any(map(_HEAD.fullmatch, _taken(params, only))):
+        return None
+    folder = Path(path)
+    if _is_published(folder, "config.init_from.path"):
+        return pretrained.describe(folder).class_names
+    source, step = _newest(folder)
+    names = source.run(step).get("class_names")
+    source.close()
+    return names
+
+
+def _taken(params: Any, only: Iterable[str]) -> set[str]:
     flat = traverse_util.flatten_dict(params, sep="/")
     patterns = [matching(pattern, flat, "config.init_from.only") for pattern in only]
-    taken = set().union(*patterns) if patterns else set(flat)
-    return _take(path, params, taken, "config.init_from.path", whole=False)
+    return set().union(*patterns) if patterns else set(flat)
 
 
 def language_model_from(path: str | Path, params: Any) -> tuple[Any, str]:
@@ -65,10 +91,7 @@ def _take(
         if k in taken
     }
     folder = Path(path)
-    if not folder.exists():
-        raise CheckpointError(f"{setting}: there is no '{path}'.")
-    is_published = folder.is_file() or any((folder / name).is_file() for name in published.CONFIGS)
-    read = _from_published if is_published else _from_run
+    read = _from_published if _is_published(folder, setting) else _from_run
     where, found, theirs = read(folder, target, whole)
     lines = [f"init_from {path}, {where}:"]
     lines += [
@@ -78,14 +101,26 @@ def _take(
     return traverse_util.unflatten_dict(flat | found, sep="/"), "\n".join(lines)
 
 
+def _is_published(folder: Path, setting: str) -> bool:
+    """Whether there is a published model at a path, which otherwise is a run's workdir."""
+    if not folder.exists():
+        raise CheckpointError(f"{setting}: there is no '{folder}'.")
+    return folder.is_file() or any((folder / name).is_file() for name in published.CONFIGS)
+
+
+def _newest(folder: Path) -> tuple[Checkpoints, int]:
+    """The checkpoints of a run, and the newest step."""
+    source = Checkpoints(folder, read_only=True) if (folder / "checkpoints").is_dir() else None
+    if source is None or not source.steps():
+        raise CheckpointError(f"There are no checkpoints in '{folder}' to start from.")
+    return source, source.steps()[0]
+
+
 def _from_run(
     folder: Path, target: Mapping[str, Any], whole: bool
 ) -> tuple[str, dict[str, Any], set[str]]:
     """(checkpoint, the parameters of `target`, names of all its parameters)."""
-    source = Checkpoints(folder, read_only=True) if (folder / "checkpoints").is_dir() else None
-    if source is None or not source.steps():
-        raise CheckpointError(f"There are no checkpoints in '{folder}' to start from.")
-    step = source.steps()[0]
+    source, step = _newest(folder)
     saved = {k.split("/", 1)[1]: s for k, s in source.shapes(step).items() if k[:7] == "params/"}
     own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
     if whole:

@@ -32,12 +32,13 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--json", {"action": "store_true", "help": "query: print one JSON object per line"}),
     )
 
-import json
 from pathlib import Path
 
 from mmjax.embedder import open_embedder
+from mmjax.process.printable import printable
 from mmjax.search import approximate, build
 from mmjax.search.index import INDEX, Index, Writer, create, read_about
+from mmjax.workdir import jsonl
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.tables import print_table
 
@@ -73,7 +74,7 @@ def index(args) -> None:
         f"deleted files removed, {len(done.unreadable):,} unreadable"
     )
     for path, fault in list(done.unreadable.items())[:LISTED]:
-        print(f"  unreadable: {path}: {fault}")
+        print(printable(f"  unreadable: {path}: {fault}"))
     if len(done.unreadable) > LISTED:
         print(f"  ... and {len(done.unreadable) - LISTED:,} more, in {folder}/files-*.jsonl")
 
@@ -96,7 +97,7 @@ def query(args) -> None:
         for hit in hits:
             path, *also = (str(opened.root / p) for p in hit.paths)
             row = {"score": hit.score, "path": path, "also": also}
-            print(json.dumps(row, ensure_ascii=False))
+            print(jsonl.line(row))
     else:
         rows = [{"score": f"{h.score:.4f}", "path": opened.root / h.paths[0]} for h in hits]
         print_table(rows)

@@ -17,6 +17,7 @@ from mmjax.embedder import Embedder
 from mmjax.evals.attention_rollout import attention_maps, head_maps
 from mmjax.evals.occlusion import occlusion_maps
 from mmjax.evals.zero_shot import classifier_weights
+from mmjax.process.printable import printable
 from mmjax.search.index import Index
 from mmjax.search.live import Live
 from mmjax.serve.batcher import Batcher, Busy
@@ -32,7 +33,7 @@ MAX_CHARACTERS = 500  # of a text
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A search result: the image's name for /api/picture, its cosine, and its files."""
+    """A search result: the image's name for /api/picture, its cosine, and its printable paths."""
 
     picture: str
     score: float
@@ -107,8 +108,8 @@ class Service:
         index = self._live.now()
         return {
             "pictures": index.rows,
-            "folder": index.root.name,
-            "model": index.about["model"].rstrip("/").rpartition("/")[2],
+            "folder": printable(index.root.name),
+            "model": printable(index.about["model"].rstrip("/").rpartition("/")[2]),
             "templates": list(TEMPLATES),
         }
 
@@ -192,7 +193,10 @@ class Service:
         if not 1 <= k <= MAX_HITS:
             raise ValueError(f"k is {k}: ask for 1 to {MAX_HITS} images.")
         hits = await asyncio.wrap_future(self._searches.submit(vector))
-        return [Found(h.sha256, round(h.score, 5), h.paths) for h in hits[:k]]
+        return [
+            Found(h.sha256, round(h.score, 5), [printable(path) for path in h.paths])
+            for h in hits[:k]
+        ]
 
     async def _job(self, work, *args) -> Any:
         if self._jobs_waiting >= JOBS:

@@ -3,11 +3,24 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# What JSON allows in a string, and what ends a line for many readers or cannot be encoded.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def line(value: Any) -> str:
+    """A value as one line of JSON in readable characters, without the line break.
+
+    Line separators, control characters and surrogates are escapes, which `json.loads` reads back.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

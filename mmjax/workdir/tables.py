@@ -6,6 +6,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from mmjax.process.printable import printable
+
 
 def by_rows(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Results "evaluation/metric" -> value as row -> metric -> value.
@@ -49,7 +51,7 @@ def print_table(
 
 
 def number(value: Any) -> str:
-    """A table cell: floats with four digits."""
+    """A table cell: floats with four digits, text as one line."""
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return str(value)
+    return printable(value)

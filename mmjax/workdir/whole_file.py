@@ -8,6 +8,8 @@ from pathlib import Path
 def write(path: str | os.PathLike, text: str) -> None:
     """Write a file beside `path`, in a folder that is created if missing, and rename it.
 
+    Surrogates, as in file names that are not UTF-8, are written as \\udcff: in JSON its escapes.
+
     Raises:
       ValueError: it cannot be written; the old one stays.
     """
@@ -16,7 +18,7 @@ def write(path: str | os.PathLike, text: str) -> None:
     partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

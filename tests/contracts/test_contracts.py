@@ -131,7 +131,7 @@ def test_what_is_wrong_with_a_teacher_or_a_queue_is_said():
             toy.build(small.config("queued", QUEUE, ema=ema))
         run = toy.build(small.config("queued", QUEUE))
         with pytest.raises(ValueError, match="queue is 12 and config.data.train has 11 examples"):
-            run.system.check_source(11)
+            run.system.check_source(range(11))
 
 
 @pytest.mark.parametrize(

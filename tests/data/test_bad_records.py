@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmjax.data.bad_records import KINDS, BadRecord, allow
 from mmjax.data.open_source import open_source
+from mmjax.workdir import jsonl
 
 
 def picture(color=(10, 20, 30)):
@@ -160,3 +161,27 @@ def test_no_bad_record_writes_no_list(tmp_path):
 def test_bad_limit(tmp_path, limit):
     with pytest.raises(ValueError, match=f"max_bad_records is {limit}"):
         allow([], 10, limit, "train", tmp_path)
+
+
+def test_every_record_is_one_line_that_reads_back(tmp_path):
+    """Keys with line separators, and bytes that are not UTF-8; sources too."""
+    keys = ["a\u2028b", "a\nb", "a\x85b", "caf\udce9", "\ud83d", "ü"]
+    bad = [BadRecord(key, "missing_file", f"no {key}") for key in keys]
+    for source in ("one", "two\u2029\udcff"):
+        allow(bad, 10, 10, source, tmp_path)
+        allow(bad, 10, 10, source, tmp_path)  # replaces the lines of the first time
+    text = (tmp_path / "bad_records.jsonl").read_text()
+    assert len(text.splitlines()) == text.count("\n") == 12
+    assert [row["key"] for row in jsonl.read(tmp_path / "bad_records.jsonl")] == 2 * keys
+    assert "ü" in text  # readable where it can be
+    with pytest.raises(ValueError, match=r"the first is 'a\\u2028b' \(no a\\u2028b\)") as error:
+        allow(bad, 10, 1, "one", tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_list_of_an_earlier_version_is_kept(tmp_path):
+    old = {"source": "old", "key": "a\u2028b", "kind": "missing_file", "reason": "gone"}
+    line = json.dumps(old, ensure_ascii=False)
+    (tmp_path / "bad_records.jsonl").write_text(line + "\n")
+    allow([BadRecord("c", "missing_file", "gone")], 10, 1, "new", tmp_path)
+    assert [x["source"] for x in jsonl.read(tmp_path / "bad_records.jsonl")] == ["old", "new"]

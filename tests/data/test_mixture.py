@@ -10,7 +10,16 @@ from same import assert_same
 
 from mmjax import config as configs
 from mmjax.data import open_source
-from mmjax.data.mixture import Mixture, continued, history_of, make_transforms, open_training
+from mmjax.data.mixture import (
+    Mixture,
+    check_classes,
+    classes_of,
+    continued,
+    history_of,
+    make_transforms,
+    open_training,
+    renumbered,
+)
 from mmjax.data.pipeline import train_batches
 from mmjax.data.source import Source
 
@@ -18,9 +27,10 @@ from mmjax.data.source import Source
 class Fake(Source):
     """Example `i` has the number `i` in every modality that it gives."""
 
-    def __init__(self, gives: str, size: int = 10, side: int = 2, classes: int = 0):
+    def __init__(self, gives: str, size: int = 10, side: int = 2, classes: int | str = 0):
         self.gives, self.size, self.side = gives.split(), size, side
-        self.name, self.class_names = f"fake {gives}", [str(c) for c in range(classes)] or None
+        names = classes if isinstance(classes, str) else range(classes)
+        self.name, self.class_names = f"fake {gives}", [str(c) for c in names] or None
 
     def __len__(self):
         return self.size
@@ -266,12 +276,37 @@ def test_classes_are_those_that_the_parts_agree_on():
 
 def test_labels_of_different_classes_are_refused():
     """Both number their classes from 0, so a label of one would be another class in the other."""
-    parts = {"a": part("image label", classes=3), "c": part("image label", classes=4)}
+    parts = {"a": part("image label", classes="xyz"), "c": part("image label", classes="wxy")}
     parts = {k: v | {"transform": "label"} for k, v in parts.items()}
     with pytest.raises(ValueError, match="'a' and 'c' of the mixture have different classes"):
         open_training(data(parts))
     parts["c"]["transform"] = ""
-    assert open_training(data(parts)).class_names is None
+    source = open_training(data(parts))
+    assert source.class_names is None and classes_of(source) == list("xyzw")
+    with pytest.raises(ValueError, match="'a' and 'c' of the mixture have different classes"):
+        check_classes(source)  # for a system that reads labels
+
+
+@pytest.mark.parametrize("labeled", ["label", ""])
+def test_labels_are_numbered_by_the_names_of_their_classes(labeled):
+    """The same three classes, two of them, and the three as a head has them."""
+    parts = {
+        "a": part("image label", size=2, classes="zy"),
+        "b": part("image label", size=3, classes="xyz"),
+        "c": part("image", size=1),
+    }
+    parts = {k: v | {"transform": labeled if k != "c" else ""} for k, v in parts.items()}
+    source = open_training(data(parts))
+    check_classes(source)
+    assert source.class_names == list("xyz")
+    assert [source[i].get("label") for i in range(6)] == [2, 1, 0, 1, 2, None]
+    headed = renumbered(source, list("zwyx"), "the head")
+    assert headed.class_names == list("zwyx") and headed.history == source.history
+    assert [headed.meta(i).get("label") for i in range(6)] == [0, 2, 3, 2, 0, None]
+    spec = {"image": SPEC["image"], "label": jax.ShapeDtypeStruct((1,), np.int32)}
+    for batch in batches(data(parts), 4, source=headed, spec=spec):
+        want = np.array([0, 2, 3, 2, 0, -1])[batch["example_id"]]
+        np.testing.assert_array_equal(batch["label"], want)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
+import odd_names
 import pytest
 from flowers import Flowers, picture
 from PIL import Image
@@ -14,6 +16,7 @@ from mmjax import config as configs
 from mmjax.data import bad_records
 from mmjax.data.open_source import open_source, sources_of
 from mmjax.data.sources import folder, webdataset
+from mmjax.data.transforms.decode import decode_image, image_suffixes
 
 
 @pytest.fixture(autouse=True)
@@ -139,14 +142,145 @@ def test_folder_with_csv_and_named_columns(tmp_path):
 
 
 def test_folder_by_class(tmp_path):
-    write_images(tmp_path, ["train/dog/1.jpg", "train/cat/2.png", "train/dog/3.png"])
-    (tmp_path / "train" / "dog" / "notes.txt").write_text("no image")
-    source = open_source({"kind": "folder", "root": tmp_path / "train"})
+    root = tmp_path / "set"
+    write_images(root, ["train/dog/1.jpg", "train/cat/2.png", "train/dog/3.png"])
+    (root / "train" / "dog" / "notes.txt").write_text("no image")
+    source = open_source({"kind": "folder", "root": root / "train"})
     assert source.class_names == ["cat", "dog"]
     found = [(e["key"], e["label"]) for e in examples(source)]
     assert found == [("cat/2.png", 0), ("dog/1.jpg", 1), ("dog/3.png", 1)]
     with pytest.raises(ValueError, match=r"is root .*train\?"):
+        open_source({"kind": "folder", "root": root})
+    write_images(root, ["test/dog/1.jpg"])
+    with pytest.raises(ValueError, match=r"below test, train alone, .* is root .*test\?"):
+        open_source({"kind": "folder", "root": root})
+
+
+def image_folder(root):
+    """(path, class) of the samples of torchvision's ImageFolder, for .png alone."""
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    for name in classes:
+        for place, _, files in sorted(os.walk(root / name, followlinks=True)):
+            for file in sorted(files):
+                if file.endswith(".png"):
+                    yield os.path.relpath(os.path.join(place, file), root), name
+
+
+def test_folder_by_class_at_any_depth_as_torchvision_reads_it(tmp_path):
+    names = ["cat/b.png", "cat/a/z.png", "cat/a-b/y.png", "cat/a/c/x.png", "cat/A.png", "dog/1.png"]
+    write_images(tmp_path / "set", names)
+    write_images(tmp_path / "elsewhere", ["deep/1.png"])
+    (tmp_path / "set" / "fox").symlink_to(tmp_path / "elsewhere")
+    source = open_source({"kind": "folder", "root": tmp_path / "set"})
+    found = [(e["key"], source.class_names[e["label"]]) for e in examples(source)]
+    assert found == list(image_folder(tmp_path / "set")) and len(found) == 7
+
+
+def test_hidden_and_system_folders_are_no_classes(tmp_path, caplog):
+    write_images(tmp_path, ["cat/1.png", "dog/deep/2.png"])
+    junk = ["cat/.ipynb_checkpoints/1-checkpoint.png", "cat/._1.png", "__MACOSX/cat/1.png"]
+    write_images(tmp_path, [*junk, "dog/@eaDir/2.png", "loose.png"])
+    for name in ("cat/notes.txt", "cat/a.heic", "cat/b.HEIC", "cat/LICENSE"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "dog" / "round").symlink_to(tmp_path / "dog")
+    source = open_source({"kind": "folder", "root": tmp_path})
+    assert source.class_names == ["cat", "dog"]
+    assert [(e["key"], e["label"]) for e in examples(source)] == [
+        ("cat/1.png", 0),
+        ("dog/deep/2.png", 1),
+    ]
+    (skipped,) = [line for line in caplog.messages if "skipped" in line]
+    for said in ("2 .heic", "1 .txt", "1 without a suffix", "1 hidden files", "'__MACOSX'"):
+        assert said in skipped
+    assert "2 folders '.ipynb_checkpoints'" in skipped and "1 folders '@eaDir'" in skipped
+    assert "1 links to folders around them" in skipped
+    assert f"{tmp_path}: 1 images beside the class folders have no class" in caplog.messages
+
+
+def test_a_class_without_images_is_refused_by_name(tmp_path):
+    write_images(tmp_path, ["cat/1.png"])
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "eel").mkdir()
+    (tmp_path / "eel" / "1.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match="class folders without images: dog, eel.* 1 .heic"):
         open_source({"kind": "folder", "root": tmp_path})
+
+
+KINDS = {
+    "avif": "AVIF",
+    "bmp": "BMP",
+    "gif": "GIF",
+    "jfif": "JPEG",
+    "jpe": "JPEG",
+    "jp2": "JPEG2000",
+    "png": "PNG",
+    "ppm": "PPM",
+    "tga": "TGA",
+    "tif": "TIFF",
+    "tiff": "TIFF",
+    "webp": "WEBP",
+}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_what_pillow_reads_is_read(suffix, tmp_path):
+    if f".{suffix}" not in image_suffixes():
+        pytest.skip(f"this Pillow does not read .{suffix}")
+    image = Image.linear_gradient("L").resize((12, 8)).convert("RGB")
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    image.save(tmp_path / "set" / "a" / f"1.{suffix.upper()}", KINDS[suffix])
+    data = (tmp_path / "set" / "a" / f"1.{suffix.upper()}").read_bytes()
+    want = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    write_shard(tmp_path / "a.tar", [(f"1.{suffix}", data), ("1.txt", "one")])
+    for config in (
+        {"kind": "folder", "root": tmp_path / "set"},
+        {"kind": "webdataset", "pattern": str(tmp_path / "a.tar")},
+    ):
+        (example,) = examples(open_source(config))
+        np.testing.assert_array_equal(decode_image(example["image"]), want)
+
+
+def test_names_that_are_not_utf8_or_end_lines(tmp_path, caplog):
+    """They open, and their keys are printable: what follows can write and print them."""
+    root = tmp_path / "set"
+    (root / "cat").mkdir(parents=True)
+    for name in (odd_names.NOT_UTF8, odd_names.SEPARATED.encode()):
+        odd_names.write(root / "cat", picture(), name + b".png")
+    odd_names.write(root / "cat", b"no image", odd_names.NOT_UTF8 + b".jpg")
+    config = {"kind": "folder", "root": root, "max_bad_records": 1}
+    source = open_source(config, workdir=tmp_path)
+    keys = [example["key"] for example in examples(source)]
+    assert sorted(keys) == [r"cat/a\u2028b\nc.png", r"cat/caf\udce9.png"]
+    assert all(example["image"] == picture() for example in examples(source))
+    assert examples(open_source(config, workdir=tmp_path)) == examples(source)  # from the cache
+    (line,) = (tmp_path / "bad_records.jsonl").read_text().split("\n")[:-1]
+    assert json.loads(line)["key"] == os.fsdecode(b"cat/" + odd_names.NOT_UTF8 + b".jpg")
+    assert r"'cat/caf\udce9.jpg'" in caplog.text
+
+
+def test_a_class_or_a_root_with_such_a_name(tmp_path):
+    root = os.path.join(os.fsencode(tmp_path), odd_names.NOT_UTF8)
+    try:
+        os.makedirs(os.path.join(root, odd_names.NOT_UTF8))
+    except OSError:
+        pytest.skip("the file system refuses the name")
+    odd_names.write(os.fsdecode(os.path.join(root, odd_names.NOT_UTF8)), picture(), b"1.png")
+    source = open_source({"kind": "folder", "root": os.fsdecode(root)}, workdir=tmp_path)
+    assert source.class_names == [r"caf\udce9"] and source[0]["image"] == picture()
+
+
+def test_captions_name_such_files(tmp_path):
+    name = odd_names.SEPARATED + ".png"
+    odd_names.write(tmp_path, picture(), name.encode())
+    rows = [{"file_name": name, "caption": "x"}, {"file_name": "\ud800.png", "caption": "y"}]
+    rows.append({"file_name": "zero\0.png", "caption": "z"})
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"kind": "folder", "root": tmp_path, "max_bad_records": 2}
+    source = open_source(config, workdir=tmp_path)
+    assert [e["key"] for e in examples(source)] == [r"a\u2028b\nc.png"]
+    lines = (tmp_path / "bad_records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == ["\ud800.png", "zero\0.png"]
 
 
 def test_folder_errors(tmp_path):
@@ -279,3 +413,30 @@ def test_sources_are_listed_by_their_places():
     config.evals = {}
     places = {name: source.root for name, source in sources_of(config).items()}
     assert places == {"data.train.parts.x.source": "x", "data.train.parts.y.source": "y"}
+
+
+def test_files_of_shards_that_are_not_read_are_said(tmp_path, caplog):
+    junk = [("1.heic", b"x"), ("1.txt", "one"), ("__MACOSX/._2.jpg", b"x"), ("LICENSE", b"x")]
+    write_shard(tmp_path / "a.tar", [*junk, *record("2", "two", (1, 1, 1))])
+    config = {"kind": "webdataset", "pattern": str(tmp_path / "a.tar"), "max_bad_records": 1}
+    for _ in range(2):  # the second time from the cache
+        assert [e["key"] for e in examples(open_source(config))] == ["2"]
+        assert (
+            f"{tmp_path / 'a.tar'}: skipped 1 .heic (no image formats that are read), 1 hidden "
+            "files, 1 files without an extension"
+        ) in caplog.messages
+        caplog.clear()
+
+
+def test_keys_of_shards_that_are_not_utf8(tmp_path):
+    with tarfile.open(
+        tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
+    ) as tar:
+        for name, data in (("caf\xe9.png", picture()), ("caf\xe9.txt", b"one")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    config = {"kind": "webdataset", "pattern": str(tmp_path / "a.tar")}
+    for _ in range(2):
+        (example,) = examples(open_source(config))
+        assert example["key"] == r"caf\udce9" and example["image"] == picture()

@@ -300,3 +300,23 @@ def test_labels_are_matched_by_the_names_of_their_classes(kind):
     assert dict(evaluator.run(0))["top1"] == 1.0
     if kind == "classification":
         assert evaluator.scores(0)[2] == list(WORDS)  # a head larger than the source's classes
+
+
+def test_zero_shot_matches_its_class_names_by_name(runner):
+    """In another order, or as other words for the classes; not a mixture of both."""
+    for names in (["blue", "red", "green"], ["dark red", "green", "dark blue"]):
+        assert run(runner, preset("zero_shot", class_names=names))["top1"] == 1.0
+    evaluator = make_evaluators(
+        {"x": preset("zero_shot", class_names=["green", "dark red", "blue"])}, runner
+    )["x"]
+    with pytest.raises(ValueError, match="'red' of the source is not among those of class_names"):
+        evaluator.check()
+
+
+@pytest.mark.parametrize("kind", ["classification", "knn"])
+def test_classes_that_cannot_be_matched_are_refused_before_training(runner, kind):
+    more = {} if kind == "classification" else {"train_source": {"class_names": ["red", "green"]}}
+    settings = {"kind": kind, "source": {}, "transform": "decode", **more}
+    known = dataclasses.replace(runner, class_names=["red", "green"])
+    with pytest.raises(ValueError, match="'blue' of .*source is not among those of"):
+        make_evaluators({"x": settings}, known)["x"].check()

@@ -132,6 +132,27 @@ def test_an_absent_picture_is_left_out_of_the_classes():
     assert found["top1"] == pytest.approx(labels.count(0) / 9)
 
 
+def test_the_most_frequent_class_is_found_by_name():
+    """Blue is the most frequent one in training, where it has another number, and 3 of 10 here."""
+
+    class Turned(Coloured):
+        def __getitem__(self, i):
+            example = super().__getitem__(i)
+            if self.offset == 0:
+                return example
+            color = "blue" if i >= 12 else COLORS[example["label"]]
+            return example | {"label": self.class_names.index(color)}
+
+        @property
+        def class_names(self):
+            return ["blue", "green", "red"] if self.offset else list(COLORS)
+
+    choose = lambda names: lambda params, batch: -np.tile(np.arange(3.0), (5, 1))  # noqa: E731
+    runner = make_runner(Turned, tokenizer=Words(), choose=choose)
+    found = classified(runner, shots=0, source={"n": 10})
+    assert found["top1"] == pytest.approx(0.4) and found["prior/top1"] == pytest.approx(0.3)
+
+
 def test_settings_that_cannot_be():
     runner = make_runner(tokenizer=Words())
     with pytest.raises(ValueError, match="10 shots of 9 examples"):

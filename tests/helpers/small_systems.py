@@ -91,7 +91,8 @@ def make_queue_system(config):
         }
         return {"queue": new}
 
-    def check_source(examples):
+    def check_source(source):
+        examples = len(source)
         if queue > examples:
             raise ValueError(
                 f"config.model.queue is {queue} and config.data.train has {examples} examples: a "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import commands
 import numpy as np
+import odd_names
 import pytest
 from png import png
 from tiny_index import MODEL, asked, draw
@@ -237,3 +238,24 @@ def test_an_index_that_is_not_there_is_one_sentence():
     done = search("query", "red", "--index=nowhere")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: There is no index in 'nowhere': make one with")
+
+
+def test_odd_names_are_indexed_printed_and_kept(tmp_path, embedder, capsys):
+    """Names that are not UTF-8 or hold line breaks, in the index, in its JSON and in its table."""
+    root = tmp_path / "pictures"
+    draw(root / "a.png", 1)
+    for i, name in enumerate((odd_names.NOT_UTF8, odd_names.SEPARATED.encode())):
+        draw(tmp_path / "x.png", 10 + i)
+        odd_names.write(root, (tmp_path / "x.png").read_bytes(), name + b".png")
+    new_index(tmp_path / "index", root, embedder)
+    paths = {os.fsdecode(odd_names.NOT_UTF8) + ".png", odd_names.SEPARATED + ".png", "a.png"}
+    assert set(Index(tmp_path / "index").files) == paths
+    again = build.update(Writer(tmp_path / "index"), embedder)
+    assert (again.embedded, again.removed) == (0, 0)
+    command.query(asked("red", index=tmp_path / "index", json=True))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {os.path.relpath(row["path"], root) for row in rows} == paths
+    command.query(asked("red", index=tmp_path / "index"))
+    table = capsys.readouterr().out
+    assert len(table.splitlines()) == 5
+    assert r"caf\udce9.png" in table and r"a\u2028b\nc.png" in table

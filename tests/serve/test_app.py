@@ -8,6 +8,7 @@ import time
 
 import httpx
 import numpy as np
+import odd_names
 import pytest
 from PIL import Image
 from png import png
@@ -133,12 +134,12 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
         (b"hello", "are no image"),
         (encoded("PNG")[:1500], "damaged or truncated"),
         (encoded("JPEG")[:700], "damaged or truncated"),
-        (encoded("TIFF"), "are no image"),
+        (encoded("EPS"), "are no image"),
         (png(1, 1), "has 1 x 1 pixels"),
         (png(10_000, 10_000), "has 10000 x 10000 pixels; the maximum is 64,000,000"),
         (png(60_000, 60_000, b""), "pixels: make it smaller"),
     ],
-    ids=["svg", "nothing", "text", "cut_png", "cut_jpeg", "tiff", "dot", "bomb", "great_bomb"],
+    ids=["svg", "nothing", "text", "cut_png", "cut_jpeg", "eps", "dot", "bomb", "great_bomb"],
 )
 def test_pictures_that_are_none_get_one_sentence(client, data, said):
     answer = client.post("/api/search", files={"file": ("x.png", data)})
@@ -309,3 +310,20 @@ def test_what_takes_too_long_is_given_up():
     answer, running = asyncio.run(ask())
     assert answer.status_code == 504 and running == 0
     assert answer.json()["error"] == "This took longer than 0.05 seconds."
+
+
+def test_paths_that_are_not_utf8_are_served_as_printable_text(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    draw(tmp_path / "a.png", 1)
+    data = (tmp_path / "a.png").read_bytes()
+    odd_names.write(tmp_path / "pictures", data, odd_names.NOT_UTF8 + b".png")
+    embedder = open_embedder(MODEL, (1, 8))
+    create(
+        tmp_path / "index", tmp_path / "pictures", str(MODEL), embedder.fingerprint, 16, "float32"
+    )
+    build.update(Writer(tmp_path / "index"), embedder)
+    service = Service(Index(tmp_path / "index"), embedder)
+    with TestClient(make_app(service, ["testserver"]), raise_server_exceptions=False) as client:
+        (found,) = client.get("/api/search", params={"words": "red", "k": 1}).json()
+        assert found["paths"] == [r"caf\udce9.png"]
+        assert client.get(f"/api/picture/{found['picture']}").status_code == 200

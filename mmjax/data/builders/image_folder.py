@@ -1,15 +1,17 @@
-"""Folders of images by class, `root/<split>/<class>/<file>`, as a TFDS data set.
+"""Folders of images by class, `root/<split>/<class>/.../<file>`, as a TFDS data set.
 
 `root` is such a folder or a tar archive of one (for instance CIFAR-10 as JPEG files). Building
-packs many small files into one with random access.
+packs many small files into one with random access. Images may be at any depth below their class's
+folder; hidden and system folders are skipped, and folders without images are no classes.
 """
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,8 +19,13 @@ import tensorflow_datasets as tfds
 
 from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.cache import data_root, read_json, write_json
-from mmjax.data.sources.folder import IMAGE_SUFFIXES
+from mmjax.data.image_files import IMAGES, Skipped, below
+from mmjax.data.sources.folder import SPLITS
+from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
+
+_OUTSIDE = "images outside <split>/<class>/"
+_RULES = 2  # incremented when other files are read: a set is then built again
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -45,53 +52,113 @@ def folder_config(
     root = Path(root).expanduser().resolve()
     if not root.exists():
         raise ValueError(f"There is no folder or archive {root}: set root to the images.")
-    folders = [root] if root.is_file() else [root, *root.glob("*/"), *root.glob("*/*/")]
     # A folder's modification time changes when files are added or removed.
-    state = "\n".join(
-        sorted(f"{f} {f.stat().st_mtime_ns} {f.stat().st_size * root.is_file()}" for f in folders)
-    )
-    stem = root.name.split(".")[0]
-    name = f"{stem}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+    state = _state(root, root.stat().st_size) if root.is_file() else _state(root)
+    for folder, inside, _ in os.walk(root):
+        state += [line for name in inside for line in _state(Path(folder, name))]
+    digest = hashlib.sha256(os.fsencode(f"{_RULES} {sorted(state)}")).hexdigest()[:12]
+    name = f"{printable(root.name.split('.')[0])}-{digest}"
     listing = data_root(data_dir) / "image_folder" / f"{name}.json"
     counts = read_json(listing)
     if counts is None:
         found: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-        for split, label, _, _ in _images(root, read=False):
+        skipped = Skipped()
+        for split, label, _, _ in _images(root, skipped, read=False):
             found[split][label] += 1
+        skipped.report(root)
         counts = {split: dict(classes) for split, classes in sorted(found.items())}
         if not counts:
+            said = f" Skipped: {skipped}." if str(skipped) else ""
             raise ValueError(
                 f"There is no image in {root} at <split>/<class>/<image>, for instance "
-                f"train/cat/1.jpg; images end in {', '.join(IMAGE_SUFFIXES)}."
+                f"train/cat/1.jpg; images are {IMAGES}.{said}"
             )
         write_json(listing, counts)
     return FolderConfig(name=name, version="1.0.0", root=root, counts=counts)
 
 
-def _images(root: Path, read: bool = True) -> Iterator[tuple[str, str, str, bytes]]:
+def _state(path: Path, size: int = 0) -> list[str]:
+    return [f"{path} {path.stat().st_mtime_ns} {size}"] if path.exists() else []
+
+
+def _images(
+    root: Path, skipped: Skipped, read: bool = True
+) -> Iterator[tuple[str, str, str, bytes]]:
     """(split, class, path, encoded bytes) of every image; the bytes are empty unless `read`."""
-    if root.is_dir():
-        for path in sorted(root.glob("*/*/*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                split, label, _ = path.relative_to(root).parts
-                inside = path.relative_to(root).as_posix()
-                yield split, label, inside, path.read_bytes() if read else b""
-        return
+    found = _in_folder(root, skipped) if root.is_dir() else _in_archive(root, skipped)
+    for split, label, path, get in found:
+        yield *map(printable, (split, label, path)), get() if read else b""
+
+
+def _in_folder(root: Path, skipped: Skipped) -> Iterator[tuple[str, str, str, Callable[[], bytes]]]:
+    def folders(parent: Path) -> list[Path]:
+        found = []
+        for path in sorted(parent.iterdir()):
+            if path.is_dir():
+                found += [] if skipped.folder(path.name) else [path]
+            elif not skipped.file(path.name):
+                skipped.add(_OUTSIDE)
+        return found
+
+    for split in folders(root):
+        for label in folders(split):
+            images = below(label, skipped, links=True)
+            if not images:
+                skipped.add(f"folders without images ('{split.name}/{label.name}')")
+            for path in images:
+                yield split.name, label.name, path.relative_to(root).as_posix(), path.read_bytes
+
+
+def _in_archive(
+    root: Path, skipped: Skipped
+) -> Iterator[tuple[str, str, str, Callable[[], bytes]]]:
     try:
         with tarfile.open(root) as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                # Archives usually hold one folder around the splits.
-                if member.isfile() and path.suffix.lower() in IMAGE_SUFFIXES:
-                    if len(path.parts) < 3:
-                        continue
-                    split, label = path.parts[-3:-1]
-                    data = archive.extractfile(member).read() if read else b""
-                    yield split, label, "/".join(path.parts[-3:]), data
-    except tarfile.TarError as error:
+            members = [
+                (PurePosixPath(member.name).parts, member)
+                for member in archive.getmembers()
+                if member.isfile()
+            ]
+            kept = [
+                (parts, member)
+                for parts, member in members
+                if not any(map(skipped.folder, parts[:-1])) and not skipped.file(parts[-1])
+            ]
+            around = _around([parts for parts, _ in kept])
+            for parts, member in kept:
+                parts = parts[around:]
+                if len(parts) < 3:
+                    skipped.add(_OUTSIDE)
+                    continue
+                data = functools.partial(_member, archive, member)
+                yield parts[0], parts[1], "/".join(parts), data
+    except (tarfile.TarError, EOFError) as error:
         raise ValueError(
             f"The archive {root} cannot be read ({error}): give a folder or a complete tar archive."
         ) from error
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    return archive.extractfile(member).read()
+
+
+def _around(paths: list[tuple[str, ...]]) -> int:
+    """How many folders are around the splits: archives usually hold one.
+
+    The splits are where the folders have the names of splits; or else as deep as leaves most images
+    a split and a class, within the folder that has all of them.
+    """
+    best = 0
+    for depth in range(max(map(len, paths), default=0)):
+        deep = [parts for parts in paths if len(parts) >= depth + 3]
+        names = {parts[depth].lower() for parts in deep}
+        if deep and names <= SPLITS:
+            return depth
+        if 2 * len(deep) > len(paths):
+            best = depth
+        if len(names) != 1:
+            break
+    return best
 
 
 class ImageFolder(SplitBuilder):
@@ -114,7 +181,7 @@ class ImageFolder(SplitBuilder):
         config = self.builder_config
         total = sum(config.counts[wanted].values())
         with Progress(f"Packing {config.root.name}/{wanted}", total) as bar:
-            for split, label, path, data in _images(config.root):
+            for split, label, path, data in _images(config.root, Skipped()):
                 if split == wanted:
                     yield bar.done, {"image": data, "label": label, "path": path}
                     bar.advance()

@@ -1,17 +1,25 @@
 """Folders of images: with a file of captions, or with one subfolder per class."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
+import PIL
+
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
+from mmjax.data.image_files import IMAGES, Skipped, below
 from mmjax.data.source import Source
 from mmjax.data.sources.captions import SUFFIXES, read_captions
+from mmjax.process.printable import printable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 CAPTION_FILES = tuple(f"captions{suffix}" for suffix in SUFFIXES)
+# Names of the parts of a data set: folders one level above those of the classes.
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+
+_log = logging.getLogger(__name__)
 
 
 def open_folder(
@@ -27,9 +35,12 @@ def open_folder(
     """Images below `root`, with captions from a file or labels from the subfolders' names.
 
     Args:
-      captions: the caption file, a path below `root`, or absolute; None: the first of
-        `CAPTION_FILES` that exists, otherwise the subfolders `root/<class>/<image>`. The layouts
-        of COCO, Flickr8k, Flickr30k and open_clip are read as they are: see `captions.py`.
+      captions: the caption file, a path below `root`, or absolute, in the layout of COCO,
+        Flickr8k, Flickr30k, open_clip or another of `captions.py`; None: the first of
+        `CAPTION_FILES` that exists, otherwise the subfolders `root/<class>/<image>`, as
+        torchvision's ImageFolder reads them: classes sorted by name, images at any depth below
+        their class's folder, and a class without images is refused. Hidden and system folders are
+        skipped (see `image_files.below`).
       image_column: column with the image's path; None: the first of `captions.IMAGE_COLUMNS`.
       caption_column: column with a text, in JSON also a list of texts; None: the first of
         `captions.CAPTION_COLUMNS`.
@@ -74,7 +85,10 @@ def open_folder(
 
 
 class FolderSource(Source):
-    """Records of a folder; images are read when their record is accessed."""
+    """Records of a folder; images are read when their record is accessed.
+
+    A record's `key` is the image's path below the root; examples have it in printable characters.
+    """
 
     def __init__(self, root: Path, records: list[dict], class_names: list[str] | None):
         self.name = str(root)
@@ -85,31 +99,62 @@ class FolderSource(Source):
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self._records[index]
-        return {**record, "image": (self._root / record["key"]).read_bytes()}
+        return {**self.meta(index), "image": self._path(index).read_bytes()}
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; nothing is read."""
-        return dict(self._records[index])
+        record = self._records[index]
+        return {**record, "key": printable(record["key"])}
+
+    def _path(self, index: int) -> Path:
+        return self._root / self._records[index]["key"]
 
 
 def _by_class(root: Path) -> tuple[list[str], list[dict]]:
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir())
+    """Class names, and the records of their images, with labels."""
+    skipped, loose = Skipped(), 0
+    folders = []
+    for path in sorted(root.iterdir()):
+        if path.is_dir():
+            folders += [] if skipped.folder(path.name) else [path]
+        elif not skipped.file(path.name):
+            loose += 1
+    found = [below(folder, skipped, links=True) for folder in folders]
+    _check_classes(root, folders, found, skipped)
+    skipped.report(root)
+    if loose:
+        _log.warning("%s: %d images beside the class folders have no class", root, loose)
     records = [
-        {"key": f"{name}/{file.name}", "label": label}
-        for label, name in enumerate(classes)
-        for file in sorted((root / name).iterdir())
-        if file.suffix.lower() in IMAGE_SUFFIXES
+        {"key": file.relative_to(root).as_posix(), "label": label}
+        for label, files in enumerate(found)
+        for file in files
     ]
-    if not records:
-        deeper = (p.parents[1] for p in root.glob("*/*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        parent = next(deeper, None)
-        hint = f" There are such subfolders one level down: is root {parent}?" if parent else ""
+    return [printable(folder.name) for folder in folders], records
+
+
+def _check_classes(
+    root: Path, folders: list[Path], found: list[list[Path]], skipped: Skipped
+) -> None:
+    """Raise ValueError if the folders are none of classes, or one has no images."""
+    said = f" Skipped: {skipped}." if str(skipped) else ""
+    if not any(found):
         raise ValueError(
             f"{root} has neither a captions.jsonl (.csv, .tsv, ...) nor images in subfolders by "
-            f"class (root/<class>/<image>).{hint}"
+            f"class (root/<class>/<image>; images are {IMAGES}).{said}"
         )
-    return classes, records
+    direct = any(file.parent == folder for folder, files in zip(folders, found) for file in files)
+    names = [printable(folder.name) for folder in folders]
+    if not direct and (len(folders) == 1 or {name.lower() for name in names} <= SPLITS):
+        raise ValueError(
+            f"{root} has images in folders below {', '.join(names)} alone, which are no names of "
+            f"several classes: is root {folders[0]}?"
+        )
+    empty = [name for name, files in zip(names, found) if not files]
+    if empty:
+        raise ValueError(
+            f"{root} has class folders without images: {', '.join(empty)}. Each would be a class "
+            f"that no example has: remove them, or add their images ({IMAGES}).{said}"
+        )
 
 
 def _below_root(root: Path, records: list[dict]) -> list[dict]:
@@ -139,16 +184,20 @@ def _below_root(root: Path, records: list[dict]) -> list[dict]:
 
 def _image_faults(root: Path, keys: list[str], cache: Path) -> list[BadRecord]:
     """Missing and unreadable images; from the cache while no file's size or time has changed."""
-    bad, stats, present = [], hashlib.sha256(), []
+    # Another Pillow may read other files.
+    bad, stats, present = [], hashlib.sha256(PIL.__version__.encode()), []
     for key in keys:
         try:
             stat = (root / key).stat()
         except OSError as error:
             bad.append(BadRecord(key, "missing_file", error.strerror or str(error)))
             continue
+        except ValueError as error:  # a zero or a lone surrogate in the name
+            bad.append(BadRecord(key, "missing_file", f"no name of a file: {error}"))
+            continue
         present.append(key)
-        stats.update(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        stats.update(os.fsencode(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     found_at = cache / "checked_folders" / f"{name}.json"
     found = read_json(found_at)
     if found is None or found["state"] != stats.hexdigest():

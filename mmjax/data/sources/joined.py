@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.class_names import widest
 from mmjax.data.source import Source
+from mmjax.data.sources.renumbered import renumbered
 
 
 def open_joined(sources: Sequence[Source]) -> "Joined":
@@ -20,15 +22,16 @@ def open_joined(sources: Sequence[Source]) -> "Joined":
 
 
 class Joined(Source):
-    """See `open_joined`. Labels are dropped unless all parts have the same classes."""
+    """See `open_joined`. Labels are dropped unless one part has the classes of all, by name."""
 
     def __init__(self, parts: Sequence[Source]):
+        names = [part.class_names for part in parts]
+        self.class_names = None if None in names else widest(names)
+        if self.class_names is not None:
+            parts = [renumbered(part, self.class_names, "the others") for part in parts]
         self._parts = list(parts)
         self._ends = np.cumsum([len(part) for part in self._parts])
         self.name = " + ".join(part.name for part in self._parts)
-        names = self._parts[0].class_names
-        same = all(part.class_names == names for part in self._parts)
-        self.class_names = names if same else None
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -5,7 +5,9 @@ ends at the first dot of the name, as in the webdataset library. The offset of e
 shard is looked up once and cached.
 """
 
+import collections
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -16,12 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import PIL
+
 from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
+from mmjax.data.image_files import Skipped
 from mmjax.data.source import Source
+from mmjax.data.transforms.decode import image_suffixes
+from mmjax.process.printable import printable
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _INDEX_VERSION = 2
 
 
@@ -54,6 +60,11 @@ def open_shards(
     indexes = in_threads(
         lambda shard: _cached_index(shard, caption_key, cache), shards, f"Reading {pattern}"
     )
+    skipped = Skipped()
+    for index in indexes:
+        for what, number in index["skipped"].items():
+            skipped.add(what, number)
+    skipped.report(pattern)
     records, bad, total = [], [], 0
     first_with: dict[str, Path] = {}
     for shard, index in zip(shards, indexes, strict=True):
@@ -96,7 +107,7 @@ class ShardSource(Source):
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; taken from the index, nothing is read."""
         _, record = self._records[index]
-        return {"key": record["key"], "captions": list(record["captions"])}
+        return {"key": printable(record["key"]), "captions": list(record["captions"])}
 
 
 def _check_lines(records: list[dict], pattern: str) -> None:
@@ -104,7 +115,7 @@ def _check_lines(records: list[dict], pattern: str) -> None:
     if 2 * len(several) >= len(records):
         raise ValueError(
             f"{len(several)} of {len(records)} texts of {pattern} have several lines, such as that "
-            f"of '{several[0]['key']}': if each line is one caption of the image, set "
+            f"of '{printable(several[0]['key'])}': if each line is one caption of the image, set "
             "multiple_captions=True; if the lines are one text, set it to False."
         )
 
@@ -146,6 +157,13 @@ def _expand(pattern: str) -> list[str]:
     ]
 
 
+@functools.cache
+def image_extensions() -> tuple[str, ...]:
+    """Extensions of image files, the usual ones first: of several in a record one is used."""
+    usual = ("jpg", "jpeg", "png", "webp")
+    return *usual, *(s[1:] for s in image_suffixes() if s[1:] not in usual)
+
+
 def _read_at(path: Path, offset: int, size: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
@@ -158,7 +176,8 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
 def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]:
     stat = shard.stat()
     state = [_INDEX_VERSION, caption_key, stat.st_size, stat.st_mtime_ns]
-    name = hashlib.sha256(str(shard.resolve()).encode()).hexdigest()[:16]
+    state += [PIL.__version__, *image_extensions()]  # another Pillow may read other files
+    name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:16]
     path = cache / f"{name}.json"
     found = read_json(path)
     if found is None or found["state"] != state:
@@ -170,28 +189,30 @@ def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]
 def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
     """`records` (key, captions, image: offset and size in the shard) and `bad` (key, kind, reason).
 
-    Every image is decoded once.
+    Every image is decoded once. `skipped` has the number of other files, by suffix or by reason.
 
     Raises:
       ValueError: not a complete, uncompressed tar file.
     """
     records: list[dict] = []
     bad: list[list[str]] = []
+    skipped: collections.Counter[str] = collections.Counter()
     try:
         with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
             _check_end(tar, shard)
-            for key, files in _samples(tar, bad):
+            for key, files in _samples(tar, bad, skipped):
                 data = {}
                 for extension, (offset, size) in files.items():
                     file.seek(offset)
                     data[extension] = file.read(size)
-                image = next((e for e in IMAGE_EXTENSIONS if e in data), None)
+                image = next((e for e in image_extensions() if e in data), None)
                 lost = _lost(key, files, image is not None)
                 bad += [[name, "dotted_key", f"{shard.name}: {reason}"] for name, reason in lost]
                 captions, fault = _captions(data, key, caption_key)
                 if image is None and lost:
                     continue  # each of its images is named already
                 if image is None:
+                    skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
                     reason = f"{shard.name} has no image for it, only {', '.join(data)}"
                     bad.append([key, "missing_file", reason])
                 elif fault:
@@ -208,7 +229,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
             f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "
             "file; download or write it again."
         ) from error
-    return {"records": records, "bad": bad}
+    return {"records": records, "bad": bad, "skipped": skipped}
 
 
 def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
@@ -217,7 +238,9 @@ def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
         raise tarfile.ReadError("its last file is cut off")
 
 
-def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict]]:
+def _samples(
+    tar: tarfile.TarFile, bad: list[list[str]], skipped: collections.Counter[str]
+) -> list[tuple[str, dict]]:
     """(key, {extension: (offset, size)}) in the shard's order; duplicate files go to `bad`."""
     samples: dict[str, dict] = {}
     for member in tar.getmembers():
@@ -226,11 +249,12 @@ def _samples(tar: tarfile.TarFile, bad: list[list[str]]) -> list[tuple[str, dict
         folder, _, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if not stem or not extension:
+            skipped["files without an extension" if stem else "hidden files"] += 1
             continue
         key = f"{folder}/{stem}" if folder else stem
         files = samples.setdefault(key, {})
         if extension.lower() in files:
-            if extension.lower().rpartition(".")[2] in IMAGE_EXTENSIONS:
+            if extension.lower().rpartition(".")[2] in image_extensions():
                 bad.append([key, "duplicate_key", f"{member.name} is twice in one shard"])
             continue
         files[extension.lower()] = [member.offset_data, member.size]
@@ -247,7 +271,7 @@ def _lost(key: str, files: Mapping[str, Any], has_image: bool) -> list[tuple[str
     for extension in files:
         rest, dot, last = extension.rpartition(".")
         meant = not has_image or f"{rest}.txt" in files
-        if dot and last in IMAGE_EXTENSIONS and meant:
+        if dot and last in image_extensions() and meant:
             reason = f"a key ends at the first dot, so {key}.{extension} is the file '{extension}' "
             reason += f"of the record '{key}': write the shard with names without that dot"
             found.append((f"{key}.{rest}", reason))

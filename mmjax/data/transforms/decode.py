@@ -1,12 +1,36 @@
 """Encoded image bytes to uint8 RGB arrays, by the fastest correct decoder."""
 
+import functools
 import io
+import struct
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 JPEG_START = b"\xff\xd8\xff"
+# Raster images of one file. Not PDF, EPS and WMF, which are drawn by other programs or by scripts,
+# and not the formats of scientific arrays.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "DIB", "ICO"),
+    *("ICNS", "PSD", "PCX", "SGI", "SUN", "DDS", "TGA"),
+)
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow decodes."""
+    Image.init()
+    optional = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+    missing = {kind for kind, feature in optional.items() if not features.check(feature)}
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN and kind not in missing)
+
+
+@functools.cache
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that are read as images, such as ".jpg", sorted."""
+    read = {*formats(), "MPO"}  # MPO, several images in a JPEG, is opened as a JPEG
+    return tuple(sorted(s for s, kind in Image.registered_extensions().items() if kind in read))
 
 
 def decode_image(data, min_size=None, background=(255, 255, 255)):
@@ -26,7 +50,7 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
       uint8 `[H, W, 3]`.
 
     Raises:
-      ValueError: the bytes are not an image, or are truncated.
+      ValueError: the bytes are not an image in one of `formats`, are truncated, or hold floats.
     """
     data = bytes(data)
     if not data:
@@ -58,9 +82,16 @@ def _decode_jpeg(data, min_size):
     )
 
 
+# What Pillow's plugins raise for damaged files.
+DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(struct.error, Image.DecompressionBombError),
+)
+
+
 def _decode_any(data, min_size, background):
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=formats())
         orientation = image.getexif().get(0x0112, 1) if data.startswith(JPEG_START) else 1
         if min_size is not None and orientation == 1 and image.mode == "RGB":
             image.draft("RGB", (min_size, min_size))
@@ -70,9 +101,10 @@ def _decode_any(data, min_size, background):
     except Image.UnidentifiedImageError:
         start = data[:12]
         raise ValueError(
-            f"{len(data)} bytes that start with {start!r} are no image that Pillow knows"
+            f"{len(data)} bytes that start with {start!r} are no image in a format that is read "
+            f"({', '.join(formats())})"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise ValueError(f"the image is damaged or truncated: {error}") from None
 
 
@@ -80,10 +112,12 @@ def _to_rgb(image, background):
     """A Pillow image of any mode to RGB, composited on `background`."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
+    elif image.mode == "F":
+        raise ValueError("its pixels are floats of no known range: save them with 8 or 16 bits")
+    elif image.mode == "I":
         # Pillow clips instead of scaling; a 16-bit gray PNG may arrive as "I".
         values = np.asarray(image)
-        if image.mode == "I" and values.max(initial=0) > 255:
+        if values.max(initial=0) > 255:
             values = values >> 8
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
     if "A" in image.getbands() or "a" in image.mode or "transparency" in image.info:

@@ -1,6 +1,7 @@
 """Sources joined: every example of each, in order."""
 
 import pytest
+from flowers import picture
 from tiny_clip import write_folder
 
 from mmjax.data.open_source import open_source
@@ -23,3 +24,21 @@ def test_every_example_once_and_in_order(tmp_path):
 def test_an_empty_list_is_refused():
     with pytest.raises(ValueError, match="empty list of sources"):
         open_source({"kind": "joined", "sources": []})
+
+
+def test_labels_are_joined_by_the_names_of_their_classes(tmp_path):
+    """The folders number red 0 and 1: joined it is 2 in both."""
+    for part, classes in (("a", ["green", "red"]), ("b", ["blue", "green", "red"])):
+        for name in classes:
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "1.png").write_bytes(picture())
+    parts = [{"kind": "folder", "root": str(tmp_path / n), "data_dir": tmp_path} for n in "ab"]
+    source = open_source({"kind": "joined", "sources": parts}, workdir=tmp_path)
+    assert source.class_names == ["blue", "green", "red"]
+    for i in range(5):
+        example = source[i]
+        assert source.class_names[example["label"]] == example["key"].split("/")[0]
+        assert source.meta(i)["label"] == example["label"]
+    (tmp_path / "a" / "red").rename(tmp_path / "a" / "pink")
+    other = open_source({"kind": "joined", "sources": parts}, workdir=tmp_path)
+    assert other.class_names is None and "label" not in other[0]

@@ -182,3 +182,12 @@ def test_arrays():
     for bad in (rgb / 255, rgb[None], noise(channels=2), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ValueError, match=r"image"):
             as_rgb(bad)
+
+
+def test_floats_are_refused_and_other_formats_are_not_tried():
+    floats = encode(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF")
+    with pytest.raises(ValueError, match="floats of no known range"):
+        decode_image(floats)
+    # Pillow would run Ghostscript on this.
+    with pytest.raises(ValueError, match="are no image in a format that is read"):
+        decode_image(encode(noise(), "EPS"))
