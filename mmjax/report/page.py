@@ -25,6 +25,7 @@ from mmjax.workdir.metrics import read_metrics
 
 
 def write_report(
+    path: Path,
     workdir: str | os.PathLike,
     *,
     title: str,
@@ -35,10 +36,11 @@ def write_report(
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     fingerprints: Mapping[str, str] | None = None,
     before: Mapping[str, Mapping[str, float]] | None = None,
-) -> Path:
-    """Write `<workdir>/report.html`, with training curves from `<workdir>/metrics.jsonl`.
+) -> None:
+    """Write the report of a run, with training curves from `<workdir>/metrics.jsonl`.
 
     Args:
+      path: the file, in a folder that is made if missing.
       title: the run's name.
       facts: shown under the title, in order, such as {"Parameters": "5.4 M"}.
       results: evaluator -> metric -> value, the run's final metrics.
@@ -47,9 +49,6 @@ def write_report(
       baselines: name of a baseline -> evaluator -> metric -> value.
       fingerprints: evaluator -> hash of its config.
       before: as results, before training.
-
-    Returns:
-      The file's path.
     """
     rows = read_metrics(workdir)
     result_tables = tables.results(results, baselines or {}, fingerprints or {}, before)
@@ -72,9 +71,8 @@ def write_report(
         ("health", "Contrastive health", _health(data.health, rows)),
         ("config", "Config", _config(config)),
     ]
-    path = Path(workdir) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_page(path, title, facts, [section for section in sections if section[2]])
-    return path
 
 
 def write_page(
