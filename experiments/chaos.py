@@ -102,7 +102,7 @@ def disturb(runs: Runs, workdir: Path, rng: random.Random, longest: float) -> Ki
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)
     code = process.wait()
-    if number == signal.SIGTERM and code not in (0, -signal.SIGTERM):
+    if number == signal.SIGTERM and code not in (128 + signal.SIGTERM, -signal.SIGTERM):
         raise SystemExit(f"after SIGTERM a run ended with {code}: {_tail(workdir)}")
     return Kill(number.name, in_save, max(_steps(workdir), default=0), code)
 

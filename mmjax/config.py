@@ -5,8 +5,11 @@ import difflib
 import importlib.util
 import inspect
 import json
+import numbers
 import re
-from collections.abc import Callable, Iterable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,22 @@ from ml_collections import ConfigDict, FieldReference
 # Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
 _SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
 _WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or the word "balanced"
+# Sections whose keys are the settings of what they describe, which checks them (`check_kwargs`).
+_OPEN = re.compile(r"(model|loss|loss_weights|optim|tokenizer|evals|data\.train)(\..*)?")
+# Whole numbers, and their minimum.
+_COUNTS = {
+    "seed": 0,
+    "batch_size": 1,
+    "microbatches": 1,
+    "total_steps": 1,
+    "log_every": 1,
+    "eval_every": 0,
+    "data.num_threads": 1,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 1,
+    "early_stopping.patience": 1,
+}
+_COUNT_OR_FRACTION = ("config.data.max_lost_records",)
 
 
 def defaults() -> ConfigDict:
@@ -46,6 +65,8 @@ def defaults() -> ConfigDict:
             "tokenizer": {},
             "data": {
                 "train": {},
+                # fraction of the training source that is only evaluated: see mmjax/run/hold_out.py
+                "hold_out": 0.0,
                 "cached_transform": "",  # deterministic first steps; results are kept in memory
                 "transform": "",
                 "batch_transform": "",
@@ -84,21 +105,68 @@ def check_kwargs(target: Callable, kwargs: Mapping[str, Any], where: str) -> dic
       where: the section's place in the config, for the message ("config.model.image").
 
     Raises:
-      ValueError: a key that `target` does not take; the message names the nearest one.
+      ValueError: a key that `target` does not take (the message names the nearest one), or a value
+        that is not of the annotated type.
     """
     kwargs = kwargs.to_dict() if isinstance(kwargs, ConfigDict) else dict(kwargs)
-    known = [
-        p.name
-        for p in inspect.signature(target).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in ("parent", "name")
-    ]
-    for key in kwargs:
+    parameters = inspect.signature(target).parameters
+    own = ("parent", "name") if "parent" in parameters else ()  # Linen's, of every module
+    known = {
+        p.name: p.annotation
+        for p in parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in own
+    }
+    for key, value in kwargs.items():
         if key not in known:
             raise ValueError(
                 f"{where}.{key} is not a setting of {target.__name__}.{nearest(key, known)} "
                 f"It takes: {', '.join(known)}."
             )
+        check_type(value, known[key], f"{where}.{key}")
     return kwargs
+
+
+def check_type(value: Any, annotation: Any, where: str) -> None:
+    """Check a value of the config against the annotation of what takes it.
+
+    Only what a config can hold is checked: numbers, strings, tuples, dicts and None. An int passes
+    for a float, and a list for a tuple; a bool or a float does not pass for an int.
+
+    Raises:
+      ValueError: another type.
+    """
+    if not _fits(value, annotation):
+        name = getattr(annotation, "__name__", "")
+        plain = isinstance(annotation, type) and not typing.get_args(annotation)
+        wanted = name if plain else re.sub(r"(\w+\.)+", "", str(annotation))
+        raise ValueError(f"{where} is {value!r}: it must be of type {wanted}.")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is typing.Literal:
+        return value in inner
+    if kind in (None, type(None)):
+        return value is None
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind in (str, bool):
+        return isinstance(value, kind)
+    if kind in (tuple, list):
+        if not isinstance(value, tuple | list):
+            return False
+        if not inner:
+            return True
+        each = inner[:1] * len(value) if inner[-1] is ... or kind is list else inner
+        return len(each) == len(value) and all(map(_fits, value, each))
+    if kind in (Sequence, Iterable):
+        return isinstance(value, Iterable)
+    if kind in (Mapping, dict):
+        return hasattr(value, "items")
+    return True
 
 
 def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -163,11 +231,35 @@ def _complete(config: ConfigDict) -> None:
 
 
 def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
-    """The config, locked, with "--config.key=value" strings applied to it in place."""
+    """The config, locked, with "--config.key=value" strings applied to it in place.
+
+    In a section that describes an object (a model, a loss, an evaluator ...) any key can be set;
+    an unknown one is refused when that object is made.
+
+    Raises:
+      ValueError: an unknown key, or a value of the wrong type or out of range.
+    """
     config.lock()
     for text in overrides:
         _apply(config, text)
+    check_counts(config)
     return config
+
+
+def check_counts(config: ConfigDict) -> None:
+    """Check the settings that must be whole numbers, and their ranges.
+
+    Raises:
+      ValueError: names the setting, its value and its minimum.
+    """
+    for key, least in _COUNTS.items():
+        section, _, name = key.rpartition(".")
+        settings = config.get(section, {}) if section else config
+        if name not in settings:
+            continue
+        value = settings[name]
+        if not _fits(value, int) or value < least:
+            raise ValueError(f"config.{key} is {value!r}: use a whole number from {least} on.")
 
 
 def _apply(config: ConfigDict, override: str) -> None:
@@ -180,16 +272,21 @@ def _apply(config: ConfigDict, override: str) -> None:
     section = config
     for depth, part in enumerate([*parents, last]):
         here = ".".join(["config", *parents[:depth]])
-        if not isinstance(section, ConfigDict) or part not in section:
+        new = not isinstance(section, ConfigDict) or part not in section
+        if new and (not isinstance(section, ConfigDict) or not _OPEN.fullmatch(here[7:])):
             known = section if isinstance(section, ConfigDict) else ()
             raise ValueError(
                 f"The override '{override}': {here} has no key '{part}'.{nearest(part, known)}"
             )
-        if part is not last or depth < len(parents):
+        if depth < len(parents):
+            if new:
+                with section.unlocked():
+                    section[part] = ConfigDict()
             section = section[part]
-    value = _typed(text, section[last], f"config.{key}")
-    with section.ignore_type():  # `_typed` has checked it, and allows a float for an int
+    value = _typed(text, section.get(last), f"config.{key}")
+    with section.unlocked(), section.ignore_type():  # `_typed` has checked it
         section[last] = value
+    config.lock()
     _complete(config)
 
 
@@ -208,8 +305,11 @@ def _typed(text: str, old: Any, where: str) -> Any:
         return tuple(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(old, int) and isinstance(value, float) and not isinstance(old, bool):
-        return value  # such as warmup_steps=0.1: a field that takes a count or a fraction
+    counts = isinstance(old, int) and not isinstance(old, bool)
+    # Such as warmup_steps=0.1; in an open section, what it describes checks the type.
+    either = where in _COUNT_OR_FRACTION or _OPEN.fullmatch(where[7:])
+    if counts and isinstance(value, float) and either:
+        return value
     if isinstance(old, tuple | list) and isinstance(value, tuple | list):
         return tuple(value)
     if isinstance(old, ConfigDict) and isinstance(value, dict):

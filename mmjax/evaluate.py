@@ -15,13 +15,16 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--step", {"type": int, "help": "which checkpoint; the newest if not given"}),
     )
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
+from mmjax import config as configs
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
@@ -29,9 +32,11 @@ from mmjax.process.progress import Stages
 from mmjax.report import gather
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
+from mmjax.run.hold_out import evals_of
 from mmjax.run.open_run import open_run
 from mmjax.system import Variables
 from mmjax.workdir import lock as workdir_lock
+from mmjax.workdir import results as results_file
 from mmjax.workdir import tables
 from mmjax.workdir.manifest import git_revision, read_manifest, write_manifest
 from mmjax.workdir.metrics import MetricWriter
@@ -39,14 +44,15 @@ from mmjax.workdir.metrics import MetricWriter
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`, bound to this run."""
-    runner = Runner(run, workdir, Stages())
+    runner, evals = Runner(run, workdir, Stages()), evals_of(run.config)
     for field in ("validation", "evals_at_start"):
         for name in run.config.get(field, ()):
-            if name not in run.config.evals:
+            if name not in evals:
                 raise ValueError(
-                    f"config.{field} names '{name}'; config.evals has {sorted(run.config.evals)}."
+                    f"config.{field} names '{name}'; config.evals has {sorted(evals)}."
                 )
-    return evaluator_kinds.make_evaluators(run.config.evals, runner)
+    _read_baselines(run.config.baselines)  # a wrong file is reported before training
+    return evaluator_kinds.make_evaluators(evals, runner)
 
 
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
@@ -61,10 +67,15 @@ def run_evaluators(
 ) -> dict[str, float]:
     """Results of the named evaluators: "evaluation/metric" -> value."""
     return {
-        f"{name}/{metric}": float(value)
+        f"{name}/{metric}": value
         for name in names
-        for metric, value in evaluators[name].run(variables)
+        for metric, value in run_evaluator(evaluators[name], variables).items()
     }
+
+
+def run_evaluator(evaluator: Evaluator, variables: Variables) -> dict[str, float]:
+    """The results of one evaluator: metric -> value."""
+    return {metric: float(value) for metric, value in evaluator.run(variables)}
 
 
 def before_training(
@@ -73,16 +84,19 @@ def before_training(
     variables: Variables,
     workdir: Path,
     writer: MetricWriter,
-) -> None:
-    """Run the evaluators of `config.evals_at_start` and record their results in run.json."""
-    names = run.config.evals_at_start
+) -> dict[str, float]:
+    """Run the evaluators of `config.evals_at_start`, and the one that may stop the run early, and
+    record their results in run.json."""
+    early = run.config.early_stopping.metric.split("/")[0]
+    names = dict.fromkeys([*run.config.evals_at_start, *([early] if early else [])])
     if not names:
-        return
+        return {}
     results = run_evaluators(evaluators, variables, names)
     writer.write(0, {f"eval/{name}": value for name, value in results.items()})
     if distributed.is_main():
         fingerprints = {name: evaluators[name].fingerprint() for name in names}
         write_manifest(workdir, start={"evaluators": fingerprints, "values": results})
+    return results
 
 
 def _at_start(evaluators: Mapping[str, Evaluator], workdir: Path) -> dict[str, float]:
@@ -100,36 +114,76 @@ def finish(
     workdir: Path,
     writer: MetricWriter,
 ) -> dict[str, float]:
-    """Evaluate, record, report and print; results that are already there are only printed."""
+    """Evaluate, record, report and print; an evaluator whose results are there does not run again.
+
+    The run's own results, of its last step and the evaluators of its config, are in run.json,
+    metrics.jsonl and report.html. Those of an earlier step or of other settings are in
+    results.jsonl and a report of their own in reports/.
+    """
     if not evaluators:
         print(f"{workdir} is done: step {step}; config.evals is empty, so there are no results")
         return {}
     fingerprints = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
-    before = read_manifest(workdir).get("results", {})
     report = workdir / "report.html"
-    same = before.get("step") == step and before.get("evaluators") == fingerprints
-    done = same and report.exists()
-    distributed.check_same("whether run.json has the results", str(done))
+    own = _is_own(run.config, step, workdir)
+    if not own:
+        digest = hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()
+        report = workdir / "reports" / f"step-{step}-{digest[:6]}.html"
+    known = results_file.read_results(workdir)
+    missing = [name for name in evaluators if (step, name, fingerprints[name]) not in known]
+    done = not missing and report.exists()
+    distributed.check_same("the results that are missing", f"{own} {done} {missing}")
+    for name in missing:
+        values = run_evaluator(evaluators[name], variables)
+        if distributed.is_main():
+            results_file.append_results(workdir, step, name, fingerprints[name], values)
+        known[step, name, fingerprints[name]] = values
+    results = {
+        f"{name}/{metric}": value
+        for name in evaluators
+        for metric, value in known[step, name, fingerprints[name]].items()
+    }
     if done:
         print(f"{workdir} is done: step {step} is trained and evaluated")
-        results = before["values"]
     else:
-        results = run_evaluators(evaluators, variables, evaluators)
-        writer.write(step, {f"eval/{name}": value for name, value in results.items()})
-        if distributed.is_main():
-            start = _at_start(evaluators, workdir)
-            change = {k: results[k] - v for k, v in start.items() if k in results}
-            write_manifest(
-                workdir,
-                results={"step": step, "evaluators": fingerprints, "values": results}
-                | ({"change": change} if change else {}),
-            )
-        write_report(run, evaluators, variables, step, results, workdir)
+        if own:
+            _record(evaluators, fingerprints, step, results, workdir, writer)
+        write_report(run, evaluators, variables, step, results, workdir, report)
     writer.close()
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
     print(f"report: {report}")
     return results
+
+
+def _is_own(config: ConfigDict, step: int, workdir: Path) -> bool:
+    """Whether these are the results of the run itself: of its last step, without overrides."""
+    manifest = read_manifest(workdir)
+    if step < manifest.get("results", {}).get("step", 0):
+        return False
+    recorded = manifest.get("config", {}).get("evals")
+    return recorded in (None, json.loads(configs.to_json(config))["evals"])
+
+
+def _record(
+    evaluators: Mapping[str, Evaluator],
+    fingerprints: Mapping[str, str],
+    step: int,
+    results: Mapping[str, float],
+    workdir: Path,
+    writer: MetricWriter,
+) -> None:
+    """Write the run's own results into run.json and metrics.jsonl."""
+    before = read_manifest(workdir).get("results", {})
+    if (before.get("step"), before.get("evaluators")) == (step, fingerprints):
+        return
+    writer.write(step, {f"eval/{name}": value for name, value in results.items()})
+    if not distributed.is_main():
+        return
+    start = _at_start(evaluators, workdir)
+    change = {k: results[k] - v for k, v in start.items() if k in results}
+    found = {"step": step, "evaluators": fingerprints, "values": results}
+    write_manifest(workdir, results=found | ({"change": change} if change else {}))
 
 
 def write_report(
@@ -139,8 +193,9 @@ def write_report(
     step: int,
     results: Mapping[str, float],
     workdir: Path,
+    path: Path,
 ) -> None:
-    """Write `<workdir>/report.html`; of the evaluators of `config.validation` only the metrics.
+    """Write the report to `path`; of the evaluators of `config.validation` only the metrics.
 
     All processes gather the data; process 0 writes the file.
     """
@@ -156,6 +211,7 @@ def write_report(
     sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
     towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
     page.write_report(
+        path,
         workdir,
         title=config.name,
         facts={
@@ -213,7 +269,10 @@ def print_change(before: Mapping[str, float], after: Mapping[str, float]) -> Non
 def evaluate(
     workdir: Path, at_step: int | None = None, overrides: Iterable[str] = ()
 ) -> dict[str, float]:
-    """Evaluate a checkpoint of a workdir with the evaluators of its config; see `open_run`."""
+    """Evaluate a checkpoint of a workdir with the evaluators of its config; see `open_run`.
+
+    Nothing that was evaluated before is replaced; see `finish`.
+    """
     run, given, at = open_run(workdir, at_step, overrides)
     writer = MetricWriter(workdir, process_index=jax.process_index())
     return finish(run, make_evaluators(run, workdir), given, at, workdir, writer)

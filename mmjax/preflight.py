@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         *command.PROCESSES,
     )
 
+import contextlib
 import os
 import shutil
 import socket
@@ -25,11 +26,13 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from mmjax import batch as batches
 from mmjax import config as configs
-from mmjax import sharding
+from mmjax import evaluate, sharding, train
 from mmjax.data.open_source import sources_of
+from mmjax.data.prefetch import to_device
 from mmjax.process import distributed
-from mmjax.run import experiment, labels
+from mmjax.run import experiment
 from mmjax.workdir import checkpoint
 from mmjax.workdir import lock as workdir_lock
 
@@ -48,7 +51,14 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         raise ValueError(f"The processes have different devices: {', '.join(kinds)}.")
     _ok("devices", f"{jax.process_count()} × {kinds[0]}")
 
-    run = experiment.build(config, None)
+    saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+    saved = saves.newest_run()
+    saves.close()
+    for name, settings in sources_of(config).items():
+        source = experiment.open_source(settings, workdir)
+        examples = [source[0], source[len(source) - 1]]
+        _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")
+    source, _, run, evaluators, _ = train.prepare(config, workdir, saved)
     _, count = sharding.batch_share(run.mesh)
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")
@@ -65,23 +75,23 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         )
     _ok("workdir", f"{workdir}, written and seen by all; {free / 1e9:.0f} GB free")
 
-    saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
-    steps, saved = saves.steps(), saves.newest_run()
-    saves.close()
-    _ok("checkpoints", f"resumes from step {steps[0]}" if steps else "none: a new run")
+    _ok("checkpoints", f"resumes from step {saved['step']}" if saved else "none: a new run")
+    _ok("training", f"{len(source):,} examples of {source.name}")
 
-    opened = {}
-    for name, settings in sources_of(config).items():
-        opened[name] = source = experiment.open_source(settings, workdir)
-        examples = [source[0], source[len(source) - 1]]
-        _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")
-    if "data.train" not in opened:  # a mixture, whose parts were opened one by one
-        opened["data.train"] = source = experiment.open_training(config.data, workdir)
-        _, weights = source.history[0]
-        _ok("data.train", f"{len(source):,} examples of {source.name}, weights {weights}")
-    if run.system.check_source is not None:
-        run.system.check_source(opened["data.train"])
-    labels.by_name(run, opened["data.train"], saved)
+    share = sharding.batch_share(run.mesh)
+    at = saved["step"] if saved else 0
+    stream = experiment.training_batches(config, run.system, source, run.tokenizer, at, share)
+    with contextlib.closing(stream):
+        batch = next(stream)
+    batches.check(batch, run.spec)
+    _ok("first batch", ", ".join(f"{k} {list(x.shape)}" for k, x in batch.items()))
+    batch = to_device(batch, sharding.batch_sharding(run.mesh))
+    with jax.set_mesh(run.mesh):
+        _, scalars = jax.eval_shape(run.train_step, run.state, batch, run.numbers(at))
+    _ok("step", f"gives {', '.join(scalars)}")
+    for name, evaluator in evaluators.items():
+        evaluate.check_evaluators({name: evaluator})
+        _ok(f"evals.{name}", f"{evaluator.kind}, fits the model")
     distributed.exchange("the end of the checks")
     _ok("all", "is ready")
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
-from mmjax.models.systems import make_system
+from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.system import System, Variables, memory_of, variables
 from mmjax.variables import (
@@ -32,7 +32,6 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)

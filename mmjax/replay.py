@@ -37,7 +37,15 @@ from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.run import experiment, labels
 from mmjax.schedule import schedule
-from mmjax.system import Context, Variables, Weighted, memory_of, training_keys, variables
+from mmjax.system import (
+    Context,
+    Variables,
+    Weighted,
+    memory_of,
+    seed_data,
+    training_keys,
+    variables,
+)
 from mmjax.workdir import batch_log, checkpoint
 from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.saved import restore_memory, restore_params
@@ -171,7 +179,7 @@ def example_losses(
     """
     system, size = run.system, run.config.batch_size
     memory = memory_of(given)
-    _, rng = training_keys(run.config.seed, step, size)
+    _, rng = training_keys(seed_data(run.config.seed), step, size)
     context = Context(jnp.asarray(step, jnp.int32), rng, None, memory)
     if system.corrupt is not None:
         batch = jax.device_get(jax.jit(system.corrupt)(batch, context))

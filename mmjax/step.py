@@ -1,7 +1,7 @@
 """The train state and the update of one batch, with exact gradient accumulation and the EMA."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import einops
 import flax
@@ -14,7 +14,6 @@ from mmjax.config import nearest
 from mmjax.finite import first_nonfinite, is_finite
 from mmjax.layers import platform
 from mmjax.microbatch_check import check_outputs
-from mmjax.schedule import Schedule, schedule
 from mmjax.system import (
     Context,
     Memory,
@@ -48,6 +47,24 @@ class TrainState:
     memory: Memory
 
 
+class Numbers(NamedTuple):
+    """What a step takes from the config as numbers, at this step: arguments of the compiled step,
+    so that another seed, learning rate or schedule compiles nothing.
+
+    Attributes:
+      seed: uint32, from `seed_data`; with the step, the only source of randomness.
+      learning_rate, weight_decay: fp32, of the optimizer.
+      ema_decay: fp32, of the moving average of the parameters; unused where there is none.
+      loss_weights: term -> fp32; the loss is the weighted sum of these terms.
+    """
+
+    seed: jax.typing.ArrayLike
+    learning_rate: jax.typing.ArrayLike
+    weight_decay: jax.typing.ArrayLike
+    ema_decay: jax.typing.ArrayLike
+    loss_weights: Mapping[str, jax.typing.ArrayLike]
+
+
 class Gradients(flax.struct.PyTreeNode):
     """Results of one batch: the weighted loss, its terms (and whether any row has each), gradients,
     outputs of the whole batch, and the collections that the forward pass wrote."""
@@ -75,9 +92,9 @@ def first_state(
 
 
 def weighted_sum(
-    terms: Mapping[str, jax.Array], weights: Mapping[str, Schedule], step: jax.Array
+    terms: Mapping[str, jax.Array], weights: Mapping[str, jax.typing.ArrayLike]
 ) -> jax.Array:
-    """The loss: the terms named in `config.loss_weights`, times their weights at this step.
+    """The loss: the terms named in `config.loss_weights`, times their weights.
 
     Raises:
       ValueError: no weights, or one for a term that the system's loss does not return.
@@ -89,27 +106,24 @@ def weighted_sum(
             f"{sorted(terms)}: give at least one of those a weight."
             + (nearest(missing[0], terms) if missing else "")
         )
-    return sum(schedule(weight, step) * terms[name] for name, weight in weights.items())
+    return sum(weight * terms[name] for name, weight in weights.items())
 
 
 def make_train_step(
     system: System,
     gradients: Callable[..., tuple[Gradients, Context, Batch]],
     optimizer: optax.GradientTransformation,
-    *,
-    seed: int,
-    ema_decay: Schedule = 0.0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The update of one batch, to be jitted: (state, batch) -> (state, scalars).
+) -> Callable[[TrainState, Batch, Numbers], tuple[TrainState, dict[str, jax.Array]]]:
+    """The update of one batch, to be jitted: (state, batch, numbers) -> (state, scalars).
 
     Args:
       gradients: from `make_gradients`.
-      seed: with the step, the only source of randomness.
-      ema_decay: of the moving average of the parameters; only used where the state has one.
+      optimizer: its update may take `learning_rate` and `weight_decay`, those of `Numbers`.
     """
+    descend = optax.with_extra_args_support(optimizer).update
 
-    def train_step(state: TrainState, batch: Batch):
-        found, context, corrupted = gradients(state, batch, seed)
+    def train_step(state: TrainState, batch: Batch, numbers: Numbers):
+        found, context, corrupted = gradients(state, batch, numbers)
         grad_norm = optax.tree.norm(found.grads)
         memory = {**state.memory, **found.written}
         if system.remember is not None:
@@ -120,11 +134,17 @@ def make_train_step(
         finite = state.finite & is_finite(found.total, grad_norm, *sums)
 
         def update(state):
-            updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
+            updates, opt_state = descend(
+                found.grads,
+                state.opt_state,
+                state.params,
+                learning_rate=numbers.learning_rate,
+                weight_decay=numbers.weight_decay,
+            )
             params = optax.apply_updates(state.params, updates)
             mean = state.average
             if mean is not None:
-                keep = 1 - schedule(ema_decay, state.step)
+                keep = 1 - numbers.ema_decay
                 # In this form the average of a constant stays bit-identical.
                 mean = jax.tree.map(lambda e, p: e + keep * (p - e), mean, params)
             return TrainState(state.step + 1, params, opt_state, mean, finite, memory)
@@ -148,16 +168,14 @@ def make_gradients(
     learner: Any,
     system: System,
     *,
-    loss_weights: Mapping[str, Schedule],
     frozen: Params,
     microbatches: int = 1,
     teacher: bool = False,
-) -> Callable[[TrainState, Batch, int], tuple[Gradients, Context, Batch]]:
-    """(state, batch, seed) -> gradients, the context, and the corrupted batch.
+) -> Callable[[TrainState, Batch, Numbers], tuple[Gradients, Context, Batch]]:
+    """(state, batch, numbers) -> gradients, the context, and the corrupted batch.
 
     Args:
       learner: what is trained: `system.model`, perhaps with LoRA's additions.
-      loss_weights: term -> weight.
       frozen: a tree like the parameters, True where one is frozen: its gradient is zeros and costs
         nothing.
       microbatches: the number of parts that the forward and backward passes run in; the gradient
@@ -202,7 +220,7 @@ def make_gradients(
         )
         return dict(outputs), dict(written)
 
-    def total_loss(outputs, batch, context):
+    def total_loss(outputs, batch, context, weights):
         """The weighted loss, each term's mean, and whether any row has it."""
         means = {}
         for k, term in system.loss(outputs, batch, context).items():
@@ -214,12 +232,12 @@ def make_gradients(
                 )
             means[k] = average(term)
         terms, has = ({k: pair[i] for k, pair in means.items()} for i in (0, 1))
-        return weighted_sum(terms, loss_weights, context.step), (terms, has)
+        return weighted_sum(terms, weights), (terms, has)
 
-    def whole(params, batch, context, rng):
+    def whole(params, batch, context, rng, weights):
         def f(part):
             outputs, written = forward(replace(params, part), context.memory, batch, rng)
-            total, terms = total_loss(outputs, batch, context)
+            total, terms = total_loss(outputs, batch, context, weights)
             return total, (terms, outputs, written)
 
         (total, rest), grads = jax.value_and_grad(f, has_aux=True)(learned(params))
@@ -227,7 +245,7 @@ def make_gradients(
         grads = replace(jax.tree.map(jnp.zeros_like, params), grads)
         return Gradients(total, *terms, grads, outputs, written)
 
-    def in_parts(params, batch, context, rng):
+    def in_parts(params, batch, context, rng, weights):
         def outputs_of(params, part, part_rng):
             return forward(params, context.memory, part, part_rng)[0]
 
@@ -239,7 +257,7 @@ def make_gradients(
 
         def loss_of(floats):
             outputs = jax.tree.map(_merge, {**stacked, **floats})
-            total, terms = total_loss(outputs, batch, context)
+            total, terms = total_loss(outputs, batch, context, weights)
             return total, (terms, outputs)
 
         (total, (terms, outputs)), cotangents = jax.value_and_grad(loss_of, has_aux=True)(floats)
@@ -278,16 +296,17 @@ def make_gradients(
             found = jax.tree.map(_merge, found)
         return jax.lax.stop_gradient(found)
 
-    def gradients(state: TrainState, batch: Batch, seed: int):
+    def gradients(state: TrainState, batch: Batch, numbers: Numbers):
         rows = len(next(iter(batch.values())))
-        rng, row_rngs = training_keys(seed, state.step, rows)
+        rng, row_rngs = training_keys(numbers.seed, state.step, rows)
         context = Context(state.step, row_rngs, None, state.memory)
         if system.corrupt is not None:
             batch = system.corrupt(batch, context)
         if teacher:
             context = context._replace(teacher=teacher_outputs(state, batch))
         function = whole if microbatches == 1 else in_parts
-        return function(state.params, batch, context, rng), context, batch
+        found = function(state.params, batch, context, rng, numbers.loss_weights)
+        return found, context, batch
 
     return gradients
 
@@ -328,10 +347,10 @@ def diagnose(
     gradients: Callable[..., tuple[Gradients, Context, Batch]],
     state: TrainState,
     batch: Batch,
-    seed: int,
+    numbers: Numbers,
 ) -> str | None:
     """Name the first non-finite tensor in the step that was not applied to `state`."""
-    found = jax.jit(lambda state, batch: gradients(state, batch, seed)[0])(state, batch)
+    found = jax.jit(lambda *given: gradients(*given)[0])(state, batch, numbers)
     return first_nonfinite(
         {
             "parameters": state.params,

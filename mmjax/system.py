@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from mmjax.batch import Batch, Spec
@@ -143,9 +144,21 @@ def average(term: Term) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(value * weight) / jnp.where(total > 0, total, 1.0), total > 0
 
 
-def training_keys(seed: int, step: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
-    """The key of a step (dropout), and the keys of its rows (`Context.rng`)."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
+def seed_data(seed: int) -> np.ndarray:
+    """The key of a seed as uint32 numbers on the host: an argument of compiled programs, so that
+    another seed compiles nothing; `jax.random.wrap_key_data` makes it a key again."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
+
+
+def training_keys(
+    seed: jax.typing.ArrayLike, step: jax.Array, rows: int
+) -> tuple[jax.Array, jax.Array]:
+    """The key of a step (dropout), and the keys of its rows (`Context.rng`).
+
+    Args:
+      seed: from `seed_data`.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(seed), step)
     return key, row_keys(jax.random.fold_in(key, _ROWS), jnp.arange(rows))
 
 

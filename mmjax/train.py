@@ -23,12 +23,14 @@ if __name__ == "__main__":  # before jax is imported: see command.start
                 "help": "comma-separated config keys that may differ from the run being resumed",
             },
         ),
+        ("--print_config", {"action": "store_true", "help": "print the resolved config and end"}),
     )
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -38,20 +40,62 @@ from mmjax import config as configs
 from mmjax import evaluate, sharding, step
 from mmjax.data import mixture
 from mmjax.data.prefetch import prefetch_to_device, to_device
+from mmjax.data.source import Source
+from mmjax.evals.evaluator import Evaluator
 from mmjax.finite import NonFiniteError
 from mmjax.layers import platform
 from mmjax.optim import optimizer as optim
+from mmjax.plan import chips, flops
 from mmjax.process import distributed, runtime
-from mmjax.process.preemption import Sigterm
+from mmjax.process.preemption import StopSignals
 from mmjax.process.watchdog import Watchdog
 from mmjax.run import experiment, labels
 from mmjax.run.early_stopping import EarlyStopping
+from mmjax.run.meter import Meter
 from mmjax.run.progress import ProgressLine
 from mmjax.workdir import checkpoint, metrics, resume_config
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.batch_log import BatchLog
 from mmjax.workdir.manifest import git_revision, write_manifest
 from mmjax.workdir.saved import tokenizer_files
+
+
+class Prepared(NamedTuple):
+    """What `prepare` makes: the source, with labels of the model, and its own class names; model,
+    loss, optimizer and tokenizer; evaluators; early stopping."""
+
+    source: Source
+    source_classes: Sequence[str] | None
+    run: experiment.Experiment
+    evaluators: dict[str, Evaluator]
+    early: EarlyStopping
+
+
+def prepare(
+    config: ConfigDict,
+    workdir: Path,
+    saved: Mapping[str, Any] | None = None,
+    allow_change: Sequence[str] = (),
+) -> Prepared:
+    """Everything that a run needs before its first step, except its state.
+
+    Args:
+      saved: the JSON part of the checkpoint that is resumed.
+
+    Raises:
+      ValueError: settings or data that are wrong, or do not fit each other.
+    """
+    source = experiment.open_training(config.data, workdir)
+    tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
+    run = experiment.build(config, tokenizer)
+    experiment.check_source(run, source)
+    classes = mixture.classes_of(source)
+    source = labels.by_name(run, source, saved, allow_change)
+    run = dataclasses.replace(run, class_names=source.class_names)
+    if saved:
+        experiment.check_examples(source, saved, config, allow_change)
+    evaluators = evaluate.make_evaluators(run, workdir)
+    return Prepared(source, classes, run, evaluators, EarlyStopping.of(config))
 
 
 def train(
@@ -65,13 +109,14 @@ def train(
       allow_change: config keys that may differ from the run being resumed.
 
     Returns:
-      the results, "evaluation/metric" -> value; empty after SIGTERM.
+      the results, "evaluation/metric" -> value.
 
     Raises:
       ValueError: bad input, in one sentence; existing checkpoints are kept.
+      SystemExit: after SIGTERM or Ctrl-C, with the state saved and the code 143 or 130.
     """
     workdir = Path(workdir)
-    sigterm = Sigterm()
+    signals = StopSignals()
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
     with distributed.main_first("reading the checkpoints"):
         saved = saves.newest_run()
@@ -81,19 +126,7 @@ def train(
     distributed.check_same("the config", configs.to_json(config))
     distributed.check_same("the checkpoint to resume from", str(saved and saved["step"]))
 
-    # ---- source, tokenizer, and `run`: model, loss and optimizer
-    source = experiment.open_training(config.data, workdir)
-    tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
-    run = experiment.build(config, tokenizer)
-    if run.system.check_source is not None:
-        run.system.check_source(source)
-    classes = mixture.classes_of(source)
-    source = labels.by_name(run, source, saved, allow_change)
-    run = dataclasses.replace(run, class_names=source.class_names)
-    if saved:
-        experiment.check_examples(source, saved, config, allow_change)
-    evaluators = evaluate.make_evaluators(run, workdir)
-    early = EarlyStopping(**config.early_stopping)
+    source, classes, run, evaluators, early = prepare(config, workdir, saved, allow_change)
     writer = metrics.MetricWriter(workdir, process_index=jax.process_index())
 
     # ---- the state: resumed, or new
@@ -115,7 +148,8 @@ def train(
     print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
     writer.rewind(at)
     if at == 0:
-        evaluate.before_training(run, evaluators, run.eval_variables(state), workdir, writer)
+        given = run.eval_variables(state)
+        early.check(evaluate.before_training(run, evaluators, given, workdir, writer))
 
     def save():
         seen.flush()
@@ -141,28 +175,34 @@ def train(
     window = metrics.ScalarWindow()
     progress = ProgressLine(total, config.batch_size, at, distributed.progress_stream())
     share = sharding.batch_share(run.mesh)
+    chip = chips.chip_of(jax.devices()[0].device_kind)
+    meter = Meter(at, chip and chip.flops)
     seen = BatchLog(workdir)
     stream = prefetch_to_device(
-        experiment.training_batches(config, run.system, source, tokenizer, at, share),
+        experiment.training_batches(config, run.system, source, run.tokenizer, at, share),
         sharding.batch_sharding(run.mesh),
+        busy=progress.busy,
     )
     watchdog = Watchdog(config.step_timeout_seconds)
     waited, first = 0.0, at
     # Fake devices of one CPU share its threads: with many steps in flight their collectives wait
     # for each other until XLA gives up.
     lockstep = platform.current().lockstep and jax.local_device_count() > 1
-    sigterm.enter_loop()
+    signals.enter_loop()
     with (
         jax.set_mesh(run.mesh),
         watchdog,
         contextlib.closing(stream),
         contextlib.closing(progress),
     ):
-        while at < total and not early.stopped and not sigterm.agreed(run.mesh):
+        while at < total and not early.stopped and not signals.agreed(run.mesh):
             watchdog.step(at)
             batch = next(stream)
             batches.check(batch, run.spec)
-            state, scalars = run.train_step(state, batch)
+            if at == first:
+                traced = run.train_step.trace(state, batch, run.numbers(at))
+                meter.flops = flops.count(traced.jaxpr).flops
+            state, scalars = run.train_step(state, batch, run.numbers(at))
             if lockstep:
                 jax.block_until_ready(scalars)
             if at == first:
@@ -178,11 +218,12 @@ def train(
                 _check_finite(run, state, source, saves, workdir)
                 log = {f"train/{name}": value for name, value in window.mean().items()}
                 log |= optim.learning_rates(config.optim, run.schedule, at - 1)
-                log["examples_per_second"] = progress.examples_per_second
+                rate = progress.examples_per_second
+                log |= meter.read(at, config.batch_size, rate, jax.devices())
                 log["data_wait_share"] = progress.data_wait_share
-                if tokenizer is not None:
-                    log["truncation_rate"] = tokenizer.truncation_rate
-                    tokenizer.reset_truncation_rate()
+                if run.tokenizer is not None:
+                    log["truncation_rate"] = run.tokenizer.truncation_rate
+                    run.tokenizer.reset_truncation_rate()
                 writer.write(at, log)
 
             watchdog.rest()
@@ -199,10 +240,10 @@ def train(
                 progress.restart()
     save()
     saves.close()
-    sigterm.leave_loop()
-    if sigterm.stopping:
-        print(f"SIGTERM: saved step {at} in {workdir}; the same command resumes from there")
-        return {}
+    signals.leave_loop()
+    if signals.stopping:
+        writer.close()
+        signals.exit(f"saved step {at} in {workdir}; the same command resumes from there")
     if early.stopped:
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
 
@@ -220,7 +261,7 @@ def _check_finite(run, state, source, saves, workdir) -> None:
         experiment.training_batches(run.config, run.system, source, run.tokenizer, at, share)
     )
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
-    found = step.diagnose(run.gradients, state, batch, run.config.seed)
+    found = step.diagnose(run.gradients, state, batch, run.numbers(at))
     kept = saves.steps()
     raise NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
 
@@ -228,6 +269,9 @@ def _check_finite(run, state, source, saves, workdir) -> None:
 def main() -> None:
     """The command."""
     config = configs.load(ARGS.config, ARGS.overrides)
+    if ARGS.print_config:
+        print(configs.to_json(config))
+        return
     distributed.initialize(ARGS)
     with workdir_lock.held_by_run(ARGS.workdir):
         train(config, ARGS.workdir, [key for key in ARGS.allow_change.split(",") if key])

@@ -12,33 +12,33 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import sharding
 from mmjax.batch import Spec
 from mmjax.step import TrainState, first_state
-from mmjax.system import Memory, Params, Variables, memory_of
+from mmjax.system import Memory, Params, Variables, memory_of, seed_data
 
 _TRANSIENT = ("params", "intermediates", "cache", "packed")  # collections that are not memory
 
 
 def initial_params(model: Any, spec: Spec, seed: int) -> Params:
     """The model's parameters, initialized from a seed on the default device."""
-    return _unbox(jax.jit(init_function(model, spec, seed))()["params"])
+    return _unbox(jax.jit(init_function(model, spec))(seed_data(seed))["params"])
 
 
 def abstract_variables(model: Any, spec: Spec, memory: Callable | None = None) -> Variables:
     """Shapes and dtypes of parameters and memory; allocates nothing."""
-    return _unbox(jax.eval_shape(init_function(model, spec, 0, memory)))
+    return _unbox(jax.eval_shape(init_function(model, spec, memory), seed_data(0)))
 
 
 def init_function(
-    model: Any, spec: Spec, seed: int, memory: Callable[[], Memory] | None = None
-) -> Callable[[], Variables]:
-    """A function without arguments that initializes the boxed variables from the seed.
+    model: Any, spec: Spec, memory: Callable[[], Memory] | None = None
+) -> Callable[[jax.typing.ArrayLike], Variables]:
+    """A function of `seed_data(seed)` that initializes the boxed variables.
 
     Args:
       memory: `System.memory`: added to the collections that the model itself makes.
     """
 
-    def init():
+    def init(seed):
         batch = {k: jnp.zeros((1, *v.shape[1:]), v.dtype) for k, v in spec.items()}
-        made = model.init({"params": jax.random.key(seed)}, batch)
+        made = model.init({"params": jax.random.wrap_key_data(seed)}, batch)
         kept = {k: v for k, v in made.items() if k not in _TRANSIENT}
         return {"params": made["params"], **kept, **(memory() if memory else {})}
 
@@ -61,7 +61,7 @@ def sharded_variables(
       ValueError: a parameter without axis names, an unknown name, or an axis that the mesh does
         not divide.
     """
-    boxed = jax.eval_shape(init_function(model, spec, 0, memory))
+    boxed = jax.eval_shape(init_function(model, spec, memory), seed_data(0))
 
     def placed(path, box):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -94,15 +94,14 @@ def make_state_function(
     spec: Spec,
     optimizer: optax.GradientTransformation,
     *,
-    seed: int,
     ema: bool,
     memory: Callable[[], Memory] | None = None,
-) -> Callable[[], TrainState]:
-    """A function without arguments that makes the state of step 0; jit it with out_shardings."""
-    init = init_function(model, spec, seed, memory)
+) -> Callable[[jax.typing.ArrayLike], TrainState]:
+    """A function of `seed_data(seed)` that makes the state of step 0; jit it with out_shardings."""
+    init = init_function(model, spec, memory)
 
-    def make():
-        made = dict(_unbox(init()))
+    def make(seed):
+        made = dict(_unbox(init(seed)))
         return first_state(made.pop("params"), made, optimizer, ema=ema)
 
     return make

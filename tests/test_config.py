@@ -1,7 +1,11 @@
 """Overrides and their types, unknown keys, JSON and back, diffs."""
 
 import json
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +25,7 @@ def small():
             "sizes": (1, 2),
             "model": {"width": 16, "image": {"pool": "cls"}},
             "evals": {},
+            "optim": {"warmup_steps": 10},
         }
     )
 
@@ -34,7 +39,11 @@ def small():
         ("--config.steps=20", "steps", 20),
         ("steps=20", "steps", 20),
         ("config.steps=20", "steps", 20),
-        ("--config.steps=0.5", "steps", 0.5),  # a count or a fraction
+        ("--config.optim.warmup_steps=0.5", "optim.warmup_steps", 0.5),  # a count or a fraction
+        ("--config.optim.b1=0.8", "optim.b1", 0.8),  # not in the file
+        ("--config.model.image.remat=full", "model.image.remat", "full"),
+        ("--config.model.text.depth=3", "model.text.depth", 3),
+        ("--config.evals.mine.kind=retrieval", "evals.mine.kind", "retrieval"),
         ("--config.rate=3e-4", "rate", 3e-4),
         ("--config.rate=1", "rate", 1.0),
         ("--config.flag=True", "flag", True),
@@ -65,6 +74,8 @@ def test_override_sets_a_value_of_the_right_type(text, key, want):
     "text",
     [
         "--config.steps=many",
+        "--config.steps=6.5",
+        "--config.steps=6.0",
         "--config.steps=True",
         "--config.rate=fast",
         "--config.flag=1",
@@ -86,14 +97,103 @@ def test_override_of_another_type_names_key_type_and_value(text):
     ("text", "nearest"),
     [
         ("--config.step=1", "steps"),
-        ("--config.model.widht=1", "width"),
         ("--config.modle.width=1", "model"),
-        ("--config.model.image.pol=map", "pool"),
     ],
 )
 def test_override_of_an_unknown_key_names_the_nearest(text, nearest):
     with pytest.raises(ValueError, match=f"Did you mean '{nearest}'"):
         configs.override(small(), [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batch_size=0", "config.batch_size is 0: use a whole number from 1 on"),
+        ("microbatches=-1", "config.microbatches is -1: use a whole number from 1 on"),
+        ("total_steps=None", "config.total_steps is None: use a whole number from 1 on"),
+        ("log_every=0", "config.log_every is 0: use a whole number from 1 on"),
+        ("seed=-1", "config.seed is -1: use a whole number from 0 on"),
+        ("checkpoint.every=0", "config.checkpoint.every is 0: use a whole number from 1 on"),
+        ("batch_size=64.0", "config.batch_size is a int.*cannot be set to '64.0'"),
+        ("seed=1.5", "config.seed is a int.*cannot be set to '1.5'"),
+        ("seed=True", "config.seed is a int.*cannot be set to 'True'"),
+        ("checkpoint.evry=1", "config.checkpoint has no key 'evry'. Did you mean 'every'"),
+        ("data.trian.kind=folder", "config.data has no key 'trian'. Did you mean 'train'"),
+    ],
+)
+def test_counts_are_whole_numbers_in_their_range(text, words):
+    with pytest.raises(ValueError, match=words):
+        configs.override(configs.defaults(), [text])
+
+
+def test_a_wrong_count_of_a_file_is_refused_when_it_is_loaded(tmp_path):
+    path = write(
+        tmp_path / "mine.py",
+        "    config = defaults()\n    config.batch_size = 0\n    return config\n",
+    )
+    with pytest.raises(ValueError, match="config.batch_size is 0"):
+        configs.load(path)
+
+
+def target(
+    count: int,
+    rate: float = 0.1,
+    size: int | tuple[int, int] = 3,
+    name: str | None = None,
+    flag: bool = False,
+    words: Sequence[str] = (),
+    sizes: tuple[int, ...] = (),
+    inner: Mapping[str, Any] = types.MappingProxyType({}),
+    kind: Literal["a", "b"] = "a",
+    anything=None,
+):
+    """Takes settings of every type that a config can hold."""
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"count": 3},
+        {"count": np.int64(3)},
+        {"rate": 1},
+        {"rate": np.float32(1.5)},
+        {"size": (1, 2)},
+        {"size": [1, 2]},
+        {"name": None},
+        {"flag": True},
+        {"words": ["a", "b"]},
+        {"sizes": (1, 2, 3)},
+        {"sizes": ()},
+        {"inner": {"a": 1}},
+        {"inner": ConfigDict({"a": 1})},
+        {"kind": "b"},
+        {"anything": object()},
+    ],
+)
+def test_settings_of_the_annotated_type_pass(good):
+    assert configs.check_kwargs(target, good, "config.it") == good
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"count": 2.0}, "config.it.count is 2.0: it must be of type int"),
+        ({"count": True}, "config.it.count is True: it must be of type int"),
+        ({"rate": "fast"}, "rate is 'fast': it must be of type float"),
+        ({"rate": True}, "rate is True"),
+        ({"size": (1, 2, 3)}, r"size is \(1, 2, 3\): it must be of type int | tuple\[int, int\]"),
+        ({"size": (1, 2.5)}, "size is"),
+        ({"name": 3}, r"name is 3: it must be of type str \| None"),
+        ({"flag": 1}, "flag is 1: it must be of type bool"),
+        ({"sizes": 3}, r"sizes is 3: it must be of type tuple\[int, ...\]"),
+        ({"inner": 3}, r"inner is 3: it must be of type Mapping\[str, Any\]"),
+        ({"kind": "c"}, "kind is 'c'"),
+        ({"cuont": 3}, "config.it.cuont is not a setting of target. Did you mean 'count'"),
+    ],
+)
+def test_settings_of_another_type_or_name_are_refused(bad, words):
+    with pytest.raises(ValueError, match=words):
+        configs.check_kwargs(target, bad, "config.it")
 
 
 def test_override_below_a_leaf_and_without_equals():

@@ -90,7 +90,7 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
         time.sleep(0.02)
     both[1].send_signal(signal.SIGTERM)
     done = ends(both)
-    assert [code for code, _, _ in done] == [0, 0], done
+    assert [code for code, _, _ in done] == [143, 143], done
     assert "SIGTERM: saved step" in done[0][1] and "SIGTERM" not in done[1][1]
     # Perhaps just where a checkpoint was due.
     saved = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())

@@ -36,6 +36,7 @@ plan
 evaluate
 train
 zero_shot  generate  export  interpolate  replay  preflight
+__main__
 """
 
 

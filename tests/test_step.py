@@ -17,7 +17,7 @@ from mmjax import sharding, step
 from mmjax.layers.platform import compiling_for
 from mmjax.models.clip import contrastive
 from mmjax.optim import optimizer as optim
-from mmjax.system import System
+from mmjax.system import System, seed_data
 from mmjax.variables import (
     abstract_variables,
     initial_params,
@@ -114,21 +114,28 @@ def sharded(params, mesh):
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), params, placed)
 
 
+def numbers(seed=0, weights=None, learning_rate=0.1, weight_decay=0.0, ema_decay=0.0):
+    """What a step takes from a config."""
+    weights = {"contrastive": 1.0} if weights is None else weights
+    rates = (np.float32(x) for x in (learning_rate, weight_decay, ema_decay))
+    return step.Numbers(seed_data(seed), *rates, {k: np.float32(w) for k, w in weights.items()})
+
+
 def gradients_of(model, loss, weights, microbatches=1):
     """(params, batch, seed) -> `Gradients` of the first step."""
     gradients = step.make_gradients(
         model,
         System(model, SPEC, loss),
-        loss_weights=weights,
         frozen=jax.tree.map(lambda _: False, abstract_params()),
         microbatches=microbatches,
     )
 
-    def found(params, batch, seed=0):
+    @jax.jit
+    def found(params, batch, given):
         state = step.first_state(params, {}, optax.identity(), ema=False)
-        return gradients(state, batch, seed)[0]
+        return gradients(state, batch, given)[0]
 
-    return jax.jit(found, static_argnums=2)
+    return lambda params, batch, seed=0: found(params, batch, numbers(seed, weights))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -195,12 +202,11 @@ def test_gradients_of_the_real_models_in_parts(system):
     gradients = step.make_gradients(
         run.model,
         dataclasses.replace(run.system, loss=loss or run.system.loss),
-        loss_weights=weights,
         frozen=jax.tree.map(lambda _: False, params),
         microbatches=4 if system == "clip" else 2,
     )
     state = step.first_state(params, {}, optax.identity(), ema=False)
-    found, _, _ = jax.jit(gradients, static_argnums=2)(state, batch, 0)
+    found, _, _ = jax.jit(gradients)(state, batch, numbers(0, weights))
     np.testing.assert_allclose(found.total, want_loss, rtol=1e-5)
     assert_trees_close(found.grads, want, rtol=1e-5, atol=1e-5)
 
@@ -265,26 +271,25 @@ def test_merge_of_a_scalar_output_is_the_first_parts():
 
 def test_weighted_sum():
     terms = {"a": jnp.float32(2.0), "b": jnp.float32(3.0), "seen": jnp.float32(9.0)}
-    at = jnp.int32(5)
-    assert step.weighted_sum(terms, {"a": 0.5, "b": 2.0}, at) == 7.0
-    assert step.weighted_sum(terms, {"a": ((0, 0.0), (10, 2.0)), "b": 2.0}, at) == 8.0
+    assert step.weighted_sum(terms, {"a": 0.5, "b": 2.0}) == 7.0
     with pytest.raises(ValueError, match=r"names \['c'\].*\['a', 'b', 'seen'\]"):
-        step.weighted_sum(terms, {"a": 1.0, "c": 1.0}, at)
+        step.weighted_sum(terms, {"a": 1.0, "c": 1.0})
     with pytest.raises(ValueError, match="names nothing"):
-        step.weighted_sum(terms, {}, at)
+        step.weighted_sum(terms, {})
 
 
 # ---- the update
 
 
-def make(model, optimizer, loss=contrastive(), *, ema_decay=0.0, seed=0, frozen=None):
-    """(initial state, jitted step, gradients) of a model over SPEC."""
+def make(model, optimizer, loss=contrastive(), *, frozen=None, **given):
+    """(initial state, jitted step, gradients) of a model over SPEC; `given` goes to `numbers`."""
     system = System(model, SPEC, loss)
     frozen = frozen or jax.tree.map(lambda _: False, abstract_params())
-    gradients = step.make_gradients(model, system, loss_weights={"contrastive": 1.0}, frozen=frozen)
-    init = make_state_function(model, SPEC, optimizer, seed=7, ema=ema_decay > 0)
-    update = step.make_train_step(system, gradients, optimizer, seed=seed, ema_decay=ema_decay)
-    return init(), jax.jit(update), gradients
+    gradients = step.make_gradients(model, system, frozen=frozen)
+    init = make_state_function(model, SPEC, optimizer, ema=given.get("ema_decay", 0) > 0)
+    update = jax.jit(step.make_train_step(system, gradients, optimizer))
+    fixed = numbers(**given)
+    return init(seed_data(7)), lambda *args: update(*args, fixed), gradients
 
 
 def test_sgd_step_and_moving_average_in_closed_form():
@@ -342,7 +347,8 @@ def test_frozen_parameters_do_not_move_by_a_bit():
     abstract = abstract_params()
     optimizer, _ = optim.make_optimizer(config, abstract, total_steps=10)
     frozen = optim.frozen_mask(config, abstract)
-    state, update, _ = make(Towers(), optimizer, contrastive(kind="sigmoid"), frozen=frozen)
+    loss = contrastive(kind="sigmoid")
+    state, update, _ = make(Towers(), optimizer, loss, frozen=frozen, weight_decay=0.3)
     start = state.params
     _, want = plain_gradient(start, pairs(), sigmoid_by_hand)
     state, scalars = update(state, pairs())
@@ -407,7 +413,7 @@ def test_a_nan_batch_leaves_the_state_and_is_named(guarded):
 
     def found(batch, **params):
         broken = state.replace(params=state.params | params)
-        return step.diagnose(gradients, broken, batch, 0)
+        return step.diagnose(gradients, broken, batch, numbers())
 
     assert found(good) is None
     assert found(bad) == "loss: contrastive [] (1 NaN, 0 infinite of 1)"
@@ -431,7 +437,7 @@ def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(guarded):
     assert np.isfinite(scalars["loss"])
     assert not bool(after.finite)
     assert_trees_identical(after.params, state.params)
-    said = step.diagnose(gradients, after, pairs(), 0)
+    said = step.diagnose(gradients, after, pairs(), numbers())
     assert said.startswith("gradients: logit_bias [] (1 NaN")
 
 

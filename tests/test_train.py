@@ -13,6 +13,8 @@ import pytest
 from runs import ROOT, TRAIN, refused, state_of
 from tiny_clip import get_config, write_folder
 
+from mmjax.process import preemption
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
@@ -78,12 +80,33 @@ def test_a_second_start_says_that_it_is_done(undisturbed, pictures):
 
 def test_evaluate_gives_the_same_results(undisturbed):
     workdir, _ = undisturbed
-    trained = json.loads((workdir / "run.json").read_text())["results"]["values"]
+    manifest = json.loads((workdir / "run.json").read_text())
+    trained = manifest.pop("results")["values"]
+    (workdir / "run.json").write_text(json.dumps(manifest))
+    (workdir / "results.jsonl").unlink()
     (workdir / "report.html").unlink()
     done = commands.run("-m", "mmjax.evaluate", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     again = json.loads((workdir / "run.json").read_text())["results"]["values"]
     assert again == pytest.approx(trained, abs=1e-6) and (workdir / "report.html").exists()
+
+
+def test_evaluating_with_other_settings_replaces_nothing(undisturbed):
+    workdir, _ = undisturbed
+    kept = {name: (workdir / name).read_bytes() for name in ("report.html", "metrics.jsonl")}
+    own = json.loads((workdir / "run.json").read_text())["results"]
+    rows = (workdir / "results.jsonl").read_text()
+    command = ("-m", "mmjax.evaluate", f"--workdir={workdir}")
+    done = commands.run(*command, "--config.evals.all.captions_per_image=1")
+    assert done.returncode == 0, done.stderr
+    assert {name: (workdir / name).read_bytes() for name in kept} == kept
+    assert json.loads((workdir / "run.json").read_text())["results"] == own
+    more = (workdir / "results.jsonl").read_text()
+    (new,) = map(json.loads, more.removeprefix(rows).splitlines())  # `health` did not change
+    assert (new["step"], new["evaluator"]) == (6, "all")
+    assert new["fingerprint"] != own["evaluators"]["all"]
+    (report,) = (workdir / "reports").iterdir()
+    assert str(report) in done.stdout and report.name.startswith("step-6-")
 
 
 def start_and_wait_for(root, workdir, name, *more):
@@ -117,12 +140,15 @@ def assert_same_run(workdir, other):
     assert set(seen) == set(want) and len(want) == 400
 
 
-def test_sigterm_saves_and_the_resumed_run_is_bitwise_the_same(pictures, tmp_path, long_run):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_resumed_run_is_bitwise_the_same(
+    pictures, tmp_path, long_run, number
+):
     process = start_and_wait_for(pictures, tmp_path, "checkpoints/100", *LONG)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    assert "SIGTERM: saved step" in out
+    assert process.returncode == 128 + number, error
+    assert f"{preemption.NAMES[number]}: saved step" in out
     done = train(pictures, tmp_path, *LONG)
     assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
     assert_same_run(tmp_path, long_run)

@@ -10,7 +10,8 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@300
-# The last line: 5 minutes before the time is up, all tasks save and end; submit again to go on.
+# The last line: 5 minutes before the time is up, all tasks save and end with code 143. Submit it
+# again to go on; a second job with --dependency=afternotok:JOBID does that by itself.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 config=$1 workdir=$2

@@ -86,9 +86,18 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
     Raises:
       ValueError: as `open_source`; unknown, missing or invalid settings of a mixture.
     """
-    train = data["train"]
+    train, hold_out = data["train"], data.get("hold_out", 0.0)
+    if not 0 <= hold_out < 1:
+        raise ValueError(f"config.data.hold_out is {hold_out}: use a fraction from 0 to below 1.")
     if train.get("kind") != "mixture":
+        if hold_out:
+            train = {"kind": "part", "source": train, "stop": 1 - hold_out}
         return sources.open_source(train, workdir=workdir)
+    if hold_out:
+        raise ValueError(
+            "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
+            "parts sources of kind 'part', and evaluators on the rest."
+        )
     _check_names(train, ("kind", "parts"), "config.data.train")
     if not _is_section(train.get("parts", {})):
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmjax.config import nearest
+from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
@@ -51,7 +51,9 @@ def open_source(config: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         if name not in settings:
             if parameter.default is parameter.empty:
                 raise ValueError(f"A source of kind '{kind}' needs the setting '{name}'.")
-        elif parameter.annotation is Source:
+            continue
+        check_type(settings[name], parameter.annotation, f"The setting '{name}' of kind '{kind}'")
+        if parameter.annotation is Source:
             settings[name] = _nested(settings[name], kind, name, workdir)
         elif parameter.annotation == Sequence[Source]:
             several = (

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from mmjax.batch import to_device_dtypes
 
 _END = object()
+POLL_SECONDS = 0.005  # how often to look whether the device has finished, while waiting
 PATIENCE = 30.0  # seconds that `close` waits for a read in progress
 
 
@@ -21,16 +22,23 @@ class prefetch_to_device:
       batches: dicts of arrays, this process's rows of each global batch.
       sharding: of every array of a batch (its first axis is split).
       size: batches prefetched to the device.
+      busy: whether the device still has work; None: never.
 
-    `wait_seconds` is the total time that the consumer has waited for data. An error in the thread
-    is raised in the consumer, after the batches made before it. `close()` ends the thread; the
+    `wait_seconds` is the total time that the consumer has waited for data while the device was
+    idle: a loop that is ahead of the device waits without harm. An error in the thread is raised in
+    the consumer, after the batches made before it. `close()` ends the thread; the
     object is also a context manager.
     """
 
     def __init__(
-        self, batches: Iterator[dict[str, np.ndarray]], sharding: jax.sharding.Sharding, size=2
+        self,
+        batches: Iterator[dict[str, np.ndarray]],
+        sharding: jax.sharding.Sharding,
+        size: int = 2,
+        busy: Callable[[], bool] | None = None,
     ):
         self.wait_seconds = 0.0
+        self._busy = busy or (lambda: False)
         self._batches, self._sharding = batches, sharding
         self._ready: queue.Queue = queue.Queue(maxsize=size)
         self._closed = threading.Event()
@@ -61,15 +69,24 @@ class prefetch_to_device:
     def __next__(self) -> dict[str, jax.Array]:
         if self._closed.is_set():
             raise StopIteration
-        start = time.perf_counter()
-        batch, error = self._ready.get()
-        self.wait_seconds += time.perf_counter() - start
+        batch, error = self._next()
         if batch is _END:
             self.close()
             if error is not None:
                 raise error
             raise StopIteration
         return batch
+
+    def _next(self) -> tuple:
+        while self._busy():
+            try:
+                return self._ready.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+        start = time.perf_counter()
+        item = self._ready.get()
+        self.wait_seconds += time.perf_counter() - start
+        return item
 
     def close(self) -> None:
         """End the thread and the batches' own threads; prefetched batches are dropped.

@@ -65,6 +65,9 @@ class Captioning(Evaluator):
         if self.spice:
             spice_folder()
 
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {} if self.neighbour == "pixels" else {self.neighbour: ("image",)}
+
     def captions(self, variables: Variables, places: np.ndarray | None = None) -> Captions:
         """The generated text of each image, and what it is compared with.
 

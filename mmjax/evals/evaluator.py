@@ -25,6 +25,7 @@ class Evaluator:
     """A source and its transforms. A subclass has a `kind`, its name in a config."""
 
     kind: ClassVar[str]
+    labeled: ClassVar[bool] = False  # its transform must give `label`
     runner: Runner = dataclasses.field(repr=False)
     source: Mapping[str, Any]
     transform: str
@@ -45,7 +46,8 @@ class Evaluator:
         """Open every source and make a row of the first batch; called before training.
 
         Raises:
-          ValueError: a missing source, or a transform that does not fit its examples.
+          ValueError: a missing source, a transform that does not fit its examples, or a model
+            without an output that the evaluator reads.
         """
         size = self.runner.batch_size
         processes = size // len(range(size)[self.runner.rows])
@@ -59,8 +61,24 @@ class Evaluator:
     def _check_source(self, source: Any) -> None:
         """Raise ValueError if the source's classes do not fit what the evaluator needs."""
 
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        """The outputs of the model that it reads, and the modalities that each is computed from."""
+        return {}
+
     def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Raise ValueError if a row of the first batch lacks what the evaluator needs."""
+        """Raise ValueError if the model, or a row of the first batch, lacks what is needed."""
+        if self.labeled and "label" not in batch:
+            raise ValueError(
+                f"A '{self.kind}' needs labels and its transform gives {', '.join(sorted(batch))}: "
+                "end the transform with label."
+            )
+        for output, modalities in self.needs().items():
+            found = self.runner.output_names(batch, modalities)
+            if output not in found:
+                raise ValueError(
+                    f"A '{self.kind}' needs the output '{output}' and this model gives "
+                    f"{', '.join(found)}: remove this evaluator, or use one that fits the model."
+                )
 
     def run(self, variables: Variables) -> Results:
         """Yield (name, value)."""

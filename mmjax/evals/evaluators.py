@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.batch import MODALITIES
+from mmjax.config import check_type, nearest
 from mmjax.data.class_names import label_map, mapped
 from mmjax.data.transforms.captions import as_text, captions_of, get_templates
 from mmjax.evals.captioning import Captioning
@@ -88,6 +89,9 @@ class _ImageText(Evaluator):
 
     captions_per_image: int = 0  # maximum number of captions per image; 0: all
 
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {"image_embed": ("image",), "text_embed": ("text",)}
+
     def pairs(self, variables: Variables) -> Pairs:
         """Embeddings of the whole source by both towers."""
         source = self._open(self.source)
@@ -131,8 +135,12 @@ class ZeroShot(Evaluator):
     """
 
     kind = "zero_shot"
+    labeled = True
     templates: str | tuple[str, ...] = "plain"
     class_names: tuple[str, ...] | None = None
+
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {"image_embed": ("image",), "text_embed": ("text",)}
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"templates": get_templates(self.templates)}
@@ -177,6 +185,7 @@ class Classification(Evaluator):
     """
 
     kind = "classification"
+    labeled = True
     modalities: tuple[str, ...] = ("image",)
     absent: tuple[str, ...] = ()
 
@@ -190,6 +199,9 @@ class Classification(Evaluator):
 
     def _check_source(self, source: Any) -> None:
         self._label_map(source)
+
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {"logits": self.modalities}
 
     def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
@@ -208,11 +220,15 @@ class Classification(Evaluator):
 class _FrozenFeatures(Evaluator):
     """Base class of classifiers fitted on the features of another source."""
 
+    labeled = True
     train_source: Mapping[str, Any]
     features: str = "image_features"
 
     def _check_source(self, source: Any) -> None:
         _place(self._open(self.train_source), source)
+
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {self.features: ("image",)}
 
     def _both(
         self, variables: Variables
@@ -326,6 +342,12 @@ def make_evaluators(evals: Mapping[str, Any], runner: Runner) -> dict[str, Evalu
     for name, evaluator in evals.items():
         settings = _plain(evaluator)
         kind = settings.pop("kind", None)
+        if kind is None:
+            others = [other for other in evals if other != name]
+            raise ValueError(
+                f"config.evals.{name} has no kind: use one of {sorted(EVALUATORS)}."
+                + nearest(name, others)
+            )
         if kind not in EVALUATORS:
             near = difflib.get_close_matches(str(kind), EVALUATORS, n=1)
             raise ValueError(
@@ -340,6 +362,7 @@ def make_evaluators(evals: Mapping[str, Any], runner: Runner) -> dict[str, Evalu
                     f"config.evals.{name}.{key} is not a setting of '{kind}': use one of "
                     f"{sorted(fields)}" + (f" (nearest: '{near[0]}')." if near else ".")
                 )
+            check_type(settings[key], fields[key].type, f"config.evals.{name}.{key}")
         needed = {key for key, f in fields.items() if _required(f)}
         if needed - set(settings):
             raise ValueError(

@@ -29,6 +29,9 @@ class Perplexity(Evaluator):
     kind = "perplexity"
     modalities: tuple[str, ...] = MODALITIES
 
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {"text_logits": self.modalities}
+
     def run(self, variables: Variables) -> Results:
         source = self._open(self.source)
         rows = in_order(self.runner, source, self._losses(variables, source), "texts read")

@@ -1,6 +1,7 @@
 """Ablation of a classifier's input modalities, one at a time."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ class ModalityAblation(Evaluator):
     """
 
     kind = "modality_ablation"
+    labeled = True
     modalities: tuple[str, ...]
+
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {"logits": self.modalities}
 
     def __post_init__(self):
         if len(set(self.modalities)) < 2 or set(self.modalities) - set(MODALITIES):

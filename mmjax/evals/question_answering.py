@@ -1,7 +1,7 @@
 """Visual question answering, and baselines that do not use the image."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,9 @@ class Vqa(Evaluator):
     def __post_init__(self):
         if self.decode is not None:
             self.runner.generate(self.decode)  # reports wrong settings before training
+
+    def needs(self) -> Mapping[str, Sequence[str]]:
+        return {"logits": _READ} if self.decode is None else {}
 
     def answers(
         self, variables: Variables, source: Any, *absent: str

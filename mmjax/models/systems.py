@@ -30,6 +30,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "vit": vit.make_system,
     "vqa": vqa.make_system,
 }
+DTYPES = ("float32", "bfloat16")
 
 
 def make_system(config: Mapping[str, Any]) -> System:
@@ -48,8 +49,17 @@ def make_system(config: Mapping[str, Any]) -> System:
             f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}."
             + nearest(name, SYSTEMS)
         )
+    _check_dtypes(model, "config.model")
     rest = {"batch_size": config.get("batch_size", 0), "loss": _plain(config.get("loss", {}))}
     return SYSTEMS[name]({"model": model, **rest})
+
+
+def _check_dtypes(section: Mapping[str, Any], where: str) -> None:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            _check_dtypes(value, f"{where}.{key}")
+        elif key == "dtype" and isinstance(value, str) and value not in DTYPES:
+            raise ValueError(f"{where}.dtype is '{value}'; use one of {', '.join(DTYPES)}.")
 
 
 def _plain(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,38 +14,43 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu import parameter_overview
 
 from mmjax import schedule as schedules
-from mmjax.config import nearest
+from mmjax.config import check_kwargs
 from mmjax.optim import lora, tree_paths, update_rules
 
-Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+Schedule = Callable[[int | np.ndarray], float | np.ndarray]
 
-# Every field of the config; `learning_rate` alone has no default.
-DEFAULTS: Mapping[str, Any] = {
-    "name": "adamw",  # adamw, adafactor, lion or sgd
-    "learning_rate": None,  # the peak; or, of a constant schedule, ((step, rate), ...)
-    "schedule": "cosine",  # cosine, linear, rsqrt or constant
-    "warmup_steps": 0,  # steps, or below 1 a fraction of the run
-    "end_learning_rate_fraction": 0.0,  # where cosine, linear and the cooldown end
-    "timescale": 10_000,  # of rsqrt
-    "cooldown_steps": 0,  # last steps of rsqrt and constant, linear to the end
-    "b1": 0.9,
-    "b2": None,  # None: 0.99 for lion, 0.999 for the others; adafactor's upper bound
-    "eps": 1e-8,
-    "momentum": 0.9,  # of sgd
-    "weight_decay": 0.0,
-    "weight_decay_include": (),  # patterns, beyond the kernels
-    "weight_decay_exclude": (),  # patterns; stronger than include
-    "grad_clip_norm": None,  # None: no clipping
-    "moment_dtype": "float32",  # of the first moment
-    "learning_rate_multipliers": (),  # (pattern, factor) pairs; the first match counts
-    "freeze": (),  # patterns; where there are LoRA's additions, () freezes all but them
-}
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every field of `config.optim`; `learning_rate` alone has no default.
+
+    Patterns are one or several regular expressions over parameter paths.
+    """
+
+    learning_rate: float | tuple  # the peak; or, of a constant schedule, ((step, rate), ...)
+    name: str = "adamw"  # adamw, adafactor, lion or sgd
+    schedule: str = "cosine"  # cosine, linear, rsqrt or constant
+    warmup_steps: int | float = 0  # steps, or below 1 a fraction of the run
+    end_learning_rate_fraction: float = 0.0  # where cosine, linear and the cooldown end
+    timescale: float = 10_000  # of rsqrt
+    cooldown_steps: int = 0  # last steps of rsqrt and constant, linear to the end
+    b1: float = 0.9
+    b2: float | None = None  # None: 0.99 for lion, 0.999 for the others; adafactor's upper bound
+    eps: float = 1e-8
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.0
+    weight_decay_include: str | tuple = ()  # patterns, beyond the kernels
+    weight_decay_exclude: str | tuple = ()  # patterns; stronger than include
+    grad_clip_norm: float | None = None  # None: no clipping
+    moment_dtype: str = "float32"  # of the first moment
+    learning_rate_multipliers: tuple = ()  # (pattern, factor) pairs; the first match counts
+    freeze: str | tuple = ()  # patterns; with LoRA's additions, () freezes all but them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +67,14 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimizer of a run, and the schedule of its base learning rate.
 
+    The optimizer's `update` takes `learning_rate` and `weight_decay` as further arguments, so that
+    they are no constants of the compiled step.
+
     Frozen parameters get zero updates, have no optimizer state, and do not count in the norm that
     is clipped.
 
     Args:
-      config: fields as in `DEFAULTS`.
+      config: fields as in `Settings`.
       params: the unboxed parameters, concrete or abstract; only paths and shapes are read.
       total_steps: length of the run, in updates.
 
@@ -76,10 +84,10 @@ def make_optimizer(
     settings = _settings(config)
     parts = match_parts(config, params)
     schedule = make_schedule(config, total_steps)
-    weight_decay = float(settings["weight_decay"])
-    steps = [update_rules.direction(settings), _descend(schedule, weight_decay, parts)]
-    if settings["grad_clip_norm"] is not None:
-        steps.insert(0, update_rules.clip_by_global_norm(float(settings["grad_clip_norm"])))
+    decays = float(settings.weight_decay) != 0
+    steps = [update_rules.direction(settings), _descend(parts, decays)]
+    if settings.grad_clip_norm is not None:
+        steps.insert(0, update_rules.clip_by_global_norm(float(settings.grad_clip_norm)))
     optimizer = optax.chain(*steps)
     if any(part.frozen for part in parts.values()):
         labels = tree_paths.map_paths(
@@ -90,7 +98,7 @@ def make_optimizer(
 
 
 def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
-    """The base learning rate as a function of the step (int or traced), float32.
+    """The base learning rate as a function of the step, a number or NumPy array on the host.
 
     Linear warm-up, (step + 1) / warmup_steps as in open_clip, then from the peak: `cosine` or
     `linear` down to the end fraction at `total_steps`; `constant`; or `rsqrt`, with
@@ -103,9 +111,9 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
       ValueError: a learning rate, warm-up, cooldown or end fraction that is out of range.
     """
     settings = _settings(config)
-    kind, rate = settings["schedule"], settings["learning_rate"]
-    warmup, end = settings["warmup_steps"], float(settings["end_learning_rate_fraction"])
-    cooldown, timescale = settings["cooldown_steps"], float(settings["timescale"])
+    kind, rate = settings.schedule, settings.learning_rate
+    warmup, end = settings.warmup_steps, float(settings.end_learning_rate_fraction)
+    cooldown, timescale = settings.cooldown_steps, float(settings.timescale)
     if kind not in ("cosine", "linear", "rsqrt", "constant"):
         raise ValueError(
             f"config.optim.schedule is '{kind}': use 'cosine', 'linear', 'rsqrt' or 'constant'."
@@ -116,7 +124,7 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
         warmup = round(warmup * total_steps)
     if not 0 <= warmup <= total_steps or warmup != int(warmup):
         raise ValueError(
-            f"config.optim.warmup_steps is {settings['warmup_steps']} in a run of {total_steps} "
+            f"config.optim.warmup_steps is {settings.warmup_steps} in a run of {total_steps} "
             "steps: use a whole number up to that, or a fraction below 1."
         )
     if cooldown and kind in ("cosine", "linear"):
@@ -141,24 +149,21 @@ def make_schedule(config: Mapping[str, Any], total_steps: int) -> Schedule:
             "fraction from 0 to 1 and a timescale > 0."
         )
 
-    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step).astype(jnp.float32)
-        after = jnp.clip(step - warmup, 0.0, total_steps - warmup)
+    def schedule(step: int | np.ndarray) -> float | np.ndarray:
+        after = np.clip(step - warmup, 0, total_steps - warmup)
         progress = after / max(total_steps - warmup, 1)
         if kind == "cosine":
-            factor = end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(math.pi * progress))
+            factor = end + (1.0 - end) * 0.5 * (1.0 + np.cos(math.pi * progress))
         elif kind == "linear":
             factor = end + (1.0 - end) * (1.0 - progress)
         elif kind == "rsqrt":
-            factor = jax.lax.rsqrt(1.0 + after / timescale)
+            factor = 1.0 / np.sqrt(1.0 + after / timescale)
         else:
-            factor = jnp.ones_like(step)
+            factor = 1.0
         if cooldown:
-            factor = end + (factor - end) * jnp.clip((total_steps - step) / cooldown, 0.0, 1.0)
+            factor = end + (factor - end) * np.clip((total_steps - step) / cooldown, 0.0, 1.0)
         return (
-            schedules.schedule(rate, step)
-            * factor
-            * jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+            schedules.schedule(rate, step) * factor * np.minimum(1.0, (step + 1.0) / max(warmup, 1))
         )
 
     return schedule
@@ -177,11 +182,11 @@ def match_parts(config: Mapping[str, Any], params: Any) -> dict[str, Part]:
     """
     settings = _settings(config)
     shapes = tree_paths.shapes(params)
-    multipliers = _pairs(settings["learning_rate_multipliers"])
+    multipliers = _pairs(settings.learning_rate_multipliers)
     adapted = lora.adapted(shapes)
     matched = {}  # field -> the paths that each of its patterns matches
     for field in ("weight_decay_include", "weight_decay_exclude", "freeze"):
-        where, patterns = f"config.optim.{field}", _patterns(settings[field])
+        where, patterns = f"config.optim.{field}", _patterns(getattr(settings, field))
         if field == "freeze" and not patterns and adapted:
             patterns = (lora.BASE,)
         paths = [tree_paths.matching(p, shapes, where) for p in patterns]
@@ -220,7 +225,7 @@ def frozen_mask(config: Mapping[str, Any], params: Any) -> Any:
 def learning_rates(config: Mapping[str, Any], schedule: Schedule, step: int) -> dict[str, float]:
     """Learning rates at a step, for the log: the base rate, and one per multiplier pattern."""
     base = float(schedule(step))
-    pairs = _pairs(_settings(config)["learning_rate_multipliers"])
+    pairs = _pairs(_settings(config).learning_rate_multipliers)
     return {"learning_rate": base} | {f"learning_rate/{p}": base * f for p, f in pairs}
 
 
@@ -252,41 +257,29 @@ class _Row:
     decay: str
 
 
-def _descend(
-    schedule: Schedule, weight_decay: float, parts: Mapping[str, Part]
-) -> optax.GradientTransformation:
-    """The update from a direction, by each parameter's rules: `optax.scale_by_schedule` with the
-    same state, plus decay and multipliers by path."""
+def _descend(parts: Mapping[str, Part], decays: bool) -> optax.GradientTransformationExtraArgs:
+    """The update from a direction, by each parameter's rules."""
 
     def init(params):
         del params
-        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))  # as in earlier checkpoints
 
-    def update(updates, state, params):
-        rate = schedule(state.count)
-
+    def update(updates, state, params, *, learning_rate, weight_decay, **_):
         def one(path, u, p):
-            if weight_decay and parts[path].decay:
+            if decays and parts[path].decay:
                 u = u + weight_decay * p
-            return (-parts[path].multiplier * rate).astype(u.dtype) * u
+            return (-parts[path].multiplier * learning_rate).astype(u.dtype) * u
 
         count = optax.safe_increment(state.count)
         return tree_paths.map_paths(one, updates, params), optax.ScaleByScheduleState(count)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    given = dict(config.items())
-    for field in given:
-        if field not in DEFAULTS:
-            raise ValueError(
-                f"config.optim.{field} is not a field of the optimizer's config."
-                + nearest(field, DEFAULTS)
-            )
-    if given.get("learning_rate") is None:
+def _settings(config: Mapping[str, Any]) -> Settings:
+    if config.get("learning_rate") is None:
         raise ValueError("config.optim.learning_rate is not set: give the peak learning rate.")
-    return {**DEFAULTS, **given}
+    return Settings(**check_kwargs(Settings, config, "config.optim"))
 
 
 def _patterns(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """The direction of an update from the gradients: optax's rules, except for clipping."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -26,22 +25,22 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
-    """The direction that `config.optim` names, from its settings with their defaults.
+def direction(settings: Any) -> optax.GradientTransformation:
+    """The direction that `config.optim` names, from its `Settings`.
 
     Raises:
       ValueError: an unknown name.
     """
-    name, b1, b2 = settings["name"], settings["b1"], settings["b2"]
-    moment_dtype = jnp.dtype(settings["moment_dtype"])
+    name, b1, b2 = settings.name, settings.b1, settings.b2
+    moment_dtype = jnp.dtype(settings.moment_dtype)
     if b2 is None:
         b2 = 0.99 if name == "lion" else 0.999
     if name == "adamw":
-        return _in_float32(optax.scale_by_adam(b1, b2, settings["eps"]), moment_dtype)
+        return _in_float32(optax.scale_by_adam(b1, b2, settings.eps), moment_dtype)
     if name == "lion":
         return _in_float32(optax.scale_by_lion(b1, b2), moment_dtype)
     if name == "sgd":
-        decay = settings["momentum"]
+        decay = settings.momentum
         return _in_float32(optax.trace(decay), moment_dtype) if decay else optax.identity()
     if name == "adafactor":
         # Without relative steps, and with a first moment: Zhai et al. 2022, §3.4.

@@ -128,11 +128,7 @@ def _loss(config: ConfigDict, found: Estimate, missing: float) -> tuple[tuple[st
     enough = [one for one in leaner if one[1] >= missing]
     some = [one for one in leaner[-1:] if one[1] >= missing / 10]
     for settings, saved in (enough + some)[:1]:
-        if set(settings) <= set(config.loss):
-            return tuple(f"--config.loss.{k}={v}" for k, v in settings.items()), saved
-        # An override of a key that is not in the file is refused: replace the whole section.
-        whole = str(config.loss.to_dict() | settings).replace("'", '"')  # easier in a shell
-        return (f"--config.loss={whole}",), saved
+        return tuple(f"--config.loss.{k}={v}" for k, v in settings.items()), saved
     return (), 0.0
 
 

@@ -89,6 +89,27 @@ CHIPS = {
 }
 
 
+# What jax calls their devices, beside the names above.
+DEVICE_KINDS = {
+    "tpu v5 lite": "v5e",
+    "tpu v5": "v5p",
+    "tpu v6 lite": "v6e",
+    "tpu7x": "tpu7x",
+}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip of a device that is here, by jax's name for it; None if it is not known.
+
+    A GPU's name contains that of the chip: "NVIDIA H100 80GB HBM3".
+    """
+    kind = device_kind.lower()
+    name = DEVICE_KINDS.get(kind, kind.removeprefix("tpu "))
+    if name in CHIPS:
+        return CHIPS[name]
+    return next((CHIPS[gpu] for gpu in ("a100", "h100", "h200") if gpu in kind), None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Topology:
     """Some chips of one kind, "v5e:16x16", "gpu:h100x8" or "cpu:8".

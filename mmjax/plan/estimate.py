@@ -124,7 +124,7 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
     started, chip = time.perf_counter(), topology.chip
     run = experiment.build(config, None, topology.devices())
     with jax.set_mesh(run.mesh), compiling_for(topology.platform):
-        traced = run.train_step.trace(run.state, _batch(run))
+        traced = run.train_step.trace(run.state, _batch(run), run.numbers(0))
         executed = flops.count(
             traced.jaxpr,
             peak=chip.flops * topology.count or math.inf,
@@ -193,7 +193,7 @@ def model_flops(config: ConfigDict, topology: Topology) -> float:
         config.microbatches = 1
     run = experiment.build(config, None, topology.devices())
     with jax.set_mesh(run.mesh), compiling_for("gpu"):
-        return flops.count(run.train_step.trace(run.state, _batch(run)).jaxpr).flops
+        return flops.count(run.train_step.trace(run.state, _batch(run), run.numbers(0)).jaxpr).flops
 
 
 def with_remat(config: ConfigDict, policy: str) -> ConfigDict:

@@ -25,6 +25,7 @@ from mmjax.workdir.metrics import read_metrics
 
 
 def write_report(
+    path: Path,
     workdir: str | os.PathLike,
     *,
     title: str,
@@ -35,10 +36,11 @@ def write_report(
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     fingerprints: Mapping[str, str] | None = None,
     before: Mapping[str, Mapping[str, float]] | None = None,
-) -> Path:
-    """Write `<workdir>/report.html`, with training curves from `<workdir>/metrics.jsonl`.
+) -> None:
+    """Write the report of a run, with training curves from `<workdir>/metrics.jsonl`.
 
     Args:
+      path: the file, in a folder that is made if missing.
       title: the run's name.
       facts: shown under the title, in order, such as {"Parameters": "5.4 M"}.
       results: evaluator -> metric -> value, the run's final metrics.
@@ -47,9 +49,6 @@ def write_report(
       baselines: name of a baseline -> evaluator -> metric -> value.
       fingerprints: evaluator -> hash of its config.
       before: as results, before training.
-
-    Returns:
-      The file's path.
     """
     rows = read_metrics(workdir)
     result_tables = tables.results(results, baselines or {}, fingerprints or {}, before)
@@ -72,9 +71,8 @@ def write_report(
         ("health", "Contrastive health", _health(data.health, rows)),
         ("config", "Config", _config(config)),
     ]
-    path = Path(workdir) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_page(path, title, facts, [section for section in sections if section[2]])
-    return path
 
 
 def write_page(
@@ -126,7 +124,7 @@ def text(text: str) -> str:
     return f'<bdi dir="auto">{html.escape(text)}</bdi>'
 
 
-def _cards(cards: Iterable[tuple[str, str, str]]) -> str:
+def cards(cards: Iterable[tuple[str, str, str]]) -> str:
     """Cards of (title, content, note)."""
     made = [
         f"<figure><figcaption><b>{html.escape(title)}</b>"
@@ -207,7 +205,7 @@ def _training(rows: list[dict[str, float]]) -> str:
         series = _series(rows, labels)
         if series:
             cards.append((title, inline_svg(figures.lines(series, **settings), title), note))
-    return _cards(cards)
+    return cards(cards)
 
 
 def _retrieval(examples: RetrievalExamples, seed: int) -> str:
@@ -330,7 +328,7 @@ def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
             }
         )
         tiles = f'<p class="note">Measured on {html.escape(health.source)}.</p>{tiles}'
-    return tiles + _cards(cards)
+    return tiles + cards(cards)
 
 
 def _config(config: Mapping[str, Any]) -> str:

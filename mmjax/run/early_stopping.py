@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from ml_collections import ConfigDict
+
+from mmjax.config import nearest
 
 MODES = ("min", "max")
 
@@ -30,10 +33,39 @@ class EarlyStopping:
         self.best: float | None = None
         self.waited = 0
 
+    @classmethod
+    def of(cls, config: ConfigDict) -> "EarlyStopping":
+        """That of a config.
+
+        Raises:
+          ValueError: bad settings, or a metric of an evaluator that does not run during training.
+        """
+        early = cls(**config.early_stopping)
+        evaluator = early.metric.split("/")[0]
+        if early.metric and (evaluator not in config.validation or not config.eval_every):
+            raise ValueError(
+                f"config.early_stopping.metric is '{early.metric}', and config.validation runs "
+                f"{', '.join(config.validation) or 'nothing'} every {config.eval_every} steps: "
+                "name its evaluator there and set eval_every."
+            )
+        return early
+
     @property
     def stopped(self) -> bool:
         """Whether the patience is used up."""
         return self.waited >= self.patience
+
+    def check(self, results: Mapping[str, float]) -> None:
+        """Check that results have the metric, such as those from before the first step.
+
+        Raises:
+          ValueError: they do not; the message names those that they have.
+        """
+        if self.metric and self.metric not in results:
+            raise ValueError(
+                f"config.early_stopping.metric is '{self.metric}'; config.validation gives "
+                f"{sorted(results)}.{nearest(self.metric, results)}"
+            )
 
     def update(self, results: Mapping[str, float]) -> None:
         """Take the results of one more evaluation; NaN is no improvement.
@@ -43,11 +75,7 @@ class EarlyStopping:
         """
         if not self.metric:
             return
-        if self.metric not in results:
-            raise ValueError(
-                f"config.early_stopping.metric is '{self.metric}'; config.validation gives "
-                f"{sorted(results)}."
-            )
+        self.check(results)
         value = float(results[self.metric])
         gain = math.inf
         if self.best is not None:

@@ -18,7 +18,16 @@ from mmjax.decode.generate import Generated
 from mmjax.layers.sown import sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.run.experiment import Experiment, open_source
-from mmjax.system import Outputs, Term, Variables, Weighted, average, evaluation_context, memory_of
+from mmjax.system import (
+    Outputs,
+    Term,
+    Variables,
+    Weighted,
+    average,
+    evaluation_context,
+    memory_of,
+    variables,
+)
 
 Rows = Mapping[str, np.ndarray]
 
@@ -85,6 +94,26 @@ class Runner:
         """
         found = self._on_mesh(self._forward(tuple(outputs)), variables, batch)
         return jax.tree.map(np.asarray, dict(found))
+
+    def output_names(self, batch: Rows, modalities: Sequence[str]) -> list[str]:
+        """Names of the model's outputs for some modalities of a batch; computes nothing.
+
+        Text that the batch lacks is that of the model's spec: an evaluator may encode its own.
+
+        Raises:
+          ValueError: the batch has none of the modalities.
+        """
+        given = {k: v for k, v in {**self.spec, **batch}.items() if k.split("_")[0] == "text"}
+        given |= batch
+        given = {k: v for k, v in given.items() if k.split("_")[0] in modalities}
+        if not given:
+            raise ValueError(
+                f"This evaluation needs one of {', '.join(modalities)} and its transform gives "
+                f"{', '.join(sorted(batch))}: change its transform or its source."
+            )
+        abstract = variables(self._run.params, self._run.state.memory)
+        with jax.set_mesh(self._run.mesh):
+            return sorted(jax.eval_shape(self._run.model.apply, abstract, given))
 
     def _make_forward(self, names: tuple[str, ...]) -> Callable[[Variables, Rows], Outputs]:
         @functools.partial(jax.jit, out_shardings=self._whole)

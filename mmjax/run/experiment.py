@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mmjax import batch as batches
 from mmjax import sharding, step
+from mmjax.config import check_counts
 from mmjax.data import mixture, pipeline
 from mmjax.data import open_source as sources
 from mmjax.data.bad_records import most_allowed
@@ -30,8 +31,8 @@ from mmjax.optim import optimizer as optim
 from mmjax.process import distributed
 from mmjax.run import initial
 from mmjax.run import tokenizer as tokenizers
-from mmjax.schedule import check_schedule
-from mmjax.system import Params, System, Variables, variables
+from mmjax.schedule import check_schedule, schedule
+from mmjax.system import Params, System, Variables, seed_data, variables
 from mmjax.variables import make_state_function, sharded_state, sharded_variables
 from mmjax.workdir.saved import write_tokenizer
 
@@ -49,7 +50,7 @@ class Experiment:
     schedule: optim.Schedule
     params: Params  # of the model, abstract, with shardings
     state: step.TrainState  # abstract, with shardings
-    make_state: Callable[[], step.TrainState]
+    make_state: Callable[[jax.typing.ArrayLike], step.TrainState]  # of `seed_data(seed)`
     class_names: Sequence[str] | None  # of the training labels
 
     @property
@@ -66,7 +67,24 @@ class Experiment:
         """The state of step 0, sharded over the mesh."""
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         with jax.set_mesh(self.mesh):
-            return jax.jit(self.make_state, out_shardings=shardings)()
+            make = jax.jit(self.make_state, out_shardings=shardings)
+            return make(self._seed)
+
+    @functools.cached_property
+    def _seed(self) -> np.ndarray:
+        return seed_data(self.config.seed)
+
+    def numbers(self, at: int) -> step.Numbers:
+        """What the update from step `at` takes from the config as numbers."""
+        config = self.config
+        weights = config.loss_weights.items()
+        return step.Numbers(
+            seed=self._seed,
+            learning_rate=np.float32(self.schedule(at)),
+            weight_decay=np.float32(config.optim.get("weight_decay", 0.0)),
+            ema_decay=np.float32(schedule(config.ema.decay, at)),
+            loss_weights={name: np.float32(schedule(w, at)) for name, w in weights},
+        )
 
     def eval_variables(self, state: step.TrainState) -> Variables:
         """What evaluators use: the average where `config.ema.evaluate` is set and there is one, and
@@ -80,11 +98,10 @@ class Experiment:
 
     @functools.cached_property
     def gradients(self):
-        """(state, batch, seed) -> gradients; see `step.make_gradients`."""
+        """(state, batch, numbers) -> gradients; see `step.make_gradients`."""
         return step.make_gradients(
             self.learner,
             self.system,
-            loss_weights=self.config.loss_weights.to_dict(),
             frozen=optim.frozen_mask(self.config.optim, self.state.params),
             microbatches=self.config.microbatches,
             teacher=self.config.ema.teacher,
@@ -92,14 +109,8 @@ class Experiment:
 
     @functools.cached_property
     def train_step(self):
-        """The jitted update, (state, batch) -> (state, scalars); the old state is donated."""
-        update = step.make_train_step(
-            self.system,
-            self.gradients,
-            self.optimizer,
-            seed=self.config.seed,
-            ema_decay=self.config.ema.decay,
-        )
+        """The jitted update, (state, batch, numbers) -> (state, scalars); donates the state."""
+        update = step.make_train_step(self.system, self.gradients, self.optimizer)
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         return jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
 
@@ -119,6 +130,7 @@ def build(
     Raises:
       ValueError: settings that are unknown, or do not fit each other, the mesh or the tokenizer.
     """
+    check_counts(config)
     mesh = sharding.make_mesh(config.mesh, devices)
     _check_batch_size(config, mesh)
     system = make_system(config)
@@ -137,10 +149,8 @@ def build(
         )
     learned = sharded_variables(learner, system.spec, mesh, system.memory)
     params = learned["params"]
-    optimizer, schedule = optim.make_optimizer(config.optim, params, config.total_steps)
-    make = make_state_function(
-        learner, system.spec, optimizer, seed=config.seed, ema=ema, memory=system.memory
-    )
+    optimizer, rate = optim.make_optimizer(config.optim, params, config.total_steps)
+    make = make_state_function(learner, system.spec, optimizer, ema=ema, memory=system.memory)
     run = Experiment(
         config=config,
         mesh=mesh,
@@ -148,7 +158,7 @@ def build(
         system=system,
         learner=learner,
         optimizer=optimizer,
-        schedule=schedule,
+        schedule=rate,
         params=lora.without(params),
         state=sharded_state(learned, optimizer, mesh, ema=ema),
         make_state=make,
@@ -176,10 +186,6 @@ def _check_schedules(config: ConfigDict) -> bool:
 
 
 def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
-    for name in ("batch_size", "microbatches"):
-        value = config[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"config.{name} is {value!r}: use a whole number from 1 on.")
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * config.microbatches
     if config.batch_size % parts:
         low, high = config.batch_size // parts * parts, -(-config.batch_size // parts) * parts
@@ -201,6 +207,21 @@ def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
     train = data["train"]
     with distributed.main_first(f"opening {train.get('kind')} {_named(train)}"):
         return mixture.open_training(data, workdir=workdir)
+
+
+def check_source(run: Experiment, source: sources.Source) -> None:
+    """Check that the model can be trained on as many examples as the source has.
+
+    Raises:
+      ValueError: fewer than a batch, or a number that the system refuses.
+    """
+    if len(source) < run.config.batch_size:
+        raise ValueError(
+            f"config.batch_size is {run.config.batch_size:,} and {source.name} has {len(source):,} "
+            "training examples: a batch would hold some twice; lower it."
+        )
+    if run.system.check_source is not None:
+        run.system.check_source(source)
 
 
 def check_examples(

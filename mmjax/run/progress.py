@@ -16,8 +16,8 @@ class ProgressLine:
     """One live line on a terminal; elsewhere a line every 10 s or 5 % of the run.
 
     Shows percent, step (the last that the device finished), loss, logit_scale, examples/s, the
-    fraction of time spent waiting for data and the time left. Rates are over the last 20 s and
-    leave out the first step, which compiles.
+    fraction of time in which the device waits for data and the time left. Rates are over the last
+    20 s and leave out the first step, which compiles.
     Scalars are shown once the device has them: drawing never waits for a step.
 
     Args:
@@ -47,12 +47,16 @@ class ProgressLine:
 
     def update(self, step: int, scalars: Mapping[str, Any], wait_seconds: float) -> None:
         """Record a dispatched step: its scalars (`loss`, `logit_scale`, bare or under `train/`) and
-        the seconds that the loop waited for its batch."""
+        the seconds that the device was idle, waiting for its batch."""
         now = time.monotonic()
         self._pending.append((step, scalars))
         self._waits.append((now, wait_seconds))
         self._see_finished(now)
         self._line.update(self._finished_step)
+
+    def busy(self) -> bool:
+        """Whether the device has not finished the newest step."""
+        return bool(self._pending) and not all(map(_is_ready, self._pending[-1][1].values()))
 
     def restart(self) -> None:
         """Restart the window after an evaluation or a save, which must not count as step time."""
@@ -83,7 +87,7 @@ class ProgressLine:
 
     @property
     def data_wait_share(self) -> float:
-        """Fraction of the last 20 s that the loop waited for a batch, 0 to 1."""
+        """Fraction of the last 20 s that the device was idle, waiting for a batch, 0 to 1."""
         self._see_finished(time.monotonic())
         if not self._finished:
             return 0.0

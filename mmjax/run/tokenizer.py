@@ -3,6 +3,7 @@
 import inspect
 
 from mmjax import pretrained
+from mmjax.config import check_type
 from mmjax.data.text.clip_bpe import clip_bpe
 from mmjax.data.text.from_file import from_file
 from mmjax.data.text.tokenizer import is_saved, load_tokenizer
@@ -49,6 +50,8 @@ def make_tokenizer(config, corpus=None, saved=None):
         signature.bind(*args, **config)
     except TypeError as error:
         raise ValueError(f"tokenizer kind {kind!r}: {error}") from None
+    for key, value in config.items():
+        check_type(value, signature.parameters[key].annotation, f"config.tokenizer.{key}")
     tokenizer = KINDS[kind](*args, **config)
     tokenizer.origin = {"kind": kind, **config}
     tokenizer.strict = strict

@@ -11,7 +11,7 @@ from mmjax import config as configs
 from mmjax.data.source import Source
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
-from mmjax.system import training_keys
+from mmjax.system import seed_data, training_keys
 from mmjax.workdir.checkpoint import Checkpoints
 from mmjax.workdir.saved import restore_memory
 
@@ -158,7 +158,7 @@ def test_a_memory_that_changes_its_form_is_refused(change, match):
 
 def draws(seed, step, rows, dim):
     """Time and noise as `corrupt` draws them in a step of training."""
-    _, keys = training_keys(seed, jnp.asarray(step), rows)
+    _, keys = training_keys(seed_data(seed), jnp.asarray(step), rows)
     pairs = [jax.random.split(key) for key in keys]
     time = np.array([jax.random.uniform(t) for t, _ in pairs])
     return time, np.stack([jax.random.normal(n, (dim,)) for _, n in pairs])

@@ -57,8 +57,8 @@ def test_parts_give_the_gradient_of_the_whole(system):
             config.microbatches = microbatches
         run = toy.build(config.lock())
         state, batch = toy.init(run), toy.put(run, toy.batch(config))
-        step = jax.jit(lambda state, batch, run=run: run.gradients(state, batch, 3)[0])
-        result = step(state, batch)
+        step = jax.jit(lambda *given, run=run: run.gradients(*given)[0])
+        result = step(state, batch, run.numbers(3))
         found.append(jax.device_get((result.total, result.terms, result.grads)))
     total, terms, grads = found[0]
     largest = max(np.abs(g).max() for g in jax.tree.leaves(grads))

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import threading
+import time
 
 import jax
 import numpy as np
@@ -280,6 +281,27 @@ def test_prefetch_keeps_order_and_splits_the_batch():
             assert {s.data.shape[0] for s in b[key].addressable_shards} == {2}
             assert len(b[key].sharding.device_set) == jax.device_count() == 8
         assert b["example_id"].dtype == np.int32
+
+
+def test_waiting_counts_only_while_the_device_is_idle():
+    """Each batch takes 0.1 s; the device is busy for the first 0.25 s."""
+    began = time.monotonic()
+
+    def host():
+        for _ in range(4):
+            time.sleep(0.1)
+            yield {"x": np.zeros(8, np.float32)}
+
+    def busy():
+        return time.monotonic() < began + 0.25
+
+    with prefetch_to_device(host(), batch_sharding(), busy=busy) as batches:
+        next(batches)
+        next(batches)
+        assert batches.wait_seconds == 0.0
+        next(batches)
+        next(batches)
+    assert 0.05 < batches.wait_seconds <= time.monotonic() - began - 0.2
 
 
 def test_prefetch_raises_the_workers_error_after_its_batches():

@@ -28,7 +28,7 @@ def resolved(name: str) -> str:
 
     from mmjax import config as configs
     from mmjax.evals.evaluators import make_evaluators
-    from mmjax.optim.optimizer import DEFAULTS
+    from mmjax.optim.optimizer import Settings
     from mmjax.run import experiment
     from mmjax.run.evaluation import Runner
 
@@ -40,7 +40,7 @@ def resolved(name: str) -> str:
     found = {
         "config": json.loads(configs.to_json(config)),
         "model": _fields(run.model),
-        "optim": {**DEFAULTS, **config.optim.to_dict()},
+        "optim": dataclasses.asdict(Settings(**config.optim)),
         "evals": {k: e.settings() for k, e in evaluators.items()},
         "spec": {k: f"{v.dtype}{list(v.shape)}" for k, v in run.spec.items()},
         "parameters": {"all": sum(sizes.values()), **sizes},

@@ -6,7 +6,7 @@ import numpy as np
 from mmjax import config as configs
 from mmjax import sharding
 from mmjax.run import experiment
-from mmjax.system import average
+from mmjax.system import average, seed_data
 
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 MESHES = {
@@ -142,8 +142,9 @@ def init(run):
     """`run.init()`, but bit-identical on every mesh: see conftest.py."""
     shardings = jax.tree.map(lambda x: x.sharding, run.state)
     with jax.set_mesh(run.mesh):
-        make = jax.jit(run.make_state, out_shardings=shardings).lower()
-        return make.compile(compiler_options={"xla_cpu_use_fusion_emitters": True})()
+        seed = seed_data(run.config.seed)
+        make = jax.jit(run.make_state, out_shardings=shardings).lower(seed)
+        return make.compile(compiler_options={"xla_cpu_use_fusion_emitters": True})(seed)
 
 
 def take_steps(run, state, batches):
@@ -152,6 +153,7 @@ def take_steps(run, state, batches):
     batches = [put(run, b) for b in batches]
     with jax.set_mesh(run.mesh):
         for batch in batches:
-            state, scalars = run.train_step(state, batch)
+            numbers = run.numbers(int(state.step))
+            state, scalars = run.train_step(state, batch, numbers)
             history.append({k: float(v) for k, v in scalars.items()})
     return state, history

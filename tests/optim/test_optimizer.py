@@ -37,6 +37,9 @@ def tree(seed):
     )
 
 
+RATES = {"learning_rate": np.float32(0.01), "weight_decay": np.float32(0)}  # those of `config`
+
+
 def config(**fields):
     return ml_collections.ConfigDict({"learning_rate": 0.01, "schedule": "constant", **fields})
 
@@ -44,10 +47,14 @@ def config(**fields):
 def run(cfg, steps=5, params=None, total=10):
     """Parameters after steps, with gradients `tree(1)`, `tree(2)`, ...; and the last state."""
     params = tree(0) if params is None else params
-    tx, _ = optim.make_optimizer(cfg, jax.eval_shape(lambda: params), total)
+    tx, schedule = optim.make_optimizer(cfg, jax.eval_shape(lambda: params), total)
     state, update = tx.init(params), jax.jit(tx.update)
     for i in range(steps):
-        updates, state = update(tree(i + 1), state, params)
+        rates = {
+            "learning_rate": np.float32(schedule(i)),
+            "weight_decay": np.float32(cfg.get("weight_decay", 0.0)),
+        }
+        updates, state = update(tree(i + 1), state, params, **rates)
         params = optax.apply_updates(params, updates)
     return params, state
 
@@ -136,7 +143,7 @@ def test_adafactor_first_step_is_the_factored_closed_form():
     params = {"a": {"kernel": jnp.zeros((128, 130), jnp.float32)}}
     g = RNG.normal(size=(128, 130)).astype(np.float32)
     tx, _ = optim.make_optimizer(config(name="adafactor", b1=0.0), params, 10)
-    updates, state = tx.update({"a": {"kernel": jnp.asarray(g)}}, tx.init(params), params)
+    updates, state = tx.update({"a": {"kernel": jnp.asarray(g)}}, tx.init(params), params, **RATES)
     square = g.astype(np.float64) ** 2
     rows, columns = square.mean(1, keepdims=True), square.mean(0, keepdims=True)
     want = g / np.sqrt(rows * columns / square.mean())
@@ -151,7 +158,7 @@ def test_adafactor_momentum_averages_the_direction():
     tx, _ = optim.make_optimizer(config(name="adafactor", b1=0.75), params, 10)
     state = tx.init(params)
     for want in (0.25, 0.4375):
-        updates, state = tx.update(g, state, params)
+        updates, state = tx.update(g, state, params, **RATES)
         np.testing.assert_allclose(updates["kernel"], np.full((2, 2), -0.01 * want), rtol=1e-5)
 
 
@@ -176,7 +183,8 @@ def test_a_bfloat16_moment_decays_by_b1_and_not_by_what_bfloat16_has_for_it():
             lambda x: jnp.ones_like(x) if x.dtype == jnp.bfloat16 else x, tx.init(params)
         )
         for _ in range(8):
-            _, state = tx.update({"kernel": jnp.zeros((64, 64), jnp.float32)}, state, params)
+            zeros = {"kernel": jnp.zeros((64, 64), jnp.float32)}
+            _, state = tx.update(zeros, state, params, **RATES)
         (moment,) = [x for x in jax.tree.leaves(state) if x.dtype == jnp.bfloat16]
         want = 1.0
         for _ in range(8):
@@ -205,7 +213,7 @@ def test_clipping_and_adam_make_no_copy_of_the_gradients():
             norm = optax.tree.norm(grads)
 
             def update(both):
-                updates, state = tx.update(grads, both[1], both[0])
+                updates, state = tx.update(grads, both[1], both[0], **RATES)
                 return optax.apply_updates(both[0], updates), state
 
             return jax.lax.cond(jnp.isfinite(norm), update, lambda x: x, (params, state)), norm
@@ -217,7 +225,8 @@ def test_clipping_and_adam_make_no_copy_of_the_gradients():
     ours, _ = optim.make_optimizer(config(grad_clip_norm=1.0, weight_decay=0.1), params, 10)
     assert temporary(ours) < 0.1
     with jax.numpy_dtype_promotion("standard"):
-        assert temporary(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))) > 0.9
+        theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
+        assert temporary(optax.with_extra_args_support(theirs)) > 0.9
 
 
 # -- schedules ---------------------------------------------------------------------------------
@@ -247,7 +256,6 @@ def test_schedule_at_known_points(fields, points):
     schedule = optim.make_schedule(config(**{**fields, "learning_rate": 2.0}), 100)
     for step, want in points.items():
         assert float(schedule(step)) == pytest.approx(2.0 * want, abs=1e-6), step
-        assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(2.0 * want, abs=1e-6)
 
 
 def test_a_learning_rate_of_points_is_joined_by_lines():
@@ -255,7 +263,6 @@ def test_a_learning_rate_of_points_is_joined_by_lines():
     schedule = optim.make_schedule(cfg, 100)
     for step, want in {0: 0.0, 5: 1.0, 10: 2.0, 20: 1.5, 30: 1.0, 80: 1.0, 90: 0.5, 100: 0}.items():
         assert float(schedule(step)) == pytest.approx(want), step
-        assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(want), step
     assert optim.learning_rates(cfg, schedule, 5) == {"learning_rate": 1.0}
 
 
@@ -268,22 +275,12 @@ def test_a_learning_rate_of_points_is_joined_by_lines():
 )
 def test_schedule_rises_then_never_rises_again(kind, total, warmup, end):
     cfg = config(schedule=kind, warmup_steps=warmup, end_learning_rate_fraction=end)
-    rates = np.asarray(optim.make_schedule(cfg, total)(jnp.arange(1001)))[: total + 1]
+    rates = optim.make_schedule(cfg, total)(np.arange(1001))[: total + 1]
     assert np.all(np.isfinite(rates)) and np.all(rates >= 0)
     assert rates.max() <= 0.01 * (1 + 1e-6)
     top = int(rates.argmax())
     assert np.all(np.diff(rates[: top + 1]) >= 0)
     assert np.all(np.diff(rates[top:]) <= 1e-8)
-
-
-def test_the_optimizer_follows_the_schedule():
-    cfg = config(name="sgd", momentum=0.0, schedule="linear", learning_rate=1.0)
-    params = {"kernel": jnp.zeros((1, 1), jnp.float32)}
-    tx, schedule = optim.make_optimizer(cfg, params, 4)
-    state = tx.init(params)
-    for want in (1.0, 0.75, 0.5, 0.25):
-        updates, state = tx.update({"kernel": jnp.ones((1, 1), jnp.float32)}, state, params)
-        assert float(updates["kernel"][0, 0]) == pytest.approx(-want)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +360,9 @@ def test_frozen_gradients_do_not_count_in_the_clip():
     params = {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros(2, jnp.float32)}
     tx, _ = optim.make_optimizer(cfg, params, 10)
     grads = {"a": jnp.full(2, 1e6, jnp.float32), "b": jnp.asarray([0.3, 0.4], jnp.float32)}
-    updates, _ = tx.update(grads, tx.init(params), params)
+    updates, _ = tx.update(
+        grads, tx.init(params), params, learning_rate=np.float32(1), weight_decay=0
+    )
     np.testing.assert_allclose(updates["b"], [-0.3, -0.4], rtol=1e-6)
     assert optim.frozen_mask(cfg, params) == {"a": True, "b": False}
 

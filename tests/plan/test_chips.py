@@ -75,3 +75,18 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     with pytest.raises(ValueError, match="tpu-plan"):
         chips.prepare("v5e:4x4")
+
+
+def test_devices_are_known_by_jax_s_names_for_them():
+    for kind, name in {
+        "TPU v4": "v4",
+        "TPU v5 lite": "v5e",
+        "TPU v5p": "v5p",
+        "TPU v5": "v5p",
+        "TPU v6 lite": "v6e",
+        "TPU7x": "tpu7x",
+        "NVIDIA H100 80GB HBM3": "h100",
+        "NVIDIA A100-SXM4-80GB": "a100",
+    }.items():
+        assert chips.chip_of(kind) is chips.CHIPS[name]
+    assert chips.chip_of("cpu") is None

@@ -1,11 +1,14 @@
 """Help without jax, and errors as one sentence with exit code 2: each in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mmjax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +38,25 @@ def run(*args, **env):
         text=True,
         timeout=300,
     )
+
+
+def test_the_commands_are_listed_and_a_wrong_one_names_the_nearest():
+    done = run_without_heavy("mmjax")
+    assert done.returncode == 0, done.stderr
+    starts = [p for p in (ROOT / "mmjax").rglob("*.py") if "command.start(" in p.read_text()]
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in starts}
+    assert {m.removesuffix(".__main__") for m in modules} == set(COMMANDS.values())
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+    done = run("-m", "mmjax", "trian")
+    assert done.returncode == 2 and "Did you mean 'train'?" in done.stderr
+
+
+def test_a_command_by_name_is_the_module():
+    flags = ("--config=configs/clip_emoji.py", "--workdir=unused", "--config.seed=7")
+    done = run("-m", "mmjax", "train", *flags, "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["seed"] == 7
 
 
 def run_without_heavy(module, *args):

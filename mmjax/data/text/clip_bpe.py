@@ -1,5 +1,7 @@
 """OpenAI's CLIP tokenizer."""
 
+import os
+
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
@@ -9,7 +11,7 @@ from mmjax.data.text.tokenizer import Tokenizer
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def clip_bpe(path):
+def clip_bpe(path: str | os.PathLike) -> Tokenizer:
     """OpenAI's CLIP tokenizer from its published vocabulary.
 
     Lower case, end-of-word marks, bos 49406, eos 49407, padding 0 (which is also a token: use the

@@ -1,12 +1,14 @@
 """A byte-level BPE trained on the run's own corpus."""
 
+from collections.abc import Iterable
+
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmjax.data.text.tokenizer import Tokenizer
 
 
-def train_bpe(corpus, vocab_size=8192, lowercase=True):
+def train_bpe(corpus: Iterable[str], vocab_size: int = 8192, lowercase: bool = True) -> Tokenizer:
     """Byte-level BPE trained on the corpus; it encodes any text in any language.
 
     pad is 0, bos 1, eos 2, the 256 bytes follow, then the merges by frequency. The same corpus

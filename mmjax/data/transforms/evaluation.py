@@ -1,0 +1,36 @@
+"""The deterministic form of a training chain, for held-out examples."""
+
+import ast
+
+from mmjax.data.transforms.chain import read
+
+# Random steps, and what takes their place; a size is kept, all other arguments are dropped.
+FORMS = {
+    "random_resized_crop": "resize",
+    "random_crop": "center_crop",
+    "choose_caption": "first_caption",
+    "flip": None,
+    "random_affine": None,
+    "color_jitter": None,
+    "random_grayscale": None,
+    "rand_augment": None,
+    "random_erasing": None,
+}
+
+
+def evaluation_form(spec: str) -> str:
+    """The chain without randomness: crops as resizing, the first caption, no augmentation.
+
+    Raises:
+      ValueError: bad syntax.
+    """
+    steps = []
+    for name, args, kwargs, node in read(spec):
+        if name not in FORMS:
+            steps.append(ast.unparse(node))
+            continue
+        form = FORMS[name]
+        sizes = [kwargs["size"]] if "size" in kwargs else args[:1]
+        if form is not None:
+            steps.append(f"{form}({sizes[0]!r})" if form != "first_caption" else form)
+    return " | ".join(steps)

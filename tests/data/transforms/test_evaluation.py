@@ -1,0 +1,42 @@
+"""The deterministic form of a training chain."""
+
+import numpy as np
+import pytest
+
+from mmjax.data.transforms import parse as transforms
+from mmjax.data.transforms.evaluation import FORMS, evaluation_form
+
+
+@pytest.mark.parametrize(
+    ("spec", "want"),
+    [
+        ("", ""),
+        ("decode | resize(48)", "decode | resize(48)"),
+        (
+            "decode(min_size=64) | random_resized_crop((32, 48), scale=(0.5, 1)) | flip"
+            " | color_jitter(0.4, p=0.5) | choose_caption(template_p=0.0) | tokenize(16)",
+            "decode(min_size=64) | resize((32, 48)) | first_caption | tokenize(16)",
+        ),
+        ("random_crop(size=28, padding=2) | label", "center_crop(28) | label"),
+        ("rand_augment(2, 9) | random_erasing", ""),
+    ],
+)
+def test_random_steps_get_their_deterministic_form(spec, want):
+    assert evaluation_form(spec) == want
+
+
+def test_what_is_left_draws_nothing():
+    """Every step that uses its random generator has a form."""
+
+    class Never:
+        def __getattr__(self, name):
+            raise AssertionError(f"drew {name}")
+
+    arguments = {"random_resized_crop": "8", "random_crop": "8", "center_crop": "8"}
+    arguments |= {"resize": "8", "resize_short": "8", "drop_words": "('a',)", "log_mel": "4, 4"}
+    image = np.zeros((9, 9, 3), np.uint8)
+    for name in transforms.TRANSFORMS.keys() - {"tokenize", "log_mel"}:
+        spec = evaluation_form(f"{name}({arguments.get(name, '')})")
+        example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0}
+        transforms.parse(spec, class_names=["a"])(example, Never())
+    assert set(FORMS) <= set(transforms.TRANSFORMS)
