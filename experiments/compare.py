@@ -24,7 +24,7 @@ import numpy as np
 from experiments.ablation_table import difference, mean_and_interval
 from mmjax import config as configs
 from mmjax.report.figures import lines
-from mmjax.report.page import cards, inline_svg, write_page
+from mmjax.report.page import card_grid, inline_svg, write_page
 from mmjax.workdir import whole_file
 from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.metrics import read_metrics
@@ -236,7 +236,7 @@ def write_html(path: Path, found: Mapping[str, Any], drawn: Mapping[str, bytes])
         for metric, cells in found["results"].items()
     }
     settings = {key: list(map(str, values)) for key, values in found["config"].items()}
-    images = cards((name, inline_svg(svg, name), "") for name, svg in drawn.items())
+    images = card_grid((name, inline_svg(svg, name), "") for name, svg in drawn.items())
     sections = [
         ("config", "What differs", table(settings) if settings else ""),
         ("results", "Results", note + table(results) if results else ""),

@@ -124,7 +124,7 @@ def text(text: str) -> str:
     return f'<bdi dir="auto">{html.escape(text)}</bdi>'
 
 
-def cards(cards: Iterable[tuple[str, str, str]]) -> str:
+def card_grid(cards: Iterable[tuple[str, str, str]]) -> str:
     """Cards of (title, content, note)."""
     made = [
         f"<figure><figcaption><b>{html.escape(title)}</b>"
@@ -205,7 +205,7 @@ def _training(rows: list[dict[str, float]]) -> str:
         series = _series(rows, labels)
         if series:
             cards.append((title, inline_svg(figures.lines(series, **settings), title), note))
-    return cards(cards)
+    return card_grid(cards)
 
 
 def _retrieval(examples: RetrievalExamples, seed: int) -> str:
@@ -328,7 +328,7 @@ def _health(health: Health | None, rows: list[dict[str, float]]) -> str:
             }
         )
         tiles = f'<p class="note">Measured on {html.escape(health.source)}.</p>{tiles}'
-    return tiles + cards(cards)
+    return tiles + card_grid(cards)
 
 
 def _config(config: Mapping[str, Any]) -> str:
