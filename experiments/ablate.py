@@ -17,6 +17,7 @@ If the cells are not combinations, instead of axes
 
 import argparse
 import dataclasses
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -34,9 +35,12 @@ from rich.progress import Task
 from experiments.ablation_table import write_report
 from mmjax import config as configs
 from mmjax.config import ConfigDict
+from mmjax.models.systems import make_system
+from mmjax.optim.optimizer import Settings
 from mmjax.process.progress import Line, duration
 
 TRAIN = ("python", "-m", "mmjax.train")
+LONGEST_NAME = 100  # characters of a run's folder; a longer one is cut, with a hash of all of it
 KEYS = {"config", "fixed", "baseline", "seeds", "metrics", "command"}
 
 
@@ -150,6 +154,8 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
         settings = {**grid["fixed"], **cell.settings, "seed": seed}
         overrides = tuple(f"--config.{key}={value}" for key, value in settings.items())
         config = configs.load(grid["config"], overrides)
+        make_system(config)  # refuses settings that it does not have, before any run starts
+        configs.check_kwargs(Settings, config.optim, "config.optim")
         if "arms" in grid:
             workdir = out / run_name({"arm": (None, cell.title), "seed": (None, seed)})
         else:
@@ -171,7 +177,11 @@ def run_name(changed: Mapping[str, tuple[Any, Any]]) -> str:
         alone = sum(other.split(".")[-1] == last for other in changed) == 1
         value = "".join(c if c.isalnum() or c in "._-+" else "_" for c in str(new))
         parts.append(f"{last if alone else key}={value}")
-    return ",".join(parts) or "unchanged"
+    name = ",".join(parts) or "unchanged"
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]  # a file system takes 255 bytes
+    return f"{name[:LONGEST_NAME]},{digest}"
 
 
 # ---- the queue

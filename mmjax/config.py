@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import importlib
 import importlib.util
 import inspect
 import json
@@ -44,6 +45,8 @@ def defaults() -> ConfigDict:
     return ConfigDict(
         {
             "name": "",
+            # modules that are imported first, to add systems, evaluators, sources to mmjax's tables
+            "plugins": (),
             "seed": 0,
             "batch_size": 256,  # global: over all devices and processes
             "microbatches": 1,  # > 1: exact gradient accumulation, embeddings cached
@@ -178,7 +181,8 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
       overrides: strings "--config.optim.learning_rate=1e-3" (the dashes and "config." optional).
 
     Raises:
-      ValueError: no such file, no `get_config`, an unknown key, or a value of the wrong type.
+      ValueError: no such file, no `get_config`, an unknown key, a value of the wrong type, or no
+        such plugin.
     """
     name, colon, argument = path.partition(":")
     file = Path(name)
@@ -205,7 +209,21 @@ def load(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
         if key not in known:
             raise ValueError(f"{path} sets config.{key}, unknown to mmjax.{nearest(key, known)}")
     _complete(config)
-    return override(config, overrides)
+    return _with_plugins(override(config, overrides))
+
+
+def _with_plugins(config: ConfigDict) -> ConfigDict:
+    for name in config.get("plugins", ()):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:  # the plugin is there, and something that it needs is not
+                raise
+            raise ValueError(
+                f"config.plugins names '{name}', and there is no such module: start from the "
+                "folder that it is in, or put that on PYTHONPATH."
+            ) from None
+    return config
 
 
 def _complete(config: ConfigDict) -> None:
@@ -340,7 +358,7 @@ def from_json(text: str) -> ConfigDict:
     given = _tuples(json.loads(text))
     if "ema_decay" in given:  # until version 2 of the contracts
         given["ema"] = {"decay": given.pop("ema_decay")}
-    return ConfigDict(_filled(defaults().to_dict(), given)).lock()
+    return _with_plugins(ConfigDict(_filled(defaults().to_dict(), given)).lock())
 
 
 def _filled(value: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

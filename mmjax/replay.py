@@ -15,6 +15,10 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         command.WORKDIR,
         ("--step", {"type": int, "required": True, "help": "as in metrics.jsonl: the first is 1"}),
+        (
+            "--params",
+            {"type": int, "help": "the checkpoint whose parameters give the losses; 0: the start"},
+        ),
     )
 
 import contextlib
@@ -55,19 +59,23 @@ ROWS = 64  # per forward pass: a pod's batch does not fit on a laptop
 PRINTED = 10
 
 
-def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Example]:
+def replay(
+    workdir: Path, at: int, overrides: Iterable[str] = (), params: int | None = None
+) -> list[Example]:
     """Rebuild a step's batch, verify it, write and print its examples.
 
     Args:
       workdir: a run's folder; the run may still be going.
       at: the step, as in metrics.jsonl.
       overrides: settings that differ on this machine, such as the data's root.
+      params: the step of the checkpoint whose parameters are used, 0 for the start of the run;
+        None: the newest from before this step, or else the closest.
 
     Returns:
       the examples, largest loss first.
 
     Raises:
-      ValueError: no run there, no such step, or data that cannot be read.
+      ValueError: no run there, no such step or checkpoint, or data that cannot be read.
     """
     if not (workdir / "run.json").is_file():
         raise ValueError(f"There is no run in '{workdir}': it has no run.json.")
@@ -84,6 +92,13 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
         config = configs.from_json(saves.run(after[0])["config"])
     else:
         config = configs.from_json(json.dumps(read_manifest(workdir)["config"]))
+    if at > config.total_steps:
+        raise ValueError(f"--step is {at}: the last step of this run is {config.total_steps}.")
+    if params is not None and params not in (0, *steps):
+        raise ValueError(
+            f"--params is {params}: the checkpoints in {workdir} are of the steps "
+            f"{', '.join(map(str, steps)) or '(none)'}, and 0 is the start of the run."
+        )
     config = configs.override(config, overrides)
     with config.unlocked():  # this machine's devices, whatever the run had
         config.mesh, config.microbatches = {"data": -1, "fsdp": 1, "tensor": 1}, 1
@@ -104,7 +119,7 @@ def replay(workdir: Path, at: int, overrides: Iterable[str] = ()) -> list[Exampl
     verdict = compare(line, batch)
 
     # ---- the parameters, the losses, the page
-    given, where = _variables_before(run, saves, steps, at)
+    given, where = _variables_of(run, saves, steps, at, params)
     losses = example_losses(run, given, batch, at - 1)
     examples = _examples(batch, losses, source, tokenizer)
     folder = workdir / "replay" / str(at)
@@ -145,15 +160,19 @@ def compare(line: Mapping[str, Any] | None, batch: batches.Batch) -> str:
     return f"NOT the batch that was trained on: {', '.join(wrong)} differ ({why})"
 
 
-def _variables_before(
+def _variables_of(
     run: experiment.Experiment,
     saves: checkpoint.Checkpoints | None,
     steps: Sequence[int],
     at: int,
+    chosen: int | None,
 ) -> tuple[Variables, str]:
-    """The saved variables closest to those that the step began with, and their origin."""
-    before = [s for s in steps if s < at]
-    chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
+    """The variables of a checkpoint, and their origin; None: those closest to what the step began
+    with."""
+    asked = chosen is not None
+    if not asked:
+        before = [s for s in steps if s < at]
+        chosen = before[-1] if before else min([0, *steps], key=lambda s: abs(s - (at - 1)))
     if chosen == 0:  # not saved, but given by the seed
         state = experiment.init_from(run, run.init())
         with jax.set_mesh(run.mesh):
@@ -166,6 +185,8 @@ def _variables_before(
         where = f"checkpoint {chosen}"
     if chosen == at - 1:
         return given, f"{where}, those that the step began with"
+    if asked:
+        return given, where
     return given, f"{where}, the closest{' before it' * (chosen < at)} that are saved"
 
 
@@ -259,4 +280,4 @@ def _print_worst(examples: Sequence[Example]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(lambda: replay(Path(ARGS.workdir), ARGS.step, ARGS.overrides))
+    command.run(lambda: replay(Path(ARGS.workdir), ARGS.step, ARGS.overrides, ARGS.params))

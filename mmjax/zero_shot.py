@@ -41,9 +41,11 @@ def read_labels(given: str) -> list[str]:
     """The labels of a comma-separated list, or of a file with one per line.
 
     Raises:
-      ValueError: there is none, or the file is not UTF-8.
+      ValueError: there is none, the file is missing or not UTF-8.
     """
     is_file = len(given) < 4096 and Path(given).is_file()
+    if not is_file and Path(given).suffix in (".txt", ".csv", ".tsv", ".json", ".jsonl"):
+        raise ValueError(f"There is no file of labels '{given}'.")
     parts = text_file.lines(text_file.read(given)) if is_file else given.split(",")
     labels = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not labels:

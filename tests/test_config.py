@@ -1,6 +1,7 @@
 """Overrides and their types, unknown keys, JSON and back, diffs."""
 
 import json
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
+from mmjax.models.systems import SYSTEMS, make_system
 
 
 def small():
@@ -419,3 +421,21 @@ def test_a_section_with_fixed_keys_keeps_the_defaults_that_are_not_given(tmp_pat
     file.write_text(code.format("c.ema = {'decay': 0.9, 'teachr': True}"))
     with pytest.raises(ValueError, match="config.ema has no key 'teachr'. Did you mean 'teacher'"):
         configs.load(str(file), ())
+
+
+def test_plugins_are_imported_and_a_missing_one_is_named(tmp_path, monkeypatch):
+    (tmp_path / "my_plugin.py").write_text(
+        "from mmjax.models.systems import SYSTEMS\nSYSTEMS['mine'] = lambda c: c['model']\n"
+    )
+    (tmp_path / "broken_plugin.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    body = "    config = defaults()\n    config.plugins = ('my_plugin',)\n    return config\n"
+    config = configs.load(write(tmp_path / "mine.py", body))
+    assert make_system({"model": {"name": "mine", "width": 3}}) == {"width": 3}
+    del SYSTEMS["mine"], sys.modules["my_plugin"]
+    configs.from_json(configs.to_json(config))  # as evaluation reads it from a checkpoint
+    assert SYSTEMS.pop("mine")
+    with pytest.raises(ValueError, match="config.plugins names 'my_plugim', and there is no such"):
+        configs.load(str(tmp_path / "mine.py"), ["plugins=('my_plugim',)"])
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        configs.load(str(tmp_path / "mine.py"), ["plugins=('broken_plugin',)"])

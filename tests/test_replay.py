@@ -1,9 +1,11 @@
 """A batch made again: of many processes on one, and the worst examples first."""
 
+import json
 import math
 import types
 
 import numpy as np
+import pytest
 import toy
 
 from mmjax import config as configs
@@ -130,3 +132,17 @@ def test_the_worst_come_first_and_what_is_not_a_number_before_them(tmp_path):
     assert places == sorted(places) and "a &lt;title&gt;" in page and "<3>" not in page
     write_examples(tmp_path / "many.html", "many", {}, [example(i, 0.0) for i in range(300)])
     assert "the worst 256 of 300" in (tmp_path / "many.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("at", "params", "words"),
+    [
+        (1001, None, "--step is 1001: the last step of this run is 1000"),
+        (4, 7, r"--params is 7: the checkpoints in .* are of the steps \(none\), and 0 is the"),
+    ],
+)
+def test_steps_and_checkpoints_that_the_run_does_not_have_are_refused(tmp_path, at, params, words):
+    run = {"config": json.loads(configs.to_json(config()))}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ValueError, match=words):
+        replay.replay(tmp_path, at, params=params)

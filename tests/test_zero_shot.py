@@ -77,6 +77,8 @@ def test_labels_and_templates_in_each_way_they_are_given(tmp_path):
     with pytest.raises(ValueError, match=r"labels.txt, line 2, is not UTF-8"):
         zero_shot.read_labels(str(file))
     assert zero_shot.read_labels(" cat,dog ,cat,") == ["cat", "dog"]
+    with pytest.raises(ValueError, match="There is no file of labels 'label.txt'"):
+        zero_shot.read_labels("label.txt")
     for empty in ("", " , ,"):
         with pytest.raises(ValueError, match="are empty: write them as"):
             zero_shot.read_labels(empty)

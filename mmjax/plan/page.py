@@ -151,7 +151,8 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
     again = it.executed_flops / it.model_flops - 1
     rows = [
         ("FLOPs per step", f"{it.model_flops:.3e}", "matrix products, from the traced program"),
-        ("recomputed", f"{again:.1%}", "remat, microbatches"),
+        # Kernels may skip products that the model's count includes: then it would be negative.
+        ("recomputed", f"{max(again, 0.0):.1%}", "remat, microbatches"),
     ]
     if it.step_seconds is not None:
         kernels = "by their schedules' bundles, without waiting for memory"

@@ -45,7 +45,7 @@ from mmjax.config import defaults
 
 def get_config():
     config = defaults()
-    config.model = {"width": 1, "name": "clip"}
+    config.model = {"name": "vit", "variant": "Ti/16", "width": 1, "num_classes": 5}
     return config
 """
 GRID = """
@@ -179,6 +179,9 @@ def test_names_are_the_config_diff():
     both = {"model.image.depth": (1, 2), "model.text.depth": (1, 3), "a.list": (1, (2, "x/y"))}
     assert ablate.run_name(both) == "model.image.depth=2,model.text.depth=3,list=_2___x_y__"
     assert ablate.run_name({}) == "unchanged"
+    long = {f"model.setting_{i}": (0, i) for i in range(30)}
+    name, other = ablate.run_name(long), ablate.run_name(long | {"model.setting_29": (0, 30)})
+    assert name != other and len(name) < 255 and name.startswith("setting_0=0,setting_1=1")
 
 
 def test_intervals_against_scipy():
