@@ -76,7 +76,9 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     _ok("workdir", f"{workdir}, written and seen by all; {free / 1e9:.0f} GB free")
 
     _ok("checkpoints", f"resumes from step {saved['step']}" if saved else "none: a new run")
-    _ok("training", f"{len(source):,} examples of {source.name}")
+    if config.data.train.get("kind") == "mixture":  # whose parts were opened one by one
+        _, weights = source.history[0]
+        _ok("data.train", f"{len(source):,} examples of {source.name}, weights {weights}")
 
     share = sharding.batch_share(run.mesh)
     at = saved["step"] if saved else 0

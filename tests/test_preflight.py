@@ -8,6 +8,7 @@ import pytest
 from runs import CONFIG
 from tiny_clip import get_config, write_folder
 
+from mmjax import config as configs
 from mmjax import preflight
 from mmjax.workdir import lock as workdir_lock
 
@@ -51,6 +52,30 @@ def test_a_full_disk(config, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 1000))
     with pytest.raises(ValueError, match="0.0 GB free and 3 checkpoints"):
         preflight.preflight(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.transform=decode | nonsense(3)", "no transform 'nonsense'"),
+        ("data.transform=decode | resize(16) | first_caption | tokenize(9)", "batch's 'text' is"),
+        ("evals.all.kind=retreival", "nearest: 'retrieval'"),
+        ("evals.al.captions_per_image=1", "config.evals.al has no kind.*Did you mean 'all'"),
+        ("evals.all.captions_per_image=1.5", "captions_per_image is 1.5: it must be of type int"),
+        ("validation=('nope',)", "config.validation names 'nope'"),
+        ("evals.all.kind=classification", "needs labels and its transform gives"),
+        ("evals.all.kind=perplexity", "needs the output 'text_logits' and this model gives"),
+        ("batch_size=1000000", "config.batch_size is 1,000,000 and .* has 24 training examples"),
+        ("baselines=nowhere.json", "config.baselines is 'nowhere.json': there is no such file"),
+        ("early_stopping.metric=all/recall@1", "early_stopping.metric is 'all/recall@1', and"),
+        ("optim.learning_rat=1", "learning_rat is not a setting of Settings. Did you mean"),
+        ("loss_weights.contrastve=1.0", "config.loss_weights names \\['contrastve'\\]"),
+        ("model.dtype=float8", "config.model.dtype is 'float8'; use one of float32, bfloat16"),
+    ],
+)
+def test_what_would_fail_late_is_refused(config, tmp_path, change, words):
+    with pytest.raises(ValueError, match=words):
+        preflight.preflight(configs.override(config, [change]), tmp_path / "run")
 
 
 def test_the_command_refuses_with_one_sentence(tmp_path):
