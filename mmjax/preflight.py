@@ -32,6 +32,7 @@ from mmjax import evaluate, sharding, train
 from mmjax.data.open_source import sources_of
 from mmjax.data.prefetch import to_device
 from mmjax.process import distributed
+from mmjax.process.printable import printable
 from mmjax.run import experiment
 from mmjax.workdir import checkpoint
 from mmjax.workdir import lock as workdir_lock
@@ -57,7 +58,7 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     for name, settings in sources_of(config).items():
         source = experiment.open_source(settings, workdir)
         examples = [source[0], source[len(source) - 1]]
-        _ok(name, f"{len(source):,} examples of {source.name}, such as {examples[0].get('key')!r}")
+        _ok(name, f"{len(source):,} examples of {source.name}, such as '{examples[0].get('key')}'")
     source, _, run, evaluators, _ = train.prepare(config, workdir, saved)
     _, count = sharding.batch_share(run.mesh)
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
@@ -128,7 +129,7 @@ def _kind() -> str:
 
 
 def _ok(what: str, detail: str) -> None:
-    print(f"ok  {what}: {detail}", flush=True)
+    print(f"ok  {what}: {printable(detail)}", flush=True)
 
 
 def main() -> None:

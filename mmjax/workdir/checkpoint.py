@@ -25,6 +25,7 @@ from flax import traverse_util
 
 from mmjax.optim import tree_paths
 from mmjax.process import distributed
+from mmjax.process.printable import printable
 from mmjax.workdir import migrate
 from mmjax.workdir.checksum import checksums
 
@@ -68,6 +69,11 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep: int = 2, read_only: bool = False):
         self.folder = Path(workdir).resolve() / "checkpoints"
+        try:
+            str(self.folder).encode()
+        except UnicodeEncodeError:  # orbax could not write there, and would say so at the end
+            name = printable(self.folder.parent)
+            raise CheckpointError(f"The workdir '{name}' is not UTF-8: rename it.") from None
         self._writing: int | None = None  # step of the checkpoint that was started last
         threading.excepthook = _print_once
         sys.unraisablehook = _print_unawaited

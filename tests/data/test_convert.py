@@ -3,10 +3,12 @@
 import argparse
 import io
 import json
+import os
 from pathlib import Path
 
 import commands
 import numpy as np
+import odd_names
 import pytest
 from PIL import Image
 from runs import CONFIG, TRAIN
@@ -59,6 +61,28 @@ def test_examples_stay_as_they_are_but_for_the_picture(write, tmp_path):
             np.testing.assert_array_equal(pixels, expected)
     opened = open_source({"kind": "array_record", "root": str(tmp_path / "raw")})
     assert opened.class_names == original.class_names
+
+
+def test_names_that_are_not_utf8_and_what_is_skipped(tmp_path, caplog):
+    """A class, its images and the root; hidden folders and a format that is not read are said."""
+    root = os.fsdecode(os.path.join(os.fsencode(tmp_path), odd_names.NOT_UTF8))
+    try:
+        for name in (odd_names.SEPARATED, "plain", ".ipynb_checkpoints"):
+            os.makedirs(os.path.join(root, name))
+    except OSError:
+        pytest.skip("the file system refuses the name")
+    image = odd_names.NOT_UTF8 + b".tif"
+    odd_names.write(os.path.join(root, odd_names.SEPARATED), photo(1, kind="TIFF"), image)
+    odd_names.write(os.path.join(root, "plain"), photo(2), b"1.png")
+    odd_names.write(os.path.join(root, "plain"), b"x", b"1.heic")
+    settings = {"kind": "folder", "root": root}
+    convert(settings, tmp_path / "made", size=20, quality=90)
+    convert(settings, tmp_path / "made", size=20, quality=90)  # the same settings: nothing to do
+    source = open_source({"kind": "array_record", "root": str(tmp_path / "made")})
+    assert source.class_names == [r"a\u2028b\nc", "plain"]
+    assert [source[i]["key"] for i in range(2)] == [r"a\u2028b\nc/caf\udce9.tif", "plain/1.png"]
+    assert [source[i]["label"] for i in range(2)] == [0, 1]
+    assert "skipped 1 .heic" in caplog.text and "'.ipynb_checkpoints'" in caplog.text
 
 
 def test_a_small_jpeg_is_kept_byte_for_byte(tmp_path):

@@ -69,6 +69,16 @@ def test_the_checkpoint_is_evaluated_by_name(root, trained):
     assert found["few/top1"] == found["others/top1"] == found["knn/top1"] == 1.0
 
 
+def test_replay_numbers_the_labels_as_training_did(trained):
+    done = commands.run("-m", "mmjax.replay", f"--workdir={trained}", "--step=1")
+    assert done.returncode == 0, done.stderr
+    assert "the exact batch that was trained on (all checksums agree)" in done.stdout
+    keys = [line.split()[3:] for line in done.stdout.splitlines() if ".png" in line]
+    assert len(keys) == 10
+    for key, caption in keys:
+        assert key.split("/")[0] == caption
+
+
 def open_folder(path, tmp_path):
     return open_source({"kind": "folder", "root": path, "data_dir": tmp_path}, workdir=tmp_path)
 

@@ -306,3 +306,8 @@ def test_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="Cannot use the workdir .*file"):
         Checkpoints(tmp_path / "file")
+
+
+def test_a_workdir_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"workdir '.*caf\\udce9' is not UTF-8: rename it"):
+        Checkpoints(tmp_path / "caf\udce9")

@@ -6,6 +6,7 @@ import numpy as np
 
 from mmjax.data.draws import row_rng
 from mmjax.data.source import Source
+from mmjax.data.sources.renumbered import renumbered
 
 
 class Paired(Source):
@@ -14,7 +15,7 @@ class Paired(Source):
     For a clean test set, pair only test splits of both sources.
 
     Args:
-      first, second: sources with labels of the same classes.
+      first, second: sources with labels of the same classes, in any order.
       length: number of pairs. Pair i has example i mod N of the first source, and an example of the
         second drawn by the seed and i.
 
@@ -26,13 +27,15 @@ class Paired(Source):
     def __init__(self, first: Source, second: Source, length: int, seed: int = 0):
         if length < 1:
             raise ValueError(f"A paired source has length {length}: use the number of pairs.")
-        if first.class_names != second.class_names or not first.class_names:
+        names = [source.class_names for source in (first, second)]
+        if None in names or set(names[0]) != set(names[1]):
             raise ValueError(
                 f"{first.name} has the classes {first.class_names} and {second.name} has "
                 f"{second.class_names}: only sources with the same classes can be paired."
             )
         self.name = f"{first.name} with {second.name}"
-        self.class_names = first.class_names
+        self.class_names = names[0]
+        second = renumbered(second, self.class_names, first.name)
         self._first, self._second, self._length, self._seed = first, second, length, seed
         labels = np.asarray([second.meta(i)["label"] for i in range(len(second))])
         self._of_class = [np.flatnonzero(labels == c) for c in range(len(self.class_names))]

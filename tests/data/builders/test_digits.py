@@ -162,6 +162,16 @@ def test_pairs_share_their_label_and_depend_on_seed_and_index_alone():
         pairs[200]
 
 
+def test_pairs_share_the_name_of_their_class():
+    second = Labelled("image", [0, 0, 1, 2, 2])
+    second.class_names = ["2", "0", "1"]
+    pairs = Paired(FIRST, second, 50, seed=1)
+    for i in range(50):
+        pair = pairs[i]
+        assert pairs.class_names[pair["label"]] == second.class_names[second.labels[pair["image"]]]
+        assert pair["label"] == FIRST.labels[pair["audio"]] == pairs.meta(i)["label"]
+
+
 def test_sources_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="only sources with the same classes"):
         Paired(FIRST, Labelled("image", [0], classes=2), 5, 0)
