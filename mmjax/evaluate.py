@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--step", {"type": int, "help": "which checkpoint; the newest if not given"}),
     )
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,7 @@ from mmjax import config as configs
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
-from mmjax.process.progress import Stages
+from mmjax.process.progress import Stages, duration
 from mmjax.report import gather
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
@@ -219,6 +220,7 @@ def write_report(
             "Trained for": f"{step:,} steps of {config.batch_size:,} examples",
             "Devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
             "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
+            **_run_facts(workdir),
         },
         results=_nested(results),
         data=data,
@@ -227,6 +229,29 @@ def write_report(
         before=_nested(_at_start(evaluators, workdir)),
         fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
     )
+
+
+def _run_facts(workdir: Path) -> dict[str, str]:
+    """How and when the run was made, and what it achieved, as far as run.json says."""
+    manifest = read_manifest(workdir)
+    found, training = {}, manifest.get("training", {})
+    if "seconds" in training:
+        found["Training time"] = duration(training["seconds"])
+    if "step_seconds" in training:
+        speed = f"{training['examples_per_second']:,.0f} examples/s"
+        speed += f", {training['step_seconds']:.3g} s a step"
+        if "mfu" in training:
+            speed += f", {training['mfu']:.1%} MFU"
+        found["Speed"] = f"{speed}, goodput {training['goodput']:.0%}"
+        memory = f"host {training['host_memory_gib']:.1f} GiB"
+        if "device_memory_gib" in training:
+            memory += f", device {training['device_memory_gib']:.1f} GiB"
+        found["Peak memory"] = memory
+    found["Evaluated"] = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
+    found["Workdir"] = str(workdir)
+    if manifest.get("command"):
+        found["Command"] = manifest["command"]
+    return found
 
 
 def _nested(results: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -28,6 +28,9 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 
 import contextlib
 import dataclasses
+import shlex
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +102,10 @@ def prepare(
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, allow_change: Sequence[str] = ()
+    config: ConfigDict,
+    workdir: str | Path,
+    allow_change: Sequence[str] = (),
+    command_line: str = "",
 ) -> dict[str, float]:
     """Train, resuming from the workdir's newest checkpoint, then evaluate and write the report.
 
@@ -107,6 +113,7 @@ def train(
       config: locked, from `mmjax.config.load`.
       workdir: the run's folder.
       allow_change: config keys that may differ from the run being resumed.
+      command_line: what started this, for the report.
 
     Returns:
       the results, "evaluation/metric" -> value.
@@ -116,7 +123,7 @@ def train(
       SystemExit: after SIGTERM or Ctrl-C, with the state saved and the code 143 or 130.
     """
     workdir = Path(workdir)
-    signals = StopSignals()
+    signals, began = StopSignals(), time.monotonic()
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
     with distributed.main_first("reading the checkpoints"):
         saved = saves.newest_run()
@@ -136,7 +143,7 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     if distributed.is_main():
-        write_manifest(workdir, config=config)
+        write_manifest(workdir, config=config, command=command_line)
         parameters = optim.describe(run.state.params, config.optim)
         (workdir / "parameters.txt").write_text(parameters + "\n")
     at, total = int(state.step), config.total_steps
@@ -150,6 +157,8 @@ def train(
     if at == 0:
         given = run.eval_variables(state)
         early.check(evaluate.before_training(run, evaluators, given, workdir, writer))
+
+    seconds_before = saved.get("seconds", 0.0) if saved else 0.0
 
     def save():
         seen.flush()
@@ -167,6 +176,7 @@ def train(
                 "config": configs.to_json(config),
                 "tokenizer": tokenizer_files(workdir),
                 "git": git_revision(),
+                "seconds": seconds_before + time.monotonic() - began,
                 "early_stopping": early.state(),
             },
         )
@@ -240,6 +250,10 @@ def train(
                 progress.restart()
     save()
     saves.close()
+    if distributed.is_main() and at > first:
+        numbers = meter.read(at, config.batch_size, progress.examples_per_second, jax.devices())
+        numbers["seconds"] = seconds_before + time.monotonic() - began
+        write_manifest(workdir, training=numbers)
     signals.leave_loop()
     if signals.stopping:
         writer.close()
@@ -274,7 +288,10 @@ def main() -> None:
         return
     distributed.initialize(ARGS)
     with workdir_lock.held_by_run(ARGS.workdir):
-        train(config, ARGS.workdir, [key for key in ARGS.allow_change.split(",") if key])
+        command_line = shlex.join(["mmjax", "train", *sys.argv[1:]])
+        train(
+            config, ARGS.workdir, [key for key in ARGS.allow_change.split(",") if key], command_line
+        )
 
 
 if __name__ == "__main__":

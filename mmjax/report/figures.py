@@ -75,6 +75,7 @@ def lines(
     zero: bool = False,
     smoothed: bool = False,
     reference: tuple[float, str] | None = None,
+    unit: str = "",
 ) -> bytes:
     """Curves over steps.
 
@@ -82,7 +83,7 @@ def lines(
       series: name -> (steps, values); percent: values are fractions; log: a logarithmic axis;
         zero: the axis starts at 0.
       smoothed: draw the series faintly under their running mean; reference: (value, name) of a
-        dashed line.
+        dashed line; unit: written beside the axis.
     """
     figure, axes = _figure(*CARD)
     marker = "o" if max(len(x) for x, _ in series.values()) <= 15 else None
@@ -109,6 +110,7 @@ def lines(
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("step")
+    axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if percent:
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")

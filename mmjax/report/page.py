@@ -167,6 +167,7 @@ def _training(rows: list[dict[str, float]]) -> str:
         recalls = [n for n in names if n.startswith("eval/") and n.endswith("/top1")]
     rates = [n for n in names if n.startswith("learning_rate") or n.endswith("/learning_rate")]
     losses = [n for n in names if n.startswith("train/") and n.endswith("loss")]
+    held_out = [n for n in names if n.startswith("eval/") and "loss" in n.removeprefix("eval/")]
     accuracies = [n for n in names if n.startswith("train/") and n.endswith(("accuracy", "top1"))]
     cards = []
     for title, note, labels, settings in (
@@ -174,7 +175,13 @@ def _training(rows: list[dict[str, float]]) -> str:
             "Training loss",
             "bold: running mean",
             {n: n[6:] for n in losses},
-            {"smoothed": True},
+            {"smoothed": True, "unit": "loss"},
+        ),
+        (
+            "Held-out loss",
+            "no dropout, no augmentation",
+            {n: n.removeprefix("eval/") for n in held_out},
+            {"unit": "loss"},
         ),
         (
             "Accuracy in the batch",
@@ -193,13 +200,13 @@ def _training(rows: list[dict[str, float]]) -> str:
             "Gradient norm",
             "",
             {"train/grad_norm": "gradient norm"},
-            {"smoothed": True, "log": True},
+            {"smoothed": True, "log": True, "unit": "L2 norm of all gradients"},
         ),
         (
             "Throughput",
             "examples per second",
             {"examples_per_second": "examples/s"},
-            {"zero": True},
+            {"zero": True, "unit": "examples/s"},
         ),
     ):
         series = _series(rows, labels)

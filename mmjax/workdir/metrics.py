@@ -55,10 +55,18 @@ class MetricWriter:
         values = {name: float(value) for name, value in zip(scalars, fetched)}
         jsonl.append(self.path, [jsonl.plain({"step": int(step), **values})])
         if self._tensorboard:
-            events = self._event_writer()
-            for name, value in values.items():
-                if math.isfinite(value):  # a plot cannot show it, and tensorboardX prints a warning
-                    events.add_scalar(name, value, int(step))
+            self._write_events(step, values)
+
+    def _write_events(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        # Not `add_scalar`, which renames "recall@1" to "recall_1". A plot cannot show NaN.
+        shown = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
+        self._event_writer().file_writer.add_summary(Summary(value=shown), int(step))
 
     def rewind(self, step: int) -> None:
         """Drop everything after `step`, from which the run resumes."""

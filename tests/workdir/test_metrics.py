@@ -56,9 +56,10 @@ def test_jsonl_holds_what_was_written(tmp_path):
 
 def test_tensorboard_holds_what_was_written(tmp_path):
     w = writer(tmp_path, tensorboard=True)
-    w.write(5, {"train/loss": 0.5, "bad": math.nan})
+    w.write(5, {"train/loss": 0.5, "bad": math.nan, "eval/seen/recall@1": 0.25})
     w.close()
-    assert events(tmp_path / "tensorboard")[0] == [(5, "train/loss", 0.5)]
+    want = [(5, "train/loss", 0.5), (5, "eval/seen/recall@1", 0.25)]
+    assert events(tmp_path / "tensorboard")[0] == want
 
 
 def test_rewind_forgets_later_steps_everywhere(tmp_path):
