@@ -1,4 +1,4 @@
-"""CLIP ViT-B/16 on LAION-2B, as open_clip trained it.
+r"""CLIP ViT-B/16 on LAION-2B, as open_clip trained it.
 
     python -m mmjax.train --config=configs/clip_b16_laion2b.py --workdir=runs/clip_b16_laion2b \
         --config.data.train.pattern='DIR/{00000..231349}.tar' --config.tokenizer.path=DIR

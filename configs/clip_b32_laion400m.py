@@ -1,4 +1,4 @@
-"""CLIP ViT-B/32 on LAION-400M, as open_clip trained it.
+r"""CLIP ViT-B/32 on LAION-400M, as open_clip trained it.
 
     python -m mmjax.train --config=configs/clip_b32_laion400m.py --workdir=runs/clip_b32_laion400m \
         --config.data.train.pattern='DIR/{00000..41407}.tar' --config.tokenizer.path=DIR

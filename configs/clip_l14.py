@@ -1,4 +1,4 @@
-"""CLIP ViT-L/14, the setting of the original paper.
+r"""CLIP ViT-L/14, the setting of the original paper.
 
     python -m mmjax.train --config=configs/clip_l14.py --workdir=runs/clip_l14 \
         --config.data.train.pattern='DIR/{00000..41407}.tar' --config.tokenizer.path=DIR

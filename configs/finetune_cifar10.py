@@ -1,4 +1,4 @@
-"""Fine-tune a CLIP trained on emoji on photographs, and measure what it forgets about emoji.
+r"""Fine-tune a CLIP trained on emoji on photographs, and measure what it forgets about emoji.
 
     python -m mmjax.train --config=configs/finetune_cifar10.py:runs/clip_emoji \
         --workdir=runs/finetune/full --config.data.train.root=DIR/train \

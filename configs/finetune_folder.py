@@ -1,4 +1,4 @@
-"""Fine-tune a trained CLIP or SigLIP on a folder of your own images and captions.
+r"""Fine-tune a trained CLIP or SigLIP on a folder of your own images and captions.
 
     python -m mmjax.train --config=configs/finetune_folder.py:WEIGHTS --workdir=runs/mine \
         --config.data.train.source.root=IMAGES

@@ -1,4 +1,4 @@
-"""Spoken and written digits: comparison of fusions, also with a missing modality.
+r"""Spoken and written digits: comparison of fusions, also with a missing modality.
 
     python -m mmjax.train --config=configs/fusion_digits.py --workdir=runs/fusion_digits \
         --config.data.train.first.root=FSDD.tar.gz --config.model.fusion.kind=bottleneck

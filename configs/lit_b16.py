@@ -1,4 +1,4 @@
-"""LiT: a locked ViT-B/16 image tower and a text tower trained to match it.
+r"""LiT: a locked ViT-B/16 image tower and a text tower trained to match it.
 
     python -m mmjax.train --config=configs/lit_b16.py --workdir=runs/lit_b16 \
         --config.init_from.path=RUN_WITH_IMAGE_TOWER \

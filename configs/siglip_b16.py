@@ -1,4 +1,4 @@
-"""SigLIP ViT-B/16 at 224 px.
+r"""SigLIP ViT-B/16 at 224 px.
 
     python -m mmjax.train --config=configs/siglip_b16.py --workdir=runs/siglip_b16 \
         --config.data.train.pattern='DIR/{00000..41407}.tar' --config.tokenizer.path=FILE

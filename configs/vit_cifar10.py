@@ -1,4 +1,4 @@
-"""ViT-Ti/4 on CIFAR-10 from folders of images, with RandAugment and Mixup.
+r"""ViT-Ti/4 on CIFAR-10 from folders of images, with RandAugment and Mixup.
 
     python -m mmjax.train --config=configs/vit_cifar10.py --workdir=runs/vit_cifar10 \
         --config.data.train.root=DIR/train --config.evals.test.source.root=DIR/test

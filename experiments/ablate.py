@@ -1,4 +1,4 @@
-"""Run a grid of settings and seeds as a queue, then write its table, plot and commands.
+r"""Run a grid of settings and seeds as a queue, then write its table, plot and commands.
 
     python -m experiments.ablate --grid=experiments/fusion/grid.py --out=runs/fusion \
         --report=experiments/fusion

@@ -1,4 +1,4 @@
-"""Generate text from a prompt or about an image, and print it token by token.
+r"""Generate text from a prompt or about an image, and print it token by token.
 
     python -m mmjax.generate --model=SmolLM2.gguf --prompt="The capital of" --temperature=0.7
     python -m mmjax.generate --model=runs/captioner --image=cat.png --image=dog.png

@@ -1,4 +1,4 @@
-"""Interpolate between a fine-tuned model and its base, and evaluate each mixture (WiSE-FT).
+r"""Interpolate between a fine-tuned model and its base, and evaluate each mixture (WiSE-FT).
 
     python -m mmjax.interpolate --tuned=runs/mine --out=runs/mine_curve \
         --target=held_out/text_to_image/recall@1 --retained=old/text_to_image/recall@1

@@ -1,4 +1,4 @@
-"""Weak scaling: the estimated time of a training step as chips are added at a fixed batch per chip.
+r"""Weak scaling: the estimated time of a step as chips are added at a fixed batch per chip.
 
     python experiments/benchmarks/weak_scaling.py                  # needs the extra tpu-plan
     python experiments/benchmarks/weak_scaling.py --config tests/helpers/tiny_clip.py --batch 4 \

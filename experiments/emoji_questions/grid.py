@@ -1,4 +1,4 @@
-"""The effect of a language bias in training, and two remedies.
+r"""The effect of a language bias in training, and two remedies.
 
     python -m experiments.ablate --grid=experiments/emoji_questions/grid.py --out=runs/vqa \
         --report=experiments/emoji_questions

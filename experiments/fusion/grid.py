@@ -1,4 +1,4 @@
-"""Fusion kind x modality dropout on spoken and written digits; each run is tested with both
+r"""Fusion kind x modality dropout on spoken and written digits; each run is tested with both
 modalities and with either one alone.
 
     python -m experiments.ablate --grid=experiments/fusion/grid.py --out=runs/fusion \

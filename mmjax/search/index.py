@@ -131,6 +131,12 @@ class Index:
             found.append([Hit(s, fs[0].sha256, [f.path for f in fs]) for s, fs in pairs[:k]])
         return found
 
+    def sample(self, k: int) -> list[Hit]:
+        """Up to k images, evenly spaced over the index, with a score of 0."""
+        kept = [files for files in self.files_of_row if files]
+        chosen = np.unique(np.linspace(0, len(kept) - 1, min(k, len(kept))).astype(int))
+        return [Hit(0.0, kept[i][0].sha256, [f.path for f in kept[i]]) for i in chosen]
+
     def check_model(self, fingerprint: str, named: str | os.PathLike) -> None:
         """Raise ValueError if the index was made by another model than this one."""
         if fingerprint != self.about["fingerprint"]:

@@ -69,6 +69,11 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
         """The indexed folder and the model."""
         return service.about()
 
+    @app.get("/api/sample")
+    async def sample(k: Count = 30) -> list[Found]:
+        """Some images of the index, evenly spaced over it; their scores are 0."""
+        return await run_in_threadpool(service.sample, k)
+
     @app.get("/api/search")
     async def search_words(words: str, k: Count = 30) -> list[Found]:
         """The images most similar to a text."""

@@ -52,8 +52,21 @@ async function search() {
     say("The best " + hits.length + " for " + (asked ? "this image" : "“" + words + "”")
       + ", in " + took + " ms");
     remember();
+    return true;
   } catch (error) {
     if (mine === turn) { show([]); say(error.message, true); }
+  }
+  return false;
+}
+async function sample() {  // before the first search
+  const mine = ++turn;
+  try {
+    const hits = await call("/api/sample?k=48");
+    if (mine !== turn) return;
+    show(hits);
+    say("Some of the images. Type what you are looking for, or drop an image.");
+  } catch (error) {
+    if (mine === turn) say(error.message, true);
   }
 }
 function show(hits) {
@@ -70,8 +83,13 @@ function show(hits) {
     fill.style.width = (10 + 90 * (hit.score - low) / Math.max(high - low, 1e-6)) + "%";
     bar.append(fill);
     const line = make("span");
-    line.append(make("b", name), make("em", hit.score.toFixed(3)));
-    tile.append(image, bar, line);
+    line.append(make("b", name));
+    tile.append(image);
+    if (high > low || high > 0) {  // a sample has no scores
+      line.append(make("em", hit.score.toFixed(3)));
+      tile.append(bar);
+    }
+    tile.append(line);
     tile.dataset.picture = hit.picture;
     tile.onclick = () => open({ picture: hit.picture, name });
     return tile;
@@ -84,7 +102,7 @@ function searchBy(which) {
     $("chip").querySelector("img").src = urlOf(which, 64);
     $("chip").querySelector("span").textContent = which.name;
     $("words").value = "";
-    search();
+    return search();
   }
 }
 $("ask").onsubmit = (event) => {
@@ -96,12 +114,11 @@ $("chip").querySelector("button").onclick = () => { searchBy(null); $("words").f
 $("choose").onclick = () => $("file").click();
 $("file").onchange = () => { take($("file").files); $("file").value = ""; };
 
-function take(files) {
+async function take(files) {
   const file = [...files].find((f) => f.type.startsWith("image/")) || files[0];
   if (!file) return;
   const which = { file, name: file.name };
-  searchBy(which);
-  open(which);
+  if (await searchBy(which)) open(which);  // what cannot be decoded is said once
 }
 let over = 0;
 addEventListener("dragenter", (e) => { e.preventDefault(); over++; document.body.classList.add("over"); });
@@ -267,11 +284,13 @@ async function start() {
   $("words").value = state.get("words") || "";
   $("labels").querySelector("input").value = state.get("labels") || "";
   const like = state.get("like"), first = state.get("open");
-  if (like) searchBy({ picture: like, name: "this image" }); else await search();
+  if (like) searchBy({ picture: like, name: "this image" });
+  else if ($("words").value) await search();
+  else await sample();
   if (first) {
     const tile = [...$("found").children].find((t) => t.dataset.picture === first);
     open({ picture: first, name: tile ? tile.querySelector("b").textContent : "image" });
-  } else if (!state.get("words") && !like) say("Type what you are looking for, or drop an image.");
+  }
   $("words").focus();
 }
 start();

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import io
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmjax.evals.attention_rollout import attention_maps, head_maps
 from mmjax.evals.occlusion import occlusion_maps
 from mmjax.evals.zero_shot import classifier_weights
 from mmjax.process.printable import printable
-from mmjax.search.index import Index
+from mmjax.search.index import Hit, Index
 from mmjax.search.live import Live
 from mmjax.serve.batcher import Batcher, Busy
 
@@ -113,6 +114,10 @@ class Service:
             "templates": list(TEMPLATES),
         }
 
+    def sample(self, k: int) -> list[Found]:
+        """Some images of the index, to begin with."""
+        return _found(self._live.now().sample(k))
+
     # ---- requests; each raises Busy if the queue is full, ValueError for bad input
 
     async def search_text(self, text: str, k: int) -> list[Found]:
@@ -193,10 +198,7 @@ class Service:
         if not 1 <= k <= MAX_HITS:
             raise ValueError(f"k is {k}: ask for 1 to {MAX_HITS} images.")
         hits = await asyncio.wrap_future(self._searches.submit(vector))
-        return [
-            Found(h.sha256, round(h.score, 5), [printable(path) for path in h.paths])
-            for h in hits[:k]
-        ]
+        return _found(hits[:k])
 
     async def _job(self, work, *args) -> Any:
         if self._jobs_waiting >= JOBS:
@@ -224,6 +226,10 @@ class Service:
             aspect=width / height,
             cropped="crop" in self.embedder.loaded.transform,
         )
+
+
+def _found(hits: Iterable[Hit]) -> list[Found]:
+    return [Found(h.sha256, round(h.score, 5), [printable(path) for path in h.paths]) for h in hits]
 
 
 def _text_of(text: str) -> str:

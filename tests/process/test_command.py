@@ -74,6 +74,8 @@ def run_without_heavy(module, *args):
         ("mmjax.search", ("--index", "--model", "--image", "--storage")),
         ("mmjax.serve", ("--model", "--host", "--port")),
         ("mmjax.zero_shot", ("--labels", "--templates", "--json")),
+        ("mmjax.interpolate", ("--tuned", "--target", "--save_as")),
+        ("mmjax.generate", ("--model", "--prompt", "--image")),
     ],
 )
 def test_help_imports_nothing_heavy(module, flags):
@@ -82,6 +84,7 @@ def test_help_imports_nothing_heavy(module, flags):
     for flag in flags:
         assert flag in done.stdout
     assert f"python -m {module}" in done.stdout  # the docstring's example
+    assert max(map(len, done.stdout.splitlines())) <= 100
 
 
 def test_the_refusal_of_imports_works():

@@ -65,6 +65,14 @@ def test_words_find_what_their_vector_is_nearest_to(client, service, root):
     assert found[0]["score"] == pytest.approx(max(scores.values()), abs=1e-4)
 
 
+def test_a_sample_is_spread_over_the_index(client):
+    every = client.get("/api/sample", params={"k": 100}).json()
+    assert len(every) == 12 and {one["score"] for one in every} == {0.0}
+    some = client.get("/api/sample", params={"k": 3}).json()
+    assert [every.index(one) for one in some] == [0, 5, 11]
+    assert client.get("/api/sample", params={"k": 0}).status_code == 422
+
+
 def test_a_picture_finds_itself_uploaded_or_by_name(client, root):
     file = {"file": ("x.png", (root / "7.png").read_bytes())}
     uploaded = client.post("/api/search?k=3", files=file).json()
@@ -240,7 +248,8 @@ def test_the_page_and_the_description_of_the_api(client):
         assert "//" not in client.get(f"/{name}").text.replace("// ", "")  # asks no one else
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
-        f"/api/{p}" for p in ("about", "search", "classify", "attention", "picture/{name}")
+        f"/api/{p}"
+        for p in ("about", "sample", "search", "classify", "attention", "picture/{name}")
     }
     assert all(way["description"] for path in paths.values() for way in path.values())
 

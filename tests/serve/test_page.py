@@ -56,6 +56,13 @@ def tiles(page):
     return page.run("[...document.querySelectorAll('.tile b')].map(b => b.textContent)")
 
 
+def test_before_the_first_search_there_are_some_images(page, address):
+    page.go(address)
+    assert page.wait("document.querySelectorAll('.tile').length") == 9
+    assert page.run("document.querySelectorAll('.tile em').length") == 0  # no scores
+    assert "Type what you are looking for" in page.run("said.textContent")
+
+
 def test_a_search_by_words_from_the_address_bar_and_from_the_box(page, address):
     page.go(address + "/#words=red")
     assert page.wait("document.querySelectorAll('.tile').length") == 9  # the copy is no tenth
@@ -97,16 +104,20 @@ def test_a_dropped_picture_is_searched_by(page, address):
         data.items.add(new File([blob], 'mine.webp', { type: 'image/webp' }));
         document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
     })()""")
-    page.wait("document.querySelectorAll('.tile').length")
+    page.wait("said.textContent.includes('this image')")
     assert tiles(page)[0] == "3"  # lossy WebP, and yet the nearest
     assert page.run("chip.hidden") is False
     page.wait("document.querySelectorAll('#heads canvas').length")
 
 
 def test_what_is_no_picture_is_said(page, address):
+    page.go(address)
+    page.wait("document.querySelectorAll('.tile').length")
     page.run("take([new File(['hello'], 'notes.txt', { type: 'text/plain' })])")
     said = page.wait("said.className === 'wrong' && said.textContent")
     assert "are no image" in said
+    page.run("new Promise((done) => setTimeout(done, 500))")
+    assert page.run("document.body.innerText.split('are no image').length") == 2  # said once
 
 
 def test_nothing_was_run_or_blocked_that_should_not(page):

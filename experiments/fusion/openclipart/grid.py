@@ -1,4 +1,4 @@
-"""Fusion kind x modality dropout on clip art and its words: which folder is it from? Each run is
+r"""Fusion kind x modality dropout on clip art and its words: which folder is it from? Each run is
 tested with image and words, and with either alone.
 
     python -m experiments.ablate --grid=experiments/fusion/openclipart/grid.py \
