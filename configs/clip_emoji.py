@@ -93,6 +93,11 @@ def get_config():
         "source": emoji("unseen_test"),
         "transform": EVAL_TRANSFORM,
     }
-    config.validation = ("unseen_validation", "seen_validation")
+    config.evals.seen_loss = {
+        "kind": "loss",
+        "source": emoji("seen_validation"),
+        "transform": EVAL_TRANSFORM + " | first_caption | tokenize(16)",
+    }
+    config.validation = ("unseen_validation", "seen_validation", "seen_loss")
     config.baselines = "experiments/clip_emoji/baselines.json"
     return config

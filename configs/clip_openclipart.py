@@ -34,6 +34,11 @@ def get_config():
         }
         for split in ("validation", "test")
     }
-    config.validation = ("validation",)
+    config.evals.validation_loss = {
+        "kind": "loss",
+        "source": openclipart("validation"),
+        "transform": "decode | resize(48) | first_caption | tokenize(16)",
+    }
+    config.validation = ("validation", "validation_loss")
     config.baselines = ""
     return config

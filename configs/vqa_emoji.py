@@ -76,4 +76,9 @@ def get_config():
     # Priors of the training split, with the same bias.
     train = questions("train", bias=config.data.train.get_ref("bias"))
     config.evals = {split: vqa(split, train) for split in ("validation", "test")}
+    config.evals.validation_loss = {
+        "kind": "loss",
+        "source": questions("validation"),
+        "transform": "decode | resize(48) | first_caption | tokenize(16) | label",
+    }
     return config
