@@ -86,9 +86,9 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     stream = experiment.training_batches(config, run.system, source, run.tokenizer, at, share)
     with contextlib.closing(stream):
         batch = next(stream)
+    batch = to_device(batch, sharding.batch_sharding(run.mesh))
     batches.check(batch, run.spec)
     _ok("first batch", ", ".join(f"{k} {list(x.shape)}" for k, x in batch.items()))
-    batch = to_device(batch, sharding.batch_sharding(run.mesh))
     with jax.set_mesh(run.mesh):
         _, scalars = jax.eval_shape(run.train_step, run.state, batch, run.numbers(at))
     _ok("step", f"gives {', '.join(scalars)}")

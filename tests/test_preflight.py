@@ -26,10 +26,12 @@ def config(tmp_path):
 
 def test_all_is_well_and_nothing_is_left_behind(config, tmp_path, capsys):
     workdir = tmp_path / "run"
+    config.loss.mask_duplicates = True  # the loss reads example_id
     with workdir_lock.held(workdir):
-        preflight.preflight(config, workdir)
+        preflight.preflight(configs.override(config, ["data.hold_out=0.2"]), workdir)
     out = capsys.readouterr().out
-    for words in ("ok  model:", "24 examples", "checkpoints: none", "ok  all"):
+    words = ("ok  model:", "24 examples", "checkpoints: none", "first batch: image [8, 16, 16, 3]")
+    for words in (*words, "gives contrastive", "evals.held_out_loss: loss, fits", "ok  all"):
         assert words in out
     assert not list(workdir.glob(".preflight*"))
 

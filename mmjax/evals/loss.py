@@ -31,7 +31,7 @@ class Loss(Evaluator):
         return renumbered(source, known, "the training set")
 
     def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
-        batches.check(batch, self.runner.spec)
+        batches.check(batches.to_device_dtypes(batch), self.runner.spec)
 
     def run(self, variables: Variables) -> Results:
         source = self._open(self.source)

@@ -131,7 +131,7 @@ class Runner:
         The variables are their own teacher. All randomness follows from `example_id` (see
         `Context.rng`), so that a second call, or one after a resume, is bit-identical.
         """
-        batches.check(batch, self.spec)
+        batches.check(batches.to_device_dtypes(batch), self.spec)
         found = self._on_mesh(self._losses, variables, batch)
         return {k: (float(mean), float(weight)) for k, (mean, weight) in found.items()}
 
