@@ -31,8 +31,8 @@ def test_all_is_well_and_nothing_is_left_behind(config, tmp_path, capsys):
         preflight.preflight(configs.override(config, ["data.hold_out=0.2"]), workdir)
     out = capsys.readouterr().out
     words = ("ok  model:", "24 examples", "checkpoints: none", "first batch: image [8, 16, 16, 3]")
-    for words in (*words, "gives contrastive", "evals.held_out_loss: loss, fits", "ok  all"):
-        assert words in out
+    for part in (*words, "gives contrastive", "evals.held_out_loss: loss, fits", "ok  all"):
+        assert part in out
     assert not list(workdir.glob(".preflight*"))
 
 
