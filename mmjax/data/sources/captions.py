@@ -14,14 +14,14 @@ and a column `comment_number` say that an image has several captions; elsewhere 
 import csv
 import io
 import json
-import mimetypes
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord
+from mmjax.data.transforms.decode import image_suffixes
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".token")
 IMAGE_COLUMNS = ("file_name", "image", "filepath", "image_name", "filename")
@@ -321,10 +321,6 @@ def _opened(record: Sequence[str], separator: str) -> int:
 
 def _has_rows(lines: Sequence[str], separator: str, image: int) -> bool:
     """Whether lines inside a quoted field look like rows of the table: they name an image."""
-    for line in lines:
-        fields = line.split(separator)
-        if image < len(fields) > 1:
-            kind, _ = mimetypes.guess_type(fields[image].strip())
-            if kind is not None and kind.startswith("image/"):
-                return True
-    return False
+    rows = [line.split(separator) for line in lines]
+    names = [fields[image].strip() for fields in rows if image < len(fields) > 1]
+    return any(PurePath(name).suffix.lower() in image_suffixes() for name in names)
