@@ -125,8 +125,8 @@ def complete(found: Published, source: Source) -> tuple[Published, list[str]]:
     settings = {**CLASSES[source.kind], **source.usual}
     ratio = 1.0
     if settings.get("do_center_crop", False):
-        sides = settings["size"]
-        ratio = sides.get("shortest_edge", sides.get("height")) / settings["crop_size"]["height"]
+        usual = settings["size"]
+        ratio = usual.get("shortest_edge", usual.get("height")) / settings["crop_size"]["height"]
         settings["crop_size"] = {"height": height, "width": width}
     if height == width and "shortest_edge" in settings["size"]:
         settings["size"] = {"shortest_edge": round(ratio * height)}
@@ -153,15 +153,17 @@ def read(s: Mapping[str, Any]) -> Images:
         square = s.get("default_to_square", False)
         steps.append(_resize(s["size"], _filter(s["resample"]), square))
     if s.get("do_center_crop", False):
-        steps.append(f"center_crop({_sides(s['crop_size'], 'crop_size')})")
+        steps.append(f"center_crop({sides(s['crop_size'], 'crop_size')})")
     mean, std = np.zeros(3), np.ones(3)
     if s.get("do_normalize", True):
-        mean, std = (_channels(s[name], name) for name in ("image_mean", "image_std"))
+        mean, std = (channels(s[name], name) for name in ("image_mean", "image_std"))
     if s.get("include_top", False):  # EfficientNet: divided by std a second time
-        std = std * _channels(s["image_std"], "image_std")
+        std = std * channels(s["image_std"], "image_std")
     if s.get("do_rescale", True):
         # Rescaling, x · factor - offset, and normalization combined into one map of x / 255.
-        scale = 255 * s.get("rescale_factor", 1 / 255)
+        scale = 255 * channels(s.get("rescale_factor", 1 / 255), "rescale_factor")
+        if not scale.all():
+            raise ValueError("The image processor has rescale_factor 0: its images are black.")
         mean, std = (mean + bool(s.get("rescale_offset", False))) / scale, std / scale
     return Images(" | ".join(steps), tuple(mean.tolist()), tuple(std.tolist()))
 
@@ -175,7 +177,7 @@ def _filter(number: Any) -> str:
     return FILTERS[number]
 
 
-def _channels(value: Any, name: str) -> np.ndarray:
+def channels(value: Any, name: str) -> np.ndarray:
     """A value per channel, from one or three."""
     numbers = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(x, int | float) for x in numbers) or len(numbers) not in (1, 3):
@@ -188,10 +190,10 @@ def _resize(size: Any, method: str, square: bool) -> str:
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         return f"resize_short({size['shortest_edge']}, '{method}')"
-    return f"resize({_sides(size, 'size')}, '{method}')"
+    return f"resize({sides(size, 'size')}, '{method}')"
 
 
-def _sides(size: Any, name: str) -> tuple[int, int]:
+def sides(size: Any, name: str) -> tuple[int, int]:
     """(height, width) of a setting."""
     if isinstance(size, Mapping) and set(size) == {"height", "width"}:
         size = (size["height"], size["width"])

@@ -70,12 +70,15 @@ def _open_clip(folder: Path) -> Published:
     config = read_json(path)
     model = section(config, "model_cfg", path)
     kind = "open_clip_coca" if "multimodal_cfg" in model else "open_clip"
-    missing = {"embed_dim", "vision_cfg", "text_cfg"} - model.keys()
+    given = {name for name, value in model.items() if value is not None}
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - given
     if missing:
         raise ValueError(f"{sorted(missing)} missing in model_cfg of '{path}'.")
+    settings(model, {"embed_dim": 512}, f"{path}: model_cfg")
+    towers = {name: section(model, name, path) for name in ("vision_cfg", "text_cfg")}
     return Published(
         folder,
-        {**model, "model_type": kind},
+        {**model, **towers, "model_type": kind},
         section(config, "preprocess_cfg", path),
         Safetensors(folder, OPEN_CLIPS.tensors, OPEN_CLIPS.index),
     )
@@ -134,7 +137,8 @@ def settings(
     """Settings with their defaults, which also replace null.
 
     Args:
-      defaults: a value has the type of its default; where that is None, or there is none, any.
+      defaults: a value has the type of its default; where that is None, or there is none, any. An
+        integer is at least 1, and an id at least 0.
       where: the file or its section, for the message.
 
     Raises:
@@ -143,7 +147,9 @@ def settings(
     whole = {**defaults, **{k: v for k, v in given.items() if v is not None}}
     for name, default in defaults.items():
         sides = name in SIDES and isinstance(whole[name], list) and len(whole[name]) == 2
-        if not all(_fits(x, default) for x in (whole[name] if sides else [whole[name]])):
+        values = whole[name] if sides else [whole[name]]
+        smallest = 0 if name.endswith("_id") else 1
+        if not all(_fits(x, default, smallest) for x in values):
             raise ValueError(
                 f"'{where}' has {name} {whole[name]!r}, where a value like {default!r} is needed: "
                 "get it again."
@@ -177,14 +183,16 @@ def image_sides(given: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
     return {"image_size": size, "patch_size": patch if isinstance(patch, int) else patch[0]}
 
 
-def _fits(value: Any, default: Any) -> bool:
-    """Whether a value of a JSON file has the type of a default."""
+def _fits(value: Any, default: Any, smallest: int) -> bool:
+    """Whether a value of a JSON file has the type of a default, and is not too small an int."""
     if default is None:
         return True
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, float):
         return isinstance(value, int | float)
+    if isinstance(default, int):
+        return isinstance(value, int) and value >= smallest
     if isinstance(default, tuple):
         return isinstance(value, list | tuple)
     return isinstance(value, type(default))

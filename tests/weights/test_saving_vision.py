@@ -139,6 +139,10 @@ def test_names_of_other_classes_than_the_head_has_are_refused(tmp_path):
     [
         ({"pool": "mean"}, "'vit', which has no pool 'mean' \\(not 'cls'\\).*'dinov2'"),
         ({"stem": "conv"}, "stem 'conv'"),
+        (
+            {"image_size": (16, 24), "layer_scale": 0.1, "mlp_dim": 64},
+            r"'dinov2', .*image_size \(16",
+        ),
         ({"layer_scale": 0.1, "mlp_dim": 50}, "mlp_dim 50 \\(not 64\\)"),
     ],
 )

@@ -73,9 +73,9 @@ def _head(found: Published) -> dict[str, Any]:
     A text has one more map in front of the head: BERT's pooler, or RoBERTa's own. What a BERT
     classifies that has the pooler and a head is written in `architectures` alone.
     """
-    shapes, names = found.tensors.shapes, found.config.get("architectures") or ()
+    shapes, architecture = found.tensors.shapes, str(found.config.get("architectures"))
     texts = "classifier.out_proj.weight" in shapes or (
-        "pooler.dense.weight" in shapes and not any("TokenClass" in str(name) for name in names)
+        "pooler.dense.weight" in shapes and "TokenClassification" not in architecture
     )
     name = "classifier.out_proj.weight"
     name = name if name in shapes else "classifier.weight"

@@ -152,6 +152,8 @@ def published_config(model: ViT) -> dict[str, Any]:
     vit.check_tower(
         kind,
         model,
+        # transformers always resizes the positions of images that are not square, from a square
+        image_size=(model.train_size, (model.train_size[0],) * 2),
         pool=(model.pool, "cls" if model.num_classes is None else "cls_mean"),
         pre_logits=(model.pre_logits, None),
         distillation=(model.distillation, "none"),

@@ -104,7 +104,7 @@ def towers(found: Published) -> tuple[dict[str, Any], dict[str, Any]]:
       ValueError: parts that are not supported.
     """
     path = found.folder / OPEN_CLIP
-    vision, text = (published.section(found.config, k, path) for k in ("vision_cfg", "text_cfg"))
+    vision, text = found.config["vision_cfg"], found.config["text_cfg"]
     if isinstance(vision.get("layers"), list):
         raise ValueError(f"'{path}' has a ResNet image tower; only ViTs can be loaded.")
     vision = published.settings(vision, VISION, f"{path}: vision_cfg")
@@ -139,12 +139,15 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `ViT` without its pool."""
+    given, channels = found.preprocessor, image_processor.channels
+    mean = channels(given.get("mean") or image_processor.CLIP_MEAN, "mean")
+    std = channels(given.get("std") or image_processor.CLIP_STD, "std")
     return {
         **tower_fields(vision, found.config),
         **published.image_sides(vision, f"{found.folder / OPEN_CLIP}: vision_cfg"),
         "heads": vision["width"] // vision["head_width"],
-        "image_mean": tuple(found.preprocessor.get("mean", image_processor.CLIP_MEAN)),
-        "image_std": tuple(found.preprocessor.get("std", image_processor.CLIP_STD)),
+        "image_mean": tuple(mean.tolist()),
+        "image_std": tuple(std.tolist()),
         "patch_bias": False,
         "pre_norm": not vision["no_ln_pre"],
     }
@@ -158,8 +161,8 @@ def transform(found: Published) -> str:
 
     Source: open_clip's transform.py, image_transform.
     """
-    size = found.preprocessor.get("size") or (VISION | found.config["vision_cfg"])["image_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    sizes = (found.preprocessor.get("size"), found.config["vision_cfg"].get("image_size"))
+    height, width = image_processor.sides(sizes[0] or sizes[1] or VISION["image_size"], "size")
     method = found.preprocessor.get("interpolation", "bicubic")
     mode = found.preprocessor.get("resize_mode", "shortest")
     if mode == "squash":
@@ -184,8 +187,8 @@ def kept(found: Published) -> dict[str, Any]:
     `transformers` pools a CLIP at the largest id, as "argmax", where the end token is 2.
     """
     text = found.config["text_cfg"]
-    pool, end = text.get("pool_type", TEXT["pool_type"]), text.get("eos_id")
-    ids = {"eos_token_id": 2 if pool == "argmax" else end, "pad_token_id": text.get("pad_id")}
+    end = 2 if text.get("pool_type", "argmax") == "argmax" else text.get("eos_id")
+    ids = {"eos_token_id": end, "pad_token_id": text.get("pad_id")}
     ids |= {name: text.get(name) for name in TOKENIZER}
     return {name: value for name, value in ids.items() if value is not None}
 
@@ -351,11 +354,10 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     """
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
     if words is None:
-        before = pretrained.kept
+        before = {"eos_token_id": 2, "pad_token_id": 0, **pretrained.kept}
         text |= {name: before[name] for name in TOKENIZER if name in before}
-        if "pad_token_id" in before:
-            text.setdefault("pad_id", before["pad_token_id"])
-        if text.get("pool_type") == "argmax" and before.get("eos_token_id", 2) != 2:
+        text.setdefault("pad_id", before["pad_token_id"])
+        if text.get("pool_type") == "argmax" and before["eos_token_id"] != 2:
             text |= {"pool_type": "eos", "eos_id": before["eos_token_id"]}
     else:
         text |= open_clip_tokenizer.settings(words)
