@@ -107,6 +107,9 @@ def test_a_classifier_of_texts_is_trained_as_one_of_images():
     logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(term.value[:2], [-logp[0, 2], -logp[1, 0]], rtol=1e-5)
     assert term.weight.tolist() == [True, True, False] and "label" in system.spec
+    other = make_system({"model": loaded.config | {"classify": "words"}})
+    with pytest.raises(ValueError, match="classify is 'words'; use 'text' or 'tokens'"):
+        other.model.apply({"params": loaded.params}, batch)
     with pytest.raises(ValueError, match="label 3 and the head 3 classes"):
         system.check_batch({"label": np.asarray([3])})
 
