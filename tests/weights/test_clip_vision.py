@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from parity import GOLDEN, close, expected, outputs
 
+from mmjax.embedder import Embedder
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained, load, save_pretrained
 from mmjax.weights.families import clip_vision
@@ -50,6 +51,11 @@ def test_saved_and_loaded_again(golden, tmp_path):
     again = load(tmp_path / "out")
     assert again.transform == loaded.transform
     assert {**again.config, "image_mean": 0} == {**loaded.config, "image_mean": 0}
+
+
+def test_an_image_tower_alone_embeds_no_texts():
+    with pytest.raises(ValueError, match="A 'vit' does not embed both images and texts"):
+        Embedder(load(GOLDEN / "clip_vision_projection"))
 
 
 def test_what_an_image_tower_alone_cannot_have_is_refused(tmp_path):
