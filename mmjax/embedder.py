@@ -32,7 +32,7 @@ class Embedder:
     """
 
     def __init__(self, loaded: pretrained.Pretrained, sizes: Sequence[int] = (64,)):
-        if not loaded.transform or "embed_dim" not in loaded.config:
+        if not loaded.transform or not {"embed_dim", "text"} <= loaded.config.keys():
             raise ValueError(
                 f"A '{loaded.config.get('name')}' does not embed both images and texts: give a "
                 "model such as CLIP or SigLIP."

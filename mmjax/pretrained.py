@@ -23,7 +23,7 @@ from mmjax.variables import (
     sharded_variables,
     with_shardings,
 )
-from mmjax.weights import published, sentences, tensor_file, tokenizer
+from mmjax.weights import image_processor, published, sentences, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision
 from mmjax.weights.family import family, saving_family
@@ -51,6 +51,8 @@ class Pretrained:
         the tokenizer adds the default one itself.
       no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
       generation: of a published language model, the content of generation_config.json.
+      kept: settings of a loaded config.json that the model does not read, to be saved with it: the
+        ids of special tokens, by their names there.
     """
 
     config: dict[str, Any]
@@ -65,6 +67,7 @@ class Pretrained:
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     no_tokenizer: str = ""
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> Variables:
@@ -151,12 +154,15 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
 def _from_published(
     found: published.Published, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
 ) -> Pretrained:
-    theirs = family(found.config.get("model_type", ""), str(found.folder / published.CONFIG))
+    theirs = family(found.config.get("model_type"), str(found.folder / published.CONFIG))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     notes: list[str] = []
     if hasattr(theirs, "prepare"):
         found, notes = theirs.prepare(found)
+    if hasattr(theirs, "image_source"):
+        found, more = image_processor.complete(found, theirs.image_source(found))
+        notes = [*notes, *more]
     config = theirs.model_config(found) | {"dtype": dtype}
     system, given = _abstract(config, mesh)
     model, params, report = system.model, given["params"], ""
@@ -180,13 +186,20 @@ def _from_published(
         params=params,
         tokenizer=words,
         text_length=min(text["length"], shorter or text["length"]) if text else None,
-        transform=theirs.transform(found) if hasattr(theirs, "transform") else "",
+        transform=_transform(theirs, found),
         report=f"{report}\n{without}" if arrays and without else report,
         class_names=published.class_names(found, config.get("num_classes")),
         prompts=getattr(theirs, "prompts", lambda found: {})(found),
         no_tokenizer=without,
         generation=getattr(theirs, "read_generation", lambda found: {})(found),
+        kept=getattr(theirs, "kept", published.kept)(found),
     )
+
+
+def _transform(theirs: Any, found: published.Published) -> str:
+    if hasattr(theirs, "image_source"):
+        return image_processor.read(found.preprocessor).transform
+    return theirs.transform(found) if hasattr(theirs, "transform") else ""
 
 
 def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) -> Tokenizer | None:
@@ -308,7 +321,9 @@ def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str
 
 def _special_ids(pretrained: Pretrained) -> dict[str, Any]:
     """The ids of special tokens: of the tokenizer, and else of the folder it was loaded from."""
-    words, kept = pretrained.tokenizer, pretrained.generation
-    ids = {f"{role}_id": kept.get(f"{role}_id") for role in tokenizer.ROLES}
-    ids = {name: value for name, value in ids.items() if value is not None}
+    words = pretrained.tokenizer
+    ids = {k: x for k, x in pretrained.kept.items() if k in published.KEPT}
+    for name in (f"{role}_id" for role in tokenizer.ROLES):
+        if pretrained.generation.get(name) is not None:
+            ids[name] = pretrained.generation[name]
     return ids if words is None else ids | tokenizer.generation_ids(words)

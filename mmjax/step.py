@@ -122,6 +122,14 @@ def make_train_step(
     """
     descend = optax.with_extra_args_support(optimizer).update
 
+    def limited(params: Params, before: Params) -> Params:
+        """The parameters after an update within `system.limits`; a frozen one keeps its value."""
+        for name, limit in system.limits.items():
+            new, old = params[name], before[name]
+            value = jnp.where(new == old, old, jnp.minimum(new, jnp.asarray(limit, new.dtype)))
+            params = {**params, name: value}
+        return params
+
     def train_step(state: TrainState, batch: Batch, numbers: Numbers):
         found, context, corrupted = gradients(state, batch, numbers)
         grad_norm = optax.tree.norm(found.grads)
@@ -141,7 +149,7 @@ def make_train_step(
                 learning_rate=numbers.learning_rate,
                 weight_decay=numbers.weight_decay,
             )
-            params = optax.apply_updates(state.params, updates)
+            params = limited(optax.apply_updates(state.params, updates), state.params)
             mean = state.average
             if mean is not None:
                 keep = 1 - numbers.ema_decay

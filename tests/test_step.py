@@ -312,6 +312,33 @@ def test_sgd_step_and_moving_average_in_closed_form():
     assert_trees_close(state.average, average)
 
 
+@pytest.mark.parametrize(
+    ("start", "sign", "frozen", "path"),
+    [
+        (4.5, -1.0, False, [4.6, 4.605, 4.605]),  # up to the limit, and no further
+        (5.0, -1.0, False, [4.605, 4.605, 4.605]),  # as from a file: back at the first update
+        (5.0, 1.0, False, [4.605, 4.505, 4.405]),  # from there on it descends
+        (5.0, -1.0, True, [5.0, 5.0, 5.0]),
+    ],
+)
+def test_no_update_takes_a_parameter_above_its_limit(start, sign, frozen, path):
+    """SGD on ± the scale itself: steps of 0.1, clipped after each as by torch's clamp_."""
+
+    def loss(outputs, batch, context):
+        return {"contrastive": sign * outputs["logit_scale"]}
+
+    system = System(Towers(), SPEC, loss, limits={"logit_scale": 4.605})
+    masks = jax.tree.map(lambda _: False, abstract_params()) | {"logit_scale": frozen}
+    gradients = step.make_gradients(system.model, system, frozen=masks)
+    update = jax.jit(step.make_train_step(system, gradients, optax.sgd(0.1)))
+    params = towers_params() | {"logit_scale": jnp.float32(start)}
+    state, found = step.first_state(params, {}, optax.sgd(0.1), ema=False), []
+    for _ in path:
+        state, _ = update(state, pairs(), numbers())
+        found.append(float(state.params["logit_scale"]))
+    np.testing.assert_allclose(found, path, rtol=1e-6)
+
+
 @pytest.mark.parametrize("evaluate", [True, False])
 def test_the_average_is_evaluated_where_there_is_one_and_the_config_says_so(evaluate):
     config = toy.config("vit", ema={"decay": 0.9, "evaluate": evaluate})

@@ -14,6 +14,7 @@ ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "quick_gelu": quick_gelu,
+    "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
 

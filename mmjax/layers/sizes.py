@@ -61,7 +61,7 @@ def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) 
     """The decoded sizes, overridden by each field that is not None.
 
     Raises:
-      ValueError: a size that neither gives.
+      ValueError: a size that neither gives, or that is below 1.
     """
     sizes = {name: decoded.get(name) if value is None else value for name, value in fields.items()}
     missing = [name for name, value in sizes.items() if value is None]
@@ -69,6 +69,9 @@ def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) 
         raise ValueError(
             f"{', '.join(missing)} missing in {where}: set {where}.variant, or each of them."
         )
+    small = [f"{name} {value}" for name, value in sizes.items() if value < 1]
+    if small:
+        raise ValueError(f"{where} has {', '.join(small)}; the smallest is 1.")
     return sizes
 
 

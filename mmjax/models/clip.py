@@ -50,7 +50,8 @@ class CLIP(nn.Module):
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
-      logit_scale_init, logit_scale_max: logarithms of the inverse temperature.
+      logit_scale_init, logit_scale_max: logarithms of the inverse temperature; training keeps it
+        at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
       lock_image: the image tower is frozen and runs in evaluation mode (LiT).
 
@@ -127,25 +128,15 @@ def joint_projection(width: int, embed_dim: int, use_bias: bool, name: str) -> L
 
 
 def logit_scale(model: nn.Module) -> jax.Array:
-    """exp of the model's parameter `logit_scale`, from its logit_scale_init and _max."""
+    """exp of the model's parameter `logit_scale`, from its logit_scale_init."""
     init = nn.initializers.constant(model.logit_scale_init)
-    scale = param(model, "logit_scale", init, (), ())
-    return jnp.exp(clamp_above(scale, model.logit_scale_max))
+    return jnp.exp(param(model, "logit_scale", init, (), ()))
 
 
-@jax.custom_vjp
-def clamp_above(x: jax.Array, limit: float) -> jax.Array:
-    """min(x, limit), whose gradient above the limit is zeroed only where it would increase x.
-
-    With the gradient of `minimum`, an x above the limit could never come back.
-    """
-    return jnp.minimum(x, limit)
-
-
-clamp_above.defvjp(
-    lambda x, limit: (jnp.minimum(x, limit), x >= limit),
-    lambda above, g: (jnp.where(above & (g < 0), jnp.zeros_like(g), g), None),
-)
+def limits(model: nn.Module) -> dict[str, float]:
+    """`System.limits` of a model with a `logit_scale`: clipped after each update, as in open_clip's
+    train.py (Radford et al. 2021, section 2.5)."""
+    return {"logit_scale": model.logit_scale_max} if math.isfinite(model.logit_scale_max) else {}
 
 
 def make_model(config: Mapping[str, Any]) -> CLIP:
@@ -165,6 +156,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         model=model,
         spec=spec(model, bool(settings.get("mask_duplicates"))),
         loss=contrastive(**settings),
+        limits=limits(model),
         check_batch=check_pairs,
         notes=functools.partial(notes, config),
         leaner_losses=functools.partial(leaner_losses, config),

@@ -196,6 +196,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         model=model,
         spec=spec(model, bool(settings.get("mask_duplicates"))),
         loss=loss,
+        limits=clip.limits(model),
         check_batch=check_batch,
         notes=functools.partial(clip.notes, config),
         leaner_losses=functools.partial(clip.leaner_losses, config),

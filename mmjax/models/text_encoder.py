@@ -1,5 +1,6 @@
-"""A standalone text encoder: sentence embeddings, as from MiniLM."""
+"""A standalone text encoder: sentence embeddings, as from MiniLM, or a classifier of texts."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,12 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
+from mmjax.layers.linear import class_head
 from mmjax.layers.norm import unit_length
+from mmjax.losses.classification import check_labels
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
+from mmjax.models.vit import classification
 from mmjax.system import System
 
 
@@ -24,9 +28,17 @@ class TextEncoder(nn.Module):
 
     Attributes:
       text: fields of `BERT`; it inherits `dtype`.
+      num_classes: size of the head; None: no head.
+      classify: what the head classifies: "text" gives logits [B, num_classes] of the features,
+        "tokens" gives token_logits [B, L, num_classes].
+
+    Raises:
+      ValueError: another `classify`.
     """
 
     text: Mapping[str, Any]
+    num_classes: int | None = None
+    classify: str = "text"
     dtype: str = "float32"
 
     def text_tower(self, **kwargs) -> BERT:
@@ -36,8 +48,17 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        if self.classify not in ("text", "tokens"):
+            raise ValueError(f"config.model.classify is '{self.classify}'; use 'text' or 'tokens'.")
         outputs = self.text_tower(name="text")(batch, train=train)
-        return outputs | {"text_embed": unit_length(outputs["text_features"])}
+        outputs["text_embed"] = unit_length(outputs["text_features"])
+        if self.num_classes is not None:
+            head = class_head(self.num_classes)
+            if self.classify == "text":
+                outputs["logits"] = head(outputs["text_features"])
+            else:
+                outputs["token_logits"] = head(outputs["text_tokens"].astype(jnp.float32))
+        return outputs
 
 
 def make_model(config: Mapping[str, Any]) -> TextEncoder:
@@ -46,7 +67,8 @@ def make_model(config: Mapping[str, Any]) -> TextEncoder:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A text encoder. It has no loss; it is trained as a tower of a `clip`.
+    """A text encoder. Only a classifier of texts has a loss, see `vit.classification`; others are
+    trained as a tower of a `clip`.
 
     Raises:
       ValueError: an unknown setting.
@@ -57,4 +79,13 @@ def make_system(config: Mapping[str, Any]) -> System:
         "text": jax.ShapeDtypeStruct((1, length), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
     }
-    return System(model=model, spec=spec, loss=None)
+    if model.num_classes is None or model.classify == "tokens":
+        return System(model=model, spec=spec, loss=None)
+    return System(
+        model=model,
+        spec=spec | {"label": jax.ShapeDtypeStruct((1,), jnp.int32)},
+        loss=classification(**check_kwargs(classification, config["loss"], "config.loss")),
+        check_batch=functools.partial(
+            check_labels, classes=model.num_classes, setting="config.model.num_classes"
+        ),
+    )

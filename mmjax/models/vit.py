@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear, class_head
-from mmjax.layers.norm import LayerNorm
+from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
 from mmjax.layers.pixels import normalize
@@ -52,6 +52,8 @@ class ViT(nn.Module):
       patch_dropout: fraction of the patches that a training step drops.
       gated_mlp, qkv_bias, layer_scale, stochastic_depth, remat: see `Transformer`.
       num_classes: size of the head; None: no head.
+      embed_dim: size of image_embed, of unit length, from a linear map of image_features as in a
+        CLIP; None: no such map.
 
     Raises:
       ValueError: inconsistent settings.
@@ -92,6 +94,7 @@ class ViT(nn.Module):
     qkv_bias: bool = True
     layer_scale: float | None = None
     drop_partial_patches: bool = False
+    embed_dim: int | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -160,6 +163,12 @@ class ViT(nn.Module):
                 Linear((self.pre_logits,), ("embed", None), name="pre_logits")(features)
             )
         outputs = {"image_features": features}
+        if self.embed_dim is not None:
+            init = nn.initializers.normal(features.shape[-1] ** -0.5)
+            project = Linear(
+                (self.embed_dim,), ("embed", "joint"), False, kernel_init=init, name="image_proj"
+            )
+            outputs["image_embed"] = unit_length(project(features))
         if self.num_classes is not None:
             outputs["logits"] = class_head(self.num_classes)(features)
         if self.distillation == "head":

@@ -3,7 +3,8 @@
 Each is a module with
     model_config(published) -> `config.model`; rows(model) -> rename table;
     IGNORED: regular expressions that match full names of tensors that are not parameters;
-optionally, for models of images,
+for models of images, one of
+    image_source(published) -> image_processor.Source, for files of `transformers`;
     transform(published) -> the chain of transforms up to uint8 pixels;
 optionally, where files name tensors in several ways,
     canonical(name) -> the name in the table;
@@ -11,6 +12,8 @@ optionally, where files may differ from their config,
     prepare(published) -> the same with the difference resolved, and notes for the report;
 optionally, for models of text whose files differ from what `tokenizer.read` expects,
     read_tokenizer(published) -> Tokenizer;
+optionally, where these are not in `published.KEPT` of config.json,
+    kept(published) -> ids of special tokens by their names there;
 optionally, for models that generate text,
     read_generation(published) -> the content of generation_config.json;
 optionally, where texts are shorter than the position table,
@@ -38,6 +41,7 @@ from mmjax.weights.families import (
     big_vision,
     chinese_clip,
     clip,
+    clip_vision,
     dinov2,
     gpt2,
     llama,
@@ -53,7 +57,9 @@ FAMILIES = {
     "bert": bert,
     "big_vision": big_vision,
     "chinese_clip": chinese_clip,
+    "chinese_clip_vision_model": clip_vision,
     "clip": clip,
+    "clip_vision_model": clip_vision,
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
@@ -67,21 +73,22 @@ FAMILIES = {
     "roberta": bert,
     "siglip": siglip,
     "siglip2": siglip,
+    "siglip_vision_model": clip_vision,
     "vit": vit,
     "xlm-roberta": bert,
 }
 
 
-def family(model_type: str, where: str) -> ModuleType:
+def family(model_type: Any, where: str) -> ModuleType:
     """The module of a family.
 
     Raises:
-      ValueError: an unknown family.
+      ValueError: an unknown family, or no name of one.
     """
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
-            f"'{where}' describes a model of type '{model_type}'; these families can be loaded: "
-            f"{', '.join(FAMILIES)}.{nearest(model_type, FAMILIES)}"
+            f"'{where}' describes a model of type {model_type!r}; these families can be loaded: "
+            f"{', '.join(FAMILIES)}.{nearest(str(model_type), FAMILIES)}"
         )
     return FAMILIES[model_type]
 

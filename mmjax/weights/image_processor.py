@@ -1,20 +1,85 @@
-"""Conversion between `preprocessor_config.json` and our image transforms."""
+"""Conversion between the settings of an image processor and our image transforms.
+
+The settings are those of processor_config.json or of preprocessor_config.json.
+"""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmjax.config import nearest
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
+from mmjax.layers.sizes import height_width
 from mmjax.models.vit import ViT
+from mmjax.weights import published
+from mmjax.weights.published import Published
 
 # In the order of Pillow's filter numbers.
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+_BICUBIC = {"resample": FILTERS.index("bicubic"), "default_to_square": False}
+_CLIP = {
+    **_BICUBIC,
+    "size": {"shortest_edge": 224},
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
+}
+_HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
+_SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
+# Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
+CLASSES = {
+    "BitImageProcessor": _CLIP,
+    "CLIPImageProcessor": _CLIP,
+    "ChineseCLIPImageProcessor": _CLIP,
+    "DeiTImageProcessor": {
+        **_BICUBIC,
+        **_HALF,
+        "default_to_square": True,
+        "size": {"height": 256, "width": 256},
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+    },
+    "EfficientNetImageProcessor": {
+        **_BICUBIC,
+        **_HALF,
+        "default_to_square": True,
+        "size": {"height": 346, "width": 346},
+        "crop_size": {"height": 289, "width": 289},
+        "include_top": True,
+    },
+    "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
+    "ViTImageProcessor": {
+        **_SQUARE,
+        "resample": FILTERS.index("bilinear"),
+        "default_to_square": True,
+    },
+}
+# Settings of the classes that we cannot follow, where they are on.
+OTHERS = ("do_pad", "do_flip_channel_order", "use_square_size")
+
+
+class Source(NamedTuple):
+    """Where a family's image settings come from.
+
+    Attributes:
+      kind: the class in `CLASSES` of files that do not name theirs.
+      section: of config.json, with `image_size`; "" for its top level.
+      usual: settings of the family's published models, used where a folder has no file of them.
+    """
+
+    kind: str
+    section: str = ""
+    usual: Mapping[str, Any] = {}
 
 
 class Images(NamedTuple):
@@ -26,57 +91,123 @@ class Images(NamedTuple):
     std: tuple[float, ...]
 
 
-def read(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Images:
-    """The transforms that a preprocessor_config.json describes.
+def complete(found: Published, source: Source) -> tuple[Published, list[str]]:
+    """The folder with all settings of its image processor, and notes for the report.
 
-    Args:
-      settings: the file's content; defaults: the default settings of its class.
+    Without a file of them, the size is config.json's `image_size`, the rest is as usual in the
+    family, and a note says so.
+
+    Raises:
+      ValueError: no file and no `image_size`, or a class that is not known.
+    """
+    if found.preprocessor is not None:
+        kind = found.preprocessor.get("image_processor_type")
+        kind = re.sub("(Fast|Pil)$", "", str(source.kind if kind is None else kind))
+        if kind not in CLASSES:
+            raise ValueError(
+                f"The image processor of '{found.folder}' is a '{kind}'; these can be read: "
+                f"{', '.join(CLASSES)}.{nearest(kind, CLASSES)}"
+            )
+        given = {k: v for k, v in found.preprocessor.items() if v is not None}
+        return found._replace(preprocessor={**CLASSES[kind], **given}), []
+    path = found.folder / published.CONFIG
+    section = published.section(found.config, source.section, path)
+    size = (section if source.section else found.config).get("image_size")
+    if size is None:
+        where = ".".join(filter(None, (source.section, "image_size")))
+        raise ValueError(
+            f"'{found.folder}' does not say how its images are prepared: it has neither "
+            f"{published.PROCESSOR} nor {published.PREPROCESSOR}, and its config.json no {where}; "
+            "get one of them."
+        )
+    settings = published.settings({"image_size": size}, {"image_size": 224}, path)
+    height, width = height_width(settings["image_size"])
+    settings = {**CLASSES[source.kind], **source.usual}
+    ratio = 1.0
+    if settings.get("do_center_crop", False):
+        usual = settings["size"]
+        ratio = usual.get("shortest_edge", usual.get("height")) / settings["crop_size"]["height"]
+        settings["crop_size"] = {"height": height, "width": width}
+    if height == width and "shortest_edge" in settings["size"]:
+        settings["size"] = {"shortest_edge": round(ratio * height)}
+    else:
+        settings["size"] = {"height": round(ratio * height), "width": round(ratio * width)}
+    note = (
+        f"no {published.PROCESSOR} and no {published.PREPROCESSOR}: {height}x{width} "
+        f"from config.json's image_size, the rest as usual for {found.config['model_type']}"
+    )
+    return found._replace(preprocessor=settings), [note]
+
+
+def read(s: Mapping[str, Any]) -> Images:
+    """The transforms that the complete settings of an image processor describe.
 
     Raises:
       ValueError: settings that our transforms do not support.
     """
-    s = {**defaults, **{k: v for k, v in settings.items() if v is not None}}
+    for name in OTHERS:
+        if s.get(name):
+            raise ValueError(f"The image processor has {name} {s[name]!r}, which cannot be read.")
     steps = ["decode"]
     if s.get("do_resize", True):
         square = s.get("default_to_square", False)
-        steps.append(_resize(s["size"], FILTERS[int(s["resample"])], square))
+        steps.append(_resize(s["size"], _filter(s["resample"]), square))
     if s.get("do_center_crop", False):
-        steps.append(f"center_crop({_sides(s['crop_size'])})")
+        steps.append(f"center_crop({sides(s['crop_size'], 'crop_size')})")
     mean, std = np.zeros(3), np.ones(3)
     if s.get("do_normalize", True):
-        mean, std = np.asarray(s["image_mean"]), np.asarray(s["image_std"])
+        mean, std = (channels(s[name], name) for name in ("image_mean", "image_std"))
     if s.get("include_top", False):  # EfficientNet: divided by std a second time
-        std = std * s["image_std"]
+        std = std * channels(s["image_std"], "image_std")
     if s.get("do_rescale", True):
         # Rescaling, x · factor - offset, and normalization combined into one map of x / 255.
-        scale = 255 * s.get("rescale_factor", 1 / 255)
+        scale = 255 * channels(s.get("rescale_factor", 1 / 255), "rescale_factor")
+        if not scale.all():
+            raise ValueError("The image processor has rescale_factor 0: its images are black.")
         mean, std = (mean + bool(s.get("rescale_offset", False))) / scale, std / scale
     return Images(" | ".join(steps), tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def _resize(size: int | Mapping[str, int], method: str, square: bool) -> str:
+def _filter(number: Any) -> str:
+    """The name of a filter of Pillow."""
+    if isinstance(number, bool) or not isinstance(number, int) or number not in range(len(FILTERS)):
+        raise ValueError(
+            f"The image processor has resample {number!r}; 0 to {len(FILTERS) - 1} can be read."
+        )
+    return FILTERS[number]
+
+
+def channels(value: Any, name: str) -> np.ndarray:
+    """A value per channel, from one or three."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(x, int | float) for x in numbers) or len(numbers) not in (1, 3):
+        raise ValueError(f"The image processor has {name} {value!r}; it needs one number or three.")
+    return np.broadcast_to(np.asarray(numbers, np.float64), 3)
+
+
+def _resize(size: Any, method: str, square: bool) -> str:
     if isinstance(size, int):  # older files; its meaning depends on the class
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
-    if set(size) == {"shortest_edge"}:
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         return f"resize_short({size['shortest_edge']}, '{method}')"
-    if set(size) == {"height", "width"}:
-        return f"resize({_sides(size)}, '{method}')"
-    raise ValueError(
-        f"preprocessor_config.json has size {dict(size)}; 'shortest_edge' alone, or 'height' and "
-        "'width', can be read."
-    )
+    return f"resize({sides(size, 'size')}, '{method}')"
 
 
-def _sides(size: int | Mapping[str, int] | Sequence[int]) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, Mapping):
-        return int(size["height"]), int(size["width"])
+def sides(size: Any, name: str) -> tuple[int, int]:
+    """(height, width) of a setting."""
+    if isinstance(size, Mapping) and set(size) == {"height", "width"}:
+        size = (size["height"], size["width"])
+    size = (size, size) if isinstance(size, int) else size
+    if not isinstance(size, list | tuple) or [type(x) for x in size] != [int, int]:
+        raise ValueError(
+            f"The image processor has {name} {size!r}; 'height' and 'width', or for size "
+            "'shortest_edge' alone, can be read."
+        )
     return tuple(size)
 
 
 def _named(size: int | Sequence[int]) -> dict[str, int]:
-    return dict(zip(("height", "width"), _sides(size)))
+    return dict(zip(("height", "width"), height_width(size)))
 
 
 def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:

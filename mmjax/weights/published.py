@@ -10,7 +10,14 @@ from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+PROCESSOR = "processor_config.json"  # of transformers 5: images, texts and audio in one file
 OPEN_CLIP = "open_clip_config.json"
+# Settings of config.json that no model of ours reads, and that others read in a saved folder.
+KEPT = (
+    *(f"{role}_token_id" for role in ("bos", "eos", "pad", "sep", "cls", "mask", "decoder_start")),
+    "problem_type",
+)
+SIDES = ("image_size", "patch_size")  # settings that may be a list of height and width
 CONFIGS = (CONFIG, OPEN_CLIP)
 
 
@@ -27,11 +34,12 @@ OPEN_CLIPS = Layout(OPEN_CLIP, f"open_clip_{tensor_file.WHOLE}", None)
 
 
 class Published(NamedTuple):
-    """The content of config.json and preprocessor_config.json ({} if missing), and the tensors."""
+    """The content of config.json, the settings of the image processor (None: no file has any), and
+    the tensors."""
 
     folder: Path
     config: dict[str, Any]
-    preprocessor: dict[str, Any]
+    preprocessor: dict[str, Any] | None
     tensors: Tensors
 
 
@@ -44,26 +52,34 @@ def open_folder(folder: Path) -> Published:
     both = any((folder / name).is_file() for name in (tensor_file.WHOLE, tensor_file.INDEX))
     if (folder / OPEN_CLIP).is_file() and not both:
         return _open_clip(folder)
-    preprocessor = folder / PREPROCESSOR
-    return Published(
-        folder,
-        read_json(folder / CONFIG),
-        read_json(preprocessor) if preprocessor.is_file() else {},
-        Safetensors(folder),
-    )
+    return Published(folder, read_json(folder / CONFIG), _preprocessor(folder), Safetensors(folder))
+
+
+def _preprocessor(folder: Path) -> dict[str, Any] | None:
+    """The settings of the image processor: those in processor_config.json come first, as in
+    transformers 5.23 (image_processing_base.py, get_image_processor_dict)."""
+    if (folder / PROCESSOR).is_file():
+        settings = read_json(folder / PROCESSOR)
+        if settings.get("image_processor") is not None:
+            return section(settings, "image_processor", folder / PROCESSOR)
+    return read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else None
 
 
 def _open_clip(folder: Path) -> Published:
-    config = read_json(folder / OPEN_CLIP)
-    model = config.get("model_cfg", {})
+    path = folder / OPEN_CLIP
+    config = read_json(path)
+    model = section(config, "model_cfg", path)
     kind = "open_clip_coca" if "multimodal_cfg" in model else "open_clip"
-    missing = {"embed_dim", "vision_cfg", "text_cfg"} - model.keys()
+    given = {name for name, value in model.items() if value is not None}
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - given
     if missing:
-        raise ValueError(f"{sorted(missing)} missing in model_cfg of '{folder / OPEN_CLIP}'.")
+        raise ValueError(f"{sorted(missing)} missing in model_cfg of '{path}'.")
+    settings(model, {"embed_dim": 512}, f"{path}: model_cfg")
+    towers = {name: section(model, name, path) for name in ("vision_cfg", "text_cfg")}
     return Published(
         folder,
-        {**model, "model_type": kind},
-        config.get("preprocess_cfg", {}),
+        {**model, **towers, "model_type": kind},
+        section(config, "preprocess_cfg", path),
         Safetensors(folder, OPEN_CLIPS.tensors, OPEN_CLIPS.index),
     )
 
@@ -95,13 +111,101 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return found
 
 
+def section(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """A section of a JSON file; {} if it is missing or null.
+
+    Raises:
+      ValueError: it is not an object.
+    """
+    value = {} if config.get(name) is None else config[name]
+    if not isinstance(value, dict):
+        raise ValueError(f"'{path}' has {name} {value!r}, which must be an object: get it again.")
+    return value
+
+
+def kept(found: Published) -> dict[str, Any]:
+    """The settings in `KEPT` of a folder, from the section of its text where it has one."""
+    part = found.config
+    if "text_config" in part:
+        part = section(part, "text_config", found.folder / CONFIG)
+    return {name: part[name] for name in KEPT if part.get(name) is not None}
+
+
+def settings(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], where: str | Path
+) -> dict[str, Any]:
+    """Settings with their defaults, which also replace null.
+
+    Args:
+      defaults: a value has the type of its default; where that is None, or there is none, any. An
+        integer is at least 1, and an id at least 0.
+      where: the file or its section, for the message.
+
+    Raises:
+      ValueError: a value of another type.
+    """
+    whole = {**defaults, **{k: v for k, v in given.items() if v is not None}}
+    for name, default in defaults.items():
+        sides = name in SIDES and isinstance(whole[name], list) and len(whole[name]) == 2
+        values = whole[name] if sides else [whole[name]]
+        smallest = 0 if name.endswith("_id") else 1
+        if not all(_fits(x, default, smallest) for x in values):
+            raise ValueError(
+                f"'{where}' has {name} {whole[name]!r}, where a value like {default!r} is needed: "
+                "get it again."
+            )
+    return whole
+
+
+def tower(found: Published, defaults: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A tower's sections of config.json, of which the last counts, with defaults.
+
+    Raises:
+      ValueError: as `settings`.
+    """
+    path, given = found.folder / CONFIG, {}
+    for name in names:
+        given |= section(found.config, name, path)
+    return settings(given, defaults, f"{path}: {names[0]}")
+
+
+def image_sides(given: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
+    """`image_size` and `patch_size` of a `ViT`, where lists are allowed for both.
+
+    Raises:
+      ValueError: a patch that is not square.
+    """
+    size, patch = (x if isinstance(x, int) else tuple(x) for x in (given[k] for k in SIDES))
+    if not isinstance(patch, int) and patch[0] != patch[1]:
+        raise ValueError(
+            f"'{where}' has patch_size {list(patch)}; only models of square patches can be loaded."
+        )
+    return {"image_size": size, "patch_size": patch if isinstance(patch, int) else patch[0]}
+
+
+def _fits(value: Any, default: Any, smallest: int) -> bool:
+    """Whether a value of a JSON file has the type of a default, and is not too small an int."""
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, int):
+        return isinstance(value, int) and value >= smallest
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
+    return isinstance(value, type(default))
+
+
 def class_names(found: Published, count: int | None) -> tuple[str, ...] | None:
     """Class names of a head from config.json; None if the classes have only default names.
 
     Raises:
       ValueError: the number of names is not that of the head's classes.
     """
-    names = {str(k): str(v) for k, v in (found.config.get("id2label") or {}).items()}
+    given = section(found.config, "id2label", found.folder / CONFIG)
+    names = {str(k): str(v) for k, v in given.items()}
     unnamed = labels(None, count or 0)["id2label"]
     if count is None or not names or names == unnamed:
         return None

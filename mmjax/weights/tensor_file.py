@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -130,6 +130,29 @@ class Renamed:
     def read(self, name: str) -> np.ndarray:
         """One tensor in its stored dtype."""
         return self._tensors.read(self._theirs[name])
+
+
+class Joined:
+    """Some tensors concatenated along their first axis.
+
+    Args:
+      parts: new name -> names of its parts; where one of these is missing, nothing is joined.
+    """
+
+    def __init__(self, tensors: Tensors, parts: Mapping[str, Sequence[str]]):
+        self._tensors, self.name = tensors, tensors.name
+        self._parts = {k: names for k, names in parts.items() if tensors.shapes.keys() >= {*names}}
+        used = set().union(*self._parts.values())
+        self.shapes = {name: shape for name, shape in tensors.shapes.items() if name not in used}
+        for name, names in self._parts.items():
+            first = tensors.shapes[names[0]]
+            self.shapes[name] = (sum(tensors.shapes[n][0] for n in names), *first[1:])
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor in its stored dtype."""
+        if name not in self._parts:
+            return self._tensors.read(name)
+        return np.concatenate([self._tensors.read(part) for part in self._parts[name]])
 
 
 def _read_index(path: Path) -> dict[str, str]:

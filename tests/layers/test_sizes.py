@@ -29,6 +29,8 @@ def test_fields_win_and_what_nobody_gives_is_named():
     }
     with pytest.raises(ValueError, match="heads missing in here"):
         resolve({"width": 8}, {"width": None, "heads": None}, "here")
+    with pytest.raises(ValueError, match="here has heads 0; the smallest is 1"):
+        resolve({"width": 8}, {"width": None, "heads": 0}, "here")
 
 
 def test_activations_by_their_formulas():
@@ -38,5 +40,6 @@ def test_activations_by_their_formulas():
     np.testing.assert_allclose(activation("gelu")(x), gelu, atol=1e-6)
     np.testing.assert_allclose(activation("gelu_tanh")(x), tanh, atol=1e-6)
     np.testing.assert_allclose(activation("quick_gelu")(x), x / (1 + np.exp(-1.702 * x)), atol=1e-6)
+    np.testing.assert_array_equal(activation("relu")(x), np.maximum(x, 0))
     with pytest.raises(ValueError, match="Unknown activation 'relu6'"):
         activation("relu6")

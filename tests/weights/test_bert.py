@@ -11,6 +11,7 @@ import pytest
 from parity import GOLDEN, close, expected, layers, outputs
 from safetensors.numpy import load_file, save_file
 
+from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
 
 
@@ -59,6 +60,58 @@ def test_a_masked_language_models_head_is_reported_as_unused():
     loaded = load(GOLDEN / "roberta")
     assert "5 unused" in loaded.report and "  unused  lm_head.bias" in loaded.report
     assert loaded.config["text"]["length"] == 16  # two of the 18 positions are below the first
+
+
+HEADS = {"bert_text": "logits", "bert_tokens": "token_logits"}
+HEADS |= {name.replace("bert", "roberta"): output for name, output in HEADS.items()}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_classifies_texts_or_tokens(tmp_path, name):
+    """make_heads.py; saved, the tensors and the class in transformers are what they were."""
+    loaded, want = load(GOLDEN / name), expected(name)
+    seen = want["text_mask"] if name.endswith("tokens") else slice(None)
+    close(outputs(loaded, text_of(want))[HEADS[name]][seen], want["logits"][seen])
+    assert loaded.class_names == ("bad", "fair", "good")
+    save_pretrained(loaded, tmp_path / "out")
+    theirs, ours = (load_file(x / "model.safetensors") for x in (GOLDEN / name, tmp_path / "out"))
+    assert theirs.keys() == ours.keys()
+    for tensor, array in theirs.items():
+        np.testing.assert_array_equal(ours[tensor], array)
+    before, after = (
+        json.loads((x / "config.json").read_text()) for x in (GOLDEN / name, tmp_path / "out")
+    )
+    for setting in ("model_type", "architectures", "id2label", "pad_token_id"):
+        assert after[setting] == before[setting]
+    assert load(tmp_path / "out").config == loaded.config
+    assert not (tmp_path / "out/modules.json").exists()
+
+
+def test_a_pooler_beside_a_head_on_tokens_is_not_used(tmp_path):
+    """Older versions of transformers saved one: what is classified is in `architectures`."""
+    folder = shutil.copytree(GOLDEN / "bert_text", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["BertForTokenClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load(folder)
+    assert loaded.config["classify"] == "tokens" and not loaded.config["text"]["pooler"]
+    assert "  unused  pooler.dense.bias" in loaded.report
+
+
+def test_a_classifier_of_texts_is_trained_as_one_of_images():
+    loaded = load(GOLDEN / "bert_text")
+    system = make_system({"model": loaded.config})
+    batch = text_of(expected("bert_text")) | {"label": np.asarray([2, 0, -1], np.int32)}
+    logits = outputs(loaded, batch)["logits"].astype(np.float64)
+    term = system.loss({"logits": logits.astype(np.float32)}, batch, None)["classification"]
+    logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(term.value[:2], [-logp[0, 2], -logp[1, 0]], rtol=1e-5)
+    assert term.weight.tolist() == [True, True, False] and "label" in system.spec
+    other = make_system({"model": loaded.config | {"classify": "words"}})
+    with pytest.raises(ValueError, match="classify is 'words'; use 'text' or 'tokens'"):
+        other.model.apply({"params": loaded.params}, batch)
+    with pytest.raises(ValueError, match="label 3 and the head 3 classes"):
+        system.check_batch({"label": np.asarray([3])})
 
 
 def minilm():

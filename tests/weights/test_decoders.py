@@ -265,3 +265,13 @@ def test_any_of_several_end_tokens_ends_a_text(name, tmp_path):
     for file in ("config.json", "generation_config.json"):
         saved = json.loads((tmp_path / "bare" / file).read_text())
         assert saved["eos_token_id"] == [145, 2] and saved["bos_token_id"] == 1
+
+
+@pytest.mark.parametrize(("name", "setting"), [("gpt2", "n_embd"), ("llama", "hidden_size")])
+@pytest.mark.parametrize("value", ["24", {}, 0])
+def test_settings_of_another_type_are_refused_in_a_sentence(tmp_path, name, setting, value):
+    folder = shutil.copytree(GOLDEN / name, tmp_path / name)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {setting: value}))
+    with pytest.raises(ValueError, match=f"config.json' has {setting} {value!r}, where"):
+        describe(folder)

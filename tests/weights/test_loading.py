@@ -120,6 +120,19 @@ def more_tokens(folder):
         (more_tokens, "tokenizer in .* has 100 tokens and the model's vocabulary 99"),
         (lambda folder: (folder / "config.json").unlink(), "is not a model: .*config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json' is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON dict"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "a model of type None; these"),
+        (edited(model_type=None), "describes a model of type None; these families can be loaded"),
+        (edited(model_type=3), "describes a model of type 3; these"),
+        (edited(model_type=["clip"]), r"describes a model of type \['clip'\]; these"),
+        (edited(text_config=5), "config.json' has text_config 5, which must be an object"),
+        (edited(vision_config=[]), r"config.json' has vision_config \[\], which must be an object"),
+        (edited(projection_dim="16"), "has projection_dim '16', where a value like 512 is needed"),
+        (edited(text_config__hidden_size="32"), "text_config' has hidden_size '32', where a value"),
+        (edited(text_config__layer_norm_eps="x"), "has layer_norm_eps 'x', where a value like 1e"),
+        (edited(vision_config__hidden_act=[1]), r"has hidden_act \[1\], where a value like"),
+        (edited(vision_config__image_size=[24]), r"has image_size \[24\], where a value like 224"),
+        (edited(vision_config__patch_size=[8, 4]), r"has patch_size \[8, 4\]; only .*square"),
         (lambda folder: shutil.rmtree(folder), "There is no folder"),
     ],
 )
@@ -161,6 +174,24 @@ def test_what_is_missing_keeps_its_initial_value_where_that_is_asked_for(folder)
     assert found.params["text_proj"]["kernel"].std() > 0
     for name in ("image", "text"):
         jax.tree.map(np.testing.assert_array_equal, found.params[name], whole.params[name])
+
+
+RENAMED = json.loads((GOLDEN / "transformers5" / "names.json").read_text())
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_names_that_transformers_5_gives_to_tensors(tmp_path, name):
+    """As saved by transformers 5.23 with save_original_format=False: make_transformers5.py."""
+    folder = shutil.copytree(GOLDEN / name, tmp_path / name)
+    before = load_file(folder / "model.safetensors")
+    after = {
+        new: before[old][start : start + rows] if rows else before[old]
+        for new, (old, start, rows) in RENAMED[name].items()
+    }
+    save_file({k: np.ascontiguousarray(x) for k, x in after.items()}, folder / "model.safetensors")
+    found, whole = mmjax.load(folder), mmjax.load(GOLDEN / name)
+    assert found.config == whole.config
+    jax.tree.map(np.testing.assert_array_equal, found.params, whole.params)
 
 
 def test_left_over_tensors_are_named_with_the_nearest(folder):

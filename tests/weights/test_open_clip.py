@@ -101,6 +101,10 @@ def test_coca_writes_as_its_logits_say(coca):
         ("vision_cfg", {"timm_model_name": "convnext_base"}, "timm_model_name 'convnext_base'"),
         ("text_cfg", {"hf_model_name": "roberta-base"}, "text_cfg.hf_model_name 'roberta-base'"),
         ("text_cfg", {"pool_type": "first"}, "pool_type 'first'.*'argmax', 'eos', 'last'"),
+        ("text_cfg", {"width": "16"}, "text_cfg' has width '16', where a value like 512 is needed"),
+        ("vision_cfg", {"patch_size": 0}, "vision_cfg' has patch_size 0, where a value like 16"),
+        ("vision_cfg", {"head_width": 4096}, "has heads 0; the smallest is 1"),
+        ("vision_cfg", {"norm_kwargs": 5}, "has norm_kwargs 5, where a value like {} is needed"),
         ("text_cfg", {"layers": 4}, "Missing tensors: transformer.resblocks.3"),
         ("text_cfg", {"vocab_size": 280}, r"the shape \[300, 16\].*has \[280, 16\]"),
     ],
@@ -113,3 +117,20 @@ def test_what_cannot_be_loaded_is_refused_in_a_sentence(tmp_path, part, settings
     with pytest.raises(ValueError, match=words) as error:
         load(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vision_cfg": 5}, "has vision_cfg 5, which must be an object"),
+        ({"text_cfg": None}, r"\['text_cfg'\] missing in model_cfg"),
+        ({"embed_dim": "16"}, "model_cfg' has embed_dim '16'"),
+    ],
+)
+def test_sections_of_another_type_are_refused_in_a_sentence(tmp_path, changes, words):
+    folder = shutil.copytree(GOLDEN / "open_clip", tmp_path / "model")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"] |= changes
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        load(folder)

@@ -8,6 +8,7 @@ import pytest
 
 from mmjax.models.systems import make_system
 from mmjax.variables import abstract_variables
+from mmjax.weights import image_processor
 from mmjax.weights.family import family
 from mmjax.weights.published import Published
 
@@ -91,6 +92,8 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     theirs = family(model_type, "none")
     if hasattr(theirs, "prepare"):
         found, _ = theirs.prepare(found)
+    if hasattr(theirs, "image_source"):
+        found, _ = image_processor.complete(found, theirs.image_source(found))
     whole = {"model": theirs.model_config(found), "loss": {}}
     system = make_system(whole)
     model = system.model
@@ -98,5 +101,5 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
     covered = [name for row in theirs.rows(model) for name in row.ours]
     assert len(covered) == len(jax.tree.leaves(params))
-    if hasattr(theirs, "transform"):
-        assert theirs.transform(found).startswith("decode | resize")
+    if hasattr(theirs, "image_source"):
+        assert image_processor.read(found.preprocessor).transform.startswith("decode | resize")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,49 @@ def test_golden_folder_comes_back_tensor_by_tensor(tmp_path, name):
     assert ours.shapes == theirs.shapes
     for tensor in theirs.shapes:
         np.testing.assert_array_equal(ours.read(tensor), theirs.read(tensor))
+
+
+IDS = [f"{role}_token_id" for role in ("bos", "eos", "pad", "sep", "cls", "mask")]
+
+
+@pytest.mark.parametrize(
+    "name", ["align", "bert", "chinese_clip", "clip", "clip_gelu", "gpt2", "llama", "siglip"]
+)
+def test_ids_of_special_tokens_are_kept_without_a_tokenizer(tmp_path, name):
+    """In transformers, a CLIP without its eos_token_id pools at the first token."""
+    folder = shutil.copytree(GOLDEN / name, tmp_path / name)
+    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (folder / file).unlink(missing_ok=True)
+    save_pretrained(load(folder), tmp_path / "out")
+    before, after = (
+        json.loads((path / "config.json").read_text()) for path in (folder, tmp_path / "out")
+    )
+    before, after = (x.get("text_config", x) for x in (before, after))
+    kept = {k: x for k, x in before.items() if k in IDS and x is not None}
+    assert kept and {k: after.get(k) for k in kept} == kept
+    save_pretrained(load(tmp_path / "out"), tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert again.get("text_config", again) == after
+
+
+@pytest.mark.parametrize(
+    ("given", "pool"),
+    [
+        ({"pool_type": "eos", "eos_id": 5, "pad_id": 3, "hf_tokenizer_name": "org/name"}, "eos"),
+        ({"pool_type": "argmax"}, "argmax"),
+    ],
+)
+def test_an_open_clip_keeps_where_it_pools_without_a_tokenizer(tmp_path, given, pool):
+    folder = shutil.copytree(GOLDEN / "open_clip", tmp_path / "model")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink(missing_ok=True)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= given
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_pretrained(load(folder), tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
+    text = saved["model_cfg"]["text_cfg"]
+    assert {k: text.get(k) for k in given} == given and text["pool_type"] == pool
 
 
 def test_what_no_family_can_hold_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from mmjax.weights.published import Published
 SYSTEM = "clip"
 IGNORED = (r".*\.num_batches_tracked", r"text_model\.embeddings\.position_ids")
 
-# Settings that config.json may omit: defaults of AlignVisionConfig, and of its image processor.
+# Settings that config.json may omit: defaults of AlignVisionConfig.
 VISION = {
     "image_size": 600,
     "width_coefficient": 2.0,
@@ -35,14 +35,6 @@ VISION = {
     "hidden_act": "swish",
     "pooling_type": "mean",
 }
-PREPROCESSOR = {
-    "size": {"height": 346, "width": 346},
-    "crop_size": {"height": 289, "width": 289},
-    "resample": image_processor.FILTERS.index("bicubic"),
-    "image_mean": (0.5,) * 3,
-    "image_std": (0.5,) * 3,
-    "include_top": True,
-}
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -51,15 +43,15 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: settings that our model does not support.
     """
-    vision = VISION | found.config.get("vision_config", {})
+    vision = published.tower(found, VISION, "vision_config")
     published.check_fixed(
         found._replace(config=vision), {"hidden_act": "swish", "pooling_type": "mean"}
     )
-    text = bert.tower_fields(found.config.get("text_config", {}), "text_config")
-    images = image_processor.read(found.preprocessor, PREPROCESSOR)
+    text = bert.tower_fields(published.tower(found, bert.SETTINGS, "text_config"), "text_config")
+    images = image_processor.read(found.preprocessor)
     return {
         "name": "clip",
-        "embed_dim": found.config.get("projection_dim", 640),
+        "embed_dim": clip.embed_dim(found, 640),
         "image": {
             "kind": "efficientnet",
             "stem": _channels(32, vision),
@@ -104,9 +96,9 @@ def _channels(channels: int, vision: Mapping[str, Any]) -> int:
     return near + unit if near < 0.9 * wide else near
 
 
-def transform(found: Published) -> str:
-    """The chain of transforms from an image to the input of the model."""
-    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+def image_source(found: Published) -> image_processor.Source:
+    """Where the settings of the image processor come from."""
+    return image_processor.Source("EfficientNetImageProcessor", "vision_config")
 
 
 def rows(model: CLIP) -> list[Row]:

@@ -1,4 +1,5 @@
-"""BERT and RoBERTa, and sentence-transformers built on them, such as MiniLM."""
+"""BERT and RoBERTa, with a head for classes or without, and sentence-transformers built on them,
+such as MiniLM."""
 
 import re
 from collections.abc import Mapping
@@ -7,13 +8,13 @@ from typing import Any
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.bert import BERT
 from mmjax.models.text_encoder import TextEncoder
-from mmjax.weights import activations, sentences
+from mmjax.weights import activations, published, sentences
 from mmjax.weights.layouts import Row, linear, merge_heads, norm, qkv, same
 from mmjax.weights.published import Published
 
 SYSTEM = "text_encoder"
-# Position ids in older files, and the pretraining heads.
-IGNORED = (r"embeddings\.(position|token_type)_ids", r"(cls|lm_head)\..*")
+# Position ids in older files, the pretraining heads, and a pooler that a head does not use.
+IGNORED = (r"embeddings\.(position|token_type)_ids", r"(cls|lm_head)\..*", r"pooler\..*")
 
 # Settings that config.json may omit: defaults of BertConfig and, where they differ, RobertaConfig.
 SETTINGS = {
@@ -47,26 +48,48 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: settings that our model does not support.
     """
-    settings = dict(found.config)
-    fields = {}
-    if settings["model_type"] != "bert":
-        settings = ROBERTA | settings
+    shapes, fields = found.tensors.shapes, {}
+    is_bert = found.config["model_type"] == "bert"
+    defaults = SETTINGS if is_bert else SETTINGS | ROBERTA
+    settings = published.settings(found.config, defaults, found.folder / published.CONFIG)
+    head = _head(found)
+    if not is_bert:
         fields["position_pad"] = settings["pad_token_id"]
-    pooler = "pooler.dense.weight" in found.tensors.shapes
-    pool = sentences.pool(found.folder) or ("pooler" if pooler else "cls")
-    text = tower_fields(settings, "config.json") | {"pooler": pooler, "pool": pool, **fields}
-    if fields:
+    if head and head["classify"] == "text":
+        fields |= {"pooler": True, "pool": "pooler"}
+    else:
+        pooler = not head and "pooler.dense.weight" in shapes
+        pool = None if head else sentences.pool(found.folder)
+        fields |= {"pooler": pooler, "pool": pool or ("pooler" if pooler else "cls")}
+    text = tower_fields(settings, "config.json") | fields
+    if not is_bert:
         text["length"] -= fields["position_pad"] + 1
-    return {"name": "text_encoder", "text": text}
+    return {"name": "text_encoder", "text": text, **head}
+
+
+def _head(found: Published) -> dict[str, Any]:
+    """The fields of a `TextEncoder` with a head; {} without one.
+
+    A text has one more map in front of the head: BERT's pooler, or RoBERTa's own. What a BERT
+    classifies that has the pooler and a head is written in `architectures` alone.
+    """
+    shapes, architecture = found.tensors.shapes, str(found.config.get("architectures"))
+    texts = "classifier.out_proj.weight" in shapes or (
+        "pooler.dense.weight" in shapes and "TokenClassification" not in architecture
+    )
+    name = "classifier.out_proj.weight"
+    name = name if name in shapes else "classifier.weight"
+    if name not in shapes:
+        return {}
+    return {"num_classes": shapes[name][0], "classify": "text" if texts else "tokens"}
 
 
 def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of `BERT` from config.json, or from a tower's section of it.
+    """Fields of `BERT` from config.json, or from a tower's section of it, with defaults.
 
     Raises:
       ValueError: settings that our model does not support.
     """
-    settings = SETTINGS | settings
     if settings["is_decoder"] or settings["position_embedding_type"] != "absolute":
         raise ValueError(
             f"{where} describes a BERT with is_decoder {settings['is_decoder']} and "
@@ -103,10 +126,25 @@ def prompts(found: Published) -> dict[str, str]:
 
 def rows(model: TextEncoder) -> list[Row]:
     """The rename table of a model."""
-    return tower_rows("text", "", model.text_tower(parent=None))
+    text = model.text_tower(parent=None)
+    if model.num_classes is None:
+        return tower_rows("text", "", text)
+    if text.position_pad is None or model.classify == "tokens":
+        return [*tower_rows("text", "", text), *linear("head", "classifier")]
+    return [
+        *tower_rows("text", "", text, pooler="classifier.dense"),
+        *linear("head", "classifier.out_proj"),
+    ]
 
 
-def tower_rows(ours: str, theirs: str, text: BERT) -> list[Row]:
+def published_name(name: str, model: TextEncoder) -> str:
+    """The name of a tensor in the files: of a model with a head, the encoder's have a prefix."""
+    if model.num_classes is None or name.startswith("classifier."):
+        return name
+    return f"{_kind(model.text_tower(parent=None))}.{name}"
+
+
+def tower_rows(ours: str, theirs: str, text: BERT, pooler: str = "pooler.dense") -> list[Row]:
     """The rename table of a tower whose tensors have the prefix `theirs`."""
     embeddings, layer = f"{theirs}embeddings", f"{theirs}encoder.layer.{{i}}"
     attention = f"{layer}.attention"
@@ -126,22 +164,33 @@ def tower_rows(ours: str, theirs: str, text: BERT) -> list[Row]:
         *linear(f"{block}/mlp/up", f"{layer}.intermediate.dense"),
         *linear(f"{block}/mlp/down", f"{layer}.output.dense"),
         *norm(f"{block}/norm_mlp", f"{layer}.output.LayerNorm"),
-        *(linear(f"{ours}/pooler", f"{theirs}pooler.dense") if text.pooler else ()),
+        *(linear(f"{ours}/pooler", f"{theirs}{pooler}") if text.pooler else ()),
     ]
 
 
 def published_config(model: TextEncoder) -> dict[str, Any]:
-    """config.json for one of our models."""
+    """config.json for one of our models.
+
+    Raises:
+      ValueError: a head that a published BERT cannot have.
+    """
     text = model.text_tower(parent=None)
-    pad = text.position_pad
-    kind = "bert" if pad is None else "roberta"
+    pad, kind = text.position_pad, _kind(text)
+    heads = {"text": "ForSequenceClassification", "tokens": "ForTokenClassification"}
+    head = "Model" if model.num_classes is None else heads[model.classify]
+    if head == heads["text"]:
+        published.check_settings(kind, {"text.pool with a head": (text.pool, "pooler")})
     return {
         "model_type": kind,
-        "architectures": [f"{kind.capitalize()}Model"],
+        "architectures": [f"{kind.capitalize()}{head}"],
         **published_tower(text),
         "max_position_embeddings": text.length + (0 if pad is None else pad + 1),
         "pad_token_id": 0 if pad is None else pad,
     }
+
+
+def _kind(text: BERT) -> str:
+    return "bert" if text.position_pad is None else "roberta"
 
 
 def published_tower(text: BERT) -> dict[str, Any]:
@@ -172,7 +221,7 @@ def plain(text: BERT, **settings: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]
 def published_files(pretrained: Any) -> dict[str, Any]:
     """Further files of sentence-transformers, for a model with one of its poolings."""
     text = pretrained.model.text_tower(parent=None)
-    if text.pool == "pooler":
+    if text.pool == "pooler" or pretrained.model.num_classes is not None:
         return {}
     words = pretrained.tokenizer
     return sentences.files(

@@ -21,18 +21,19 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: settings that our model does not support.
     """
-    vision = clip.VISION | found.config.get("vision_config", {})
-    text = bert.tower_fields(found.config.get("text_config", {}), "text_config")
-    images = image_processor.read(found.preprocessor, clip.PREPROCESSOR)
+    vision = published.tower(found, clip.VISION, "vision_config")
+    text = bert.tower_fields(published.tower(found, bert.SETTINGS, "text_config"), "text_config")
     return {
         "name": "clip",
-        "embed_dim": found.config.get("projection_dim", 512),
-        "image": clip.image_fields(vision, images),
+        "embed_dim": clip.embed_dim(found, 512),
+        "image": clip.image_fields(vision, found),
         "text": {"kind": "bert", **text, "pool": "cls", "pooler": False},
     }
 
 
-transform = clip.transform
+def image_source(found: Published) -> image_processor.Source:
+    """Where the settings of the image processor come from."""
+    return image_processor.Source("ChineseCLIPImageProcessor", "vision_config")
 
 
 def rows(model: CLIP) -> list[Row]:

@@ -32,14 +32,6 @@ VISION = {
     "image_size": 224,
     "patch_size": 32,
 }
-PREPROCESSOR = {
-    "size": {"shortest_edge": 224},
-    "resample": image_processor.FILTERS.index("bicubic"),
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-    "image_mean": image_processor.CLIP_MEAN,
-    "image_std": image_processor.CLIP_STD,
-}
 SYSTEM = "clip"
 # Position ids in older files.
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
@@ -53,14 +45,13 @@ def model_config(found: Published) -> dict[str, Any]:
     """
     text, vision = (
         # The first CLIP repositories have the correct values under "<tower>_config_dict".
-        {**defaults, **found.config.get(k, {}), **(found.config.get(f"{k}_dict") or {})}
+        published.tower(found, defaults, k, f"{k}_dict")
         for k, defaults in (("text_config", TEXT), ("vision_config", VISION))
     )
-    images = image_processor.read(found.preprocessor, PREPROCESSOR)
     return {
         "name": "clip",
-        "embed_dim": found.config.get("projection_dim", 512),
-        "image": image_fields(vision, images),
+        "embed_dim": embed_dim(found, 512),
+        "image": image_fields(vision, found),
         "text": {
             **tower_fields(text, "text_config"),
             "vocab_size": text["vocab_size"],
@@ -69,16 +60,24 @@ def model_config(found: Published) -> dict[str, Any]:
     }
 
 
-def image_fields(vision: Mapping[str, Any], images: image_processor.Images) -> dict[str, Any]:
-    """Fields of `ViT` from vision_config.
+def embed_dim(found: Published, default: int) -> int:
+    """The width of the shared space, from config.json."""
+    where = found.folder / published.CONFIG
+    return published.settings(found.config, {"projection_dim": default}, where)["projection_dim"]
+
+
+def image_fields(
+    vision: Mapping[str, Any], found: Published, where: str = "vision_config"
+) -> dict[str, Any]:
+    """Fields of `ViT` from the tower's settings and the image processor.
 
     Raises:
-      ValueError: an activation that we lack.
+      ValueError: settings that our model does not support.
     """
+    images = image_processor.read(found.preprocessor)
     return {
-        **tower_fields(vision, "vision_config"),
-        "image_size": vision["image_size"],
-        "patch_size": vision["patch_size"],
+        **tower_fields(vision, where),
+        **published.image_sides(vision, where),
         "image_mean": images.mean,
         "image_std": images.std,
         "pool": "cls",
@@ -104,9 +103,9 @@ def tower_fields(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def transform(found: Published) -> str:
-    """The chain of transforms from an image to the input of the model."""
-    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+def image_source(found: Published) -> image_processor.Source:
+    """Where the settings of the image processor come from."""
+    return image_processor.Source("CLIPImageProcessor", "vision_config")
 
 
 def rows(model: CLIP) -> list[Row]:
@@ -218,16 +217,23 @@ def plain(model: CLIP, image: ViT) -> dict[str, tuple[Any, Any]]:
     """Settings of a model without its text tower, and their values in a published CLIP, for
     `published.check_settings`."""
     return {
-        "image.pool": (image.pool, "cls"),
-        "image.stem": (image.stem, "patch"),
-        "image.position": (image.position, "learned"),
-        "image.patch_bias": (image.patch_bias, False),
-        "image.pre_norm": (image.pre_norm, True),
-        "image.image_size": (image.train_size, (image.train_size[0],) * 2),
+        **{f"image.{name}": pair for name, pair in plain_image(image).items()},
         "image_proj": (model.image_proj, True),
         "text_proj": (model.text_proj, True),
         "proj_bias": (model.proj_bias, False),
         "logit_bias_init": (model.logit_bias_init, None),
+    }
+
+
+def plain_image(image: ViT) -> dict[str, tuple[Any, Any]]:
+    """As `plain`, of the image tower."""
+    return {
+        "pool": (image.pool, "cls"),
+        "stem": (image.stem, "patch"),
+        "position": (image.position, "learned"),
+        "patch_bias": (image.patch_bias, False),
+        "pre_norm": (image.pre_norm, True),
+        "image_size": (image.train_size, (image.train_size[0],) * 2),
     }
 
 
@@ -239,12 +245,19 @@ def published_fields(model: CLIP, image: ViT, kind: str, architecture: str) -> d
         "projection_dim": model.embed_dim,
         "logit_scale_init_value": model.logit_scale_init,
         "vision_config": {
-            **published_tower(image),
+            **published_image(image),
             "model_type": f"{kind}_vision_model",
             "projection_dim": model.embed_dim,
-            "image_size": image.train_size[0],
-            "patch_size": image.sizes["patch_size"],
         },
+    }
+
+
+def published_image(image: ViT) -> dict[str, Any]:
+    """vision_config of an image tower of square images."""
+    return {
+        **published_tower(image),
+        "image_size": image.train_size[0],
+        "patch_size": image.sizes["patch_size"],
     }
 
 

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from mmjax.models.vit import ViT
-from mmjax.weights import image_processor
+from mmjax.weights import image_processor, published
 from mmjax.weights.families import vit
 from mmjax.weights.layouts import Row, linear, reshaped, same
 from mmjax.weights.published import Published
+from mmjax.weights.tensor_file import Joined
 
 # Settings that config.json may omit: defaults of Dinov2Config and Dinov2WithRegistersConfig.
 DEFAULTS = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-6,
     "hidden_size": 768,
-    "mlp_ratio": 4,
+    "mlp_ratio": 4.0,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "image_size": 224,
@@ -34,16 +35,33 @@ _OTHERS = {
     "dinov2": {"patch_size": 14},
     "dinov2_with_registers": {"patch_size": 16, "num_register_tokens": 4},
 }
-PREPROCESSOR = {
+# Settings of the published models' image processors.
+IMAGES = {
     "size": {"shortest_edge": 256},
-    "resample": image_processor.FILTERS.index("bicubic"),
-    "do_center_crop": True,
     "crop_size": {"height": 224, "width": 224},
     "image_mean": (0.485, 0.456, 0.406),
     "image_std": (0.229, 0.224, 0.225),
 }
 SYSTEM = "vit"
 IGNORED = (r"(.+\.)?embeddings\.mask_token",)  # from masked-image training
+_NOT_MLP = {k: v for k, v in vit.RENAMED.items() if ".attention." in v}
+RENAMED = _NOT_MLP | {r"\.mlp\.down_proj\.": ".mlp.weights_out."}
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`, also of a file with the names of transformers 5."""
+    return vit.renamed(name, RENAMED)
+
+
+def prepare(found: Published) -> tuple[Published, list[str]]:
+    """The folder with the gate and the map beside it as one tensor, which transformers 5 stores
+    apart; and no notes for the report."""
+    parts = {
+        name.replace("gate_proj", "weights_in"): (name, name.replace("gate_proj", "up_proj"))
+        for name in found.tensors.shapes
+        if ".mlp.gate_proj." in name
+    }
+    return found._replace(tensors=Joined(found.tensors, parts)) if parts else found, []
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -53,13 +71,14 @@ def model_config(found: Published) -> dict[str, Any]:
       ValueError: settings that our model does not support.
     """
     kind = found.config["model_type"]
-    settings = {**DEFAULTS, **_OTHERS[kind], **found.config}
+    where = found.folder / published.CONFIG
+    settings = published.settings(found.config, DEFAULTS | _OTHERS[kind], where)
     settings["intermediate_size"] = hidden_units(
         settings["hidden_size"], settings["mlp_ratio"], settings["use_swiglu_ffn"]
     )
     num_classes = vit.classes(found.tensors.shapes, "classifier.weight")
     config = {
-        **vit.fields(found, settings, PREPROCESSOR),
+        **vit.fields(found, settings),
         "pool": "cls" if num_classes is None else "cls_mean",
         "num_classes": num_classes,
         "layer_scale": float(settings["layerscale_value"]),
@@ -77,9 +96,9 @@ def hidden_units(width: int, ratio: float, gated: bool) -> int:
     return (int(units * 2 / 3) + 7) // 8 * 8 if gated else units
 
 
-def transform(found: Published) -> str:
-    """The chain of transforms from an image to the input of the model."""
-    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+def image_source(found: Published) -> image_processor.Source:
+    """Where the settings of the image processor come from."""
+    return image_processor.Source("BitImageProcessor", usual=IMAGES)
 
 
 def rows(model: ViT) -> list[Row]:
@@ -133,6 +152,8 @@ def published_config(model: ViT) -> dict[str, Any]:
     vit.check_tower(
         kind,
         model,
+        # transformers always resizes the positions of images that are not square, from a square
+        image_size=(model.train_size, (model.train_size[0],) * 2),
         pool=(model.pool, "cls" if model.num_classes is None else "cls_mean"),
         pre_logits=(model.pre_logits, None),
         distillation=(model.distillation, "none"),

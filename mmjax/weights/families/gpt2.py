@@ -56,7 +56,7 @@ def model_config(found: Published) -> dict[str, Any]:
       ValueError: settings that our decoder does not support.
     """
     published.check_fixed(found, FIXED)
-    s = SETTINGS | found.config
+    s = published.settings(found.config, SETTINGS, found.folder / published.CONFIG)
     return llama.language_model(
         s["vocab_size"],
         s["n_embd"],

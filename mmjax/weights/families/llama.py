@@ -77,8 +77,11 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: settings that our decoder does not support.
     """
-    kind = found.config["model_type"]
-    s = SETTINGS | OTHERS.get(kind, {}) | found.config
+    kind, given = found.config["model_type"], found.config
+    others = OTHERS.get(kind, {})
+    defaults = {name: others.get(name, x) for name, x in SETTINGS.items()}
+    s = others | published.settings(given, defaults, found.folder / published.CONFIG)
+    s |= {name: None for name in others if name in given and given[name] is None}
     base, scaling = rope.read(s, str(found.folder))
     biases = {
         "qkv_bias": kind == "qwen2" or (kind == "llama" and s["attention_bias"]),

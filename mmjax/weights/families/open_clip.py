@@ -18,7 +18,7 @@ IGNORED = (r"(.*\.)?attn_mask",)  # a buffer of older files
 
 EPSILON = 1e-5  # of norms, unless norm_kwargs has one
 # Settings that open_clip_config.json may omit: defaults of CLIPVisionCfg and CLIPTextCfg.
-_TOWER = {"layers": 12, "mlp_ratio": 4.0, "norm_kwargs": None, "act_kwargs": None}
+_TOWER = {"layers": 12, "mlp_ratio": 4.0, "norm_kwargs": {}, "act_kwargs": {}}
 VISION = {
     **_TOWER,
     "width": 768,
@@ -53,6 +53,7 @@ WITHOUT = {
     "scale_fc": (False,),
     "proj_bias": (False,),
 }
+TOKENIZER = ("hf_tokenizer_name", "tokenizer_kwargs")
 # "argmax" pools at the largest id of a text, which is the end token, like "eos".
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
@@ -102,12 +103,12 @@ def towers(found: Published) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       ValueError: parts that are not supported.
     """
-    vision, text = VISION | found.config["vision_cfg"], TEXT | found.config["text_cfg"]
-    if not isinstance(vision["layers"], int):
-        raise ValueError(
-            f"'{found.folder / OPEN_CLIP}' has a ResNet image tower, vision_cfg.layers "
-            f"{vision['layers']}; only ViTs can be loaded."
-        )
+    path = found.folder / OPEN_CLIP
+    vision, text = found.config["vision_cfg"], found.config["text_cfg"]
+    if isinstance(vision.get("layers"), list):
+        raise ValueError(f"'{path}' has a ResNet image tower; only ViTs can be loaded.")
+    vision = published.settings(vision, VISION, f"{path}: vision_cfg")
+    text = published.settings(text, TEXT, f"{path}: text_cfg")
     check(found, "vision_cfg", vision, **WITHOUT)
     check(found, "text_cfg", text, **WITHOUT)
     return vision, text
@@ -125,27 +126,28 @@ def check(found: Published, part: str, settings: Mapping[str, Any], **allowed: t
 
 def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that `ViT` and `TextTransformer` share, without the heads."""
-    tanh = (settings["act_kwargs"] or {}).get("approximate") == "tanh"
+    tanh = settings["act_kwargs"].get("approximate") == "tanh"
     gelu = "quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if tanh else "gelu"
     return {
         "width": settings["width"],
         "depth": settings["layers"],
         "mlp_dim": int(settings["width"] * settings["mlp_ratio"]),
         "activation": gelu,
-        "norm_epsilon": (settings["norm_kwargs"] or {}).get("eps", EPSILON),
+        "norm_epsilon": settings["norm_kwargs"].get("eps", EPSILON),
     }
 
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `ViT` without its pool."""
-    size = vision["image_size"]
+    given, channels = found.preprocessor, image_processor.channels
+    mean = channels(given.get("mean") or image_processor.CLIP_MEAN, "mean")
+    std = channels(given.get("std") or image_processor.CLIP_STD, "std")
     return {
         **tower_fields(vision, found.config),
+        **published.image_sides(vision, f"{found.folder / OPEN_CLIP}: vision_cfg"),
         "heads": vision["width"] // vision["head_width"],
-        "patch_size": vision["patch_size"],
-        "image_size": size if isinstance(size, int) else tuple(size),
-        "image_mean": tuple(found.preprocessor.get("mean", image_processor.CLIP_MEAN)),
-        "image_std": tuple(found.preprocessor.get("std", image_processor.CLIP_STD)),
+        "image_mean": tuple(mean.tolist()),
+        "image_std": tuple(std.tolist()),
         "patch_bias": False,
         "pre_norm": not vision["no_ln_pre"],
     }
@@ -159,8 +161,8 @@ def transform(found: Published) -> str:
 
     Source: open_clip's transform.py, image_transform.
     """
-    size = found.preprocessor.get("size") or (VISION | found.config["vision_cfg"])["image_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    sizes = (found.preprocessor.get("size"), found.config["vision_cfg"].get("image_size"))
+    height, width = image_processor.sides(sizes[0] or sizes[1] or VISION["image_size"], "size")
     method = found.preprocessor.get("interpolation", "bicubic")
     mode = found.preprocessor.get("resize_mode", "shortest")
     if mode == "squash":
@@ -177,6 +179,18 @@ def transform(found: Published) -> str:
 def read_tokenizer(found: Published) -> Tokenizer | None:
     """The tokenizer of the folder, with open_clip's text cleaning."""
     return open_clip_tokenizer.read(found.folder, found.config["text_cfg"])
+
+
+def kept(found: Published) -> dict[str, Any]:
+    """The ids of special tokens by their names in config.json, and the tokenizer's settings.
+
+    `transformers` pools a CLIP at the largest id, as "argmax", where the end token is 2.
+    """
+    text = found.config["text_cfg"]
+    end = 2 if text.get("pool_type", "argmax") == "argmax" else text.get("eos_id")
+    ids = {"eos_token_id": end, "pad_token_id": text.get("pad_id")}
+    ids |= {name: text.get(name) for name in TOKENIZER}
+    return {name: value for name, value in ids.items() if value is not None}
 
 
 def rows(model: CLIP) -> list[Row]:
@@ -339,7 +353,13 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
       ValueError: a transform that open_clip does not support.
     """
     words, text = pretrained.tokenizer, config["model_cfg"]["text_cfg"]
-    if words is not None:
+    if words is None:
+        before = {"eos_token_id": 2, "pad_token_id": 0, **pretrained.kept}
+        text |= {name: before[name] for name in TOKENIZER if name in before}
+        text.setdefault("pad_id", before["pad_token_id"])
+        if text.get("pool_type") == "argmax" and before["eos_token_id"] != 2:
+            text |= {"pool_type": "eos", "eos_id": before["eos_token_id"]}
+    else:
         text |= open_clip_tokenizer.settings(words)
         text.setdefault("pad_id", words.pad_id)
         if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:

@@ -28,6 +28,7 @@ canonical = open_clip.canonical
 transform = open_clip.transform
 read_tokenizer = open_clip.read_tokenizer
 complete_config = open_clip.complete_config
+kept = open_clip.kept
 
 
 def published_name(name: str, model: CoCa) -> str:
@@ -44,16 +45,19 @@ def model_config(found: Published) -> dict[str, Any]:
       ValueError: settings that our model does not support.
     """
     vision, text = open_clip.towers(found)
-    vision, multimodal = VISION | vision, MULTIMODAL | found.config["multimodal_cfg"]
+    path = found.folder / OPEN_CLIP
+    vision = published.settings(vision, VISION, f"{path}: vision_cfg")
+    multimodal = published.section(found.config, "multimodal_cfg", path)
+    multimodal = published.settings(multimodal, MULTIMODAL, f"{path}: multimodal_cfg")
     open_clip.check(found, "vision_cfg", vision, attentional_pool=(True,), pool_type=("tok",))
     open_clip.check(found, "text_cfg", text, embed_cls=(True,), no_causal_mask=(False,))
     both = {name: text[name] for name in ("width", "heads", "context_length", "vocab_size")}
     both["mlp_ratio"], both["ls_init_value"] = 4.0, None  # open_clip supports only these
     for name, value in both.items():
         open_clip.check(found, "multimodal_cfg", multimodal, **{name: (value,)})
-    open_clip.check(found, "text_cfg", text, mlp_ratio=(4.0,), norm_kwargs=(None,))
-    open_clip.check(found, "text_cfg", text, act_kwargs=(None,))
-    open_clip.check(found, "vision_cfg", vision, norm_kwargs=(None,))  # used by the pooler too
+    open_clip.check(found, "text_cfg", text, mlp_ratio=(4.0,), norm_kwargs=({},))
+    open_clip.check(found, "text_cfg", text, act_kwargs=({},))
+    open_clip.check(found, "vision_cfg", vision, norm_kwargs=({},))  # used by the pooler too
     if text["width"] != found.config["embed_dim"]:
         raise ValueError(
             f"'{found.folder / OPEN_CLIP}' has embed_dim {found.config['embed_dim']} and "

@@ -3,6 +3,7 @@
 import math
 import re
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from mmjax.data.text import sentencepiece
 from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.layers.sizes import height_width
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
@@ -39,13 +41,6 @@ _TOWER = {
 }
 TEXT = {**_TOWER, "vocab_size": 32_000, "max_position_embeddings": 64}
 VISION = {**_TOWER, "image_size": 224, "patch_size": 16, "vision_use_head": True}
-PREPROCESSOR = {
-    "size": {"height": 224, "width": 224},
-    "default_to_square": True,
-    "resample": image_processor.FILTERS.index("bicubic"),
-    "image_mean": (0.5, 0.5, 0.5),
-    "image_std": (0.5, 0.5, 0.5),
-}
 SYSTEM = "clip"
 IGNORED = (r"(text|vision)_model\.embeddings\.position_ids",)
 # Tokenizers that SigLIP 2 takes from Gemma. Their files do not say that the model was trained on
@@ -64,16 +59,8 @@ def model_config(found: Published) -> dict[str, Any]:
             f"'{found.folder}' is a SigLIP 2 of any resolution (NaFlex), which cannot be loaded: "
             "use one of fixed resolution, such as siglip2-base-patch16-256."
         )
-    text, vision = (
-        {**defaults, **found.config.get(k, {})}
-        for k, defaults in (("text_config", TEXT), ("vision_config", VISION))
-    )
-    if not vision["vision_use_head"]:
-        raise ValueError(
-            f"'{found.folder}' has vision_use_head false, so no vector of an image: only SigLIPs "
-            "with their pooling head can be loaded."
-        )
-    images = image_processor.read(found.preprocessor, PREPROCESSOR)
+    text = published.tower(found, TEXT, "text_config")
+    vision = published.tower(found, VISION, "vision_config")
     return {
         "name": "clip",
         "embed_dim": text.get("projection_size") or text["hidden_size"],
@@ -82,17 +69,7 @@ def model_config(found: Published) -> dict[str, Any]:
         # SigLIP's logit scale is not clamped, and exceeds CLIP's limit.
         "logit_scale_max": math.inf,
         "logit_bias_init": -10.0,
-        "image": {
-            **clip.tower_fields(vision, "vision_config"),
-            "image_size": vision["image_size"],
-            "patch_size": vision["patch_size"],
-            "image_mean": images.mean,
-            "image_std": images.std,
-            "pool": "map",
-            "position_resize": "bicubic",
-            # So400m/14 was trained at 384 pixels: 27 patches and 6 pixels.
-            "drop_partial_patches": vision["image_size"] % vision["patch_size"] > 0,
-        },
+        "image": image_fields(vision, found),
         "text": {
             **clip.tower_fields(text, "text_config"),
             "vocab_size": text["vocab_size"],
@@ -103,9 +80,38 @@ def model_config(found: Published) -> dict[str, Any]:
     }
 
 
-def transform(found: Published) -> str:
-    """The chain of transforms from an image to the input of the model."""
-    return image_processor.read(found.preprocessor, PREPROCESSOR).transform
+def image_fields(
+    vision: Mapping[str, Any], found: Published, where: str = "vision_config"
+) -> dict[str, Any]:
+    """Fields of `ViT` from the tower's settings and the image processor.
+
+    Raises:
+      ValueError: settings that our model does not support.
+    """
+    if not vision["vision_use_head"]:
+        raise ValueError(
+            f"'{found.folder}' has vision_use_head false, so no vector of an image: only SigLIPs "
+            "with their pooling head can be loaded."
+        )
+    images = image_processor.read(found.preprocessor)
+    sides = published.image_sides(vision, where)
+    return {
+        **clip.tower_fields(vision, where),
+        **sides,
+        "image_mean": images.mean,
+        "image_std": images.std,
+        "pool": "map",
+        "position_resize": "bicubic",
+        # So400m/14 was trained at 384 pixels: 27 patches and 6 pixels.
+        "drop_partial_patches": any(
+            side % sides["patch_size"] for side in height_width(sides["image_size"])
+        ),
+    }
+
+
+def image_source(found: Published) -> image_processor.Source:
+    """Where the settings of the image processor come from."""
+    return image_processor.Source("SiglipImageProcessor", "vision_config")
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
@@ -151,7 +157,18 @@ def from_sentencepiece(path: Path) -> Tokenizer:
 
 def rows(model: CLIP) -> list[Row]:
     """The rename table of a model."""
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
+    return [
+        *image_rows(model.image_tower(parent=None)),
+        *clip.text_rows(model.text_tower(parent=None)),
+        *norm("text/norm", "text_model.final_layer_norm"),
+        *linear("text_proj", "text_model.head"),
+        *reshaped("logit_scale", "logit_scale", (), (1,)),
+        *reshaped("logit_bias", "logit_bias", (), (1,)),
+    ]
+
+
+def image_rows(image: ViT) -> list[Row]:
+    """The image tower."""
     embeddings, head = "vision_model.embeddings", "vision_model.head"
     patch, heads = image.sizes["patch_size"], image.sizes["heads"]
     sides = tuple(side // patch for side in image.train_size)
@@ -172,11 +189,6 @@ def rows(model: CLIP) -> list[Row]:
         *norm("image/pool/norm", f"{head}.layernorm"),
         *linear("image/pool/mlp/up", f"{head}.mlp.fc1"),
         *linear("image/pool/mlp/down", f"{head}.mlp.fc2"),
-        *clip.text_rows(text),
-        *norm("text/norm", "text_model.final_layer_norm"),
-        *linear("text_proj", "text_model.head"),
-        *reshaped("logit_scale", "logit_scale", (), (1,)),
-        *reshaped("logit_bias", "logit_bias", (), (1,)),
     ]
 
 
@@ -190,10 +202,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
     published.check_settings(
         "siglip",
         {
-            **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
-            "image.pool": (image.pool, "map"),
-            "image.class_token": (image.class_token, False),
-            "image.pre_logits": (image.pre_logits, None),
+            **{f"image.{name}": pair for name, pair in plain_image(image).items()},
             "text.causal": (text.causal, False),
             "text.mask_padding": (text.mask_padding, False),
             "text.pool": (text.pool, "last"),
@@ -207,10 +216,8 @@ def published_config(model: CLIP) -> dict[str, Any]:
         "model_type": "siglip",
         "architectures": ["SiglipModel"],
         "vision_config": {
-            **clip.published_tower(image),
+            **clip.published_image(image),
             "model_type": "siglip_vision_model",
-            "image_size": image.train_size[0],
-            "patch_size": image.sizes["patch_size"],
         },
         "text_config": {
             **clip.published_tower(text),
@@ -219,6 +226,16 @@ def published_config(model: CLIP) -> dict[str, Any]:
             "vocab_size": text.vocab_size,
             "max_position_embeddings": text.length,
         },
+    }
+
+
+def plain_image(image: ViT) -> dict[str, tuple[Any, Any]]:
+    """Settings and their values in a published image tower, for `published.check_settings`."""
+    return {
+        **vit.plain(image),
+        "pool": (image.pool, "map"),
+        "class_token": (image.class_token, False),
+        "pre_logits": (image.pre_logits, None),
     }
 
 

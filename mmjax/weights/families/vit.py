@@ -1,5 +1,7 @@
 """ViT and DeiT in the layout of `transformers` (model_type "vit" and "deit")."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,28 +25,31 @@ DEFAULTS = {
     "qkv_bias": True,
     "pooler_act": "tanh",
 }
-_HALF = (0.5, 0.5, 0.5)
-PREPROCESSORS = {
-    "vit": {
-        "size": {"height": 224, "width": 224},
-        "default_to_square": True,
-        "resample": image_processor.FILTERS.index("bilinear"),
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    },
-    "deit": {
-        "size": {"height": 256, "width": 256},
-        "default_to_square": True,
-        "resample": image_processor.FILTERS.index("bicubic"),
-        "do_center_crop": True,
-        "crop_size": {"height": 224, "width": 224},
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    },
-}
 SYSTEM = "vit"
 # The mask token of masked-image training, and a pooler that the head does not use.
 IGNORED = (r"(.+\.)?embeddings\.mask_token", r"(vit|deit)\.pooler\.dense\.(weight|bias)")
+# Names of transformers 5, which it writes with save_original_format=False, and those of `rows`.
+RENAMED = {
+    r"^((?:vit|deit)\.)?layers\.": r"\1encoder.layer.",
+    r"\.attention\.q_proj\.": ".attention.attention.query.",
+    r"\.attention\.k_proj\.": ".attention.attention.key.",
+    r"\.attention\.v_proj\.": ".attention.attention.value.",
+    r"\.attention\.o_proj\.": ".attention.output.dense.",
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"\.mlp\.fc2\.": ".output.dense.",
+}
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor in `rows`."""
+    return renamed(name, RENAMED)
+
+
+def renamed(name: str, patterns: Mapping[str, str]) -> str:
+    """The name with each pattern replaced."""
+    for new, old in patterns.items():
+        name = re.sub(new, old, name)
+    return name
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -53,10 +58,10 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: settings that our model does not support.
     """
-    settings = {**DEFAULTS, **found.config}
+    settings = published.settings(found.config, DEFAULTS, found.folder / published.CONFIG)
     shapes = found.tensors.shapes
     config = {
-        **fields(found, settings, PREPROCESSORS[settings["model_type"]]),
+        **fields(found, settings),
         "pool": "cls",
         "num_classes": classes(shapes, "classifier.weight", "cls_classifier.weight"),
     }
@@ -72,20 +77,17 @@ def model_config(found: Published) -> dict[str, Any]:
     return config
 
 
-def fields(
-    found: Published, settings: dict[str, Any], preprocessor: dict[str, Any]
-) -> dict[str, Any]:
+def fields(found: Published, settings: dict[str, Any]) -> dict[str, Any]:
     """Fields of `ViT` that every family of `transformers` has.
 
     Args:
-      settings: config.json with defaults filled in; preprocessor: the defaults of its class.
+      settings: config.json with defaults filled in.
     """
-    images = image_processor.read(found.preprocessor, preprocessor)
+    images = image_processor.read(found.preprocessor)
     return {
         "name": "vit",
         **clip.tower_fields(settings, "config.json"),
-        "image_size": settings["image_size"],
-        "patch_size": settings["patch_size"],
+        **published.image_sides(settings, found.folder / published.CONFIG),
         "image_mean": images.mean,
         "image_std": images.std,
         "qkv_bias": settings["qkv_bias"],
@@ -98,10 +100,10 @@ def classes(shapes: dict[str, tuple[int, ...]], *heads: str) -> int | None:
     return next((shapes[name][0] for name in heads if name in shapes), None)
 
 
-def transform(found: Published) -> str:
-    """The chain of transforms from an image to the input of the model."""
-    defaults = PREPROCESSORS[found.config["model_type"]]
-    return image_processor.read(found.preprocessor, defaults).transform
+def image_source(found: Published) -> image_processor.Source:
+    """Where the settings of the image processor come from."""
+    kinds = {"vit": "ViTImageProcessor", "deit": "DeiTImageProcessor"}
+    return image_processor.Source(kinds[found.config["model_type"]])
 
 
 def rows(model: ViT) -> list[Row]:
@@ -221,6 +223,7 @@ def plain(model: ViT) -> dict[str, tuple[Any, Any]]:
         "registers": (model.registers, 0),
         "layer_scale": (model.layer_scale, None),
         "gated_mlp": (model.gated_mlp, False),
+        "embed_dim": (model.embed_dim, None),
     }
 
 
@@ -231,6 +234,7 @@ def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
         family,
         {
             **plain(model),
+            "image_size": (model.train_size, model.train_size),
             "pool": (model.pool, "cls"),
             "qkv_bias": (model.qkv_bias, model.qkv_bias),
             "pre_logits beside a head": (bool(model.pre_logits and model.num_classes), False),
@@ -242,9 +246,10 @@ def check_tower(family: str, model: ViT, **settings: tuple[Any, Any]) -> None:
 
 def published_fields(model: ViT) -> dict[str, Any]:
     """The settings of config.json that every family has; the inverse of `fields`."""
+    height, width = model.train_size
     return {
         **{k: v for k, v in clip.published_tower(model).items() if k != "intermediate_size"},
-        "image_size": model.train_size[0],
+        "image_size": height if height == width else [height, width],
         "patch_size": model.sizes["patch_size"],
         "qkv_bias": model.qkv_bias,
     }
