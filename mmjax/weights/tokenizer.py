@@ -75,9 +75,9 @@ def read(
         return None
     backend.encode_special_tokens = bool(settings.get("split_special_tokens", False))
     first, last = kind.ends if kind else ("bos_token", "eos_token")
-    around = backend.encode("").tokens
-    if kind is None and len(around) == 2:  # the file says what begins and ends a text
-        named |= dict(zip((first, last), around))
+    around, one = backend.encode("").tokens, backend.encode("a").tokens
+    if kind is None and len(around) == 2 and [one[0], one[-1]] == around:
+        named |= dict(zip((first, last), around))  # the file says what begins and ends a text
     pad = named.get("pad_token")
     tokenizer = from_backend(
         backend,
