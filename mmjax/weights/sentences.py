@@ -128,7 +128,10 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
 
 
 def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the encoder, and those that replace the tokenizer's own."""
+    """The settings of the encoder, and those that replace the tokenizer's own; {} where there is no
+    modules.json, without which sentence-transformers does not read them."""
+    if _root(folder) is None:
+        return {}, {}
     files = (read_json(folder / name) for name in SETTINGS if (folder / name).is_file())
     settings = next(filter(None, files), {})
     given = settings.get("tokenizer_args", settings.get("processor_kwargs"))

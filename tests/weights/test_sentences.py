@@ -70,6 +70,14 @@ def test_the_default_prompt_is_read_back_under_its_name(tmp_path, whole):
     assert saved["default_prompt_name"] == "query"
 
 
+def test_without_modules_it_is_a_plain_encoder(tmp_path):
+    files = {sentences.PROMPTS: {"prompts": {"x": "red "}, "default_prompt_name": "x"}}
+    plain = folder(tmp_path, files | {"sentence_bert_config.json": {"max_seq_length": 5}})
+    (plain / "modules.json").unlink()
+    loaded = describe(plain)
+    assert (loaded.text_length, loaded.tokenizer.prefix, loaded.prompts) == (20, "", {})
+
+
 def test_a_clip_of_sentence_transformers_is_the_clip_inside(tmp_path):
     shutil.copytree(GOLDEN / "clip", tmp_path / "0_CLIPModel")
     module = {"idx": 0, "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
