@@ -1,6 +1,7 @@
 """The tokenizer of a published folder."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,9 @@ def max_length(folder: Path) -> int | None:
     """
     settings = settings_of(folder)
     length = settings.get("model_max_length", settings.get("max_len"))
-    return None if length is None else int(length)
+    if not isinstance(length, int | float | None):
+        raise ValueError(f"model_max_length in '{folder}' is {length!r}: it must be a number.")
+    return None if length in (None, math.inf) else int(length)
 
 
 def missing(folder: Path) -> str:

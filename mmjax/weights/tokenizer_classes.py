@@ -85,9 +85,14 @@ def class_name(folder: Path, settings: Mapping[str, Any]) -> str:
 
     Args:
       settings: the content of tokenizer_config.json.
+
+    Raises:
+      ValueError: damaged files.
     """
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     named = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    if not isinstance(named, str | None):
+        raise ValueError(f"tokenizer_class in '{folder}' is {named!r}: it must be a name.")
     return (named or BY_TYPE.get(config.get("model_type"), "")).removesuffix("Fast")
 
 
@@ -165,6 +170,8 @@ def _added(
     """Added tokens in order, with their ids where the files tell, and special tokens. Of several
     with the same content the last counts."""
     listed = settings.get("added_tokens_decoder")
+    if not isinstance(listed, Mapping | None):
+        raise ValueError(f"added_tokens_decoder in '{folder}' is {listed!r}: it must be an object.")
     more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
     more = list(more.values() if isinstance(more, dict) else more)
     special = {*named.values(), *map(_content, more)}
@@ -190,8 +197,11 @@ def _added(
 def _token(token: str | Mapping[str, Any], special: bool = True) -> hf.AddedToken:
     if isinstance(token, str):
         return hf.AddedToken(token, special=special, normalized=not special)
-    fields = {k: x for k, x in token.items() if k not in ("__type", "id")}
-    return hf.AddedToken(**{"special": special, **fields})
+    fields = dict(token) if isinstance(token, Mapping) else {}
+    if not isinstance(fields.get("content"), str):
+        raise ValueError(f"The tokenizer's files list {token!r}, which is not a token.")
+    known = ("content", "special", "normalized", "lstrip", "rstrip", "single_word")
+    return hf.AddedToken(**{"special": special, **{k: fields[k] for k in known if k in fields}})
 
 
 def _add(backend: hf.Tokenizer, token: hf.AddedToken, i: int | None, folder: Path) -> None:

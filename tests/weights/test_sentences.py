@@ -97,6 +97,14 @@ def test_a_clip_of_sentence_transformers_is_the_clip_inside(tmp_path):
             {"modules.json": [{"type": f"s.{x}", "path": ""} for x in ("Transformer", "Dense")]},
             "has the modules Transformer, Dense; Transformer, Pooling and then Normalize",
         ),
+        ({"modules.json": [{"path": ""}]}, "is not a list of modules with types"),
+        ({sentences.PROMPTS: {"prompts": {"query": 3}}}, "they must be texts by name"),
+        ({sentences.SETTINGS[0]: {"max_seq_length": "9"}}, "max_seq_length in .* is '9'"),
+        ({"tokenizer_config.json": {"tokenizer_class": 3}}, "tokenizer_class in .* is 3"),
+        (
+            {sentences.SETTINGS[0]: {}, "tokenizer_config.json": {"model_max_length": "9"}},
+            "model_max_length in .* is '9': it must be a number",
+        ),
         (
             {sentences.PROMPTS: {"default_prompt_name": "passage", "prompts": {"search": "x"}}},
             "default_prompt_name 'passage' and no such prompt; there are query, document, search",
