@@ -32,6 +32,7 @@ from flax import traverse_util
 from jax import export as jax_export
 
 from mmjax import pretrained
+from mmjax.data.text.tokenizer import cleaner_name
 from mmjax.layers.platform import compiling_for
 from mmjax.models.systems import make_system
 from mmjax.system import variables
@@ -102,8 +103,9 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
         about["towers"]["text"]["tokenizer"] = {
             "file": "tokenizer/tokenizer.json",
             "length": model.text_length,
-            "row": "[bos] tokens eos, then padding; text_mask is true up to and with eos",
-            **{k: getattr(model.tokenizer, k) for k in ("bos_id", "eos_id", "pad_id")},
+            "row": "[bos] tokens of prefix + text, eos; then padding. text_mask is true up to eos",
+            **{k: getattr(model.tokenizer, k) for k in ("bos_id", "eos_id", "pad_id", "prefix")},
+            "cleaning": cleaner_name(model.tokenizer.clean),
         }
     whole_file.write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
     return about

@@ -296,7 +296,10 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     tensor_file.write(folder, tensors, layout.tensors, layout.index)
     generates = pretrained.config["name"] == "language_model"
     if words is not None:
-        tokenizer.write(folder, words, pretrained.text_length, ends=not generates)
+        text = pretrained.config["text"]
+        causal = text.get("causal", True) and text.get("pool", "end") == "end"
+        masked = pretrained.config["name"] == "clip" and (causal or text.get("kind") == "bert")
+        tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
     generation = {**pretrained.generation, **_special_ids(pretrained)}
     if generates and generation:
         whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))

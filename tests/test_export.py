@@ -76,6 +76,7 @@ def test_the_towers_of_a_published_clip(tmp_path):
     assert image["preprocessing"]["steps"] == model.transform
     assert text["tokenizer"]["length"] == 12
     assert text["tokenizer"]["eos_id"] == model.tokenizer.eos_id
+    assert (text["tokenizer"]["prefix"], text["tokenizer"]["cleaning"]) == ("", None)
     assert (folder / text["tokenizer"]["file"]).is_file()
 
     with pytest.raises(ValueError, match="holds an export already"):

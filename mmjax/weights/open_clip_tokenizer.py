@@ -3,6 +3,7 @@
 Source: open_clip 3.3, factory.py, get_tokenizer, and tokenizer.py.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,23 @@ def read(folder: Path, text: dict[str, Any]) -> Tokenizer | None:
     return words
 
 
-def settings(words: Tokenizer) -> dict[str, Any]:
-    """The part of text_cfg from which `read` gets this tokenizer, saved beside it."""
-    clean = next((name for name, x in CLEANERS.items() if x is words.clean), _HUB)
-    kwargs = {} if clean == _HUB else {"tokenizer_kwargs": {"clean": clean}}
-    return {"hf_tokenizer_name": ".", **kwargs}
+def settings(words: Tokenizer, masked: bool) -> dict[str, Any]:
+    """The part of text_cfg from which open_clip and `read` get this tokenizer, saved beside it.
+
+    Args:
+      masked: the model does not read the padding, so any token can pad.
+    """
+    clean = next((name for name, x in CLEANERS.items() if x is words.clean), None)
+    content = json.loads(words.json())
+    added = {token["content"] for token in content["added_tokens"]}
+    # open_clip's own tokenizer, for which its package has the vocabulary, pads with 0.
+    own = (
+        clean is not None
+        and (masked or words.pad_id == 0)
+        and added <= {clip_vocab.BOS, clip_vocab.EOS}
+        and clip_vocab.is_published(content["model"]["vocab"])
+    )
+    named = {} if own else {"hf_tokenizer_name": "."}
+    default = "lower" if own else _HUB
+    kwargs = {} if clean in (None, default) else {"tokenizer_kwargs": {"clean": clean}}
+    return named | kwargs

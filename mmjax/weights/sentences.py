@@ -41,8 +41,16 @@ def encoder_folder(folder: Path) -> Path:
     """Where the encoder's config.json is: in older models a folder such as 0_Transformer."""
     if not (folder / MODULES).is_file():
         return folder
-    inner = folder / next(iter(read_json(folder / MODULES, list)), {}).get("path", "")
+    inner = folder / next((path for path, _ in _modules(folder)), "")
     return inner if (inner / CONFIG).is_file() else folder
+
+
+def _modules(root: Path) -> list[tuple[str, str]]:
+    """(path, type) of each module, where the type is a class name alone."""
+    modules = read_json(root / MODULES, list)
+    if not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules):
+        raise ValueError(f"'{root / MODULES}' is not a list of modules with types: get it again.")
+    return [(str(m.get("path", "")), m["type"].rsplit(".", 1)[-1]) for m in modules]
 
 
 def _root(folder: Path) -> Path | None:
@@ -85,16 +93,14 @@ def _pooling(folder: Path) -> dict[str, Any] | None:
     root = _root(folder)
     if root is None:
         return None
-    modules = read_json(root / MODULES, list)
-    kinds = [str(module.get("type")).rsplit(".", 1)[-1] for module in modules]
-    kinds = [kind for kind in kinds if kind != "Dropout"]  # which does nothing in inference
+    paths = {kind: path for path, kind in _modules(root)}
+    kinds = [kind for _, kind in _modules(root) if kind != "Dropout"]  # it is for training
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(
             f"'{root / MODULES}' has the modules {', '.join(kinds)}; Transformer, Pooling and "
             "then Normalize or nothing can be loaded."
         )
-    path = next(m.get("path", "") for m in modules if str(m.get("type")).endswith("Pooling"))
-    return read_json(root / path / CONFIG)
+    return read_json(root / paths["Pooling"] / CONFIG)
 
 
 def prompts(folder: Path) -> dict[str, str]:
@@ -122,17 +128,28 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
     if root is None or not (root / PROMPTS).is_file():
         return {}, None
     settings = read_json(root / PROMPTS)
-    given = {k: x for k, x in (settings.get("prompts") or {}).items() if x is not None}
+    given = settings.get("prompts") or {}
+    if not isinstance(given, dict) or not all(isinstance(x, str | None) for x in given.values()):
+        raise ValueError(f"'{root / PROMPTS}' has prompts {given!r}: they must be texts by name.")
+    given = {k: x for k, x in given.items() if x is not None}
     # These two are always there, empty.
     return {"query": "", "document": "", **given}, settings.get("default_prompt_name")
 
 
 def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the encoder, and those that replace the tokenizer's own."""
+    """The settings of the encoder, and those that replace the tokenizer's own; {} where there is no
+    modules.json, without which sentence-transformers does not read them."""
+    if _root(folder) is None:
+        return {}, {}
     files = (read_json(folder / name) for name in SETTINGS if (folder / name).is_file())
     settings = next(filter(None, files), {})
-    given = settings.get("tokenizer_args", settings.get("processor_kwargs"))
-    return settings, given or {}
+    given = settings.get("tokenizer_args", settings.get("processor_kwargs")) or {}
+    if not isinstance(given, dict):
+        raise ValueError(f"tokenizer_args in '{folder}' is {given!r}: it must be an object.")
+    for length in (settings.get("max_seq_length"), given.get("model_max_length")):
+        if not isinstance(length, int | None):
+            raise ValueError(f"max_seq_length in '{folder}' is {length!r}: it must be a number.")
+    return settings, given
 
 
 def text_length(folder: Path) -> int | None:
@@ -140,7 +157,7 @@ def text_length(folder: Path) -> int | None:
     settings, given = _settings(folder)
     for length in (given.get("model_max_length"), settings.get("max_seq_length")):
         if length is not None:
-            return int(length)
+            return length
     return tokenizer.max_length(folder)
 
 

@@ -1,6 +1,7 @@
 """The tokenizer of a published folder."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,12 @@ def read(
     if (folder / FILE).is_file():
         where = folder / FILE
         backend = open_backend(where)
-        if kind is not None:
-            tokenizer_classes.adapt(backend, kind, settings)
-            stated = tokenizer_classes.roles(None, settings).keys()
-            has = lambda token: backend.token_to_id(token) is not None  # noqa: E731
-            # Tokens that only the class names may be missing.
-            named = {k: x for k, x in named.items() if k in stated or has(x)}
+        if CLEANING not in settings:  # else one of ours, which is complete
+            tokenizer_classes.adapt(backend, folder, kind, settings)
+        stated = tokenizer_classes.roles(None, settings).keys()
+        has = lambda token: backend.token_to_id(token) is not None  # noqa: E731
+        # Tokens that only the class names may be missing.
+        named = {k: x for k, x in named.items() if k in stated or has(x)}
     elif kind is not None and tokenizer_classes.has_files(folder, kind):
         where = folder
         backend = tokenizer_classes.build(folder, kind, settings)
@@ -75,6 +76,9 @@ def read(
         return None
     backend.encode_special_tokens = bool(settings.get("split_special_tokens", False))
     first, last = kind.ends if kind else ("bos_token", "eos_token")
+    around, one = backend.encode("").tokens, backend.encode("a").tokens
+    if kind is None and len(around) == 2 and [one[0], one[-1]] == around:
+        named |= dict(zip((first, last), around))  # the file says what begins and ends a text
     pad = named.get("pad_token")
     tokenizer = from_backend(
         backend,
@@ -114,7 +118,9 @@ def max_length(folder: Path) -> int | None:
     """
     settings = settings_of(folder)
     length = settings.get("model_max_length", settings.get("max_len"))
-    return None if length is None else int(length)
+    if not isinstance(length, int | float | None):
+        raise ValueError(f"model_max_length in '{folder}' is {length!r}: it must be a number.")
+    return None if length in (None, math.inf) else int(length)
 
 
 def missing(folder: Path) -> str:
@@ -173,17 +179,24 @@ def generation_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     return ids if tokenizer.bos_id is None else ids | {"bos_token_id": tokenizer.bos_id}
 
 
-def write(folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True) -> None:
+def write(
+    folder: Path, tokenizer: Tokenizer, length: int, ends: bool = True, masked: bool = False
+) -> None:
     """Write tokenizer.json and tokenizer_config.json, for this and other libraries.
 
     They include the special tokens and the padding that `Tokenizer` adds.
 
     Args:
       ends: texts end with the end token; false for language models, which continue them.
+      masked: the model does not read the padding, so any token can pad. Other libraries take the
+        padding token for a special one inside texts too, so it is not one that texts use, as CLIP's
+        "!".
     """
     backend = hf.Tokenizer.from_str(tokenizer.json())
     roles = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     names = {role: backend.id_to_token(i) for role, i in roles.items() if i is not None}
+    if masked and tokenizer.pad_id not in backend.get_added_tokens_decoder():
+        names["pad"] = names["eos"]
     before = [names["bos"]] if "bos" in names else []
     after = [names["eos"]] if ends else []
     backend.post_processor = TemplateProcessing(

@@ -31,7 +31,7 @@ TEXTS = [
     "A red Bus and a BLUE car",
     "two small dogs run over the Café",
     "a cup of tea, half full: doesn't it? 猫と犬",
-    "  leading   space [MASK] <mask> and <new> tokens",
+    "  leading   space [MASK] <mask> and <new> tokens <|endoftext|> [CLS]",
     "",
 ]
 # What the original CLIP cleans.
@@ -104,6 +104,7 @@ CONFIG, SPECIALS = "tokenizer_config.json", "special_tokens_map.json"
 WORDS = {"vocab.txt": "vocab.txt"}
 MASK = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": False}
 MASK |= {"single_word": False}
+END = {**MASK, "content": "<|endoftext|>"}
 
 
 def folders() -> list[dict]:
@@ -125,9 +126,8 @@ def folders() -> list[dict]:
     cased, uncased = {"tokenizer.json": "cased.json"}, {"tokenizer.json": "uncased.json"}
     roberta = {"tokenizer.json": "roberta.json"}
     generic = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    more = {**WORDS, "added_tokens.json": {}}
     size = len((OUT / "vocab.txt").read_text().splitlines())
-    more["added_tokens.json"] = {"<new>": size, "<mask>": size + 1}
+    added = {"added_tokens.json": {"<new>": size, "<mask>": size + 1}}
     listed = {str(size): {"content": "<new>", "special": False, "normalized": False}}
     for fields in listed.values():
         fields |= {"lstrip": True, "rstrip": False, "single_word": False}
@@ -137,10 +137,13 @@ def folders() -> list[dict]:
         case("bert accents kept", "bert", WORDS, strip_accents=False),
         case("bert accents stripped", "bert", cased, do_lower_case=False, strip_accents=True),
         case("bert no chinese", "bert", WORDS, tokenize_chinese_chars=False),
-        case("bert added_tokens.json", "bert", more),
+        case("bert added_tokens.json", "bert", {**WORDS, **added}),
         case("bert added_tokens_decoder", "bert", WORDS, added_tokens_decoder=listed),
         case("bert other ends", "bert", WORDS, cls_token="a", sep_token="b", pad_token="[UNK]"),
         case("bert extra", "bert", WORDS, additional_special_tokens=["red"]),
+        case("bert json added_tokens.json", "bert", {**cased, **added}),
+        case("bert json other ends", "bert", uncased, cls_token="a", unk_token="[MASK]"),
+        case("bert generic other names", "bert", uncased, **generic, cls_token="a"),
         case("distilbert class", "bert", WORDS, tokenizer_class="DistilBertTokenizerFast"),
         case("chinese_clip", "chinese_clip", WORDS),
         case("align", "align", WORDS, do_lower_case=False),
@@ -152,6 +155,7 @@ def folders() -> list[dict]:
         case("gpt2", "gpt2", bpe("gpt2")),
         case("gpt2 json", "gpt2", {"tokenizer.json": "gpt2.json"}),
         case("gpt2 begins", "gpt2", bpe("gpt2"), add_bos_token=True),
+        case("gpt2 strips", "gpt2", {**bpe("gpt2"), SPECIALS: {"eos_token": END}}),
         case("clip", "clip", bpe("clip")),
         case("clip pad", "clip", {**bpe("clip"), SPECIALS: {"pad_token": "!"}}),
     ]  # fmt: skip

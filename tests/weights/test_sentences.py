@@ -70,6 +70,14 @@ def test_the_default_prompt_is_read_back_under_its_name(tmp_path, whole):
     assert saved["default_prompt_name"] == "query"
 
 
+def test_without_modules_it_is_a_plain_encoder(tmp_path):
+    files = {sentences.PROMPTS: {"prompts": {"x": "red "}, "default_prompt_name": "x"}}
+    plain = folder(tmp_path, files | {"sentence_bert_config.json": {"max_seq_length": 5}})
+    (plain / "modules.json").unlink()
+    loaded = describe(plain)
+    assert (loaded.text_length, loaded.tokenizer.prefix, loaded.prompts) == (20, "", {})
+
+
 def test_a_clip_of_sentence_transformers_is_the_clip_inside(tmp_path):
     shutil.copytree(GOLDEN / "clip", tmp_path / "0_CLIPModel")
     module = {"idx": 0, "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
@@ -88,6 +96,14 @@ def test_a_clip_of_sentence_transformers_is_the_clip_inside(tmp_path):
         (
             {"modules.json": [{"type": f"s.{x}", "path": ""} for x in ("Transformer", "Dense")]},
             "has the modules Transformer, Dense; Transformer, Pooling and then Normalize",
+        ),
+        ({"modules.json": [{"path": ""}]}, "is not a list of modules with types"),
+        ({sentences.PROMPTS: {"prompts": {"query": 3}}}, "they must be texts by name"),
+        ({sentences.SETTINGS[0]: {"max_seq_length": "9"}}, "max_seq_length in .* is '9'"),
+        ({"tokenizer_config.json": {"tokenizer_class": 3}}, "tokenizer_class in .* is 3"),
+        (
+            {sentences.SETTINGS[0]: {}, "tokenizer_config.json": {"model_max_length": "9"}},
+            "model_max_length in .* is '9': it must be a number",
         ),
         (
             {sentences.PROMPTS: {"default_prompt_name": "passage", "prompts": {"search": "x"}}},

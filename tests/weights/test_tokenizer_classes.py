@@ -7,6 +7,7 @@ import pytest
 import tokenizers as hf
 from parity import GOLDEN
 
+from mmjax.data.text.from_file import from_file
 from mmjax.weights import tokenizer
 
 FILES = GOLDEN / "tokenizers"
@@ -52,12 +53,26 @@ def test_ids_are_those_of_transformers(tmp_path, name):
     assert (again.bos_id, again.eos_id, again.pad_id) == (words.bos_id, words.eos_id, words.pad_id)
 
 
-def test_an_equal_tokenizer_json_keeps_its_fingerprint(tmp_path):
-    """Search indexes store it."""
-    files = {"tokenizer.json": "uncased.json"}
-    as_bert = tokenizer.read(write(tmp_path / "a", files))
-    plain = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
-    assert as_bert.fingerprint == tokenizer.read(write(tmp_path / "b", files | plain)).fingerprint
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_equal_tokenizer_json_keeps_its_fingerprint(tmp_path, padded):
+    """Search indexes store it. Published files may have fixed padding, as MiniLM's."""
+    folder = write(tmp_path / "model", {})
+    backend = hf.Tokenizer.from_file(str(FILES / "uncased.json"))
+    if padded:
+        backend.enable_truncation(8)
+        backend.enable_padding(length=8)
+    backend.save(str(folder / "tokenizer.json"))
+    assert tokenizer.read(folder).fingerprint == from_file(folder).fingerprint
+
+
+def test_clip_s_padding_token_stays_a_word_in_texts(tmp_path):
+    """Stable Diffusion 2's is "!", which its text tower was trained to read as a word."""
+    named = {"special_tokens_map.json": {"pad_token": "!"}}
+    files = {"vocab.json": "clip_vocab.json", "merges.txt": "clip_merges.txt"}
+    plain = tokenizer.read(write(tmp_path / "a", files, "clip"))
+    padded = tokenizer.read(write(tmp_path / "b", files | named, "clip"))
+    assert padded.pad_id == 0 != plain.pad_id
+    assert padded.prompts(["wow! a ! b"]) == plain.prompts(["wow! a ! b"])
 
 
 @pytest.mark.parametrize("name", ["cased", "gpt2"])
@@ -102,6 +117,8 @@ def test_what_is_missing_is_named(tmp_path, files, kind, words):
         ({"added_tokens.json": {"<new>": 7}}, "'<new>' in .* has the id 7, and the vocabulary"),
         ({"tokenizer_config.json": {"unk_token": "none"}}, "has no token 'none' for unknown words"),
         ({"tokenizer_config.json": {"sep_token": "none"}}, "has no token 'none', .* eos_token"),
+        ({"tokenizer_config.json": {"added_tokens_decoder": []}}, "it must be an object"),
+        ({"tokenizer_config.json": {"additional_special_tokens": [3]}}, "list 3, .* not a token"),
         ({"tokenizer_config.json": {"do_lower_case": "no"}}, "do_lower_case 'no': it must be true"),
     ],
 )

@@ -4,12 +4,15 @@ Source: github.com/openai/CLIP, clip/simple_tokenizer.py.
 """
 
 import gzip
+import hashlib
 import html
 import json
 import os
 import re
 import string
 
+# sha256 of its tokens by id, one per line.
+_PUBLISHED = "7cccc44d334555d1ff3c0ac5f0246b428fab2918383e77ee745cf30d41010b78"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _WITHOUT_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 _MERGES = 49152 - 256 - 2  # the published file holds more lines than the model uses
@@ -43,6 +46,12 @@ def read(path):
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
     tokens += [left + right for left, right in merges] + [BOS, EOS]
     return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def is_published(vocab):
+    """Whether {token: id} is the vocabulary of bpe_simple_vocab_16e6.txt.gz."""
+    tokens = "\n".join(sorted(vocab, key=vocab.get))
+    return hashlib.sha256(tokens.encode()).hexdigest() == _PUBLISHED
 
 
 def _merges(content):

@@ -27,7 +27,8 @@ def from_file(path, pad_token=None, bos_token=None, eos_token=None, lowercase=Fa
 
 
 def open_backend(path):
-    """A tokenizer.json, or the one in a folder, as the `tokenizers` library has it.
+    """A tokenizer.json, or the one in a folder, as the `tokenizers` library has it, without the
+    file's truncation and padding.
 
     Raises:
       ValueError: an unreadable file.
@@ -35,9 +36,12 @@ def open_backend(path):
     if os.path.isdir(path):
         path = os.path.join(path, FILE)
     try:
-        return hf.Tokenizer.from_file(str(path))
+        backend = hf.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception
         raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def from_backend(

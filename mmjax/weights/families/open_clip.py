@@ -360,7 +360,9 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
         if text.get("pool_type") == "argmax" and before["eos_token_id"] != 2:
             text |= {"pool_type": "eos", "eos_id": before["eos_token_id"]}
     else:
-        text |= open_clip_tokenizer.settings(words)
+        reads = text.get("no_causal_mask") or text.get("pool_type") == "last"
+        masked = not (reads or "multimodal_cfg" in config["model_cfg"])
+        text |= open_clip_tokenizer.settings(words, masked)
         text.setdefault("pad_id", words.pad_id)
         if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:
             text |= {"pool_type": "eos", "eos_id": words.eos_id}
