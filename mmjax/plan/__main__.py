@@ -34,13 +34,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
+from mmjax.data.cache import read_json, write_json
 from mmjax.models.systems import make_system
 from mmjax.plan import page as plan_page
 from mmjax.plan.estimate import Estimate, estimate, remat_sections
@@ -57,6 +59,7 @@ def plan(
     *,
     search: bool = True,
     run: Callable[[str, Callable[[], Estimate]], Estimate] = lambda title, work: work(),
+    tell: Callable[[str, Mapping[str, float]], None] = lambda stage, known: None,
 ) -> dict[str, Any]:
     """What a config needs, and the first change that makes it fit if it does not.
 
@@ -64,6 +67,7 @@ def plan(
       config: locked, from `mmjax.config.load`.
       search: try changes if it does not fit.
       run: calls its second argument, shows its first meanwhile, and may raise `LimitError`.
+      tell: see `estimate`.
 
     Returns:
       "estimate"; "tried": list of (change, estimate), of which the last fits if any does; and
@@ -72,14 +76,14 @@ def plan(
     Raises:
       ValueError: bad input. LimitError: the limit was reached before there was an estimate.
     """
-    found = run("compiling", lambda: estimate(config, topology))
+    found = run("the config", lambda: estimate(config, topology, tell))
     tried = []
     if found.fits or not search:
         return {"estimate": found, "tried": tried, "limited": False}
     for change in changes(config, found):
         changed = configs.override(config.copy_and_resolve_references(), change)
         try:
-            one = run(" ".join(change), lambda changed=changed: estimate(changed, topology))
+            one = run(" ".join(change), lambda changed=changed: estimate(changed, topology, tell))
         except LimitError:
             return {"estimate": found, "tried": tried, "limited": True}
         tried.append((change, one))
@@ -149,10 +153,26 @@ def _remat(config: ConfigDict, policy: str) -> tuple[str, ...]:
 
 
 class Watch:
-    """Runs work in a thread, shows the elapsed seconds, and stops waiting at the limit."""
+    """Runs work in a thread, shows its stage and seconds, and stops waiting at the limit.
 
-    def __init__(self, limit: float):
-        self.started, self.limit = time.monotonic(), limit
+    Args:
+      usual: seconds that this work took the last time; None: it was never done.
+
+    Attributes:
+      known: what `tell` was last given.
+    """
+
+    def __init__(self, limit: float, usual: float | None = None):
+        self.started, self.limit, self.usual = time.monotonic(), limit, usual
+        self.stage, self.known = "", {}
+
+    def tell(self, stage: str, known: Mapping[str, float]) -> None:
+        """Record the stage and what is known; see `estimate`."""
+        self.stage, self.known = stage, {**self.known, **known}
+
+    def _facts(self, title: str, seconds: float) -> list[str]:
+        usual = "" if self.usual is None else f" (the last time {self.usual:.0f} s)"
+        return [f"{title}: {self.stage}, {seconds:.0f} s{usual}"]
 
     def __call__(self, title: str, work: Callable[[], Estimate]) -> Estimate:
         box: dict[str, Any] = {}
@@ -166,7 +186,7 @@ class Watch:
         # The compiler cannot be interrupted, but it does not hold this thread.
         thread = threading.Thread(target=target, daemon=True)
         thread.start()
-        line = Line(lambda task: [f"{title}: {task.elapsed:.0f} s"], self.limit)
+        line = Line(lambda task: self._facts(title, task.elapsed), self.limit)
         try:
             while thread.is_alive():
                 passed = time.monotonic() - self.started
@@ -181,21 +201,31 @@ class Watch:
         return box["result"]
 
 
+def _seconds_file() -> Path:
+    """How long the compilation of each config and topology took here."""
+    return Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent / "plan_seconds.json"
+
+
 def main(args: Any) -> int:
     """Plan, print, and return the exit code."""
     topology = chips.parse(args.topology)
     config = configs.load(args.config, args.overrides)
     # A cached program would show no time to compile.
     jax.config.update("jax_enable_compilation_cache", False)
+    seconds = read_json(_seconds_file()) or {}
+    key = f"{config.name} {topology.name}"
+    watch = Watch(args.limit, seconds.get(key))
     try:
-        found = plan(config, topology, search=not args.no_search, run=Watch(args.limit))
+        found = plan(config, topology, search=not args.no_search, run=watch, tell=watch.tell)
     except LimitError:
+        print(plan_page.known(watch.known, args.json))
         print(
             f"error: --limit={args.limit:g} seconds were over before {args.config} was compiled "
             f"for {topology.name}: give it more, or a smaller topology.",
             file=sys.stderr,
         )
         return 3
+    write_json(_seconds_file(), seconds | {key: found["estimate"].compile_seconds})
     if args.json:
         print(json.dumps(plan_page.as_json(found, args.price), indent=2))
     else:

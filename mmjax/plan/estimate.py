@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -115,14 +116,26 @@ class Estimate:
         return self.batch_size / self.step_seconds / self.chips
 
 
-def estimate(config: ConfigDict, topology: Topology) -> Estimate:
+def estimate(
+    config: ConfigDict,
+    topology: Topology,
+    tell: Callable[[str, Mapping[str, float]], None] = lambda stage, known: None,
+) -> Estimate:
     """Compile the training step of a config for a topology, and read what it needs.
+
+    Args:
+      tell: called at every stage with its name and with what is known by then: `parameters`,
+        `state` (bytes per chip), `flops` (of a step).
 
     Raises:
       ValueError: settings that do not fit each other or the mesh.
     """
     started, chip = time.perf_counter(), topology.chip
+    tell("building the model", {})
     run = experiment.build(config, None, topology.devices())
+    count = sum(_count(run.state.params).values())
+    known = {"parameters": count, "state": _local_bytes(run.state)}
+    tell("tracing the step", known)
     with jax.set_mesh(run.mesh), compiling_for(topology.platform):
         traced = run.train_step.trace(run.state, _batch(run), run.numbers(0))
         executed = flops.count(
@@ -132,6 +145,7 @@ def estimate(config: ConfigDict, topology: Topology) -> Estimate:
         )
         lowered = traced.lower()
     own = model_flops(config, topology)
+    tell("compiling", known | {"flops": executed.flops})
     memory, costs = compile_for(lowered, topology)
     compute = None
     if costs.cycles:

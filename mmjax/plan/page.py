@@ -1,6 +1,7 @@
 """What `mmjax.plan` found, as one page of text and as JSON."""
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -33,6 +34,18 @@ def page(
         _time(it, topology, price),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def known(facts: Mapping[str, float], as_json: bool) -> str:
+    """What was known when the time was over: see `estimate`."""
+    if as_json:
+        return json.dumps(facts, indent=2)
+    named = {
+        "parameters": lambda n: f"{n:,} parameters",
+        "state": lambda n: f"{_gib(n)} of parameters and optimizer state per chip",
+        "flops": lambda n: f"{n:.3e} FLOPs per step",
+    }
+    return "Known so far: " + ("; ".join(named[k](n) for k, n in facts.items()) or "nothing") + "."
 
 
 def as_json(found: Mapping[str, Any], price: float | None) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def test_the_limit_stops_it_with_one_sentence():
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("error:")]
     assert "--limit=0.01" in line
     assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("Known so far: ")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,9 @@ def test_the_first_change_that_fits_is_the_cheapest(made_up, hbm, change, monkey
     monkeypatch.setattr(
         plan,
         "estimate",
-        lambda s, t: dataclasses.replace(made_up if s is settings else shrunk(made_up, s), hbm=hbm),
+        lambda s, *_: dataclasses.replace(
+            made_up if s is settings else shrunk(made_up, s), hbm=hbm
+        ),
     )
     found = plan.plan(settings, chips.parse("cpu:8"))
     if change is None:
@@ -211,12 +214,8 @@ LOSS = {
             141,
             ("loss.implementation=ring", "loss.chunk_size=128"),
         ),
-        # an override of what the file does not set is refused, so it has all of the section
-        (
-            {"kind": "sigmoid", "memory_mb": 2e6},
-            150,
-            ('loss={"kind": "sigmoid", "memory_mb": 2000000.0, "implementation": "ring"}',),
-        ),
+        # a setting that the file lacks
+        ({"kind": "sigmoid", "memory_mb": 2e6}, 150, ("loss.implementation=ring",)),
         # the loss is not all that is too much
         (
             {"implementation": "dense", "chunk_size": 1024},
@@ -236,7 +235,7 @@ def test_the_loss_takes_a_leaner_form_where_it_is_too_large(
 ):
     settings = toy.config(batch_size=2**20, loss=loss)
 
-    def estimated(settings, _):
+    def estimated(settings, *_):
         form = settings.loss.get("implementation", "dense"), settings.loss.get("chunk_size", 1024)
         others = shrunk(made_up, settings).memory["peak"]
         return dataclasses.replace(
@@ -254,10 +253,10 @@ def test_the_loss_takes_a_leaner_form_where_it_is_too_large(
 
 
 def test_the_limit_during_the_search_keeps_what_is_known(made_up, monkeypatch):
-    monkeypatch.setattr(plan, "estimate", lambda s, t: made_up)
+    monkeypatch.setattr(plan, "estimate", lambda *_: made_up)
 
     def run(title, work):
-        if title != "compiling":
+        if title != "the config":
             raise plan.LimitError
         return work()
 
@@ -302,6 +301,23 @@ def test_the_watch_passes_results_and_errors_and_does_not_wait():
         watch("x", lambda: time.sleep(30))
 
 
+def test_the_stages_of_an_estimate_tell_what_is_known():
+    told = []
+    found = estimate.estimate(toy.config("vit"), chips.parse("cpu:1"), lambda *x: told.append(x))
+    assert [stage for stage, _ in told] == ["building the model", "tracing the step", "compiling"]
+    state = sum(found.state.values())
+    assert told[2][1]["parameters"] == sum(found.parameters.values())
+    assert told[2][1]["flops"] == found.executed_flops
+    assert abs(told[2][1]["state"] - state) < 100  # the step and the finite flag
+    watch = plan.Watch(60, usual=12.3)
+    for stage, known in told:
+        watch.tell(stage, known)
+    assert watch._facts("the config", 5.0) == ["the config: compiling, 5 s (the last time 12 s)"]
+    text = plan_page.known(watch.known, False)
+    assert f"{sum(found.parameters.values()):,} parameters" in text and "FLOPs per step" in text
+    assert json.loads(plan_page.known(watch.known, True)) == told[2][1]
+
+
 @pytest.mark.parametrize(
     ("message", "gib"),
     [
@@ -333,7 +349,7 @@ def test_the_layers_ask_what_is_compiled_for():
 def traced(backend):
     run = toy.build(toy.config(model={"dtype": "bfloat16"}))
     with jax.set_mesh(run.mesh), platform.compiling_for(backend):
-        return str(run.train_step.trace(run.state, estimate._batch(run)).jaxpr)
+        return str(run.train_step.trace(run.state, estimate._batch(run), run.numbers(0)).jaxpr)
 
 
 def test_the_program_of_another_platform_is_another():
