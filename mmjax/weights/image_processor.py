@@ -101,14 +101,15 @@ def complete(found: Published, source: Source) -> tuple[Published, list[str]]:
       ValueError: no file and no `image_size`, or a class that is not known.
     """
     if found.preprocessor is not None:
-        kind = found.preprocessor.get("image_processor_type")
-        kind = re.sub("(Fast|Pil)$", "", str(source.kind if kind is None else kind))
+        given = {k: v for k, v in found.preprocessor.items() if v is not None}
+        kind = given.get("feature_extractor_type", source.kind)  # of older files
+        kind = str(given.get("image_processor_type", kind))
+        kind = re.sub("(Fast|Pil)$", "", kind).replace("FeatureExtractor", "ImageProcessor")
         if kind not in CLASSES:
             raise ValueError(
                 f"The image processor of '{found.folder}' is a '{kind}'; these can be read: "
                 f"{', '.join(CLASSES)}.{nearest(kind, CLASSES)}"
             )
-        given = {k: v for k, v in found.preprocessor.items() if v is not None}
         return found._replace(preprocessor={**CLASSES[kind], **given}), []
     path = found.folder / published.CONFIG
     section = published.section(found.config, source.section, path)

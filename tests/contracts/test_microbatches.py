@@ -17,7 +17,7 @@ CONFIGS = {
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
 }
-UNTRAINED = ("text_encoder",)  # no loss of its own
+UNTRAINED = ("text_encoder",)  # no loss of its own without a head
 
 
 def load(system):

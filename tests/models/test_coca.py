@@ -30,6 +30,10 @@ def apply(params, batch):
     return APPLY(params, batch)
 
 
+def test_updates_keep_the_logit_scale_below_100():
+    assert system_of().limits == {"logit_scale": pytest.approx(np.log(100))}
+
+
 def test_the_text_embedding_knows_the_text_and_not_the_image():
     batch = batch_of()
     params = initial(MODEL, batch)

@@ -106,6 +106,8 @@ def test_what_a_file_leaves_out_is_the_default_of_its_class():
     assert found == (f"decode | {crop}", image_processor.CLIP_MEAN, image_processor.CLIP_STD)
     found = complete("vit", {"image_processor_type": "CLIPImageProcessorFast", "image_mean": 0.5})
     assert found.transform == f"decode | {crop}" and found.mean == (0.5, 0.5, 0.5)
+    older = complete("vit", {"feature_extractor_type": "CLIPFeatureExtractor", "size": 224})
+    assert older.transform == f"decode | {crop}"
     assert complete("clip", {"do_center_crop": False}).transform.endswith("short(224, 'bicubic')")
 
 
