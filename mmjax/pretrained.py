@@ -293,7 +293,12 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     )
     tensors = ((named(name, model), x) for name, x in tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    tensor_file.write(folder, tensors, layout.tensors, layout.index)
+    inner: dict[str, dict[str, np.ndarray]] = {}  # small tensors in files of their own
+    outer = (x for x in tensors if not _put_inside(inner, *x))
+    tensor_file.write(folder, outer, layout.tensors, layout.index)
+    for place, given in inner.items():
+        (folder / place).mkdir(exist_ok=True)
+        tensor_file.write(folder / place, given.items())
     generates = pretrained.config["name"] == "language_model"
     if words is not None:
         text = pretrained.config["text"]
@@ -310,6 +315,14 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
         (folder / name).parent.mkdir(exist_ok=True)
         whole_file.write(folder / name, json.dumps(content, indent=2))
     whole_file.write(folder / layout.config, json.dumps(config, indent=2))
+
+
+def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.ndarray) -> bool:
+    """Whether a tensor's name begins with a folder, in which case it is added to `inner`."""
+    place, _, tensor = name.rpartition("/")
+    if place:
+        inner.setdefault(place, {})[tensor] = array
+    return bool(place)
 
 
 def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """BERT-style bidirectional text encoders: from tokens to one vector."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from mmjax.layers.token_embed import look_up
 from mmjax.layers.transformer import Transformer
 from mmjax.sharding import shard
 
+DENSE = {"identity": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": jnp.tanh}
 POOLS = ("cls", "end", "max", "mean", "mean_sqrt", "pooler", "weighted_mean")
 
 
@@ -30,6 +33,7 @@ class BERT(nn.Module):
       pool: "cls" (the first token), "pooler", or over tokens that are not padding: "mean",
         "mean_sqrt", "weighted_mean", "max" or "end"; see `pool_tokens`.
       pooler: add a map of the first token, tanh(W x + b), which gives text_pooled [B, width].
+      dense: linear maps after the pooling, each (width, activation, has a bias).
       position_pad: padding id for RoBERTa's positions: padding has position position_pad, other
         tokens are counted from position_pad + 1. None: positions are 0, 1, 2, ...
 
@@ -50,6 +54,7 @@ class BERT(nn.Module):
     segments: int = 2
     pool: str = "pooler"
     pooler: bool = True
+    dense: Sequence[tuple[int, str, bool]] = ()
     position_pad: int | None = None
     norm_epsilon: float = 1e-12
     activation: str = "gelu"
@@ -62,6 +67,11 @@ class BERT(nn.Module):
         check_pool(self.pool, "config.model.text.pool", POOLS)
         if self.pool == "pooler" and not self.pooler:
             raise ValueError("config.model.text.pool 'pooler' needs pooler=True: set one of them.")
+        for _, activation, _ in self.dense:
+            if activation not in DENSE:
+                raise ValueError(
+                    f"config.model.text.dense has '{activation}'; use one of {sorted(DENSE)}."
+                )
         text, mask = batch["text"], batch.get("text_mask")
         if text.shape[1] > self.length:
             raise ValueError(
@@ -106,7 +116,11 @@ class BERT(nn.Module):
             pooled = jnp.tanh(Linear((self.width,), names, kernel_init=init, name="pooler")(first))
             outputs["text_pooled"] = pooled
         features = pooled if self.pool == "pooler" else pool_tokens(x, self.pool, mask)
-        return outputs | {"text_features": features.astype(jnp.float32)}
+        features = features.astype(jnp.float32)
+        for i, (width, activation, bias) in enumerate(self.dense):
+            maps = Linear((width,), ("embed", None), bias, kernel_init=init, name=f"dense_{i}")
+            features = DENSE[activation](maps(features))
+        return outputs | {"text_features": features}
 
     def _positions(self, text: jax.Array) -> jax.Array:
         """[1 or B, L, width] float32."""

@@ -1,4 +1,4 @@
-"""The files of sentence-transformers beside a published encoder: pooling, length, case, prompts.
+"""The files of sentence-transformers beside a published encoder: pooling, maps, length, prompts.
 
 Source: sentence-transformers 6.2: base/model.py, base/modules/transformer.py,
 sentence_transformer/modules/pooling.py.
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.models.bert import BERT
 from mmjax.weights import tokenizer
 from mmjax.weights.published import CONFIG, read_json
+from mmjax.weights.tensor_file import Files, Safetensors, Tensors
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 # Settings of the encoder and its tokenizer: the first of these files that is there and not empty.
@@ -26,6 +28,14 @@ POOLS = {
     "mean_sqrt_len_tokens": "mean_sqrt",
     "weightedmean": "weighted_mean",
     "lasttoken": "end",
+}
+EMBEDDING = "sentence_embedding"  # what Pooling gives
+# Class in torch.nn -> our name and its module there.
+ACTIVATIONS = {
+    "Tanh": ("tanh", "activation"),
+    "Identity": ("identity", "linear"),
+    "ReLU": ("relu", "activation"),
+    "Sigmoid": ("sigmoid", "activation"),
 }
 FLAGS = {
     "cls": "pooling_mode_cls_token",
@@ -95,12 +105,57 @@ def _pooling(folder: Path) -> dict[str, Any] | None:
         return None
     paths = {kind: path for path, kind in _modules(root)}
     kinds = [kind for _, kind in _modules(root) if kind != "Dropout"]  # it is for training
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    dense = ["Dense"] * kinds.count("Dense")
+    if kinds not in (whole := ["Transformer", "Pooling", *dense, "Normalize"], whole[:-1]):
         raise ValueError(
-            f"'{root / MODULES}' has the modules {', '.join(kinds)}; Transformer, Pooling and "
-            "then Normalize or nothing can be loaded."
+            f"'{root / MODULES}' has the modules {', '.join(kinds)}; Transformer, Pooling, any "
+            "number of Dense, and Normalize or not, in this order, can be loaded."
         )
     return read_json(root / paths["Pooling"] / CONFIG)
+
+
+def dense(folder: Path) -> list[tuple[int, str, bool]]:
+    """The Dense modules as fields of `BERT`.
+
+    Raises:
+      ValueError: settings that are not supported.
+    """
+    return [_dense(path) for path in _dense_folders(folder)]
+
+
+def _dense_folders(folder: Path) -> list[Path]:
+    root = _root(folder)
+    return [] if root is None else [root / p for p, kind in _modules(root) if kind == "Dense"]
+
+
+def _dense(folder: Path) -> tuple[int, str, bool]:
+    settings = {"activation_function": "Tanh", "bias": True, **read_json(folder / CONFIG)}
+    activation = str(settings["activation_function"]).rsplit(".", 1)[-1]
+    width, named = settings.get("out_features"), settings.get("module_input_name", EMBEDDING)
+    if (
+        activation not in ACTIVATIONS
+        or not isinstance(width, int)
+        or settings.get("use_residual")
+        or {named, settings.get("module_output_name") or named} != {EMBEDDING}
+    ):
+        raise ValueError(
+            f"'{folder / CONFIG}' describes {settings}; a Dense module of {EMBEDDING} without a "
+            f"residual and with one of {', '.join(ACTIVATIONS)} can be loaded."
+        )
+    return width, ACTIVATIONS[activation][0], bool(settings["bias"])
+
+
+def dense_place(i: int) -> str:
+    """The folder of our i-th Dense module."""
+    return f"{2 + i}_Dense"
+
+
+def tensors(folder: Path, encoder: Tensors) -> Tensors:
+    """The tensors of the encoder, and of the Dense modules under the names of our folders."""
+    parts = {
+        f"{dense_place(i)}/": Safetensors(path) for i, path in enumerate(_dense_folders(folder))
+    }
+    return Files({"": encoder, **parts}) if parts else encoder
 
 
 def prompts(folder: Path) -> dict[str, str]:
@@ -176,27 +231,36 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     return words
 
 
-def files(
-    width: int, pool: str, length: int | None, named: Mapping[str, str], prefix: str
-) -> dict[str, Any]:
+def files(text: BERT, length: int | None, named: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """The files of a model with one of our poolings, name -> content; the inverse of the above.
 
     Args:
-      width: of the embeddings.
       named: prompts by name; prefix: the default prompt.
     """
-    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    paths = {"": "Transformer", "1_Pooling": "Pooling"}
+    paths |= {dense_place(i): "Dense" for i in range(len(text.dense))}
+    paths[f"{len(paths)}_Normalize"] = "Normalize"
     content: dict[str, Any] = {
         MODULES: [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (kind, path) in enumerate(paths.items())
+            for i, (path, kind) in enumerate(paths.items())
         ],
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": width,
-            **{flag: POOLS[mode] == pool for mode, flag in FLAGS.items()},
+        f"1_Pooling/{CONFIG}": {
+            "word_embedding_dimension": text.width,
+            **{flag: POOLS[mode] == text.pool for mode, flag in FLAGS.items()},
         },
         SETTINGS[0]: {"max_seq_length": length, "do_lower_case": False},
     }
+    inputs = text.width
+    for i, (width, ours, bias) in enumerate(text.dense):
+        name, where = next((k, where) for k, (x, where) in ACTIVATIONS.items() if x == ours)
+        content[f"{dense_place(i)}/{CONFIG}"] = {
+            "in_features": inputs,
+            "out_features": width,
+            "bias": bias,
+            "activation_function": f"torch.nn.modules.{where}.{name}",
+        }
+        inputs = width
     default = next((name for name, text in named.items() if text == prefix), "default")
     if named or prefix:
         content[PROMPTS] = {

@@ -155,6 +155,26 @@ class Joined:
         return np.concatenate([self._tensors.read(part) for part in self._parts[name]])
 
 
+class Files:
+    """The tensors of several files as those of one.
+
+    Args:
+      parts: prefix of the names -> tensors.
+    """
+
+    def __init__(self, parts: Mapping[str, Tensors]):
+        self.name = " and ".join(part.name for part in parts.values())
+        self._place = {
+            f"{k}{name}": (part, name) for k, part in parts.items() for name in part.shapes
+        }
+        self.shapes = {k: part.shapes[name] for k, (part, name) in self._place.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor in its stored dtype."""
+        part, theirs = self._place[name]
+        return part.read(theirs)
+
+
 def _read_index(path: Path) -> dict[str, str]:
     try:
         file_of = json.loads(path.read_text())["weight_map"]

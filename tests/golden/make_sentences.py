@@ -11,7 +11,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 HERE = Path(__file__).parent
@@ -66,6 +68,22 @@ def cases() -> dict[str, dict]:
             POOLING: {"embedding_dimension": 24, "pooling_mode": mode},
             "modules.json": modules(NEW),
         }
+    for name, maps in {
+        "dense": [(16, "activation.Tanh", True)],
+        "two dense": [(16, "activation.ReLU", False), (8, "linear.Identity", True)],
+    }.items():
+        found[name], inputs, listed = {}, 24, modules()
+        for i, (width, activation, bias) in enumerate(maps):
+            path = f"{2 + i}_Dense"
+            listed.append({"idx": 2 + i, "name": str(2 + i), "path": path, "type": f"{OLD}.Dense"})
+            found[name][f"{path}/config.json"] = {
+                "in_features": inputs,
+                "out_features": width,
+                "bias": bias,
+                "activation_function": f"torch.nn.modules.{activation}",
+            }
+            inputs = width
+        found[name]["modules.json"] = listed
     found["0_Transformer"] = {
         "modules.json": [{**modules()[0], "path": "0_Transformer"}, modules()[1]],
         SETTINGS: {"max_seq_length": 6},
@@ -73,6 +91,14 @@ def cases() -> dict[str, dict]:
         PROMPTS: {"prompts": {"x": "red "}, "default_prompt_name": "x"},
     }
     return {name: {"modules.json": modules(), **files} for name, files in found.items()}
+
+
+def dense(settings: dict) -> dict[str, np.ndarray]:
+    """The tensors of a Dense module, from a formula that the test repeats."""
+    shape = settings["out_features"], settings["in_features"]
+    weight = np.sin(np.arange(shape[0] * shape[1], dtype=np.float32)).reshape(shape)
+    bias = {"linear.bias": np.cos(np.arange(shape[0], dtype=np.float32))}
+    return {"linear.weight": weight / 4, **(bias if settings["bias"] else {})}
 
 
 def folder(files: dict) -> Path:
@@ -83,7 +109,10 @@ def folder(files: dict) -> Path:
         if content is None:
             (out / name).unlink()
         else:
+            (out / name).parent.mkdir(exist_ok=True)
             (out / name).write_text(json.dumps(content))
+            if "_Dense" in name:
+                save_file(dense(content), (out / name).parent / "model.safetensors")
     inner = out / json.loads((out / "modules.json").read_text())[0]["path"]
     if inner != out:
         inner.mkdir()

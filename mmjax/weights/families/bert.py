@@ -42,6 +42,11 @@ def canonical(name: str) -> str:
     )
 
 
+def prepare(found: Published) -> tuple[Published, list[str]]:
+    """The folder with the tensors of sentence-transformers' Dense modules; no notes."""
+    return found._replace(tensors=sentences.tensors(found.folder, found.tensors)), []
+
+
 def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
@@ -64,6 +69,8 @@ def model_config(found: Published) -> dict[str, Any]:
     text = tower_fields(settings, "config.json") | fields
     if not is_bert:
         text["length"] -= fields["position_pad"] + 1
+    if maps := [] if head else sentences.dense(found.folder):
+        text["dense"] = maps
     return {"name": "text_encoder", "text": text, **head}
 
 
@@ -154,6 +161,7 @@ def tower_rows(ours: str, theirs: str, text: BERT, pooler: str = "pooler.dense")
         *same(f"{ours}/position/table", f"{embeddings}.position_embeddings.weight"),
         *same(f"{ours}/segment_embedding", f"{embeddings}.token_type_embeddings.weight"),
         *norm(f"{ours}/norm_embedding", f"{embeddings}.LayerNorm"),
+        *_dense_rows(ours, text),
         *qkv(
             f"{block}/attention/qkv",
             [f"{attention}.self.{name}" for name in ("query", "key", "value")],
@@ -166,6 +174,14 @@ def tower_rows(ours: str, theirs: str, text: BERT, pooler: str = "pooler.dense")
         *norm(f"{block}/norm_mlp", f"{layer}.output.LayerNorm"),
         *(linear(f"{ours}/pooler", f"{theirs}{pooler}") if text.pooler else ()),
     ]
+
+
+def _dense_rows(ours: str, text: BERT) -> list[Row]:
+    """The maps after the pooling, each in its own folder of sentence-transformers."""
+    table = []
+    for i, (_, _, bias) in enumerate(text.dense):
+        table += linear(f"{ours}/dense_{i}", f"{sentences.dense_place(i)}/linear", bias)
+    return table
 
 
 def published_config(model: TextEncoder) -> dict[str, Any]:
@@ -214,6 +230,7 @@ def plain(text: BERT, **settings: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]
     return {
         "text.pool": (text.pool, "cls"),
         "text.position_pad": (text.position_pad, None),
+        "text.dense": (tuple(text.dense), ()),
         **settings,
     }
 
@@ -225,8 +242,7 @@ def published_files(pretrained: Any) -> dict[str, Any]:
         return {}
     words = pretrained.tokenizer
     return sentences.files(
-        text.width,
-        text.pool,
+        text,
         pretrained.text_length,
         pretrained.prompts,
         words.prefix if words is not None else "",
