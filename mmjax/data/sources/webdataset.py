@@ -138,6 +138,9 @@ def find_shards(pattern: str) -> list[Path]:
         matches = sorted(glob.glob(one))
         if not matches:
             raise ValueError(f"There is no shard {one}: set pattern to tar files that exist.")
+        folder = next((match for match in matches if os.path.isdir(match)), None)
+        if folder is not None:
+            raise ValueError(f"{folder} is a folder: set pattern to its shards, '{folder}/*.tar'.")
         found += matches
     return [Path(f) for f in dict.fromkeys(found)]
 
