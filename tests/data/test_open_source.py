@@ -378,7 +378,7 @@ def test_shard_errors(tmp_path):
         write_shard(tmp_path / "00000.tar", record("1", "one", (1, 1, 1)))
         open_source({"kind": "webdataset", "pattern": str(tmp_path / "{00000..00001}.tar")})
     with pytest.raises(ValueError, match=r"is a folder: set pattern to its shards, '.*/\*.tar'"):
-        find_shards(str(tmp_path))
+        open_source({"kind": "webdataset", "pattern": str(tmp_path)})
     with pytest.raises(ValueError, match="runs backwards"):
         open_source({"kind": "webdataset", "pattern": str(tmp_path / "{3..1}.tar")})
     whole = (tmp_path / "00000.tar").read_bytes()
