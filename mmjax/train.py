@@ -60,6 +60,7 @@ from mmjax.workdir import checkpoint, metrics, resume_config
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.batch_log import BatchLog
 from mmjax.workdir.manifest import git_revision, write_manifest
+from mmjax.workdir.results import rewind_results
 from mmjax.workdir.saved import tokenizer_files
 
 
@@ -154,6 +155,8 @@ def train(
         print("\n".join(run.system.notes(run.mesh)))
     print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
     writer.rewind(at)
+    if distributed.is_main():
+        rewind_results(workdir, at)
     if at == 0:
         given = run.eval_variables(state)
         early.check(evaluate.before_training(run, evaluators, given, workdir, writer))

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmjax.workdir import jsonl
-from mmjax.workdir.manifest import read_manifest
+from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir.manifest import read_manifest, write_manifest
 
 Key = tuple[int, str, str]  # step, name of the evaluator, fingerprint of its settings
 
@@ -24,6 +24,18 @@ def read_results(workdir: str | os.PathLike) -> dict[Key, dict[str, float]]:
     for row in jsonl.read(Path(workdir) / "results.jsonl"):
         found[row["step"], row["evaluator"], row["fingerprint"]] = row["values"]
     return {key: {k: float(v) for k, v in values.items()} for key, values in found.items()}
+
+
+def rewind_results(workdir: str | os.PathLike, step: int) -> None:
+    """Drop what is of later steps than the one from which training resumes: those checkpoints, with
+    their parameters, are gone."""
+    path = Path(workdir) / "results.jsonl"
+    rows = jsonl.read(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) < len(rows):
+        whole_file.write(path, "".join(jsonl.line(row) + "\n" for row in kept))
+    if read_manifest(workdir).get("results", {}).get("step", 0) > step:
+        write_manifest(workdir, results={})
 
 
 def append_results(

@@ -2,7 +2,7 @@
 
 import json
 
-from mmjax.workdir.results import append_results, read_results
+from mmjax.workdir.results import append_results, read_results, rewind_results
 
 
 def test_nothing_is_replaced_and_a_torn_line_is_cut_off(tmp_path):
@@ -26,3 +26,15 @@ def test_a_run_of_before_has_the_results_of_run_json(tmp_path):
     found = read_results(tmp_path)
     assert found[6, "seen_too", "bb"] == {"top1": 1.0}
     assert found[6, "seen", "aa"].keys() == {"recall@1", "text/loss"}
+
+
+def test_training_again_from_an_earlier_step_drops_what_came_later(tmp_path):
+    for step in (400, 600):
+        append_results(tmp_path, step, "seen", "aa", {"recall@1": step / 1000})
+    own = {"step": 600, "evaluators": {"seen": "aa"}, "values": {"seen/recall@1": 0.6}}
+    (tmp_path / "run.json").write_text(json.dumps({"results": own, "config": {}}))
+    rewind_results(tmp_path, 600)
+    assert len(read_results(tmp_path)) == 2
+    rewind_results(tmp_path, 500)
+    assert read_results(tmp_path) == {(400, "seen", "aa"): {"recall@1": 0.4}}
+    assert json.loads((tmp_path / "run.json").read_text())["results"] == {}
