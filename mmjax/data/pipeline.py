@@ -24,6 +24,7 @@ from mmjax.data.source import Source
 Batch = dict[str, np.ndarray]
 
 CHUNK = 32  # maximum number of rows that a thread makes at a time
+_HALF = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
 
 def train_batches(
@@ -228,10 +229,8 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
     for key, value in example.items():
         if isinstance(value, (np.ndarray, np.generic, bool, int, float)):
             array = np.asarray(value)
-            if array.dtype == np.int64 and key != "example_id":
-                array = array.astype(np.int32)
-            elif array.dtype == np.float64:
-                array = array.astype(np.float32)
+            if array.dtype in _HALF and key != "example_id":
+                array = array.astype(_HALF[array.dtype])
             if array.dtype.kind in "biuf":
                 kept[key] = array
     return kept
@@ -269,13 +268,15 @@ def stack(examples: Sequence[dict[str, Any]]) -> Batch:
     for key, template in templates.items():
         default = np.zeros_like(template) if key.split("_")[0] in MODALITIES else None
         rows = [example.get(key, default) for example in examples]
-        shapes = {(np.shape(row), np.asarray(row).dtype) for row in rows if row is not None}
-        if len(shapes) > 1 or any(row is None for row in rows):
-            found = ", ".join(sorted(f"{dtype} {shape}" for shape, dtype in shapes))
-            missing = "" if all(row is not None for row in rows) else "; some examples lack it"
+        kinds = {None if row is None else (row.shape, row.dtype) for row in rows}
+        if len(kinds) > 1:
+            found = ", ".join(sorted(f"{kind[1]} {kind[0]}" for kind in kinds if kind))
+            missing = "; some examples lack it" if None in kinds else ""
             raise ValueError(
                 f"The examples of a batch differ in '{key}': {found}{missing}. "
                 "End the transforms with steps that give every example the same shape."
             )
-        batch[key] = np.stack(rows)
+        batch[key] = stacked = np.empty((len(rows), *template.shape), template.dtype)
+        for i, row in enumerate(rows):
+            stacked[i] = row
     return batch

@@ -12,10 +12,13 @@ from mmjax.data.transforms.parse import parse
 class Reverse:
     """A tokenizer to test with: the code points of the text, backwards."""
 
-    def encode(self, texts, length):
+    def rows(self, texts, length):
         rows = [[ord(c) for c in reversed(text)][:length] for text in texts]
         text = np.array([row + [0] * (length - len(row)) for row in rows], np.int32)
-        return text, text > 0
+        return text, text > 0, np.zeros(len(texts), bool)
+
+    def count(self, texts, truncated):
+        pass
 
 
 def test_a_whole_chain():
