@@ -12,6 +12,7 @@ from same import assert_same
 
 from mmjax import sharding
 from mmjax.data import prefetch
+from mmjax.data.draws import row_rng
 from mmjax.data.pipeline import eval_batches, stack, train_batches
 from mmjax.data.prefetch import prefetch_to_device
 
@@ -153,6 +154,15 @@ def test_the_order_of_a_plain_source_is_what_it_was():
                 array = batch[key]
                 found.update(key.encode() + array.dtype.str.encode() + array.tobytes())
         assert found.hexdigest()[:16] == checksum
+
+
+def test_a_rows_generator_is_philox_with_seed_use_and_row():
+    for seed, row, use in ((0, 0, 0), (2**32 - 1, 2**40, 3)):
+        philox = np.random.Philox(key=[seed, use], counter=[0, 0, 0, row])
+        wanted = np.random.Generator(philox)
+        found = row_rng(seed, row, use)
+        np.testing.assert_array_equal(found.integers(2**63, size=9), wanted.integers(2**63, size=9))
+        assert found.random() == wanted.random()
 
 
 def test_augmentation_differs_between_rows_epochs_and_seeds():
