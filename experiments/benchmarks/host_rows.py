@@ -37,9 +37,7 @@ def work(config_file, threads, batches):
     for i in range(len(source)):
         source[i]
     size = config.batch_size
-    stream = pipeline.train_batches(
-        source, transform, batch_size=size, seed=0, num_threads=threads
-    )
+    stream = pipeline.train_batches(source, transform, batch_size=size, seed=0, num_threads=threads)
     found = hashlib.sha256()
     for _ in range(WARM_UP):
         for key, array in sorted(next(stream).items()):
@@ -72,7 +70,8 @@ def main():
     add("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        return work(args.work, args.threads[0], args.batches)
+        work(args.work, args.threads[0], args.batches)
+        return
     checkouts = [args.against.resolve(), workers.ROOT]
     running = [start(checkout, args, n) for n in args.threads for checkout in checkouts]
     if len({process.ready["checksum"] for process in running}) > 1:
@@ -81,7 +80,8 @@ def main():
     for process in running:
         process.close()
     print(f"{args.config}, {args.rounds} rounds, load {os.getloadavg()[0]:.0f}\n")
-    print("| threads | time | before, µs a row | now | ratio, median (range) |\n|---|---|---|---|---|")
+    print("| threads | time | before, µs a row | now | ratio, median (range) |")
+    print("|---|---|---|---|---|")
     for n in args.threads:
         for kind in ("wall", "cpu"):
             pairs = [[r[checkout, n][kind] for checkout in checkouts] for r in rounds]

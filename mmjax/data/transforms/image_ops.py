@@ -163,9 +163,7 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
     coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
     color = (fill,) * 3 if np.isscalar(fill) else tuple(fill)
     bilinear = Image.Resampling.BILINEAR
-    return image.transform(
-        (w, h), Image.Transform.AFFINE, coefficients, bilinear, fillcolor=color
-    )
+    return image.transform((w, h), Image.Transform.AFFINE, coefficients, bilinear, fillcolor=color)
 
 
 def flip(image):
