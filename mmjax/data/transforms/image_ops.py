@@ -32,7 +32,11 @@ def resampling(method):
 
 def to_pillow(image):
     """The image as a Pillow image."""
-    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return image
+    if image.dtype != np.uint8 or image.shape[2:] != (3,):
+        return Image.fromarray(image)
+    return Image.frombytes("RGB", image.shape[1::-1], image.tobytes())  # in half the time
 
 
 def to_array(image):
@@ -50,7 +54,7 @@ def _of_pillow(op):
     def of_either(image, *args, **kwargs):
         if isinstance(image, Image.Image):
             return op(image, *args, **kwargs)
-        return np.asarray(op(Image.fromarray(image), *args, **kwargs))
+        return to_array(op(to_pillow(image), *args, **kwargs))
 
     return of_either
 

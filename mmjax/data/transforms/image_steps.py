@@ -246,7 +246,7 @@ def _on_image(f):
 
     def transform(example, rng):
         image = example.get("image")
-        if not isinstance(image, np.ndarray | Image.Image):
+        if not isinstance(image, (np.ndarray, Image.Image)):
             raise ValueError("put decode first in the chain: 'image' is not an array yet")
         return {**example, "image": f(image, rng)}
 
