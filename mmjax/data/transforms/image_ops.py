@@ -159,12 +159,14 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
     """
     w, h = image.size
     angle = math.radians(degrees)
-    rotate = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    forward = scale * rotate @ np.array([[1.0, shear[0]], [shear[1], 1.0]])
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    forward = np.array([[cos, sin], [-sin, cos]])
+    if any(shear):
+        forward = forward @ np.array([[1.0, shear[0]], [shear[1], 1.0]])
     back = np.linalg.inv(forward)  # Pillow maps output pixels to input pixels
-    middle = np.array([w / 2, h / 2])
-    offset = middle - back @ (middle + np.asarray(translate, float))
-    coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
+    (a, b), (c, d) = back.tolist()
+    x, y = (back @ np.array([w / 2 + translate[0], h / 2 + translate[1]])).tolist()
+    coefficients = (a, b, w / 2 - x, c, d, h / 2 - y)
     color = (fill,) * 3 if np.isscalar(fill) else tuple(fill)
     bilinear = Image.Resampling.BILINEAR
     return image.transform((w, h), Image.Transform.AFFINE, coefficients, bilinear, fillcolor=color)

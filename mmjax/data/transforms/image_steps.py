@@ -147,7 +147,8 @@ def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
     def f(image, rng):
         h, w = image_ops.size_of(image)
         angle = rng.uniform(-degrees, degrees)
-        shift = rng.uniform(-translate, translate, 2) * (w, h)
+        right, down = rng.uniform(-translate, translate, 2).tolist()
+        shift = right * w, down * h
         return image_ops.affine(image, angle, shift, rng.uniform(*scale), fill=fill)
 
     return _on_pillow(f)
@@ -163,22 +164,21 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
     """
     if not 0 <= hue <= 0.5:
         raise ValueError(f"hue must be between 0 and 0.5 turns, not {hue}")
-    factors = (
-        (image_ops.brightness, brightness),
-        (image_ops.contrast, contrast),
-        (image_ops.saturation, saturation),
-    )
+    ops = [
+        (image_ops.brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
+        (image_ops.contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
+        (image_ops.saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
+        (image_ops.hue, -hue, hue, hue),
+    ]
 
     def f(image, rng):
         if rng.random() >= p:
             return image
         image = image_ops.to_pillow(image)
-        for i in rng.permutation(4):
-            if i == 3 and hue:
-                image = image_ops.hue(image, rng.uniform(-hue, hue))
-            elif i < 3 and factors[i][1]:
-                op, amount = factors[i]
-                image = op(image, rng.uniform(max(0.0, 1 - amount), 1 + amount))
+        for i in rng.permutation(4).tolist():
+            op, low, high, wanted = ops[i]
+            if wanted:
+                image = op(image, rng.uniform(low, high))
         return image
 
     return _on_image(f)
