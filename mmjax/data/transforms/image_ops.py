@@ -233,7 +233,8 @@ def equalize(image):
 @_of_pillow
 def posterize(image, bits):
     """Keeps the `bits` (0 to 8) highest bits of every value."""
-    return ImageOps.posterize(image, bits)
+    mask = 256 - (1 << (8 - bits))
+    return image.point([value & mask for value in range(256)] * 3)
 
 
 @_of_pillow
