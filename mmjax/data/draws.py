@@ -12,4 +12,15 @@ def row_rng(seed: int, row: int, use: int = AUGMENT) -> np.random.Generator:
     Counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so rows
     share no state. The low counter words are left for the row's own draws.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, use], counter=[0, 0, 0, row]))
+    return np.random.Generator(np.random.Philox(_Key(seed, use), counter=[0, 0, 0, row]))
+
+
+class _Key(np.random.bit_generator.ISeedSequence):
+    """A key as Philox takes it from a seed: with `key=`, NumPy first seeds itself from the system,
+    which takes twice as long as all the rest."""
+
+    def __init__(self, seed: int, use: int):
+        self._words = np.array([seed, use], np.uint64)
+
+    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
+        return self._words

@@ -63,11 +63,12 @@ def make_fill(
         elif without:
             dropped.add(key)
 
+    presence = {name: f"{name}_present" for name in MODALITIES if name in defaults}
+
     def fill(row: Row) -> Row:
         filled = {key: value for key, value in row.items() if key not in dropped}
-        for modality in MODALITIES:
-            if modality in defaults:
-                filled.setdefault(f"{modality}_present", np.bool_(modality in row))
+        for modality, key in presence.items():
+            filled.setdefault(key, np.bool_(modality in row))
         return {**defaults, **filled}
 
     return fill

@@ -21,8 +21,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
+from grain.experimental import index_shuffle
 
 from mmjax.data.draws import PLACES, row_rng
 from mmjax.schedule import Schedule, check_schedule, is_number, schedule
@@ -67,10 +67,7 @@ class MixtureOrder:
             check_weights(weights, sizes)
         self._batch_size, self._seed, self._names = batch_size, seed, list(sizes)
         # Seeded by name, not number: adding a part does not change the order of the others.
-        self._orders = [
-            grain.MapDataset.range(size).shuffle(seed=_seed_of(seed, name)).repeat()
-            for name, size in sizes.items()
-        ]
+        self._orders = [(size, _seed_of(seed, name)) for name, size in sizes.items()]
         zero = np.zeros(len(sizes), np.int64)
         self._starts = [(zero, zero)]  # T and C at the start of each block computed so far
         self._lock = threading.Lock()
@@ -84,8 +81,14 @@ class MixtureOrder:
         return parts, np.asarray(index, np.int64)
 
     def index(self, part: int, position: int) -> int:
-        """Index of the example at a position of a part's order."""
-        return int(self._orders[part][int(position)])
+        """Index of the example at a position of a part's order.
+
+        A permutation per epoch, of which single values can be computed; the one of
+        `grain.MapDataset.shuffle`.
+        """
+        size, seed = self._orders[part]
+        epoch, place = divmod(int(position), size)
+        return index_shuffle(place, max_index=size - 1, seed=(seed + epoch) % 2**32, rounds=4)
 
     def consumed(self, step: int) -> np.ndarray:
         """C [P] int64: number of rows of each part before a step."""

@@ -20,10 +20,13 @@ from mmjax.data.missing import SAMPLES, make_fill
 from mmjax.data.mixture import Mixture, Part, Transform, order_of
 from mmjax.data.order import PLAIN
 from mmjax.data.source import Source
+from mmjax.data.sources import memory
 
 Batch = dict[str, np.ndarray]
 
+AHEAD = 2  # batches: they keep the threads busy across a batch's end; more only takes memory
 CHUNK = 32  # maximum number of rows that a thread makes at a time
+_HALF = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
 
 def train_batches(
@@ -82,9 +85,11 @@ def train_batches(
         reads = {key: x for key, x in reads.items() if key not in ("part", "example_id")}
         fill = make_fill(_samples(parts, transforms, reads), reads, batch_transform is not None)
 
+    mine = slice(process_index * local, (process_index + 1) * local)  # this process's rows
+
     def load(i: int) -> dict[str, Any]:
         step, offset = divmod(i, local)
-        place = process_index * local + offset
+        place = mine.start + offset
         numbers, positions = order.positions(step)
         number = int(numbers[place])
         index, one = order.index(number, positions[place]), parts[number].source
@@ -102,14 +107,22 @@ def train_batches(
 
     batches = _batches(load, start_step * local, sys.maxsize, local, num_threads)
 
+    def to_cache() -> Iterator[list[tuple[Source, int]]]:
+        """Each step's cached examples in an epoch, after the batches that are made at once."""
+        cached = [isinstance(part.source, memory.InMemory) for part in parts]
+        steps = -(-len(source) // batch_size) if any(cached) else 0
+        for step in range(start_step + AHEAD, start_step + steps):
+            rows = zip(*(array[mine] for array in order.positions(step)))
+            yield [(parts[p].source, order.index(p, i)) for p, i in rows if cached[p]]
+
     def finished() -> Iterator[Batch]:
-        step = start_step
-        for batch in batches:
-            if batch_transform is not None:
-                rng = row_rng(seed, step, BATCH_AUGMENT)
-                batch = _arrays(batch_transform(batch, rng))
-            yield batch
-            step += 1
+        # While the first step compiles, the threads soon have nothing to do.
+        with memory.filled(to_cache()):
+            for step, batch in enumerate(batches, start_step):
+                if batch_transform is not None:
+                    rng = row_rng(seed, step, BATCH_AUGMENT)
+                    batch = _arrays(batch_transform(batch, rng))
+                yield batch
 
     return finished()
 
@@ -228,10 +241,8 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
     for key, value in example.items():
         if isinstance(value, (np.ndarray, np.generic, bool, int, float)):
             array = np.asarray(value)
-            if array.dtype == np.int64 and key != "example_id":
-                array = array.astype(np.int32)
-            elif array.dtype == np.float64:
-                array = array.astype(np.float32)
+            if array.dtype in _HALF and key != "example_id":
+                array = array.astype(_HALF[array.dtype])
             if array.dtype.kind in "biuf":
                 kept[key] = array
     return kept
@@ -248,9 +259,8 @@ def _batches(
         return [load(i * chunk + j) for j in range(chunk)]
 
     chunks = grain.MapDataset.range(start // chunk, stop // chunk).map(load_chunk)
-    # Two batches ahead keep the threads busy across a batch's end; more only takes memory.
     in_batch = size // chunk
-    ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * in_batch)
+    ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=AHEAD * in_batch)
     return chunks.to_iter_dataset(ahead).batch(in_batch, batch_fn=_stack_chunks)
 
 
@@ -269,13 +279,15 @@ def stack(examples: Sequence[dict[str, Any]]) -> Batch:
     for key, template in templates.items():
         default = np.zeros_like(template) if key.split("_")[0] in MODALITIES else None
         rows = [example.get(key, default) for example in examples]
-        shapes = {(np.shape(row), np.asarray(row).dtype) for row in rows if row is not None}
-        if len(shapes) > 1 or any(row is None for row in rows):
-            found = ", ".join(sorted(f"{dtype} {shape}" for shape, dtype in shapes))
-            missing = "" if all(row is not None for row in rows) else "; some examples lack it"
+        kinds = {None if row is None else (row.shape, row.dtype) for row in rows}
+        if len(kinds) > 1:
+            found = ", ".join(sorted(f"{kind[1]} {kind[0]}" for kind in kinds if kind))
+            missing = "; some examples lack it" if None in kinds else ""
             raise ValueError(
                 f"The examples of a batch differ in '{key}': {found}{missing}. "
                 "End the transforms with steps that give every example the same shape."
             )
-        batch[key] = np.stack(rows)
+        batch[key] = stacked = np.empty((len(rows), *template.shape), template.dtype)
+        for i, row in enumerate(rows):
+            stacked[i] = row
     return batch

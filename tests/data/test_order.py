@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import grain
 import numpy as np
 import pytest
 
@@ -130,6 +131,15 @@ def test_another_part_changes_nothing_in_the_order_of_the_others():
     assert [one.index(0, i) for i in range(60)] == [two.index(1, i) for i in range(60)]
     twins = MixtureOrder([[0, {"a": 1, "b": 1}]], 4, 5, {"a": 20, "b": 20})
     assert [twins.index(0, i) for i in range(20)] != [twins.index(1, i) for i in range(20)]
+
+
+@pytest.mark.parametrize("size, seed", [(1, 0), (2, 3), (10, 2**32 - 1), (3000, 7), (100_000, 8)])
+def test_an_epoch_has_the_permutation_of_grain(size, seed):
+    order = MixtureOrder([[0, {PLAIN: 1}]], 4, seed, {PLAIN: size})
+    wanted = grain.MapDataset.range(size).shuffle(seed=seed).repeat()
+    for position in (0, 1, 2, 11, size - 1, size, 5 * size + 1, 2**33):
+        index = order.index(0, np.int64(position))
+        assert index == wanted[position] and type(index) is int
 
 
 def test_a_plain_source_has_one_order():

@@ -12,8 +12,10 @@ from same import assert_same
 
 from mmjax import sharding
 from mmjax.data import prefetch
+from mmjax.data.draws import row_rng
 from mmjax.data.pipeline import eval_batches, stack, train_batches
 from mmjax.data.prefetch import prefetch_to_device
+from mmjax.data.sources.memory import InMemory
 
 
 class Numbers:
@@ -155,6 +157,15 @@ def test_the_order_of_a_plain_source_is_what_it_was():
         assert found.hexdigest()[:16] == checksum
 
 
+def test_a_rows_generator_is_philox_with_seed_use_and_row():
+    for seed, row, use in ((0, 0, 0), (2**32 - 1, 2**40, 3)):
+        philox = np.random.Philox(key=[seed, use], counter=[0, 0, 0, row])
+        wanted = np.random.Generator(philox)
+        found = row_rng(seed, row, use)
+        np.testing.assert_array_equal(found.integers(2**63, size=9), wanted.integers(2**63, size=9))
+        assert found.random() == wanted.random()
+
+
 def test_augmentation_differs_between_rows_epochs_and_seeds():
     noise = {
         seed: np.concatenate(
@@ -206,6 +217,60 @@ def test_evaluation_counts_every_example_once(n, batch_size, processes):
         assert batch["image"].shape[0] == batch_size // processes
         real = batch["example_id"] >= 0
         np.testing.assert_array_equal(batch["image"][real, 0, 0, 0], batch["example_id"][real])
+
+
+def until(done):
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def fill_threads():
+    return [t for t in threading.enumerate() if t.name == "fill_cache"]
+
+
+def test_cached_examples_of_the_first_epoch_are_computed_meanwhile():
+    made = []
+
+    def decode(example, rng):
+        made.append(int(example["key"][4:]))
+        return example
+
+    settings = {"batch_size": 4, "seed": 6}
+    wanted = take(12, train_batches(Numbers(40), noisy, **settings))
+    batches = train_batches(InMemory(Numbers(40), decode), noisy, **settings)
+    found = [next(batches)]
+    until(lambda: not fill_threads())
+    assert sorted(set(made)) == list(range(40))  # by one batch
+    done = len(made)
+    found += take(11, batches)
+    assert len(made) == done
+    for a, b in zip(found, wanted, strict=True):
+        assert_same(a, b)
+
+
+def test_computing_ahead_leaves_errors_to_their_batch_and_ends_with_the_batches():
+    source = Numbers(40, bad=7)
+    settings = {"batch_size": 4, "seed": 6}
+    good = take(10, train_batches(Numbers(40), noisy, **settings))
+    at = next(i for i, batch in enumerate(good) if 7 in batch["example_id"])
+    assert at > 2
+    batches = train_batches(InMemory(source, lambda e, rng: e), noisy, **settings)
+    for batch in good[:at]:
+        assert_same(next(batches), batch)
+    with pytest.raises(ValueError, match="Example number 7 of numbers .*the disk is gone"):
+        next(batches)
+
+    slow = threading.Event()
+    batches = train_batches(
+        InMemory(Wrapped(4000), lambda e, rng: slow.wait(0.01) or e), noisy, **settings
+    )
+    next(batches)
+    assert fill_threads()
+    batches.close()
+    until(lambda: not fill_threads())
+    assert not slow.is_set()
 
 
 def test_a_bad_example_is_named():

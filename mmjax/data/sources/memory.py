@@ -1,6 +1,8 @@
 """A source that caches its decoded examples in memory."""
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mmjax.data.source import Source
@@ -32,3 +34,26 @@ class InMemory(Source):
     def meta(self, index: int) -> dict[str, Any]:
         """The source's `meta`, before the transform."""
         return self._source.meta(index)
+
+
+@contextlib.contextmanager
+def filled(steps: Iterable[list[tuple[Source, int]]]) -> Iterator[None]:
+    """Computes the examples of steps, (source, index), in a thread until the context is left.
+
+    An error is not reported: whoever reads the example meets it again.
+    """
+    left = threading.Event()
+
+    def work() -> None:
+        for examples in steps:
+            for source, index in examples:
+                if left.is_set():
+                    return
+                with contextlib.suppress(Exception):
+                    source[index]
+
+    threading.Thread(target=work, name="fill_cache", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()

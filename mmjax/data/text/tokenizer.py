@@ -79,6 +79,13 @@ class Tokenizer:
         """
         if isinstance(texts, str):
             raise ValueError(f"encode takes a list of texts, not the single text {texts!r}")
+        text, mask, truncated = self.rows(texts, length)
+        self.count(len(texts), int(truncated.sum()))
+        return text, mask
+
+    def rows(self, texts, length):
+        """As `encode`, and which texts were truncated `[B] bool`; they do not count in
+        `truncation_rate`: see `count`."""
         specials = 1 if self.bos_id is None else 2
         if length <= specials:
             raise ValueError(
@@ -86,7 +93,7 @@ class Tokenizer:
             )
         text = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), bool)
-        cut = 0
+        truncated = np.zeros(len(texts), bool)
         for row, ids in enumerate(self._ids(texts)):
             if len(ids) > length - specials:
                 if self.strict:
@@ -94,15 +101,18 @@ class Tokenizer:
                         f"{texts[row]!r} has {len(ids)} tokens, and only {length - specials} fit "
                         f"into {length} beside special tokens; raise the length or set strict=False"
                     )
-                cut += 1
+                truncated[row] = True
                 ids = ids[: length - specials]
             ids = (*ids, self.eos_id) if self.bos_id is None else (self.bos_id, *ids, self.eos_id)
             text[row, : len(ids)] = ids
             mask[row, : len(ids)] = True
+        return text, mask, truncated
+
+    def count(self, texts, truncated):
+        """Add a number of texts, of which some were truncated, to `truncation_rate`."""
         with self._lock:
-            self._encoded += len(texts)
-            self._cut += cut
-        return text, mask
+            self._encoded += texts
+            self._cut += truncated
 
     def prompts(self, texts):
         """Token ids of each text as a prompt: [bos] tokens, without the end token."""

@@ -1,9 +1,14 @@
-"""Pure functions of uint8 RGB images `[H, W, 3]`; Pillow does the work, so threads run freely."""
+"""Pure functions of uint8 RGB images `[H, W, 3]`; Pillow does the work, so threads run freely.
 
+Those marked `_of_pillow` also take a Pillow image, in mode RGB, and return one then: to convert an
+image there and back takes as long as many an operation on it.
+"""
+
+import functools
 import math
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageChops, ImageEnhance, ImageOps
 
 # Pillow frees every image's memory at once; keeping some blocks avoids page faults.
 Image.core.set_blocks_max(16)
@@ -25,8 +30,37 @@ def resampling(method):
     return METHODS[method]
 
 
+def to_pillow(image):
+    """The image as a Pillow image."""
+    if isinstance(image, Image.Image):
+        return image
+    if image.dtype != np.uint8 or image.shape[2:] != (3,):
+        return Image.fromarray(image)
+    return Image.frombytes("RGB", image.shape[1::-1], image.tobytes())  # in half the time
+
+
+def to_array(image):
+    """The image as an array, perhaps read-only."""
+    return np.asarray(image)
+
+
+def size_of(image):
+    """(height, width) of an array or a Pillow image."""
+    return image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+
+
+def _of_pillow(op):
+    @functools.wraps(op)
+    def of_either(image, *args, **kwargs):
+        if isinstance(image, Image.Image):
+            return op(image, *args, **kwargs)
+        return to_array(op(to_pillow(image), *args, **kwargs))
+
+    return of_either
+
+
 def resize(image, size, method="bicubic", antialias=True, box=None):
-    """Resizes `[H, W, 3]` to `size` = (height, width), as Pillow does.
+    """Resizes `[H, W, 3]` (or a Pillow image) to `size` = (height, width), as Pillow does.
 
     Args:
       image: uint8 `[H, W, 3]`.
@@ -37,18 +71,26 @@ def resize(image, size, method="bicubic", antialias=True, box=None):
       box: (top, left, height, width): crop to this first; the filter sees no pixels outside it.
     """
     if box is not None:
-        top, left, h, w = box
-        image = image[top : top + h, left : left + w]
-    height, width = size
-    if image.shape[:2] == (height, width):
-        return image
-    pil, filter_ = Image.fromarray(image), resampling(method)
+        image = crop(image, *box)
+    return image if size_of(image) == tuple(size) else _resize(image, size, method, antialias)
+
+
+@_of_pillow
+def _resize(image, size, method, antialias):
+    (height, width), filter_ = size, resampling(method)
     if antialias or method in ("nearest", "box"):
-        return np.asarray(pil.resize((width, height), filter_))
+        return image.resize((width, height), filter_)
     if method not in ("bilinear", "bicubic"):
         raise ValueError(f"antialias=False goes with bilinear and bicubic, not with {method!r}")
-    scale = (image.shape[1] / width, 0, 0, 0, image.shape[0] / height, 0)
-    return np.asarray(pil.transform((width, height), Image.Transform.AFFINE, scale, filter_))
+    scale = (image.width / width, 0, 0, 0, image.height / height, 0)
+    return image.transform((width, height), Image.Transform.AFFINE, scale, filter_)
+
+
+def crop(image, top, left, height, width):
+    """The window of an array (as a view) or of a Pillow image."""
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    return image[top : top + height, left : left + width]
 
 
 def resize_short(image, size, method="bicubic"):
@@ -56,14 +98,19 @@ def resize_short(image, size, method="bicubic"):
 
     The longer side is rounded down, as in torchvision and `transformers`.
     """
-    h, w = image.shape[:2]
+    return resize(image, size_short(image, size), method)
+
+
+def size_short(image, size):
+    """(height, width) that `resize_short` resizes to."""
+    h, w = size_of(image)
     longer = int(size * max(h, w) / min(h, w))
-    return resize(image, (size, longer) if h <= w else (longer, size), method)
+    return (size, longer) if h <= w else (longer, size)
 
 
 def pad_to(image, size, fill=0):
     """Pads on all sides, evenly, to at least `size` = (height, width)."""
-    h, w = image.shape[:2]
+    h, w = size_of(image)
     dy, dx = max(0, size[0] - h), max(0, size[1] - w)
     if not dy and not dx:
         return image
@@ -73,7 +120,7 @@ def pad_to(image, size, fill=0):
 def pad(image, widths, fill=0):
     """Pads by `widths` = (top, bottom, left, right) pixels of color `fill` (a number or RGB)."""
     top, bottom, left, right = widths
-    h, w = image.shape[:2]
+    h, w = size_of(image)
     out = np.empty((h + top + bottom, w + left + right, 3), np.uint8)
     out[:] = np.asarray(fill, np.uint8)
     out[top : top + h, left : left + w] = image
@@ -81,15 +128,15 @@ def pad(image, widths, fill=0):
 
 
 def center_crop(image, size, half="down"):
-    """The middle `size` = (height, width) of `[H, W, 3]`; a smaller image is padded with black.
+    """The middle `size` = (height, width) of an image; a smaller image is padded with black.
 
     Args:
       half: rounding of an offset of half a pixel: 'down' (toward the top left), as in
         `transformers`, TensorFlow and big_vision; 'even' (to the even pixel), as in torchvision.
     """
     image = pad_to(image, size)
-    top, left = (_half(image.shape[i] - size[i], half) for i in range(2))
-    return image[top : top + size[0], left : left + size[1]]
+    top, left = (_half(has - wanted, half) for has, wanted in zip(size_of(image), size))
+    return crop(image, top, left, *size)
 
 
 def _half(rest, half):
@@ -98,6 +145,7 @@ def _half(rest, half):
     return rest // 2 if half == "down" else round(rest / 2)
 
 
+@_of_pillow
 def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0), fill=0):
     """Rotates, scales, shears and shifts about the image center, with bilinear sampling.
 
@@ -109,74 +157,87 @@ def affine(image, degrees=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)
       shear: (x, y): x moves right by shear-x pixels for each pixel of y, and the reverse.
       fill: color (a number or RGB) outside the image.
     """
-    h, w = image.shape[:2]
+    w, h = image.size
     angle = math.radians(degrees)
-    rotate = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    forward = scale * rotate @ np.array([[1.0, shear[0]], [shear[1], 1.0]])
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    forward = np.array([[cos, sin], [-sin, cos]])
+    if any(shear):
+        forward = forward @ np.array([[1.0, shear[0]], [shear[1], 1.0]])
     back = np.linalg.inv(forward)  # Pillow maps output pixels to input pixels
-    middle = np.array([w / 2, h / 2])
-    offset = middle - back @ (middle + np.asarray(translate, float))
-    coefficients = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
+    (a, b), (c, d) = back.tolist()
+    x, y = (back @ np.array([w / 2 + translate[0], h / 2 + translate[1]])).tolist()
+    coefficients = (a, b, w / 2 - x, c, d, h / 2 - y)
     color = (fill,) * 3 if np.isscalar(fill) else tuple(fill)
-    pil = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(
-        pil.transform(
-            (w, h),
-            Image.Transform.AFFINE,
-            coefficients,
-            Image.Resampling.BILINEAR,
-            fillcolor=color,
-        )
-    )
+    bilinear = Image.Resampling.BILINEAR
+    return image.transform((w, h), Image.Transform.AFFINE, coefficients, bilinear, fillcolor=color)
 
 
+def flip(image):
+    """The mirror image, left and right exchanged."""
+    if isinstance(image, Image.Image):
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image[:, ::-1]
+
+
+@_of_pillow
 def brightness(image, factor):
     """image · factor; 0 is black, 1 the image itself."""
-    return np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(factor))
+    return Image.blend(Image.new("RGB", image.size), image, factor)
 
 
+@_of_pillow
 def contrast(image, factor):
     """Blends with the mean gray level of the image; 0 is that gray, 1 the image itself."""
-    return np.asarray(ImageEnhance.Contrast(Image.fromarray(image)).enhance(factor))
+    luma = np.frombuffer(image.convert("L").tobytes(), np.uint8)
+    mean = int(int(luma.sum()) / luma.size + 0.5)
+    return Image.blend(Image.new("RGB", image.size, (mean,) * 3), image, factor)
 
 
+@_of_pillow
 def saturation(image, factor):
     """Blends with the gray image; 0 is gray, 1 the image itself."""
-    return np.asarray(ImageEnhance.Color(Image.fromarray(image)).enhance(factor))
+    return Image.blend(image.convert("L").convert("RGB"), image, factor)
 
 
+@_of_pillow
 def sharpness(image, factor):
     """Blends with a smoothed image; 0 is smooth, 1 the image itself, above 1 sharper."""
-    return np.asarray(ImageEnhance.Sharpness(Image.fromarray(image)).enhance(factor))
+    return ImageEnhance.Sharpness(image).enhance(factor)
 
 
+@_of_pillow
 def hue(image, shift):
     """Rotates the hue by `shift`, a fraction of the color circle in [-0.5, 0.5]."""
-    hsv = np.array(Image.fromarray(image).convert("HSV"))
-    hsv[..., 0] += np.uint8(round(shift * 255) % 256)  # uint8 wraps around
-    return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
+    turn = Image.new("HSV", image.size, (round(shift * 255) % 256, 0, 0))
+    return ImageChops.add_modulo(image.convert("HSV"), turn).convert("RGB")
 
 
+@_of_pillow
 def grayscale(image):
     """The luma (ITU-R 601) in all three channels."""
-    return np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+    return image.convert("L").convert("RGB")
 
 
+@_of_pillow
 def autocontrast(image):
     """Stretches every channel to 0...255."""
-    return np.asarray(ImageOps.autocontrast(Image.fromarray(image)))
+    return ImageOps.autocontrast(image)
 
 
+@_of_pillow
 def equalize(image):
     """Makes every channel's histogram flat."""
-    return np.asarray(ImageOps.equalize(Image.fromarray(image)))
+    return ImageOps.equalize(image)
 
 
+@_of_pillow
 def posterize(image, bits):
     """Keeps the `bits` (0 to 8) highest bits of every value."""
-    return image & np.uint8(256 - (1 << (8 - bits)))
+    mask = 256 - (1 << (8 - bits))
+    return image.point([value & mask for value in range(256)] * 3)
 
 
+@_of_pillow
 def solarize(image, threshold):
     """Inverts the values at and above `threshold` (0 to 256)."""
-    return np.where(image < threshold, image, 255 - image)
+    return ImageOps.solarize(image, threshold)

@@ -1,8 +1,12 @@
-"""Steps that make and change `image`; the table of all steps is in `parse.py`."""
+"""Steps that make and change `image`; the table of all steps is in `parse.py`.
+
+Within a chain `image` is an array or, from the first step that Pillow does, a Pillow image.
+"""
 
 import math
 
 import numpy as np
+from PIL import Image
 
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.captions import example_name
@@ -42,13 +46,17 @@ def resize(size, method="bicubic", antialias=True):
     """To `size` pixels square, or (height, width); the aspect ratio is not kept."""
     size = _pair(size)
     image_ops.resampling(method)
-    return _on_image(lambda image, rng: image_ops.resize(image, size, method, antialias))
+    return _on_image(lambda image, rng: _resized(image, size, method, antialias))
 
 
 def resize_short(size, method="bicubic"):
     """The shorter side to `size` pixels, keeping the aspect ratio."""
     image_ops.resampling(method)
-    return _on_image(lambda image, rng: image_ops.resize_short(image, size, method))
+
+    def f(image, rng):
+        return _resized(image, image_ops.size_short(image, size), method)
+
+    return _on_image(f)
 
 
 def center_crop(size, half="down"):
@@ -69,9 +77,9 @@ def random_crop(size, padding=0, fill=0):
         if padding:
             image = image_ops.pad(image, (padding,) * 4, fill)
         image = image_ops.pad_to(image, size, fill)
-        top = rng.integers(image.shape[0] - size[0] + 1)
-        left = rng.integers(image.shape[1] - size[1] + 1)
-        return image[top : top + size[0], left : left + size[1]]
+        h, w = image_ops.size_of(image)
+        top, left = rng.integers(h - size[0] + 1), rng.integers(w - size[1] + 1)
+        return image_ops.crop(image, top, left, *size)
 
     return _on_image(f)
 
@@ -93,8 +101,8 @@ def random_resized_crop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), method="b
         raise ValueError(f"scale {scale} and ratio {ratio} must be (low, high), both above 0")
 
     def f(image, rng):
-        box = sample_crop(*image.shape[:2], scale, ratio, rng)
-        return image_ops.resize(image, size, method, box=box)
+        box = sample_crop(*image_ops.size_of(image), scale, ratio, rng)
+        return _resized(image_ops.crop(image, *box), size, method)
 
     return _on_image(f)
 
@@ -123,7 +131,7 @@ def sample_crop(height, width, scale, ratio, rng):
 
 def flip(p=0.5):
     """Horizontal flip with probability `p`."""
-    return _on_image(lambda image, rng: image[:, ::-1] if rng.random() < p else image)
+    return _on_image(lambda image, rng: image_ops.flip(image) if rng.random() < p else image)
 
 
 def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
@@ -137,12 +145,13 @@ def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
     """
 
     def f(image, rng):
-        h, w = image.shape[:2]
+        h, w = image_ops.size_of(image)
         angle = rng.uniform(-degrees, degrees)
-        shift = rng.uniform(-translate, translate, 2) * (w, h)
+        right, down = rng.uniform(-translate, translate, 2).tolist()
+        shift = right * w, down * h
         return image_ops.affine(image, angle, shift, rng.uniform(*scale), fill=fill)
 
-    return _on_image(f)
+    return _on_pillow(f)
 
 
 # ---- colors -----------------------------------------------------------------------------
@@ -155,21 +164,21 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
     """
     if not 0 <= hue <= 0.5:
         raise ValueError(f"hue must be between 0 and 0.5 turns, not {hue}")
-    factors = (
-        (image_ops.brightness, brightness),
-        (image_ops.contrast, contrast),
-        (image_ops.saturation, saturation),
-    )
+    ops = [
+        (image_ops.brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
+        (image_ops.contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
+        (image_ops.saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
+        (image_ops.hue, -hue, hue, hue),
+    ]
 
     def f(image, rng):
         if rng.random() >= p:
             return image
-        for i in rng.permutation(4):
-            if i == 3 and hue:
-                image = image_ops.hue(image, rng.uniform(-hue, hue))
-            elif i < 3 and factors[i][1]:
-                op, amount = factors[i]
-                image = op(image, rng.uniform(max(0.0, 1 - amount), 1 + amount))
+        image = image_ops.to_pillow(image)
+        for i in rng.permutation(4).tolist():
+            op, low, high, wanted = ops[i]
+            if wanted:
+                image = op(image, rng.uniform(low, high))
         return image
 
     return _on_image(f)
@@ -177,7 +186,11 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
 
 def random_grayscale(p=0.1):
     """Grayscale (in three channels) with probability `p`."""
-    return _on_image(lambda image, rng: image_ops.grayscale(image) if rng.random() < p else image)
+
+    def f(image, rng):
+        return image_ops.grayscale(image_ops.to_pillow(image)) if rng.random() < p else image
+
+    return _on_image(f)
 
 
 def rand_augment(num_layers=2, magnitude=9, fill=128):
@@ -192,7 +205,7 @@ def rand_augment(num_layers=2, magnitude=9, fill=128):
             image = ops[i](image, 1 if rng.random() < 0.5 else -1)
         return image
 
-    return _on_image(f)
+    return _on_pillow(f)
 
 
 def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):
@@ -204,8 +217,8 @@ def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):
     def f(image, rng):
         if rng.random() >= p:
             return image
-        top, left, h, w = sample_crop(*image.shape[:2], scale, ratio, rng)
-        image = image.copy()
+        top, left, h, w = sample_crop(*image_ops.size_of(image), scale, ratio, rng)
+        image = np.array(image)
         image[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
         return image
 
@@ -221,13 +234,32 @@ def _pair(size):
     return tuple(pair)
 
 
+def _resized(image, size, method, antialias=True):
+    """As `image_ops.resize`; a Pillow image unless the size is right already."""
+    if image_ops.size_of(image) == size:
+        return image
+    return image_ops.resize(image_ops.to_pillow(image), size, method, antialias)
+
+
 def _on_image(f):
     """A transform that replaces `image` by `f(image, rng)`."""
 
     def transform(example, rng):
         image = example.get("image")
-        if not isinstance(image, np.ndarray):
+        if not isinstance(image, (np.ndarray, Image.Image)):
             raise ValueError("put decode first in the chain: 'image' is not an array yet")
         return {**example, "image": f(image, rng)}
 
     return transform
+
+
+def _on_pillow(f):
+    """As `_on_image`, of an `f` that takes a Pillow image."""
+    return _on_image(lambda image, rng: f(image_ops.to_pillow(image), rng))
+
+
+def finish(example):
+    """The example with `image` as an array: what a chain returns."""
+    if isinstance(example.get("image"), Image.Image):
+        return {**example, "image": image_ops.to_array(example["image"])}
+    return example

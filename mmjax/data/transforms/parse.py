@@ -13,6 +13,7 @@ from mmjax.data.transforms.image_steps import (
     center_crop,
     color_jitter,
     decode,
+    finish,
     flip,
     rand_augment,
     random_affine,
@@ -47,7 +48,8 @@ def parse(spec, **context):
     Raises:
       ValueError: bad syntax, an unknown step, wrong arguments, or a missing context value.
     """
-    return make_chain(spec, TRANSFORMS, context)
+    steps = make_chain(spec, TRANSFORMS, context)
+    return lambda example, rng: finish(steps(example, rng))
 
 
 def parse_batch(spec, **context):

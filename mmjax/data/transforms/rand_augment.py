@@ -22,7 +22,7 @@ def rand_augment_ops(level, fill=128):
     def move(make):
         # `make(amount, height, width)` gives the arguments of `affine`.
         return lambda image, sign: image_ops.affine(
-            image, **make(sign * level, *image.shape[:2]), fill=fill
+            image, **make(sign * level, *image_ops.size_of(image)), fill=fill
         )
 
     threshold = round(256 * max(0.0, 1 - level))

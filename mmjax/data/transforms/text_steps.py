@@ -1,10 +1,13 @@
 """Steps that choose captions, tokenize them and check labels; see `parse.py`."""
 
+import functools
 import re
 
 import numpy as np
 
 from mmjax.data.transforms import captions as captions_lib
+
+_CACHED = 2**14  # captions whose tokens are kept: a few hundred bytes each
 
 
 def choose_caption(
@@ -70,11 +73,18 @@ def drop_words(words):
 def tokenize(length, *, tokenizer):
     """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`."""
 
+    @functools.lru_cache(_CACHED)
+    def row(caption):
+        text, mask, truncated = tokenizer.rows([caption], length)
+        text.flags.writeable = mask.flags.writeable = False  # several rows may get them
+        return {"text": text[0], "text_mask": mask[0]}, int(truncated[0])
+
     def f(example, rng):
         if "caption" not in example:
             raise ValueError("tokenize comes after choose_caption or first_caption in the chain")
-        text, mask = tokenizer.encode([example["caption"]], length)
-        return {**example, "text": text[0], "text_mask": mask[0]}
+        arrays, truncated = row(example["caption"])
+        tokenizer.count(1, truncated)
+        return {**example, **arrays}
 
     return f
 

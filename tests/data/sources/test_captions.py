@@ -318,8 +318,12 @@ def test_training_draws_one_of_the_captions_by_seed_and_step(tmp_path):
     from mmjax.data.transforms.parse import parse
 
     class Letters:
-        def encode(self, texts, length):
-            return np.asarray([[ord(t) for t in texts]], np.int32).T, np.ones((1, 1), bool)
+        def rows(self, texts, length):
+            text = np.asarray([[ord(t) for t in texts]], np.int32).T
+            return text, np.ones((1, 1), bool), np.zeros(1, bool)
+
+        def count(self, texts, truncated):
+            pass
 
     write_images(tmp_path, ["1.png", "2.png"])
     put(tmp_path / "captions.csv", "image,caption\n1.png,a\n1.png,b\n2.png,c\n1.png,d\n2.png,e\n")

@@ -6,16 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import coordinates, noise, run
 
+from mmjax.data.text.train_bpe import train_bpe
 from mmjax.data.transforms.parse import parse
 
 
 class Reverse:
     """A tokenizer to test with: the code points of the text, backwards."""
 
-    def encode(self, texts, length):
+    def rows(self, texts, length):
         rows = [[ord(c) for c in reversed(text)][:length] for text in texts]
         text = np.array([row + [0] * (length - len(row)) for row in rows], np.int32)
-        return text, text > 0
+        return text, text > 0, np.zeros(len(texts), bool)
+
+    def count(self, texts, truncated):
+        pass
 
 
 def test_a_whole_chain():
@@ -118,3 +122,32 @@ def test_every_chain_gives_uint8_and_depends_on_the_seed_alone(steps, h, w, seed
     assert out.dtype == np.uint8 and out.ndim == 3 and out.shape[2] == 3
     np.testing.assert_array_equal(out, run(" | ".join(steps), image, seed))
     np.testing.assert_array_equal(image, before)
+
+
+@settings(max_examples=60)
+@given(
+    steps=st.lists(st.sampled_from(IMAGE_STEPS), min_size=1, max_size=4),
+    h=st.integers(9, 30),
+    w=st.integers(9, 30),
+    seed=st.integers(0, 99),
+)
+def test_a_chain_does_what_its_steps_do_one_by_one(steps, h, w, seed):
+    """One by one every step is given an array; in a chain most get a Pillow image."""
+    image, rng = noise(h, w, seed), np.random.default_rng(seed)
+    for step in steps:
+        image = parse(step)({"image": image}, rng)["image"]
+        assert isinstance(image, np.ndarray)
+    np.testing.assert_array_equal(run(" | ".join(steps), noise(h, w, seed), seed), image)
+
+
+def test_tokens_that_are_kept_count_as_truncated_each_time():
+    tokenizer, fresh = (train_bpe(["a b c d"], vocab_size=300) for _ in range(2))
+    transform = parse("first_caption | tokenize(4)", tokenizer=tokenizer)
+    for caption in ["a", "a b c d", "a b c d", "a b c d"]:
+        out = transform({"captions": [caption]}, None)
+        text, mask = fresh.encode([caption], 4)
+        np.testing.assert_array_equal(out["text"], text[0])
+        np.testing.assert_array_equal(out["text_mask"], mask[0])
+    assert tokenizer.truncation_rate == 0.75
+    with pytest.raises(ValueError, match="read-only"):
+        out["text"][0] = 1  # another row may have the same array
