@@ -243,7 +243,8 @@ def write_html(path: Path, found: Mapping[str, Any], drawn: Mapping[str, bytes])
         ("curves", "Curves", images),
     ]
     about = {
-        one["title"]: f"{len(one['seeds'])} seeds, step {', '.join(map(str, one['steps']))}"
+        one["title"]: f"{len(one['seeds'])} seed{'s' * (len(one['seeds']) > 1)}, "
+        f"step {', '.join(map(str, one['steps']))}"
         for one in found["groups"]
     }
     write_page(path, "Comparison of runs", about, [s for s in sections if s[2]])

@@ -28,7 +28,6 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 
 import contextlib
 import dataclasses
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -291,7 +290,7 @@ def main() -> None:
         return
     distributed.initialize(ARGS)
     with workdir_lock.held_by_run(ARGS.workdir):
-        command_line = shlex.join(["mmjax", "train", *sys.argv[1:]])
+        command_line = command.line_of("mmjax train", sys.argv[1:])
         train(
             config, ARGS.workdir, [key for key in ARGS.allow_change.split(",") if key], command_line
         )

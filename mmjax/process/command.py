@@ -6,10 +6,11 @@ the allocator is set in time.
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mmjax.process import runtime
 
@@ -52,6 +53,16 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
     runtime.prepare()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     return args
+
+
+def line_of(command: str, arguments: Sequence[str]) -> str:
+    """A command as one would type it, such as `mmjax train --config=c.py --config.evals="{}"`."""
+
+    def quoted(argument: str) -> str:
+        plain = not set(argument) & set('"\\$`!')
+        return f'"{argument}"' if "'" in argument and plain else shlex.quote(argument)
+
+    return " ".join([command, *map(quoted, arguments)])
 
 
 def run(main: Callable[[], object]) -> None:

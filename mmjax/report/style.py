@@ -45,7 +45,7 @@ td, th { padding: 5px 10px; }
 .baseline td { color: var(--muted); }
 .best { font-weight: 700; color: var(--ink) !important; }
 
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr));
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr));
   gap: 22px 18px; }
 figure { margin: 0; min-width: 0; }
 figcaption { display: flex; justify-content: space-between; gap: 12px; align-items: baseline;

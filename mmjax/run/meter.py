@@ -33,8 +33,9 @@ class Meter:
           took; the rest is compilation, waiting for data, evaluation and saving.
         - `host_memory_gib`, `device_memory_gib`: peaks of this process and of its first device.
         """
-        found = {"examples_per_second": examples_per_second}
-        if examples_per_second > 0:
+        found = {}
+        if examples_per_second > 0:  # it is 0 before the second step
+            found["examples_per_second"] = examples_per_second
             seconds = batch_size / examples_per_second
             elapsed = time.monotonic() - self._began
             found["step_seconds"] = seconds

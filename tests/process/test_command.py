@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmjax.__main__ import COMMANDS
+from mmjax.process import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +52,13 @@ def test_the_commands_are_listed_and_a_wrong_one_names_the_nearest():
         assert f"\n  {name} " in done.stdout
     done = run("-m", "mmjax", "trian")
     assert done.returncode == 2 and "Did you mean 'train'?" in done.stderr
+
+
+def test_a_command_line_reads_back_as_its_arguments():
+    arguments = ["--config=a b.py", "--config.data.train={'kind': 'folder'}", "--x=it's $HOME", ""]
+    line = command.line_of("mmjax train", arguments)
+    assert shlex.split(line) == ["mmjax", "train", *arguments]
+    assert """ "--config.data.train={'kind': 'folder'}" """ in line
 
 
 def test_a_command_by_name_is_the_module():

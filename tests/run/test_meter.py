@@ -33,5 +33,5 @@ def test_what_is_unknown_is_left_out(monkeypatch):
     device = types.SimpleNamespace(memory_stats=lambda: None)
     monkeypatch.setattr(meter.jax, "local_devices", lambda: [device])
     found = meter.Meter(first_step=0)
-    assert set(found.read(1, 64, 0.0, [device])) == {"examples_per_second", "host_memory_gib"}
+    assert set(found.read(1, 64, 0.0, [device])) == {"host_memory_gib"}
     assert "mfu" not in found.read(1, 64, 1.0, [device])
