@@ -63,6 +63,7 @@ def test_a_full_disk(config, tmp_path, monkeypatch):
         ("data.transform=decode | resize(16) | first_caption | tokenize(9)", "batch's 'text' is"),
         ("evals.all.kind=retreival", "nearest: 'retrieval'"),
         ("evals.al.captions_per_image=1", "config.evals.al has no kind.*Did you mean 'all'"),
+        ("evals.all=None", "config.evals.all is None, not the settings of an evaluator"),
         ("evals.all.captions_per_image=1.5", "captions_per_image is 1.5: it must be of type int"),
         ("validation=('nope',)", "config.validation names 'nope'"),
         ("evals.all.kind=classification", "needs labels and its transform gives"),

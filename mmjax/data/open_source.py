@@ -95,7 +95,8 @@ def sources_of(config: ConfigDict) -> dict[str, ConfigDict]:
         parts = config.data.train.get("parts", {}).items()
         found = {f"data.train.parts.{k}.source": v.source for k, v in parts if "source" in v}
     for name, evaluator in config.evals.items():
-        for key, value in evaluator.items():
+        # Of another type: refused by make_evaluators.
+        for key, value in evaluator.items() if hasattr(evaluator, "items") else ():
             if key.endswith("source"):
                 found[f"evals.{name}.{key}"] = value
     return found

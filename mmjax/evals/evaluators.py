@@ -341,6 +341,11 @@ def make_evaluators(evals: Mapping[str, Any], runner: Runner) -> dict[str, Evalu
     result: dict[str, Evaluator] = {}
     for name, evaluator in evals.items():
         settings = _plain(evaluator)
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"config.evals.{name} is {settings!r}, not the settings of an evaluator: give a "
+                "dict with its kind; to leave it out, delete it in the config file."
+            )
         kind = settings.pop("kind", None)
         if kind is None:
             others = [other for other in evals if other != name]

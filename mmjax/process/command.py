@@ -5,6 +5,7 @@ the allocator is set in time.
 """
 
 import argparse
+import difflib
 import os
 import shlex
 import sys
@@ -48,7 +49,9 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
     args, rest = parser.parse_known_args()
     wrong = [r for r in rest if not r.startswith("--config.")]
     if wrong:
-        parser.error(f"unknown arguments {' '.join(wrong)}; a setting is --config.KEY=VALUE")
+        near = difflib.get_close_matches(wrong[0].partition("=")[0], [n for n, _ in flags], n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        parser.error(f"unknown arguments {' '.join(wrong)}; {hint}a setting is --config.KEY=VALUE")
     args.overrides = rest
     runtime.prepare()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8

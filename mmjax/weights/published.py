@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.layers.sizes import height_width
 from mmjax.weights import tensor_file
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
@@ -170,7 +171,8 @@ def tower(found: Published, defaults: Mapping[str, Any], *names: str) -> dict[st
 
 
 def image_sides(given: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
-    """`image_size` and `patch_size` of a `ViT`, where lists are allowed for both.
+    """`image_size`, `patch_size` and, where they do not fit, `drop_partial_patches` of a `ViT`;
+    lists are allowed for the first two.
 
     Raises:
       ValueError: a patch that is not square.
@@ -180,7 +182,10 @@ def image_sides(given: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"'{where}' has patch_size {list(patch)}; only models of square patches can be loaded."
         )
-    return {"image_size": size, "patch_size": patch if isinstance(patch, int) else patch[0]}
+    patch = patch if isinstance(patch, int) else patch[0]
+    partial = any(side % patch for side in height_width(size))
+    dropped = {"drop_partial_patches": True} if partial else {}  # as a convolution drops them
+    return {"image_size": size, "patch_size": patch, **dropped}
 
 
 def _fits(value: Any, default: Any, smallest: int) -> bool:

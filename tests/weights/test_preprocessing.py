@@ -165,6 +165,13 @@ def test_without_image_settings_the_size_is_that_of_the_model_and_the_report_say
     cropped = complete("dinov2", None, image_size=448)
     assert cropped.transform.endswith("short(512, 'bicubic') | center_crop((448, 448))")
     assert cropped.mean == (0.485, 0.456, 0.406)
+    # cn_clip/clip/utils.py, image_transform: whole images, squashed.
+    squashed = complete("chinese_clip", None, vision_config={"image_size": 336})
+    assert squashed.transform == "decode | resize((336, 336), 'bicubic')"
+    # transformers' convert_align_tf_to_hf.py, get_processor: 346 and 289 pixels in [-1, 1].
+    align = complete("align", None, vision_config={"image_size": 289})
+    assert align.transform == "decode | resize((346, 346), 'bilinear') | center_crop((289, 289))"
+    np.testing.assert_allclose([align.mean, align.std], 0.5)
     with pytest.raises(ValueError, match=r"neither processor_config.json nor .* no image_size"):
         complete("vit", None)
     with pytest.raises(ValueError, match="its config.json no vision_config.image_size"):

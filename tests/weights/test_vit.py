@@ -4,12 +4,12 @@ import dataclasses
 import json
 import shutil
 
-import jax
+import jax.numpy as jnp
 import pytest
 from parity import GOLDEN, close, expected, fixture, layers_and_outputs, outputs
 
 from mmjax.models.systems import make_system
-from mmjax.pretrained import load
+from mmjax.pretrained import load, save_pretrained
 
 NAMES = ("vit", "vit_pooler", "deit", "deit_token", "dinov2", "dinov2_swiglu", "dinov2_registers")
 
@@ -26,6 +26,22 @@ def test_layer_by_layer_and_at_the_end(golden, image):
         close(found["logits"], want[f"{image}_logits"])
     else:
         close(found["image_features"], want[f"{image}_features"])
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2"])
+def test_pixels_that_do_not_fill_a_patch_are_dropped(name, tmp_path):
+    """A convolution drops them: transformers 5.23 with image_size 25 and patch_size 7 too."""
+    folder = shutil.copytree(GOLDEN / name, tmp_path / name)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"image_size": 37}))
+    loaded, image = load(folder), expected(name)["image"]
+    assert image.shape[1:3] == (32, 32)
+    larger = jnp.pad(image, ((0, 0), (0, 5), (0, 5), (0, 0)), constant_values=9)
+    found = outputs(loaded, {"image": larger})
+    for key, want in outputs(load(GOLDEN / name), {"image": image}).items():
+        close(found[key], want)
+    save_pretrained(loaded, tmp_path / "saved")
+    assert load(tmp_path / "saved").config == loaded.config
 
 
 def test_tokens_of_patches_in_place_of_a_vector():
@@ -46,8 +62,8 @@ def test_every_tensor_is_in_the_report():
 def test_bfloat16_halves_the_matrices_alone():
     params = load(GOLDEN / "vit", dtype="bfloat16").params
     block = params["transformer"]["layers"]
-    assert block["mlp"]["up"]["kernel"].dtype == jax.numpy.bfloat16
-    assert block["mlp"]["up"]["bias"].dtype == jax.numpy.float32
+    assert block["mlp"]["up"]["kernel"].dtype == jnp.bfloat16
+    assert block["mlp"]["up"]["bias"].dtype == jnp.float32
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):
@@ -68,4 +84,4 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         load(copy("ratio", "dinov2", mlp_ratio=4))
     with pytest.raises(ValueError, match="50x32 is not a multiple of patch_size 8"):
         model = load(GOLDEN / "vit")
-        outputs(model, {"image": jax.numpy.zeros((1, 50, 32, 3), "uint8")})
+        outputs(model, {"image": jnp.zeros((1, 50, 32, 3), "uint8")})

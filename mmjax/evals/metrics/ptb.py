@@ -71,6 +71,7 @@ _TOKEN = re.compile(
 
     # numbers, dates and times, with hyphenated words after them; then abbreviations
     | \d+[ ]\d+/\d+ | [-+]?\d+(?::\d+)+ | \d+[ap](?=\.m\b)
+    | \d+(?:[.,/-]\d+)*[/-]\d+{_LETTER}\w*(?:-{_WORD}+)*  # 20-30s
     | [-+]?\d+(?:[.,/-]\d+)+(?:-{_LETTER}\w*)*
     | [-+]?\d+(?=[^\w.,/-]|[.,/-](?!\w)|$) | [-+]?[.:]\d+(?:[.,]\d+)*
     | (?:{_LETTER}\.)+{_LETTER}?\.?-{_LETTER}\w*

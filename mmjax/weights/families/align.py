@@ -17,6 +17,16 @@ from mmjax.weights.published import Published
 SYSTEM = "clip"
 IGNORED = (r".*\.num_batches_tracked", r"text_model\.embeddings\.position_ids")
 
+# Of the published model, in place of the defaults of its image processor's class: pixels in [-1, 1]
+# (transformers: convert_align_tf_to_hf.py, get_processor).
+IMAGES = {
+    "do_center_crop": True,
+    "resample": image_processor.FILTERS.index("bilinear"),
+    "rescale_factor": 1 / 127.5,
+    "rescale_offset": True,
+    "do_normalize": False,
+    "include_top": False,
+}
 # Settings that config.json may omit: defaults of AlignVisionConfig.
 VISION = {
     "image_size": 600,
@@ -98,7 +108,7 @@ def _channels(channels: int, vision: Mapping[str, Any]) -> int:
 
 def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
-    return image_processor.Source("EfficientNetImageProcessor", "vision_config")
+    return image_processor.Source("EfficientNetImageProcessor", "vision_config", usual=IMAGES)
 
 
 def rows(model: CLIP) -> list[Row]:

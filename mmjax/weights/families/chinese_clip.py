@@ -10,6 +10,9 @@ from mmjax.weights.families import bert, clip
 from mmjax.weights.layouts import Row, linear, same
 from mmjax.weights.published import Published
 
+# Of the published models, in place of the defaults of their image processor's class: whole images,
+# squashed (cn_clip/clip/utils.py, image_transform).
+IMAGES = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
 SYSTEM = "clip"
 # BERT's pooler, which is not used, and position ids in older files.
 IGNORED = (r"text_model\.pooler\..*", r"(text|vision)_model\.embeddings\.position_ids")
@@ -33,7 +36,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
-    return image_processor.Source("ChineseCLIPImageProcessor", "vision_config")
+    return image_processor.Source("ChineseCLIPImageProcessor", "vision_config", usual=IMAGES)
 
 
 def rows(model: CLIP) -> list[Row]:

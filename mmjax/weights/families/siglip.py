@@ -12,7 +12,6 @@ from tokenizers import Tokenizer as Backend
 
 from mmjax.data.text import sentencepiece
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.layers.sizes import height_width
 from mmjax.models.clip import CLIP
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
@@ -94,18 +93,14 @@ def image_fields(
             "with their pooling head can be loaded."
         )
     images = image_processor.read(found.preprocessor)
-    sides = published.image_sides(vision, where)
     return {
         **clip.tower_fields(vision, where),
-        **sides,
+        "drop_partial_patches": False,  # true for So400m/14 of 384 pixels: 27 patches and 6 pixels
+        **published.image_sides(vision, where),
         "image_mean": images.mean,
         "image_std": images.std,
         "pool": "map",
         "position_resize": "bicubic",
-        # So400m/14 was trained at 384 pixels: 27 patches and 6 pixels.
-        "drop_partial_patches": any(
-            side % sides["patch_size"] for side in height_width(sides["image_size"])
-        ),
     }
 
 
