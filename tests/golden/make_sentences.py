@@ -7,18 +7,20 @@ that replace those of the folder (null: none), the length of a text, and the poo
 """
 
 import json
-import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "helpers"))
+
+from sentence_folder import SETTINGS, sentence_folder  # noqa: E402
+
 TEXTS = ["A red BUS", "two small dogs run over the grass and a blue car", "tea"]
-SETTINGS, TOKENIZER = "sentence_bert_config.json", "tokenizer_config.json"
+TOKENIZER = "tokenizer_config.json"
 PROMPTS, POOLING = "config_sentence_transformers.json", "1_Pooling/config.json"
 OLD = "sentence_transformers.models"
 NEW = "sentence_transformers.sentence_transformer.modules.pooling"
@@ -93,39 +95,12 @@ def cases() -> dict[str, dict]:
     return {name: {"modules.json": modules(), **files} for name, files in found.items()}
 
 
-def dense(settings: dict) -> dict[str, np.ndarray]:
-    """The tensors of a Dense module, from a formula that the test repeats."""
-    shape = settings["out_features"], settings["in_features"]
-    weight = np.sin(np.arange(shape[0] * shape[1], dtype=np.float32)).reshape(shape)
-    bias = {"linear.bias": np.cos(np.arange(shape[0], dtype=np.float32))}
-    return {"linear.weight": weight / 4, **(bias if settings["bias"] else {})}
-
-
-def folder(files: dict) -> Path:
-    """A copy of minilm/ with other files."""
-    out = Path(tempfile.mkdtemp()) / "model"
-    shutil.copytree(HERE / "minilm", out)
-    for name, content in files.items():
-        if content is None:
-            (out / name).unlink()
-        else:
-            (out / name).parent.mkdir(exist_ok=True)
-            (out / name).write_text(json.dumps(content))
-            if "_Dense" in name:
-                save_file(dense(content), (out / name).parent / "model.safetensors")
-    inner = out / json.loads((out / "modules.json").read_text())[0]["path"]
-    if inner != out:
-        inner.mkdir()
-        for name in ("config.json", "model.safetensors", "tokenizer.json", SETTINGS):
-            (out / name).rename(inner / name)
-    return out
-
-
 def main() -> None:
     """Write the file."""
     found = []
     for name, files in cases().items():
-        model = SentenceTransformer(str(folder(files)), model_kwargs={"dtype": torch.float32})
+        folder = sentence_folder(Path(tempfile.mkdtemp()), files)
+        model = SentenceTransformer(str(folder), model_kwargs={"dtype": torch.float32})
         features = model.encode(TEXTS).astype(float).round(7).tolist()
         length = model.max_seq_length
         found.append({"name": name, "files": files, "length": length, "features": features})

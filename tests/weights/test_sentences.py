@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from parity import GOLDEN, close, outputs
-from safetensors.numpy import save_file
+from sentence_folder import sentence_folder
 
 import mmjax
 from mmjax.layers.pooling import pool_tokens
@@ -21,33 +21,6 @@ GELU |= {"activation_function": "torch.nn.modules.activation.GELU"}
 CASES = {case["name"]: case for case in WANT["cases"]}
 
 
-def dense(settings):
-    """The tensors of a Dense module, as tests/golden/make_sentences.py has them."""
-    shape = settings["out_features"], settings["in_features"]
-    weight = np.sin(np.arange(shape[0] * shape[1], dtype=np.float32)).reshape(shape)
-    bias = {"linear.bias": np.cos(np.arange(shape[0], dtype=np.float32))}
-    return {"linear.weight": weight / 4, **(bias if settings["bias"] else {})}
-
-
-def folder(tmp_path, files):
-    """A copy of minilm/ with other JSON files; None: without."""
-    out = shutil.copytree(GOLDEN / "minilm", tmp_path / "model")
-    for name, content in files.items():
-        if content is None:
-            (out / name).unlink()
-        else:
-            (out / name).parent.mkdir(exist_ok=True)
-            (out / name).write_text(json.dumps(content))
-            if "_Dense" in name:
-                save_file(dense(content), (out / name).parent / "model.safetensors")
-    inner = out / json.loads((out / "modules.json").read_text())[0]["path"]
-    if inner != out:
-        inner.mkdir()
-        for name in ("config.json", "model.safetensors", "tokenizer.json", sentences.SETTINGS[0]):
-            (out / name).rename(inner / name)
-    return out
-
-
 @pytest.fixture(scope="module")
 def whole():
     """minilm/, whose weights all cases share, and its tokens' vectors as a function of a batch."""
@@ -58,7 +31,7 @@ def whole():
 @pytest.mark.parametrize("name", [name for name in CASES if "dense" not in name])
 def test_sentences_as_in_sentence_transformers(tmp_path, whole, name):
     case = CASES[name]
-    loaded = describe(folder(tmp_path, case["files"]))
+    loaded = describe(sentence_folder(tmp_path, case["files"]))
     assert loaded.text_length == case["length"]
     text, mask = loaded.tokenizer.encode(WANT["texts"], loaded.text_length)
     padded = [np.pad(x, ((0, 0), (0, 20 - x.shape[1]))) for x in (text, mask)]
@@ -77,7 +50,7 @@ def test_sentences_as_in_sentence_transformers(tmp_path, whole, name):
 @pytest.mark.parametrize("name", [name for name in CASES if "dense" in name])
 def test_dense_modules_after_the_pooling(tmp_path, name):
     case = CASES[name]
-    loaded = mmjax.load(folder(tmp_path, case["files"]))
+    loaded = mmjax.load(sentence_folder(tmp_path, case["files"]))
     batch = dict(zip(("text", "text_mask"), loaded.tokenizer.encode(WANT["texts"], 16)))
     close(outputs(loaded, batch)["text_features"], np.asarray(case["features"]))
     mmjax.save_pretrained(loaded, tmp_path / "saved")
@@ -90,7 +63,7 @@ def test_dense_modules_after_the_pooling(tmp_path, name):
 
 
 def test_the_default_prompt_is_read_back_under_its_name(tmp_path, whole):
-    loaded = describe(folder(tmp_path, CASES["default prompt"]["files"]))
+    loaded = describe(sentence_folder(tmp_path, CASES["default prompt"]["files"]))
     assert loaded.tokenizer.prefix == "a cup of "
     assert loaded.prompts == {"query": "a cup of ", "document": "", "other": "red "}
     loaded = dataclasses.replace(loaded, params=whole[0].params)
@@ -101,7 +74,7 @@ def test_the_default_prompt_is_read_back_under_its_name(tmp_path, whole):
 
 def test_without_modules_it_is_a_plain_encoder(tmp_path):
     files = {sentences.PROMPTS: {"prompts": {"x": "red "}, "default_prompt_name": "x"}}
-    plain = folder(tmp_path, files | {"sentence_bert_config.json": {"max_seq_length": 5}})
+    plain = sentence_folder(tmp_path, files | {"sentence_bert_config.json": {"max_seq_length": 5}})
     (plain / "modules.json").unlink()
     loaded = describe(plain)
     assert (loaded.text_length, loaded.tokenizer.prefix, loaded.prompts) == (20, "", {})
@@ -153,4 +126,4 @@ def test_a_clip_of_sentence_transformers_is_the_clip_inside(tmp_path):
 )
 def test_what_is_refused(tmp_path, files, words):
     with pytest.raises(ValueError, match=words):
-        describe(folder(tmp_path, files))
+        describe(sentence_folder(tmp_path, files))

@@ -108,13 +108,16 @@ IMAGE_STEPS = [
 ]
 
 
+CHAINS = {
+    "steps": st.lists(st.sampled_from(IMAGE_STEPS), min_size=1, max_size=4),
+    "h": st.integers(9, 30),
+    "w": st.integers(9, 30),
+    "seed": st.integers(0, 99),
+}
+
+
 @settings(max_examples=60)
-@given(
-    steps=st.lists(st.sampled_from(IMAGE_STEPS), min_size=1, max_size=4),
-    h=st.integers(9, 30),
-    w=st.integers(9, 30),
-    seed=st.integers(0, 99),
-)
+@given(**CHAINS)
 def test_every_chain_gives_uint8_and_depends_on_the_seed_alone(steps, h, w, seed):
     image = noise(h, w, seed)
     before = image.copy()
@@ -125,12 +128,7 @@ def test_every_chain_gives_uint8_and_depends_on_the_seed_alone(steps, h, w, seed
 
 
 @settings(max_examples=60)
-@given(
-    steps=st.lists(st.sampled_from(IMAGE_STEPS), min_size=1, max_size=4),
-    h=st.integers(9, 30),
-    w=st.integers(9, 30),
-    seed=st.integers(0, 99),
-)
+@given(**CHAINS)
 def test_a_chain_does_what_its_steps_do_one_by_one(steps, h, w, seed):
     """One by one every step is given an array; in a chain most get a Pillow image."""
     image, rng = noise(h, w, seed), np.random.default_rng(seed)
