@@ -60,10 +60,10 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as '{examples[0].get('key')}'")
     source, _, run, evaluators, _ = train.prepare(config, workdir, saved)
-    _, count = sharding.batch_share(run.mesh)
+    share = sharding.batch_share(run.mesh)
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")
-    _ok("batch", f"{config.batch_size}, {config.batch_size // count} rows per reader")
+    _ok("batch", f"{config.batch_size}, {config.batch_size // share[1]} rows per reader")
 
     _check_writable(workdir)
     free = shutil.disk_usage(workdir).free
@@ -81,7 +81,6 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         _, weights = source.history[0]
         _ok("data.train", f"{len(source):,} examples of {source.name}, weights {weights}")
 
-    share = sharding.batch_share(run.mesh)
     at = saved["step"] if saved else 0
     stream = experiment.training_batches(config, run.system, source, run.tokenizer, at, share)
     with contextlib.closing(stream):

@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 from mmjax.batch import MODALITIES
 from mmjax.data.transforms import chain
 from mmjax.data.transforms.evaluation import evaluation_form
-
-IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
+from mmjax.pretrained import IMAGE_STEPS
 
 
 def evals_of(config: ConfigDict) -> Mapping[str, Any]:
