@@ -279,8 +279,8 @@ def check_batch(group: int, batch: Batch) -> None:
     check_group(len(texts), group)
     if (texts == texts[:1]).all():
         raise ValueError(
-            f"All {len(texts)} texts of the batch are equal, so none is a negative of another: check "
-            "the captions of config.data.train."
+            f"All {len(texts)} texts of the batch are equal, so none is a negative of another: "
+            "check the captions of config.data.train."
         )
 
 

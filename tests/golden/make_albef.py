@@ -14,7 +14,6 @@ of the fine-tuned ones, without a head for words.
 import sys
 import types
 from functools import partial
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import torch
@@ -182,12 +181,11 @@ def build(model_pretrain, vit, xbert):
 def layers(model, blocks, run):
     """The output of every block, [layers, B, L, D], of `run(model)`."""
     kept = []
-    hooks = [
-        block.register_forward_hook(
-            lambda m, i, o: kept.append(o[0] if isinstance(o, tuple) else o)
-        )
-        for block in blocks
-    ]
+
+    def keep(module, inputs, output):
+        kept.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [block.register_forward_hook(keep) for block in blocks]
     run(model)
     for hook in hooks:
         hook.remove()
@@ -232,9 +230,8 @@ def main():
 
     # ---- layer by layer
     with torch.no_grad():
-        image_layers = layers(
-            model, model.visual_encoder.blocks, lambda m: m.visual_encoder(pixels)
-        )
+        blocks = model.visual_encoder.blocks
+        image_layers = layers(model, blocks, lambda m: m.visual_encoder(pixels))
         tokens = model.visual_encoder(pixels)
         alone = {"attention_mask": text.attention_mask, "return_dict": True, "mode": "text"}
         text_layers = layers(model, bert.encoder.layer, lambda m: bert(ids, **alone))
@@ -275,7 +272,8 @@ def main():
 
     out = folder(__file__, "albef")
     wordpiece(out, BERT["vocab_size"] - 6)
-    write_json(out / "config.json", {"model_type": "albef", **SIZE, **PRETRAIN, "mask_token_id": 4, "bert_config": BERT})  # fmt: skip
+    config = {"model_type": "albef", **SIZE, "bert_config": BERT}
+    write_json(out / "config.json", config | PRETRAIN | {"mask_token_id": 4})
     save_file({k: x.contiguous() for k, x in state.items()}, out / "model.safetensors")
     save_file({k: x.contiguous() for k, x in grads.items()}, out / "gradients.safetensors")
     write(
@@ -302,10 +300,7 @@ def main():
     # ---- as fine-tuned for retrieval: BertModel instead of BertForMaskedLM
     out = folder(__file__, "albef_retrieval")
     wordpiece(out, BERT["vocab_size"] - 6)
-    settings = {k: PRETRAIN[k] for k in ("embed_dim", "temp")}
-    write_json(
-        out / "config.json", {"model_type": "albef", **SIZE, **settings, "bert_config": BERT}
-    )
+    write_json(out / "config.json", config | {k: PRETRAIN[k] for k in ("embed_dim", "temp")})
     kept = {
         k.replace("text_encoder.bert.", "text_encoder."): x.half()
         for k, x in state.items()
