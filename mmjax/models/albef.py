@@ -207,14 +207,14 @@ def _keys(rng: jax.Array, purpose: int) -> jax.Array:
 
 
 def memory(queue: int, embed_dim: int) -> Memory:
-    """An empty queue."""
-    return {"queue": empty_queue(queue, embed_dim)}
+    """An empty queue, one level deeper than its collection, where `image` would be the tower's."""
+    return {"queue": {"keys": empty_queue(queue, embed_dim)}}
 
 
 def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
     """The queue with the teacher's keys of this batch at its front."""
     del outputs
-    return {"queue": push(memory["queue"], teacher_keys(batch, context))}
+    return {"queue": {"keys": push(memory["queue"]["keys"], teacher_keys(batch, context))}}
 
 
 def teacher_keys(batch: Batch, context: Context) -> dict[str, jax.Array]:
@@ -251,7 +251,7 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
         now = schedule(alpha, context.step)
         present = clip.pairs_present(batch)
         embeds = {name: outputs[f"{name}_embed"] for name in ("image", "text")}
-        queue, scale = context.memory.get("queue"), outputs["logit_scale"]
+        queue, scale = context.memory.get("queue", {}).get("keys"), outputs["logit_scale"]
         keys = teacher_keys(batch, context)
         losses, metrics = momentum_contrast(embeds, keys, queue, scale, now, chunk_size)
         terms = {"contrastive": losses, **metrics}

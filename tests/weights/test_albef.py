@@ -89,7 +89,7 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
     loaded, want = golden
     teacher = momentum(tmp_path)
     system = make_system({"model": loaded.config, "loss": {"alpha": ALPHA}})
-    memory = {"queue": queue(load_file(GOLDEN / "albef/model.safetensors"))}
+    memory = {"queue": {"keys": queue(load_file(GOLDEN / "albef/model.safetensors"))}}
     batch = given(want, *PAIR, "text_corrupted", "text_masked")
     batch["draws"] = draws(outputs(loaded, given(want, *PAIR)), want)
     given_arrays = batch, memory, outputs(teacher, batch)
@@ -116,10 +116,10 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
     theirs, _ = read_params(albef.prepare(found)[0].tensors, albef.rows(loaded.model), target)
     jax.tree.map(close, grads, theirs)
     assert all(np.abs(x).max() > 1e-6 for x in jax.tree.leaves(theirs))
-    after = system.remember(memory, None, batch, context)["queue"]
+    after = system.remember(memory, None, batch, context)["queue"]["keys"]
     for name in ("image", "text"):  # theirs is a ring: the newest keys replace the oldest
         close(after[name][:7], want[f"{name}_queue_after"][:7])
-        close(after[name][7:], memory["queue"][name][:7])
+        close(after[name][7:], memory["queue"]["keys"][name][:7])
 
 
 def test_the_fine_tuned_model_has_no_head_for_words(tmp_path):
