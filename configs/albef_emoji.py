@@ -3,7 +3,7 @@
     python -m mmjax.train --config=configs/albef_emoji.py --workdir=runs/albef_emoji
 
 All losses have weight 1, and alpha rises over the first epochs, as in Li et al. 2021
-(arXiv 2107.07651), section 3; the queue has a third of the training set.
+(arXiv 2107.07651), section 3; the queue has a sixth of the training set.
 """
 
 from configs.captioner_drawings import IMAGE, SMALL
@@ -15,6 +15,8 @@ def get_config():
     config = clip_emoji()
     config.name = "albef_emoji"
     del config.model
+    config.batch_size = 64
+    config.tokenizer.vocab_size = 1024  # most of the compute would be logits of words
     vocabulary = config.tokenizer.get_ref("vocab_size")
     config.model = {
         "name": "albef",

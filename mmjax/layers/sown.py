@@ -1,10 +1,12 @@
 """Attention weights that a model sows while `intermediates` is mutable."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 
 def sown_weights(intermediates: Mapping[str, Any]) -> np.ndarray | None:
@@ -17,3 +19,39 @@ def sown_weights(intermediates: Mapping[str, Any]) -> np.ndarray | None:
         if "attention_weights" in jax.tree_util.keystr(path) and leaf.ndim == 5
     ]
     return np.asarray(weights[0]) if weights else None
+
+
+def cross_gradients(
+    apply: Callable[..., tuple[Mapping[str, jax.Array], Any]],
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    score: Callable[[Mapping[str, jax.Array]], jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """Weights of the blocks' cross-attention `[layers, B, H, L, S]`, and the gradient of a score
+    with respect to them.
+
+    Args:
+      apply: `model.apply`.
+      score: outputs -> scalar, such as the sum of a logit over the batch.
+
+    Raises:
+      ValueError: a model with no stack of cross-attention, or with several.
+    """
+
+    def sown(offsets):
+        given = {**variables, "offsets": offsets}
+        outputs, kept = apply(given, batch, mutable=["intermediates"])
+        flat = traverse_util.flatten_dict(kept["intermediates"])
+        found = {k: x for k, x in flat.items() if "cross" in k and k[-1] == "attention_weights"}
+        return score(outputs), {k: x[0] for k, x in found.items()}
+
+    shapes = jax.eval_shape(lambda: sown({})[1])
+    if len(shapes) != 1:
+        raise ValueError(
+            f"This model has {len(shapes)} stacks of cross-attention, and their gradient needs one."
+        )
+    zeros = {k: jnp.zeros(x.shape, x.dtype) for k, x in shapes.items()}
+    gradient = jax.grad(lambda flat: sown(traverse_util.unflatten_dict(flat)), has_aux=True)
+    grads, weights = gradient(zeros)
+    (path,) = shapes
+    return weights[path], grads[path]

@@ -15,7 +15,7 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import to_device
 from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
-from mmjax.layers.sown import sown_weights
+from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.system import (
@@ -165,6 +165,21 @@ class Runner:
             return self._run.model.apply(variables, batch, mutable=["intermediates"])[1]
 
         return jax.jit(sow, out_shardings=self._whole)
+
+    def match_gradients(self, variables: Variables, batch: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Cross-attention weights [layers, B, heads, L, S] of a model that gives `match_logits`,
+        and the gradient of each pair's logit of "matches" with respect to them."""
+        return jax.tree.map(np.asarray, self._on_mesh(self._match_gradients, variables, batch))
+
+    @functools.cached_property
+    def _match_gradients(self):
+        def gradients(variables, batch):
+            def score(outputs):
+                return outputs["match_logits"][:, 1].sum()
+
+            return cross_gradients(self._run.model.apply, variables, batch, score)
+
+        return jax.jit(gradients, out_shardings=self._whole)
 
     def generate(self, settings: Mapping[str, Any]) -> Callable[[Variables, Rows], Generated]:
         """A function that generates one text per row with these decoding settings.

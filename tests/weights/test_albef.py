@@ -11,6 +11,8 @@ from parity import GOLDEN, close, expected, layers, outputs
 from safetensors.numpy import load_file, save_file
 
 from mmjax.data.text.clean_caption import clean_caption
+from mmjax.evals.grad_cam import grad_cam, middle
+from mmjax.layers.sown import cross_gradients
 from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
 from mmjax.system import Context, average
@@ -165,3 +167,22 @@ def test_what_is_not_an_albef_is_refused_in_a_sentence(tmp_path):
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="fusion_depth is 0 of 4 layers: leave each part"):
         load(folder)
+
+
+def test_grad_cam_of_each_word_is_that_of_the_originals_notebook(golden):
+    loaded, want = golden
+    batch = jax.tree.map(jnp.asarray, given(want, *PAIR))
+
+    @jax.jit
+    def gradients(params):
+        def score(outputs):
+            return outputs["match_logits"][:, 1].sum()
+
+        return cross_gradients(loaded.model.apply, {"params": params}, batch, score)
+
+    weights, grads = map(np.asarray, gradients(loaded.params))
+    assert len(weights) == 3 and middle(3) == 1 and middle(6) == 2
+    maps = grad_cam(weights[middle(3)], grads[middle(3)], 24, 24)
+    # The notebook leaves out padding; the layer before the last is the golden one.
+    close(maps * want["text_mask"][..., None, None], want["grad_cam"])
+    assert want["grad_cam"].max() > 0.01
