@@ -166,18 +166,27 @@ class Runner:
 
         return jax.jit(sow, out_shardings=self._whole)
 
-    def match_gradients(self, variables: Variables, batch: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Cross-attention weights [layers, B, heads, L, S] of a model that gives `match_logits`,
-        and the gradient of each pair's logit of "matches" with respect to them."""
+    def match_gradients(self, variables: Variables, batch: Rows) -> Rows | None:
+        """How a model that matches images and texts attends from one to the other.
+
+        Returns:
+          `probability` [B] that each pair matches; `weights` [layers, B, heads, L, S] of its
+          cross-attention; `gradients`, of the logit of "matches" with respect to the weights. None
+          for a model without `match_logits`.
+        """
+        if "match_logits" not in self.output_names(batch, ("image", "text")):
+            return None
         return jax.tree.map(np.asarray, self._on_mesh(self._match_gradients, variables, batch))
 
     @functools.cached_property
     def _match_gradients(self):
         def gradients(variables, batch):
             def score(outputs):
-                return outputs["match_logits"][:, 1].sum()
+                logits = outputs["match_logits"]
+                return logits[:, 1].sum(), jax.nn.softmax(logits, -1)[:, 1]
 
-            return cross_gradients(self._run.model.apply, variables, batch, score)
+            found = cross_gradients(self._run.model.apply, variables, batch, score)
+            return dict(zip(("probability", "weights", "gradients"), found))
 
         return jax.jit(gradients, out_shardings=self._whole)
 

@@ -176,11 +176,11 @@ def test_grad_cam_of_each_word_is_that_of_the_originals_notebook(golden):
     @jax.jit
     def gradients(params):
         def score(outputs):
-            return outputs["match_logits"][:, 1].sum()
+            return outputs["match_logits"][:, 1].sum(), None
 
         return cross_gradients(loaded.model.apply, {"params": params}, batch, score)
 
-    weights, grads = map(np.asarray, gradients(loaded.params))
+    _, weights, grads = jax.device_get(gradients(loaded.params))
     assert len(weights) == 3 and middle(3) == 1 and middle(6) == 2
     maps = grad_cam(weights[middle(3)], grads[middle(3)], 24, 24)
     # The notebook leaves out padding; the layer before the last is the golden one.
