@@ -236,8 +236,8 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
     """The loss function for these settings of `config.loss`.
 
     It gives `contrastive`, `matching`, `masked_words` (if the model predicts words), accuracies
-    and `temperature`. `config.loss` also has `queue`, the number of earlier pairs to contrast with
-    (0: none), and `mask_rate`, with which a token is masked.
+    and `logit_scale`, the inverse temperature. `config.loss` also has `queue`, the number of
+    earlier pairs to contrast with (0: none), and `mask_rate`, with which a token is masked.
 
     Args:
       alpha: weight of the teacher's distribution in the targets; may be a schedule.
@@ -263,7 +263,7 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
             masked = masked if present is None else masked & present[:, None]
             logits, teacher = outputs["word_logits"], context.teacher["word_logits"]
             terms["masked_words"] = distilled_ids(logits, teacher, batch["text"], masked, now)
-        return terms | {"temperature": 1 / scale}
+        return terms | {"logit_scale": scale}
 
     return loss
 

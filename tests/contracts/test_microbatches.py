@@ -18,6 +18,7 @@ CONFIGS = {
     "vqa": "vqa_emoji",
 }
 UNTRAINED = ("text_encoder",)  # no loss of its own without a head
+COUPLED = {"albef": "albef_emoji"}  # rows are fused with those of others
 
 
 def load(system):
@@ -48,7 +49,7 @@ def deterministic(section):
             section[name] = 0.0
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS.keys() - set(UNTRAINED)))
+@pytest.mark.parametrize("system", sorted(SYSTEMS.keys() - {*UNTRAINED, *COUPLED}))
 def test_parts_give_the_gradient_of_the_whole(system):
     found = []
     for microbatches in (1, 2, 4):
@@ -74,5 +75,14 @@ def test_parts_give_the_gradient_of_the_whole(system):
         )
 
 
+@pytest.mark.parametrize("system", sorted(COUPLED))
+def test_a_system_that_couples_rows_refuses_parts_and_says_why(system):
+    config = toy.shrink(configs.load(f"configs/{COUPLED[system]}.py", ()))
+    with config.unlocked():
+        config.microbatches = 2
+    with pytest.raises(ValueError, match=r"microbatches is 2, but .* mixes the rows .* \(\w.*\)"):
+        toy.build(config.lock())
+
+
 def test_every_system_is_tested():
-    assert {*CONFIGS, "language_model", *UNTRAINED} == set(SYSTEMS)
+    assert {*CONFIGS, "language_model", *UNTRAINED, *COUPLED} == set(SYSTEMS)

@@ -34,6 +34,12 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "albef":
+            group = config.model.get("negatives_group", 0)
+            config.model.update(embed_dim=16, negatives_group=group and 4)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
+            config.loss.queue = 12
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -102,7 +108,7 @@ def batch(config, seed=0):
         text[:, [0, 3]] = config.model.image_token
         shown = np.stack([np.ones(size, bool), mask[:, 3]], axis=1)
         return out | {"image": image, "image_mask": shown, "text": text.astype(np.int32)}
-    if config.model.name in ("clip", "coca"):
+    if config.model.name in ("albef", "clip", "coca"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
