@@ -37,7 +37,7 @@ def get_config():
         "name": "albef",
         "embed_dim": 256,
         "dtype": "bfloat16",
-        "negatives_group": 64,  # a GPU's part of the batch
+        "negative_group": 64,  # a GPU's part of the batch
         "image": {
             "variant": "B/16",
             "image_size": (256, 256),

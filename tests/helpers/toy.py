@@ -35,8 +35,8 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
         elif config.model.name == "albef":
-            group = config.model.get("negatives_group", 0)
-            config.model.update(embed_dim=16, negatives_group=group and 4)
+            group = config.model.get("negative_group", 0)
+            config.model.update(embed_dim=16, negative_group=group and 4)
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
             config.loss.queue = 12

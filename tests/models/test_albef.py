@@ -10,6 +10,7 @@ import toy
 
 from mmjax import config as configs
 from mmjax.models.systems import make_system
+from mmjax.run.evaluation import Runner
 from mmjax.system import Context, average, row_keys
 
 WORDS = {"vocab_size": 32, "width": 16, "depth": 2, "fusion_depth": 1, "heads": 2, "mlp_dim": 32}
@@ -72,13 +73,13 @@ def test_words_are_masked_but_the_first_and_padding(trained):
         ((found["text_corrupted"] == 31)[masked].mean(), 0.8 + 0.1 / 32),
     ):
         assert abs(float(share) - want) < 0.02
-    assert found["draws"].shape == (300 * ROWS, 2)
-    assert 0.45 < float(found["draws"].mean()) < 0.55
+    assert found["negative_draws"].shape == (300 * ROWS, 2)
+    assert 0.45 < float(found["negative_draws"].mean()) < 0.55
     alone = trained[0].corrupt(batch(), context())  # a row depends on its own key alone
     few = trained[0].corrupt(
         jax.tree.map(lambda x: x[2:4], batch()), context(4)._replace(rng=context().rng[2:4])
     )
-    for name in ("draws", "text_corrupted", "text_masked"):
+    for name in ("negative_draws", "text_corrupted", "text_masked"):
         np.testing.assert_array_equal(few[name], alone[name][2:4])
 
 
@@ -90,10 +91,13 @@ def test_fusing_several_texts_with_an_image_at_once_is_fusing_them_one_by_one(tr
     words = run({**batch(), "text_corrupted": given["text_corrupted"]})["word_logits"]
     np.testing.assert_allclose(found["word_logits"], words, atol=1e-5)
     own = run(batch())["match_logits"]
-    np.testing.assert_allclose(found["matching_logits"][:, 0], own, atol=1e-5)
+    np.testing.assert_allclose(found["match_logits"], own, atol=1e-5)
+    images = {"image_tokens": found["image_tokens"]}
+    images |= {name: batch()[name] for name in ("text", "text_mask", "example_id")}
+    np.testing.assert_allclose(run(images)["match_logits"], own, atol=1e-5)
     # Each negative is the pair of one of the others.
     rows = jnp.arange(ROWS)
-    text, image = (np.asarray(found["matching_logits"][:, i]) for i in (1, 2))
+    text, image = (np.asarray(found["mismatch_logits"][:, i]) for i in (0, 1))
     seen = set()
     for shift in range(1, ROWS):
         other = (rows + shift) % ROWS
@@ -164,11 +168,13 @@ def test_negatives_without_mining_are_uniform(trained):
 
     @jax.jit
     def logits(draws):
-        return model.apply({"params": params}, {**batch(), "draws": draws})["matching_logits"]
+        return model.apply({"params": params}, {**batch(), "negative_draws": draws})[
+            "mismatch_logits"
+        ]
 
     counts = {}
     for _ in range(60):
-        text = np.asarray(logits(jnp.asarray(rng.random((ROWS, 2)), jnp.float32)))[0, 1, 1]
+        text = np.asarray(logits(jnp.asarray(rng.random((ROWS, 2)), jnp.float32)))[0, 0, 1]
         counts[round(float(text), 3)] = counts.get(round(float(text), 3), 0) + 1
     assert len(counts) == ROWS - 1 and max(counts.values()) < 22  # 8.6 expected
 
@@ -183,7 +189,7 @@ def test_batches_without_negatives_are_refused_in_a_sentence():
     with pytest.raises(ValueError, match="All 8 texts of the batch are equal, so none is a negat"):
         made.check_batch(equal)
     with pytest.raises(ValueError, match="groups of 3 rows and the batch has 8"):
-        system(model={"negatives_group": 3})
+        system(model={"negative_group": 3})
     for settings, message in (
         ({"loss": {"mask_rate": 1.5}}, "mask_rate 1.5: use"),
         ({"loss": {"queue": -1}}, "queue -1 and"),
@@ -201,6 +207,19 @@ def test_no_teacher_is_refused_by_name():
     run = toy.build(config)
     with pytest.raises(ValueError, match="momentum teacher: set config.ema.decay"):
         jax.eval_shape(run.gradients, run.state, batch_of(config), run.numbers(0))
+
+
+def test_a_run_says_where_a_pair_is_matched(tmp_path):
+    config = toy.shrink(configs.load("configs/albef_emoji.py", ()))
+    run = toy.build(config, toy.MESHES["data=8"])
+    params = jax.tree.map(lambda p: np.full(p.shape, 0.1, np.float32), run.params)
+    params["match_head"]["kernel"] = (
+        np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+    )
+    found = Runner(run, tmp_path, print).match_gradients({"params": params}, toy.batch(config))
+    assert found["probability"].shape == (8,) and found["weights"].shape == (1, 8, 2, 8, 5)
+    np.testing.assert_allclose(found["weights"].sum(-1), 1, rtol=1e-5)
+    assert found["gradients"].shape == (1, 8, 2, 8, 5)
 
 
 def batch_of(config):

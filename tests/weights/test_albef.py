@@ -50,7 +50,7 @@ def test_embeddings_matches_and_masked_words(golden):
     close(found["logit_scale"], 1 / np.float32(0.11))
     assert set(found) == {
         *("image_features", "text_features", "image_embed", "text_embed", "logit_scale"),
-        *("fused_features", "match_logits", "word_logits"),
+        *("fused_features", "match_logits", "word_logits", "image_tokens"),
     }
 
 
@@ -93,7 +93,7 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
     system = make_system({"model": loaded.config, "loss": {"alpha": ALPHA}})
     memory = {"queue": {"keys": queue(load_file(GOLDEN / "albef/model.safetensors"))}}
     batch = given(want, *PAIR, "text_corrupted", "text_masked")
-    batch["draws"] = draws(outputs(loaded, given(want, *PAIR)), want)
+    batch["negative_draws"] = draws(outputs(loaded, given(want, *PAIR)), want)
     given_arrays = batch, memory, outputs(teacher, batch)
     batch, memory, of_teacher = jax.tree.map(jnp.asarray, given_arrays)
     context = Context(jnp.int32(0), None, of_teacher, memory)
@@ -102,7 +102,7 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
         found = loaded.model.apply({"params": params}, batch)
         terms = {k: average(x)[0] for k, x in system.loss(found, batch, context).items()}
         total = sum(terms[k] for k in ("contrastive", "matching", "masked_words"))
-        return total, (terms, found["has_negatives"])
+        return total, (terms, found["negatives_exist"])
 
     (_, (terms, exist)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(loaded.params)
     assert exist.all()
@@ -181,6 +181,8 @@ def test_grad_cam_of_each_word_is_that_of_the_originals_notebook(golden):
         return cross_gradients(loaded.model.apply, {"params": params}, batch, score)
 
     _, weights, grads = jax.device_get(gradients(loaded.params))
+    ((path, weights),), (grads,) = weights.items(), grads.values()
+    assert path == "text/fusion/layers/cross/attention/attention_weights"
     assert len(weights) == 3 and middle(3) == 1 and middle(6) == 2
     maps = grad_cam(weights[middle(3)], grads[middle(3)], 24, 24)
     # The notebook leaves out padding; the layer before the last is the golden one.

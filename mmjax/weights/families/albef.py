@@ -191,7 +191,7 @@ def rows(model: ALBEF) -> list[Row]:
         *norm("image_norm", "visual_encoder.norm"),
         *linear("image_proj", "vision_proj"),
         *linear("text_proj", "text_proj"),
-        *linear("match", "itm_head"),
+        *linear("match_head", "itm_head"),
         *same("temperature", "temp"),
         *same("text/embed/embedding", f"{embeddings}.word_embeddings.weight"),
         *same("text/embed/position/table", f"{embeddings}.position_embeddings.weight"),
