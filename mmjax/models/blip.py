@@ -1,89 +1,29 @@
 """BLIP: one text transformer that embeds texts, matches them with images, and generates them."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
-from mmjax.batch import Batch
+from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
-from mmjax.layers.bert_embed import BertEmbed
 from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm, unit_length
-from mmjax.layers.transformer import Transformer
-from mmjax.losses.matching import hard_negatives
-from mmjax.models import captioner, clip
+from mmjax.losses.captioning import captioning_loss
+from mmjax.losses.matching import hard_negatives, matching_loss, take_rows
+from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
+from mmjax.models import captioner, clip, language
+from mmjax.models.build import build
+from mmjax.models.grounded_encoder import GroundedEncoder, with_shared, without_shared
 from mmjax.models.text_decoder import GeneratesText, TextDecoder
 from mmjax.models.vit import ViT
-
-
-class GroundedEncoder(nn.Module):
-    """BERT's encoder with cross-attention in each layer: text [B, L] -> [B, L, width].
-
-    Without a context the cross-attention is skipped.
-
-    Raises:
-      ValueError: a text longer than `length`.
-
-    Source: Li et al. 2022 (arXiv 2201.12086), section 3.1.
-    """
-
-    vocab_size: int
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
-    length: int
-    activation: str = "gelu"
-    norm_epsilon: float = 1e-12
-    dropout: float = 0.0
-    remat: str = "none"
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(
-        self,
-        text: jax.Array,
-        mask: jax.Array,
-        *,
-        context: jax.Array | None = None,
-        context_mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        """`context`: [B, S, C]; the masks are [B, L] and [B, S] bool."""
-        if text.shape[1] > self.length:
-            raise ValueError(
-                f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
-                "model.text.length and the length in tokenize() to the same value."
-            )
-        embed = BertEmbed(
-            self.vocab_size,
-            self.width,
-            self.length,
-            segments=0,
-            epsilon=self.norm_epsilon,
-            dropout=self.dropout,
-            dtype=self.dtype,
-        )
-        nn.share_scope(self, embed)  # its tables are parameters of the encoder
-        blocks = Transformer(
-            depth=self.depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            norm="post",
-            cross="between",
-            activation=self.activation,
-            dropout=self.dropout,
-            remat=self.remat,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            name="encoder",
-        )
-        x = embed(text, train=train)
-        return blocks(x, mask, context=context, context_mask=context_mask, train=train)
+from mmjax.schedule import Schedule, check_schedule, schedule
+from mmjax.system import Context, Memory, Outputs, System, Terms, Variables, Weighted
 
 
 class BLIP(GeneratesText, nn.Module):
@@ -94,8 +34,9 @@ class BLIP(GeneratesText, nn.Module):
     `embed_dim`, text_features and text_embed; both together give match_logits [B, 2], the second
     for a match, and, with a decoder, text_logits [B, L, V] of the next tokens. `negative_draws`
     [B, 2], uniform numbers, add mismatch_logits [B, 2, 2], of each image with another text of the
-    batch and of each text with another image: see `hard_negatives`. `image_tokens` in the batch
-    replace the image. While decoding (mmjax/layers/decoder.py) it gives only next_logits [B, V].
+    batch and of each text with another image, and negatives_exist [B]: see `hard_negatives`.
+    `image_tokens` in the batch replace the image. While decoding (mmjax/layers/decoder.py) it gives
+    only next_logits [B, V].
 
     Attributes:
       image: fields of `ViT`; the text attends to all of its tokens, normalized.
@@ -207,7 +148,9 @@ class BLIP(GeneratesText, nn.Module):
             found = self._bound_decoder(encoder)(text, mask, **given, train=train)
             outputs = found if is_decoding(self) else outputs | found
         elif is_decoding(self):
-            raise ValueError("A BLIP generates texts for images and the batch has none: give it one.")
+            raise ValueError(
+                "A BLIP generates texts for images and the batch has none: give it one."
+            )
         return outputs
 
     def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
@@ -228,30 +171,33 @@ class BLIP(GeneratesText, nn.Module):
 
     def _matched(self, encoder, batch, outputs, image, seen, train) -> dict[str, jax.Array]:
         """Logits of the pairs and, with draws, of two mismatched pairs for each."""
-        text, mask = _text(batch)
-        rows = {"text": text, "mask": mask, "context": image}
-        rows |= {} if seen is None else {"context_mask": seen}
-        count = 1
+        rows = dict(zip(("text", "mask"), _text(batch)), context=image, context_mask=seen)
+        rows = {name: x for name, x in rows.items() if x is not None}
+        found, repeats = {}, 1
         if "negative_draws" in batch:
-            image_ids, text_ids = clip.duplicate_ids(batch)
-            other_text, other_image = hard_negatives(
+            text, another, found["negatives_exist"] = hard_negatives(
                 outputs["image_embed"],
                 outputs["text_embed"],
                 outputs["logit_scale"],
                 batch["negative_draws"],
-                ids=(image_ids, text_ids),
-                group=self.negative_group,
+                clip.duplicate_ids(batch),
+                clip.pairs_present(batch),
+                self.negative_group,
             )
-            own, count = jnp.arange(len(text)), 3
-            texts = jnp.concatenate([own, other_text, own])
-            images = jnp.concatenate([own, own, other_image])
-            index = {"text": texts, "mask": texts, "context": images, "context_mask": images}
-            rows = {name: jnp.take(x, index[name], axis=0) for name, x in rows.items()}
-        rows["text"] = _first_replaced(rows["text"], rows["mask"], self.encode_token)
-        x = encoder(**rows, train=train)[:, 0].astype(jnp.float32)
-        logits = class_head(2, "match_head")(x).reshape(count, -1, 2)
-        found = {"match_logits": logits[0]}
-        return found if count == 1 else found | {"mismatch_logits": jnp.swapaxes(logits[1:], 0, 1)}
+            other = {"text": text, "mask": text, "context": another, "context_mask": another}
+            other = {k: take_rows(x, other[k], self.negative_group) for k, x in rows.items()}
+            of_text = ("text", "mask")  # first another text, then another image
+            rows = {
+                k: jnp.concatenate([x, other[k], x] if k in of_text else [x, x, other[k]])
+                for k, x in rows.items()
+            }
+            repeats = 3
+        text = _first_replaced(rows.pop("text"), rows["mask"], self.encode_token)
+        x = encoder(text, **rows, train=train)[:, 0].astype(jnp.float32)
+        logits = class_head(2, "match_head")(x)
+        logits = rearrange(logits, "(repeat b) match -> b repeat match", repeat=repeats)
+        found["match_logits"] = logits[:, 0]
+        return found if repeats == 1 else found | {"mismatch_logits": logits[:, 1:]}
 
     def _bound_decoder(self, encoder: GroundedEncoder | None) -> TextDecoder:
         """The decoder, part of whose parameters are the encoder's where they share them."""
@@ -267,26 +213,6 @@ class BLIP(GeneratesText, nn.Module):
         return self.text_decoder(kind, name="text_decoder")
 
 
-def with_shared(own: Mapping[str, Any], encoder: GroundedEncoder) -> dict[str, Any]:
-    """The decoder's parameters, completed by those that it shares with a bound encoder."""
-    theirs = encoder.variables["params"]
-    layers, stack = theirs["encoder"]["layers"], dict(own["decoder"]["stack"])
-    stack["layers"] = {name: layers[name] for name in ("mlp", "norm_mlp")} | dict(stack["layers"])
-    decoder = {
-        "position": theirs["position"],
-        "norm_embedding": theirs["norm_embedding"],
-        "stack": stack | {"cross": layers["cross"]},
-    }
-    return {**own, "embed": {"embedding": theirs["embedding"]}, "decoder": decoder}
-
-
-def without_shared(whole: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `with_shared`."""
-    layers = whole["decoder"]["stack"]["layers"]
-    own = {name: layers[name] for name in ("attention", "norm_attention")}
-    return {"head": whole["head"], "decoder": {"stack": {"layers": own}}}
-
-
 def _text(batch: Batch, name: str = "text") -> tuple[jax.Array, jax.Array]:
     """Tokens and mask, [B, L] each."""
     text = batch[name]
@@ -299,3 +225,173 @@ def _first_replaced(text: jax.Array, mask: jax.Array, token: int | None) -> jax.
         return text
     first = mask & (jnp.cumsum(mask, axis=1) == 1)
     return jnp.where(first, jnp.asarray(token, text.dtype), text)
+
+
+def make_model(config: Mapping[str, Any]) -> BLIP:
+    """The model that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts, or parts that do not fit together.
+    """
+    model = build(BLIP, config, "image_tower", "text_encoder")
+    encoder, decoder, embeds, answers = model.encoder, model.decoder, model.embeds, model.answers
+    if not (encoder or decoder) or (encoder and embeds == answers) or (embeds and not encoder):
+        raise ValueError(
+            f"config.model has encoder {encoder}, decoder {decoder}, embed_dim {model.embed_dim} "
+            f"and answers {answers}: a BLIP has a decoder, or an encoder with embed_dim, or both, "
+            "or an encoder and a decoder with answers."
+        )
+    if answers and not decoder:
+        raise ValueError("config.model.answers needs a decoder: set config.model.decoder.")
+    return model
+
+
+def make_system(config: Mapping[str, Any]) -> System:
+    """BLIP with the losses of its parts; see `objectives` for `config.loss`.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = make_model(config["model"])
+    settings = check_kwargs(objectives, config["loss"], "config.loss")
+    hooks = objectives(model, **settings)
+    if model.decoder:
+        hooks |= language.generation_hooks(model)
+    if model.answers:
+        hooks |= {name: _of_questions(hooks[name]) for name in ("generate", "score")}
+    return System(model=model, spec=spec(model), check_batch=_check_batch(model), **hooks)
+
+
+def objectives(
+    model: BLIP,
+    alpha: Schedule = 0.4,
+    queue_size: int = 0,
+    chunk_size: int = 0,
+    mask_duplicates: bool = True,
+    caption_smoothing: float = 0.1,
+) -> dict[str, Any]:
+    """The loss and what belongs to it, as fields of a `System`.
+
+    A model with `embed_dim` has the terms `contrastive` and `matching`, each with accuracies, and
+    `logit_scale`; one with a decoder `captioning` and `token_accuracy`. Without config.ema.teacher
+    and without a queue, `contrastive` is that of CLIP.
+
+    Args:
+      alpha: weight of the teacher's soft targets, as a schedule.
+      queue_size: pairs of the teacher's embeddings of earlier batches that are further keys.
+      chunk_size: keys of the queue that are compared at once; 0: all.
+      mask_duplicates: pairs that share an image or a caption are no negatives of each other in
+        `contrastive`; in `matching` they never are.
+      caption_smoothing: label smoothing of `captioning`.
+
+    Raises:
+      ValueError: an alpha or a queue_size out of range.
+
+    Source: Li et al. 2022 (arXiv 2201.12086), section 3.2; ALBEF (arXiv 2107.07651), eq. 6.
+    """
+    check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
+    if queue_size < 0 or chunk_size < 0:
+        raise ValueError(
+            f"config.loss has queue_size {queue_size} and chunk_size {chunk_size}: use 0 or more."
+        )
+
+    def keys(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        ids = clip.duplicate_ids(batch) if mask_duplicates else (None, None)
+        return batch_keys(
+            outputs["image_embed"], outputs["text_embed"], *ids, clip.pairs_present(batch)
+        )
+
+    def contrast(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        queue = context.memory.get("queue")
+        if context.teacher is None and queue is None:
+            return clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
+        teacher = outputs if context.teacher is None else context.teacher
+        student = {kind: outputs[f"{kind}_embed"] for kind in ("image", "text")}
+        teacher, scale = keys(teacher, batch), outputs["logit_scale"]
+        weight = schedule(alpha, context.step)
+        losses, accuracies = momentum_contrast(student, teacher, queue, scale, weight, chunk_size)
+        terms = {"contrastive": losses, **accuracies}
+        terms = {k: Weighted(x, teacher["valid"]) for k, x in terms.items()}
+        return terms | {"logit_scale": scale}
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        found = {}
+        if model.embeds:
+            logits = [outputs["match_logits"][:, None], outputs["mismatch_logits"]]
+            exist, present = outputs["negatives_exist"], clip.pairs_present(batch)
+            found |= contrast(outputs, batch, context)
+            found |= matching_loss(jnp.concatenate(logits, 1), exist, present)
+        if model.decoder:
+            found |= captioning_loss(outputs["text_logits"], batch, caption_smoothing)
+        return found
+
+    if not model.embeds:
+        return {"loss": loss}
+    hooks = {
+        "loss": loss,
+        "corrupt": with_draws,
+        "limits": {} if model.fixed_scale else clip.limits(model),
+        "couples_rows": "it matches images with other texts of the batch",
+    }
+    if not queue_size:
+        return hooks
+
+    def memory() -> Memory:
+        return {"queue": empty_queue(queue_size, model.embed_dim)}
+
+    def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
+        made = outputs if context.teacher is None else context.teacher
+        return {"queue": push(memory["queue"], keys(made, batch))}
+
+    return hooks | {"memory": memory, "remember": remember}
+
+
+def with_draws(batch: Batch, context: Context) -> Batch:
+    """The batch with `negative_draws` [B, 2], uniform numbers for `hard_negatives`."""
+    draw = functools.partial(jax.random.uniform, shape=(2,))
+    return {**batch, "negative_draws": jax.vmap(draw)(context.rng)}
+
+
+def _of_questions(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that generates or scores texts, where the text of a batch is a question."""
+
+    def hook(tokenizer: Any, given: Any) -> Callable[..., Any]:
+        function = make(tokenizer, given)
+
+        def call(variables: Variables, batch: Batch, *seed: int) -> Any:
+            batch = dict(batch)
+            if "question" not in batch:
+                if "text" not in batch:
+                    raise ValueError(
+                        "A BLIP with answers needs questions and the batch has none: use a "
+                        "transform that ends in tokenize."
+                    )
+                for name in ("", "_mask"):
+                    batch[f"question{name}"] = batch.pop(f"text{name}")
+            return function(variables, batch, *seed)
+
+        return call
+
+    return hook
+
+
+def _check_batch(model: BLIP) -> Callable[[Batch], None]:
+    """`System.check_batch`."""
+
+    def check(batch: Batch) -> None:
+        if model.embeds:
+            clip.check_pairs(batch)
+        if model.decoder:
+            language.check_text(batch)
+
+    return check
+
+
+def spec(model: BLIP) -> Spec:
+    """The arrays that the model and its loss need, for a batch of one."""
+    arrays = captioner.spec(model)
+    if model.answers:
+        arrays |= {k.replace("text", "question"): arrays[k] for k in ("text", "text_mask")}
+    if model.embeds:
+        arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return arrays
