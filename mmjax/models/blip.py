@@ -171,33 +171,36 @@ class BLIP(GeneratesText, nn.Module):
 
     def _matched(self, encoder, batch, outputs, image, seen, train) -> dict[str, jax.Array]:
         """Logits of the pairs and, with draws, of two mismatched pairs for each."""
-        rows = dict(zip(("text", "mask"), _text(batch)), context=image, context_mask=seen)
-        rows = {name: x for name, x in rows.items() if x is not None}
-        found, repeats = {}, 1
-        if "negative_draws" in batch:
-            text, another, found["negatives_exist"] = hard_negatives(
-                outputs["image_embed"],
-                outputs["text_embed"],
-                outputs["logit_scale"],
-                batch["negative_draws"],
-                clip.duplicate_ids(batch),
-                clip.pairs_present(batch),
-                self.negative_group,
-            )
-            other = {"text": text, "mask": text, "context": another, "context_mask": another}
-            other = {k: take_rows(x, other[k], self.negative_group) for k, x in rows.items()}
-            of_text = ("text", "mask")  # first another text, then another image
-            rows = {
-                k: jnp.concatenate([x, other[k], x] if k in of_text else [x, x, other[k]])
-                for k, x in rows.items()
-            }
-            repeats = 3
-        text = _first_replaced(rows.pop("text"), rows["mask"], self.encode_token)
-        x = encoder(text, **rows, train=train)[:, 0].astype(jnp.float32)
-        logits = class_head(2, "match_head")(x)
-        logits = rearrange(logits, "(repeat b) match -> b repeat match", repeat=repeats)
-        found["match_logits"] = logits[:, 0]
-        return found if repeats == 1 else found | {"mismatch_logits": logits[:, 1:]}
+        head, group, found = class_head(2, "match_head"), self.negative_group, {}
+        text, mask = _text(batch)
+        text = _first_replaced(text, mask, self.encode_token)
+
+        def logits(text, mask, image, seen):
+            x = encoder(text, mask, context=image, context_mask=seen, train=train)
+            return head(x[:, 0].astype(jnp.float32))
+
+        if "negative_draws" not in batch:
+            return {"match_logits": logits(text, mask, image, seen)}
+        other_text, other_image, found["negatives_exist"] = hard_negatives(
+            outputs["image_embed"],
+            outputs["text_embed"],
+            outputs["logit_scale"],
+            batch["negative_draws"],
+            clip.duplicate_ids(batch),
+            clip.pairs_present(batch),
+            group,
+        )
+        # Both texts of an image at once: they share its keys and values.
+        texts, masks = (
+            rearrange(jnp.stack([x, take_rows(x, other_text, group)], 1), "b n l -> (b n) l")
+            for x in (text, mask)
+        )
+        own, mismatched = rearrange(logits(texts, masks, image, seen), "(b n) c -> n b c", n=2)
+        image, seen = (
+            None if x is None else take_rows(x, other_image, group) for x in (image, seen)
+        )
+        mismatched = jnp.stack([mismatched, logits(text, mask, image, seen)], 1)
+        return found | {"match_logits": own, "mismatch_logits": mismatched}
 
     def _bound_decoder(self, encoder: GroundedEncoder | None) -> TextDecoder:
         """The decoder, part of whose parameters are the encoder's where they share them."""
