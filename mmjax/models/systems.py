@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mmjax.config import nearest
 from mmjax.models import (
+    blip,
     captioner,
     clip,
     coca,
@@ -20,6 +21,7 @@ from mmjax.models import (
 from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
+    "blip": blip.make_system,
     "captioner": captioner.make_system,
     "clip": clip.make_system,
     "coca": coca.make_system,

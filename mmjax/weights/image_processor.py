@@ -39,6 +39,13 @@ _SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
 # Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
 CLASSES = {
     "BitImageProcessor": _CLIP,
+    "BlipImageProcessor": {
+        **_BICUBIC,
+        "default_to_square": True,
+        "size": {"height": 384, "width": 384},
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    },
     "CLIPImageProcessor": _CLIP,
     "ChineseCLIPImageProcessor": _CLIP,
     "DeiTImageProcessor": {

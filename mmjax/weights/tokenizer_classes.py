@@ -73,6 +73,7 @@ KINDS = {
 BY_TYPE = {
     "align": "BertTokenizer",
     "bert": "BertTokenizer",
+    "blip": "BertTokenizer",
     "chinese_clip": "BertTokenizer",
     "clip": "CLIPTokenizer",
     "gpt2": "GPT2Tokenizer",
