@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mmjax.config import nearest
 from mmjax.models import (
+    albef,
     blip,
     captioner,
     clip,
@@ -21,6 +22,7 @@ from mmjax.models import (
 from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
+    "albef": albef.make_system,
     "blip": blip.make_system,
     "captioner": captioner.make_system,
     "clip": clip.make_system,

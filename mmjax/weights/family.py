@@ -36,6 +36,7 @@ from typing import Any
 
 from mmjax.config import nearest
 from mmjax.weights.families import (
+    albef,
     align,
     bert,
     big_vision,
@@ -54,6 +55,7 @@ from mmjax.weights.families import (
 )
 
 FAMILIES = {
+    "albef": albef,
     "align": align,
     "bert": bert,
     "big_vision": big_vision,

@@ -71,6 +71,7 @@ KINDS = {
 }
 # By model_type, for folders that name no class.
 BY_TYPE = {
+    "albef": "BertTokenizer",
     "align": "BertTokenizer",
     "bert": "BertTokenizer",
     "blip": "BertTokenizer",
