@@ -49,6 +49,7 @@ from mmjax.weights.families import (
     open_clip,
     open_clip_coca,
     siglip,
+    vilt,
     vit,
 )
 
@@ -74,6 +75,7 @@ FAMILIES = {
     "siglip": siglip,
     "siglip2": siglip,
     "siglip_vision_model": clip_vision,
+    "vilt": vilt,
     "vit": vit,
     "xlm-roberta": bert,
 }
