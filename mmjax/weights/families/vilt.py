@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.models.vilt import ViLT
+from mmjax.models.vilt_model import ViLT
 from mmjax.weights import activations, image_processor, published
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, patches, qkv, same
 from mmjax.weights.published import Published
