@@ -11,7 +11,7 @@ def cosine_costs(
     x: Float[ArrayLike, "b l d"], y: Float[ArrayLike, "b p d"]
 ) -> Float[Array, "b l p"]:
     """1 - cosine of every pair of tokens: x [B, L, D], y [B, P, D] -> [B, L, P], fp32."""
-    x, y = (_unit(z.astype(jnp.float32)) for z in (x, y))
+    x, y = (_unit(jnp.asarray(z, jnp.float32)) for z in (x, y))
     return 1 - jnp.einsum("bld,bpd->blp", x, y)
 
 
