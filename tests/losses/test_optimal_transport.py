@@ -29,7 +29,7 @@ def slow_costs(x, y):
 
 
 def slow_plan(costs, beta, steps):
-    """Algorithm 1 of Xie et al. 2018 with L = 1, in the orientation of UNITER: y's scaling first."""
+    """Algorithm 1 of Xie et al. 2018 with L = 1, as in UNITER: the scaling of y first."""
     n, m = costs.shape
     kernel, plan, scale_x = np.exp(-costs / beta), np.ones((n, m)), np.ones(n) / n
     for _ in range(steps):
