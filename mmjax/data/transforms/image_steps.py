@@ -72,7 +72,8 @@ def resize_between(shorter, longer, multiple=1, method="bicubic"):
 
 def pad_corner(size, fill=0):
     """Pads at the bottom and the right to `size` (number, or (height, width)), and sets
-    `image_size` (int32 `[2]`), height and width before."""
+    `image_size` (int32 `[2]`), height and width before. The last step of the image: another one
+    would move the pixels that these are."""
     size = _pair(size)
     pad = _on_image(lambda image, rng: image_ops.pad_corner(image, size, fill))
 
