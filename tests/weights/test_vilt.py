@@ -1,5 +1,6 @@
 """ViLT beside transformers at several image sizes in one batch: tests/golden/make_vilt.py."""
 
+import dataclasses
 import json
 import shutil
 
@@ -197,6 +198,21 @@ def test_what_cannot_be_loaded_or_saved_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"size {'height': 8} and size_divisor 8; 'shortest_edge'"):
         load(copied(tmp_path / "b", "vilt", "preprocessor_config.json", size={"height": 8}))
     loaded = load(GOLDEN / "vilt")
-    tall = np.zeros((900, 30, 3), np.uint8)
-    with pytest.raises(ValueError, match="900x30 pixels would be 32x0 .* multiples of 8"):
-        loaded.image(tall)
+    for change, words in (
+        ({"transform": "decode | resize(24)"}, "not resized by resize_between alone, as a Vilt"),
+        ({"transform": "decode | resize_between(24, 40, 8)"}, "up to 40 pixels, and with 24 .* 39"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            save_pretrained(dataclasses.replace(loaded, **change), tmp_path / "out")
+    for fields, words in (
+        ({"matching": 2}, r"no matching 2 \(not 1\)"),
+        ({"words": True, "num_classes": 2}, "no heads of several kinds True"),
+        ({"pooler": False}, r"no pooler False \(not True\)"),
+    ):
+        model = loaded.model.clone(**fields)
+        with pytest.raises(ValueError, match=words):
+            save_pretrained(dataclasses.replace(loaded, model=model), tmp_path / "other")
+    with pytest.raises(ValueError, match="no image_size"):
+        image = {**loaded.config["image"], "image_size": (24, 16)}
+        model = loaded.model.clone(image=image)
+        save_pretrained(dataclasses.replace(loaded, model=model), tmp_path / "another")

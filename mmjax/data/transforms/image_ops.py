@@ -110,10 +110,8 @@ def size_short(image, size):
 
 def size_between(image, shorter, longer, multiple=1):
     """(height, width) of an image whose shorter side is resized to `shorter` pixels, or whose
-    longer side to `longer` where it would exceed that; both are rounded down to a multiple.
-
-    Raises:
-      ValueError: an image so long that a side would be 0.
+    longer side to `longer` where it would exceed that; both are rounded down to a multiple, of at
+    least one.
 
     Source: dandelin/ViLT, transforms/utils.py, MinMaxResize.
     """
@@ -123,13 +121,7 @@ def size_between(image, shorter, longer, multiple=1):
     if max(wanted) > longer:
         scale = longer / max(wanted)
         wanted = [scale * side for side in wanted]
-    wanted = tuple(int(side + 0.5) // multiple * multiple for side in wanted)
-    if not all(wanted):
-        raise ValueError(
-            f"an image of {sides[0]}x{sides[1]} pixels would be {wanted[0]}x{wanted[1]} with its "
-            f"sides between {shorter} and {longer}, in multiples of {multiple}: leave it out"
-        )
-    return wanted
+    return tuple(max(1, int(side + 0.5) // multiple) * multiple for side in wanted)
 
 
 def pad_corner(image, size, fill=0):
