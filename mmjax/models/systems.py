@@ -16,6 +16,7 @@ from mmjax.models import (
     language,
     multimodal,
     text_encoder,
+    vilt,
     vit,
     vqa,
 )
@@ -31,6 +32,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "language_model": language.make_system,
     "multimodal": multimodal.make_system,
     "text_encoder": text_encoder.make_system,
+    "vilt": vilt.make_system,
     "vit": vit.make_system,
     "vqa": vqa.make_system,
 }

@@ -51,6 +51,7 @@ from mmjax.weights.families import (
     open_clip,
     open_clip_coca,
     siglip,
+    vilt,
     vit,
 )
 
@@ -78,6 +79,7 @@ FAMILIES = {
     "siglip": siglip,
     "siglip2": siglip,
     "siglip_vision_model": clip_vision,
+    "vilt": vilt,
     "vit": vit,
     "xlm-roberta": bert,
 }
