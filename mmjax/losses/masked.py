@@ -1,10 +1,48 @@
-"""Masked-prediction losses, over masked tokens only."""
+"""Masked prediction: which tokens of a text are masked, and losses over masked tokens only."""
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from mmjax.system import Weighted
+
+
+def mask_words(
+    text: Int[Array, "b l"],
+    maskable: Bool[Array, "b l"],
+    keys: Key[Array, " b"],
+    *,
+    vocab_size: int,
+    mask_id: int,
+    rate: float = 0.15,
+    word: Int[Array, "b l"] | None = None,
+) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
+    """The text with tokens replaced for masked language modeling, and which are to be predicted.
+
+    A token is chosen with probability `rate`; a chosen one becomes the mask token in 80 % of cases,
+    a uniformly random token in 10 %, and stays in 10 %. Row i depends on key i alone.
+
+    Args:
+      maskable: false on padding and special tokens.
+      word: the number of each token's word in its text, from 0 to L - 1; the tokens of a word are
+        then chosen together (whole-word masking). None: each is chosen by itself.
+
+    Source: BERT, Devlin et al. 2019 (arXiv 1810.04805), section 3.1 and appendix A.1; whole words:
+    google-research/bert, create_pretraining_data.py.
+    """
+    length = text.shape[1]
+
+    def row(text, maskable, key, word):
+        choice, kind, other = (jax.random.fold_in(key, i) for i in range(3))
+        draw = jax.random.uniform(choice, (length,))
+        chosen = maskable & ((draw if word is None else draw[word]) < rate)
+        kind = jax.random.uniform(kind, (length,))
+        random = jax.random.randint(other, (length,), 0, vocab_size, text.dtype)
+        replaced = jnp.where(kind < 0.8, jnp.asarray(mask_id, text.dtype), random)
+        return jnp.where(chosen & (kind < 0.9), replaced, text), chosen
+
+    return jax.vmap(row, in_axes=(0, 0, 0, None if word is None else 0))(text, maskable, keys, word)
 
 
 def masked_values(
@@ -34,6 +72,24 @@ def masked_ids(
     """
     logits = logits.astype(jnp.float32)
     return _per_example(optax.softmax_cross_entropy_with_integer_labels(logits, target), masked)
+
+
+def distilled_ids(
+    logits: Float[Array, "b l v"],
+    teacher: Float[Array, "b l v"],
+    target: Int[ArrayLike, "b l"],
+    masked: Bool[ArrayLike, "b l"],
+    alpha: Float[ArrayLike, ""] | float,
+) -> Weighted:
+    """Cross-entropy of masked tokens with the target (1 - alpha) onehot + alpha softmax(teacher).
+
+    Source: ALBEF, Li et al. 2021 (arXiv 2107.07651), eq. 7, up to the teacher's entropy.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    hard = -jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
+    soft = jax.nn.softmax(jax.lax.stop_gradient(teacher).astype(jnp.float32))
+    soft = -jnp.sum(soft * log_p, -1)
+    return _per_example((1 - alpha) * hard + alpha * soft, masked)
 
 
 def _per_example(loss: Float[ArrayLike, "b l"], masked: Bool[ArrayLike, "b l"]) -> Weighted:
