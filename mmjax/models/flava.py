@@ -1,5 +1,6 @@
 """FLAVA: an image, a text and a multimodal encoder, pretrained on pairs and on either alone."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,17 +9,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.batch import Batch
+from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.bert_embed import WordHead
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
+from mmjax.models import clip
+from mmjax.models import flava_pretraining as pretraining
 from mmjax.models.build import build
-from mmjax.models.clip import joint_projection
 from mmjax.models.flava_encoders import MultimodalEncoder, TextEncoder
 from mmjax.models.image_codebook import DVAEEncoder, RandomQuantizer, make_codebook
 from mmjax.models.vit import ViT
+from mmjax.system import System
 
 EPSILON = 1e-12  # of every norm, as in BERT
 MASKED_INPUTS = ("image_masked", "text_corrupted")
@@ -88,9 +91,9 @@ class FLAVA(nn.Module):
             return None
         return make_codebook(self.codebook, "config.model.codebook", **kwargs)
 
-    def _part(self, kind: type, fields: Mapping[str, Any], name: str, **kwargs) -> nn.Module:
+    def _part(self, kind: type, fields: Mapping[str, Any], part: str, **kwargs) -> nn.Module:
         fields = {"dtype": self.dtype, **fields}
-        return kind(**check_kwargs(kind, fields, f"config.model.{name}"), **kwargs)
+        return kind(**check_kwargs(kind, fields, f"config.model.{part}"), **kwargs)
 
     def _widths(self) -> dict[str, int]:
         return {
@@ -146,7 +149,7 @@ class FLAVA(nn.Module):
         }
         self.poolers = {m: _pooler(widths[m], f"{m}_pooler") for m in towers}
         self.projections = {
-            m: joint_projection(widths[m], self.embed_dim, True, f"{m}_proj") for m in self.encoders
+            m: clip.joint_projection(widths[m], self.embed_dim, True, f"{m}_proj") for m in self.encoders
         }
         width, init = widths["multimodal"], nn.initializers.normal(0.02)
         self.to_multimodal = {
@@ -171,8 +174,9 @@ class FLAVA(nn.Module):
 
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs, states = {"logit_scale": self._scale(train)}, {}
+        plain = {k: x for k, x in batch.items() if k not in MASKED_INPUTS}
         for m in (m for m in self.encoders if m in batch):
-            states[m] = self._encode(m, batch, train)
+            states[m] = self._encode(m, plain, train)
             outputs |= self._tokens(m, states[m])
             outputs[f"{m}_embed"] = unit_length(self.projections[m](outputs[f"{m}_features"]))
         masked = any(name in batch for name in MASKED_INPUTS) or self.is_initializing()
@@ -232,7 +236,8 @@ class FLAVA(nn.Module):
             tokens = tokens[:, 1:] if m == "image" else tokens  # without the class token
             outputs[f"masked_{m}_logits"] = self.word_heads[f"masked_{m}"](tokens)
         if len(states) == 2:
-            tokens = self.norms["multimodal"](self._fuse(states, batch.get("text_mask"), train))
+            joint = self._fuse(states, batch.get("text_mask"), train)
+            tokens = self._tokens("multimodal", joint)["multimodal_tokens"]
             of = dict(zip(("before", *states), _split(tokens, states)))
             for m in states:
                 outputs[f"multimodal_{m}_logits"] = self.word_heads[f"multimodal_{m}"](of[m])
@@ -256,3 +261,43 @@ def _pooler(width: int, name: str) -> Linear:
 def make_model(config: Mapping[str, Any]) -> FLAVA:
     """The model that `config.model` describes. See `build`."""
     return build(FLAVA, config, "check")
+
+
+def make_system(config: Mapping[str, Any]) -> System:
+    """FLAVA with the losses of its pretraining; see `flava_pretraining`.
+
+    A model without heads has the contrastive loss alone; without a codebook, no loss of images.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = make_model(config["model"])
+    settings = pretraining.Settings(
+        **check_kwargs(pretraining.Settings, config["loss"], "config.loss")
+    )
+    return System(
+        model=model,
+        spec=spec(model, settings.mask_duplicates),
+        loss=functools.partial(pretraining.terms, settings),
+        corrupt=functools.partial(pretraining.corrupt, model, settings) if model.heads else None,
+        limits=clip.limits(model),
+        check_batch=functools.partial(pretraining.check_rows, config.get("loss_weights", {})),
+        notes=functools.partial(clip.notes, config),
+        leaner_losses=functools.partial(clip.leaner_losses, config),
+    )
+
+
+def spec(model: FLAVA, example_ids: bool) -> Spec:
+    """The arrays that the model and its loss need, for a batch of one."""
+    image, length = model.image_tower(parent=None), model.text_tower(parent=None).length
+    arrays = {
+        "image": ((*image.train_size, 3), jnp.uint8),
+        "text": ((length,), jnp.int32),
+        "text_mask": ((length,), jnp.bool_),
+    }
+    if example_ids:
+        arrays["example_id"] = ((), jnp.int32)
+    codebook = model.image_codebook(parent=None)
+    if codebook is not None:
+        arrays["image_codebook"] = ((*codebook.train_size, 3), jnp.uint8)
+    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

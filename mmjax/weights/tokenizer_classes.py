@@ -75,6 +75,7 @@ BY_TYPE = {
     "bert": "BertTokenizer",
     "chinese_clip": "BertTokenizer",
     "clip": "CLIPTokenizer",
+    "flava": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
 }
