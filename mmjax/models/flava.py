@@ -149,7 +149,8 @@ class FLAVA(nn.Module):
         }
         self.poolers = {m: _pooler(widths[m], f"{m}_pooler") for m in towers}
         self.projections = {
-            m: clip.joint_projection(widths[m], self.embed_dim, True, f"{m}_proj") for m in self.encoders
+            m: clip.joint_projection(widths[m], self.embed_dim, True, f"{m}_proj")
+            for m in self.encoders
         }
         width, init = widths["multimodal"], nn.initializers.normal(0.02)
         self.to_multimodal = {

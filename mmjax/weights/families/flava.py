@@ -41,6 +41,7 @@ TEXT = {
 }
 MULTIMODAL = {**_TOWER, "num_hidden_layers": 6, "use_cls_token": True}
 CODEBOOK = "image_codebook."
+DVAE = DVAEEncoder.__name__
 # Our heads, and theirs.
 HEADS = {
     "masked_image_head": "mim_head",
@@ -213,7 +214,7 @@ def published_config(model: FLAVA) -> dict[str, Any]:
         {
             **{f"image.{k}": x for k, x in usual.items()},
             "pooler": (model.pooler, True),
-            "codebook.kind": (type(codebook) in (DVAEEncoder, type(None)), True),
+            **({} if codebook is None else {"codebook.kind": (type(codebook).__name__, DVAE)}),
             "multimodal.class_token with heads": (joint.class_token or not model.heads, True),
         },
     )
