@@ -24,7 +24,8 @@ for name, kind in {"flava": t.FlavaForPreTraining, "flava_model": t.FlavaModel,
                    "flava_codebook": t.FlavaImageCodebook}.items():
     model, info = kind.from_pretrained(f"{root}/{name}", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"], (name, info)
-    want = {k: torch.tensor(x) for k, x in load_file(f"{golden}/{name}/expected.safetensors").items()}
+    want = load_file(f"{golden}/{name}/expected.safetensors")
+    want = {k: torch.tensor(x) for k, x in want.items()}
     processor = t.AutoImageProcessor.from_pretrained(f"{root}/{name}", backend="pil")
     raw = want["raw_image" if "raw_image" in want else "image"].numpy()
     pixels = processor(list(raw), return_tensors="pt", return_codebook_pixels=True)
