@@ -13,6 +13,8 @@ from mmjax.models import (
     clip,
     coca,
     flamingo,
+    flava,
+    image_codebook,
     language,
     multimodal,
     text_encoder,
@@ -29,6 +31,8 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "clip": clip.make_system,
     "coca": coca.make_system,
     "flamingo": flamingo.make_system,
+    "flava": flava.make_system,
+    "image_codebook": image_codebook.make_system,
     "language_model": language.make_system,
     "multimodal": multimodal.make_system,
     "text_encoder": text_encoder.make_system,
@@ -56,7 +60,8 @@ def make_system(config: Mapping[str, Any]) -> System:
             + nearest(name, SYSTEMS)
         )
     _check_dtypes(model, "config.model")
-    rest = {"batch_size": config.get("batch_size", 0), "loss": _plain(config.get("loss", {}))}
+    rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}
+    rest["batch_size"] = config.get("batch_size", 0)
     return SYSTEMS[name]({"model": model, **rest})
 
 

@@ -77,6 +77,7 @@ BY_TYPE = {
     "blip": "BertTokenizer",
     "chinese_clip": "BertTokenizer",
     "clip": "CLIPTokenizer",
+    "flava": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
 }

@@ -13,12 +13,13 @@ CONFIGS = {
     "clip": "clip_emoji",
     "coca": "coca_emoji",
     "flamingo": "flamingo_emoji",
+    "flava": "flava_emoji",
     "multimodal": "fusion_digits",
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
 }
-UNTRAINED = ("text_encoder",)  # no loss of its own without a head
+UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
 
 
 def load(system):

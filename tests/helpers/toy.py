@@ -55,6 +55,13 @@ def shrink(config, dtype="float32", depth=1):
             config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "flava":
+            config.model.update(embed_dim=16, codebook_size=10)
+            config.model.codebook.update(image_size=8, patch_size=4, vocab_size=10)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.multimodal.update(TOWER, depth=depth)
+            config.loss.update(mask_patches=2, mask_patches_min=1)
         else:
             config.model.update(IMAGE, depth=depth)
     return config
@@ -106,7 +113,11 @@ def batch(config, seed=0):
         text[:, [0, 3]] = config.model.image_token
         shown = np.stack([np.ones(size, bool), mask[:, 3]], axis=1)
         return out | {"image": image, "image_mask": shown, "text": text.astype(np.int32)}
-    if config.model.name in ("clip", "coca"):
+    if config.model.name == "flava":
+        out["image_codebook"] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+        out["image_present"] = np.arange(size) % 4 != 3
+        out["text_present"] = np.arange(size) % 4 != 2
+    if config.model.name in ("clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
