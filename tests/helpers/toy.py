@@ -147,6 +147,19 @@ def init(run):
         return make.compile(compiler_options={"xla_cpu_use_fusion_emitters": True})(seed)
 
 
+def drawn(run, seed=1):
+    """A state of small random values, none of them zero, and without compiling anything."""
+    rng = np.random.default_rng(seed)
+
+    def one(x):
+        kind = x.dtype
+        if not jax.numpy.issubdtype(kind, jax.numpy.floating):
+            return np.ones(x.shape, kind) if kind == bool else np.zeros(x.shape, kind)
+        return (0.2 * rng.normal(size=x.shape)).astype(kind)
+
+    return jax.tree.map(lambda x: jax.device_put(one(x), x.sharding), run.state)
+
+
 def take_steps(run, state, batches):
     """The state after one update per batch, and the scalars of each. Donates `state`."""
     history = []
