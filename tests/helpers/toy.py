@@ -148,16 +148,18 @@ def init(run):
 
 
 def drawn(run, seed=1):
-    """A state of small random values, none of them zero, and without compiling anything."""
+    """A state of small random values, scales around one: the same on every mesh, at once."""
     rng = np.random.default_rng(seed)
 
-    def one(x):
-        kind = x.dtype
-        if not jax.numpy.issubdtype(kind, jax.numpy.floating):
-            return np.ones(x.shape, kind) if kind == bool else np.zeros(x.shape, kind)
-        return (0.2 * rng.normal(size=x.shape)).astype(kind)
+    def one(path, x):
+        if np.issubdtype(x.dtype, np.floating):
+            center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
+            value = (center + 0.2 * rng.normal(size=x.shape)).astype(x.dtype)
+        else:
+            value = np.full(x.shape, x.dtype == np.dtype(bool), x.dtype)  # the state is finite
+        return jax.device_put(value, x.sharding)
 
-    return jax.tree.map(lambda x: jax.device_put(one(x), x.sharding), run.state)
+    return jax.tree_util.tree_map_with_path(one, run.state)
 
 
 def take_steps(run, state, batches):
