@@ -15,7 +15,8 @@ from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.attention_rollout import attention_maps
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
-from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
+from mmjax.evals.evaluators import Classification, Evaluator, ZeroShot
+from mmjax.evals.image_text import Pairs, Retrieval
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 from mmjax.report.grounding import Grounding, grounding_of

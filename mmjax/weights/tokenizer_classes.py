@@ -74,8 +74,10 @@ BY_TYPE = {
     "albef": "BertTokenizer",
     "align": "BertTokenizer",
     "bert": "BertTokenizer",
+    "blip": "BertTokenizer",
     "chinese_clip": "BertTokenizer",
     "clip": "CLIPTokenizer",
+    "flava": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
 }

@@ -19,6 +19,7 @@ NAMES = sorted(
 )
 # Methods of a model that build a part of it from a section of the config.
 PARTS = ("image_tower", "text_tower", "text_decoder", "resample", "main_model", "question_model")
+PARTS += ("text_embed", "patches")
 
 
 def resolved(name: str) -> str:

@@ -110,6 +110,19 @@ class Tokenizer:
             mask[row, : len(ids)] = True
         return text, mask, truncated
 
+    def words(self, text, length):
+        """The number of each token's word in a text, from 0: `[length] int32`, as `rows` places the
+        tokens; -1 on special tokens and padding."""
+        cleaned = self.prefix + text
+        cleaned = self.clean(cleaned) if self.clean else cleaned
+        found = self._backend.encode(cleaned, add_special_tokens=False).word_ids
+        first = 0 if self.bos_id is None else 1
+        found = found[: length - 1 - first]
+        number = {word: i for i, word in enumerate(dict.fromkeys(found))}
+        out = np.full(length, -1, np.int32)
+        out[first : first + len(found)] = [number[word] for word in found]
+        return out
+
     def count(self, texts, truncated):
         """Add a number of texts, of which some were truncated, to `truncation_rate`."""
         with self._lock:
