@@ -170,14 +170,14 @@ def make_system(config: Mapping[str, Any]) -> System:
     """
     model = make_model(config["model"])
     settings = dict(config["loss"])
-    queue, rate = settings.pop("queue", 65_536), settings.pop("mask_rate", 0.15)
+    queue, rate = settings.pop("queue_size", 65_536), settings.pop("mask_rate", 0.15)
     loss = pretraining(**check_kwargs(pretraining, settings, "config.loss"))
     if config.get("batch_size"):
         check_group(config["batch_size"], model.negative_group)
     if queue < 0 or not 0 < rate < 1:
         raise ValueError(
-            f"config.loss has queue {queue} and mask_rate {rate}: use a size of at least 0 and a "
-            "rate between 0 and 1."
+            f"config.loss has queue_size {queue} and mask_rate {rate}: use a size of at least 0 "
+            "and a rate between 0 and 1."
         )
     return System(
         model=model,
@@ -243,8 +243,8 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
     """The loss function for these settings of `config.loss`.
 
     It gives `contrastive`, `matching`, `masked_words` (if the model predicts words), accuracies
-    and `logit_scale`, the inverse temperature. `config.loss` also has `queue`, the number of
-    earlier pairs to contrast with (0: none), and `mask_rate`, with which a token is masked.
+    and `logit_scale`, the inverse temperature. `config.loss` also has `queue_size`, the number
+    of earlier pairs to contrast with (0: none), and `mask_rate`, with which a token is masked.
 
     Args:
       alpha: weight of the teacher's distribution in the targets; may be a schedule.

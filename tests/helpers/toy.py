@@ -39,7 +39,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.update(embed_dim=16, negative_group=group and 4)
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
-            config.loss.queue = 12
+            config.loss.queue_size = 12
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth

@@ -25,7 +25,9 @@ ROWS = 8
 
 def system(loss=None, model=None, **text):
     model = {**MODEL, **(model or {}), "text": {**MODEL["text"], **text}}
-    return make_system({"model": model, "loss": {"queue": 12, **(loss or {})}, "batch_size": ROWS})
+    return make_system(
+        {"model": model, "loss": {"queue_size": 12, **(loss or {})}, "batch_size": ROWS}
+    )
 
 
 def batch(rows=ROWS, seed=0):
@@ -192,7 +194,7 @@ def test_batches_without_negatives_are_refused_in_a_sentence():
         system(model={"negative_group": 3})
     for settings, message in (
         ({"loss": {"mask_rate": 1.5}}, "mask_rate 1.5: use"),
-        ({"loss": {"queue": -1}}, "queue -1 and"),
+        ({"loss": {"queue_size": -1}}, "queue_size -1 and"),
         ({"loss": {"alpha": 1.5}}, "config.loss.alpha has the value 1.5"),
         ({"loss": {"alfa": 0.4}}, "config.loss.alfa is not .* Did you mean 'alpha'"),
         ({"fusion_depth": 2}, "fusion_depth is 2 of 2 layers"),
