@@ -58,8 +58,17 @@ class ALBEF(nn.Module):
     dtype: str = "float32"
 
     def image_tower(self, **kwargs) -> ViT:
-        """The image encoder that `image` describes; all of its tokens are used."""
-        fields = {"class_token": True, **self.image, "pool": "all"}
+        """The image encoder that `image` describes.
+
+        Raises:
+          ValueError: an unknown setting, or an encoder that does not give all of its tokens.
+        """
+        fields = {"class_token": True, "pool": "all", **self.image}
+        if fields["pool"] != "all" or not fields["class_token"]:
+            raise ValueError(
+                "An ALBEF uses all tokens of the image, the class token too: remove pool and "
+                "class_token from config.model.image."
+            )
         return captioner.image_tower(fields, self.dtype, **kwargs)
 
     def text_tower(self, **kwargs) -> GroundedText:

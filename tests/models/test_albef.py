@@ -197,6 +197,7 @@ def test_batches_without_negatives_are_refused_in_a_sentence():
         ({"loss": {"queue_size": -1}}, "queue_size -1 and"),
         ({"loss": {"alpha": 1.5}}, "config.loss.alpha has the value 1.5"),
         ({"loss": {"alfa": 0.4}}, "config.loss.alfa is not .* Did you mean 'alpha'"),
+        ({"model": {"image": {**MODEL["image"], "pool": "cls"}}}, "remove pool and class_token"),
         ({"fusion_depth": 2}, "fusion_depth is 2 of 2 layers"),
         ({"mask_token": 32}, "mask_token is 32 and the vocabulary 32"),
     ):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +21,37 @@ from mmjax.system import Context, average
 from mmjax.variables import abstract_variables
 from mmjax.weights.convert import read_params
 from mmjax.weights.families import albef
-from mmjax.weights.published import open_folder
+from mmjax.weights.published import Published, open_folder
 from mmjax.weights.tensor_file import Renamed, Safetensors
 
 PAIR = ("image", "text", "text_mask")
 ALPHA = 0.3  # make_albef.py
+_WORDS = "text_encoder.cls.predictions.bias"
+_SEGMENTS = "text_encoder.embeddings.token_type_embeddings.weight"
 
 
 @pytest.fixture(scope="module")
 def golden():
     return load(GOLDEN / "albef"), expected("albef")
+
+
+def test_the_published_model_has_the_papers_parameters():
+    """Section 3.5: 123.7 M of BERT with cross-attention in its last half, 85.8 M of ViT-B/16."""
+    tensors = types.SimpleNamespace(name="none", shapes={_WORDS: (30522,), _SEGMENTS: (2, 768)})
+    found = Published(Path("none"), {"model_type": "albef"}, {}, tensors)
+    config = albef.model_config(albef.prepare(found)[0])
+    system = make_system({"model": config})
+    params = abstract_variables(system.model, system.spec)["params"]
+    sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in params.items()}
+    assert sizes["text"] == 123_697_722
+    assert sizes["image"] + sizes["image_norm"] == 85_844_736
+    assert sum(sizes.values()) == 209_542_458 + 2 * (768 * 256 + 256) + (2 * 768 + 2) + 1
+    covered = [name for row in albef.rows(system.model) for name in row.ours]
+    assert len(covered) == len(jax.tree.leaves(params))
+    # LAVIS has no table of segments.
+    del tensors.shapes[_SEGMENTS]
+    config = albef.model_config(albef.prepare(found)[0])
+    assert config["text"]["segments"] == 0
 
 
 def given(want, *names):
