@@ -49,6 +49,11 @@ def shrink(config, dtype="float32", depth=1):
             main.image.update(image_size=(8, 8), patch_size=4)
             main.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
             config.model.question.update(TOWER, depth=depth, length=TEXT["length"])
+        elif config.model.name == "blip":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.update(encode_token=62, decode_token=63)
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
         else:
@@ -102,7 +107,7 @@ def batch(config, seed=0):
         text[:, [0, 3]] = config.model.image_token
         shown = np.stack([np.ones(size, bool), mask[:, 3]], axis=1)
         return out | {"image": image, "image_mask": shown, "text": text.astype(np.int32)}
-    if config.model.name in ("clip", "coca"):
+    if config.model.name in ("blip", "clip", "coca"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
