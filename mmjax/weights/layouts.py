@@ -180,3 +180,29 @@ def patches(ours: str, theirs: str, patch: int, bias: bool = True) -> list[Row]:
 def grid(ours: str, theirs: str, grid_size: tuple[int, int]) -> list[Row]:
     """Positions of patches [h · w, D] -> [h, w, D]."""
     return reshaped(ours, theirs, (*grid_size, -1), (grid_size[0] * grid_size[1], -1))
+
+
+def convolution(ours: str, theirs: str, bias: bool = False) -> list[Row]:
+    """`weight` [out, in, K, K] -> `kernel` [K, K, in, out]."""
+
+    def read(x):
+        return (x.transpose(2, 3, 1, 0),)
+
+    def write(x):
+        return (x.transpose(3, 2, 0, 1),)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def pointwise(ours: str, theirs: str, bias: bool = False) -> list[Row]:
+    """The `weight` [out, in, 1, 1] of a 1x1 convolution -> `kernel` [in, out]."""
+
+    def read(x):
+        return (x[:, :, 0, 0].T,)
+
+    def write(x):
+        return (x.T[:, :, None, None],)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])

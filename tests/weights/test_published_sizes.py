@@ -27,6 +27,9 @@ LARGE = {
     "num_attention_heads": 16,
 }
 HEAD = (1000, 768)
+FLAVA_HEAD = {"mim_head.decoder.weight": (8192, 768)}
+FLAVA_CODEBOOK = {"image_codebook.blocks.input.weight": (256, 3, 7, 7)}
+DVAE = 53_786_240  # the encoder
 LLAMA_1B = {  # Llama 3.2
     "hidden_size": 2048,
     "intermediate_size": 8192,
@@ -95,6 +98,10 @@ QWEN_HALF_B = {  # Qwen 2.5
         ("blip", {}, {ENCODER: ()}, 223_744_258),
         ("blip", {}, {ENCODER: (), DECODER: ()}, 361_230_140),
         ("blip", {"vision_config": LARGE}, {DECODER: ()}, 446_290_492),
+        ("flava", {}, {}, 241_356_288 + 1),  # and the logit scale
+        ("flava", {}, FLAVA_HEAD, 357_645_303 - DVAE),
+        ("flava", {}, FLAVA_HEAD | FLAVA_CODEBOOK, 357_645_303),
+        ("flava_image_codebook", {}, FLAVA_CODEBOOK, DVAE),
     ],
 )
 def test_parameter_counts_are_the_published_ones(model_type, config, heads, parameters):
@@ -114,3 +121,18 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     assert len(covered) == len(jax.tree.leaves(params))
     if hasattr(theirs, "image_source"):
         assert image_processor.read(found.preprocessor).transform.startswith("decode | resize")
+
+
+def test_the_encoders_of_flava_have_the_published_sizes():
+    tensors = types.SimpleNamespace(name="none", shapes={})
+    found = Published(Path("none"), {"model_type": "flava"}, {}, tensors)
+    theirs = family("flava", "none")
+    system = make_system({"model": theirs.model_config(theirs.prepare(found)[0])})
+    params = abstract_variables(system.model, system.spec)["params"]
+
+    def count(name):
+        parts = (name, f"{name}_norm", f"{name}_pooler")
+        return sum(x.size for part in parts for x in jax.tree.leaves(params[part]))
+
+    sizes = [count(name) for name in ("image", "text", "multimodal")]
+    assert sizes == [86_390_016, 109_483_776, 43_120_128]

@@ -11,10 +11,12 @@ from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.image_steps import (
     center_crop,
+    codebook_image,
     color_jitter,
     decode,
     finish,
     flip,
+    pad_corner,
     rand_augment,
     random_affine,
     random_crop,
@@ -22,6 +24,7 @@ from mmjax.data.transforms.image_steps import (
     random_grayscale,
     random_resized_crop,
     resize,
+    resize_between,
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
@@ -63,9 +66,12 @@ TRANSFORMS = {
         decode,
         resize,
         resize_short,
+        resize_between,
+        pad_corner,
         center_crop,
         random_crop,
         random_resized_crop,
+        codebook_image,
         flip,
         random_affine,
         color_jitter,
