@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
+from mmjax.layers.sown import cross_gradients
 from mmjax.losses.contrastive import contrastive_loss
 from mmjax.losses.matching import hard_negatives
 from mmjax.models import blip
@@ -210,6 +211,21 @@ def test_the_queue_holds_the_teacher_s_pairs_and_adds_negatives(whole):
             target = 0.4 * np.exp(log_p) + 0.6 * np.eye(*logits.shape)
             wanted -= (target * log_p).sum(1) / 2
         np.testing.assert_allclose(terms["contrastive"].value, wanted, rtol=1e-4)
+
+
+def test_the_gradient_of_a_match_is_that_of_the_encoder_s_attention(whole):
+    model, params, batch, _ = whole
+    batch = {k: x for k, x in batch.items() if k != "negative_draws"}
+
+    def score(outputs):
+        return outputs["match_logits"][:, 1].sum(), outputs["match_logits"]
+
+    def gradients(params, batch):
+        return cross_gradients(model.apply, {"params": params}, batch, score)
+
+    _, weights, grads = jax.jit(gradients)(params, batch)
+    assert weights.shape == grads.shape == (1, B, 2, L, 5)
+    assert np.all(np.abs(grads).max((0, 2, 3, 4)) > 1e-4)
 
 
 def test_draws_of_a_row_do_not_depend_on_its_batch():
