@@ -77,6 +77,12 @@ def count_by_hand(name):
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
+    if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
+        attention = 4 * (128 * 128 + 128) + 2 * 128
+        text = (4098 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
+        head = (128 * 128 + 128) + 2 * 128 + 4098
+        joint = 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
+        return drawn_image(model.image) + 2 * 128 + text + 2 * attention + head + joint
     width = model.image.width
     words = (model.text.vocab_size + model.text.length) * width
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
@@ -129,10 +135,10 @@ def test_full_size(name):
         run.params,
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("clip", "coca"):
+    if config.model.name in ("blip", "clip", "coca"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
-    if "decoder" in config.model.get("text", {}):
+    if "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
     elif config.model.name != "clip":
@@ -214,7 +220,8 @@ def start(run):
         lambda p: np.float32(0.2) * rng.standard_normal(p.shape, np.float32), run.params
     )
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.state)
-    state = zeros.replace(params=params, finite=np.asarray(True))
+    average = None if zeros.average is None else params
+    state = zeros.replace(params=params, average=average, finite=np.asarray(True))
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, run.state)
 
 
@@ -258,7 +265,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure: the others differ from these in numbers alone.
 STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("coca_emoji", "flamingo_emoji")
+STRUCTURES += ("blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -45,7 +45,11 @@ def cross_gradients(
         given = {**variables, "offsets": traverse_util.unflatten_dict(offsets)}
         outputs, kept = apply(given, batch, mutable=["intermediates"])
         flat = traverse_util.flatten_dict(kept["intermediates"])
-        found = {k: x for k, x in flat.items() if "cross" in k and k[-1] == "attention_weights"}
+        found = {
+            k: x
+            for k, x in flat.items()  # not of a `Decoder`, which matches nothing
+            if "cross" in k and "stack" not in k and k[-1] == "attention_weights"
+        }
         scalar, more = score(outputs)
         return scalar, (more, {k: x[0] for k, x in found.items()})
 

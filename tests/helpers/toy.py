@@ -49,6 +49,11 @@ def shrink(config, dtype="float32", depth=1):
             main.image.update(image_size=(8, 8), patch_size=4)
             main.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
             config.model.question.update(TOWER, depth=depth, length=TEXT["length"])
+        elif config.model.name == "blip":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.update(encode_token=62, decode_token=63)
         elif config.model.name == "vilt":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
             config.model.image.update(image_size=(8, 8), patch_size=4)
@@ -117,7 +122,7 @@ def batch(config, seed=0):
         out["image_codebook"] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
         out["image_present"] = np.arange(size) % 4 != 3
         out["text_present"] = np.arange(size) % 4 != 2
-    if config.model.name in ("clip", "coca", "flava"):
+    if config.model.name in ("blip", "clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
