@@ -34,6 +34,12 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "albef":
+            group = config.model.get("negative_group", 0)
+            config.model.update(embed_dim=16, negative_group=group and 4)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
+            config.loss.queue_size = 12
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -122,7 +128,7 @@ def batch(config, seed=0):
         out["image_codebook"] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
         out["image_present"] = np.arange(size) % 4 != 3
         out["text_present"] = np.arange(size) % 4 != 2
-    if config.model.name in ("blip", "clip", "coca", "flava"):
+    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
