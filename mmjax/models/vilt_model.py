@@ -141,12 +141,12 @@ class ViLT(nn.Module):
             qkv_bias=self.qkv_bias,
             name="transformer",
         )(shard(x, "batch", "length", "act_embed"), mask, train=train)
-        x = LayerNorm(self.norm_epsilon, self.dtype, name="norm")(x)
+        x = LayerNorm(self.norm_epsilon, name="norm")(x)  # in fp32, as are all outputs
 
         # ---- heads
         pooled = None
         if self.pooler:
-            first = pool_tokens(x, "cls").astype(jnp.float32)
+            first = pool_tokens(x, "cls")
             maps = Linear((width,), ("embed", None), kernel_init=init, name="pooler")
             pooled = rearrange(jnp.tanh(maps(first)), "(b n) d -> b n d", n=len(views))
         x = rearrange(x, "(b n) l d -> b n l d", n=len(views))
@@ -244,8 +244,7 @@ class ViLT(nn.Module):
     def _classes(self, outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The output of the classification head."""
         if self.classify == "tokens":
-            tokens = outputs["text_tokens"].astype(jnp.float32)
-            return {"token_logits": class_head(self.num_classes)(tokens)}
+            return {"token_logits": class_head(self.num_classes)(outputs["text_tokens"])}
         x = outputs["fused_features"]
         inner = (2 if self.classify == "question" else self.images) * self.width
         init = nn.initializers.normal(0.02)
