@@ -196,6 +196,16 @@ def test_a_batch_in_which_nothing_was_masked_counts_nothing():
     assert value == 0 and not has
 
 
+def test_an_image_alone_gives_the_tokens_of_the_image():
+    _, params, apply = toy_model()
+    alone = apply(params, {k: batch()[k] for k in ("image", "image_size")})
+    assert sorted(alone) == ["image_tokens", "image_tokens_mask"]
+    unseen = {k: batch()[k] for k in ("text", "image", "image_size")}
+    unseen["text_mask"] = np.zeros((ROWS, 8), bool)
+    seen = np.asarray(alone["image_tokens_mask"])
+    close(alone["image_tokens"][seen], apply(params, unseen)["image_tokens"][seen])
+
+
 def test_training_keeps_some_of_the_patches():
     made = system(image={**MODEL["image"], "max_patches": 5})
     params = initial_params(made.model, made.spec, seed=0)
@@ -285,7 +295,7 @@ def test_batches_that_cannot_be_learned_from_are_refused_in_a_sentence():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"text": None}, r"pools the first token of the text, and the batch has \['image'"),
+        ({"text": None, "image": None}, r"has \['image_size', 'text_mask', 'text_word'\]: a ViLT"),
         (
             {"image": np.zeros((4, 2, 16, 16, 3), np.uint8)},
             r"\[4, 2, 16, .*images is 1",

@@ -128,9 +128,9 @@ def test_saved_again_it_is_the_same_folder(tmp_path, name):
 def test_images_are_those_of_the_image_processor():
     loaded, want = load(GOLDEN / "vilt"), expected("vilt")
     assert loaded.transform == "decode | resize_between(24, 39, 8, 'bicubic')"
-    pictures = [x for name, x in sorted(want.items()) if name.startswith("picture_")]
-    order = sorted(range(4), key=lambda i: f"picture_{('31x57', '90x33', '24x24', '20x71')[i]}")
-    batch = pad_together([loaded.image(x) for x in pictures])
+    raw = [x for name, x in sorted(want.items()) if name.startswith("raw_")]
+    order = sorted(range(4), key=lambda i: f"raw_{('31x57', '90x33', '24x24', '20x71')[i]}")
+    batch = pad_together([loaded.image(x) for x in raw])
     assert batch["image_size"].tolist() == [[8, 32], [24, 24], [16, 32], [32, 8]]
     rows, columns = (np.arange(32)[None] < batch["image_size"][:, i, None] for i in (0, 1))
     mask = rows[:, :, None] & columns[:, None]
