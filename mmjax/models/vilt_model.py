@@ -64,8 +64,8 @@ class ViLT(nn.Module):
       matching: logits of the head on whether image and text match: 2 in pretraining (no, yes), 1
         for ranking, 0 without it.
       num_classes: size of the classification head; None: no head.
-      classify: "question" (one image, an inner layer twice as wide), "images" (the pooled features of
-        all images concatenated, as in NLVR2) or "tokens" (each token of the text).
+      classify: "question" (one image, an inner layer twice as wide), "images" (of all images the
+        pooled features concatenated, as in NLVR2) or "tokens" (each token of the text).
 
     Raises:
       ValueError: inconsistent settings, a batch with another number of images, or with none.

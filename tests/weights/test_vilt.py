@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -14,6 +15,9 @@ from mmjax.data.transforms.image_ops import pad_together
 from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
 from mmjax.variables import abstract_variables
+from mmjax.weights import image_processor
+from mmjax.weights.families import vilt
+from mmjax.weights.published import Published
 
 NAMES = ("vilt", "vilt_words", "vilt_vqa", "vilt_nlvr2", "vilt_retrieval", "vilt_tokens")
 HEADS = {
@@ -171,12 +175,6 @@ def test_sizes_are_the_published_ones(tmp_path):
 
 def count(heads, tmp_path):
     """Parameters by part of the model that an empty config.json describes."""
-    import types
-
-    from mmjax.weights import image_processor
-    from mmjax.weights.families import vilt
-    from mmjax.weights.published import Published
-
     tensors = types.SimpleNamespace(name="none", shapes=heads)
     found = Published(tmp_path, {"model_type": "vilt"}, {}, tensors)
     found, _ = image_processor.complete(found, vilt.image_source(found))
