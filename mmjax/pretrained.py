@@ -303,7 +303,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     if words is not None:
         text = pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
-        masked = pretrained.config["name"] == "clip" and (causal or text.get("kind") == "bert")
+        kind = pretrained.config["name"]
+        masked = kind == "flava" or kind == "clip" and (causal or text.get("kind") == "bert")
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
     generation = {**pretrained.generation, **_special_ids(pretrained)}
     if generates and generation:

@@ -49,18 +49,23 @@ def masked_values(
     prediction: Float[ArrayLike, "b l p"],
     target: Float[ArrayLike, "b l p"],
     masked: Bool[ArrayLike, "b l"],
+    normalize: bool = True,
 ) -> Weighted:
-    """Mean squared error of masked patches; the target of each patch is normalized.
+    """Mean squared error of masked patches, or of the features of masked regions.
 
     Args:
       prediction, target: [B, L, P]; masked: [B, L] bool.
+      normalize: the target of each patch to mean 0 and deviation 1, as for pixels.
 
-    Source: MAE, He et al. 2022 (arXiv 2111.06377), section 3, "reconstruction target".
+    Source: MAE, He et al. 2022 (arXiv 2111.06377), section 3, "reconstruction target"; without
+    normalization, masked region feature regression of UNITER, Chen et al. 2020 (arXiv 1909.11740),
+    section 3.2, there the sum over the features.
     """
     target = target.astype(jnp.float32)
-    centered = target - target.mean(-1, keepdims=True)
-    normed = centered / jnp.sqrt(target.var(-1, keepdims=True) + 1e-6)
-    return _per_example(jnp.square(prediction.astype(jnp.float32) - normed).mean(-1), masked)
+    if normalize:
+        centered = target - target.mean(-1, keepdims=True)
+        target = centered / jnp.sqrt(target.var(-1, keepdims=True) + 1e-6)
+    return _per_example(jnp.square(prediction.astype(jnp.float32) - target).mean(-1), masked)
 
 
 def masked_ids(
@@ -72,6 +77,27 @@ def masked_ids(
     """
     logits = logits.astype(jnp.float32)
     return _per_example(optax.softmax_cross_entropy_with_integer_labels(logits, target), masked)
+
+
+def masked_probs(
+    logits: Float[ArrayLike, "b l c"],
+    target: Float[ArrayLike, "b l c"],
+    masked: Bool[ArrayLike, "b l"],
+) -> Weighted:
+    """KL(target | softmax(logits)) of masked regions whose labels are soft, such as a detector's.
+
+    Up to the entropy of the target, which has no gradient, it is the cross-entropy; with one class
+    of probability 1, `masked_ids`.
+
+    Args:
+      target: probabilities of the classes.
+
+    Source: UNITER, Chen et al. 2020 (arXiv 1909.11740), section 3.2, MRC-kl.
+    """
+    target, log_p = target.astype(jnp.float32), jax.nn.log_softmax(logits.astype(jnp.float32))
+    return _per_example(
+        jnp.sum(jax.scipy.special.xlogy(target, target) - target * log_p, -1), masked
+    )
 
 
 def distilled_ids(

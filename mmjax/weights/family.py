@@ -36,13 +36,17 @@ from typing import Any
 
 from mmjax.config import nearest
 from mmjax.weights.families import (
+    albef,
     align,
     bert,
     big_vision,
+    blip,
     chinese_clip,
     clip,
     clip_vision,
     dinov2,
+    flava,
+    flava_codebook,
     gpt2,
     llama,
     llama_gguf,
@@ -54,9 +58,11 @@ from mmjax.weights.families import (
 )
 
 FAMILIES = {
+    "albef": albef,
     "align": align,
     "bert": bert,
     "big_vision": big_vision,
+    "blip": blip,
     "chinese_clip": chinese_clip,
     "chinese_clip_vision_model": clip_vision,
     "clip": clip,
@@ -64,6 +70,8 @@ FAMILIES = {
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
+    "flava": flava,
+    "flava_image_codebook": flava_codebook,
     "gguf": llama_gguf,
     "gpt2": gpt2,
     "llama": llama,

@@ -39,6 +39,13 @@ _SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
 # Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
 CLASSES = {
     "BitImageProcessor": _CLIP,
+    "BlipImageProcessor": {
+        **_BICUBIC,
+        "default_to_square": True,
+        "size": {"height": 384, "width": 384},
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    },
     "CLIPImageProcessor": _CLIP,
     "ChineseCLIPImageProcessor": _CLIP,
     "DeiTImageProcessor": {
@@ -56,6 +63,22 @@ CLASSES = {
         "size": {"height": 346, "width": 346},
         "crop_size": {"height": 289, "width": 289},
         "include_top": True,
+    },
+    "FlavaImageProcessor": {
+        **_CLIP,
+        "default_to_square": True,
+        "size": {"height": 224, "width": 224},
+        "codebook_do_resize": True,
+        "codebook_size": {"height": 112, "width": 112},
+        "codebook_resample": FILTERS.index("lanczos"),
+        "codebook_do_center_crop": True,
+        "codebook_crop_size": {"height": 112, "width": 112},
+        "codebook_do_rescale": True,
+        "codebook_rescale_factor": 1 / 255,
+        "codebook_do_map_pixels": True,
+        "codebook_do_normalize": True,
+        "codebook_image_mean": (0.0,) * 3,
+        "codebook_image_std": (1.0,) * 3,
     },
     "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
     "ViltImageProcessor": {

@@ -58,6 +58,13 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "flava":
+            config.model.update(embed_dim=16, codebook_size=10)
+            config.model.codebook.update(image_size=8, patch_size=4, vocab_size=10)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.multimodal.update(TOWER, depth=depth)
+            config.loss.update(mask_patches=2, mask_patches_min=1)
         else:
             config.model.update(IMAGE, depth=depth)
     return config
@@ -109,7 +116,11 @@ def batch(config, seed=0):
         text[:, [0, 3]] = config.model.image_token
         shown = np.stack([np.ones(size, bool), mask[:, 3]], axis=1)
         return out | {"image": image, "image_mask": shown, "text": text.astype(np.int32)}
-    if config.model.name in ("clip", "coca"):
+    if config.model.name == "flava":
+        out["image_codebook"] = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+        out["image_present"] = np.arange(size) % 4 != 3
+        out["text_present"] = np.arange(size) % 4 != 2
+    if config.model.name in ("clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
@@ -158,6 +169,21 @@ def init(run):
         seed = seed_data(run.config.seed)
         make = jax.jit(run.make_state, out_shardings=shardings).lower(seed)
         return make.compile(compiler_options={"xla_cpu_use_fusion_emitters": True})(seed)
+
+
+def drawn(run, seed=1):
+    """A state of small random values, scales around one: the same on every mesh, at once."""
+    rng = np.random.default_rng(seed)
+
+    def one(path, x):
+        if np.issubdtype(x.dtype, np.floating):
+            center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
+            value = (center + 0.2 * rng.normal(size=x.shape)).astype(x.dtype)
+        else:
+            value = np.full(x.shape, x.dtype == np.dtype(bool), x.dtype)  # the state is finite
+        return jax.device_put(value, x.sharding)
+
+    return jax.tree_util.tree_map_with_path(one, run.state)
 
 
 def take_steps(run, state, batches):

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.losses.masked import distilled_ids, mask_words, masked_ids, masked_values
+from mmjax.losses.masked import (
+    distilled_ids,
+    mask_words,
+    masked_ids,
+    masked_probs,
+    masked_values,
+)
 from mmjax.system import average
 
 RNG = np.random.default_rng(0)
@@ -89,3 +95,34 @@ def test_the_tokens_of_a_word_are_masked_together():
     assert 0.05 < (masked[:, 1] & masked[:, 4]).mean() < 0.13  # words are independent: 0.09
     differ = (new[:, 1:4] == 3).any(1) & (new[:, 1:4] != 3).any(1) & masked[:, 1]
     assert differ.any()  # what replaces a token is drawn for each
+
+
+def test_regions_in_closed_form():
+    """Regression is the squared distance; soft labels give the KL divergence of the two."""
+    prediction, target = RNG.normal(size=(2, 2, 5, 6)).astype(np.float32)
+    terms = [np.mean((prediction[b, i] - target[b, i]) ** 2) for b, i in np.argwhere(MASKED)]
+    check(masked_values(prediction, target, MASKED, normalize=False), terms)
+
+    logits = RNG.normal(size=(2, 5, 4)).astype(np.float32)
+    labels = RNG.dirichlet(np.ones(4), (2, 5)).astype(np.float32)
+    labels[0, 1] = [0.0, 1.0, 0.0, 0.0]
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    terms = [
+        sum(t * np.log(t / q) for t, q in zip(labels[b, i], p[b, i]) if t)
+        for b, i in np.argwhere(MASKED)
+    ]
+    check(masked_probs(logits, labels, MASKED), terms)
+    # The labels themselves have no divergence; one class of probability 1 is an id.
+    np.testing.assert_allclose(
+        masked_probs(np.log(labels + 1e-9), labels, MASKED).value, 0, atol=1e-6
+    )
+    ids = RNG.integers(0, 4, (2, 5), np.int32)
+    hard = masked_probs(logits, np.eye(4, dtype=np.float32)[ids], MASKED)
+    np.testing.assert_allclose(hard.value, masked_ids(logits, ids, MASKED).value, 1e-5)
+    # The gradient is that of the cross-entropy: p - labels, of each row's masked positions.
+    gradient = jax.grad(lambda x: masked_probs(x, labels, MASKED).value.sum())(logits)
+    np.testing.assert_allclose(
+        gradient,
+        np.where(MASKED[..., None], p - labels, 0) / MASKED.sum(1)[:, None, None],
+        atol=1e-6,
+    )

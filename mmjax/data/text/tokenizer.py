@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers as hf
 
 from mmjax.data.text import clip_vocab
+from mmjax.data.text.clean_caption import clean_caption
 from mmjax.workdir import whole_file
 
 FILE, _META = "tokenizer.json", "tokenizer_meta.json"
@@ -16,6 +17,7 @@ _CACHE_SIZE = 100_000
 # How texts are cleaned, by the name in saved files.
 CLEANERS = {
     None: None,
+    "albef": clean_caption,
     "clip": clip_vocab.clean,
     "clip_whitespace": clip_vocab.clean_whitespace,
     "clip_canonical": clip_vocab.clean_canonical,

@@ -154,6 +154,19 @@ def sample_crop(height, width, scale, ratio, rng):
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def codebook_image(size, method="lanczos"):
+    """Sets `image_codebook` to the image as it is now, resized to `size`: what an image codebook
+    reads, such as FLAVA's. Later steps change `image` alone."""
+    size = _pair(size)
+    image_ops.resampling(method)
+
+    def f(example, rng):
+        small = _on_image(lambda image, rng: _resized(image, size, method))(example, rng)
+        return {**example, "image_codebook": image_ops.to_array(small["image"])}
+
+    return f
+
+
 def flip(p=0.5):
     """Horizontal flip with probability `p`."""
     return _on_image(lambda image, rng: image_ops.flip(image) if rng.random() < p else image)

@@ -11,6 +11,7 @@ from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.image_steps import (
     center_crop,
+    codebook_image,
     color_jitter,
     decode,
     finish,
@@ -70,6 +71,7 @@ TRANSFORMS = {
         center_crop,
         random_crop,
         random_resized_crop,
+        codebook_image,
         flip,
         random_affine,
         color_jitter,
