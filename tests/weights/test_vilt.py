@@ -193,6 +193,8 @@ def copied(tmp_path, name, file="config.json", **settings):
 def test_what_cannot_be_loaded_or_saved_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="has num_channels 1; models with another value than 3"):
         load(copied(tmp_path / "a", "vilt", num_channels=1))
+    with pytest.raises(ValueError, match="has max_image_length '9': it must be a whole number"):
+        load(copied(tmp_path / "c", "vilt", max_image_length="9"))
     with pytest.raises(ValueError, match=r"size {'height': 8} and size_divisor 8; 'shortest_edge'"):
         load(copied(tmp_path / "b", "vilt", "preprocessor_config.json", size={"height": 8}))
     loaded = load(GOLDEN / "vilt")
