@@ -75,6 +75,8 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name.startswith("vilt"):
+        return one_transformer(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
     if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
@@ -98,6 +100,21 @@ def count_by_hand(name):
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+
+
+def one_transformer(model):
+    """Words with two segments and a norm, patches with a class token, two modalities, a pooler."""
+    width, patch = model.width, model.image.patch_size
+    grid = (model.image.image_size[0] // patch) ** 2
+    words = (model.text.vocab_size + model.text.length + 2 + 2) * width
+    image = (3 * patch * patch + 1) * width + (grid + 2) * width
+    whole = words + image + 2 * width + tower(model.depth, width, model.mlp_dim) + 2 * width
+    whole += width * width + width
+    if "num_classes" in model:
+        inner, classes = 2 * width, model.num_classes
+        return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
+    words = (width * width + width) + 2 * width + model.text.vocab_size
+    return whole + words + 2 * width + 2
 
 
 def drawn_image(image):
@@ -153,6 +170,9 @@ def test_full_size(name):
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
     elif config.model.name == "albef":
         assert outputs["match_logits"].shape == (8, 2)
+    elif config.model.get("words"):
+        assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
+        assert outputs["match_logits"].shape == (8, 2)
     elif config.model.name != "clip":
         classes = config.model.get("num_classes", config.model.get("answers"))
         assert outputs["logits"].shape == (8, classes)
@@ -164,7 +184,7 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    assert all(o.dtype == np.float32 for o in outputs.values())
+    assert all(o.dtype in (np.float32, np.bool_) for o in outputs.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
 
 
@@ -177,8 +197,9 @@ def test_data_fit_the_model(name):
     model = config.model.get("main", config.model)
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
-    assert any(f"{step}({size}" in transform for step in ("resize", "random_resized_crop", "crop"))
-    words = f"tokenize({model.text.length})" if "text" in model else ""
+    steps = ("resize", "resize_between", "random_resized_crop", "crop")
+    assert any(f"{step}({size}" in transform for step in steps)
+    words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
     assert words in f"{transform} | {config.data.batch_transform}"
@@ -186,7 +207,8 @@ def test_data_fit_the_model(name):
     assert sound in transform
     for section in config.evals.values():
         # Written digits have their size from the start.
-        assert f"resize({size})" in section.transform or name == "fusion_digits"
+        resized = any(f"{step}({size}" in section.transform for step in steps[:2])
+        assert resized or name == "fusion_digits"
         if config.model.name == "multimodal":
             assert sound in section.transform and words in section.transform
     assert set(config.validation) <= set(config.evals)
