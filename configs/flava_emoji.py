@@ -32,7 +32,7 @@ def part(start, stop, transform, weight, images=True):
 def get_config():
     """The config of this experiment."""
     config = defaults()
-    config.batch_size = 96
+    config.batch_size = 64
     config.total_steps = 400
     config.log_every = 20
     config.checkpoint.every = 200
@@ -47,12 +47,12 @@ def get_config():
     }
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 4096}
 
-    small = {"width": 128, "heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
+    small = {"width": 96, "heads": 4, "mlp_dim": 384, "activation": "gelu_tanh"}
     config.model = {
         "name": "flava",
-        "embed_dim": 128,
+        "embed_dim": 96,
         "dtype": "bfloat16",
-        "image": {**small, "depth": 4, "patch_size": 8, "image_size": (SIZE, SIZE)},
+        "image": {**small, "depth": 3, "patch_size": 8, "image_size": (SIZE, SIZE)},
         "text": {
             **small,
             "depth": 2,

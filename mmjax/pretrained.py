@@ -31,7 +31,7 @@ from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model.
-IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
+IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.token_embed import look_up
+from mmjax.layers.token_embed import look_up, word_logits
 from mmjax.sharding import shard
 
 
@@ -104,12 +104,8 @@ class WordHead(nn.Module):
         width, init = x.shape[-1], nn.initializers.normal(0.02)
         maps = Linear((width,), ("embed", None), True, self.dtype, init, name="transform")
         x = ACTIVATIONS[self.activation](maps(x))
-        x = LayerNorm(self.epsilon, self.dtype, name="norm")(x).astype(self.dtype)
+        x = LayerNorm(self.epsilon, self.dtype, name="norm")(x)
         if not self.tied:
             table = param(self, "table", init, (self.vocab_size, width), ("vocab", "embed"))
         bias = param(self, "bias", nn.initializers.zeros, (self.vocab_size,), ("vocab",))
-        dims = ((x.ndim - 1,), (1,)), ((), ())
-        logits = jax.lax.dot_general(
-            x, table.astype(self.dtype), dims, preferred_element_type=jnp.float32
-        )
-        return logits + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return word_logits(self, x, table) + bias.reshape((1,) * (x.ndim - 1) + (-1,))

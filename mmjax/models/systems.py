@@ -7,6 +7,8 @@ from ml_collections import ConfigDict
 
 from mmjax.config import nearest
 from mmjax.models import (
+    albef,
+    blip,
     captioner,
     clip,
     coca,
@@ -16,12 +18,15 @@ from mmjax.models import (
     language,
     multimodal,
     text_encoder,
+    vilt,
     vit,
     vqa,
 )
 from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
+    "albef": albef.make_system,
+    "blip": blip.make_system,
     "captioner": captioner.make_system,
     "clip": clip.make_system,
     "coca": coca.make_system,
@@ -31,6 +36,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "language_model": language.make_system,
     "multimodal": multimodal.make_system,
     "text_encoder": text_encoder.make_system,
+    "vilt": vilt.make_system,
     "vit": vit.make_system,
     "vqa": vqa.make_system,
 }

@@ -36,9 +36,11 @@ from typing import Any
 
 from mmjax.config import nearest
 from mmjax.weights.families import (
+    albef,
     align,
     bert,
     big_vision,
+    blip,
     chinese_clip,
     clip,
     clip_vision,
@@ -51,13 +53,16 @@ from mmjax.weights.families import (
     open_clip,
     open_clip_coca,
     siglip,
+    vilt,
     vit,
 )
 
 FAMILIES = {
+    "albef": albef,
     "align": align,
     "bert": bert,
     "big_vision": big_vision,
+    "blip": blip,
     "chinese_clip": chinese_clip,
     "chinese_clip_vision_model": clip_vision,
     "clip": clip,
@@ -78,6 +83,7 @@ FAMILIES = {
     "siglip": siglip,
     "siglip2": siglip,
     "siglip_vision_model": clip_vision,
+    "vilt": vilt,
     "vit": vit,
     "xlm-roberta": bert,
 }

@@ -71,8 +71,10 @@ KINDS = {
 }
 # By model_type, for folders that name no class.
 BY_TYPE = {
+    "albef": "BertTokenizer",
     "align": "BertTokenizer",
     "bert": "BertTokenizer",
+    "blip": "BertTokenizer",
     "chinese_clip": "BertTokenizer",
     "clip": "CLIPTokenizer",
     "flava": "BertTokenizer",

@@ -15,6 +15,7 @@ CONFIGS = {
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
+    "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
 }
@@ -36,6 +37,12 @@ def load(system):
         if system == "multimodal":
             config.model.mask_ratio = 0.4
             config.loss_weights = {"classification": 1.0, "masked_image": 1.0, "masked_audio": 0.5}
+        if system == "vilt":  # all of its objectives
+            config.model.update(words=True, matching=2)
+            config.model.image.padded_size = (8, 8)
+            config.loss = {"mask_id": 1, "mask_ratio": 0.4}
+            config.loss_weights = {"classification": 1.0, "masked_text": 1.0, "matching": 1.0}
+            config.loss_weights.alignment = 0.1
         deterministic(config.model)
     return config
 

@@ -18,7 +18,11 @@ NAMES = sorted(
     f.stem for f in (ROOT / "configs").glob("*.py") if not f.stem.startswith("finetune_")
 )
 # Methods of a model that build a part of it from a section of the config.
-PARTS = ("image_tower", "text_tower", "text_decoder", "resample", "main_model", "question_model")
+PARTS = (
+    *("image_tower", "text_tower", "multimodal_tower", "image_codebook", "text_decoder"),
+    *("resample", "main_model", "question_model"),
+)
+PARTS += ("text_embed", "patches")
 
 
 def resolved(name: str) -> str:

@@ -49,6 +49,10 @@ def shrink(config, dtype="float32", depth=1):
             main.image.update(image_size=(8, 8), patch_size=4)
             main.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
             config.model.question.update(TOWER, depth=depth, length=TEXT["length"])
+        elif config.model.name == "vilt":
+            config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
+            config.model.image.update(image_size=(8, 8), patch_size=4)
+            config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
         elif config.model.name == "flava":
@@ -118,6 +122,11 @@ def batch(config, seed=0):
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
+    elif config.model.name == "vilt":
+        out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
+        out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
+        out["image_size"] = rng.integers(1, 9, (size, 2), np.int32)
+        out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
     elif config.model.name == "multimodal":
         if "audio" in config.model:
             out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)

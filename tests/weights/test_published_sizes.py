@@ -9,6 +9,7 @@ import pytest
 from mmjax.models.systems import make_system
 from mmjax.variables import abstract_variables
 from mmjax.weights import image_processor
+from mmjax.weights.families.blip import DECODER, ENCODER
 from mmjax.weights.family import family
 from mmjax.weights.published import Published
 
@@ -19,6 +20,12 @@ SO400M = {
     "num_attention_heads": 16,
 }
 GIANT = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
+LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+}
 HEAD = (1000, 768)
 FLAVA_HEAD = {"mim_head.decoder.weight": (8192, 768)}
 FLAVA_CODEBOOK = {"image_codebook.blocks.input.weight": (256, 3, 7, 7)}
@@ -91,6 +98,10 @@ QWEN_HALF_B = {  # Qwen 2.5
         ("flava", {}, FLAVA_HEAD, 357_645_303 - DVAE),
         ("flava", {}, FLAVA_HEAD | FLAVA_CODEBOOK, 357_645_303),
         ("flava_image_codebook", {}, FLAVA_CODEBOOK, DVAE),
+        ("blip", {}, {DECODER: ()}, 223_971_644),
+        ("blip", {}, {ENCODER: ()}, 223_744_258),
+        ("blip", {}, {ENCODER: (), DECODER: ()}, 361_230_140),
+        ("blip", {"vision_config": LARGE}, {DECODER: ()}, 446_290_492),
     ],
 )
 def test_parameter_counts_are_the_published_ones(model_type, config, heads, parameters):

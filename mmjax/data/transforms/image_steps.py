@@ -59,6 +59,31 @@ def resize_short(size, method="bicubic"):
     return _on_image(f)
 
 
+def resize_between(shorter, longer, multiple=1, method="bicubic"):
+    """The shorter side to `shorter` pixels, or the longer one to `longer` where it would exceed
+    that, keeping the aspect ratio but for the rounding down of both to a multiple: as in ViLT."""
+    image_ops.resampling(method)
+
+    def f(image, rng):
+        return _resized(image, image_ops.size_between(image, shorter, longer, multiple), method)
+
+    return _on_image(f)
+
+
+def pad_corner(size, fill=0):
+    """Pads at the bottom and the right to `size` (number, or (height, width)), and sets
+    `image_size` (int32 `[2]`), height and width before. The last step of the image: another one
+    would move the pixels that these are."""
+    size = _pair(size)
+    pad = _on_image(lambda image, rng: image_ops.pad_corner(image, size, fill))
+
+    def f(example, rng):
+        padded = pad(example, rng)
+        return {**padded, "image_size": np.asarray(image_ops.size_of(example["image"]), np.int32)}
+
+    return f
+
+
 def center_crop(size, half="down"):
     """The middle `size` (number, or (height, width)); a smaller image is padded with black.
 

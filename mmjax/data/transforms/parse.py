@@ -16,6 +16,7 @@ from mmjax.data.transforms.image_steps import (
     decode,
     finish,
     flip,
+    pad_corner,
     rand_augment,
     random_affine,
     random_crop,
@@ -23,6 +24,7 @@ from mmjax.data.transforms.image_steps import (
     random_grayscale,
     random_resized_crop,
     resize,
+    resize_between,
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
@@ -64,6 +66,8 @@ TRANSFORMS = {
         decode,
         resize,
         resize_short,
+        resize_between,
+        pad_corner,
         center_crop,
         random_crop,
         random_resized_crop,

@@ -70,14 +70,24 @@ def drop_words(words):
     return f
 
 
-def tokenize(length, *, tokenizer):
-    """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`."""
+def tokenize(length, words=False, *, tokenizer):
+    """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`.
+
+    Args:
+      length: tokens of a text.
+      words: also set `text_word` (int32 `[length]`), the number of each token's word, -1 for none,
+        for whole-word masking.
+    """
 
     @functools.lru_cache(_CACHED)
     def row(caption):
         text, mask, truncated = tokenizer.rows([caption], length)
-        text.flags.writeable = mask.flags.writeable = False  # several rows may get them
-        return {"text": text[0], "text_mask": mask[0]}, int(truncated[0])
+        arrays = {"text": text[0], "text_mask": mask[0]}
+        if words:
+            arrays["text_word"] = tokenizer.words(caption, length)
+        for array in arrays.values():
+            array.flags.writeable = False  # several rows may get it
+        return arrays, int(truncated[0])
 
     def f(example, rng):
         if "caption" not in example:

@@ -138,6 +138,26 @@ def test_a_chain_does_what_its_steps_do_one_by_one(steps, h, w, seed):
     np.testing.assert_array_equal(run(" | ".join(steps), noise(h, w, seed), seed), image)
 
 
+def test_tokens_come_with_the_number_of_their_word():
+    tokenizer = train_bpe(["low lower lowest"] * 3, vocab_size=262)
+    out = parse("first_caption | tokenize(12, words=True)", tokenizer=tokenizer)(
+        {"captions": ["low, lowest  x"]}, None
+    )
+    tokens = [tokenizer.decode_raw([i]) for i in out["text"][out["text_mask"]]]
+    found = {}
+    for token, word in zip(tokens, out["text_word"].tolist()):
+        found[word] = found.get(word, "") + token
+    assert found == {-1: "", 0: " low", 1: ",", 2: " lowest", 3: " x"}
+    assert out["text_word"].dtype == np.int32 and (out["text_word"][~out["text_mask"]] == -1).all()
+    short = parse("first_caption | tokenize(4, words=True)", tokenizer=tokenizer)(
+        {"captions": ["low, lowest  x"]}, None
+    )
+    assert short["text_word"].tolist() == [-1, *out["text_word"][1:3].tolist(), -1]
+    assert "text_word" not in parse("first_caption | tokenize(4)", tokenizer=tokenizer)(
+        {"captions": ["low"]}, None
+    )
+
+
 def test_tokens_that_are_kept_count_as_truncated_each_time():
     tokenizer, fresh = (train_bpe(["a b c d"], vocab_size=300) for _ in range(2))
     transform = parse("first_caption | tokenize(4)", tokenizer=tokenizer)
