@@ -167,6 +167,21 @@ def init(run):
         return make.compile(compiler_options={"xla_cpu_use_fusion_emitters": True})(seed)
 
 
+def drawn(run, seed=1):
+    """A state of small random values, scales around one: the same on every mesh, at once."""
+    rng = np.random.default_rng(seed)
+
+    def one(path, x):
+        if np.issubdtype(x.dtype, np.floating):
+            center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
+            value = (center + 0.2 * rng.normal(size=x.shape)).astype(x.dtype)
+        else:
+            value = np.full(x.shape, x.dtype == np.dtype(bool), x.dtype)  # the state is finite
+        return jax.device_put(value, x.sharding)
+
+    return jax.tree_util.tree_map_with_path(one, run.state)
+
+
 def take_steps(run, state, batches):
     """The state after one update per batch, and the scalars of each. Donates `state`."""
     history = []
