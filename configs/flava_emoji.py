@@ -75,7 +75,7 @@ def get_config():
         "b2": 0.98,
         "weight_decay": 0.1,
         "grad_clip_norm": 1.0,
-        "freeze": "codebook/.*",
+        "freeze": ("codebook/.*",),
     }
 
     config.evals = {

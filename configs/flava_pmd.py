@@ -16,6 +16,7 @@ from configs.clip_l14 import MEAN, STD
 from mmjax.config import defaults
 
 LENGTH = 77
+UNUSED = "(image|text|multimodal)_pooler/.*"  # of the published layout; no loss reads them
 IMAGE = "decode(min_size=224) | random_resized_crop(224, scale=(0.9, 1)) | codebook_image(112)"
 TEXT = f"first_caption | tokenize({LENGTH})"
 
@@ -59,7 +60,7 @@ def get_config():
         "text": {**base, "vocab_size": 30522, "length": LENGTH, "mask_id": 103},
         "multimodal": {**base, "depth": 6},
         "codebook": {"kind": "dvae"},
-        "pooler": True,  # of the published layout; pretraining does not use it
+        "pooler": True,
     }
     config.loss_weights = dict.fromkeys(
         ("contrastive", "itm", "mmm_image", "mmm_text", "mim", "mlm"), 1.0
@@ -71,6 +72,6 @@ def get_config():
         "warmup_steps": 10_000,
         "weight_decay": 0.1,
         "grad_clip_norm": 1.0,
-        "freeze": "codebook/.*",
+        "freeze": ("codebook/.*", UNUSED),
     }
     return config

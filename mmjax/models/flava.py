@@ -114,6 +114,12 @@ class FLAVA(nn.Module):
             raise ValueError(
                 "config.model.image.mask_token of a FLAVA with heads is False: leave it out."
             )
+        text = self.text_tower(**kwargs)
+        if text.mask_id is not None and text.mask_id >= text.vocab_size:
+            raise ValueError(
+                f"config.model.text.mask_id is {text.mask_id}, and vocab_size {text.vocab_size}: "
+                "the mask token must be one of the vocabulary."
+            )
         codebook = self.image_codebook(**kwargs)
         if codebook is not None:
             if codebook.vocab_size != self.codebook_size:
