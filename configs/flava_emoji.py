@@ -33,9 +33,9 @@ def get_config():
     """The config of this experiment."""
     config = defaults()
     config.batch_size = 64
-    config.total_steps = 400
+    config.total_steps = 250
     config.log_every = 20
-    config.checkpoint.every = 200
+    config.checkpoint.every = 250
 
     config.data.train = {
         "kind": "mixture",
@@ -64,7 +64,12 @@ def get_config():
         "codebook": {"kind": "random", "image_size": 24, "patch_size": 4, "vocab_size": 256},
         "codebook_size": 256,
     }
-    config.loss = {"mask_patches": 14, "mask_patches_min": 4, "mask_duplicates": True}
+    config.loss = {
+        "mask_patches": 14,
+        "mask_patches_min": 4,
+        "itm_negatives": 0.5,
+        "mask_duplicates": True,
+    }
     names = ("contrastive", "itm", "mmm_image", "mmm_text", "mim", "mlm")
     config.loss_weights = dict.fromkeys(names, 1.0)
     config.ema.decay = 0.99
