@@ -17,7 +17,8 @@ from mmjax.config import defaults
 
 LENGTH = 77
 UNUSED = "(image|text|multimodal)_pooler/.*"  # of the published layout; no loss reads them
-IMAGE = "decode(min_size=224) | random_resized_crop(224, scale=(0.9, 1)) | codebook_image(112)"
+CROP = "decode(min_size=224) | random_resized_crop(224, scale=(0.9, 1))"
+CODEBOOK = "codebook_image(112)"  # after all that moves pixels
 TEXT = f"first_caption | tokenize({LENGTH})"
 
 
@@ -37,8 +38,8 @@ def get_config():
     config.data.train = {
         "kind": "mixture",
         "parts": {
-            "pairs": part("data/pmd/{00000..06999}.tar", f"{IMAGE} | {TEXT}"),
-            "images": part("data/imagenet/{0000..1281}.tar", f"{IMAGE} | flip"),
+            "pairs": part("data/pmd/{00000..06999}.tar", f"{CROP} | {CODEBOOK} | {TEXT}"),
+            "images": part("data/imagenet/{0000..1281}.tar", f"{CROP} | flip | {CODEBOOK}"),
             "texts": part("data/ccnews_bookcorpus/{00000..07499}.tar", TEXT),
         },
     }
