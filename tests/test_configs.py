@@ -23,12 +23,14 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. The others: added up by hand, below.
+# google/siglip-base-patch16-224. FLAVA: transformers' FlavaForPreTraining. The others: added up by
+# hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
+    "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
 }
 
 
@@ -77,6 +79,8 @@ def count_by_hand(name):
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
     if name.startswith("vilt"):
         return one_transformer(model)
+    if name == "flava_emoji":
+        return flava(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
     if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
@@ -115,6 +119,23 @@ def one_transformer(model):
         return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
     words = (width * width + width) + 2 * width + model.text.vocab_size
     return whole + words + 2 * width + 2
+
+
+def flava(model):
+    """Encoders of one width, four heads of words, a head of pairs, and the random quantizer."""
+    width, codes, words = model.image.width, model.codebook_size, model.text.vocab_size
+    square, norm = width * width + width, 2 * width
+    image = (8 * 8 * 3 * width + width) + 36 * width + 3 * width
+    text = (words + model.text.length + 2) * width + norm
+    blocks = [tower(model[m].depth, width, model[m].mlp_dim) + norm for m in ENCODERS]
+    maps = 2 * (width * model.embed_dim + model.embed_dim) + 2 * square
+    heads = sum(2 * (square + norm + n * width + n) for n in (codes, words))
+    pairs = square + 2 * width + 2
+    codebook = 16 * (4 * 4 * 3 + codes)
+    return image + text + width + sum(blocks) + maps + heads + pairs + codebook + 1
+
+
+ENCODERS = ("image", "text", "multimodal")
 
 
 def drawn_image(image):
@@ -162,7 +183,7 @@ def test_full_size(name):
         run.params,
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("albef", "blip", "clip", "coca"):
+    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
     if "decoder" in config.model.get("text", {}) or config.model.name == "blip":
@@ -173,7 +194,7 @@ def test_full_size(name):
     elif config.model.get("words"):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
-    elif config.model.name != "clip":
+    elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers"))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -184,7 +205,8 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    assert all(o.dtype in (np.float32, np.bool_) for o in outputs.values())
+    floats = {k: o for k, o in outputs.items() if k not in ("image_codes", "negatives_exist")}
+    assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
 
 
@@ -193,7 +215,9 @@ def test_data_fit_the_model(name):
     """Sizes that the transform writes are those of the model."""
     config, _ = full_size(name)
     # What is cached is the start of the transform.
-    transform = f"{config.data.cached_transform} | {config.data.transform}"
+    parts = config.data.train.get("parts", {}).values()
+    transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
+    transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
