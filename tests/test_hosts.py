@@ -151,12 +151,14 @@ def test_two_processes_write_the_captions_that_one_writes(flags, tmp_path):
     beams = {"beams": 2, "max_new_tokens": 4}
     evals["all"] |= {"kind": "captioning", "decode": beams, "prompt": True}
     evals["all"]["transform"] = "decode | first_caption | tokenize(8)"
-    evals["unasked"] = evals["all"] | {"prompt": False}
+    evals["unasked"] = evals["all"] | {"prompt": False, "decode": {"max_new_tokens": 4}}
     writes = [
         f"--config.model={model}",
         "--config.loss={}",
         "--config.loss_weights={'captioning': 1.0}",
         f"--config.evals={evals}",
+        "--config.validation=('all', 'unasked')",  # so that the report has their metrics alone
+        "--config.total_steps=2",
     ]
     flags = [*flags[:-2], *writes]  # without the depths of CLIP's towers
     ((code, _, error),) = ends([train(tmp_path / "one", flags, devices=8)])
@@ -171,7 +173,7 @@ def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the
 ):
     root = tmp_path / "pictures"
     write_folder(root)
-    lossy = ["--config.data.max_lost_records=1", "--config.step_timeout_seconds=15"]
+    lossy = ["--config.data.max_lost_records=1", "--config.step_timeout_seconds=10"]
     lossy += [f"--config.data.train.root={root}", "--config.total_steps=100000"]
     lossy += ["--config.evals={}", "--config.checkpoint.every=100000"]
     workdir = tmp_path / "run"
@@ -195,4 +197,4 @@ def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the
     ((code, _, error),) = ends([process])
     assert code == 3, error
     assert "007.png" in error and "the next record replaces it" in error
-    assert "config.step_timeout_seconds = 15" in error and "read_bytes" in error
+    assert "config.step_timeout_seconds = 10" in error and "read_bytes" in error
