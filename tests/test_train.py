@@ -13,14 +13,14 @@ import sys
 import time
 
 import commands
+import jax
 import numpy as np
 import pytest
-from runs import CONFIG, ROOT, TRAIN, refused, state_of
+from runs import CONFIG, ROOT, TRAIN, refused, state_of, train_here
 from tiny_clip import write_folder
 
 from mmjax import config as configs
 from mmjax import evaluate
-from mmjax import train as training
 from mmjax.process import preemption
 
 
@@ -42,15 +42,6 @@ def train(root, workdir, *more, **kwargs):
 
 def config_of(root, *more):
     return configs.load(str(CONFIG), settings(root, *more))
-
-
-@pytest.fixture
-def here():
-    """`mmjax.train.train` in this process, on its 8 devices."""
-    handlers = {number: signal.getsignal(number) for number in preemption.NAMES}
-    yield training.train
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def assert_same(a, b):
@@ -94,22 +85,22 @@ def test_a_run_leaves_everything_that_it_promises(undisturbed):
     assert "image/transformer" in (workdir / "parameters.txt").read_text()
 
 
-def test_a_second_start_says_that_it_is_done(undisturbed, pictures, here, capsys):
+def test_a_second_start_says_that_it_is_done(undisturbed, pictures, capsys):
     workdir, _ = undisturbed
     before = (workdir / "metrics.jsonl").read_text()
-    here(config_of(pictures, WITHOUT_DROPOUT), workdir)
+    train_here(config_of(pictures, WITHOUT_DROPOUT), workdir)
     said = capsys.readouterr().out
     assert "is done" in said and "recall@1" in said
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
-def test_the_workdirs_tokenizer_must_be_the_checkpoints(undisturbed, pictures, tmp_path, here):
+def test_the_workdirs_tokenizer_must_be_the_checkpoints(undisturbed, pictures, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(undisturbed[0], workdir)
     file = workdir / "tokenizer" / "tokenizer.json"
     file.write_text(file.read_text().replace('"square"', '"circle"').replace("squ", "cir"))
     with pytest.raises(ValueError, match="(?s)tokenizer.*checkpoint"):
-        here(config_of(pictures, WITHOUT_DROPOUT), workdir)
+        train_here(config_of(pictures, WITHOUT_DROPOUT), workdir)
 
 
 def test_evaluate_gives_the_same_results(undisturbed):
@@ -152,13 +143,13 @@ def test_exact_accumulation_from_the_command_line(undisturbed, pictures, tmp_pat
 
 
 def test_another_config_is_shown_as_a_diff_and_refused_unless_allowed(
-    undisturbed, pictures, here, capsys
+    undisturbed, pictures, capsys
 ):
     workdir, _ = undisturbed
     changed = config_of(pictures, WITHOUT_DROPOUT, "--config.optim.learning_rate=0.5")
     with pytest.raises(ValueError, match="(?s)optim.learning_rate: 0.01 -> 0.5.*allow_change"):
-        here(changed, workdir)
-    here(changed, workdir, ["optim.learning_rate"])
+        train_here(changed, workdir)
+    train_here(changed, workdir, ["optim.learning_rate"])
     assert "changed config.optim.learning_rate: 0.01 -> 0.5" in capsys.readouterr().out
 
 
@@ -245,26 +236,26 @@ def test_a_full_disk_loses_nothing_saved(many, tmp_path, long_run):
     assert done.returncode == 0 and f"resumed at step {STEPS}" in done.stdout, done.stderr
 
 
-def test_bad_input_is_one_sentence(pictures, tmp_path, here):
+def test_bad_input_is_one_sentence(pictures, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ValueError, match=str(empty)):
-        here(config_of(empty), tmp_path / "a")
+        train_here(config_of(empty), tmp_path / "a")
     with pytest.raises(ValueError, match="config.batch_size is 12.*8 or 16"):
-        here(config_of(pictures, "--config.batch_size=12"), tmp_path / "b")
+        train_here(config_of(pictures, "--config.batch_size=12"), tmp_path / "b")
     with pytest.raises(ValueError, match="learning_rate"):
-        here(config_of(pictures, "--config.optim.lerning_rate=1"), tmp_path / "c")
+        train_here(config_of(pictures, "--config.optim.lerning_rate=1"), tmp_path / "c")
     with pytest.raises(ValueError, match=r"'image'.*\[16, 16, 3\]"):
-        here(config_of(pictures, "--config.model.image.image_size=(32,32)"), tmp_path / "d")
+        train_here(config_of(pictures, "--config.model.image.image_size=(32,32)"), tmp_path / "d")
     # What an evaluation lacks is said before the training, not after.
     wrong = ("all.source.root=nowhere", "all.transform=decode | tokenize(12)")
     for change, words in zip(wrong, ("no folder nowhere", "tokenize comes after choose_caption")):
         with pytest.raises(ValueError, match=f"config.evals.all.*{words}"):
-            here(config_of(pictures, f"--config.evals.{change}"), tmp_path / "e")
+            train_here(config_of(pictures, f"--config.evals.{change}"), tmp_path / "e")
         assert not (tmp_path / "e" / "batches.jsonl").exists()
 
 
-def test_a_missing_column_and_corrupt_images(tmp_path, long_run, here):
+def test_a_missing_column_and_corrupt_images(tmp_path, long_run):
     bad = (long_run / "bad_records.jsonl").read_text().splitlines()  # two are allowed
     assert len(bad) == 2 and all(json.loads(b)["kind"] == "unreadable_image" for b in bad)
     other = tmp_path / "data"
@@ -272,10 +263,10 @@ def test_a_missing_column_and_corrupt_images(tmp_path, long_run, here):
     for i in range(3):
         (other / f"{i:03d}.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match="(?s)3 bad records of 24.*bad_records.jsonl"):
-        here(config_of(other), tmp_path / "a")
+        train_here(config_of(other), tmp_path / "a")
     (other / "captions.jsonl").write_text('{"file_name": "005.png", "words": "a square"}\n')
     with pytest.raises(ValueError, match="caption"):
-        here(config_of(other), tmp_path / "b")
+        train_here(config_of(other), tmp_path / "b")
 
 
 def test_a_step_that_is_not_finite_names_the_tensor_and_keeps_the_checkpoint(pictures, tmp_path):
@@ -284,10 +275,10 @@ def test_a_step_that_is_not_finite_names_the_tensor_and_keeps_the_checkpoint(pic
     assert "Traceback" not in done.stderr
 
 
-def test_devices_of_one_cpu_take_one_step_at_a_time(pictures, tmp_path, monkeypatch, here):
+def test_devices_of_one_cpu_take_one_step_at_a_time(pictures, tmp_path, monkeypatch):
     """Else XLA ends a run of some thousand steps: collectives wait for each other's threads."""
     waited = []
-    monkeypatch.setattr(training.jax, "block_until_ready", waited.append)
-    assert training.jax.local_device_count() == 8
-    here(config_of(pictures, "--config.total_steps=2", NO_EVALS), tmp_path)
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    assert jax.local_device_count() == 8
+    train_here(config_of(pictures, "--config.total_steps=2", NO_EVALS), tmp_path)
     assert len(waited) == 2 and all("loss" in scalars for scalars in waited)
