@@ -20,7 +20,7 @@ CONFIGS = {
     "vqa": "vqa_emoji",
 }
 UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
-COUPLED = {"albef": "albef_emoji"}  # rows are fused with those of others
+COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji"}  # rows are fused with those of others
 
 
 def load(system):
@@ -33,7 +33,7 @@ def load(system):
         config.batch_size, config.loss_weights = 8, {"captioning": 1.0}
         config.optim = {"name": "adamw", "learning_rate": 1e-2}
         return config
-    config = toy.shrink(configs.load(f"configs/{CONFIGS[system]}.py", ()))
+    config = toy.shrink(configs.load(f"configs/{(CONFIGS | COUPLED)[system]}.py", ()))
     with config.unlocked():
         if system == "multimodal":
             config.model.mask_ratio = 0.4
