@@ -32,10 +32,10 @@ def part(start, stop, transform, weight, images=True):
 def get_config():
     """The config of this experiment."""
     config = defaults()
-    config.batch_size = 96
-    config.total_steps = 400
+    config.batch_size = 64
+    config.total_steps = 250
     config.log_every = 20
-    config.checkpoint.every = 200
+    config.checkpoint.every = 250
 
     config.data.train = {
         "kind": "mixture",
@@ -47,12 +47,12 @@ def get_config():
     }
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 4096}
 
-    small = {"width": 128, "heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
+    small = {"width": 96, "heads": 4, "mlp_dim": 384, "activation": "gelu_tanh"}
     config.model = {
         "name": "flava",
-        "embed_dim": 128,
+        "embed_dim": 96,
         "dtype": "bfloat16",
-        "image": {**small, "depth": 4, "patch_size": 8, "image_size": (SIZE, SIZE)},
+        "image": {**small, "depth": 3, "patch_size": 8, "image_size": (SIZE, SIZE)},
         "text": {
             **small,
             "depth": 2,
@@ -64,7 +64,12 @@ def get_config():
         "codebook": {"kind": "random", "image_size": 24, "patch_size": 4, "vocab_size": 256},
         "codebook_size": 256,
     }
-    config.loss = {"mask_patches": 14, "mask_patches_min": 4, "mask_duplicates": True}
+    config.loss = {
+        "mask_patches": 14,
+        "mask_patches_min": 4,
+        "itm_negatives": 0.5,
+        "mask_duplicates": True,
+    }
     names = ("contrastive", "itm", "mmm_image", "mmm_text", "mim", "mlm")
     config.loss_weights = dict.fromkeys(names, 1.0)
     config.ema.decay = 0.99
@@ -75,7 +80,7 @@ def get_config():
         "b2": 0.98,
         "weight_decay": 0.1,
         "grad_clip_norm": 1.0,
-        "freeze": "codebook/.*",
+        "freeze": ("codebook/.*",),
     }
 
     config.evals = {

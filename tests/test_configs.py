@@ -23,12 +23,14 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. The others: added up by hand, below.
+# google/siglip-base-patch16-224. FLAVA: transformers' FlavaForPreTraining. The others: added up by
+# hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
+    "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
 }
 
 
@@ -77,8 +79,26 @@ def count_by_hand(name):
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
     if name.startswith("vilt"):
         return one_transformer(model)
+    if name == "flava_emoji":
+        return flava(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
+    if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
+        attention = 4 * (128 * 128 + 128) + 2 * 128
+        text = (4098 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
+        head = (128 * 128 + 128) + 2 * 128 + 4098
+        joint = 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
+        return drawn_image(model.image) + 2 * 128 + text + 2 * attention + head + joint
+    if name == "albef_14m":  # the paper's 123.7 M and 85.8 M, with positions of 25 tokens
+        heads = 2 * (768 * 256 + 256) + (768 * 2 + 2) + 1
+        return 123_697_722 + 85_844_736 - (512 - 25) * 768 + heads
+    if name == "albef_emoji":
+        norm, attention = 2 * 128, 4 * (128 * 128 + 128)
+        image = drawn_image(model.image) + 2 * 128  # and the class token with its position
+        embed = (1025 + 16 + 2) * 128 + norm
+        text = embed + tower(4, 128, 512) + 2 * (attention + norm)
+        head = 128 * 128 + 128 + norm + 1025
+        return image + text + head + 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
     width = model.image.width
     words = (model.text.vocab_size + model.text.length) * width
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
@@ -99,6 +119,23 @@ def one_transformer(model):
         return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
     words = (width * width + width) + 2 * width + model.text.vocab_size
     return whole + words + 2 * width + 2
+
+
+def flava(model):
+    """Encoders of one width, four heads of words, a head of pairs, and the random quantizer."""
+    width, codes, words = model.image.width, model.codebook_size, model.text.vocab_size
+    square, norm = width * width + width, 2 * width
+    image = (8 * 8 * 3 * width + width) + 36 * width + 3 * width
+    text = (words + model.text.length + 2) * width + norm
+    blocks = [tower(model[m].depth, width, model[m].mlp_dim) + norm for m in ENCODERS]
+    maps = 2 * (width * model.embed_dim + model.embed_dim) + 2 * square
+    heads = sum(2 * (square + norm + n * width + n) for n in (codes, words))
+    pairs = square + 2 * width + 2
+    codebook = 16 * (4 * 4 * 3 + codes)
+    return image + text + width + sum(blocks) + maps + heads + pairs + codebook + 1
+
+
+ENCODERS = ("image", "text", "multimodal")
 
 
 def drawn_image(image):
@@ -146,16 +183,18 @@ def test_full_size(name):
         run.params,
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("clip", "coca"):
+    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
-    if "decoder" in config.model.get("text", {}):
+    if "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
+    elif config.model.name == "albef":
+        assert outputs["match_logits"].shape == (8, 2)
     elif config.model.get("words"):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
-    elif config.model.name != "clip":
+    elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers"))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -166,7 +205,8 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    assert all(o.dtype in (np.float32, np.bool_) for o in outputs.values())
+    floats = {k: o for k, o in outputs.items() if k not in ("image_codes", "negatives_exist")}
+    assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
 
 
@@ -175,7 +215,9 @@ def test_data_fit_the_model(name):
     """Sizes that the transform writes are those of the model."""
     config, _ = full_size(name)
     # What is cached is the start of the transform.
-    transform = f"{config.data.cached_transform} | {config.data.transform}"
+    parts = config.data.train.get("parts", {}).values()
+    transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
+    transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
@@ -236,7 +278,8 @@ def start(run):
         lambda p: np.float32(0.2) * rng.standard_normal(p.shape, np.float32), run.params
     )
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.state)
-    state = zeros.replace(params=params, finite=np.asarray(True))
+    average = None if run.state.average is None else params
+    state = zeros.replace(params=params, average=average, finite=np.asarray(True))
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, run.state)
 
 
@@ -280,7 +323,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure: the others differ from these in numbers alone.
 STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,8 +32,8 @@ class FLAVA(nn.Module):
 
     A batch with `image` gives image_tokens [B, 1 + patches, width], image_features [B, width] (the
     first token) and image_embed [B, embed_dim]; one with `text` likewise; both give
-    multimodal_tokens and multimodal_features. Tokens are normalized, embeddings of unit length.
-    logit_scale is always given.
+    multimodal_tokens and multimodal_features. Tokens are normalized and fp32, embeddings of unit
+    length. logit_scale is always given.
 
     With heads, a batch with `image_masked` [B, patches] bool, or with `text_corrupted` [B, L] int32
     and its `text_corrupted_mask`, gives masked_image_logits [B, patches, V] and masked_text_logits
@@ -114,6 +114,12 @@ class FLAVA(nn.Module):
             raise ValueError(
                 "config.model.image.mask_token of a FLAVA with heads is False: leave it out."
             )
+        text = self.text_tower(**kwargs)
+        if text.mask_id is not None and text.mask_id >= text.vocab_size:
+            raise ValueError(
+                f"config.model.text.mask_id is {text.mask_id}, and vocab_size {text.vocab_size}: "
+                "the mask token must be one of the vocabulary."
+            )
         codebook = self.image_codebook(**kwargs)
         if codebook is not None:
             if codebook.vocab_size != self.codebook_size:
@@ -144,8 +150,7 @@ class FLAVA(nn.Module):
         towers = {**self.encoders, "multimodal": self.joint}
         widths = self._widths()
         self.norms = {
-            m: LayerNorm(tower.norm_epsilon, self.dtype, name=f"{m}_norm")
-            for m, tower in towers.items()
+            m: LayerNorm(tower.norm_epsilon, name=f"{m}_norm") for m, tower in towers.items()
         }
         self.poolers = {m: _pooler(widths[m], f"{m}_pooler") for m in towers}
         self.projections = {
@@ -216,7 +221,7 @@ class FLAVA(nn.Module):
     def _tokens(self, modality: str, states: jax.Array) -> dict[str, jax.Array]:
         """The outputs of an encoder from the tokens of its last block."""
         tokens = self.norms[modality](states)
-        first = tokens[:, 0].astype(jnp.float32)
+        first = tokens[:, 0]
         outputs = {f"{modality}_tokens": tokens, f"{modality}_features": first}
         if self.pooler:
             outputs[f"{modality}_pooled"] = jnp.tanh(self.poolers[modality](first))
@@ -242,7 +247,7 @@ class FLAVA(nn.Module):
             of = dict(zip(("before", *states), _split(tokens, states)))
             for m in states:
                 outputs[f"multimodal_{m}_logits"] = self.word_heads[f"multimodal_{m}"](of[m])
-            pooled = jnp.tanh(self.itm_pooler(tokens[:, 0].astype(jnp.float32)))
+            pooled = jnp.tanh(self.itm_pooler(tokens[:, 0]))
             outputs["itm_logits"] = self.itm_head(pooled)
         return outputs
 

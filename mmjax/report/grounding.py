@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.sources.subset import Subset
-from mmjax.evals.evaluators import Pairs
 from mmjax.evals.grad_cam import grad_cam, middle
+from mmjax.evals.image_text import Pairs
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 

@@ -160,9 +160,10 @@ def test_the_codes_of_the_random_quantizer():
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
+        ({"text.mask_id": 64}, "mask_id is 64, and vocab_size 64"),
         ({"text.width": 24}, "need encoders of one width"),
         ({"codebook.vocab_size": 9}, "codebook has 9 ids and config.model.codebook_size is 10"),
-        ({"codebook.patch_size": 2}, r"\(2, 2\) patches and the codebook gives \(4, 4\) ids"),
+        ({"codebook.patch_size": 4}, r"\(2, 2\) patches and the codebook gives \(4, 4\) ids"),
         ({"codebook.kind": "dall"}, "config.model.codebook.kind is 'dall'; use one of"),
         ({"image.mask_token": False}, "mask_token of a FLAVA with heads is False"),
         ({"multimodal.layers": 2}, "config.model.multimodal.layers is not a setting"),

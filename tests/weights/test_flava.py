@@ -1,5 +1,7 @@
 """FLAVA beside the original, layer by layer and loss by loss: tests/golden/make_flava.py."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -119,6 +121,21 @@ def test_both_images_of_the_image_processor(golden):
         pixels = normalize(made[key][None], *statistics(tower))
         close(np.asarray(pixels).transpose(0, 3, 1, 2), want[theirs])
     assert "codebook" not in golden["flava_model"][0].transform
+
+
+def test_settings_of_the_first_files(tmp_path):
+    """Whole numbers are squares, and the class has its old name."""
+    for file in (GOLDEN / "flava_codebook").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = {"feature_extractor_type": "FlavaFeatureExtractor", "size": 224, "resample": 3}
+    settings |= {"codebook_size": 24, "codebook_crop_size": 24}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    loaded = load(tmp_path)
+    assert loaded.transform == "decode | resize((24, 24), 'lanczos') | center_crop((24, 24))"
+    assert loaded.config["image_size"] == (24, 24)
+    (tmp_path / "preprocessor_config.json").unlink()
+    without = load(tmp_path)
+    assert without.config["image_size"] == (112, 112) and "no settings of an" in without.report
 
 
 def test_texts_are_bert_s(golden):

@@ -156,7 +156,7 @@ def sample_crop(height, width, scale, ratio, rng):
 
 def codebook_image(size, method="lanczos"):
     """Sets `image_codebook` to the image as it is now, resized to `size`: what an image codebook
-    reads, such as FLAVA's. Later steps change `image` alone."""
+    reads, such as FLAVA's. Later steps change `image` alone: put crops and flips before it."""
     size = _pair(size)
     image_ops.resampling(method)
 

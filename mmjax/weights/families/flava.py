@@ -71,7 +71,8 @@ def model_config(found: Published) -> dict[str, Any]:
       ValueError: settings that our model does not support.
     """
     image, text, multimodal = (
-        published.tower(found, defaults, f"{name}_config")
+        # The first repositories have the values under "<name>_config_dict".
+        published.tower(found, defaults, f"{name}_config", f"{name}_config_dict")
         for name, defaults in (("image", IMAGE), ("text", TEXT), ("multimodal", MULTIMODAL))
     )
     images = image_processor.read(found.preprocessor)

@@ -83,7 +83,8 @@ def images(found: Published) -> image_processor.Images:
 
 def of_codebook(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the codebook's images, under the names of an image processor's own."""
-    return {k.removeprefix(PREFIX): x for k, x in preprocessor.items() if k.startswith(PREFIX)}
+    own = {k.removeprefix(PREFIX): x for k, x in preprocessor.items() if k.startswith(PREFIX)}
+    return {**own, "default_to_square": True}
 
 
 def size(found: Published) -> tuple[tuple[int, int], str]:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import coordinates, noise, run
+from PIL import Image
 
 from mmjax.data.text.train_bpe import train_bpe
 from mmjax.data.transforms.parse import parse
@@ -169,3 +170,16 @@ def test_tokens_that_are_kept_count_as_truncated_each_time():
     assert tokenizer.truncation_rate == 0.75
     with pytest.raises(ValueError, match="read-only"):
         out["text"][0] = 1  # another row may have the same array
+
+
+def test_the_image_of_a_codebook_is_taken_where_the_step_stands():
+    """By Pillow's Lanczos filter, from the image as it is there; later steps do not change it."""
+    image = np.random.default_rng(0).integers(0, 256, (41, 53, 3), np.uint8)
+    chain = "decode | center_crop(40) | codebook_image((12, 20)) | resize(16) | flip(1)"
+    made = parse(chain)({"image": image}, np.random.default_rng(0))
+    cropped = Image.fromarray(image[:40, 6:46])
+    want = np.asarray(cropped.resize((20, 12), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(made["image_codebook"], want)
+    assert made["image"].shape == (16, 16, 3) and made["image_codebook"].dtype == np.uint8
+    with pytest.raises(ValueError, match="put decode first in the chain"):
+        parse("codebook_image(8)")({"image": b""}, np.random.default_rng(0))
