@@ -165,7 +165,8 @@ def test_the_codes_of_the_random_quantizer():
         ({"codebook.vocab_size": 9}, "codebook has 9 ids and config.model.codebook_size is 10"),
         ({"codebook.patch_size": 4}, r"\(2, 2\) patches and the codebook gives \(4, 4\) ids"),
         ({"codebook.kind": "dall"}, "config.model.codebook.kind is 'dall'; use one of"),
-        ({"image.mask_token": False}, "mask_token of a FLAVA with heads is False"),
+        ({"image.mask_token": False}, "image.mask_token is False, and a FLAVA needs True"),
+        ({"image.pool": "mean"}, "config.model.image.pool is 'mean', and a FLAVA needs 'all'"),
         ({"multimodal.layers": 2}, "config.model.multimodal.layers is not a setting"),
     ],
 )
