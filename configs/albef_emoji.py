@@ -8,6 +8,7 @@ All losses have weight 1, and alpha rises over the first epochs, as in Li et al.
 
 from configs.captioner_drawings import IMAGE, SMALL
 from configs.clip_emoji import get_config as clip_emoji
+from configs.clip_emoji import retrieval
 
 
 def get_config():
@@ -34,9 +35,10 @@ def get_config():
             "dropout": 0.1,
         },
     }
-    config.loss = {"queue": 512, "alpha": ((0, 0.0), (100, 0.4))}
+    config.loss = {"queue_size": 512, "alpha": ((0, 0.0), (100, 0.4))}
     config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_words": 1.0}
     config.ema.update(decay=0.99, teacher=True)
     config.optim.learning_rate = 1e-3
+    config.evals.unseen_test = {**retrieval("unseen_test"), "rerank": 16}
     config.baselines = ""
     return config

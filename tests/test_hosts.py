@@ -16,9 +16,10 @@ import time
 import commands
 import numpy as np
 import pytest
-from runs import CONFIG, ROOT, ends, flip_bits, free_port, state_of
+from runs import CONFIG, ROOT, ends, flip_bits, free_port, state_of, train_here
 from tiny_clip import write_folder
 
+from mmjax import config as configs
 from mmjax.workdir.metrics import read_metrics
 
 # A large eps: where a gradient is zero but for rounding, Adam would amplify the rounding.
@@ -44,16 +45,13 @@ def flags(tmp_path_factory):
     ]
 
 
-def train(workdir, flags, *more, devices=4):
-    words = ("-m", "mmjax.train", f"--workdir={workdir}", *flags, *more)
-    return commands.start(*words, devices=devices)
+def start(command, workdir, *flags, devices=4):
+    return commands.start("-m", f"mmjax.{command}", f"--workdir={workdir}", *flags, devices=devices)
 
 
-def two(workdir, flags):
-    where = f"--coordinator=localhost:{free_port()}"
-    return [
-        train(workdir, flags, where, "--num_processes=2", f"--process_id={i}") for i in range(2)
-    ]
+def two(command, workdir, *flags):
+    flags = (*flags, f"--coordinator=localhost:{free_port()}", "--num_processes=2")
+    return [start(command, workdir, *flags, f"--process_id={i}") for i in range(2)]
 
 
 def assert_close(a, b):
@@ -74,7 +72,7 @@ def results(workdir):
 @pytest.fixture(scope="module")
 def alone(flags, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "alone"
-    ((code, _, error),) = ends([train(workdir, flags, devices=8)])
+    ((code, _, error),) = ends([start("train", workdir, *flags, devices=8)])
     assert code == 0, error
     return workdir
 
@@ -83,7 +81,8 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
     flags, alone, tmp_path
 ):
     workdir = tmp_path / "run"
-    both = two(workdir, flags)
+    flags = [*flags, "--config.evals={}"]
+    both = two("train", workdir, *flags)
     deadline = time.monotonic() + 300
     while not losses(workdir):
         assert both[0].poll() is None and time.monotonic() < deadline, ends(both)
@@ -96,7 +95,7 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
     saved = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
     assert 0 < saved < STEPS
     assert not (workdir / "report.html").exists()
-    ((code, out, error),) = ends([train(workdir, flags, devices=4)])
+    ((code, out, error),) = ends([start("train", workdir, *flags)])
     assert code == 0 and f"resumed at step {saved} of {STEPS}" in out, error
     # The same examples in the same order, else the losses would differ at once.
     np.testing.assert_allclose(
@@ -141,6 +140,7 @@ def test_two_processes_go_on_from_one_past_damage_by_the_slurm_launcher_and_eval
 
 
 def test_two_processes_write_the_captions_that_one_writes(flags, tmp_path):
+    """One trains and evaluates; two evaluate the same checkpoint."""
     layers = {"depth": 1, "heads": 2, "mlp_dim": 32}
     model = {
         "name": "captioner",
@@ -151,19 +151,27 @@ def test_two_processes_write_the_captions_that_one_writes(flags, tmp_path):
     beams = {"beams": 2, "max_new_tokens": 4}
     evals["all"] |= {"kind": "captioning", "decode": beams, "prompt": True}
     evals["all"]["transform"] = "decode | first_caption | tokenize(8)"
-    evals["unasked"] = evals["all"] | {"prompt": False}
+    evals["unasked"] = evals["all"] | {"prompt": False, "decode": {"max_new_tokens": 4}}
     writes = [
         f"--config.model={model}",
         "--config.loss={}",
         "--config.loss_weights={'captioning': 1.0}",
         f"--config.evals={evals}",
+        "--config.validation=('all', 'unasked')",  # so that the report has their metrics alone
+        "--config.total_steps=2",
     ]
-    flags = [*flags[:-2], *writes]  # without the depths of CLIP's towers
-    ((code, _, error),) = ends([train(tmp_path / "one", flags, devices=8)])
-    assert code == 0, error
-    done = ends(two(tmp_path / "two", flags))
+    one, both = tmp_path / "one", tmp_path / "two"
+    # Without the depths of CLIP's towers.
+    train_here(configs.load(str(CONFIG), [*flags[1:-2], *writes]), one)
+    shutil.copytree(one, both)
+    manifest = json.loads((both / "run.json").read_text())
+    manifest.pop("results")
+    (both / "run.json").write_text(json.dumps(manifest))
+    for name in ("results.jsonl", "report.html"):
+        (both / name).unlink()
+    done = ends(two("evaluate", both))
     assert [code for code, _, _ in done] == [0, 0], done
-    assert results(tmp_path / "two") == pytest.approx(results(tmp_path / "one"), abs=1e-6)
+    assert results(both) == pytest.approx(results(one), abs=1e-6)
 
 
 def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the_run(
@@ -171,11 +179,11 @@ def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the
 ):
     root = tmp_path / "pictures"
     write_folder(root)
-    lossy = ["--config.data.max_lost_records=1", "--config.step_timeout_seconds=15"]
+    lossy = ["--config.data.max_lost_records=1", "--config.step_timeout_seconds=10"]
     lossy += [f"--config.data.train.root={root}", "--config.total_steps=100000"]
     lossy += ["--config.evals={}", "--config.checkpoint.every=100000"]
     workdir = tmp_path / "run"
-    process = train(workdir, [*flags, *lossy], devices=1)
+    process = start("train", workdir, *flags, *lossy, devices=1)
 
     def wait_for_steps(more):
         deadline, first = time.monotonic() + 300, None
@@ -195,4 +203,4 @@ def test_a_lost_picture_is_passed_over_if_allowed_and_a_read_that_hangs_ends_the
     ((code, _, error),) = ends([process])
     assert code == 3, error
     assert "007.png" in error and "the next record replaces it" in error
-    assert "config.step_timeout_seconds = 15" in error and "read_bytes" in error
+    assert "config.step_timeout_seconds = 10" in error and "read_bytes" in error

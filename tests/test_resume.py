@@ -6,12 +6,17 @@ import shutil
 from pathlib import Path
 
 import commands
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from runs import CONFIG as TINY
-from runs import flip_bits, refused, state_of
+from runs import flip_bits, state_of, train_here
 from tiny_clip import write_folder
+
+from mmjax import config as configs
+from mmjax import replay
+from mmjax.workdir import batch_log
 
 STEPS = 6
 CONFIG = """
@@ -31,21 +36,6 @@ def get_config():
     config.optim = {{"name": "adamw", "learning_rate": 1e-2, "schedule": "constant", "eps": 1e-2}}
     return config
 """
-# The command itself, and a spy that keeps what the devices are given.
-SPIED = """
-import pathlib, runpy, sys
-import jax, numpy
-from mmjax.workdir import batch_log
-
-def add(self, step, batch, add=batch_log.BatchLog.add):
-    workdir = pathlib.Path(sys.argv[2].partition("=")[2])
-    numpy.savez(workdir / f"seen-{step}", **jax.device_get(batch))
-    add(self, step, batch)
-
-batch_log.BatchLog.add = add
-sys.argv[0] = "train"
-runpy.run_module("mmjax.train", run_name="__main__")
-"""
 MESHES = {
     8: "{'data': 2, 'fsdp': 2, 'tensor': 2}",
     4: "{'data': 1, 'fsdp': 2, 'tensor': 2}",
@@ -61,25 +51,34 @@ def place(tmp_path_factory):
     (place / "config.py").write_text(
         CONFIG.format(here=str(TINY.parent), images=str(place / "images"), steps=STEPS)
     )
-    done = commands.run("-c", SPIED, *flags(place, "undisturbed", 8), devices=8)
-    assert done.returncode == 0, done.stderr
+    workdir = place / "undisturbed"
+
+    def add(self, step, batch, add=batch_log.BatchLog.add):
+        """Keeps what the devices are given."""
+        np.savez(workdir / f"seen-{step}", **jax.device_get(batch))
+        add(self, step, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_log.BatchLog, "add", add)
+        train_here(config_of(place), workdir)
     return place
 
 
-def flags(place, name, devices):
-    mesh = f"--config.mesh={MESHES[devices]}"
-    return [f"--config={place / 'config.py'}", f"--workdir={place / name}", mesh]
+def config_of(place):
+    return configs.load(str(place / "config.py"), [f"--config.mesh={MESHES[8]}"])
 
 
 def train(place, name, devices, *more):
-    return commands.run("-m", "mmjax.train", *flags(place, name, devices), *more, devices=devices)
+    flags = [f"--config={place / 'config.py'}", f"--workdir={place / name}"]
+    flags += [f"--config.mesh={MESHES[devices]}", *more]
+    return commands.run("-m", "mmjax.train", *flags, devices=devices)
 
 
 def lines(place, name):
     return (place / name / "batches.jsonl").read_text().splitlines(keepends=True)
 
 
-def test_a_run_moves_over_meshes_and_past_damage(place):
+def test_a_run_moves_over_meshes_and_past_damage(place, capsys):
     """Begun on 8 devices, gone on with 4 and with 1, its newest checkpoint damaged, again on 8."""
     moved, checkpoints = place / "moved", place / "moved" / "checkpoints"
     shutil.copytree(place / "undisturbed", moved)
@@ -93,12 +92,13 @@ def test_a_run_moves_over_meshes_and_past_damage(place):
         assert done.returncode == 0, done.stderr
         assert f"resumed at step {at}" in done.stdout and "changed config.mesh" in done.stdout
     flip_bits(checkpoints / "5")
-    done = train(place, "moved", 8, "--allow_change=total_steps")
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning:")]
+    capsys.readouterr()
+    train_here(config_of(place), moved, ["total_steps"])
+    said = capsys.readouterr().out
+    (warning,) = [line for line in said.splitlines() if line.startswith("warning:")]
     for words in ("checkpoints/5 is damaged (", "renamed to 5.damaged", "from step 4"):
         assert words in warning
-    assert "resumed at step 4" in done.stdout and (checkpoints / "5.damaged").is_dir()
+    assert "resumed at step 4" in said and (checkpoints / "5.damaged").is_dir()
     assert json.loads((checkpoints / "4" / "run" / "metadata").read_text())["examples"] == 24
 
     same = lines(place, "undisturbed")
@@ -116,7 +116,8 @@ def test_a_run_moves_over_meshes_and_past_damage(place):
     for path in whole:
         flip_bits(path)
     before = sorted(p.name for p in checkpoints.iterdir())
-    refused(train(place, "moved", 8), "No checkpoint in", "can be used", "none was changed")
+    with pytest.raises(ValueError, match="(?s)No checkpoint in.*can be used.*none was changed"):
+        train_here(config_of(place), moved)
     assert sorted(p.name for p in checkpoints.iterdir()) == before
 
 
@@ -148,8 +149,6 @@ def test_replay_makes_the_batch_that_training_saw(place):
 
 
 def test_replay_says_what_has_changed_since(place):
-    from mmjax import replay
-
     workdir = place / "undisturbed"
     first = int(np.load(workdir / "seen-1.npz")["example_id"][0])
     path = place / "images" / f"{first:03d}.png"
@@ -167,8 +166,6 @@ def test_replay_says_what_has_changed_since(place):
 
 
 def test_replay_refuses_what_is_not_there(place):
-    from mmjax import replay
-
     with pytest.raises(ValueError, match="--step is 0: the first step is 1"):
         replay.replay(place / "undisturbed", 0)
     with pytest.raises(ValueError, match=r"no run in .*images': it has no run.json"):

@@ -26,35 +26,29 @@ def cross_gradients(
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
     score: Callable[[Mapping[str, jax.Array]], tuple[jax.Array, Any]],
-) -> tuple[Any, jax.Array, jax.Array]:
-    """Weights of the blocks' cross-attention `[layers, B, H, L, S]`, and the gradient of a score
-    with respect to them.
+) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Weights of each stack of cross-attention `[layers, B, H, L, S]`, by its path, and the
+    gradient of a score with respect to them.
 
     Args:
       apply: `model.apply`.
       score: outputs -> a scalar, such as the sum of a logit over the batch, and anything else.
 
     Returns:
-      what the score gives besides the scalar; the weights; the gradient.
-
-    Raises:
-      ValueError: a model with no stack of cross-attention, or with several.
+      what the score gives besides the scalar; the weights; the gradients.
     """
 
     def sown(offsets):
-        given = {**variables, "offsets": traverse_util.unflatten_dict(offsets)}
+        given = {**variables, "offsets": traverse_util.unflatten_dict(offsets, sep="/")}
         outputs, kept = apply(given, batch, mutable=["intermediates"])
-        flat = traverse_util.flatten_dict(kept["intermediates"])
-        found = {k: x for k, x in flat.items() if "cross" in k and k[-1] == "attention_weights"}
+        flat = traverse_util.flatten_dict(kept["intermediates"], sep="/")
+        found = {
+            k: x[0] for k, x in flat.items() if k.endswith("cross/attention/attention_weights")
+        }
         scalar, more = score(outputs)
-        return scalar, (more, {k: x[0] for k, x in found.items()})
+        return scalar, (more, found)
 
     shapes = jax.eval_shape(lambda: sown({})[1][1])
-    if len(shapes) != 1:
-        raise ValueError(
-            f"This model has {len(shapes)} stacks of cross-attention, and their gradient needs one."
-        )
     zeros = {k: jnp.zeros(x.shape, x.dtype) for k, x in shapes.items()}
-    grads, (more, weights) = jax.grad(sown, has_aux=True)(zeros)
-    (path,) = shapes
-    return more, weights[path], grads[path]
+    gradients, (more, weights) = jax.grad(sown, has_aux=True)(zeros)
+    return more, weights, gradients

@@ -11,7 +11,7 @@ from einops import rearrange
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.linear import Linear
+from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.masked import distilled_ids, mask_words
@@ -30,20 +30,21 @@ TEMPERATURES = (0.001, 0.5)  # its range, models/model_pretrain.py of the origin
 class ALBEF(nn.Module):
     """An image encoder, a text encoder, and a fusion encoder of text that attends to the image.
 
-    A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text` gives
-    text_features and text_embed, of the class tokens; both also give logit_scale, and together
-    fused_features and match_logits [B, 2]: of "does not match" and "matches".
+    A batch with `image` gives image_tokens [B, 1 + patches, width], and image_features and
+    image_embed [B, embed_dim] of the class token; one with `text` gives text_features and
+    text_embed; both also give logit_scale, and together fused_features and match_logits [B, 2], the
+    second for a match. `image_tokens` in the batch replace the image.
 
-    In training the batch has what `corrupt` adds: with `draws` [B, 2] the model also fuses each
-    image with another text and each text with another image, and gives matching_logits [B, 3, 2],
-    the pair first, and has_negatives [B]; with `text_corrupted` [B, L] it gives word_logits
-    [B, L, V], of the masked text with the image.
+    In training the batch has what `corrupt` adds: `negative_draws` [B, 2], uniform numbers, add
+    mismatch_logits [B, 2, 2], of each image with another text of the batch and of each text with
+    another image, and negatives_exist [B]: see `hard_negatives`; `text_corrupted` [B, L] adds
+    word_logits [B, L, V], of that text with the image.
 
     Attributes:
       image: fields of `ViT`; text: fields of `GroundedText`; both inherit `dtype`.
       temperature_init: of the contrast; training keeps it in `TEMPERATURES`.
       hard_negatives: other texts and images are sampled by their similarity, else uniformly.
-      negatives_group: they come from as many consecutive rows; 0: from the whole batch.
+      negative_group: they come from as many consecutive rows; 0: from the whole batch.
 
     Source: Li et al. 2021 (arXiv 2107.07651), figure 1.
     """
@@ -53,12 +54,21 @@ class ALBEF(nn.Module):
     text: Mapping[str, Any]
     temperature_init: float = 0.07
     hard_negatives: bool = True
-    negatives_group: int = 0
+    negative_group: int = 0
     dtype: str = "float32"
 
     def image_tower(self, **kwargs) -> ViT:
-        """The image encoder that `image` describes; all of its tokens are used."""
-        fields = {"class_token": True, **self.image, "pool": "all"}
+        """The image encoder that `image` describes.
+
+        Raises:
+          ValueError: an unknown setting, or an encoder that does not give all of its tokens.
+        """
+        fields = {"class_token": True, "pool": "all", **self.image}
+        if fields["pool"] != "all" or not fields["class_token"]:
+            raise ValueError(
+                "An ALBEF uses all tokens of the image, the class token too: remove pool and "
+                "class_token from config.model.image."
+            )
         return captioner.image_tower(fields, self.dtype, **kwargs)
 
     def text_tower(self, **kwargs) -> GroundedText:
@@ -72,11 +82,10 @@ class ALBEF(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs, image, text, words = {}, None, None, self.text_tower(name="text")
-        if "image" in batch:
-            tower = self.image_tower(name="image")
-            x = tower(batch, train=train)["image_tokens"]
-            image = LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
+        if "image" in batch or "image_tokens" in batch:
+            image = self._image_tokens(batch, train)
             outputs |= self._embed(image, "image")
+            outputs["image_tokens"] = image.astype(jnp.float32)
         if "text" in batch:
             text, corrupted = self._encode(words, batch, train)
             outputs |= self._embed(text, "text")
@@ -85,6 +94,14 @@ class ALBEF(nn.Module):
         if image is not None and text is not None:
             outputs |= self._fuse(words, batch, outputs, image, text, corrupted, train)
         return outputs
+
+    def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
+        """All tokens of the image, normalized."""
+        if "image_tokens" in batch:
+            return batch["image_tokens"]
+        tower = self.image_tower(name="image")
+        x = tower(batch, train=train)["image_tokens"]
+        return LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
 
     def _embed(self, tokens: jax.Array, name: str) -> dict[str, jax.Array]:
         """Class token [B, width] and its embedding [B, embed_dim] of unit length, in fp32."""
@@ -111,15 +128,15 @@ class ALBEF(nn.Module):
 
         All texts of an image are fused with it at once, so that they share its keys and values.
         """
-        mask, group = _text_mask(batch), self.negatives_group
+        mask, group = _text_mask(batch), self.negative_group
         texts = {"own": (text, mask)}
-        if "draws" in batch:
+        if "negative_draws" in batch:
             scale = jax.lax.stop_gradient(outputs["logit_scale"])
             text_at, image_at, exists = hard_negatives(
                 outputs["image_embed"],
                 outputs["text_embed"],
                 scale if self.hard_negatives else jnp.zeros_like(scale),
-                batch["draws"],
+                batch["negative_draws"],
                 ids=clip.duplicate_ids(batch),
                 present=clip.pairs_present(batch),
                 group=group,
@@ -132,16 +149,13 @@ class ALBEF(nn.Module):
         x = words.fuse(x, masks, image, train)
         fused = dict(zip(texts, rearrange(x, "(b n) l d -> n b l d", n=len(texts))))
 
-        matches = Linear(
-            (2,), ("embed", None), kernel_init=nn.initializers.normal(0.02), name="match"
-        )
+        head = class_head(2, "match_head")
         features = fused["own"][:, 0].astype(jnp.float32)
-        found = {"fused_features": features, "match_logits": matches(features)}
-        if "draws" in batch:
+        found = {"fused_features": features, "match_logits": head(features)}
+        if "negative_draws" in batch:
             other_image = words.fuse(text, mask, take_rows(image, image_at, group), train)
             others = jnp.stack([fused["other"][:, 0], other_image[:, 0]], 1).astype(jnp.float32)
-            every = jnp.concatenate([features[:, None], others], 1)
-            found |= {"matching_logits": matches(every), "has_negatives": exists}
+            found |= {"mismatch_logits": head(others), "negatives_exist": exists}
         if corrupted is not None:
             found["word_logits"] = words.words(fused["words"])
         return found
@@ -165,14 +179,14 @@ def make_system(config: Mapping[str, Any]) -> System:
     """
     model = make_model(config["model"])
     settings = dict(config["loss"])
-    queue, rate = settings.pop("queue", 65_536), settings.pop("mask_rate", 0.15)
+    queue, rate = settings.pop("queue_size", 65_536), settings.pop("mask_rate", 0.15)
     loss = pretraining(**check_kwargs(pretraining, settings, "config.loss"))
     if config.get("batch_size"):
-        check_group(config["batch_size"], model.negatives_group)
+        check_group(config["batch_size"], model.negative_group)
     if queue < 0 or not 0 < rate < 1:
         raise ValueError(
-            f"config.loss has queue {queue} and mask_rate {rate}: use a size of at least 0 and a "
-            "rate between 0 and 1."
+            f"config.loss has queue_size {queue} and mask_rate {rate}: use a size of at least 0 "
+            "and a rate between 0 and 1."
         )
     return System(
         model=model,
@@ -183,17 +197,19 @@ def make_system(config: Mapping[str, Any]) -> System:
         remember=remember if queue else None,
         limits={"temperature": TEMPERATURES},
         couples_rows="negatives of the matching loss are other rows",
-        check_batch=functools.partial(check_batch, model.negatives_group),
+        check_batch=functools.partial(check_batch, model.negative_group),
     )
 
 
 def corrupt(model: ALBEF, rate: float, batch: Batch, context: Context) -> Batch:
-    """The batch with `draws` [B, 2], which choose the negatives, and with `text_corrupted` and
-    `text_masked` [B, L] if the model predicts words: BERT's corruption, of any token but the first.
-    """
+    """The batch with `negative_draws` [B, 2] and, if the model predicts words, `text_corrupted` and
+    `text_masked` [B, L]: BERT's corruption, of any token but the first."""
     text = model.text_tower(parent=None)
     words, negatives = (_keys(context.rng, i) for i in range(2))
-    batch = {**batch, "draws": jax.vmap(lambda key: jax.random.uniform(key, (2,)))(negatives)}
+    batch = {
+        **batch,
+        "negative_draws": jax.vmap(lambda key: jax.random.uniform(key, (2,)))(negatives),
+    }
     if text.mask_token is None:
         return batch
     maskable = _text_mask(batch) & (jnp.arange(batch["text"].shape[1]) > 0)[None]
@@ -236,8 +252,8 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
     """The loss function for these settings of `config.loss`.
 
     It gives `contrastive`, `matching`, `masked_words` (if the model predicts words), accuracies
-    and `temperature`. `config.loss` also has `queue`, the number of earlier pairs to contrast with
-    (0: none), and `mask_rate`, with which a token is masked.
+    and `logit_scale`, the inverse temperature. `config.loss` also has `queue_size`, the number
+    of earlier pairs to contrast with (0: none), and `mask_rate`, with which a token is masked.
 
     Args:
       alpha: weight of the teacher's distribution in the targets; may be a schedule.
@@ -257,13 +273,14 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
         terms = {"contrastive": losses, **metrics}
         if present is not None:
             terms = {k: Weighted(x, present) for k, x in terms.items()}
-        terms |= matching_loss(outputs["matching_logits"], outputs["has_negatives"], present)
+        pairs = jnp.concatenate([outputs["match_logits"][:, None], outputs["mismatch_logits"]], 1)
+        terms |= matching_loss(pairs, outputs["negatives_exist"], present)
         if "word_logits" in outputs:
             masked = batch["text_masked"]
             masked = masked if present is None else masked & present[:, None]
             logits, teacher = outputs["word_logits"], context.teacher["word_logits"]
             terms["masked_words"] = distilled_ids(logits, teacher, batch["text"], masked, now)
-        return terms | {"temperature": 1 / scale}
+        return terms | {"logit_scale": scale}
 
     return loss
 

@@ -121,7 +121,8 @@ class BLIP(GeneratesText, nn.Module):
         if "image" in batch or "image_tokens" in batch:
             image = self._image_tokens(batch, train)
             seen = captioner.context_mask(batch, image)
-            outputs |= self._embedded("image", image) | {"image_tokens": image}
+            outputs |= self._embedded("image", image)
+            outputs["image_tokens"] = image.astype(jnp.float32)
         encoder = self.text_encoder(name="text_encoder") if self.encoder else None
         if self.embeds:
             outputs["logit_scale"] = (
@@ -305,7 +306,7 @@ def objectives(
         )
 
     def contrast(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        queue = context.memory.get("queue")
+        queue = context.memory.get("queue", {}).get("keys")
         if context.teacher is None and queue is None:
             return clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
         teacher = outputs if context.teacher is None else context.teacher
@@ -339,12 +340,12 @@ def objectives(
     if not queue_size:
         return hooks
 
-    def memory() -> Memory:
-        return {"queue": empty_queue(queue_size, model.embed_dim)}
+    def memory() -> Memory:  # one level deeper than its collection, where `image` is a tower
+        return {"queue": {"keys": empty_queue(queue_size, model.embed_dim)}}
 
     def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
         made = outputs if context.teacher is None else context.teacher
-        return {"queue": push(memory["queue"], keys(made, batch))}
+        return {"queue": {"keys": push(memory["queue"]["keys"], keys(made, batch))}}
 
     return hooks | {"memory": memory, "remember": remember}
 

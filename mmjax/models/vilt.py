@@ -123,8 +123,9 @@ def corrupt(model: ViLT, objectives: Objectives) -> Callable[[Batch, Context], B
     Adds `text_corrupted` and `text_masked` [B, L] with the head for words. With that for matching,
     `match_image`, `match_image_size`, `match_image_present`, and `match_label` [B] bool: with
     probability 1/2, the image of the example before it and false. Batches are shuffled, so that is
-    a random image, and of a mesh only the rows at the edge of a device move. An example keeps its
-    image where the other one is missing or has the same text.
+    a random image, and of a mesh only the rows at the edge of a device move; in an evaluation it
+    depends on the batch size. An example keeps its image where the other one is missing or has the
+    same text.
     """
     masks, pairs = model.words, model.matching == 2
 

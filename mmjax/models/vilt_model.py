@@ -49,6 +49,7 @@ class ViLT(nn.Module):
     Further outputs: image_tokens_mask [B, 1 + P] bool (the first is the class token), and with the
     heads fused_features [B, width] (pooled first token of the text), logits [B, num_classes] or
     token_logits [B, L, num_classes], match_logits [B, matching], text_prediction [B, L, vocab].
+    Without text only the tokens of the image.
     Where `corrupt` has put them into the batch, text_prediction is of `text_corrupted` [B, L]
     beside the image, and the matching head sees `text` beside `match_image`, in a second pass,
     which also gives match_text_tokens, match_image_tokens and match_image_tokens_mask.
@@ -63,11 +64,11 @@ class ViLT(nn.Module):
       matching: logits of the head on whether image and text match: 2 in pretraining (no, yes), 1
         for ranking, 0 without it.
       num_classes: size of the classification head; None: no head.
-      classify: "question" (one image, a hidden layer of 2 width), "images" (the pooled features of
-        all images concatenated, as in NLVR2) or "tokens" (each token of the text).
+      classify: "question" (one image, an inner layer twice as wide), "images" (of all images the
+        pooled features concatenated, as in NLVR2) or "tokens" (each token of the text).
 
     Raises:
-      ValueError: inconsistent settings, a batch without text, or with another number of images.
+      ValueError: inconsistent settings, a batch with another number of images, or with none.
 
     Source: Kim et al. 2021 (arXiv 2102.03334); dandelin/ViLT, vilt_module.py.
     """
@@ -113,20 +114,17 @@ class ViLT(nn.Module):
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         self.check()
         views = self._views(batch)
-        length, width = batch["text"].shape[1], self.width
 
         # ---- all views as rows of one batch, those of an example next to each other
-        embed = self.text_embed(name="text")
-        segment, text_mask = batch.get("text_segment"), _text_mask(batch)
-        segment, mask = (_copies(x, len(views)) for x in (segment, text_mask))
-        x = embed(_rows([v.text for v in views]), segment, train=train)
-        init = nn.initializers.normal(0.02)
-        shape = (self.modality_types, width)
-        types = param(self, "modality_embedding", init, shape, (None, "embed")).astype(x.dtype)
-        x = x + types[0][None, None]
-        if views[0].image is not None:
-            y, seen = self._patch_tokens(views, types, train)
-            x, mask = jnp.concatenate([x, y], axis=1), jnp.concatenate([mask, seen], axis=1)
+        embed, init = self.text_embed(name="text"), nn.initializers.normal(0.02)
+        shape = (self.modality_types, self.width)
+        types = param(self, "modality_embedding", init, shape, (None, "embed"))
+        tokens = []
+        if "text" in batch:
+            tokens.append(_word_tokens(embed, views, batch, types, train))
+        if "image" in batch:
+            tokens.append(self._patch_tokens(views, types, train))
+        x, mask = (jnp.concatenate(parts, axis=1) for parts in zip(*tokens))
 
         # ---- blocks
         x = Transformer(
@@ -141,23 +139,23 @@ class ViLT(nn.Module):
             qkv_bias=self.qkv_bias,
             name="transformer",
         )(shard(x, "batch", "length", "act_embed"), mask, train=train)
-        x = LayerNorm(self.norm_epsilon, self.dtype, name="norm")(x)
+        x = LayerNorm(self.norm_epsilon, name="norm")(x)  # in fp32, as are all outputs
 
-        # ---- heads
-        pooled = None
-        if self.pooler:
-            first = pool_tokens(x, "cls").astype(jnp.float32)
-            maps = Linear((width,), ("embed", None), kernel_init=init, name="pooler")
-            pooled = rearrange(jnp.tanh(maps(first)), "(b n) d -> b n d", n=len(views))
-        x = rearrange(x, "(b n) l d -> b n l d", n=len(views))
-        mask = rearrange(mask, "(b n) l -> b n l", n=len(views))
+        # ---- tokens, and what the heads make of them
+        length = batch["text"].shape[1] if "text" in batch else 0
+        pooled = pool_tokens(x, "cls")
+        x, mask = (rearrange(a, "(b n) ... -> b n ...", n=len(views)) for a in (x, mask))
         outputs = {}
         names = ("", "match_") if "match_image" in batch else ("",) * (self.images == 1)
         for i, name in enumerate(names):
             outputs[f"{name}text_tokens"] = x[:, i, :length]
             outputs[f"{name}image_tokens"] = x[:, i, length:]
             outputs[f"{name}image_tokens_mask"] = mask[:, i, length:]
-        if pooled is not None:
+        if "text" not in batch:
+            return {k: v for k, v in outputs.items() if "text" not in k}
+        if self.pooler:
+            maps = Linear((self.width,), ("embed", None), kernel_init=init, name="pooler")
+            pooled = rearrange(jnp.tanh(maps(pooled)), "(b n) d -> b n d", n=len(views))
             seen = pooled[:, : self.images]
             outputs["fused_features"] = rearrange(seen, "b n d -> b (n d)")
         if self.words:
@@ -200,12 +198,11 @@ class ViLT(nn.Module):
 
     def _views(self, batch: Batch) -> list[View]:
         """What the transformer sees of each example, one view after the other."""
-        if "text" not in batch:
+        text, image = batch.get("text"), batch.get("image")
+        if (text is None and image is None) or (text is None and self.images > 1):
             raise ValueError(
-                f"A ViLT pools the first token of the text, and the batch has {sorted(batch)}: "
-                "add text to it."
+                f"The batch has {sorted(batch)}: a ViLT needs text, or of one image only that."
             )
-        text, image = batch["text"], batch.get("image")
         size, present = batch.get("image_size"), batch.get("image_present")
         if image is None:
             return [View(text, None, None, None, 1)] * self.images
@@ -236,7 +233,8 @@ class ViLT(nn.Module):
         nn.share_scope(self, patches)  # the parameters have the names of a `ViT`
         image, size = _rows([v.image for v in views]), _rows([v.size for v in views])
         x, seen = patches(image, size, train=train)
-        kinds = jnp.tile(types[jnp.asarray([v.kind for v in views])], (len(x) // len(views), 1))
+        kinds = types.astype(x.dtype)[jnp.asarray([v.kind for v in views])]
+        kinds = jnp.tile(kinds, (len(x) // len(views), 1))
         present = _rows([v.present for v in views])
         x = nn.Dropout(self.dropout, deterministic=not train)(x + kinds[:, None])
         return x, seen if present is None else seen & present[:, None]
@@ -244,8 +242,7 @@ class ViLT(nn.Module):
     def _classes(self, outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The output of the classification head."""
         if self.classify == "tokens":
-            tokens = outputs["text_tokens"].astype(jnp.float32)
-            return {"token_logits": class_head(self.num_classes)(tokens)}
+            return {"token_logits": class_head(self.num_classes)(outputs["text_tokens"])}
         x = outputs["fused_features"]
         inner = (2 if self.classify == "question" else self.images) * self.width
         init = nn.initializers.normal(0.02)
@@ -262,8 +259,15 @@ def _rows(views: list[jax.Array | None]) -> jax.Array | None:
     return rearrange(jnp.stack(views, axis=1), "b n ... -> (b n) ...")
 
 
-def _copies(x: jax.Array | None, views: int) -> jax.Array | None:
-    return None if x is None else repeat(x, "b ... -> (b n) ...", n=views)
+def _word_tokens(
+    embed: BertEmbed, views: list[View], batch: Batch, types: jax.Array, train: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Tokens of all texts, with their modality, and the mask."""
+    mask = repeat(_text_mask(batch), "b l -> (b n) l", n=len(views))
+    segment = batch.get("text_segment")
+    segment = None if segment is None else repeat(segment, "b l -> (b n) l", n=len(views))
+    x = embed(_rows([v.text for v in views]), segment, train=train)
+    return x + types[0].astype(x.dtype)[None, None], mask
 
 
 def _text_mask(batch: Batch) -> jax.Array:

@@ -170,13 +170,17 @@ class Runner:
         """How a model that matches images and texts attends from one to the other.
 
         Returns:
-          `probability` [B] that each pair matches; `weights` [layers, B, heads, L, S] of its
-          cross-attention; `gradients`, of the logit of "matches" with respect to the weights. None
-          for a model without `match_logits`.
+          `probability` [B] that each pair matches; `weights` [layers, B, heads, L, S] of the
+          cross-attention that it depends on; `gradients`, of the logit of a match with respect to
+          the weights. None for a model without `match_logits`.
         """
         if "match_logits" not in self.output_names(batch, ("image", "text")):
             return None
-        return jax.tree.map(np.asarray, self._on_mesh(self._match_gradients, variables, batch))
+        found = jax.device_get(self._on_mesh(self._match_gradients, variables, batch))
+        probability, weights, gradients = found
+        stack = max(gradients, key=lambda path: np.abs(gradients[path]).max())
+        found = {"weights": weights[stack], "gradients": gradients[stack]}
+        return {"probability": probability, **found}
 
     @functools.cached_property
     def _match_gradients(self):
@@ -185,8 +189,7 @@ class Runner:
                 logits = outputs["match_logits"]
                 return logits[:, 1].sum(), jax.nn.softmax(logits, -1)[:, 1]
 
-            found = cross_gradients(self._run.model.apply, variables, batch, score)
-            return dict(zip(("probability", "weights", "gradients"), found))
+            return cross_gradients(self._run.model.apply, variables, batch, score)
 
         return jax.jit(gradients, out_shardings=self._whole)
 

@@ -54,8 +54,8 @@ def batch(seed):
     return image, size.int(), pixel_values(image, HALF, HALF) * mask[:, None], mask.long()
 
 
-def pictures():
-    """Smooth pictures of odd sizes, for the image processor."""
+def raw_images():
+    """Smooth images of odd sizes, for the image processor."""
     made = {}
     for height, width in ((31, 57), (90, 33), (24, 24), (20, 71)):
         y, x = np.mgrid[:height, :width]
@@ -65,10 +65,10 @@ def pictures():
 
 
 def processed(processor):
-    """The pictures, and what the processor makes of them as one batch."""
-    made = pictures()
+    """Raw images, and what the processor makes of them as one batch."""
+    made = raw_images()
     found = processor(list(made.values()), return_tensors="np")
-    raw = {f"picture_{name}": torch.tensor(x) for name, x in made.items()}
+    raw = {f"raw_{name}": torch.tensor(x) for name, x in made.items()}
     values, mask = (torch.tensor(found[k]) for k in ("pixel_values", "pixel_mask"))
     return {**raw, "pixel_values": values, "pixel_mask": mask.bool()}
 

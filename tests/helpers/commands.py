@@ -2,7 +2,7 @@
 
 Importing jax and the others costs seconds of CPU, and the tests start a hundred commands. So this
 file is also a program: it imports them once, and then forks for every order. A forked process is
-like any other: it imports mmjax and runs the command, with signals and exit code.
+like any other: it runs the command, with signals and exit code.
 test_command.py starts commands as a user does, without this.
 """
 
@@ -27,6 +27,8 @@ LIBRARIES = (
     *("jax", "flax.linen", "optax", "orbax.checkpoint", "grain", "ml_collections", "einops"),
     *("PIL.Image", "tokenizers", "safetensors.numpy", "simplejpeg", "tensorflow_datasets"),
     *("tensorboardX", "matplotlib.pyplot", "rich.console", "jax.experimental.multihost_utils"),
+    # Of mmjax what is no command, and reads no variables of the environment when it is imported.
+    *("mmjax.run.experiment", "mmjax.evals.evaluators", "mmjax.report.page"),
 )
 
 

@@ -34,6 +34,12 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "albef":
+            group = config.model.get("negative_group", 0)
+            config.model.update(embed_dim=16, negative_group=group and 4)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
+            config.loss.queue_size = 12
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -49,10 +55,18 @@ def shrink(config, dtype="float32", depth=1):
             main.image.update(image_size=(8, 8), patch_size=4)
             main.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
             config.model.question.update(TOWER, depth=depth, length=TEXT["length"])
+        elif config.model.name == "blip":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.update(encode_token=62, decode_token=63)
         elif config.model.name == "vilt":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
             config.model.image.update(image_size=(8, 8), patch_size=4)
             config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
+            if config.model.image.get("padded_size"):
+                config.model.image.update(padded_size=(8, 8), max_patches=None)
+                config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
         elif config.model.name == "flava":
@@ -121,7 +135,7 @@ def batch(config, seed=0):
         out["image_codebook"] = rng.integers(0, 256, (size, 16, 16, 3), np.uint8)
         out["image_present"] = np.arange(size) % 4 != 3
         out["text_present"] = np.arange(size) % 4 != 2
-    if config.model.name in ("clip", "coca", "flava"):
+    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
@@ -130,7 +144,8 @@ def batch(config, seed=0):
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
         out["image_size"] = rng.integers(1, 9, (size, 2), np.int32)
-        out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
+        if "num_classes" in config.model:
+            out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
     elif config.model.name == "multimodal":
         if "audio" in config.model:
             out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)

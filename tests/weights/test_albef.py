@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +21,37 @@ from mmjax.system import Context, average
 from mmjax.variables import abstract_variables
 from mmjax.weights.convert import read_params
 from mmjax.weights.families import albef
-from mmjax.weights.published import open_folder
+from mmjax.weights.published import Published, open_folder
 from mmjax.weights.tensor_file import Renamed, Safetensors
 
 PAIR = ("image", "text", "text_mask")
 ALPHA = 0.3  # make_albef.py
+_WORDS = "text_encoder.cls.predictions.bias"
+_SEGMENTS = "text_encoder.embeddings.token_type_embeddings.weight"
 
 
 @pytest.fixture(scope="module")
 def golden():
     return load(GOLDEN / "albef"), expected("albef")
+
+
+def test_the_published_model_has_the_papers_parameters():
+    """Section 3.5: 123.7 M of BERT with cross-attention in its last half, 85.8 M of ViT-B/16."""
+    tensors = types.SimpleNamespace(name="none", shapes={_WORDS: (30522,), _SEGMENTS: (2, 768)})
+    found = Published(Path("none"), {"model_type": "albef"}, {}, tensors)
+    config = albef.model_config(albef.prepare(found)[0])
+    system = make_system({"model": config})
+    params = abstract_variables(system.model, system.spec)["params"]
+    sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in params.items()}
+    assert sizes["text"] == 123_697_722
+    assert sizes["image"] + sizes["image_norm"] == 85_844_736
+    assert sum(sizes.values()) == 209_542_458 + 2 * (768 * 256 + 256) + (2 * 768 + 2) + 1
+    covered = [name for row in albef.rows(system.model) for name in row.ours]
+    assert len(covered) == len(jax.tree.leaves(params))
+    # LAVIS has no table of segments.
+    del tensors.shapes[_SEGMENTS]
+    config = albef.model_config(albef.prepare(found)[0])
+    assert config["text"]["segments"] == 0
 
 
 def given(want, *names):
@@ -50,7 +73,7 @@ def test_embeddings_matches_and_masked_words(golden):
     close(found["logit_scale"], 1 / np.float32(0.11))
     assert set(found) == {
         *("image_features", "text_features", "image_embed", "text_embed", "logit_scale"),
-        *("fused_features", "match_logits", "word_logits"),
+        *("fused_features", "match_logits", "word_logits", "image_tokens"),
     }
 
 
@@ -93,7 +116,7 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
     system = make_system({"model": loaded.config, "loss": {"alpha": ALPHA}})
     memory = {"queue": {"keys": queue(load_file(GOLDEN / "albef/model.safetensors"))}}
     batch = given(want, *PAIR, "text_corrupted", "text_masked")
-    batch["draws"] = draws(outputs(loaded, given(want, *PAIR)), want)
+    batch["negative_draws"] = draws(outputs(loaded, given(want, *PAIR)), want)
     given_arrays = batch, memory, outputs(teacher, batch)
     batch, memory, of_teacher = jax.tree.map(jnp.asarray, given_arrays)
     context = Context(jnp.int32(0), None, of_teacher, memory)
@@ -102,13 +125,13 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
         found = loaded.model.apply({"params": params}, batch)
         terms = {k: average(x)[0] for k, x in system.loss(found, batch, context).items()}
         total = sum(terms[k] for k in ("contrastive", "matching", "masked_words"))
-        return total, (terms, found["has_negatives"])
+        return total, (terms, found["negatives_exist"])
 
     (_, (terms, exist)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(loaded.params)
     assert exist.all()
     for name in ("contrastive", "matching", "masked_words"):
         close(terms[name], want[name])
-    close(terms["temperature"], 0.11)
+    close(terms["logit_scale"], 1 / 0.11)
 
     # The original's gradients are one more set of tensors.
     found = open_folder(GOLDEN / "albef")
@@ -181,6 +204,8 @@ def test_grad_cam_of_each_word_is_that_of_the_originals_notebook(golden):
         return cross_gradients(loaded.model.apply, {"params": params}, batch, score)
 
     _, weights, grads = jax.device_get(gradients(loaded.params))
+    ((path, weights),), (grads,) = weights.items(), grads.values()
+    assert path == "text/fusion/layers/cross/attention/attention_weights"
     assert len(weights) == 3 and middle(3) == 1 and middle(6) == 2
     maps = grad_cam(weights[middle(3)], grads[middle(3)], 24, 24)
     # The notebook leaves out padding; the layer before the last is the golden one.

@@ -78,6 +78,7 @@ QWEN_HALF_B = {  # Qwen 2.5
             {},
             375_234_050,
         ),
+        ("vilt", {}, {"pooler.dense.weight": (768, 768)}, 111_595_008),
         ("vit", {}, {"classifier.weight": HEAD}, 86_567_656),
         ("vit", {}, {"pooler.dense.weight": (768, 768)}, 86_389_248),
         (

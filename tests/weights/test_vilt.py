@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -14,6 +15,9 @@ from mmjax.data.transforms.image_ops import pad_together
 from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
 from mmjax.variables import abstract_variables
+from mmjax.weights import image_processor
+from mmjax.weights.families import vilt
+from mmjax.weights.published import Published
 
 NAMES = ("vilt", "vilt_words", "vilt_vqa", "vilt_nlvr2", "vilt_retrieval", "vilt_tokens")
 HEADS = {
@@ -128,9 +132,9 @@ def test_saved_again_it_is_the_same_folder(tmp_path, name):
 def test_images_are_those_of_the_image_processor():
     loaded, want = load(GOLDEN / "vilt"), expected("vilt")
     assert loaded.transform == "decode | resize_between(24, 39, 8, 'bicubic')"
-    pictures = [x for name, x in sorted(want.items()) if name.startswith("picture_")]
-    order = sorted(range(4), key=lambda i: f"picture_{('31x57', '90x33', '24x24', '20x71')[i]}")
-    batch = pad_together([loaded.image(x) for x in pictures])
+    raw = [x for name, x in sorted(want.items()) if name.startswith("raw_")]
+    order = sorted(range(4), key=lambda i: f"raw_{('31x57', '90x33', '24x24', '20x71')[i]}")
+    batch = pad_together([loaded.image(x) for x in raw])
     assert batch["image_size"].tolist() == [[8, 32], [24, 24], [16, 32], [32, 8]]
     rows, columns = (np.arange(32)[None] < batch["image_size"][:, i, None] for i in (0, 1))
     mask = rows[:, :, None] & columns[:, None]
@@ -171,12 +175,6 @@ def test_sizes_are_the_published_ones(tmp_path):
 
 def count(heads, tmp_path):
     """Parameters by part of the model that an empty config.json describes."""
-    import types
-
-    from mmjax.weights import image_processor
-    from mmjax.weights.families import vilt
-    from mmjax.weights.published import Published
-
     tensors = types.SimpleNamespace(name="none", shapes=heads)
     found = Published(tmp_path, {"model_type": "vilt"}, {}, tensors)
     found, _ = image_processor.complete(found, vilt.image_source(found))
@@ -195,6 +193,8 @@ def copied(tmp_path, name, file="config.json", **settings):
 def test_what_cannot_be_loaded_or_saved_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="has num_channels 1; models with another value than 3"):
         load(copied(tmp_path / "a", "vilt", num_channels=1))
+    with pytest.raises(ValueError, match="has max_image_length '9': it must be a whole number"):
+        load(copied(tmp_path / "c", "vilt", max_image_length="9"))
     with pytest.raises(ValueError, match=r"size {'height': 8} and size_divisor 8; 'shortest_edge'"):
         load(copied(tmp_path / "b", "vilt", "preprocessor_config.json", size={"height": 8}))
     loaded = load(GOLDEN / "vilt")

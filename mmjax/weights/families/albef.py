@@ -9,8 +9,9 @@ Its checkpoints are pickles, and hold no settings. A folder of ours has
     tokenizer           the files of bert-base-uncased
 
 What the original fixes in code may be given in config.json too: `patch_size`, `vision_depth`,
-`vision_heads`, `image_mean`, `image_std` and `mask_token_id`. Momentum copies and queues are not
-read. Pretraining checkpoints and those fine-tuned for retrieval, without a word head, are read.
+`vision_heads`, `vision_mlp_dim`, `image_mean`, `image_std` and `mask_token_id`. Pretraining
+checkpoints are read, and those fine-tuned for retrieval, which have no word head; momentum copies
+and queues are not.
 """
 
 import re
@@ -56,6 +57,7 @@ SETTINGS = {
     "patch_size": 16,
     "vision_depth": 12,
     "vision_heads": 12,
+    "vision_mlp_dim": None,  # 4 times the width
     "image_mean": CLIP_MEAN,
     "image_std": CLIP_STD,
     "mask_token_id": 103,
@@ -118,7 +120,7 @@ def model_config(found: Published) -> dict[str, Any]:
             "width": settings["vision_width"],
             "depth": settings["vision_depth"],
             "heads": settings["vision_heads"],
-            "mlp_dim": 4 * settings["vision_width"],
+            "mlp_dim": settings["vision_mlp_dim"] or 4 * settings["vision_width"],
             "patch_size": settings["patch_size"],
             "image_size": settings["image_res"],
             "image_mean": _channels(settings, "image_mean"),
@@ -191,7 +193,7 @@ def rows(model: ALBEF) -> list[Row]:
         *norm("image_norm", "visual_encoder.norm"),
         *linear("image_proj", "vision_proj"),
         *linear("text_proj", "text_proj"),
-        *linear("match", "itm_head"),
+        *linear("match_head", "itm_head"),
         *same("temperature", "temp"),
         *same("text/embed/embedding", f"{embeddings}.word_embeddings.weight"),
         *same("text/embed/position/table", f"{embeddings}.position_embeddings.weight"),
@@ -280,7 +282,6 @@ def published_config(model: ALBEF) -> dict[str, Any]:
         "albef",
         {
             **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
-            "image.mlp_dim": (sizes["mlp_dim"], 4 * sizes["width"]),
             "image.activation": (image.activation, "gelu"),
             "image.norm_epsilon": (image.norm_epsilon, 1e-6),
             "image.class_token": (image.class_token, True),
@@ -296,6 +297,7 @@ def published_config(model: ALBEF) -> dict[str, Any]:
         "patch_size": sizes["patch_size"],
         "vision_depth": sizes["depth"],
         "vision_heads": sizes["heads"],
+        "vision_mlp_dim": sizes["mlp_dim"],
         "image_mean": list(image.image_mean),
         "image_std": list(image.image_std),
         **mask,

@@ -56,6 +56,8 @@ def model_config(found: Published) -> dict[str, Any]:
     }
     image.pop("drop_partial_patches", None)
     longest = settings["max_image_length"]
+    if not isinstance(longest, int | None):
+        raise ValueError(f"'{path}' has max_image_length {longest!r}: it must be a whole number.")
     if longest is not None and longest > 0:
         image["max_patches"] = longest
     return {
