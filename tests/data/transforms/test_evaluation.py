@@ -36,6 +36,7 @@ def test_what_is_left_draws_nothing():
     arguments |= {
         "resize_between": "8, 9",
         "pad_corner": "9",
+        "codebook_image": "8",
         "resize": "8",
         "resize_short": "8",
         "drop_words": "('a',)",
