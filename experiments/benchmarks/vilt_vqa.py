@@ -12,10 +12,9 @@ warmed up beforehand; in every round they take turns, and a ratio is the median 
 The peer is installed in build/bench-venv (see workers.py).
 """
 
-import statistics
 import sys
 
-from workers import Worker, asked_for, measure_each, options, rounds_of, work
+from workers import asked_for, compare, measure_each, options, work
 
 BATCH, LENGTH, ANSWERS = 8, 40, 3129
 # height and width of the array, and of the images in it
@@ -97,34 +96,9 @@ def transformers(workload):
 CONTENDERS = {"ours": ours, "transformers": transformers}
 
 
-def measure(workload, dtype, allocator, args):
-    """Print the questions per second and the ratios of one workload."""
-    results = []
-    for _ in range(args.processes):
-        workers = [
-            Worker(c, {"name": workload, "device": "cpu"}, dtype, 1, allocator, __file__)
-            for c in args.contenders
-        ]
-        results += rounds_of(workers, args.rounds)
-        for worker in workers:
-            worker.close()
-    print(f"\n{workload} {dtype}, allocator {allocator}")
-    for name in args.contenders:
-        wall, rss = (statistics.median(r[name][key] for r in results) for key in ("wall", "rss"))
-        line = f"  {name:13s} {BATCH / wall:6.2f} questions/s  {1e3 * wall:6.0f} ms"
-        line += f"  RSS {rss:5.0f} MiB"
-        if name != "ours" and "ours" in args.contenders:
-            each = [r[name]["wall"] / r["ours"]["wall"] for r in results]
-            line += f"  ours is {statistics.median(each):.2f}x as fast"
-            line += f" ({min(each):.2f} to {max(each):.2f})"
-            cpu = statistics.median(r[name]["cpu"] / r["ours"]["cpu"] for r in results)
-            line += f", CPU time {cpu:.2f}x"
-        print(line, flush=True)
-
-
 def main():
     parser = options(__doc__.splitlines()[0], CONTENDERS, WORKLOADS, dtypes=["float32"])
-    measure_each(parser.parse_args(), measure)
+    measure_each(parser.parse_args(), compare(__file__, lambda workload: BATCH, "questions"))
 
 
 if __name__ == "__main__":

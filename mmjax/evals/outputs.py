@@ -149,6 +149,7 @@ def score_texts(
     batches: Iterator[Mapping[str, np.ndarray]],
     texts: Sequence[str],
     modalities: Sequence[str],
+    absent: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Log-probabilities of C texts after every example of `source`, in its order.
 
@@ -159,7 +160,7 @@ def score_texts(
       ValueError: as `generate_texts`.
     """
     score = runner.score(texts)
-    rows = _of_each(runner, variables, source, batches, score, modalities, (), "texts ranked")
+    rows = _of_each(runner, variables, source, batches, score, modalities, absent, "texts ranked")
     return {"scores": rows.pop("made"), **rows}
 
 

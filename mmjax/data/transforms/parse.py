@@ -29,6 +29,7 @@ from mmjax.data.transforms.image_steps import (
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.text_steps import (
+    answer,
     choose_caption,
     drop_words,
     first_caption,
@@ -83,6 +84,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        answer,
         label,
         log_mel,
     )

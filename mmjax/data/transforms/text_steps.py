@@ -99,6 +99,22 @@ def tokenize(length, words=False, *, tokenizer):
     return f
 
 
+def answer(length, *, tokenizer):
+    """Sets `text` and `text_mask`, of `[length]`, to a random one of `answers`; those that
+    `tokenize` has set, of a question, become `question` and `question_mask`."""
+    answered = tokenize(length, tokenizer=tokenizer)
+
+    def f(example, rng):
+        if "text" not in example or not example.get("answers"):
+            raise ValueError("answer needs answers, and comes after tokenize in the chain")
+        answers = example["answers"]
+        chosen = captions_lib.as_text(answers[rng.integers(len(answers))])
+        question = {k.replace("text", "question"): example[k] for k in ("text", "text_mask")}
+        return answered({**example, **question, "caption": chosen}, rng)
+
+    return f
+
+
 def label(*, class_names=None):
     """Makes `label` an int32: a class name is looked up, a number is checked."""
     numbers = {name: i for i, name in enumerate(class_names or ())}

@@ -42,6 +42,18 @@ def test_a_whole_chain():
     assert example == before
 
 
+def test_a_question_and_one_of_its_answers():
+    transform = parse("first_caption | tokenize(3) | answer(2)", tokenizer=Reverse())
+    example = {"captions": ["abc"], "answers": ["x", b"yz"]}
+    rows = [transform(example, np.random.default_rng(seed)) for seed in range(20)]
+    for row in rows:
+        assert row["question"].tolist() == [99, 98, 97] and row["question_mask"].all()
+    assert {tuple(row["text"].tolist()) for row in rows} == {(120, 0), (122, 121)}
+    assert {tuple(row["text_mask"].tolist()) for row in rows} == {(True, False), (True, True)}
+    with pytest.raises(ValueError, match="answer needs answers, and comes after tokenize"):
+        transform({"captions": ["abc"]}, np.random.default_rng(0))
+
+
 def test_the_empty_chain_changes_nothing():
     assert parse(" ")({"x": 1}, None) == {"x": 1}
 
