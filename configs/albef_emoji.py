@@ -4,8 +4,8 @@
 
 All losses have weight 1, and alpha rises over the first epochs, as in Li et al. 2021
 (arXiv 2107.07651), section 3; the queue has a sixth of the training set. Expected: in the first
-240 steps, one seed, the words' loss falls from 6.7 to 4.5 and the contrast stays at chance; the whole
-run is not measured. The original starts from trained encoders.
+240 steps, one seed, the words' loss falls from 6.7 to 4.5 and the contrast stays at chance; the
+whole run is not measured. The original starts from trained encoders.
 """
 
 from configs.captioner_drawings import IMAGE, SMALL
