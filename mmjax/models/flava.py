@@ -110,9 +110,12 @@ class FLAVA(nn.Module):
                 "The heads of a FLAVA need encoders of one width, and those of config.model have "
                 f"{widths}: change them, or set config.model.heads to False."
             )
-        if self.heads and not image.mask_token:
+        needed = {"pool": "all", "class_token": True, "mask_token": self.heads or image.mask_token}
+        wrong = [name for name, value in needed.items() if getattr(image, name) != value]
+        if wrong:
             raise ValueError(
-                "config.model.image.mask_token of a FLAVA with heads is False: leave it out."
+                f"config.model.image.{wrong[0]} is {getattr(image, wrong[0])!r}, and a FLAVA needs "
+                f"{needed[wrong[0]]!r}: leave it out."
             )
         text = self.text_tower(**kwargs)
         if text.mask_id is not None and text.mask_id >= text.vocab_size:

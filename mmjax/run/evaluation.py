@@ -172,12 +172,14 @@ class Runner:
         Returns:
           `probability` [B] that each pair matches; `weights` [layers, B, heads, L, S] of the
           cross-attention that it depends on; `gradients`, of the logit of a match with respect to
-          the weights. None for a model without `match_logits`.
+          the weights. None for a model without `match_logits` or cross-attention.
         """
         if "match_logits" not in self.output_names(batch, ("image", "text")):
             return None
         found = jax.device_get(self._on_mesh(self._match_gradients, variables, batch))
         probability, weights, gradients = found
+        if not gradients:
+            return None
         stack = max(gradients, key=lambda path: np.abs(gradients[path]).max())
         found = {"weights": weights[stack], "gradients": gradients[stack]}
         return {"probability": probability, **found}

@@ -2,9 +2,9 @@
 
     python tests/golden/make_flava.py
 
-Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. `flava` is FlavaForPreTraining
-with its codebook, of images that are not square; `flava_model` is FlavaModel with other flags and
-another width in each encoder; `flava_codebook` is FlavaImageCodebook.
+Made with torch 2.13.0, transformers 5.23.0, tokenizers 0.23.3 and pillow. `flava` is
+FlavaForPreTraining with its codebook, of images that are not square; `flava_model` is FlavaModel
+with other flags and another width in each encoder; `flava_codebook` is FlavaImageCodebook.
 """
 
 import shutil

@@ -1,5 +1,6 @@
 """Toy-sized runs for the tests: a reduced config, a random batch for it, and a run on any mesh."""
 
+import drawn as draws
 import jax
 import numpy as np
 
@@ -188,17 +189,16 @@ def init(run):
 
 def drawn(run, seed=1):
     """A state of small random values, scales around one: the same on every mesh, at once."""
-    rng = np.random.default_rng(seed)
 
-    def one(path, x):
-        if np.issubdtype(x.dtype, np.floating):
-            center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
-            value = (center + 0.2 * rng.normal(size=x.shape)).astype(x.dtype)
-        else:
-            value = np.full(x.shape, x.dtype == np.dtype(bool), x.dtype)  # the state is finite
-        return jax.device_put(value, x.sharding)
+    def whole(x):
+        return np.full(x.shape, x.dtype == np.dtype(bool), x.dtype)  # the state is finite
 
-    return jax.tree_util.tree_map_with_path(one, run.state)
+    values = jax.tree.map(
+        lambda x, value: value if np.issubdtype(x.dtype, np.floating) else whole(x),
+        run.state,
+        draws.drawn(run.state, seed),
+    )
+    return jax.device_put(values, jax.tree.map(lambda x: x.sharding, run.state))
 
 
 def take_steps(run, state, batches):

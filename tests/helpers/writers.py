@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import meta
+from drawn import parameters
 
 TEXT = {
     "vocab_size": 13,
@@ -16,11 +16,7 @@ IMAGE = {"width": 16, "depth": 1, "heads": 2, "mlp_dim": 24, "patch_size": 4, "i
 
 def initial(model, batch, seed=0):
     """Random parameters, none of them zero, so that no initial 0 masks an error."""
-    params = meta.unbox(jax.jit(model.init)(jax.random.key(seed), batch)["params"])
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys)]
-    return jax.tree.unflatten(tree, noisy)
+    return parameters(model, batch, seed=seed, scale=0.3)
 
 
 def outputs_of(model):

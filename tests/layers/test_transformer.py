@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import parameters
 from flax.core import meta
 
 from mmjax.layers.block import Block
@@ -18,7 +19,7 @@ MASK = np.arange(5)[None] < np.asarray([5, 3, 1, 4])[:, None]
 
 def make(**kwargs):
     model = Transformer(DEPTH, H, 16, causal=True, **kwargs)
-    return model, jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), X, MASK)["params"]))()
+    return model, parameters(model, X, MASK)
 
 
 def run(model, params, x, *args, **kwargs):

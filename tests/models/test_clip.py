@@ -1,14 +1,18 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from drawn import parameters
 from flax.core import meta
 from ml_collections import ConfigDict
 
 from mmjax import sharding
 from mmjax.models.clip import row_ids
 from mmjax.models.systems import make_system
+from mmjax.variables import initial_params
 
 RNG = np.random.default_rng(0)
 B, LENGTH, VOCAB = 8, 12, 64
@@ -36,9 +40,14 @@ def config(image=None, text=None, loss=None, **fields):
 
 
 def make(**kwargs):
+    """A model and drawn parameters of it."""
     model = make_system(config(**kwargs)).model
-    init = jax.jit(lambda: meta.unbox(model.init(jax.random.key(0), BATCH)["params"]))
-    return model, init()
+    return model, parameters(model, BATCH)
+
+
+def initialized(**kwargs):
+    system = make_system(config(**kwargs))
+    return system.model, initial_params(system.model, system.spec, seed=0)
 
 
 def run(model, params, batch, **kwargs):
@@ -82,7 +91,7 @@ def test_parameter_counts_are_the_published_ones(image, text, embed_dim, paramet
 
 
 def test_outputs_are_unit_length_and_one_modality_is_enough():
-    model, params = make(logit_bias_init=-10.0)
+    model, params = initialized(logit_bias_init=-10.0)
     both = run(model, params, BATCH)
     for name in ("image_embed", "text_embed"):
         assert both[name].shape == (B, 16) and both[name].dtype == jnp.float32
@@ -141,27 +150,37 @@ def test_without_a_projection_the_widths_must_agree():
 
 def test_the_scale_of_a_file_is_used_as_it_is_and_updates_keep_it_below_100():
     """transformers 5.23 and open_clip 3.3 use exp(5.0) = 148.4; open_clip clips after an update."""
-    model, params = make(logit_scale_init=5.0)
+    model, params = initialized(logit_scale_init=5.0)
     np.testing.assert_allclose(run(model, params, BATCH)["logit_scale"], 148.413159, rtol=1e-6)
     assert make_system(config()).limits == {"logit_scale": pytest.approx(4.605170186)}
     assert make_system(config(logit_scale_max=np.inf)).limits == {}
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-4)])
-@pytest.mark.parametrize(
-    "mesh", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 4, "tensor": 2}]
-)
-def test_loss_and_gradients_are_the_same_on_every_mesh(mesh, dtype, tolerance):
-    system = make_system(config(dtype=dtype))
-    model = system.model
-    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), BATCH)["params"])
-    params = make(dtype=dtype)[1]
+@functools.cache
+def on_one_device(dtype):
+    """(gradient function, its arguments, its result, boxed parameters) of CLIP with its loss."""
+    system = make_system(config(image={"depth": 1}, text={"depth": 1}, dtype=dtype))
+    model, params = system.model, parameters(system.model, BATCH)
 
     def f(params, batch):
         outputs = model.apply({"params": params}, batch, train=True)
         return toy.means(system.loss, outputs, batch)["contrastive"]
 
-    expected, expected_grads = jax.jit(jax.value_and_grad(f))(params, BATCH)
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), BATCH)["params"])
+    return f, params, jax.jit(jax.value_and_grad(f))(params, BATCH), boxed
+
+
+@pytest.mark.parametrize(
+    ("mesh", "dtype", "tolerance"),
+    [
+        ({"data": 8}, "float32", 1e-5),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, "float32", 1e-5),
+        ({"fsdp": 4, "tensor": 2}, "float32", 1e-5),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, "bfloat16", 1e-4),
+    ],
+)
+def test_loss_and_gradients_are_the_same_on_every_mesh(mesh, dtype, tolerance):
+    f, params, (expected, expected_grads), boxed = on_one_device(dtype)
     mesh = sharding.make_mesh(mesh)
     with jax.set_mesh(mesh):
         is_box = lambda x: isinstance(x, meta.AxisMetadata)  # noqa: E731

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from writers import IMAGE, TEXT, cached_logits, images, initial, outputs_of
 
 from mmjax.models import flamingo, language
+from mmjax.variables import initial_params
 
 RNG = np.random.default_rng(0)
 PLACE = 12  # the image token
@@ -69,11 +70,7 @@ def test_media_mask_against_a_loop(rows, present):
 def test_a_new_flamingo_is_its_language_model_exactly():
     batch = batch_of()
     model = flamingo.make_model(CONFIG)
-    params = jax.tree.map(
-        lambda p: getattr(p, "value", p),
-        model.init(jax.random.key(0), batch)["params"],
-        is_leaf=lambda p: hasattr(p, "value"),
-    )
+    params = initial_params(model, SYSTEM.spec, seed=0)
     plain = language.make_model({"text": {**TEXT}})
     text = {**params["text"], "decoder": {**params["text"]["decoder"]}}
     text["decoder"]["stack"] = {"layers": text["decoder"]["stack"]["layers"]}

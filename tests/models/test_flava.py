@@ -165,7 +165,8 @@ def test_the_codes_of_the_random_quantizer():
         ({"codebook.vocab_size": 9}, "codebook has 9 ids and config.model.codebook_size is 10"),
         ({"codebook.patch_size": 4}, r"\(2, 2\) patches and the codebook gives \(4, 4\) ids"),
         ({"codebook.kind": "dall"}, "config.model.codebook.kind is 'dall'; use one of"),
-        ({"image.mask_token": False}, "mask_token of a FLAVA with heads is False"),
+        ({"image.mask_token": False}, "image.mask_token is False, and a FLAVA needs True"),
+        ({"image.pool": "mean"}, "config.model.image.pool is 'mean', and a FLAVA needs 'all'"),
         ({"multimodal.layers": 2}, "config.model.multimodal.layers is not a setting"),
     ],
 )
@@ -177,3 +178,23 @@ def test_parts_that_do_not_fit_are_refused(flava, settings, problem):
             config.model[part][name] = value
     with pytest.raises(ValueError, match=problem):
         make_system(config)
+
+
+@pytest.mark.parametrize(
+    ("heads", "missing"), [(False, set(ROWS) - {"contrastive"}), (True, {"mim", "mmm_image"})]
+)
+def test_without_a_part_its_losses_are_left_out(flava, heads, missing):
+    config = flava[0].copy_and_resolve_references()
+    with config.unlocked(), config.ignore_type():
+        config.model.codebook, config.model.heads = None, heads
+    system = make_system(config)
+    assert "image_codebook" not in system.spec
+
+    def losses(batch):
+        context = evaluation_context(batch, np.int32(0), {})
+        if system.corrupt is not None:
+            batch = system.corrupt(batch, context)
+        outputs, _ = system.model.init_with_output(RNGS | {"params": jax.random.key(0)}, batch)
+        return system.loss(outputs, batch, context)
+
+    assert set(ROWS) - set(jax.eval_shape(losses, toy.batch(config))) == missing

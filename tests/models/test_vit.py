@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from flax.core import meta
+from drawn import parameters
 from ml_collections import ConfigDict
 
 from mmjax.layers.pixels import normalize
@@ -18,10 +18,7 @@ TINY = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 32, "patch_size": 8}
 def make(**fields):
     fields = {"image_size": (16, 24), **TINY, **fields}
     model = make_system({"model": {"name": "vit", **fields}}).model
-    init = jax.jit(
-        lambda: meta.unbox(model.init(jax.random.key(0), {"image": IMAGE[:1]})["params"])
-    )
-    return model, init()
+    return model, parameters(model, {"image": IMAGE[:1]})
 
 
 def features(model, params, image):
