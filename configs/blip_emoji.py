@@ -4,7 +4,8 @@
 
 The three losses, the momentum teacher, the queue and the shared text transformer of Li et al. 2022
 (arXiv 2201.12086), section 3, at toy size. Retrieval is evaluated before and after re-ranking by
-the matching head. Expected: the losses fall; retrieval is not measured for the whole run.
+the matching head. Expected (one run of 240 steps): captioning falls to 3.1 nats per token, contrast
+and matching stay at chance; the whole run is not measured.
 """
 
 from configs.captioner_drawings import captioning
