@@ -57,8 +57,9 @@ class Block(nn.Module):
 
     Initial standard deviations: with norm "pre", width^-1/2 in attention, and smaller by
     branches^-1/2 in the last map of each branch, as in openai/CLIP (model.py,
-    initialize_parameters); with "post", 0.02 in attention, as in google-research/bert
-    (modeling.py).
+    initialize_parameters); with "post", in attention 0.02 at width 768, as in google-research/bert
+    (modeling.py), and as much more as width^-1/2 at others: with 0.02 at width 128 the first tokens
+    of different texts have a mean cosine of 0.9998, and contrastive training does not start.
     """
 
     heads: int
@@ -140,7 +141,7 @@ class Block(nn.Module):
             "out_init": normal(width**-0.5 * self.branches**-0.5),
         }
         if self.norm == "post":
-            inits = dict.fromkeys(inits, normal(0.02))
+            inits = dict.fromkeys(inits, normal(0.02 * (768 / width) ** 0.5))
         return Attention(
             self.heads,
             self.kv_heads,
