@@ -8,7 +8,7 @@
 #
 # Seen: a ChineseCLIPModel whose word embeddings are all 1 is saved; model.safetensors has 1 in row 0
 # (the padding token); after from_pretrained row 0 is 0, without a warning or a key reported as
-X, so outputs of masked texts
+# missing or mismatched. The padding token is masked in attention, so outputs of masked texts
 # do not change; a comparison of parameters, an average of checkpoints, or a text in which id 0 is
 # not masked does.
 #

@@ -37,6 +37,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,38 +133,50 @@ def _read(loaded: Pretrained, path: str) -> np.ndarray:
         raise ValueError(f"Cannot read the image '{path}': {error}") from None
 
 
-def main() -> None:
-    """The command."""
-    loaded = open_model(ARGS.model)
-    reads = "image" in loaded.config
+def generate(
+    model: str,
+    prompt: str = "",
+    images: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    **decode: Any,
+) -> list[Iterator[str]]:
+    """For each text its pieces, as they are generated.
+
+    Args:
+      model: a workdir, a published folder or a GGUF file; images: paths.
+      max_new_tokens: None: as many as fit, at most 64; decode: further fields of `Settings`.
+
+    Raises:
+      ValueError: see `open_model`, `make_batches` and `Settings`; an image that cannot be read.
+    """
+    loaded = open_model(model)
+    reads, place = "image" in loaded.config, loaded.config.get("image_token")
     batches = make_batches(
-        loaded, ARGS.prompt, [_read(loaded, path) if reads else path for path in ARGS.image]
+        loaded, prompt, [_read(loaded, path) if reads else path for path in images]
     )
-    place = loaded.config.get("image_token")
     room = loaded.model.window - int(batches[0]["text_mask"].sum())
     settings = Settings(
-        max(1, min(64, room)) if ARGS.max_new_tokens is None else ARGS.max_new_tokens,
+        max(1, min(64, room)) if max_new_tokens is None else max_new_tokens,
         end_ids=loaded.tokenizer.end_ids,
         pad_id=loaded.tokenizer.pad_id,
         forbidden_ids=() if place is None else (place,),
-        min_new_tokens=ARGS.min_new_tokens,
-        temperature=ARGS.temperature,
-        top_k=ARGS.top_k,
-        top_p=ARGS.top_p,
-        beams=ARGS.beams,
-        beam_groups=ARGS.beam_groups,
-        diversity_penalty=ARGS.diversity_penalty,
-        length_penalty=ARGS.length_penalty,
-        no_repeat_ngram=ARGS.no_repeat_ngram,
-        repetition_penalty=ARGS.repetition_penalty,
-        int8=ARGS.int8,
+        **decode,
     )
     stream = make_text_stream(loaded, settings)
-    for i, batch in enumerate(batches):
-        title = f"{ARGS.image[i]}: " if len(batches) > 1 else ""
+    return [stream(batch, seed) for batch in batches]
+
+
+def main() -> None:
+    """The command."""
+    settings = {k: v for k, v in vars(ARGS).items() if k not in ("model", "image", "overrides")}
+    texts = generate(ARGS.model, images=ARGS.image, **settings)
+    for i, pieces in enumerate(texts):
+        title = f"{ARGS.image[i]}: " if len(texts) > 1 else ""
         print(title + ARGS.prompt, end="", flush=True)
         begun = bool(ARGS.prompt)
-        for piece in stream(batch, ARGS.seed):
+        for piece in pieces:
             piece = piece if begun else piece.lstrip()
             begun |= bool(piece)
             print(piece, end="", flush=True)

@@ -31,7 +31,7 @@ from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model.
-IMAGE_STEPS = ("decode", "resize", "resize_short", "center_crop")
+IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +303,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     if words is not None:
         text = pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
-        masked = pretrained.config["name"] == "clip" and (causal or text.get("kind") == "bert")
+        kind = pretrained.config["name"]
+        masked = kind == "flava" or kind == "clip" and (causal or text.get("kind") == "bert")
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
     generation = {**pretrained.generation, **_special_ids(pretrained)}
     if generates and generation:

@@ -126,7 +126,8 @@ def make_train_step(
         """The parameters after an update within `system.limits`; a frozen one keeps its value."""
         for name, limit in system.limits.items():
             new, old = params[name], before[name]
-            value = jnp.where(new == old, old, jnp.minimum(new, jnp.asarray(limit, new.dtype)))
+            low, high = limit if isinstance(limit, tuple) else (-jnp.inf, limit)
+            value = jnp.where(new == old, old, jnp.clip(new, low, high))
             params = {**params, name: value}
         return params
 

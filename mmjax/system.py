@@ -80,7 +80,8 @@ class System:
         codebooks): a dict of dicts of arrays, boxed with logical axis names or replicated.
       remember: `(memory, outputs, batch, context) -> memory`, once a step, on the outputs of the
         whole batch; skipped, as the update is, where the step is not finite.
-      limits: name of a scalar parameter at the top -> its maximum, which no update exceeds.
+      limits: name of a scalar parameter at the top -> its maximum, or (minimum, maximum), which no
+        update exceeds.
       mutable: variable collections that the training forward pass writes (`batch_stats`).
       couples_rows: why the forward pass mixes rows of the batch; "" if it does not. Microbatches
         are refused with this reason.
@@ -99,7 +100,7 @@ class System:
     corrupt: Callable[[Batch, Context], Batch] | None = None
     memory: Callable[[], Memory] | None = None
     remember: Callable[[Memory, Outputs, Batch, Context], Memory] | None = None
-    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, float | tuple[float, float]] = dataclasses.field(default_factory=dict)
     mutable: tuple[str, ...] = ()
     couples_rows: str = ""
     check_batch: Callable[[Batch], None] | None = None

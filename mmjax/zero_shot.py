@@ -86,6 +86,21 @@ def classify(
     yield from flush()
 
 
+def zero_shot(
+    model: str | Path, labels: Sequence[str], paths: Sequence[Path], templates: Sequence[str]
+) -> Iterator[tuple[Path, np.ndarray | ValueError]]:
+    """Each image file, in order, with its labels' probabilities `[C]`, or why it cannot be read.
+
+    Args:
+      model: a run's workdir or a published folder; templates: prompts with {} for the label.
+
+    Raises:
+      ValueError: a model that does not embed both images and texts.
+    """
+    embedder = open_embedder(model, sizes=(min(64, len(paths)),))
+    return classify(embedder, classifier_weights(embedder.texts, labels, templates), paths)
+
+
 def best(labels: Sequence[str], probs: np.ndarray, top: int) -> list[tuple[str, float]]:
     """The most probable labels and their probabilities."""
     return [(labels[i], float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
@@ -97,8 +112,7 @@ def main() -> None:
     if ARGS.top < 1:
         raise ValueError(f"--top is {ARGS.top}: use 1 or more.")
     paths = image_files.find(ARGS.images)
-    embedder = open_embedder(ARGS.model, sizes=(min(64, len(paths)),))
-    weights = classifier_weights(embedder.texts, labels, templates)
+    results = zero_shot(ARGS.model, labels, paths, templates)
     width, wide = max(len(printable(p)) for p in paths), max(map(len, labels))
     if not ARGS.json:
         print("image".ljust(width) + "  " + "label".ljust(wide) + "  probability")
@@ -106,7 +120,7 @@ def main() -> None:
     # On a terminal the rows show the progress, and a progress line would interleave with them.
     quiet = contextlib.nullcontext() if sys.stdout.isatty() else Progress("Images", len(paths))
     with quiet as bar:
-        for path, probs in classify(embedder, weights, paths):
+        for path, probs in results:
             if isinstance(probs, ValueError):
                 faults.append((path, probs))
                 if ARGS.json:

@@ -23,12 +23,14 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. The others: added up by hand, below.
+# google/siglip-base-patch16-224. FLAVA: transformers' FlavaForPreTraining. The others: added up by
+# hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
+    "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
 }
 
 
@@ -75,13 +77,71 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name.startswith("vilt"):
+        return one_transformer(model)
+    if name == "flava_emoji":
+        return flava(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
+    if name == "blip_b16_129m":  # three kinds of attention
+        attention = 4 * (768 * 768 + 768) + 2 * 768
+        image = (768 * 768 + 768) + 2 * 768 + 196 * 768 + tower(12, 768, 3072) + 2 * 768
+        text = (30_524 + 30) * 768 + 2 * 768 + tower(12, 768, 3072) + 12 * attention
+        head = (768 * 768 + 768) + 2 * 768 + 30_524
+        return image + text + 12 * attention + head + 2 * (768 * 256 + 256) + 2 * 769 + 1
+    if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
+        attention = 4 * (128 * 128 + 128) + 2 * 128
+        text = (4098 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
+        head = (128 * 128 + 128) + 2 * 128 + 4098
+        joint = 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
+        return drawn_image(model.image) + 2 * 128 + text + 2 * attention + head + joint
+    if name == "albef_14m":  # the paper's 123.7 M and 85.8 M, with positions of 25 tokens
+        heads = 2 * (768 * 256 + 256) + (768 * 2 + 2) + 1
+        return 123_697_722 + 85_844_736 - (512 - 25) * 768 + heads
+    if name == "albef_emoji":
+        norm, attention = 2 * 128, 4 * (128 * 128 + 128)
+        image = drawn_image(model.image) + 2 * 128  # and the class token with its position
+        embed = (1025 + 16 + 2) * 128 + norm
+        text = embed + tower(4, 128, 512) + 2 * (attention + norm)
+        head = 128 * 128 + 128 + norm + 1025
+        return image + text + head + 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
     width = model.image.width
     words = (model.text.vocab_size + model.text.length) * width
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+
+
+def one_transformer(model):
+    """Words with two segments and a norm, patches with a class token, two modalities, a pooler."""
+    width, patch = model.width, model.image.patch_size
+    grid = (model.image.image_size[0] // patch) ** 2
+    words = (model.text.vocab_size + model.text.length + 2 + 2) * width
+    image = (3 * patch * patch + 1) * width + (grid + 2) * width
+    whole = words + image + 2 * width + tower(model.depth, width, model.mlp_dim) + 2 * width
+    whole += width * width + width
+    if "num_classes" in model:
+        inner, classes = 2 * width, model.num_classes
+        return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
+    words = (width * width + width) + 2 * width + model.text.vocab_size
+    return whole + words + 2 * width + 2
+
+
+def flava(model):
+    """Encoders of one width, four heads of words, a head of pairs, and the random quantizer."""
+    width, codes, words = model.image.width, model.codebook_size, model.text.vocab_size
+    square, norm = width * width + width, 2 * width
+    image = (8 * 8 * 3 * width + width) + 36 * width + 3 * width
+    text = (words + model.text.length + 2) * width + norm
+    blocks = [tower(model[m].depth, width, model[m].mlp_dim) + norm for m in ENCODERS]
+    maps = 2 * (width * model.embed_dim + model.embed_dim) + 2 * square
+    heads = sum(2 * (square + norm + n * width + n) for n in (codes, words))
+    pairs = square + 2 * width + 2
+    codebook = 16 * (4 * 4 * 3 + codes)
+    return image + text + width + sum(blocks) + maps + heads + pairs + codebook + 1
+
+
+ENCODERS = ("image", "text", "multimodal")
 
 
 def drawn_image(image):
@@ -129,13 +189,18 @@ def test_full_size(name):
         run.params,
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("clip", "coca"):
+    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
-    if "decoder" in config.model.get("text", {}):
+    if "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
-    elif config.model.name != "clip":
+    elif config.model.name == "albef":
+        assert outputs["match_logits"].shape == (8, 2)
+    elif config.model.get("words"):
+        assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
+        assert outputs["match_logits"].shape == (8, 2)
+    elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers"))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -146,7 +211,9 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    assert all(o.dtype == np.float32 for o in outputs.values())
+    others = ("image_codes", "negatives_exist", "image_tokens_mask")
+    floats = {k: o for k, o in outputs.items() if k not in others}
+    assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
 
 
@@ -155,12 +222,15 @@ def test_data_fit_the_model(name):
     """Sizes that the transform writes are those of the model."""
     config, _ = full_size(name)
     # What is cached is the start of the transform.
-    transform = f"{config.data.cached_transform} | {config.data.transform}"
+    parts = config.data.train.get("parts", {}).values()
+    transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
+    transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
-    assert any(f"{step}({size}" in transform for step in ("resize", "random_resized_crop", "crop"))
-    words = f"tokenize({model.text.length})" if "text" in model else ""
+    steps = ("resize", "resize_between", "random_resized_crop", "crop")
+    assert any(f"{step}({size}" in transform for step in steps)
+    words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
     assert words in f"{transform} | {config.data.batch_transform}"
@@ -168,7 +238,8 @@ def test_data_fit_the_model(name):
     assert sound in transform
     for section in config.evals.values():
         # Written digits have their size from the start.
-        assert f"resize({size})" in section.transform or name == "fusion_digits"
+        resized = any(f"{step}({size}" in section.transform for step in steps[:2])
+        assert resized or name == "fusion_digits"
         if config.model.name == "multimodal":
             assert sound in section.transform and words in section.transform
     assert set(config.validation) <= set(config.evals)
@@ -251,7 +322,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))

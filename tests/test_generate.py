@@ -58,6 +58,8 @@ def test_the_command_writes_of_each_picture(captioner):
     settings = {"max_new_tokens": 7}  # of a window of 8 the begin token takes one
     write = make_system({"model": loaded.config}).generate(loaded.tokenizer, settings)
     texts = write(loaded.variables, {"image": images}).texts
+    pieces = generate.generate(str(workdir), images=files[:2], max_new_tokens=7)
+    assert ["".join(p).strip() for p in pieces] == [text.strip() for text in texts[:2]]
     assert [text for _, text in lines] == texts
     assert [text.split()[1] for text in texts] == ["red", "green", "blue", "black"]
     beams = ("--beams=2", "--no_repeat_ngram=2", "--min_new_tokens=1", "--length_penalty=0.5")

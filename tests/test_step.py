@@ -88,6 +88,24 @@ def test_no_update_takes_a_parameter_above_its_limit(start, sign, frozen, path):
     np.testing.assert_allclose(found, path, rtol=1e-6)
 
 
+def test_a_limit_may_also_be_a_minimum():
+    def loss(outputs, batch, context):
+        return {"contrastive": outputs["logit_scale"]}
+
+    system = System(Towers(), SPEC, loss, limits={"logit_scale": (0.5, 2.0)})
+    masks = jax.tree.map(lambda _: False, abstract_params())
+    gradients = step.make_gradients(system.model, system, frozen=masks)
+    update = jax.jit(step.make_train_step(system, gradients, optax.sgd(0.1)))
+    params, found = towers_params(), []
+    for start in (0.55, 0.7, 3.0):
+        params = params | {"logit_scale": jnp.float32(start)}
+        state, _ = update(
+            step.first_state(params, {}, optax.sgd(0.1), ema=False), pairs(), numbers()
+        )
+        found.append(float(state.params["logit_scale"]))
+    np.testing.assert_allclose(found, [0.5, 0.6, 2.0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("evaluate", [True, False])
 def test_the_average_is_evaluated_where_there_is_one_and_the_config_says_so(evaluate):
     config = toy.config("vit", ema={"decay": 0.9, "evaluate": evaluate})

@@ -37,6 +37,11 @@ def test_json_lines_hold_the_softmax_of_the_averaged_prompts(tmp_path):
 
     embedder = open_embedder(MODEL, sizes=(4,))
     prompts = embedder.texts([t.replace("{}", n) for n in ("dog", "red") for t in templates])
+    called = dict(zero_shot.zero_shot(MODEL, ("dog", "red"), [Path(rows[0]["path"])], templates))
+    shown = {x["label"]: x["share"] for x in rows[0]["labels"]}
+    assert dict(zip(("dog", "red"), called[Path(rows[0]["path"])])) == pytest.approx(
+        shown, abs=1e-5
+    )
     weights = prompts.reshape(2, 2, -1).mean(axis=1)
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     for row in rows[:4] + rows[5:]:

@@ -14,10 +14,9 @@ through scaled_dot_product_attention. `--dtypes int8` is ours with `Settings(int
 stays in fp32. The peer is installed in build/bench-venv (see workers.py).
 """
 
-import statistics
 import sys
 
-from workers import Worker, asked_for, measure_each, options, rounds_of, work
+from workers import asked_for, compare, measure_each, options, work
 
 LAYERS, WIDTH, HEADS, VOCAB, IMAGE_TOKENS = 12, 768, 12, 50_257, 197
 NEW = 64
@@ -118,37 +117,12 @@ def transformers(workload, dtype):
 CONTENDERS = {"ours": ours, "transformers": transformers}
 
 
-def measure(workload, dtype, allocator, args):
-    """Print the tokens per second and the ratios of one workload."""
-    results = []
-    for _ in range(args.processes):
-        workers = [
-            Worker(c, {"name": workload, "device": "cpu"}, dtype, 1, allocator, __file__)
-            for c in args.contenders
-        ]
-        results += rounds_of(workers, args.rounds)
-        for worker in workers:
-            worker.close()
-    tokens = NEW * WORKLOADS[workload][0]
-    print(f"\n{workload} {dtype}, allocator {allocator}")
-    for name in args.contenders:
-        wall, rss, peak = (
-            statistics.median(r[name][key] for r in results) for key in ("wall", "rss", "peak")
-        )
-        line = f"  {name:13s} {tokens / wall:7.1f} tokens/s  {1e3 * wall:7.0f} ms"
-        line += f"  RSS {rss:5.0f} MiB, with the compile {peak:5.0f}"
-        if name != "ours" and "ours" in args.contenders:
-            each = [r[name]["wall"] / r["ours"]["wall"] for r in results]
-            line += f"  ours is {statistics.median(each):.2f}x as fast"
-            line += f" ({min(each):.2f} to {max(each):.2f})"
-            cpu = statistics.median(r[name]["cpu"] / r["ours"]["cpu"] for r in results)
-            line += f", CPU time {cpu:.2f}x"
-        print(line, flush=True)
-
-
 def main():
     parser = options(__doc__.splitlines()[0], CONTENDERS, WORKLOADS, dtypes=["float32", "int8"])
-    measure_each(parser.parse_args(), measure)
+    measure_each(
+        parser.parse_args(),
+        compare(__file__, lambda workload: NEW * WORKLOADS[workload][0], "tokens"),
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -150,6 +151,41 @@ def rounds_of(workers, rounds):
         turn = workers[r % len(workers) :] + workers[: r % len(workers)]
         results.append({worker.name: worker.time() for worker in turn})
     return results
+
+
+def compare(script, amount, unit):
+    """`measure` for `measure_each` of an inference benchmark: prints rates, memory and ratios.
+
+    Args:
+      amount: workload's name -> how many of `unit` a step makes.
+    """
+
+    def measure(workload, dtype, allocator, args):
+        results = []
+        for _ in range(args.processes):
+            workers = [
+                Worker(c, {"name": workload, "device": "cpu"}, dtype, 1, allocator, script)
+                for c in args.contenders
+            ]
+            results += rounds_of(workers, args.rounds)
+            for worker in workers:
+                worker.close()
+        print(f"\n{workload} {dtype}, allocator {allocator}")
+        for name in args.contenders:
+            wall, rss, peak = (
+                statistics.median(r[name][key] for r in results) for key in ("wall", "rss", "peak")
+            )
+            line = f"  {name:13s} {amount(workload) / wall:7.2f} {unit}/s  {1e3 * wall:7.0f} ms"
+            line += f"  RSS {rss:5.0f} MiB, with the compile {peak:5.0f}"
+            if name != "ours" and "ours" in args.contenders:
+                each = [r[name]["wall"] / r["ours"]["wall"] for r in results]
+                line += f"  ours is {statistics.median(each):.2f}x as fast"
+                line += f" ({min(each):.2f} to {max(each):.2f})"
+                cpu = statistics.median(r[name]["cpu"] / r["ours"]["cpu"] for r in results)
+                line += f", CPU time {cpu:.2f}x"
+            print(line, flush=True)
+
+    return measure
 
 
 # ---- the command line ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mmjax.data.open_source import open_source
 from mmjax.data.transforms.decode import decode_image
-from mmjax.evals.evaluators import gather_captions
+from mmjax.evals.image_text import gather_captions
 from mmjax.evals.retrieval import caption_ids, chance_metrics, retrieval_metrics
 
 CAPTIONS = 1  # per image in the galleries, as in configs/clip_emoji.py; training takes them all

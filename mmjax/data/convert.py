@@ -37,27 +37,24 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
 
 import collections
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 from flax.serialization import msgpack_serialize
 from PIL import Image
 
 from mmjax import config as configs
-from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
-from mmjax.data.cache import locked
+from mmjax.data.bad_records import BadRecord
 from mmjax.data.open_source import open_source, sources_of
+from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
-from mmjax.data.sources.array_records import DATASET, SHARDS
+from mmjax.data.sources.array_records import SHARDS
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.decode import JPEG_START, as_rgb, decode_image
-from mmjax.process.progress import Progress
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 
 def convert(
@@ -85,84 +82,28 @@ def convert(
     """
     _check(size > 0, "--size", size, "1 or more pixels")
     _check(quality is None or 1 <= quality <= 100, "--quality", quality, "1 to 100")
-    _check(shard_records > 0, "--shard_records", shard_records, "1 or more examples")
     if max_bad_records is None:
         max_bad_records = settings.get("max_bad_records", 0.01)
-    with locked(target.parent / f".{target.name}.lock"):
-        _check_files(target)
-        source = open_source(settings, workdir=target)
-        firsts = range(0, len(source), shard_records)
-        _claim(
-            target,
-            {
-                "source": dict(settings),
-                "records": len(source),
-                "size": size,
-                "quality": quality,
-                "shard_records": shard_records,
-                "shards": len(firsts),
-                "class_names": source.class_names,
-            },
-        )
-        jsonl.cut_torn_end(target / SHARDS)
-        done = jsonl.read(target / SHARDS)
-        bad = [BadRecord(*b) for shard in done for b in shard["bad"]]
-        most = most_allowed(max_bad_records, len(source), "max_bad_records")
-        name = f"{source.name} (converting)"
-        left = max(0, len(source) - len(done) * shard_records)
-        with Progress(f"Converting {source.name}", left) as bar, ThreadPoolExecutor() as pool:
-            for number in range(len(done), len(firsts)):
-                indices = range(len(source))[firsts[number] :][:shard_records]
-                shard = target / f"{number:05d}-of-{len(firsts):05d}.array_record"
-                records = _in_order(pool, lambda i: _record(source, i, size, quality), indices)
-                found = _write_shard(shard, records, bar)
-                bad += found
-                if len(bad) > most:
-                    allow(bad, len(source), max_bad_records, name, target)
-                row = {"name": shard.name, "records": len(indices) - len(found)}
-                row["bytes"] = shard.stat().st_size
-                row["bad"] = [[b.key, b.kind, b.reason] for b in found]
-                jsonl.append(target / SHARDS, [row])
-        allow(bad, len(source), max_bad_records, name, target)
+
+    def records(source: Source, indices: range, shard: Path) -> Iterator[bytes | BadRecord]:
+        del shard
+        with ThreadPoolExecutor() as pool:
+            yield from _in_order(pool, lambda i: _record(source, i, size, quality), indices)
+
+    write_set(
+        target,
+        lambda: open_source(settings, workdir=target),
+        records,
+        settings={"source": dict(settings), "size": size, "quality": quality},
+        what="Converting",
+        shard_records=shard_records,
+        max_bad_records=max_bad_records,
+    )
 
 
 def _check(good: bool, flag: str, value: Any, wanted: str) -> None:
     if not good:
         raise ValueError(f"{flag} is {value}; it must be {wanted}.")
-
-
-def _check_files(target: Path) -> None:
-    """Refuse a folder that contains files of something else."""
-    ours = (DATASET, SHARDS, LIST_NAME)
-    there = target.iterdir() if target.is_dir() else [target] if target.exists() else []
-    for path in there:
-        if path.name not in ours and ".array_record" not in path.name:
-            raise ValueError(
-                f"The target {target} holds something else, {path.name}: give a --target that is "
-                "new or empty."
-            )
-
-
-def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
-    """Write the conversion's settings, or check that an earlier run here used the same ones."""
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / DATASET
-    text = json.dumps(dataset, indent=1, ensure_ascii=False)
-    if not path.exists():
-        if any(target.glob("*.array_record*")):
-            raise ValueError(
-                f"The target {target} holds shards but no {DATASET}: give a --target that is new "
-                "or empty."
-            )
-        return whole_file.write(path, text)
-    begun, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-    for key in now:
-        if begun.get(key) != now[key]:
-            raise ValueError(
-                f"The target {target} holds a data set with {key} = {begun.get(key)!r}, and now it "
-                f"is {now[key]!r}: give another --target, or delete that folder."
-            )
-    return None
 
 
 def _record(source: Source, index: int, size: int, quality: int | None) -> bytes | BadRecord:
@@ -210,29 +151,6 @@ def _in_order(pool: ThreadPoolExecutor, work: Callable, items: range) -> Iterato
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _write_shard(path: Path, records: Iterator[bytes | BadRecord], bar: Progress) -> list:
-    """Write a shard, renamed to `path` once complete; returns the bad records."""
-    partial = path.with_name(path.name + ".partial")
-    bad = []
-    try:
-        # Group size 1: one record can be read alone. JPEGs are compressed already.
-        writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
-        for record in records:
-            if isinstance(record, BadRecord):
-                bad.append(record)
-            else:
-                writer.write(record)
-            bar.advance()
-        writer.close()
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"Cannot write {partial} ({error}): free some disk space and run the same command "
-            "again; it continues from the last complete shard."
-        ) from error
-    return bad
 
 
 def main() -> None:

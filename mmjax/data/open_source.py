@@ -16,6 +16,7 @@ from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
+from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.webdataset import open_shards
 
@@ -81,6 +82,7 @@ KINDS = {
     "part": open_part,
     "joined": open_joined,
     "balanced": Balanced,
+    "swapped": open_swapped,
     "emoji_questions": open_questions,
 }
 

@@ -16,45 +16,21 @@ import numpy as np
 from mmjax.batch import MODALITIES
 from mmjax.config import check_type, nearest
 from mmjax.data.class_names import label_map, mapped
-from mmjax.data.transforms.captions import as_text, captions_of, get_templates
+from mmjax.data.transforms.captions import get_templates
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
+from mmjax.evals.image_text import ImageText, Retrieval
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
-from mmjax.evals.retrieval import caption_ids, retrieval_metrics
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
-
-
-def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np.ndarray]:
-    """Captions of a source, and the image index of each `[M]`.
-
-    An example without captions has its class name as caption. One whose `text_present` is false, or
-    that has neither, has none.
-
-    Args:
-      captions_per_image: maximum number of captions per image; 0: all.
-    """
-    class_names = getattr(source, "class_names", None)
-    texts: list[str] = []
-    index: list[int] = []
-    for i in range(len(source)):
-        example = source.meta(i)
-        named = class_names is not None and example.get("label") is not None
-        captioned = any(as_text(caption).strip() for caption in example.get("captions", ()))
-        if not example.get("text_present", True) or not (captioned or named):
-            continue
-        captions = captions_of(example, class_names)[: captions_per_image or None]
-        texts += captions
-        index += [i] * len(captions)
-    return texts, np.asarray(index, np.int64)
 
 
 def class_names_of(source: Any, given: Sequence[str] | None) -> list[str]:
@@ -69,60 +45,6 @@ def class_names_of(source: Any, given: Sequence[str] | None) -> list[str]:
             "A zero-shot evaluation has no class names: its source has none, so set class_names."
         )
     return names
-
-
-@dataclasses.dataclass(frozen=True)
-class Pairs:
-    """The examples of a source that have both an image and a caption, embedded."""
-
-    image_embed: np.ndarray  # [N, D]
-    text_embed: np.ndarray  # [M, D]
-    texts: list[str]  # M captions
-    text_image_index: np.ndarray  # [M], the image of each caption
-    places: np.ndarray  # [N], the image's index in the source
-    absent: int  # number of examples of the source without an image or a caption
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _ImageText(Evaluator):
-    """Base class of evaluators that need both towers."""
-
-    captions_per_image: int = 0  # maximum number of captions per image; 0: all
-
-    def needs(self) -> Mapping[str, Sequence[str]]:
-        return {"image_embed": ("image",), "text_embed": ("text",)}
-
-    def pairs(self, variables: Variables) -> Pairs:
-        """Embeddings of the whole source by both towers."""
-        source = self._open(self.source)
-        texts, index = gather_captions(source, self.captions_per_image)
-        outputs = self._embed(variables, source, ["image_embed"])
-        places = np.intersect1d(outputs["example_id"], index)
-        images = outputs["image_embed"][np.isin(outputs["example_id"], places)]
-        kept = np.isin(index, places)
-        texts = [text for text, keep in zip(texts, kept) if keep]
-        return Pairs(
-            image_embed=images,
-            text_embed=embed_texts(self.runner, variables, texts),
-            texts=texts,
-            text_image_index=np.searchsorted(places, index[kept]),
-            places=places,
-            absent=len(source) - len(places),
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrieval(_ImageText):
-    """Image-text retrieval in both directions over the whole source; rules in `retrieval.py`."""
-
-    kind = "retrieval"
-
-    def run(self, variables: Variables) -> Results:
-        p = self.pairs(variables)
-        ids = caption_ids(p.texts)
-        metrics = retrieval_metrics(p.image_embed, p.text_embed, p.text_image_index, text_ids=ids)
-        yield from metrics.items()
-        yield from left_out(p.absent)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -280,7 +202,7 @@ class Knn(_FrozenFeatures):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddingHealth(_ImageText):
+class EmbeddingHealth(ImageText):
     """Modality gap, alignment, uniformity and mean cosines; every caption with its image."""
 
     kind = "embedding_health"

@@ -149,6 +149,7 @@ def score_texts(
     batches: Iterator[Mapping[str, np.ndarray]],
     texts: Sequence[str],
     modalities: Sequence[str],
+    absent: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Log-probabilities of C texts after every example of `source`, in its order.
 
@@ -159,7 +160,7 @@ def score_texts(
       ValueError: as `generate_texts`.
     """
     score = runner.score(texts)
-    rows = _of_each(runner, variables, source, batches, score, modalities, (), "texts ranked")
+    rows = _of_each(runner, variables, source, batches, score, modalities, absent, "texts ranked")
     return {"scores": rows.pop("made"), **rows}
 
 
@@ -208,4 +209,32 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
             )
         parts.append(np.asarray(outputs["text_embed"])[: len(chunk)])
         runner.progress("texts", start + len(chunk), len(texts))
+    return np.concatenate(parts)
+
+
+def match(
+    runner: Runner,
+    variables: Variables,
+    image_tokens: np.ndarray,
+    texts: Sequence[str],
+    image: np.ndarray,
+    text: np.ndarray,
+) -> np.ndarray:
+    """The logit of a match of P pairs of an image and a text, [P] float64.
+
+    Args:
+      image_tokens: [N, S, C] of the images; texts: M texts.
+      image, text: [P], indices of the images and texts of the pairs.
+    """
+    size, parts = runner.batch_size, []
+    tokens, mask = runner.tokenizer.encode(list(texts), runner.text_length)
+    tokens, mask = np.asarray(tokens, np.int32), np.asarray(mask, bool)
+    for start in range(0, len(image), size):
+        # Padded to a constant batch shape, so that the model compiles once.
+        rows = np.minimum(np.arange(start, start + size), len(image) - 1)[runner.rows]
+        batch = {"text": tokens[text[rows]], "text_mask": mask[text[rows]]}
+        batch["image_tokens"] = image_tokens[image[rows]]
+        logits = runner.apply(variables, batch, ["match_logits"])["match_logits"]
+        parts.append(np.asarray(logits, np.float64)[: len(image) - start, 1])
+        runner.progress("pairs matched", min(start + size, len(image)), len(image))
     return np.concatenate(parts)

@@ -9,7 +9,7 @@ import numpy as np
 from mmjax.data.source import Source
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluator import Evaluator, Results, left_out
-from mmjax.evals.outputs import generate_texts
+from mmjax.evals.outputs import generate_texts, score_texts
 from mmjax.evals.vqa import PRIORS, answer_prior, most_frequent, normalize_answer, vqa_metrics
 from mmjax.system import Variables
 
@@ -78,8 +78,9 @@ class OtherImages(Source):
 class Vqa(Evaluator):
     """VQA accuracy by the official rule; see `vqa.py`.
 
-    Answers are the class names with the largest logits or, if `decode` is given, the text that the
-    model generates after the question. Further metrics:
+    Answers are the class names with the largest logits; or, if `decode` is given, the text that the
+    model generates after the question; or those of `choices` that are most probable after it.
+    Further metrics:
     - `of_type/...` (models with logits): the largest logit among the training answers to questions
       of the same type, for models that did not learn which answers fit a question.
     - `without_image/...` and `other_image/...`: the same model and questions, without an image and
@@ -91,27 +92,41 @@ class Vqa(Evaluator):
     Settings:
       train_source: training data of the priors and of the question-only model.
       decode: settings of decoding.
+      choices: answers to choose from, by their log-probability, end token included.
     """
 
     kind = "vqa"
     train_source: Mapping[str, Any]
     decode: Mapping[str, Any] | None = None
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if self.decode is not None and self.choices:
+            raise ValueError("A vqa has decode and choices: remove one of them.")
         if self.decode is not None:
             self.runner.generate(self.decode)  # reports wrong settings before training
+        if self.choices:
+            self.runner.score(self.choices)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the answers are the model's classes."""
+        return self.decode is None and not self.choices
 
     def needs(self) -> Mapping[str, Sequence[str]]:
-        return {"logits": _READ} if self.decode is None else {}
+        return {"logits": _READ} if self.classifies else {}
 
     def answers(
         self, variables: Variables, source: Any, *absent: str
     ) -> tuple[list[str], np.ndarray]:
         """The model's answers, and the indices of their examples."""
+        given = self.runner, variables, source, self._batches(source)
+        if self.choices:
+            found = score_texts(*given, self.choices, _READ, absent)
+            places = np.flatnonzero(found["present"])
+            return [self.choices[i] for i in found["scores"][places].argmax(axis=1)], places
         if self.decode is not None:
-            texts, present = generate_texts(
-                self.runner, variables, source, self._batches(source), self.decode, _READ, absent
-            )
+            texts, present = generate_texts(*given, self.decode, _READ, absent)
             places = np.flatnonzero(present)
             return [texts[i] for i in places], places
         logits, names, places = self._logits(variables, source, *absent)
@@ -155,7 +170,7 @@ class Vqa(Evaluator):
         source, train_source = self._open(self.source), self._open(self.train_source)
         asked, train = Questions.of(source), Questions.of(train_source)
         compared = {}
-        if self.decode is None:
+        if self.classifies:
             logits, names, places = self._logits(variables, source)
             here = asked.at(places)
             given = [names[i] for i in logits.argmax(axis=1)]

@@ -8,7 +8,7 @@ Rules, because retrieval metrics depend on them:
 - The rank of a query is that of its best relevant item.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -75,19 +75,44 @@ def score_chunks(
         yield start, np.asarray(queries[start : start + chunk_size], np.float32) @ gallery.T
 
 
+def nearest(
+    queries: np.ndarray, gallery: np.ndarray, count: int, chunk_size: int = 1024
+) -> np.ndarray:
+    """`[Q, k]`: the items of the gallery with the largest scores, k = count or all of them."""
+    count = min(count, len(gallery))
+    chunks = score_chunks(queries, gallery, chunk_size)
+    return np.concatenate(
+        [np.argsort(-scores, axis=1, kind="stable")[:, :count] for _, scores in chunks]
+    )
+
+
+def _ahead(scores: np.ndarray, items: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Scores `[G]` with new ones of some items, which come before all others, in float64."""
+    scores = scores - scores.max() + new.min() - 1.0
+    scores[items] = new
+    return scores
+
+
 def ranks_and_precisions(
-    queries: np.ndarray, gallery: np.ndarray, relevant: Sequence[np.ndarray], chunk_size: int = 1024
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    relevant: Sequence[np.ndarray],
+    chunk_size: int = 1024,
+    first: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank of the best relevant item (from 1) and average precision, `[Q]` each.
 
     Args:
       queries: `[Q, D]`; gallery: `[G, D]`; relevant: for each query the gallery's indices.
+      first: items `[Q, k]` that come before all others, and their scores `[Q, k]` in float64.
     """
     ranks = np.empty(len(queries), np.int64)
     precisions = np.empty(len(queries), np.float64)
     for start, scores in score_chunks(queries, gallery, chunk_size):
         for row, scored in enumerate(scores):
             items = relevant[start + row]
+            if first is not None:
+                scored = _ahead(scored, *(x[start + row] for x in first))
             mine = -np.sort(-scored[items])  # best first
             ordered = np.sort(scored)
             # Irrelevant items that reach a relevant item's score rank before it: the
@@ -118,6 +143,7 @@ def retrieval_metrics(
     *,
     text_ids: np.ndarray | None = None,
     chunk_size: int = 1024,
+    first: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, float]:
     """Recall@1/5/10, median rank, MRR and mAP of both directions on the full gallery.
 
@@ -127,6 +153,8 @@ def retrieval_metrics(
       text_ids: `[M]`, equal for captions with the same text (see `caption_ids`); None: a caption is
         relevant to its own image only.
       chunk_size: number of queries scored at once.
+      first: for `image_to_text` and `text_to_image`, items that come first and their scores; see
+        `ranks_and_precisions`.
 
     Returns:
       `image_to_text/recall@1` ... and `text_to_image/recall@1` ...; recalls, mrr and map in [0, 1].
@@ -153,13 +181,15 @@ def retrieval_metrics(
             raise ValueError(f"{name} holds values that are not finite: retrieval has no ranks.")
     captions, relevant = relevance(len(image_embed), index, text_ids)
     directions = {
-        "image_to_text": ranks_and_precisions(image_embed, text_embed, captions, chunk_size),
-        "text_to_image": ranks_and_precisions(text_embed, image_embed, relevant, chunk_size),
+        "image_to_text": (image_embed, text_embed, captions),
+        "text_to_image": (text_embed, image_embed, relevant),
     }
     return {
         f"{direction}/{name}": value
-        for direction, (ranks, precisions) in directions.items()
-        for name, value in summarize_ranks(ranks, precisions).items()
+        for direction, given in directions.items()
+        for name, value in summarize_ranks(
+            *ranks_and_precisions(*given, chunk_size, (first or {}).get(direction))
+        ).items()
     }
 
 

@@ -44,6 +44,7 @@ def attend(
     *,
     visible: jax.Array | None = None,
     bias: jax.Array | None = None,
+    offset: jax.Array | None = None,
     zero_masked: bool = False,
     dtype="float32",
 ) -> tuple[jax.Array, jax.Array]:
@@ -54,6 +55,7 @@ def attend(
       key, value: [B, K, S, D], or [B * K, S, D].
       visible: attention mask, bool, broadcast to [B, K, L, G, S]; None is all true.
       bias: float, broadcast to [B, K, L, G, S].
+      offset: fp32, added to the weights [B, K, L, G, S].
       zero_masked: the weights of a fully masked query are 0; otherwise they are 1 / S.
       dtype: of the weights in the product with the values.
 
@@ -77,6 +79,8 @@ def attend(
     weights = jax.nn.softmax(logits, axis=-1)
     if visible is not None and zero_masked:
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
+    if offset is not None:
+        weights = weights + offset
     y = weights.astype(dtype).reshape(*query.shape[:-1], -1)
     y = jax.lax.dot_general(y, value, (((heads + 1,), (heads,)), batch))
     return y.reshape(split).transpose(0, 2, 1, 3, 4), weights
@@ -85,9 +89,11 @@ def attend(
 class Attention(nn.Module):
     """Multi-head attention of q [B, L, D] to kv, or to q itself: -> [B, L, D].
 
-    Sows its weights [B, H, L, S] as `attention_weights` where `intermediates` is mutable. With
-    `cache_length`, it stores keys and values where `cache` is mutable: self-attention those of up
-    to that many tokens, cross-attention those of its first call; later calls need no kv.
+    Sows its weights [B, H, L, S] as `attention_weights` where `intermediates` is mutable; it then
+    adds the variable of that name in the collection `offsets` to them, whose gradient is that of
+    the weights (see `layers/sown.py`). With `cache_length`, it stores keys and values where `cache`
+    is mutable: self-attention those of up to that many tokens, cross-attention those of its first
+    call; later calls need no kv.
 
     Attributes:
       kv_heads: heads of keys and values; None is `heads`.
@@ -150,9 +156,13 @@ class Attention(nn.Module):
                 bias = rearrange(bias, "b (k g) l s -> b k l g s", k=kv_heads)
             visible = self._visible(mask, query.shape[1], key.shape[-2], slot)
             dtype, sows = activation_dtype(self.dtype), self.is_mutable_collection("intermediates")
+            offset = None
+            if sows and self.has_variable("offsets", "attention_weights"):
+                offset = self.get_variable("offsets", "attention_weights")
+                offset = rearrange(offset, "b (k g) l s -> b k l g s", k=kv_heads)
 
             def result(query, key, value, visible, bias):
-                options = {"zero_masked": self.cross, "dtype": dtype}
+                options = {"offset": offset, "zero_masked": self.cross, "dtype": dtype}
                 y, weights = attend(query, key, value, visible=visible, bias=bias, **options)
                 if sows:
                     weights = rearrange(weights, "b k l g s -> b (k g) l s")

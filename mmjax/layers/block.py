@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from mmjax.layers import platform
-from mmjax.layers.attention import Attention
+from mmjax.layers.attention import Attention, is_decoding
 from mmjax.layers.mlp import MLP
 from mmjax.layers.norm import norm_class
 from mmjax.layers.parameters import broadcast_last, param
@@ -45,7 +45,7 @@ class Block(nn.Module):
       norm_kind: "layer" or "rms".
       cross: "none": self-attention; "only": cross-attention to a context instead; "between":
         self-attention, then the branch `cross` to a context, then the MLP (Vaswani et al. 2017,
-        section 3.1).
+        section 3.1), which is skipped where there is no context.
       norm_context: the block normalizes the context.
       scale: a factor on each branch. None: no factor; a number: a learned factor per channel with
         that initial value (LayerScale, Touvron et al. 2021, arXiv 2103.17239, eq. 4); "tanh": the
@@ -113,7 +113,7 @@ class Block(nn.Module):
             y, attends = self._normed(x, "norm_attention"), None
             y = self._attention(x)(y, mask=mask, angles=angles, slot=slot)
         x = self._add(x, y, "attention", drop_rate, attends)
-        if self.cross == "between":
+        if self.cross == "between" and (context is not None or is_decoding(self)):
             own = {"cross": "only", "mlp_dim": 0, "causal": False, "kv_heads": None}
             x, _ = self.clone(**own, name="cross", parent=self)(
                 x, context, None, context_mask, drop_rate

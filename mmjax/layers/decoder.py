@@ -46,8 +46,8 @@ class Decoder(nn.Module):
 
     Parameters: `stack/layers/...` have one `layers` axis of size `depth`, whatever `cross_every`
     is, so a language model's weights load into a Flamingo; those of cross-attention,
-    `stack/cross/...`, have an axis of size depth / cross_every; `norm/...` and, if learned,
-    `position/...`.
+    `stack/cross/...`, have an axis of size depth / cross_every; `norm/...`, and where they are set,
+    `position/...` and `norm_embedding/...`.
 
     Attributes:
       length: most tokens of a text.
@@ -56,10 +56,12 @@ class Decoder(nn.Module):
       use_bias: of all linear maps; qkv_bias, out_bias and mlp_bias override it (see `Block`).
       positions: "learned", "rope" or "none".
       rope_scaling: of rotary positions, see `rotary.frequencies`; None: not scaled.
+      embedding_norm: normalize the embedded tokens, with their positions, before the first layer.
+      post_norm: norms after the residual branches and none at the end, as in BERT; see `Block`.
       sliding_window: a token attends to itself and to the tokens before it, that many in all
         (Jiang et al. 2023, arXiv 2310.06825, section 2); None: to all before it.
       cross_every: layers per group; the last layer of each group attends to the context; 0: none.
-      final_norm: apply a norm at the end.
+      final_norm: apply a norm at the end, unless post_norm is set.
       cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
         them; at initialization they are the identity.
       cross_block: a separate cross-attention block after those layers instead (see `Group`).
@@ -85,6 +87,8 @@ class Decoder(nn.Module):
     out_bias: bool | None = None
     mlp_bias: bool | None = None
     positions: str = "learned"
+    embedding_norm: bool = False
+    post_norm: bool = False
     rope_base: float = 10_000.0
     rope_scaling: Mapping[str, Any] | None = None
     sliding_window: int | None = None
@@ -139,6 +143,9 @@ class Decoder(nn.Module):
         angles = None
         if self.positions == "rope":
             angles = rotary_angles(positions, head_dim, self.rope_base, self.rope_scaling)
+        if self.embedding_norm:
+            stream = activation_dtype(self.dtype)
+            x = norm_class(self.norm)(self.epsilon, stream, name="norm_embedding")(x)
         context_seen = self._context_seen(context, context_mask, old)
 
         # ---- layers
@@ -171,7 +178,7 @@ class Decoder(nn.Module):
                 count = old["count"] + mask.sum(1, dtype=jnp.int32)
                 self.put_variable("cache", "count", count)
                 self.put_variable("cache", "slot", slot + length)
-        if not self.final_norm:
+        if self.post_norm or not self.final_norm:
             return x
         return norm_class(self.norm)(self.epsilon, self.dtype, name="norm")(x)
 
@@ -247,7 +254,8 @@ class Decoder(nn.Module):
         return {
             "heads": self.heads,
             "mlp_dim": self.mlp_dim,
-            "branches": 2 * self.depth,
+            "branches": 2 if self.post_norm else 2 * self.depth,
+            "norm": "post" if self.post_norm else "pre",
             "kv_heads": self.kv_heads,
             "head_dim": head_dim,
             "causal": True,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers.linear import Linear
+from mmjax.layers.linear import Linear, add_bias
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 
@@ -37,7 +37,7 @@ class BatchNorm(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A convolution [B, H, W, C] -> [B, H', W', channels] without bias.
+    """A convolution [B, H, W, C] -> [B, H', W', channels].
 
     Attributes:
       padding: zeros (before, after), the same for height and width.
@@ -49,6 +49,7 @@ class Convolution(nn.Module):
     stride: int
     padding: tuple[int, int]
     depthwise: bool = False
+    use_bias: bool = False
     dtype: str = "float32"
 
     @nn.compact
@@ -63,8 +64,11 @@ class Convolution(nn.Module):
             padding=(self.padding, self.padding),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.channels if self.depthwise else 1,
-        )
-        return y.astype(activation_dtype(self.dtype))
+        ).astype(activation_dtype(self.dtype))
+        if not self.use_bias:
+            return y
+        bias = param(self, "bias", nn.initializers.zeros, (self.channels,), ("channels",))
+        return add_bias(y, bias)
 
 
 class MBConv(nn.Module):
@@ -107,7 +111,13 @@ class MBConv(nn.Module):
             y = jax.nn.silu(norm(pointwise(y, width, "expand"), "norm_expand"))
         before = half if self.stride == 1 or self.centred else half - 1
         y = Convolution(
-            width, self.kernel, self.stride, (before, half), True, self.dtype, name="depthwise"
+            width,
+            self.kernel,
+            self.stride,
+            (before, half),
+            True,
+            dtype=self.dtype,
+            name="depthwise",
         )(y)
         y = jax.nn.silu(norm(y, "norm_depthwise"))
         weight = y.astype(jnp.float32).mean((1, 2), keepdims=True).astype(y.dtype)

@@ -33,6 +33,29 @@ def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialia
     return jnp.einsum("Hh,Ww,hwd->HWd", rows, columns, table, precision="highest")
 
 
+def resize_grids(table: jax.Array, sizes: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """A position table [h, w, D] resized to a grid of its own for each row: [B, *grid, D].
+
+    Bilinear with aligned corners, as "corners" of `resize_grid`, and one program for all sizes.
+
+    Args:
+      sizes: [B, 2] int32, rows and columns of each; its table is at the top left of `grid`, and the
+        rest has no meaning.
+    """
+    rows = _corner_weights(table.shape[0], sizes[:, 0], grid[0])
+    columns = _corner_weights(table.shape[1], sizes[:, 1], grid[1])
+    table = jnp.einsum("bHh,hwd->bHwd", rows, table, precision="highest")
+    return jnp.einsum("bWw,bHwd->bHWd", columns, table, precision="highest")
+
+
+def _corner_weights(old: int, sizes: jax.Array, longest: int) -> jax.Array:
+    """[B, longest, old]: as `_weights` for "corners", to `sizes` [B] rows."""
+    step = (old - 1) / jnp.maximum(sizes - 1, 1).astype(jnp.float32)
+    at = jnp.arange(longest, dtype=jnp.float32)[None] * step[:, None]
+    near = jnp.abs(at[:, :, None] - jnp.arange(old, dtype=jnp.float32)[None, None])
+    return jnp.maximum(1 - near, 0)
+
+
 def _weights(old: int, new: int, method: str) -> np.ndarray:
     """[new, old]: interpolation weights of the old rows for each new row."""
     if method == "corners":
@@ -80,6 +103,9 @@ class LearnedGrid(nn.Module):
     Attributes:
       stored: (h, w) of the parameter.
       resize: see `resize_grid`.
+
+    Raises:
+      ValueError: `sizes` with another `resize` than "corners".
     """
 
     stored: tuple[int, int]
@@ -87,7 +113,8 @@ class LearnedGrid(nn.Module):
     resize: str = "antialias"
 
     @nn.compact
-    def __call__(self, grid: tuple[int, int]) -> jax.Array:
+    def __call__(self, grid: tuple[int, int], sizes: jax.Array | None = None) -> jax.Array:
+        """[*grid, D]; with `sizes`, a table per row, [B, *grid, D]: see `resize_grids`."""
         table = param(
             self,
             "table",
@@ -95,7 +122,11 @@ class LearnedGrid(nn.Module):
             (*self.stored, self.width),
             ("height", "width", "embed"),
         )
-        return resize_grid(table, grid, self.resize)
+        if sizes is None:
+            return resize_grid(table, grid, self.resize)
+        if self.resize != "corners":
+            raise ValueError(f"Positions are resized per image by 'corners', not '{self.resize}'.")
+        return resize_grids(table, sizes, grid)
 
 
 class LearnedSequence(nn.Module):

@@ -49,7 +49,7 @@ def stack(
         unroll = depth
     return nn.scan(
         block,
-        variable_axes={"params": 0, "intermediates": 0, "cache": 0},
+        variable_axes={"params": 0, "intermediates": 0, "cache": 0, "offsets": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=tuple(in_axes),
         length=depth,

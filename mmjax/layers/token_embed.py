@@ -18,6 +18,21 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
     return shard(x.astype(activation_dtype(dtype)), "batch", "length", "act_embed")
 
 
+def word_logits(module: nn.Module, x: jax.Array, table: jax.Array) -> jax.Array:
+    """x [..., width] times a table [V, width]: [..., V] float32.
+
+    Args:
+      module: has a `dtype`, that of the operands; the table is packed for decoding in its scope.
+    """
+    if module.has_variable("packed", "table"):
+        return packed_dot(x, module.get_variable("packed", "table"), module.dtype)
+    x, table = x.astype(module.dtype), table.astype(module.dtype)
+    if is_packing(module):
+        module.put_variable("packed", "table", table)
+    dims = ((x.ndim - 1,), (1,)), ((), ())
+    return jax.lax.dot_general(x, table, dims, preferred_element_type=jnp.float32)
+
+
 class TokenEmbed(nn.Module):
     """A table [vocab_size, width]: tokens [B, L] -> [B, L, width], and features back to logits.
 
@@ -43,11 +58,4 @@ class TokenEmbed(nn.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[..., width] -> [..., vocab_size] float32."""
-        if self.has_variable("packed", "table"):
-            return packed_dot(x, self.get_variable("packed", "table"), self.dtype)
-        table = self.embedding if self.tied else self.head
-        x, table = x.astype(self.dtype), table.astype(self.dtype)
-        if is_packing(self):
-            self.put_variable("packed", "table", table)
-        dims = ((x.ndim - 1,), (1,)), ((), ())
-        return jax.lax.dot_general(x, table, dims, preferred_element_type=jnp.float32)
+        return word_logits(self, x, self.embedding if self.tied else self.head)

@@ -13,7 +13,7 @@ class Transformer(nn.Module):
     """`depth` blocks over [B, L, D]; every parameter has a leading `layers` axis.
 
     Attributes:
-      norm, gated_mlp, qkv_bias, layer_scale (its `scale`): see `Block`.
+      norm, cross, gated_mlp, qkv_bias, layer_scale (its `scale`): see `Block`.
       stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
       remat: "none", "full" (save only the blocks' inputs) or "dots" (save the results of matmuls).
 
@@ -35,12 +35,24 @@ class Transformer(nn.Module):
     gated_mlp: bool = False
     qkv_bias: bool = True
     layer_scale: float | None = None
+    cross: str = "none"
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        context: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
-        """x after all blocks; mask: [B, L] bool, true on valid tokens."""
+        """x after all blocks.
+
+        Args:
+          mask: [B, L] bool, true on valid tokens.
+          context: [B, S, C], with `cross`; context_mask: [B, S] bool.
+        """
         rates = None
         if train and self.stochastic_depth:
             rates = jnp.linspace(0.0, self.stochastic_depth, self.depth)
@@ -51,6 +63,7 @@ class Transformer(nn.Module):
             2 * self.depth if self.norm == "pre" else 2,
             causal=self.causal,
             norm=self.norm,
+            cross=self.cross,
             scale=self.layer_scale,
             activation=self.activation,
             gated_mlp=self.gated_mlp,
@@ -63,4 +76,4 @@ class Transformer(nn.Module):
         )
         if self.norm == "post":
             x = x.astype(activation_dtype(self.dtype))
-        return layers(x, None, mask, None, rates)[0]
+        return layers(x, context, mask, context_mask, rates)[0]

@@ -13,12 +13,18 @@ from mmjax.system import Weighted
 
 
 def classification_loss(
-    logits: Float[ArrayLike, "b c"], batch: Batch, label_smoothing: float = 0.0
+    logits: Float[ArrayLike, "b c"],
+    batch: Batch,
+    label_smoothing: float = 0.0,
+    independent: bool = False,
 ) -> dict[str, Weighted]:
     """`classification` and `accuracy` per example; an example whose `label` is -1 is left out.
 
     Args:
       logits: [B, C]; the batch has `label_probs` [B, C], as from Mixup, or `label` [B] int.
+      independent: each class is a yes or no of its own: the sum of the binary cross-entropies, for
+        `label_probs` that need not add up to 1, as for the answers of VQA (Teney et al. 2018, arXiv
+        1708.02711, section 3.5).
 
     Raises:
       ValueError: the batch has neither.
@@ -36,9 +42,13 @@ def classification_loss(
             f"{sorted(batch)}: use a data set with labels."
         )
     smooth = optax.smooth_labels(target, label_smoothing)
+    if independent:
+        loss = optax.sigmoid_binary_cross_entropy(logits, smooth).sum(-1)
+    else:
+        loss = optax.softmax_cross_entropy(logits, smooth)
     correct = logits.argmax(-1) == target.argmax(-1)
     return {
-        "classification": Weighted(optax.softmax_cross_entropy(logits, smooth), present),
+        "classification": Weighted(loss, present),
         "accuracy": Weighted(correct, present),
     }
 

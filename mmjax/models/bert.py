@@ -7,15 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.batch import Batch
+from mmjax.layers.bert_embed import BertEmbed
 from mmjax.layers.linear import Linear
-from mmjax.layers.norm import LayerNorm
-from mmjax.layers.parameters import param
 from mmjax.layers.pooling import check_pool, pool_tokens
-from mmjax.layers.position import LearnedSequence
-from mmjax.layers.precision import activation_dtype
-from mmjax.layers.token_embed import look_up
 from mmjax.layers.transformer import Transformer
-from mmjax.sharding import shard
 
 DENSE = {"identity": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": jnp.tanh}
 POOLS = ("cls", "end", "max", "mean", "mean_sqrt", "pooler", "weighted_mean")
@@ -34,8 +29,7 @@ class BERT(nn.Module):
         "mean_sqrt", "weighted_mean", "max" or "end"; see `pool_tokens`.
       pooler: add a map of the first token, tanh(W x + b), which gives text_pooled [B, width].
       dense: linear maps after the pooling, each (width, activation, has a bias).
-      position_pad: padding id for RoBERTa's positions: padding has position position_pad, other
-        tokens are counted from position_pad + 1. None: positions are 0, 1, 2, ...
+      position_pad: see `BertEmbed`.
 
     Raises:
       ValueError: inconsistent settings, or a text that is too long.
@@ -78,23 +72,19 @@ class BERT(nn.Module):
                 f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
                 "model.text.length and the length in tokenize() to the same value."
             )
-        stream, init = activation_dtype(self.dtype), nn.initializers.normal(0.02)
+        embed = BertEmbed(
+            self.vocab_size,
+            self.width,
+            self.length,
+            self.segments,
+            self.position_pad,
+            self.norm_epsilon,
+            self.dropout,
+            self.dtype,
+        )
+        nn.share_scope(self, embed)  # its tables are parameters of the encoder
+        x = embed(text, batch.get("text_segment"), train=train)
 
-        # ---- tokens, their positions and their segments
-        words = (self.vocab_size, self.width)
-        table = param(self, "embedding", init, words, ("vocab", "embed"))
-        x = look_up(table, text, self.dtype) + self._positions(text).astype(stream)
-        kinds = (self.segments, self.width)
-        segments = param(self, "segment_embedding", init, kinds, (None, "embed"))
-        if "text_segment" in batch:
-            x = x + look_up(segments, batch["text_segment"], self.dtype)
-        else:
-            x = x + segments[0].astype(stream)[None, None]
-        x = LayerNorm(self.norm_epsilon, stream, name="norm_embedding")(x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = shard(x, "batch", "length", "act_embed")
-
-        # ---- blocks
         x = Transformer(
             depth=self.depth,
             heads=self.heads,
@@ -109,7 +99,7 @@ class BERT(nn.Module):
         )(x, mask, train=train)
 
         # ---- one vector
-        outputs = {"text_tokens": x}
+        outputs, init = {"text_tokens": x}, nn.initializers.normal(0.02)
         if self.pooler:
             first = pool_tokens(x, "cls").astype(jnp.float32)
             names = ("embed", None)
@@ -121,12 +111,3 @@ class BERT(nn.Module):
             maps = Linear((width,), ("embed", None), bias, kernel_init=init, name=f"dense_{i}")
             features = DENSE[activation](maps(features))
         return outputs | {"text_features": features}
-
-    def _positions(self, text: jax.Array) -> jax.Array:
-        """[1 or B, L, width] float32."""
-        first = 0 if self.position_pad is None else self.position_pad + 1
-        table = LearnedSequence(self.length + first, self.width, name="position")
-        if self.position_pad is None:
-            return table(text.shape[1])[None]
-        counted = (text != self.position_pad).astype(jnp.int32)
-        return table(jnp.cumsum(counted, axis=1) * counted + self.position_pad)

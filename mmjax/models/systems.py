@@ -7,26 +7,36 @@ from ml_collections import ConfigDict
 
 from mmjax.config import nearest
 from mmjax.models import (
+    albef,
+    blip,
     captioner,
     clip,
     coca,
     flamingo,
+    flava,
+    image_codebook,
     language,
     multimodal,
     text_encoder,
+    vilt,
     vit,
     vqa,
 )
 from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
+    "albef": albef.make_system,
+    "blip": blip.make_system,
     "captioner": captioner.make_system,
     "clip": clip.make_system,
     "coca": coca.make_system,
     "flamingo": flamingo.make_system,
+    "flava": flava.make_system,
+    "image_codebook": image_codebook.make_system,
     "language_model": language.make_system,
     "multimodal": multimodal.make_system,
     "text_encoder": text_encoder.make_system,
+    "vilt": vilt.make_system,
     "vit": vit.make_system,
     "vqa": vqa.make_system,
 }
@@ -50,7 +60,8 @@ def make_system(config: Mapping[str, Any]) -> System:
             + nearest(name, SYSTEMS)
         )
     _check_dtypes(model, "config.model")
-    rest = {"batch_size": config.get("batch_size", 0), "loss": _plain(config.get("loss", {}))}
+    rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}
+    rest["batch_size"] = config.get("batch_size", 0)
     return SYSTEMS[name]({"model": model, **rest})
 
 

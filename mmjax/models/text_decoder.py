@@ -8,6 +8,7 @@ import jax
 
 from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
+from mmjax.layers.bert_embed import WordHead
 from mmjax.layers.decoder import Decoder
 from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
@@ -29,6 +30,8 @@ class TextDecoder(nn.Module):
       length: maximum tokens of a text.
       decoder: fields of `Decoder`; it inherits length and dtype.
       tied: the logits use the embedding table.
+      word_head: a map with an activation and a norm in front of the logits, and a bias on them, as
+        in BERT; see `WordHead`.
     """
 
     vocab_size: int
@@ -36,6 +39,7 @@ class TextDecoder(nn.Module):
     length: int
     decoder: Mapping[str, Any]
     tied: bool = True
+    word_head: bool = False
     dtype: str = "float32"
 
     def stack(self, **kwargs) -> Decoder:
@@ -67,7 +71,8 @@ class TextDecoder(nn.Module):
         if is_decoding(self) and not head:
             raise ValueError("A decoder without a head does not generate: config.model.head.")
         stack = self.stack(name="decoder")
-        embed = TokenEmbed(self.vocab_size, self.width, self.tied, self.dtype, name="embed")
+        tied = self.tied or self.word_head  # whose table is its own where it is not tied
+        embed = TokenEmbed(self.vocab_size, self.width, tied, self.dtype, name="embed")
         x = stack(
             embed(text),
             mask,
@@ -78,9 +83,14 @@ class TextDecoder(nn.Module):
         )
         if not head:
             return {"text_tokens": x}
-        if is_decoding(self):
-            return {"next_logits": embed.logits(pool_tokens(x, "end", mask))}
-        return {"text_logits": embed.logits(x)}
+        decoding = is_decoding(self)
+        x = pool_tokens(x, "end", mask) if decoding else x
+        if self.word_head:
+            head = (self.vocab_size, self.tied, stack.activation, stack.epsilon, self.dtype)
+            logits = WordHead(*head, name="head")(x, embed.embedding)
+        else:
+            logits = embed.logits(x)
+        return {"next_logits" if decoding else "text_logits": logits}
 
 
 def make_text_decoder(

@@ -12,7 +12,7 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.norm import LayerNorm, unit_length
-from mmjax.layers.parameters import param
+from mmjax.layers.parameters import broadcast_last, param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
 from mmjax.layers.pixels import normalize
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
@@ -29,6 +29,9 @@ from mmjax.system import System, Terms
 class ViT(nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, width], and logits [B, num_classes].
 
+    With a mask_token, a batch may have `image_masked` [B, patches] bool: the patches that it
+    replaces.
+
     Attributes:
       variant: "ViT-B/16"; width, depth, heads, mlp_dim and patch_size override it.
       image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
@@ -41,6 +44,7 @@ class ViT(nn.Module):
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
         the logits are the mean of both heads.
       registers: number of register tokens, without positions, not returned.
+      mask_token: add a learned token for masked patches (BEiT).
       pre_logits: width of a final linear map with tanh that gives image_features.
       position: "learned" or "sincos2d".
       position_resize: how learned positions are resized to another grid, see `resize_grid`;
@@ -60,7 +64,7 @@ class ViT(nn.Module):
 
     Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Radford et al. 2021 (arXiv 2103.00020);
     distillation: Touvron et al. 2021 (arXiv 2012.12877); registers: Darcet et al. 2023
-    (arXiv 2309.16588).
+    (arXiv 2309.16588); mask token: BEiT, Bao et al. 2022 (arXiv 2106.08254), section 2.3.
     """
 
     variant: str | None = None
@@ -88,6 +92,7 @@ class ViT(nn.Module):
     class_token: bool = False
     distillation: str = "none"
     registers: int = 0
+    mask_token: bool = False
     pre_logits: int | None = None
     position_resize: str = "antialias"
     gated_mlp: bool = False
@@ -124,6 +129,7 @@ class ViT(nn.Module):
             check_divides(self.train_size, sizes["patch_size"])
         x = self._stem(sizes)(normalize(image, self.image_mean, self.image_std))
         grid = x.shape[1:3]
+        x = self._masked(x, batch.get("image_masked"))
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
@@ -194,6 +200,18 @@ class ViT(nn.Module):
             )
         if self.distillation == "head" and self.num_classes is None:
             raise ValueError("A ViT with distillation 'head' has two heads: set num_classes.")
+
+    def _masked(self, x: jax.Array, masked: jax.Array | None) -> jax.Array:
+        """Patches [B, h, w, width] with the mask token in place of those that are masked."""
+        if not self.mask_token:
+            return x
+        init = nn.initializers.normal(0.02)
+        token = param(self, "mask_token", init, x.shape[-1:], ("embed",))
+        if masked is None:
+            return x
+        return jnp.where(
+            masked.reshape(*x.shape[:3], 1), broadcast_last(token.astype(x.dtype), x.ndim), x
+        )
 
     def _first_tokens(self, width: int) -> jax.Array | None:
         """Class token, distillation token and registers, if any: [n, width]."""

@@ -150,6 +150,19 @@ def similarities(health: Health) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
+def histogram(series: Mapping[str, np.ndarray], bins: int = 40) -> bytes:
+    """SVG: how often values in [0, 1] occur, as a fraction of each series."""
+    figure, axes = _figure(*CARD)
+    edges = np.linspace(0, 1, bins + 1)
+    for color, (name, values) in zip(COLORS, series.items()):
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values, edges, weights=weights, color=color, alpha=0.6, label=name)
+    axes.set_xlim(0, 1)
+    axes.set_ylabel("fraction")
+    axes.legend()
+    return _svg(figure)
+
+
 def modality_plane(health: Health) -> bytes:
     """Images and texts on their common principal axes, and the gap between their centroids."""
     figure, axes = _figure(*CARD)

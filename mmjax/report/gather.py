@@ -15,9 +15,11 @@ from mmjax.data.transforms.decode import decode_image
 from mmjax.evals.attention_rollout import attention_maps
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
-from mmjax.evals.evaluators import Classification, Evaluator, Pairs, Retrieval, ZeroShot
+from mmjax.evals.evaluators import Classification, Evaluator, ZeroShot
+from mmjax.evals.image_text import Pairs, Retrieval
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
+from mmjax.report.grounding import Grounding, grounding_of
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
@@ -108,6 +110,7 @@ class ReportData:
     captions: dict[str, list[CaptionExample]] = dataclasses.field(default_factory=dict)
     health: Health | None = None
     attention: Attention | None = None
+    grounding: list[Grounding] = dataclasses.field(default_factory=list)
     seed: int = 0
 
 
@@ -209,22 +212,27 @@ def attention_of(
 def gather_report(
     runner: Runner, variables: Variables, evaluators: Mapping[str, Evaluator], *, seed: int = 0
 ) -> ReportData:
-    """Retrieval and caption examples, confusion matrices, embedding health and attention.
+    """Retrieval and caption examples, confusion matrices, embedding health, attention, grounding.
 
     Args:
-      evaluators: from `make_evaluators`; health and attention are those of the first suitable one.
+      evaluators: from `make_evaluators`; health, attention and grounding are those of the first
+        suitable one.
       seed: of the random choice of examples.
     """
     retrieval: dict[str, RetrievalExamples] = {}
     confusion: dict[str, Confusion] = {}
     captions: dict[str, list[CaptionExample]] = {}
     health = attention = None
+    grounding: list[Grounding] = []
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
             pairs = evaluator.pairs(variables)
             source = Subset(runner.open_source(evaluator.source), pairs.places)
             retrieval[name] = retrieval_examples(pairs, source, seed)
             health = health or health_of(name, pairs, seed)
+            if not grounding:
+                spec = evaluator.transform
+                grounding = grounding_of(runner, variables, pairs, source, spec, seed)
         elif isinstance(evaluator, ZeroShot | Classification):
             scores, labels, names = evaluator.scores(variables)
             matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
@@ -234,4 +242,4 @@ def gather_report(
         if attention is None:
             source = runner.open_source(evaluator.source)
             attention = attention_of(runner, variables, source, evaluator.transform, seed)
-    return ReportData(retrieval, confusion, captions, health, attention, seed)
+    return ReportData(retrieval, confusion, captions, health, attention, grounding, seed)

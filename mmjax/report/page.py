@@ -19,6 +19,7 @@ from mmjax.report.gather import (
     ReportData,
     RetrievalExamples,
 )
+from mmjax.report.grounding import Grounding
 from mmjax.report.style import STYLE
 from mmjax.workdir import whole_file
 from mmjax.workdir.metrics import read_metrics
@@ -68,6 +69,7 @@ def write_report(
             for i, (name, examples) in enumerate(data.captions.items())
         ),
         ("attention", "Attention", _attention(data.attention, data.seed)),
+        ("grounding", "Grounding", _grounding(data.grounding, data.seed)),
         ("health", "Contrastive health", _health(data.health, rows)),
         ("config", "Config", _config(config)),
     ]
@@ -297,6 +299,27 @@ def _attention(attention: Attention | None, seed: int) -> str:
         f"&amp; Zuidema 2020); bright is high. Images drawn at random (seed {seed}).</p>"
         f'<div class="pairs">{pairs}</div>'
     )
+
+
+def _grounding(found: Sequence[Grounding], seed: int) -> str:
+    rows = "".join(
+        f"<h3>{text(pair.caption)} <small>matches: {pair.probability:.0%}</small></h3>"
+        f'<div class="examples"><article>{image_tag(pair.image, pair.caption)}</article>'
+        + "".join(
+            f"<article>{image_tag(figures.attention_overlay(pair.image, weights), word)}"
+            f"<p>{text(word)}</p></article>"
+            for word, weights in zip(pair.words, pair.maps)
+        )
+        + "</div>"
+        for pair in found
+    )
+    note = (
+        '<p class="note">Grad-CAM of the cross-attention in the middle of the fusion encoder, for '
+        "each token of the caption: attention times the gradient of the logit that image and "
+        "caption match, where it is positive (Li et al. 2021); bright is high, each map on its own "
+        f"scale. Images drawn at random (seed {seed}).</p>"
+    )
+    return note + rows if found else ""
 
 
 def _health(health: Health | None, rows: list[dict[str, float]]) -> str:

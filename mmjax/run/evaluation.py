@@ -15,7 +15,7 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import to_device
 from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
-from mmjax.layers.sown import sown_weights
+from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.system import (
@@ -165,6 +165,35 @@ class Runner:
             return self._run.model.apply(variables, batch, mutable=["intermediates"])[1]
 
         return jax.jit(sow, out_shardings=self._whole)
+
+    def match_gradients(self, variables: Variables, batch: Rows) -> Rows | None:
+        """How a model that matches images and texts attends from one to the other.
+
+        Returns:
+          `probability` [B] that each pair matches; `weights` [layers, B, heads, L, S] of the
+          cross-attention that it depends on; `gradients`, of the logit of a match with respect to
+          the weights. None for a model without `match_logits` or cross-attention.
+        """
+        if "match_logits" not in self.output_names(batch, ("image", "text")):
+            return None
+        found = jax.device_get(self._on_mesh(self._match_gradients, variables, batch))
+        probability, weights, gradients = found
+        if not gradients:
+            return None
+        stack = max(gradients, key=lambda path: np.abs(gradients[path]).max())
+        found = {"weights": weights[stack], "gradients": gradients[stack]}
+        return {"probability": probability, **found}
+
+    @functools.cached_property
+    def _match_gradients(self):
+        def gradients(variables, batch):
+            def score(outputs):
+                logits = outputs["match_logits"]
+                return logits[:, 1].sum(), jax.nn.softmax(logits, -1)[:, 1]
+
+            return cross_gradients(self._run.model.apply, variables, batch, score)
+
+        return jax.jit(gradients, out_shardings=self._whole)
 
     def generate(self, settings: Mapping[str, Any]) -> Callable[[Variables, Rows], Generated]:
         """A function that generates one text per row with these decoding settings.

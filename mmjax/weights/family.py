@@ -36,26 +36,33 @@ from typing import Any
 
 from mmjax.config import nearest
 from mmjax.weights.families import (
+    albef,
     align,
     bert,
     big_vision,
+    blip,
     chinese_clip,
     clip,
     clip_vision,
     dinov2,
+    flava,
+    flava_codebook,
     gpt2,
     llama,
     llama_gguf,
     open_clip,
     open_clip_coca,
     siglip,
+    vilt,
     vit,
 )
 
 FAMILIES = {
+    "albef": albef,
     "align": align,
     "bert": bert,
     "big_vision": big_vision,
+    "blip": blip,
     "chinese_clip": chinese_clip,
     "chinese_clip_vision_model": clip_vision,
     "clip": clip,
@@ -63,6 +70,8 @@ FAMILIES = {
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
+    "flava": flava,
+    "flava_image_codebook": flava_codebook,
     "gguf": llama_gguf,
     "gpt2": gpt2,
     "llama": llama,
@@ -74,6 +83,7 @@ FAMILIES = {
     "siglip": siglip,
     "siglip2": siglip,
     "siglip_vision_model": clip_vision,
+    "vilt": vilt,
     "vit": vit,
     "xlm-roberta": bert,
 }

@@ -39,6 +39,13 @@ _SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
 # Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
 CLASSES = {
     "BitImageProcessor": _CLIP,
+    "BlipImageProcessor": {
+        **_BICUBIC,
+        "default_to_square": True,
+        "size": {"height": 384, "width": 384},
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    },
     "CLIPImageProcessor": _CLIP,
     "ChineseCLIPImageProcessor": _CLIP,
     "DeiTImageProcessor": {
@@ -57,13 +64,38 @@ CLASSES = {
         "crop_size": {"height": 289, "width": 289},
         "include_top": True,
     },
+    "FlavaImageProcessor": {
+        **_CLIP,
+        "default_to_square": True,
+        "size": {"height": 224, "width": 224},
+        "codebook_do_resize": True,
+        "codebook_size": {"height": 112, "width": 112},
+        "codebook_resample": FILTERS.index("lanczos"),
+        "codebook_do_center_crop": True,
+        "codebook_crop_size": {"height": 112, "width": 112},
+        "codebook_do_rescale": True,
+        "codebook_rescale_factor": 1 / 255,
+        "codebook_do_map_pixels": True,
+        "codebook_do_normalize": True,
+        "codebook_image_mean": (0.0,) * 3,
+        "codebook_image_std": (1.0,) * 3,
+    },
     "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
+    "ViltImageProcessor": {
+        **_BICUBIC,
+        **_HALF,
+        "size": {"shortest_edge": 384},
+        "size_divisor": 32,
+        "do_pad": True,
+    },
     "ViTImageProcessor": {
         **_SQUARE,
         "resample": FILTERS.index("bilinear"),
         "default_to_square": True,
     },
 }
+# Longer side of ViLT's images, for a shorter one: int(_LONGEST * shorter).
+_LONGEST = 1333 / 800
 # Settings of the classes that we cannot follow, where they are on.
 OTHERS = ("do_pad", "do_flip_channel_order", "use_square_size")
 
@@ -147,12 +179,13 @@ def read(s: Mapping[str, Any]) -> Images:
       ValueError: settings that our transforms do not support.
     """
     for name in OTHERS:
-        if s.get(name):
+        # ViLT pads the images of a batch to one size, which a chain for one image does not say.
+        if s.get(name) and not (name == "do_pad" and "size_divisor" in s):
             raise ValueError(f"The image processor has {name} {s[name]!r}, which cannot be read.")
     steps = ["decode"]
     if s.get("do_resize", True):
-        square = s.get("default_to_square", False)
-        steps.append(_resize(s["size"], _filter(s["resample"]), square))
+        square, method = s.get("default_to_square", False), _filter(s["resample"])
+        steps.append(_resize(s["size"], method, square, s.get("size_divisor")))
     if s.get("do_center_crop", False):
         steps.append(f"center_crop({sides(s['crop_size'], 'crop_size')})")
     mean, std = np.zeros(3), np.ones(3)
@@ -186,9 +219,17 @@ def channels(value: Any, name: str) -> np.ndarray:
     return np.broadcast_to(np.asarray(numbers, np.float64), 3)
 
 
-def _resize(size: Any, method: str, square: bool) -> str:
+def _resize(size: Any, method: str, square: bool, multiple: Any) -> str:
     if isinstance(size, int):  # older files; its meaning depends on the class
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
+    if multiple is not None:  # of ViLT, which knows no other form of size
+        shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
+        if type(shorter) is not int or type(multiple) is not int or multiple < 1:
+            raise ValueError(
+                f"The image processor has size {size!r} and size_divisor {multiple!r}; "
+                "'shortest_edge' and a whole number can be read."
+            )
+        return f"resize_between({shorter}, {int(_LONGEST * shorter)}, {multiple}, '{method}')"
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         return f"resize_short({size['shortest_edge']}, '{method}')"
     return f"resize({sides(size, 'size')}, '{method}')"
@@ -219,9 +260,10 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
       processor: the image processor class that reads the file.
 
     Raises:
-      ValueError: a chain that resizes without antialiasing, which no such class supports.
+      ValueError: a chain that resizes without antialiasing, or to other longer sides than ViLT,
+        which no such class supports.
     """
-    size, method, crop = image.train_size, "bicubic", None
+    size, method, crop, more = image.train_size, "bicubic", None, {}
     for name, args, kwargs, _ in chain.read(transform):
         given = inspect.signature(getattr(transforms, name)).bind(*args, **kwargs)
         given.apply_defaults()
@@ -234,6 +276,16 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
                 )
             if name == "resize_short":
                 size = {"shortest_edge": size}
+        elif name == "resize_between":
+            shorter, longer, method = (given.arguments[k] for k in ("shorter", "longer", "method"))
+            if longer != int(_LONGEST * shorter):
+                raise ValueError(
+                    f"The images of '{transform}' have sides of up to {longer} pixels, and with "
+                    f"{shorter} for the shorter one a {processor} goes up to "
+                    f"{int(_LONGEST * shorter)}: save the model with another transform."
+                )
+            size = {"shortest_edge": shorter}
+            more = {"size_divisor": given.arguments["multiple"], "do_pad": True}
         elif name == "center_crop":
             crop = given.arguments["size"]
     return {
@@ -248,4 +300,5 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
         "do_normalize": True,
         "image_mean": list(image.image_mean),
         "image_std": list(image.image_std),
+        **more,
     }

@@ -90,23 +90,24 @@ def merge_heads(ours: str, theirs: str, heads: int, bias: bool = True) -> list[R
 
 
 def qkv(ours: str, theirs: Sequence[str], heads: int, bias: bool = True) -> list[Row]:
-    """Three maps to heads -> one `kernel` [in, 3, H, D] and `bias` [3, H, D].
+    """N maps to heads -> one `kernel` [in, N, H, D] and `bias` [N, H, D].
 
     Args:
-      theirs: the names of the maps of queries, keys and values.
+      theirs: the names of the maps of queries, keys and values, or of keys and values.
     """
+    count = len(theirs)
 
     def read(*parts):
         return (np.stack([x.T.reshape(x.shape[1], heads, -1) for x in parts], axis=1),)
 
     def write(x):
-        return tuple(x[:, i].reshape(len(x), -1).T for i in range(3))
+        return tuple(x[:, i].reshape(len(x), -1).T for i in range(count))
 
     def read_bias(*parts):
-        return (np.stack(parts).reshape(3, heads, -1),)
+        return (np.stack(parts).reshape(count, heads, -1),)
 
     def write_bias(x):
-        return tuple(x.reshape(3, -1))
+        return tuple(x.reshape(count, -1))
 
     rows = [Row((f"{ours}/kernel",), tuple(f"{name}.weight" for name in theirs), read, write)]
     if bias:
@@ -179,3 +180,29 @@ def patches(ours: str, theirs: str, patch: int, bias: bool = True) -> list[Row]:
 def grid(ours: str, theirs: str, grid_size: tuple[int, int]) -> list[Row]:
     """Positions of patches [h · w, D] -> [h, w, D]."""
     return reshaped(ours, theirs, (*grid_size, -1), (grid_size[0] * grid_size[1], -1))
+
+
+def convolution(ours: str, theirs: str, bias: bool = False) -> list[Row]:
+    """`weight` [out, in, K, K] -> `kernel` [K, K, in, out]."""
+
+    def read(x):
+        return (x.transpose(2, 3, 1, 0),)
+
+    def write(x):
+        return (x.transpose(3, 2, 0, 1),)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def pointwise(ours: str, theirs: str, bias: bool = False) -> list[Row]:
+    """The `weight` [out, in, 1, 1] of a 1x1 convolution -> `kernel` [in, out]."""
+
+    def read(x):
+        return (x[:, :, 0, 0].T,)
+
+    def write(x):
+        return (x.T[:, :, None, None],)
+
+    rows = [Row((f"{ours}/kernel",), (f"{theirs}.weight",), read, write)]
+    return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])

@@ -71,10 +71,13 @@ KINDS = {
 }
 # By model_type, for folders that name no class.
 BY_TYPE = {
+    "albef": "BertTokenizer",
     "align": "BertTokenizer",
     "bert": "BertTokenizer",
+    "blip": "BertTokenizer",
     "chinese_clip": "BertTokenizer",
     "clip": "CLIPTokenizer",
+    "flava": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
 }

@@ -13,11 +13,14 @@ CONFIGS = {
     "clip": "clip_emoji",
     "coca": "coca_emoji",
     "flamingo": "flamingo_emoji",
+    "flava": "flava_emoji",
     "multimodal": "fusion_digits",
+    "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
 }
-UNTRAINED = ("text_encoder",)  # no loss of its own without a head
+UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
+COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji"}  # rows are fused with those of others
 
 
 def load(system):
@@ -30,11 +33,17 @@ def load(system):
         config.batch_size, config.loss_weights = 8, {"captioning": 1.0}
         config.optim = {"name": "adamw", "learning_rate": 1e-2}
         return config
-    config = toy.shrink(configs.load(f"configs/{CONFIGS[system]}.py", ()))
+    config = toy.shrink(configs.load(f"configs/{(CONFIGS | COUPLED)[system]}.py", ()))
     with config.unlocked():
         if system == "multimodal":
             config.model.mask_ratio = 0.4
             config.loss_weights = {"classification": 1.0, "masked_image": 1.0, "masked_audio": 0.5}
+        if system == "vilt":  # all of its objectives
+            config.model.update(words=True, matching=2)
+            config.model.image.padded_size = (8, 8)
+            config.loss = {"mask_id": 1, "mask_ratio": 0.4}
+            config.loss_weights = {"classification": 1.0, "masked_text": 1.0, "matching": 1.0}
+            config.loss_weights.alignment = 0.1
         deterministic(config.model)
     return config
 
@@ -58,7 +67,7 @@ def gradients_in(parts, config):
     return jax.device_get((found.total, found.terms, found.grads))
 
 
-PARTS = [(system, 4) for system in sorted(SYSTEMS.keys() - set(UNTRAINED))] + [("vit", 2)]
+PARTS = [(system, 4) for system in sorted(SYSTEMS.keys() - {*UNTRAINED, *COUPLED})] + [("vit", 2)]
 
 
 @pytest.mark.parametrize(("system", "parts"), PARTS)
@@ -75,5 +84,14 @@ def test_parts_give_the_gradient_of_the_whole(system, parts):
     )
 
 
+@pytest.mark.parametrize("system", sorted(COUPLED))
+def test_a_system_that_couples_rows_refuses_parts_and_says_why(system):
+    config = toy.shrink(configs.load(f"configs/{COUPLED[system]}.py", ()))
+    with config.unlocked():
+        config.microbatches = 2
+    with pytest.raises(ValueError, match=r"microbatches is 2, but .* mixes the rows .* \(\w.*\)"):
+        toy.build(config.lock())
+
+
 def test_every_system_is_tested():
-    assert {*CONFIGS, "language_model", *UNTRAINED} == set(SYSTEMS)
+    assert {*CONFIGS, "language_model", *UNTRAINED, *COUPLED} == set(SYSTEMS)

@@ -267,6 +267,24 @@ def test_other_pictures():
         assert other[i]["image_present"] == source[order[i]]["image_present"]
 
 
+def test_vqa_among_choices():
+    def choose(texts):
+        def scores(params, batch):
+            names = np.asarray(ANSWERS)[answer_logits(params, batch)["logits"].argmax(axis=1)]
+            return np.where(names[:, None] == np.asarray(texts)[None], -0.1, -2.0)
+
+        return scores
+
+    runner = dataclasses.replace(make_runner(Asked), choose=choose)
+    found = run(runner, "vqa", train_source={"n": 30}, choices=tuple(reversed(ANSWERS)))
+    assert found["accuracy"] == 1.0 and found["without_image/accuracy"] < 0.8
+    # An answer outside the list is not given.
+    found = run(runner, "vqa", train_source={"n": 30}, choices=("yes", "no"))
+    assert found["type_is"] == 1.0 and found["type_colour"] == 0.0
+    with pytest.raises(ValueError, match="decode and choices: remove one"):
+        run(runner, "vqa", train_source={"n": 30}, choices=("yes",), decode={})
+
+
 def test_vqa_errors():
     runner = make_runner(Asked, embed=lambda p, b: {"logits": np.zeros((5, 9))})
     with pytest.raises(ValueError, match="model has 9 answers and the source names 5"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mmjax.data.open_source import open_source
 from mmjax.data.pipeline import eval_batches
+from mmjax.data.source import Source
 from mmjax.data.transforms.parse import parse
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.retrieval import (
@@ -251,3 +252,67 @@ def test_all_captions_of_an_image_reach_the_evaluator(tmp_path, monkeypatch, wri
     found = dict(make_evaluators({"name": config}, runner)["name"].run(None))
     wanted = slow_retrieval(image, text, np.repeat(np.arange(7), 5), np.arange(35))
     assert found == pytest.approx(wanted)
+
+
+def test_the_nearest_items_are_ranked_again_by_matching():
+    """Beside slow loops; image i is row i of its batches, text t the token t."""
+    rng = np.random.default_rng(0)
+    image, text = unit(rng.normal(size=(9, 4))), unit(rng.normal(size=(14, 4)))
+    image, text = image.astype(np.float32), text.astype(np.float32)
+    match, owner = 3 * rng.normal(size=(9, 14)), np.r_[np.arange(9), 0, 3, 3, 7, 8]
+    captions = [[f"{t}" for t in np.flatnonzero(owner == i)] for i in range(9)]
+
+    class Pairs(Source):
+        class_names = None
+
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, i):
+            return {"image": np.full((1, 1, 3), i, np.uint8), "captions": captions[i]}
+
+    class Numbers:
+        def encode(self, given, length):
+            return np.asarray([[int(t)] for t in given]), np.ones((len(given), 1), bool)
+
+    def embed(variables, batch):
+        if "image_tokens" in batch:
+            assert len(batch["text"]) == 8
+            logits = match[batch["image_tokens"][:, 0, 0], batch["text"][:, 0]]
+            return {"match_logits": np.stack([np.zeros(8), logits], 1)}
+        if "image" in batch:
+            rows = batch["image"][:, 0, 0, 0]
+            return {"image_embed": image[rows], "image_tokens": rows[:, None, None]}
+        return {"text_embed": text[batch["text"][:, 0]]}
+
+    runner = FakeRunner(
+        embed=embed,
+        open_source=lambda config: Pairs(),
+        batches=lambda source, spec, size: eval_batches(source, parse(spec), batch_size=size),
+        tokenizer=Numbers(),
+        text_length=1,
+    )
+    config = {"kind": "retrieval", "source": {}, "transform": "decode", "rerank": 4}
+    found = dict(make_evaluators({"name": config}, runner)["name"].run(None))
+    cosines = (image @ text.T).astype(np.float64)
+    order = np.concatenate([np.flatnonzero(owner == i) for i in range(9)])
+    wanted = slow_retrieval(image, text[order], owner[order], np.arange(14))
+    for direction, cosine, logits in (
+        ("image_to_text", cosines, match),
+        ("text_to_image", cosines.T, match.T),
+    ):
+        scores = [
+            [c + m + 100 if c in sorted(row)[-4:] else c for c, m in zip(row, more)]
+            for row, more in zip(cosine.tolist(), logits.tolist())
+        ]
+        of_images = [set(np.flatnonzero(owner == i)) for i in range(9)]
+        relevant = of_images if direction == "image_to_text" else [{i} for i in owner]
+        again = one_direction(scores, relevant)
+        wanted |= {f"reranked/{direction}/{name}": value for name, value in again.items()}
+    assert found == pytest.approx(wanted)
+
+
+def test_a_negative_number_of_reranked_items_is_refused():
+    config = {"kind": "retrieval", "source": {}, "transform": "decode", "rerank": -1}
+    with pytest.raises(ValueError, match="config.evals.name: rerank is -1"):
+        make_evaluators({"name": config}, FakeRunner(open_source=None, batches=None))

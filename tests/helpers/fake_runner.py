@@ -13,7 +13,7 @@ class FakeRunner:
 
     Attributes:
       embed: (variables, batch) -> all outputs of the model.
-      open_source, batches, attention, progress: as of `Runner`.
+      open_source, batches, attention, match_gradients, progress: as of `Runner`.
       write: settings -> ((variables, batch) -> a text for each row); None: it generates none.
       choose: texts -> ((variables, batch) -> [B, C]).
     """
@@ -24,6 +24,7 @@ class FakeRunner:
     write: Callable[..., Any] | None = None
     choose: Callable[..., Any] | None = None
     attention: Callable[[Any, Any], Any] = lambda variables, batch: None
+    match_gradients: Callable[[Any, Any], Any] = lambda variables, batch: None
     tokenizer: Any = None
     batch_size: int = 8
     text_length: int = 0

@@ -18,7 +18,8 @@ NAMES = sorted(
     f.stem for f in (ROOT / "configs").glob("*.py") if not f.stem.startswith("finetune_")
 )
 # Methods of a model that build a part of it from a section of the config.
-PARTS = ("image_tower", "text_tower", "text_decoder", "resample", "main_model", "question_model")
+PARTS = ("image_tower", "text_tower", "multimodal_tower", "text_encoder", "text_decoder")
+PARTS += ("image_codebook", "text_embed", "patches", "resample", "main_model", "question_model")
 
 
 def resolved(name: str) -> str:

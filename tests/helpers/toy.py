@@ -35,6 +35,12 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "albef":
+            group = config.model.get("negative_group", 0)
+            config.model.update(embed_dim=16, negative_group=group and 4)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
+            config.loss.queue_size = 12
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -50,8 +56,31 @@ def shrink(config, dtype="float32", depth=1):
             main.image.update(image_size=(8, 8), patch_size=4)
             main.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
             config.model.question.update(TOWER, depth=depth, length=TEXT["length"])
+        elif config.model.name == "blip":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.update(encode_token=62, decode_token=63, negative_group=0)
+        elif config.model.name == "vilt":
+            config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
+            config.model.image.update(image_size=(8, 8), patch_size=4)
+            config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
+            if config.model.image.get("padded_size"):
+                config.model.image.update(padded_size=(8, 8), max_patches=None)
+                config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "flava":
+            config.model.update(embed_dim=16, codebook_size=10)
+            if config.model.codebook.kind == "dvae":  # of 8 x 8 pixels
+                config.model.codebook = {"kind": "dvae", "width": 8, "blocks": 1}
+            else:
+                config.model.codebook.patch_size = 8
+            config.model.codebook.update(image_size=16, vocab_size=10)
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth, mask_id=None)
+            config.model.multimodal.update(TOWER, depth=depth)
+            config.loss.update(mask_patches=2, mask_patches_min=1, mask_text=0.5)
         else:
             config.model.update(IMAGE, depth=depth)
     return config
@@ -103,11 +132,21 @@ def batch(config, seed=0):
         text[:, [0, 3]] = config.model.image_token
         shown = np.stack([np.ones(size, bool), mask[:, 3]], axis=1)
         return out | {"image": image, "image_mask": shown, "text": text.astype(np.int32)}
-    if config.model.name in ("clip", "coca"):
+    if config.model.name == "flava":
+        out["image_codebook"] = rng.integers(0, 256, (size, 16, 16, 3), np.uint8)
+        out["image_present"] = np.arange(size) % 4 != 3
+        out["text_present"] = np.arange(size) % 4 != 2
+    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
+    elif config.model.name == "vilt":
+        out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
+        out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
+        out["image_size"] = rng.integers(1, 9, (size, 2), np.int32)
+        if "num_classes" in config.model:
+            out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
     elif config.model.name == "multimodal":
         if "audio" in config.model:
             out["audio"] = rng.normal(size=(size, 8, 4)).astype(np.float32)

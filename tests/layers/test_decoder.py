@@ -30,6 +30,7 @@ KINDS = {
     "llama": LLAMA,
     "window": {**LLAMA, "sliding_window": 3, "qkv_bias": True},
     "captioner": {"cross_every": 1},
+    "bert": {"cross_every": 1, "embedding_norm": True, "post_norm": True},
     "every second": {"cross_every": 2, "kv_heads": 1, "positions": "none"},
     "flamingo": {"cross_every": 2, "cross_gated": True, **LLAMA},
 }
@@ -59,6 +60,14 @@ def norm(x, p, kind):
     if kind == "rms":
         return x / np.sqrt(np.mean(x**2) + 1e-6) * p["scale"]
     return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * p["scale"] + p["bias"]
+
+
+def before(m, x, p):
+    return x if m.post_norm else norm(x, p, m.norm)
+
+
+def after(m, x, p):
+    return norm(x, p, m.norm) if m.post_norm else x
 
 
 def dense(x, p, outputs):
@@ -112,6 +121,8 @@ def slow(m, params, x, mask, context, context_seen):
         xs = {t: x[b, t].astype(np.float64) for t in places}
         if m.positions == "learned":
             xs = {t: v + params["position"]["table"][i] for i, (t, v) in enumerate(xs.items())}
+        if m.embedding_norm:
+            xs = {t: norm(v, params["norm_embedding"], m.norm) for t, v in xs.items()}
         for i in range(m.depth):
             p = jax.tree.map(lambda a, i=i: a[i], params["stack"]["layers"])
             crosses = m.cross_every and (i + 1) % m.cross_every == 0
@@ -128,7 +139,7 @@ def slow(m, params, x, mask, context, context_seen):
                 xs[t] = xs[t] + np.tanh(c["gate_mlp"]) * y
             qkv = {}
             for position, t in enumerate(places):
-                y = norm(xs[t], p["norm_attention"], m.norm)
+                y = before(m, xs[t], p["norm_attention"])
                 qkv[t] = dense(y, p["attention"]["qkv"], (group + 2, kv_heads, hd))
                 if m.positions == "rope":
                     for g, k in np.ndindex(group + 1, kv_heads):
@@ -140,13 +151,16 @@ def slow(m, params, x, mask, context, context_seen):
                     for k in range(kv_heads)
                     for g in range(group)
                 ]
-                xs[t] = xs[t] + dense(np.asarray(heads), p["attention"]["out"], (D,))
+                y = xs[t] + dense(np.asarray(heads), p["attention"]["out"], (D,))
+                xs[t] = after(m, y, p["norm_attention"])
                 if crosses and not m.cross_gated:
-                    y = norm(xs[t], c["norm_attention"], m.norm)
-                    xs[t] += cross_attention(m, c["attention"], y, context[b], context_seen[b, t])
-                xs[t] = xs[t] + mlp(norm(xs[t], p["norm_mlp"], m.norm), p["mlp"], m)
+                    y = before(m, xs[t], c["norm_attention"])
+                    y = cross_attention(m, c["attention"], y, context[b], context_seen[b, t])
+                    xs[t] = after(m, xs[t] + y, c["norm_attention"])
+                y = xs[t] + mlp(before(m, xs[t], p["norm_mlp"]), p["mlp"], m)
+                xs[t] = after(m, y, p["norm_mlp"])
         for t in places:
-            out[b, t] = norm(xs[t], params["norm"], m.norm)
+            out[b, t] = xs[t] if m.post_norm else norm(xs[t], params["norm"], m.norm)
     return out
 
 
@@ -169,7 +183,7 @@ def test_every_token_may_see_its_own_part_of_the_context():
     close(found, slow(model, params, X, MASK, CONTEXT, seen))
 
 
-@pytest.mark.parametrize("kind", ["llama", "window", "captioner", "flamingo"])
+@pytest.mark.parametrize("kind", ["llama", "window", "captioner", "bert", "flamingo"])
 def test_a_cache_changes_nothing(kind):
     """Prompts of other lengths, padded left or right; then token by token, and two at once."""
     model, params = make(kind)

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mmjax.layers.position import LearnedGrid, LearnedSequence, resize_grid, sincos2d
+from mmjax.layers.position import (
+    LearnedGrid,
+    LearnedSequence,
+    resize_grid,
+    resize_grids,
+    sincos2d,
+)
 
 GRIDS = st.tuples(st.integers(2, 9), st.integers(2, 9))
 
@@ -45,6 +51,18 @@ def test_corners_is_the_zoom_of_scipy(grid):
     np.testing.assert_allclose(
         resize_grid(jnp.asarray(table), grid, "corners"), expected, atol=1e-6
     )
+
+
+def test_a_grid_of_its_own_for_each_row():
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6, 3)).astype(np.float32))
+    sizes = np.asarray([[5, 6], [1, 1], [7, 2], [3, 8], [0, 0]], np.int32)
+    found = jax.jit(resize_grids, static_argnums=2)(table, sizes, (7, 8))
+    assert found.shape == (5, 7, 8, 3) and np.isfinite(found).all()
+    for row, (height, width) in zip(found, sizes[:-1]):
+        want = resize_grid(table, (height, width), "corners")
+        np.testing.assert_allclose(row[:height, :width], want, atol=1e-6)
+    with pytest.raises(ValueError, match="per image by 'corners', not 'antialias'"):
+        LearnedGrid((5, 6), 3).init(jax.random.key(0), (7, 8), sizes)
 
 
 @pytest.mark.parametrize("method", ["bicubic", "corners"])

@@ -11,7 +11,8 @@ from fake_runner import FakeRunner
 from PIL import Image
 
 from mmjax.data.source import Source
-from mmjax.evals.evaluators import Pairs, make_evaluators
+from mmjax.evals.evaluators import make_evaluators
+from mmjax.evals.image_text import Pairs
 from mmjax.report import figures, tables
 from mmjax.report.gather import (
     Confusion,

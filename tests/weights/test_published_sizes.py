@@ -9,6 +9,7 @@ import pytest
 from mmjax.models.systems import make_system
 from mmjax.variables import abstract_variables
 from mmjax.weights import image_processor
+from mmjax.weights.families.blip import DECODER, ENCODER
 from mmjax.weights.family import family
 from mmjax.weights.published import Published
 
@@ -19,7 +20,16 @@ SO400M = {
     "num_attention_heads": 16,
 }
 GIANT = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
+LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+}
 HEAD = (1000, 768)
+FLAVA_HEAD = {"mim_head.decoder.weight": (8192, 768)}
+FLAVA_CODEBOOK = {"image_codebook.blocks.input.weight": (256, 3, 7, 7)}
+DVAE = 53_786_240  # the encoder
 LLAMA_1B = {  # Llama 3.2
     "hidden_size": 2048,
     "intermediate_size": 8192,
@@ -68,6 +78,7 @@ QWEN_HALF_B = {  # Qwen 2.5
             {},
             375_234_050,
         ),
+        ("vilt", {}, {"pooler.dense.weight": (768, 768)}, 111_595_008),
         ("vit", {}, {"classifier.weight": HEAD}, 86_567_656),
         ("vit", {}, {"pooler.dense.weight": (768, 768)}, 86_389_248),
         (
@@ -84,6 +95,14 @@ QWEN_HALF_B = {  # Qwen 2.5
         ("mistral", {"architectures": ["MistralModel"]}, {}, 7_241_732_096 - 32000 * 4096),
         ("qwen2", QWEN_HALF_B, {}, 494_032_768),
         ("gpt2", {}, {}, 124_439_808),
+        ("blip", {}, {DECODER: ()}, 223_971_644),
+        ("blip", {}, {ENCODER: ()}, 223_744_258),
+        ("blip", {}, {ENCODER: (), DECODER: ()}, 361_230_140),
+        ("blip", {"vision_config": LARGE}, {DECODER: ()}, 446_290_492),
+        ("flava", {}, {}, 241_356_288 + 1),  # and the logit scale
+        ("flava", {}, FLAVA_HEAD, 357_645_303 - DVAE),
+        ("flava", {}, FLAVA_HEAD | FLAVA_CODEBOOK, 357_645_303),
+        ("flava_image_codebook", {}, FLAVA_CODEBOOK, DVAE),
     ],
 )
 def test_parameter_counts_are_the_published_ones(model_type, config, heads, parameters):
@@ -103,3 +122,18 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     assert len(covered) == len(jax.tree.leaves(params))
     if hasattr(theirs, "image_source"):
         assert image_processor.read(found.preprocessor).transform.startswith("decode | resize")
+
+
+def test_the_encoders_of_flava_have_the_published_sizes():
+    tensors = types.SimpleNamespace(name="none", shapes={})
+    found = Published(Path("none"), {"model_type": "flava"}, {}, tensors)
+    theirs = family("flava", "none")
+    system = make_system({"model": theirs.model_config(theirs.prepare(found)[0])})
+    params = abstract_variables(system.model, system.spec)["params"]
+
+    def count(name):
+        parts = (name, f"{name}_norm", f"{name}_pooler")
+        return sum(x.size for part in parts for x in jax.tree.leaves(params[part]))
+
+    sizes = [count(name) for name in ("image", "text", "multimodal")]
+    assert sizes == [86_390_016, 109_483_776, 43_120_128]

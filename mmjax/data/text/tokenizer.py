@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers as hf
 
 from mmjax.data.text import clip_vocab
+from mmjax.data.text.clean_caption import clean_caption
 from mmjax.workdir import whole_file
 
 FILE, _META = "tokenizer.json", "tokenizer_meta.json"
@@ -16,6 +17,7 @@ _CACHE_SIZE = 100_000
 # How texts are cleaned, by the name in saved files.
 CLEANERS = {
     None: None,
+    "albef": clean_caption,
     "clip": clip_vocab.clean,
     "clip_whitespace": clip_vocab.clean_whitespace,
     "clip_canonical": clip_vocab.clean_canonical,
@@ -107,6 +109,19 @@ class Tokenizer:
             text[row, : len(ids)] = ids
             mask[row, : len(ids)] = True
         return text, mask, truncated
+
+    def words(self, text, length):
+        """The number of each token's word in a text, from 0: `[length] int32`, as `rows` places the
+        tokens; -1 on special tokens and padding."""
+        cleaned = self.prefix + text
+        cleaned = self.clean(cleaned) if self.clean else cleaned
+        found = self._backend.encode(cleaned, add_special_tokens=False).word_ids
+        first = 0 if self.bos_id is None else 1
+        found = found[: length - 1 - first]
+        number = {word: i for i, word in enumerate(dict.fromkeys(found))}
+        out = np.full(length, -1, np.int32)
+        out[first : first + len(found)] = [number[word] for word in found]
+        return out
 
     def count(self, texts, truncated):
         """Add a number of texts, of which some were truncated, to `truncation_rate`."""

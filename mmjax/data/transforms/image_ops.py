@@ -108,6 +108,49 @@ def size_short(image, size):
     return (size, longer) if h <= w else (longer, size)
 
 
+def size_between(image, shorter, longer, multiple=1):
+    """(height, width) of an image whose shorter side is resized to `shorter` pixels, or whose
+    longer side to `longer` where it would exceed that; both are rounded down to a multiple, of at
+    least one.
+
+    Source: dandelin/ViLT, transforms/utils.py, MinMaxResize.
+    """
+    sides = size_of(image)
+    scale = shorter / min(sides)
+    wanted = [shorter if side == min(sides) else scale * side for side in sides]
+    if max(wanted) > longer:
+        scale = longer / max(wanted)
+        wanted = [scale * side for side in wanted]
+    return tuple(max(1, int(side + 0.5) // multiple) * multiple for side in wanted)
+
+
+def pad_corner(image, size, fill=0):
+    """Pads at the bottom and the right to `size` = (height, width).
+
+    Raises:
+      ValueError: a larger image.
+    """
+    h, w = size_of(image)
+    if h > size[0] or w > size[1]:
+        raise ValueError(
+            f"an image of {h}x{w} pixels does not fit into {size[0]}x{size[1]}: resize it before, "
+            "or pad to more"
+        )
+    return pad(image, (0, size[0] - h, 0, size[1] - w), fill)
+
+
+def pad_together(images):
+    """Images of several sizes as one batch, for a model that reads `image_size`.
+
+    Returns:
+      {"image": [B, H, W, 3] uint8, each at the top left of an array as high as the highest and as
+      wide as the widest; "image_size": [B, 2] int32}.
+    """
+    sizes = np.asarray([size_of(image) for image in images], np.int32)
+    padded = [pad_corner(image, sizes.max(0).tolist()) for image in images]
+    return {"image": np.stack(padded), "image_size": sizes}
+
+
 def pad_to(image, size, fill=0):
     """Pads on all sides, evenly, to at least `size` = (height, width)."""
     h, w = size_of(image)

@@ -59,6 +59,31 @@ def resize_short(size, method="bicubic"):
     return _on_image(f)
 
 
+def resize_between(shorter, longer, multiple=1, method="bicubic"):
+    """The shorter side to `shorter` pixels, or the longer one to `longer` where it would exceed
+    that, keeping the aspect ratio but for the rounding down of both to a multiple: as in ViLT."""
+    image_ops.resampling(method)
+
+    def f(image, rng):
+        return _resized(image, image_ops.size_between(image, shorter, longer, multiple), method)
+
+    return _on_image(f)
+
+
+def pad_corner(size, fill=0):
+    """Pads at the bottom and the right to `size` (number, or (height, width)), and sets
+    `image_size` (int32 `[2]`), height and width before. The last step of the image: another one
+    would move the pixels that these are."""
+    size = _pair(size)
+    pad = _on_image(lambda image, rng: image_ops.pad_corner(image, size, fill))
+
+    def f(example, rng):
+        padded = pad(example, rng)
+        return {**padded, "image_size": np.asarray(image_ops.size_of(example["image"]), np.int32)}
+
+    return f
+
+
 def center_crop(size, half="down"):
     """The middle `size` (number, or (height, width)); a smaller image is padded with black.
 
@@ -127,6 +152,19 @@ def sample_crop(height, width, scale, ratio, rng):
     else:
         w, h = width, height
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def codebook_image(size, method="lanczos"):
+    """Sets `image_codebook` to the image as it is now, resized to `size`: what an image codebook
+    reads, such as FLAVA's. Later steps change `image` alone: put crops and flips before it."""
+    size = _pair(size)
+    image_ops.resampling(method)
+
+    def f(example, rng):
+        small = _on_image(lambda image, rng: _resized(image, size, method))(example, rng)
+        return {**example, "image_codebook": image_ops.to_array(small["image"])}
+
+    return f
 
 
 def flip(p=0.5):

@@ -11,10 +11,12 @@ from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.image_steps import (
     center_crop,
+    codebook_image,
     color_jitter,
     decode,
     finish,
     flip,
+    pad_corner,
     rand_augment,
     random_affine,
     random_crop,
@@ -22,10 +24,12 @@ from mmjax.data.transforms.image_steps import (
     random_grayscale,
     random_resized_crop,
     resize,
+    resize_between,
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.text_steps import (
+    answer,
     choose_caption,
     drop_words,
     first_caption,
@@ -63,9 +67,12 @@ TRANSFORMS = {
         decode,
         resize,
         resize_short,
+        resize_between,
+        pad_corner,
         center_crop,
         random_crop,
         random_resized_crop,
+        codebook_image,
         flip,
         random_affine,
         color_jitter,
@@ -77,6 +84,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        answer,
         label,
         log_mel,
     )

@@ -70,14 +70,24 @@ def drop_words(words):
     return f
 
 
-def tokenize(length, *, tokenizer):
-    """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`."""
+def tokenize(length, words=False, *, tokenizer):
+    """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`.
+
+    Args:
+      length: tokens of a text.
+      words: also set `text_word` (int32 `[length]`), the number of each token's word, -1 for none,
+        for whole-word masking.
+    """
 
     @functools.lru_cache(_CACHED)
     def row(caption):
         text, mask, truncated = tokenizer.rows([caption], length)
-        text.flags.writeable = mask.flags.writeable = False  # several rows may get them
-        return {"text": text[0], "text_mask": mask[0]}, int(truncated[0])
+        arrays = {"text": text[0], "text_mask": mask[0]}
+        if words:
+            arrays["text_word"] = tokenizer.words(caption, length)
+        for array in arrays.values():
+            array.flags.writeable = False  # several rows may get it
+        return arrays, int(truncated[0])
 
     def f(example, rng):
         if "caption" not in example:
@@ -85,6 +95,22 @@ def tokenize(length, *, tokenizer):
         arrays, truncated = row(example["caption"])
         tokenizer.count(1, truncated)
         return {**example, **arrays}
+
+    return f
+
+
+def answer(length, *, tokenizer):
+    """Sets `text` and `text_mask`, of `[length]`, to a random one of `answers`; those that
+    `tokenize` has set, of a question, become `question` and `question_mask`."""
+    answered = tokenize(length, tokenizer=tokenizer)
+
+    def f(example, rng):
+        if "text" not in example or not example.get("answers"):
+            raise ValueError("answer needs answers, and comes after tokenize in the chain")
+        answers = example["answers"]
+        chosen = captions_lib.as_text(answers[rng.integers(len(answers))])
+        question = {k.replace("text", "question"): example[k] for k in ("text", "text_mask")}
+        return answered({**example, **question, "caption": chosen}, rng)
 
     return f
 

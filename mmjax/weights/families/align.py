@@ -11,7 +11,7 @@ from mmjax.models.clip import CLIP
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.weights import image_processor, published
 from mmjax.weights.families import bert, clip
-from mmjax.weights.layouts import Row, linear, same
+from mmjax.weights.layouts import Row, convolution, linear, pointwise, same
 from mmjax.weights.published import Published
 
 SYSTEM = "clip"
@@ -115,7 +115,7 @@ def rows(model: CLIP) -> list[Row]:
     """The rename table of a model."""
     vision = "vision_model.embeddings"
     return [
-        *_convolution("image/stem", f"{vision}.convolution"),
+        *convolution("image/stem", f"{vision}.convolution"),
         *_batch_norm("image/norm_stem", f"{vision}.batchnorm"),
         *(
             row
@@ -142,43 +142,17 @@ def _block(ours: str, theirs: str, expands: bool) -> list[Row]:
     excite, expansion = f"{theirs}.squeeze_excite", f"{theirs}.expansion"
     depthwise, projection = f"{theirs}.depthwise_conv", f"{theirs}.projection"
     table = [
-        *_convolution(f"{ours}/depthwise", f"{depthwise}.depthwise_conv"),
+        *convolution(f"{ours}/depthwise", f"{depthwise}.depthwise_conv"),
         *_batch_norm(f"{ours}/norm_depthwise", f"{depthwise}.depthwise_norm"),
-        *_pointwise(f"{ours}/squeeze", f"{excite}.reduce"),
-        *same(f"{ours}/squeeze/bias", f"{excite}.reduce.bias"),
-        *_pointwise(f"{ours}/excite", f"{excite}.expand"),
-        *same(f"{ours}/excite/bias", f"{excite}.expand.bias"),
-        *_pointwise(f"{ours}/project", f"{projection}.project_conv"),
+        *pointwise(f"{ours}/squeeze", f"{excite}.reduce", bias=True),
+        *pointwise(f"{ours}/excite", f"{excite}.expand", bias=True),
+        *pointwise(f"{ours}/project", f"{projection}.project_conv"),
         *_batch_norm(f"{ours}/norm_project", f"{projection}.project_bn"),
     ]
     if expands:
-        table += _pointwise(f"{ours}/expand", f"{expansion}.expand_conv")
+        table += pointwise(f"{ours}/expand", f"{expansion}.expand_conv")
         table += _batch_norm(f"{ours}/norm_expand", f"{expansion}.expand_bn")
     return table
-
-
-def _convolution(ours: str, theirs: str) -> list[Row]:
-    """`weight` [out, in, K, K] -> `kernel` [K, K, in, out]."""
-    return [
-        Row(
-            (f"{ours}/kernel",),
-            (f"{theirs}.weight",),
-            lambda x: (x.transpose(2, 3, 1, 0),),
-            lambda x: (x.transpose(3, 2, 0, 1),),
-        )
-    ]
-
-
-def _pointwise(ours: str, theirs: str) -> list[Row]:
-    """The `weight` [out, in, 1, 1] of a 1x1 convolution -> `kernel` [in, out]."""
-    return [
-        Row(
-            (f"{ours}/kernel",),
-            (f"{theirs}.weight",),
-            lambda x: (x[:, :, 0, 0].T,),
-            lambda x: (x.T[:, :, None, None],),
-        )
-    ]
 
 
 def _batch_norm(ours: str, theirs: str) -> list[Row]:

@@ -154,9 +154,9 @@ def tower(
     ]
 
 
-def first_and_grid(model: ViT, embeddings: str) -> Row:
+def first_and_grid(model: ViT, embeddings: str, ours: str = "") -> Row:
     """Class token, distillation token if any, and one table with the positions of these and of the
-    patches [1, n + h · w, D]."""
+    patches [1, n + h · w, D]; `ours`: prefix of our names."""
     patch = model.sizes["patch_size"]
     height, width = (side // patch for side in model.train_size)
     tokens = ["class"] if model.distillation == "none" else ["class", "distillation"]
@@ -166,17 +166,17 @@ def first_and_grid(model: ViT, embeddings: str) -> Row:
         *first, table = (x.reshape(-1, x.shape[-1]) for x in theirs)
         return *(x[0] for x in first), *table[:n], table[n:].reshape(height, width, -1)
 
-    def write(*ours) -> Arrays:
-        first, positions, table = ours[:n], ours[n:-1], ours[-1]
+    def write(*arrays) -> Arrays:
+        first, positions, table = arrays[:n], arrays[n:-1], arrays[-1]
         table = np.concatenate([np.stack(positions), table.reshape(height * width, -1)])
         return *(x[None, None] for x in first), table[None]
 
     names = {"class": "cls_token", "distillation": "distillation_token"}
     return Row(
         (
-            *(f"{name}_token" for name in tokens),
-            *(f"{name}_position" for name in tokens),
-            "position/table",
+            *(f"{ours}{name}_token" for name in tokens),
+            *(f"{ours}{name}_position" for name in tokens),
+            f"{ours}position/table",
         ),
         (*(f"{embeddings}.{names[x]}" for x in tokens), f"{embeddings}.position_embeddings"),
         read,

@@ -33,9 +33,17 @@ def test_what_is_left_draws_nothing():
             raise AssertionError(f"drew {name}")
 
     arguments = {"random_resized_crop": "8", "random_crop": "8", "center_crop": "8"}
-    arguments |= {"resize": "8", "resize_short": "8", "drop_words": "('a',)", "log_mel": "4, 4"}
+    arguments |= {
+        "resize_between": "8, 9",
+        "pad_corner": "9",
+        "codebook_image": "8",
+        "resize": "8",
+        "resize_short": "8",
+        "drop_words": "('a',)",
+        "log_mel": "4, 4",
+    }
     image = np.zeros((9, 9, 3), np.uint8)
-    for name in transforms.TRANSFORMS.keys() - {"tokenize", "log_mel"}:
+    for name in transforms.TRANSFORMS.keys() - {"tokenize", "answer", "log_mel"}:
         spec = evaluation_form(f"{name}({arguments.get(name, '')})")
         example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0}
         transforms.parse(spec, class_names=["a"])(example, Never())

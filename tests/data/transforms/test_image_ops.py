@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from images import coordinates, noise, run, smooth
@@ -232,3 +233,34 @@ def test_random_affine_stays_in_its_ranges():
     places = np.array(places)
     assert np.abs(places).max() <= 0.2 * 41 + 0.2
     assert places.max(0).min() > 7 and places.min(0).max() < -7
+
+
+@given(h=st.integers(8, 60), w=st.integers(8, 60), multiple=st.sampled_from([1, 4, 8]))
+def test_sides_between_two_bounds(h, w, multiple):
+    """The rule of ViLT: the shorter side first, then the bound of the longer one, then rounding."""
+    assume(min(h, w) / max(h, w) > 0.25)
+    shorter, longer = 16, 40
+    scale = min(shorter / min(h, w), longer / max(h, w))
+    want = [math.floor(math.floor(side * scale + 0.5) / multiple) * multiple for side in (h, w)]
+    found = run(f"resize_between({shorter}, {longer}, {multiple})", noise(h, w)).shape[:2]
+    assert all(abs(a - b) in (0, multiple) for a, b in zip(found, want))  # rounding of the product
+    assert max(found) <= longer and min(found) <= shorter
+    np.testing.assert_array_equal(
+        run(f"resize({found})", noise(h, w)),
+        run(f"resize_between({shorter}, {longer}, {multiple})", noise(h, w)),
+    )
+
+
+def test_padding_at_the_corner_keeps_the_size_before():
+    image = noise(5, 7)
+    out = parse("pad_corner((6, 9), fill=3)")({"image": image}, None)
+    assert out["image_size"].tolist() == [5, 7] and out["image_size"].dtype == np.int32
+    np.testing.assert_array_equal(out["image"][:5, :7], image)
+    assert out["image"].shape == (6, 9, 3) and (out["image"][5:] == 3).all()
+    assert (out["image"][:, 7:] == 3).all()
+    batch = image_ops.pad_together([image, noise(8, 2)])
+    assert batch["image"].shape == (2, 8, 7, 3) and batch["image_size"].tolist() == [[5, 7], [8, 2]]
+    np.testing.assert_array_equal(batch["image"][1, :, :2], noise(8, 2))
+    with pytest.raises(ValueError, match="5x7 pixels does not fit into 6x6: resize it before"):
+        parse("pad_corner(6)")({"image": image}, None)
+    assert run("resize_between(16, 32, 8)", noise(60, 4)).shape == (32, 8, 3)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import coordinates, noise, run
+from PIL import Image
 
 from mmjax.data.text.train_bpe import train_bpe
 from mmjax.data.transforms.parse import parse
@@ -39,6 +40,18 @@ def test_a_whole_chain():
     assert out["label"] == 1 and out["label"].dtype == np.int32 and out["key"] == 3
     np.testing.assert_array_equal(example.pop("image"), before.pop("image"))
     assert example == before
+
+
+def test_a_question_and_one_of_its_answers():
+    transform = parse("first_caption | tokenize(3) | answer(2)", tokenizer=Reverse())
+    example = {"captions": ["abc"], "answers": ["x", b"yz"]}
+    rows = [transform(example, np.random.default_rng(seed)) for seed in range(20)]
+    for row in rows:
+        assert row["question"].tolist() == [99, 98, 97] and row["question_mask"].all()
+    assert {tuple(row["text"].tolist()) for row in rows} == {(120, 0), (122, 121)}
+    assert {tuple(row["text_mask"].tolist()) for row in rows} == {(True, False), (True, True)}
+    with pytest.raises(ValueError, match="answer needs answers, and comes after tokenize"):
+        transform({"captions": ["abc"]}, np.random.default_rng(0))
 
 
 def test_the_empty_chain_changes_nothing():
@@ -138,6 +151,26 @@ def test_a_chain_does_what_its_steps_do_one_by_one(steps, h, w, seed):
     np.testing.assert_array_equal(run(" | ".join(steps), noise(h, w, seed), seed), image)
 
 
+def test_tokens_come_with_the_number_of_their_word():
+    tokenizer = train_bpe(["low lower lowest"] * 3, vocab_size=262)
+    out = parse("first_caption | tokenize(12, words=True)", tokenizer=tokenizer)(
+        {"captions": ["low, lowest  x"]}, None
+    )
+    tokens = [tokenizer.decode_raw([i]) for i in out["text"][out["text_mask"]]]
+    found = {}
+    for token, word in zip(tokens, out["text_word"].tolist()):
+        found[word] = found.get(word, "") + token
+    assert found == {-1: "", 0: " low", 1: ",", 2: " lowest", 3: " x"}
+    assert out["text_word"].dtype == np.int32 and (out["text_word"][~out["text_mask"]] == -1).all()
+    short = parse("first_caption | tokenize(4, words=True)", tokenizer=tokenizer)(
+        {"captions": ["low, lowest  x"]}, None
+    )
+    assert short["text_word"].tolist() == [-1, *out["text_word"][1:3].tolist(), -1]
+    assert "text_word" not in parse("first_caption | tokenize(4)", tokenizer=tokenizer)(
+        {"captions": ["low"]}, None
+    )
+
+
 def test_tokens_that_are_kept_count_as_truncated_each_time():
     tokenizer, fresh = (train_bpe(["a b c d"], vocab_size=300) for _ in range(2))
     transform = parse("first_caption | tokenize(4)", tokenizer=tokenizer)
@@ -149,3 +182,16 @@ def test_tokens_that_are_kept_count_as_truncated_each_time():
     assert tokenizer.truncation_rate == 0.75
     with pytest.raises(ValueError, match="read-only"):
         out["text"][0] = 1  # another row may have the same array
+
+
+def test_the_image_of_a_codebook_is_taken_where_the_step_stands():
+    """By Pillow's Lanczos filter, from the image as it is there; later steps do not change it."""
+    image = np.random.default_rng(0).integers(0, 256, (41, 53, 3), np.uint8)
+    chain = "decode | center_crop(40) | codebook_image((12, 20)) | resize(16) | flip(1)"
+    made = parse(chain)({"image": image}, np.random.default_rng(0))
+    cropped = Image.fromarray(image[:40, 6:46])
+    want = np.asarray(cropped.resize((20, 12), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(made["image_codebook"], want)
+    assert made["image"].shape == (16, 16, 3) and made["image_codebook"].dtype == np.uint8
+    with pytest.raises(ValueError, match="put decode first in the chain"):
+        parse("codebook_image(8)")({"image": b""}, np.random.default_rng(0))

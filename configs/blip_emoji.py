@@ -1,0 +1,39 @@
+"""BLIP on emoji: the images and names of clip_emoji, embedded, matched and captioned by one model.
+
+    python -m mmjax.train --config=configs/blip_emoji.py --workdir=runs/blip_emoji
+
+The three losses, the momentum teacher, the queue and the shared text transformer of Li et al. 2022
+(arXiv 2201.12086), section 3, at toy size. Retrieval is evaluated before and after re-ranking by
+the matching head. Expected: see experiments/blip_emoji.md.
+"""
+
+from configs.captioner_drawings import captioning
+from configs.clip_emoji import emoji
+from configs.clip_emoji import get_config as clip_emoji
+
+
+def get_config():
+    """The config of this experiment."""
+    config = clip_emoji()
+    config.name = "blip_emoji"
+    del config.model
+    words = config.tokenizer.get_ref("vocab_size")
+    sizes = {"width": 128, "heads": 4, "mlp_dim": 512, "activation": "gelu_tanh"}
+    drawn = {"patch_size": 8, "stem": "conv", "image_size": (48, 48)}
+    config.model = {
+        "name": "blip",
+        "embed_dim": 128,
+        "dtype": "bfloat16",
+        "image": {**sizes, **drawn, "depth": 4, "patch_dropout": 0.5},
+        "text": {**sizes, "vocab_size": words + 2, "length": 16, "depth": 2, "dropout": 0.1},
+        "encode_token": words,
+        "decode_token": words + 1,
+    }
+    config.ema = {"decay": 0.99, "teacher": True}
+    config.loss = {"alpha": ((0, 0.0), (200, 0.4)), "queue_size": 1024}
+    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "captioning": 1.0}
+    for split in ("unseen_test", "unseen_test_openmoji"):
+        config.evals[split].rerank = 16
+    config.evals.captions = captioning(emoji("unseen_test"), emoji("train"))
+    config.baselines = ""
+    return config

@@ -1,0 +1,313 @@
+"""ALBEF: image and text are aligned by contrast, then fused, with a momentum teacher's targets."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.linear import class_head
+from mmjax.layers.norm import LayerNorm, unit_length
+from mmjax.layers.parameters import param
+from mmjax.losses.masked import distilled_ids, mask_words
+from mmjax.losses.matching import check_group, hard_negatives, matching_loss, take_rows
+from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
+from mmjax.models import captioner, clip
+from mmjax.models.build import build
+from mmjax.models.grounded_text import GroundedText
+from mmjax.models.vit import ViT
+from mmjax.schedule import Schedule, check_schedule, schedule
+from mmjax.system import Context, Memory, Outputs, System, Terms, Weighted
+
+TEMPERATURES = (0.001, 0.5)  # its range, models/model_pretrain.py of the original
+
+
+class ALBEF(nn.Module):
+    """An image encoder, a text encoder, and a fusion encoder of text that attends to the image.
+
+    A batch with `image` gives image_tokens [B, 1 + patches, width], and image_features and
+    image_embed [B, embed_dim] of the class token; one with `text` gives text_features and
+    text_embed; both also give logit_scale, and together fused_features and match_logits [B, 2], the
+    second for a match. `image_tokens` in the batch replace the image.
+
+    In training the batch has what `corrupt` adds: `negative_draws` [B, 2], uniform numbers, add
+    mismatch_logits [B, 2, 2], of each image with another text of the batch and of each text with
+    another image, and negatives_exist [B]: see `hard_negatives`; `text_corrupted` [B, L] adds
+    word_logits [B, L, V], of that text with the image.
+
+    Attributes:
+      image: fields of `ViT`; text: fields of `GroundedText`; both inherit `dtype`.
+      temperature_init: of the contrast; training keeps it in `TEMPERATURES`.
+      hard_negatives: other texts and images are sampled by their similarity, else uniformly.
+      negative_group: they come from as many consecutive rows; 0: from the whole batch.
+
+    Source: Li et al. 2021 (arXiv 2107.07651), figure 1.
+    """
+
+    embed_dim: int
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    temperature_init: float = 0.07
+    hard_negatives: bool = True
+    negative_group: int = 0
+    dtype: str = "float32"
+
+    def image_tower(self, **kwargs) -> ViT:
+        """The image encoder that `image` describes.
+
+        Raises:
+          ValueError: an unknown setting, or an encoder that does not give all of its tokens.
+        """
+        fields = {"class_token": True, "pool": "all", **self.image}
+        if fields["pool"] != "all" or not fields["class_token"]:
+            raise ValueError(
+                "An ALBEF uses all tokens of the image, the class token too: remove pool and "
+                "class_token from config.model.image."
+            )
+        return captioner.image_tower(fields, self.dtype, **kwargs)
+
+    def text_tower(self, **kwargs) -> GroundedText:
+        """The text and fusion encoders that `text` describes."""
+        fields = {"dtype": self.dtype, **self.text}
+        fields = check_kwargs(GroundedText, fields, "config.model.text")
+        tower = GroundedText(**fields, **kwargs)
+        tower.check()
+        return tower
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        outputs, image, text, words = {}, None, None, self.text_tower(name="text")
+        if "image" in batch or "image_tokens" in batch:
+            image = self._image_tokens(batch, train)
+            outputs |= self._embed(image, "image")
+            outputs["image_tokens"] = image.astype(jnp.float32)
+        if "text" in batch:
+            text, corrupted = self._encode(words, batch, train)
+            outputs |= self._embed(text, "text")
+        temperature = nn.initializers.constant(self.temperature_init)
+        outputs["logit_scale"] = 1 / param(self, "temperature", temperature, (), ())
+        if image is not None and text is not None:
+            outputs |= self._fuse(words, batch, outputs, image, text, corrupted, train)
+        return outputs
+
+    def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
+        """All tokens of the image, normalized."""
+        if "image_tokens" in batch:
+            return batch["image_tokens"]
+        tower = self.image_tower(name="image")
+        x = tower(batch, train=train)["image_tokens"]
+        return LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
+
+    def _embed(self, tokens: jax.Array, name: str) -> dict[str, jax.Array]:
+        """Class token [B, width] and its embedding [B, embed_dim] of unit length, in fp32."""
+        features = tokens[:, 0].astype(jnp.float32)
+        project = clip.joint_projection(features.shape[-1], self.embed_dim, True, f"{name}_proj")
+        embed = unit_length(project(features))
+        return {f"{name}_features": features, f"{name}_embed": embed}
+
+    def _encode(
+        self, words: GroundedText, batch: Batch, train: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The encoded text [B, L, width], and the masked text if there is one."""
+        texts = [batch["text"]]
+        predicts = words.mask_token is not None and self.is_initializing()
+        if "text_corrupted" in batch or predicts:
+            texts.append(batch.get("text_corrupted", batch["text"]))
+        mask = rearrange(jnp.stack([_text_mask(batch)] * len(texts), 1), "b n l -> (b n) l")
+        rows = rearrange(jnp.stack(texts, 1), "b n l -> (b n) l")
+        x = rearrange(words.encode(rows, mask, train), "(b n) l d -> n b l d", n=len(texts))
+        return x[0], (x[1] if len(texts) == 2 else None)
+
+    def _fuse(self, words, batch, outputs, image, text, corrupted, train) -> dict[str, jax.Array]:
+        """The outputs that need both image [B, S, C] and text [B, L, width].
+
+        All texts of an image are fused with it at once, so that they share its keys and values.
+        """
+        mask, group = _text_mask(batch), self.negative_group
+        texts = {"own": (text, mask)}
+        if "negative_draws" in batch:
+            scale = jax.lax.stop_gradient(outputs["logit_scale"])
+            text_at, image_at, exists = hard_negatives(
+                outputs["image_embed"],
+                outputs["text_embed"],
+                scale if self.hard_negatives else jnp.zeros_like(scale),
+                batch["negative_draws"],
+                ids=clip.duplicate_ids(batch),
+                present=clip.pairs_present(batch),
+                group=group,
+            )
+            texts["other"] = tuple(take_rows(x, text_at, group) for x in (text, mask))
+        if corrupted is not None:
+            texts["words"] = (corrupted, mask)
+        x, masks = (jnp.stack(part, 1) for part in zip(*texts.values()))
+        x, masks = (rearrange(a, "b n l ... -> (b n) l ...") for a in (x, masks))
+        x = words.fuse(x, masks, image, train)
+        fused = dict(zip(texts, rearrange(x, "(b n) l d -> n b l d", n=len(texts))))
+
+        head = class_head(2, "match_head")
+        features = fused["own"][:, 0].astype(jnp.float32)
+        found = {"fused_features": features, "match_logits": head(features)}
+        if "negative_draws" in batch:
+            other_image = words.fuse(text, mask, take_rows(image, image_at, group), train)
+            others = jnp.stack([fused["other"][:, 0], other_image[:, 0]], 1).astype(jnp.float32)
+            found |= {"mismatch_logits": head(others), "negatives_exist": exists}
+        if corrupted is not None:
+            found["word_logits"] = words.words(fused["words"])
+        return found
+
+
+def _text_mask(batch: Batch) -> jax.Array:
+    """[B, L] bool, true on tokens."""
+    return batch.get("text_mask", jnp.ones(batch["text"].shape, bool))
+
+
+def make_model(config: Mapping[str, Any]) -> ALBEF:
+    """The model that `config.model` describes. See `build`."""
+    return build(ALBEF, config, "image_tower", "text_tower")
+
+
+def make_system(config: Mapping[str, Any]) -> System:
+    """ALBEF with its three losses; `config.loss` has the settings of `pretraining`.
+
+    Raises:
+      ValueError: an unknown setting, or a group of negatives that the batch cannot have.
+    """
+    model = make_model(config["model"])
+    settings = dict(config["loss"])
+    queue, rate = settings.pop("queue_size", 65_536), settings.pop("mask_rate", 0.15)
+    loss = pretraining(**check_kwargs(pretraining, settings, "config.loss"))
+    if config.get("batch_size"):
+        check_group(config["batch_size"], model.negative_group)
+    if queue < 0 or not 0 < rate < 1:
+        raise ValueError(
+            f"config.loss has queue_size {queue} and mask_rate {rate}: use a size of at least 0 "
+            "and a rate between 0 and 1."
+        )
+    return System(
+        model=model,
+        spec=spec(model),
+        loss=loss,
+        corrupt=functools.partial(corrupt, model, rate),
+        memory=functools.partial(memory, queue, model.embed_dim) if queue else None,
+        remember=remember if queue else None,
+        limits={"temperature": TEMPERATURES},
+        couples_rows="negatives of the matching loss are other rows",
+        check_batch=functools.partial(check_batch, model.negative_group),
+    )
+
+
+def corrupt(model: ALBEF, rate: float, batch: Batch, context: Context) -> Batch:
+    """The batch with `negative_draws` [B, 2] and, if the model predicts words, `text_corrupted` and
+    `text_masked` [B, L]: BERT's corruption, of any token but the first."""
+    text = model.text_tower(parent=None)
+    words, negatives = (_keys(context.rng, i) for i in range(2))
+    batch = {
+        **batch,
+        "negative_draws": jax.vmap(lambda key: jax.random.uniform(key, (2,)))(negatives),
+    }
+    if text.mask_token is None:
+        return batch
+    maskable = _text_mask(batch) & (jnp.arange(batch["text"].shape[1]) > 0)[None]
+    sizes = {"vocab_size": text.vocab_size, "mask_id": text.mask_token, "rate": rate}
+    corrupted, masked = mask_words(batch["text"], maskable, words, **sizes)
+    return {**batch, "text_corrupted": corrupted, "text_masked": masked}
+
+
+def _keys(rng: jax.Array, purpose: int) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, purpose)
+
+
+def memory(queue: int, embed_dim: int) -> Memory:
+    """An empty queue, one level deeper than its collection, where `image` would be the tower's."""
+    return {"queue": {"keys": empty_queue(queue, embed_dim)}}
+
+
+def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
+    """The queue with the teacher's keys of this batch at its front."""
+    del outputs
+    return {"queue": {"keys": push(memory["queue"]["keys"], teacher_keys(batch, context))}}
+
+
+def teacher_keys(batch: Batch, context: Context) -> dict[str, jax.Array]:
+    """The teacher's keys of a batch.
+
+    Raises:
+      ValueError: there is no teacher.
+    """
+    if context.teacher is None:
+        raise ValueError(
+            "ALBEF learns from a momentum teacher: set config.ema.decay (0.995 in the paper) and "
+            "config.ema.teacher."
+        )
+    embeds = (context.teacher[f"{name}_embed"] for name in ("image", "text"))
+    return batch_keys(*embeds, *clip.duplicate_ids(batch), clip.pairs_present(batch))
+
+
+def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Terms]:
+    """The loss function for these settings of `config.loss`.
+
+    It gives `contrastive`, `matching`, `masked_words` (if the model predicts words), accuracies
+    and `logit_scale`, the inverse temperature. `config.loss` also has `queue_size`, the number
+    of earlier pairs to contrast with (0: none), and `mask_rate`, with which a token is masked.
+
+    Args:
+      alpha: weight of the teacher's distribution in the targets; may be a schedule.
+      chunk_size: see `momentum_contrast`.
+
+    Source: Li et al. 2021 (arXiv 2107.07651), sections 3.2 and 3.3.
+    """
+    check_schedule(alpha, "config.loss.alpha", 0, 1)
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        now = schedule(alpha, context.step)
+        present = clip.pairs_present(batch)
+        embeds = {name: outputs[f"{name}_embed"] for name in ("image", "text")}
+        queue, scale = context.memory.get("queue", {}).get("keys"), outputs["logit_scale"]
+        keys = teacher_keys(batch, context)
+        losses, metrics = momentum_contrast(embeds, keys, queue, scale, now, chunk_size)
+        terms = {"contrastive": losses, **metrics}
+        if present is not None:
+            terms = {k: Weighted(x, present) for k, x in terms.items()}
+        pairs = jnp.concatenate([outputs["match_logits"][:, None], outputs["mismatch_logits"]], 1)
+        terms |= matching_loss(pairs, outputs["negatives_exist"], present)
+        if "word_logits" in outputs:
+            masked = batch["text_masked"]
+            masked = masked if present is None else masked & present[:, None]
+            logits, teacher = outputs["word_logits"], context.teacher["word_logits"]
+            terms["masked_words"] = distilled_ids(logits, teacher, batch["text"], masked, now)
+        return terms | {"logit_scale": scale}
+
+    return loss
+
+
+def check_batch(group: int, batch: Batch) -> None:
+    """Raise ValueError for a batch on the host that has no negatives."""
+    clip.check_pairs(batch)
+    if jax.process_count() > 1:
+        return  # one process has a part of the batch
+    texts = batch["text"]
+    if len(texts) == 1:
+        raise ValueError("A batch of one pair has no negatives to match: raise config.batch_size.")
+    check_group(len(texts), group)
+    if (texts == texts[:1]).all():
+        raise ValueError(
+            f"All {len(texts)} texts of the batch are equal, so none is a negative of another: "
+            "check the captions of config.data.train."
+        )
+
+
+def spec(model: ALBEF) -> Spec:
+    """The arrays that the model and its loss need, for a batch of one."""
+    length = model.text_tower(parent=None).length
+    arrays = {
+        "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),
+        "text": ((length,), jnp.int32),
+        "text_mask": ((length,), jnp.bool_),
+        "example_id": ((), jnp.int32),
+    }
+    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

@@ -1,0 +1,401 @@
+"""BLIP: one text transformer that embeds texts, matches them with images, and generates them."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.layers.attention import is_decoding
+from mmjax.layers.linear import class_head
+from mmjax.layers.norm import LayerNorm, unit_length
+from mmjax.losses.captioning import captioning_loss
+from mmjax.losses.matching import hard_negatives, matching_loss, take_rows
+from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
+from mmjax.models import captioner, clip, language
+from mmjax.models.build import build
+from mmjax.models.grounded_encoder import GroundedEncoder, with_shared, without_shared
+from mmjax.models.text_decoder import GeneratesText, TextDecoder
+from mmjax.models.vit import ViT
+from mmjax.schedule import Schedule, check_schedule, schedule
+from mmjax.system import Context, Memory, Outputs, System, Terms, Variables, Weighted
+
+
+class BLIP(GeneratesText, nn.Module):
+    """An image encoder, and a text transformer in up to three roles.
+
+    A batch with `image` gives image_tokens [B, 1 + patches, width], the class token first; with
+    `embed_dim` also image_features, and image_embed of unit length. One with `text` gives, with
+    `embed_dim`, text_features and text_embed; both together give match_logits [B, 2], the second
+    for a match, and, with a decoder, text_logits [B, L, V] of the next tokens. `negative_draws`
+    [B, 2], uniform numbers, add mismatch_logits [B, 2, 2], of each image with another text of the
+    batch and of each text with another image, and negatives_exist [B]: see `hard_negatives`.
+    `image_tokens` in the batch replace the image. While decoding (mmjax/layers/decoder.py) it gives
+    only next_logits [B, V].
+
+    Attributes:
+      image: fields of `ViT`; the text attends to all of its tokens, normalized.
+      text: fields of `GroundedEncoder`, which the decoder has too.
+      encoder, decoder: whether there is one.
+      share: the decoder has the parameters of the encoder except for self-attention, its output map
+        and its norm.
+      answers: the decoder attends to the encoder's tokens of image and `question` [B, L], with
+        `question_mask`, and not to the image.
+      embed_dim: size of the space of the contrastive loss; None: neither this nor matching.
+      encode_token, decode_token: ids that replace the first token of a text that the encoder
+        matches with an image, and of one that the decoder continues; None: it stays.
+      negative_group: consecutive rows from which negatives are drawn; 0: the whole batch.
+      fixed_scale: the logit scale is no parameter, as in published retrieval weights.
+
+    Raises:
+      ValueError: inconsistent settings, or a captioner without an image.
+
+    Source: Li et al. 2022 (arXiv 2201.12086), section 3; VQA: section 5.3 and figure 5.
+    """
+
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    encoder: bool = True
+    decoder: bool = True
+    share: bool = True
+    answers: bool = False
+    embed_dim: int | None = None
+    encode_token: int | None = None
+    decode_token: int | None = None
+    negative_group: int = 0
+    logit_scale_init: float = 2.659260036932778  # temperature 0.07
+    logit_scale_max: float = 6.907755278982137  # temperature 0.001
+    fixed_scale: bool = False
+    dtype: str = "float32"
+
+    def image_tower(self, **kwargs) -> ViT:
+        """The image encoder that `image` describes."""
+        fields = {"pool": "all", "class_token": True, **self.image}
+        return captioner.image_tower(fields, self.dtype, **kwargs)
+
+    def text_encoder(self, **kwargs) -> GroundedEncoder:
+        """The text encoder that `text` describes."""
+        fields = {"dtype": self.dtype, **self.text}
+        fields = check_kwargs(GroundedEncoder, fields, "config.model.text")
+        return GroundedEncoder(**fields, **kwargs)
+
+    def text_decoder(self, kind: type[nn.Module] = TextDecoder, **kwargs) -> TextDecoder:
+        """The text decoder that `text` describes, of a class like `TextDecoder`."""
+        like = self.text_encoder(parent=None)
+        return kind(
+            like.vocab_size,
+            like.width,
+            like.length,
+            {
+                "depth": like.depth,
+                "heads": like.heads,
+                "mlp_dim": like.mlp_dim,
+                "activation": like.activation,
+                "epsilon": like.norm_epsilon,
+                "dropout": like.dropout,
+                "remat": like.remat,
+                "cross_every": 1,
+                "embedding_norm": True,
+                "post_norm": True,
+            },
+            word_head=True,
+            dtype=like.dtype,
+            **kwargs,
+        )
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it has a space of images and texts, and matches them."""
+        return self.embed_dim is not None
+
+    @nn.compact
+    def __call__(
+        self, batch: Batch, *, train: bool = False, cache_length: int = 0
+    ) -> dict[str, jax.Array]:
+        outputs, image, seen = {}, None, None
+        if "image" in batch or "image_tokens" in batch:
+            image = self._image_tokens(batch, train)
+            seen = captioner.context_mask(batch, image)
+            outputs |= self._embedded("image", image)
+            outputs["image_tokens"] = image.astype(jnp.float32)
+        encoder = self.text_encoder(name="text_encoder") if self.encoder else None
+        if self.embeds:
+            outputs["logit_scale"] = (
+                jnp.exp(jnp.float32(self.logit_scale_init))
+                if self.fixed_scale
+                else clip.logit_scale(self)
+            )
+            if "text" in batch and not is_decoding(self):
+                outputs |= self._embedded("text", encoder(*_text(batch), train=train))
+                if image is not None:
+                    outputs |= self._matched(encoder, batch, outputs, image, seen, train)
+        context = image
+        if self.answers and "question" in batch:
+            question, seen = _text(batch, "question")
+            question = _first_replaced(question, seen, self.encode_token)
+            given = {"context": image, "context_mask": captioner.context_mask(batch, image)}
+            context = encoder(question, seen, **given, train=train)
+        has_cache = self.has_variable("cache", "text_decoder")
+        if self.decoder and "text" in batch and (context is not None or has_cache):
+            text, mask = _text(batch)
+            if not has_cache:
+                text = _first_replaced(text, mask, self.decode_token)
+            given = {"context": context, "context_mask": seen, "cache_length": cache_length}
+            found = self._bound_decoder(encoder)(text, mask, **given, train=train)
+            outputs = found if is_decoding(self) else outputs | found
+        elif is_decoding(self):
+            raise ValueError(
+                "A BLIP generates texts for images and the batch has none: give it one."
+            )
+        return outputs
+
+    def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
+        """All tokens of the image, normalized [B, 1 + patches, width]."""
+        if "image_tokens" in batch:
+            return batch["image_tokens"]
+        tower = self.image_tower(name="image")
+        x = tower(batch, train=train)["image_tokens"]
+        return LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
+
+    def _embedded(self, kind: str, tokens: jax.Array) -> dict[str, jax.Array]:
+        """Features of the first token, and their unit vector; {} without a shared space."""
+        if not self.embeds or is_decoding(self):
+            return {}
+        x = tokens[:, 0].astype(jnp.float32)
+        project = clip.joint_projection(x.shape[-1], self.embed_dim, True, f"{kind}_proj")
+        return {f"{kind}_features": x, f"{kind}_embed": unit_length(project(x))}
+
+    def _matched(self, encoder, batch, outputs, image, seen, train) -> dict[str, jax.Array]:
+        """Logits of the pairs and, with draws, of two mismatched pairs for each."""
+        head, group, found = class_head(2, "match_head"), self.negative_group, {}
+        text, mask = _text(batch)
+        text = _first_replaced(text, mask, self.encode_token)
+
+        def logits(text, mask, image, seen):
+            x = encoder(text, mask, context=image, context_mask=seen, train=train)
+            return head(x[:, 0].astype(jnp.float32))
+
+        if "negative_draws" not in batch:
+            return {"match_logits": logits(text, mask, image, seen)}
+        other_text, other_image, found["negatives_exist"] = hard_negatives(
+            outputs["image_embed"],
+            outputs["text_embed"],
+            outputs["logit_scale"],
+            batch["negative_draws"],
+            clip.duplicate_ids(batch),
+            clip.pairs_present(batch),
+            group,
+        )
+        # Both texts of an image at once: they share its keys and values.
+        texts, masks = (
+            rearrange(jnp.stack([x, take_rows(x, other_text, group)], 1), "b n l -> (b n) l")
+            for x in (text, mask)
+        )
+        own, mismatched = rearrange(logits(texts, masks, image, seen), "(b n) c -> n b c", n=2)
+        image, seen = (
+            None if x is None else take_rows(x, other_image, group) for x in (image, seen)
+        )
+        mismatched = jnp.stack([mismatched, logits(text, mask, image, seen)], 1)
+        return found | {"match_logits": own, "mismatch_logits": mismatched}
+
+    def _bound_decoder(self, encoder: GroundedEncoder | None) -> TextDecoder:
+        """The decoder, part of whose parameters are the encoder's where they share them."""
+        kind = TextDecoder
+        if encoder is not None and self.share:
+            kind = nn.map_variables(
+                TextDecoder,
+                "params",
+                trans_in_fn=lambda own: {"params": with_shared(own["params"], encoder)},
+                trans_out_fn=lambda whole: {"params": without_shared(whole["params"])},
+                init=self.is_initializing(),
+            )
+        return self.text_decoder(kind, name="text_decoder")
+
+
+def _text(batch: Batch, name: str = "text") -> tuple[jax.Array, jax.Array]:
+    """Tokens and mask, [B, L] each."""
+    text = batch[name]
+    return text, batch.get(f"{name}_mask", jnp.ones(text.shape, bool))
+
+
+def _first_replaced(text: jax.Array, mask: jax.Array, token: int | None) -> jax.Array:
+    """The text with another first token, after the padding on its left if there is any."""
+    if token is None:
+        return text
+    first = mask & (jnp.cumsum(mask, axis=1) == 1)
+    return jnp.where(first, jnp.asarray(token, text.dtype), text)
+
+
+def make_model(config: Mapping[str, Any]) -> BLIP:
+    """The model that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts, or parts that do not fit together.
+    """
+    model = build(BLIP, config, "image_tower", "text_encoder")
+    encoder, decoder, embeds, answers = model.encoder, model.decoder, model.embeds, model.answers
+    if not (encoder or decoder) or (encoder and embeds == answers) or (embeds and not encoder):
+        raise ValueError(
+            f"config.model has encoder {encoder}, decoder {decoder}, embed_dim {model.embed_dim} "
+            f"and answers {answers}: a BLIP has a decoder, or an encoder with embed_dim, or both, "
+            "or an encoder and a decoder with answers."
+        )
+    if answers and not decoder:
+        raise ValueError("config.model.answers needs a decoder: set config.model.decoder.")
+    return model
+
+
+def make_system(config: Mapping[str, Any]) -> System:
+    """BLIP with the losses of its parts; see `objectives` for `config.loss`.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = make_model(config["model"])
+    settings = check_kwargs(objectives, config["loss"], "config.loss")
+    hooks = objectives(model, **settings)
+    if model.decoder:
+        hooks |= language.generation_hooks(model)
+    if model.answers:
+        hooks |= {name: _of_questions(hooks[name]) for name in ("generate", "score")}
+    return System(model=model, spec=spec(model), check_batch=_check_batch(model), **hooks)
+
+
+def objectives(
+    model: BLIP,
+    alpha: Schedule = 0.4,
+    queue_size: int = 0,
+    chunk_size: int = 0,
+    mask_duplicates: bool = True,
+    caption_smoothing: float = 0.1,
+) -> dict[str, Any]:
+    """The loss and what belongs to it, as fields of a `System`.
+
+    A model with `embed_dim` has the terms `contrastive` and `matching`, each with accuracies, and
+    `logit_scale`; one with a decoder `captioning` and `token_accuracy`. Without config.ema.teacher
+    and without a queue, `contrastive` is that of CLIP.
+
+    Args:
+      alpha: weight of the teacher's soft targets, as a schedule.
+      queue_size: pairs of the teacher's embeddings of earlier batches that are further keys.
+      chunk_size: keys of the queue that are compared at once; 0: all.
+      mask_duplicates: pairs that share an image or a caption are no negatives of each other in
+        `contrastive`; in `matching` they never are.
+      caption_smoothing: label smoothing of `captioning`.
+
+    Raises:
+      ValueError: an alpha or a queue_size out of range.
+
+    Source: Li et al. 2022 (arXiv 2201.12086), section 3.2; ALBEF (arXiv 2107.07651), eq. 6.
+    """
+    check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
+    if queue_size < 0 or chunk_size < 0:
+        raise ValueError(
+            f"config.loss has queue_size {queue_size} and chunk_size {chunk_size}: use 0 or more."
+        )
+
+    def keys(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        ids = clip.duplicate_ids(batch) if mask_duplicates else (None, None)
+        return batch_keys(
+            outputs["image_embed"], outputs["text_embed"], *ids, clip.pairs_present(batch)
+        )
+
+    def contrast(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        queue = context.memory.get("queue", {}).get("keys")
+        if context.teacher is None and queue is None:
+            return clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
+        teacher = outputs if context.teacher is None else context.teacher
+        student = {kind: outputs[f"{kind}_embed"] for kind in ("image", "text")}
+        teacher, scale = keys(teacher, batch), outputs["logit_scale"]
+        weight = schedule(alpha, context.step)
+        losses, accuracies = momentum_contrast(student, teacher, queue, scale, weight, chunk_size)
+        terms = {"contrastive": losses, **accuracies}
+        terms = {k: Weighted(x, teacher["valid"]) for k, x in terms.items()}
+        return terms | {"logit_scale": scale}
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        found = {}
+        if model.embeds:
+            logits = [outputs["match_logits"][:, None], outputs["mismatch_logits"]]
+            exist, present = outputs["negatives_exist"], clip.pairs_present(batch)
+            found |= contrast(outputs, batch, context)
+            found |= matching_loss(jnp.concatenate(logits, 1), exist, present)
+        if model.decoder:
+            found |= captioning_loss(outputs["text_logits"], batch, caption_smoothing)
+        return found
+
+    if not model.embeds:
+        return {"loss": loss}
+    hooks = {
+        "loss": loss,
+        "corrupt": with_draws,
+        "limits": {} if model.fixed_scale else clip.limits(model),
+        "couples_rows": "it matches images with other texts of the batch",
+    }
+    if not queue_size:
+        return hooks
+
+    def memory() -> Memory:  # one level deeper than its collection, where `image` is a tower
+        return {"queue": {"keys": empty_queue(queue_size, model.embed_dim)}}
+
+    def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
+        made = outputs if context.teacher is None else context.teacher
+        return {"queue": {"keys": push(memory["queue"]["keys"], keys(made, batch))}}
+
+    return hooks | {"memory": memory, "remember": remember}
+
+
+def with_draws(batch: Batch, context: Context) -> Batch:
+    """The batch with `negative_draws` [B, 2], uniform numbers for `hard_negatives`."""
+    draw = functools.partial(jax.random.uniform, shape=(2,))
+    return {**batch, "negative_draws": jax.vmap(draw)(context.rng)}
+
+
+def _of_questions(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that generates or scores texts, where the text of a batch is a question."""
+
+    def hook(tokenizer: Any, given: Any) -> Callable[..., Any]:
+        function = make(tokenizer, given)
+
+        def call(variables: Variables, batch: Batch, *seed: int) -> Any:
+            batch = dict(batch)
+            if "question" not in batch:
+                if "text" not in batch:
+                    raise ValueError(
+                        "A BLIP with answers needs questions and the batch has none: use a "
+                        "transform that ends in tokenize."
+                    )
+                for name in ("", "_mask"):
+                    batch[f"question{name}"] = batch.pop(f"text{name}")
+            return function(variables, batch, *seed)
+
+        return call
+
+    return hook
+
+
+def _check_batch(model: BLIP) -> Callable[[Batch], None]:
+    """`System.check_batch`."""
+
+    def check(batch: Batch) -> None:
+        if model.embeds:
+            clip.check_pairs(batch)
+        if model.decoder:
+            language.check_text(batch)
+
+    return check
+
+
+def spec(model: BLIP) -> Spec:
+    """The arrays that the model and its loss need, for a batch of one."""
+    arrays = captioner.spec(model)
+    if model.answers:
+        arrays |= {k.replace("text", "question"): arrays[k] for k in ("text", "text_mask")}
+    if model.embeds:
+        arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return arrays

@@ -1,0 +1,96 @@
+"""A text encoder that attends to an image, and the parameters that a decoder shares with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from mmjax.layers.bert_embed import BertEmbed
+from mmjax.layers.transformer import Transformer
+
+
+class GroundedEncoder(nn.Module):
+    """BERT's encoder with cross-attention in each layer: text [B, L] -> [B, L, width].
+
+    Without a context the cross-attention is skipped.
+
+    Raises:
+      ValueError: a text longer than `length`.
+
+    Source: Li et al. 2022 (arXiv 2201.12086), section 3.1.
+    """
+
+    vocab_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    length: int
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-12
+    dropout: float = 0.0
+    remat: str = "none"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        text: jax.Array,
+        mask: jax.Array,
+        *,
+        context: jax.Array | None = None,
+        context_mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """`context`: [B, S, C]; the masks are [B, L] and [B, S] bool."""
+        if text.shape[1] > self.length:
+            raise ValueError(
+                f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
+                "model.text.length and the length in tokenize() to the same value."
+            )
+        embed = BertEmbed(
+            self.vocab_size,
+            self.width,
+            self.length,
+            segments=0,
+            epsilon=self.norm_epsilon,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
+        nn.share_scope(self, embed)  # its tables are parameters of the encoder
+        blocks = Transformer(
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            norm="post",
+            cross="between",
+            activation=self.activation,
+            dropout=self.dropout,
+            remat=self.remat,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            name="encoder",
+        )
+        x = embed(text, train=train)
+        return blocks(x, mask, context=context, context_mask=context_mask, train=train)
+
+
+def with_shared(own: Mapping[str, Any], encoder: GroundedEncoder) -> dict[str, Any]:
+    """The decoder's parameters, completed by those that it shares with a bound encoder."""
+    theirs = encoder.variables["params"]
+    layers, stack = theirs["encoder"]["layers"], dict(own["decoder"]["stack"])
+    stack["layers"] = {name: layers[name] for name in ("mlp", "norm_mlp")} | dict(stack["layers"])
+    decoder = {
+        "position": theirs["position"],
+        "norm_embedding": theirs["norm_embedding"],
+        "stack": stack | {"cross": layers["cross"]},
+    }
+    return {**own, "embed": {"embedding": theirs["embedding"]}, "decoder": decoder}
+
+
+def without_shared(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `with_shared`."""
+    layers = whole["decoder"]["stack"]["layers"]
+    own = {name: layers[name] for name in ("attention", "norm_attention")}
+    return {"head": whole["head"], "decoder": {"stack": {"layers": own}}}

@@ -1,0 +1,156 @@
+"""Image codebooks: frozen models that give each patch of an image an id, the target of masking."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.batch import Batch
+from mmjax.config import check_kwargs
+from mmjax.layers.linear import Linear
+from mmjax.layers.mbconv import Convolution
+from mmjax.layers.parameters import param
+from mmjax.layers.patch_embed import check_divides, patchify
+from mmjax.layers.pixels import normalize
+from mmjax.layers.sizes import height_width
+from mmjax.models.build import build
+from mmjax.system import System
+
+GROUPS = 4  # of the dVAE's encoder; between them the feature map is halved
+
+
+class DVAEEncoder(nn.Module):
+    """The encoder of DALL-E's discrete VAE: an id per 8x8 pixels of batch["image"] [B, H, W, 3].
+
+    Gives image_code_logits [B, H/8, W/8, vocab_size] and image_codes [B, H/8, W/8] int32, the
+    largest of them.
+
+    Attributes:
+      width: channels of the first of four groups of blocks; each doubles them.
+      blocks: residual blocks of a group.
+      image_mean, image_std: of the pixels in [0, 1]; by default they are mapped to 0.1 ... 0.9.
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.2; openai/DALL-E, encoder.py.
+    """
+
+    vocab_size: int = 8192
+    width: int = 256
+    blocks: int = 2
+    image_size: int | tuple[int, int] = (112, 112)
+    image_mean: tuple[float, float, float] = (-0.125,) * 3
+    image_std: tuple[float, float, float] = (1.25,) * 3
+    dtype: str = "float32"
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return height_width(self.image_size)
+
+    @property
+    def patch(self) -> int:
+        """Side, in pixels, of the patch that an id stands for."""
+        return 2 ** (GROUPS - 1)
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        del train  # nothing is random
+        check_divides(batch["image"].shape[1:3], self.patch)
+        x = normalize(batch["image"], self.image_mean, self.image_std)
+        x = self._convolution(self.width, 7, "input")(x)
+        for group in range(GROUPS):
+            for block in range(self.blocks):
+                x = self._block(x, self.width * 2**group, f"group{group}_block{block}")
+            if group < GROUPS - 1:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+        logits = self._pointwise(self.vocab_size, "output")(jax.nn.relu(x)).astype(jnp.float32)
+        return {"image_code_logits": logits, "image_codes": logits.argmax(-1).astype(jnp.int32)}
+
+    def _block(self, x: jax.Array, channels: int, name: str) -> jax.Array:
+        """A bottleneck of three 3x3 convolutions and a 1x1, beside the identity or a 1x1."""
+        y = x
+        for i in range(3):
+            y = self._convolution(channels // 4, 3, f"{name}_conv{i}")(jax.nn.relu(y))
+        y = self._pointwise(channels, f"{name}_out")(jax.nn.relu(y))
+        if x.shape[-1] != channels:
+            x = self._pointwise(channels, f"{name}_identity")(x)
+        return x + y * jnp.asarray((GROUPS * self.blocks) ** -2, y.dtype)
+
+    def _convolution(self, channels: int, kernel: int, name: str) -> Convolution:
+        pad = (kernel // 2, kernel // 2)
+        return Convolution(channels, kernel, 1, pad, use_bias=True, dtype=self.dtype, name=name)
+
+    def _pointwise(self, channels: int, name: str) -> Linear:
+        return Linear((channels,), (None, "channels"), dtype=self.dtype, name=name)
+
+
+class RandomQuantizer(nn.Module):
+    """An id per patch of batch["image"] [B, H, W, 3] without any training.
+
+    The id is that of the code nearest to a random projection of the patch, both of unit length;
+    neither is trained. Gives image_codes [B, h, w] int32.
+
+    Attributes:
+      width: dimensions of the projection.
+
+    Source: BEST-RQ, Chiu et al. 2022 (arXiv 2202.01855), section 3.1, there of speech.
+    """
+
+    patch_size: int
+    image_size: int | tuple[int, int]
+    vocab_size: int = 256
+    width: int = 16
+    image_mean: tuple[float, float, float] = (0.5,) * 3
+    image_std: tuple[float, float, float] = (0.5,) * 3
+
+    @property
+    def train_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return height_width(self.image_size)
+
+    @property
+    def patch(self) -> int:
+        """Side, in pixels, of the patch that an id stands for."""
+        return self.patch_size
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        del train
+        x = patchify(normalize(batch["image"], self.image_mean, self.image_std), self.patch_size)
+        init, normal = nn.initializers.xavier_uniform(), nn.initializers.normal(1.0)
+        projection = param(self, "projection", init, (x.shape[-1], self.width), ("patch", None))
+        codes = param(self, "codes", normal, (self.vocab_size, self.width), ("codes", None))
+        codes = codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)
+        # The length of the projected patch does not change which code is the nearest.
+        similarity = jnp.matmul(jnp.matmul(x, projection, precision="highest"), codes.T)
+        return {"image_codes": similarity.argmax(-1).astype(jnp.int32)}
+
+
+CODEBOOKS = {"dvae": DVAEEncoder, "random": RandomQuantizer}
+
+
+def make_codebook(
+    fields: Mapping[str, Any], where: str, **kwargs: Any
+) -> DVAEEncoder | RandomQuantizer:
+    """The codebook of `kind` "dvae" (the default) or "random", with its fields.
+
+    Raises:
+      ValueError: an unknown kind or setting.
+    """
+    fields = dict(fields)
+    kind = fields.pop("kind", "dvae")
+    if kind not in CODEBOOKS:
+        raise ValueError(f"{where}.kind is '{kind}'; use one of {sorted(CODEBOOKS)}.")
+    return CODEBOOKS[kind](**check_kwargs(CODEBOOKS[kind], fields, where), **kwargs)
+
+
+def make_system(config: Mapping[str, Any]) -> System:
+    """A published codebook alone: it is not trained.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    model = build(DVAEEncoder, config["model"])
+    spec = {"image": jax.ShapeDtypeStruct((1, *model.train_size, 3), jnp.uint8)}
+    return System(model=model, spec=spec, loss=None)

@@ -1,0 +1,250 @@
+"""ViLT: pretraining by masked words, matching and alignment of image and text; answers."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.batch import Batch, Spec
+from mmjax.config import check_kwargs
+from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.masked import mask_words, masked_ids
+from mmjax.losses.optimal_transport import transport_distance
+from mmjax.models.build import build
+from mmjax.models.vilt_model import ViLT
+from mmjax.system import Context, Outputs, System, Terms, Weighted
+
+
+@dataclasses.dataclass(frozen=True)
+class Objectives:
+    """Settings of `config.loss` of a ViLT.
+
+    Attributes:
+      mask_id: id of the mask token, with the head for words: 103 in BERT's vocabulary.
+      mask_ratio: probability of masking a word.
+      alignment: also compute the term `alignment`, with the head for matching.
+      answers: "softmax", or "sigmoid": each answer a yes or no of its own, as in the paper's VQA.
+      label_smoothing: of the classification.
+
+    Raises:
+      ValueError: a value that is none of these.
+    """
+
+    mask_id: int | None = None
+    mask_ratio: float = 0.15
+    alignment: bool = True
+    answers: str = "softmax"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        if self.answers not in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"config.loss.answers is '{self.answers}'; use 'softmax' or 'sigmoid'."
+            )
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(
+                f"config.loss.mask_ratio is {self.mask_ratio}: it is above 0 and below 1."
+            )
+
+    def check(self, model: ViLT, batch_size: int) -> None:
+        """Raise ValueError where these do not fit the model or the batch in training."""
+        if model.words and (self.mask_id is None or not 0 <= self.mask_id < _vocabulary(model)):
+            raise ValueError(
+                f"config.loss.mask_id is {self.mask_id}: set it to the id of the tokenizer's mask "
+                f"token, 0 to {_vocabulary(model) - 1} (103 in BERT's vocabulary)."
+            )
+        if model.matching == 2 and batch_size == 1:
+            raise ValueError(
+                "A batch of one example has no image that does not match: set config.batch_size to "
+                "2 or more, or config.model.matching to 0."
+            )
+
+
+def make_model(config: Mapping[str, Any]) -> ViLT:
+    """The model that `config.model` describes.
+
+    Raises:
+      ValueError: an unknown setting, in it or in its parts, or inconsistent ones.
+    """
+    model = build(ViLT, config, "text_embed", "patches")
+    model.check()
+    return model
+
+
+def make_system(config: Mapping[str, Any]) -> System:
+    """A ViLT; for the settings of `config.loss` see `Objectives`, for the terms `terms`.
+
+    Raises:
+      ValueError: an unknown setting, or inconsistent ones.
+    """
+    model = make_model(config["model"])
+    objectives = Objectives(**check_kwargs(Objectives, config["loss"], "config.loss"))
+    classes = {"classes": model.num_classes, "setting": "config.model.num_classes"}
+    labeled = "label" in spec(model)
+    if not (labeled or model.words or model.matching == 2):
+        return System(model=model, spec=spec(model), loss=None)
+    if config["batch_size"]:  # else the model is only loaded, which needs none of these
+        objectives.check(model, config["batch_size"])
+    return System(
+        model=model,
+        spec=spec(model),
+        loss=terms(objectives),
+        corrupt=corrupt(model, objectives),
+        check_batch=functools.partial(check_batch, model),
+        check_source=functools.partial(check_classes, **classes) if labeled else None,
+    )
+
+
+def spec(model: ViLT) -> Spec:
+    """The arrays that the model and its loss need, for a batch of one."""
+    several = (model.images,) if model.images > 1 else ()
+    length = model.text_embed(parent=None).length
+    arrays = {
+        "image": ((*several, *model.train_size, 3), jnp.uint8),
+        "text": ((length,), jnp.int32),
+        "text_mask": ((length,), jnp.bool_),
+    }
+    if model.image.get("padded_size"):
+        arrays["image_size"] = ((*several, 2), jnp.int32)
+    if model.words:
+        arrays["text_word"] = ((length,), jnp.int32)
+    if model.num_classes is not None and model.classify != "tokens":
+        arrays["label"] = ((), jnp.int32)
+    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}
+
+
+def corrupt(model: ViLT, objectives: Objectives) -> Callable[[Batch, Context], Batch] | None:
+    """`System.corrupt`: masked words, and an image that may not match; None: neither is needed.
+
+    Adds `text_corrupted` and `text_masked` [B, L] with the head for words. With that for matching,
+    `match_image`, `match_image_size`, `match_image_present`, and `match_label` [B] bool: with
+    probability 1/2, the image of the example before it and false. Batches are shuffled, so that is
+    a random image, and of a mesh only the rows at the edge of a device move; in an evaluation it
+    depends on the batch size. An example keeps its image where the other one is missing or has the
+    same text.
+    """
+    masks, pairs = model.words, model.matching == 2
+
+    def f(batch: Batch, context: Context) -> Batch:
+        found = dict(batch)
+        keys = [jax.vmap(jax.random.fold_in, in_axes=(0, None))(context.rng, i) for i in (0, 1)]
+        if masks:
+            rest = {"mask_id": objectives.mask_id, "rate": objectives.mask_ratio}
+            found["text_corrupted"], found["text_masked"] = mask_words(
+                batch["text"],
+                maskable(batch),
+                keys[0],
+                vocab_size=_vocabulary(model),
+                word=batch["text_word"],
+                **rest,
+            )
+        if pairs:
+            found |= _pairs(batch, keys[1])
+        return found
+
+    return f if masks or pairs else None
+
+
+def maskable(batch: Batch) -> jax.Array:
+    """[B, L] bool: the tokens that may be masked."""
+    found = batch["text_mask"] & (batch["text_word"] >= 0)
+    return found & batch["text_present"][:, None] if "text_present" in batch else found
+
+
+def _pairs(batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
+    """The images for the matching head; see `corrupt`."""
+    image, text = batch["image"], batch["text"]
+    rows = len(image)
+    present = batch.get("image_present", jnp.ones(rows, bool))
+    other = functools.partial(jnp.roll, shift=1, axis=0)
+    differs = (text != other(text)).any(-1) & present & other(present)
+    swapped = differs & jax.vmap(jax.random.bernoulli)(keys)
+
+    def choose(x):
+        where = swapped.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(where, other(x), x)
+
+    found = {"match_image": choose(image), "match_image_present": present}
+    if "image_size" in batch:
+        found["match_image_size"] = choose(batch["image_size"])
+    return found | {"match_label": ~swapped}
+
+
+def terms(objectives: Objectives) -> Callable[[Outputs, Batch, Context], Terms]:
+    """The loss: `classification` and `accuracy` with a classification head, `masked_text` with the
+    head for words, `matching`, `matching_accuracy` and `alignment` with that for matching.
+
+    `alignment` is the transport distance between the words and the patches of pairs that match,
+    and minus that of pairs that do not; the paper gives it the weight 0.1.
+
+    Source: Kim et al. 2021 (arXiv 2102.03334), section 3.2; dandelin/ViLT, objectives.py.
+    """
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        del context
+        found: dict[str, Weighted] = {}
+        if "logits" in outputs:
+            smoothing, independent = objectives.label_smoothing, objectives.answers == "sigmoid"
+            found |= classification_loss(outputs["logits"], batch, smoothing, independent)
+        if "text_masked" in batch:
+            masked = batch["text_masked"]
+            found["masked_text"] = masked_ids(outputs["text_prediction"], batch["text"], masked)
+        if "match_label" in batch:
+            found |= _matching(outputs, batch, objectives.alignment)
+        return found
+
+    return loss
+
+
+def _matching(outputs: Outputs, batch: Batch, aligns: bool) -> dict[str, Weighted]:
+    logits, sign = outputs["match_logits"], jnp.where(batch["match_label"], 1.0, -1.0)
+    present = batch["match_image_present"]
+    if "text_present" in batch:
+        present = present & batch["text_present"]
+    margin = sign * (logits[:, 1] - logits[:, 0])
+    found = {
+        "matching": Weighted(jax.nn.softplus(-margin), present),
+        "matching_accuracy": Weighted(margin > 0, present),
+    }
+    if aligns:
+        words, patches = inner_tokens(batch["text_mask"]), outputs["match_image_tokens_mask"][:, 1:]
+        tokens = outputs["match_text_tokens"], outputs["match_image_tokens"][:, 1:]
+        distance = transport_distance(*tokens, words, patches)
+        found["alignment"] = Weighted(sign * distance, present & words.any(-1))
+    return found
+
+
+def inner_tokens(mask: jax.Array) -> jax.Array:
+    """[B, L] bool: the valid tokens without the first and the last, [CLS] and [SEP]."""
+    after = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+    return mask & after & (jnp.arange(mask.shape[1]) > 0)[None]
+
+
+def check_batch(model: ViLT, batch: Batch) -> None:
+    """Raise ValueError for a batch on the host that cannot be learned from: a label that is no
+    answer, texts of which no word can be masked, or an `image_size` larger than the images."""
+    if model.num_classes is not None:
+        check_labels(batch, model.num_classes, "config.model.num_classes")
+    if model.words and np.any(batch.get("text_present", True)) and not maskable(batch).any():
+        raise ValueError(
+            "No word of the batch can be masked: text_word is -1, or text_mask false, on every "
+            "token. Check the captions of config.data.train, and the length in tokenize()."
+        )
+    size = batch.get("image_size")
+    if size is not None and "image" in batch:
+        sides = batch["image"].shape[-3:-1]
+        wrong = np.asarray(size).reshape(-1, 2)
+        wrong = wrong[(wrong > sides).any(-1) | (wrong < 0).any(-1)]
+        if len(wrong):
+            raise ValueError(
+                f"The batch has an image_size of {wrong[0].tolist()} in an array of "
+                f"{list(sides)}: it is the height and width of the valid pixels, see pad_corner."
+            )
+
+
+def _vocabulary(model: ViLT) -> int:
+    return model.text_embed(parent=None).vocab_size
