@@ -2,10 +2,11 @@
 
     python -m mmjax.train --config=configs/flava_emoji.py --workdir=runs/flava_emoji
 
-The mixture has three parts, from disjoint concepts but for the last two: pairs (a quarter of the
-training set), and of the rest the images without names and the names without images. The ids of
-masked patches come from a random projection (BEST-RQ, see `RandomQuantizer`), as there is no
-published codebook to download.
+The mixture has three parts: pairs (a quarter of the training set), and of the rest the images
+without names and the names without images. The ids of masked patches come from a random projection
+(BEST-RQ, see `RandomQuantizer`), as there is no published codebook to download. Expected (2 seeds):
+recall@5 of 12 to 24 % among 152 drawings of unseen concepts, chance 3.3 %, and no better than with
+the pairs alone: experiments/flava_emoji.md.
 """
 
 from configs.clip_emoji import emoji

@@ -91,8 +91,8 @@ def count_by_hand(name):
         return image + text + 12 * attention + head + 2 * (768 * 256 + 256) + 2 * 769 + 1
     if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
         attention = 4 * (128 * 128 + 128) + 2 * 128
-        text = (4098 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
-        head = (128 * 128 + 128) + 2 * 128 + 4098
+        text = (1026 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
+        head = (128 * 128 + 128) + 2 * 128 + 1026
         joint = 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
         return drawn_image(model.image) + 2 * 128 + text + 2 * attention + head + joint
     if name == "albef_14m":  # the paper's 123.7 M and 85.8 M, with positions of 25 tokens

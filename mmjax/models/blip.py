@@ -125,11 +125,8 @@ class BLIP(GeneratesText, nn.Module):
             outputs["image_tokens"] = image.astype(jnp.float32)
         encoder = self.text_encoder(name="text_encoder") if self.encoder else None
         if self.embeds:
-            outputs["logit_scale"] = (
-                jnp.exp(jnp.float32(self.logit_scale_init))
-                if self.fixed_scale
-                else clip.logit_scale(self)
-            )
+            fixed = jnp.exp(jnp.float32(self.logit_scale_init))
+            outputs["logit_scale"] = fixed if self.fixed_scale else clip.logit_scale(self)
             if "text" in batch and not is_decoding(self):
                 outputs |= self._embedded("text", encoder(*_text(batch), train=train))
                 if image is not None:
@@ -207,10 +204,11 @@ class BLIP(GeneratesText, nn.Module):
         """The decoder, part of whose parameters are the encoder's where they share them."""
         kind = TextDecoder
         if encoder is not None and self.share:
+            theirs = encoder.variables["params"]
             kind = nn.map_variables(
                 TextDecoder,
                 "params",
-                trans_in_fn=lambda own: {"params": with_shared(own["params"], encoder)},
+                trans_in_fn=lambda own: {"params": with_shared(own["params"], theirs)},
                 trans_out_fn=lambda whole: {"params": without_shared(whole["params"])},
                 init=self.is_initializing(),
             )

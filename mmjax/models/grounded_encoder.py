@@ -76,9 +76,8 @@ class GroundedEncoder(nn.Module):
         return blocks(x, mask, context=context, context_mask=context_mask, train=train)
 
 
-def with_shared(own: Mapping[str, Any], encoder: GroundedEncoder) -> dict[str, Any]:
-    """The decoder's parameters, completed by those that it shares with a bound encoder."""
-    theirs = encoder.variables["params"]
+def with_shared(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoder's parameters, completed by those that it shares with the encoder."""
     layers, stack = theirs["encoder"]["layers"], dict(own["decoder"]["stack"])
     stack["layers"] = {name: layers[name] for name in ("mlp", "norm_mlp")} | dict(stack["layers"])
     decoder = {

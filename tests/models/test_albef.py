@@ -225,6 +225,22 @@ def test_a_run_says_where_a_pair_is_matched(tmp_path):
     assert found["gradients"].shape == (1, 8, 2, 8, 5)
 
 
+def test_it_learns_a_batch_by_heart():
+    config = toy.shrink(configs.load("configs/albef_emoji.py", ()))
+    with config.unlocked(), config.ignore_type():
+        config.loss.update(queue_size=0, alpha=0.4)
+        config.ema.decay, config.model.image.patch_dropout = 0.5, 0.0
+        config.optim.update(learning_rate=3e-3, schedule="constant", weight_decay=0.0)
+        config.model.text.dropout = 0.0
+    run = toy.build(config.lock())
+    _, history = toy.take_steps(run, run.init(), [toy.batch(config)] * 100)
+    first, last = history[0], history[-1]
+    assert last["image_to_text_accuracy"] == last["text_to_image_accuracy"] == 1
+    assert last["contrastive"] < 0.1 * first["contrastive"]
+    assert last["masked_words"] < 0.8 * first["masked_words"]
+    assert last["matching"] < first["matching"]
+
+
 def batch_of(config):
     return jax.tree.map(jnp.asarray, toy.batch(config))
 

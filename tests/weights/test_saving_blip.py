@@ -1,16 +1,20 @@
 """BLIP's models saved: tensor by tensor what they were, and the same in transformers."""
 
+import dataclasses
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from parity import GOLDEN, close, expected
+from parity import GOLDEN, close, expected, outputs
 from safetensors.numpy import load_file
 
+from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
+from mmjax.variables import abstract_variables
 from mmjax.weights.families import blip
 from mmjax.weights.tensor_file import Safetensors
 
@@ -44,6 +48,25 @@ def test_golden_folder_comes_back(saved, name):
     text = json.loads((root / name / "config.json").read_text())["text_config"]
     if name != "blip_retrieval":
         assert {k: text[k] for k in ids} == ids
+
+
+def test_the_parts_of_a_pretrained_model_are_saved(tmp_path, saved):
+    before = saved[1]["blip_captioner"]
+    config = {k: x for k, x in before.config.items() if k not in ("encoder", "share")}
+    config |= {"embed_dim": 6}
+    system = make_system({"model": config})
+    shapes = abstract_variables(system.model, system.spec)["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), shapes)
+    whole = dataclasses.replace(before, config=config, model=system.model, params=params)
+    with pytest.raises(ValueError, match="share with an encoder and a decoder True"):
+        save_pretrained(whole, tmp_path / "whole")
+    want = expected("blip_captioner")
+    batch = {k: want[k] for k in ("image", "text", "text_mask")}
+    outputs_of_whole = outputs(whole, batch)
+    for part, name in ((blip.captioner, "text_logits"), (blip.retrieval, "match_logits")):
+        save_pretrained(part(whole), tmp_path / name)
+        close(outputs(load(tmp_path / name), batch)[name], outputs_of_whole[name])
 
 
 def test_what_the_family_cannot_hold_is_refused(saved):

@@ -1,11 +1,14 @@
 """BLIP's captioner, retrieval model and VQA model (model_type "blip")."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmjax.models.blip import BLIP
+from mmjax.models.grounded_encoder import with_shared
+from mmjax.models.systems import make_system
 from mmjax.models.vit import ViT
 from mmjax.weights import activations, image_processor, published
 from mmjax.weights.families import clip, vit
@@ -256,6 +259,34 @@ def published_config(model: BLIP) -> dict[str, Any]:
         },
     }
     return config | ({EMBED_DIM: model.embed_dim} if model.embeds else {})
+
+
+def captioner(pretrained: Any) -> Any:
+    """The captioner in a pretrained BLIP, which has an encoder too, as a `Pretrained` to save."""
+    return _part(pretrained, {"encoder": False, "embed_dim": None, "encode_token": None})
+
+
+def retrieval(pretrained: Any) -> Any:
+    """The retrieval model in a pretrained BLIP, which has a decoder too, as a `Pretrained` to save.
+
+    It keeps encode_token, which published models do not have.
+    """
+    return _part(pretrained, {"decoder": False, "decode_token": None, "fixed_scale": True})
+
+
+def _part(pretrained: Any, changes: Mapping[str, Any]) -> Any:
+    """A model with other settings, and those of the parameters that it has."""
+    config = {**pretrained.config, "share": False, **changes}
+    model, params = make_system({"model": config}).model, dict(pretrained.params)
+    if model.decoder and pretrained.model.share:
+        params["text_decoder"] = with_shared(params["text_decoder"], params["text_encoder"])
+    left_out = {"logit_scale"}
+    if not model.encoder:
+        left_out |= {"text_encoder", "image_proj", "text_proj", "match_head"}
+    if not model.decoder:
+        left_out |= {"text_decoder"}
+    params = {name: x for name, x in params.items() if name not in left_out}
+    return dataclasses.replace(pretrained, config=config, model=model, params=params, memory={})
 
 
 def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
