@@ -278,25 +278,13 @@ def test_a_misspelt_setting_names_the_nearest(name):
 # ---- one step at toy size
 
 
-def start(run):
-    """A state of random parameters and empty moments, the same on every mesh."""
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda p: np.float32(0.2) * rng.standard_normal(p.shape, np.float32), run.params
-    )
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.state)
-    average = None if run.state.average is None else params
-    state = zeros.replace(params=params, average=average, finite=np.asarray(True))
-    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, run.state)
-
-
 def one_step(name, mesh=None, dtype="float32", **loss):
     """The scalars of one update, and whether the parameters moved as they should."""
     config = toy.shrink(load(name), dtype)
     with config.unlocked():
         config.loss.update(loss)
     run = toy.build(config, mesh)
-    state = start(run)
+    state = toy.drawn(run)
     before = jax.tree.map(np.asarray, state.params)
     state, history = toy.take_steps(run, state, [toy.batch(config)])
     assert bool(state.finite)
@@ -323,17 +311,21 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
         assert did is not locked, where
 
 
-@pytest.mark.parametrize("name", NAMES)
+# At toy size these differ from others in numbers alone.
+SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
 def test_its_step_can_be_planned(name):
     assert estimate.model_flops(toy.shrink(load(name)), chips.parse("cpu:8")) > 0
 
 
-# On data=4,fsdp=2 one of each structure: the others differ from these in numbers alone.
+# On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
 STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
 def test_the_step_on_8_devices_is_that_on_one(name):
     want, _, _ = on_one_device(name)
     got, _, _ = one_step(name, toy.MESHES["data=4,fsdp=2" if name in STRUCTURES else "data=8"])

@@ -1,6 +1,7 @@
 """pyproject.toml declares what is imported, and requirements.txt pins it."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -44,6 +45,7 @@ EXTRAS = {extra: names(found) for extra, found in PROJECT["optional-dependencies
 OPTIONAL = set().union(*(found for extra, found in EXTRAS.items() if extra != "dev"))
 
 
+@functools.cache
 def imports(path):
     """(first name, whether it is imported when the file is) of every absolute import."""
     tree = ast.parse(path.read_text())
@@ -53,6 +55,7 @@ def imports(path):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
     }
+    result = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -60,8 +63,8 @@ def imports(path):
             found = [node.module]
         else:
             continue
-        for name in found:
-            yield name.split(".")[0], id(node) not in lazy
+        result += [(name.split(".")[0], id(node) not in lazy) for name in found]
+    return result
 
 
 def third_party(folders):

@@ -19,7 +19,7 @@ from mmjax.workdir import checkpoint
 
 ROOT = Path(__file__).parent.parent
 CLIP = ROOT / "tests" / "golden" / "clip"
-SMALL = ["batch_size=8", "total_steps=4", "log_every=1", "checkpoint.every=2"]
+SMALL = ["batch_size=8", "total_steps=4", "log_every=1", "checkpoint.every=4"]
 FIGURES = ["--target=held_out/text_to_image/recall@1", "--retained=held_out/text_to_image/mrr"]
 
 

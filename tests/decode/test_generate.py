@@ -13,17 +13,21 @@ from mmjax.decode.settings import Settings
 from mmjax.layers.platform import compiling_for
 
 
-def by_hand(model, params, prompt, steps):
-    """Greedy without a cache: the whole text again for every token. Tokens, and log-probability."""
-    forward = jax.jit(lambda p, t, m: model.apply({"params": p}, {"text": t, "text_mask": m}))
-    ids, score = list(prompt), 0.0
-    for _ in range(steps):
-        text = np.zeros((1, model.window), np.int32)
-        text[0, : len(ids)] = ids
-        logits = forward(params, text, text >= 0)["text_logits"][0, len(ids) - 1]
-        ids.append(int(logits.argmax()))
-        score += float(jax.nn.log_softmax(logits)[ids[-1]])
-    return ids[len(prompt) :], score
+def by_hand(model, params, steps):
+    """Greedy without a cache: the whole text again for every token. Of each prompt the tokens, and
+    their log-probability."""
+    forward = jax.jit(lambda t, m: model.apply({"params": params}, {"text": t, "text_mask": m}))
+    found = []
+    for prompt in PROMPTS:
+        ids, score = list(prompt), 0.0
+        for _ in range(steps):
+            text = np.zeros((1, model.window), np.int32)
+            text[0, : len(ids)] = ids
+            logits = forward(text, text >= 0)["text_logits"][0, len(ids) - 1]
+            ids.append(int(logits.argmax()))
+            score += float(jax.nn.log_softmax(logits)[ids[-1]])
+        found.append((ids[len(prompt) :], score))
+    return found
 
 
 @pytest.mark.parametrize("decoder", [{}, LLAMA])
@@ -31,8 +35,7 @@ def test_greedy_is_the_model_without_a_cache_and_a_ragged_batch_each_prompt_alon
     model, params = language_model(**decoder)
     batch = pad_prompts(PROMPTS)
     found = make_generate(model, Settings(8))({"params": params}, batch)
-    for row, prompt in enumerate(PROMPTS):
-        tokens, score = by_hand(model, params, prompt, 8)
+    for row, (tokens, score) in enumerate(by_hand(model, params, 8)):
         assert found.tokens[row, 0].tolist() == tokens
         np.testing.assert_allclose(found.scores[row, 0], score, rtol=1e-3, atol=1e-3)
     flipped = {k: v[:, ::-1] for k, v in batch.items()}  # padded on the left
@@ -82,8 +85,7 @@ def test_int8_is_greedy_on_kernels_rounded_to_127_steps_an_output(tied):
     untied, _ = language_model(tied=False)
     batch = pad_prompts(PROMPTS)
     found = make_generate(model, Settings(8, int8=True))({"params": params}, batch)
-    for row, prompt in enumerate(PROMPTS):
-        tokens, score = by_hand(untied, reference, prompt, 8)
+    for row, (tokens, score) in enumerate(by_hand(untied, reference, 8)):
         assert found.tokens[row, 0].tolist() == tokens
         np.testing.assert_allclose(found.scores[row, 0], score, atol=0.5)
     streamed = make_stream(model, Settings(8, int8=True))({"params": params}, batch)

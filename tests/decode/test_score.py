@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
@@ -28,13 +29,14 @@ def test_scores_are_those_of_the_whole_text_read_at_once(decoder, platform):
     with compiling_for(platform):
         found = make_score(model, *padded(TEXTS))({"params": params}, pad_prompts(PROMPTS))
     assert found.shape == (len(PROMPTS), len(TEXTS))
-    for row, prompt in enumerate(PROMPTS):
-        for column, text in enumerate(TEXTS):
-            whole = np.array([prompt + text], np.int32)
-            logits = model.apply({"params": params}, {"text": whole, "text_mask": whole >= 0})
-            log_p = scipy.special.log_softmax(np.asarray(logits["text_logits"][0], float), axis=-1)
-            said = [log_p[len(prompt) + i - 1, token] for i, token in enumerate(text)]
-            np.testing.assert_allclose(found[row, column], sum(said), rtol=1e-4, atol=1e-3)
+    pairs = list(itertools.product(range(len(PROMPTS)), range(len(TEXTS))))
+    whole = pad_prompts([PROMPTS[row] + TEXTS[column] for row, column in pairs])
+    logits = jax.jit(lambda p: model.apply({"params": p}, whole))(params)["text_logits"]
+    log_p = scipy.special.log_softmax(np.asarray(logits, float), axis=-1)
+    for (row, column), log_p_text in zip(pairs, log_p):
+        first = len(PROMPTS[row]) - 1
+        said = [log_p_text[first + i, token] for i, token in enumerate(TEXTS[column])]
+        np.testing.assert_allclose(found[row, column], sum(said), rtol=1e-4, atol=1e-3)
 
 
 def test_all_texts_of_a_length_are_together_certain():

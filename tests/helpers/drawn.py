@@ -9,10 +9,13 @@ from flax.core import meta
 
 
 def drawn(shapes, seed=1, scale=0.2):
-    """Random arrays of the shapes of a tree, none of them zero; those named `scale` around one."""
+    """Random floats of the shapes of a tree, none of them zero, those named `scale` around one;
+    integers are zero."""
     rng = np.random.default_rng(seed)
 
     def one(path, x):
+        if not np.issubdtype(x.dtype, np.floating):
+            return np.zeros(x.shape, x.dtype)
         center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
         return (center + scale * rng.normal(size=x.shape)).astype(x.dtype)
 

@@ -189,17 +189,16 @@ def init(run):
 
 
 def drawn(run, seed=1):
-    """A state of small random values, scales around one: the same on every mesh, at once."""
-
-    def whole(x):
-        return np.full(x.shape, x.dtype == np.dtype(bool), x.dtype)  # the state is finite
-
-    values = jax.tree.map(
-        lambda x, value: value if np.issubdtype(x.dtype, np.floating) else whole(x),
-        run.state,
-        draws.drawn(run.state, seed),
+    """A state of random parameters and empty moments: the same on every mesh, at once."""
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.state)
+    params = draws.drawn(run.state.params, seed)
+    state = zeros.replace(
+        params=params,
+        average=None if run.state.average is None else params,
+        memory=draws.drawn(run.state.memory, seed),
+        finite=np.asarray(True),
     )
-    return jax.device_put(values, jax.tree.map(lambda x: x.sharding, run.state))
+    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, run.state))
 
 
 def take_steps(run, state, batches):

@@ -42,3 +42,13 @@ def write_tfds(root):
     Flowers(data_dir=root, file_format="array_record").download_and_prepare()
     names = {"image_key": "photo", "caption_key": ("title", "others"), "label_key": "kind"}
     return {"kind": "tfds", "name": "flowers", "split": "train", "data_dir": str(root), **names}
+
+
+def write_shard(path, files):
+    """A tar of (name, bytes or text)."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            data = data.encode() if isinstance(data, str) else data
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))

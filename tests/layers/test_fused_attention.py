@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.core import meta
+from drawn import parameters
 
 from mmjax import sharding
 from mmjax.layers import fused_attention as fused_module
@@ -49,12 +49,10 @@ def arrays(batch, length, heads, head_dim, dtype=jnp.float32):
 
 def compare(qkv, dy, tolerance, mesh=None, **settings):
     wide = qkv.astype(jnp.float32), dy.astype(jnp.float32)
-    by_plain = jax.jit(lambda x, dy: jax.vjp(functools.partial(plain, **settings), x)[1](dy)[0])
-    f = jax.jit(lambda x, dy: jax.vjp(functools.partial(fused, **settings), x)[1](dy)[0])
     with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
-        found = jax.jit(functools.partial(fused, **settings))(qkv), f(qkv, dy)
-    expected = jax.jit(functools.partial(plain, **settings))(wide[0]), by_plain(*wide)
-    for got, want in zip(found, expected, strict=True):
+        found = values_and_gradients(functools.partial(fused, **settings), qkv, dy=dy)
+    expected = values_and_gradients(functools.partial(plain, **settings), wide[0], dy=wide[1])
+    for got, want in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         assert got.dtype == qkv.dtype
         np.testing.assert_allclose(got.astype(jnp.float32), want, atol=tolerance, rtol=tolerance)
 
@@ -96,19 +94,19 @@ def test_cross_attention(length, keys, masked):
         return fused_cross_attention(query, together(key_value), 32, key_mask=mask, interpret=True)
 
     for got, want in zip(
-        jax.tree.leaves(values_and_gradients(by_kernel, query, key_value, dy)),
-        jax.tree.leaves(values_and_gradients(by_plain, query, key_value, dy)),
+        jax.tree.leaves(values_and_gradients(by_kernel, query, key_value, dy=dy)),
+        jax.tree.leaves(values_and_gradients(by_plain, query, key_value, dy=dy)),
         strict=True,
     ):
         np.testing.assert_allclose(got, want, atol=2e-5, rtol=2e-5)
 
 
-def values_and_gradients(f, query, key_value, dy):
-    def both(*arrays):
+def values_and_gradients(f, *arrays, dy):
+    def both(dy, *arrays):
         y, vjp = jax.vjp(f, *arrays)
         return y, vjp(dy)
 
-    return jax.jit(both)(query, key_value)
+    return jax.jit(both)(dy, *arrays)
 
 
 def test_bf16_is_near():
@@ -149,8 +147,13 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("mesh", [None, {"data": 2, "fsdp": 2, "tensor": 2}])
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh"),
+    [*((kind, None) for kind in LAYERS), ("grouped, rotary", MESH), ("cross", MESH)],
+)
 def test_the_layer_is_the_same_with_it(monkeypatch, kind, mesh):
     """The same parameters give the same result and gradients; weights are sown as before."""
     settings, given = LAYERS[kind]
@@ -162,8 +165,7 @@ def test_the_layer_is_the_same_with_it(monkeypatch, kind, mesh):
         x, given = jax.tree.map(lambda a: jnp.tile(a, (2, *[1] * (a.ndim - 1))), (x, given))
     if "angles" in given:
         given["angles"] = jnp.broadcast_to(given["angles"][:1], (len(x), 9, 16))
-    params = meta.unbox(jax.jit(layer.init)(jax.random.key(0), x, **given)["params"])
-    params = jax.tree.map(lambda a: a + 0.01 * np.arange(a.size).reshape(a.shape) / a.size, params)
+    params = parameters(layer, x, **given)
 
     def loss(params, x):
         return jnp.square(layer.apply({"params": params}, x, **given)).sum()
@@ -171,8 +173,8 @@ def test_the_layer_is_the_same_with_it(monkeypatch, kind, mesh):
     def run():
         with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
             found = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
-        _, weights = layer.apply({"params": params}, x, **given, mutable=["intermediates"])
-        return found, weights
+        sow = functools.partial(layer.apply, **given, mutable=["intermediates"])
+        return found, jax.jit(sow)({"params": params}, x)[1]
 
     expected, calls = run(), []
     name = "fused_cross_attention" if layer.cross else "fused_attention"

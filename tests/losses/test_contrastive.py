@@ -102,8 +102,10 @@ def test_both_forms_equal_the_double_loop_and_each_other(
 
 @BOTH
 @KINDS
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("ids", [{}, {"image_ids": [1, 2, 1, 3, 4], "text_ids": [7, 5, 6, 5, 9]}])
+@pytest.mark.parametrize(
+    ("label_smoothing", "ids"),
+    [(0.0, {}), (0.2, {"image_ids": [1, 2, 1, 3, 4], "text_ids": [7, 5, 6, 5, 9]})],
+)
 def test_gradients_equal_finite_differences(implementation, kind, label_smoothing, ids):
     x, y = pairs(5, 3, noise=2.0)
     options = {"kind": kind, "label_smoothing": label_smoothing}

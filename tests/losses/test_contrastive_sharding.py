@@ -14,18 +14,18 @@ from mmjax.sharding import batch_sharding, make_mesh
 
 N, CHUNK = 48, 16
 MESHES = pytest.mark.parametrize("shape", [{"data": 8}, {"data": 4, "fsdp": 2}])
-RINGS = pytest.mark.parametrize(
-    "shape",
-    [{"data": 2}, {"fsdp": 4}, {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}],
-    ids=str,
-)
 KINDS = pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 
 
-@MESHES
 @KINDS
 @pytest.mark.parametrize(
-    ("implementation", "chunk_size"), [("dense", CHUNK), ("chunked", CHUNK), ("chunked", 9)]
+    ("shape", "implementation", "chunk_size"),
+    [
+        ({"data": 8}, "dense", CHUNK),
+        ({"data": 8}, "chunked", CHUNK),
+        ({"data": 8}, "chunked", 9),
+        ({"data": 4, "fsdp": 2}, "chunked", 9),
+    ],
 )
 def test_sharded_equals_one_device(shape, kind, implementation, chunk_size):
     x, y, ids = batch(N)
@@ -66,10 +66,17 @@ def test_chunks_stay_where_the_rows_are(shape, kind):
     assert not re.search(r"(all-to-all|collective-permute)(-start)?\(", text)
 
 
-@RINGS
 @KINDS
 @pytest.mark.parametrize(
-    ("chunk_size", "smoothing"), [(64, 0.0), (5, 0.1)], ids=["one chunk", "uneven chunks"]
+    ("shape", "chunk_size", "smoothing"),
+    [
+        ({"data": 8}, 64, 0.0),  # one chunk; below uneven ones
+        ({"data": 2}, 5, 0.1),
+        ({"fsdp": 4}, 5, 0.1),
+        ({"data": 8}, 5, 0.1),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 5, 0.1),
+    ],
+    ids=str,
 )
 def test_ring_equals_dense_on_one_device(shape, kind, chunk_size, smoothing):
     x, y, ids = batch(N)

@@ -1,5 +1,8 @@
 """CoCa: what each output depends on, decoding with the cache, and its two losses."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -75,9 +78,12 @@ def test_an_absent_image_tells_the_text_nothing():
     batch = batch_of() | {"image_present": np.array([True, False, True])}
     params = initial(MODEL, batch)
 
+    start = functools.partial(MODEL.apply, cache_length=5, mutable=["cache"])
+    start = jax.jit(start)
+
     def both(batch):
         read = dict(batch, text=batch["text"][:, :4], text_mask=batch["text_mask"][:, :4])
-        made = MODEL.apply({"params": params}, read, cache_length=5, mutable=["cache"])
+        made = start({"params": params}, read)
         return apply(params, batch)["text_logits"], made[0]["next_logits"]
 
     changed = {**batch, "image": 255 - batch["image"]}

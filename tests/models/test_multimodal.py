@@ -50,9 +50,14 @@ def random_params(**fields):
     )
 
 
-def logits(batch, **fields):
-    model, params = random_params(**fields)
-    return np.asarray(jax.jit(lambda p, b: model.apply({"params": p}, b)["logits"])(params, batch))
+@functools.cache
+def apply():
+    model, params = random_params()
+    return jax.jit(lambda b: model.apply({"params": params}, b)["logits"])
+
+
+def logits(batch):
+    return np.asarray(apply()(batch))
 
 
 def with_presence(**present):
@@ -121,18 +126,23 @@ def draw(batch, ids, ratio=0.5):
     return make_system(config(mask_ratio=ratio)).corrupt(batch, context)
 
 
-def masked(batch):
-    """Outputs and losses of a training step that masks half of the tokens."""
+@functools.cache
+def masking():
     model, params = random_params(mask_ratio=0.5)
     loss = make_system(config(mask_ratio=0.5)).loss
 
     @jax.jit
-    def run(params, batch):
+    def run(batch):
         batch = draw(batch, np.arange(4))
         outputs = model.apply({"params": params}, batch, train=True)
         return outputs, loss(outputs, batch, None)
 
-    outputs, terms = run(params, batch)
+    return run
+
+
+def masked(batch):
+    """Outputs and losses of a training step that masks half of the tokens."""
+    outputs, terms = masking()(batch)
     return outputs, {name: average(term)[0] for name, term in terms.items()}
 
 

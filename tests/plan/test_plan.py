@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import jax
 import pytest
 import toy
@@ -22,6 +23,11 @@ from mmjax.run import experiment
 
 ROOT = Path(__file__).parents[2]
 TINY = "--config=tests/helpers/tiny_clip.py"
+
+
+def quickly(*args):
+    """`command`, in a process that has jax imported."""
+    return commands.run("-m", "mmjax.plan", *args)
 
 
 def command(*args, limit=600):
@@ -101,7 +107,7 @@ def test_flops_of_a_known_transformer():
 
 
 def test_a_page_says_what_is_an_estimate():
-    done = command(TINY, "--topology=cpu:2")
+    done = quickly(TINY, "--topology=cpu:2")
     assert done.returncode == 0, done.stderr
     for word in ("tiny_clip on cpu:2", "these are estimates", "It fits", "all-reduce", "FLOPs"):
         assert word in done.stdout
@@ -110,7 +116,7 @@ def test_a_page_says_what_is_an_estimate():
 
 
 def test_the_limit_stops_it_with_one_sentence():
-    done = command(TINY, "--topology=cpu:2", "--limit=0.01")
+    done = quickly(TINY, "--topology=cpu:2", "--limit=0.01")
     assert done.returncode == 3
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("error:")]
     assert "--limit=0.01" in line
@@ -128,7 +134,7 @@ def test_the_limit_stops_it_with_one_sentence():
     ],
 )
 def test_bad_input_is_one_sentence(args, said):
-    done = command(TINY, *args)
+    done = quickly(TINY, *args)
     assert done.returncode == 2
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("error:")]
     assert said in line
