@@ -37,7 +37,7 @@ def get_config():
             "dropout": 0.1,
         },
     }
-    config.loss = {"queue_size": 512, "alpha": ((0, 0.0), (100, 0.4))}
+    config.loss = {"queue_size": 0, "alpha": ((0, 0.0), (100, 0.4))}
     config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_words": 1.0}
     # Keys of a teacher near the initial parameters are all alike: at first it follows closely.
     config.ema.update(decay=((0, 0.5), (200, 0.98)), teacher=True)

@@ -35,7 +35,7 @@ def get_config():
     # A teacher near the initial parameters has keys that are all alike, from which nothing is
     # learned: the paper starts from trained encoders.
     config.ema.update(decay=((0, 0.5), (200, 0.98)), teacher=True)
-    config.loss = {"alpha": ((0, 0.0), (200, 0.4)), "queue_size": 512}
+    config.loss = {"alpha": ((0, 0.0), (200, 0.4)), "queue_size": 0}
     config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "captioning": 1.0}
     config.optim.learning_rate = 1e-3
     for split in ("unseen_test", "unseen_test_openmoji"):

@@ -396,6 +396,11 @@ def test_schedules_are_taken_where_a_number_is_the_default():
     config = configs.override(configs.defaults(), ["--config.ema.decay=((0, 0.9), (100, 0.99))"])
     assert config.ema.decay == ((0, 0.9), (100, 0.99))
     assert configs.from_json(configs.to_json(config)).ema.decay == config.ema.decay
+    assert configs.override(config, ["--config.ema.decay=0.98"]).ema.decay == 0.98
+    config = configs.override(configs.defaults(), ["--config.loss={'alpha': ((0, 0.0), (9, 0.4))}"])
+    assert configs.override(config, ["--config.loss.alpha=0.4"]).loss.alpha == 0.4
+    with pytest.raises(ValueError, match="config.validation is a tuple .* cannot be set"):
+        configs.override(configs.defaults(), ["--config.validation=1"])
     with pytest.raises(ValueError, match="config.log_every is a int .* cannot be set"):
         configs.override(configs.defaults(), ["--config.log_every=((0, 1), (5, 2))"])
 
