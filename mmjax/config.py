@@ -321,10 +321,10 @@ def _typed(text: str, old: Any, where: str) -> Any:
         return value
     if isinstance(value, tuple | list) and _SCHEDULES.fullmatch(where):
         return tuple(value)
-    if isinstance(old, tuple | list) and isinstance(value, int | float):
-        # A number for a schedule, or where what the section describes takes both and checks it.
-        if _SCHEDULES.fullmatch(where) or _OPEN.fullmatch(where[7:]):
-            return value
+    # A number for a schedule, or where what an open section describes may take both.
+    takes_both = _SCHEDULES.fullmatch(where) or _OPEN.fullmatch(where[7:])
+    if takes_both and isinstance(old, tuple | list) and isinstance(value, int | float):
+        return value
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     counts = isinstance(old, int) and not isinstance(old, bool)
