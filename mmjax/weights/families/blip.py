@@ -298,7 +298,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     if pretrained.model.decode_token is not None:
         ids["bos_token_id"] = pretrained.model.decode_token
     elif words is not None and words.bos_id is not None:
-        ids["bos_token_id"] = words.bos_id
+        ids.setdefault("bos_token_id", words.bos_id)
     return config | {"text_config": {**config["text_config"], **ids}}
 
 
