@@ -242,6 +242,19 @@ def make_model(config: Mapping[str, Any]) -> BLIP:
         )
     if answers and not decoder:
         raise ValueError("config.model.answers needs a decoder: set config.model.decoder.")
+    image, vocabulary = model.image_tower(parent=None), model.text_encoder(parent=None).vocab_size
+    if embeds and not (image.class_token and image.pool == "all"):
+        raise ValueError(
+            "A BLIP with embed_dim embeds the class token of the image: remove pool and "
+            "class_token from config.model.image."
+        )
+    for name in ("encode_token", "decode_token"):
+        token = getattr(model, name)
+        if token is not None and not 0 <= token < vocabulary:
+            raise ValueError(
+                f"config.model.{name} is {token} and the vocabulary {vocabulary}: give the id of "
+                "a token in the vocabulary."
+            )
     return model
 
 

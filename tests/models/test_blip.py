@@ -268,6 +268,10 @@ def test_answers_are_generated_after_questions():
         ({}, {"alpha": 1.5}, "config.loss.alpha"),
         ({}, {"queue_size": -1}, "queue_size -1 and chunk_size 0"),
         ({}, {"queue": 8}, "config.loss.queue"),
+        ({"encode_token": 40}, {}, "config.model.encode_token is 40 and the vocabulary 40"),
+        ({"decode_token": -1}, {}, "config.model.decode_token is -1 and the vocabulary 40"),
+        ({"image": {**MODEL["image"], "pool": "none"}}, {}, "remove pool and class_token"),
+        ({"image": {**MODEL["image"], "class_token": False}}, {}, "remove pool and class_token"),
         ({"negative_group": 3}, {}, "groups of 3 rows and the batch has 4"),
     ],
 )
