@@ -37,6 +37,8 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import dataclasses
+import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ from mmjax.data.transforms.captions import captions_of
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.workdir import jsonl
+from mmjax.workdir.checksum import checksums
 
 CANDIDATES = ".candidates.jsonl"
 ORIGINAL, GENERATED = "original", "generated"
@@ -90,9 +93,11 @@ def make_captioner(loaded: Pretrained, batch_size: int, decode: dict[str, Any]) 
     Raises:
       ValueError: a model that generates no text about images, or a wrong setting of decoding.
     """
-    system = make_system({"model": loaded.config})
+    system, name = make_system({"model": loaded.config}), loaded.config["name"]
     if system.generate is None or not loaded.transform:
-        raise ValueError(f"A '{loaded.config['name']}' generates no captions: --captioner.")
+        raise ValueError(f"A '{name}' generates no captions: --captioner.")
+    if loaded.config.get("answers"):
+        raise ValueError(f"This '{name}' answers questions and generates no captions: --captioner.")
     generate = system.generate(loaded.need_tokenizer(), decode)
 
     def captions(images: Sequence[np.ndarray], seed: int) -> list[str]:
@@ -246,6 +251,12 @@ def _read(source: Source, index: int) -> tuple[dict[str, Any], np.ndarray] | Bad
 _decode = transforms.parse("decode")
 
 
+def _identity(path: str, loaded: Pretrained) -> str:
+    """The model's path and a checksum of its parameters, which further training changes."""
+    sums = {name: int(x) for name, x in checksums(loaded.params).items()}
+    return f"{path} ({zlib.crc32(json.dumps(sums, sort_keys=True).encode()):08x})"
+
+
 def main() -> None:
     """The command."""
     config = configs.load(ARGS.config, ARGS.overrides)
@@ -257,12 +268,16 @@ def main() -> None:
     target, noisy = Path(ARGS.target).expanduser(), sources[ARGS.source].to_dict()
     settings = Settings(ARGS.threshold, ARGS.batch_size, ARGS.seed)
     captioner = filter_ = None
+    models: dict[str, Any] = {"source": noisy, "captioner": None, "filter": None}
     decode = {"temperature": 1.0, "top_p": ARGS.top_p, "max_new_tokens": ARGS.max_new_tokens}
     if ARGS.captioner:
-        captioner = make_captioner(pretrained.load(ARGS.captioner), ARGS.batch_size, decode)
+        loaded = pretrained.load(ARGS.captioner)
+        captioner = make_captioner(loaded, ARGS.batch_size, decode)
+        models |= {"captioner": _identity(ARGS.captioner, loaded), "decode": decode}
     if ARGS.filter:
-        filter_ = make_filter(pretrained.load(ARGS.filter), ARGS.batch_size)
-    models = {"source": noisy, "captioner": ARGS.captioner, "filter": ARGS.filter, "decode": decode}
+        loaded = pretrained.load(ARGS.filter)
+        filter_ = make_filter(loaded, ARGS.batch_size)
+        models["filter"] = _identity(ARGS.filter, loaded)
     bootstrap(
         lambda: open_source(noisy, workdir=target),
         target,
@@ -280,8 +295,13 @@ def main() -> None:
         own = [row["kept"] for row in rows if row["kind"] == kind]
         if own:
             print(f"{kind} captions: {sum(own):,} of {len(own):,} kept")
-    print(f"report: {target / 'report.html'}; the set:")
-    print({"kind": "array_record", "root": str(target)})
+    print(f"report: {target / 'report.html'}")
+    if not any(row["kept"] for row in rows):
+        raise ValueError(
+            f"No caption is kept, so the set in {target} is empty: lower --threshold "
+            f"({ARGS.threshold}), or use another --filter."
+        )
+    print("the set:", {"kind": "array_record", "root": str(target)})
 
 
 if __name__ == "__main__":

@@ -213,9 +213,15 @@ def _read_tokenizer(theirs: Any, found: published.Published, vocab_size: int) ->
     return words
 
 
-def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[System, Variables]:
-    """The system for `config.model`, and ShapeDtypeStructs of its variables."""
-    system = make_system({"model": config})
+def _abstract(
+    config: dict[str, Any], mesh: Mesh | None, loss: Mapping[str, Any] | None = None
+) -> tuple[System, Variables]:
+    """The system for `config.model`, and ShapeDtypeStructs of its variables.
+
+    Args:
+      loss: `config.loss`, which decides the sizes of queues.
+    """
+    system = make_system({"model": config, "loss": loss or {}})
     settings = system.model, system.spec
     if mesh is None:
         return system, abstract_variables(*settings, system.memory)
@@ -225,7 +231,7 @@ def _abstract(config: dict[str, Any], mesh: Mesh | None) -> tuple[System, Variab
 def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pretrained:
     saved = open_checkpoint(workdir)
     config = saved.config.model.to_dict() | {"dtype": dtype}
-    system, given = _abstract(config, mesh)
+    system, given = _abstract(config, mesh, saved.config.loss)
     if mesh is None:  # orbax needs explicit shardings
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         given = with_shardings(given, jax.tree.map(lambda _: device, given))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
@@ -89,6 +90,23 @@ def check_group(rows: int, group: int) -> None:
         raise ValueError(
             f"Negatives come from groups of {group} rows and the batch has {rows}: use a divisor "
             "of the batch of at least 2."
+        )
+
+
+def check_negatives(text: Shaped[np.ndarray, "b l"], group: int = 0) -> None:
+    """Raise ValueError for the texts of a batch on the host, none of which is another's negative.
+
+    Not checked with several processes, as each has a part of the batch.
+    """
+    if jax.process_count() > 1:
+        return
+    if len(text) == 1:
+        raise ValueError("A batch of one pair has no negatives to match: raise config.batch_size.")
+    check_group(len(text), group)
+    if (text == text[:1]).all():
+        raise ValueError(
+            f"All {len(text)} texts of the batch are equal, so none is a negative of another: "
+            "check the captions of config.data.train."
         )
 
 

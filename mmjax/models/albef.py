@@ -15,7 +15,13 @@ from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.masked import distilled_ids, mask_words
-from mmjax.losses.matching import check_group, hard_negatives, matching_loss, take_rows
+from mmjax.losses.matching import (
+    check_group,
+    check_negatives,
+    hard_negatives,
+    matching_loss,
+    take_rows,
+)
 from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
 from mmjax.models import captioner, clip
 from mmjax.models.build import build
@@ -259,9 +265,14 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
       alpha: weight of the teacher's distribution in the targets; may be a schedule.
       chunk_size: see `momentum_contrast`.
 
+    Raises:
+      ValueError: an alpha or a chunk_size out of range.
+
     Source: Li et al. 2021 (arXiv 2107.07651), sections 3.2 and 3.3.
     """
-    check_schedule(alpha, "config.loss.alpha", 0, 1)
+    check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
+    if chunk_size < 0:
+        raise ValueError(f"config.loss.chunk_size is {chunk_size}: use 0 or more.")
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         now = schedule(alpha, context.step)
@@ -286,19 +297,9 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
 
 
 def check_batch(group: int, batch: Batch) -> None:
-    """Raise ValueError for a batch on the host that has no negatives."""
+    """Raise ValueError for a batch on the host that has no pairs or no negatives."""
     clip.check_pairs(batch)
-    if jax.process_count() > 1:
-        return  # one process has a part of the batch
-    texts = batch["text"]
-    if len(texts) == 1:
-        raise ValueError("A batch of one pair has no negatives to match: raise config.batch_size.")
-    check_group(len(texts), group)
-    if (texts == texts[:1]).all():
-        raise ValueError(
-            f"All {len(texts)} texts of the batch are equal, so none is a negative of another: "
-            "check the captions of config.data.train."
-        )
+    check_negatives(batch["text"], group)
 
 
 def spec(model: ALBEF) -> Spec:

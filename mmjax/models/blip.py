@@ -1,6 +1,5 @@
 """BLIP: one text transformer that embeds texts, matches them with images, and generates them."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,16 +13,14 @@ from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
 from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm, unit_length
-from mmjax.losses.captioning import captioning_loss
-from mmjax.losses.matching import hard_negatives, matching_loss, take_rows
-from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
+from mmjax.losses.matching import check_group, check_negatives, hard_negatives, take_rows
 from mmjax.models import captioner, clip, language
+from mmjax.models.blip_objectives import objectives
 from mmjax.models.build import build
 from mmjax.models.grounded_encoder import GroundedEncoder, with_shared, without_shared
 from mmjax.models.text_decoder import GeneratesText, TextDecoder
 from mmjax.models.vit import ViT
-from mmjax.schedule import Schedule, check_schedule, schedule
-from mmjax.system import Context, Memory, Outputs, System, Terms, Variables, Weighted
+from mmjax.system import System, Variables
 
 
 class BLIP(GeneratesText, nn.Module):
@@ -245,6 +242,19 @@ def make_model(config: Mapping[str, Any]) -> BLIP:
         )
     if answers and not decoder:
         raise ValueError("config.model.answers needs a decoder: set config.model.decoder.")
+    image, vocabulary = model.image_tower(parent=None), model.text_encoder(parent=None).vocab_size
+    if embeds and not (image.class_token and image.pool == "all"):
+        raise ValueError(
+            "A BLIP with embed_dim embeds the class token of the image: remove pool and "
+            "class_token from config.model.image."
+        )
+    for name in ("encode_token", "decode_token"):
+        token = getattr(model, name)
+        if token is not None and not 0 <= token < vocabulary:
+            raise ValueError(
+                f"config.model.{name} is {token} and the vocabulary {vocabulary}: give the id of "
+                "a token in the vocabulary."
+            )
     return model
 
 
@@ -252,9 +262,11 @@ def make_system(config: Mapping[str, Any]) -> System:
     """BLIP with the losses of its parts; see `objectives` for `config.loss`.
 
     Raises:
-      ValueError: an unknown setting.
+      ValueError: an unknown setting, or a group of negatives that the batch cannot have.
     """
     model = make_model(config["model"])
+    if model.embeds and config.get("batch_size"):
+        check_group(config["batch_size"], model.negative_group)
     settings = check_kwargs(objectives, config["loss"], "config.loss")
     hooks = objectives(model, **settings)
     if model.decoder:
@@ -262,96 +274,6 @@ def make_system(config: Mapping[str, Any]) -> System:
     if model.answers:
         hooks |= {name: _of_questions(hooks[name]) for name in ("generate", "score")}
     return System(model=model, spec=spec(model), check_batch=_check_batch(model), **hooks)
-
-
-def objectives(
-    model: BLIP,
-    alpha: Schedule = 0.4,
-    queue_size: int = 0,
-    chunk_size: int = 0,
-    mask_duplicates: bool = True,
-    caption_smoothing: float = 0.1,
-) -> dict[str, Any]:
-    """The loss and what belongs to it, as fields of a `System`.
-
-    A model with `embed_dim` has the terms `contrastive` and `matching`, each with accuracies, and
-    `logit_scale`; one with a decoder `captioning` and `token_accuracy`. Without config.ema.teacher
-    and without a queue, `contrastive` is that of CLIP.
-
-    Args:
-      alpha: weight of the teacher's soft targets, as a schedule.
-      queue_size: pairs of the teacher's embeddings of earlier batches that are further keys.
-      chunk_size: keys of the queue that are compared at once; 0: all.
-      mask_duplicates: pairs that share an image or a caption are no negatives of each other in
-        `contrastive`; in `matching` they never are.
-      caption_smoothing: label smoothing of `captioning`.
-
-    Raises:
-      ValueError: an alpha or a queue_size out of range.
-
-    Source: Li et al. 2022 (arXiv 2201.12086), section 3.2; ALBEF (arXiv 2107.07651), eq. 6.
-    """
-    check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
-    if queue_size < 0 or chunk_size < 0:
-        raise ValueError(
-            f"config.loss has queue_size {queue_size} and chunk_size {chunk_size}: use 0 or more."
-        )
-
-    def keys(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
-        ids = clip.duplicate_ids(batch) if mask_duplicates else (None, None)
-        return batch_keys(
-            outputs["image_embed"], outputs["text_embed"], *ids, clip.pairs_present(batch)
-        )
-
-    def contrast(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        queue = context.memory.get("queue", {}).get("keys")
-        if context.teacher is None and queue is None:
-            return clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
-        teacher = outputs if context.teacher is None else context.teacher
-        student = {kind: outputs[f"{kind}_embed"] for kind in ("image", "text")}
-        teacher, scale = keys(teacher, batch), outputs["logit_scale"]
-        weight = schedule(alpha, context.step)
-        losses, accuracies = momentum_contrast(student, teacher, queue, scale, weight, chunk_size)
-        terms = {"contrastive": losses, **accuracies}
-        terms = {k: Weighted(x, teacher["valid"]) for k, x in terms.items()}
-        return terms | {"logit_scale": scale}
-
-    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        found = {}
-        if model.embeds:
-            logits = [outputs["match_logits"][:, None], outputs["mismatch_logits"]]
-            exist, present = outputs["negatives_exist"], clip.pairs_present(batch)
-            found |= contrast(outputs, batch, context)
-            found |= matching_loss(jnp.concatenate(logits, 1), exist, present)
-        if model.decoder:
-            found |= captioning_loss(outputs["text_logits"], batch, caption_smoothing)
-        return found
-
-    if not model.embeds:
-        return {"loss": loss}
-    hooks = {
-        "loss": loss,
-        "corrupt": with_draws,
-        "limits": {} if model.fixed_scale else clip.limits(model),
-        "couples_rows": "it matches images with other texts of the batch",
-    }
-    if not queue_size:
-        return hooks
-
-    def memory() -> Memory:  # one level deeper than its collection, where `image` is a tower
-        return {"queue": {"keys": empty_queue(queue_size, model.embed_dim)}}
-
-    def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
-        made = outputs if context.teacher is None else context.teacher
-        return {"queue": {"keys": push(memory["queue"]["keys"], keys(made, batch))}}
-
-    return hooks | {"memory": memory, "remember": remember}
-
-
-def with_draws(batch: Batch, context: Context) -> Batch:
-    """The batch with `negative_draws` [B, 2], uniform numbers for `hard_negatives`."""
-    draw = functools.partial(jax.random.uniform, shape=(2,))
-    return {**batch, "negative_draws": jax.vmap(draw)(context.rng)}
 
 
 def _of_questions(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -383,6 +305,7 @@ def _check_batch(model: BLIP) -> Callable[[Batch], None]:
     def check(batch: Batch) -> None:
         if model.embeds:
             clip.check_pairs(batch)
+            check_negatives(batch["text"], model.negative_group)
         if model.decoder:
             language.check_text(batch)
 

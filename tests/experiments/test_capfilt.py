@@ -1,16 +1,21 @@
 """CapFilt with a captioner and a filter that are known functions, whole and interrupted."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments.capfilt import CANDIDATES, Settings, bootstrap
+from experiments.capfilt import CANDIDATES, Settings, _identity, bootstrap, make_captioner
 from experiments.capfilt_report import detection, write_report
+from mmjax import pretrained
 from mmjax.data.open_source import open_source
 from mmjax.data.source import Source
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.workdir import jsonl
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 class Shades(Source):
@@ -124,6 +129,17 @@ def test_another_model_does_not_continue_a_set(tmp_path):
     run(tmp_path / "set", captioner=None, model="a")
     with pytest.raises(ValueError, match="models = .*'a'.* and now it is"):
         run(tmp_path / "set", captioner=None, model="b")
+
+
+def test_a_model_is_known_by_its_path_and_its_parameters():
+    one, other = (SimpleNamespace(params={"w": np.full(3, x, np.float32)}) for x in (1, 2))
+    assert _identity("run", one) == _identity("run", one) != _identity("run", other)
+
+
+def test_a_model_that_answers_questions_is_no_captioner():
+    loaded = pretrained.load(GOLDEN / "blip_vqa")
+    with pytest.raises(ValueError, match="answers questions and generates no captions"):
+        make_captioner(loaded, 4, {})
 
 
 def test_what_is_out_of_range_is_refused():

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import toy
 
+import mmjax
 from mmjax import config as configs
 from mmjax.models.systems import make_system
 from mmjax.run.evaluation import Runner
 from mmjax.system import Context, average, row_keys
+from mmjax.workdir.checkpoint import Checkpoints
 
 WORDS = {"vocab_size": 32, "width": 16, "depth": 2, "fusion_depth": 1, "heads": 2, "mlp_dim": 32}
 MODEL = {
@@ -195,6 +197,7 @@ def test_batches_without_negatives_are_refused_in_a_sentence():
     for settings, message in (
         ({"loss": {"mask_rate": 1.5}}, "mask_rate 1.5: use"),
         ({"loss": {"queue_size": -1}}, "queue_size -1 and"),
+        ({"loss": {"chunk_size": -4}}, "config.loss.chunk_size is -4: use 0 or more"),
         ({"loss": {"alpha": 1.5}}, "config.loss.alpha has the value 1.5"),
         ({"loss": {"alfa": 0.4}}, "config.loss.alfa is not .* Did you mean 'alpha'"),
         ({"model": {"image": {**MODEL["image"], "pool": "cls"}}}, "remove pool and class_token"),
@@ -223,6 +226,20 @@ def test_a_run_says_where_a_pair_is_matched(tmp_path):
     assert found["probability"].shape == (8,) and found["weights"].shape == (1, 8, 2, 8, 5)
     np.testing.assert_allclose(found["weights"].sum(-1), 1, rtol=1e-5)
     assert found["gradients"].shape == (1, 8, 2, 8, 5)
+
+
+@pytest.mark.parametrize("size", [0, 6])
+def test_a_run_is_loaded_whatever_its_queue(tmp_path, size):
+    config = toy.shrink(configs.load("configs/albef_emoji.py", ()))
+    with config.unlocked():
+        config.loss.queue_size = size
+    run = toy.build(config.lock())
+    saves = Checkpoints(tmp_path)
+    saves.save(1, toy.init(run), {"config": configs.to_json(run.config), "tokenizer": {}})
+    saves.close()
+    loaded = mmjax.load(tmp_path)
+    assert "temperature" in loaded.params
+    assert [len(x) for x in jax.tree.leaves(loaded.memory)] == [size] * (5 if size else 0)
 
 
 def test_it_learns_a_batch_by_heart():

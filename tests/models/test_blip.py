@@ -9,7 +9,7 @@ from flax.core import meta
 from mmjax.layers.sown import cross_gradients
 from mmjax.losses.contrastive import contrastive_loss
 from mmjax.losses.matching import hard_negatives
-from mmjax.models import blip
+from mmjax.models.blip_objectives import with_draws
 from mmjax.models.systems import make_system
 from mmjax.system import Context, row_keys
 
@@ -233,9 +233,9 @@ def test_the_gradient_of_a_match_is_that_of_the_encoder_s_attention(whole):
 def test_draws_of_a_row_do_not_depend_on_its_batch():
     batch = {"text": np.zeros((B, L), np.int32)}
     context = Context(jnp.int32(0), row_keys(jax.random.key(0), jnp.arange(B)), None, {})
-    draws = blip.with_draws(batch, context)["negative_draws"]
+    draws = with_draws(batch, context)["negative_draws"]
     fewer = Context(jnp.int32(0), context.rng[2:], None, {})
-    np.testing.assert_array_equal(blip.with_draws(batch, fewer)["negative_draws"], draws[2:])
+    np.testing.assert_array_equal(with_draws(batch, fewer)["negative_draws"], draws[2:])
     assert draws.shape == (B, 2) and draws.min() >= 0 and draws.max() < 1
 
 
@@ -268,11 +268,31 @@ def test_answers_are_generated_after_questions():
         ({}, {"alpha": 1.5}, "config.loss.alpha"),
         ({}, {"queue_size": -1}, "queue_size -1 and chunk_size 0"),
         ({}, {"queue": 8}, "config.loss.queue"),
+        ({"encode_token": 40}, {}, "config.model.encode_token is 40 and the vocabulary 40"),
+        ({"decode_token": -1}, {}, "config.model.decode_token is -1 and the vocabulary 40"),
+        ({"image": {**MODEL["image"], "pool": "none"}}, {}, "remove pool and class_token"),
+        ({"image": {**MODEL["image"], "class_token": False}}, {}, "remove pool and class_token"),
+        ({"negative_group": 3}, {}, "groups of 3 rows and the batch has 4"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changed, loss, message):
     with pytest.raises(ValueError, match=message):
-        make_system({"model": MODEL | changed, "loss": loss})
+        make_system({"model": MODEL | changed, "loss": loss, "batch_size": B})
+
+
+def test_batches_without_negatives_are_refused():
+    batch = batch_of()
+    one = {k: x[:1] for k, x in batch.items()}
+    equal = batch | {k: np.repeat(batch[k][:1], B, 0) for k in ("text", "text_mask")}
+    for name in ("whole", "retrieval"):
+        check = make_system({"model": MODEL | PARTS.get(name, {})}).check_batch
+        check(batch)
+        with pytest.raises(ValueError, match="one pair has no negatives to match: raise config.ba"):
+            check(one)
+        with pytest.raises(ValueError, match="All 4 texts of the batch are equal, so none is a"):
+            check(equal)
+    captioner = make_system({"model": MODEL | PARTS["captioner"]})
+    captioner.check_batch(one), captioner.check_batch(equal)  # it matches no pairs
 
 
 def test_texts_and_groups_that_do_not_fit_are_refused(whole):

@@ -130,10 +130,14 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="has is_decoder false in text_config"):
         load(folder)
-    config["text_config"] |= {"is_decoder": True, "vocab_size": 140}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="config and weights are from different models"):
-        load(folder)
+    for changed, message in (
+        ({"vocab_size": 159}, "config and weights are from different models"),
+        ({"vocab_size": 140}, "bos_token_id 158 and vocab_size 140 in text_config"),
+    ):
+        config["text_config"] |= {"is_decoder": True, **changed}
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=message):
+            load(folder)
 
 
 def test_a_text_ends_where_its_mask_does():

@@ -106,6 +106,12 @@ def model_config(found: Published) -> dict[str, Any]:
         "share": False,
     }
     if parts[1]:
+        if text["bos_token_id"] >= text["vocab_size"]:
+            raise ValueError(
+                f"'{found.folder / published.CONFIG}' has bos_token_id {text['bos_token_id']} and "
+                f"vocab_size {text['vocab_size']} in text_config: a text begins with a token of "
+                "the vocabulary; correct them."
+            )
         config |= {"decode_token": text["bos_token_id"], "answers": parts[0]}
     else:
         where = found.folder / published.CONFIG
@@ -298,7 +304,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
     if pretrained.model.decode_token is not None:
         ids["bos_token_id"] = pretrained.model.decode_token
     elif words is not None and words.bos_id is not None:
-        ids["bos_token_id"] = words.bos_id
+        ids.setdefault("bos_token_id", words.bos_id)
     return config | {"text_config": {**config["text_config"], **ids}}
 
 

@@ -46,3 +46,23 @@ def test_a_larger_fraction_swaps_the_same_examples_and_more():
 def test_impossible_fractions_are_refused(fraction):
     with pytest.raises(ValueError, match=f"has fraction {fraction} of 10 examples"):
         open_swapped(Named(), fraction)
+
+
+def test_equal_captions_are_not_swapped_and_none_are_refused():
+    class Paired(Named):
+        """Two examples have each caption."""
+
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "captions": [f"c{i // 2}"], "names": [f"n{i}"]}
+
+    found = open_swapped(Paired(), 1.0, seed=1)
+    flags = [found[i]["swapped"] for i in range(10)]
+    assert flags == [found[i]["captions"] != [f"c{i // 2}"] for i in range(10)]
+    assert not all(flags) and any(flags)
+
+    class Bare(Named):
+        def __getitem__(self, i):
+            return {"image": bytes([i]), "label": i % 2}
+
+    with pytest.raises(ValueError, match="exchanges captions, and named has none"):
+        open_swapped(Bare(), 0.5)
