@@ -38,7 +38,7 @@ class FLAVA(nn.Module):
     With heads, a batch with `image_masked` [B, patches] bool, or with `text_corrupted` [B, L] int32
     and its `text_corrupted_mask`, gives masked_image_logits [B, patches, V] and masked_text_logits
     [B, L, V] of each encoder by itself and, in place of the multimodal outputs,
-    multimodal_image_logits, multimodal_text_logits and itm_logits [B, 2], the second for a match.
+    multimodal_image_logits, multimodal_text_logits and match_logits [B, 2], the second for a match.
     With a codebook, `image_codebook` [B, h, w, 3] uint8 gives image_codes [B, patches] int32.
 
     Attributes:
@@ -173,8 +173,10 @@ class FLAVA(nn.Module):
                 for task in ("masked", "multimodal")
                 for m in self.encoders
             }
-            self.itm_pooler = _pooler(width, "itm_pooler")
-            self.itm_head = Linear((2,), ("embed", "classes"), kernel_init=init, name="itm_head")
+            self.match_pooler = _pooler(width, "match_pooler")
+            self.match_head = Linear(
+                (2,), ("embed", "classes"), kernel_init=init, name="match_head"
+            )
 
     def _head(self, modality: str, name: str) -> WordHead:
         tower = self.encoders[modality]
@@ -250,8 +252,8 @@ class FLAVA(nn.Module):
             of = dict(zip(("before", *states), _split(tokens, states)))
             for m in states:
                 outputs[f"multimodal_{m}_logits"] = self.word_heads[f"multimodal_{m}"](of[m])
-            pooled = jnp.tanh(self.itm_pooler(tokens[:, 0]))
-            outputs["itm_logits"] = self.itm_head(pooled)
+            pooled = jnp.tanh(self.match_pooler(tokens[:, 0]))
+            outputs["match_logits"] = self.match_head(pooled)
         return outputs
 
 

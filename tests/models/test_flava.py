@@ -20,7 +20,7 @@ def flava():
     """(config, system, parameters, losses of a batch), compiled once."""
     config = toy.shrink(configs.load("configs/flava_emoji.py", ()))
     with config.unlocked():
-        config.loss.itm_negatives = 0.5
+        config.loss.matching_negatives = 0.5
     system = make_system(config)
     params = initial_params(system.model, system.spec, 0)
 
@@ -130,7 +130,7 @@ def test_a_batch_no_row_of_which_has_a_weighted_loss_is_refused(flava):
     with config.unlocked():
         only = configs.load("configs/flava_emoji.py", ())
     with only.unlocked():
-        only.loss_weights = {"itm": 1.0}
+        only.loss_weights = {"matching": 1.0}
     check = make_system(toy.shrink(only)).check_batch
     batch = toy.batch(config)
     check(batch)
