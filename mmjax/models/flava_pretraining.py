@@ -174,9 +174,15 @@ def _present(batch: Batch) -> tuple[Any, Any]:
 
 
 def check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
-    """Raise ValueError for a batch on the host no example of which has a weighted loss."""
+    """Raise ValueError for a batch on the host no example of which has a weighted loss, and for one
+    pair whose losses need another."""
     if jax.process_count() > 1:  # the rows of one process may have none
         return
+    if len(batch["text"]) == 1 and {"contrastive", "matching"} & set(loss_weights):
+        raise ValueError(
+            "A batch of one has no other pair, to contrast it with or to replace its text: raise "
+            "config.batch_size, or weigh neither contrastive nor matching in config.loss_weights."
+        )
     image, text = (np.asarray(x) for x in _present(batch))
     names = [name for name in loss_weights if name in ROWS]
     if any(np.any((image == i) & (text == t)) for i, t in (ROWS[name] for name in names)):

@@ -135,6 +135,8 @@ def test_a_batch_no_row_of_which_has_a_weighted_loss_is_refused(flava):
     batch = toy.batch(config)
     check(batch)
     check({k: x for k, x in batch.items() if not k.endswith("_present")})
+    with pytest.raises(ValueError, match="A batch of one has no other pair"):
+        check({name: x[:1] for name, x in batch.items()})
     batch["text_present"] = np.zeros(8, bool)
     with pytest.raises(
         ValueError, match=r"has 6 images alone, 0 texts alone and 0 pairs, and none"
