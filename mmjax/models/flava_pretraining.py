@@ -50,6 +50,9 @@ class Settings:
       mask_duplicates: in the contrastive loss, do not use pairs that share an image or a caption as
         negatives.
       implementation, chunk_size, memory_mb: see `contrastive_loss`.
+
+    Raises:
+      ValueError: a probability or fraction that is none.
     """
 
     mask_patches: int = 75
@@ -60,6 +63,16 @@ class Settings:
     implementation: str = "auto"
     chunk_size: int = CHUNK_SIZE
     memory_mb: float = MEMORY_MB
+
+    def __post_init__(self):
+        if not 0 < self.mask_text < 1:
+            raise ValueError(
+                f"config.loss.mask_text is {self.mask_text}: it is above 0 and below 1."
+            )
+        if not 0 <= self.matching_negatives <= 1:
+            raise ValueError(
+                f"config.loss.matching_negatives is {self.matching_negatives}: use 0 to 1."
+            )
 
 
 def corrupt(model: Any, settings: Settings, batch: Batch, context: Context) -> Batch:

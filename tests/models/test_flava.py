@@ -8,7 +8,7 @@ import toy
 from mmjax import config as configs
 from mmjax.layers.patch_embed import patchify
 from mmjax.layers.pooling import end_position
-from mmjax.models.flava_pretraining import ROWS, other_pairs
+from mmjax.models.flava_pretraining import ROWS, Settings, other_pairs
 from mmjax.models.image_codebook import RandomQuantizer
 from mmjax.models.systems import make_system
 from mmjax.system import Context, average, evaluation_context
@@ -142,6 +142,13 @@ def test_a_batch_no_row_of_which_has_a_weighted_loss_is_refused(flava):
         ValueError, match=r"has 6 images alone, 0 texts alone and 0 pairs, and none"
     ):
         check(batch)
+
+
+def test_probabilities_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="mask_text is 0.0: it is above 0 and below 1"):
+        Settings(mask_text=0.0)
+    with pytest.raises(ValueError, match="matching_negatives is 1.5: use 0 to 1"):
+        Settings(matching_negatives=1.5)
 
 
 def test_the_codes_of_the_random_quantizer():

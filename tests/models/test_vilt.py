@@ -293,6 +293,7 @@ def test_the_second_image_may_be_missing():
         ({"images": 2}, r"modality_types is 2, and text and 2 image\(s\) need 3"),
         ({"images": 2, "modality_types": 3}, "2 images has no other head than classify='images'"),
         ({"image": {"size": 3}}, "config.model.image.size is not a setting of PaddedPatches"),
+        ({"image": {**MODEL["image"], "max_patches": 0}}, "max_patches is 0: use a number of pat"),
         ({"text": {"vocab": 3}}, "config.model.text.vocab is not a setting of BertEmbed"),
     ],
 )
