@@ -68,6 +68,20 @@ def test_what_a_row_lacks_changes_nothing(flava):
     jax.tree.map(np.testing.assert_array_equal, losses(batch), losses(other))
 
 
+def test_multimodal_features_are_of_what_is_present(flava):
+    """Noise in what is missing does not change them, and in what is present it does."""
+    config, system, params, _ = flava
+    batch, noise = toy.batch(config), toy.batch(config, seed=1)
+    apply = jax.jit(lambda b: system.model.apply({"params": params}, b)["multimodal_features"])
+    found = apply(batch)
+    for name in ("image", "text"):
+        lacks = ~batch[f"{name}_present"]
+        keys = [name, "text_mask"] if name == "text" else [name]
+        changed = batch | {key: noise[key] for key in keys}
+        np.testing.assert_array_equal(apply(changed)[lacks], found[lacks])
+        assert (np.abs(apply(changed) - found).max(1)[~lacks] > 0).all()
+
+
 def test_masks_and_texts_that_do_not_match(flava):
     config, system, _, _ = flava
     batch = toy.batch(config)
