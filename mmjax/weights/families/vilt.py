@@ -101,7 +101,7 @@ def _heads(shapes: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
 def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
     path = found.folder / published.CONFIG
-    patch = published.settings(found.config, {"patch_size": SETTINGS["patch_size"]}, path)
+    patch = published.image_sides(published.settings(found.config, SETTINGS, path), path)
     return image_processor.Source("ViltImageProcessor", usual={"size_divisor": patch["patch_size"]})
 
 
