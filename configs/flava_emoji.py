@@ -68,10 +68,10 @@ def get_config():
     config.loss = {
         "mask_patches": 14,
         "mask_patches_min": 4,
-        "itm_negatives": 0.5,
+        "matching_negatives": 0.5,
         "mask_duplicates": True,
     }
-    names = ("contrastive", "itm", "mmm_image", "mmm_text", "mim", "mlm")
+    names = ("contrastive", "matching", "mmm_image", "mmm_text", "mim", "mlm")
     config.loss_weights = dict.fromkeys(names, 1.0)
     config.ema.decay = 0.99
     config.optim = {

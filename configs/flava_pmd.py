@@ -64,7 +64,7 @@ def get_config():
         "pooler": True,
     }
     config.loss_weights = dict.fromkeys(
-        ("contrastive", "itm", "mmm_image", "mmm_text", "mim", "mlm"), 1.0
+        ("contrastive", "matching", "mmm_image", "mmm_text", "mim", "mlm"), 1.0
     )
     config.init_from = {"path": "data/flava_full", "only": ("codebook/.*",)}
     config.optim = {

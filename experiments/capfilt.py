@@ -125,7 +125,7 @@ def make_filter(loaded: Pretrained, batch_size: int) -> Filter:
 
     blank = np.zeros((64, 64, 3), np.uint8)
     found = jax.eval_shape(loaded.model.apply, loaded.variables, batch_of([blank], ["a"]))
-    if "match_logits" not in found:
+    if "match_logits" not in found or found["match_logits"].shape[-1] != 2:
         raise ValueError(
             f"A '{loaded.config['name']}' does not match images and texts: --filter needs a model "
             "with a matching head, such as a BLIP."

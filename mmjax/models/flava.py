@@ -32,13 +32,13 @@ class FLAVA(nn.Module):
 
     A batch with `image` gives image_tokens [B, 1 + patches, width], image_features [B, width] (the
     first token) and image_embed [B, embed_dim]; one with `text` likewise; both give
-    multimodal_tokens and multimodal_features. Tokens are normalized and fp32, embeddings of unit
-    length. logit_scale is always given.
+    multimodal_tokens and multimodal_features, of the one that is present where an example lacks the
+    other. Tokens are normalized and fp32, embeddings of unit length. logit_scale is always given.
 
     With heads, a batch with `image_masked` [B, patches] bool, or with `text_corrupted` [B, L] int32
     and its `text_corrupted_mask`, gives masked_image_logits [B, patches, V] and masked_text_logits
     [B, L, V] of each encoder by itself and, in place of the multimodal outputs,
-    multimodal_image_logits, multimodal_text_logits and itm_logits [B, 2], the second for a match.
+    multimodal_image_logits, multimodal_text_logits and match_logits [B, 2], the second for a match.
     With a codebook, `image_codebook` [B, h, w, 3] uint8 gives image_codes [B, patches] int32.
 
     Attributes:
@@ -173,8 +173,10 @@ class FLAVA(nn.Module):
                 for task in ("masked", "multimodal")
                 for m in self.encoders
             }
-            self.itm_pooler = _pooler(width, "itm_pooler")
-            self.itm_head = Linear((2,), ("embed", "classes"), kernel_init=init, name="itm_head")
+            self.match_pooler = _pooler(width, "match_pooler")
+            self.match_head = Linear(
+                (2,), ("embed", "classes"), kernel_init=init, name="match_head"
+            )
 
     def _head(self, modality: str, name: str) -> WordHead:
         tower = self.encoders[modality]
@@ -192,8 +194,7 @@ class FLAVA(nn.Module):
         if self.heads and masked:
             outputs |= self._predict(batch, train)
         elif len(states) == 2:
-            joint = self._fuse(states, batch.get("text_mask"), train)
-            outputs |= self._tokens("multimodal", joint)
+            outputs |= self._tokens("multimodal", self._fuse(states, batch, train))
         if self.codes is not None and "image_codebook" in batch:
             codes = self.codes({"image": batch["image_codebook"]})["image_codes"]
             outputs["image_codes"] = codes.reshape(len(codes), -1)
@@ -216,9 +217,17 @@ class FLAVA(nn.Module):
             batch["text"], batch.get("text_mask"), batch.get("text_segment"), train=train
         )
 
-    def _fuse(self, states: Mapping[str, jax.Array], mask: jax.Array | None, train: bool):
-        """The multimodal encoder on the tokens of both; `mask`: [B, L] of the text."""
+    def _fuse(self, states: Mapping[str, jax.Array], batch: Batch, train: bool) -> jax.Array:
+        """The multimodal encoder on the tokens of both; those that are missing are masked."""
         image, text = (self.to_multimodal[m](states[m]) for m in self.encoders)
+        seen = []
+        for m, x in (("image", image), ("text", text)):
+            mask = batch.get("text_mask") if m == "text" else None
+            mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
+            present = batch.get(f"{m}_present")
+            seen.append(mask if present is None else mask & present[:, None])
+        given = any(k in batch for k in ("text_mask", "image_present", "text_present"))
+        mask = jnp.concatenate(seen, axis=1) if given else None
         return self.joint(image, text, mask, train=train)
 
     def _tokens(self, modality: str, states: jax.Array) -> dict[str, jax.Array]:
@@ -245,13 +254,13 @@ class FLAVA(nn.Module):
             tokens = tokens[:, 1:] if m == "image" else tokens  # without the class token
             outputs[f"masked_{m}_logits"] = self.word_heads[f"masked_{m}"](tokens)
         if len(states) == 2:
-            joint = self._fuse(states, batch.get("text_mask"), train)
+            joint = self._fuse(states, batch, train)
             tokens = self._tokens("multimodal", joint)["multimodal_tokens"]
             of = dict(zip(("before", *states), _split(tokens, states)))
             for m in states:
                 outputs[f"multimodal_{m}_logits"] = self.word_heads[f"multimodal_{m}"](of[m])
-            pooled = jnp.tanh(self.itm_pooler(tokens[:, 0]))
-            outputs["itm_logits"] = self.itm_head(pooled)
+            pooled = jnp.tanh(self.match_pooler(tokens[:, 0]))
+            outputs["match_logits"] = self.match_head(pooled)
         return outputs
 
 

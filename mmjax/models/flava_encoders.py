@@ -85,7 +85,7 @@ class MultimodalEncoder(nn.Module):
     def __call__(
         self, image: jax.Array, text: jax.Array, mask: jax.Array | None, *, train: bool = False
     ) -> jax.Array:
-        """`mask`: [B, L] bool, true on valid tokens of the text."""
+        """`mask`: [B, S] bool, true on valid tokens of the image and the text; None: all are."""
         parts = [image, text]
         if self.class_token:
             init = nn.initializers.normal(0.02)
@@ -94,8 +94,8 @@ class MultimodalEncoder(nn.Module):
             parts.insert(0, jnp.broadcast_to(token, (len(image), 1, self.width)))
         x = shard(jnp.concatenate(parts, axis=1), "batch", "length", "act_embed")
         if mask is not None:
-            before = jnp.ones((len(mask), x.shape[1] - mask.shape[1]), bool)
-            mask = jnp.concatenate([before, mask], axis=1)
+            first = jnp.ones((len(mask), int(self.class_token)), bool)
+            mask = jnp.concatenate([first, mask], axis=1)
         return _blocks(self)(x, mask, train=train)
 
 

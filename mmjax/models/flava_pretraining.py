@@ -5,7 +5,7 @@ Each example has the losses of what it has, so that one run trains on pairs and 
     an image alone   mim          masked patches, from the image encoder
     a text alone     mlm          masked tokens, from the text encoder
     a pair           contrastive  of its embeddings, without masking, among the pairs of the batch
-                     itm          whether the text, which another pair's may replace, matches
+                     matching     whether the text, which another pair's may replace, matches
                      mmm_image, mmm_text   masked patches and tokens of a matching pair, both
                                   masked, from the multimodal encoder
 
@@ -33,7 +33,7 @@ from mmjax.system import Context, Outputs, Terms, Weighted
 ROWS = {
     "mim": (True, False),
     "mlm": (False, True),
-    **dict.fromkeys(("contrastive", "itm", "mmm_image", "mmm_text"), (True, True)),
+    **dict.fromkeys(("contrastive", "matching", "mmm_image", "mmm_text"), (True, True)),
 }
 _IMAGE, _PARTNER, _TEXT = range(3)  # what a row's key is folded with
 
@@ -46,20 +46,33 @@ class Settings:
       mask_patches, mask_patches_min: patches of an image that are masked in all, and at least in
         one block; see `mask_blocks`.
       mask_text: probability with which a token is chosen; see `mask_words`.
-      itm_negatives: fraction of the pairs whose text is replaced by that of another pair.
+      matching_negatives: fraction of the pairs whose text is replaced by that of another pair.
       mask_duplicates: in the contrastive loss, do not use pairs that share an image or a caption as
         negatives.
       implementation, chunk_size, memory_mb: see `contrastive_loss`.
+
+    Raises:
+      ValueError: a probability or fraction that is none.
     """
 
     mask_patches: int = 75
     mask_patches_min: int = 16
     mask_text: float = 0.15
-    itm_negatives: float = 0.1
+    matching_negatives: float = 0.1
     mask_duplicates: bool = False
     implementation: str = "auto"
     chunk_size: int = CHUNK_SIZE
     memory_mb: float = MEMORY_MB
+
+    def __post_init__(self):
+        if not 0 < self.mask_text < 1:
+            raise ValueError(
+                f"config.loss.mask_text is {self.mask_text}: it is above 0 and below 1."
+            )
+        if not 0 <= self.matching_negatives <= 1:
+            raise ValueError(
+                f"config.loss.matching_negatives is {self.matching_negatives}: use 0 to 1."
+            )
 
 
 def corrupt(model: Any, settings: Settings, batch: Batch, context: Context) -> Batch:
@@ -82,7 +95,7 @@ def corrupt(model: Any, settings: Settings, batch: Batch, context: Context) -> B
     draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys[_PARTNER])
     pairs = jnp.logical_and(*_present(batch))
     other = other_pairs(pairs, draws[:, 0])
-    other = jnp.where(draws[:, 1] < settings.itm_negatives, other, jnp.arange(len(other)))
+    other = jnp.where(draws[:, 1] < settings.matching_negatives, other, jnp.arange(len(other)))
     tokens, valid = batch["text"][other], batch["text_mask"][other]
     same = (valid == batch["text_mask"]) & ((tokens == batch["text"]) | ~valid)
 
@@ -126,7 +139,7 @@ def terms(settings: Settings, outputs: Outputs, batch: Batch, context: Context) 
     image, text = _present(batch)
     pairs = image & text
     found = _contrastive(settings, outputs, batch, pairs)
-    if "itm_logits" not in outputs:
+    if "match_logits" not in outputs:
         return found
     matched = batch["text_matched"]
     of_text = (batch["text"], batch["text_masked"])
@@ -141,9 +154,9 @@ def terms(settings: Settings, outputs: Outputs, batch: Batch, context: Context) 
     for name, (logits, target, masked, rows) in tasks.items():
         found[name] = masked_ids(outputs[logits], target, masked & rows[:, None])
     label = matched.astype(jnp.int32)
-    itm = optax.softmax_cross_entropy_with_integer_labels(outputs["itm_logits"], label)
-    found["itm"] = Weighted(itm, pairs)
-    found["itm_accuracy"] = Weighted(outputs["itm_logits"].argmax(-1) == label, pairs)
+    matching = optax.softmax_cross_entropy_with_integer_labels(outputs["match_logits"], label)
+    found["matching"] = Weighted(matching, pairs)
+    found["matching_accuracy"] = Weighted(outputs["match_logits"].argmax(-1) == label, pairs)
     return found
 
 
@@ -174,9 +187,15 @@ def _present(batch: Batch) -> tuple[Any, Any]:
 
 
 def check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
-    """Raise ValueError for a batch on the host no example of which has a weighted loss."""
+    """Raise ValueError for a batch on the host no example of which has a weighted loss, and for one
+    pair whose losses need another."""
     if jax.process_count() > 1:  # the rows of one process may have none
         return
+    if len(batch["text"]) == 1 and {"contrastive", "matching"} & set(loss_weights):
+        raise ValueError(
+            "A batch of one has no other pair, to contrast it with or to replace its text: raise "
+            "config.batch_size, or weigh neither contrastive nor matching in config.loss_weights."
+        )
     image, text = (np.asarray(x) for x in _present(batch))
     names = [name for name in loss_weights if name in ROWS]
     if any(np.any((image == i) & (text == t)) for i, t in (ROWS[name] for name in names)):

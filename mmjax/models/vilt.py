@@ -94,7 +94,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model),
         loss=terms(objectives),
         corrupt=corrupt(model, objectives),
-        check_batch=functools.partial(check_batch, model),
+        check_batch=functools.partial(check_batch, model, config.get("loss_weights", {})),
         check_source=functools.partial(check_classes, **classes) if labeled else None,
     )
 
@@ -224,16 +224,14 @@ def inner_tokens(mask: jax.Array) -> jax.Array:
     return mask & after & (jnp.arange(mask.shape[1]) > 0)[None]
 
 
-def check_batch(model: ViLT, batch: Batch) -> None:
+def check_batch(model: ViLT, loss_weights: Mapping[str, Any], batch: Batch) -> None:
     """Raise ValueError for a batch on the host that cannot be learned from: a label that is no
-    answer, texts of which no word can be masked, or an `image_size` larger than the images."""
+    answer, examples none of which has a weighted loss, or an `image_size` larger than the images.
+    """
     if model.num_classes is not None:
         check_labels(batch, model.num_classes, "config.model.num_classes")
-    if model.words and np.any(batch.get("text_present", True)) and not maskable(batch).any():
-        raise ValueError(
-            "No word of the batch can be masked: text_word is -1, or text_mask false, on every "
-            "token. Check the captions of config.data.train, and the length in tokenize()."
-        )
+    if jax.process_count() == 1:  # the rows of one process may have none
+        _check_rows(loss_weights, batch)
     size = batch.get("image_size")
     if size is not None and "image" in batch:
         sides = batch["image"].shape[-3:-1]
@@ -244,6 +242,27 @@ def check_batch(model: ViLT, batch: Batch) -> None:
                 f"The batch has an image_size of {wrong[0].tolist()} in an array of "
                 f"{list(sides)}: it is the height and width of the valid pixels, see pad_corner."
             )
+
+
+def _check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
+    """Raise ValueError where every weighted loss needs what no example has."""
+    everywhere = np.ones(len(batch["text"]), bool)
+    image, text = (batch.get(f"{name}_present", everywhere) for name in ("image", "text"))
+    pairs = bool(np.any(image & text))
+    learned = dict.fromkeys(loss_weights, True) | {"matching": pairs, "alignment": pairs}
+    learned["masked_text"] = "text_word" in batch and bool(np.any(maskable(batch)))
+    if not loss_weights or any(learned[name] for name in loss_weights):
+        return
+    if "masked_text" in loss_weights and np.any(text):
+        raise ValueError(
+            "No word of the batch can be masked: text_word is -1, or text_mask false, on every "
+            "token. Check the captions of config.data.train, and the length in tokenize()."
+        )
+    raise ValueError(
+        f"No example of the batch has a loss in config.loss_weights ({', '.join(loss_weights)}): "
+        "masked_text needs a text, matching and alignment need an image and a text; check "
+        "config.data.train."
+    )
 
 
 def _vocabulary(model: ViLT) -> int:

@@ -47,8 +47,9 @@ class ViLT(nn.Module):
     pass of its own.
 
     Further outputs: image_tokens_mask [B, 1 + P] bool (the first is the class token), and with the
-    heads fused_features [B, width] (pooled first token of the text), logits [B, num_classes] or
-    token_logits [B, L, num_classes], match_logits [B, matching], text_prediction [B, L, vocab].
+    heads fused_features [B, images * width] (pooled first token of the text), logits
+    [B, num_classes] or token_logits [B, L, num_classes], match_logits [B, matching],
+    text_prediction [B, L, vocab].
     Without text only the tokens of the image.
     Where `corrupt` has put them into the batch, text_prediction is of `text_corrupted` [B, L]
     beside the image, and the matching head sees `text` beside `match_image`, in a second pass,
@@ -185,6 +186,12 @@ class ViLT(nn.Module):
         pools = self.matching or (self.num_classes is not None and self.classify != "tokens")
         if pools and not self.pooler:
             raise ValueError("The heads of this ViLT need its pooler: set config.model.pooler.")
+        most = self.patches(parent=None).max_patches
+        if most is not None and most < 1:
+            raise ValueError(
+                f"config.model.image.max_patches is {most}: use a number of patches, or None for "
+                "all."
+            )
         if self.modality_types < 1 + self.images:
             raise ValueError(
                 f"config.model.modality_types is {self.modality_types}, and text and {self.images} "

@@ -136,8 +136,9 @@ def build(
     system = make_system(config)
     if system.loss is None:
         raise ValueError(
-            f"The system '{config.model.name}' has no loss of its own: train it as a part of "
-            "another system, such as the text tower of a 'clip' (config.model.text.kind='bert')."
+            f"The system '{config.model.name}' has no loss with this config.model: give it a head "
+            "that has one, or train it as a part of another system, such as the text tower of a "
+            "'clip' (config.model.text.kind='bert')."
         )
     ema = _check_schedules(config)
     learner = lora.adapt(system.model, config.lora)

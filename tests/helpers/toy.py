@@ -81,7 +81,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.text.update(TEXT, depth=depth, mask_id=None)
             config.model.multimodal.update(TOWER, depth=depth)
             config.loss.update(mask_patches=2, mask_patches_min=1, mask_text=0.5)
-            config.loss.itm_negatives = 0.1
+            config.loss.matching_negatives = 0.1
         else:
             config.model.update(IMAGE, depth=depth)
     return config

@@ -8,7 +8,7 @@ import toy
 from mmjax import config as configs
 from mmjax.layers.patch_embed import patchify
 from mmjax.layers.pooling import end_position
-from mmjax.models.flava_pretraining import ROWS, other_pairs
+from mmjax.models.flava_pretraining import ROWS, Settings, other_pairs
 from mmjax.models.image_codebook import RandomQuantizer
 from mmjax.models.systems import make_system
 from mmjax.system import Context, average, evaluation_context
@@ -20,7 +20,7 @@ def flava():
     """(config, system, parameters, losses of a batch), compiled once."""
     config = toy.shrink(configs.load("configs/flava_emoji.py", ()))
     with config.unlocked():
-        config.loss.itm_negatives = 0.5
+        config.loss.matching_negatives = 0.5
     system = make_system(config)
     params = initial_params(system.model, system.spec, 0)
 
@@ -66,6 +66,20 @@ def test_what_a_row_lacks_changes_nothing(flava):
         other[name] = batch[name]
     assert any((other[name] != batch[name]).any() for name in ("image", "text"))
     jax.tree.map(np.testing.assert_array_equal, losses(batch), losses(other))
+
+
+def test_multimodal_features_are_of_what_is_present(flava):
+    """Noise in what is missing does not change them, and in what is present it does."""
+    config, system, params, _ = flava
+    batch, noise = toy.batch(config), toy.batch(config, seed=1)
+    apply = jax.jit(lambda b: system.model.apply({"params": params}, b)["multimodal_features"])
+    found = apply(batch)
+    for name in ("image", "text"):
+        lacks = ~batch[f"{name}_present"]
+        keys = [name, "text_mask"] if name == "text" else [name]
+        changed = batch | {key: noise[key] for key in keys}
+        np.testing.assert_array_equal(apply(changed)[lacks], found[lacks])
+        assert (np.abs(apply(changed) - found).max(1)[~lacks] > 0).all()
 
 
 def test_masks_and_texts_that_do_not_match(flava):
@@ -130,16 +144,25 @@ def test_a_batch_no_row_of_which_has_a_weighted_loss_is_refused(flava):
     with config.unlocked():
         only = configs.load("configs/flava_emoji.py", ())
     with only.unlocked():
-        only.loss_weights = {"itm": 1.0}
+        only.loss_weights = {"matching": 1.0}
     check = make_system(toy.shrink(only)).check_batch
     batch = toy.batch(config)
     check(batch)
     check({k: x for k, x in batch.items() if not k.endswith("_present")})
+    with pytest.raises(ValueError, match="A batch of one has no other pair"):
+        check({name: x[:1] for name, x in batch.items()})
     batch["text_present"] = np.zeros(8, bool)
     with pytest.raises(
         ValueError, match=r"has 6 images alone, 0 texts alone and 0 pairs, and none"
     ):
         check(batch)
+
+
+def test_probabilities_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="mask_text is 0.0: it is above 0 and below 1"):
+        Settings(mask_text=0.0)
+    with pytest.raises(ValueError, match="matching_negatives is 1.5: use 0 to 1"):
+        Settings(matching_negatives=1.5)
 
 
 def test_the_codes_of_the_random_quantizer():

@@ -32,8 +32,9 @@ LOSS = {"mask_id": 3, "mask_ratio": 0.4}
 ROWS = 64
 
 
-def system(loss=LOSS, batch_size=ROWS, **model):
-    return make_system({"model": {**MODEL, **model}, "loss": loss, "batch_size": batch_size})
+def system(loss=LOSS, batch_size=ROWS, weights=(), **model):
+    config = {"model": {**MODEL, **model}, "loss": loss, "batch_size": batch_size}
+    return make_system(config | {"loss_weights": dict.fromkeys(weights, 1.0)})
 
 
 def texts(rows, seed=0):
@@ -292,6 +293,7 @@ def test_the_second_image_may_be_missing():
         ({"images": 2}, r"modality_types is 2, and text and 2 image\(s\) need 3"),
         ({"images": 2, "modality_types": 3}, "2 images has no other head than classify='images'"),
         ({"image": {"size": 3}}, "config.model.image.size is not a setting of PaddedPatches"),
+        ({"image": {**MODEL["image"], "max_patches": 0}}, "max_patches is 0: use a number of pat"),
         ({"text": {"vocab": 3}}, "config.model.text.vocab is not a setting of BertEmbed"),
     ],
 )
@@ -317,7 +319,7 @@ def test_wrong_settings_of_the_loss_are_refused(loss, words):
 def test_batches_that_cannot_be_learned_from_are_refused_in_a_sentence():
     with pytest.raises(ValueError, match="batch of one example has no image that does not match"):
         system(batch_size=1)
-    made = system(num_classes=3)
+    made = system(num_classes=3, weights=["masked_text"])
     given = {**batch(), "label": np.zeros(ROWS, np.int32)}
     made.check_batch(given)
     with pytest.raises(ValueError, match="the label 3 and the head 3 classes"):
@@ -325,9 +327,24 @@ def test_batches_that_cannot_be_learned_from_are_refused_in_a_sentence():
     nothing = {**given, "text_word": np.full((ROWS, 8), -1, np.int32)}
     with pytest.raises(ValueError, match="No word of the batch can be masked: text_word is -1"):
         made.check_batch(nothing)
-    made.check_batch({**nothing, "text_present": np.zeros(ROWS, bool)})
     with pytest.raises(ValueError, match=r"image_size of \[16, 20\] in an array of \[16, 16\]"):
         made.check_batch({**given, "image_size": np.full((ROWS, 2), [16, 20], np.int32)})
+
+    absent = {
+        f"{name}_present": np.arange(ROWS) % 2 == i for i, name in enumerate(["image", "text"])
+    }
+    gone = {"text_present": np.zeros(ROWS, bool)}
+    for weights, rows in (
+        (["matching", "alignment"], absent),
+        (["masked_text"], gone),
+        (["matching", "masked_text"], gone),
+    ):
+        check = system(weights=weights).check_batch
+        check(given)
+        with pytest.raises(ValueError, match="No example of the batch has a loss in config.loss_w"):
+            check({**given, **rows})
+    system(weights=["matching"]).check_batch(nothing)
+    system(weights=["matching", "masked_text"]).check_batch({**given, **absent})
 
     @dataclasses.dataclass
     class Source:

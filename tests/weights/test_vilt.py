@@ -183,6 +183,13 @@ def count(heads, tmp_path):
     return {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
 
 
+def test_without_a_file_images_are_resized_to_whole_patches(tmp_path):
+    folder = shutil.copytree(GOLDEN / "vilt_vqa", tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink()
+    loaded = load(folder)
+    assert loaded.transform == load(GOLDEN / "vilt_vqa").transform
+
+
 def copied(tmp_path, name, file="config.json", **settings):
     folder = shutil.copytree(GOLDEN / name, tmp_path / name)
     changed = json.loads((folder / file).read_text()) | settings

@@ -100,14 +100,16 @@ def tokenize(length, words=False, *, tokenizer):
 
 
 def answer(length, *, tokenizer):
-    """Sets `text` and `text_mask`, of `[length]`, to a random one of `answers`; those that
-    `tokenize` has set, of a question, become `question` and `question_mask`."""
+    """Sets `text` and `text_mask`, of `[length]`, to a random one of `answers`, which may also be
+    a single text; those that `tokenize` has set, of a question, become `question` and
+    `question_mask`."""
     answered = tokenize(length, tokenizer=tokenizer)
 
     def f(example, rng):
         if "text" not in example or not example.get("answers"):
             raise ValueError("answer needs answers, and comes after tokenize in the chain")
         answers = example["answers"]
+        answers = [answers] if isinstance(answers, bytes | str) else answers
         chosen = captions_lib.as_text(answers[rng.integers(len(answers))])
         question = {k.replace("text", "question"): example[k] for k in ("text", "text_mask")}
         return answered({**example, **question, "caption": chosen}, rng)

@@ -158,8 +158,8 @@ def rows(model: FLAVA) -> list[Row]:
             table += norm(f"{ours}/norm", f"{theirs}.transform.LayerNorm")
             table += same(f"{ours}/table", f"{theirs}.decoder.weight")
             table += same(f"{ours}/bias", f"{theirs}.decoder.bias")
-        table += linear("itm_pooler", "itm_head.pooler.dense")
-        table += linear("itm_head", "itm_head.seq_relationship")
+        table += linear("match_pooler", "itm_head.pooler.dense")
+        table += linear("match_head", "itm_head.seq_relationship")
     if codebook is not None:
         table += flava_codebook.rows(codebook, "codebook/", CODEBOOK)
     return table

@@ -100,7 +100,9 @@ def _heads(shapes: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
 
 def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
-    return image_processor.Source("ViltImageProcessor")
+    path = found.folder / published.CONFIG
+    patch = published.image_sides(published.settings(found.config, SETTINGS, path), path)
+    return image_processor.Source("ViltImageProcessor", usual={"size_divisor": patch["patch_size"]})
 
 
 def rows(model: ViLT) -> list[Row]:

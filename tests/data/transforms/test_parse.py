@@ -50,6 +50,9 @@ def test_a_question_and_one_of_its_answers():
         assert row["question"].tolist() == [99, 98, 97] and row["question_mask"].all()
     assert {tuple(row["text"].tolist()) for row in rows} == {(120, 0), (122, 121)}
     assert {tuple(row["text_mask"].tolist()) for row in rows} == {(True, False), (True, True)}
+    for alone in ("yz", b"yz"):  # a single text is not a list of letters
+        row = transform({"captions": ["abc"], "answers": alone}, np.random.default_rng(0))
+        assert row["text"].tolist() == [122, 121]
     with pytest.raises(ValueError, match="answer needs answers, and comes after tokenize"):
         transform({"captions": ["abc"]}, np.random.default_rng(0))
 
