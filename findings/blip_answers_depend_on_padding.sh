@@ -6,7 +6,7 @@
 # A decoder with cross-attention is expected to attend to the tokens that encoder_attention_mask
 # marks. BertLMHeadModel does: with two padded tokens more in its context, its logits are the same.
 #
-# Seen: the logits of BlipForQuestionAnswering's text_decoder move by 1.3 where its context gets two
+# Seen: the logits of BlipForQuestionAnswering's text_decoder move by 0.6 where its context gets two
 # padded tokens more, which the mask marks as such; the tokens of the question itself are equal, as
 # the encoder does mask its padding. So the answers of a batch of questions depend on the longest
 # one, and differ from those of each question alone.

@@ -12,12 +12,12 @@ the models take turns, one step each; medians over the rounds, the range in brac
 """
 
 import argparse
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from workers import against_products  # noqa: E402
 
 from mmjax.process import runtime  # noqa: E402
 
@@ -106,26 +106,7 @@ def main():
     for dtype in args.dtypes:
         batch = batch_for(size)
         steps = {k: make_step(x, batch) for k, x in configs_of(size, dtype).items()}
-        seconds = {name: [] for name in steps}
-        for turn in range(args.rounds + 2):  # two to warm up
-            for name, (step, _) in steps.items():
-                start = time.perf_counter()
-                step()
-                if turn > 1:
-                    seconds[name].append(time.perf_counter() - start)
-        print(f"\n| {args.size}, {dtype} | GFLOP a step | ms | GFLOP/s | against its products |")
-        print("|---|---|---|---|---|")
-        clip = steps["clip"][1]
-        for name, (_, work) in steps.items():
-            ratios = [
-                s / c * clip / work for s, c in zip(seconds[name], seconds["clip"], strict=True)
-            ]
-            middle = statistics.median(seconds[name])
-            print(
-                f"| {name} | {work / 1e9:.1f} | {1e3 * middle:.0f} | {work / middle / 1e9:.0f} "
-                f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
-                flush=True,
-            )
+        against_products(f"{args.size}, {dtype}", steps, args.rounds)
 
 
 if __name__ == "__main__":

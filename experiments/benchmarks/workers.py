@@ -188,6 +188,32 @@ def compare(script, amount, unit):
     return measure
 
 
+def against_products(title, steps, rounds):
+    """Time steps in turn, and print a table of each against the sum of its products.
+
+    Args:
+      steps: name -> (step, FLOPs of its products); "clip" is the one whose rate counts as 1.
+    """
+    seconds = {name: [] for name in steps}
+    for turn in range(rounds + 2):  # two to warm up
+        for name, (step, _) in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn > 1:
+                seconds[name].append(time.perf_counter() - start)
+    print(f"\n| {title} | GFLOP a step | ms | GFLOP/s | against its products |")
+    print("|---|---|---|---|---|")
+    clip = steps["clip"][1]
+    for name, (_, work) in steps.items():
+        ratios = [s / c * clip / work for s, c in zip(seconds[name], seconds["clip"], strict=True)]
+        middle = statistics.median(seconds[name])
+        print(
+            f"| {name} | {work / 1e9:.1f} | {1e3 * middle:.0f} | {work / middle / 1e9:.0f} "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
+            flush=True,
+        )
+
+
 # ---- the command line ----------------------------------------------------------------------------
 
 

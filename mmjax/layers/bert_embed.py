@@ -65,6 +65,11 @@ class BertEmbed(nn.Module):
           segment: [B, L] int32; None: every token belongs to the first segment.
           positions: [B, L] int32; None: counted from the start of the text.
         """
+        if text.shape[1] > self.length:
+            raise ValueError(
+                f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
+                "model.text.length and the length in tokenize() to the same value."
+            )
         stream = activation_dtype(self.dtype)
         place = self._positions(text) if positions is None else self.position(positions)
         x = look_up(self.embedding, text, self.dtype) + place.astype(stream)

@@ -67,11 +67,6 @@ class BERT(nn.Module):
                     f"config.model.text.dense has '{activation}'; use one of {sorted(DENSE)}."
                 )
         text, mask = batch["text"], batch.get("text_mask")
-        if text.shape[1] > self.length:
-            raise ValueError(
-                f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
-                "model.text.length and the length in tokenize() to the same value."
-            )
         embed = BertEmbed(
             self.vocab_size,
             self.width,

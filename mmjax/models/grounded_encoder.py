@@ -44,11 +44,6 @@ class GroundedEncoder(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         """`context`: [B, S, C]; the masks are [B, L] and [B, S] bool."""
-        if text.shape[1] > self.length:
-            raise ValueError(
-                f"Text of {text.shape[1]} tokens is longer than the model's {self.length}: set "
-                "model.text.length and the length in tokenize() to the same value."
-            )
         embed = BertEmbed(
             self.vocab_size,
             self.width,
