@@ -137,11 +137,10 @@ class ALBEF(nn.Module):
         mask, group = _text_mask(batch), self.negative_group
         texts = {"own": (text, mask)}
         if "negative_draws" in batch:
-            scale = jax.lax.stop_gradient(outputs["logit_scale"])
             text_at, image_at, exists = hard_negatives(
                 outputs["image_embed"],
                 outputs["text_embed"],
-                scale if self.hard_negatives else jnp.zeros_like(scale),
+                outputs["logit_scale"] * jnp.float32(self.hard_negatives),
                 batch["negative_draws"],
                 ids=clip.duplicate_ids(batch),
                 present=clip.pairs_present(batch),

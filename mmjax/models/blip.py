@@ -46,6 +46,7 @@ class BLIP(GeneratesText, nn.Module):
       embed_dim: size of the space of the contrastive loss; None: neither this nor matching.
       encode_token, decode_token: ids that replace the first token of a text that the encoder
         matches with an image, and of one that the decoder continues; None: it stays.
+      hard_negatives: other texts and images are sampled by their similarity, else uniformly.
       negative_group: consecutive rows from which negatives are drawn; 0: the whole batch.
       fixed_scale: the logit scale is no parameter, as in published retrieval weights.
 
@@ -64,6 +65,7 @@ class BLIP(GeneratesText, nn.Module):
     embed_dim: int | None = None
     encode_token: int | None = None
     decode_token: int | None = None
+    hard_negatives: bool = True
     negative_group: int = 0
     logit_scale_init: float = 2.659260036932778  # temperature 0.07
     logit_scale_max: float = 6.907755278982137  # temperature 0.001
@@ -179,7 +181,7 @@ class BLIP(GeneratesText, nn.Module):
         other_text, other_image, found["negatives_exist"] = hard_negatives(
             outputs["image_embed"],
             outputs["text_embed"],
-            outputs["logit_scale"],
+            outputs["logit_scale"] * jnp.float32(self.hard_negatives),
             batch["negative_draws"],
             clip.duplicate_ids(batch),
             clip.pairs_present(batch),

@@ -295,6 +295,19 @@ def test_batches_without_negatives_are_refused():
     captioner.check_batch(one), captioner.check_batch(equal)  # it matches no pairs
 
 
+def test_negatives_without_mining_are_uniform(whole):
+    _, params, batch, outputs = whole
+    model = make_system({"model": MODEL | {"hard_negatives": False}}).model
+    apply = jax.jit(model.apply)
+    found = apply({"params": params}, batch)["mismatch_logits"][:, 0]
+    # Of the three other texts, in order, the one whose third of [0, 1) has the draw.
+    place = (batch["negative_draws"][:, 0] * (B - 1)).astype(int)
+    other = place + (place >= np.arange(B))
+    pairs = {k: batch[k][other] if k.startswith("text") else batch[k] for k in batch_of()}
+    wanted = apply({"params": params}, pairs)["match_logits"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_texts_and_groups_that_do_not_fit_are_refused(whole):
     _, params, batch, _ = whole
     long = np.ones((B, 13), np.int32)
