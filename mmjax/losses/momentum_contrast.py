@@ -76,6 +76,22 @@ def push(queue: Keys, new: Keys) -> dict[str, jax.Array]:
     return {k: jnp.concatenate([new[k], old])[:size] for k, old in queue.items()}
 
 
+def queue_memory(size: int, dim: int) -> dict[str, dict[str, Keys]]:
+    """An empty queue as the memory of a system: one level deeper than its collection, where Linen
+    would take `image` for the name of a submodule."""
+    return {"queue": {"keys": empty_queue(size, dim)}}
+
+
+def queue_of(memory: Mapping[str, Mapping[str, Keys]]) -> Keys | None:
+    """The queue in a system's memory; None: it has none."""
+    return memory.get("queue", {}).get("keys")
+
+
+def push_to(memory: Mapping[str, Mapping[str, Keys]], new: Keys) -> dict[str, dict[str, Keys]]:
+    """The memory with new keys at the front of its queue."""
+    return {"queue": {"keys": push(queue_of(memory), new)}}
+
+
 def momentum_contrast(
     student: Mapping[str, Float[ArrayLike, "b d"]],
     teacher: Keys,

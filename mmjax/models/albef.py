@@ -22,7 +22,13 @@ from mmjax.losses.matching import (
     matching_loss,
     take_rows,
 )
-from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
+from mmjax.losses.momentum_contrast import (
+    batch_keys,
+    momentum_contrast,
+    push_to,
+    queue_memory,
+    queue_of,
+)
 from mmjax.models import captioner, clip
 from mmjax.models.build import build
 from mmjax.models.grounded_text import GroundedText
@@ -198,7 +204,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model),
         loss=loss,
         corrupt=functools.partial(corrupt, model, rate),
-        memory=functools.partial(memory, queue, model.embed_dim) if queue else None,
+        memory=functools.partial(queue_memory, queue, model.embed_dim) if queue else None,
         remember=remember if queue else None,
         limits={"temperature": TEMPERATURES},
         couples_rows="negatives of the matching loss are other rows",
@@ -227,15 +233,10 @@ def _keys(rng: jax.Array, purpose: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, purpose)
 
 
-def memory(queue: int, embed_dim: int) -> Memory:
-    """An empty queue, one level deeper than its collection, where `image` would be the tower's."""
-    return {"queue": {"keys": empty_queue(queue, embed_dim)}}
-
-
 def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
     """The queue with the teacher's keys of this batch at its front."""
     del outputs
-    return {"queue": {"keys": push(memory["queue"]["keys"], teacher_keys(batch, context))}}
+    return push_to(memory, teacher_keys(batch, context))
 
 
 def teacher_keys(batch: Batch, context: Context) -> dict[str, jax.Array]:
@@ -277,7 +278,7 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
         now = schedule(alpha, context.step)
         present = clip.pairs_present(batch)
         embeds = {name: outputs[f"{name}_embed"] for name in ("image", "text")}
-        queue, scale = context.memory.get("queue", {}).get("keys"), outputs["logit_scale"]
+        queue, scale = queue_of(context.memory), outputs["logit_scale"]
         keys = teacher_keys(batch, context)
         losses, metrics = momentum_contrast(embeds, keys, queue, scale, now, chunk_size)
         terms = {"contrastive": losses, **metrics}

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from mmjax.batch import Batch
 from mmjax.losses.captioning import captioning_loss
 from mmjax.losses.matching import matching_loss
-from mmjax.losses.momentum_contrast import batch_keys, empty_queue, momentum_contrast, push
+from mmjax.losses.momentum_contrast import (
+    batch_keys,
+    momentum_contrast,
+    push_to,
+    queue_memory,
+    queue_of,
+)
 from mmjax.models import clip
 from mmjax.schedule import Schedule, check_schedule, schedule
 from mmjax.system import Context, Memory, Outputs, Terms, Weighted
@@ -56,7 +62,7 @@ def objectives(
         )
 
     def contrast(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        queue = context.memory.get("queue", {}).get("keys")
+        queue = queue_of(context.memory)
         if context.teacher is None and queue is None:
             return clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
         teacher = outputs if context.teacher is None else context.teacher
@@ -90,13 +96,11 @@ def objectives(
     if not queue_size:
         return hooks
 
-    def memory() -> Memory:  # one level deeper than its collection, where `image` is a tower
-        return {"queue": {"keys": empty_queue(queue_size, model.embed_dim)}}
-
     def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
         made = outputs if context.teacher is None else context.teacher
-        return {"queue": {"keys": push(memory["queue"]["keys"], keys(made, batch))}}
+        return push_to(memory, keys(made, batch))
 
+    memory = functools.partial(queue_memory, queue_size, model.embed_dim)
     return hooks | {"memory": memory, "remember": remember}
 
 
