@@ -23,7 +23,7 @@ from mmjax.variables import (
     sharded_variables,
     with_shardings,
 )
-from mmjax.weights import image_processor, published, sentences, tensor_file, tokenizer
+from mmjax.weights import ctranslate2, image_processor, published, sentences, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision
 from mmjax.weights.family import family, saving_family
@@ -107,8 +107,8 @@ def load(
 
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
-        with open_clip_config.json and open_clip_model.safetensors; a GGUF file; a .npz file of
-        big_vision; or a workdir.
+        with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
+        model.bin; a GGUF file; a .npz file of big_vision; or a workdir.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -143,7 +143,7 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)
-    if not any((folder / name).is_file() for name in published.CONFIGS):
+    if not any((folder / name).is_file() for name in (*published.CONFIGS, ctranslate2.FILE)):
         raise ValueError(
             f"'{folder}' is not a model: it has neither a config.json, as published models have, "
             "nor a folder checkpoints, as runs have."
@@ -305,7 +305,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     for place, given in inner.items():
         (folder / place).mkdir(exist_ok=True)
         tensor_file.write(folder / place, given.items())
-    generates = pretrained.config["name"] == "language_model"
+    generates = pretrained.config["name"] in ("language_model", "whisper")
     if words is not None:
         text = pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"

@@ -55,6 +55,8 @@ from mmjax.weights.families import (
     siglip,
     vilt,
     vit,
+    whisper,
+    whisper_ct2,
 )
 
 FAMILIES = {
@@ -67,6 +69,7 @@ FAMILIES = {
     "chinese_clip_vision_model": clip_vision,
     "clip": clip,
     "clip_vision_model": clip_vision,
+    "ctranslate2": whisper_ct2,
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
@@ -85,6 +88,7 @@ FAMILIES = {
     "siglip_vision_model": clip_vision,
     "vilt": vilt,
     "vit": vit,
+    "whisper": whisper,
     "xlm-roberta": bert,
 }
 
