@@ -213,10 +213,15 @@ def main() -> None:
     names = ("task", "language", "word_timestamps", "batch_size", "beams", "int8", "seed")
     settings = {name: getattr(ARGS, name) for name in names}
     progress = Progress("Transcribing, seconds", round(sum(map(_seconds, files))))
-    results = transcribe(
-        ARGS.model, files, carry_over=not ARGS.no_carry_over, advance=progress.advance, **settings
-    )
-    faults = []
+    done, faults = 0.0, []
+
+    def advance(seconds: float) -> None:
+        nonlocal done
+        done += seconds
+        progress.advance(round(done) - progress.done)
+
+    carry = not ARGS.no_carry_over
+    results = transcribe(ARGS.model, files, carry_over=carry, advance=advance, **settings)
     with progress:
         for path, found in results:
             if isinstance(found, ValueError):

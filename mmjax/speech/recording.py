@@ -64,8 +64,8 @@ class Recording:
         """
         while self._start + len(self._kept) < start + count and not self._ended:
             drop = min(max(0, start - self._start), len(self._kept))
-            self._start += drop
-            self._kept = np.concatenate([self._kept[drop:], self._block()])
+            self._start, self._kept = self._start + drop, self._kept[drop:]
+            self._kept = np.concatenate([self._kept, self._block()])
         begin = start - self._start
         return self._kept[begin : begin + count]
 

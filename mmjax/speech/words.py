@@ -22,10 +22,9 @@ NO_SPACES = ("zh", "ja", "th", "lo", "my", "yue")  # languages written without s
 def warp(cost: np.ndarray) -> np.ndarray:
     """[N]: the first column of each row on a cheapest monotonic path through `cost` [N, M].
 
-    The path goes from the first corner to the last by one row, one column, or both. Of paths of
-    equal cost it prefers both, then a row.
+    The path goes from the first corner to the last by one row, one column, or both.
 
-    Source: openai/whisper, timing.py, dtw.
+    Source: openai/whisper, timing.py, dtw; which takes a dearer path where two costs are equal.
     """
     rows, columns = cost.shape
     total = np.full((rows + 1, columns + 1), np.inf)
@@ -41,9 +40,9 @@ def warp(cost: np.ndarray) -> np.ndarray:
     while i > 0 and j > 0:
         first[i - 1] = j - 1
         both, up, left = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
-        if both < up and both < left:
+        if both <= min(up, left):
             i, j = i - 1, j - 1
-        elif up < both and up < left:
+        elif up <= left:
             i -= 1
         else:
             j -= 1

@@ -34,8 +34,8 @@ def test_warping_is_that_of_the_loop(shape):
     for _ in range(5):
         cost = RNG.normal(size=shape)
         np.testing.assert_array_equal(warp(cost), slow_warp(cost))
-        cost = np.round(cost)  # with ties
-        np.testing.assert_array_equal(warp(cost), slow_warp(cost))
+    # Where costs are equal, any cheapest path: here along the diagonal.
+    np.testing.assert_array_equal(warp(np.zeros((4, 4))), np.arange(4))
 
 
 def test_planted_attention_is_found():
