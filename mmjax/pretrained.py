@@ -305,15 +305,16 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     for place, given in inner.items():
         (folder / place).mkdir(exist_ok=True)
         tensor_file.write(folder / place, given.items())
-    generates = pretrained.config["name"] in ("language_model", "whisper")
+    generates = pretrained.config["name"] == "language_model"
     if words is not None:
         text = pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
         kind = pretrained.config["name"]
         masked = kind == "flava" or kind == "clip" and (causal or text.get("kind") == "bert")
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
-    generation = {**pretrained.generation, **_special_ids(pretrained)}
-    if generates and generation:
+    settings = _generation if generates else lambda pretrained: {}
+    generation = getattr(theirs, "published_generation", settings)(pretrained)
+    if generation:
         whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
     if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
@@ -330,6 +331,11 @@ def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.nd
     if place:
         inner.setdefault(place, {})[tensor] = array
     return bool(place)
+
+
+def _generation(pretrained: Pretrained) -> dict[str, Any]:
+    """generation_config.json of a language model."""
+    return {**pretrained.generation, **_special_ids(pretrained)}
 
 
 def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:

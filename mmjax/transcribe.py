@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmjax import pretrained
+from mmjax.data.text.special_tokens import SpecialTokens, special_tokens
 from mmjax.decode.settings import Settings
 from mmjax.decode.timestamps import NotFirst, TimestampRules
 from mmjax.pretrained import Pretrained
@@ -45,7 +46,6 @@ from mmjax.process.progress import Progress
 from mmjax.speech.fallback import Decoder, Thresholds
 from mmjax.speech.programs import FORCED, Programs
 from mmjax.speech.recording import Recording
-from mmjax.speech.special_tokens import SpecialTokens, special_tokens
 from mmjax.speech.windows import Opened, Result, Transcriber
 from mmjax.speech.words import Aligner
 from mmjax.speech.writers import FORMATS, Transcript, clock

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.layers.activations import activation
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.position import sinusoids
@@ -31,6 +30,7 @@ class AudioEncoder(nn.Module):
 
     Attributes:
       length: maximum number of tokens, half that of frames.
+      activation: of the transformer; that of the convolutions is always GELU.
       stochastic_depth, remat: see `Transformer`.
 
     Raises:
@@ -55,12 +55,12 @@ class AudioEncoder(nn.Module):
     @nn.compact
     def __call__(self, audio: jax.Array, *, train: bool = False) -> jax.Array:
         self._check(audio)
-        x, act = audio, activation(self.activation)
+        x = audio
         for i, stride in enumerate((1, 2)):
             map_ = Linear(
                 (self.width,), (None, None, "embed"), dtype=self.dtype, name=f"convolution{i}"
             )
-            x = act(map_(windows(x, stride)))
+            x = jax.nn.gelu(map_(windows(x, stride)), approximate=False)
         x = x + jnp.asarray(sinusoids(x.shape[1], self.width), x.dtype)[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = Transformer(

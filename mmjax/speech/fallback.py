@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from mmjax.data.text.special_tokens import SpecialTokens
 from mmjax.decode.generate import Generated
 from mmjax.speech.programs import Heard, Programs
-from mmjax.speech.special_tokens import SpecialTokens
 
 
 @dataclasses.dataclass(frozen=True)

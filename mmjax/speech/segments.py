@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from mmjax.speech.special_tokens import TIME_STEP
+from mmjax.data.text.special_tokens import TIME_STEP
 
 
 @dataclasses.dataclass(frozen=True)

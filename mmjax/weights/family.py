@@ -27,6 +27,7 @@ and, where our models can be saved in the family's layout,
     optionally published_name(name, model) -> the name in the files of a name in the table;
     optionally LAYOUT: the names of the files, if other than `published.HUB`;
     optionally buffers(model) -> name -> array, of tensors that are not parameters;
+    optionally published_generation(pretrained) -> generation_config.json;
     optionally published_files(pretrained) -> name -> content of further JSON files;
     optionally for_saving(pretrained) -> Pretrained, adapted to the family.
 """

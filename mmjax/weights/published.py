@@ -55,7 +55,10 @@ def open_folder(folder: Path) -> Published:
         return _open_clip(folder)
     if (folder / ctranslate2.FILE).is_file() and not both:
         return _open_ctranslate2(folder)
-    return Published(folder, read_json(folder / CONFIG), _preprocessor(folder), Safetensors(folder))
+    config = read_json(folder / CONFIG)
+    if "n_audio_state" in config:  # the sizes of openai/whisper, which name no type
+        config.setdefault("model_type", "whisper")
+    return Published(folder, config, _preprocessor(folder), Safetensors(folder))
 
 
 def _preprocessor(folder: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.text.special_tokens import special_tokens
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.layers.position import sinusoids
 from mmjax.models.whisper import Whisper
@@ -39,6 +40,9 @@ SETTINGS = {
 }
 # Settings that change the computation, with the only value that our model supports.
 FIXED = {"scale_embedding": False, "tie_word_embeddings": True}
+# The features of all models; see `data.transforms.spectrogram.whisper`.
+FEATURES = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
+START, NO_TIMESTAMPS = "<|startoftranscript|>", "<|notimestamps|>"
 HEAD_DIM = 64  # of all that openai has published; shapes do not tell it
 # Names of openai/whisper's tensors, and those of `transformers`.
 NAMES = (
@@ -138,6 +142,13 @@ def model_config(found: Published) -> dict[str, Any]:
       ValueError: settings that our model does not support.
     """
     published.check_fixed(found, FIXED)
+    path = found.folder / published.PREPROCESSOR
+    for name, value in FEATURES.items():
+        if (found.preprocessor or {}).get(name, value) != value:
+            raise ValueError(
+                f"'{path}' has {name} {found.preprocessor[name]}; only features with {value} can "
+                "be made."
+            )
     s = published.settings(found.config, SETTINGS, found.folder / published.CONFIG)
     act = activations.read(s["activation_function"], "activation_function")
 
@@ -160,10 +171,10 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer of the folder; its texts begin with <|startoftranscript|>."""
+    """The tokenizer of the folder; its texts begin with `START`."""
     words = tokenizer.read(found.folder)
     if words is not None:
-        words.bos_id = words.token_id("<|startoftranscript|>")
+        words.bos_id = words.token_id(START)
     return words
 
 
@@ -273,6 +284,64 @@ def published_config(model: Whisper) -> dict[str, Any]:
         "max_target_positions": text.length,
         "activation_function": activations.write(audio.activation),
     }
+
+
+def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
+    """config.json with special tokens: a text begins with decoder_start_token_id."""
+    return config | {**pretrained.kept, **_ids(pretrained)}
+
+
+def published_generation(pretrained: Any) -> dict[str, Any]:
+    """generation_config.json, with the special tokens of the tokenizer."""
+    given = {**pretrained.generation, **_ids(pretrained)}
+    words = pretrained.tokenizer
+    if words is None or words.token_id(NO_TIMESTAMPS) is None:
+        return given
+    special = special_tokens(words, given)
+    given |= {
+        "is_multilingual": bool(special.languages),
+        "no_timestamps_token_id": special.no_timestamps,
+        "prev_sot_token_id": special.previous,
+    }
+    if special.languages:
+        languages = {f"<|{name}|>": i for name, i in special.languages.items()}
+        given |= {"lang_to_id": languages, "task_to_id": dict(special.tasks)}
+    return given
+
+
+def _ids(pretrained: Any) -> dict[str, int]:
+    """Special tokens as `transformers` names them: its texts begin and end with the end token,
+    after the one that starts all of them."""
+    words = pretrained.tokenizer
+    if words is None:
+        return {}
+    ids = {f"{role}_token_id": words.eos_id for role in ("bos", "eos", "pad")}
+    return ids if words.bos_id is None else ids | {"decoder_start_token_id": words.bos_id}
+
+
+def published_files(pretrained: Any) -> dict[str, Any]:
+    """The settings of the features, and those of the tokenizer, for `transformers`' classes."""
+    audio, words = pretrained.model.audio_encoder(parent=None), pretrained.tokenizer
+    frames = 2 * audio.length
+    features = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "WhisperProcessor",
+        "feature_size": audio.mels,
+        "chunk_length": frames * FEATURES["hop_length"] // FEATURES["sampling_rate"],
+        "n_samples": frames * FEATURES["hop_length"],
+        "nb_max_frames": frames,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+        **FEATURES,
+    }
+    files = {published.PREPROCESSOR: features}
+    if words is None or words.token_id(NO_TIMESTAMPS) is None:
+        return files
+    end = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    length = {"model_max_length": pretrained.text_length}
+    settings = {"tokenizer_class": "WhisperTokenizer", **length, **end}
+    return files | {tokenizer.SETTINGS: settings}
 
 
 def buffers(model: Whisper) -> dict[str, np.ndarray]:
