@@ -87,7 +87,7 @@ class Transcriber:
             state = _Open(name, recording.seconds, self._language, [])
             start, prompt = 0, []
             try:
-                while recording.size - start > REMAINDER * RATE:
+                while _goes_on(recording, start):
                     window = _Window(state, recording.read(start, self._samples), start)
                     covered, prompt = self._next(window, prompt)
                     start += covered
@@ -149,7 +149,7 @@ class Transcriber:
     def _cut(self, state: _Open, recording: Recording) -> Iterator[_Window]:
         """The windows of a recording that are not silent."""
         start = 0
-        while recording.size - start > REMAINDER * RATE:
+        while _goes_on(recording, start):
             waveform = recording.read(start, self._samples)
             if start + len(waveform) < recording.size:
                 earliest = self._samples - SEARCHED * RATE
@@ -210,3 +210,8 @@ class Transcriber:
             window.of.segments.append(segment)
         done = round(covered * RATE)
         return done if 0 < done < len(window.waveform) else len(window.waveform)
+
+
+def _goes_on(recording: Recording, start: int) -> bool:
+    """Whether what is left from `start` on is worth a window; a whole recording always is."""
+    return not start or recording.size - start > REMAINDER * RATE
