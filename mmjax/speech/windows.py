@@ -141,10 +141,12 @@ class Transcriber:
         (found,) = self._decoder.transcribe(heard, [prompt], [state.language])
         if self._decoder.thresholds.is_silent(found):
             return full, prompt
+        before = len(state.segments)
         covered = self._add(window, found, heard.audio_tokens[:1], rest=False)
-        new = [token for segment in state.segments for token in segment.tokens]
-        carried = self._carries and found.temperature <= CARRIED
-        return covered, (new if carried else [])
+        if not self._carries or found.temperature > CARRIED:
+            return covered, []
+        new = [token for segment in state.segments[before:] for token in segment.tokens]
+        return covered, [*prompt, *new][-self._decoder.programs.prompt_room :]
 
     def _cut(self, state: _Open, recording: Recording) -> Iterator[_Window]:
         """The windows of a recording that are not silent."""
