@@ -113,16 +113,17 @@ def count_by_hand(name):
 
 
 def one_transformer(model):
-    """Words with two segments and a norm, patches with a class token, two modalities, a pooler."""
-    width, patch = model.width, model.image.patch_size
+    """Words with two segments and a norm, patches with a class token, a pooler, and a row for the
+    words and for each image."""
+    width, patch, images = model.width, model.image.patch_size, model.get("images", 1)
     grid = (model.image.image_size[0] // patch) ** 2
-    words = (model.text.vocab_size + model.text.length + 2 + 2) * width
+    words = (model.text.vocab_size + model.text.length + 2 + 1 + images) * width
     image = (3 * patch * patch + 1) * width + (grid + 2) * width
     whole = words + image + 2 * width + tower(model.depth, width, model.mlp_dim) + 2 * width
     whole += width * width + width
     if "num_classes" in model:
         inner, classes = 2 * width, model.num_classes
-        return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
+        return whole + (images * width * inner + inner) + 2 * inner + (inner * classes + classes)
     words = (width * width + width) + 2 * width + model.text.vocab_size
     return whole + words + 2 * width + 2
 

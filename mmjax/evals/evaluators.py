@@ -21,6 +21,7 @@ from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
+from mmjax.evals.image_pairs import ImagePairs
 from mmjax.evals.image_text import ImageText, Retrieval
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
@@ -227,6 +228,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         FewShot,
         FewShotClassification,
         Vqa,
+        ImagePairs,
         Perplexity,
         Loss,
         ModalityAblation,

@@ -145,7 +145,9 @@ def batch(config, seed=0):
     elif config.model.name == "vilt":
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
-        out["image_size"] = rng.integers(1, 9, (size, 2), np.int32)
+        several = (config.model.images,) if config.model.get("images", 1) > 1 else ()
+        out["image"] = rng.integers(0, 256, (size, *several, 8, 8, 3), np.uint8)
+        out["image_size"] = rng.integers(1, 9, (size, *several, 2), np.int32)
         if "num_classes" in config.model:
             out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
     elif config.model.name == "multimodal":

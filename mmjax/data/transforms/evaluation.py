@@ -15,6 +15,7 @@ FORMS = {
     "random_grayscale": None,
     "rand_augment": None,
     "random_erasing": None,
+    "swap_images": None,
 }
 
 

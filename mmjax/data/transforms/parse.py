@@ -28,6 +28,7 @@ from mmjax.data.transforms.image_steps import (
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.pair_steps import swap_images
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
@@ -79,6 +80,7 @@ TRANSFORMS = {
         random_grayscale,
         rand_augment,
         random_erasing,
+        swap_images,
         choose_caption,
         first_caption,
         longest_caption,
