@@ -14,7 +14,7 @@ scratch: fine-tune an AST of AudioSet with init_from, as the paper does for ESC-
 from mmjax.config import defaults
 
 BANK = "kaldi_fbank(512)"
-SECONDS = "waveform(5.14)"
+SECONDS = "waveform(5.135)"
 
 
 def get_config():
@@ -28,12 +28,13 @@ def get_config():
 
     sounds = {"kind": "tfds", "name": "esc10", "root": "data/esc10.tar"}
     config.data.train = sounds | {"split": ""}
-    test = {"source": sounds | {"split": "fold5"}}
-    test |= {"transform": f"{SECONDS} | {BANK} | label", "modalities": ("audio",)}
-    config.evals = {"test": {"kind": "classification", **test}}
-    source = config.evals.test.source
-    config.data.train.split = "all-" + source.get_ref("split")
-    source.root = config.data.train.get_ref("root")
+    config.evals.test = {
+        "kind": "classification",
+        "source": sounds | {"split": "fold5", "root": config.data.train.get_ref("root")},
+        "transform": f"{SECONDS} | {BANK} | label",
+        "modalities": ("audio",),
+    }
+    config.data.train.split = "all-" + config.evals.test.source.get_ref("split")
 
     config.data.cached_transform = SECONDS
     config.data.transform = (
@@ -47,6 +48,7 @@ def get_config():
         "mlp_dim": 256,
         "frames": 512,
         "bins": 128,
+        "patch_size": (16, 16),
         "stride": (16, 16),
         "dropout": 0.1,
         "stochastic_depth": 0.1,

@@ -1,5 +1,7 @@
 """Audio classifiers: the Keyword Transformer beside a NumPy reference, sizes, patches, errors."""
 
+import operator
+
 import drawn
 import jax
 import numpy as np
@@ -44,7 +46,7 @@ def keyword_transformer(p, audio):
     x = np.concatenate([(p["class_token"] + p["class_position"])[None], x])
     layers = p["transformer"]["layers"]
     for i in range(len(layers["norm_mlp"]["scale"])):
-        layer = jax.tree.map(lambda x: x[i], layers)
+        layer = jax.tree.map(operator.itemgetter(i), layers)
         x = norm(x + attend(x, layer["attention"]), layer["norm_attention"])
         x = norm(x + mlp(x, layer["mlp"]), layer["norm_mlp"])
     return x[0] @ p["head"]["kernel"] + p["head"]["bias"]

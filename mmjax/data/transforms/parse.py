@@ -47,6 +47,7 @@ from mmjax.data.transforms.text_steps import (
     first_caption,
     label,
     longest_caption,
+    multi_hot,
     tokenize,
 )
 
@@ -98,6 +99,7 @@ TRANSFORMS = {
         tokenize,
         answer,
         label,
+        multi_hot,
         waveform,
         add_noise,
         speed,
