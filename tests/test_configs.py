@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import types
 from pathlib import Path
@@ -10,8 +11,11 @@ import jax
 import numpy as np
 import pytest
 import toy
+from digits import wav
 
 from mmjax import config as configs
+from mmjax.batch import check as check_batch
+from mmjax.data.transforms.parse import parse
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.models.systems import make_system
 from mmjax.plan import chips, estimate
@@ -56,6 +60,8 @@ def count_by_hand(name):
         return PUBLISHED[name]
     if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
         return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
+    if name in ("ast_audioset", "ast_esc10", "kwt_fsdd"):
+        return audio_classifier(load(name).model)
     if name == "lit_b16":  # no image projection; the class token has a position of its own
         image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
         text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
@@ -110,6 +116,23 @@ def count_by_hand(name):
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+
+
+def audio_classifier(model):
+    """Patches, class token (AST: also that of distillation) and positions, blocks, norms, head."""
+    if name_of_size := model.get("variant"):
+        width, mlp = {"B": (768, 3072), "KWT-1": (64, 256)}[name_of_size]
+    else:
+        width, mlp = model.width, model.mlp_dim
+    depth, classes = model.get("depth", 12), model.num_classes
+    patch, stride = model.get("patch_size", (16, 16)), model.stride
+    grid = [(n - p) // s + 1 for n, p, s in zip((model.frames, model.bins), patch, stride)]
+    blocks = tower(depth, width, mlp)
+    first, norms = 2, 4 * width
+    if model.get("norm") == "post":  # KWT: no biases of queries, keys and values
+        first, norms, blocks = 1, 0, blocks - depth * 3 * width
+    tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
+    return tokens + blocks + norms + width * classes + classes
 
 
 def one_transformer(model):
@@ -221,11 +244,19 @@ def test_full_size(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_data_fit_the_model(name):
     """Sizes that the transform writes are those of the model."""
-    config, _ = full_size(name)
+    config, run = full_size(name)
     # What is cached is the start of the transform.
     parts = config.data.train.get("parts", {}).values()
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
+    if config.model.name == "audio_classifier":
+        train = f"{config.data.cached_transform} | {config.data.transform}"
+        sound = wav(np.random.default_rng(0).integers(-999, 999, 9000))
+        for chain in (train, config.evals.test.transform):
+            example = {"audio": sound, "label": 1, "labels": [1, 3]}
+            found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
+            check_batch({k: found[k][None] for k in run.spec}, run.spec)
+        return
     model = config.model.get("main", config.model)
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
@@ -314,6 +345,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
+SAME += ("ast_audioset",)
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
@@ -322,7 +354,7 @@ def test_its_step_can_be_planned(name):
 
 
 # On data=4,fsdp=2 one of each structure.
-STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
+STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
 STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 

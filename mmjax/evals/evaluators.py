@@ -27,6 +27,7 @@ from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
@@ -232,6 +233,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Perplexity,
         Loss,
         ModalityAblation,
+        MultiLabel,
     )
 }
 

@@ -41,6 +41,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
             config.loss.queue_size = 12
+        elif config.model.name == "audio_classifier":
+            config.model.update(TOWER, depth=depth, frames=8, bins=4)
+            square = config.model.patch_size[0] > 1
+            sides = {"patch_size": (4, 4), "stride": (2, 2)} if square else {}
+            config.model.update(sides or {"patch_size": (1, 4), "stride": (1, 4)})
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -121,6 +126,12 @@ def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **field
 def batch(config, seed=0):
     """A random batch for the config: images, texts of many lengths, soft labels."""
     rng, size = np.random.default_rng(seed), config.batch_size
+    if config.model.name == "audio_classifier":
+        out = {"audio": rng.normal(size=(size, 8, 4)).astype(np.float32)}
+        classes = config.model.num_classes
+        if config.loss.get("independent"):
+            return out | {"label_probs": (rng.random((size, classes)) < 0.1).astype(np.float32)}
+        return out | {"label": rng.integers(0, classes, size, np.int32)}
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
         lengths = rng.integers(2, TEXT["length"] + 1, size)
