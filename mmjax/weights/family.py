@@ -39,6 +39,7 @@ from mmjax.config import nearest
 from mmjax.weights.families import (
     albef,
     align,
+    ast,
     bert,
     big_vision,
     blip,
@@ -63,6 +64,7 @@ from mmjax.weights.families import (
 FAMILIES = {
     "albef": albef,
     "align": align,
+    "audio-spectrogram-transformer": ast,
     "bert": bert,
     "big_vision": big_vision,
     "blip": blip,
