@@ -22,6 +22,7 @@ from mmjax.models import (
     vilt,
     vit,
     vqa,
+    whisper,
 )
 from mmjax.system import System
 
@@ -41,6 +42,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "vilt": vilt.make_system,
     "vit": vit.make_system,
     "vqa": vqa.make_system,
+    "whisper": whisper.make_system,
 }
 DTYPES = ("float32", "bfloat16")
 

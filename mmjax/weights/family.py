@@ -27,6 +27,7 @@ and, where our models can be saved in the family's layout,
     optionally published_name(name, model) -> the name in the files of a name in the table;
     optionally LAYOUT: the names of the files, if other than `published.HUB`;
     optionally buffers(model) -> name -> array, of tensors that are not parameters;
+    optionally published_generation(pretrained) -> generation_config.json;
     optionally published_files(pretrained) -> name -> content of further JSON files;
     optionally for_saving(pretrained) -> Pretrained, adapted to the family.
 """
@@ -56,6 +57,8 @@ from mmjax.weights.families import (
     siglip,
     vilt,
     vit,
+    whisper,
+    whisper_ct2,
 )
 
 FAMILIES = {
@@ -69,6 +72,7 @@ FAMILIES = {
     "chinese_clip_vision_model": clip_vision,
     "clip": clip,
     "clip_vision_model": clip_vision,
+    "ctranslate2": whisper_ct2,
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
@@ -87,6 +91,7 @@ FAMILIES = {
     "siglip_vision_model": clip_vision,
     "vilt": vilt,
     "vit": vit,
+    "whisper": whisper,
     "xlm-roberta": bert,
 }
 
