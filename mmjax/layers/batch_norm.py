@@ -61,9 +61,7 @@ class BatchNorm(nn.Module):
         return y.astype(activation_dtype(self.dtype))
 
 
-def _statistics(
-    x: jax.Array, weight: jax.Array, count: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _statistics(x: jax.Array, weight: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance [C] of x [B, ..., C], by weights of the rows [B, 1, ...]."""
     axes = tuple(range(x.ndim - 1))
     count = jnp.maximum(count, 1)

@@ -63,9 +63,7 @@ class SwinBlock(nn.Module):
             out_init=nn.initializers.normal(0.02),
             name="attention",
         )(y, mask=mask, bias=self._bias())
-        y = rearrange(
-            y, "(b h w) (p q) d -> b (h p) (w q) d", h=grid[0], w=grid[1], p=side, q=side
-        )
+        y = rearrange(y, "(b h w) (p q) d -> b (h p) (w q) d", h=grid[0], w=grid[1], p=side, q=side)
         y = jnp.roll(y, (shift, shift), (1, 2)) if shift else y
         y = y[:, :height, :width]
         if self.train and self.drop_rate:

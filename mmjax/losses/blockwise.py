@@ -61,9 +61,7 @@ class _Softmax(NamedTuple):
     smooth: jax.Array  # target probability of a negative
 
 
-def chunked(
-    x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing, directions
-):
+def chunked(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing, directions):
     """`contrastive_loss` with at most chunk_size x N logits in memory; reverse mode only.
 
     Arguments and results are those of `mmjax.losses.contrastive.dense`.

@@ -49,8 +49,9 @@ def contrastive_loss(
     (the diagonal, and the pairs that share neither image id nor text id; all pairs without ids), of
     present examples only:
 
-      softmax  weighted sum (the mean) over both directions of  log sum_j exp(l_j) - sum_j t_j l_j,  j over the
-               query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
+      softmax  weighted sum (the mean) over both directions of
+               log sum_j exp(l_j) - sum_j t_j l_j,  j over the query's kept pairs,
+               t = (1 - a) * onehot + a / (number of kept pairs).
                logit_bias cancels out: it has no effect and a gradient of zero.
       sigmoid  sum over the image's pairs in K of  softplus(l_ij) - t_ij * l_ij,
                t = (1 - a) * onehot + a / 2.

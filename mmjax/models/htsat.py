@@ -152,9 +152,7 @@ class HTSAT(nn.Module):
     def _patches(self, image: jax.Array) -> jax.Array:
         return PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="stem")(image)
 
-    def _fused(
-        self, x: jax.Array, crops: jax.Array, longer: jax.Array, train: bool
-    ) -> jax.Array:
+    def _fused(self, x: jax.Array, crops: jax.Array, longer: jax.Array, train: bool) -> jax.Array:
         """The patches x [B, H, W, D], fused with those of crops [B, 3, S, S, 1] where longer [B].
 
         A patch of a crop is three times as wide, so that those of three crops cover the grid.

@@ -1,7 +1,6 @@
 """CLAP: HTSAT and RoBERTa (model_type "clap")."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from mmjax.models.htsat import HTSAT
 from mmjax.system import STATISTICS
 from mmjax.weights import activations, published
 from mmjax.weights.families import bert
-from mmjax.weights.layouts import Row, linear, merge_heads, norm, pointwise, qkv, reshaped, same
+from mmjax.weights.layouts import Row, linear, merge_heads, norm, pointwise, qkv, same
 from mmjax.weights.published import Published
 
 SYSTEM = "clap"
