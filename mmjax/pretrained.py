@@ -16,7 +16,7 @@ from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
-from mmjax.system import System, Variables, memory_of, variables
+from mmjax.system import System, Variables, memory_of, statistics_of, variables
 from mmjax.variables import (
     abstract_variables,
     initial_params,
@@ -165,16 +165,18 @@ def _from_published(
         notes = [*notes, *more]
     config = theirs.model_config(found) | {"dtype": dtype}
     system, given = _abstract(config, mesh)
-    model, params, report = system.model, given["params"], ""
+    model, report = system.model, ""
+    params, statistics = given["params"], statistics_of(memory_of(given))
     if arrays:
-        params, report = read_params(
+        made, report = read_params(
             found.tensors,
             theirs.rows(model),
-            params,
+            {**params, **statistics},
             ignored=theirs.IGNORED,
             dtype=dtype,
             initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
         )
+        params, statistics = ({k: made[k] for k in x} for x in (params, statistics))
         report = "\n".join([report, *(f"  note    {note}" for note in notes)])
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -189,6 +191,7 @@ def _from_published(
         transform=_transform(theirs, found),
         report=f"{report}\n{without}" if arrays and without else report,
         class_names=published.class_names(found, config.get("num_classes")),
+        memory=statistics,
         prompts=getattr(theirs, "prompts", lambda found: {})(found),
         no_tokenizer=without,
         generation=getattr(theirs, "read_generation", lambda found: {})(found),
@@ -294,7 +297,9 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     config = complete(theirs.published_config(model), pretrained)
     named = getattr(theirs, "published_name", lambda name, model: name)
     tensors = itertools.chain(
-        write_tensors(pretrained.params, theirs.rows(model)),
+        write_tensors(
+            {**pretrained.params, **statistics_of(pretrained.memory)}, theirs.rows(model)
+        ),
         getattr(theirs, "buffers", lambda model: {})(model).items(),
     )
     tensors = ((named(name, model), x) for name, x in tensors)
