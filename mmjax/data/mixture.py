@@ -40,7 +40,8 @@ Transform = Callable[[dict, np.random.Generator], dict]
 History = list[tuple[int, dict[str, Any]]]
 
 _log = logging.getLogger(__name__)
-_MAKES = {"decode": "image", "tokenize": "text", "log_mel": "audio"}  # step -> modality it makes
+# step -> modality it makes
+_MAKES = {"decode": "image", "tokenize": "text", "log_mel": "audio", "waveform": "audio"}
 
 
 @dataclasses.dataclass(frozen=True)

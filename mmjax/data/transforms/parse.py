@@ -6,7 +6,19 @@ arguments are Python literals. Arguments that are not in the config (the tokeniz
 are keyword-only and come from `parse`'s own keywords.
 """
 
-from mmjax.data.transforms.audio_steps import log_mel
+from mmjax.data.transforms.audio_steps import (
+    add_noise,
+    chromagram,
+    clap_mel,
+    kaldi_fbank,
+    log_mel,
+    mfcc,
+    spec_augment,
+    speed,
+    time_shift,
+    waveform,
+    whisper_mel,
+)
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.image_steps import (
@@ -86,7 +98,17 @@ TRANSFORMS = {
         tokenize,
         answer,
         label,
+        waveform,
+        add_noise,
+        speed,
+        time_shift,
         log_mel,
+        whisper_mel,
+        kaldi_fbank,
+        clap_mel,
+        mfcc,
+        chromagram,
+        spec_augment,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
