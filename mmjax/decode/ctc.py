@@ -2,12 +2,19 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from mmjax.batch import Batch
+from mmjax.decode.generate import Generated
+from mmjax.decode.prompts import pad_rows
+from mmjax.system import Variables
 
 Found = tuple[Int[Array, "b t"], Int[Array, " b"], Float[Array, " b"]]
 
@@ -65,10 +72,9 @@ def prefix_beam_search(
                 parts[prefix][1].append(ends_token + values[prefix[-1]])
             for token in tokens:
                 repeats = bool(prefix) and prefix[-1] == token
-                parts[(*prefix, token)][1].append(
-                    (ends_blank if repeats else both) + values[token]
-                )
+                parts[(*prefix, token)][1].append((ends_blank if repeats else both) + values[token])
         sums = {prefix: (_log_sum(a), _log_sum(b)) for prefix, (a, b) in parts.items()}
+        sums = {prefix: both for prefix, both in sums.items() if max(both) > -math.inf}
         best = sorted(sums, key=lambda prefix: (-_log_sum(sums[prefix]), prefix))[:beams]
         kept = {prefix: sums[prefix] for prefix in best}
     found = [(prefix, _log_sum(sums)) for prefix, sums in kept.items()]
@@ -80,3 +86,44 @@ def _log_sum(values: Sequence[float]) -> float:
     if highest == -math.inf:
         return highest
     return highest + math.log(sum(math.exp(value - highest) for value in values))
+
+
+def make_ctc(
+    model: Any, tokenizer: Any, beams: int = 1, candidates: int = 20
+) -> Callable[..., Generated]:
+    """`(variables, batch, seed=0) -> Generated`: the texts of a model with `ctc_logits`.
+
+    Args:
+      beams: 1: `best_path`, else prefixes of `prefix_beam_search`; candidates: see there.
+
+    Raises:
+      ValueError: no beam, or no candidate.
+    """
+    for name, value in (("beams", beams), ("candidates", candidates)):
+        if value < 1:
+            raise ValueError(f"decode.{name} is {value}: it must be at least 1.")
+
+    @jax.jit
+    def read(variables, batch):
+        outputs = model.apply(variables, batch)
+        logits, frames = outputs["ctc_logits"], outputs["ctc_frames"]
+        return jax.nn.log_softmax(logits), frames, *best_path(logits, frames)
+
+    def transcribe(variables: Variables, batch: Batch, seed: int = 0) -> Generated:
+        del seed
+        batch = {name: x for name, x in batch.items() if not name.startswith("text")}
+        found = [process_allgather(x, tiled=True) for x in read(variables, batch)]
+        log_p, frames, tokens, lengths, scores = found
+        if beams > 1:
+            rows = [
+                prefix_beam_search(p[valid], beams, candidates)[0]
+                for p, valid in zip(log_p, frames)
+            ]
+            texts = [text for text, _ in rows]
+            tokens = pad_rows(texts, max(1, *map(len, texts)))[0]
+            lengths = np.asarray([len(text) for text in texts], np.int32)
+            scores = np.asarray([score for _, score in rows], np.float32)
+        texts = [tokenizer.decode(row[:n]) for row, n in zip(tokens, lengths)]
+        return Generated(texts, tokens[:, None], lengths[:, None], scores[:, None])
+
+    return transcribe

@@ -123,7 +123,7 @@ class VideoFrontEnd(nn.Module):
 def gray_levels(video: jax.Array) -> jax.Array:
     """[..., 3] uint8 -> [...] float32 in 0..1: the luma of ITU-R BT.601."""
     weights = jnp.asarray([0.299, 0.587, 0.114], jnp.float32) / 255
-    return video.astype(jnp.float32) @ weights
+    return jnp.tensordot(video.astype(jnp.float32), weights, 1, precision="highest")
 
 
 class Stem(nn.Module):

@@ -19,9 +19,7 @@ def ctc_labels(batch: Batch) -> tuple[Int[Array, "b n"], Bool[Array, "b n"]]:
     return jnp.asarray(batch["text"])[:, 1:-1], mask
 
 
-def needed_frames(
-    labels: Int[ArrayLike, "b n"], mask: Bool[ArrayLike, "b n"]
-) -> Int[Array, " b"]:
+def needed_frames(labels: Int[ArrayLike, "b n"], mask: Bool[ArrayLike, "b n"]) -> Int[Array, " b"]:
     """The fewest frames that a path of these labels has: one each, and a blank between equals."""
     labels, mask = jnp.asarray(labels), jnp.asarray(mask)
     repeats = (labels[:, 1:] == labels[:, :-1]) & mask[:, 1:]

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from mmjax.config import nearest
 from mmjax.models import (
     albef,
+    avsr,
     blip,
     captioner,
     clip,
@@ -26,6 +27,7 @@ from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
+    "avsr": avsr.make_system,
     "blip": blip.make_system,
     "captioner": captioner.make_system,
     "clip": clip.make_system,
