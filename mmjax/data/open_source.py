@@ -14,6 +14,7 @@ from mmjax.data.sources.balanced import Balanced
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
+from mmjax.data.sources.lip_clips import open_lip_clips
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.swapped import open_swapped
@@ -78,6 +79,7 @@ KINDS = {
     "folder": open_folder,
     "webdataset": open_shards,
     "array_record": open_records,
+    "lip_clips": open_lip_clips,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,

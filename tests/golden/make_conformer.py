@@ -1,5 +1,5 @@
-"""Make tests/golden/conformer.safetensors: two of torchaudio's Conformer layers with random weights,
-their inputs and outputs.
+"""Make tests/golden/conformer.safetensors: two of torchaudio's Conformer layers with random
+weights, their inputs and outputs.
 
     pip install torch==2.13.0 numpy safetensors && pip install --no-deps torchaudio==2.11.0
     python tests/golden/make_conformer.py

@@ -40,6 +40,7 @@ from mmjax.data.transforms.image_steps import (
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
@@ -109,6 +110,9 @@ TRANSFORMS = {
         mfcc,
         chromagram,
         spec_augment,
+        decode_video,
+        sound,
+        speech_mel,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
