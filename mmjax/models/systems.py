@@ -9,6 +9,7 @@ from mmjax.config import nearest
 from mmjax.models import (
     albef,
     audio_classifier,
+    avsr,
     blip,
     captioner,
     clap,
@@ -30,6 +31,7 @@ from mmjax.system import System
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
     "audio_classifier": audio_classifier.make_system,
+    "avsr": avsr.make_system,
     "blip": blip.make_system,
     "captioner": captioner.make_system,
     "clap": clap.make_system,

@@ -19,3 +19,23 @@ FORMS = {
     "speed": None,
     "time_shift": None,
     "spec_augment": None,
+    "swap_images": None,
+}
+
+
+def evaluation_form(spec: str) -> str:
+    """The chain without randomness: crops as resizing, the first caption, no augmentation.
+
+    Raises:
+      ValueError: bad syntax.
+    """
+    steps = []
+    for name, args, kwargs, node in read(spec):
+        if name not in FORMS:
+            steps.append(ast.unparse(node))
+            continue
+        form = FORMS[name]
+        sizes = [kwargs["size"]] if "size" in kwargs else args[:1]
+        if form is not None:
+            steps.append(f"{form}({sizes[0]!r})" if form != "first_caption" else form)
+    return " | ".join(steps)

@@ -41,6 +41,7 @@ from mmjax.data.transforms.image_steps import (
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
@@ -113,6 +114,9 @@ TRANSFORMS = {
         mfcc,
         chromagram,
         spec_augment,
+        decode_video,
+        sound,
+        speech_mel,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
