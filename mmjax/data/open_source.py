@@ -16,6 +16,7 @@ from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
+from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.webdataset import open_shards
@@ -76,6 +77,7 @@ def _nested(config: Any, kind: str, name: str, workdir: str | os.PathLike | None
 KINDS = {
     "tfds": open_tfds,
     "folder": open_folder,
+    "recordings": open_recordings,
     "webdataset": open_shards,
     "array_record": open_records,
     "paired": Paired,

@@ -28,6 +28,7 @@ from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
+from mmjax.evals.transcription import Transcription
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
@@ -228,6 +229,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         FewShotClassification,
         Vqa,
         Perplexity,
+        Transcription,
         Loss,
         ModalityAblation,
     )

@@ -48,6 +48,7 @@ from mmjax.data.transforms.text_steps import (
     label,
     longest_caption,
     tokenize,
+    transcript,
 )
 
 
@@ -96,6 +97,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        transcript,
         answer,
         label,
         waveform,
