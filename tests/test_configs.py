@@ -76,6 +76,8 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name.startswith("whisper"):
+        return whisper(load(name).model)
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name == "vqa_emoji":
@@ -133,6 +135,16 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+def whisper(model):
+    """Two convolutions over three frames, fixed positions, and no biases of keys."""
+    width, mlp, mels = model.audio.width, model.audio.mlp_dim, model.audio.mels
+    convolutions = 3 * mels * width + width + 3 * width * width + width
+    encoder = tower(model.audio.depth, width, mlp) + 2 * width
+    words = (model.text.vocab_size + model.text.length) * width
+    cross = 4 * (width * width + width) + 2 * width
+    depth = model.text.decoder.depth
+    decoder = words + tower(depth, width, mlp) + depth * cross + 2 * width
+    return convolutions + encoder + decoder - (model.audio.depth + 2 * depth) * width
 
 
 def one_transformer(model):
@@ -258,6 +270,13 @@ def test_data_fit_the_model(name):
             check_batch({k: found[k][None] for k in run.spec}, run.spec)
         return
     model = config.model.get("main", config.model)
+    if config.model.name == "whisper":
+        heard = [f"{config.data.cached_transform} | {config.data.transform}"]
+        heard += [section.transform for section in config.evals.values()]
+        assert all(f"waveform({model.audio.length / 50:g})" in x for x in heard)
+        assert all(f"whisper_mel({model.audio.mels})" in x for x in heard)
+        assert f"transcript({model.text.length})" in heard[0]
+        return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop")
@@ -281,6 +300,7 @@ def test_data_fit_the_model(name):
 def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, end_ids=(1,), pad_id=0, vocab_size=2)
+    tokenizer.token_id = lambda token: None
     run = dataclasses.replace(run, tokenizer=tokenizer)
     runner = Runner(run, tmp_path, lambda *args: None)
     assert set(make_evaluators(config.evals, runner)) == set(config.evals)
@@ -346,6 +366,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
 SAME += ("ast_audioset",)
+SAME += ("whisper_base", "whisper_small", "whisper_tiny")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))

@@ -19,6 +19,7 @@ CONFIGS = {
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
+    "whisper": "whisper_fsdd",
 }
 UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
 COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji"}  # rows are fused with those of others

@@ -75,6 +75,11 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "whisper":
+            sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
+            config.model.audio.update(mels=4, length=6, width=16, **sizes)
+            config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+            config.model.text.decoder.update(sizes)
         elif config.model.name == "flava":
             config.model.update(embed_dim=16, codebook_size=10)
             if config.model.codebook.kind == "dvae":  # of 8 x 8 pixels
@@ -138,6 +143,8 @@ def batch(config, seed=0):
         mask = np.arange(TEXT["length"])[None] < lengths[:, None]
         out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
         out["text_mask"] = mask
+    if config.model.name == "whisper":
+        out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "flamingo":
         image = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         text = np.where(out["text"] == config.model.image_token, 1, out["text"])

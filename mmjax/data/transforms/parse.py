@@ -51,6 +51,7 @@ from mmjax.data.transforms.text_steps import (
     longest_caption,
     multi_hot,
     tokenize,
+    transcript,
 )
 
 
@@ -100,6 +101,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        transcript,
         answer,
         label,
         multi_hot,
