@@ -70,6 +70,8 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name.startswith("avsr"):
+        return speech(load(name).model)
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name == "vqa_emoji":
@@ -110,6 +112,35 @@ def count_by_hand(name):
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+
+
+def speech(model):
+    """Front ends, conformers, cross-attention both ways, and a decoder with cross-attention."""
+    width, mlp, (first, *_) = model.width, model.encoder.mlp_dim, model.video.channels
+    norm, attention = 2 * width, 4 * (width * width + width)
+    mlps = 2 * width * mlp + mlp + width + norm
+    square = width * width + width
+    convolution = 2 * norm + 2 * square + (model.encoder.kernel + 1) * width + square
+    block = 2 * mlps + norm + attention + convolution + norm
+    audio = 3 * (model.audio.mels + width) * width + 2 * width
+    video, inputs = 5 * 7 * 7 * first + 2 * first, first
+    for stage, channels in enumerate(model.video.channels):
+        video += 9 * (inputs + channels) * channels + 4 * channels
+        video += (inputs * channels + 2 * channels) if stage else 0
+        video += (model.video.blocks - 1) * (18 * channels * channels + 4 * channels)
+        inputs = channels
+    video += inputs * width + width
+    each = model.frames * width + model.encoder.depth * block
+    crossed = tower(model.fusion.depth, width, model.fusion.mlp_dim)
+    crossed += model.fusion.depth * (attention + 2 * norm) + width + norm
+    words = model.text
+    text = (words.vocab_size + words.length) * words.width + 2 * words.width
+    own = 4 * (words.width**2 + words.width) + 2 * words.width
+    own += 2 * (width - words.width) * words.width  # keys and values of frames of another width
+    text += tower(words.decoder.depth, words.width, words.decoder.mlp_dim)
+    text += words.decoder.depth * own
+    ctc = (width + 1) * (words.vocab_size + 1)
+    return audio + video + 2 * (each + crossed) + text + ctc
 
 
 def one_transformer(model):
