@@ -8,7 +8,7 @@ root, needed once); the video is drawn by mmjax, a mouth whose shape follows the
 (mmjax/data/builders/lips.py). It is no recording, and its accuracy says nothing about faces.
 Training: four speakers. `theo` is tested, with white noise at several signal-to-noise ratios;
 choose settings on `yweweler`, who is in neither. The one variation that matters:
---config.model.video=None (sound alone) or --config.model.audio=None (lips alone). See
+--config.model.video=None (sound alone) or --config.model.audio=None (lips alone). Expected: see
 experiments/avsr_digits/README.md.
 """
 

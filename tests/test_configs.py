@@ -242,7 +242,7 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    others = ("image_codes", "negatives_exist", "image_tokens_mask")
+    others = ("ctc_frames", "image_codes", "negatives_exist", "image_tokens_mask")
     floats = {k: o for k, o in outputs.items() if k not in others}
     assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
@@ -257,6 +257,14 @@ def test_data_fit_the_model(name):
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
+    if config.model.name == "avsr":
+        clip = (
+            f"decode_video({model.frames}, {model.video['size'][0]}",
+            f"speech_mel({4 * model.frames}, {model.audio.mels},",
+        )
+        assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
+        assert all(step in e.transform for e in config.evals.values() for step in clip)
+        return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop")
