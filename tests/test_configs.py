@@ -78,6 +78,8 @@ def count_by_hand(name):
         return image + text + 2 * own + (96 * 14 + 14)
     if name.startswith("whisper"):
         return whisper(load(name).model)
+    if name.startswith("avsr"):
+        return speech(load(name).model)
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name == "vqa_emoji":
@@ -135,6 +137,8 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+
+
 def whisper(model):
     """Two convolutions over three frames, fixed positions, and no biases of keys."""
     width, mlp, mels = model.audio.width, model.audio.mlp_dim, model.audio.mels
@@ -145,6 +149,35 @@ def whisper(model):
     depth = model.text.decoder.depth
     decoder = words + tower(depth, width, mlp) + depth * cross + 2 * width
     return convolutions + encoder + decoder - (model.audio.depth + 2 * depth) * width
+
+
+def speech(model):
+    """Front ends, conformers, cross-attention both ways, and a decoder with cross-attention."""
+    width, mlp, (first, *_) = model.width, model.encoder.mlp_dim, model.video.channels
+    norm, attention = 2 * width, 4 * (width * width + width)
+    mlps = 2 * width * mlp + mlp + width + norm
+    square = width * width + width
+    convolution = 2 * norm + 2 * square + (model.encoder.kernel + 1) * width + square
+    block = 2 * mlps + norm + attention + convolution + norm
+    audio = 3 * (model.audio.mels + width) * width + 2 * width
+    video, inputs = 5 * 7 * 7 * first + 2 * first, first
+    for stage, channels in enumerate(model.video.channels):
+        video += 9 * (inputs + channels) * channels + 4 * channels
+        video += (inputs * channels + 2 * channels) if stage else 0
+        video += (model.video.blocks - 1) * (18 * channels * channels + 4 * channels)
+        inputs = channels
+    video += inputs * width + width
+    each = model.frames * width + model.encoder.depth * block
+    crossed = tower(model.fusion.depth, width, model.fusion.mlp_dim)
+    crossed += model.fusion.depth * (attention + 2 * norm) + width + norm
+    words = model.text
+    text = (words.vocab_size + words.length) * words.width + 2 * words.width
+    own = 4 * (words.width**2 + words.width) + 2 * words.width
+    own += 2 * (width - words.width) * words.width  # keys and values of frames of another width
+    text += tower(words.decoder.depth, words.width, words.decoder.mlp_dim)
+    text += words.decoder.depth * own
+    ctc = (width + 1) * (words.vocab_size + 1)
+    return audio + video + 2 * (each + crossed) + text + ctc
 
 
 def one_transformer(model):
@@ -247,7 +280,7 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    others = ("image_codes", "negatives_exist", "image_tokens_mask")
+    others = ("ctc_frames", "image_codes", "negatives_exist", "image_tokens_mask")
     floats = {k: o for k, o in outputs.items() if k not in others}
     assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
@@ -276,6 +309,14 @@ def test_data_fit_the_model(name):
         assert all(f"waveform({model.audio.length / 50:g})" in x for x in heard)
         assert all(f"whisper_mel({model.audio.mels})" in x for x in heard)
         assert f"transcript({model.text.length})" in heard[0]
+        return
+    if config.model.name == "avsr":
+        clip = (
+            f"decode_video({model.frames}, {model.video['size'][0]}",
+            f"speech_mel({4 * model.frames}, {model.audio.mels},",
+        )
+        assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
+        assert all(step in e.transform for e in config.evals.values() for step in clip)
         return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()

@@ -10,6 +10,7 @@ from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
     "audio_classifier": "ast_esc10",
+    "avsr": "avsr_digits",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",

@@ -46,6 +46,8 @@ def shrink(config, dtype="float32", depth=1):
             square = config.model.patch_size[0] > 1
             sides = {"patch_size": (4, 4), "stride": (2, 2)} if square else {}
             config.model.update(sides or {"patch_size": (1, 4), "stride": (1, 4)})
+        elif config.model.name == "avsr":
+            _shrink_speech(config.model, depth)
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -97,6 +99,16 @@ def shrink(config, dtype="float32", depth=1):
     return config
 
 
+def _shrink_speech(model, depth):
+    block = {"depth": depth, "heads": 2, "mlp_dim": 32}
+    model.update(width=16, frames=6, audio={"mels": 4})
+    model.video.update(size=(8, 8), channels=(8,), blocks=1)
+    model.encoder.update(block, kernel=3)
+    model.fusion.update(block)
+    model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+    model.text.decoder.update(block)
+
+
 def _shrink_writer(model, depth):
     model.image.update(IMAGE, depth=depth)
     model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
@@ -145,6 +157,14 @@ def batch(config, seed=0):
         out["text_mask"] = mask
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
+    if config.model.name == "avsr":
+        del out["image"]
+        frames = np.arange(6)[None] < rng.integers(3, 7, size)[:, None]
+        out |= {"audio_mask": frames.repeat(4, 1), "video_mask": frames}
+        out["audio"] = rng.normal(size=(size, 24, 4)).astype(np.float32)
+        out["video"] = rng.integers(0, 256, (size, 6, 8, 8, 3), np.uint8)
+        out |= {f"{m}_present": np.arange(size) % 4 != i for i, m in enumerate(("audio", "video"))}
+        return out
     if config.model.name == "flamingo":
         image = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         text = np.where(out["text"] == config.model.image_token, 1, out["text"])
