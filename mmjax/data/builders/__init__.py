@@ -12,7 +12,7 @@ from mmjax.data.cache import data_root, locked
 if TYPE_CHECKING:  # importing TFDS takes most of a second
     import tensorflow_datasets as tfds
 
-BUILDERS = ("emoji", "openclipart", "tuxpaint", "image_folder", "fsdd", "mnist_digits")
+BUILDERS = ("emoji", "openclipart", "tuxpaint", "image_folder", "fsdd", "mnist_digits", "esc10")
 
 
 def make_builder(
@@ -23,7 +23,7 @@ def make_builder(
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
       root: path of the raw data, for builders that read files: an unpacked openclipart or tuxpaint
-        tree, the folder or tar archive of an image folder or of FSDD, the wheel with MNIST.
+        tree, the folder or tar archive of an image folder, of FSDD or of ESC-10, the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -49,6 +49,10 @@ def make_builder(
         from mmjax.data.builders.fsdd import Fsdd
 
         return Fsdd(root=root, **where)
+    if name == "esc10":
+        from mmjax.data.builders.esc10 import Esc10
+
+        return Esc10(root=root, **where)
     if name == "mnist_digits":
         from mmjax.data.builders.mnist_digits import MnistDigits
 

@@ -9,6 +9,7 @@ are keyword-only and come from `parse`'s own keywords.
 from mmjax.data.transforms.audio_steps import log_mel
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
+from mmjax.data.transforms.clap_steps import clap_mel
 from mmjax.data.transforms.image_steps import (
     center_crop,
     codebook_image,
@@ -87,6 +88,7 @@ TRANSFORMS = {
         answer,
         label,
         log_mel,
+        clap_mel,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
