@@ -10,12 +10,7 @@ of a recording are in one fold. EXPECTED
 
 from mmjax.config import defaults
 
-SOUND = "clap_mel(5, 64, 32000, 1024, 640, crop='start')"
-
-
-def esc10(split):
-    """Folds of ESC-10."""
-    return {"kind": "tfds", "name": "esc10", "split": split, "root": "data/esc10.tar"}
+SOUND = "clap_input(5, 64, 32000, 1024, 640, crop='start')"
 
 
 def get_config():
@@ -26,7 +21,8 @@ def get_config():
     config.log_every = 20
     config.checkpoint.every = 400
 
-    config.data.train = esc10("fold1+fold2+fold3+fold4")
+    sounds = {"kind": "tfds", "name": "esc10"}
+    config.data.train = {**sounds, "split": "all-fold5", "root": "data/esc10.tar"}
     config.data.cached_transform = SOUND
     config.data.transform = "first_caption | tokenize(8)"
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 320}
@@ -64,7 +60,8 @@ def get_config():
         "grad_clip_norm": 1.0,
     }
 
-    held_out = {"source": esc10("fold5"), "transform": f"{SOUND} | label"}
+    source = {**sounds, "split": "fold5", "root": config.data.train.get_ref("root")}
+    held_out = {"source": source, "transform": f"{SOUND} | label"}
     config.evals = {
         "class": {"kind": "zero_shot", "modality": "audio", **held_out},
         "retrieval": {"kind": "retrieval", "pair": ("audio", "text"), **held_out},

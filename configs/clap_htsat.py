@@ -13,7 +13,7 @@ RoBERTa's files. Expected: never run in full.
 
 from mmjax.config import defaults
 
-SOUND = "clap_mel(10, fusion=True)"
+SOUND = "clap_input(10, fusion=True)"
 
 
 def get_config():

@@ -23,7 +23,7 @@ from mmjax.variables import (
     sharded_variables,
     with_shardings,
 )
-from mmjax.weights import image_processor, published, sentences, tensor_file, tokenizer
+from mmjax.weights import ctranslate2, image_processor, published, sentences, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision
 from mmjax.weights.family import family, saving_family
@@ -32,7 +32,7 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
-AUDIO_STEPS = ("clap_mel",)
+AUDIO_STEPS = ("clap_input",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,8 @@ def load(
 
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
-        with open_clip_config.json and open_clip_model.safetensors; a GGUF file; a .npz file of
-        big_vision; or a workdir.
+        with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
+        model.bin; a GGUF file; a .npz file of big_vision; or a workdir.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -160,7 +160,7 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)
-    if not any((folder / name).is_file() for name in published.CONFIGS):
+    if not any((folder / name).is_file() for name in (*published.CONFIGS, ctranslate2.FILE)):
         raise ValueError(
             f"'{folder}' is not a model: it has neither a config.json, as published models have, "
             "nor a folder checkpoints, as runs have."
@@ -339,8 +339,9 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
         kind = pretrained.config["name"]
         masked = kind == "flava" or kind == "clip" and (causal or text.get("kind") == "bert")
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
-    generation = {**pretrained.generation, **_special_ids(pretrained)}
-    if generates and generation:
+    settings = _generation if generates else lambda pretrained: {}
+    generation = getattr(theirs, "published_generation", settings)(pretrained)
+    if generation:
         whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
     if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
@@ -357,6 +358,11 @@ def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.nd
     if place:
         inner.setdefault(place, {})[tensor] = array
     return bool(place)
+
+
+def _generation(pretrained: Pretrained) -> dict[str, Any]:
+    """generation_config.json of a language model."""
+    return {**pretrained.generation, **_special_ids(pretrained)}
 
 
 def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:

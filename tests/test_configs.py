@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import types
 from pathlib import Path
@@ -13,7 +14,8 @@ import toy
 from digits import wav
 
 from mmjax import config as configs
-from mmjax.data.transforms import parse as transforms
+from mmjax.batch import check as check_batch
+from mmjax.data.transforms.parse import parse
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.models.systems import make_system
 from mmjax.plan import chips, estimate
@@ -60,6 +62,8 @@ def count_by_hand(name):
         return PUBLISHED[name]
     if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
         return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
+    if name in ("ast_audioset", "ast_esc10", "kwt_fsdd"):
+        return audio_classifier(load(name).model)
     if name == "lit_b16":  # no image projection; the class token has a position of its own
         image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
         text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
@@ -118,17 +122,35 @@ def count_by_hand(name):
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
 
 
+def audio_classifier(model):
+    """Patches, class token (AST: also that of distillation) and positions, blocks, norms, head."""
+    if name_of_size := model.get("variant"):
+        width, mlp = {"B": (768, 3072), "KWT-1": (64, 256)}[name_of_size]
+    else:
+        width, mlp = model.width, model.mlp_dim
+    depth, classes = model.get("depth", 12), model.num_classes
+    patch, stride = model.get("patch_size", (16, 16)), model.stride
+    grid = [(n - p) // s + 1 for n, p, s in zip((model.frames, model.bins), patch, stride)]
+    blocks = tower(depth, width, mlp)
+    first, norms = 2, 4 * width
+    if model.get("norm") == "post":  # KWT: no biases of queries, keys and values
+        first, norms, blocks = 1, 0, blocks - depth * 3 * width
+    tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
+    return tokens + blocks + norms + width * classes + classes
+
+
 def one_transformer(model):
-    """Words with two segments and a norm, patches with a class token, two modalities, a pooler."""
-    width, patch = model.width, model.image.patch_size
+    """Words with two segments and a norm, patches with a class token, a pooler, and a row for the
+    words and for each image."""
+    width, patch, images = model.width, model.image.patch_size, model.get("images", 1)
     grid = (model.image.image_size[0] // patch) ** 2
-    words = (model.text.vocab_size + model.text.length + 2 + 2) * width
+    words = (model.text.vocab_size + model.text.length + 2 + 1 + images) * width
     image = (3 * patch * patch + 1) * width + (grid + 2) * width
     whole = words + image + 2 * width + tower(model.depth, width, model.mlp_dim) + 2 * width
     whole += width * width + width
     if "num_classes" in model:
         inner, classes = 2 * width, model.num_classes
-        return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
+        return whole + (images * width * inner + inner) + 2 * inner + (inner * classes + classes)
     words = (width * width + width) + 2 * width + model.text.vocab_size
     return whole + words + 2 * width + 2
 
@@ -240,20 +262,23 @@ def test_full_size(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_data_fit_the_model(name):
     """Sizes that the transform writes are those of the model."""
-    config, _ = full_size(name)
+    config, run = full_size(name)
     # What is cached is the start of the transform.
     parts = config.data.train.get("parts", {}).values()
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
-    if config.model.name == "clap":
-        step = re.search(r"clap_mel\(.*?\)", transform).group()
-        given = transforms.parse(step)({"audio": wav(np.ones(9000))}, np.random.default_rng(0))
-        assert {k: given[k].shape for k in given} == {
-            k: s.shape[1:] for k, s in full_size(name)[1].spec.items() if k.startswith("audio")
-        }
-        assert f"tokenize({model.text.length}" in transform
-        assert all(step in section.transform for section in config.evals.values())
+    if config.model.name in ("audio_classifier", "clap"):
+        train = f"{config.data.cached_transform} | {config.data.transform}"
+        evals = [section.transform for section in config.evals.values()]
+        words = f" | tokenize({model.text.length})" if "text" in model else ""
+        assert words in train
+        sound = wav(np.random.default_rng(0).integers(-999, 999, 9000))
+        read = {k: s for k, s in run.spec.items() if k[:4] != "text" and k != "example_id"}
+        for chain in (train.removesuffix(words), *evals):
+            example = {"audio": sound, "label": 1, "labels": [1, 3], "captions": ["a"]}
+            found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
+            check_batch({k: found[k][None] for k in read}, read)
         return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
@@ -342,6 +367,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
+SAME += ("ast_audioset",)
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
@@ -350,7 +376,7 @@ def test_its_step_can_be_planned(name):
 
 
 # On data=4,fsdp=2 one of each structure.
-STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
+STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
 STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 

@@ -41,10 +41,11 @@ History = list[tuple[int, dict[str, Any]]]
 
 _log = logging.getLogger(__name__)
 _MAKES = {  # step -> modality it makes
-    "clap_mel": "audio",
+    "clap_input": "audio",
     "decode": "image",
     "log_mel": "audio",
     "tokenize": "text",
+    "waveform": "audio",
 }
 
 

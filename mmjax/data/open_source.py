@@ -11,9 +11,12 @@ from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
+from mmjax.data.sources.lip_clips import open_lip_clips
+from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.swapped import open_swapped
@@ -78,12 +81,15 @@ KINDS = {
     "folder": open_folder,
     "webdataset": open_shards,
     "array_record": open_records,
+    "lip_clips": open_lip_clips,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,
     "balanced": Balanced,
     "swapped": open_swapped,
+    "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,
+    "nlvr2": open_nlvr2,
 }
 
 

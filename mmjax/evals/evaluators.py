@@ -21,13 +21,16 @@ from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
+from mmjax.evals.image_pairs import ImagePairs
 from mmjax.evals.image_text import ImageText, Retrieval
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
+from mmjax.evals.speech_recognition import SpeechRecognition
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
@@ -236,10 +239,13 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Captioning,
         FewShot,
         FewShotClassification,
+        SpeechRecognition,
         Vqa,
+        ImagePairs,
         Perplexity,
         Loss,
         ModalityAblation,
+        MultiLabel,
     )
 }
 

@@ -90,9 +90,7 @@ class ImageText(Evaluator):
         source = self._open(self.source)
         one, other = (f"{name}_embed" for name in self.pair)
         if other != "text_embed":
-            outputs = self._embed(
-                variables, source, [one, other], modalities=self.pair, every=True
-            )
+            outputs = self._embed(variables, source, [one, other], modalities=self.pair, every=True)
             places = outputs["example_id"]
             absent, index = len(source) - len(places), np.arange(len(places))
             return Pairs(outputs[one], outputs[other], [], index, places, absent)

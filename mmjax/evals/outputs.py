@@ -9,7 +9,7 @@ from mmjax.batch import modality_of
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
-_LABELS = ("label", "example_id")
+_LABELS = ("label", "label_probs", "example_id")
 
 
 def select(
@@ -100,8 +100,8 @@ def embed_images(
       modalities, absent, every: see `select`.
 
     Returns:
-      The outputs that the model has, `label [N]` if the source has it, `present [N]` (see
-      `select`), and `example_id [N]` = 0 ... N-1.
+      The outputs that the model has, `label [N]` or `label_probs [N, C]` if the batches have it,
+      `present [N]` (see `select`), and `example_id [N]` = 0 ... N-1.
 
     Raises:
       ValueError: a missing or duplicate example, or a batch that has none of the modalities.

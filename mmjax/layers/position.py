@@ -1,4 +1,4 @@
-"""Position embeddings of image grids and of text."""
+"""Position embeddings of image grids, of text and of audio."""
 
 import flax.linen as nn
 import jax
@@ -102,6 +102,22 @@ def sincos2d(
     y = np.broadcast_to(y[:, None], (*grid, width // 4))
     x = np.broadcast_to(x[None, :], (*grid, width // 4))
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], -1).astype(np.float32)
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """Fixed positions of a sequence [length, width]: the sines, then the cosines.
+
+    Raises:
+      ValueError: an odd width, or one below 4.
+
+    Source: openai/whisper, model.py, sinusoids; Vaswani et al. 2017 (arXiv 1706.03762), section
+    3.5, whose frequencies end one step later.
+    """
+    if width % 2 or width < 4:
+        raise ValueError(f"Sinusoidal positions need an even width of at least 4, not {width}.")
+    omega = 10_000.0 ** -np.linspace(0.0, 1.0, width // 2)
+    angles = np.arange(length)[:, None] * omega
+    return np.concatenate([np.sin(angles), np.cos(angles)], -1).astype(np.float32)
 
 
 class LearnedGrid(nn.Module):

@@ -29,6 +29,7 @@ and, where our models can be saved in the family's layout,
     optionally published_name(name, model) -> the name in the files of a name in the table;
     optionally LAYOUT: the names of the files, if other than `published.HUB`;
     optionally buffers(model) -> name -> array, of tensors that are not parameters;
+    optionally published_generation(pretrained) -> generation_config.json;
     optionally published_files(pretrained) -> name -> content of further JSON files;
     optionally for_saving(pretrained) -> Pretrained, adapted to the family.
 """
@@ -40,6 +41,7 @@ from mmjax.config import nearest
 from mmjax.weights.families import (
     albef,
     align,
+    ast,
     bert,
     big_vision,
     blip,
@@ -58,11 +60,14 @@ from mmjax.weights.families import (
     siglip,
     vilt,
     vit,
+    whisper,
+    whisper_ct2,
 )
 
 FAMILIES = {
     "albef": albef,
     "align": align,
+    "audio-spectrogram-transformer": ast,
     "bert": bert,
     "big_vision": big_vision,
     "blip": blip,
@@ -71,6 +76,7 @@ FAMILIES = {
     "clap": clap,
     "clip": clip,
     "clip_vision_model": clip_vision,
+    "ctranslate2": whisper_ct2,
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
@@ -89,6 +95,7 @@ FAMILIES = {
     "siglip_vision_model": clip_vision,
     "vilt": vilt,
     "vit": vit,
+    "whisper": whisper,
     "xlm-roberta": bert,
 }
 

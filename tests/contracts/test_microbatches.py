@@ -9,6 +9,7 @@ from mmjax import config as configs
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
+    "audio_classifier": "ast_esc10",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",

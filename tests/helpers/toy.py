@@ -46,6 +46,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
             config.loss.queue_size = 12
+        elif config.model.name == "audio_classifier":
+            config.model.update(TOWER, depth=depth, frames=8, bins=4)
+            square = config.model.patch_size[0] > 1
+            sides = {"patch_size": (4, 4), "stride": (2, 2)} if square else {}
+            config.model.update(sides or {"patch_size": (1, 4), "stride": (1, 4)})
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -128,6 +133,12 @@ def batch(config, seed=0):
     rng, size = np.random.default_rng(seed), config.batch_size
     if config.model.name == "clap":
         return _sounds(config, rng)
+    if config.model.name == "audio_classifier":
+        out = {"audio": rng.normal(size=(size, 8, 4)).astype(np.float32)}
+        classes = config.model.num_classes
+        if config.loss.get("independent"):
+            return out | {"label_probs": (rng.random((size, classes)) < 0.1).astype(np.float32)}
+        return out | {"label": rng.integers(0, classes, size, np.int32)}
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
         out |= _texts(rng, size)
@@ -150,7 +161,9 @@ def batch(config, seed=0):
     elif config.model.name == "vilt":
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
-        out["image_size"] = rng.integers(1, 9, (size, 2), np.int32)
+        several = (config.model.images,) if config.model.get("images", 1) > 1 else ()
+        out["image"] = rng.integers(0, 256, (size, *several, 8, 8, 3), np.uint8)
+        out["image_size"] = rng.integers(1, 9, (size, *several, 2), np.int32)
         if "num_classes" in config.model:
             out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
     elif config.model.name == "multimodal":

@@ -114,7 +114,7 @@ def test_spectrograms_are_those_of_the_feature_extractor(name):
 
 def test_a_longer_clip_is_shrunk_and_cropped_as_by_the_feature_extractor():
     want = expected("clap_fusion")
-    step = parse("clap_mel(1, 64, 8000, 1024, 80, 50, 3900, fusion=True)")
+    step = parse("clap_input(1, 64, 8000, 1024, 80, 50, 3900, fusion=True)")
     found = step({"audio": wav(want["clip_8200"])}, np.random.default_rng(0))
     np.testing.assert_allclose(found["audio"], want["mel_8200"], atol=2e-3)
     assert found["audio_longer"]

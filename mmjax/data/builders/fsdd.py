@@ -6,13 +6,13 @@ Free Spoken Digit Dataset, Jackson et al. (doi 10.5281/zenodo.1342401), CC-BY-SA
 import collections
 import os
 import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from mmjax.data.builders.archive import files
 from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.process.progress import Progress
 
@@ -35,8 +35,8 @@ def read_recordings(root: str | os.PathLike | None) -> dict[str, list[tuple[int,
     if root is None or not Path(root).exists():
         raise ValueError(f"There are no recordings of spoken digits at {root}: {_BY_HAND}")
     found = collections.defaultdict(list)
-    for name, data in _files(Path(root)):
-        match = re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", name)
+    for path, data in files(Path(root), ".wav", _BY_HAND):
+        match = re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", path.name)
         if match:
             found[match[2]].append((int(match[1]), int(match[3]), data))
     if set(found) != set(SPEAKERS):
@@ -45,20 +45,6 @@ def read_recordings(root: str | os.PathLike | None) -> dict[str, list[tuple[int,
             f"{', '.join(SPEAKERS)}: {_BY_HAND}"
         )
     return {speaker: sorted(found[speaker]) for speaker in SPEAKERS}
-
-
-def _files(root: Path) -> Iterator[tuple[str, bytes]]:
-    if root.is_dir():
-        for path in root.rglob("*.wav"):
-            yield path.name, path.read_bytes()
-        return
-    try:
-        with tarfile.open(root) as archive:
-            for member in archive:
-                if member.isfile() and member.name.endswith(".wav"):
-                    yield member.name.split("/")[-1], archive.extractfile(member).read()
-    except tarfile.TarError as error:
-        raise ValueError(f"The archive {root} cannot be read ({error}): {_BY_HAND}") from error
 
 
 class Fsdd(SplitBuilder):

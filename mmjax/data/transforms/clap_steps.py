@@ -8,7 +8,7 @@ from mmjax.data.transforms.captions import example_name
 PADDINGS = ("repeatpad", "repeat", "pad")
 
 
-def clap_mel(
+def clap_input(
     seconds=10,
     mels=64,
     rate=48_000,

@@ -6,13 +6,17 @@ Every function of a waveform [..., T] takes a NumPy array, on the host, or a JAX
 
 import dataclasses
 import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 FLOOR = 1e-10  # of power, before a logarithm
-BLOCK = 256  # frames that the host transforms at a time: they stay in a core's cache
+BLOCK = 256  # frames that the host transforms at a time
+THREADED = 8  # blocks from which on it uses several threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Frames:
     symmetric: bool = False
     preemphasis: float | None = None
 
+    @property
+    def transform(self) -> int:
+        """Length of the Fourier transform."""
+        return self.fft or self.window
+
     def count(self, samples: int) -> int:
         """The number of frames of a waveform."""
         return 1 + (samples - self.window * (self.edges == "inside")) // self.hop
@@ -54,9 +63,7 @@ def power(waveform: Any, frames: Frames) -> Any:
     Raises:
       ValueError: an empty waveform, or one shorter than a frame where only whole frames count.
     """
-    xp = waveform.__array_namespace__()
-    windows = _windows(waveform, frames, xp)
-    return _by_block(windows, lambda block: _power(block, frames, xp), xp)
+    return _by_frame(waveform, frames, 1 + frames.transform // 2, lambda spectra: spectra)
 
 
 def mel_power(waveform: Any, frames: Frames, filters: np.ndarray) -> Any:
@@ -66,15 +73,12 @@ def mel_power(waveform: Any, frames: Frames, filters: np.ndarray) -> Any:
       ValueError: as `power`.
     """
     xp = waveform.__array_namespace__()
-    windows = _windows(waveform, frames, xp)
-    return _by_block(windows, lambda x: project(_power(x, frames, xp), filters.T), xp)
+    if xp is np:
+        from scipy import sparse
 
-
-def project(x: Any, matrix: np.ndarray) -> Any:
-    """x [..., N] @ matrix [N, M], in fp32 on every device."""
-    if isinstance(x, np.ndarray):
-        return x @ matrix
-    return x.__array_namespace__().matmul(x, matrix, precision="highest")  # TPUs default to bf16
+        few = sparse.csr_array(filters)  # a bin is in one or two filters
+        return _by_frame(waveform, frames, len(filters), lambda spectra: few @ spectra)
+    return _by_frame(waveform, frames, len(filters), lambda x: matmul(filters, x, xp))
 
 
 def whisper(waveform: Any, mels: int = 80) -> Any:
@@ -148,10 +152,9 @@ def mfcc(
     The orthonormal DCT-II of the mel decibels (Slaney's filters), which are clamped to 80 below the
     clip's maximum. Source: `librosa.feature.mfcc`.
     """
-    filters = mel_filters(rate, frames.fft or frames.window, mels)
-    return project(
-        decibels(mel_power(waveform, frames, filters), 80.0), _cosines(mels, coefficients)
-    )
+    filters = mel_filters(rate, frames.transform, mels)
+    log = decibels(mel_power(waveform, frames, filters), 80.0)
+    return matmul(log, _cosines(mels, coefficients), log.__array_namespace__())
 
 
 @functools.cache
@@ -171,7 +174,7 @@ def log_mel(
     NumPy's transform, so that batches stay, bit for bit, what finished runs have logged.
     """
     window, hop = round(rate * window_ms / 1000), round(rate * hop_ms / 1000)
-    frames = _windows(waveform, Frames(window, hop, edges="constant"), np)
+    frames = _windows(waveform, Frames(window, hop, edges="constant"), np).T
     spectrum = np.square(np.abs(np.fft.rfft(frames * hann(window)[None], axis=1)))
     return np.log(np.maximum(spectrum @ mel_filters(rate, window, mels).T, FLOOR))
 
@@ -255,8 +258,34 @@ def hann(window: int, symmetric: bool = False) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * turns)).astype(np.float32)
 
 
+def _by_frame(waveform: Any, frames: Frames, size: int, f: Callable[[Any], Any]) -> Any:
+    """f of power spectra, [bins, F] -> [size, F], for a waveform: [..., T] -> [..., F, size].
+
+    The host takes a few frames at a time, which stay in a core's cache, and several cores for a
+    long waveform.
+    """
+    xp = waveform.__array_namespace__()
+    windows = _windows(waveform, frames, xp)
+    if xp is not np:
+        return xp.swapaxes(f(_power(windows, frames, xp)), -1, -2)
+    *clips, _, count = windows.shape
+    result = np.empty((*clips, count, size), np.float32)
+
+    def write(clip: tuple[int, ...], at: int) -> None:
+        result[clip][at : at + BLOCK] = f(_power(windows[clip][:, at : at + BLOCK], frames, np)).T
+
+    blocks = [(clip, at) for clip in np.ndindex(*clips) for at in range(0, count, BLOCK)]
+    if len(blocks) < THREADED:
+        for block in blocks:
+            write(*block)
+    else:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            list(pool.map(write, *zip(*blocks)))
+    return result
+
+
 def _windows(waveform: Any, frames: Frames, xp: ModuleType) -> Any:
-    """The frames of a waveform: [..., T] -> [..., F, window] float32; a view on the host."""
+    """The frames of a waveform: [..., T] -> [..., window, F] float32; a view on the host."""
     samples = waveform.shape[-1]
     count = frames.count(samples)
     if samples == 0 or count < 1:
@@ -270,40 +299,29 @@ def _windows(waveform: Any, frames: Frames, xp: ModuleType) -> Any:
         waveform = xp.pad(waveform, sides, mode=frames.edges)
     if xp is np:
         views = np.lib.stride_tricks.sliding_window_view(waveform, frames.window, axis=-1)
-        return views[..., : count * frames.hop : frames.hop, :]
+        return np.swapaxes(views[..., : count * frames.hop : frames.hop, :], -1, -2)
     starts, inside = np.arange(count) * frames.hop, np.arange(frames.window)
-    return waveform[..., starts[:, None] + inside[None]]
+    return waveform[..., inside[:, None] + starts[None]]
 
 
 def _power(windows: Any, frames: Frames, xp: ModuleType) -> Any:
-    """Frames [..., window] -> their power spectra [..., bins]."""
+    """Frames [..., window, F] -> their power spectra [..., bins, F]."""
     if frames.preemphasis is not None:
-        windows = windows - windows.mean(axis=-1, keepdims=True)
-        before = xp.concatenate([windows[..., :1], windows[..., :-1]], axis=-1)
+        windows = windows - windows.mean(axis=-2, keepdims=True)
+        before = xp.concatenate([windows[..., :1, :], windows[..., :-1, :]], axis=-2)
         windows = windows - frames.preemphasis * before
-    window = hann(frames.window, frames.symmetric).reshape((1,) * (windows.ndim - 1) + (-1,))
-    spectrum = _rfft(windows * window, frames.fft or frames.window, xp)
+    window = hann(frames.window, frames.symmetric).reshape(*[1] * (windows.ndim - 2), -1, 1)
+    size = frames.transform
+    if xp is np:
+        from scipy import fft  # in fp32 twice as fast as NumPy's
+
+        windows = np.multiply(windows, window, order="C")  # frames are transformed side by side
+        spectrum = fft.rfft(windows, size, axis=-2, overwrite_x=True)
+    else:
+        spectrum = xp.fft.rfft(windows * window, size, axis=-2)
     return xp.square(spectrum.real) + xp.square(spectrum.imag)
 
 
-def _rfft(x: Any, size: int, xp: ModuleType) -> Any:
-    if xp is not np:
-        return xp.fft.rfft(x, size)
-    from scipy import fft  # in fp32 more than twice as fast as NumPy's
-
-    return fft.rfft(x, size, overwrite_x=True)
-
-
-def _by_block(windows: Any, f: Any, xp: ModuleType) -> Any:
-    """f of [..., F, window], on the host for a few frames of one clip at a time."""
-    if xp is not np:
-        return f(windows)
-    *clips, count, _ = windows.shape
-    result = None
-    for clip in np.ndindex(*clips):
-        for start in range(0, count, BLOCK):
-            block = f(windows[clip][start : start + BLOCK])
-            if result is None:
-                result = np.empty((*clips, count, block.shape[-1]), np.float32)
-            result[clip][start : start + BLOCK] = block
-    return result
+def matmul(x: Any, y: Any, xp: ModuleType) -> Any:
+    """x @ y in fp32 on every device: TPUs default to bf16."""
+    return x @ y if xp is np else xp.matmul(x, y, precision="highest")

@@ -117,6 +117,26 @@ def answer(length, *, tokenizer):
     return f
 
 
+def multi_hot(num_classes):
+    """`label_probs` (float32 `[num_classes]`): 1 for each of the example's `labels`, which are
+    numbers of classes, and 0 for the others."""
+
+    def f(example, rng):
+        rest = {key: value for key, value in example.items() if key != "labels"}
+        numbers = np.asarray(example.get("labels", ()), np.int64).reshape(-1)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < num_classes:
+            name = captions_lib.example_name(example)
+            raise ValueError(
+                f"example {name} has the labels {numbers.tolist()}, and multi_hot {num_classes} "
+                "classes, from 0: set its num_classes"
+            )
+        probs = np.zeros(num_classes, np.float32)
+        probs[numbers] = 1
+        return {**rest, "label_probs": probs}
+
+    return f
+
+
 def label(*, class_names=None):
     """Makes `label` an int32: a class name is looked up, a number is checked."""
     numbers = {name: i for i, name in enumerate(class_names or ())}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.transforms import chain
-from mmjax.data.transforms.clap_steps import clap_mel
+from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.layers.swin import relative_index
 from mmjax.models.bert import BERT
 from mmjax.models.clap import CLAP
@@ -160,13 +160,13 @@ def audio_transform(found: Published) -> str:
     names += ("frequency_min", "frequency_max")
     fusion = published.tower(found, AUDIO, "audio_config")["enable_fusion"]
     settings = ", ".join(str(given[name] or 0) for name in names)
-    return f"clap_mel({settings}, fusion={fusion}, padding='{given['padding']}')"
+    return f"clap_input({settings}, fusion={fusion}, padding='{given['padding']}')"
 
 
 def published_files(pretrained: Any) -> dict[str, Any]:
     """preprocessor_config.json, from the transform of audio."""
     for _, args, kwargs, _ in chain.read(pretrained.audio_transform):
-        bound = inspect.signature(clap_mel).bind(*args, **kwargs)
+        bound = inspect.signature(clap_input).bind(*args, **kwargs)
         bound.apply_defaults()
         step = bound.arguments
         found = {
