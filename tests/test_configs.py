@@ -21,19 +21,21 @@ from mmjax.models.systems import make_system
 from mmjax.plan import chips, estimate
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
+from mmjax.system import variables
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The model of a fine-tuning is the one that it is given: see test_finetune.py.
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. FLAVA: transformers' FlavaForPreTraining. The others: added up by
+# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The others: added up by
 # hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
+    "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
 }
 
@@ -87,6 +89,8 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name == "clap_esc10":
+        return sounds_and_texts(model)
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -196,6 +200,18 @@ def one_transformer(model):
     return whole + words + 2 * width + 2
 
 
+def sounds_and_texts(model):
+    """A Swin of 1, 1 and 2 blocks, 32 wide at first; a BERT of a block; two maps after each."""
+    swin = 2 * 64 + (16 * 32 + 32) + 2 * 32
+    for stage, depth in enumerate((1, 1, 2)):
+        width, heads = 32 << stage, 2 << stage
+        swin += depth * (tower(1, width, 4 * width) + 15 * 15 * heads)
+        swin += 2 * 4 * width + 4 * width * 2 * width if stage < 2 else 2 * width
+    text = (320 + 8 + 1) * 64 + 2 * 64 + tower(1, 64, 128) + (64 * 64 + 64)
+    maps = (128 * 64 + 64) + (64 * 64 + 64) + 2 * (64 * 64 + 64)
+    return swin + text + maps + 2
+
+
 def flava(model):
     """Encoders of one width, four heads of words, a head of pairs, and the random quantizer."""
     width, codes, words = model.image.width, model.codebook_size, model.text.vocab_size
@@ -254,14 +270,16 @@ def test_full_size(name):
     assert size == count_by_hand(name)
     assert all(p.dtype == np.float32 for p in jax.tree.leaves(run.params))
     outputs = jax.eval_shape(
-        lambda p, b: run.model.apply({"params": p}, b),
-        run.params,
+        run.model.apply,
+        variables(run.params, run.state.memory),
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
     if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
-    if "decoder" in config.model.get("text", {}) or config.model.name == "blip":
+    if config.model.name == "clap":
+        assert outputs["audio_embed"].shape == outputs["text_embed"].shape
+    elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
     elif config.model.name == "albef":
@@ -294,14 +312,6 @@ def test_data_fit_the_model(name):
     parts = config.data.train.get("parts", {}).values()
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
-    if config.model.name == "audio_classifier":
-        train = f"{config.data.cached_transform} | {config.data.transform}"
-        sound = wav(np.random.default_rng(0).integers(-999, 999, 9000))
-        for chain in (train, config.evals.test.transform):
-            example = {"audio": sound, "label": 1, "labels": [1, 3]}
-            found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
-            check_batch({k: found[k][None] for k in run.spec}, run.spec)
-        return
     model = config.model.get("main", config.model)
     if config.model.name == "whisper":
         heard = [f"{config.data.cached_transform} | {config.data.transform}"]
@@ -317,6 +327,18 @@ def test_data_fit_the_model(name):
         )
         assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
         assert all(step in e.transform for e in config.evals.values() for step in clip)
+        return
+    if config.model.name in ("audio_classifier", "clap"):
+        train = f"{config.data.cached_transform} | {config.data.transform}"
+        evals = [section.transform for section in config.evals.values()]
+        words = f" | tokenize({model.text.length})" if "text" in model else ""
+        assert words in train
+        sound = wav(np.random.default_rng(0).integers(-999, 999, 9000))
+        read = {k: s for k, s in run.spec.items() if k[:4] != "text" and k != "example_id"}
+        for chain in (train.removesuffix(words), *evals):
+            example = {"audio": sound, "label": 1, "labels": [1, 3], "captions": ["a"]}
+            found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
+            check_batch({k: found[k][None] for k in read}, read)
         return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()

@@ -20,6 +20,7 @@ from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
+from mmjax.models.clip import row_ids
 from mmjax.models.htsat import HTSAT
 from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
 
@@ -87,13 +88,14 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting.
     """
     model = build(CLAP, config["model"], "audio_tower", "text_tower")
+    settings = check_kwargs(contrastive, config["loss"], "config.loss")
     limits = {}
     if math.isfinite(model.logit_scale_max):
         limits = dict.fromkeys(("logit_scale", "logit_scale_text"), (0.0, model.logit_scale_max))
     return System(
         model=model,
-        spec=spec(model),
-        loss=contrastive(**check_kwargs(contrastive, config["loss"], "config.loss")),
+        spec=spec(model, bool(settings.get("mask_duplicates"))),
+        loss=contrastive(**settings),
         limits=limits,
         mutable=(STATISTICS,),
         couples_rows=COUPLES_ROWS,
@@ -105,14 +107,19 @@ def contrastive(
     chunk_size: int = CHUNK_SIZE,
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
+    mask_duplicates: bool = False,
 ) -> Callable[..., Terms]:
-    """The loss for these settings of `config.loss`, which are those of `contrastive_loss`.
+    """The loss for these settings of `config.loss`; see `contrastive_loss`.
 
     Half the cross-entropy of each clip's text among all texts, with `logit_scale`, and half that of
     each text's clip among all clips, with `logit_scale_text`. It gives `contrastive`, accuracies
     and both scales. (transformers 5.23 has texts among clips in both halves.)
 
-    Source: Wu et al. 2022 (arXiv 2211.06687), eq. 1; LAION-AI/CLAP, loss.py.
+    Args:
+      mask_duplicates: do not use pairs that share a clip or a text as negatives.
+
+    Source: Wu et al. 2022 (arXiv 2211.06687), eq. 1; transformers' two logits; LAION-AI/CLAP trains
+    both directions by the first scale (loss.py, ClipLoss without mlp_loss).
     """
     options = {
         "implementation": implementation,
@@ -125,12 +132,14 @@ def contrastive(
         del context
         masks = [batch[name] for name in ("audio_present", "text_present") if name in batch]
         present = functools.reduce(operator.and_, masks) if masks else None
+        ids = {"present": present}
+        if mask_duplicates:
+            ids["image_ids"] = batch.get("example_id")
+            ids["text_ids"] = row_ids(batch["text"], batch.get("text_mask"))
         embeds = outputs["audio_embed"], outputs["text_embed"]
         scales = {"logit_scale": (1.0, 0.0), "logit_scale_text": (0.0, 1.0)}
         halves = [
-            contrastive_loss(
-                *embeds, outputs[scale], directions=directions, present=present, **options
-            )
+            contrastive_loss(*embeds, outputs[scale], directions=directions, **ids, **options)
             for scale, directions in scales.items()
         ]
         (of_audio, metrics), (of_texts, _) = halves
@@ -146,7 +155,7 @@ def contrastive(
     return loss
 
 
-def spec(model: CLAP) -> Spec:
+def spec(model: CLAP, example_ids: bool) -> Spec:
     """The arrays that the model and its loss need, for a batch of one."""
     audio, length = model.audio_tower(parent=None), model.text_tower(parent=None).length
     arrays = {
@@ -156,4 +165,6 @@ def spec(model: CLAP) -> Spec:
     }
     if audio.fusion:
         arrays["audio_longer"] = ((), jnp.bool_)
+    if example_ids:
+        arrays["example_id"] = ((), jnp.int32)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

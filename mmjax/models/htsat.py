@@ -145,7 +145,9 @@ class HTSAT(nn.Module):
         ratio = self.image_size // self.mels
         old, new = self.frames, self.image_size * ratio
         if old < new:
-            weights = jnp.asarray(cubic_weights(np.arange(new) * ((old - 1) / (new - 1)), old))
+            # Places in fp32, as in torch: their rounding changes the embeddings by over 1e-5.
+            places = np.arange(new, dtype=np.float32) * np.float32((old - 1) / (new - 1))
+            weights = jnp.asarray(cubic_weights(places.astype(np.float64), old))
             audio = jnp.einsum("Tt,btm->bTm", weights, audio, precision="highest")
         return rearrange(audio, "b (r t) m -> b (r m) t 1", r=ratio)
 

@@ -309,6 +309,8 @@ def _texts(source: sources.Source) -> Iterator[str]:
         example = source.meta(i)
         yield from example.get("captions", ())
         yield from example.get("names", ())
+        if not example.get("captions") and example.get("label") is not None:
+            yield from (source.class_names or ())[example["label"] :][:1]  # its caption
 
 
 def training_batches(

@@ -6,6 +6,8 @@ Each is a module with
 for models of images, one of
     image_source(published) -> image_processor.Source, for files of `transformers`;
     transform(published) -> the chain of transforms up to uint8 pixels;
+for models of audio,
+    audio_transform(published) -> the chain of transforms from an encoded file to the input;
 optionally, where files name tensors in several ways,
     canonical(name) -> the name in the table;
 optionally, where files may differ from their config,

@@ -23,7 +23,8 @@ CONFIGS = {
     "whisper": "whisper_fsdd",
 }
 UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
-COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji"}  # rows are fused with those of others
+# Rows are fused with those of others, or normalized with them.
+COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji", "clap": "clap_esc10"}
 
 
 def load(system):

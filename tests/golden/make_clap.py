@@ -3,20 +3,29 @@
     python tests/golden/make_clap.py
 
 Made with torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3. Spectrograms are shorter than the
-image and of an odd length; heads, depths and windows differ by stage. clap_fusion has no
-norm of the patches, no bias of queries, keys and values, and
-rows that are longer and rows that are not (given, as the feature extractor draws one of short
-clips at random). Its training mode: one step of the batch norms' running statistics.
+image and of an odd length; heads and depths differ by stage. clap_fusion has windows that do not
+divide the grid, no norm of the patches, no bias of queries, keys and values, and rows that are
+longer and rows that are not (given, as the feature extractor draws one of short clips at random).
+Of the training mode: the embeddings, and one step of the batch norms' running statistics.
 """
 
 import json
 
+import numpy as np
 import torch
 from golden_files import write
 from small_models import TEXT, byte_level, folder, padded, redraw
-from transformers import ClapConfig, ClapModel
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-EXTRACTOR = {"feature_extractor_type": "ClapFeatureExtractor", "max_length_s": 1}
+EXTRACTOR = {
+    "feature_extractor_type": "ClapFeatureExtractor",
+    "max_length_s": 1,
+    "sampling_rate": 8000,
+    "hop_length": 80,
+    "fft_window_size": 256,
+    "frequency_min": 50,
+    "frequency_max": 3900,
+}
 
 
 def make(name, audio, frames, features):
@@ -33,6 +42,9 @@ def make(name, audio, frames, features):
         for key, value in model.named_parameters():
             if key.endswith("bias_table"):
                 value.normal_(0, 0.5)
+        mel_norm = model.audio_model.audio_encoder.batch_norm  # decibels
+        mel_norm.running_mean.mul_(10).sub_(30)
+        mel_norm.running_var.mul_(400)
         model.logit_scale_a.fill_(2.0)
         model.logit_scale_t.fill_(1.5)
     model.save_pretrained(out)
@@ -70,6 +82,12 @@ def make(name, audio, frames, features):
     }
     if fusion:
         outputs["audio_longer"] = longer[:, 0]
+    extract, rng = ClapFeatureExtractor(**EXTRACTOR, **features), np.random.default_rng(1)
+    for size in (1300, 4001, 8000, *((8079,) if fusion else ())):
+        outputs |= clip_and_mel(extract, size, rng)
+    if fusion:  # a longer clip: three crops that do not depend on chance; of 64 mels alone
+        extract = ClapFeatureExtractor(**{**EXTRACTOR, "fft_window_size": 1024})
+        outputs |= clip_and_mel(extract, 8200, rng)
     model.train()
     with torch.no_grad():
         found = model(**arguments, is_longer=longer)
@@ -78,6 +96,14 @@ def make(name, audio, frames, features):
         if "running_" in key:
             outputs[f"train/{key}"] = value
     write(out, **outputs)
+
+
+def clip_and_mel(extract, size, rng):
+    """A noise that fades, and its features."""
+    noise = rng.normal(size=size) * np.geomspace(1, 1e-3, size)
+    clip = (8000 * noise).clip(-32768, 32767).astype(np.int16)
+    mel = extract(clip / 32768, sampling_rate=8000)["input_features"][0]
+    return {f"clip_{size}": clip, f"mel_{size}": mel.astype(np.float32)}
 
 
 def main():
@@ -100,7 +126,7 @@ def main():
         {
             "num_mel_bins": 12,
             "spec_size": 48,
-            "window_size": 3,
+            "window_size": 5,
             "depths": [2, 2],
             "num_attention_heads": [1, 3],
             "patch_embeds_hidden_size": 12,

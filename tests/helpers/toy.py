@@ -35,6 +35,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "clap":
+            config.model.embed_dim = 16
+            audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
+            config.model.audio.update(audio, depths=(2, 1), heads=(1, 2), remat="none")
+            config.model.text.update(TEXT, depth=depth)
         elif config.model.name == "albef":
             group = config.model.get("negative_group", 0)
             config.model.update(embed_dim=16, negative_group=group and 4)
@@ -143,6 +148,8 @@ def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **field
 def batch(config, seed=0):
     """A random batch for the config: images, texts of many lengths, soft labels."""
     rng, size = np.random.default_rng(seed), config.batch_size
+    if config.model.name == "clap":
+        return _sounds(config, rng)
     if config.model.name == "audio_classifier":
         out = {"audio": rng.normal(size=(size, 8, 4)).astype(np.float32)}
         classes = config.model.num_classes
@@ -151,10 +158,8 @@ def batch(config, seed=0):
         return out | {"label": rng.integers(0, classes, size, np.int32)}
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
-        lengths = rng.integers(2, TEXT["length"] + 1, size)
-        mask = np.arange(TEXT["length"])[None] < lengths[:, None]
-        out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
-        out["text_mask"] = mask
+        out |= _texts(rng, size)
+        mask = out["text_mask"]
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "avsr":
@@ -198,6 +203,24 @@ def batch(config, seed=0):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
+
+
+def _texts(rng, size):
+    lengths = rng.integers(2, TEXT["length"] + 1, size)
+    mask = np.arange(TEXT["length"])[None] < lengths[:, None]
+    text = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
+    return {"text": text, "text_mask": mask}
+
+
+def _sounds(config, rng):
+    """Spectrograms in decibels, with a text each; two rows lack one of them."""
+    size, audio = config.batch_size, config.model.audio
+    shape = (4, audio.frames, audio.mels) if audio.get("fusion") else (audio.frames, audio.mels)
+    out = {"audio": rng.normal(-30, 20, (size, *shape)).astype(np.float32), **_texts(rng, size)}
+    if audio.get("fusion"):
+        out["audio_longer"] = np.arange(size) % 2 == 0
+    out |= {f"{m}_present": np.arange(size) != i for i, m in enumerate(("audio", "text"))}
+    return out | {"example_id": np.arange(size, dtype=np.int32)}
 
 
 def means(loss, outputs, batch, context=None):

@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from digits import wav
 from parity import GOLDEN, close, expected, layers
 from safetensors.numpy import load_file
 
+from mmjax.data.transforms.parse import parse
 from mmjax.layers.swin import SwinBlock
 from mmjax.pretrained import load, save_pretrained
 from mmjax.system import STATISTICS
@@ -100,6 +102,33 @@ def test_only_longer_clips_depend_on_their_crops():
 
 
 @golden
+def test_spectrograms_are_those_of_the_feature_extractor(name):
+    want = expected(name)
+    sizes = (1300, 4001, 8000) if name == "clap" else (1300, 4001, 8000, 8079)
+    for size in sizes:
+        found = loaded(name).audio(wav(want[f"clip_{size}"]))
+        mel = want[f"mel_{size}"]
+        np.testing.assert_allclose(found["audio"], mel if mel.shape[0] > 1 else mel[0], atol=2e-3)
+        assert not found.get("audio_longer")
+
+
+def test_a_longer_clip_is_shrunk_and_cropped_as_by_the_feature_extractor():
+    want = expected("clap_fusion")
+    step = parse("clap_input(1, 64, 8000, 1024, 80, 50, 3900, fusion=True)")
+    found = step({"audio": wav(want["clip_8200"])}, np.random.default_rng(0))
+    np.testing.assert_allclose(found["audio"], want["mel_8200"], atol=2e-3)
+    assert found["audio_longer"]
+
+
+def test_a_random_part_of_a_long_clip():
+    clip = np.random.default_rng(0).integers(-9000, 9000, 11_000)
+    model = loaded("clap")
+    parts = [model.audio(wav(clip), seed)["audio"] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(parts[0], parts[1])
+    assert parts[0].shape == (101, 8) and np.abs(parts[0] - parts[2]).max() > 0.1
+
+
+@golden
 def test_saved_and_loaded_again(name, tmp_path):
     save_pretrained(loaded(name), tmp_path / "out")
     theirs, ours = (load_file(x / "model.safetensors") for x in (GOLDEN / name, tmp_path / "out"))
@@ -111,6 +140,7 @@ def test_saved_and_loaded_again(name, tmp_path):
         **loaded(name).config,
         "logit_scale_init": pytest.approx(loaded(name).config["logit_scale_init"]),
     }
+    assert again.audio_transform == loaded(name).audio_transform
     for a, b in zip(again.tokenizer.encode(["a red bus"], 9), encoded(name)):
         np.testing.assert_array_equal(a, b)
 

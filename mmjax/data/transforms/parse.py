@@ -21,6 +21,7 @@ from mmjax.data.transforms.audio_steps import (
 )
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
+from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.data.transforms.image_steps import (
     center_crop,
     codebook_image,
@@ -110,6 +111,7 @@ TRANSFORMS = {
         speed,
         time_shift,
         log_mel,
+        clap_input,
         whisper_mel,
         kaldi_fbank,
         clap_mel,

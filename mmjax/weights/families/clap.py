@@ -1,10 +1,13 @@
 """CLAP: HTSAT and RoBERTa (model_type "clap")."""
 
+import inspect
 import math
 from typing import Any
 
 import numpy as np
 
+from mmjax.data.transforms import chain
+from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.layers.swin import relative_index
 from mmjax.models.bert import BERT
 from mmjax.models.clap import CLAP
@@ -54,14 +57,14 @@ AUDIO = {
     "aff_block_r": 4,
     "layer_norm_eps": 1e-5,
 }
-# Of the feature extractor: defaults of ClapFeatureExtractor.
+# Of the feature extractor: defaults of ClapFeatureExtractor, where frequency_min is 0.
 FEATURES = {
     "feature_size": 64,
     "sampling_rate": 48_000,
     "hop_length": 480,
     "max_length_s": 10,
     "fft_window_size": 1024,
-    "frequency_min": 0,
+    "frequency_min": None,
     "frequency_max": 14_000,
     "truncation": "fusion",
     "padding": "repeatpad",
@@ -131,17 +134,60 @@ def features(found: Published) -> dict[str, Any]:
     """The settings of the feature extractor, with defaults.
 
     Raises:
-      ValueError: a setting of another type.
+      ValueError: a setting of another type, or features that the model does not read.
     """
-    given = found.preprocessor or {}
     where = found.folder / published.PREPROCESSOR
-    return published.settings(given, {k: x for k, x in FEATURES.items() if x != 0}, where)
+    given = published.settings(found.preprocessor or {}, FEATURES, where)
+    fusion = published.tower(found, AUDIO, "audio_config")["enable_fusion"]
+    if (given["truncation"] == "fusion") != fusion and found.preprocessor is not None:
+        raise ValueError(
+            f"'{where}' has truncation '{given['truncation']}', and the model of config.json has "
+            f"enable_fusion {fusion}: they are from different models."
+        )
+    return given
 
 
 def frames(found: Published) -> int:
     """Frames of a spectrogram of a published model."""
     given = features(found)
     return 1 + given["max_length_s"] * given["sampling_rate"] // given["hop_length"]
+
+
+def audio_transform(found: Published) -> str:
+    """The chain of transforms from an audio file to the model's input."""
+    given = features(found)
+    names = ("max_length_s", "feature_size", "sampling_rate", "fft_window_size", "hop_length")
+    names += ("frequency_min", "frequency_max")
+    fusion = published.tower(found, AUDIO, "audio_config")["enable_fusion"]
+    settings = ", ".join(str(given[name] or 0) for name in names)
+    return f"clap_input({settings}, fusion={fusion}, padding='{given['padding']}')"
+
+
+def published_files(pretrained: Any) -> dict[str, Any]:
+    """preprocessor_config.json, from the transform of audio."""
+    for _, args, kwargs, _ in chain.read(pretrained.audio_transform):
+        bound = inspect.signature(clap_input).bind(*args, **kwargs)
+        bound.apply_defaults()
+        step = bound.arguments
+        found = {
+            "feature_extractor_type": "ClapFeatureExtractor",
+            "processor_class": "ClapProcessor",
+            "feature_size": step["mels"],
+            "sampling_rate": step["rate"],
+            "hop_length": step["hop"],
+            "max_length_s": step["seconds"],
+            "nb_max_samples": step["seconds"] * step["rate"],
+            "fft_window_size": step["window"],
+            "nb_frequency_bins": step["window"] // 2 + 1,
+            "frequency_min": step["low"],
+            "frequency_max": step["high"],
+            "truncation": "fusion" if step["fusion"] else "rand_trunc",
+            "padding": step["padding"],
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+        }
+        return {published.PREPROCESSOR: found}
+    return {}
 
 
 def rows(model: CLAP) -> list[Row]:
