@@ -186,6 +186,30 @@ def test_fingerprint_changes_with_every_setting_and_only_then(runner):
     assert len({first, *map(fingerprint, others)}) == 7
 
 
+def test_sounds_are_classified_as_images_are(runner):
+    """By the outputs of another tower, for examples that have a sound."""
+    heard = dataclasses.replace(
+        runner,
+        batches=lambda *args: (
+            {"audio" if k == "image" else k: x for k, x in batch.items()}
+            for batch in runner.batches(*args)
+        ),
+        embed=lambda p, b: {
+            k.replace("image", "audio"): x
+            for k, x in runner.embed(p, {"image" if k == "audio" else k: b[k] for k in b}).items()
+        },
+    )
+    plain = preset("zero_shot")
+    assert run(heard, preset("zero_shot", modality="audio")) == run(runner, plain)
+    plain, spelled, other = (
+        make_evaluators({"x": preset("zero_shot", **more)}, runner)["x"].fingerprint()
+        for more in ({}, {"modality": "image"}, {"modality": "audio"})
+    )
+    assert plain == spelled != other
+    with pytest.raises(ValueError, match="modality is 'text': use 'image', 'audio' or 'video'"):
+        make_evaluators({"x": preset("zero_shot", modality="text")}, runner)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
