@@ -52,7 +52,8 @@ def test_error_rates():
     assert found["absent"] == 1
     assert found["wer"] == pytest.approx(1 / 5)
     assert found["cer"] == pytest.approx(5 / 23)
-    assert run(normalizer="english")["wer"] == pytest.approx(1 / 5)
+    # "78" heard as "7 ate", "1" and "23"
+    assert run(normalizer="english")["wer"] == pytest.approx(2 / 3)
     assert run(normalizer="none")["wer"] == pytest.approx(3 / 5)
     with pytest.raises(ValueError, match="normalizer of a transcription is 'french'"):
         run(normalizer="french")
