@@ -166,7 +166,7 @@ for name in ("whisper", "whisper_words"):
                                    decoder_input_ids=want["text"].long(),
                                    decoder_attention_mask=want["text_mask"].long()).logits
 processor = t.WhisperProcessor.from_pretrained(f"{root}/whisper_words")
-processor.tokenizer.set_prefix_tokens(language="fr", task="translate")
+processor.tokenizer.set_prefix_tokens(language="zh", task="translate")
 found["tokens"] = torch.tensor(processor.tokenizer(" a red bus").input_ids)
 assert processor.feature_extractor.feature_size == 5
 assert model.generation_config.lang_to_id == {"<|en|>": 302, "<|zh|>": 303, "<|fr|>": 304}
@@ -185,7 +185,7 @@ def test_saved_models_in_transformers(tmp_path):
         mask = expected(name)["text_mask"]
         close(found[name][mask], expected(name)["text_logits"][mask])
     words = load(GOLDEN / "whisper_words").tokenizer
-    ids = [*prompt(words, "fr", "translate"), *words.prompts([" a red bus"])[0][1:], words.eos_id]
+    ids = [*prompt(words, "zh", "translate"), *words.prompts([" a red bus"])[0][1:], words.eos_id]
     np.testing.assert_array_equal(found["tokens"], ids)
 
 
