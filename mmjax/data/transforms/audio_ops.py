@@ -43,7 +43,7 @@ def decode_audio(
         size = os.path.getsize(data)
         with open(data, "rb") as file:
             head = file.read(4096)
-    _check_head(head, size)
+    check_head(head, size)
     blocks = []
     try:
         with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
@@ -96,7 +96,7 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return np.pad(resampled, (0, size - len(resampled)))
 
 
-def _check_head(head: bytes, size: int) -> None:
+def check_head(head: bytes, size: int) -> None:
     """Raise ValueError for an empty file, a video container, or a WAV file that was cut off."""
     if not size:
         raise ValueError("there is no audio (0 bytes): leave it out, or copy it again")

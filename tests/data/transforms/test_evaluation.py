@@ -44,6 +44,7 @@ def test_what_is_left_draws_nothing():
         "log_mel": "4, 4",
         "waveform": "1",
         "kaldi_fbank": "4",
+        "multi_hot": "3",
     }
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
