@@ -439,7 +439,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
