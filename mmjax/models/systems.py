@@ -9,6 +9,7 @@ from mmjax.config import nearest
 from mmjax.models import (
     albef,
     blip,
+    blip_nlvr,
     captioner,
     clip,
     coca,
@@ -27,6 +28,7 @@ from mmjax.system import System
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
     "blip": blip.make_system,
+    "blip_nlvr": blip_nlvr.make_system,
     "captioner": captioner.make_system,
     "clip": clip.make_system,
     "coca": coca.make_system,

@@ -9,6 +9,7 @@ from mmjax import config as configs
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
+    "blip_nlvr": "blip_nlvr2",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",
