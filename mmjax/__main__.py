@@ -15,6 +15,7 @@ COMMANDS = {
     "preflight": "mmjax.preflight",
     "replay": "mmjax.replay",
     "generate": "mmjax.generate",
+    "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
     "search": "mmjax.search",
     "serve": "mmjax.serve",

@@ -30,7 +30,13 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules whose shape and dtype annotations are checked at every call.
-CHECKED = ["mmjax.losses", "mmjax.evals.metrics", "mmjax.decode.logits", "mmjax.decode.top_k"]
+CHECKED = [
+    "mmjax.losses",
+    "mmjax.evals.metrics",
+    "mmjax.decode.logits",
+    "mmjax.decode.timestamps",
+    "mmjax.decode.top_k",
+]
 install_import_hook(CHECKED, "typecheck.check")
 
 # Tracing makes many small objects: collect garbage less often.

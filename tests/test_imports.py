@@ -27,6 +27,7 @@ workdir.saved
 pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 embedder
+speech
 search
 serve
 run
@@ -35,7 +36,7 @@ report
 plan
 evaluate
 train
-zero_shot  generate  export  interpolate  replay  preflight
+zero_shot  generate  transcribe  export  interpolate  replay  preflight
 __main__
 """
 

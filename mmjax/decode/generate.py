@@ -55,17 +55,8 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
 
     @jax.jit
     def generate(variables, batch, seed) -> Generated:
-        logits, cache, history, count = read_prompts(model, settings, variables, batch)
-        if settings.beams > 1:
-            return _search(model, settings, variables, logits, cache, history, count)
-
-        def going(state):
-            return (state.new < settings.max_new_tokens) & ~state.done.all()
-
-        key = jax.random.key(seed)
-        state = sampling.begin(settings, logits, cache, history, count, key)
-        state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
-        return Generated((), state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
+        prompts = read_prompts(model, settings, variables, batch)
+        return continue_prompts(model, settings, variables, *prompts, jax.random.key(seed))
 
     if settings.max_new_tokens >= model.window:
         raise ValueError(
@@ -80,6 +71,33 @@ def make_generate(model: Any, settings: Settings) -> Callable[..., Generated]:
         return generate(prepare(variables, batch), batch, seed)
 
     return call
+
+
+def continue_prompts(
+    model: Any,
+    settings: Settings,
+    variables: Any,
+    logits: jax.Array,
+    cache: Any,
+    history: jax.Array,
+    count: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array | None = None,
+) -> Generated:
+    """The continuations of prompts that `read_prompts` has read; to be compiled by the caller.
+
+    Args:
+      temperature: [], replaces that of the settings, which must not be 0.
+    """
+    if settings.beams > 1:
+        return _search(model, settings, variables, logits, cache, history, count)
+
+    def going(state):
+        return (state.new < settings.max_new_tokens) & ~state.done.all()
+
+    state = sampling.begin(settings, logits, cache, history, count, key, temperature)
+    state = jax.lax.while_loop(going, lambda s: _advance(model, settings, variables, s), state)
+    return Generated((), state.tokens[:, None], state.lengths[:, None], state.scores[:, None])
 
 
 def make_stream(model: Any, settings: Settings) -> Callable[..., Iterator[np.ndarray]]:

@@ -17,7 +17,8 @@ class State:
 
     `history` [B, T] and `count` [B] are as in decode/logits.py; `tokens` [B, N] are the
     continuations, `lengths` [B] and `scores` [B] their lengths and log-probabilities, `done` [B];
-    `new` [] is the number of tokens per row so far.
+    `new` [] is the number of tokens per row so far. `temperature` [] replaces that of the settings,
+    for one program for all temperatures above 0.
     """
 
     cache: Any
@@ -29,10 +30,17 @@ class State:
     done: jax.Array
     new: jax.Array
     key: jax.Array
+    temperature: jax.Array | None = None
 
 
 def begin(
-    settings: Settings, logits: jax.Array, cache: Any, history: jax.Array, count: jax.Array, key
+    settings: Settings,
+    logits: jax.Array,
+    cache: Any,
+    history: jax.Array,
+    count: jax.Array,
+    key,
+    temperature: jax.Array | None = None,
 ) -> State:
     """The state after the first token, from the prompts' logits [B, V]."""
     rows = logits.shape[0]
@@ -46,6 +54,7 @@ def begin(
         done=jnp.zeros(rows, bool),
         new=jnp.zeros((), jnp.int32),
         key=key,
+        temperature=temperature,
     )
     return add_token(settings, state, logits)
 
@@ -53,7 +62,8 @@ def begin(
 def add_token(settings: Settings, state: State, logits: jax.Array) -> State:
     """Choose the next token of every row that is not done, from its logits [B, V]."""
     logits = settings.process(logits, state.history, state.count, state.new)
-    token = choose(settings, logits, jax.random.fold_in(state.key, state.new))
+    key = jax.random.fold_in(state.key, state.new)
+    token = choose(settings, logits, key, state.temperature)
     score = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
     score -= jax.nn.logsumexp(logits, axis=-1)
     token = jnp.where(state.done, settings.pad_id, token)
@@ -71,11 +81,13 @@ def add_token(settings: Settings, state: State, logits: jax.Array) -> State:
     )
 
 
-def choose(settings: Settings, logits: jax.Array, key: jax.Array) -> jax.Array:
+def choose(
+    settings: Settings, logits: jax.Array, key: jax.Array, temperature: jax.Array | None = None
+) -> jax.Array:
     """[B] int32: the most probable or sampled tokens. A row's sample does not depend on B."""
     if not settings.temperature:
         return logits.argmax(-1).astype(jnp.int32)
-    values, ids = logits / settings.temperature, None
+    values, ids = logits / (settings.temperature if temperature is None else temperature), None
     if settings.top_k:
         values, ids = top_k(values, settings.top_k)
     elif settings.top_p < 1:

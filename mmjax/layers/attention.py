@@ -100,6 +100,8 @@ class Attention(nn.Module):
       head_dim: None is D / heads.
       cross: attend to kv, which may have another width.
       causal: a query attends to the keys up to its own position.
+      key_bias: False: with qkv_bias, the keys alone have no bias. (It would add the same to all
+        logits of a query, which changes nothing.)
       cache_length: slots of the cache that the first call creates; 0: none, or it exists.
       rotary_magnitude: see `rotate`.
 
@@ -122,6 +124,7 @@ class Attention(nn.Module):
     rotary_magnitude: float = 1.0
     qkv_init: Callable = nn.initializers.xavier_uniform()
     out_init: Callable = nn.initializers.xavier_uniform()
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -216,6 +219,7 @@ class Attention(nn.Module):
             self.dtype,
             self.qkv_init,
             order,
+            unbiased=None if self.key_bias or name == "query" else features[0] - 2,
             name=name,
         )(x)
         return shard(y, "batch", "length", *(("heads",) if order else names))

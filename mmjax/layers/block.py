@@ -54,7 +54,8 @@ class Block(nn.Module):
         tanh of a learned scalar that is initially 0 (Flamingo, Alayrac et al. 2022, arXiv
         2204.14198, section 3.1.2). With "tanh", a token whose context mask is all false passes
         unchanged; in the paper the MLP branch would still change it.
-      gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases.
+      gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases; key_bias: see
+        `Attention`.
       cache_length, rotary_magnitude: see `Attention`.
 
     Initial standard deviations: with norm "pre", width^-1/2 in attention, and smaller by
@@ -86,6 +87,7 @@ class Block(nn.Module):
     train: bool = False
     cache_length: int = 0
     rotary_magnitude: float = 1.0
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -158,6 +160,7 @@ class Block(nn.Module):
             self.cache_length,
             self.rotary_magnitude,
             **inits,
+            key_bias=self.key_bias,
             name="attention",
         )
 

@@ -53,7 +53,8 @@ class Decoder(nn.Module):
       length: most tokens of a text.
       head_dim: None is width / heads; kv_heads: None is heads (see `Attention`).
       norm: "layer" or "rms"; gated_mlp with activation "silu" is SwiGLU.
-      use_bias: of all linear maps; qkv_bias, out_bias and mlp_bias override it (see `Block`).
+      use_bias: of all linear maps; qkv_bias, out_bias and mlp_bias override it, and
+        without key_bias the keys have none (see `Block`).
       positions: "learned", "rope" or "none".
       rope_scaling: of rotary positions, see `rotary.frequencies`; None: not scaled.
       embedding_norm: normalize the embedded tokens, with their positions, before the first layer.
@@ -86,6 +87,7 @@ class Decoder(nn.Module):
     qkv_bias: bool | None = None
     out_bias: bool | None = None
     mlp_bias: bool | None = None
+    key_bias: bool = True
     positions: str = "learned"
     embedding_norm: bool = False
     post_norm: bool = False
@@ -263,6 +265,7 @@ class Decoder(nn.Module):
             "activation": self.activation,
             "gated_mlp": self.gated_mlp,
             **self.biases,
+            "key_bias": self.key_bias,
             "dropout": self.dropout,
             "epsilon": self.epsilon,
             "dtype": self.dtype,

@@ -129,6 +129,8 @@ class Linear(nn.Module):
     Attributes:
       features: sizes of the new axes; names: logical axes of the kernel [*inputs, *features].
       kernel_init: called with the kernel's matrix shape [prod(inputs), prod(features)].
+      unbiased: an index of the first new axis that has no bias; None: all have one. The parameter
+        `bias` is then shorter by one along that axis.
       order: maps the output axes, the last of kernel and bias, to one axis: [..., N].
       before: an elementwise function, applied to x first (an activation).
     """
@@ -140,6 +142,7 @@ class Linear(nn.Module):
     kernel_init: Callable = nn.initializers.lecun_normal()
     order: Callable[[jax.Array], jax.Array] | None = None
     before: Callable[[jax.Array], jax.Array] | None = None
+    unbiased: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -156,7 +159,11 @@ class Linear(nn.Module):
         bias = None
         if self.use_bias:
             names = self.names[len(inputs) :]
-            bias = param(self, "bias", nn.initializers.zeros, self.features, names)
+            first, *rest = self.features
+            size = first if self.unbiased is None else first - 1
+            bias = param(self, "bias", nn.initializers.zeros, (size, *rest), names)
+            if self.unbiased is not None:
+                bias = jnp.insert(bias, self.unbiased, 0.0, axis=0)
         if packed:
             x = x if self.before is None else self.before(x)
             batch = x.shape[: x.ndim - len(inputs)]

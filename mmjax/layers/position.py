@@ -1,4 +1,4 @@
-"""Position embeddings of image grids and of text."""
+"""Position embeddings of image grids, of text and of audio."""
 
 import flax.linen as nn
 import jax
@@ -62,13 +62,20 @@ def _weights(old: int, new: int, method: str) -> np.ndarray:
         at = np.arange(new) * ((old - 1) / max(new - 1, 1))
         weights = np.maximum(1 - np.abs(at[:, None] - np.arange(old)), 0)
         return weights.astype(np.float32)
-    at = (np.arange(new) + 0.5) * (old / new) - 0.5
+    return cubic_weights((np.arange(new) + 0.5) * (old / new) - 0.5, old)
+
+
+def cubic_weights(at: np.ndarray, old: int) -> np.ndarray:
+    """[new, old]: weights of the old samples in a bicubic interpolation at the places `at` [new].
+
+    Keys' kernel with a = -0.75 over four neighbors, edges repeated, as in torch's interpolate.
+    """
     near = np.floor(at).astype(int)[:, None] + np.arange(-1, 3)
     x, a = np.abs(at[:, None] - near), -0.75
     inner = (a + 2) * x**3 - (a + 3) * x**2 + 1
     outer = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
-    weights = np.zeros((new, old), np.float32)
-    rows = np.broadcast_to(np.arange(new)[:, None], near.shape)
+    weights = np.zeros((len(at), old), np.float32)
+    rows = np.broadcast_to(np.arange(len(at))[:, None], near.shape)
     np.add.at(weights, (rows, near.clip(0, old - 1)), np.where(x <= 1, inner, outer))
     return weights
 
@@ -95,6 +102,22 @@ def sincos2d(
     y = np.broadcast_to(y[:, None], (*grid, width // 4))
     x = np.broadcast_to(x[None, :], (*grid, width // 4))
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], -1).astype(np.float32)
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """Fixed positions of a sequence [length, width]: the sines, then the cosines.
+
+    Raises:
+      ValueError: an odd width, or one below 4.
+
+    Source: openai/whisper, model.py, sinusoids; Vaswani et al. 2017 (arXiv 1706.03762), section
+    3.5, whose frequencies end one step later.
+    """
+    if width % 2 or width < 4:
+        raise ValueError(f"Sinusoidal positions need an even width of at least 4, not {width}.")
+    omega = 10_000.0 ** -np.linspace(0.0, 1.0, width // 2)
+    angles = np.arange(length)[:, None] * omega
+    return np.concatenate([np.sin(angles), np.cos(angles)], -1).astype(np.float32)
 
 
 class LearnedGrid(nn.Module):

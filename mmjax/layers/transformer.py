@@ -13,7 +13,7 @@ class Transformer(nn.Module):
     """`depth` blocks over [B, L, D]; every parameter has a leading `layers` axis.
 
     Attributes:
-      norm, cross, gated_mlp, qkv_bias, layer_scale (its `scale`): see `Block`.
+      norm, cross, gated_mlp, qkv_bias, key_bias, layer_scale (its `scale`): see `Block`.
       stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
       remat: "none", "full" (save only the blocks' inputs) or "dots" (save the results of matmuls).
 
@@ -36,6 +36,7 @@ class Transformer(nn.Module):
     qkv_bias: bool = True
     layer_scale: float | None = None
     cross: str = "none"
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -68,6 +69,7 @@ class Transformer(nn.Module):
             activation=self.activation,
             gated_mlp=self.gated_mlp,
             qkv_bias=self.qkv_bias,
+            key_bias=self.key_bias,
             dropout=self.dropout,
             epsilon=self.epsilon,
             dtype=self.dtype,

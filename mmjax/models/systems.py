@@ -8,9 +8,12 @@ from ml_collections import ConfigDict
 from mmjax.config import nearest
 from mmjax.models import (
     albef,
+    audio_classifier,
+    avsr,
     blip,
     blip_nlvr,
     captioner,
+    clap,
     clip,
     coca,
     flamingo,
@@ -22,14 +25,18 @@ from mmjax.models import (
     vilt,
     vit,
     vqa,
+    whisper,
 )
 from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
+    "audio_classifier": audio_classifier.make_system,
+    "avsr": avsr.make_system,
     "blip": blip.make_system,
     "blip_nlvr": blip_nlvr.make_system,
     "captioner": captioner.make_system,
+    "clap": clap.make_system,
     "clip": clip.make_system,
     "coca": coca.make_system,
     "flamingo": flamingo.make_system,
@@ -41,6 +48,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "vilt": vilt.make_system,
     "vit": vit.make_system,
     "vqa": vqa.make_system,
+    "whisper": whisper.make_system,
 }
 DTYPES = ("float32", "bfloat16")
 

@@ -6,6 +6,8 @@ Each is a module with
 for models of images, one of
     image_source(published) -> image_processor.Source, for files of `transformers`;
     transform(published) -> the chain of transforms up to uint8 pixels;
+for models of audio,
+    audio_transform(published) -> the chain of transforms from an encoded file to the input;
 optionally, where files name tensors in several ways,
     canonical(name) -> the name in the table;
 optionally, where files may differ from their config,
@@ -27,6 +29,7 @@ and, where our models can be saved in the family's layout,
     optionally published_name(name, model) -> the name in the files of a name in the table;
     optionally LAYOUT: the names of the files, if other than `published.HUB`;
     optionally buffers(model) -> name -> array, of tensors that are not parameters;
+    optionally published_generation(pretrained) -> generation_config.json;
     optionally published_files(pretrained) -> name -> content of further JSON files;
     optionally for_saving(pretrained) -> Pretrained, adapted to the family.
 """
@@ -38,11 +41,13 @@ from mmjax.config import nearest
 from mmjax.weights.families import (
     albef,
     align,
+    ast,
     bert,
     big_vision,
     blip,
     blip_nlvr,
     chinese_clip,
+    clap,
     clip,
     clip_vision,
     dinov2,
@@ -56,19 +61,24 @@ from mmjax.weights.families import (
     siglip,
     vilt,
     vit,
+    whisper,
+    whisper_ct2,
 )
 
 FAMILIES = {
     "albef": albef,
     "align": align,
+    "audio-spectrogram-transformer": ast,
     "bert": bert,
     "big_vision": big_vision,
     "blip": blip,
     "blip_nlvr": blip_nlvr,
     "chinese_clip": chinese_clip,
     "chinese_clip_vision_model": clip_vision,
+    "clap": clap,
     "clip": clip,
     "clip_vision_model": clip_vision,
+    "ctranslate2": whisper_ct2,
     "deit": vit,
     "dinov2": dinov2,
     "dinov2_with_registers": dinov2,
@@ -87,6 +97,7 @@ FAMILIES = {
     "siglip_vision_model": clip_vision,
     "vilt": vilt,
     "vit": vit,
+    "whisper": whisper,
     "xlm-roberta": bert,
 }
 

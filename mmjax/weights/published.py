@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.layers.sizes import height_width
-from mmjax.weights import tensor_file
+from mmjax.weights import ctranslate2, tensor_file
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
 
@@ -45,7 +45,7 @@ class Published(NamedTuple):
 
 
 def open_folder(folder: Path) -> Published:
-    """Open a published folder; if it has both layouts, that of `transformers`.
+    """Open a published folder; if it has several layouts, that of `transformers`.
 
     Raises:
       ValueError: a file is missing or damaged.
@@ -53,16 +53,23 @@ def open_folder(folder: Path) -> Published:
     both = any((folder / name).is_file() for name in (tensor_file.WHOLE, tensor_file.INDEX))
     if (folder / OPEN_CLIP).is_file() and not both:
         return _open_clip(folder)
-    return Published(folder, read_json(folder / CONFIG), _preprocessor(folder), Safetensors(folder))
+    if (folder / ctranslate2.FILE).is_file() and not both:
+        return _open_ctranslate2(folder)
+    config = read_json(folder / CONFIG)
+    if "n_audio_state" in config:  # the sizes of openai/whisper, which name no type
+        config.setdefault("model_type", "whisper")
+    return Published(folder, config, _preprocessor(folder), Safetensors(folder))
 
 
 def _preprocessor(folder: Path) -> dict[str, Any] | None:
-    """The settings of the image processor: those in processor_config.json come first, as in
-    transformers 5.23 (image_processing_base.py, get_image_processor_dict)."""
+    """The settings of the image processor, or of the feature extractor of a model of audio: those
+    in processor_config.json come first, as in transformers 5.23 (image_processing_base.py,
+    get_image_processor_dict)."""
     if (folder / PROCESSOR).is_file():
-        settings = read_json(folder / PROCESSOR)
-        if settings.get("image_processor") is not None:
-            return section(settings, "image_processor", folder / PROCESSOR)
+        whole = read_json(folder / PROCESSOR)
+        for part in ("image_processor", "feature_extractor"):
+            if whole.get(part) is not None:
+                return section(whole, part, folder / PROCESSOR)
     return read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else None
 
 
@@ -83,6 +90,12 @@ def _open_clip(folder: Path) -> Published:
         section(config, "preprocess_cfg", path),
         Safetensors(folder, OPEN_CLIPS.tensors, OPEN_CLIPS.index),
     )
+
+
+def _open_ctranslate2(folder: Path) -> Published:
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    file = ctranslate2.CTranslate2(folder / ctranslate2.FILE)
+    return Published(folder, {**config, "model_type": "ctranslate2"}, None, file)
 
 
 def open_gguf(path: Path) -> Published:

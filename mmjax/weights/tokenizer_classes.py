@@ -68,6 +68,7 @@ KINDS = {
     **{f"{name}Tokenizer": ROBERTA for name in ("Roberta", "Bart", "Longformer")},
     "GPT2Tokenizer": GPT2,
     "CLIPTokenizer": CLIP,
+    "WhisperTokenizer": GPT2,
 }
 # By model_type, for folders that name no class.
 BY_TYPE = {
@@ -80,6 +81,7 @@ BY_TYPE = {
     "flava": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
+    "whisper": "WhisperTokenizer",
 }
 
 

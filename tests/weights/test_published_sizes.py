@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from mmjax.models.systems import make_system
+from mmjax.system import STATISTICS
 from mmjax.variables import abstract_variables
 from mmjax.weights import image_processor
 from mmjax.weights.families.blip import DECODER, ENCODER
@@ -78,6 +79,8 @@ QWEN_HALF_B = {  # Qwen 2.5
             {},
             375_234_050,
         ),
+        ("clap", {}, {}, 153_492_890),  # laion/clap-htsat-unfused
+        ("clap", {"audio_config": {"enable_fusion": True}}, {}, 153_507_530),
         ("vilt", {}, {"pooler.dense.weight": (768, 768)}, 111_595_008),
         ("vit", {}, {"classifier.weight": HEAD}, 86_567_656),
         ("vit", {}, {"pooler.dense.weight": (768, 768)}, 86_389_248),
@@ -116,10 +119,11 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     whole = {"model": theirs.model_config(found), "loss": {}}
     system = make_system(whole)
     model = system.model
-    params = abstract_variables(model, system.spec)["params"]
+    given = abstract_variables(model, system.spec)
+    params, statistics = given["params"], given.get(STATISTICS, {})
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
     covered = [name for row in theirs.rows(model) for name in row.ours]
-    assert len(covered) == len(jax.tree.leaves(params))
+    assert len(covered) == len(jax.tree.leaves([params, statistics]))
     if hasattr(theirs, "image_source"):
         assert image_processor.read(found.preprocessor).transform.startswith("decode | resize")
 

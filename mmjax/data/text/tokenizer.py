@@ -123,6 +123,10 @@ class Tokenizer:
         out[first : first + len(found)] = [number[word] for word in found]
         return out
 
+    def token_id(self, token):
+        """The id of a token; None: there is none."""
+        return self._backend.token_to_id(token)
+
     def count(self, texts, truncated):
         """Add a number of texts, of which some were truncated, to `truncation_rate`."""
         with self._lock:

@@ -1,94 +1,122 @@
-"""Audio: decoding, and the log-mel spectrogram."""
+"""Audio: encoded files to mono waveforms at a rate. Features of waveforms: `spectrogram.py`."""
 
-import functools
 import io
+import math
+import os
+import struct
 
 import numpy as np
 
+BLOCK = 1 << 20  # frames read at a time: only the mean of the channels is kept
+UNKNOWN = 2**63 - 1  # libsndfile's number of samples in a FLAC stream that was never finished
+_CONTAINERS = (  # offset and bytes of what is not audio alone
+    (4, b"ftyp", "an MP4 file (video, or AAC audio)"),
+    (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
+    (8, b"AVI ", "an AVI file"),
+    (0, b"FLV", "a Flash video"),
+    (0, b"\x30\x26\xb2\x75", "an ASF file (WMA or WMV)"),
+)
 
-def decode_audio(data: bytes) -> tuple[np.ndarray, int]:
-    """Decode WAV, FLAC, OGG, MP3, ...: mono waveform [T] float32 (channel mean), and rate in Hz.
+
+def decode_audio(
+    data: bytes | str | os.PathLike, seconds: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Decode WAV, FLAC, OGG, MP3, ...: mono waveform [T] float32, and rate in Hz.
 
     Integer samples are in [-1, 1]; 16-bit ones are divided by 32768, 24-bit ones by 2^23. Floating
-    point samples are not scaled.
+    point samples are not scaled. The waveform is the mean of all channels, so a silent one of two
+    halves the other, as in librosa and ffmpeg.
+
+    Args:
+      data: the bytes of a file, or its path.
+      seconds: read no more than this from the beginning; bounds memory for long files.
 
     Raises:
-      ValueError: bytes in no format of libsndfile, a damaged file, or samples that are not finite.
+      ValueError: empty, in no format of libsndfile, a video, truncated or damaged, no samples, or
+        samples that are not finite.
     """
     import soundfile  # imported late: it loads libsndfile
 
+    if isinstance(data, bytes):
+        head, size = data[:4096], len(data)
+    else:
+        size = os.path.getsize(data)
+        with open(data, "rb") as file:
+            head = file.read(4096)
+    check_head(head, size)
+    blocks = []
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+            rate = file.samplerate
+            if file.frames == UNKNOWN:
+                raise ValueError(
+                    "the audio's header gives no usable length: write it to a file again"
+                )
+            left = file.frames if seconds is None else min(file.frames, math.ceil(seconds * rate))
+            while left:
+                block = file.read(min(left, BLOCK), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                blocks.append(block.mean(axis=1))
+                left -= len(block)
     except soundfile.SoundFileError as error:
         why = getattr(error, "error_string", str(error)).rstrip(".")
         raise ValueError(
-            f"{len(data)} bytes that start with {bytes(data[:12])!r} are no audio that libsndfile "
+            f"{size} bytes that start with {head[:12]!r} are no audio that libsndfile "
             f"reads ({why}): use WAV, FLAC or OGG"
         ) from None
-    except (ValueError, MemoryError) as error:  # a FLAC stream of unknown length
-        raise ValueError(
-            f"the audio's header gives no usable length ({error}): write it to a file again"
-        ) from None
-    waveform = samples.mean(axis=1)
+    if not blocks:
+        raise ValueError("the audio has no samples: leave it out")
+    waveform = np.concatenate(blocks)
     if not np.isfinite(waveform).all():
         raise ValueError("the audio has samples that are not finite: write it again")
     return waveform, rate
 
 
-def hz_to_mel(hz: np.ndarray) -> np.ndarray:
-    """Slaney's mel scale: linear to 1000 Hz (15 mel), then logarithmic, 27 mel per factor of 6.4.
-
-    Source: Slaney 1998, Auditory Toolbox, technical report 1998-010; as librosa's default.
-    """
-    hz = np.asarray(hz, np.float64)
-    return np.where(
-        hz < 1000, 3 * hz / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
-    )
-
-
-def mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    """The inverse of `hz_to_mel`."""
-    mel = np.asarray(mel, np.float64)
-    return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
-
-
-@functools.cache
-def mel_filters(rate: int, window: int, mels: int) -> np.ndarray:
-    """Triangular mel filters over the bins of a spectrum: [mels, window // 2 + 1] float32.
-
-    Corners are evenly spaced in mel from 0 to rate / 2; each triangle has an area of 1 Hz (Slaney's
-    norm), as in librosa and Whisper.
-
-    Args:
-      rate: Hz; window: length of the Fourier transform in samples.
-
-    Raises:
-      ValueError: more filters than the spectrum resolves, so that a filter would be empty.
-    """
-    bins = np.arange(window // 2 + 1) * rate / window
-    corners = mel_to_hz(np.linspace(0, hz_to_mel(rate / 2), mels + 2))
-    low, middle, high = (corners[i : mels + i, None] for i in range(3))
-    rising, falling = (bins[None] - low) / (middle - low), (high - bins[None]) / (high - middle)
-    filters = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
-    if not filters.any(axis=1).all():
-        raise ValueError(
-            f"{mels} mel filters are too many for {window} samples at {rate} Hz: some would be "
-            "empty; use fewer, or a longer window"
-        )
-    return filters.astype(np.float32)
-
-
-def log_mel(
-    waveform: np.ndarray, rate: int, mels: int, window_ms: float = 32, hop_ms: float = 10
+def decode_at(
+    data: bytes | str | os.PathLike, rate: int, seconds: float | None = None
 ) -> np.ndarray:
-    """Natural logarithm of the mel power spectrogram: [T] -> [1 + T // hop, mels] float32.
+    """As `decode_audio`, resampled to `rate` in Hz: [T] float32."""
+    waveform, original = decode_audio(data, seconds)
+    return resample(waveform, original, rate)
 
-    Frame i is centered at sample i · hop, with zeros around the waveform; a periodic Hann window.
-    Power is floored at 1e-10.
+
+def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """[T] at `rate` Hz to [ceil(T · new_rate / rate)] at `new_rate`, by soxr's "HQ" filter.
+
+    soxr itself rounds the length, to 0 for a single sample at 44.1 kHz; as in librosa and
+    torchaudio it is rounded up here, with a zero.
     """
-    window, hop = round(rate * window_ms / 1000), round(rate * hop_ms / 1000)
-    padded = np.pad(np.asarray(waveform, np.float32), (window // 2, window - window // 2))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
-    power = np.square(np.abs(np.fft.rfft(frames * hann[None], axis=1)))
-    return np.log(np.maximum(power @ mel_filters(rate, window, mels).T, 1e-10)).astype(np.float32)
+    if rate == new_rate:
+        return waveform
+    import soxr
+
+    size = math.ceil(len(waveform) * new_rate / rate)
+    resampled = soxr.resample(waveform, rate, new_rate)[:size]
+    return np.pad(resampled, (0, size - len(resampled)))
+
+
+def check_head(head: bytes, size: int) -> None:
+    """Raise ValueError for an empty file, a video container, or a WAV file that was cut off."""
+    if not size:
+        raise ValueError("there is no audio (0 bytes): leave it out, or copy it again")
+    for offset, mark, kind in _CONTAINERS:
+        if head[offset : offset + len(mark)] == mark:
+            raise ValueError(
+                f"this is {kind}, which libsndfile does not read: extract its sound by "
+                "ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"
+            )
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return
+    at = 12
+    while at + 8 <= len(head):
+        name, declared = struct.unpack_from("<4sI", head, at)
+        if name == b"data":
+            have = size - at - 8
+            if have < declared < 0xFFFFFF00:  # programs that write to a pipe declare 4 GB
+                raise ValueError(
+                    f"the WAV file ends after {have} of the {declared} bytes of samples that its "
+                    "header declares: it is truncated, copy it again"
+                )
+            return
+        at += 8 + declared + declared % 2

@@ -1,9 +1,75 @@
-"""Steps that make `audio`; see `parse.py`."""
+"""Steps that make `waveform` from an encoded file, change it, and make `audio` from it; see
+`parse.py`."""
+
+import functools
+import math
 
 import numpy as np
 
-from mmjax.data.transforms import audio_ops
+from mmjax.data.transforms import audio_ops, chroma, spectrogram
 from mmjax.data.transforms.captions import example_name
+from mmjax.data.transforms.spectrogram import Frames
+
+
+def waveform(seconds, rate=16000, pad=True):
+    """`waveform`: the encoded file `audio`, mono, at `rate` Hz: float32 `[seconds · rate]`.
+
+    Longer audio is truncated, of which no more is read; shorter audio is padded with silence, or
+    not, where a later step pads its features. See `audio_ops.decode_audio`.
+    """
+    _check_above_0(seconds=seconds, rate=rate)
+    size = round(seconds * rate)
+
+    def f(example, rng):
+        # A little more, so that the end is resampled from what follows it.
+        read = functools.partial(audio_ops.decode_at, rate=rate, seconds=seconds + 0.1)
+        x = _decoded(example, read)
+        found = {**example, "waveform": _fit(x, size) if pad else x[:size]}
+        found.pop("audio")
+        return found
+
+    return f
+
+
+def add_noise(snr=(5.0, 30.0), p=1.0):
+    """White Gaussian noise at a random signal-to-noise ratio in decibels; silence stays silent."""
+    low, high = _range(snr, "snr")
+
+    def f(x, rng):
+        if rng.random() >= p:
+            return x
+        level = np.sqrt(np.mean(np.square(x))) * 10 ** (-rng.uniform(low, high) / 20)
+        return x + level.astype(np.float32) * rng.standard_normal(len(x), np.float32)
+
+    return _on_waveform(f)
+
+
+def speed(factor=(0.9, 1.1)):
+    """Plays the waveform faster by a random factor, which also changes its pitch; in its length.
+
+    Source: Ko et al. 2015, "Audio augmentation for speech recognition".
+    """
+    low, high = _range(factor, "factor")
+    _check_above_0(factor=low)
+
+    def f(x, rng):
+        now = round(1000 * rng.uniform(low, high))
+        return _fit(audio_ops.resample(x, now, 1000), len(x))
+
+    return _on_waveform(f)
+
+
+def time_shift(fraction=0.1):
+    """Moves the waveform by up to `fraction` of its length to either side; silence fills it up."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction is {fraction}; it must be from 0 to 1")
+
+    def f(x, rng):
+        by = round(len(x) * rng.uniform(-fraction, fraction))
+        kept = x[max(0, -by) : len(x) - max(0, by)]
+        return np.pad(kept, (max(0, by), max(0, -by)))
+
+    return _on_waveform(f)
 
 
 def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
@@ -11,21 +77,146 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
 
     1 is its largest entry, -1 everything `top_db` decibels or more below it, so the result does not
     depend on the recording's volume. Longer audio is truncated, shorter audio is padded with
-    silence. See `audio_ops.log_mel`.
+    silence. See `spectrogram.log_mel`.
     """
-    if top_db <= 0:
-        raise ValueError(f"top_db is {top_db}; it must be above 0")
+    _check_above_0(top_db=top_db)
 
     def f(example, rng):
-        try:
-            waveform, rate = audio_ops.decode_audio(example.get("audio", b""))
-        except ValueError as error:
-            name = example_name(example)
-            raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
-        length = (frames - 1) * round(rate * hop_ms / 1000)
-        waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
-        decibels = (10 / np.log(10)) * audio_ops.log_mel(waveform, rate, mels, window_ms, hop_ms)
+        x, rate = _decoded(example, audio_ops.decode_audio)
+        x = _fit(x, (frames - 1) * round(rate * hop_ms / 1000))
+        decibels = (10 / np.log(10)) * spectrogram.log_mel(x, rate, mels, window_ms, hop_ms)
         below = np.maximum(decibels - decibels.max(), -top_db)
         return {**example, "audio": (1 + 2 * below / top_db).astype(np.float32)}
 
     return f
+
+
+def whisper_mel(mels=80):
+    """`audio`: the features of Whisper, `[100 · seconds, mels]`, of a waveform at 16 kHz."""
+    return _to_audio(lambda x: spectrogram.whisper(x, mels))
+
+
+def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
+    """`audio`: Kaldi's filter bank, `[frames, mels]`, as (x - mean) / (2 std).
+
+    Longer audio is truncated, shorter audio gets frames of 0 before the normalization. The default
+    mean and deviation are AudioSet's. Source: AST, Gong et al. 2021 (arXiv 2104.01778), section 2.
+    """
+
+    def f(x):
+        bank = spectrogram.kaldi(x, rate, mels)[:frames]
+        bank = np.pad(bank, ((0, frames - len(bank)), (0, 0)))
+        return (bank - np.float32(mean)) / np.float32(2 * std)
+
+    return _to_audio(f)
+
+
+def clap_mel(fusion=False):
+    """`audio`: the features of CLAP, `[1 + 100 · seconds, 64]`, of a waveform at 48 kHz."""
+    return _to_audio(lambda x: spectrogram.clap(x, fusion))
+
+
+def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered=True):
+    """`audio`: cepstral coefficients `[1 + 1000 / hop_ms · seconds, coefficients]`.
+
+    See `spectrogram.mfcc`; `rate`: that of the waveform. Not centered: only frames that are inside
+    the waveform count, as in the Keyword Transformer.
+    """
+    if coefficients > mels:
+        raise ValueError(f"{mels} mel filters have no {coefficients} coefficients: raise mels")
+    frames = _frames(rate, window_ms, hop_ms, "constant" if centered else "inside")
+    return _to_audio(lambda x: spectrogram.mfcc(x, rate, coefficients, mels=mels, frames=frames))
+
+
+def chromagram(window_ms=128, hop_ms=32, tuning=0.0, rate=16000):
+    """`audio`: the energy of the 12 pitch classes, `[1 + 1000 / hop_ms · seconds, 12]`.
+
+    See `chroma.chroma`; `tuning` None estimates it; `rate`: that of the waveform.
+    """
+    frames = _frames(rate, window_ms, hop_ms, "constant")
+    return _to_audio(lambda x: chroma.chroma(x, rate, tuning, frames))
+
+
+def spec_augment(time=0.1, frequency=0.2, masks=2):
+    """Masks of `audio` [frames, features]: its mean instead of random frames and features.
+
+    Args:
+      time, frequency: the widest mask, as a fraction of the frames or the features; its width is
+        drawn from 0 on.
+      masks: how many of each.
+
+    Source: Park et al. 2019, SpecAugment (arXiv 1904.08779), section 2, without time warping.
+    """
+
+    def f(example, rng):
+        audio = example.get("audio")
+        if not isinstance(audio, np.ndarray):
+            raise ValueError("put a step that makes 'audio', such as mfcc, before spec_augment")
+        masked = audio.copy()
+        for axis, part in ((0, time), (1, frequency)):
+            size = audio.shape[axis]
+            for _ in range(masks):
+                width = int(rng.integers(0, round(part * size) + 1))
+                start = int(rng.integers(0, size - width + 1))
+                masked[(slice(None),) * axis + (slice(start, start + width),)] = audio.mean()
+        return {**example, "audio": masked}
+
+    return f
+
+
+def _decoded(example, read):
+    """`read` of the encoded file; an error names the example."""
+    try:
+        return read(example.get("audio", b""))
+    except ValueError as error:
+        name = example_name(example)
+        raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
+
+
+def _fit(x, size):
+    """[size]: truncated, or padded with silence."""
+    return np.pad(x[:size], (0, max(0, size - len(x))))
+
+
+def _on_waveform(f):
+    """A step that replaces `waveform` by `f(waveform, rng)`."""
+
+    def step(example, rng):
+        return {**example, "waveform": f(_waveform(example), rng)}
+
+    return step
+
+
+def _to_audio(f):
+    """A step that replaces `waveform` by `audio`, `f(waveform)`."""
+
+    def step(example, rng):
+        rest = {key: value for key, value in example.items() if key != "waveform"}
+        return {**rest, "audio": f(_waveform(example))}
+
+    return step
+
+
+def _waveform(example):
+    if not isinstance(example.get("waveform"), np.ndarray):
+        raise ValueError("put waveform(seconds) first in the chain: there is no 'waveform' yet")
+    return example["waveform"]
+
+
+def _frames(rate, window_ms, hop_ms, edges):
+    window, hop = round(rate * window_ms / 1000), round(rate * hop_ms / 1000)
+    return Frames(window, hop, edges=edges)
+
+
+def _range(value, name):
+    """(low, high) of a setting that is a number or a pair."""
+    low, high = value if isinstance(value, tuple | list) else (value, value)
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"{name} is {value}; it must be a number, or (lowest, highest)")
+    return low, high
+
+
+def _check_above_0(**settings):
+    for name, value in settings.items():
+        if value <= 0:
+            raise ValueError(f"{name} is {value}; it must be above 0")

@@ -4,10 +4,11 @@ import numpy as np
 
 
 def mixup(alpha, num_classes):
-    """Mixup: every image is mixed with its partner's, and their labels in the same proportion.
+    """Mixup: every image or waveform is mixed with its partner's, and their labels likewise.
 
-    Takes `image [B, H, W, 3] uint8` and `label [B]` or `label_probs [B, C]`; gives `image` (uint8,
-    rounded) and `label_probs [B, C] float32`. One mixing weight per batch, from Beta(alpha, alpha).
+    Takes `image [B, H, W, 3] uint8` or `waveform [B, T] float32` and `label [B]` or `label_probs
+    [B, C]`; gives the same (images rounded) and `label_probs [B, C] float32`. One mixing weight per
+    batch, from Beta(alpha, alpha).
     Partners are rows 2i and 2i + 1 (random, since the epoch is shuffled), so they do not depend on
     the number of processes. Raises ValueError if a process has an odd number of rows. Source: Zhang
     et al. 2017 (mixup).
@@ -16,7 +17,13 @@ def mixup(alpha, num_classes):
         raise ValueError(f"alpha must be above 0, not {alpha}")
 
     def f(batch, rng):
-        rows = len(batch["image"])
+        keys = [key for key in ("image", "waveform") if key in batch]
+        if not keys:
+            raise ValueError(
+                f"mixup mixes 'image' or 'waveform', and the batch has {sorted(batch)}: end the "
+                "transforms of each example with one of them"
+            )
+        rows = len(batch[keys[0]])
         if rows % 2:
             raise ValueError(
                 f"mixup mixes pairs and a process has {rows} rows of the batch: set "
@@ -33,12 +40,13 @@ def mixup(alpha, num_classes):
                     f"{label.min()} to {label.max()}"
                 )
             probs = np.eye(num_classes, dtype=np.float32)[label]
-        image = batch["image"].astype(np.float32)
-        mixed = weight * image + (1 - weight) * image[other]
-        return {
-            **batch,
-            "image": np.rint(mixed).astype(np.uint8),
-            "label_probs": weight * probs + (1 - weight) * probs[other],
-        }
+        mixed = {}
+        for key in keys:
+            x = batch[key].astype(np.float32)
+            mixed[key] = weight * x + (1 - weight) * x[other]
+        if "image" in mixed:
+            mixed["image"] = np.rint(mixed["image"]).astype(np.uint8)
+        probs = weight * probs + (1 - weight) * probs[other]
+        return {**batch, **mixed, "label_probs": probs}
 
     return f

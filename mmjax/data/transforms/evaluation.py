@@ -15,6 +15,10 @@ FORMS = {
     "random_grayscale": None,
     "rand_augment": None,
     "random_erasing": None,
+    "add_noise": None,
+    "speed": None,
+    "time_shift": None,
+    "spec_augment": None,
     "swap_images": None,
 }
 

@@ -6,9 +6,22 @@ arguments are Python literals. Arguments that are not in the config (the tokeniz
 are keyword-only and come from `parse`'s own keywords.
 """
 
-from mmjax.data.transforms.audio_steps import log_mel
+from mmjax.data.transforms.audio_steps import (
+    add_noise,
+    chromagram,
+    clap_mel,
+    kaldi_fbank,
+    log_mel,
+    mfcc,
+    spec_augment,
+    speed,
+    time_shift,
+    waveform,
+    whisper_mel,
+)
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
+from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.data.transforms.image_steps import (
     center_crop,
     codebook_image,
@@ -29,6 +42,7 @@ from mmjax.data.transforms.image_steps import (
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
@@ -36,7 +50,9 @@ from mmjax.data.transforms.text_steps import (
     first_caption,
     label,
     longest_caption,
+    multi_hot,
     tokenize,
+    transcript,
 )
 
 
@@ -86,9 +102,25 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        transcript,
         answer,
         label,
+        multi_hot,
+        waveform,
+        add_noise,
+        speed,
+        time_shift,
         log_mel,
+        clap_input,
+        whisper_mel,
+        kaldi_fbank,
+        clap_mel,
+        mfcc,
+        chromagram,
+        spec_augment,
+        decode_video,
+        sound,
+        speech_mel,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from digits import wav
 
 from mmjax.data.transforms import parse as transforms
 from mmjax.data.transforms.evaluation import FORMS, evaluation_form
@@ -41,10 +42,15 @@ def test_what_is_left_draws_nothing():
         "resize_short": "8",
         "drop_words": "('a',)",
         "log_mel": "4, 4",
+        "waveform": "1",
+        "kaldi_fbank": "4",
+        "multi_hot": "3",
     }
     image = np.zeros((9, 9, 3), np.uint8)
-    for name in transforms.TRANSFORMS.keys() - {"tokenize", "answer", "log_mel"}:
+    sound = {"waveform": np.zeros(16000, np.float32)}
+    for name in transforms.TRANSFORMS.keys() - {"tokenize", "answer"}:
         spec = evaluation_form(f"{name}({arguments.get(name, '')})")
-        example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0}
+        example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0, **sound}
+        example |= {"audio": wav([1, 2])} if name in ("log_mel", "waveform") else {}
         transforms.parse(spec, class_names=["a"])(example, Never())
     assert set(FORMS) <= set(transforms.TRANSFORMS)

@@ -1,0 +1,1 @@
+"""Transcription of recordings: reading, decoding by windows, timestamps, and subtitle files."""
