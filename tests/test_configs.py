@@ -28,8 +28,8 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The others: added up by
-# hand, below.
+# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The
+# others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
