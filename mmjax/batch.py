@@ -16,6 +16,12 @@ Spec = Mapping[str, jax.ShapeDtypeStruct]
 MODALITIES = ("image", "text", "audio", "video")
 
 
+def modality_of(key: str) -> str:
+    """The modality that an array of a batch belongs to: "audio" also of a `waveform`."""
+    name = key.split("_")[0]
+    return "audio" if name == "waveform" else name
+
+
 def spec_of(batch: Batch) -> Spec:
     """Shapes and dtypes of a batch."""
     return {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}

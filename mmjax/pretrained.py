@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
-from mmjax.system import System, Variables, memory_of, variables
+from mmjax.system import System, Variables, memory_of, statistics_of, variables
 from mmjax.variables import (
     abstract_variables,
     initial_params,
@@ -30,8 +30,9 @@ from mmjax.weights.family import family, saving_family
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
-# Deterministic transforms from an image to the input of a model.
+# Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
+AUDIO_STEPS = ("clap_input",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Pretrained:
       model: the Linen module; `model.apply(variables, batch)` gives its outputs.
       tokenizer: None for a model without text or without tokenizer files; text_length: maximum
         tokens of a text.
-      transform: the chain of transforms from an image to the model's input; "" without images.
+      transform, audio_transform: the chain of transforms from an image to the model's input, and
+        that from audio; "" for a model without images, or without audio.
       report: how every tensor was used.
       class_names: of a classifier's logits; None without a head, or if they are not known.
       memory: state of the model besides the parameters, such as batch statistics.
@@ -68,6 +70,7 @@ class Pretrained:
     no_tokenizer: str = ""
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    audio_transform: str = ""
 
     @property
     def variables(self) -> Variables:
@@ -94,6 +97,20 @@ class Pretrained:
             raise ValueError(f"A '{self.config['name']}' takes no images.")
         prepare = transforms.parse(self.transform)
         return prepare({"image": image}, np.random.default_rng(0))["image"]
+
+    def audio(self, audio: bytes, seed: int = 0) -> dict[str, np.ndarray]:
+        """The model's input from an encoded audio file: `audio`, and `audio_longer` with fusion.
+
+        Args:
+          seed: of the part that is taken of a clip that is too long.
+
+        Raises:
+          ValueError: audio that cannot be decoded, or a model without audio.
+        """
+        if not self.audio_transform:
+            raise ValueError(f"A '{self.config['name']}' takes no audio.")
+        prepare = transforms.parse(self.audio_transform)
+        return prepare({"audio": audio}, np.random.default_rng(seed))
 
 
 def load(
@@ -165,16 +182,18 @@ def _from_published(
         notes = [*notes, *more]
     config = theirs.model_config(found) | {"dtype": dtype}
     system, given = _abstract(config, mesh)
-    model, params, report = system.model, given["params"], ""
+    model, report = system.model, ""
+    params, statistics = given["params"], statistics_of(memory_of(given))
     if arrays:
-        params, report = read_params(
+        made, report = read_params(
             found.tensors,
             theirs.rows(model),
-            params,
+            {**params, **statistics},
             ignored=theirs.IGNORED,
             dtype=dtype,
             initial=None if strict else lambda: initial_params(model, system.spec, seed=0),
         )
+        params, statistics = ({k: made[k] for k in x} for x in (params, statistics))
         report = "\n".join([report, *(f"  note    {note}" for note in notes)])
     text = config.get("text")
     words = _read_tokenizer(theirs, found, text["vocab_size"]) if text else None
@@ -187,8 +206,10 @@ def _from_published(
         tokenizer=words,
         text_length=min(text["length"], shorter or text["length"]) if text else None,
         transform=_transform(theirs, found),
+        audio_transform=getattr(theirs, "audio_transform", lambda found: "")(found),
         report=f"{report}\n{without}" if arrays and without else report,
         class_names=published.class_names(found, config.get("num_classes")),
+        memory=statistics,
         prompts=getattr(theirs, "prompts", lambda found: {})(found),
         no_tokenizer=without,
         generation=getattr(theirs, "read_generation", lambda found: {})(found),
@@ -254,6 +275,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         tokenizer=saved.tokenizer,
         text_length=text["length"] if text else None,
         transform=_image_steps(saved.config),
+        audio_transform=_eval_steps(saved.config, AUDIO_STEPS),
         report=report,
         class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
         memory=memory,
@@ -263,12 +285,15 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
 
 def _image_steps(config: Any) -> str:
     """The image transforms of a run's evaluators; "" where none uses images."""
-    for evaluator in config.evals.values():
-        steps = chain.only(evaluator.get("transform", ""), IMAGE_STEPS)
-        if steps:
-            return steps
+    steps = _eval_steps(config, IMAGE_STEPS)
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
-    return f"decode | resize({size})" if size else ""
+    return steps or (f"decode | resize({size})" if size else "")
+
+
+def _eval_steps(config: Any, names: Sequence[str]) -> str:
+    """The named transforms of the first of a run's evaluators that has any."""
+    every = (chain.only(x.get("transform", ""), names) for x in config.evals.values())
+    return next(filter(None, every), "")
 
 
 def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None = None) -> None:
@@ -294,7 +319,9 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     config = complete(theirs.published_config(model), pretrained)
     named = getattr(theirs, "published_name", lambda name, model: name)
     tensors = itertools.chain(
-        write_tensors(pretrained.params, theirs.rows(model)),
+        write_tensors(
+            {**pretrained.params, **statistics_of(pretrained.memory)}, theirs.rows(model)
+        ),
         getattr(theirs, "buffers", lambda model: {})(model).items(),
     )
     tensors = ((named(name, model), x) for name, x in tensors)

@@ -24,6 +24,8 @@ from jax.sharding import Mesh
 from mmjax.batch import Batch, Spec
 from mmjax.config import nearest
 
+STATISTICS = "batch_stats"  # the collection of the running statistics of batch norms
+
 Params = Any
 Variables = Mapping[str, Any]  # {"params": ..., **memory}: what `model.apply` takes
 Memory = Mapping[str, Any]
@@ -135,6 +137,11 @@ def variables(params: Params, memory: Memory) -> Variables:
 def memory_of(given: Variables) -> Memory:
     """The inverse of `variables`: all collections but the parameters."""
     return {name: tree for name, tree in given.items() if name != "params"}
+
+
+def statistics_of(memory: Memory) -> Memory:
+    """The statistics of batch norms, which published weights have beside the parameters."""
+    return {name: tree for name, tree in memory.items() if name == STATISTICS}
 
 
 def average(term: Term) -> tuple[jax.Array, jax.Array]:

@@ -12,14 +12,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import sharding
 from mmjax.batch import Spec
 from mmjax.step import TrainState, first_state
-from mmjax.system import Memory, Params, Variables, memory_of, seed_data
+from mmjax.system import Memory, Params, Variables, memory_of, seed_data, statistics_of
 
 _TRANSIENT = ("params", "intermediates", "cache", "packed")  # collections that are not memory
 
 
 def initial_params(model: Any, spec: Spec, seed: int) -> Params:
-    """The model's parameters, initialized from a seed on the default device."""
-    return _unbox(jax.jit(init_function(model, spec))(seed_data(seed))["params"])
+    """The model's parameters, initialized from a seed on the default device; with the statistics
+    of batch norms, if it has any, as one more entry at the top."""
+    made = _unbox(jax.jit(init_function(model, spec))(seed_data(seed)))
+    return {**made["params"], **statistics_of(memory_of(made))}
 
 
 def abstract_variables(model: Any, spec: Spec, memory: Callable | None = None) -> Variables:

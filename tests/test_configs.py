@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import types
 from pathlib import Path
@@ -10,26 +11,31 @@ import jax
 import numpy as np
 import pytest
 import toy
+from digits import wav
 
 from mmjax import config as configs
+from mmjax.batch import check as check_batch
+from mmjax.data.transforms.parse import parse
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.models.systems import make_system
 from mmjax.plan import chips, estimate
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
+from mmjax.system import variables
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The model of a fine-tuning is the one that it is given: see test_finetune.py.
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. FLAVA: transformers' FlavaForPreTraining. The others: added up by
-# hand, below.
+# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The
+# others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
+    "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
 }
 
@@ -56,6 +62,8 @@ def count_by_hand(name):
         return PUBLISHED[name]
     if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
         return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
+    if name in ("ast_audioset", "ast_esc10", "kwt_fsdd"):
+        return audio_classifier(load(name).model)
     if name == "lit_b16":  # no image projection; the class token has a position of its own
         image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
         text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
@@ -70,6 +78,10 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name.startswith("whisper"):
+        return whisper(load(name).model)
+    if name.startswith("avsr"):
+        return speech(load(name).model)
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name == "vqa_emoji":
@@ -77,6 +89,8 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name == "clap_esc10":
+        return sounds_and_texts(model)
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -89,6 +103,12 @@ def count_by_hand(name):
         text = (30_524 + 30) * 768 + 2 * 768 + tower(12, 768, 3072) + 12 * attention
         head = (768 * 768 + 768) + 2 * 768 + 30_524
         return image + text + 12 * attention + head + 2 * (768 * 256 + 256) + 2 * 769 + 1
+    if name == "blip_nlvr2":  # two kinds of cross-attention in a layer, and a map that merges
+        attention = 4 * (768 * 768 + 768)
+        image = (768 * 768 + 768) + (2 + 576) * 768 + tower(12, 768, 3072) + 2 * 768
+        text = (30_524 + 60) * 768 + 2 * 768 + tower(12, 768, 3072)
+        cross = 12 * (2 * attention + 2 * 768) + 6 * (2 * 768 * 768 + 768)
+        return image + text + cross + (768 * 768 + 768) + (2 * 768 + 2)
     if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
         attention = 4 * (128 * 128 + 128) + 2 * 128
         text = (1026 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
@@ -112,19 +132,90 @@ def count_by_hand(name):
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
 
 
+def audio_classifier(model):
+    """Patches, class token (AST: also that of distillation) and positions, blocks, norms, head."""
+    if name_of_size := model.get("variant"):
+        width, mlp = {"B": (768, 3072), "KWT-1": (64, 256)}[name_of_size]
+    else:
+        width, mlp = model.width, model.mlp_dim
+    depth, classes = model.get("depth", 12), model.num_classes
+    patch, stride = model.get("patch_size", (16, 16)), model.stride
+    grid = [(n - p) // s + 1 for n, p, s in zip((model.frames, model.bins), patch, stride)]
+    blocks = tower(depth, width, mlp)
+    first, norms = 2, 4 * width
+    if model.get("norm") == "post":  # KWT: no biases of queries, keys and values
+        first, norms, blocks = 1, 0, blocks - depth * 3 * width
+    tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
+    return tokens + blocks + norms + width * classes + classes
+
+
+def whisper(model):
+    """Two convolutions over three frames, fixed positions, and no biases of keys."""
+    width, mlp, mels = model.audio.width, model.audio.mlp_dim, model.audio.mels
+    convolutions = 3 * mels * width + width + 3 * width * width + width
+    encoder = tower(model.audio.depth, width, mlp) + 2 * width
+    words = (model.text.vocab_size + model.text.length) * width
+    cross = 4 * (width * width + width) + 2 * width
+    depth = model.text.decoder.depth
+    decoder = words + tower(depth, width, mlp) + depth * cross + 2 * width
+    return convolutions + encoder + decoder - (model.audio.depth + 2 * depth) * width
+
+
+def speech(model):
+    """Front ends, conformers, cross-attention both ways, and a decoder with cross-attention."""
+    width, mlp, (first, *_) = model.width, model.encoder.mlp_dim, model.video.channels
+    norm, attention = 2 * width, 4 * (width * width + width)
+    mlps = 2 * width * mlp + mlp + width + norm
+    square = width * width + width
+    convolution = 2 * norm + 2 * square + (model.encoder.kernel + 1) * width + square
+    block = 2 * mlps + norm + attention + convolution + norm
+    audio = 3 * (model.audio.mels + width) * width + 2 * width
+    video, inputs = 5 * 7 * 7 * first + 2 * first, first
+    for stage, channels in enumerate(model.video.channels):
+        video += 9 * (inputs + channels) * channels + 4 * channels
+        video += (inputs * channels + 2 * channels) if stage else 0
+        video += (model.video.blocks - 1) * (18 * channels * channels + 4 * channels)
+        inputs = channels
+    video += inputs * width + width
+    each = model.frames * width + model.encoder.depth * block
+    crossed = tower(model.fusion.depth, width, model.fusion.mlp_dim)
+    crossed += model.fusion.depth * (attention + 2 * norm) + width + norm
+    words = model.text
+    text = (words.vocab_size + words.length) * words.width + 2 * words.width
+    own = 4 * (words.width**2 + words.width) + 2 * words.width
+    own += 2 * (width - words.width) * words.width  # keys and values of frames of another width
+    text += tower(words.decoder.depth, words.width, words.decoder.mlp_dim)
+    text += words.decoder.depth * own
+    ctc = (width + 1) * (words.vocab_size + 1)
+    return audio + video + 2 * (each + crossed) + text + ctc
+
+
 def one_transformer(model):
-    """Words with two segments and a norm, patches with a class token, two modalities, a pooler."""
-    width, patch = model.width, model.image.patch_size
+    """Words with two segments and a norm, patches with a class token, a pooler, and a row for the
+    words and for each image."""
+    width, patch, images = model.width, model.image.patch_size, model.get("images", 1)
     grid = (model.image.image_size[0] // patch) ** 2
-    words = (model.text.vocab_size + model.text.length + 2 + 2) * width
+    words = (model.text.vocab_size + model.text.length + 2 + 1 + images) * width
     image = (3 * patch * patch + 1) * width + (grid + 2) * width
     whole = words + image + 2 * width + tower(model.depth, width, model.mlp_dim) + 2 * width
     whole += width * width + width
     if "num_classes" in model:
         inner, classes = 2 * width, model.num_classes
-        return whole + (width * inner + inner) + 2 * inner + (inner * classes + classes)
+        return whole + (images * width * inner + inner) + 2 * inner + (inner * classes + classes)
     words = (width * width + width) + 2 * width + model.text.vocab_size
     return whole + words + 2 * width + 2
+
+
+def sounds_and_texts(model):
+    """A Swin of 1, 1 and 2 blocks, 32 wide at first; a BERT of a block; two maps after each."""
+    swin = 2 * 64 + (16 * 32 + 32) + 2 * 32
+    for stage, depth in enumerate((1, 1, 2)):
+        width, heads = 32 << stage, 2 << stage
+        swin += depth * (tower(1, width, 4 * width) + 15 * 15 * heads)
+        swin += 2 * 4 * width + 4 * width * 2 * width if stage < 2 else 2 * width
+    text = (320 + 8 + 1) * 64 + 2 * 64 + tower(1, 64, 128) + (64 * 64 + 64)
+    maps = (128 * 64 + 64) + (64 * 64 + 64) + 2 * (64 * 64 + 64)
+    return swin + text + maps + 2
 
 
 def flava(model):
@@ -185,14 +276,16 @@ def test_full_size(name):
     assert size == count_by_hand(name)
     assert all(p.dtype == np.float32 for p in jax.tree.leaves(run.params))
     outputs = jax.eval_shape(
-        lambda p, b: run.model.apply({"params": p}, b),
-        run.params,
+        run.model.apply,
+        variables(run.params, run.state.memory),
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
     if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
-    if "decoder" in config.model.get("text", {}) or config.model.name == "blip":
+    if config.model.name == "clap":
+        assert outputs["audio_embed"].shape == outputs["text_embed"].shape
+    elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
     elif config.model.name == "albef":
@@ -201,7 +294,7 @@ def test_full_size(name):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
     elif config.model.name not in ("clip", "flava"):
-        classes = config.model.get("num_classes", config.model.get("answers"))
+        classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
         names = [str(i) for i in range(classes + 1)]
@@ -211,7 +304,7 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    others = ("image_codes", "negatives_exist", "image_tokens_mask")
+    others = ("ctc_frames", "image_codes", "negatives_exist", "image_tokens_mask")
     floats = {k: o for k, o in outputs.items() if k not in others}
     assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
@@ -220,12 +313,39 @@ def test_full_size(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_data_fit_the_model(name):
     """Sizes that the transform writes are those of the model."""
-    config, _ = full_size(name)
+    config, run = full_size(name)
     # What is cached is the start of the transform.
     parts = config.data.train.get("parts", {}).values()
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
+    if config.model.name == "whisper":
+        heard = [f"{config.data.cached_transform} | {config.data.transform}"]
+        heard += [section.transform for section in config.evals.values()]
+        assert all(f"waveform({model.audio.length / 50:g})" in x for x in heard)
+        assert all(f"whisper_mel({model.audio.mels})" in x for x in heard)
+        assert f"transcript({model.text.length})" in heard[0]
+        return
+    if config.model.name == "avsr":
+        clip = (
+            f"decode_video({model.frames}, {model.video['size'][0]}",
+            f"speech_mel({4 * model.frames}, {model.audio.mels},",
+        )
+        assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
+        assert all(step in e.transform for e in config.evals.values() for step in clip)
+        return
+    if config.model.name in ("audio_classifier", "clap"):
+        train = f"{config.data.cached_transform} | {config.data.transform}"
+        evals = [section.transform for section in config.evals.values()]
+        words = f" | tokenize({model.text.length})" if "text" in model else ""
+        assert words in train
+        sound = wav(np.random.default_rng(0).integers(-999, 999, 9000))
+        read = {k: s for k, s in run.spec.items() if k[:4] != "text" and k != "example_id"}
+        for chain in (train.removesuffix(words), *evals):
+            example = {"audio": sound, "label": 1, "labels": [1, 3], "captions": ["a"]}
+            found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
+            check_batch({k: found[k][None] for k in read}, read)
+        return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop")
@@ -249,6 +369,7 @@ def test_data_fit_the_model(name):
 def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, end_ids=(1,), pad_id=0, vocab_size=2)
+    tokenizer.token_id = lambda token: None
     run = dataclasses.replace(run, tokenizer=tokenizer)
     runner = Runner(run, tmp_path, lambda *args: None)
     assert set(make_evaluators(config.evals, runner)) == set(config.evals)
@@ -313,6 +434,8 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
+SAME += ("ast_audioset",)
+SAME += ("whisper_base", "whisper_small", "whisper_tiny")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
@@ -321,8 +444,8 @@ def test_its_step_can_be_planned(name):
 
 
 # On data=4,fsdp=2 one of each structure.
-STRUCTURES = ("clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
+STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))

@@ -40,8 +40,13 @@ Transform = Callable[[dict, np.random.Generator], dict]
 History = list[tuple[int, dict[str, Any]]]
 
 _log = logging.getLogger(__name__)
-# step -> modality it makes
-_MAKES = {"decode": "image", "tokenize": "text", "log_mel": "audio", "waveform": "audio"}
+_MAKES = {  # step -> modality it makes
+    "clap_input": "audio",
+    "decode": "image",
+    "log_mel": "audio",
+    "tokenize": "text",
+    "waveform": "audio",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,15 @@ from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
+from mmjax.data.sources.lip_clips import open_lip_clips
+from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
+from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.webdataset import open_shards
@@ -76,14 +80,18 @@ def _nested(config: Any, kind: str, name: str, workdir: str | os.PathLike | None
 KINDS = {
     "tfds": open_tfds,
     "folder": open_folder,
+    "recordings": open_recordings,
     "webdataset": open_shards,
     "array_record": open_records,
+    "lip_clips": open_lip_clips,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,
     "balanced": Balanced,
     "swapped": open_swapped,
+    "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,
+    "nlvr2": open_nlvr2,
 }
 
 

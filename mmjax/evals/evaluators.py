@@ -21,13 +21,16 @@ from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
+from mmjax.evals.image_pairs import ImagePairs
 from mmjax.evals.image_text import ImageText, Retrieval
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
+from mmjax.evals.transcription import Transcription
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
@@ -54,31 +57,41 @@ class ZeroShot(Evaluator):
     Settings:
       class_names: those of the source in any order, perhaps among others; or other words for the
         source's classes, as many and in the same order.
+      modality: what is classified: "image", "audio" or "video".
     """
 
     kind = "zero_shot"
     labeled = True
     templates: str | tuple[str, ...] = "plain"
     class_names: tuple[str, ...] | None = None
+    modality: str = "image"
+
+    def __post_init__(self):
+        if self.modality not in MODALITIES or self.modality == "text":
+            raise ValueError(f"modality is '{self.modality}': use 'image', 'audio' or 'video'.")
 
     def needs(self) -> Mapping[str, Sequence[str]]:
-        return {"image_embed": ("image",), "text_embed": ("text",)}
+        return {f"{self.modality}_embed": (self.modality,), "text_embed": ("text",)}
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"templates": get_templates(self.templates)}
+        given = super().settings() | {"templates": get_templates(self.templates)}
+        if self.modality == "image":  # the fingerprint of results from before there were others
+            del given["modality"]
+        return given
 
     def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Cosines `[N, C]`, labels `[N]` and the class names."""
         source = self._open(self.source)
         names = class_names_of(source, self.class_names)
-        outputs = self._embed(variables, source, ["image_embed", "label"])
+        embed = f"{self.modality}_embed"
+        outputs = self._embed(variables, source, [embed, "label"], modalities=(self.modality,))
         weights = classifier_weights(
             lambda texts: embed_texts(self.runner, variables, texts),
             names,
             self.templates,
         )
         label = mapped(outputs["label"], self._place(source, names))
-        return outputs["image_embed"] @ weights.T, label, names
+        return outputs[embed] @ weights.T, label, names
 
     def _check_source(self, source: Any) -> None:
         self._place(source, class_names_of(source, self.class_names))
@@ -227,9 +240,12 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         FewShot,
         FewShotClassification,
         Vqa,
+        ImagePairs,
         Perplexity,
+        Transcription,
         Loss,
         ModalityAblation,
+        MultiLabel,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Evaluators of models with an image and a text tower: retrieval, with re-ranking or without."""
+"""Evaluators of models with two or more towers: retrieval, with re-ranking or without."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.batch import MODALITIES
 from mmjax.data.transforms.captions import as_text, captions_of
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.outputs import embed_texts, match
@@ -37,13 +38,17 @@ def gather_captions(source: Any, captions_per_image: int) -> tuple[list[str], np
     return texts, np.asarray(index, np.int64)
 
 
+IMAGE_TEXT = ("image", "text")
+
+
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """The examples of a source that have both an image and a caption, embedded."""
+    """The examples of a source that have both modalities of a pair, embedded: an image and a
+    caption, or what `ImageText.pair` says instead of them."""
 
     image_embed: np.ndarray  # [N, D]
     text_embed: np.ndarray  # [M, D]
-    texts: list[str]  # M captions
+    texts: list[str]  # M captions; none of a pair without text
     text_image_index: np.ndarray  # [M], the image of each caption
     places: np.ndarray  # [N], the image's index in the source
     absent: int  # number of examples of the source without an image or a caption
@@ -52,25 +57,52 @@ class Pairs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageText(Evaluator):
-    """Base class of evaluators that need both towers."""
+    """Base class of evaluators that need two towers.
 
-    captions_per_image: int = 0  # maximum number of captions per image; 0: all
+    Settings:
+      captions_per_image: maximum number of captions per image; 0: all.
+      pair: the modalities: of an image, audio or video against its captions, or against each other.
+    """
+
+    captions_per_image: int = 0
+    pair: tuple[str, ...] = IMAGE_TEXT
+
+    def __post_init__(self):
+        if len(set(self.pair)) != 2 or not set(self.pair) <= set(MODALITIES):
+            raise ValueError(
+                f"pair is {self.pair}: give two modalities of {', '.join(MODALITIES)}, such as "
+                "('audio', 'text')."
+            )
+        if self.pair[0] == "text":
+            raise ValueError(f"pair is {self.pair}: put text last.")
+
+    def settings(self) -> dict[str, Any]:
+        given = super().settings()
+        if self.pair == IMAGE_TEXT:  # the fingerprint of results from before there were others
+            del given["pair"]
+        return given
 
     def needs(self) -> Mapping[str, Sequence[str]]:
-        return {"image_embed": ("image",), "text_embed": ("text",)}
+        return {f"{name}_embed": (name,) for name in self.pair}
 
     def pairs(self, variables: Variables, tokens: bool = False) -> Pairs:
         """Embeddings of the whole source by both towers, and `image_tokens` if asked for."""
         source = self._open(self.source)
+        one, other = (f"{name}_embed" for name in self.pair)
+        if other != "text_embed":
+            outputs = self._embed(variables, source, [one, other], modalities=self.pair, every=True)
+            places = outputs["example_id"]
+            absent, index = len(source) - len(places), np.arange(len(places))
+            return Pairs(outputs[one], outputs[other], [], index, places, absent)
         texts, index = gather_captions(source, self.captions_per_image)
-        names = ["image_embed", "image_tokens"] if tokens else ["image_embed"]
-        outputs = self._embed(variables, source, names)
+        names = [one, "image_tokens"] if tokens else [one]
+        outputs = self._embed(variables, source, names, modalities=self.pair[:1])
         places = np.intersect1d(outputs["example_id"], index)
         used = np.isin(outputs["example_id"], places)
         kept = np.isin(index, places)
         texts = [text for text, keep in zip(texts, kept) if keep]
         return Pairs(
-            image_embed=outputs["image_embed"][used],
+            image_embed=outputs[one][used],
             text_embed=embed_texts(self.runner, variables, texts),
             texts=texts,
             text_image_index=np.searchsorted(places, index[kept]),
@@ -82,7 +114,8 @@ class ImageText(Evaluator):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval(ImageText):
-    """Image-text retrieval in both directions over the whole source; rules in `retrieval.py`.
+    """Retrieval in both directions over the whole source, of images and texts or of another
+    `pair`; rules in `retrieval.py`.
 
     Settings:
       rerank: of each query the nearest items, as many as this, are ranked again, by the second of
@@ -95,8 +128,11 @@ class Retrieval(ImageText):
     rerank: int = 0
 
     def __post_init__(self):
-        if self.rerank < 0:
-            raise ValueError(f"rerank is {self.rerank}: give a number of items, or 0.")
+        super().__post_init__()
+        if self.rerank < 0 or self.rerank and self.pair != IMAGE_TEXT:
+            raise ValueError(
+                f"rerank is {self.rerank}: give a number of items, of images and texts, or 0."
+            )
 
     def needs(self) -> Mapping[str, Sequence[str]]:
         both = {"match_logits": ("image", "text"), "image_tokens": ("image",)}
@@ -104,7 +140,7 @@ class Retrieval(ImageText):
 
     def run(self, variables: Variables) -> Results:
         p = self.pairs(variables, bool(self.rerank))
-        given = {"text_ids": caption_ids(p.texts)}
+        given = {"text_ids": caption_ids(p.texts) if p.texts else None, "pair": self.pair}
         embeds = p.image_embed, p.text_embed, p.text_image_index
         yield from retrieval_metrics(*embeds, **given).items()
         if self.rerank:

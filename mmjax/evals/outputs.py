@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.batch import modality_of
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
-_LABELS = ("label", "example_id")
+_LABELS = ("label", "label_probs", "example_id")
 
 
 def select(
@@ -30,16 +31,17 @@ def select(
     Raises:
       ValueError: the batch has none of the modalities.
     """
-    given = {k: v for k, v in batch.items() if k.split("_")[0] in modalities or k in _LABELS}
+    given = {k: v for k, v in batch.items() if modality_of(k) in modalities or k in _LABELS}
     everywhere = np.ones(len(batch["example_id"]), bool)
-    has = [batch.get(f"{m}_present", everywhere) for m in modalities if m in batch]
+    found = {modality_of(k) for k in batch}
+    has = [batch.get(f"{m}_present", everywhere) for m in modalities if m in found]
     if not has:
         raise ValueError(
             f"This evaluation needs one of {', '.join(modalities)} and its transform gives "
             f"{', '.join(sorted(batch))}: change its transform or its source."
         )
     for key in given:
-        if key.split("_")[0] in absent:
+        if modality_of(key) in absent:
             given[key] = np.zeros_like(given[key])
     given |= {f"{m}_present": np.zeros_like(everywhere) for m in absent}
     return given, (np.all if every else np.any)(has, axis=0)
@@ -98,8 +100,8 @@ def embed_images(
       modalities, absent, every: see `select`.
 
     Returns:
-      The outputs that the model has, `label [N]` if the source has it, `present [N]` (see
-      `select`), and `example_id [N]` = 0 ... N-1.
+      The outputs that the model has, `label [N]` or `label_probs [N, C]` if the batches have it,
+      `present [N]` (see `select`), and `example_id [N]` = 0 ... N-1.
 
     Raises:
       ValueError: a missing or duplicate example, or a batch that has none of the modalities.

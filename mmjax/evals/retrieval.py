@@ -1,4 +1,4 @@
-"""Image-text retrieval on the full gallery, in both directions.
+"""Image-text retrieval on the full gallery, in both directions; other pairs by the same rules.
 
 Rules, because retrieval metrics depend on them:
 - A caption is relevant to its own image. If captions of several images are the same text
@@ -144,6 +144,7 @@ def retrieval_metrics(
     text_ids: np.ndarray | None = None,
     chunk_size: int = 1024,
     first: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    pair: Sequence[str] = ("image", "text"),
 ) -> dict[str, float]:
     """Recall@1/5/10, median rank, MRR and mAP of both directions on the full gallery.
 
@@ -155,6 +156,7 @@ def retrieval_metrics(
       chunk_size: number of queries scored at once.
       first: for `image_to_text` and `text_to_image`, items that come first and their scores; see
         `ranks_and_precisions`.
+      pair: names of the two modalities in the names of the metrics.
 
     Returns:
       `image_to_text/recall@1` ... and `text_to_image/recall@1` ...; recalls, mrr and map in [0, 1].
@@ -180,9 +182,10 @@ def retrieval_metrics(
         if not np.isfinite(embed).all():
             raise ValueError(f"{name} holds values that are not finite: retrieval has no ranks.")
     captions, relevant = relevance(len(image_embed), index, text_ids)
+    one, other = pair
     directions = {
-        "image_to_text": (image_embed, text_embed, captions),
-        "text_to_image": (text_embed, image_embed, relevant),
+        f"{one}_to_{other}": (image_embed, text_embed, captions),
+        f"{other}_to_{one}": (text_embed, image_embed, relevant),
     }
     return {
         f"{direction}/{name}": value

@@ -62,13 +62,20 @@ def _weights(old: int, new: int, method: str) -> np.ndarray:
         at = np.arange(new) * ((old - 1) / max(new - 1, 1))
         weights = np.maximum(1 - np.abs(at[:, None] - np.arange(old)), 0)
         return weights.astype(np.float32)
-    at = (np.arange(new) + 0.5) * (old / new) - 0.5
+    return cubic_weights((np.arange(new) + 0.5) * (old / new) - 0.5, old)
+
+
+def cubic_weights(at: np.ndarray, old: int) -> np.ndarray:
+    """[new, old]: weights of the old samples in a bicubic interpolation at the places `at` [new].
+
+    Keys' kernel with a = -0.75 over four neighbors, edges repeated, as in torch's interpolate.
+    """
     near = np.floor(at).astype(int)[:, None] + np.arange(-1, 3)
     x, a = np.abs(at[:, None] - near), -0.75
     inner = (a + 2) * x**3 - (a + 3) * x**2 + 1
     outer = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
-    weights = np.zeros((new, old), np.float32)
-    rows = np.broadcast_to(np.arange(new)[:, None], near.shape)
+    weights = np.zeros((len(at), old), np.float32)
+    rows = np.broadcast_to(np.arange(len(at))[:, None], near.shape)
     np.add.at(weights, (rows, near.clip(0, old - 1)), np.where(x <= 1, inner, outer))
     return weights
 

@@ -29,6 +29,7 @@ class _Options(NamedTuple):
     kind: str
     chunk_size: int
     label_smoothing: float
+    directions: tuple[float, float]  # weights of rows and columns, for softmax
     axes: tuple[str, ...] = ()  # mesh axes along which the texts are passed
     devices: int = 1
 
@@ -60,16 +61,16 @@ class _Softmax(NamedTuple):
     smooth: jax.Array  # target probability of a negative
 
 
-def chunked(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
+def chunked(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing, directions):
     """`contrastive_loss` with at most chunk_size x N logits in memory; reverse mode only.
 
     Arguments and results are those of `mmjax.losses.contrastive.dense`.
     """
-    options = _Options(kind, chunk_size, label_smoothing)
+    options = _Options(kind, chunk_size, label_smoothing, directions)
     return _loss(options, x, y, scale, bias, ids, present)
 
 
-def ring(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
+def ring(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing, directions):
     """`chunked` with the texts passed around the devices: chunk_size x N / devices logits on each.
 
     The devices are those of `jax.set_mesh`; with fewer than two it is `chunked`. The axis "tensor"
@@ -88,9 +89,8 @@ def ring(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smooth
             f"The ring loss got {x.shape[0]} pairs for {devices} devices: use a multiple of "
             f"{devices}, or config.loss.implementation='chunked'."
         )
-    return _loss(
-        _Options(kind, chunk_size, label_smoothing, axes, devices), x, y, scale, bias, ids, present
-    )
+    options = _Options(kind, chunk_size, label_smoothing, directions, axes, devices)
+    return _loss(options, x, y, scale, bias, ids, present)
 
 
 def _on_devices(options, function, arguments, inputs, outputs):
@@ -271,8 +271,9 @@ def _forward_part(options, x, y, scale, bias, ids, present):
         return (rows.total, correct, masked_pairs), (held, own_grad, None, None)
     row_loss, row_own, of_rows = _finish(rows, positives, pairs, smoothing)
     column_loss, column_own, of_columns = _finish(columns, positives, pairs, smoothing)
-    residuals = held, (row_own + column_own) / 2, of_rows, of_columns
-    return ((row_loss + column_loss) / 2, correct, masked_pairs), residuals
+    by_row, by_column = options.directions
+    residuals = held, by_row * row_own + by_column * column_own, of_rows, of_columns
+    return (by_row * row_loss + by_column * column_loss, correct, masked_pairs), residuals
 
 
 def _finish(side: _Side, positives, pairs, smoothing):
@@ -325,9 +326,11 @@ def _backward_part(options, x, scale, bias, ids, present, of_forward, upstream):
             if options.kind == "softmax":
                 row = _Softmax(*(a[:, None] for a in of_rows))
                 column = _Softmax(*(a[None, :] for a in of_columns))
-                grad = jnp.exp(logits - row.shift) * row.inverse - row.smooth
-                grad += jnp.exp(logits - column.shift) * column.inverse - column.smooth
-                grad /= 2
+                by_row, by_column = options.directions
+                grad = by_row * (jnp.exp(logits - row.shift) * row.inverse - row.smooth)
+                grad += by_column * (
+                    jnp.exp(logits - column.shift) * column.inverse - column.smooth
+                )
             else:
                 grad = jax.nn.sigmoid(logits) - options.label_smoothing / 2
                 grad *= upstream[:, None]

@@ -41,6 +41,7 @@ def contrastive_loss(
     image_ids: Int[ArrayLike, "..."] | None = None,
     text_ids: Int[ArrayLike, "..."] | None = None,
     present: Bool[ArrayLike, "..."] | None = None,
+    directions: tuple[float, float] = (0.5, 0.5),
 ) -> tuple[Float[Array, " n"], dict[str, jax.Array]]:
     """Contrastive loss of each of N image-text pairs, pair (i, i) being the match.
 
@@ -48,8 +49,9 @@ def contrastive_loss(
     (the diagonal, and the pairs that share neither image id nor text id; all pairs without ids), of
     present examples only:
 
-      softmax  mean over both directions of  log sum_j exp(l_j) - sum_j t_j l_j,  j over the
-               query's kept pairs, t = (1 - a) * onehot + a / (number of kept pairs).
+      softmax  weighted sum (the mean) over both directions of
+               log sum_j exp(l_j) - sum_j t_j l_j,  j over the query's kept pairs,
+               t = (1 - a) * onehot + a / (number of kept pairs).
                logit_bias cancels out: it has no effect and a gradient of zero.
       sigmoid  sum over the image's pairs in K of  softplus(l_ij) - t_ij * l_ij,
                t = (1 - a) * onehot + a / 2.
@@ -68,6 +70,7 @@ def contrastive_loss(
       label_smoothing: a, in [0, 1).
       image_ids, text_ids: [N] int32; pairs with equal ids are false negatives and are left out.
       present: [N] bool; a pair with a missing image or text is left out of the loss.
+      directions: weights of images among texts, and of texts among images, for "softmax".
 
     Returns:
       The losses [N] fp32 (undefined where a pair is not present), and a dict:
@@ -99,6 +102,7 @@ def contrastive_loss(
         kind=kind,
         chunk_size=chunk_size,
         label_smoothing=label_smoothing,
+        directions=directions,
     )
 
 
@@ -131,7 +135,7 @@ def choose(held: dict[str, int], memory_mb: float) -> str:
     return min(("chunked", "ring"), key=held.get)
 
 
-def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing):
+def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing, directions):
     """The reference form of `contrastive_loss`, all logits at once; chunk_size is not used."""
     del chunk_size
     n = x.shape[0]
@@ -154,7 +158,7 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
         return cross_entropy + label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
 
     if kind == "softmax":
-        losses = (directed(1) + directed(0)) / 2
+        losses = directions[0] * directed(1) + directions[1] * directed(0)
     else:
         # softplus(l) - t * l, in a form that is accurate for confident positives.
         signed = jnp.where(own, -logits, logits)

@@ -8,8 +8,12 @@ from ml_collections import ConfigDict
 from mmjax.config import nearest
 from mmjax.models import (
     albef,
+    audio_classifier,
+    avsr,
     blip,
+    blip_nlvr,
     captioner,
+    clap,
     clip,
     coca,
     flamingo,
@@ -27,8 +31,12 @@ from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
+    "audio_classifier": audio_classifier.make_system,
+    "avsr": avsr.make_system,
     "blip": blip.make_system,
+    "blip_nlvr": blip_nlvr.make_system,
     "captioner": captioner.make_system,
+    "clap": clap.make_system,
     "clip": clip.make_system,
     "coca": coca.make_system,
     "flamingo": flamingo.make_system,

@@ -215,18 +215,15 @@ class ViT(nn.Module):
 
     def _first_tokens(self, width: int) -> jax.Array | None:
         """Class token, distillation token and registers, if any: [n, width]."""
-        init = nn.initializers.normal(width**-0.5)
         names = {
             "class": self.class_token or self.pool in ("cls", "cls_mean"),
             "distillation": self.distillation != "none",
         }
-        tokens = []
-        for name in (name for name, wanted in names.items() if wanted):
-            token = param(self, f"{name}_token", init, (width,), ("embed",))
-            token += param(self, f"{name}_position", init, (width,), ("embed",))
-            tokens.append(token[None])
+        tokens = [
+            learned_token(self, name, width)[None] for name, wanted in names.items() if wanted
+        ]
         if self.registers:
-            shape = (self.registers, width)
+            shape, init = (self.registers, width), nn.initializers.normal(width**-0.5)
             tokens.append(param(self, "registers", init, shape, ("length", "embed")))
         return jnp.concatenate(tokens) if tokens else None
 
@@ -246,6 +243,13 @@ class ViT(nn.Module):
             stored = None if self.position_resize == "none" else stored
             return jnp.asarray(sincos2d(grid, width, stored))
         raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
+
+
+def learned_token(tower: nn.Module, name: str, width: int) -> jax.Array:
+    """A token of a tower, with a position of its own: [width]."""
+    init = nn.initializers.normal(width**-0.5)
+    token = param(tower, f"{name}_token", init, (width,), ("embed",))
+    return token + param(tower, f"{name}_position", init, (width,), ("embed",))
 
 
 def tower_blocks(tower: nn.Module, sizes: Mapping[str, int], **settings: Any) -> Transformer:
@@ -290,7 +294,7 @@ def make_model(config: Mapping[str, Any]) -> ViT:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A ViT classifier; `config.loss` may set `label_smoothing`.
+    """A ViT classifier; `config.loss` may set `label_smoothing` and `independent`.
 
     Its loss gives `classification` and `accuracy`; see `classification_loss`.
 
@@ -310,10 +314,10 @@ def make_system(config: Mapping[str, Any]) -> System:
     )
 
 
-def classification(label_smoothing: float = 0.0) -> Callable[..., Terms]:
+def classification(label_smoothing: float = 0.0, independent: bool = False) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`."""
     return lambda outputs, batch, context: classification_loss(
-        outputs["logits"], batch, label_smoothing
+        outputs["logits"], batch, label_smoothing, independent
     )
 
 

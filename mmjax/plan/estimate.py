@@ -136,8 +136,9 @@ def estimate(
     count = sum(_count(run.state.params).values())
     known = {"parameters": count, "state": _local_bytes(run.state)}
     tell("tracing the step", known)
+    numbers = run.numbers(0)  # computed here: the mesh's devices may not exist
     with jax.set_mesh(run.mesh), compiling_for(topology.platform):
-        traced = run.train_step.trace(run.state, _batch(run), run.numbers(0))
+        traced = run.train_step.trace(run.state, _batch(run), numbers)
         executed = flops.count(
             traced.jaxpr,
             peak=chip.flops * topology.count or math.inf,
@@ -206,8 +207,9 @@ def model_flops(config: ConfigDict, topology: Topology) -> float:
     with config.unlocked():
         config.microbatches = 1
     run = experiment.build(config, None, topology.devices())
+    numbers = run.numbers(0)
     with jax.set_mesh(run.mesh), compiling_for("gpu"):
-        return flops.count(run.train_step.trace(run.state, _batch(run), run.numbers(0)).jaxpr).flops
+        return flops.count(run.train_step.trace(run.state, _batch(run), numbers).jaxpr).flops
 
 
 def with_remat(config: ConfigDict, policy: str) -> ConfigDict:

@@ -105,7 +105,7 @@ class Runner:
         """
         given = {k: v for k, v in {**self.spec, **batch}.items() if k.split("_")[0] == "text"}
         given |= batch
-        given = {k: v for k, v in given.items() if k.split("_")[0] in modalities}
+        given = {k: v for k, v in given.items() if batches.modality_of(k) in modalities}
         if not given:
             raise ValueError(
                 f"This evaluation needs one of {', '.join(modalities)} and its transform gives "

@@ -32,7 +32,7 @@ from mmjax.process import distributed
 from mmjax.run import initial
 from mmjax.run import tokenizer as tokenizers
 from mmjax.schedule import check_schedule, schedule
-from mmjax.system import Params, System, Variables, seed_data, variables
+from mmjax.system import Params, System, Variables, seed_data, statistics_of, variables
 from mmjax.variables import make_state_function, sharded_state, sharded_variables
 from mmjax.workdir.saved import write_tokenizer
 
@@ -288,7 +288,8 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     """The state with the parameters that `config.init_from` takes from another model and from a
     language model; prints a report."""
     settings, own = run.config.init_from, lora.without(state.params)
-    params = own
+    statistics = statistics_of(state.memory)
+    params = own = {**own, **statistics}
     if settings.path:
         params, report = initial.parameters_from(settings.path, params, settings.only)
         print(report)
@@ -297,9 +298,10 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
         print(report)
     if params is own:
         return state
-    params = {**state.params, **params}
+    memory = {**state.memory, **statistics_of(params)}
+    params = {**state.params, **{k: x for k, x in params.items() if k not in statistics}}
     average = None if state.average is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, average=average)
+    return state.replace(params=params, average=average, memory=memory)
 
 
 def _texts(source: sources.Source) -> Iterator[str]:
@@ -307,6 +309,8 @@ def _texts(source: sources.Source) -> Iterator[str]:
         example = source.meta(i)
         yield from example.get("captions", ())
         yield from example.get("names", ())
+        if not example.get("captions") and example.get("label") is not None:
+            yield from (source.class_names or ())[example["label"] :][:1]  # its caption
 
 
 def training_batches(

@@ -13,6 +13,7 @@ from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
+from mmjax.system import STATISTICS, statistics_of
 from mmjax.weights import published
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
@@ -24,6 +25,8 @@ _HEAD = re.compile(r"(.*/)?(head|distillation_head)/(kernel|bias)")
 
 def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> tuple[Any, str]:
     """Initial parameters from another run's newest checkpoint, or from a published model.
+
+    The running statistics of batch norms, if there are any, are `batch_stats/...` beside them.
 
     Args:
       path: a workdir, or what `pretrained.load` reads besides.
@@ -121,13 +124,18 @@ def _from_run(
 ) -> tuple[str, dict[str, Any], set[str]]:
     """(checkpoint, the parameters of `target`, names of all its parameters)."""
     source, step = _newest(folder)
-    saved = {k.split("/", 1)[1]: s for k, s in source.shapes(step).items() if k[:7] == "params/"}
+    kept = ("params/", f"memory/{STATISTICS}/")
+    saved = {k.split("/", 1)[1]: s for k, s in source.shapes(step).items() if k.startswith(kept)}
     own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
     if whole:
         compare(own, _shapes(target), f"run in '{folder}'")
     average = configs.from_json(source.run(step)["config"]).ema.evaluate
     wanted = traverse_util.unflatten_dict(dict(target), sep="/")
-    found = restore_params(source, step, wanted, average=average)
+    statistics = statistics_of(wanted)
+    params = {k: x for k, x in wanted.items() if k not in statistics}
+    found = restore_params(source, step, params, average=average)
+    if statistics:
+        found |= source.restore_part(step, "memory", statistics)
     source.close()
     return f"step {step}", traverse_util.flatten_dict(found, sep="/"), set(own)
 
@@ -138,7 +146,8 @@ def _from_published(
     """(kind of model, the parameters of `target`, names of all its parameters)."""
     mesh = getattr(next(iter(target.values())).sharding, "mesh", None)
     model = pretrained.load(folder, mesh=mesh)
-    theirs = traverse_util.flatten_dict(model.params, sep="/")
+    whole_tree = {**model.params, **statistics_of(model.memory)}
+    theirs = traverse_util.flatten_dict(whole_tree, sep="/")
     if whole and POSITIONS in theirs and POSITIONS in target:
         theirs[POSITIONS] = theirs[POSITIONS][: target[POSITIONS].shape[0]]
     saved = {k: tuple(x.shape) for k, x in theirs.items() if whole or k in target}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import EinopsError
 from flax import traverse_util
 
 from mmjax.process.progress import Progress
@@ -124,7 +125,7 @@ def _read(tensors: Tensors, row: Row, layer: int | None) -> tuple[np.ndarray, ..
     arrays = [tensors.read(name).astype(np.float32) for name in names]
     try:
         return row.read(*arrays)
-    except (ValueError, IndexError):  # of numpy, where shapes do not fit
+    except (ValueError, IndexError, EinopsError):  # shapes do not fit
         shapes = " and ".join(str(list(x.shape)) for x in arrays)
         raise ValueError(
             f"{' and '.join(names)} of '{tensors.name}' has shape {shapes}, which does not fit its "

@@ -6,6 +6,8 @@ Each is a module with
 for models of images, one of
     image_source(published) -> image_processor.Source, for files of `transformers`;
     transform(published) -> the chain of transforms up to uint8 pixels;
+for models of audio,
+    audio_transform(published) -> the chain of transforms from an encoded file to the input;
 optionally, where files name tensors in several ways,
     canonical(name) -> the name in the table;
 optionally, where files may differ from their config,
@@ -39,10 +41,13 @@ from mmjax.config import nearest
 from mmjax.weights.families import (
     albef,
     align,
+    ast,
     bert,
     big_vision,
     blip,
+    blip_nlvr,
     chinese_clip,
+    clap,
     clip,
     clip_vision,
     dinov2,
@@ -63,11 +68,14 @@ from mmjax.weights.families import (
 FAMILIES = {
     "albef": albef,
     "align": align,
+    "audio-spectrogram-transformer": ast,
     "bert": bert,
     "big_vision": big_vision,
     "blip": blip,
+    "blip_nlvr": blip_nlvr,
     "chinese_clip": chinese_clip,
     "chinese_clip_vision_model": clip_vision,
+    "clap": clap,
     "clip": clip,
     "clip_vision_model": clip_vision,
     "ctranslate2": whisper_ct2,

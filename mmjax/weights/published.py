@@ -62,12 +62,14 @@ def open_folder(folder: Path) -> Published:
 
 
 def _preprocessor(folder: Path) -> dict[str, Any] | None:
-    """The settings of the image processor: those in processor_config.json come first, as in
-    transformers 5.23 (image_processing_base.py, get_image_processor_dict)."""
+    """The settings of the image processor, or of the feature extractor of a model of audio: those
+    in processor_config.json come first, as in transformers 5.23 (image_processing_base.py,
+    get_image_processor_dict)."""
     if (folder / PROCESSOR).is_file():
-        settings = read_json(folder / PROCESSOR)
-        if settings.get("image_processor") is not None:
-            return section(settings, "image_processor", folder / PROCESSOR)
+        whole = read_json(folder / PROCESSOR)
+        for part in ("image_processor", "feature_extractor"):
+            if whole.get(part) is not None:
+                return section(whole, part, folder / PROCESSOR)
     return read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else None
 
 

@@ -9,6 +9,9 @@ from mmjax import config as configs
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
+    "audio_classifier": "ast_esc10",
+    "avsr": "avsr_digits",
+    "blip_nlvr": "blip_nlvr2",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",
@@ -18,9 +21,11 @@ CONFIGS = {
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
+    "whisper": "whisper_fsdd",
 }
 UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
-COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji"}  # rows are fused with those of others
+# Rows are fused with those of others, or normalized with them.
+COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji", "clap": "clap_esc10"}
 
 
 def load(system):

@@ -116,6 +116,23 @@ def test_classification_without_a_modality(runner):
             run(runner, preset("classification", absent=absent, **both))
 
 
+def test_independent_classes(runner):
+    def several(source, spec, size):
+        """Every image also has the class after its color's."""
+        for batch in batches(source, spec, size):
+            one = np.eye(3, dtype=np.float32)[batch["label"]]
+            yield batch | {"label_probs": one + np.roll(one, 1, axis=1)}
+
+    both = dataclasses.replace(runner, batches=several)
+    found = run(both, preset("multi_label", modalities=("image",)))
+    # Of each class all images of its own color come first, then the two other colors, tied.
+    count = np.bincount(np.arange(11) % 3)
+    want = [(n + m * (n + m) / 11) / (n + m) for n, m in zip(count, np.roll(count, 1))]
+    assert found == {"map": pytest.approx(np.mean(want))}
+    with pytest.raises(ValueError, match="MultiLabel needs .'label_probs'."):
+        run(runner, preset("multi_label", modalities=("image",)))
+
+
 NAMES = ["image_embed", "text_embed"]
 
 
@@ -167,6 +184,30 @@ def test_fingerprint_changes_with_every_setting_and_only_then(runner):
         preset("zero_shot") | {"transform": "decode | resize(8)"},
     ]
     assert len({first, *map(fingerprint, others)}) == 7
+
+
+def test_sounds_are_classified_as_images_are(runner):
+    """By the outputs of another tower, for examples that have a sound."""
+    heard = dataclasses.replace(
+        runner,
+        batches=lambda *args: (
+            {"audio" if k == "image" else k: x for k, x in batch.items()}
+            for batch in runner.batches(*args)
+        ),
+        embed=lambda p, b: {
+            k.replace("image", "audio"): x
+            for k, x in runner.embed(p, {"image" if k == "audio" else k: b[k] for k in b}).items()
+        },
+    )
+    plain = preset("zero_shot")
+    assert run(heard, preset("zero_shot", modality="audio")) == run(runner, plain)
+    plain, spelled, other = (
+        make_evaluators({"x": preset("zero_shot", **more)}, runner)["x"].fingerprint()
+        for more in ({}, {"modality": "image"}, {"modality": "audio"})
+    )
+    assert plain == spelled != other
+    with pytest.raises(ValueError, match="modality is 'text': use 'image', 'audio' or 'video'"):
+        make_evaluators({"x": preset("zero_shot", modality="text")}, runner)
 
 
 @pytest.mark.parametrize(

@@ -316,3 +316,54 @@ def test_a_negative_number_of_reranked_items_is_refused():
     config = {"kind": "retrieval", "source": {}, "transform": "decode", "rerank": -1}
     with pytest.raises(ValueError, match="config.evals.name: rerank is -1"):
         make_evaluators({"name": config}, FakeRunner(open_source=None, batches=None))
+
+
+def test_any_pair_of_modalities_of_an_example():
+    """Sounds against images, beside slow loops; example 3 has no sound."""
+    rng = np.random.default_rng(0)
+    image, sound = (unit(rng.normal(size=(6, 4))).astype(np.float32) for _ in range(2))
+
+    class Both(Source):
+        class_names = None
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, i):
+            return {
+                "image": np.full((1, 1, 3), i, np.uint8),
+                "waveform": np.full(2, i, np.float32),
+                "audio_present": np.bool_(i != 3),
+                "captions": [f"{i}"],
+            }
+
+    def embed(variables, batch):
+        found = {}
+        if "image" in batch:
+            found["image_embed"] = image[batch["image"][:, 0, 0, 0]]
+        if "waveform" in batch:
+            found["audio_embed"] = sound[batch["waveform"][:, 0].astype(int)]
+        return found
+
+    runner = FakeRunner(
+        embed=embed,
+        open_source=lambda config: Both(),
+        batches=lambda source, spec, size: eval_batches(source, parse(spec), batch_size=size),
+        batch_size=4,
+    )
+    config = {"kind": "retrieval", "source": {}, "transform": "decode"}
+    made = make_evaluators({"name": config | {"pair": ("audio", "image")}}, runner)["name"]
+    kept = np.array([0, 1, 2, 4, 5])
+    want = slow_retrieval(sound[kept], image[kept], np.arange(5), np.arange(5))
+    names = {"image_to_text": "audio_to_image", "text_to_image": "image_to_audio"}
+    want = {f"{names[k.split('/')[0]]}/{k.split('/')[1]}": value for k, value in want.items()}
+    assert dict(made.run(None)) == pytest.approx(want | {"absent": 1.0})
+    assert made.needs() == {"audio_embed": ("audio",), "image_embed": ("image",)}
+    plain, spelled = (
+        make_evaluators({"name": config | more}, runner)["name"].fingerprint()
+        for more in ({}, {"pair": ("image", "text")})
+    )
+    assert plain == spelled != made.fingerprint()
+    for pair in (("audio",), ("audio", "smell"), ("text", "audio"), ("image", "image")):
+        with pytest.raises(ValueError, match="config.evals.name: pair is .*(two modalities|last)"):
+            make_evaluators({"name": config | {"pair": pair}}, runner)

@@ -31,7 +31,7 @@ def fixture(*names):
 
 def outputs(loaded, batch):
     """The outputs of a loaded model for a batch, as numpy arrays."""
-    given = jax.jit(lambda p, b: loaded.model.apply({"params": p}, b))(loaded.params, batch)
+    given = jax.jit(loaded.model.apply)(loaded.variables, batch)
     return jax.tree.map(np.asarray, given)
 
 
@@ -46,16 +46,16 @@ def layers(loaded, batch, *path):
 def layers_and_outputs(loaded, batch, *path):
     """`layers` and `outputs` of one run."""
 
-    def run(params, batch):
+    def run(variables, batch):
         given, kept = loaded.model.apply(
-            {"params": params},
+            variables,
             batch,
             capture_intermediates=lambda module, method: method == "__call__" and _is_layer(module),
             mutable=["intermediates"],
         )
         return given, kept["intermediates"]
 
-    given, found = jax.jit(run)(loaded.params, batch)
+    given, found = jax.jit(run)(loaded.variables, batch)
     for name in path:
         found = found[name]
     (stacked,) = [

@@ -35,12 +35,24 @@ def shrink(config, dtype="float32", depth=1):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "clap":
+            config.model.embed_dim = 16
+            audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
+            config.model.audio.update(audio, depths=(2, 1), heads=(1, 2), remat="none")
+            config.model.text.update(TEXT, depth=depth)
         elif config.model.name == "albef":
             group = config.model.get("negative_group", 0)
             config.model.update(embed_dim=16, negative_group=group and 4)
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth + 1, fusion_depth=1, mask_token=63)
             config.loss.queue_size = 12
+        elif config.model.name == "audio_classifier":
+            config.model.update(TOWER, depth=depth, frames=8, bins=4)
+            square = config.model.patch_size[0] > 1
+            sides = {"patch_size": (4, 4), "stride": (2, 2)} if square else {}
+            config.model.update(sides or {"patch_size": (1, 4), "stride": (1, 4)})
+        elif config.model.name == "avsr":
+            _shrink_speech(config.model, depth)
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -61,6 +73,10 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
             config.model.update(encode_token=62, decode_token=63, negative_group=0)
+        elif config.model.name == "blip_nlvr":
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, merge_depth=1)
+            config.model.encode_token = 63
         elif config.model.name == "vilt":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
             config.model.image.update(image_size=(8, 8), patch_size=4)
@@ -70,6 +86,11 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "whisper":
+            sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
+            config.model.audio.update(mels=4, length=6, width=16, **sizes)
+            config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+            config.model.text.decoder.update(sizes)
         elif config.model.name == "flava":
             config.model.update(embed_dim=16, codebook_size=10)
             if config.model.codebook.kind == "dvae":  # of 8 x 8 pixels
@@ -85,6 +106,16 @@ def shrink(config, dtype="float32", depth=1):
         else:
             config.model.update(IMAGE, depth=depth)
     return config
+
+
+def _shrink_speech(model, depth):
+    block = {"depth": depth, "heads": 2, "mlp_dim": 32}
+    model.update(width=16, frames=6, audio={"mels": 4})
+    model.video.update(size=(8, 8), channels=(8,), blocks=1)
+    model.encoder.update(block, kernel=3)
+    model.fusion.update(block)
+    model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+    model.text.decoder.update(block)
 
 
 def _shrink_writer(model, depth):
@@ -121,12 +152,28 @@ def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **field
 def batch(config, seed=0):
     """A random batch for the config: images, texts of many lengths, soft labels."""
     rng, size = np.random.default_rng(seed), config.batch_size
+    if config.model.name == "clap":
+        return _sounds(config, rng)
+    if config.model.name == "audio_classifier":
+        out = {"audio": rng.normal(size=(size, 8, 4)).astype(np.float32)}
+        classes = config.model.num_classes
+        if config.loss.get("independent"):
+            return out | {"label_probs": (rng.random((size, classes)) < 0.1).astype(np.float32)}
+        return out | {"label": rng.integers(0, classes, size, np.int32)}
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
-        lengths = rng.integers(2, TEXT["length"] + 1, size)
-        mask = np.arange(TEXT["length"])[None] < lengths[:, None]
-        out["text"] = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
-        out["text_mask"] = mask
+        out |= _texts(rng, size)
+        mask = out["text_mask"]
+    if config.model.name == "whisper":
+        out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
+    if config.model.name == "avsr":
+        del out["image"]
+        frames = np.arange(6)[None] < rng.integers(3, 7, size)[:, None]
+        out |= {"audio_mask": frames.repeat(4, 1), "video_mask": frames}
+        out["audio"] = rng.normal(size=(size, 24, 4)).astype(np.float32)
+        out["video"] = rng.integers(0, 256, (size, 6, 8, 8, 3), np.uint8)
+        out |= {f"{m}_present": np.arange(size) % 4 != i for i, m in enumerate(("audio", "video"))}
+        return out
     if config.model.name == "flamingo":
         image = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         text = np.where(out["text"] == config.model.image_token, 1, out["text"])
@@ -142,10 +189,16 @@ def batch(config, seed=0):
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
+    elif config.model.name == "blip_nlvr":
+        out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        out["image_mask"] = rng.random((size, 2)) < 0.8
+        out["label"] = rng.integers(0, 2, size, np.int32)
     elif config.model.name == "vilt":
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
-        out["image_size"] = rng.integers(1, 9, (size, 2), np.int32)
+        several = (config.model.images,) if config.model.get("images", 1) > 1 else ()
+        out["image"] = rng.integers(0, 256, (size, *several, 8, 8, 3), np.uint8)
+        out["image_size"] = rng.integers(1, 9, (size, *several, 2), np.int32)
         if "num_classes" in config.model:
             out["label"] = rng.integers(-1, config.model.num_classes, size, np.int32)
     elif config.model.name == "multimodal":
@@ -158,6 +211,24 @@ def batch(config, seed=0):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
+
+
+def _texts(rng, size):
+    lengths = rng.integers(2, TEXT["length"] + 1, size)
+    mask = np.arange(TEXT["length"])[None] < lengths[:, None]
+    text = rng.integers(1, TEXT["vocab_size"], mask.shape, np.int32) * mask
+    return {"text": text, "text_mask": mask}
+
+
+def _sounds(config, rng):
+    """Spectrograms in decibels, with a text each; two rows lack one of them."""
+    size, audio = config.batch_size, config.model.audio
+    shape = (4, audio.frames, audio.mels) if audio.get("fusion") else (audio.frames, audio.mels)
+    out = {"audio": rng.normal(-30, 20, (size, *shape)).astype(np.float32), **_texts(rng, size)}
+    if audio.get("fusion"):
+        out["audio_longer"] = np.arange(size) % 2 == 0
+    out |= {f"{m}_present": np.arange(size) != i for i, m in enumerate(("audio", "text"))}
+    return out | {"example_id": np.arange(size, dtype=np.int32)}
 
 
 def means(loss, outputs, batch, context=None):

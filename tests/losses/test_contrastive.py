@@ -101,6 +101,25 @@ def test_both_forms_equal_the_double_loop_and_each_other(
 
 
 @BOTH
+@pytest.mark.parametrize("directions", [(1.0, 0.0), (0.2, 0.8)])
+def test_directions_have_their_own_weights(implementation, directions):
+    """The gradient of a weighted sum of two cross-entropies, each of optax."""
+    x, y = pairs(7, 4, noise=2.0)
+    options = {"implementation": implementation, "directions": directions, "chunk_size": 3}
+    (loss, _), gradients = value_and_gradients(x, y, 5.0, **options)
+
+    def plain(x, y, scale):
+        logits, own = scale * x @ y.T, jnp.arange(len(x))
+        both = [optax.softmax_cross_entropy_with_integer_labels(z, own) for z in (logits, logits.T)]
+        return sum(w * z.mean() for w, z in zip(directions, both))
+
+    want, exact = jax.value_and_grad(plain, (0, 1, 2))(x, y, jnp.float32(5.0))
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    for got, expected in zip(gradients, exact):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@BOTH
 @KINDS
 @pytest.mark.parametrize(
     ("label_smoothing", "ids"),

@@ -12,7 +12,16 @@ from mmjax.data.cache import data_root, locked
 if TYPE_CHECKING:  # importing TFDS takes most of a second
     import tensorflow_datasets as tfds
 
-BUILDERS = ("emoji", "openclipart", "tuxpaint", "image_folder", "fsdd", "mnist_digits")
+BUILDERS = (
+    "emoji",
+    "openclipart",
+    "tuxpaint",
+    "image_folder",
+    "esc10",
+    "fsdd",
+    "lip_digits",
+    "mnist_digits",
+)
 
 
 def make_builder(
@@ -23,7 +32,8 @@ def make_builder(
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
       root: path of the raw data, for builders that read files: an unpacked openclipart or tuxpaint
-        tree, the folder or tar archive of an image folder or of FSDD, the wheel with MNIST.
+        tree, the folder or tar archive of an image folder, of ESC-10 or of FSDD (also for
+        lip_digits), the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -45,10 +55,18 @@ def make_builder(
         from mmjax.data.builders.image_folder import ImageFolder, folder_config
 
         return ImageFolder(config=folder_config(root, data_dir), **where)
+    if name == "esc10":
+        from mmjax.data.builders.esc10 import Esc10
+
+        return Esc10(root=root, **where)
     if name == "fsdd":
         from mmjax.data.builders.fsdd import Fsdd
 
         return Fsdd(root=root, **where)
+    if name == "lip_digits":
+        from mmjax.data.builders.lip_digits import LipDigits
+
+        return LipDigits(root=root, **where)
     if name == "mnist_digits":
         from mmjax.data.builders.mnist_digits import MnistDigits
 

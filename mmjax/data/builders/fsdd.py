@@ -6,17 +6,18 @@ Free Spoken Digit Dataset, Jackson et al. (doi 10.5281/zenodo.1342401), CC-BY-SA
 import collections
 import os
 import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from mmjax.data.builders.archive import files
 from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.process.progress import Progress
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _BY_HAND = (
     "set root to its archive or folder, from github.com/Jakobovski/free-spoken-digit-dataset "
     "(files recordings/<digit>_<speaker>_<take>.wav)."
@@ -35,8 +36,8 @@ def read_recordings(root: str | os.PathLike | None) -> dict[str, list[tuple[int,
     if root is None or not Path(root).exists():
         raise ValueError(f"There are no recordings of spoken digits at {root}: {_BY_HAND}")
     found = collections.defaultdict(list)
-    for name, data in _files(Path(root)):
-        match = re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", name)
+    for path, data in files(Path(root), ".wav", _BY_HAND):
+        match = re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", path.name)
         if match:
             found[match[2]].append((int(match[1]), int(match[3]), data))
     if set(found) != set(SPEAKERS):
@@ -47,32 +48,19 @@ def read_recordings(root: str | os.PathLike | None) -> dict[str, list[tuple[int,
     return {speaker: sorted(found[speaker]) for speaker in SPEAKERS}
 
 
-def _files(root: Path) -> Iterator[tuple[str, bytes]]:
-    if root.is_dir():
-        for path in root.rglob("*.wav"):
-            yield path.name, path.read_bytes()
-        return
-    try:
-        with tarfile.open(root) as archive:
-            for member in archive:
-                if member.isfile() and member.name.endswith(".wav"):
-                    yield member.name.split("/")[-1], archive.extractfile(member).read()
-    except tarfile.TarError as error:
-        raise ValueError(f"The archive {root} cannot be read ({error}): {_BY_HAND}") from error
-
-
 class Fsdd(SplitBuilder):
-    """Spoken digits, `audio` as WAV bytes; a split is a speaker.
+    """Spoken digits, `audio` as WAV bytes with its word as caption; a split is a speaker.
 
     Join them with `+` and leave one out: "george+jackson+lucas+nicolas".
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # 1.1.0: with captions
     HOMEPAGE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 
     def _features(self) -> dict[str, Any]:
         return {
             "audio": tfds.features.Text(),  # bytes: TFDS's Audio needs TensorFlow
+            "captions": tfds.features.Sequence(tfds.features.Text()),
             "label": tfds.features.ClassLabel(num_classes=10),
             "speaker": tfds.features.Text(),
         }
@@ -84,5 +72,6 @@ class Fsdd(SplitBuilder):
     def _examples(self, speaker: str, takes: list) -> Iterator[tuple[int, dict]]:
         with Progress(f"Packing spoken digits of {speaker}", len(takes)) as bar:
             for i, (digit, _, data) in enumerate(takes):
-                yield i, {"audio": data, "label": digit, "speaker": speaker}
+                said = {"captions": [WORDS[digit]], "label": digit}
+                yield i, {"audio": data, "speaker": speaker, **said}
                 bar.advance()

@@ -25,7 +25,7 @@ def open_tfds(
       name: one of `mmjax.data.builders.BUILDERS`, or a TFDS name such as 'mnist' or
         'my_set/config:1.0.0' that is stored under `data_dir` as array_record.
       root: raw files, for those of our builders that read them.
-      split: one split, or several as "george+lucas".
+      split: one split, several as "george+lucas", or all others than one as "all-theo".
       image_key: feature of the image, if there is one.
       caption_key: feature(s) that hold a text or a list of texts; None: 'captions', 'caption' or
         'text', if there is one.
@@ -43,6 +43,10 @@ def open_tfds(
     else:
         builder = _prepared_tfds(name, data_dir)
     features = builder.info.features
+    if split.startswith("all-"):
+        left_out = split.removeprefix("all-")
+        _check_name(left_out, list(builder.info.splits), f"Data set '{name}'", "split")
+        split = "+".join(part for part in builder.info.splits if part != left_out)
     for part in split.split("+"):
         _check_name(part.split("[")[0], list(builder.info.splits), f"Data set '{name}'", "split")
     captions = [caption_key] if isinstance(caption_key, str) else list(caption_key or [])

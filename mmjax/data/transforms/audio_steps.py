@@ -11,11 +11,11 @@ from mmjax.data.transforms.captions import example_name
 from mmjax.data.transforms.spectrogram import Frames
 
 
-def waveform(seconds, rate=16000):
+def waveform(seconds, rate=16000, pad=True):
     """`waveform`: the encoded file `audio`, mono, at `rate` Hz: float32 `[seconds · rate]`.
 
-    Longer audio is truncated, of which no more is read; shorter audio is padded with silence. See
-    `audio_ops.decode_audio`.
+    Longer audio is truncated, of which no more is read; shorter audio is padded with silence, or
+    not, where a later step pads its features. See `audio_ops.decode_audio`.
     """
     _check_above_0(seconds=seconds, rate=rate)
     size = round(seconds * rate)
@@ -23,7 +23,8 @@ def waveform(seconds, rate=16000):
     def f(example, rng):
         # A little more, so that the end is resampled from what follows it.
         read = functools.partial(audio_ops.decode_at, rate=rate, seconds=seconds + 0.1)
-        found = {**example, "waveform": _fit(_decoded(example, read), size)}
+        x = _decoded(example, read)
+        found = {**example, "waveform": _fit(x, size) if pad else x[:size]}
         found.pop("audio")
         return found
 
@@ -92,7 +93,7 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
 
 def whisper_mel(mels=80):
     """`audio`: the features of Whisper, `[100 · seconds, mels]`, of a waveform at 16 kHz."""
-    return _to_audio(functools.partial(spectrogram.whisper, mels=mels))
+    return _to_audio(lambda x: spectrogram.whisper(x, mels))
 
 
 def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
@@ -110,19 +111,15 @@ def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
     return _to_audio(f)
 
 
-def clap_mel(fusion=False):
-    """`audio`: the features of CLAP, `[1 + 100 · seconds, 64]`, of a waveform at 48 kHz."""
-    return _to_audio(functools.partial(spectrogram.clap, fusion=fusion))
-
-
-def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000):
+def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered=True):
     """`audio`: cepstral coefficients `[1 + 1000 / hop_ms · seconds, coefficients]`.
 
-    See `spectrogram.mfcc`; `rate`: that of the waveform.
+    See `spectrogram.mfcc`; `rate`: that of the waveform. Not centered: only frames that are inside
+    the waveform count, as in the Keyword Transformer.
     """
     if coefficients > mels:
         raise ValueError(f"{mels} mel filters have no {coefficients} coefficients: raise mels")
-    frames = _frames(rate, window_ms, hop_ms)
+    frames = _frames(rate, window_ms, hop_ms, "constant" if centered else "inside")
     return _to_audio(lambda x: spectrogram.mfcc(x, rate, coefficients, mels=mels, frames=frames))
 
 
@@ -131,7 +128,7 @@ def chromagram(window_ms=128, hop_ms=32, tuning=0.0, rate=16000):
 
     See `chroma.chroma`; `tuning` None estimates it; `rate`: that of the waveform.
     """
-    frames = _frames(rate, window_ms, hop_ms)
+    frames = _frames(rate, window_ms, hop_ms, "constant")
     return _to_audio(lambda x: chroma.chroma(x, rate, tuning, frames))
 
 
@@ -201,9 +198,9 @@ def _waveform(example):
     return example["waveform"]
 
 
-def _frames(rate, window_ms, hop_ms):
+def _frames(rate, window_ms, hop_ms, edges):
     window, hop = round(rate * window_ms / 1000), round(rate * hop_ms / 1000)
-    return Frames(window, hop, edges="constant")
+    return Frames(window, hop, edges=edges)
 
 
 def _range(value, name):

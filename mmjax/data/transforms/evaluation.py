@@ -19,6 +19,7 @@ FORMS = {
     "speed": None,
     "time_shift": None,
     "spec_augment": None,
+    "swap_images": None,
 }
 
 

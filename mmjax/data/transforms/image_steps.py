@@ -1,6 +1,7 @@
 """Steps that make and change `image`; the table of all steps is in `parse.py`.
 
-Within a chain `image` is an array or, from the first step that Pillow does, a Pillow image.
+Within a chain `image` is an array or, from the first step that Pillow does, a Pillow image; or a
+tuple of these, where an example has several images: each step then treats every image by itself.
 """
 
 import math
@@ -23,21 +24,19 @@ def decode(min_size=None, background=(255, 255, 255)):
     pixels: set it to the chain's output size. See `decode.decode_image`.
     """
 
+    def rgb(image):
+        if isinstance(image, np.ndarray):
+            return as_rgb(image, background)
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode_image(image, min_size, background)
+        raise ValueError(f"expected encoded bytes or an array, found {type(image).__name__}")
+
     def f(example, rng):
-        image = example.get("image")
         try:
-            if isinstance(image, np.ndarray):
-                image = as_rgb(image, background)
-            elif isinstance(image, bytes | bytearray | memoryview):
-                image = decode_image(image, min_size, background)
-            else:
-                raise ValueError(
-                    f"expected encoded bytes or an array, found {type(image).__name__}"
-                )
+            return {**example, "image": of_each(rgb, example.get("image"))}
         except ValueError as error:
             name = example_name(example)
             raise ValueError(f"cannot decode 'image' of example {name}: {error}") from None
-        return {**example, "image": image}
 
     return f
 
@@ -78,8 +77,8 @@ def pad_corner(size, fill=0):
     pad = _on_image(lambda image, rng: image_ops.pad_corner(image, size, fill))
 
     def f(example, rng):
-        padded = pad(example, rng)
-        return {**padded, "image_size": np.asarray(image_ops.size_of(example["image"]), np.int32)}
+        padded, sizes = pad(example, rng), of_each(image_ops.size_of, example["image"])
+        return {**padded, "image_size": np.asarray(sizes, np.int32)}
 
     return f
 
@@ -162,7 +161,7 @@ def codebook_image(size, method="lanczos"):
 
     def f(example, rng):
         small = _on_image(lambda image, rng: _resized(image, size, method))(example, rng)
-        return {**example, "image_codebook": image_ops.to_array(small["image"])}
+        return {**example, "image_codebook": _as_array(small["image"], example)}
 
     return f
 
@@ -279,14 +278,22 @@ def _resized(image, size, method, antialias=True):
     return image_ops.resize(image_ops.to_pillow(image), size, method, antialias)
 
 
+def of_each(f, image):
+    """f(image); of several images, a tuple or an array `[M, H, W, C]`, the tuple of f of each."""
+    several = isinstance(image, tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
+    return tuple(map(f, image)) if several else f(image)
+
+
 def _on_image(f):
-    """A transform that replaces `image` by `f(image, rng)`."""
+    """A transform that replaces `image`, or each of several, by `f(image, rng)`."""
 
     def transform(example, rng):
-        image = example.get("image")
-        if not isinstance(image, (np.ndarray, Image.Image)):
-            raise ValueError("put decode first in the chain: 'image' is not an array yet")
-        return {**example, "image": f(image, rng)}
+        def one(image):
+            if not isinstance(image, (np.ndarray, Image.Image)):
+                raise ValueError("put decode first in the chain: 'image' is not an array yet")
+            return f(image, rng)
+
+        return {**example, "image": of_each(one, example.get("image"))}
 
     return transform
 
@@ -297,7 +304,25 @@ def _on_pillow(f):
 
 
 def finish(example):
-    """The example with `image` as an array: what a chain returns."""
-    if isinstance(example.get("image"), Image.Image):
-        return {**example, "image": image_ops.to_array(example["image"])}
+    """The example with `image` as an array, `[M, H, W, 3]` of several: what a chain returns.
+
+    Raises:
+      ValueError: images of an example that differ in size.
+    """
+    if isinstance(example.get("image"), Image.Image | tuple):
+        return {**example, "image": _as_array(example["image"], example)}
     return example
+
+
+def _as_array(image, example):
+    if not isinstance(image, tuple):
+        return image_ops.to_array(image)
+    if isinstance(image[0], bytes):  # not decoded yet
+        return image
+    sizes = [image_ops.size_of(one) for one in image]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"the images of example {example_name(example)} are of the sizes {sizes}: end the "
+            "chain with resize, or with pad_corner, so that they are of one size"
+        )
+    return np.stack([image_ops.to_array(one) for one in image])

@@ -9,7 +9,6 @@ are keyword-only and come from `parse`'s own keywords.
 from mmjax.data.transforms.audio_steps import (
     add_noise,
     chromagram,
-    clap_mel,
     kaldi_fbank,
     log_mel,
     mfcc,
@@ -21,6 +20,7 @@ from mmjax.data.transforms.audio_steps import (
 )
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
+from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.data.transforms.image_steps import (
     center_crop,
     codebook_image,
@@ -40,6 +40,8 @@ from mmjax.data.transforms.image_steps import (
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
@@ -47,7 +49,9 @@ from mmjax.data.transforms.text_steps import (
     first_caption,
     label,
     longest_caption,
+    multi_hot,
     tokenize,
+    transcript,
 )
 
 
@@ -91,24 +95,30 @@ TRANSFORMS = {
         random_grayscale,
         rand_augment,
         random_erasing,
+        swap_images,
         choose_caption,
         first_caption,
         longest_caption,
         drop_words,
         tokenize,
+        transcript,
         answer,
         label,
+        multi_hot,
         waveform,
         add_noise,
         speed,
         time_shift,
         log_mel,
+        clap_input,
         whisper_mel,
         kaldi_fbank,
-        clap_mel,
         mfcc,
         chromagram,
         spec_augment,
+        decode_video,
+        sound,
+        speech_mel,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}

@@ -42,6 +42,10 @@ def test_a_split_is_a_speaker_and_plus_joins_them(tmp_path):
     others = speech(tmp_path, "george+lucas")
     assert {others[i]["speaker"] for i in range(len(others))} == {"george", "lucas"}
     assert len(others) == 40
+    rest = speech(tmp_path, "all-theo")
+    assert {rest[i]["speaker"] for i in range(len(rest))} == set(fsdd.SPEAKERS) - {"theo"}
+    with pytest.raises(ValueError, match="has no split 'leo'"):
+        speech(tmp_path, "all-leo")
     with pytest.raises(ValueError, match="has no split 'leo'"):
         speech(tmp_path, "theo+leo")
     silence = transforms.parse("log_mel(6, 8)")(theo[0], None)["audio"]

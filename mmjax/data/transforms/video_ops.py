@@ -1,0 +1,119 @@
+"""Video: container files and lists of encoded frames to uint8 frames at 25 Hz; their sound."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from mmjax.data.transforms.decode import decode_image
+
+RATE = 25  # frames per second
+
+
+def read_video(data: bytes | np.ndarray | Sequence[bytes]) -> np.ndarray:
+    """Frames [T, H, W, 3] uint8 at 25 Hz.
+
+    Args:
+      data: the bytes of a container (MP4, MPEG, MKV, ...), whose frames are repeated or left out
+        where it has another rate; encoded images, one per frame; or an array [T, H, W, 3].
+
+    Raises:
+      ValueError: no frames, frames of several sizes, a damaged file, or a container without the
+        package `av`.
+    """
+    if isinstance(data, np.ndarray) and data.ndim == 4:
+        frames = data
+    elif isinstance(data, bytes | bytearray):
+        frames = _at_rate(*_container_frames(bytes(data)))
+    elif data is not None and not isinstance(data, str):
+        frames = [decode_image(one) for one in data]
+    else:
+        frames = ()
+    if not len(frames):
+        raise ValueError("the video has no frames: leave it out")
+    sizes = {frame.shape for frame in frames}
+    if len(sizes) > 1:
+        raise ValueError(f"the video's frames have several sizes, {sorted(sizes)}: resize them")
+    return np.stack(frames) if isinstance(frames, list) else frames
+
+
+def _at_rate(frames: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+    """Of frames at `rate`, the one shown in the middle of each frame at 25 Hz."""
+    count = max(1, round(len(frames) * RATE / rate)) if frames else 0
+    at = ((np.arange(count) + 0.5) * rate / RATE).astype(int)
+    return [frames[i] for i in np.minimum(at, len(frames) - 1)]
+
+
+def _container_frames(data: bytes) -> tuple[list[np.ndarray], float]:
+    av = _av("frames")
+    try:
+        with av.open(io.BytesIO(data)) as file:
+            stream = next(iter(file.streams.video), None)
+            if stream is None:
+                return [], RATE
+            rate = float(stream.average_rate or RATE)
+            return [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)], rate
+    except (av.FFmpegError, EOFError) as error:
+        raise ValueError(f"{len(data)} bytes are no video that FFmpeg reads ({error})") from None
+
+
+def read_sound(data: bytes) -> bytes | None:
+    """The sound of a container as a mono WAV file of 16 bits; None if it has none.
+
+    Raises:
+      ValueError: a damaged file, or no package `av`.
+    """
+    import soundfile  # imported late: it loads libsndfile
+
+    av = _av("sound")
+    try:
+        with av.open(io.BytesIO(data)) as file:
+            stream = next(iter(file.streams.audio), None)
+            if stream is None:
+                return None
+            mono = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
+            blocks = [block for frame in file.decode(stream) for block in mono.resample(frame)]
+            blocks += mono.resample(None)
+            parts = [block.to_ndarray()[0] for block in blocks]
+    except (av.FFmpegError, EOFError) as error:
+        raise ValueError(f"{len(data)} bytes are no video that FFmpeg reads ({error})") from None
+    if not parts:
+        return None
+    out = io.BytesIO()
+    soundfile.write(out, np.concatenate(parts), stream.rate, format="WAV", subtype="PCM_16")
+    return out.getvalue()
+
+
+def _av(what: str):
+    try:
+        import av
+    except ImportError:
+        raise ValueError(
+            f"the {what} of a video file need the package av: pip install 'mmjax[video]', or give "
+            "a folder of images per clip and its sound as WAV"
+        ) from None
+    return av
+
+
+def crop(frames: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """[T, H, W, 3]: the part from (x0, y0) to (x1, y1), each in 0..1.
+
+    Raises:
+      ValueError: an empty box, or one that is not within 0..1.
+    """
+    x0, y0, x1, y1 = box
+    height, width = frames.shape[1:3]
+    left, right = round(x0 * width), round(x1 * width)
+    top, bottom = round(y0 * height), round(y1 * height)
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"box is {box}; it is (x0, y0, x1, y1) in 0..1, with x0 < x1, y0 < y1")
+    return frames[:, top:bottom, left:right]
+
+
+def resize(frames: np.ndarray, size: int) -> np.ndarray:
+    """[T, size, size, 3], bilinear with antialiasing; the aspect ratio is not kept."""
+    if frames.shape[1:3] == (size, size):
+        return frames
+    images = (Image.fromarray(frame) for frame in frames)
+    return np.stack([np.asarray(im.resize((size, size), Image.BILINEAR)) for im in images])
