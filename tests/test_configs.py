@@ -28,8 +28,8 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The others: added up by
-# hand, below.
+# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The
+# others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -103,6 +103,12 @@ def count_by_hand(name):
         text = (30_524 + 30) * 768 + 2 * 768 + tower(12, 768, 3072) + 12 * attention
         head = (768 * 768 + 768) + 2 * 768 + 30_524
         return image + text + 12 * attention + head + 2 * (768 * 256 + 256) + 2 * 769 + 1
+    if name == "blip_nlvr2":  # two kinds of cross-attention in a layer, and a map that merges
+        attention = 4 * (768 * 768 + 768)
+        image = (768 * 768 + 768) + (2 + 576) * 768 + tower(12, 768, 3072) + 2 * 768
+        text = (30_524 + 60) * 768 + 2 * 768 + tower(12, 768, 3072)
+        cross = 12 * (2 * attention + 2 * 768) + 6 * (2 * 768 * 768 + 768)
+        return image + text + cross + (768 * 768 + 768) + (2 * 768 + 2)
     if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
         attention = 4 * (128 * 128 + 128) + 2 * 128
         text = (1026 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
@@ -288,7 +294,7 @@ def test_full_size(name):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
     elif config.model.name not in ("clip", "flava"):
-        classes = config.model.get("num_classes", config.model.get("answers"))
+        classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
         names = [str(i) for i in range(classes + 1)]
@@ -439,7 +445,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))

@@ -11,6 +11,7 @@ from mmjax.models.systems import SYSTEMS
 CONFIGS = {
     "audio_classifier": "ast_esc10",
     "avsr": "avsr_digits",
+    "blip_nlvr": "blip_nlvr2",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",

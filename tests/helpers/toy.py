@@ -73,6 +73,10 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
             config.model.update(encode_token=62, decode_token=63, negative_group=0)
+        elif config.model.name == "blip_nlvr":
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, merge_depth=1)
+            config.model.encode_token = 63
         elif config.model.name == "vilt":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
             config.model.image.update(image_size=(8, 8), patch_size=4)
@@ -185,6 +189,10 @@ def batch(config, seed=0):
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
+    elif config.model.name == "blip_nlvr":
+        out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        out["image_mask"] = rng.random((size, 2)) < 0.8
+        out["label"] = rng.integers(0, 2, size, np.int32)
     elif config.model.name == "vilt":
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)

@@ -9,7 +9,6 @@ are keyword-only and come from `parse`'s own keywords.
 from mmjax.data.transforms.audio_steps import (
     add_noise,
     chromagram,
-    clap_mel,
     kaldi_fbank,
     log_mel,
     mfcc,
@@ -114,7 +113,6 @@ TRANSFORMS = {
         clap_input,
         whisper_mel,
         kaldi_fbank,
-        clap_mel,
         mfcc,
         chromagram,
         spec_augment,
