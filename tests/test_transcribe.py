@@ -199,7 +199,7 @@ def test_batches_hold_windows_of_all_recordings(loaded, folder):
     assert starts == sorted(starts) and segments[-1].end > 1.8
     assert found["silence.wav"].segments == [] and found["gap.wav"].segments[0].start >= 0.2
     assert found["short.flac"].language == "fr"
-    # A recording of one window does not depend on what shares its batch.
+    # A recording of one window does not depend on the others of its batch.
     ((_, alone),) = transcribe(
         loaded, [folder / "short.flac"], thresholds=GREEDY, language="fr", batch_size=3
     )
