@@ -5,14 +5,15 @@ r"""Keyword Transformer on spoken digits, tested on a speaker that it never hear
 
 Setting: KWT-1 of Berg et al. 2021 (arXiv 2104.00769), half as deep, on FSDD
 (github.com/Jakobovski/free-spoken-digit-dataset: its archive or folder is the root, needed once):
-40 MFCCs of 30 ms every 10 ms; noise, speed and shifts on the waveform, SpecAugment on the MFCCs.
+40 MFCCs of 30 ms every 10 ms, standardized in each clip; noise, speed and shifts on the waveform,
+SpecAugment on the MFCCs.
 Leave one speaker out: --config.evals.test.source.split=NAME holds NAME out and trains on the
 others. Expected: see experiments/audio/README.md, with a baseline.
 """
 
 from mmjax.config import defaults
 
-MFCC = "mfcc(40, 40, 30, 10, 8000, centered=False)"
+MFCC = "mfcc(40, 40, 30, 10, 8000, centered=False) | standardize"
 
 
 def get_config():
