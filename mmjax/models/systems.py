@@ -9,6 +9,7 @@ from mmjax.config import nearest
 from mmjax.models import (
     albef,
     audio_classifier,
+    audioclip,
     avsr,
     blip,
     captioner,
@@ -31,6 +32,7 @@ from mmjax.system import System
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
     "audio_classifier": audio_classifier.make_system,
+    "audioclip": audioclip.make_system,
     "avsr": avsr.make_system,
     "blip": blip.make_system,
     "captioner": captioner.make_system,

@@ -92,7 +92,9 @@ def model_config(found: Published) -> dict[str, Any]:
         check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
     image = {"pool": IMAGE_POOLS[vision["pool_type"]], "class_token": True}
     if resnet:
-        image = clip_resnet.fields(vision, found.config["embed_dim"]) | open_clip_images.pixels(found)
+        image = clip_resnet.fields(vision, found.config["embed_dim"]) | open_clip_images.pixels(
+            found
+        )
     else:
         image |= image_fields(found, vision)
     return {
@@ -113,9 +115,7 @@ def model_config(found: Published) -> dict[str, Any]:
     }
 
 
-def towers(
-    found: Published, resnets: bool = False
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def towers(found: Published, resnets: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """vision_cfg and text_cfg with defaults filled in.
 
     Args:
