@@ -7,7 +7,7 @@ Setting: KWT-1 of Berg et al. 2021 (arXiv 2104.00769), half as deep, on FSDD
 (github.com/Jakobovski/free-spoken-digit-dataset: its archive or folder is the root, needed once):
 40 MFCCs of 30 ms every 10 ms; noise, speed and shifts on the waveform, SpecAugment on the MFCCs.
 Leave one speaker out: --config.evals.test.source.split=NAME holds NAME out and trains on the
-others; experiments/audio/mfcc_probe.py is the baseline.
+others. Expected: see experiments/audio/README.md, with a baseline.
 """
 
 from mmjax.config import defaults

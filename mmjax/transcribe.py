@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmjax import pretrained
-from mmjax.data.text.special_tokens import SpecialTokens, special_tokens
+from mmjax.data.text.special_tokens import special_tokens
 from mmjax.decode.settings import Settings
 from mmjax.decode.timestamps import NotFirst, TimestampRules
 from mmjax.pretrained import Pretrained
@@ -70,14 +70,30 @@ def open_model(path: str | Path) -> Pretrained:
     return loaded
 
 
-def decoding(
-    loaded: Pretrained, special: SpecialTokens, *, timestamps: bool, beams: int, int8: bool
-) -> Settings:
-    """The settings of a model, with its suppressed tokens and the rules of timestamps.
+def make_decoder(
+    loaded: Pretrained,
+    *,
+    task: str = "transcribe",
+    language: str | None = None,
+    timestamps: bool = True,
+    batch_size: int = 1,
+    beams: int = 1,
+    thresholds: Thresholds | None = None,
+    int8: bool = False,
+    seed: int = 0,
+) -> Decoder:
+    """A decoder of windows with the model's suppressed tokens; see `transcribe` for the arguments.
 
     A transcript has at most half as many tokens as fit into the model, as in the original.
+
+    Raises:
+      ValueError: a task or a language that the model does not have, or wrong settings.
     """
-    given = loaded.generation
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: use 1 or more.")
+    given, window = loaded.generation, loaded.model.window
+    special = special_tokens(loaded.tokenizer, given)
+    special.check(task, language)
     never = {special.start, special.previous, special.no_speech, *special.tasks.values()}
     never |= set(given.get("suppress_tokens") or ())
     first = tuple(given.get("begin_suppress_tokens") or (special.end,))
@@ -86,15 +102,24 @@ def decoding(
         latest = given.get("max_initial_timestamp_index", 50)
         ids = (special.first_time, special.end, special.no_timestamps)
         processors.append(TimestampRules(*ids, latest))
-    length = loaded.model.window // 2
-    return Settings(
-        min(length, loaded.model.window - FORCED - 1),
+    settings = Settings(
+        min(window // 2, window - FORCED - 1),
         end_ids=(special.end,),
         pad_id=special.end,
         forbidden_ids=tuple(sorted(never)),
         beams=beams,
         processors=tuple(processors),
         int8=int8,
+    )
+    return Decoder(
+        Programs(loaded.model, loaded.variables, settings, BEST_OF),
+        special,
+        loaded.tokenizer.decode_raw,
+        thresholds or Thresholds(),
+        batch_size=batch_size,
+        task=task,
+        timestamps=timestamps,
+        seed=seed,
     )
 
 
@@ -129,26 +154,22 @@ def transcribe(
     Raises:
       ValueError: no Whisper there; a task or a language that it does not have; wrong settings.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: use 1 or more.")
     loaded = model if isinstance(model, Pretrained) else open_model(model)
-    special = special_tokens(loaded.tokenizer, loaded.generation)
-    special.check(task, language)
-    settings = decoding(loaded, special, timestamps=timestamps, beams=beams, int8=int8)
-    decoder = Decoder(
-        Programs(loaded.model, loaded.variables, settings, BEST_OF),
-        special,
-        loaded.tokenizer.decode_raw,
-        thresholds or Thresholds(),
-        batch_size=batch_size,
+    decoder = make_decoder(
+        loaded,
         task=task,
+        language=language,
         timestamps=timestamps,
+        batch_size=batch_size,
+        beams=beams,
+        thresholds=thresholds,
+        int8=int8,
         seed=seed,
     )
     heads = loaded.generation.get("alignment_heads")
     transcriber = Transcriber(
         decoder,
-        language if special.languages else "en",
+        language if decoder.special.languages else "en",
         carries=carry_over,
         aligner=Aligner(decoder, heads) if word_timestamps else None,
         advance=advance,

@@ -78,6 +78,10 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name.startswith("whisper"):
+        return whisper(load(name).model)
+    if name.startswith("avsr"):
+        return speech(load(name).model)
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name == "vqa_emoji":
@@ -99,6 +103,12 @@ def count_by_hand(name):
         text = (30_524 + 30) * 768 + 2 * 768 + tower(12, 768, 3072) + 12 * attention
         head = (768 * 768 + 768) + 2 * 768 + 30_524
         return image + text + 12 * attention + head + 2 * (768 * 256 + 256) + 2 * 769 + 1
+    if name == "blip_nlvr2":  # two kinds of cross-attention in a layer, and a map that merges
+        attention = 4 * (768 * 768 + 768)
+        image = (768 * 768 + 768) + (2 + 576) * 768 + tower(12, 768, 3072) + 2 * 768
+        text = (30_524 + 60) * 768 + 2 * 768 + tower(12, 768, 3072)
+        cross = 12 * (2 * attention + 2 * 768) + 6 * (2 * 768 * 768 + 768)
+        return image + text + cross + (768 * 768 + 768) + (2 * 768 + 2)
     if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
         attention = 4 * (128 * 128 + 128) + 2 * 128
         text = (1026 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
@@ -137,6 +147,47 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+
+
+def whisper(model):
+    """Two convolutions over three frames, fixed positions, and no biases of keys."""
+    width, mlp, mels = model.audio.width, model.audio.mlp_dim, model.audio.mels
+    convolutions = 3 * mels * width + width + 3 * width * width + width
+    encoder = tower(model.audio.depth, width, mlp) + 2 * width
+    words = (model.text.vocab_size + model.text.length) * width
+    cross = 4 * (width * width + width) + 2 * width
+    depth = model.text.decoder.depth
+    decoder = words + tower(depth, width, mlp) + depth * cross + 2 * width
+    return convolutions + encoder + decoder - (model.audio.depth + 2 * depth) * width
+
+
+def speech(model):
+    """Front ends, conformers, cross-attention both ways, and a decoder with cross-attention."""
+    width, mlp, (first, *_) = model.width, model.encoder.mlp_dim, model.video.channels
+    norm, attention = 2 * width, 4 * (width * width + width)
+    mlps = 2 * width * mlp + mlp + width + norm
+    square = width * width + width
+    convolution = 2 * norm + 2 * square + (model.encoder.kernel + 1) * width + square
+    block = 2 * mlps + norm + attention + convolution + norm
+    audio = 3 * (model.audio.mels + width) * width + 2 * width
+    video, inputs = 5 * 7 * 7 * first + 2 * first, first
+    for stage, channels in enumerate(model.video.channels):
+        video += 9 * (inputs + channels) * channels + 4 * channels
+        video += (inputs * channels + 2 * channels) if stage else 0
+        video += (model.video.blocks - 1) * (18 * channels * channels + 4 * channels)
+        inputs = channels
+    video += inputs * width + width
+    each = model.frames * width + model.encoder.depth * block
+    crossed = tower(model.fusion.depth, width, model.fusion.mlp_dim)
+    crossed += model.fusion.depth * (attention + 2 * norm) + width + norm
+    words = model.text
+    text = (words.vocab_size + words.length) * words.width + 2 * words.width
+    own = 4 * (words.width**2 + words.width) + 2 * words.width
+    own += 2 * (width - words.width) * words.width  # keys and values of frames of another width
+    text += tower(words.decoder.depth, words.width, words.decoder.mlp_dim)
+    text += words.decoder.depth * own
+    ctc = (width + 1) * (words.vocab_size + 1)
+    return audio + video + 2 * (each + crossed) + text + ctc
 
 
 def one_transformer(model):
@@ -243,7 +294,7 @@ def test_full_size(name):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
     elif config.model.name not in ("clip", "flava"):
-        classes = config.model.get("num_classes", config.model.get("answers"))
+        classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
         names = [str(i) for i in range(classes + 1)]
@@ -253,7 +304,7 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    others = ("image_codes", "negatives_exist", "image_tokens_mask")
+    others = ("ctc_frames", "image_codes", "negatives_exist", "image_tokens_mask")
     floats = {k: o for k, o in outputs.items() if k not in others}
     assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
@@ -268,6 +319,21 @@ def test_data_fit_the_model(name):
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
+    if config.model.name == "whisper":
+        heard = [f"{config.data.cached_transform} | {config.data.transform}"]
+        heard += [section.transform for section in config.evals.values()]
+        assert all(f"waveform({model.audio.length / 50:g})" in x for x in heard)
+        assert all(f"whisper_mel({model.audio.mels})" in x for x in heard)
+        assert f"transcript({model.text.length})" in heard[0]
+        return
+    if config.model.name == "avsr":
+        clip = (
+            f"decode_video({model.frames}, {model.video['size'][0]}",
+            f"speech_mel({4 * model.frames}, {model.audio.mels},",
+        )
+        assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
+        assert all(step in e.transform for e in config.evals.values() for step in clip)
+        return
     if config.model.name in ("audio_classifier", "clap"):
         train = f"{config.data.cached_transform} | {config.data.transform}"
         evals = [section.transform for section in config.evals.values()]
@@ -303,6 +369,7 @@ def test_data_fit_the_model(name):
 def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, end_ids=(1,), pad_id=0, vocab_size=2)
+    tokenizer.token_id = lambda token: None
     run = dataclasses.replace(run, tokenizer=tokenizer)
     runner = Runner(run, tmp_path, lambda *args: None)
     assert set(make_evaluators(config.evals, runner)) == set(config.evals)
@@ -368,6 +435,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
 SAME += ("ast_audioset",)
+SAME += ("whisper_base", "whisper_small", "whisper_tiny")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
@@ -377,7 +445,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))

@@ -228,7 +228,7 @@ def set_up_peers():
     subprocess.run([*pip, TORCH], check=True)
     lines = (Path(__file__).parent / "peers.txt").read_text().splitlines()
     peers = [line for line in lines if not line.startswith("#")]
-    alone = [p for p in peers if p.startswith(("open_clip_torch", "timm"))]
+    alone = [p for p in peers if p.startswith(("open_clip_torch", "timm", "torchaudio"))]
     subprocess.run([*pip, *(p for p in peers if p not in alone)], check=True)
     subprocess.run([*pip, "--no-deps", *alone], check=True)
     done.touch()

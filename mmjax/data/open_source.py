@@ -19,6 +19,7 @@ from mmjax.data.sources.lip_clips import open_lip_clips
 from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
+from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.webdataset import open_shards
@@ -79,6 +80,7 @@ def _nested(config: Any, kind: str, name: str, workdir: str | os.PathLike | None
 KINDS = {
     "tfds": open_tfds,
     "folder": open_folder,
+    "recordings": open_recordings,
     "webdataset": open_shards,
     "array_record": open_records,
     "lip_clips": open_lip_clips,

@@ -165,9 +165,9 @@ class AudioVisualSpeech(GeneratesText, nn.Module):
             return LayerNorm(dtype=stream, name=f"{modality}_norm")(only.tokens), only.mask
         fused = self.make_fusion(name="fusion")(streams, train=train).tokens
         masks = jnp.stack([s.mask for s in streams.values()])
-        weights = masks / jnp.maximum(masks.sum(0, keepdims=True), 1)
-        tokens = jnp.stack([fused[m] for m in streams])
-        x = (tokens * weights[..., None].astype(stream)).sum(0)
+        weights = masks.astype(stream)
+        weights = weights / jnp.maximum(weights.sum(0, keepdims=True), 1)
+        x = (jnp.stack([fused[m] for m in streams]) * weights[..., None]).sum(0)
         return shard(x, "batch", "length", "act_embed"), masks.any(0)
 
 

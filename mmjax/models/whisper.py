@@ -1,14 +1,16 @@
 """Whisper: an audio encoder, and a text decoder that transcribes or translates what it hears."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
+from mmjax.data.text.special_tokens import prompt
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.position import sinusoids
@@ -17,7 +19,7 @@ from mmjax.models import language
 from mmjax.models.build import build
 from mmjax.models.text_decoder import GeneratesText, TextDecoder, make_text_decoder
 from mmjax.sharding import shard
-from mmjax.system import System
+from mmjax.system import System, Variables
 
 WINDOW = 3  # frames that a convolution sees
 
@@ -157,13 +159,40 @@ def make_model(config: Mapping[str, Any]) -> Whisper:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A Whisper; its loss is that of a language model, see `mmjax.models.language`.
+    """A Whisper; its loss is that of a language model, see `mmjax.models.language`, over the tokens
+    of `text_loss_mask` where a batch has it.
 
     Raises:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
-    return System(model=model, spec=spec(model), **language.text_hooks(model, config["loss"]))
+    hooks = language.text_hooks(model, config["loss"])
+    hooks |= {name: _prompted(hooks[name]) for name in ("generate", "score")}
+    return System(model=model, spec=spec(model), **hooks)
+
+
+def _prompted(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that generates or scores texts, whose prompts are by default the tokens of a language
+    and a task: of `language` and `task` in the settings of generation."""
+
+    def hook(tokenizer: Any, given: Any) -> Callable[..., Any]:
+        asked = {}
+        if isinstance(given, Mapping):
+            asked = {name: given[name] for name in ("language", "task") if name in given}
+            given = {name: x for name, x in given.items() if name not in asked}
+        function, before = make(tokenizer, given), prompt(tokenizer, **asked)
+
+        def call(variables: Variables, batch: Batch, *seed: int) -> Any:
+            batch = dict(batch)
+            if "text" not in batch:
+                rows = len(next(iter(batch.values())))
+                batch["text"] = np.tile(np.asarray(before, np.int32), (rows, 1))
+                batch["text_mask"] = np.ones(batch["text"].shape, bool)
+            return function(variables, batch, *seed)
+
+        return call
+
+    return hook
 
 
 def spec(model: Whisper) -> Spec:

@@ -10,6 +10,8 @@ from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
     "audio_classifier": "ast_esc10",
+    "avsr": "avsr_digits",
+    "blip_nlvr": "blip_nlvr2",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",
@@ -19,6 +21,7 @@ CONFIGS = {
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
+    "whisper": "whisper_fsdd",
 }
 UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
 # Rows are fused with those of others, or normalized with them.

@@ -116,6 +116,23 @@ def test_classification_without_a_modality(runner):
             run(runner, preset("classification", absent=absent, **both))
 
 
+def test_independent_classes(runner):
+    def several(source, spec, size):
+        """Every image also has the class after its color's."""
+        for batch in batches(source, spec, size):
+            one = np.eye(3, dtype=np.float32)[batch["label"]]
+            yield batch | {"label_probs": one + np.roll(one, 1, axis=1)}
+
+    both = dataclasses.replace(runner, batches=several)
+    found = run(both, preset("multi_label", modalities=("image",)))
+    # Of each class all images of its own color come first, then the two other colors, tied.
+    count = np.bincount(np.arange(11) % 3)
+    want = [(n + m * (n + m) / 11) / (n + m) for n, m in zip(count, np.roll(count, 1))]
+    assert found == {"map": pytest.approx(np.mean(want))}
+    with pytest.raises(ValueError, match="MultiLabel needs .'label_probs'."):
+        run(runner, preset("multi_label", modalities=("image",)))
+
+
 NAMES = ["image_embed", "text_embed"]
 
 

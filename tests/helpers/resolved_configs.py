@@ -19,6 +19,7 @@ NAMES = sorted(
 )
 # Methods of a model that build a part of it from a section of the config.
 PARTS = ("image_tower", "text_tower", "multimodal_tower", "text_encoder", "text_decoder")
+PARTS += ("audio_encoder",)
 PARTS += ("image_codebook", "text_embed", "patches", "resample", "main_model", "question_model")
 
 
@@ -35,6 +36,7 @@ def resolved(name: str) -> str:
 
     config = configs.load(str(ROOT / "configs" / f"{name}.py"), ())
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, pad_id=0, vocab_size=2, end_ids=(1,))
+    tokenizer.token_id = lambda token: None
     run = experiment.build(config, tokenizer, jax.devices()[:1])
     evaluators = make_evaluators(config.evals, Runner(run, ROOT, lambda *args: None))
     sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in run.params.items()}

@@ -51,6 +51,8 @@ def shrink(config, dtype="float32", depth=1):
             square = config.model.patch_size[0] > 1
             sides = {"patch_size": (4, 4), "stride": (2, 2)} if square else {}
             config.model.update(sides or {"patch_size": (1, 4), "stride": (1, 4)})
+        elif config.model.name == "avsr":
+            _shrink_speech(config.model, depth)
         elif config.model.name == "multimodal":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")})
             config.model.encoder_depth = config.model.fusion.depth = depth
@@ -71,6 +73,10 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
             config.model.update(encode_token=62, decode_token=63, negative_group=0)
+        elif config.model.name == "blip_nlvr":
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, merge_depth=1)
+            config.model.encode_token = 63
         elif config.model.name == "vilt":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
             config.model.image.update(image_size=(8, 8), patch_size=4)
@@ -80,6 +86,11 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "whisper":
+            sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
+            config.model.audio.update(mels=4, length=6, width=16, **sizes)
+            config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+            config.model.text.decoder.update(sizes)
         elif config.model.name == "flava":
             config.model.update(embed_dim=16, codebook_size=10)
             if config.model.codebook.kind == "dvae":  # of 8 x 8 pixels
@@ -95,6 +106,16 @@ def shrink(config, dtype="float32", depth=1):
         else:
             config.model.update(IMAGE, depth=depth)
     return config
+
+
+def _shrink_speech(model, depth):
+    block = {"depth": depth, "heads": 2, "mlp_dim": 32}
+    model.update(width=16, frames=6, audio={"mels": 4})
+    model.video.update(size=(8, 8), channels=(8,), blocks=1)
+    model.encoder.update(block, kernel=3)
+    model.fusion.update(block)
+    model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+    model.text.decoder.update(block)
 
 
 def _shrink_writer(model, depth):
@@ -143,6 +164,16 @@ def batch(config, seed=0):
     if "text" in config.model.get("main", config.model):
         out |= _texts(rng, size)
         mask = out["text_mask"]
+    if config.model.name == "whisper":
+        out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
+    if config.model.name == "avsr":
+        del out["image"]
+        frames = np.arange(6)[None] < rng.integers(3, 7, size)[:, None]
+        out |= {"audio_mask": frames.repeat(4, 1), "video_mask": frames}
+        out["audio"] = rng.normal(size=(size, 24, 4)).astype(np.float32)
+        out["video"] = rng.integers(0, 256, (size, 6, 8, 8, 3), np.uint8)
+        out |= {f"{m}_present": np.arange(size) % 4 != i for i, m in enumerate(("audio", "video"))}
+        return out
     if config.model.name == "flamingo":
         image = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         text = np.where(out["text"] == config.model.image_token, 1, out["text"])
@@ -158,6 +189,10 @@ def batch(config, seed=0):
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
+    elif config.model.name == "blip_nlvr":
+        out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        out["image_mask"] = rng.random((size, 2)) < 0.8
+        out["label"] = rng.integers(0, 2, size, np.int32)
     elif config.model.name == "vilt":
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)

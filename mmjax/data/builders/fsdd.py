@@ -17,6 +17,7 @@ from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.process.progress import Progress
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _BY_HAND = (
     "set root to its archive or folder, from github.com/Jakobovski/free-spoken-digit-dataset "
     "(files recordings/<digit>_<speaker>_<take>.wav)."
@@ -48,17 +49,18 @@ def read_recordings(root: str | os.PathLike | None) -> dict[str, list[tuple[int,
 
 
 class Fsdd(SplitBuilder):
-    """Spoken digits, `audio` as WAV bytes; a split is a speaker.
+    """Spoken digits, `audio` as WAV bytes with its word as caption; a split is a speaker.
 
     Join them with `+` and leave one out: "george+jackson+lucas+nicolas".
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # 1.1.0: with captions
     HOMEPAGE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 
     def _features(self) -> dict[str, Any]:
         return {
             "audio": tfds.features.Text(),  # bytes: TFDS's Audio needs TensorFlow
+            "captions": tfds.features.Sequence(tfds.features.Text()),
             "label": tfds.features.ClassLabel(num_classes=10),
             "speaker": tfds.features.Text(),
         }
@@ -70,5 +72,6 @@ class Fsdd(SplitBuilder):
     def _examples(self, speaker: str, takes: list) -> Iterator[tuple[int, dict]]:
         with Progress(f"Packing spoken digits of {speaker}", len(takes)) as bar:
             for i, (digit, _, data) in enumerate(takes):
-                yield i, {"audio": data, "label": digit, "speaker": speaker}
+                said = {"captions": [WORDS[digit]], "label": digit}
+                yield i, {"audio": data, "speaker": speaker, **said}
                 bar.advance()

@@ -1,4 +1,4 @@
-"""Caption files of a folder of images, in the layouts in which they are published.
+"""Caption files of a folder of images or recordings, in the layouts in which they are published.
 
     .jsonl             an object per line, {"file_name": "1.png", "caption": "a dog"}
     .json              the same objects as a list; or COCO's `images` and `annotations`
@@ -25,7 +25,9 @@ from mmjax.data.transforms.decode import image_suffixes
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".token")
 IMAGE_COLUMNS = ("file_name", "image", "filepath", "image_name", "filename")
+IMAGE_COLUMNS += ("audio", "audio_filepath", "path")  # of recordings
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "comment")
+CAPTION_COLUMNS += ("transcription", "transcript", "sentence")
 # Of equally good ones the first is taken: a comma may also be in a header's or a caption's text.
 SEPARATORS = ("\t", "|", ";", ",")
 _NUMBER_COLUMN = "comment_number"

@@ -102,3 +102,29 @@ def special_tokens(tokenizer: Tokenizer, generation: Mapping[str, Any]) -> Speci
         languages=languages,
         tasks=tasks,
     )
+
+
+def is_of_whisper(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer has Whisper's special tokens."""
+    return tokenizer.token_id("<|notimestamps|>") is not None
+
+
+def prompt(tokenizer: Tokenizer, language: str = "en", task: str = "transcribe") -> tuple[int, ...]:
+    """The tokens before a transcript without timestamps; of a tokenizer without Whisper's special
+    tokens its begin token.
+
+    Raises:
+      ValueError: a task or a language that the tokenizer does not have, or no begin token.
+    """
+    if is_of_whisper(tokenizer):
+        special = special_tokens(tokenizer, {})
+        special.check(task, language)
+        return (special.start, *special.forced(language, task, timestamps=False))
+    if tokenizer.bos_id is None:
+        raise ValueError("The tokenizer has no begin token to start a transcript with.")
+    if (language, task) != ("en", "transcribe"):
+        raise ValueError(
+            f"The tokenizer has no tokens of languages and tasks, for '{language}' and '{task}': "
+            "use that of a Whisper."
+        )
+    return (tokenizer.bos_id,)

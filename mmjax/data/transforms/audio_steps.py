@@ -111,11 +111,6 @@ def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
     return _to_audio(f)
 
 
-def clap_mel(fusion=False):
-    """`audio`: the features of CLAP, `[1 + 100 · seconds, 64]`, of a waveform at 48 kHz."""
-    return _to_audio(lambda x: spectrogram.clap(x, fusion))
-
-
 def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered=True):
     """`audio`: cepstral coefficients `[1 + 1000 / hop_ms · seconds, coefficients]`.
 

@@ -9,7 +9,6 @@ are keyword-only and come from `parse`'s own keywords.
 from mmjax.data.transforms.audio_steps import (
     add_noise,
     chromagram,
-    clap_mel,
     kaldi_fbank,
     log_mel,
     mfcc,
@@ -52,6 +51,7 @@ from mmjax.data.transforms.text_steps import (
     longest_caption,
     multi_hot,
     tokenize,
+    transcript,
 )
 
 
@@ -101,6 +101,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        transcript,
         answer,
         label,
         multi_hot,
@@ -112,7 +113,6 @@ TRANSFORMS = {
         clap_input,
         whisper_mel,
         kaldi_fbank,
-        clap_mel,
         mfcc,
         chromagram,
         spec_augment,

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from mmjax.data.text.special_tokens import is_of_whisper, prompt
 from mmjax.data.transforms import captions as captions_lib
 
 _CACHED = 2**14  # captions whose tokens are kept: a few hundred bytes each
@@ -95,6 +96,36 @@ def tokenize(length, words=False, *, tokenizer):
         arrays, truncated = row(example["caption"])
         tokenizer.count(1, truncated)
         return {**example, **arrays}
+
+    return f
+
+
+def transcript(length, language="en", task="transcribe", *, tokenizer):
+    """Sets `text` (int32 `[length]`), `text_mask` and `text_loss_mask` from `caption`, as Whisper
+    is trained: the tokens of language and task come first, and do not count in the loss.
+
+    With a tokenizer that has no such tokens the text begins with its begin token.
+
+    Raises:
+      ValueError: a language or task that the tokenizer does not have.
+    """
+    before = prompt(tokenizer, language, task)
+    begin = 0 if tokenizer.bos_id is None else 1
+    space = " " if is_of_whisper(tokenizer) else ""  # before the first word, as in running text
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("transcript comes after choose_caption or first_caption in the chain")
+        spoken = tokenizer.prompts([space + example["caption"].strip()])[0][begin:]
+        room = length - len(before) - 1
+        tokenizer.count(1, int(len(spoken) > room))
+        ids = (*before, *spoken[:room], tokenizer.eos_id)
+        text = np.full(length, tokenizer.pad_id, np.int32)
+        text[: len(ids)] = ids
+        place = np.arange(length)
+        mask = place < len(ids)
+        loss_mask = mask & (place >= len(before))
+        return {**example, "text": text, "text_mask": mask, "text_loss_mask": loss_mask}
 
     return f
 

@@ -20,6 +20,17 @@ def test_label():
     assert parse("label")({"label": 7}, None)["label"] == 7
 
 
+def test_multi_hot():
+    transform = parse("multi_hot(4)")
+    out = transform({"labels": np.array([0, 2]), "key": "a"}, None)
+    np.testing.assert_array_equal(out["label_probs"], np.float32([1, 0, 1, 0]))
+    assert set(out) == {"key", "label_probs"}
+    assert not transform({"labels": []}, None)["label_probs"].any()
+    for labels in ([4], [-1, 2]):
+        with pytest.raises(ValueError, match="'a' has the labels .*multi_hot 4 classes"):
+            transform({"labels": labels, "key": "a"}, None)
+
+
 @settings(max_examples=40)
 @given(alpha=st.floats(0.05, 5), seed=st.integers(0, 999), n=st.sampled_from([2, 4, 8]))
 def test_mixup_mixes_labels_as_it_mixes_images(alpha, seed, n):

@@ -1,31 +1,38 @@
-"""Speech recognition: word and character error rates of the texts that a model generates."""
+"""Transcription: word and character error rates of generated transcripts."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from mmjax.data.transforms.captions import captions_of
 from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.metrics import transcripts
 from mmjax.evals.metrics.word_errors import character_errors, word_errors
 from mmjax.evals.outputs import generate_texts
 from mmjax.system import Variables
 
+NORMALIZERS = {"basic": transcripts.basic, "english": transcripts.english, "none": str}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpeechRecognition(Evaluator):
+class Transcription(Evaluator):
     """Error rates of generated transcripts against the first caption of each example.
 
     `wer` and `cer`, and the parts of the first: substitutions, deletions and insertions per word of
-    the references. Texts are compared as they are, in lower case.
+    the references.
 
     Settings:
-      decode: settings of decoding.
+      decode: settings of decoding; of a Whisper also `language` and `task`.
+      normalizer: of both texts, "basic", "english" (see `metrics/transcripts.py`) or "none".
       modalities: the model's inputs; an example that lacks one of them is left out.
       absent: those of the modalities that are removed from the input.
     """
 
-    kind = "speech_recognition"
+    kind = "transcription"
     decode: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    normalizer: str = "basic"
     modalities: tuple[str, ...] = ("audio",)
     absent: tuple[str, ...] = ()
 
@@ -33,22 +40,27 @@ class SpeechRecognition(Evaluator):
         unknown = set(self.modalities) - {"audio", "video"}
         if unknown or not set(self.absent) < set(self.modalities):
             raise ValueError(
-                f"A speech recognition has the modalities {self.modalities} without {self.absent}: "
+                f"A transcription has the modalities {self.modalities} without {self.absent}: "
                 "give it some of audio, video, and leave at least one."
             )
-        self.runner.generate(self.decode)  # wrong settings are reported before training
+        self.runner.generate(self.decode)  # reports wrong settings before training
+        if self.normalizer not in NORMALIZERS:
+            raise ValueError(
+                f"The normalizer of a transcription is '{self.normalizer}'; use one of "
+                f"{', '.join(NORMALIZERS)}."
+            )
 
     def transcripts(self, variables: Variables) -> tuple[list[str], list[str], int]:
         """References, generated texts, and the number of examples without a modality."""
-        source = self._open(self.source)
+        source, normal = self._open(self.source), NORMALIZERS[self.normalizer]
         given = (self.decode, self.modalities, self.absent)
         texts, present = generate_texts(
             self.runner, variables, source, self._batches(source), *given
         )
+        heard: list[int] = np.flatnonzero(present).tolist()
         names = getattr(source, "class_names", None)
-        kept: Sequence[int] = present.nonzero()[0].tolist()
-        references = [captions_of(source.meta(i), names)[0].lower() for i in kept]
-        return references, [texts[i].lower() for i in kept], len(present) - len(kept)
+        references = [normal(captions_of(source.meta(i), names)[0]) for i in heard]
+        return references, [normal(texts[i]) for i in heard], len(source) - len(heard)
 
     def run(self, variables: Variables) -> Results:
         references, texts, absent = self.transcripts(variables)
