@@ -28,7 +28,9 @@ class ESResNeXt(nn.Module):
 
     Attributes:
       fft: size of the filters, of which there are fft / 2 + 1; window, hop: of the frames, samples.
-      layers: blocks of each stage; groups, group_width: of their convolutions.
+      width: channels after the stem.
+      layers: blocks of each stage; groups, group_width: of their convolutions, as in ResNeXt for
+        64 channels.
       attends: stages are multiplied by an attention, a map of their input.
       features: size of the final linear map.
 
@@ -41,6 +43,7 @@ class ESResNeXt(nn.Module):
     fft: int = 2048
     window: int = 1654
     hop: int = 561
+    width: int = 64
     layers: tuple[int, ...] = (3, 4, 6, 3)
     groups: int = 32
     group_width: int = 4
@@ -56,14 +59,14 @@ class ESResNeXt(nn.Module):
         def normed(y, name):
             return BatchNorm(dtype=self.dtype, name=name)(y, train=train)
 
-        x = Convolution(64, 7, 2, dtype=self.dtype, name="stem_conv")(x)
+        x = Convolution(self.width, 7, 2, dtype=self.dtype, name="stem_conv")(x)
         x = jax.nn.relu(normed(x, "stem_norm"))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.layers):
             before = x
             for place in range(depth):
                 x = GroupedBottleneck(
-                    64 << stage,
+                    self.width << stage,
                     2 if stage and place == 0 else 1,
                     self.groups,
                     self.group_width,

@@ -161,6 +161,7 @@ def published_config(model: AudioCLIP) -> dict[str, Any]:
         {
             "audio.layers": (tuple(audio.layers), (3, 4, 6, 3)),
             "audio.groups": ((audio.groups, audio.group_width), (32, 4)),
+            "audio.width": (audio.width, 64),
             "audio.features": (audio.features, model.embed_dim),
             "image.features": (image.features, model.embed_dim),
             "image.heads": (image.heads, image.width // 2),
