@@ -4,11 +4,13 @@ import dataclasses
 import json
 
 import commands
+import jax
 import numpy as np
 import pytest
 import soundfile
 from parity import GOLDEN, expected
 
+from mmjax.decode.prompts import pad_rows
 from mmjax.pretrained import load
 from mmjax.speech.fallback import Decoded, Thresholds, compression_ratio
 from mmjax.speech.recording import RATE
@@ -78,6 +80,38 @@ def test_tokens_are_those_of_transformers(decoders):
         assert [list(x.tokens) for x in found] == case["tokens"], case
         silence = [x.no_speech_prob for x in found]
         assert silence == pytest.approx(DECODING["no_speech"], rel=1e-3)
+
+
+def test_prompts_are_read_as_without_a_cache(decoders, loaded):
+    decoder, audio = decoders[0], expected("whisper_words")["audio"]
+    decoder.task = "translate"
+    assert decoder.prompt(()) == (301,)
+    room = decoder.programs.prompt_room
+    assert decoder.prompt(range(99)) == (308, *range(100 - room, 99), 301)
+    prompts = [[5, 6, 7], [], list(range(40, 60))][: len(audio)]
+    heard = decoder.listen(list(audio), prompts)
+    found = decoder.transcribe(heard, prompts, ["fr"] * len(audio))
+    special = decoder.special
+    forced = special.forced("fr", "translate", timestamps=False)
+    never = decoder.programs.settings.forbidden_ids
+    befores = [[*decoder.prompt(prompt), *forced] for prompt in prompts]
+    texts = [[*before, *result.tokens] for before, result in zip(befores, found)]
+    text, mask = pad_rows(texts, 25)
+    batch = {"audio": audio, "text": text, "text_mask": mask}
+    outputs = jax.jit(loaded.model.apply)(loaded.variables, batch)["text_logits"]
+    for row, (before, result) in enumerate(zip(befores, found)):
+        logits = np.array(outputs[row, : len(texts[row])])
+        begin = len(before) - len(forced) - 1
+        np.testing.assert_allclose(heard.logits[row], logits[begin], atol=2e-5)
+        logits[:, never] = -np.inf
+        logits[len(before) - 1, list(loaded.generation["begin_suppress_tokens"])] = -np.inf
+        log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        chosen = log_p[len(before) - 1 : -1]
+        assert chosen.argmax(1).tolist() == list(result.tokens)
+        score = chosen.max(1).sum()
+        if len(result.tokens) < decoder.programs.settings.max_new_tokens:
+            score += log_p[-1, special.end]
+        assert result.avg_logprob == pytest.approx(score / (len(result.tokens) + 1), rel=1e-4)
 
 
 def decoded(ratio, logprob, no_speech):
