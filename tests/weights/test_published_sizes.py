@@ -88,6 +88,7 @@ QWEN_HALF_B = {  # Qwen 2.5
             {},
             375_234_050,
         ),
+        ("audioclip", {}, {}, 134_111_910),  # by its own code
         ("clap", {}, {}, 153_492_890),  # laion/clap-htsat-unfused
         ("clap", {"audio_config": {"enable_fusion": True}}, {}, 153_507_530),
         # Published with OpenAI's CLIP: RN50, RN101, RN50x4, RN50x16 and RN50x64.
