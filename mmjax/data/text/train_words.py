@@ -21,10 +21,11 @@ def train_words(corpus: Iterable[str], vocab_size: int = 1000, lowercase: bool =
     Raises:
       ValueError: an empty corpus, or a vocabulary without room for a word.
     """
-    specials = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    # With spaces no word of a text is one of them.
+    specials = ["< pad >", "< bos >", "< eos >", "< unk >"]
     if vocab_size <= len(specials):
         raise ValueError(f"vocab_size {vocab_size} holds no word beside {len(specials)} specials")
-    backend = hf.Tokenizer(models.WordLevel(unk_token="<unk>"))
+    backend = hf.Tokenizer(models.WordLevel(unk_token=specials[-1]))
     steps = [normalizers.NFC(), *[normalizers.Lowercase()] * bool(lowercase)]
     backend.normalizer = normalizers.Sequence(steps)
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -37,5 +38,5 @@ def train_words(corpus: Iterable[str], vocab_size: int = 1000, lowercase: bool =
             vocab_size=vocab_size, special_tokens=specials, show_progress=False
         ),
     )
-    backend.encode_special_tokens = True  # "<eos>" inside a caption is plain text
+    backend.encode_special_tokens = True  # "< eos >" inside a caption is plain text
     return Tokenizer(backend, pad_id=0, bos_id=1, eos_id=2)
