@@ -6,10 +6,9 @@ r"""ALBEF pretrained on 14 million images.
 Setting: Li et al. 2021 (arXiv 2107.07651), section 3.4 and 3.5: COCO, Visual Genome, CC3M, CC12M
 and SBU, 30 epochs, batch 512 on 8 A100 (here `--topology=v5e:2x4`), 256 px, queue 65,536.
 Published, after fine-tuning at 384 px with the losses but the words' (table 2): Flickr30K recall@1
-95.9 % of texts and 85.6 % of images, COCO 77.6 % and 60.7 %; zero-shot on Flickr30K (table 3)
-94.1 % and 82.8 %. It starts from DeiT-B/16 and BERT-base: see experiments/albef_initial.py; from
-scratch, expect less. Its data are lists of links: use any shards that img2dataset writes. The
-tokenizer is the tokenizer.json of bert-base-uncased.
+95.9 % of texts and 85.6 % of images, COCO 77.6 % of texts. It starts from DeiT-B/16 and BERT-base:
+see experiments/albef_initial.py; from scratch, expect less. Its data are lists of links: use any
+shards that img2dataset writes. The tokenizer is the tokenizer.json of bert-base-uncased.
 """
 
 from configs.clip_l14 import MEAN, STD

@@ -7,8 +7,8 @@ r"""ViLT-B/32, pretrained on four million images.
 Setting: Kim et al. 2021 (arXiv 2102.03334, sections 3.2 and 4.2; dandelin/ViLT, config.py,
 task_mlm_itm): GCC, SBU, MSCOCO and Visual Genome; batch 4,096, 200,000 steps; masked whole words,
 matching, and 0.1 times alignment; at most 200 of the patches of images of 384 to 639 pixels.
-Published after fine-tuning (table 2, 200K steps and RandAugment): 71.26 on VQAv2 test-dev, 75.70 on
-NLVR2 dev and 76.13 on test-P.
+Published after fine-tuning, VQAv2 and NLVR2: table 2 of the paper, the row with 200K steps and
+RandAugment.
 Shards are as written by img2dataset; FILE is tokenizer.json of bert-base-uncased, VIT a published
 ViT-B/32 at 384 pixels, from which the transformer starts (without init_from: from scratch).
 Fine-tuning for VQA: words=False, matching=0, num_classes=3129, answers="sigmoid", a tenfold

@@ -1,5 +1,7 @@
 """The transformer block: residual branches of attention and an MLP."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -136,7 +138,9 @@ class Block(nn.Module):
         )
         return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, attends), None
 
-    def _attention(self, x: jax.Array, cross: bool = False) -> Attention:
+    def _attention(
+        self, x: jax.Array, cross: bool = False, kind: Callable[..., Attention] = Attention
+    ) -> Attention:
         width, normal = x.shape[-1], nn.initializers.normal
         inits = {
             "qkv_init": normal(width**-0.5),
@@ -144,7 +148,7 @@ class Block(nn.Module):
         }
         if self.norm == "post":
             inits = dict.fromkeys(inits, normal(0.02 * (768 / width) ** 0.5))
-        return Attention(
+        return kind(
             self.heads,
             self.kv_heads,
             self.head_dim,

@@ -9,8 +9,10 @@ from mmjax import config as configs
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
+    "audioclip": "audioclip_stamps",
     "audio_classifier": "ast_esc10",
     "avsr": "avsr_digits",
+    "blip_nlvr": "blip_nlvr2",
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",

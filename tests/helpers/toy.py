@@ -40,6 +40,8 @@ def shrink(config, dtype="float32", depth=1):
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
             config.model.audio.update(audio, depths=(2, 1), heads=(1, 2), remat="none")
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "audioclip":
+            _shrink_three(config.model, depth)
         elif config.model.name == "albef":
             group = config.model.get("negative_group", 0)
             config.model.update(embed_dim=16, negative_group=group and 4)
@@ -73,6 +75,10 @@ def shrink(config, dtype="float32", depth=1):
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
             config.model.update(encode_token=62, decode_token=63, negative_group=0)
+        elif config.model.name == "blip_nlvr":
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth + 1, merge_depth=1)
+            config.model.encode_token = 63
         elif config.model.name == "vilt":
             config.model.update({k: TOWER[k] for k in ("width", "heads", "mlp_dim")}, depth=depth)
             config.model.image.update(image_size=(8, 8), patch_size=4)
@@ -114,6 +120,20 @@ def _shrink_speech(model, depth):
     model.text.decoder.update(block)
 
 
+def _shrink_three(model, depth):
+    model.embed_dim = 16
+    model.text.update(TEXT, depth=depth)
+    if model.audio.get("kind") == "ast":
+        model.image.update(IMAGE, depth=depth)
+        audio = {"frames": 8, "bins": 4, "patch_size": (4, 4), "stride": (4, 4)}
+        model.audio.update(TOWER, depth=depth, **audio)
+        return
+    one = (1, 1, 1, 1)
+    model.image.update(layers=one, width=4, heads=2, features=16, image_size=32)
+    model.audio.update(features=16, samples=900, fft=64, window=50, hop=20, width=4, layers=one)
+    model.audio.update(groups=2, group_width=32)
+
+
 def _shrink_writer(model, depth):
     model.image.update(IMAGE, depth=depth)
     model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
@@ -150,6 +170,8 @@ def batch(config, seed=0):
     rng, size = np.random.default_rng(seed), config.batch_size
     if config.model.name == "clap":
         return _sounds(config, rng)
+    if config.model.name == "audioclip":
+        return _triplets(config, rng)
     if config.model.name == "audio_classifier":
         out = {"audio": rng.normal(size=(size, 8, 4)).astype(np.float32)}
         classes = config.model.num_classes
@@ -185,6 +207,10 @@ def batch(config, seed=0):
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
+    elif config.model.name == "blip_nlvr":
+        out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        out["image_mask"] = rng.random((size, 2)) < 0.8
+        out["label"] = rng.integers(0, 2, size, np.int32)
     elif config.model.name == "vilt":
         out |= {f"{m}_present": rng.random(size) < 0.8 for m in ("image", "text")}
         out["text_word"] = np.where(mask, np.arange(TEXT["length"])[None] // 2, -1).astype(np.int32)
@@ -203,6 +229,20 @@ def batch(config, seed=0):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
+
+
+def _triplets(config, rng):
+    """An image, a text and a sound each; some rows lack one of them."""
+    size, model = config.batch_size, config.model
+    side = np.max(model.image.image_size)
+    out = {"image": rng.integers(0, 256, (size, side, side, 3), np.uint8), **_texts(rng, size)}
+    if model.audio.get("kind") == "ast":
+        shape = (size, model.audio.frames, model.audio.bins)
+        out["audio"] = rng.normal(size=shape).astype(np.float32)
+    else:
+        out["waveform"] = rng.normal(0, 0.1, (size, model.audio.samples)).astype(np.float32)
+    names = ("audio", "image", "text")
+    return out | {f"{m}_present": np.arange(size) != i for i, m in enumerate(names)}
 
 
 def _texts(rng, size):

@@ -23,6 +23,7 @@ import numpy as np
 from mmjax.data.text.clean_caption import clean_caption
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.albef import ALBEF
+from mmjax.models.vit import ViT
 from mmjax.weights import activations, published, tokenizer
 from mmjax.weights.families import bert, vit
 from mmjax.weights.image_processor import CLIP_MEAN, CLIP_STD, channels
@@ -116,23 +117,28 @@ def model_config(found: Published) -> dict[str, Any]:
     return {
         "name": "albef",
         "embed_dim": settings["embed_dim"],
-        "image": {
-            "width": settings["vision_width"],
-            "depth": settings["vision_depth"],
-            "heads": settings["vision_heads"],
-            "mlp_dim": settings["vision_mlp_dim"] or 4 * settings["vision_width"],
-            "patch_size": settings["patch_size"],
-            "image_size": settings["image_res"],
-            "image_mean": _channels(settings, "image_mean"),
-            "image_std": _channels(settings, "image_std"),
-            "position_resize": "bicubic",
-        },
+        "image": image_fields(settings),
         "text": {
             **bert.tower_fields(text, f"{path}: bert_config"),
             "segments": segments,
             "fusion_depth": text["num_hidden_layers"] - text["fusion_layer"],
             "mask_token": settings["mask_token_id"] if words else None,
         },
+    }
+
+
+def image_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`config.model.image` of the settings of the image encoder."""
+    return {
+        "width": settings["vision_width"],
+        "depth": settings["vision_depth"],
+        "heads": settings["vision_heads"],
+        "mlp_dim": settings["vision_mlp_dim"] or 4 * settings["vision_width"],
+        "patch_size": settings["patch_size"],
+        "image_size": settings["image_res"],
+        "image_mean": _channels(settings, "image_mean"),
+        "image_std": _channels(settings, "image_std"),
+        "position_resize": "bicubic",
     }
 
 
@@ -173,24 +179,9 @@ def text_length(found: Published) -> int:
 
 def rows(model: ALBEF) -> list[Row]:
     """The rename table of a model."""
-    image, text = model.image_tower(parent=None), model.text_tower(parent=None)
-    ours, theirs = "image/transformer/layers", "visual_encoder.blocks.{i}"
-    heads = image.sizes["heads"]
-    embeddings = "text_encoder.embeddings"
+    text, embeddings = model.text_tower(parent=None), "text_encoder.embeddings"
     table = [
-        *patches(
-            "image/stem/projection", "visual_encoder.patch_embed.proj", image.sizes["patch_size"]
-        ),
-        _class_and_grid(image),
-        *norm(f"{ours}/norm_attention", f"{theirs}.norm1"),
-        *fused_qkv(
-            f"{ours}/attention/qkv", f"{theirs}.attn.qkv.weight", f"{theirs}.attn.qkv.bias", heads
-        ),
-        *merge_heads(f"{ours}/attention/out", f"{theirs}.attn.proj", heads),
-        *norm(f"{ours}/norm_mlp", f"{theirs}.norm2"),
-        *linear(f"{ours}/mlp/up", f"{theirs}.mlp.fc1"),
-        *linear(f"{ours}/mlp/down", f"{theirs}.mlp.fc2"),
-        *norm("image_norm", "visual_encoder.norm"),
+        *image_rows(model.image_tower(parent=None)),
         *linear("image_proj", "vision_proj"),
         *linear("text_proj", "text_proj"),
         *linear("match_head", "itm_head"),
@@ -198,8 +189,8 @@ def rows(model: ALBEF) -> list[Row]:
         *same("text/embed/embedding", f"{embeddings}.word_embeddings.weight"),
         *same("text/embed/position/table", f"{embeddings}.position_embeddings.weight"),
         *norm("text/embed/norm_embedding", f"{embeddings}.LayerNorm"),
-        *_layer("text/encoder/layers", "text_encoder.encoder.layer.{i}", text.heads),
-        *_layer("text/fusion/layers", "text_encoder.fusion.layer.{i}", text.heads),
+        *layer_rows("text/encoder/layers", "text_encoder.encoder.layer.{i}", text.heads),
+        *layer_rows("text/fusion/layers", "text_encoder.fusion.layer.{i}", text.heads),
         *_cross("text/fusion/layers/cross", "text_encoder.fusion.layer.{i}", text.heads),
     ]
     if text.segments:
@@ -212,7 +203,26 @@ def rows(model: ALBEF) -> list[Row]:
     return table
 
 
-def _class_and_grid(image: Any) -> Row:
+def image_rows(image: ViT) -> list[Row]:
+    """The image encoder and the norm of its tokens, as timm names them."""
+    ours, theirs = "image/transformer/layers", "visual_encoder.blocks.{i}"
+    heads, patch = image.sizes["heads"], image.sizes["patch_size"]
+    return [
+        *patches("image/stem/projection", "visual_encoder.patch_embed.proj", patch),
+        _class_and_grid(image),
+        *norm(f"{ours}/norm_attention", f"{theirs}.norm1"),
+        *fused_qkv(
+            f"{ours}/attention/qkv", f"{theirs}.attn.qkv.weight", f"{theirs}.attn.qkv.bias", heads
+        ),
+        *merge_heads(f"{ours}/attention/out", f"{theirs}.attn.proj", heads),
+        *norm(f"{ours}/norm_mlp", f"{theirs}.norm2"),
+        *linear(f"{ours}/mlp/up", f"{theirs}.mlp.fc1"),
+        *linear(f"{ours}/mlp/down", f"{theirs}.mlp.fc2"),
+        *norm("image_norm", "visual_encoder.norm"),
+    ]
+
+
+def _class_and_grid(image: ViT) -> Row:
     """The class token, and one table of its position and those of the patches [1, 1 + h · w, D]."""
     height, width = (side // image.sizes["patch_size"] for side in image.train_size)
 
@@ -227,7 +237,7 @@ def _class_and_grid(image: Any) -> Row:
     return Row(ours, ("visual_encoder.cls_token", "visual_encoder.pos_embed"), read, write)
 
 
-def _layer(ours: str, theirs: str, heads: int) -> list[Row]:
+def layer_rows(ours: str, theirs: str, heads: int) -> list[Row]:
     """A layer of BERT."""
     attention = f"{theirs}.attention"
     names = [f"{attention}.self.{name}" for name in ("query", "key", "value")]
@@ -242,8 +252,18 @@ def _layer(ours: str, theirs: str, heads: int) -> list[Row]:
 
 
 def _cross(ours: str, theirs: str, heads: int) -> list[Row]:
-    """The cross-attention of a layer, with keys and values in one of our parameters."""
-    ours_in, theirs = f"{ours}/attention/key_value", f"{theirs}.crossattention"
+    """The cross-attention of a layer."""
+    theirs = f"{theirs}.crossattention"
+    return [
+        *split_heads(f"{ours}/attention/query", f"{theirs}.self.query", heads),
+        *key_value(f"{ours}/attention/key_value", f"{theirs}.self", heads),
+        *merge_heads(f"{ours}/attention/out", f"{theirs}.output.dense", heads),
+        *norm(f"{ours}/norm_attention", f"{theirs}.output.LayerNorm"),
+    ]
+
+
+def key_value(ours: str, theirs: str, heads: int) -> list[Row]:
+    """Keys and values of a context of any width, in one of our parameters."""
 
     def read(*parts) -> Arrays:
         return (np.stack([x.T.reshape(x.shape[1], heads, -1) for x in parts], axis=1),)
@@ -258,15 +278,11 @@ def _cross(ours: str, theirs: str, heads: int) -> list[Row]:
         return tuple(x.reshape(2, -1))
 
     weights, biases = (
-        tuple(f"{theirs}.self.{name}.{kind}" for name in ("key", "value"))
-        for kind in ("weight", "bias")
+        tuple(f"{theirs}.{name}.{kind}" for name in ("key", "value")) for kind in ("weight", "bias")
     )
     return [
-        *split_heads(f"{ours}/attention/query", f"{theirs}.self.query", heads),
-        Row((f"{ours_in}/kernel",), weights, read, write),
-        Row((f"{ours_in}/bias",), biases, read_bias, write_bias),
-        *merge_heads(f"{ours}/attention/out", f"{theirs}.output.dense", heads),
-        *norm(f"{ours}/norm_attention", f"{theirs}.output.LayerNorm"),
+        Row((f"{ours}/kernel",), weights, read, write),
+        Row((f"{ours}/bias",), biases, read_bias, write_bias),
     ]
 
 
@@ -277,29 +293,13 @@ def published_config(model: ALBEF) -> dict[str, Any]:
       ValueError: settings that the original's model cannot have.
     """
     image, text = model.image_tower(parent=None), model.text_tower(parent=None)
-    sizes = image.sizes
-    published.check_settings(
-        "albef",
-        {
-            **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
-            "image.activation": (image.activation, "gelu"),
-            "image.norm_epsilon": (image.norm_epsilon, 1e-6),
-            "image.class_token": (image.class_token, True),
-        },
-    )
+    check_image("albef", image)
     mask = {} if text.mask_token is None else {"mask_token_id": text.mask_token}
     segments = {"type_vocab_size": text.segments} if text.segments else {}
     return {
         "model_type": "albef",
-        "image_res": image.train_size[0],
-        "vision_width": sizes["width"],
         "embed_dim": model.embed_dim,
-        "patch_size": sizes["patch_size"],
-        "vision_depth": sizes["depth"],
-        "vision_heads": sizes["heads"],
-        "vision_mlp_dim": sizes["mlp_dim"],
-        "image_mean": list(image.image_mean),
-        "image_std": list(image.image_std),
+        **published_image(image),
         **mask,
         "bert_config": {
             "vocab_size": text.vocab_size,
@@ -312,6 +312,34 @@ def published_config(model: ALBEF) -> dict[str, Any]:
             **segments,
             "layer_norm_eps": text.norm_epsilon,
             "fusion_layer": text.depth - text.fusion_depth,
-            "encoder_width": sizes["width"],
+            "encoder_width": image.sizes["width"],
         },
+    }
+
+
+def check_image(family: str, image: ViT) -> None:
+    """Raise ValueError for an image encoder that the original cannot have."""
+    published.check_settings(
+        family,
+        {
+            **{f"image.{name}": pair for name, pair in vit.plain(image).items()},
+            "image.activation": (image.activation, "gelu"),
+            "image.norm_epsilon": (image.norm_epsilon, 1e-6),
+            "image.class_token": (image.class_token, True),
+        },
+    )
+
+
+def published_image(image: ViT) -> dict[str, Any]:
+    """The inverse of `image_fields`."""
+    sizes = image.sizes
+    return {
+        "image_res": image.train_size[0],
+        "vision_width": sizes["width"],
+        "patch_size": sizes["patch_size"],
+        "vision_depth": sizes["depth"],
+        "vision_heads": sizes["heads"],
+        "vision_mlp_dim": sizes["mlp_dim"],
+        "image_mean": list(image.image_mean),
+        "image_std": list(image.image_std),
     }
