@@ -449,7 +449,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset",)
+SAME += ("ast_audioset", "avsr_lrs3")
 SAME += ("whisper_base", "whisper_small", "whisper_tiny")
 
 

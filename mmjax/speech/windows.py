@@ -210,6 +210,8 @@ class Transcriber:
                 timed,
             )
             window.of.segments.append(segment)
+        if covered < seconds and words and words[-1]:
+            covered = words[-1][-1].end  # more exact than the timestamp
         done = round(covered * RATE)
         return done if 0 < done < len(window.waveform) else len(window.waveform)
 

@@ -106,6 +106,15 @@ def test_a_shift_moves_everything_and_fills_with_silence():
     assert seen >= {-1, 1}
 
 
+def test_standardized_features():
+    audio = run("mfcc | standardize", {"waveform": NOISE})["audio"]
+    np.testing.assert_allclose(audio.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(audio.std(0), 1, atol=1e-4)
+    assert audio.dtype == np.float32
+    silence = run("mfcc | standardize", {"waveform": np.zeros(16000, np.float32)})["audio"]
+    np.testing.assert_allclose(silence, 0, atol=1e-6)
+
+
 def test_masks_are_bands_of_the_mean():
     audio = RNG.normal(size=(50, 20)).astype(np.float32)
     for seed in range(10):
