@@ -158,6 +158,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=contrastive(**settings),
         limits=limits(model),
         check_batch=check_pairs,
+        evaluators={"contrastive": {"kind": "retrieval"}},
         notes=functools.partial(notes, config),
         leaner_losses=functools.partial(leaner_losses, config),
     )
