@@ -7,8 +7,8 @@ Setting: the front end of AST (Gong et al. 2021, arXiv 2104.01778, section 2; 12
 filter bank) on 400 sounds of 5 seconds (github.com/karolpiczak/ESC-10: its archive or folder is the
 root, needed once), with patches that do not overlap and 6 layers of width 128.
 Protocol: --config.evals.test.source.split=foldN holds fold N out and trains on the other four; the
-result of ESC-10 is the mean over its 5 folds. 400 sounds are too few for a transformer from
-scratch: fine-tune an AST of AudioSet with init_from, as the paper does for ESC-50.
+result of ESC-10 is the mean over its 5 folds. 400 sounds are few for a transformer from scratch.
+Expected: see experiments/audio/README.md, with a baseline.
 """
 
 from mmjax.config import defaults

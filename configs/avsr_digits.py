@@ -29,7 +29,7 @@ def digits(speakers):
 def recognition(noise=""):
     """Word error rate of the held-out speaker; `noise`: a step between sound and features."""
     return {
-        "kind": "speech_recognition",
+        "kind": "transcription",
         "source": digits("theo"),
         "transform": f"{CLIP} | {noise}{FEATURES}",
         "decode": {"method": "ctc"},

@@ -32,7 +32,7 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
-AUDIO_STEPS = ("clap_input",)
+AUDIO_STEPS = ("clap_input", "waveform")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,13 +28,14 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. CLAP, FLAVA: transformers' ClapModel, FlavaForPreTraining. The others: added up by
-# hand, below.
+# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA: transformers' ClapModel,
+# FlavaForPreTraining. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
+    "audioclip": 134_111_910,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
 }
@@ -91,6 +92,10 @@ def count_by_hand(name):
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
     if name == "clap_esc10":
         return sounds_and_texts(model)
+    if name == "audioclip_stamps":  # and a ViT of 19 x 5 patches, two tokens more and three scales
+        text = (1024 + 12) * 128 + tower(2, 128, 512) + 2 * 128
+        audio = (256 * 128 + 128) + (19 * 5 + 4) * 128 + tower(2, 128, 512) + 2 * 128
+        return drawn_image(model.image) + text + audio + 128 * 128 + 3
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -283,7 +288,7 @@ def test_full_size(name):
     if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
-    if config.model.name == "clap":
+    if config.model.name in ("audioclip", "clap"):
         assert outputs["audio_embed"].shape == outputs["text_embed"].shape
     elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
@@ -354,7 +359,15 @@ def test_data_fit_the_model(name):
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
     assert words in f"{transform} | {config.data.batch_transform}"
-    sound = f"log_mel({model.audio.frames}, {model.audio.mels}" if "audio" in model else ""
+    sound = ""
+    if config.model.name == "audioclip":  # two seconds are 198 frames of Kaldi's filter bank
+        ast = model.audio.get("kind") == "ast"
+        sound = "waveform(2) | kaldi_fbank(198, 64)" if ast else "waveform(5, 44100)"
+        assert run.spec["audio" if ast else "waveform"].shape[1:] == (
+            (198, 64) if ast else (5 * 44_100,)
+        )
+    elif "audio" in model:
+        sound = f"log_mel({model.audio.frames}, {model.audio.mels}"
     assert sound in transform
     for section in config.evals.values():
         # Written digits have their size from the start.
@@ -434,7 +447,7 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset",)
+SAME += ("ast_audioset", "avsr_lrs3")
 SAME += ("whisper_base", "whisper_small", "whisper_tiny")
 
 
@@ -445,7 +458,7 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))

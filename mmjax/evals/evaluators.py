@@ -30,7 +30,6 @@ from mmjax.evals.modality_ablation import ModalityAblation
 from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
-from mmjax.evals.speech_recognition import SpeechRecognition
 from mmjax.evals.transcription import Transcription
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 from mmjax.run.evaluation import Runner
@@ -240,7 +239,6 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Captioning,
         FewShot,
         FewShotClassification,
-        SpeechRecognition,
         Vqa,
         ImagePairs,
         Perplexity,

@@ -18,18 +18,31 @@ NORMALIZERS = {"basic": transcripts.basic, "english": transcripts.english, "none
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transcription(Evaluator):
-    """Word and character error rate (`wer`, `cer`) of the texts that a model hears.
+    """Error rates of generated transcripts against the first caption of each example.
+
+    `wer` and `cer`, and the parts of the first: substitutions, deletions and insertions per word of
+    the references.
 
     Settings:
       decode: settings of decoding; of a Whisper also `language` and `task`.
       normalizer: of both texts, "basic", "english" (see `metrics/transcripts.py`) or "none".
+      modalities: the model's inputs; an example that lacks one of them is left out.
+      absent: those of the modalities that are removed from the input.
     """
 
     kind = "transcription"
     decode: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     normalizer: str = "basic"
+    modalities: tuple[str, ...] = ("audio",)
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self):
+        unknown = set(self.modalities) - {"audio", "video"}
+        if unknown or not set(self.absent) < set(self.modalities):
+            raise ValueError(
+                f"A transcription has the modalities {self.modalities} without {self.absent}: "
+                "give it some of audio, video, and leave at least one."
+            )
         self.runner.generate(self.decode)  # reports wrong settings before training
         if self.normalizer not in NORMALIZERS:
             raise ValueError(
@@ -37,15 +50,23 @@ class Transcription(Evaluator):
                 f"{', '.join(NORMALIZERS)}."
             )
 
-    def run(self, variables: Variables) -> Results:
+    def transcripts(self, variables: Variables) -> tuple[list[str], list[str], int]:
+        """References, generated texts, and the number of examples without a modality."""
         source, normal = self._open(self.source), NORMALIZERS[self.normalizer]
+        given = (self.decode, self.modalities, self.absent)
         texts, present = generate_texts(
-            self.runner, variables, source, self._batches(source), self.decode, ("audio",)
+            self.runner, variables, source, self._batches(source), *given
         )
-        heard = np.flatnonzero(present)
+        heard: list[int] = np.flatnonzero(present).tolist()
         names = getattr(source, "class_names", None)
-        said = [normal(captions_of(source.meta(int(i)), names)[0]) for i in heard]
-        texts = [normal(texts[i]) for i in heard]
-        yield "wer", word_errors(said, texts).rate
-        yield "cer", character_errors(said, texts).rate
-        yield from left_out(len(source) - len(heard))
+        references = [normal(captions_of(source.meta(i), names)[0]) for i in heard]
+        return references, [normal(texts[i]) for i in heard], len(source) - len(heard)
+
+    def run(self, variables: Variables) -> Results:
+        references, texts, absent = self.transcripts(variables)
+        words = word_errors(references, texts)
+        yield "wer", words.rate
+        yield "cer", character_errors(references, texts).rate
+        for name in ("substitutions", "deletions", "insertions"):
+            yield name, getattr(words, name) / max(1, words.reference)
+        yield from left_out(absent)

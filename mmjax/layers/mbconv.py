@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from mmjax.layers.linear import Linear, add_bias
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
+from mmjax.layers.sizes import height_width
 
 
 class BatchNorm(nn.Module):
@@ -40,30 +41,37 @@ class Convolution(nn.Module):
     """A convolution [B, H, W, C] -> [B, H', W', channels].
 
     Attributes:
-      padding: zeros (before, after), the same for height and width.
+      kernel: one side, or (height, width).
+      padding: zeros (before, after), the same for height and width; None: as many on all sides as
+        keep the size with a stride of 1.
       depthwise: each channel is convolved separately.
+      groups: parts that the channels are split into, each convolved separately.
     """
 
     channels: int
-    kernel: int
-    stride: int
-    padding: tuple[int, int]
+    kernel: int | tuple[int, int]
+    stride: int = 1
+    padding: tuple[int, int] | None = None
     depthwise: bool = False
     use_bias: bool = False
     dtype: str = "float32"
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        inputs = 1 if self.depthwise else x.shape[-1]
-        shape, init = (self.kernel, self.kernel, inputs, self.channels), nn.initializers.he_normal()
+        groups = self.channels if self.depthwise else self.groups
+        sides = height_width(self.kernel)
+        padding = self.padding and (self.padding, self.padding)
+        shape = (*sides, x.shape[-1] // groups, self.channels)
+        init = nn.initializers.he_normal()
         kernel = param(self, "kernel", init, shape, (None, None, None, "channels"))
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             window_strides=(self.stride, self.stride),
-            padding=(self.padding, self.padding),
+            padding=padding or [(side // 2, side // 2) for side in sides],
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.channels if self.depthwise else 1,
+            feature_group_count=groups,
         ).astype(activation_dtype(self.dtype))
         if not self.use_bias:
             return y

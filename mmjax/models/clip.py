@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
+from mmjax.layers.batch_norm import COUPLES_ROWS
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
@@ -28,12 +29,13 @@ from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
 from mmjax.models.efficientnet import EfficientNet
+from mmjax.models.resnet import ModifiedResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 from mmjax.sharding import batch_parts
-from mmjax.system import Context, Outputs, System, Terms, Weighted
+from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
 
-IMAGE_TOWERS = {"vit": ViT, "efficientnet": EfficientNet}
+IMAGE_TOWERS = {"vit": ViT, "efficientnet": EfficientNet, "resnet": ModifiedResNet}
 TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
 
 
@@ -46,7 +48,8 @@ class CLIP(nn.Module):
 
     Attributes:
       image, text: fields of the towers; they inherit `dtype`. `kind` selects a tower other than
-        `ViT` and `TextTransformer`: "efficientnet" (`EfficientNet`), "bert" (`BERT`).
+        `ViT` and `TextTransformer`: "efficientnet" (`EfficientNet`), "resnet" (`ModifiedResNet`),
+        "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
@@ -72,7 +75,7 @@ class CLIP(nn.Module):
     lock_image: bool = False
     dtype: str = "float32"
 
-    def image_tower(self, **kwargs) -> ViT | EfficientNet:
+    def image_tower(self, **kwargs) -> ViT | EfficientNet | ModifiedResNet:
         """The image tower that `image` describes."""
         return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
 
@@ -152,11 +155,14 @@ def make_system(config: Mapping[str, Any]) -> System:
     """
     model, loss = make_model(config["model"]), config["loss"]
     settings = check_kwargs(contrastive, loss, "config.loss")
+    normed = isinstance(model.image_tower(parent=None), ModifiedResNet) and not model.lock_image
     return System(
         model=model,
         spec=spec(model, bool(settings.get("mask_duplicates"))),
         loss=contrastive(**settings),
         limits=limits(model),
+        mutable=(STATISTICS,) if normed else (),
+        couples_rows=COUPLES_ROWS if normed else "",
         check_batch=check_pairs,
         evaluators={"contrastive": {"kind": "retrieval"}},
         notes=functools.partial(notes, config),

@@ -9,6 +9,7 @@ from mmjax.config import nearest
 from mmjax.models import (
     albef,
     audio_classifier,
+    audioclip,
     avsr,
     blip,
     blip_nlvr,
@@ -32,6 +33,7 @@ from mmjax.system import System
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
     "audio_classifier": audio_classifier.make_system,
+    "audioclip": audioclip.make_system,
     "avsr": avsr.make_system,
     "blip": blip.make_system,
     "blip_nlvr": blip_nlvr.make_system,

@@ -20,6 +20,7 @@ from mmjax.evals.image_text import Pairs, Retrieval
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 from mmjax.report.grounding import Grounding, grounding_of
+from mmjax.report.sounds import Sound, sounds_of
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
@@ -111,6 +112,7 @@ class ReportData:
     health: Health | None = None
     attention: Attention | None = None
     grounding: list[Grounding] = dataclasses.field(default_factory=list)
+    sounds: list[Sound] = dataclasses.field(default_factory=list)
     seed: int = 0
 
 
@@ -212,11 +214,12 @@ def attention_of(
 def gather_report(
     runner: Runner, variables: Variables, evaluators: Mapping[str, Evaluator], *, seed: int = 0
 ) -> ReportData:
-    """Retrieval and caption examples, confusion matrices, embedding health, attention, grounding.
+    """Retrieval and caption examples, confusion matrices, embedding health, attention, grounding,
+    sounds.
 
     Args:
-      evaluators: from `make_evaluators`; health, attention and grounding are those of the first
-        suitable one.
+      evaluators: from `make_evaluators`; health, attention, grounding and sounds are those of the
+        first suitable one.
       seed: of the random choice of examples.
     """
     retrieval: dict[str, RetrievalExamples] = {}
@@ -224,6 +227,7 @@ def gather_report(
     captions: dict[str, list[CaptionExample]] = {}
     health = attention = None
     grounding: list[Grounding] = []
+    sounds: list[Sound] = []
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
             pairs = evaluator.pairs(variables)
@@ -237,9 +241,12 @@ def gather_report(
             scores, labels, names = evaluator.scores(variables)
             matrix = confusion_matrix(labels, scores.argmax(axis=1), len(names))
             confusion[name] = Confusion(names, matrix)
+            if not sounds:
+                source = runner.open_source(evaluator.source)
+                sounds = sounds_of(source, scores, labels, names, seed)
         elif isinstance(evaluator, Captioning):
             captions[name] = caption_examples(evaluator, variables, seed)
         if attention is None:
             source = runner.open_source(evaluator.source)
             attention = attention_of(runner, variables, source, evaluator.transform, seed)
-    return ReportData(retrieval, confusion, captions, health, attention, grounding, seed)
+    return ReportData(retrieval, confusion, captions, health, attention, grounding, sounds, seed)

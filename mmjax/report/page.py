@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.report import figures, tables
+from mmjax.report import figures, sounds, tables
 from mmjax.report.gather import (
     Attention,
     CaptionExample,
@@ -20,6 +20,7 @@ from mmjax.report.gather import (
     RetrievalExamples,
 )
 from mmjax.report.grounding import Grounding
+from mmjax.report.sounds import Sound
 from mmjax.report.style import STYLE
 from mmjax.workdir import whole_file
 from mmjax.workdir.metrics import read_metrics
@@ -70,6 +71,7 @@ def write_report(
         ),
         ("attention", "Attention", _attention(data.attention, data.seed)),
         ("grounding", "Grounding", _grounding(data.grounding, data.seed)),
+        ("sounds", "Sounds", _sounds(data.sounds, data.seed)),
         ("health", "Contrastive health", _health(data.health, rows)),
         ("config", "Config", _config(config)),
     ]
@@ -320,6 +322,20 @@ def _grounding(found: Sequence[Grounding], seed: int) -> str:
         f"scale. Images drawn at random (seed {seed}).</p>"
     )
     return note + rows if found else ""
+
+
+def _sounds(found: Sequence[Sound], seed: int) -> str:
+    tiles = "".join(
+        f"<article>{image_tag(sounds.spectrogram_image(s.waveform), s.name, 'spectrogram')}"
+        f"{sounds.described(s)}{sounds.player(s.waveform)}</article>"
+        for s in found
+    )
+    note = (
+        f'<p class="note">The first {sounds.SECONDS} seconds of sounds drawn at random (seed '
+        f"{seed}), with their mel spectrograms: {sounds.TOP_DB:.0f} decibels, from 0 to "
+        f"{sounds.RATE // 2000} kHz.</p>"
+    )
+    return f'{note}<div class="examples wide">{tiles}</div>' if found else ""
 
 
 def _health(health: Health | None, rows: list[dict[str, float]]) -> str:

@@ -125,6 +125,8 @@ em { position: relative; font-style: normal; color: var(--muted); font-size: 12.
 .examples.wide { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
 .examples.wide .image { margin-bottom: 6px; }
 .examples .own { margin-top: 3px; }
+.examples .spectrogram { aspect-ratio: 2; }
+.examples audio { width: 100%; height: 32px; margin-top: 4px; }
 
 summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--ground); border-radius: 8px; padding: 14px; overflow-x: auto;

@@ -87,7 +87,7 @@ class Transcriber:
             state = _Open(name, recording.seconds, self._language, [])
             start, prompt = 0, []
             try:
-                while recording.size - start > REMAINDER * RATE:
+                while _goes_on(recording, start):
                     window = _Window(state, recording.read(start, self._samples), start)
                     covered, prompt = self._next(window, prompt)
                     start += covered
@@ -141,15 +141,17 @@ class Transcriber:
         (found,) = self._decoder.transcribe(heard, [prompt], [state.language])
         if self._decoder.thresholds.is_silent(found):
             return full, prompt
+        before = len(state.segments)
         covered = self._add(window, found, heard.audio_tokens[:1], rest=False)
-        new = [token for segment in state.segments for token in segment.tokens]
-        carried = self._carries and found.temperature <= CARRIED
-        return covered, (new if carried else [])
+        if not self._carries or found.temperature > CARRIED:
+            return covered, []
+        new = [token for segment in state.segments[before:] for token in segment.tokens]
+        return covered, [*prompt, *new][-self._decoder.programs.prompt_room :]
 
     def _cut(self, state: _Open, recording: Recording) -> Iterator[_Window]:
         """The windows of a recording that are not silent."""
         start = 0
-        while recording.size - start > REMAINDER * RATE:
+        while _goes_on(recording, start):
             waveform = recording.read(start, self._samples)
             if start + len(waveform) < recording.size:
                 earliest = self._samples - SEARCHED * RATE
@@ -208,5 +210,12 @@ class Transcriber:
                 timed,
             )
             window.of.segments.append(segment)
+        if covered < seconds and words and words[-1]:
+            covered = words[-1][-1].end  # more exact than the timestamp
         done = round(covered * RATE)
         return done if 0 < done < len(window.waveform) else len(window.waveform)
+
+
+def _goes_on(recording: Recording, start: int) -> bool:
+    """Whether what is left from `start` on is worth a window; a whole recording always is."""
+    return not start or recording.size - start > REMAINDER * RATE

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmjax.system import STATISTICS
+
 Arrays = tuple[np.ndarray, ...]
 
 
@@ -61,6 +63,21 @@ def norm(ours: str, theirs: str, bias: bool = True) -> list[Row]:
     """`weight` and `bias` of a norm -> `scale` and `bias`."""
     rows = same(f"{ours}/scale", f"{theirs}.weight")
     return rows + (same(f"{ours}/bias", f"{theirs}.bias") if bias else [])
+
+
+def batch_norm(ours: str, theirs: str) -> list[Row]:
+    """A batch norm with its running statistics."""
+    return [
+        *norm(ours, theirs),
+        *same(f"{STATISTICS}/{ours}/mean", f"{theirs}.running_mean"),
+        *same(f"{STATISTICS}/{ours}/variance", f"{theirs}.running_var"),
+    ]
+
+
+def batch_counts(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """The numbers of batches of batch norms, which PyTorch reports as missing otherwise."""
+    names = [name for row in rows for name in row.theirs if name.endswith(".running_var")]
+    return {n.replace("running_var", "num_batches_tracked"): np.int64(0)[...] for n in names}
 
 
 def split_heads(ours: str, theirs: str, heads: int, bias: bool = True) -> list[Row]:

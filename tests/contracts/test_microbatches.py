@@ -9,6 +9,7 @@ from mmjax import config as configs
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
+    "audioclip": "audioclip_stamps",
     "audio_classifier": "ast_esc10",
     "avsr": "avsr_digits",
     "blip_nlvr": "blip_nlvr2",

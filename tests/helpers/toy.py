@@ -40,6 +40,8 @@ def shrink(config, dtype="float32", depth=1):
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
             config.model.audio.update(audio, depths=(2, 1), heads=(1, 2), remat="none")
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "audioclip":
+            _shrink_three(config.model, depth)
         elif config.model.name == "albef":
             group = config.model.get("negative_group", 0)
             config.model.update(embed_dim=16, negative_group=group and 4)
@@ -118,6 +120,20 @@ def _shrink_speech(model, depth):
     model.text.decoder.update(block)
 
 
+def _shrink_three(model, depth):
+    model.embed_dim = 16
+    model.text.update(TEXT, depth=depth)
+    if model.audio.get("kind") == "ast":
+        model.image.update(IMAGE, depth=depth)
+        audio = {"frames": 8, "bins": 4, "patch_size": (4, 4), "stride": (4, 4)}
+        model.audio.update(TOWER, depth=depth, **audio)
+        return
+    one = (1, 1, 1, 1)
+    model.image.update(layers=one, width=4, heads=2, features=16, image_size=32)
+    model.audio.update(features=16, samples=900, fft=64, window=50, hop=20, width=4, layers=one)
+    model.audio.update(groups=2, group_width=32)
+
+
 def _shrink_writer(model, depth):
     model.image.update(IMAGE, depth=depth)
     model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
@@ -154,6 +170,8 @@ def batch(config, seed=0):
     rng, size = np.random.default_rng(seed), config.batch_size
     if config.model.name == "clap":
         return _sounds(config, rng)
+    if config.model.name == "audioclip":
+        return _triplets(config, rng)
     if config.model.name == "audio_classifier":
         out = {"audio": rng.normal(size=(size, 8, 4)).astype(np.float32)}
         classes = config.model.num_classes
@@ -211,6 +229,20 @@ def batch(config, seed=0):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
+
+
+def _triplets(config, rng):
+    """An image, a text and a sound each; some rows lack one of them."""
+    size, model = config.batch_size, config.model
+    side = np.max(model.image.image_size)
+    out = {"image": rng.integers(0, 256, (size, side, side, 3), np.uint8), **_texts(rng, size)}
+    if model.audio.get("kind") == "ast":
+        shape = (size, model.audio.frames, model.audio.bins)
+        out["audio"] = rng.normal(size=shape).astype(np.float32)
+    else:
+        out["waveform"] = rng.normal(0, 0.1, (size, model.audio.samples)).astype(np.float32)
+    names = ("audio", "image", "text")
+    return out | {f"{m}_present": np.arange(size) != i for i, m in enumerate(names)}
 
 
 def _texts(rng, size):

@@ -173,3 +173,18 @@ def test_bf16_is_near_fp32_and_differs():
 def test_bad_settings_are_refused(layer, args, message):
     with pytest.raises(ValueError, match=message):
         layer.init(jax.random.key(0), X, *args)
+
+
+@pytest.mark.parametrize(("kv_heads", "args"), [(3, ()), (1, ()), (3, (CONTEXT,))])
+def test_without_a_bias_of_the_keys(kv_heads, args):
+    """It is as with any such bias, which adds the same to all logits of a query."""
+    fields = {"kv_heads": kv_heads, "cross": bool(args)}
+    layer, biased = Attention(3, **fields, key_bias=False), Attention(3, **fields)
+    params = params_of(layer, X, *args)
+    name = "key_value" if args else "qkv"
+    bias = params[name]["bias"]
+    row = RNG.normal(size=bias.shape[1:]).astype(np.float32)
+    whole = {**params[name], "bias": np.insert(bias, len(bias) - 1, row, axis=0)}
+    want = biased.apply({"params": {**params, name: whole}}, X, *args)
+    found = layer.apply({"params": params}, X, *args)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)

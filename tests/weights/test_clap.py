@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from flax import traverse_util
 from digits import wav
+from flax import traverse_util
 from parity import GOLDEN, close, expected, layers
 from safetensors.numpy import load_file
 

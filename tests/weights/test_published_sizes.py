@@ -27,6 +27,15 @@ LARGE = {
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
 }
+
+
+def clip_resnet(layers, width, side, embed_dim, text_width):
+    """open_clip_config.json's content of one of OpenAI's residual networks."""
+    vision = {"layers": layers, "width": width, "image_size": side}
+    text = {"width": text_width, "heads": text_width // 64}
+    return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
+
+
 HEAD = (1000, 768)
 FLAVA_HEAD = {"mim_head.decoder.weight": (8192, 768)}
 FLAVA_CODEBOOK = {"image_codebook.blocks.input.weight": (256, 3, 7, 7)}
@@ -79,8 +88,15 @@ QWEN_HALF_B = {  # Qwen 2.5
             {},
             375_234_050,
         ),
+        ("audioclip", {}, {}, 134_111_910),  # by its own code
         ("clap", {}, {}, 153_492_890),  # laion/clap-htsat-unfused
         ("clap", {"audio_config": {"enable_fusion": True}}, {}, 153_507_530),
+        # Published with OpenAI's CLIP: RN50, RN101, RN50x4, RN50x16 and RN50x64.
+        ("open_clip", clip_resnet([3, 4, 6, 3], 64, 224, 1024, 512), {}, 102_007_137),
+        ("open_clip", clip_resnet([3, 4, 23, 3], 64, 224, 512, 512), {}, 119_688_033),
+        ("open_clip", clip_resnet([4, 6, 10, 6], 80, 288, 640, 640), {}, 178_300_601),
+        ("open_clip", clip_resnet([6, 8, 18, 8], 96, 384, 768, 768), {}, 290_979_217),
+        ("open_clip", clip_resnet([3, 15, 36, 10], 128, 448, 1024, 1024), {}, 623_258_305),
         ("vilt", {}, {"pooler.dense.weight": (768, 768)}, 111_595_008),
         ("vit", {}, {"classifier.weight": HEAD}, 86_567_656),
         ("vit", {}, {"pooler.dense.weight": (768, 768)}, 86_389_248),

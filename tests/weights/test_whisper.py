@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import shutil
 import struct
+import subprocess
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from parity import GOLDEN, close, expected, layers_and_outputs, outputs
 from safetensors.numpy import load_file, save_file
 
-from mmjax.data.text.special_tokens import special_tokens
+from mmjax.data.text.special_tokens import prompt, special_tokens
 from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
 from mmjax.speech.programs import cross_attention
@@ -21,6 +24,7 @@ from mmjax.variables import abstract_variables
 from mmjax.weights.families import whisper, whisper_ct2
 from mmjax.weights.tensor_file import Safetensors
 
+TORCH = os.environ.get("MMJAX_TORCH_PYTHON", "build/bench-venv/bin/python")
 NAMES = ("whisper", "whisper_words")
 
 
@@ -144,6 +148,45 @@ def test_what_the_family_cannot_hold_is_refused():
     ):
         with pytest.raises(ValueError, match=reason):
             whisper.published_config(model.clone(**changed))
+
+
+SCRIPT = """
+import sys
+import torch, transformers as t
+from safetensors.torch import load_file, save_file
+t.utils.logging.set_verbosity_error()
+root, golden, found = sys.argv[1], sys.argv[2], {}
+for name in ("whisper", "whisper_words"):
+    kind = t.WhisperForConditionalGeneration
+    model, info = kind.from_pretrained(f"{root}/{name}", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"], (name, info)
+    want = load_file(f"{golden}/{name}/expected.safetensors")
+    with torch.no_grad():
+        found[name] = model.eval()(want["audio"].transpose(1, 2).contiguous(),
+                                   decoder_input_ids=want["text"].long(),
+                                   decoder_attention_mask=want["text_mask"].long()).logits
+processor = t.WhisperProcessor.from_pretrained(f"{root}/whisper_words")
+processor.tokenizer.set_prefix_tokens(language="zh", task="translate")
+found["tokens"] = torch.tensor(processor.tokenizer(" a red bus").input_ids)
+assert processor.feature_extractor.feature_size == 5
+assert model.generation_config.lang_to_id == {"<|en|>": 302, "<|zh|>": 303, "<|fr|>": 304}
+save_file(found, f"{root}/found.safetensors")
+"""
+
+
+@pytest.mark.skipif(not Path(TORCH).exists(), reason="no python with torch: MMJAX_TORCH_PYTHON")
+def test_saved_models_in_transformers(tmp_path):
+    for name in NAMES:
+        save_pretrained(load(GOLDEN / name), tmp_path / name)
+    run = subprocess.run([TORCH, "-c", SCRIPT, tmp_path, GOLDEN], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = load_file(tmp_path / "found.safetensors")
+    for name in NAMES:
+        mask = expected(name)["text_mask"]
+        close(found[name][mask], expected(name)["text_logits"][mask])
+    words = load(GOLDEN / "whisper_words").tokenizer
+    ids = [*prompt(words, "zh", "translate"), *words.prompts([" a red bus"])[0][1:], words.eos_id]
+    np.testing.assert_array_equal(found["tokens"], ids)
 
 
 # ---- other layouts

@@ -16,6 +16,7 @@ BUILDERS = (
     "emoji",
     "openclipart",
     "tuxpaint",
+    "tuxpaint_sounds",
     "image_folder",
     "esc10",
     "fsdd",
@@ -51,6 +52,10 @@ def make_builder(
         from mmjax.data.builders.tuxpaint import Tuxpaint
 
         return Tuxpaint(root=root, **where)
+    if name == "tuxpaint_sounds":
+        from mmjax.data.builders.tuxpaint_sounds import TuxpaintSounds
+
+        return TuxpaintSounds(root=root, **where)
     if name == "image_folder":
         from mmjax.data.builders.image_folder import ImageFolder, folder_config
 

@@ -161,7 +161,7 @@ class Tuxpaint(SplitBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         require_package("resvg_py", "resvg-py")
         cache = Path(self.data_dir_root)
-        tree = find_tree(DEBIAN_PACKAGE, FOLDER, "*.txt", self._root, cache)
+        tree = self.tree = find_tree(DEBIAN_PACKAGE, FOLDER, "*.txt", self._root, cache)
         stamps = [s for text in sorted(tree.rglob("*.txt")) if (s := read_stamp(tree, text))]
         drawn = []
         with Progress("Drawing tuxpaint", len(stamps)) as bar, ThreadPoolExecutor() as pool:

@@ -37,16 +37,16 @@ def decode_audio(
     """
     import soundfile  # imported late: it loads libsndfile
 
-    if isinstance(data, bytes):
-        head, size = data[:4096], len(data)
-    else:
-        size = os.path.getsize(data)
+    if isinstance(data, str | os.PathLike):
+        opened, size = data, os.path.getsize(data)
         with open(data, "rb") as file:
             head = file.read(4096)
+    else:
+        opened, size, head = io.BytesIO(data), len(data), bytes(data[:4096])
     check_head(head, size)
     blocks = []
     try:
-        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+        with soundfile.SoundFile(opened) as file:
             rate = file.samplerate
             if file.frames == UNKNOWN:
                 raise ValueError(

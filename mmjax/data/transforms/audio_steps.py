@@ -111,11 +111,6 @@ def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
     return _to_audio(f)
 
 
-def clap_mel(fusion=False):
-    """`audio`: the features of CLAP, `[1 + 100 · seconds, 64]`, of a waveform at 48 kHz."""
-    return _to_audio(lambda x: spectrogram.clap(x, fusion))
-
-
 def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered=True):
     """`audio`: cepstral coefficients `[1 + 1000 / hop_ms · seconds, coefficients]`.
 
@@ -137,6 +132,21 @@ def chromagram(window_ms=128, hop_ms=32, tuning=0.0, rate=16000):
     return _to_audio(lambda x: chroma.chroma(x, rate, tuning, frames))
 
 
+def standardize():
+    """Each feature of `audio` [frames, features] gets mean 0 and deviation 1 over the clip.
+
+    For cepstral coefficients, cepstral mean and variance normalization: it removes the volume and
+    the channel. Source: Viikki and Laurila 1998.
+    """
+
+    def f(example, rng):
+        x = _audio(example, "standardize").astype(np.float64)
+        x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-3)
+        return {**example, "audio": x.astype(np.float32)}
+
+    return f
+
+
 def spec_augment(time=0.1, frequency=0.2, masks=2):
     """Masks of `audio` [frames, features]: its mean instead of random frames and features.
 
@@ -149,9 +159,7 @@ def spec_augment(time=0.1, frequency=0.2, masks=2):
     """
 
     def f(example, rng):
-        audio = example.get("audio")
-        if not isinstance(audio, np.ndarray):
-            raise ValueError("put a step that makes 'audio', such as mfcc, before spec_augment")
+        audio = _audio(example, "spec_augment")
         masked = audio.copy()
         for axis, part in ((0, time), (1, frequency)):
             size = audio.shape[axis]
@@ -195,6 +203,12 @@ def _to_audio(f):
         return {**rest, "audio": f(_waveform(example))}
 
     return step
+
+
+def _audio(example, step):
+    if not isinstance(example.get("audio"), np.ndarray):
+        raise ValueError(f"put a step that makes 'audio', such as mfcc, before {step}")
+    return example["audio"]
 
 
 def _waveform(example):

@@ -54,7 +54,6 @@ class Frames:
 WHISPER = Frames(400, 160)
 LIBROSA = Frames(2048, 512, edges="constant")
 KALDI = Frames(400, 160, fft=512, edges="inside", symmetric=True, preemphasis=0.97)
-CLAP = Frames(1024, 480)
 
 
 def power(waveform: Any, frames: Frames) -> Any:
@@ -111,20 +110,6 @@ def kaldi(waveform: Any, rate: int = 16000, mels: int = 128) -> Any:
     frames = dataclasses.replace(KALDI, window=window, hop=hop, fft=fft)
     filters = mel_filters(rate, fft, mels, "kaldi", None, 20)
     return xp.log(xp.maximum(mel_power(waveform, frames, filters), 2.0**-23))
-
-
-def clap(waveform: Any, fusion: bool = True) -> Any:
-    """CLAP's features of audio at 48 kHz in decibels: [..., T] -> [..., 1 + T // 480, 64] float32.
-
-    Models that fuse crops of long clips ("fusion") have HTK's filters without a norm, the others
-    ("rand_trunc") Slaney's; both from 50 Hz to 14 kHz.
-
-    Source: `ClapFeatureExtractor` of transformers; Wu et al. 2022 (arXiv 2211.06687).
-    """
-    filters = mel_filters(
-        48000, 1024, 64, *(("htk", None) if fusion else ("slaney", "slaney")), 50, 14000
-    )
-    return decibels(mel_power(waveform, CLAP, filters))
 
 
 def decibels(power: Any, top_db: float | None = None, relative: bool = False) -> Any:

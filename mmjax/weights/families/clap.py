@@ -12,10 +12,19 @@ from mmjax.layers.swin import relative_index
 from mmjax.models.bert import BERT
 from mmjax.models.clap import CLAP
 from mmjax.models.htsat import HTSAT
-from mmjax.system import STATISTICS
 from mmjax.weights import activations, published
 from mmjax.weights.families import bert
-from mmjax.weights.layouts import Row, linear, merge_heads, norm, pointwise, qkv, same
+from mmjax.weights.layouts import (
+    Row,
+    batch_counts,
+    batch_norm,
+    linear,
+    merge_heads,
+    norm,
+    pointwise,
+    qkv,
+    same,
+)
 from mmjax.weights.published import Published
 
 SYSTEM = "clap"
@@ -139,9 +148,10 @@ def features(found: Published) -> dict[str, Any]:
     where = found.folder / published.PREPROCESSOR
     given = published.settings(found.preprocessor or {}, FEATURES, where)
     fusion = published.tower(found, AUDIO, "audio_config")["enable_fusion"]
-    if (given["truncation"] == "fusion") != fusion and found.preprocessor is not None:
+    chosen = (found.preprocessor or {}).get("truncation")
+    if chosen is not None and (chosen == "fusion") != fusion:
         raise ValueError(
-            f"'{where}' has truncation '{given['truncation']}', and the model of config.json has "
+            f"'{where}' has truncation '{chosen}', and the model of config.json has "
             f"enable_fusion {fusion}: they are from different models."
         )
     return given
@@ -214,7 +224,7 @@ def _audio_rows(audio: HTSAT) -> list[Row]:
     theirs, embed = "audio_model.audio_encoder", "audio_model.audio_encoder.patch_embed"
     patch, last = audio.patch_size, len(audio.depths) - 1
     table = [
-        *_batch_norm("audio/norm_mel", f"{theirs}.batch_norm"),
+        *batch_norm("audio/norm_mel", f"{theirs}.batch_norm"),
         *_patches("audio/stem/projection", f"{embed}.proj", patch, patch),
         *norm("audio/norm", f"{theirs}.norm"),
     ]
@@ -227,7 +237,7 @@ def _audio_rows(audio: HTSAT) -> list[Row]:
             for part, at in (("down", first), ("up", first + 3)):
                 ours = f"audio/fusion/{branch}"
                 table += pointwise(f"{ours}_{part}", f"{fusion}.{at}", bias=True)
-                table += _batch_norm(f"{ours}_norm_{part}", f"{fusion}.{at + 1}")
+                table += batch_norm(f"{ours}_norm_{part}", f"{fusion}.{at + 1}")
     for stage, (depth, heads) in enumerate(zip(audio.depths, audio.heads)):
         layer = f"{theirs}.layers.{stage}"
         for i in range(depth):
@@ -267,22 +277,11 @@ def _patches(ours: str, theirs: str, height: int, width: int) -> list[Row]:
     return [row, *same(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def _batch_norm(ours: str, theirs: str) -> list[Row]:
-    statistics = f"{STATISTICS}/{ours}"
-    return [
-        *norm(ours, theirs),
-        *same(f"{statistics}/mean", f"{theirs}.running_mean"),
-        *same(f"{statistics}/variance", f"{theirs}.running_var"),
-    ]
-
-
 def buffers(model: CLAP) -> dict[str, np.ndarray]:
     """Tensors that transformers reports as missing otherwise."""
-    found = {}
+    found = batch_counts(rows(model))
     for row in rows(model):
         for name in row.theirs:
-            if name.endswith(".running_var"):
-                found[name.replace("running_var", "num_batches_tracked")] = np.int64(0)[...]
             if name.endswith(".relative_position_bias_table"):
                 index = relative_index(model.audio_tower(parent=None).window)
                 found[name.replace("bias_table", "index")] = index

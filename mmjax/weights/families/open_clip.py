@@ -6,15 +6,25 @@ from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.clip import CLIP
+from mmjax.models.resnet import ModifiedResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.weights import image_processor, open_clip_tokenizer, published
-from mmjax.weights.families import clip
-from mmjax.weights.layouts import Row, fused_qkv, linear, merge_heads, norm, patches, same
+from mmjax.weights import open_clip_images, open_clip_tokenizer, published
+from mmjax.weights.families import clip, clip_resnet
+from mmjax.weights.layouts import (
+    Row,
+    batch_counts,
+    fused_qkv,
+    linear,
+    merge_heads,
+    norm,
+    patches,
+    same,
+)
 from mmjax.weights.published import OPEN_CLIP, Published
 
 SYSTEM, LAYOUT = "clip", published.OPEN_CLIPS
-IGNORED = (r"(.*\.)?attn_mask",)  # a buffer of older files
+IGNORED = (r"(.*\.)?attn_mask", r".*\.num_batches_tracked")  # the first in older files
 
 EPSILON = 1e-5  # of norms, unless norm_kwargs has one
 # Settings that open_clip_config.json may omit: defaults of CLIPVisionCfg and CLIPTextCfg.
@@ -58,6 +68,8 @@ TOKENIZER = ("hf_tokenizer_name", "tokenizer_kwargs")
 TEXT_POOLS = {"argmax": "end", "eos": "end", "last": "last"}
 IMAGE_POOLS = {"tok": "cls", "avg": "mean"}
 
+transform = open_clip_images.transform
+
 
 def canonical(name: str) -> str:
     """The name of a tensor in `rows`: models with `custom_text` have a prefix "text."."""
@@ -70,20 +82,25 @@ def model_config(found: Published) -> dict[str, Any]:
     Raises:
       ValueError: settings that our model does not support.
     """
-    vision, text = towers(found)
-    check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
+    vision, text = towers(found, resnets=True)
+    resnet = is_resnet(vision)
+    if not resnet:
+        check(found, "vision_cfg", vision, attentional_pool=(False,), pool_type=tuple(IMAGE_POOLS))
     check(found, "text_cfg", text, embed_cls=(False,), pool_type=tuple(TEXT_POOLS))
     check(found, "text_cfg", text, proj_type=("linear", "none"))
-    if vision["pool_type"] == "avg":
+    if vision["pool_type"] == "avg" and not resnet:
         check(found, "vision_cfg", vision, final_ln_after_pool=(False,))
+    image = {"pool": IMAGE_POOLS[vision["pool_type"]], "class_token": True}
+    if resnet:
+        image = clip_resnet.fields(vision, found.config["embed_dim"]) | open_clip_images.pixels(
+            found
+        )
+    else:
+        image |= image_fields(found, vision)
     return {
         "name": "clip",
         "embed_dim": found.config["embed_dim"],
-        "image": {
-            **image_fields(found, vision),
-            "pool": IMAGE_POOLS[vision["pool_type"]],
-            "class_token": True,
-        },
+        "image": image,
         "text": {
             **tower_fields(text, found.config),
             "heads": text["heads"],
@@ -92,26 +109,36 @@ def model_config(found: Published) -> dict[str, Any]:
             "causal": not text["no_causal_mask"],
             "pool": TEXT_POOLS[text["pool_type"]],
         },
+        **({"image_proj": False} if resnet else {}),
         "text_proj": text["proj_type"] == "linear",
         "logit_bias_init": found.config.get("init_logit_bias"),
     }
 
 
-def towers(found: Published) -> tuple[dict[str, Any], dict[str, Any]]:
+def towers(found: Published, resnets: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """vision_cfg and text_cfg with defaults filled in.
+
+    Args:
+      resnets: a ResNet as image tower is allowed.
 
     Raises:
       ValueError: parts that are not supported.
     """
     path = found.folder / OPEN_CLIP
     vision, text = found.config["vision_cfg"], found.config["text_cfg"]
-    if isinstance(vision.get("layers"), list):
-        raise ValueError(f"'{path}' has a ResNet image tower; only ViTs can be loaded.")
-    vision = published.settings(vision, VISION, f"{path}: vision_cfg")
+    if is_resnet(vision) and not resnets:
+        raise ValueError(f"'{path}' has a ResNet image tower; only ViTs can be loaded here.")
+    defaults = {**VISION, "layers": ()} if is_resnet(vision) else VISION
+    vision = published.settings(vision, defaults, f"{path}: vision_cfg")
     text = published.settings(text, TEXT, f"{path}: text_cfg")
     check(found, "vision_cfg", vision, **WITHOUT)
     check(found, "text_cfg", text, **WITHOUT)
     return vision, text
+
+
+def is_resnet(vision: Mapping[str, Any]) -> bool:
+    """Whether vision_cfg is that of a ResNet: its layers are those of each stage."""
+    return isinstance(vision.get("layers"), list)
 
 
 def check(found: Published, part: str, settings: Mapping[str, Any], **allowed: tuple) -> None:
@@ -139,41 +166,14 @@ def tower_fields(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 def image_fields(found: Published, vision: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `ViT` without its pool."""
-    given, channels = found.preprocessor, image_processor.channels
-    mean = channels(given.get("mean") or image_processor.CLIP_MEAN, "mean")
-    std = channels(given.get("std") or image_processor.CLIP_STD, "std")
     return {
         **tower_fields(vision, found.config),
         **published.image_sides(vision, f"{found.folder / OPEN_CLIP}: vision_cfg"),
         "heads": vision["width"] // vision["head_width"],
-        "image_mean": tuple(mean.tolist()),
-        "image_std": tuple(std.tolist()),
+        **open_clip_images.pixels(found),
         "patch_bias": False,
         "pre_norm": not vision["no_ln_pre"],
     }
-
-
-def transform(found: Published) -> str:
-    """The chain of transforms from an image to the input of the model.
-
-    Raises:
-      ValueError: a resize mode that is not supported.
-
-    Source: open_clip's transform.py, image_transform.
-    """
-    sizes = (found.preprocessor.get("size"), found.config["vision_cfg"].get("image_size"))
-    height, width = image_processor.sides(sizes[0] or sizes[1] or VISION["image_size"], "size")
-    method = found.preprocessor.get("interpolation", "bicubic")
-    mode = found.preprocessor.get("resize_mode", "shortest")
-    if mode == "squash":
-        return f"decode | resize(({height}, {width}), '{method}')"
-    if mode == "shortest" and height == width:
-        crop = f"center_crop(({height}, {width}), 'even')"
-        return f"decode | resize_short({height}, '{method}') | {crop}"
-    raise ValueError(
-        f"'{found.folder / OPEN_CLIP}' resizes images by '{mode}' to {height}x{width}; 'squash', "
-        "or 'shortest' to a square, can be read."
-    )
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
@@ -195,10 +195,16 @@ def kept(found: Published) -> dict[str, Any]:
 
 def rows(model: CLIP) -> list[Row]:
     """The rename table of a model."""
-    table = [
-        *image_rows(model.image_tower(parent=None)),
-        *norm("image/norm", "visual.ln_post"),
-        *same("image_proj/kernel", "visual.proj"),
+    image = model.image_tower(parent=None)
+    if isinstance(image, ModifiedResNet):
+        table = clip_resnet.rows(image)
+    else:
+        table = [
+            *image_rows(image),
+            *norm("image/norm", "visual.ln_post"),
+            *same("image_proj/kernel", "visual.proj"),
+        ]
+    table += [
         *text_rows(model.text_tower(parent=None)),
         scalar("logit_scale"),
     ]
@@ -264,23 +270,28 @@ def published_config(model: CLIP) -> dict[str, Any]:
     Raises:
       ValueError: settings that a CLIP of open_clip cannot have.
     """
-    image, text = clip.towers(model, "open_clip", ViT, TextTransformer)
+    image = model.image_tower(parent=None)
+    resnet = isinstance(image, ModifiedResNet)
+    kind = ModifiedResNet if resnet else ViT
+    image, text = clip.towers(model, "open_clip", kind, TextTransformer)
     image_pools = {ours: theirs for theirs, ours in IMAGE_POOLS.items()}
     text_pools = {"end": "argmax", "last": "last"}
     published.check_settings(
         "open_clip",
         {
-            **plain(image),
-            **activations(image, text.activation),
-            "image.pool": (image.pool, _one_of(image.pool, image_pools)),
-            "image.class_token": (image.class_token or image.pool == "cls", True),
+            **({"image.features": (image.features, model.embed_dim)} if resnet else plain(image)),
+            **({} if resnet else activations(image, text.activation)),
+            **({} if resnet else _pool(image, image_pools)),
             "text.pool": (text.pool, _one_of(text.pool, text_pools)),
             "text.mask_padding": (text.mask_padding and not text.causal, False),
-            "image_proj": (model.image_proj, True),
+            "image_proj": (model.image_proj, not resnet),
             "proj_bias": (model.proj_bias, False),
         },
     )
-    vision_cfg = {**published_image(image), "pool_type": image_pools[image.pool]}
+    if resnet:
+        vision_cfg = clip_resnet.settings(image)
+    else:
+        vision_cfg = {**published_image(image), "pool_type": image_pools[image.pool]}
     text_cfg = {
         **published_tower(text),
         "heads": text.sizes["heads"],
@@ -291,9 +302,21 @@ def published_config(model: CLIP) -> dict[str, Any]:
         "proj_type": "linear" if model.text_proj else "none",
     }
     config = {"embed_dim": model.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
-    config["quick_gelu"] = image.activation == "quick_gelu"
+    config["quick_gelu"] = (text if resnet else image).activation == "quick_gelu"
     bias = model.logit_bias_init
     return {"model_cfg": config | ({} if bias is None else {"init_logit_bias": bias})}
+
+
+def _pool(image: ViT, known: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    return {
+        "image.pool": (image.pool, _one_of(image.pool, known)),
+        "image.class_token": (image.class_token or image.pool == "cls", True),
+    }
+
+
+def buffers(model: CLIP) -> dict[str, Any]:
+    """Tensors of the files that are not parameters."""
+    return batch_counts(rows(model))
 
 
 def plain(image: ViT) -> dict[str, tuple[Any, Any]]:
@@ -367,22 +390,5 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
         if text.get("pool_type") == "argmax" and words.eos_id != text["vocab_size"] - 1:
             text |= {"pool_type": "eos", "eos_id": words.eos_id}
     image = pretrained.model.image_tower(parent=None)
-    steps = image_processor.write(image, pretrained.transform or "decode", "open_clip")
-    size, crop = steps["size"], steps["crop_size"] if steps["do_center_crop"] else None
-    if crop is None and "height" in size:
-        sides, mode = [size["height"], size["width"]], "squash"
-    elif crop is not None and set(crop.values()) == {size.get("shortest_edge")}:
-        sides, mode = [crop["height"], crop["width"]], "shortest"
-    else:
-        raise ValueError(
-            f"open_clip cannot prepare images by '{pretrained.transform}': save the model with "
-            "resize to both sides, or with resize_short and center_crop to the same square."
-        )
-    preprocess = {
-        "size": sides,
-        "mean": steps["image_mean"],
-        "std": steps["image_std"],
-        "interpolation": image_processor.FILTERS[steps["resample"]],
-        "resize_mode": mode,
-    }
-    return {**config, "preprocess_cfg": preprocess}
+    cfg = open_clip_images.preprocess_cfg(image, pretrained.transform)
+    return {**config, "preprocess_cfg": cfg}

