@@ -53,7 +53,7 @@ def get_config():
         },
     }
     config.loss = {"queue_size": 65_536, "alpha": ((0, 0.0), (EPOCH, 0.4))}
-    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_words": 1.0}
+    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_text": 1.0}
     config.ema.update(decay=0.995, teacher=True, evaluate=False)
     config.optim = {
         "name": "adamw",

@@ -38,7 +38,7 @@ def get_config():
         },
     }
     config.loss = {"queue_size": 0, "alpha": ((0, 0.0), (100, 0.4))}
-    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_words": 1.0}
+    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_text": 1.0}
     # The keys of initial encoders are all alike: at first the teacher follows closely.
     config.ema.update(decay=((0, 0.5), (200, 0.98)), teacher=True)
     config.optim.learning_rate = 1e-3

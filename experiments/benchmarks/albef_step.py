@@ -52,7 +52,7 @@ def configs_of(size, dtype):
         config.loss_weights = {"contrastive": 1.0}
         config.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
     config.loss.queue_size = QUEUE
-    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_words": 1.0}
+    config.loss_weights = {"contrastive": 1.0, "matching": 1.0, "masked_text": 1.0}
     config.ema.update(decay=0.995, teacher=True)
     return found
 

@@ -43,7 +43,7 @@ class ALBEF(nn.Module):
     In training the batch has what `corrupt` adds: `negative_draws` [B, 2], uniform numbers, add
     mismatch_logits [B, 2, 2], of each image with another text of the batch and of each text with
     another image, and negatives_exist [B]: see `hard_negatives`; `text_corrupted` [B, L] adds
-    word_logits [B, L, V], of that text with the image.
+    text_prediction [B, L, V], of that text with the image.
 
     Attributes:
       image: fields of `ViT`; text: fields of `GroundedText`; both inherit `dtype`.
@@ -161,7 +161,7 @@ class ALBEF(nn.Module):
             others = jnp.stack([fused["other"][:, 0], other_image[:, 0]], 1).astype(jnp.float32)
             found |= {"mismatch_logits": head(others), "negatives_exist": exists}
         if corrupted is not None:
-            found["word_logits"] = words.words(fused["words"])
+            found["text_prediction"] = words.words(fused["words"])
         return found
 
 
@@ -235,7 +235,7 @@ def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -
 def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`.
 
-    It gives `contrastive`, `matching`, `masked_words` (if the model predicts words), accuracies
+    It gives `contrastive`, `matching`, `masked_text` (if the model predicts words), accuracies
     and `logit_scale`, the inverse temperature. `config.loss` also has `queue_size`, the number
     of earlier pairs to contrast with (0: none), and `mask_rate`, with which a token is masked.
 
@@ -250,12 +250,12 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
         if context.teacher is None:
             raise ValueError(f"{NEEDS_TEACHER}.")
         terms = contrast(outputs, batch, context, alpha, chunk_size) | matching(outputs, batch)
-        if "word_logits" in outputs:
+        if "text_prediction" in outputs:
             masked, present = batch["text_masked"], clip.pairs_present(batch)
             masked = masked if present is None else masked & present[:, None]
-            logits, teacher = outputs["word_logits"], context.teacher["word_logits"]
+            logits, teacher = outputs["text_prediction"], context.teacher["text_prediction"]
             now = schedule(alpha, context.step)
-            terms["masked_words"] = distilled_ids(logits, teacher, batch["text"], masked, now)
+            terms["masked_text"] = distilled_ids(logits, teacher, batch["text"], masked, now)
         return terms
 
     return loss

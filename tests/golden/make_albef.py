@@ -193,8 +193,8 @@ def main():
 
     model.mask = recorded
     head, seen = model.text_encoder, {}
-    head.cls.register_forward_hook(lambda m, i, o: seen.update(word_logits=o))
-    losses = dict(zip(("masked_words", "contrastive", "matching"), model(pixels, text, ALPHA)))
+    head.cls.register_forward_hook(lambda m, i, o: seen.update(text_prediction=o))
+    losses = dict(zip(("masked_text", "contrastive", "matching"), model(pixels, text, ALPHA)))
     sum(losses.values()).backward()
     chosen = torch.cat(negatives).reshape(2, ROWS)  # images of the texts, then texts of the images
     grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
@@ -219,7 +219,7 @@ def main():
         grad_cam=maps,
         text_corrupted=drawn["ids"].int(),
         text_masked=drawn["labels"] != -100,
-        word_logits=seen["word_logits"],
+        text_prediction=seen["text_prediction"],
         negative_image=chosen[0].int(),
         negative_text=chosen[1].int(),
         **losses,

@@ -92,8 +92,8 @@ def test_fusing_several_texts_with_an_image_at_once_is_fusing_them_one_by_one(tr
     given = made.corrupt(batch(), context())
     found = run(given)
     # In a pair the text is the corrupted one: its words do not depend on what else is fused.
-    words = run({**batch(), "text_corrupted": given["text_corrupted"]})["word_logits"]
-    np.testing.assert_allclose(found["word_logits"], words, atol=1e-5)
+    words = run({**batch(), "text_corrupted": given["text_corrupted"]})["text_prediction"]
+    np.testing.assert_allclose(found["text_prediction"], words, atol=1e-5)
     own = run(batch())["match_logits"]
     np.testing.assert_allclose(found["match_logits"], own, atol=1e-5)
     images = {"image_tokens": found["image_tokens"]}
@@ -122,11 +122,11 @@ def test_terms_where_nothing_is_masked_and_without_a_head_for_words(trained):
     memory = jax.tree.map(jnp.asarray, made.memory())
     outputs = run(none)
     terms = made.loss(outputs, none, context(teacher=outputs, memory=memory))
-    value, has = average(terms["masked_words"])
+    value, has = average(terms["masked_text"])
     assert value == 0 and not has
     assert set(terms) == {
         *("contrastive", "image_to_text_accuracy", "text_to_image_accuracy", "logit_scale"),
-        *("matching", "matching_accuracy", "masked_words"),
+        *("matching", "matching_accuracy", "masked_text"),
     }
     without = system(mask_token=None)
     shapes = jax.eval_shape(without.model.init, jax.random.key(0), batch())["params"]
@@ -142,7 +142,7 @@ def test_incomplete_pairs_count_in_no_term(trained):
     memory = jax.tree.map(jnp.asarray, made.memory())
     outputs = run(given)
     terms = made.loss(outputs, given, context(teacher=outputs, memory=memory))
-    for name in ("contrastive", "matching", "masked_words"):
+    for name in ("contrastive", "matching", "masked_text"):
         assert not terms[name].weight[3] and terms[name].weight[4]
     kept = made.remember(memory, outputs, given, context(teacher=outputs, memory=memory))
     valid = kept["queue"]["keys"]["valid"]
@@ -155,11 +155,11 @@ def test_alpha_rises_with_the_step(trained):
     loss = jax.jit(system({"alpha": ((0, 0.0), (100, 0.4))}).loss)
     memory = jax.tree.map(jnp.asarray, made.memory())
     outputs = run(given)
-    flat = {k: jnp.zeros_like(x) if k == "word_logits" else x for k, x in outputs.items()}
+    flat = {k: jnp.zeros_like(x) if k == "text_prediction" else x for k, x in outputs.items()}
     found = []
     for step in (0, 50, 400):
         now = context(teacher=flat, memory=memory, step=jnp.int32(step))
-        found.append(float(average(loss(outputs, given, now)["masked_words"])[0]))
+        found.append(float(average(loss(outputs, given, now)["masked_text"])[0]))
     # Linear in alpha: 0, 0.2 and 0.4.
     np.testing.assert_allclose(found[1], (found[0] + found[2]) / 2, rtol=1e-5)
     assert abs(found[2] - found[0]) > 1e-3
@@ -253,7 +253,7 @@ def test_it_learns_a_batch_by_heart():
     first, last = history[0], history[-1]
     assert last["image_to_text_accuracy"] == last["text_to_image_accuracy"] == 1
     assert last["contrastive"] < 0.1 * first["contrastive"]
-    assert last["masked_words"] < 0.8 * first["masked_words"]
+    assert last["masked_text"] < 0.8 * first["masked_text"]
     assert last["matching"] < first["matching"]
 
 

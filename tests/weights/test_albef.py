@@ -68,12 +68,12 @@ def test_every_layer_of_the_three_encoders(golden):
 def test_embeddings_matches_and_masked_words(golden):
     loaded, want = golden
     found = outputs(loaded, given(want, *PAIR, "text_corrupted"))
-    for name in ("image_embed", "text_embed", "match_logits", "word_logits"):
+    for name in ("image_embed", "text_embed", "match_logits", "text_prediction"):
         close(found[name], want[name])
     close(found["logit_scale"], 1 / np.float32(0.11))
     assert set(found) == {
         *("image_features", "text_features", "image_embed", "text_embed", "logit_scale"),
-        *("fused_features", "match_logits", "word_logits", "image_tokens"),
+        *("fused_features", "match_logits", "text_prediction", "image_tokens"),
     }
 
 
@@ -124,12 +124,12 @@ def test_losses_and_gradients_of_a_step_of_pretraining(golden, tmp_path):
     def loss(params):
         found = loaded.model.apply({"params": params}, batch)
         terms = {k: average(x)[0] for k, x in system.loss(found, batch, context).items()}
-        total = sum(terms[k] for k in ("contrastive", "matching", "masked_words"))
+        total = sum(terms[k] for k in ("contrastive", "matching", "masked_text"))
         return total, (terms, found["negatives_exist"])
 
     (_, (terms, exist)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(loaded.params)
     assert exist.all()
-    for name in ("contrastive", "matching", "masked_words"):
+    for name in ("contrastive", "matching", "masked_text"):
         close(terms[name], want[name])
     close(terms["logit_scale"], 1 / 0.11)
 
