@@ -30,7 +30,13 @@ def get_config():
         "name": "audioclip",
         "embed_dim": 1024,
         "audio": {"features": 1024},
-        "image": {"layers": (3, 4, 6, 3), "width": 64, "heads": 32, "features": 1024},
+        "image": {
+            "layers": (3, 4, 6, 3),
+            "width": 64,
+            "heads": 32,
+            "features": 1024,
+            "image_size": (224, 224),
+        },
         "text": {
             "width": 512,
             "depth": 12,

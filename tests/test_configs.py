@@ -440,6 +440,8 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
         where = jax.tree_util.keystr(path, simple=True, separator="/")
         locked = name == "lit_b16" and where.startswith("image/")
         locked |= any(re.fullmatch(p, where) for p in load(name).optim.get("freeze", ()))
+        if re.fullmatch(r"audio/attend\d/(depth|point)/bias", where):
+            continue  # a batch norm of the batch follows: its gradient is zero but for rounding
         # Without debiasing no loss reaches the gate, and its bias does not decay.
         locked |= where == "mixin_gate/bias"
         assert did is not locked, where

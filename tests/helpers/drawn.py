@@ -7,16 +7,18 @@ import jax
 import numpy as np
 from flax.core import meta
 
+AROUND_ONE = ("bandwidth", "scale")  # which have to be positive, or usually are
+
 
 def drawn(shapes, seed=1, scale=0.2):
-    """Random floats of the shapes of a tree, none of them zero, those named `scale` around one;
+    """Random floats of the shapes of a tree, none of them zero, those in `AROUND_ONE` around one;
     integers are zero."""
     rng = np.random.default_rng(seed)
 
     def one(path, x):
         if not np.issubdtype(x.dtype, np.floating):
             return np.zeros(x.shape, x.dtype)
-        center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
+        center = float(jax.tree_util.keystr(path[-1:], simple=True) in AROUND_ONE)
         return (center + scale * rng.normal(size=x.shape)).astype(x.dtype)
 
     return jax.tree_util.tree_map_with_path(one, shapes)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from safetensors.numpy import load_file
-from train_states import OTHER, SHAPES, assert_identical, save, state
+from train_states import OTHER, SHAPES, assert_identical, run_of, save, state
 
 from mmjax.models.systems import make_system
 from mmjax.pretrained import describe, load
 from mmjax.run import initial
+from mmjax.system import STATISTICS
 from mmjax.variables import abstract_variables, initial_params
-from mmjax.workdir.checkpoint import CheckpointError, TreeMismatchError
+from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, TreeMismatchError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 IMAGE = {"width": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "patch_size": 8, "image_size": (16, 16)}
@@ -100,6 +101,27 @@ def test_init_from_takes_all_by_default_and_from_a_run_without_average(tmp_path)
     assert_identical(got, state(4, ema=False).params)
     assert "kept" not in report
     assert "unused" not in report
+
+
+def test_the_statistics_of_batch_norms_come_with_the_parameters(tmp_path):
+    """From a run, where they are memory, and from a published folder."""
+    source, ours = state(4), state(20)
+    numbers = {"norm": {"mean": source.params["image"]["mlp"]["bias"]}}
+    saves = Checkpoints(tmp_path)
+    saves.save(4, source.replace(memory={STATISTICS: numbers}), run_of(4))
+    saves.close()
+    mine = {**ours.params, STATISTICS: {"norm": {"mean": ours.params["image"]["mlp"]["bias"]}}}
+    got, report = initial.parameters_from(tmp_path, mine)
+    assert_identical(got[STATISTICS], numbers)
+    assert f"taken   {STATISTICS}/norm/mean [4]" in report and "unused" not in report
+
+    loaded = load(GOLDEN / "clap")
+    whole = {**loaded.params, **loaded.memory}
+    zeros = jax.tree.map(jnp.zeros_like, whole)
+    got, _ = initial.parameters_from(GOLDEN / "clap", zeros, (f"({STATISTICS}/)?audio/.*",))
+    assert_identical(got[STATISTICS], loaded.memory[STATISTICS])
+    assert_identical(got["audio"], loaded.params["audio"])
+    assert_identical(got["text"], zeros["text"])
 
 
 def test_init_from_of_a_part_that_fits_in_a_model_that_does_not(tmp_path):

@@ -1,22 +1,27 @@
 """AudioCLIP and CLIP's residual networks beside the original: tests/golden/make_audioclip.py."""
 
 import functools
+from pathlib import Path
 
+import drawn as draws
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 from named_draws import Drawn
 from parity import close, expected
+from safetensors.numpy import load_file
 
 from mmjax.models.audioclip import PAIRS, contrastive
 from mmjax.models.esresnext import GroupedBottleneck, StageAttention
 from mmjax.models.resnet import PooledBottleneck
 from mmjax.models.systems import make_system
+from mmjax.pretrained import Pretrained, load, save_pretrained
 from mmjax.system import STATISTICS, average
 from mmjax.variables import abstract_variables
 from mmjax.weights.convert import read_params
 from mmjax.weights.families import audioclip
+from mmjax.weights.published import Published
 
 CONFIG = {
     "name": "audioclip",
@@ -141,3 +146,40 @@ def test_every_modality_may_be_alone():
     for name, keys in {"audio": ["waveform"], "text": ["text", "text_mask"]}.items():
         found = jax.eval_shape(system.model.apply, given, {k: WANT[k] for k in keys})
         assert {k for k in found if k.endswith("embed")} == {f"{name}_embed"}
+
+
+def test_settings_come_back():
+    found = Published(Path("none"), {"model_type": "audioclip"}, None, None)
+    config = audioclip.model_config(found)
+    written = audioclip.published_config(make_system({"model": config, "loss": {}}).model)
+    assert audioclip.model_config(found._replace(config=written)) == config
+    assert (
+        written.items()
+        >= {
+            k: list(x) if k == "vision_layers" else x for k, x in audioclip.SETTINGS.items()
+        }.items()
+    )
+    small = make_system({"model": CONFIG, "loss": {}}).model
+    with pytest.raises(ValueError, match="'audioclip', which has no audio.layers"):
+        audioclip.published_config(small)
+
+
+def test_a_clip_with_a_residual_network_is_saved_as_by_open_clip(tmp_path):
+    image = {"kind": "resnet", **CONFIG["image"]}
+    config = {"name": "clip", "embed_dim": 24, "image_proj": False}
+    config |= {"image": image, "text": CONFIG["text"]}
+    system = make_system({"model": config, "loss": {}})
+    assert system.mutable == (STATISTICS,) and "batch norm" in system.couples_rows
+    given = draws.drawn(abstract_variables(system.model, system.spec))
+    params, memory = given["params"], {STATISTICS: given[STATISTICS]}
+    steps = "decode | resize_short(64, 'bicubic') | center_crop((64, 64), 'even')"
+    model = Pretrained(config, system.model, params, None, 10, steps, "", memory=memory)
+    save_pretrained(model, tmp_path / "out")
+    names = load_file(tmp_path / "out" / "open_clip_model.safetensors").keys()
+    assert {"visual.layer2.0.downsample.1.running_var", "visual.attnpool.q_proj.bias"} <= names
+    assert "visual.bn1.num_batches_tracked" in names
+    again = load(tmp_path / "out")
+    assert again.transform == steps
+    assert again.model.image_tower(parent=None) == system.model.image_tower(parent=None)
+    for a, b in zip(jax.tree.leaves(again.variables), jax.tree.leaves(model.variables)):
+        np.testing.assert_array_equal(a, b)
