@@ -4,7 +4,9 @@ r"""A small Whisper from scratch on spoken digits: it writes their words.
         --config.data.train.root=FSDD.tar.gz
 
 FSDD is github.com/Jakobovski/free-spoken-digit-dataset: its archive or folder is the root, needed
-once. Two of the six speakers are heard only in the evaluation.
+once. Two of the six speakers are heard only in the evaluation. Expected: a mean
+loss of 5.2 in steps 1 to 20 and of 2.1 in steps 41 to 60 (one seed); the whole run has not been
+measured.
 """
 
 from mmjax.config import defaults
