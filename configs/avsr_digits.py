@@ -48,9 +48,9 @@ def get_config():
     config.data.train = digits(TRAIN_SPEAKERS)
     config.data.cached_transform = CLIP
     config.data.transform = (
-        f"add_noise((-10, 20), p=0.6) | {FEATURES} | choose_caption(template_p=0.0) | tokenize(6)"
+        f"add_noise((-10, 20), p=0.5) | {FEATURES} | choose_caption(template_p=0.0) | tokenize(6)"
     )
-    config.tokenizer = {"kind": "train_bpe", "vocab_size": 300}  # a token per digit
+    config.tokenizer = {"kind": "train_words", "vocab_size": 14}
 
     block = {"depth": 1, "heads": 4, "mlp_dim": 128}
     config.model = {
@@ -73,8 +73,8 @@ def get_config():
     config.loss_weights = {"ctc": 1.0, "captioning": 0.3}
     config.optim = {
         "name": "adamw",
-        "learning_rate": 3e-3,
-        "warmup_steps": 60,
+        "learning_rate": 2e-3,
+        "warmup_steps": 50,
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
     }

@@ -45,7 +45,7 @@ from mmjax.workdir.metrics import MetricWriter
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`, bound to this run."""
-    runner, evals = Runner(run, workdir, Stages()), evals_of(run.config)
+    runner, evals = Runner(run, workdir, Stages()), evals_of(run.config, run.system)
     for field in ("validation", "evals_at_start"):
         for name in run.config.get(field, ()):
             if name not in evals:

@@ -1,9 +1,10 @@
-"""Which outputs of a model may be computed in microbatches, checked when the step is traced."""
+"""Which outputs of a model may be computed in microbatches, by their shapes and by numbers."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 
@@ -55,6 +56,64 @@ def check_outputs(
                 f"reassembled from its parts {list(here)}: an output is [B, ...] for B examples, "
                 "or a scalar; change it, or set config.microbatches to 1."
             )
+
+
+def check_rows(
+    outputs_of: Callable[..., dict[str, jax.Array]], params: Any, batch: Any, tolerance: float
+) -> None:
+    """Refuse a forward pass in which a row depends on others, which no shape shows.
+
+    The rows are computed by themselves and together with as many others, with random parameters,
+    as initial ones may be zero where rows are mixed.
+
+    Args:
+      outputs_of: (params, batch) -> outputs, without dropout.
+      params: shapes and dtypes, perhaps with shardings.
+      batch: a few rows, after `System.corrupt`; the others are these in reverse, with the first
+        one changed to zeros, so that a single row has another one beside it.
+      tolerance: of a difference, relative to the largest value of an output.
+
+    Raises:
+      ValueError: names the output that differs most.
+    """
+
+    def differences(batch):
+        drawn = _random(params, jax.random.key(0))
+        whole, alone = (dict(outputs_of(drawn, x)) for x in (_with_others(batch), batch))
+        found = {}
+        for name, x in alone.items():
+            if x.ndim and jnp.issubdtype(x.dtype, jnp.floating):
+                gap = jnp.abs(whole[name][: len(x)].astype(jnp.float32) - x.astype(jnp.float32))
+                found[name] = gap.max() / jnp.maximum(jnp.abs(x).max(), 1e-6)
+        return found
+
+    found = jax.device_get(jax.jit(differences)(batch))
+    worst = max(found, key=found.get, default=None)
+    if worst is not None and not found[worst] <= tolerance:
+        raise ValueError(
+            f"With config.microbatches > 1 each part is computed by itself, but the output "
+            f"'{worst}' of a row changes by {found[worst]:.0%} of its largest value with the other "
+            "rows of its batch: set config.microbatches to 1, and say why in the system's "
+            "couples_rows."
+        )
+
+
+def _with_others(batch: Any) -> Any:
+    others = {k: x[::-1].at[0].set(jnp.zeros_like(x[0])) for k, x in batch.items()}
+    return {k: jnp.concatenate([x, others[k]]) for k, x in batch.items()}
+
+
+def _random(shapes: Any, key: jax.Array) -> Any:
+    """Normal numbers of deviation 0.1 in place of all floats; those named `scale` around one."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    made = []
+    for i, (path, x) in enumerate(leaves):
+        value = jnp.zeros(x.shape, x.dtype)
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
+            value = center + 0.1 * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        made.append(value)
+    return tree.unflatten(made)
 
 
 def _depends(jaxpr: core.Jaxpr, given: list[bool]) -> list[bool]:

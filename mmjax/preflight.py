@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmjax import batch as batches
@@ -31,9 +32,11 @@ from mmjax import config as configs
 from mmjax import evaluate, sharding, train
 from mmjax.data.open_source import sources_of
 from mmjax.data.prefetch import to_device
+from mmjax.microbatch_check import check_rows
 from mmjax.process import distributed
 from mmjax.process.printable import printable
 from mmjax.run import experiment
+from mmjax.system import evaluation_context, variables
 from mmjax.workdir import checkpoint
 from mmjax.workdir import lock as workdir_lock
 
@@ -91,11 +94,35 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     with jax.set_mesh(run.mesh):
         _, scalars = jax.eval_shape(run.train_step, run.state, batch, run.numbers(at))
     _ok("step", f"gives {', '.join(scalars)}")
+    if config.microbatches > 1:
+        _check_rows(run, batch)
+        _ok("microbatches", f"{config.microbatches}: no row depends on the others of its batch")
     for name, evaluator in evaluators.items():
         evaluate.check_evaluators({name: evaluator})
         _ok(f"evals.{name}", f"{evaluator.kind}, fits the model")
     distributed.exchange("the end of the checks")
     _ok("all", "is ready")
+
+
+def _check_rows(run: experiment.Experiment, batch: dict[str, jax.Array]) -> None:
+    """Compare the outputs of a few rows alone and with others; see `microbatch_check`."""
+    system, state = run.system, run.state
+    rows = run.mesh.shape["data"] * run.mesh.shape["fsdp"]  # a row for each part of the mesh
+
+    def outputs_of(variables, batch):
+        return run.model.apply(variables, batch)
+
+    def some(batch, memory):
+        if system.corrupt is not None:
+            ids = jnp.arange(run.config.batch_size, dtype=jnp.int32)
+            batch = system.corrupt(batch, evaluation_context({"example_id": ids}, 0, memory))
+        return {k: x[:rows] for k, x in batch.items()}
+
+    with jax.set_mesh(run.mesh):
+        memory = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.memory)
+        given = jax.jit(some)(batch, memory)
+        tolerance = 5e-2 if run.config.model.get("dtype") == "bfloat16" else 1e-3
+        check_rows(outputs_of, variables(run.params, state.memory), given, tolerance)
 
 
 def _check_writable(workdir: Path) -> None:

@@ -87,6 +87,10 @@ class System:
       mutable: variable collections that the training forward pass writes (`batch_stats`).
       couples_rows: why the forward pass mixes rows of the batch; "" if it does not. Microbatches
         are refused with this reason.
+      needs_teacher: why it needs `config.ema.teacher`, and how to set it; "" if it does not. A run
+        without one is refused with this reason.
+      evaluators: loss term -> settings of an evaluator of what it teaches, but its source and
+        transform: what `config.data.hold_out` evaluates where the term has a weight.
       check_batch: raises ValueError for a batch, still on the host, that cannot be learned from.
       check_source: `(training source) -> None`, before training; raises ValueError.
       generate: `(tokenizer, settings) -> ((variables, batch, seed=0) -> Generated)`, text.
@@ -105,6 +109,8 @@ class System:
     limits: Mapping[str, float | tuple[float, float]] = dataclasses.field(default_factory=dict)
     mutable: tuple[str, ...] = ()
     couples_rows: str = ""
+    needs_teacher: str = ""
+    evaluators: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     check_batch: Callable[[Batch], None] | None = None
     check_source: Callable[[Any], None] | None = None
     generate: Callable[[Any, Mapping[str, Any]], Callable[..., Any]] | None = None

@@ -36,6 +36,14 @@ def test_all_is_well_and_nothing_is_left_behind(config, tmp_path, capsys):
     assert not list(workdir.glob(".preflight*"))
 
 
+def test_microbatches_are_checked_by_numbers(config, tmp_path, capsys):
+    config.evals = {}
+    with workdir_lock.held(tmp_path / "run"):
+        found = configs.override(config, ["batch_size=16", "microbatches=2"])
+        preflight.preflight(found, tmp_path / "run")
+    assert "ok  microbatches: 2: no row depends on the others" in capsys.readouterr().out
+
+
 def test_the_data_are_missing(config, tmp_path):
     (tmp_path / "run").mkdir()
     config.data.train.root = str(tmp_path / "nowhere")

@@ -128,7 +128,8 @@ class Linear(nn.Module):
 
     Attributes:
       features: sizes of the new axes; names: logical axes of the kernel [*inputs, *features].
-      kernel_init: called with the kernel's matrix shape [prod(inputs), prod(features)].
+      kernel_init: called with the kernel's matrix shape [prod(inputs), prod(features)]; bias_init:
+        with features.
       unbiased: an index of the first new axis that has no bias; None: all have one. The parameter
         `bias` is then shorter by one along that axis.
       order: maps the output axes, the last of kernel and bias, to one axis: [..., N].
@@ -143,6 +144,7 @@ class Linear(nn.Module):
     order: Callable[[jax.Array], jax.Array] | None = None
     before: Callable[[jax.Array], jax.Array] | None = None
     unbiased: int | None = None
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -161,7 +163,7 @@ class Linear(nn.Module):
             names = self.names[len(inputs) :]
             first, *rest = self.features
             size = first if self.unbiased is None else first - 1
-            bias = param(self, "bias", nn.initializers.zeros, (size, *rest), names)
+            bias = param(self, "bias", self.bias_init, (size, *rest), names)
             if self.unbiased is not None:
                 bias = jnp.insert(bias, self.unbiased, 0.0, axis=0)
         if packed:

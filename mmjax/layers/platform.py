@@ -25,6 +25,8 @@ class Platform:
       two_rows: a product of one row in bf16 or int8 takes that row twice.
       recomputes: in fp32, activations and attention weights are recomputed in the backward pass (in
         bf16 it would double the time of a step on CPU).
+      attends_by_head: attention with many weights is computed one head after the other, so that
+        those of one head stay in the cache.
       unrolled_layers: a stack without remat is unrolled, not a loop.
       layers_apart: a loop over tokens takes a separate array for each layer.
       packed_kernels: kernels are packed once before a loop over tokens (see layers/packed.py).
@@ -42,6 +44,7 @@ class Platform:
     convolution_as_product: bool = False
     two_rows: bool = False
     recomputes: bool = False
+    attends_by_head: bool = False
     unrolled_layers: bool = False
     layers_apart: bool = False
     packed_kernels: bool = False
@@ -69,6 +72,7 @@ CPU = Platform(
     convolution_as_product=True,
     two_rows=True,
     recomputes=True,
+    attends_by_head=True,
     unrolled_layers=True,
     layers_apart=True,
     packed_kernels=True,

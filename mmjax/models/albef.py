@@ -15,28 +15,21 @@ from mmjax.layers.linear import class_head
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.masked import distilled_ids, mask_words
-from mmjax.losses.matching import (
-    check_group,
-    check_negatives,
-    hard_negatives,
-    matching_loss,
-    take_rows,
-)
-from mmjax.losses.momentum_contrast import (
-    batch_keys,
-    momentum_contrast,
-    push_to,
-    queue_memory,
-    queue_of,
-)
+from mmjax.losses.matching import check_group, check_negatives, hard_negatives, take_rows
+from mmjax.losses.momentum_contrast import push_to, queue_memory
 from mmjax.models import captioner, clip
+from mmjax.models.aligned_pairs import check_settings, contrast, keys_of, matching
 from mmjax.models.build import build
 from mmjax.models.grounded_text import GroundedText
 from mmjax.models.vit import ViT
-from mmjax.schedule import Schedule, check_schedule, schedule
-from mmjax.system import Context, Memory, Outputs, System, Terms, Weighted
+from mmjax.schedule import Schedule, schedule
+from mmjax.system import Context, Memory, Outputs, System, Terms
 
 TEMPERATURES = (0.001, 0.5)  # its range, models/model_pretrain.py of the original
+NEEDS_TEACHER = (
+    "An ALBEF learns from a momentum teacher: set config.ema.teacher, and config.ema.decay to such "
+    "as 0.995"
+)
 
 
 class ALBEF(nn.Module):
@@ -194,11 +187,9 @@ def make_system(config: Mapping[str, Any]) -> System:
     loss = pretraining(**check_kwargs(pretraining, settings, "config.loss"))
     if config.get("batch_size"):
         check_group(config["batch_size"], model.negative_group)
-    if queue < 0 or not 0 < rate < 1:
-        raise ValueError(
-            f"config.loss has queue_size {queue} and mask_rate {rate}: use a size of at least 0 "
-            "and a rate between 0 and 1."
-        )
+    check_settings(settings.get("alpha", 0.4), queue, settings.get("chunk_size", 0))
+    if not 0 < rate < 1:
+        raise ValueError(f"config.loss.mask_rate is {rate}: use a rate between 0 and 1.")
     return System(
         model=model,
         spec=spec(model),
@@ -208,6 +199,8 @@ def make_system(config: Mapping[str, Any]) -> System:
         remember=remember if queue else None,
         limits={"temperature": TEMPERATURES},
         couples_rows="negatives of the matching loss are other rows",
+        needs_teacher=NEEDS_TEACHER,
+        evaluators={"contrastive": {"kind": "retrieval"}},
         check_batch=functools.partial(check_batch, model.negative_group),
     )
 
@@ -236,22 +229,7 @@ def _keys(rng: jax.Array, purpose: int) -> jax.Array:
 def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
     """The queue with the teacher's keys of this batch at its front."""
     del outputs
-    return push_to(memory, teacher_keys(batch, context))
-
-
-def teacher_keys(batch: Batch, context: Context) -> dict[str, jax.Array]:
-    """The teacher's keys of a batch.
-
-    Raises:
-      ValueError: there is no teacher.
-    """
-    if context.teacher is None:
-        raise ValueError(
-            "ALBEF learns from a momentum teacher: set config.ema.decay (0.995 in the paper) and "
-            "config.ema.teacher."
-        )
-    embeds = (context.teacher[f"{name}_embed"] for name in ("image", "text"))
-    return batch_keys(*embeds, *clip.duplicate_ids(batch), clip.pairs_present(batch))
+    return push_to(memory, keys_of(context.teacher, batch))
 
 
 def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Terms]:
@@ -265,33 +243,20 @@ def pretraining(alpha: Schedule = 0.4, chunk_size: int = 0) -> Callable[..., Ter
       alpha: weight of the teacher's distribution in the targets; may be a schedule.
       chunk_size: see `momentum_contrast`.
 
-    Raises:
-      ValueError: an alpha or a chunk_size out of range.
-
     Source: Li et al. 2021 (arXiv 2107.07651), sections 3.2 and 3.3.
     """
-    check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
-    if chunk_size < 0:
-        raise ValueError(f"config.loss.chunk_size is {chunk_size}: use 0 or more.")
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        now = schedule(alpha, context.step)
-        present = clip.pairs_present(batch)
-        embeds = {name: outputs[f"{name}_embed"] for name in ("image", "text")}
-        queue, scale = queue_of(context.memory), outputs["logit_scale"]
-        keys = teacher_keys(batch, context)
-        losses, metrics = momentum_contrast(embeds, keys, queue, scale, now, chunk_size)
-        terms = {"contrastive": losses, **metrics}
-        if present is not None:
-            terms = {k: Weighted(x, present) for k, x in terms.items()}
-        pairs = jnp.concatenate([outputs["match_logits"][:, None], outputs["mismatch_logits"]], 1)
-        terms |= matching_loss(pairs, outputs["negatives_exist"], present)
+        if context.teacher is None:
+            raise ValueError(f"{NEEDS_TEACHER}.")
+        terms = contrast(outputs, batch, context, alpha, chunk_size) | matching(outputs, batch)
         if "word_logits" in outputs:
-            masked = batch["text_masked"]
+            masked, present = batch["text_masked"], clip.pairs_present(batch)
             masked = masked if present is None else masked & present[:, None]
             logits, teacher = outputs["word_logits"], context.teacher["word_logits"]
+            now = schedule(alpha, context.step)
             terms["masked_words"] = distilled_ids(logits, teacher, batch["text"], masked, now)
-        return terms | {"logit_scale": scale}
+        return terms
 
     return loss
 

@@ -168,6 +168,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=loss,
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
+        evaluators={"classification": {"kind": "classification", "modalities": ("audio",)}},
     )
 
 

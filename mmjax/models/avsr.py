@@ -123,8 +123,7 @@ class AudioVisualSpeech(GeneratesText, nn.Module):
         if given:
             streams = {m: self._encode(m, batch, train) for m in given}
             context, mask = self._combined(streams, train)
-            size, names = self.text["vocab_size"] + 1, ("embed", "classes")
-            logits = Linear((size,), names, dtype=self.dtype, name="ctc")(context)
+            logits = ctc_head(self.text["vocab_size"], self.dtype)(context)
             outputs = {"ctc_logits": logits.astype(jnp.float32), "ctc_frames": mask}
         elif not self.has_variable("cache", "text"):
             raise ValueError(
@@ -169,6 +168,21 @@ class AudioVisualSpeech(GeneratesText, nn.Module):
         weights = weights / jnp.maximum(weights.sum(0, keepdims=True), 1)
         x = (jnp.stack([fused[m] for m in streams]) * weights[..., None]).sum(0)
         return shard(x, "batch", "length", "act_embed"), masks.any(0)
+
+
+def ctc_head(tokens: int, dtype: str) -> Linear:
+    """The map to logits of the tokens and the blank, which begins with a probability of 0.9.
+
+    Without that start the loss is first dominated by blanks, and the frames' features become one
+    large constant, from which training takes long to recover.
+    """
+    zeros = nn.initializers.zeros
+
+    def bias(key, shape, dtype):
+        return zeros(key, shape, dtype).at[-1].set(jnp.log(9.0 * tokens))
+
+    names, inits = ("embed", "classes"), {"kernel_init": zeros, "bias_init": bias}
+    return Linear((tokens + 1,), names, dtype=dtype, **inits, name="ctc")
 
 
 def make_model(config: Mapping[str, Any]) -> AudioVisualSpeech:

@@ -275,7 +275,16 @@ def make_system(config: Mapping[str, Any]) -> System:
         hooks |= language.generation_hooks(model)
     if model.answers:
         hooks |= {name: _of_questions(hooks[name]) for name in ("generate", "score")}
-    return System(model=model, spec=spec(model), check_batch=_check_batch(model), **hooks)
+    shows = {"contrastive": {"kind": "retrieval"}} if model.embeds else {}
+    if model.decoder and not model.answers:
+        shows |= language.caption_evaluator(model)
+    return System(
+        model=model,
+        spec=spec(model),
+        evaluators=shows,
+        check_batch=_check_batch(model),
+        **hooks,
+    )
 
 
 def _of_questions(make: Callable[..., Any]) -> Callable[..., Any]:

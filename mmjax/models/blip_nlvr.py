@@ -206,6 +206,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=classification(**check_kwargs(classification, config["loss"], "config.loss")),
         check_batch=functools.partial(check_labels, **classes),
         check_source=functools.partial(check_classes, **classes),
+        evaluators={"classification": {"kind": "image_pairs"}},
     )
 
 

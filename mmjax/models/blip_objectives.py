@@ -5,21 +5,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mmjax.batch import Batch
 from mmjax.losses.captioning import captioning_loss
-from mmjax.losses.matching import matching_loss
-from mmjax.losses.momentum_contrast import (
-    batch_keys,
-    momentum_contrast,
-    push_to,
-    queue_memory,
-    queue_of,
-)
+from mmjax.losses.momentum_contrast import push_to, queue_memory, queue_of
 from mmjax.models import clip
-from mmjax.schedule import Schedule, check_schedule, schedule
-from mmjax.system import Context, Memory, Outputs, Terms, Weighted
+from mmjax.models.aligned_pairs import check_settings, contrast, keys_of, matching
+from mmjax.schedule import Schedule
+from mmjax.system import Context, Memory, Outputs, Terms
 
 
 def objectives(
@@ -49,38 +42,16 @@ def objectives(
 
     Source: Li et al. 2022 (arXiv 2201.12086), section 3.2; ALBEF (arXiv 2107.07651), eq. 6.
     """
-    check_schedule(alpha, "config.loss.alpha", 0.0, 1.0)
-    if queue_size < 0 or chunk_size < 0:
-        raise ValueError(
-            f"config.loss has queue_size {queue_size} and chunk_size {chunk_size}: use 0 or more."
-        )
-
-    def keys(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
-        ids = clip.duplicate_ids(batch) if mask_duplicates else (None, None)
-        return batch_keys(
-            outputs["image_embed"], outputs["text_embed"], *ids, clip.pairs_present(batch)
-        )
-
-    def contrast(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        queue = queue_of(context.memory)
-        if context.teacher is None and queue is None:
-            return clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
-        teacher = outputs if context.teacher is None else context.teacher
-        student = {kind: outputs[f"{kind}_embed"] for kind in ("image", "text")}
-        teacher, scale = keys(teacher, batch), outputs["logit_scale"]
-        weight = schedule(alpha, context.step)
-        losses, accuracies = momentum_contrast(student, teacher, queue, scale, weight, chunk_size)
-        terms = {"contrastive": losses, **accuracies}
-        terms = {k: Weighted(x, teacher["valid"]) for k, x in terms.items()}
-        return terms | {"logit_scale": scale}
+    check_settings(alpha, queue_size, chunk_size)
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         found = {}
         if model.embeds:
-            logits = [outputs["match_logits"][:, None], outputs["mismatch_logits"]]
-            exist, present = outputs["negatives_exist"], clip.pairs_present(batch)
-            found |= contrast(outputs, batch, context)
-            found |= matching_loss(jnp.concatenate(logits, 1), exist, present)
+            if context.teacher is None and queue_of(context.memory) is None:
+                found |= clip.contrastive(mask_duplicates=mask_duplicates)(outputs, batch, context)
+            else:
+                found |= contrast(outputs, batch, context, alpha, chunk_size, mask_duplicates)
+            found |= matching(outputs, batch)
         if model.decoder:
             found |= captioning_loss(outputs["text_logits"], batch, caption_smoothing)
         return found
@@ -98,7 +69,7 @@ def objectives(
 
     def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
         made = outputs if context.teacher is None else context.teacher
-        return push_to(memory, keys(made, batch))
+        return push_to(memory, keys_of(made, batch, mask_duplicates))
 
     memory = functools.partial(queue_memory, queue_size, model.embed_dim)
     return hooks | {"memory": memory, "remember": remember}

@@ -102,7 +102,12 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
-    return System(model=model, spec=spec(model), **language.text_hooks(model, config["loss"]))
+    return System(
+        model=model,
+        spec=spec(model),
+        evaluators=language.caption_evaluator(model),
+        **language.text_hooks(model, config["loss"]),
+    )
 
 
 def spec(model: Any) -> Spec:

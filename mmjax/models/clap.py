@@ -98,6 +98,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=contrastive(**settings),
         limits=limits,
         mutable=(STATISTICS,),
+        evaluators={"contrastive": {"kind": "retrieval", "pair": ("audio", "text")}},
         couples_rows=COUPLES_ROWS,
     )
 

@@ -164,6 +164,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         mutable=(STATISTICS,) if normed else (),
         couples_rows=COUPLES_ROWS if normed else "",
         check_batch=check_pairs,
+        evaluators={"contrastive": {"kind": "retrieval"}},
         notes=functools.partial(notes, config),
         leaner_losses=functools.partial(leaner_losses, config),
     )

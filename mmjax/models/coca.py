@@ -198,6 +198,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=loss,
         limits=clip.limits(model),
         check_batch=check_batch,
+        evaluators={"contrastive": {"kind": "retrieval"}} | language.caption_evaluator(model),
         notes=functools.partial(clip.notes, config),
         leaner_losses=functools.partial(clip.leaner_losses, config),
         **language.generation_hooks(model),

@@ -164,7 +164,8 @@ def make_system(config: Mapping[str, Any]) -> System:
         return _checked(model, hooks["score"](tokenizer, texts))
 
     own = {"generate": generate, "score": score, "check_batch": functools.partial(check, model)}
-    return System(model=model, spec=spec(model), **{**hooks, **own})
+    shows = language.caption_evaluator(model)
+    return System(model=model, spec=spec(model), evaluators=shows, **{**hooks, **own})
 
 
 def _checked(model: Flamingo, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -293,12 +293,15 @@ def make_system(config: Mapping[str, Any]) -> System:
     settings = pretraining.Settings(
         **check_kwargs(pretraining.Settings, config["loss"], "config.loss")
     )
+    if model.heads and config.get("batch_size"):  # else the model is only loaded
+        settings.check(model)
     return System(
         model=model,
         spec=spec(model, settings.mask_duplicates),
         loss=functools.partial(pretraining.terms, settings),
         corrupt=functools.partial(pretraining.corrupt, model, settings) if model.heads else None,
         limits=clip.limits(model),
+        evaluators={"contrastive": {"kind": "retrieval"}},
         check_batch=functools.partial(pretraining.check_rows, config.get("loss_weights", {})),
         notes=functools.partial(clip.notes, config),
         leaner_losses=functools.partial(clip.leaner_losses, config),

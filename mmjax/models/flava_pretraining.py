@@ -13,6 +13,7 @@ Source: Singh et al. 2022 (arXiv 2112.04482), section 3.2; transformers' FlavaFo
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,18 @@ class Settings:
         if not 0 <= self.matching_negatives <= 1:
             raise ValueError(
                 f"config.loss.matching_negatives is {self.matching_negatives}: use 0 to 1."
+            )
+
+    def check(self, model: Any) -> None:
+        """Raise ValueError for numbers of masked patches that the model's images cannot have."""
+        image = model.image_tower(parent=None)
+        patch, most = image.sizes["patch_size"], self.mask_patches
+        count = math.prod(side // patch for side in image.train_size)
+        if not 0 < self.mask_patches_min <= most < count:
+            raise ValueError(
+                f"config.loss.mask_patches is {most} and mask_patches_min {self.mask_patches_min} "
+                f"of {count} patches in an image: use 0 < mask_patches_min <= mask_patches "
+                f"< {count}."
             )
 
 

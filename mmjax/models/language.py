@@ -77,6 +77,12 @@ def text_hooks(model: Any, loss: Mapping[str, Any]) -> dict[str, Callable]:
     }
 
 
+def caption_evaluator(model: Any) -> dict[str, dict[str, Any]]:
+    """`System.evaluators` of a system that learns to write captions."""
+    decode = {"max_new_tokens": model.text["length"] - 1}
+    return {"captioning": {"kind": "captioning", "decode": decode}}
+
+
 def generation_hooks(model: Any) -> dict[str, Callable]:
     """`generate` and `score` of a system that generates text."""
     return {

@@ -188,6 +188,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         corrupt=functools.partial(mask_tokens, model) if model.mask_ratio else None,
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
+        evaluators={"classification": {"kind": "classification", "modalities": model.modalities}},
     )
 
 

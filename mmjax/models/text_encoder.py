@@ -88,4 +88,5 @@ def make_system(config: Mapping[str, Any]) -> System:
         check_batch=functools.partial(
             check_labels, classes=model.num_classes, setting="config.model.num_classes"
         ),
+        evaluators={"classification": {"kind": "classification", "modalities": ("text",)}},
     )

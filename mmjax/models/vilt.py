@@ -1,4 +1,4 @@
-"""ViLT: pretraining by masked words, matching and alignment of image and text; answers."""
+"""ViLT: masked words, matching and alignment of image and text; answers; ranking of texts."""
 
 import dataclasses
 import functools
@@ -26,6 +26,7 @@ class Objectives:
     Attributes:
       mask_id: id of the mask token, with the head for words: 103 in BERT's vocabulary.
       mask_ratio: probability of masking a word.
+      false_texts: texts of other examples that a ranking head scores beside an image's own.
       alignment: also compute the term `alignment`, with the head for matching.
       answers: "softmax", or "sigmoid": each answer a yes or no of its own, as in the paper's VQA.
       label_smoothing: of the classification.
@@ -36,6 +37,7 @@ class Objectives:
 
     mask_id: int | None = None
     mask_ratio: float = 0.15
+    false_texts: int = 15
     alignment: bool = True
     answers: str = "softmax"
     label_smoothing: float = 0.0
@@ -57,10 +59,15 @@ class Objectives:
                 f"config.loss.mask_id is {self.mask_id}: set it to the id of the tokenizer's mask "
                 f"token, 0 to {_vocabulary(model) - 1} (103 in BERT's vocabulary)."
             )
-        if model.matching == 2 and batch_size == 1:
+        if model.matching and batch_size == 1:
             raise ValueError(
-                "A batch of one example has no image that does not match: set config.batch_size to "
-                "2 or more, or config.model.matching to 0."
+                "A batch of one example has no image that does not match its text: set "
+                "config.batch_size to 2 or more, or config.model.matching to 0."
+            )
+        if model.matching == 1 and not 0 < self.false_texts < batch_size:
+            raise ValueError(
+                f"config.loss.false_texts is {self.false_texts}: a batch of {batch_size} has 1 to "
+                f"{batch_size - 1} texts of other examples."
             )
 
 
@@ -85,14 +92,16 @@ def make_system(config: Mapping[str, Any]) -> System:
     objectives = Objectives(**check_kwargs(Objectives, config["loss"], "config.loss"))
     classes = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = "label" in spec(model)
-    if not (labeled or model.words or model.matching == 2):
+    if not (labeled or model.words or model.matching):
         return System(model=model, spec=spec(model), loss=None)
     if config["batch_size"]:  # else the model is only loaded, which needs none of these
         objectives.check(model, config["batch_size"])
+    shows = {"kind": "classification", "modalities": ("image", "text")}
     return System(
         model=model,
         spec=spec(model),
         loss=terms(objectives),
+        evaluators={"classification": shows if model.images == 1 else {"kind": "image_pairs"}},
         corrupt=corrupt(model, objectives),
         check_batch=functools.partial(check_batch, model, config.get("loss_weights", {})),
         check_source=functools.partial(check_classes, **classes) if labeled else None,
@@ -118,7 +127,7 @@ def spec(model: ViLT) -> Spec:
 
 
 def corrupt(model: ViLT, objectives: Objectives) -> Callable[[Batch, Context], Batch] | None:
-    """`System.corrupt`: masked words, and an image that may not match; None: neither is needed.
+    """`System.corrupt`: masked words, an image that may not match, or other texts; None: nothing.
 
     Adds `text_corrupted` and `text_masked` [B, L] with the head for words. With that for matching,
     `match_image`, `match_image_size`, `match_image_present`, and `match_label` [B] bool: with
@@ -126,8 +135,11 @@ def corrupt(model: ViLT, objectives: Objectives) -> Callable[[Batch, Context], B
     a random image, and of a mesh only the rows at the edge of a device move; in an evaluation it
     depends on the batch size. An example keeps its image where the other one is missing or has the
     same text.
+
+    With the head for ranking, `false_text`, `false_text_mask` [B, N, L] and `false_text_valid`
+    [B, N]: the texts of the N examples before it, valid if they are there and not its own.
     """
-    masks, pairs = model.words, model.matching == 2
+    masks, pairs, ranks = model.words, model.matching == 2, model.matching == 1
 
     def f(batch: Batch, context: Context) -> Batch:
         found = dict(batch)
@@ -144,9 +156,11 @@ def corrupt(model: ViLT, objectives: Objectives) -> Callable[[Batch, Context], B
             )
         if pairs:
             found |= _pairs(batch, keys[1])
+        if ranks:
+            found |= _false_texts(batch, objectives.false_texts)
         return found
 
-    return f if masks or pairs else None
+    return f if masks or pairs or ranks else None
 
 
 def maskable(batch: Batch) -> jax.Array:
@@ -174,14 +188,35 @@ def _pairs(batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     return found | {"match_label": ~swapped}
 
 
+def _false_texts(batch: Batch, count: int) -> dict[str, jax.Array]:
+    """The texts for the ranking head; see `corrupt`."""
+
+    def others(x):
+        shifted = [jnp.roll(x, shift, axis=0) for shift in range(1, count + 1)]
+        return jnp.stack(shifted, axis=1)
+
+    text = batch["text"]
+    valid = (others(text) != text[:, None]).any(-1)
+    if "text_present" in batch:
+        valid = valid & others(batch["text_present"])
+    return {
+        "false_text": others(text),
+        "false_text_mask": others(batch["text_mask"]),
+        "false_text_valid": valid,
+    }
+
+
 def terms(objectives: Objectives) -> Callable[[Outputs, Batch, Context], Terms]:
     """The loss: `classification` and `accuracy` with a classification head, `masked_text` with the
-    head for words, `matching`, `matching_accuracy` and `alignment` with that for matching.
+    head for words, `matching`, `matching_accuracy` and `alignment` with that for matching,
+    `ranking` and `ranking_accuracy` with that for ranking.
 
     `alignment` is the transport distance between the words and the patches of pairs that match,
     and minus that of pairs that do not; the paper gives it the weight 0.1.
 
-    Source: Kim et al. 2021 (arXiv 2102.03334), section 3.2; dandelin/ViLT, objectives.py.
+    `ranking` is the cross-entropy of the own text among it and the false ones (`compute_irtr`).
+
+    Source: Kim et al. 2021 (arXiv 2102.03334), sections 3.2 and 4.2; dandelin/ViLT, objectives.py.
     """
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
@@ -195,6 +230,8 @@ def terms(objectives: Objectives) -> Callable[[Outputs, Batch, Context], Terms]:
             found["masked_text"] = masked_ids(outputs["text_prediction"], batch["text"], masked)
         if "match_label" in batch:
             found |= _matching(outputs, batch, objectives.alignment)
+        if "rank_scores" in outputs:
+            found |= _ranking(outputs["rank_scores"], batch)
         return found
 
     return loss
@@ -216,6 +253,22 @@ def _matching(outputs: Outputs, batch: Batch, aligns: bool) -> dict[str, Weighte
         distance = transport_distance(*tokens, words, patches)
         found["alignment"] = Weighted(sign * distance, present & words.any(-1))
     return found
+
+
+def _ranking(scores: jax.Array, batch: Batch) -> dict[str, Weighted]:
+    """The loss of the scores [B, 1 + N] of the own text and of the false ones."""
+    valid = batch["false_text_valid"]
+    present = valid.any(1)
+    for name in ("image_present", "text_present"):
+        if name in batch:
+            present = present & batch[name]
+    own = scores[:, 0]
+    false = jnp.where(valid, scores[:, 1:], -jnp.inf)
+    false = jnp.where(present[:, None], false, 0.0)  # no gradient of a row without any is NaN
+    return {
+        "ranking": Weighted(jax.nn.softplus(jax.nn.logsumexp(false, axis=1) - own), present),
+        "ranking_accuracy": Weighted(own > false.max(1), present),
+    }
 
 
 def inner_tokens(mask: jax.Array) -> jax.Array:
@@ -249,7 +302,8 @@ def _check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
     everywhere = np.ones(len(batch["text"]), bool)
     image, text = (batch.get(f"{name}_present", everywhere) for name in ("image", "text"))
     pairs = bool(np.any(image & text))
-    learned = dict.fromkeys(loss_weights, True) | {"matching": pairs, "alignment": pairs}
+    learned = dict.fromkeys(loss_weights, True)
+    learned |= dict.fromkeys(("matching", "alignment", "ranking"), pairs)
     learned["masked_text"] = "text_word" in batch and bool(np.any(maskable(batch)))
     if not loss_weights or any(learned[name] for name in loss_weights):
         return
@@ -260,7 +314,7 @@ def _check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
         )
     raise ValueError(
         f"No example of the batch has a loss in config.loss_weights ({', '.join(loss_weights)}): "
-        "masked_text needs a text, matching and alignment need an image and a text; check "
+        "masked_text needs a text, matching, alignment and ranking an image and a text; check "
         "config.data.train."
     )
 

@@ -28,10 +28,12 @@ class View(NamedTuple):
     """A text and an image that the transformer sees together; None: the batch has none of these.
 
     Attributes:
+      mask: [B, L] bool, the valid tokens of the text.
       kind: row of the modality table for the image.
     """
 
-    text: jax.Array
+    text: jax.Array | None
+    mask: jax.Array | None
     image: jax.Array | None
     size: jax.Array | None
     present: jax.Array | None
@@ -53,7 +55,9 @@ class ViLT(nn.Module):
     Without text only the tokens of the image.
     Where `corrupt` has put them into the batch, text_prediction is of `text_corrupted` [B, L]
     beside the image, and the matching head sees `text` beside `match_image`, in a second pass,
-    which also gives match_text_tokens, match_image_tokens and match_image_tokens_mask.
+    which also gives match_text_tokens, match_image_tokens and match_image_tokens_mask. With
+    `false_text` and `false_text_mask` [B, N, L], the image is also seen beside each of these:
+    rank_scores [B, 1 + N], the first of its own text.
 
     Attributes:
       text: fields of `BertEmbed`; image: fields of `PaddedPatches`, and `padded_size`, (H, W) of
@@ -122,7 +126,7 @@ class ViLT(nn.Module):
         types = param(self, "modality_embedding", init, shape, (None, "embed"))
         tokens = []
         if "text" in batch:
-            tokens.append(_word_tokens(embed, views, batch, types, train))
+            tokens.append(_word_tokens(embed, views, batch.get("text_segment"), types, train))
         if "image" in batch:
             tokens.append(self._patch_tokens(views, types, train))
         x, mask = (jnp.concatenate(parts, axis=1) for parts in zip(*tokens))
@@ -170,6 +174,9 @@ class ViLT(nn.Module):
             outputs["text_prediction"] = head(outputs["text_tokens"], embed.embedding)
         if self.matching:
             head = Linear((self.matching,), ("embed", None), kernel_init=init, name="match_head")
+            if "false_text" in batch:
+                outputs["rank_scores"] = head(pooled)[..., 0]
+                pooled = pooled[:, :1]
             outputs["match_logits"] = head(pooled[:, -1])
         if self.num_classes is not None:
             outputs |= self._classes(outputs)
@@ -211,8 +218,9 @@ class ViLT(nn.Module):
                 f"The batch has {sorted(batch)}: a ViLT needs text, or of one image only that."
             )
         size, present = batch.get("image_size"), batch.get("image_present")
+        mask = None if text is None else _text_mask(batch)
         if image is None:
-            return [View(text, None, None, None, 1)] * self.images
+            return [View(text, mask, None, None, None, 1)] * self.images
         axes = 4 if self.images == 1 else 5
         if image.ndim != axes or (axes == 5 and image.shape[1] != self.images):
             raise ValueError(
@@ -224,13 +232,17 @@ class ViLT(nn.Module):
             shown = batch.get("image_mask", jnp.ones(image.shape[:2], bool)) & present[:, None]
             sizes = [None if size is None else size[:, i] for i in range(self.images)]
             return [
-                View(text, image[:, i], sizes[i], shown[:, i], i + 1) for i in range(self.images)
+                View(text, mask, image[:, i], sizes[i], shown[:, i], i + 1)
+                for i in range(self.images)
             ]
-        first = View(batch.get("text_corrupted", text), image, size, present, 1)
+        first = View(batch.get("text_corrupted", text), mask, image, size, present, 1)
+        if "false_text" in batch:
+            both = (rearrange(batch[f"false_text{x}"], "b n l -> n b l") for x in ("", "_mask"))
+            return [first, *(View(*text, image, size, present, 1) for text in zip(*both))]
         if "match_image" not in batch:
             return [first]
-        size = batch.get("match_image_size")
-        return [first, View(text, batch["match_image"], size, batch["match_image_present"], 1)]
+        size, there = batch.get("match_image_size"), batch["match_image_present"]
+        return [first, View(text, mask, batch["match_image"], size, there, 1)]
 
     def _patch_tokens(
         self, views: list[View], types: jax.Array, train: bool
@@ -267,11 +279,14 @@ def _rows(views: list[jax.Array | None]) -> jax.Array | None:
 
 
 def _word_tokens(
-    embed: BertEmbed, views: list[View], batch: Batch, types: jax.Array, train: bool
+    embed: BertEmbed,
+    views: list[View],
+    segment: jax.Array | None,
+    types: jax.Array,
+    train: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Tokens of all texts, with their modality, and the mask."""
-    mask = repeat(_text_mask(batch), "b l -> (b n) l", n=len(views))
-    segment = batch.get("text_segment")
+    mask = _rows([v.mask for v in views])
     segment = None if segment is None else repeat(segment, "b l -> (b n) l", n=len(views))
     x = embed(_rows([v.text for v in views]), segment, train=train)
     return x + types[0].astype(x.dtype)[None, None], mask

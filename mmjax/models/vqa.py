@@ -95,6 +95,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=terms(**check_kwargs(terms, config["loss"], "config.loss")),
         check_batch=functools.partial(check_labels, **head),
         check_source=functools.partial(check_classes, **head),
+        evaluators={"classification": {"kind": "classification", "modalities": ("image", "text")}},
     )
 
 

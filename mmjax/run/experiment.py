@@ -141,6 +141,8 @@ def build(
             "'clip' (config.model.text.kind='bert')."
         )
     ema = _check_schedules(config)
+    if system.needs_teacher and not config.ema.teacher:
+        raise ValueError(f"{system.needs_teacher}.")
     learner = lora.adapt(system.model, config.lora)
     reads = config.model.get("text")
     if tokenizer is not None and reads and tokenizer.vocab_size > reads.vocab_size:

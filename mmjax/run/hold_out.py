@@ -5,17 +5,22 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmjax.batch import MODALITIES
 from mmjax.data.transforms import chain
 from mmjax.data.transforms.evaluation import evaluation_form
-from mmjax.pretrained import IMAGE_STEPS
+from mmjax.system import System
+
+# Evaluators that read the captions themselves, and the steps that their transform lacks.
+READ_CAPTIONS = ("captioning", "retrieval")
+TEXT_STEPS = ("choose_caption", "first_caption", "longest_caption", "drop_words", "tokenize")
+TEXT_STEPS += ("answer", "label")
 
 
-def evals_of(config: ConfigDict) -> Mapping[str, Any]:
+def evals_of(config: ConfigDict, system: System) -> Mapping[str, Any]:
     """`config.evals`, and with `config.data.hold_out` evaluators on what is held out.
 
-    `held_out_loss` is the training loss; `held_out` is retrieval for a contrastive loss,
-    classification or captioning. Their transform is the training one without its random steps.
+    `held_out_loss` is the training loss. `System.evaluators` names others for the terms with a
+    weight: `held_out`, or of several `held_out_<kind>`. Their transform is the training one without
+    its random steps.
 
     Raises:
       ValueError: an evaluator of the config that has one of these names.
@@ -24,24 +29,20 @@ def evals_of(config: ConfigDict) -> Mapping[str, Any]:
     if not fraction:
         return config.evals
     transform = evaluation_form(" | ".join(filter(None, [data.cached_transform, data.transform])))
+    kept = [name for name, *_ in chain.read(transform) if name not in TEXT_STEPS]
     shared = {
         "source": {"kind": "part", "source": data.train, "start": 1 - fraction, "stop": 1.0},
         "transform": transform,
     }
-    image = shared | {"transform": chain.only(transform, IMAGE_STEPS)}
-    inputs = tuple(m for m in MODALITIES if m in config.model) or ("image",)
-    window = config.model.get("text", {}).get("length", 21) - 1
-    kinds = {
-        "contrastive": image | {"kind": "retrieval"},
-        "classification": shared | {"kind": "classification", "modalities": inputs},
-        "captioning": image | {"kind": "captioning", "decode": {"max_new_tokens": window}},
-    }
+    without_text = shared | {"transform": chain.only(transform, kept)}
     found = {}
     if not data.batch_transform.startswith("interleave"):  # the loss reads several rows as one
         found["held_out_loss"] = shared | {"kind": "loss"}
-    for term in config.loss_weights:
-        if term in kinds:
-            found.setdefault("held_out", kinds[term])
+    shown = [x for term, x in system.evaluators.items() if term in config.loss_weights]
+    for settings in shown:
+        kind = settings["kind"]
+        name = "held_out" if len(shown) == 1 else f"held_out_{kind}"
+        found[name] = (without_text if kind in READ_CAPTIONS else shared) | settings
     twice = sorted(found.keys() & set(config.evals))
     if twice:
         raise ValueError(

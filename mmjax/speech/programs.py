@@ -147,7 +147,8 @@ class Programs:
             self._model, settings, variables, logits, cache, history, count, key, temperature
         )
         if settings.beams > 1:
-            found = found._replace(scores=found.scores * found.lengths**settings.length_penalty)
+            penalty = found.lengths.astype(jnp.float32) ** settings.length_penalty
+            found = found._replace(scores=found.scores * penalty)
             found = Generated((), *(x[:, :1] for x in found[1:]))
         split = [rearrange(x, "(b n) 1 ... -> b n ...", n=rows_each) for x in found[1:]]
         return Generated((), *split)

@@ -15,6 +15,8 @@ FREE_TO_CHANGE = (
     "data.max_lost_records",
     "step_timeout_seconds",
 )
+# Settings of arrays in the checkpoint, which a resume keeps.
+OF_THE_STATE = ("loss.queue_size",)
 
 
 def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]:
@@ -28,13 +30,20 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
       a line for every difference that is allowed.
 
     Raises:
-      CheckpointError: listing every other difference as "key: old -> new".
+      CheckpointError: listing every other difference as "key: old -> new"; or a difference of
+        `OF_THE_STATE`.
     """
     free = (*FREE_TO_CHANGE, *allow)
     refused = []
     saved, now = (configs.from_json(text) for text in (saved, configs.to_json(now)))
     for key, (old, new) in configs.diff(saved, now).items():
         line = f"config.{key}: {old!r} -> {new!r}"
+        if key in OF_THE_STATE:
+            raise CheckpointError(
+                f"{line} cannot change on a resume, also not by --allow_change, as the checkpoint "
+                "has an array of that size: use the old value, or another --workdir, which may "
+                "start from these parameters by config.init_from.path."
+            )
         if any(key == f or key.startswith(f + ".") for f in free):
             weight = key.startswith("data.train.parts.") and key.endswith(".weight")
             yield line + " (from the next step on; every part continues where it was)" * weight

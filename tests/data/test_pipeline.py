@@ -5,36 +5,14 @@ import itertools
 import threading
 import time
 
-import jax
 import numpy as np
 import pytest
+from numbered import Numbers, noisy, take
 from same import assert_same
 
-from mmjax import sharding
-from mmjax.data import prefetch
 from mmjax.data.draws import row_rng
 from mmjax.data.pipeline import eval_batches, stack, train_batches
-from mmjax.data.prefetch import prefetch_to_device
 from mmjax.data.sources.memory import InMemory
-
-
-class Numbers:
-    """Example `i` holds the number `i` and things that do not belong on a device."""
-
-    name = "numbers"
-    class_names = None
-
-    def __init__(self, n, bad=None):
-        self.n, self.bad = n, bad
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        assert 0 <= i < self.n
-        if i == self.bad:
-            raise OSError("the disk is gone")
-        return {"key": f"key-{i}", "image": np.full((2, 2, 3), i, np.uint8), "captions": ["a"]}
 
 
 class Wrapped(Numbers):
@@ -42,14 +20,6 @@ class Wrapped(Numbers):
 
     def __getitem__(self, i):
         return {"key": f"key-{i}", "image": np.full((2, 2, 3), i % 256, np.uint8)}
-
-
-def noisy(example, rng):
-    return {**example, "noise": rng.integers(0, 2**31), "label": 3, "weight": 0.5}
-
-
-def take(n, batches):
-    return list(itertools.islice(batches, n))
 
 
 def test_batch_contents():
@@ -319,115 +289,3 @@ def test_rows_that_do_not_stack_are_named():
         stack(rows)
     with pytest.raises(ValueError, match="differ in 'label'.*lack it"):
         stack([{"label": np.int32(1)}, {}])
-
-
-# ---------------------------------------------------------------- to the device
-
-
-def batch_sharding():
-    return sharding.batch_sharding(sharding.make_mesh())
-
-
-def prefetch_threads():
-    return [t for t in threading.enumerate() if t.name == "prefetch_to_device"]
-
-
-def test_prefetch_keeps_order_and_splits_the_batch():
-    host = take(6, train_batches(Numbers(20), noisy, batch_size=16, seed=0))
-    with prefetch_to_device(iter(host), batch_sharding(), size=2) as batches:
-        assert batches.wait_seconds == 0.0
-        on_device = list(batches)
-    assert batches.wait_seconds > 0.0
-    assert len(on_device) == 6 and not prefetch_threads()
-    for a, b in zip(host, on_device, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], np.asarray(b[key]))
-            assert {s.data.shape[0] for s in b[key].addressable_shards} == {2}
-            assert len(b[key].sharding.device_set) == jax.device_count() == 8
-        assert b["example_id"].dtype == np.int32
-
-
-def test_waiting_counts_only_while_the_device_is_idle():
-    """Each batch takes 0.1 s; the device is busy for the first 0.25 s."""
-    began = time.monotonic()
-
-    def host():
-        for _ in range(4):
-            time.sleep(0.1)
-            yield {"x": np.zeros(8, np.float32)}
-
-    def busy():
-        return time.monotonic() < began + 0.25
-
-    with prefetch_to_device(host(), batch_sharding(), busy=busy) as batches:
-        next(batches)
-        next(batches)
-        assert batches.wait_seconds == 0.0
-        next(batches)
-        next(batches)
-    assert 0.05 < batches.wait_seconds <= time.monotonic() - began - 0.2
-
-
-def test_prefetch_raises_the_workers_error_after_its_batches():
-    def host():
-        yield {"x": np.zeros(8, np.float32)}
-        raise ValueError("Example 'cat' is torn")
-
-    batches = prefetch_to_device(host(), batch_sharding())
-    assert next(batches)["x"].shape == (8,)
-    with pytest.raises(ValueError, match="'cat' is torn"):
-        next(batches)
-    with pytest.raises(StopIteration):
-        next(batches)
-    assert not prefetch_threads()
-
-
-def test_closing_ends_an_endless_iterator():
-    closed = []
-
-    def host():
-        try:
-            while True:
-                yield {"x": np.zeros(8, np.float32)}
-        finally:
-            closed.append(True)
-
-    batches = prefetch_to_device(host(), batch_sharding())
-    next(batches)
-    batches.close()
-    batches.close()
-    assert closed == [True] and not prefetch_threads() and list(batches) == []
-
-
-def test_closing_does_not_wait_for_ever_for_a_read_that_hangs(monkeypatch):
-    monkeypatch.setattr(prefetch, "PATIENCE", 0.1)
-    goes_on = threading.Event()
-
-    def host():
-        yield {"x": np.zeros(8, np.float32)}
-        goes_on.wait(60)
-
-    batches = prefetch_to_device(host(), batch_sharding())
-    next(batches)
-    batches.close()
-    assert prefetch_threads()  # it still hangs
-    goes_on.set()
-    prefetch_threads()[0].join(60)
-
-
-def test_prefetch_holds_no_more_than_its_size():
-    made = []
-
-    def host():
-        for i in itertools.count():
-            made.append(i)
-            yield {"x": np.full(8, i, np.float32)}
-
-    batches = prefetch_to_device(host(), batch_sharding(), size=2)
-    for _ in range(3):
-        next(batches)
-    # three taken, two waiting, one in the thread's hand
-    threading.Event().wait(0.3)
-    assert len(made) <= 6
-    batches.close()

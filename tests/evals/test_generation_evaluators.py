@@ -9,7 +9,6 @@ import pytest
 import scipy.special
 import toy
 from shapes import (
-    COLORS,
     MISSING,
     SENTENCE,
     Shapes,
@@ -26,9 +25,6 @@ from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics.caption_metrics import caption_metrics
 from mmjax.evals.neighbors import nearest, thumbnails
 from mmjax.evals.outputs import select
-from mmjax.evals.question_answering import OtherImages, Questions
-from mmjax.evals.question_only import question_only
-from mmjax.evals.vqa import vqa_metrics
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
 
@@ -151,153 +147,6 @@ def test_nearest_by_brute_force():
     small = thumbnails(image)
     assert small.shape == (1, 16, 16, 3)
     assert small[0, 0, 0].tolist() == [90] * 3 and small[0].sum() == 270
-
-
-# ---------------------------------------------------------------- VQA
-
-WORDINGS = ("what color?", "which color?")
-ANSWERS = ["blue", "green", "no", "red", "yes"]
-
-
-class Asked(Shapes):
-    """Two questions an image: its color, and whether it is red."""
-
-    class_names = ANSWERS
-
-    def __init__(self, biased=False, **fields):
-        super().__init__(**fields)
-        self.biased = biased
-
-    def __len__(self):
-        return 2 * self.n
-
-    def __getitem__(self, i):
-        picture = super().__getitem__(i // 2)
-        color = picture["captions"][1].split()[0]
-        if i % 2:
-            question, answer, kind = "is it red?", "yes" if color == "red" else "no", "is"
-        else:
-            wording = (color == "blue") if self.biased else i // 6 % 2
-            question, answer, kind = WORDINGS[wording], color, "colour"
-        text = np.full(2, i % 2, np.int32)
-        return picture | {
-            "captions": [question],
-            "answers": [answer],
-            "question_type": kind,
-            "text": text,
-            "text_mask": text >= 0,
-        }
-
-
-def answer_logits(params, batch):
-    """The right answer to both questions; of a blank image 'red' and 'yes'."""
-    assert len(batch["text"]) == len(batch["image"]) == 5
-    color, _ = read(batch["image"])
-    asks_red = batch["text"][:, 0] == 1
-    words = np.where(asks_red, np.where(color == 0, "yes", "no"), np.asarray(COLORS)[color])
-    return {"logits": (words[:, None] == np.asarray(ANSWERS)[None]).astype(np.float32)}
-
-
-def test_vqa_and_what_needs_no_picture():
-    runner = make_runner(Asked, embed=answer_logits)
-    found = run(runner, "vqa", train_source={"n": 30, "biased": True})
-    assert found["accuracy"] == found["balanced"] == found["type_is"] == 1.0
-    assert found["questions"] == 24
-    source = Asked()
-    asked = Questions.of(source)
-    # No image: 'red' and 'yes'. A third of the colors are red, and a third is red.
-    assert found["without_image/type_colour"] == found["without_image/type_is"] == 4 / 12
-    assert found["without_image/balanced"] == pytest.approx((1 / 3 + 1 / 2) / 2)
-    # The image of another question is right as often as it has the color asked about.
-    other = derangement(24)
-    colors = [source[int(i)]["image"][0, 0].argmax() for i in range(24)]
-    guess = [
-        (("yes" if colors[o] == 0 else "no") if i % 2 else COLORS[colors[o]])
-        for i, o in enumerate(other)
-    ]
-    wanted = vqa_metrics(guess, asked.human, asked.type)
-    assert {k: found[f"other_image/{k}"] for k in wanted} == wanted
-    # The usual training answers: no (20 of 60); blue, the first of three equals, and no; and by
-    # the wording blue, or green, the first of the two that are left.
-    assert found["prior_all/accuracy"] == found["prior_type/type_is"] / 2 == 8 / 24
-    assert found["prior_type/type_colour"] == 4 / 12
-    assert found["prior_question/type_colour"] == pytest.approx(4 / 12)
-    assert found["question_only/type_is"] == 8 / 12
-    unbiased = run(runner, "vqa", source={"biased": True}, train_source={"biased": True, "n": 30})
-    assert unbiased["prior_question/type_colour"] == 8 / 12
-    assert unbiased["question_only/type_colour"] == 8 / 12
-
-
-def test_vqa_among_the_answers_of_a_question_s_type():
-    def mixed_up(params, batch):
-        """The right answer comes second to one that fits no question of the type."""
-        right = answer_logits(params, batch)["logits"]
-        other = np.where(right[:, [2]] + right[:, [4]] > 0, "green", "no")
-        return {"logits": right + 2 * (other == np.asarray(ANSWERS)[None])}
-
-    runner = make_runner(Asked, embed=mixed_up)
-    found = run(runner, "vqa", train_source={"n": 30})
-    assert found["accuracy"] == 0.0 and found["of_type/accuracy"] == 1.0
-    # Training has red images alone: that 'blue' and 'green' are colors was not heard.
-    found = run(runner, "vqa", train_source={"n": 1})
-    assert found["of_type/type_is"] == 4 / 12  # 'yes' to everything
-    assert found["of_type/type_colour"] == 4 / 12
-
-
-def test_vqa_by_writing():
-    def generate(params, batch):
-        assert {"image", "text", "text_mask"} <= set(batch)
-        logits = answer_logits(params, batch)["logits"]
-        return [f"The {ANSWERS[i].title()}." for i in logits.argmax(axis=1)]
-
-    runner = make_runner(Asked, generate)
-    found = run(runner, "vqa", train_source={"n": 30}, decode={})
-    assert found["accuracy"] == 1.0 and found["other_image/accuracy"] < 0.8
-    assert found["without_image/accuracy"] < 0.8
-    found = run(runner, "vqa", source={"gaps": True}, train_source={"n": 30}, decode={})
-    assert found["accuracy"] == 1.0 and found["questions"] == 22 and found["absent"] == 2
-
-
-def test_other_pictures():
-    source, other = Shapes(gaps=True), OtherImages(Shapes(gaps=True))
-    order = derangement(12)
-    for i in range(12):
-        assert other[i]["captions"] == source[i]["captions"]
-        np.testing.assert_array_equal(other[i]["image"], source[order[i]]["image"])
-        assert other[i]["image_present"] == source[order[i]]["image_present"]
-
-
-def test_vqa_among_choices():
-    def choose(texts):
-        def scores(params, batch):
-            names = np.asarray(ANSWERS)[answer_logits(params, batch)["logits"].argmax(axis=1)]
-            return np.where(names[:, None] == np.asarray(texts)[None], -0.1, -2.0)
-
-        return scores
-
-    runner = dataclasses.replace(make_runner(Asked), choose=choose)
-    found = run(runner, "vqa", train_source={"n": 30}, choices=tuple(reversed(ANSWERS)))
-    assert found["accuracy"] == 1.0 and found["without_image/accuracy"] < 0.8
-    # An answer outside the list is not given.
-    found = run(runner, "vqa", train_source={"n": 30}, choices=("yes", "no"))
-    assert found["type_is"] == 1.0 and found["type_colour"] == 0.0
-    with pytest.raises(ValueError, match="decode and choices: remove one"):
-        run(runner, "vqa", train_source={"n": 30}, choices=("yes",), decode={})
-
-
-def test_vqa_errors():
-    runner = make_runner(Asked, embed=lambda p, b: {"logits": np.zeros((5, 9))})
-    with pytest.raises(ValueError, match="model has 9 answers and the source names 5"):
-        run(runner, "vqa", train_source={})
-    with pytest.raises(ValueError, match="has no question and answers"):
-        run(make_runner(Shapes), "vqa", train_source={})
-
-
-def test_question_only_learns_words_and_their_order():
-    train = ["is the cat red?", "is the red cat?", "what now?"] * 10
-    answers = ["yes", "no", "now"] * 10
-    asked = ["is the red cat?", "is the cat red?", "what now?", "what of it?", "zzz"]
-    assert question_only(train, answers, asked)[:4] == ["no", "yes", "now", "now"]
 
 
 # ---------------------------------------------------------------- perplexity

@@ -8,6 +8,7 @@ from flax.core import meta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmjax.layers import attention
 from mmjax.layers.attention import Attention
 from mmjax.layers.rotary import rotary_angles
 
@@ -188,3 +189,36 @@ def test_without_a_bias_of_the_keys(kv_heads, args):
     want = biased.apply({"params": {**params, name: whole}}, X, *args)
     found = layer.apply({"params": params}, X, *args)
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_one_head_after_the_other(kv_heads):
+    """The same result and gradients as all at once."""
+    query = RNG.normal(size=(B, L, kv_heads, 4 // kv_heads, HD)).astype(np.float32)
+    key, value = RNG.normal(size=(2, B, kv_heads, S, HD)).astype(np.float32)
+
+    def both(attend):
+        def loss(*args):
+            y = attend(*args)
+            return jnp.sum(y**2), y
+
+        return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(query, key, value)
+
+    want, found = both(lambda *args: attention.attend(*args)[0]), both(attention.attend_by_head)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, want)
+
+
+def test_long_attention_is_computed_head_by_head(monkeypatch):
+    """A mask or a bias keeps it whole."""
+    layer = Attention(3)
+    params = params_of(layer, X)
+    want = layer.apply({"params": params}, X)
+    calls = []
+    real = attention.attend_by_head
+    monkeypatch.setattr(attention, "MANY", 1)
+    monkeypatch.setattr(attention, "attend_by_head", lambda *args: calls.append(1) or real(*args))
+    np.testing.assert_allclose(layer.apply({"params": params}, X), want, rtol=1e-5, atol=1e-5)
+    assert calls == [1]
+    layer.apply({"params": params}, X, mask=np.ones((B, L), bool))
+    layer.apply({"params": params}, X, mutable=["intermediates"])
+    assert calls == [1]

@@ -189,6 +189,12 @@ def test_wrong_settings_are_refused():
         jax.eval_shape(lambda: system().model.init(jax.random.key(0), {"text": batch()["text"]}))
 
 
+def test_ctc_begins_with_blanks_of_probability_0_9():
+    head = avsr.ctc_head(9, "float32")
+    logits = head.apply(head.init(jax.random.key(0), np.ones((1, 4))), np.ones((1, 4)))
+    np.testing.assert_allclose(jax.nn.softmax(logits)[0], [0.1 / 9] * 9 + [0.9], rtol=1e-5)
+
+
 def test_labels_are_those_of_the_text():
     labels, mask = ctc_labels(batch())
     assert labels.shape == (ROWS, 6) and (mask.sum(1) == batch()["text_mask"].sum(1) - 2).all()

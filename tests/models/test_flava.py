@@ -163,6 +163,15 @@ def test_probabilities_that_are_none_are_refused():
         Settings(mask_text=0.0)
     with pytest.raises(ValueError, match="matching_negatives is 1.5: use 0 to 1"):
         Settings(matching_negatives=1.5)
+    config = toy.shrink(configs.load("configs/flava_emoji.py", ()))
+    for patches in ({"mask_patches": 0}, {"mask_patches": 4}, {"mask_patches_min": 3}):
+        with config.unlocked():
+            config.loss.update(mask_patches=2, mask_patches_min=1)
+            config.loss.update(patches)
+        with pytest.raises(
+            ValueError, match="config.loss.mask_patches is . and .* of 4 patches in"
+        ):
+            make_system(config)
 
 
 def test_the_codes_of_the_random_quantizer():

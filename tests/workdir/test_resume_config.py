@@ -61,3 +61,11 @@ def test_a_setting_that_came_later_goes_through_at_its_default():
     assert list(resume_config.check_unchanged(saved, config(lora=later), ())) == []
     with pytest.raises(CheckpointError, match="config.lora.rank: 8 -> 3"):
         list(resume_config.check_unchanged(saved, config(lora={**later, "rank": 3}), ()))
+
+
+def test_sizes_of_arrays_in_the_checkpoint_cannot_change():
+    saved = configs.to_json(config(loss={"queue_size": 16}))
+    changed = config(loss={"queue_size": 32})
+    for allow in ((), ("loss",), ("loss.queue_size",)):
+        with pytest.raises(CheckpointError, match="queue_size: 16 -> 32 cannot change on a resume"):
+            list(resume_config.check_unchanged(saved, changed, allow))
