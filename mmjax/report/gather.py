@@ -16,7 +16,7 @@ from mmjax.evals.attention_rollout import attention_maps
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.embedding_health import health_metrics, principal_plane, similarity_histograms
 from mmjax.evals.evaluators import Classification, Evaluator, ZeroShot
-from mmjax.evals.image_text import Pairs, Retrieval
+from mmjax.evals.image_text import IMAGE_TEXT, Pairs, Retrieval
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 from mmjax.report.grounding import Grounding, grounding_of
@@ -230,6 +230,8 @@ def gather_report(
     sounds: list[Sound] = []
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
+            if evaluator.pair != IMAGE_TEXT:
+                continue  # examples are shown of images and captions alone
             pairs = evaluator.pairs(variables)
             source = Subset(runner.open_source(evaluator.source), pairs.places)
             retrieval[name] = retrieval_examples(pairs, source, seed)
