@@ -49,7 +49,7 @@ def open_recordings(
             f"{root} has no file with the texts of its recordings ({', '.join(FILES)}): set "
             "captions to its name."
         )
-    records, bad = read_captions(root / captions, audio_column, caption_column)
+    records, bad = read_captions(root / captions, audio_column, caption_column, False, "audio")
     total = len(records) + len(bad)
     good = [record for record in records if (root / record["key"]).is_file()]
     there = {record["key"] for record in good}

@@ -73,3 +73,5 @@ def test_recordings_that_do_not_fit(folder):
         opened(folder, longest=0.5)
     assert len(opened(folder, longest=0.5, max_bad_records=2)) == 2
     assert len(opened(folder)) == 4
+    with pytest.raises(ValueError, match="no audio column 'file'; .*: set audio_column"):
+        opened(folder, audio_column="file")
