@@ -183,7 +183,8 @@ def test_long_recordings_by_sliding_windows(long_form):
         assert 0 <= segment.start <= segment.end <= 2.3 + 0.02 and segment.text.strip()
         assert "".join(w.word for w in segment.words).strip() == segment.text.strip()
         times = [t for w in segment.words for t in (w.start, w.end)]
-        assert times == sorted(times)
+        assert times == sorted(times) == [round(t, 3) for t in times]
+        assert (times[0], times[-1]) == (segment.start, segment.end)
     assert found["gap.wav"].segments[0].start >= 0.26
     assert found["silence.wav"].text == "" and not found["silence.wav"].segments
     assert found["stereo.wav"].segments
