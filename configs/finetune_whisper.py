@@ -5,8 +5,9 @@ r"""Fine-tune a Whisper on a folder of your own recordings and their texts.
 
 WEIGHTS is a published folder (of transformers, of openai's tensors or CTranslate2), or the workdir
 of a run; RECORDINGS is a folder with audio files of at most 30 seconds and captions.jsonl,
-metadata.csv or another file of mmjax/data/sources/recordings.py. A tenth of the recordings is held
-out, and the word error rate on it is measured before and after training.
+metadata.csv or another file of mmjax/data/sources/recordings.py; longer and unreadable ones are
+reported before training. A tenth of the recordings is held out, and the word error rate on it is
+measured before and after training.
 
     ... --config.lora.targets="('.*/attention/.*/kernel',)" --config.optim.learning_rate=1e-3
     ... --config.optim.freeze="('audio/.*',)"                        # frozen encoder

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmjax import pretrained
-from mmjax.data.text.special_tokens import special_tokens
+from mmjax.data.text.special_tokens import not_speech, special_tokens, text_ids
 from mmjax.decode.settings import Settings
 from mmjax.decode.timestamps import NotFirst, TimestampRules
 from mmjax.pretrained import Pretrained
@@ -83,7 +83,9 @@ def make_decoder(
     int8: bool = False,
     seed: int = 0,
 ) -> Decoder:
-    """A decoder of windows with the model's suppressed tokens; see `transcribe` for the arguments.
+    """A decoder of windows; see `transcribe` for the arguments.
+
+    The tokens that it never chooses are the model's, by default those of openai/whisper.
 
     A transcript and the text before it each have at most half as many tokens as fit into the
     model, as in the original.
@@ -97,9 +99,9 @@ def make_decoder(
     special = special_tokens(loaded.tokenizer, given)
     special.check(task, language)
     never = {special.start, special.previous, special.no_speech, *special.tasks.values()}
-    never |= set(given.get("suppress_tokens") or ())
-    first = tuple(given.get("begin_suppress_tokens") or (special.end,))
-    processors = [NotFirst(first)]
+    never |= set(given.get("suppress_tokens", not_speech(loaded.tokenizer)) or ())
+    blank = (*text_ids(loaded.tokenizer, " "), special.end)
+    processors = [NotFirst(tuple(given.get("begin_suppress_tokens") or blank))]
     if timestamps:
         latest = given.get("max_initial_timestamp_index", 50)
         ids = (special.first_time, special.end, special.no_timestamps)

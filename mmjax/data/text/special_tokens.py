@@ -11,6 +11,11 @@ from mmjax.data.text.tokenizer import Tokenizer
 
 TASKS = ("transcribe", "translate")
 TIME_STEP = 0.02  # seconds from one timestamp to the next
+# Written for sounds and speakers, and not spoken, such as "[Music]"; and notes, of which the first
+# byte tells.
+_MARKS = (*'"#()*+/:;<=>@[\\]^_`{|}~「」『』', "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[")
+_MARKS += ("('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}", "♪♪", "♪♪♪")
+_NOTES = tuple("♩♪♫♬♭♮♯")
 GPT2_END = 50256  # the end token of English-only models, whose vocabulary is GPT-2's
 
 
@@ -102,6 +107,25 @@ def special_tokens(tokenizer: Tokenizer, generation: Mapping[str, Any]) -> Speci
         languages=languages,
         tasks=tasks,
     )
+
+
+def text_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """The tokens of a text, without a begin token."""
+    return tokenizer.prompts([text])[0][tokenizer.bos_id is not None :]
+
+
+def not_speech(tokenizer: Tokenizer) -> set[int]:
+    """Tokens that no transcript has, for a folder whose generation_config.json does not say.
+
+    Source: openai/whisper, tokenizer.py, non_speech_tokens; decoding.py, _get_suppress_tokens.
+    """
+    found = {tokenizer.token_id(f"<|{name}|>") for name in (*TASKS, "startoflm")} - {None}
+    found |= {text_ids(tokenizer, text)[0] for text in (" -", " '")}
+    for mark in (*_MARKS, *_NOTES):
+        for ids in (text_ids(tokenizer, mark), text_ids(tokenizer, f" {mark}")):
+            if len(ids) == 1 or mark in _NOTES:
+                found.add(ids[0])
+    return found
 
 
 def is_of_whisper(tokenizer: Tokenizer) -> bool:

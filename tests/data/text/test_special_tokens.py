@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.data.text.special_tokens import prompt, special_tokens
+from mmjax.data.text.special_tokens import not_speech, prompt, special_tokens, text_ids
 from mmjax.data.text.train_bpe import train_bpe
 from mmjax.data.transforms import parse as transforms
 from mmjax.pretrained import describe
@@ -27,6 +27,13 @@ def test_ids_by_their_names(words):
     assert words.token_id("<|0.00|>") == special.first_time
     english = special_tokens(words, {"is_multilingual": False})
     assert english.forced("en", "transcribe", timestamps=False) == (310,)
+
+
+def test_what_is_not_speech(words):
+    """With the tokenizers of tiny.en and base it is what their folders name."""
+    found = not_speech(words)
+    assert {305, 306, *text_ids(words, "["), text_ids(words, "♪")[0]} <= found
+    assert not found & {*text_ids(words, "a red bus"), words.eos_id, words.bos_id}
 
 
 def test_prompts(words):
