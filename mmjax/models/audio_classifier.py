@@ -162,13 +162,15 @@ def make_system(config: Mapping[str, Any]) -> System:
     loss = classification(**check_kwargs(classification, config["loss"], "config.loss"))
     head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = model.num_classes is not None
+    independent = config["loss"].get("independent", False)
+    shown = {"kind": "multi_label" if independent else "classification", "modalities": ("audio",)}
     return System(
         model=model,
-        spec=spec(model, config["loss"].get("independent", False)),
+        spec=spec(model, independent),
         loss=loss,
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
-        evaluators={"classification": {"kind": "classification", "modalities": ("audio",)}},
+        evaluators={"classification": shown},
     )
 
 

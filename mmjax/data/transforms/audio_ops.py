@@ -4,10 +4,15 @@ import io
 import math
 import os
 import struct
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from mmjax.data.transforms.captions import example_name
+
 BLOCK = 1 << 20  # frames read at a time: only the mean of the channels is kept
+LOUDEST = 1e9  # the power of louder samples, as floating-point files may have, overflows
 UNKNOWN = 2**63 - 1  # libsndfile's number of samples in a FLAC stream that was never finished
 _CONTAINERS = (  # offset and bytes of what is not audio alone
     (4, b"ftyp", "an MP4 file (video, or AAC audio)"),
@@ -33,7 +38,7 @@ def decode_audio(
 
     Raises:
       ValueError: empty, in no format of libsndfile, a video, truncated or damaged, no samples, or
-        samples that are not finite.
+        samples that are not finite or absurdly large.
     """
     import soundfile  # imported late: it loads libsndfile
 
@@ -68,8 +73,10 @@ def decode_audio(
     if not blocks:
         raise ValueError("the audio has no samples: leave it out")
     waveform = np.concatenate(blocks)
-    if not np.isfinite(waveform).all():
-        raise ValueError("the audio has samples that are not finite: write it again")
+    if not (np.abs(waveform) < LOUDEST).all():
+        raise ValueError(
+            f"the audio has samples that are not finite, or not below {LOUDEST:.0e}: write it again"
+        )
     return waveform, rate
 
 
@@ -94,6 +101,15 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     size = math.ceil(len(waveform) * new_rate / rate)
     resampled = soxr.resample(waveform, rate, new_rate)[:size]
     return np.pad(resampled, (0, size - len(resampled)))
+
+
+def decode_example(example: Mapping[str, Any], read: Callable[[bytes], Any]) -> Any:
+    """`read` of the encoded file `audio` of an example; an error names the example."""
+    try:
+        return read(example.get("audio", b""))
+    except ValueError as error:
+        name = example_name(example)
+        raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
 
 
 def check_head(head: bytes, size: int) -> None:
