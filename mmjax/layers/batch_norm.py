@@ -36,7 +36,8 @@ class BatchNorm(nn.Module):
         """x [B, ..., C] normalized, in the stream's dtype.
 
         Args:
-          valid: [B] bool, rows of the batch that count in its statistics; None: all.
+          valid: [B] bool, rows of the batch that count in its statistics; None: all. Without any,
+            the running ones are used.
         """
         size = x.shape[-1:]
         scale = param(self, "scale", nn.initializers.ones, size, ("channels",))
@@ -49,7 +50,8 @@ class BatchNorm(nn.Module):
             weight = jnp.ones(len(x)) if valid is None else valid.astype(jnp.float32)
             weight = weight.reshape(-1, *(1,) * (x.ndim - 1))
             count = weight.sum() * (x[0].size // x.shape[-1])
-            used = _statistics(wide, weight, count)
+            found = _statistics(wide, weight, count)
+            used = tuple(jnp.where(count > 0, new, old) for new, old in zip(found, used))
             if self.is_mutable_collection(STATISTICS):
                 keep = jnp.where(count > 1, 1 - self.momentum, 1.0)
                 unbiased = used[1] * (count / jnp.maximum(count - 1, 1))
