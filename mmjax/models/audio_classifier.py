@@ -91,8 +91,10 @@ class AudioClassifier(nn.Module):
         """Patches along the frames and along the bins of a spectrogram.
 
         Raises:
-          ValueError: a spectrogram smaller than a patch.
+          ValueError: a spectrogram smaller than a patch, or a stride of 0.
         """
+        if min(self.stride) < 1:
+            raise ValueError(f"config.model.stride is {self.stride}: it must be at least 1.")
         if frames < self.patch_size[0] or bins < self.patch_size[1]:
             raise ValueError(
                 f"A spectrogram of {frames} frames and {bins} bins is smaller than a patch of "

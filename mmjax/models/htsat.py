@@ -73,7 +73,7 @@ class HTSAT(nn.Module):
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         self._check(batch["audio"].shape)
         audio = shard(batch["audio"], "batch", *(None,) * len(self.train_shape))
-        present = batch.get("audio_present", jnp.ones(len(audio), bool))
+        present = batch.get("audio_present", jnp.ones(audio.shape[:1], bool))
         norm = BatchNorm(name="norm_mel")
         audio = norm(audio.astype(jnp.float32), train=train, valid=present)
         if self.fusion:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from mmjax.batch import Batch
 from mmjax.layers.attention import attend
@@ -79,7 +80,7 @@ class ModifiedResNet(nn.Module):
                 )(x, **mode)
                 x = shard(x, "batch", "height", "width", "channels")
         pool = MeanQueryPool(self.heads, self.features, self.dtype, name="pool")
-        return {"image_features": pool(x.reshape(len(x), -1, x.shape[-1])).astype(jnp.float32)}
+        return {"image_features": pool(rearrange(x, "b h w c -> b (h w) c")).astype(jnp.float32)}
 
 
 class PooledBottleneck(nn.Module):
