@@ -86,3 +86,13 @@ def test_statistics_of_some_rows_or_none():
     np.testing.assert_allclose(value, np.square(x[:2]).sum(), rtol=1e-4)
     np.testing.assert_allclose(gradient[:2], 2 * x[:2], rtol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, kept, given[STATISTICS])
+
+
+def test_a_batch_without_any_pair_is_refused():
+    system, _, rows = made("audioclip")
+    none, every = np.zeros(4, bool), np.ones(4, bool)
+    alone = rows | {"audio_present": none, "image_present": every, "text_present": none}
+    with pytest.raises(ValueError, match="both its image and its text, or its audio and its image"):
+        system.check_batch(alone)
+    system.check_batch(alone | {"text_present": every})
+    system.check_batch(rows)
