@@ -1,10 +1,10 @@
-r"""AudioCLIP with transformers for towers, on the stamps of tuxpaint, of which 78 have a sound.
+r"""AudioCLIP with transformers for towers, on the stamps of tuxpaint, of which 124 have a sound.
 
     python -m mmjax.train --config=configs/audioclip_stamps.py --workdir=runs/audioclip_stamps
 
 The Debian package of tuxpaint is downloaded with `apt-get`. Concepts of the evaluations are not in
-training. Expected: the code paths of three modalities, of which one is often missing; 78 sounds are
-too few to retrieve those of other concepts.
+training. Expected: the code paths of three modalities, of which one is often missing; the 78 sounds
+in training are too few to retrieve those of other concepts.
 """
 
 from mmjax.config import defaults

@@ -12,6 +12,7 @@ import numpy as np
 from mmjax import pretrained
 from mmjax.data.image_files import check_image
 from mmjax.layers.sown import sown_weights
+from mmjax.system import statistics_of
 from mmjax.workdir.checksum import checksums
 
 
@@ -51,7 +52,8 @@ class Embedder:
     def fingerprint(self) -> str:
         """16 hex digits that change with parameters, config, tokenizer or image transform."""
         loaded = self.loaded
-        sums = {path: int(x) for path, x in checksums(loaded.params).items()}
+        whole_tree = {**loaded.params, **statistics_of(loaded.memory)}
+        sums = {path: int(x) for path, x in checksums(whole_tree).items()}
         words = [loaded.tokenizer.fingerprint, loaded.text_length, loaded.transform]
         whole = json.dumps([loaded.config, sums, words], sort_keys=True, default=list)
         return hashlib.sha256(whole.encode()).hexdigest()[:16]

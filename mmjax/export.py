@@ -40,11 +40,14 @@ from mmjax.workdir import whole_file
 
 ABOUT = "export.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-# The inputs of a tower, and the outputs to export: the first tuple that the model has.
-TOWERS = {
-    "image": (("image",), (("image_embed",), ("image_features", "logits"))),
-    "text": (("text", "text_mask"), (("text_embed",), ("text_features",))),
-}
+# A tower, its inputs, and the outputs to export: the first tuple that the model has.
+TOWERS = (
+    ("image", ("image",), (("image_embed",), ("image_features", "logits"))),
+    ("text", ("text", "text_mask"), (("text_embed",), ("text_features",))),
+    ("audio", ("audio",), (("audio_embed",), ("audio_features", "logits"))),
+    ("audio", ("audio", "audio_longer"), (("audio_embed",),)),
+    ("audio", ("waveform",), (("audio_embed",),)),
+)
 
 
 def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
@@ -66,24 +69,24 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
     spec = make_system({"model": model.config}).spec
     weights = traverse_util.flatten_dict(model.params, sep="/")
     towers = {}
-    for name, (reads, outputs) in TOWERS.items():
+    for name, reads, outputs in TOWERS:
         if all(key in spec for key in reads):
             tower = _tower(model, spec, weights, reads, outputs)
             if tower is not None:
-                towers[name] = tower
+                towers[name] = reads, *tower
     if not towers:
         raise ValueError(
-            f"A '{model.config['name']}' has no tower that makes a vector of an image or of a text "
-            "alone: there is nothing to export."
+            f"A '{model.config['name']}' has no tower that makes a vector of an image, a text or a "
+            "sound alone: there is nothing to export."
         )
 
     folder.mkdir(parents=True, exist_ok=True)
     about = {"system": model.config["name"], "jax": jax.__version__, "weights": "weights.npz"}
     about["towers"] = {}
-    for name, (function, arguments) in towers.items():
+    for name, (reads, function, arguments) in towers.items():
         program, refused = _lower(function, arguments)
         (folder / f"{name}.stablehlo").write_bytes(program.serialize())
-        about["towers"][name] = _describe(program, TOWERS[name][0]) | {
+        about["towers"][name] = _describe(program, reads) | {
             "file": f"{name}.stablehlo",
             "platforms": list(program.platforms),
         }
@@ -96,8 +99,11 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
             "steps": model.transform,
             "pixels": "uint8 RGB, 0 to 255; mean and deviation are taken off inside the program",
         }
+    if "audio" in towers:
+        about["towers"]["audio"]["preprocessing"] = {"steps": model.audio_transform}
+    for name in about["towers"].keys() & {"image", "audio"}:
         if model.class_names:
-            about["towers"]["image"]["class_names"] = list(model.class_names)
+            about["towers"][name]["class_names"] = list(model.class_names)
     if "text" in towers and model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer")
         about["towers"]["text"]["tokenizer"] = {
@@ -188,7 +194,7 @@ def _scalars(model: pretrained.Pretrained, spec: Mapping[str, Any]) -> dict[str,
     """The scale and bias, if any, that map dot products of embeddings to logits."""
     batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in spec.items()}
     shapes = jax.eval_shape(model.model.apply, model.variables, batch)
-    names = [k for k in ("logit_scale", "logit_bias") if k in shapes]
+    names = [k for k in shapes if k.startswith("logit_")]
     if not names:
         return {}
     scalars = jax.jit(lambda v: {k: model.model.apply(v, batch)[k] for k in names})

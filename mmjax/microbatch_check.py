@@ -104,13 +104,15 @@ def _with_others(batch: Any) -> Any:
 
 
 def _random(shapes: Any, key: jax.Array) -> Any:
-    """Normal numbers of deviation 0.1 in place of all floats; those named `scale` around one."""
+    """Normal numbers of deviation 0.1 in place of all floats: around one if they are named `scale`
+    or `variance`, which is above 0, else around zero."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     made = []
     for i, (path, x) in enumerate(leaves):
         value = jnp.zeros(x.shape, x.dtype)
         if jnp.issubdtype(x.dtype, jnp.floating):
-            center = float(jax.tree_util.keystr(path[-1:], simple=True) == "scale")
+            name = jax.tree_util.keystr(path[-1:], simple=True)
+            center = float(name in ("scale", "variance"))
             value = center + 0.1 * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
         made.append(value)
     return tree.unflatten(made)

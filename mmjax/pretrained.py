@@ -32,7 +32,8 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
-AUDIO_STEPS = ("clap_input", "waveform")
+AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
+AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Pretrained:
         return prepare({"image": image}, np.random.default_rng(0))["image"]
 
     def audio(self, audio: bytes, seed: int = 0) -> dict[str, np.ndarray]:
-        """The model's input from an encoded audio file: `audio`, and `audio_longer` with fusion.
+        """The model's input from an encoded audio file: `audio` or `waveform`, with its masks.
 
         Args:
           seed: of the part that is taken of a clip that is too long.
@@ -275,7 +276,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         tokenizer=saved.tokenizer,
         text_length=text["length"] if text else None,
         transform=_image_steps(saved.config),
-        audio_transform=_eval_steps(saved.config, AUDIO_STEPS),
+        audio_transform=_audio_steps(saved.config),
         report=report,
         class_names=tuple(names) if names and len(names) == config.get("num_classes") else None,
         memory=memory,
@@ -288,6 +289,13 @@ def _image_steps(config: Any) -> str:
     steps = _eval_steps(config, IMAGE_STEPS)
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
     return steps or (f"decode | resize({size})" if size else "")
+
+
+def _audio_steps(config: Any) -> str:
+    """The audio transforms of a run's evaluators, else of its training; "" without audio."""
+    data = config.data
+    training = chain.only(f"{data.cached_transform} | {data.transform}".strip(" |"), AUDIO_STEPS)
+    return _eval_steps(config, AUDIO_STEPS) or training
 
 
 def _eval_steps(config: Any, names: Sequence[str]) -> str:

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-import math
 import re
 import types
 from pathlib import Path
 
+import hand_counts
 import jax
 import numpy as np
 import pytest
@@ -27,19 +27,6 @@ FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The model of a fine-tuning is the one that it is given: see test_finetune.py.
 NAMES = [f.stem for f in FILES if not f.stem.startswith("finetune_")]
 
-# Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA: transformers' ClapModel,
-# FlavaForPreTraining. The others: added up by hand, below.
-PUBLISHED = {
-    "clip_b32_laion400m": 151_277_313,
-    "clip_b16_laion2b": 149_620_737,
-    "clip_l14": 427_616_513,
-    "siglip_b16": 203_155_970,
-    "audioclip": 134_111_910,
-    "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
-    "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
-}
-
 
 def load(name, *overrides):
     return configs.load(f"configs/{name}.py", overrides)
@@ -50,220 +37,6 @@ def in_repository(monkeypatch):
     root = Path(__file__).parent.parent
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(str(root))  # as `python -m` does; configs build on each other
-
-
-def tower(depth, width, mlp):
-    """A pre-LN transformer: two norms, attention and MLP a block, all with biases."""
-    attention, mlps = 4 * (width * width + width), 2 * width * mlp + mlp + width
-    return depth * (attention + mlps + 4 * width)
-
-
-def count_by_hand(name):
-    if name in PUBLISHED:
-        return PUBLISHED[name]
-    if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
-        return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
-    if name in ("ast_audioset", "ast_esc10", "kwt_fsdd"):
-        return audio_classifier(load(name).model)
-    if name == "lit_b16":  # no image projection; the class token has a position of its own
-        image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
-        text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
-        return image + text + 1
-    if name == "fusion_digits":  # projection, positions, kind and placeholder of each modality
-        patches = {"image": (7 * 7 * 3, 16), "audio": (16 * 16, 8)}
-        each = [(p * 64 + 64) + n * 64 + 64 + 64 + tower(1, 64, 128) for p, n in patches.values()]
-        return sum(each) + tower(2, 64, 128) + 2 * 64 + (64 * 10 + 10)
-    if name == "fusion_openclipart":
-        image = (8 * 8 * 3 * 96 + 96) + 64 * 96
-        text = (4096 + 24) * 96
-        # of each modality an embedding and a placeholder; late fusion has all else twice
-        own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
-        return image + text + 2 * own + (96 * 14 + 14)
-    if name.startswith("whisper"):
-        return whisper(load(name).model)
-    if name.startswith("avsr"):
-        return speech(load(name).model)
-    # Those on drawings are tuned: sizes as they stand.
-    model = load(name).model
-    if name == "vqa_emoji":
-        image, text = (8 * 8 * 3 * 96 + 96) + 36 * 96, (1024 + 16) * 96
-        main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
-        question = text + tower(1, 96, 256) + 2 * 96
-        return main + question + 2 * (96 * 42 + 42) + (96 + 1)
-    if name == "clap_esc10":
-        return sounds_and_texts(model)
-    if name == "audioclip_stamps":  # and a ViT of 19 x 5 patches, two tokens more and three scales
-        text = (1024 + 12) * 128 + tower(2, 128, 512) + 2 * 128
-        audio = (256 * 128 + 128) + (19 * 5 + 4) * 128 + tower(2, 128, 512) + 2 * 128
-        return drawn_image(model.image) + text + audio + 128 * 128 + 3
-    if name.startswith("vilt"):
-        return one_transformer(model)
-    if name == "flava_emoji":
-        return flava(model)
-    if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
-        return drawn_image(model.image) + writer(name)
-    if name == "blip_b16_129m":  # three kinds of attention
-        attention = 4 * (768 * 768 + 768) + 2 * 768
-        image = (768 * 768 + 768) + 2 * 768 + 196 * 768 + tower(12, 768, 3072) + 2 * 768
-        text = (30_524 + 30) * 768 + 2 * 768 + tower(12, 768, 3072) + 12 * attention
-        head = (768 * 768 + 768) + 2 * 768 + 30_524
-        return image + text + 12 * attention + head + 2 * (768 * 256 + 256) + 2 * 769 + 1
-    if name == "blip_nlvr2":  # two kinds of cross-attention in a layer, and a map that merges
-        attention = 4 * (768 * 768 + 768)
-        image = (768 * 768 + 768) + (2 + 576) * 768 + tower(12, 768, 3072) + 2 * 768
-        text = (30_524 + 60) * 768 + 2 * 768 + tower(12, 768, 3072)
-        cross = 12 * (2 * attention + 2 * 768) + 6 * (2 * 768 * 768 + 768)
-        return image + text + cross + (768 * 768 + 768) + (2 * 768 + 2)
-    if name == "blip_emoji":  # with a class token; the decoder has its own self-attention
-        attention = 4 * (128 * 128 + 128) + 2 * 128
-        text = (1026 + 16) * 128 + 2 * 128 + tower(2, 128, 512) + 2 * attention
-        head = (128 * 128 + 128) + 2 * 128 + 1026
-        joint = 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
-        return drawn_image(model.image) + 2 * 128 + text + 2 * attention + head + joint
-    if name == "albef_14m":  # the paper's 123.7 M and 85.8 M, with positions of 25 tokens
-        heads = 2 * (768 * 256 + 256) + (768 * 2 + 2) + 1
-        return 123_697_722 + 85_844_736 - (512 - 25) * 768 + heads
-    if name == "albef_emoji":
-        norm, attention = 2 * 128, 4 * (128 * 128 + 128)
-        image = drawn_image(model.image) + 2 * 128  # and the class token with its position
-        embed = (1025 + 16 + 2) * 128 + norm
-        text = embed + tower(4, 128, 512) + 2 * (attention + norm)
-        head = 128 * 128 + 128 + norm + 1025
-        return image + text + head + 2 * (128 * 128 + 128) + (2 * 128 + 2) + 1
-    width = model.image.width
-    words = (model.text.vocab_size + model.text.length) * width
-    text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
-    projections = 2 * width * model.embed_dim
-    return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
-
-
-def audio_classifier(model):
-    """Patches, class token (AST: also that of distillation) and positions, blocks, norms, head."""
-    if name_of_size := model.get("variant"):
-        width, mlp = {"B": (768, 3072), "KWT-1": (64, 256)}[name_of_size]
-    else:
-        width, mlp = model.width, model.mlp_dim
-    depth, classes = model.get("depth", 12), model.num_classes
-    patch, stride = model.get("patch_size", (16, 16)), model.stride
-    grid = [(n - p) // s + 1 for n, p, s in zip((model.frames, model.bins), patch, stride)]
-    blocks = tower(depth, width, mlp)
-    first, norms = 2, 4 * width
-    if model.get("norm") == "post":  # KWT: no biases of queries, keys and values
-        first, norms, blocks = 1, 0, blocks - depth * 3 * width
-    tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
-    return tokens + blocks + norms + width * classes + classes
-
-
-def whisper(model):
-    """Two convolutions over three frames, fixed positions, and no biases of keys."""
-    width, mlp, mels = model.audio.width, model.audio.mlp_dim, model.audio.mels
-    convolutions = 3 * mels * width + width + 3 * width * width + width
-    encoder = tower(model.audio.depth, width, mlp) + 2 * width
-    words = (model.text.vocab_size + model.text.length) * width
-    cross = 4 * (width * width + width) + 2 * width
-    depth = model.text.decoder.depth
-    decoder = words + tower(depth, width, mlp) + depth * cross + 2 * width
-    return convolutions + encoder + decoder - (model.audio.depth + 2 * depth) * width
-
-
-def speech(model):
-    """Front ends, conformers, cross-attention both ways, and a decoder with cross-attention."""
-    width, mlp, (first, *_) = model.width, model.encoder.mlp_dim, model.video.channels
-    norm, attention = 2 * width, 4 * (width * width + width)
-    mlps = 2 * width * mlp + mlp + width + norm
-    square = width * width + width
-    convolution = 2 * norm + 2 * square + (model.encoder.kernel + 1) * width + square
-    block = 2 * mlps + norm + attention + convolution + norm
-    audio = 3 * (model.audio.mels + width) * width + 2 * width
-    video, inputs = 5 * 7 * 7 * first + 2 * first, first
-    for stage, channels in enumerate(model.video.channels):
-        video += 9 * (inputs + channels) * channels + 4 * channels
-        video += (inputs * channels + 2 * channels) if stage else 0
-        video += (model.video.blocks - 1) * (18 * channels * channels + 4 * channels)
-        inputs = channels
-    video += inputs * width + width
-    each = model.frames * width + model.encoder.depth * block
-    crossed = tower(model.fusion.depth, width, model.fusion.mlp_dim)
-    crossed += model.fusion.depth * (attention + 2 * norm) + width + norm
-    words = model.text
-    text = (words.vocab_size + words.length) * words.width + 2 * words.width
-    own = 4 * (words.width**2 + words.width) + 2 * words.width
-    own += 2 * (width - words.width) * words.width  # keys and values of frames of another width
-    text += tower(words.decoder.depth, words.width, words.decoder.mlp_dim)
-    text += words.decoder.depth * own
-    ctc = (width + 1) * (words.vocab_size + 1)
-    return audio + video + 2 * (each + crossed) + text + ctc
-
-
-def one_transformer(model):
-    """Words with two segments and a norm, patches with a class token, a pooler, and a row for the
-    words and for each image."""
-    width, patch, images = model.width, model.image.patch_size, model.get("images", 1)
-    grid = (model.image.image_size[0] // patch) ** 2
-    words = (model.text.vocab_size + model.text.length + 2 + 1 + images) * width
-    image = (3 * patch * patch + 1) * width + (grid + 2) * width
-    whole = words + image + 2 * width + tower(model.depth, width, model.mlp_dim) + 2 * width
-    whole += width * width + width
-    if "num_classes" in model:
-        inner, classes = 2 * width, model.num_classes
-        return whole + (images * width * inner + inner) + 2 * inner + (inner * classes + classes)
-    words = (width * width + width) + 2 * width + model.text.vocab_size
-    return whole + words + 2 * width + 2
-
-
-def sounds_and_texts(model):
-    """A Swin of 1, 1 and 2 blocks, 32 wide at first; a BERT of a block; two maps after each."""
-    swin = 2 * 64 + (16 * 32 + 32) + 2 * 32
-    for stage, depth in enumerate((1, 1, 2)):
-        width, heads = 32 << stage, 2 << stage
-        swin += depth * (tower(1, width, 4 * width) + 15 * 15 * heads)
-        swin += 2 * 4 * width + 4 * width * 2 * width if stage < 2 else 2 * width
-    text = (320 + 8 + 1) * 64 + 2 * 64 + tower(1, 64, 128) + (64 * 64 + 64)
-    maps = (128 * 64 + 64) + (64 * 64 + 64) + 2 * (64 * 64 + 64)
-    return swin + text + maps + 2
-
-
-def flava(model):
-    """Encoders of one width, four heads of words, a head of pairs, and the random quantizer."""
-    width, codes, words = model.image.width, model.codebook_size, model.text.vocab_size
-    square, norm = width * width + width, 2 * width
-    image = (8 * 8 * 3 * width + width) + 36 * width + 3 * width
-    text = (words + model.text.length + 2) * width + norm
-    blocks = [tower(model[m].depth, width, model[m].mlp_dim) + norm for m in ENCODERS]
-    maps = 2 * (width * model.embed_dim + model.embed_dim) + 2 * square
-    heads = sum(2 * (square + norm + n * width + n) for n in (codes, words))
-    pairs = square + 2 * width + 2
-    codebook = 16 * (4 * 4 * 3 + codes)
-    return image + text + width + sum(blocks) + maps + heads + pairs + codebook + 1
-
-
-ENCODERS = ("image", "text", "multimodal")
-
-
-def drawn_image(image):
-    """Patch 8, so three stages of 3x3 convolutions, each twice as wide as the last, with a norm;
-    no class token; a norm at the end."""
-    width, patches = image.width, (image.image_size[0] // 8) ** 2
-    channels = (3, width // 4, width // 2, width)
-    stem = sum(9 * c * d + 2 * d for c, d in zip(channels, channels[1:])) + width * width + width
-    return stem + patches * width + tower(image.depth, width, image.mlp_dim) + 2 * width
-
-
-def writer(name):
-    """What stands between an image's tokens and its text, all 128 wide but SmolLM2."""
-    attention = 4 * (128 * 128 + 128)
-    cross, norm = attention + 2 * 128, 2 * 128
-    if name == "captioner_drawings":
-        return (4096 + 16) * 128 + tower(3, 128, 512) + 3 * cross + norm
-    if name == "coca_emoji":
-        pools = (16 + 1) * 128 + 2 * (attention + 3 * norm)
-        unimodal = (16 + 1) * 128 + tower(2, 128, 512) + norm
-        multimodal = tower(2, 128, 512) + 2 * cross + norm
-        return pools + 4096 * 128 + 128 + unimodal + multimodal + 2 * 128 * 128 + 1
-    resampler = 16 * 128 + 2 * (4 * 128 * 128 + 3 * norm + 2 * 128 * 512 + 512 + 128) + norm
-    swiglu = 3 * 576 * 1536
-    gated = 2 * 576 * 576 + 128 * 2 * 576 + 2 * 576 + swiglu + 2
-    return 134_515_008 + resampler + 5 * gated  # SmolLM2-135M as published
 
 
 @functools.cache
@@ -278,7 +51,7 @@ def test_full_size(name):
     config, run = full_size(name)
     assert config.name == name
     size = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(run.params))
-    assert size == count_by_hand(name)
+    assert size == hand_counts.count_by_hand(name)
     assert all(p.dtype == np.float32 for p in jax.tree.leaves(run.params))
     outputs = jax.eval_shape(
         run.model.apply,
@@ -411,6 +184,11 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # ---- one step at toy size
 
+# At toy size these differ from others in numbers alone.
+SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
+SAME += ("ast_audioset", "avsr_lrs3")
+SAME += ("whisper_base", "whisper_small", "whisper_tiny")
+
 
 def one_step(name, mesh=None, dtype="float32", **loss):
     """The scalars of one update, and whether the parameters moved as they should."""
@@ -431,7 +209,7 @@ def on_one_device(name):
     return one_step(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
 def test_a_step_is_finite_and_moves_what_it_should(name):
     scalars, moved, _ = on_one_device(name)
     assert all(np.isfinite(v) for v in scalars.values())
@@ -447,12 +225,6 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
         assert did is not locked, where
 
 
-# At toy size these differ from others in numbers alone.
-SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3")
-SAME += ("whisper_base", "whisper_small", "whisper_tiny")
-
-
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
 def test_its_step_can_be_planned(name):
     assert estimate.model_flops(toy.shrink(load(name)), chips.parse("cpu:8")) > 0
@@ -460,10 +232,12 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_14m", "avsr_digits", "blip_b16_129m", "coca_emoji", "flamingo_emoji")
+# Another config of the system is more than these: those of ALBEF and BLIP have a queue.
+LESS = ("albef_emoji", "blip_emoji", "clap_htsat", "flava_pmd")
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME, *LESS}))
 def test_the_step_on_8_devices_is_that_on_one(name):
     want, _, _ = on_one_device(name)
     got, _, _ = one_step(name, toy.MESHES["data=4,fsdp=2" if name in STRUCTURES else "data=8"])

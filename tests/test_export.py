@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import commands
+import drawn as draws
 import jax
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import toy
 
 from mmjax import config as configs
 from mmjax import export, pretrained
+from mmjax.layers.platform import compiling_for
 from mmjax.models.systems import make_system
 from mmjax.variables import abstract_variables
 
@@ -121,6 +123,42 @@ def test_a_classifier_gives_its_features_and_logits(tmp_path):
     assert found.keys() == {"image_features", "logits"}
     for name, value in found.items():
         np.testing.assert_allclose(value, want[name], rtol=0, atol=1e-5)
+
+
+def test_a_classifier_of_sounds_is_exported(tmp_path):
+    config = toy.shrink(configs.load(f"{GOLDEN.parents[1]}/configs/kwt_fsdd.py"), depth=1)
+    system = make_system(config)
+    params = draws.drawn(abstract_variables(system.model, system.spec)["params"])
+    steps = "waveform(1, 8000) | mfcc(4, 10)"
+    names = tuple("0123456789")
+    model = pretrained.Pretrained(
+        config.model.to_dict(),
+        system.model,
+        params,
+        None,
+        None,
+        "",
+        "",
+        audio_transform=steps,
+        class_names=names,
+    )
+    about = export.export(model, tmp_path)["towers"]["audio"]
+    assert about["preprocessing"] == {"steps": steps} and about["class_names"] == list(names)
+    assert [x["shape"] for x in about["inputs"]] == [["b", 8, 4]]
+    assert about["outputs"].keys() == {"audio_features", "logits"}
+
+
+@pytest.mark.parametrize("name", ["audioclip", "clap_htsat"])
+def test_towers_with_batch_norms_take_any_batch_size(name):
+    """As an export does: their shapes have a symbol for the batch size."""
+    config = toy.shrink(configs.load(f"{GOLDEN.parents[1]}/configs/{name}.py"), depth=1)
+    system = make_system(config)
+    given = abstract_variables(system.model, system.spec)
+    (size,) = jax.export.symbolic_shape("b")
+    batch = {k: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for k, x in system.spec.items()}
+    with compiling_for("gpu"):
+        found = jax.eval_shape(system.model.apply, given, batch)
+    assert found["audio_embed"].shape == (size, 16)
 
 
 def test_what_cannot_be_exported_is_said(tmp_path):

@@ -5,12 +5,12 @@ import shutil
 
 import commands
 import pytest
+from runs import CONFIG
 from tiny_clip import get_config, write_folder
 
 from mmjax import config as configs
 from mmjax import preflight
 from mmjax.workdir import lock as workdir_lock
-from runs import CONFIG
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-r"""ALBEF's parts, each left out: 200 steps from encoders that contrast has trained, as in the paper.
+r"""ALBEF's parts, each left out: 200 steps from encoders trained by contrast, as in the paper.
 
     python -m mmjax.train --config=configs/albef_emoji.py --workdir=runs/albef_contrast \
         --config.loss_weights="{'contrastive': 1.0}" --config.evals="{}" --config.validation="()"

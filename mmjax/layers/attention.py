@@ -192,8 +192,8 @@ class Attention(nn.Module):
                     self.sow("intermediates", "attention_weights", weights)
                 return y
 
-            weights = query[..., 0].size * key.shape[-2]
-            many = weights >= MANY and platform.current().attends_by_head
+            weights = query[..., 0].size * key.shape[-2]  # of an unknown batch size in an export
+            many = platform.current().attends_by_head and weights >= MANY
             if many and visible is None and bias is None and not sows:
                 y = attend_by_head(query, key, value, dtype)
             else:

@@ -1,4 +1,4 @@
-"""Batch norm that trains on the statistics of the batch and keeps running ones for evaluation."""
+"""Batch norm: by the statistics of the batch in training, or by stored ones that stay fixed."""
 
 import flax.linen as nn
 import jax
@@ -36,7 +36,8 @@ class BatchNorm(nn.Module):
         """x [B, ..., C] normalized, in the stream's dtype.
 
         Args:
-          valid: [B] bool, rows of the batch that count in its statistics; None: all.
+          valid: [B] bool, rows of the batch that count in its statistics; None: all. Without any,
+            the running ones are used.
         """
         size = x.shape[-1:]
         scale = param(self, "scale", nn.initializers.ones, size, ("channels",))
@@ -49,16 +50,54 @@ class BatchNorm(nn.Module):
             weight = jnp.ones(len(x)) if valid is None else valid.astype(jnp.float32)
             weight = weight.reshape(-1, *(1,) * (x.ndim - 1))
             count = weight.sum() * (x[0].size // x.shape[-1])
-            used = _statistics(wide, weight, count)
+            found = _statistics(wide, weight, count)
+            used = tuple(jnp.where(count > 0, new, old) for new, old in zip(found, used))
             if self.is_mutable_collection(STATISTICS):
                 keep = jnp.where(count > 1, 1 - self.momentum, 1.0)
                 unbiased = used[1] * (count / jnp.maximum(count - 1, 1))
                 mean.value = keep * mean.value + (1 - keep) * used[0]
                 variance.value = keep * variance.value + (1 - keep) * unbiased
-        factor = scale * jax.lax.rsqrt(used[1] + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        y = (wide - used[0].reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
+        y = _normalized(wide, *used, scale, bias, self.epsilon)
         return y.astype(activation_dtype(self.dtype))
+
+
+class FrozenBatchNorm(nn.Module):
+    """As `BatchNorm` in evaluation, also in training.
+
+    `mean` and `variance` are parameters without a gradient: a loaded network is fine-tuned with its
+    stored statistics, and no example depends on the others of its batch.
+    Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 2.
+    """
+
+    epsilon: float = 1e-3
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def vector(name, init):
+            return param(self, name, init, (x.shape[-1],), ("channels",))
+
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        scale, bias = vector("scale", ones), vector("bias", zeros)
+        mean, variance = (
+            jax.lax.stop_gradient(v) for v in (vector("mean", zeros), vector("variance", ones))
+        )
+        y = _normalized(x.astype(jnp.float32), mean, variance, scale, bias, self.epsilon)
+        return y.astype(activation_dtype(self.dtype))
+
+
+def _normalized(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+) -> jax.Array:
+    """x [B, ..., C], with vectors [C]."""
+    factor = scale * jax.lax.rsqrt(variance + epsilon)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    return (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
 
 
 def _statistics(x: jax.Array, weight: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,40 +1,14 @@
-"""Inverted bottleneck convolutions (MBConv), as in EfficientNet, and their batch norm."""
+"""Inverted bottleneck convolutions (MBConv), as in EfficientNet."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.layers.batch_norm import FrozenBatchNorm
 from mmjax.layers.linear import Linear, add_bias
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import height_width
-
-
-class BatchNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis; fixed statistics.
-
-    `mean` and `variance` are parameters without a gradient: a loaded network is fine-tuned with its
-    stored statistics, and no example depends on the others of its batch.
-    Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 2.
-    """
-
-    epsilon: float = 1e-3
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        def vector(name, init):
-            return param(self, name, init, (x.shape[-1],), ("channels",))
-
-        ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        scale, bias = vector("scale", ones), vector("bias", zeros)
-        mean, variance = (
-            jax.lax.stop_gradient(v) for v in (vector("mean", zeros), vector("variance", ones))
-        )
-        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        y = x.astype(jnp.float32) * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
-        return y.astype(activation_dtype(self.dtype))
 
 
 class Convolution(nn.Module):
@@ -112,7 +86,7 @@ class MBConv(nn.Module):
             return Linear((channels,), names, use_bias, self.dtype, name=name)(y)
 
         def norm(y, name):
-            return BatchNorm(self.epsilon, self.dtype, name=name)(y)
+            return FrozenBatchNorm(self.epsilon, self.dtype, name=name)(y)
 
         y = x
         if self.expand != 1:

@@ -91,8 +91,10 @@ class AudioClassifier(nn.Module):
         """Patches along the frames and along the bins of a spectrogram.
 
         Raises:
-          ValueError: a spectrogram smaller than a patch.
+          ValueError: a spectrogram smaller than a patch, or a stride of 0.
         """
+        if min(self.stride) < 1:
+            raise ValueError(f"config.model.stride is {self.stride}: it must be at least 1.")
         if frames < self.patch_size[0] or bins < self.patch_size[1]:
             raise ValueError(
                 f"A spectrogram of {frames} frames and {bins} bins is smaller than a patch of "
@@ -162,13 +164,15 @@ def make_system(config: Mapping[str, Any]) -> System:
     loss = classification(**check_kwargs(classification, config["loss"], "config.loss"))
     head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = model.num_classes is not None
+    independent = config["loss"].get("independent", False)
+    shown = {"kind": "multi_label" if independent else "classification", "modalities": ("audio",)}
     return System(
         model=model,
-        spec=spec(model, config["loss"].get("independent", False)),
+        spec=spec(model, independent),
         loss=loss,
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
-        evaluators={"classification": {"kind": "classification", "modalities": ("audio",)}},
+        evaluators={"classification": shown},
     )
 
 

@@ -1,5 +1,6 @@
 """AudioCLIP: audio, image and text towers with one shared space."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,13 @@ from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.models.audio_classifier import AudioClassifier
 from mmjax.models.build import build
-from mmjax.models.clip import IMAGE_TOWERS, TEXT_TOWERS, joint_projection
+from mmjax.models.clip import (
+    IMAGE_TOWERS,
+    TEXT_TOWERS,
+    check_pairs,
+    joint_projection,
+    pairs_present,
+)
 from mmjax.models.esresnext import ESResNeXt
 from mmjax.models.resnet import ModifiedResNet
 from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
@@ -112,6 +119,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model),
         loss=contrastive(**check_kwargs(contrastive, config["loss"], "config.loss")),
         limits=limits if math.isfinite(model.logit_scale_max) else {},
+        check_batch=functools.partial(check_pairs, pairs=tuple(PAIRS)),
         mutable=(STATISTICS,) if normed else (),
         couples_rows=COUPLES_ROWS if normed else "",
     )
@@ -145,9 +153,9 @@ def contrastive(
         terms: dict[str, Any] = {}
         for (one, other), scale in PAIRS.items():
             embeds = outputs[f"{one}_embed"], outputs[f"{other}_embed"]
-            present = jnp.ones(len(embeds[0]), bool)
-            for name in (one, other):
-                present &= batch.get(f"{name}_present", True)
+            present = pairs_present(batch, (one, other))
+            if present is None:
+                present = jnp.ones(len(embeds[0]), bool)
             losses, metrics = contrastive_loss(*embeds, outputs[scale], present=present, **options)
             terms |= {
                 f"{one}_{other}": Weighted(losses, present),

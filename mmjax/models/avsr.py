@@ -205,12 +205,14 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
+    shown = {"kind": "transcription", "decode": {"method": "ctc"}, "modalities": model.modalities}
     drops = model.modality_dropout and len(model.modalities) > 1
     return System(
         model=model,
         spec=spec(model),
         loss=terms(**check_kwargs(terms, config["loss"], "config.loss")),
         corrupt=functools.partial(drop, model) if drops else None,
+        evaluators={"ctc": shown},
         check_batch=check_batch,
         generate=functools.partial(make_transcribe, model),
         score=functools.partial(texts.make_choice, model),

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,9 +19,11 @@ from mmjax.layers.parameters import param
 from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
-from mmjax.models.clip import row_ids
+from mmjax.models.clip import check_pairs, pairs_present, row_ids
 from mmjax.models.htsat import HTSAT
 from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
+
+PAIR = ("audio", "text")
 
 
 class CLAP(nn.Module):
@@ -98,7 +99,8 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=contrastive(**settings),
         limits=limits,
         mutable=(STATISTICS,),
-        evaluators={"contrastive": {"kind": "retrieval", "pair": ("audio", "text")}},
+        check_batch=functools.partial(check_pairs, pairs=(PAIR,)),
+        evaluators={"contrastive": {"kind": "retrieval", "pair": PAIR}},
         couples_rows=COUPLES_ROWS,
     )
 
@@ -131,8 +133,7 @@ def contrastive(
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         del context
-        masks = [batch[name] for name in ("audio_present", "text_present") if name in batch]
-        present = functools.reduce(operator.and_, masks) if masks else None
+        present = pairs_present(batch, PAIR)
         ids = {"present": present}
         if mask_duplicates:
             ids["image_ids"] = batch.get("example_id")

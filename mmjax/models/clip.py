@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -213,20 +213,23 @@ def contrastive(
     return loss
 
 
-def pairs_present(batch: Batch) -> jax.Array | np.ndarray | None:
-    """[B] bool: which pairs have both image and text; None: the batch has no presence masks."""
-    masks = [batch[name] for name in ("image_present", "text_present") if name in batch]
+def pairs_present(
+    batch: Batch, pair: Sequence[str] = ("image", "text")
+) -> jax.Array | np.ndarray | None:
+    """[B] bool: which rows have both modalities; None: the batch has no presence masks."""
+    masks = [batch[f"{name}_present"] for name in pair if f"{name}_present" in batch]
     return functools.reduce(operator.and_, masks) if masks else None
 
 
-def check_pairs(batch: Batch) -> None:
+def check_pairs(batch: Batch, pairs: Sequence[Sequence[str]] = (("image", "text"),)) -> None:
     """Raise ValueError for a batch on the host without any complete pair: its loss would be 0."""
-    present = pairs_present(batch)
+    present = [pairs_present(batch, pair) for pair in pairs]
     # With several processes, one of them may have none.
-    if jax.process_count() == 1 and present is not None and not present.any():
+    if jax.process_count() == 1 and not any(x is None or x.any() for x in present):
+        both = ", or ".join(f"its {one} and its {other}" for one, other in pairs)
         raise ValueError(
-            "No example of the batch has both its image and its text: check config.data.train, "
-            "and what its transform marks as not present."
+            f"No example of the batch has both {both}: check config.data.train, and what its "
+            "transform marks as not present."
         )
 
 

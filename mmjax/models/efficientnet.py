@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
-from mmjax.layers.mbconv import BatchNorm, Convolution, MBConv
+from mmjax.layers.batch_norm import FrozenBatchNorm
+from mmjax.layers.mbconv import Convolution, MBConv
 from mmjax.layers.pixels import normalize
 from mmjax.layers.sizes import height_width
 from mmjax.sharding import shard
@@ -57,7 +58,7 @@ class EfficientNet(nn.Module):
         image = shard(batch["image"], "batch", "height", "width", "channels")
         x = normalize(image, self.image_mean, self.image_std)
         x = Convolution(self.stem, 3, 2, (0, 1), dtype=self.dtype, name="stem")(x)
-        x = jax.nn.silu(BatchNorm(self.norm_epsilon, self.dtype, name="norm_stem")(x))
+        x = jax.nn.silu(FrozenBatchNorm(self.norm_epsilon, self.dtype, name="norm_stem")(x))
         count = 0
         for fields in self.stages:
             channels, depth, kernel, stride, expand = stage(

@@ -25,6 +25,7 @@ class ESResNeXt(nn.Module):
 
     Also gives `filter_norm`, a scalar that training keeps small: the mean squared difference of the
     norms of the filters from 1. Waveforms of any length work; those of AudioCLIP have 44.1 kHz.
+    Rows without audio (`audio_present` false) do not count in the statistics of the batch norms.
 
     Attributes:
       fft: size of the filters, of which there are fft / 2 + 1; window, hop: of the frames, samples.
@@ -55,12 +56,10 @@ class ESResNeXt(nn.Module):
         waveform = shard(batch["waveform"], "batch", None)
         filters = SplineFilters(self.fft // 2 + 1, self.fft, name="filters")()
         x = self._decibels(waveform, filters)
-
-        def normed(y, name):
-            return BatchNorm(dtype=self.dtype, name=name)(y, train=train)
+        mode = {"train": train, "valid": batch.get("audio_present")}
 
         x = Convolution(self.width, 7, 2, dtype=self.dtype, name="stem_conv")(x)
-        x = jax.nn.relu(normed(x, "stem_norm"))
+        x = jax.nn.relu(BatchNorm(dtype=self.dtype, name="stem_norm")(x, **mode))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.layers):
             before = x
@@ -72,11 +71,11 @@ class ESResNeXt(nn.Module):
                     self.group_width,
                     self.dtype,
                     name=f"stage{stage}_block{place}",
-                )(x, train=train)
-            x = self._attended(x, before, stage, train)
+                )(x, **mode)
+            x = self._attended(x, before, stage, mode)
             x = shard(x, "batch", "height", "width", "channels")
         pooled = x.mean((1, 2), keepdims=True)
-        pooled = self._attended(pooled, x, len(self.layers), train)[:, 0, 0]
+        pooled = self._attended(pooled, x, len(self.layers), mode)[:, 0, 0]
         names = ("embed", "joint")
         features = Linear((self.features,), names, dtype=self.dtype, name="head")(pooled)
         norms = jnp.sqrt(jnp.square(filters).sum((1, 2)))
@@ -99,11 +98,11 @@ class ESResNeXt(nn.Module):
         power = rearrange(power[:, : BANDS * count], "b (c n) f -> b n f c", c=BANDS)
         return 10 * jnp.log10(jnp.where(power > 0, power, 1e-18))
 
-    def _attended(self, x: jax.Array, before: jax.Array, place: int, train: bool) -> jax.Array:
+    def _attended(self, x: jax.Array, before: jax.Array, place: int, mode: dict) -> jax.Array:
         if not self.attends:
             return x
         attention = StageAttention(x.shape[-1], KERNELS[place], self.dtype, name=f"attend{place}")
-        return x * attention(before, x.shape[1:3], train=train)
+        return x * attention(before, x.shape[1:3], **mode)
 
 
 class GroupedBottleneck(nn.Module):
@@ -119,11 +118,14 @@ class GroupedBottleneck(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, valid: jax.Array | None = None
+    ) -> jax.Array:
         def normed(y, channels, name, kernel=1, stride=1, groups=1):
             options = {"dtype": self.dtype, "groups": groups, "name": f"conv_{name}"}
             y = Convolution(channels, kernel, stride, **options)(y)
-            return BatchNorm(dtype=self.dtype, name=f"norm_{name}")(y, train=train)
+            norm = BatchNorm(dtype=self.dtype, name=f"norm_{name}")
+            return norm(y, train=train, valid=valid)
 
         inner, outer = self.channels * self.group_width // 64 * self.groups, 4 * self.channels
         y = jax.nn.relu(normed(x, inner, "in"))
@@ -145,12 +147,20 @@ class StageAttention(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        size: tuple[int, int],
+        *,
+        train: bool = False,
+        valid: jax.Array | None = None,
+    ) -> jax.Array:
         x = adaptive_max_pool(x, size)
         options = {"depthwise": True, "use_bias": True, "dtype": self.dtype, "name": "depth"}
         x = Convolution(x.shape[-1], self.kernel, **options)(x)
         x = Linear((self.channels,), (None, "channels"), dtype=self.dtype, name="point")(x)
-        return jax.nn.sigmoid(BatchNorm(dtype=self.dtype, name="norm")(x, train=train))
+        norm = BatchNorm(dtype=self.dtype, name="norm")
+        return jax.nn.sigmoid(norm(x, train=train, valid=valid))
 
 
 def adaptive_max_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -73,11 +73,13 @@ class HTSAT(nn.Module):
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         self._check(batch["audio"].shape)
         audio = shard(batch["audio"], "batch", *(None,) * len(self.train_shape))
-        audio = BatchNorm(name="norm_mel")(audio.astype(jnp.float32), train=train)
+        present = batch.get("audio_present", jnp.ones(audio.shape[:1], bool))
+        norm = BatchNorm(name="norm_mel")
+        audio = norm(audio.astype(jnp.float32), train=train, valid=present)
         if self.fusion:
             whole, *crops = (self._image(x) for x in jnp.moveaxis(audio, 1, 0))
             x = self._patches(whole)
-            x = self._fused(x, jnp.stack(crops, 1), batch["audio_longer"], train)
+            x = self._fused(x, jnp.stack(crops, 1), batch["audio_longer"] & present, train)
         else:
             x = self._patches(self._image(audio))
         if self.patch_norm:

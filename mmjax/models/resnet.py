@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from mmjax.batch import Batch
 from mmjax.layers.attention import attend
@@ -22,7 +23,8 @@ class ModifiedResNet(nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, features].
 
     Differs from a ResNet in a stem of three convolutions, average pooling before convolutions that
-    would have a stride, and attention pooling. Image sizes are those of training.
+    would have a stride, and attention pooling. Image sizes are those of training. Rows without an
+    image (`image_present` false) do not count in the statistics of the batch norms.
 
     Attributes:
       layers: blocks of each of the four stages; width: channels after the stem.
@@ -61,11 +63,12 @@ class ModifiedResNet(nn.Module):
                 "multiple of 32; resize them, or change the size."
             )
         x = normalize(image, self.image_mean, self.image_std)
+        mode = {"train": train, "valid": batch.get("image_present")}
         for i in range(3):
             channels = self.width if i == 2 else self.width // 2
             stride = 2 if i == 0 else 1
             x = Convolution(channels, 3, stride, dtype=self.dtype, name=f"stem_conv{i}")(x)
-            x = jax.nn.relu(BatchNorm(dtype=self.dtype, name=f"stem_norm{i}")(x, train=train))
+            x = jax.nn.relu(BatchNorm(dtype=self.dtype, name=f"stem_norm{i}")(x, **mode))
         x = average_pool(x)
         for stage, depth in enumerate(self.layers):
             for place in range(depth):
@@ -74,10 +77,10 @@ class ModifiedResNet(nn.Module):
                     2 if stage and place == 0 else 1,
                     self.dtype,
                     name=f"stage{stage}_block{place}",
-                )(x, train=train)
+                )(x, **mode)
                 x = shard(x, "batch", "height", "width", "channels")
         pool = MeanQueryPool(self.heads, self.features, self.dtype, name="pool")
-        return {"image_features": pool(x.reshape(len(x), -1, x.shape[-1])).astype(jnp.float32)}
+        return {"image_features": pool(rearrange(x, "b h w c -> b (h w) c")).astype(jnp.float32)}
 
 
 class PooledBottleneck(nn.Module):
@@ -91,10 +94,13 @@ class PooledBottleneck(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, valid: jax.Array | None = None
+    ) -> jax.Array:
         def normed(y, channels, kernel, name):
             y = Convolution(channels, kernel, dtype=self.dtype, name=f"conv_{name}")(y)
-            return BatchNorm(dtype=self.dtype, name=f"norm_{name}")(y, train=train)
+            norm = BatchNorm(dtype=self.dtype, name=f"norm_{name}")
+            return norm(y, train=train, valid=valid)
 
         outer = EXPANSION * self.channels
         y = jax.nn.relu(normed(x, self.channels, 1, "in"))

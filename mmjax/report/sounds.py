@@ -28,22 +28,20 @@ class Sound:
 def sounds_of(
     source: Any, scores: np.ndarray, labels: np.ndarray, names: Sequence[str], seed: int
 ) -> list[Sound]:
-    """A few randomly drawn examples; none where the source has no encoded audio.
+    """A few randomly drawn examples, of those that have encoded audio.
 
     Args:
       scores: [N, C] of all examples; labels: [N].
     """
-    if len(scores) != len(source) or not isinstance(source[0].get("audio"), bytes):
+    if len(scores) != len(source):
         return []
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(source), min(COUNT, len(source)), replace=False))
+    encoded = {i: source[int(i)].get("audio") for i in drawn}
     return [
-        Sound(
-            decode_at(source[int(i)]["audio"], RATE, SECONDS),
-            names[labels[i]],
-            names[scores[i].argmax()],
-        )
-        for i in drawn
+        Sound(decode_at(data, RATE, SECONDS), names[labels[i]], names[scores[i].argmax()])
+        for i, data in encoded.items()
+        if isinstance(data, bytes)
     ]
 
 

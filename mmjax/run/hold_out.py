@@ -10,9 +10,9 @@ from mmjax.data.transforms.evaluation import evaluation_form
 from mmjax.system import System
 
 # Evaluators that read the captions themselves, and the steps that their transform lacks.
-READ_CAPTIONS = ("captioning", "retrieval")
+READ_CAPTIONS = ("captioning", "retrieval", "transcription")
 TEXT_STEPS = ("choose_caption", "first_caption", "longest_caption", "drop_words", "tokenize")
-TEXT_STEPS += ("answer", "label")
+TEXT_STEPS += ("answer", "label", "transcript")
 
 
 def evals_of(config: ConfigDict, system: System) -> Mapping[str, Any]:

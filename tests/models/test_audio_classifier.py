@@ -116,5 +116,8 @@ def test_wrong_settings():
     with pytest.raises(ValueError, match="smaller than a patch of 16 x 16"):
         make(variant="B", bins=10)
     assert "label" in make(variant="B", num_classes=3).spec
-    several = make({"independent": True}, variant="B", num_classes=3).spec
-    assert several["label_probs"].shape == (1, 3) and "label" not in several
+    several = make({"independent": True}, variant="B", num_classes=3)
+    assert several.spec["label_probs"].shape == (1, 3) and "label" not in several.spec
+    assert several.evaluators["classification"]["kind"] == "multi_label"
+    with pytest.raises(ValueError, match="stride is .0, 10.: it must be at least 1"):
+        make(variant="B", stride=(0, 10))

@@ -30,6 +30,20 @@ class Tones(Source):
         return {"audio": wav(tone), "label": i % 2}
 
 
+class Some(Tones):
+    """Every other example has no audio."""
+
+    def __getitem__(self, i):
+        found = super().__getitem__(i)
+        return found if i % 2 else {"label": found["label"]}
+
+
+def test_examples_without_audio_are_left_out():
+    scores, labels = np.eye(2)[[0, 1, 0, 1]], np.arange(4) % 2
+    found = sounds.sounds_of(Some(), scores, labels, Tones.class_names, 0)
+    assert [s.name for s in found] == ["high", "high"]
+
+
 def batches(source, spec, size):
     yield {
         "audio": np.zeros((4, 2, 2), np.float32),

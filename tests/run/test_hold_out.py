@@ -94,6 +94,7 @@ def test_the_evaluators_are_those_that_the_system_names():
 # Loss terms with an evaluator of their own, in the systems that have several.
 SHOWN = {
     "albef_emoji": {"contrastive"},
+    "avsr_digits": {"ctc"},
     "blip_emoji": {"contrastive", "captioning"},
     "blip_nlvr2": {"classification"},
     "clap_esc10": {"contrastive"},

@@ -10,7 +10,6 @@ import soundfile
 from einops import rearrange
 from parity import GOLDEN, close, expected, fixture, layers_and_outputs
 
-from mmjax.data.transforms.parse import parse
 from mmjax.pretrained import load, save_pretrained
 from mmjax.weights.tensor_file import Safetensors
 
@@ -35,7 +34,7 @@ def test_the_transform_is_that_of_the_feature_extractor(golden):
     for clip, audio in zip(("short", "long"), want["audio"]):
         file = io.BytesIO()
         soundfile.write(file, want[clip], 16000, format="WAV", subtype="FLOAT")
-        found = parse(loaded.transform)({"audio": file.getvalue()}, None)
+        found = loaded.audio(file.getvalue())
         np.testing.assert_allclose(found["audio"], audio, rtol=1e-4, atol=1e-4)
 
 
@@ -49,7 +48,7 @@ def test_saved_tensor_by_tensor(name, tmp_path):
         wide = theirs.read(tensor).astype(np.float32)
         np.testing.assert_array_equal(ours.read(tensor), wide)
     after = load(tmp_path / "saved")
-    assert (after.config, after.transform) == (before.config, before.transform)
+    assert (after.config, after.audio_transform) == (before.config, before.audio_transform)
     theirs, ours = (
         json.loads((folder / "preprocessor_config.json").read_text())
         for folder in (GOLDEN / name, tmp_path / "saved")

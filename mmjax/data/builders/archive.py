@@ -1,6 +1,7 @@
 """The files of a data set, in a folder or a tar archive."""
 
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -23,5 +24,5 @@ def files(root: Path, suffix: str, by_hand: str) -> Iterator[tuple[PurePosixPath
             for member in archive:
                 if member.isfile() and member.name.endswith(suffix):
                     yield PurePosixPath(member.name), archive.extractfile(member).read()
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"The archive {root} cannot be read ({error}): {by_hand}") from error

@@ -5,6 +5,7 @@ CC BY 3.0.
 """
 
 import collections
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def read_sounds(root: str | os.PathLike | None) -> dict[str, list[tuple[str, int
       root: a folder or tar archive that contains '<number> - <class>/<fold>-<clip>-<take>.ogg'.
 
     Raises:
-      ValueError: no root, no sounds, or an archive that cannot be read.
+      ValueError: no root, an archive that cannot be read, or sounds that are missing.
     """
     if root is None or not Path(root).exists():
         raise ValueError(f"There are no sounds of ESC-10 at {root}: {_BY_HAND}")
@@ -60,6 +61,14 @@ def read_sounds(root: str | os.PathLike | None) -> dict[str, list[tuple[str, int
             f"{root} has the folds {sorted(found) or 'of no sound'}, and ESC-10 5 of them: "
             f"{_BY_HAND}"
         )
+    counts = collections.Counter((fold, x[0]) for fold, clips in found.items() for x in clips)
+    most = max(counts.values())
+    for fold, number in itertools.product(FOLDS, range(len(CLASSES))):
+        if counts[fold, number] < most:
+            raise ValueError(
+                f"{root} has {counts[fold, number]} sounds of '{CLASSES[number]}' in {fold} and "
+                f"{most} in others, so that some are missing: {_BY_HAND}"
+            )
     return {
         fold: [(name, number, data) for number, name, data in sorted(found[fold])] for fold in FOLDS
     }

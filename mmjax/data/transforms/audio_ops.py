@@ -4,11 +4,16 @@ import io
 import math
 import os
 import struct
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from mmjax.data.transforms.captions import example_name
+
 BLOCK = 1 << 20  # frames read at a time: only the mean of the channels is kept
 MISSING = 0.25  # seconds that a whole file may have less than its header declares
+LOUDEST = 1e9  # the power of louder samples, as floating-point files may have, overflows
 UNKNOWN = 2**63 - 1  # libsndfile's number of samples in a FLAC stream that was never finished
 _CONTAINERS = (  # offset and bytes of what is not audio alone
     (4, b"ftyp", "an MP4 file (video, or AAC audio)"),
@@ -34,7 +39,7 @@ def decode_audio(
 
     Raises:
       ValueError: empty, in no format of libsndfile, a video, truncated or damaged, no samples, or
-        samples that are not finite.
+        samples that are not finite or absurdly large.
     """
     import soundfile  # imported late: it loads libsndfile
 
@@ -70,8 +75,10 @@ def decode_audio(
     if not blocks:
         raise ValueError("the audio has no samples: leave it out")
     waveform = np.concatenate(blocks)
-    if not np.isfinite(waveform).all():
-        raise ValueError("the audio has samples that are not finite: write it again")
+    if not (np.abs(waveform) < LOUDEST).all():
+        raise ValueError(
+            f"the audio has samples that are not finite, or not below {LOUDEST:.0e}: write it again"
+        )
     return waveform, rate
 
 
@@ -121,6 +128,15 @@ def check_end(read: int, left: int, rate: int) -> None:
             f"the audio ends after {read / rate:.2f} s and its header declares "
             f"{(read + left) / rate:.2f} s: it is truncated, copy it again"
         )
+
+
+def decode_example(example: Mapping[str, Any], read: Callable[[bytes], Any]) -> Any:
+    """`read` of the encoded file `audio` of an example; an error names the example."""
+    try:
+        return read(example.get("audio", b""))
+    except ValueError as error:
+        name = example_name(example)
+        raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
 
 
 def check_head(head: bytes, size: int) -> None:

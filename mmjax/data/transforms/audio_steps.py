@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from mmjax.data.transforms import audio_ops, chroma, spectrogram
-from mmjax.data.transforms.captions import example_name
 from mmjax.data.transforms.spectrogram import Frames
 
 
@@ -23,7 +22,7 @@ def waveform(seconds, rate=16000, pad=True):
     def f(example, rng):
         # A little more, so that the end is resampled from what follows it.
         read = functools.partial(audio_ops.decode_at, rate=rate, seconds=seconds + 0.1)
-        x = _decoded(example, read)
+        x = audio_ops.decode_example(example, read)
         found = {**example, "waveform": _fit(x, size) if pad else x[:size]}
         found.pop("audio")
         return found
@@ -50,7 +49,8 @@ def speed(factor=(0.9, 1.1)):
     Source: Ko et al. 2015, "Audio augmentation for speech recognition".
     """
     low, high = _range(factor, "factor")
-    _check_above_0(factor=low)
+    if low < 0.1:
+        raise ValueError(f"factor is {factor}; it must be at least 0.1")
 
     def f(x, rng):
         now = round(1000 * rng.uniform(low, high))
@@ -61,8 +61,7 @@ def speed(factor=(0.9, 1.1)):
 
 def time_shift(fraction=0.1):
     """Moves the waveform by up to `fraction` of its length to either side; silence fills it up."""
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction is {fraction}; it must be from 0 to 1")
+    _check_fraction(fraction, "fraction")
 
     def f(x, rng):
         by = round(len(x) * rng.uniform(-fraction, fraction))
@@ -79,10 +78,10 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
     depend on the recording's volume. Longer audio is truncated, shorter audio is padded with
     silence. See `spectrogram.log_mel`.
     """
-    _check_above_0(top_db=top_db)
+    _check_above_0(frames=frames, mels=mels, hop_ms=hop_ms, top_db=top_db)
 
     def f(example, rng):
-        x, rate = _decoded(example, audio_ops.decode_audio)
+        x, rate = audio_ops.decode_example(example, audio_ops.decode_audio)
         x = _fit(x, (frames - 1) * round(rate * hop_ms / 1000))
         decibels = (10 / np.log(10)) * spectrogram.log_mel(x, rate, mels, window_ms, hop_ms)
         below = np.maximum(decibels - decibels.max(), -top_db)
@@ -102,6 +101,7 @@ def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
     Longer audio is truncated, shorter audio gets frames of 0 before the normalization. The default
     mean and deviation are AudioSet's. Source: AST, Gong et al. 2021 (arXiv 2104.01778), section 2.
     """
+    _check_above_0(frames=frames, mels=mels, std=std, rate=rate)
 
     def f(x):
         bank = spectrogram.kaldi(x, rate, mels)[:frames]
@@ -117,6 +117,7 @@ def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered
     See `spectrogram.mfcc`; `rate`: that of the waveform. Not centered: only frames that are inside
     the waveform count, as in the Keyword Transformer.
     """
+    _check_above_0(coefficients=coefficients)
     if coefficients > mels:
         raise ValueError(f"{mels} mel filters have no {coefficients} coefficients: raise mels")
     frames = _frames(rate, window_ms, hop_ms, "constant" if centered else "inside")
@@ -157,6 +158,8 @@ def spec_augment(time=0.1, frequency=0.2, masks=2):
 
     Source: Park et al. 2019, SpecAugment (arXiv 1904.08779), section 2, without time warping.
     """
+    for name, part in (("time", time), ("frequency", frequency)):
+        _check_fraction(part, name)
 
     def f(example, rng):
         audio = _audio(example, "spec_augment")
@@ -170,15 +173,6 @@ def spec_augment(time=0.1, frequency=0.2, masks=2):
         return {**example, "audio": masked}
 
     return f
-
-
-def _decoded(example, read):
-    """`read` of the encoded file; an error names the example."""
-    try:
-        return read(example.get("audio", b""))
-    except ValueError as error:
-        name = example_name(example)
-        raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
 
 
 def _fit(x, size):
@@ -228,6 +222,11 @@ def _range(value, name):
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"{name} is {value}; it must be a number, or (lowest, highest)")
     return low, high
+
+
+def _check_fraction(value, name):
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; it must be from 0 to 1")
 
 
 def _check_above_0(**settings):

@@ -1,9 +1,10 @@
 """The step that makes CLAP's `audio`; see `parse.py`."""
 
+import functools
+
 import numpy as np
 
 from mmjax.data.transforms import audio_ops, spectrogram
-from mmjax.data.transforms.captions import example_name
 
 PADDINGS = ("repeatpad", "repeat", "pad")
 
@@ -44,16 +45,15 @@ def clap_input(
     scale = ("htk", None) if fusion else ("slaney", "slaney")
     filters = spectrogram.mel_filters(rate, window, mels, *scale, low, high)
     cut, length = spectrogram.Frames(window, hop), round(seconds * rate)
+    if length < 1:
+        raise ValueError(f"seconds is {seconds}; it must be above 0")
+    read = functools.partial(audio_ops.decode_at, rate=rate)
 
     def decibels(waveform):
         return spectrogram.decibels(spectrogram.mel_power(waveform, cut, filters))
 
     def f(example, rng):
-        try:
-            waveform = audio_ops.decode_at(example.get("audio", b""), rate)
-        except ValueError as error:
-            name = example_name(example)
-            raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
+        waveform = audio_ops.decode_example(example, read)
         if not fusion:
             over = len(waveform) - length
             start = rng.integers(over + 1) if over > 0 and crop == "random" else 0

@@ -41,6 +41,12 @@ class Frames:
     symmetric: bool = False
     preemphasis: float | None = None
 
+    def __post_init__(self):
+        if self.window < 1 or self.hop < 1:
+            raise ValueError(
+                f"frames of {self.window} samples every {self.hop}: both must be at least 1"
+            )
+
     @property
     def transform(self) -> int:
         """Length of the Fourier transform."""
@@ -89,6 +95,8 @@ def whisper(waveform: Any, mels: int = 80) -> Any:
     Source: Radford et al. 2022 (arXiv 2212.04356), section 2.2; `whisper/audio.py`.
     """
     xp = waveform.__array_namespace__()
+    if waveform.shape[-1] < WHISPER.hop:
+        raise ValueError(f"a waveform of {waveform.shape[-1]} samples has no frame: pad it")
     mel = mel_power(waveform, WHISPER, mel_filters(16000, 400, mels))[..., :-1, :]
     log = xp.log10(xp.maximum(mel, FLOOR))
     return (xp.maximum(log, log.max(axis=(-2, -1), keepdims=True) - 8) + 4) / 4
@@ -210,11 +218,17 @@ def mel_filters(
       low, high: Hz; high None: rate / 2.
 
     Raises:
-      ValueError: more filters than the spectrum resolves, so that a filter would be empty (Kaldi's
-        may be).
+      ValueError: no filters, frequencies that the spectrum does not have, or more filters than it
+        resolves, so that one would be empty (Kaldi's may be).
     """
+    high = rate / 2 if high is None else high
+    if mels < 1 or not 0 <= low < high <= rate / 2:
+        raise ValueError(
+            f"{mels} mel filters from {low} to {high} Hz: there must be at least 1, within 0 to "
+            f"{rate / 2:g} Hz, half the sample rate"
+        )
     bins = np.arange(window // 2 + 1) * rate / window
-    ends = hz_to_mel([low, rate / 2 if high is None else high], scale)
+    ends = hz_to_mel([low, high], scale)
     corners = np.linspace(*ends, mels + 2)
     if scale == "kaldi":
         bins = hz_to_mel(bins, scale)

@@ -1,5 +1,7 @@
 """Steps for clips of speech of any length, with masks of the valid frames; see `parse.py`."""
 
+import functools
+
 import numpy as np
 
 from mmjax.data.transforms import audio_ops, spectrogram, video_ops
@@ -24,7 +26,7 @@ def decode_video(frames, size, box=None):
             raise ValueError(f"cannot decode 'video' of example {name}: {error}") from None
         if box is not None:
             found = video_ops.crop(found, box)
-        return {**example, **_padded("video", video_ops.resize(found, size), frames)}
+        return {**example, **_padded("video", video_ops.resize(found, size), frames, example)}
 
     return f
 
@@ -32,12 +34,12 @@ def decode_video(frames, size, box=None):
 def sound(rate=16000):
     """`waveform`: the encoded file `audio`, mono, at `rate` Hz, in its length: float32 `[T]`."""
 
+    if rate <= 0:
+        raise ValueError(f"rate is {rate}; it must be above 0")
+    read = functools.partial(audio_ops.decode_at, rate=rate)
+
     def f(example, rng):
-        try:
-            found = audio_ops.decode_at(example.get("audio", b""), rate)
-        except ValueError as error:
-            name = example_name(example)
-            raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
+        found = audio_ops.decode_example(example, read)
         rest = {key: value for key, value in example.items() if key != "audio"}
         return {**rest, "waveform": found}
 
@@ -62,17 +64,17 @@ def speech_mel(frames, mels, rate=16000, window_ms=32):
         log = log[: max(1, round(len(x) / hop))]
         log = (log - log.mean(0)) / (log.std(0) + np.float32(1e-3))
         rest = {key: value for key, value in example.items() if key != "waveform"}
-        return {**rest, **_padded("audio", log, frames)}
+        return {**rest, **_padded("audio", log, frames, example)}
 
     return f
 
 
-def _padded(name, x, frames):
+def _padded(name, x, frames, example):
     """The array followed by zeros up to `frames`, and its mask."""
     if len(x) > frames:
         raise ValueError(
-            f"'{name}' has {len(x)} frames and {frames} are kept, so that its text would not fit: "
-            "raise the number of frames, or leave the clip out"
+            f"'{name}' of example {example_name(example)} has {len(x)} frames and {frames} are "
+            "kept, so that its text would not fit: raise the number of frames, or leave it out"
         )
     rest = ((0, frames - len(x)), *((0, 0),) * (x.ndim - 1))
     return {name: np.pad(x, rest), f"{name}_mask": np.arange(frames) < len(x)}

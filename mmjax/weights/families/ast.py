@@ -1,11 +1,13 @@
 """AST, the Audio Spectrogram Transformer, in the layout of `transformers`."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 
 from mmjax.data.transforms import chain
+from mmjax.data.transforms.audio_steps import kaldi_fbank
 from mmjax.models.audio_classifier import AudioClassifier
 from mmjax.weights import published
 from mmjax.weights.families import clip, vit
@@ -72,7 +74,7 @@ def model_config(found: Published) -> dict[str, Any]:
     }
 
 
-def transform(found: Published) -> str:
+def audio_transform(found: Published) -> str:
     """The chain of transforms from an encoded file to `audio`."""
     where = found.folder / published.PREPROCESSOR
     settings = published.settings(found.preprocessor or {}, FEATURES, where)
@@ -175,28 +177,34 @@ def published_config(model: AudioClassifier) -> dict[str, Any]:
     }
 
 
-def published_preprocessor(model: AudioClassifier, transform: str) -> dict[str, Any]:
-    """preprocessor_config.json for one of our models with this transform.
+def published_files(pretrained: Any) -> dict[str, Any]:
+    """preprocessor_config.json, from the transform of audio.
 
     Raises:
       ValueError: a transform that AST's feature extractor cannot describe.
     """
-    steps = {name: args for name, args, _, _ in chain.read(transform)}
-    if set(steps) != {"waveform", "kaldi_fbank"} or len(steps["kaldi_fbank"]) != 5:
+    steps = {name: x for name, *x, _ in chain.read(pretrained.audio_transform)}
+    if not steps:
+        return {}
+    if set(steps) != {"waveform", "kaldi_fbank"}:
         raise ValueError(
-            f"The transform '{transform}' is not that of an AST, 'waveform(...) | kaldi_fbank("
-            "frames, mels, mean, std, rate)': save the model without it."
+            f"The transform '{pretrained.audio_transform}' is not that of an AST, 'waveform(...) | "
+            "kaldi_fbank(...)': save the model without it."
         )
-    frames, mels, mean, std, rate = steps["kaldi_fbank"]
-    return {
+    args, kwargs = steps["kaldi_fbank"]
+    bound = inspect.signature(kaldi_fbank).bind(*args, **kwargs)
+    bound.apply_defaults()
+    step = bound.arguments
+    found = {
         "feature_extractor_type": "ASTFeatureExtractor",
         "feature_size": 1,
         "padding_value": 0.0,
         "return_attention_mask": False,
-        "sampling_rate": rate,
-        "num_mel_bins": mels,
-        "max_length": frames,
+        "sampling_rate": step["rate"],
+        "num_mel_bins": step["mels"],
+        "max_length": step["frames"],
         "do_normalize": True,
-        "mean": mean,
-        "std": std,
+        "mean": step["mean"],
+        "std": step["std"],
     }
+    return {published.PREPROCESSOR: found}

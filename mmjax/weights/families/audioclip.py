@@ -165,9 +165,11 @@ def published_config(model: AudioCLIP) -> dict[str, Any]:
             "audio.features": (audio.features, model.embed_dim),
             "image.features": (image.features, model.embed_dim),
             "image.heads": (image.heads, image.width // 2),
+            "image.image_size": (image.train_size, (image.train_size[0],) * 2),
             "text.pool": ((text.pool, text.causal), ("end", True)),
             "text.mlp_dim": (sizes["mlp_dim"], 4 * sizes["width"]),
             "text.activation": (text.activation, "quick_gelu"),
+            "text.norm_epsilon": (text.norm_epsilon, 1e-5),
         },
     )
     return {

@@ -46,6 +46,15 @@ def test_a_split_is_a_fold(tmp_path):
     with tarfile.open(tmp_path / "esc10.tar", "w") as archive:
         archive.add(tmp_path / "esc10", "esc10")
     assert esc10.read_sounds(tmp_path / "esc10.tar") == esc10.read_sounds(tmp_path)
+    with tarfile.open(tmp_path / "esc10.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "esc10", "esc10")
+    whole = (tmp_path / "esc10.tar.gz").read_bytes()
+    (tmp_path / "esc10.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="esc10.tar.gz cannot be read .*set root"):
+        esc10.read_sounds(tmp_path / "esc10.tar.gz")
+    (tmp_path / "esc10" / "002 - Rain" / "3-123-B.ogg").unlink()
+    with pytest.raises(ValueError, match="1 sounds of 'rain' in fold3 and 2 in others.*set root"):
+        esc10.read_sounds(tmp_path)
 
 
 def test_sounds_that_are_not_there(tmp_path):

@@ -58,14 +58,24 @@ def test_features_of_a_chain():
 def test_what_is_missing_or_wrong_is_said():
     with pytest.raises(ValueError, match="put waveform.seconds. first in the chain"):
         run("whisper_mel", {"audio": b"x"})
+    with pytest.raises(ValueError, match="a waveform of 9 samples has no frame: pad it"):
+        run("whisper_mel", {"waveform": NOISE[:9]})
     with pytest.raises(ValueError, match="before spec_augment"):
         run("spec_augment", {"waveform": NOISE})
     wrong = {
         "waveform(0)": "seconds is 0; it must be above 0",
         "add_noise((9, 3))": "snr is .9, 3.; it must be a number, or",
-        "speed((0, 1))": "factor is 0; it must be above 0",
+        "speed((0, 1))": "factor is .0, 1.; it must be at least 0.1",
         "time_shift(2)": "fraction is 2; it must be from 0 to 1",
         "mfcc(50, 40)": "40 mel filters have no 50 coefficients",
+        "mfcc(0)": "coefficients is 0; it must be above 0",
+        "mfcc(hop_ms=0)": "480 samples every 0: both must be at least 1",
+        "kaldi_fbank(9, std=0)": "std is 0; it must be above 0",
+        "spec_augment(2)": "time is 2; it must be from 0 to 1",
+        "clap_input(0)": "seconds is 0; it must be above 0",
+        "clap_input(1, low=20000)": "64 mel filters from 20000 to 14000 Hz: .* within 0 to 24000",
+        "sound(0)": "rate is 0; it must be above 0",
+        "speech_mel(9, 0)": "0 mel filters from 0",
     }
     for chain, why in wrong.items():
         with pytest.raises(ValueError, match=why):
