@@ -20,9 +20,10 @@ from mmjax import pretrained
 from mmjax.config import defaults
 
 
-def part(start, stop):
+def part(start, stop, seconds):
     """A part of the folder of recordings."""
-    source = {"kind": "recordings", "root": ""}
+    # Of a longer recording the text would say more than what is heard.
+    source = {"kind": "recordings", "root": "", "longest": seconds}
     return {"kind": "part", "source": source, "start": start, "stop": stop}
 
 
@@ -35,7 +36,8 @@ def get_config(weights):
             "folder of a Whisper."
         )
     audio, words = found.config["audio"], found.text_length
-    sound = f"waveform({audio['length'] / 50:g}) | whisper_mel({audio['mels']})"
+    seconds = audio["length"] / 50
+    sound = f"waveform({seconds:g}) | whisper_mel({audio['mels']})"
 
     config = defaults()
     config.init_from.path = weights
@@ -47,7 +49,7 @@ def get_config(weights):
     config.total_steps = 500
     config.log_every = 10
     config.checkpoint.every = 100
-    config.data.train = part(0.0, 0.9)
+    config.data.train = part(0.0, 0.9, seconds)
     config.data.transform = f"{sound} | first_caption | transcript({words})"
     config.optim = {
         "name": "adamw",
@@ -61,7 +63,7 @@ def get_config(weights):
         "freeze": (),
     }
 
-    held_out = part(0.9, 1.0)
+    held_out = part(0.9, 1.0, seconds)
     held_out["source"]["root"] = config.data.train.source.get_ref("root")
     config.evals.held_out = {
         "kind": "transcription",

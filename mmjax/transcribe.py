@@ -32,6 +32,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--seed", {"type": int, "default": 0}),
     )
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,8 @@ def make_decoder(
 ) -> Decoder:
     """A decoder of windows with the model's suppressed tokens; see `transcribe` for the arguments.
 
-    A transcript has at most half as many tokens as fit into the model, as in the original.
+    A transcript and the text before it each have at most half as many tokens as fit into the
+    model, as in the original.
 
     Raises:
       ValueError: a task or a language that the model does not have, or wrong settings.
@@ -201,9 +203,13 @@ def _all(files: Sequence[str | Path], transcripts: Callable) -> Iterator[Result]
 def outputs(files: Sequence[str], formats: Sequence[str], folder: str) -> dict[str, list[Path]]:
     """For each file the paths to write, one for each format.
 
+    The folder is created, so that it cannot fail when the first transcript is there.
+
     Raises:
-      ValueError: an unknown format, or two files of one name.
+      ValueError: an unknown format, two files of one name, or a folder that cannot be written to.
     """
+    if not formats:
+        return {}
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f"The format is '{name}'; use some of {', '.join(FORMATS)}.")
@@ -215,6 +221,15 @@ def outputs(files: Sequence[str], formats: Sequence[str], folder: str) -> dict[s
                 f"'{path}' and '{other}' have one name for their transcripts: rename one, or "
                 "transcribe them into different folders by --output."
             )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        why = None if os.access(folder, os.W_OK) else "it may not be written to"
+    except OSError as error:
+        why = error.strerror
+    if why:
+        raise ValueError(
+            f"The folder '{folder}' cannot hold the transcripts ({why}): give another --output."
+        )
     return {p: [Path(folder) / f"{stem}.{f}" for f in formats] for stem, p in stems.items()}
 
 
@@ -250,8 +265,7 @@ def main() -> None:
                 continue
             if not formats:
                 _print(path, found, title=len(files) > 1)
-            for name, to in zip(formats, paths[path]):
-                to.parent.mkdir(parents=True, exist_ok=True)
+            for name, to in zip(formats, paths.get(path, ())):
                 whole_file.write(to, FORMATS[name](found))
     if len(faults) == len(files) == 1:
         raise ValueError(f"Cannot transcribe '{files[0]}': {faults[0][1]}.")

@@ -184,6 +184,11 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # ---- one step at toy size
 
+# At toy size these differ from others in numbers alone.
+SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
+SAME += ("ast_audioset", "avsr_lrs3")
+SAME += ("whisper_base", "whisper_small", "whisper_tiny")
+
 
 def one_step(name, mesh=None, dtype="float32", **loss):
     """The scalars of one update, and whether the parameters moved as they should."""
@@ -204,7 +209,7 @@ def on_one_device(name):
     return one_step(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
 def test_a_step_is_finite_and_moves_what_it_should(name):
     scalars, moved, _ = on_one_device(name)
     assert all(np.isfinite(v) for v in scalars.values())
@@ -220,12 +225,6 @@ def test_a_step_is_finite_and_moves_what_it_should(name):
         assert did is not locked, where
 
 
-# At toy size these differ from others in numbers alone.
-SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3")
-SAME += ("whisper_base", "whisper_small", "whisper_tiny")
-
-
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
 def test_its_step_can_be_planned(name):
     assert estimate.model_flops(toy.shrink(load(name)), chips.parse("cpu:8")) > 0
@@ -233,10 +232,12 @@ def test_its_step_can_be_planned(name):
 
 # On data=4,fsdp=2 one of each structure.
 STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
-STRUCTURES += ("albef_emoji", "avsr_digits", "blip_emoji", "coca_emoji", "flamingo_emoji")
+STRUCTURES += ("albef_14m", "avsr_digits", "blip_b16_129m", "coca_emoji", "flamingo_emoji")
+# Another config of the system is more than these: those of ALBEF and BLIP have a queue.
+LESS = ("albef_emoji", "blip_emoji", "clap_htsat", "flava_pmd")
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*SAME, *LESS}))
 def test_the_step_on_8_devices_is_that_on_one(name):
     want, _, _ = on_one_device(name)
     got, _, _ = one_step(name, toy.MESHES["data=4,fsdp=2" if name in STRUCTURES else "data=8"])

@@ -89,14 +89,14 @@ def forward(loaded, texts):
     return np.array(jax.jit(loaded.model.apply)(loaded.variables, batch)["text_logits"])
 
 
-def log_probabilities(logits, decoder, before, result):
-    """log p [N or N + 1, V] of a transcript's tokens, from the logits of its text."""
+def log_probabilities(logits, decoder, before, result, limit=12):
+    """log p [N or N + 1, V] of a transcript's tokens and of the end, if it has room for it."""
     logits = logits[len(before) - 1 : len(before) + len(result.tokens)].copy()
     settings = decoder.programs.settings
     logits[:, settings.forbidden_ids] = -np.inf
     logits[0, list(settings.processors[0].ids)] = -np.inf
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    return log_p if len(result.tokens) < settings.max_new_tokens else log_p[:-1]
+    return log_p[:limit]
 
 
 def check_score(log_p, decoder, result):
@@ -109,18 +109,20 @@ def test_prompts_are_read_as_without_a_cache(decoders, loaded):
     decoder, audio = decoders[0], expected("whisper_words")["audio"]
     decoder.task = "translate"
     assert decoder.prompt(()) == (301,)
-    room = decoder.programs.prompt_room
-    assert decoder.prompt(range(99)) == (308, *range(100 - room, 99), 301)
+    # Half of the 25 positions, as n_ctx // 2 - 1 tokens of text in openai/whisper.
+    assert decoder.prompt(range(99)) == (308, *range(99 - 11, 99), 301)
     prompts = [[5, 6, 7], [], list(range(40, 60))]
     heard = decoder.listen(list(audio), prompts)
     found = decoder.transcribe(heard, prompts, ["fr"] * len(audio))
     forced = decoder.special.forced("fr", "translate", timestamps=False)
     befores = [[*decoder.prompt(prompt), *forced] for prompt in prompts]
-    texts = [[*before, *result.tokens] for before, result in zip(befores, found)]
+    texts = [[*before, *result.tokens][:25] for before, result in zip(befores, found)]
+    limit = 25 - len(befores[2]) + 1  # the model does not read the last one
+    assert max(len(result.tokens) for result in found) == limit
     for row, (logits, before, result) in enumerate(zip(forward(loaded, texts), befores, found)):
         begin = len(before) - len(forced) - 1
         np.testing.assert_allclose(heard.logits[row], logits[begin], atol=2e-5)
-        log_p = log_probabilities(logits, decoder, before, result)
+        log_p = log_probabilities(logits, decoder, before, result, limit)
         assert log_p.argmax(1).tolist()[: len(result.tokens)] == list(result.tokens)
         check_score(log_p, decoder, result)
 
@@ -181,7 +183,8 @@ def test_long_recordings_by_sliding_windows(long_form):
         assert 0 <= segment.start <= segment.end <= 2.3 + 0.02 and segment.text.strip()
         assert "".join(w.word for w in segment.words).strip() == segment.text.strip()
         times = [t for w in segment.words for t in (w.start, w.end)]
-        assert times == sorted(times)
+        assert times == sorted(times) == [round(t, 3) for t in times]
+        assert (times[0], times[-1]) == (segment.start, segment.end)
     assert found["gap.wav"].segments[0].start >= 0.26
     assert found["silence.wav"].text == "" and not found["silence.wav"].segments
     assert found["stereo.wav"].segments
@@ -251,6 +254,9 @@ def test_settings_that_the_model_does_not_have(loaded, folder, tmp_path):
         outputs(["a.wav"], ["doc"], ".")
     with pytest.raises(ValueError, match="have one name"):
         outputs(["a/x.wav", "b/x.mp3"], ["txt"], ".")
+    assert outputs(["a/x.wav", "b/x.mp3"], [], ".") == {}  # printed
+    with pytest.raises(ValueError, match="give another --output"):
+        outputs(["a.wav"], ["txt"], folder / "empty.wav" / "texts")
 
 
 def run(*words):

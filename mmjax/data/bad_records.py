@@ -17,9 +17,11 @@ from mmjax.workdir import jsonl, whole_file
 LIST_NAME = "bad_records.jsonl"
 KINDS = {
     "unreadable_image": "unreadable images",
+    "unreadable_audio": "unreadable recordings",
+    "long_audio": "recordings that are too long",
     "missing_caption": "records without a caption",
     "duplicate_key": "records whose key was used before",
-    "missing_file": "records whose image file is missing",
+    "missing_file": "records whose file is missing",
     "bad_row": "rows that do not fit their caption file",
     "bad_text": "records whose text cannot be read",
     "dotted_key": "records whose file names have a dot before the extension",

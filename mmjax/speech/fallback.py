@@ -140,14 +140,13 @@ class Decoder:
         for row, prompt in enumerate(prompts):
             result = self._best(attempts, row, first, float(silence[row]))
             again = heard if self.batch_size == 1 else None
-            for temperature in others:
+            for attempt, temperature in enumerate(others, start=1):
                 if not self.thresholds.rejects(result):
                     break
                 if again is None:
                     again = self.programs.listen_again(heard, row, self.prompt(prompt))
-                more = self.programs.continue_(
-                    again, forced[row : row + 1], temperature, self._seed
-                )
+                seed = self._seed + attempt  # other samples than at the last temperature
+                more = self.programs.continue_(again, forced[row : row + 1], temperature, seed)
                 result = self._best(jax.device_get(more), 0, temperature, result.no_speech_prob)
             found.append(result)
         return found

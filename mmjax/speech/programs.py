@@ -1,8 +1,10 @@
 """The compiled programs of a speech model: listen, continue, and look at the attention."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,12 +24,14 @@ from mmjax.decode.settings import Settings
 FORCED = 3  # most tokens between the begin token and the transcript: language, task, no timestamps
 
 
-class Heard(NamedTuple):
+@flax.struct.dataclass
+class Heard:
     """Recordings and the tokens before their transcripts, as the model has read them.
 
     Attributes:
       audio_tokens: [B, S, width] of the encoder.
       logits: [B, V] after the begin token; cache, history, count: as of `read_prompts`.
+      length: of the prompts, with padding.
     """
 
     audio_tokens: jax.Array
@@ -35,6 +39,7 @@ class Heard(NamedTuple):
     cache: Any
     history: jax.Array
     count: jax.Array
+    length: int = flax.struct.field(pytree_node=False)
 
 
 class Programs:
@@ -49,23 +54,13 @@ class Programs:
         self.settings, self.best_of = settings, best_of
         self._model = model
         self._params = variables["params"]
-        # The cache also has to hold the forced tokens.
-        self._reading = Settings(settings.max_new_tokens + FORCED, int8=settings.int8)
-        self._sampling = Settings(
-            settings.max_new_tokens,
-            end_ids=settings.end_ids,
-            pad_id=settings.pad_id,
-            forbidden_ids=settings.forbidden_ids,
-            temperature=1.0,
-            processors=settings.processors,
-            int8=settings.int8,
-        )
+        self._sampling = dataclasses.replace(settings, beams=1, temperature=1.0)
         encoder = model.audio_encoder(parent=None)
         self.audio_shape = (2 * encoder.length, encoder.mels)
         example = self._batch([[settings.pad_id]], 1) | {
             "audio_tokens": np.zeros((1, encoder.length, encoder.width), np.float32)
         }
-        self._variables = Prepared(model, self._reading)(variables, example)
+        self._variables = Prepared(model, self._reading(1))(variables, example)
         self._listen = jax.jit(self._listened)
         self._reread = jax.jit(self._read)
         self._continue = jax.jit(self._continued, static_argnames="rows_each")
@@ -73,8 +68,8 @@ class Programs:
 
     @property
     def prompt_room(self) -> int:
-        """Most tokens that fit before the begin token."""
-        return self._model.window - self._reading.max_new_tokens - 1
+        """Most tokens before the begin token: half a window, as in openai/whisper."""
+        return self._model.window // 2
 
     def listen(self, audio: np.ndarray, prompts: Sequence[Sequence[int]]) -> Heard:
         """Read recordings, log-mel [B, F, M], and for each the tokens up to the begin token.
@@ -98,7 +93,7 @@ class Programs:
         """
         ids = jnp.asarray(forced, jnp.int32)
         key = jax.random.key(seed)
-        given = (self._variables, heard._replace(audio_tokens=None), ids, key)
+        given = (self._variables, heard.replace(audio_tokens=None), ids, key)
         if not temperature:
             return self._continue(*given, None, rows_each=1)
         return self._continue(*given, jnp.float32(temperature), rows_each=self.best_of)
@@ -110,7 +105,7 @@ class Programs:
 
         There is one program, for the longest transcript.
         """
-        length = FORCED + self._reading.max_new_tokens + 2
+        length = self.settings.max_new_tokens + FORCED + 2
         batch = self._batch([tokens], min(length, self._model.window))
         weights, logits = self._attend({"params": self._params}, audio_tokens, batch)
         return np.asarray(weights[:, :, : len(tokens)]), np.asarray(logits[: len(tokens)])
@@ -121,16 +116,23 @@ class Programs:
         text, mask = pad_rows(prompts, length, self.settings.pad_id)
         return {"text": text, "text_mask": mask}
 
+    def _reading(self, length: int) -> Settings:
+        """How prompts of `length` tokens are read: the cache also holds the forced tokens."""
+        new = min(self.settings.max_new_tokens + FORCED, self._model.window - length)
+        return Settings(new, int8=self.settings.int8)
+
     def _listened(self, variables, audio, batch) -> Heard:
         tokens = self._model.apply(variables, {"audio": audio})["audio_tokens"]
         return self._read(variables, tokens, batch)
 
     def _read(self, variables, tokens, batch) -> Heard:
         batch = {**batch, "audio_tokens": tokens}
-        return Heard(tokens, *read_prompts(self._model, self._reading, variables, batch))
+        length = batch["text"].shape[1]
+        read = read_prompts(self._model, self._reading(length), variables, batch)
+        return Heard(tokens, *read, length)
 
     def _continued(self, variables, heard, forced, key, temperature, rows_each) -> Generated:
-        _, logits, cache, history, count = heard
+        logits, cache, history, count = heard.logits, heard.cache, heard.history, heard.count
         if forced.shape[1]:
             batch = {"text": forced, "text_mask": jnp.ones(forced.shape, bool)}
             given = {**variables, "cache": cache}
@@ -143,6 +145,10 @@ class Programs:
             cache = select_rows(cache, rows)
             logits, history, count = logits[rows], history[rows], count[rows]
         settings = self.settings if temperature is None else self._sampling
+        # The model does not read the last token.
+        fits = self._model.window - heard.length - forced.shape[1] + 1
+        new = min(settings.max_new_tokens, fits)
+        settings = dataclasses.replace(settings, max_new_tokens=new)
         found = continue_prompts(
             self._model, settings, variables, logits, cache, history, count, key, temperature
         )

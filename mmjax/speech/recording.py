@@ -81,6 +81,9 @@ class Recording:
         except soundfile.SoundFileError as error:
             raise ValueError(f"it is damaged ({error}): copy it again") from None
         self._ended = len(block) < audio_ops.BLOCK
+        if self._ended:
+            at = self._file.tell()
+            audio_ops.check_end(at, self._file.frames - at, self._file.samplerate)
         if not np.isfinite(block).all():
             raise ValueError("it has samples that are not finite: write it again")
         if self._resample is not None:

@@ -196,7 +196,9 @@ class Transcriber:
             if timed:
                 start, end = timed[0].start, timed[-1].end
                 timed = tuple(
-                    dataclasses.replace(w, start=w.start + offset, end=w.end + offset)
+                    dataclasses.replace(
+                        w, start=round(offset + w.start, 3), end=round(offset + w.end, 3)
+                    )
                     for w in timed
                 )
             facts = (found.temperature, found.avg_logprob, found.compression_ratio)

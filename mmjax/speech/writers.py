@@ -37,13 +37,13 @@ def clock(seconds: float, mark: str = ".") -> str:
 
 def txt(transcript: Transcript) -> str:
     """A line for each segment."""
-    return "".join(f"{segment.text.strip()}\n" for segment in transcript.segments)
+    return "".join(f"{text}\n" for _, _, text in _cues(transcript))
 
 
 def srt(transcript: Transcript) -> str:
-    """SubRip subtitles: a numbered cue for each segment."""
+    """SubRip subtitles: a numbered cue for each segment; its arrow, in a text, becomes "->"."""
     cues = [
-        f"{n}\n{clock(start, ',')} --> {clock(end, ',')}\n{text}\n"
+        f"{n}\n{clock(start, ',')} --> {clock(end, ',')}\n{text.replace('-->', '->')}\n"
         for n, (start, end, text) in enumerate(_cues(transcript), start=1)
     ]
     return "\n".join(cues)
@@ -84,7 +84,7 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
 
 
 def _cues(transcript: Transcript) -> list[tuple[float, float, str]]:
-    """(start, end, text) of each subtitle; the text is one line, since a blank one ends a cue."""
+    """(start, end, text) of each segment; the text is one line, since a blank one ends a cue."""
     return [(s.start, s.end, " ".join(s.text.split())) for s in transcript.segments]
 
 

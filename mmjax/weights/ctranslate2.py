@@ -4,6 +4,7 @@ Source of the format: CTranslate2, src/models/model.cc (Model::load) and python/
 model_spec.py (ModelSpec._serialize).
 """
 
+import math
 import struct
 from pathlib import Path
 
@@ -35,7 +36,9 @@ class CTranslate2:
         self.name = str(path)
         if not Path(path).is_file():
             raise ValueError(f"There is no file '{path}'.")
-        self._bytes, self._at = np.memmap(path, np.uint8, "r"), 0
+        empty = not Path(path).stat().st_size  # which cannot be mapped
+        self._bytes = np.empty(0, np.uint8) if empty else np.memmap(path, np.uint8, "r")
+        self._at = 0
         (version,) = self._numbers("<I")
         if version != VERSION:
             raise ValueError(
@@ -63,7 +66,7 @@ class CTranslate2:
 
     def _stored(self, name: str) -> np.ndarray:
         shape, dtype, at = self._places[name]
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         return self._bytes[at : at + size].view(dtype).reshape(shape)
 
     def _take(self, size: int) -> np.ndarray:
@@ -80,7 +83,11 @@ class CTranslate2:
 
     def _string(self) -> str:
         (size,) = self._numbers("<H")  # with the NUL at the end
-        return self._take(size).tobytes()[:-1].decode()
+        text = self._take(size).tobytes()
+        try:
+            return text[:-1].decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"'{self.name}' is damaged: get it again.") from None
 
     def _variable(self) -> tuple[str, tuple[tuple[int, ...], np.dtype, int]]:
         """The name of the next variable, and its shape, dtype and place in the file."""
@@ -93,7 +100,7 @@ class CTranslate2:
                 f"'{name}' of '{self.name}' has the unknown dtype {kind}: get it again."
             )
         dtype = np.dtype(_DTYPES[kind])
-        if size != int(np.prod(shape)) * dtype.itemsize:
+        if size != math.prod(shape) * dtype.itemsize:
             raise ValueError(
                 f"'{name}' of '{self.name}' has {size} bytes and the shape {list(shape)} in "
                 f"{dtype}, which do not fit: get it again."

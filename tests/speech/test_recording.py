@@ -66,6 +66,14 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         Recording(float_path).read(0, 10)
 
 
+def test_an_end_before_the_declared_one(tmp_path):
+    whole = write(tmp_path / "a.mp3", seconds=3).read_bytes()
+    (tmp_path / "a.mp3").write_bytes(whole[: len(whole) // 2])
+    for read in (audio_ops.decode_audio, lambda path: Recording(path).read(0, 3 * RATE)):
+        with pytest.raises(ValueError, match="declares 3.00 s: it is truncated"):
+            read(tmp_path / "a.mp3")
+
+
 def test_silence_and_the_quietest_cut():
     assert is_silent(np.zeros(0, np.float32)) and is_silent(np.full(9, 3e-4, np.float32))
     assert not is_silent(np.asarray([0, -4e-4], np.float32))

@@ -24,10 +24,10 @@ def test_clock_rounds_and_carries():
 
 
 def test_formats():
-    assert FORMATS["txt"](TRANSCRIPT) == "Hello\n\nthere.\na < b --> c & d\n"
+    assert FORMATS["txt"](TRANSCRIPT) == "Hello there.\na < b --> c & d\n"
     assert FORMATS["srt"](TRANSCRIPT) == (
         "1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n"
-        "2\n01:00:00,000 --> 01:01:40,500\na < b --> c & d\n"
+        "2\n01:00:00,000 --> 01:01:40,500\na < b -> c & d\n"
     )
     assert FORMATS["vtt"](TRANSCRIPT) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello there.\n\n"

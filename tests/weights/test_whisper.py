@@ -327,7 +327,8 @@ def write_model_bin(path, tensors, version=6, spec="WhisperSpec"):
     kinds = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 
     def string(text):
-        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+        data = text.encode(errors="surrogateescape") + b"\0"
+        return struct.pack("<H", len(data)) + data
 
     parts = [struct.pack("<I", version), string(spec), struct.pack("<II", 3, len(tensors))]
     for name, x in sorted(tensors.items()):
@@ -353,6 +354,8 @@ def test_other_folders_are_refused(tmp_path):
             (lambda p: model_bin(p, spec="TransformerSpec"), "a model of kind 'TransformerSpec'"),
             (lambda p: model_bin(p), "has no decoder/activation"),
             (lambda p: model_bin(p, cut=3), "is truncated at"),
+            (lambda p: model_bin(p, cut=10**6), "is truncated at 0 bytes"),
+            (lambda p: model_bin(p, spec="\udcff"), "is damaged"),
             (features, "has hop_length 200; only features with 160"),
         )
     ):

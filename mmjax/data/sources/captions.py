@@ -45,6 +45,7 @@ def read_captions(
     image_column: str | None = None,
     caption_column: str | None = None,
     multiple_captions: bool | None = None,
+    of: str = "image",
 ) -> tuple[list[dict[str, Any]], list[BadRecord]]:
     """The records `{"key": image, "captions": [...]}` of a caption file, and its bad rows.
 
@@ -52,6 +53,7 @@ def read_captions(
       image_column, caption_column: None: the first of `IMAGE_COLUMNS` and `CAPTION_COLUMNS`.
       multiple_captions: whether the rows of one image are its captions, or an error. None: they
         are if the layout numbers them; otherwise a file where it looks so is refused.
+      of: "image" or "audio", as in the name of the setting for its column.
 
     Raises:
       ValueError: no such file, not UTF-8, invalid JSON, a missing column, a quote that is not
@@ -66,18 +68,19 @@ def read_captions(
     bad: list[BadRecord] = []
     numbered = False
     if suffix == ".jsonl":
-        rows = _of_objects(_json_lines(text, path), path, image_column, caption_column)
+        rows = _of_objects(_json_lines(text, path), path, image_column, caption_column, of)
     elif suffix == ".json":
         content = _parsed(text, str(path))
         numbered = isinstance(content, dict)
         if numbered:
             rows = _of_coco(content, path)
         else:
-            rows = _of_objects(_json_list(content, path), path, image_column, caption_column)
+            content = _json_list(content, path)
+            rows = _of_objects(content, path, image_column, caption_column, of)
     elif _NUMBERED_LINE.fullmatch(_first_line(text)):
         rows, numbered = _of_numbered_lines(text, path, bad), True
     else:
-        rows, numbered = _of_table(text, path, image_column, caption_column, bad)
+        rows, numbered = _of_table(text, path, image_column, caption_column, of, bad)
     if multiple_captions is None and numbered:
         multiple_captions = True
     return _by_image(rows, path, multiple_captions, bad), bad
@@ -97,8 +100,9 @@ def _by_image(
         elif key in records and not multiple:
             if texts and texts != records[key]["captions"]:
                 again.setdefault(key, place)
-            reason = f"{path.name}, {place}, names it again; if every row is one caption of its "
-            reason += "image, set multiple_captions=True"
+            reason = f"{path.name}, {place}, names it again"
+            if multiple is None:
+                reason += "; if every row is one caption of its image, set multiple_captions=True"
             bad.append(BadRecord(key, "duplicate_key", reason))
         elif not texts:
             bad.append(BadRecord(key, "missing_caption", f"{path.name}, {place}, has none"))
@@ -142,6 +146,7 @@ def _of_objects(
     path: Path,
     image_column: str | None,
     caption_column: str | None,
+    of: str,
 ) -> list[_Row]:
     found = list(objects)
     for place, row in found:
@@ -151,7 +156,7 @@ def _of_objects(
         return []
     # Rows may differ in their fields: the columns are the union over all rows.
     columns = list(dict.fromkeys(column for _, row in found for column in row))
-    image = _column(image_column, IMAGE_COLUMNS, columns, path, "image")
+    image = _column(image_column, IMAGE_COLUMNS, columns, path, of)
     caption = _column(caption_column, CAPTION_COLUMNS, columns, path, "caption")
     return [_Row(place, row.get(image), row.get(caption)) for place, row in found]
 
@@ -225,6 +230,7 @@ def _of_table(
     path: Path,
     image_column: str | None,
     caption_column: str | None,
+    of: str,
     bad: list[BadRecord],
 ) -> tuple[list[_Row], bool]:
     """Rows below a header, and whether the table numbers the captions of an image."""
@@ -237,7 +243,7 @@ def _of_table(
     image, caption = (
         columns.index(_column(asked, usual, columns, path, what, hint))
         for asked, usual, what in (
-            (image_column, IMAGE_COLUMNS, "image"),
+            (image_column, IMAGE_COLUMNS, of),
             (caption_column, CAPTION_COLUMNS, "caption"),
         )
     )

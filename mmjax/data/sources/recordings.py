@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.bad_records import BadRecord, allow
+from mmjax.data.bad_records import BadRecord, allow, in_threads
 from mmjax.data.cache import data_root
 from mmjax.data.source import Source
 from mmjax.data.sources.captions import read_captions
+from mmjax.data.transforms import audio_ops
 from mmjax.process.printable import printable
 
 FILES = ("captions.jsonl", "captions.csv", "captions.tsv", "metadata.jsonl", "metadata.csv")
@@ -18,6 +19,7 @@ def open_recordings(
     captions: str | None = None,
     audio_column: str | None = None,
     caption_column: str | None = None,
+    longest: float | None = None,
     max_bad_records: int | float = 0.01,
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
@@ -29,6 +31,8 @@ def open_recordings(
         such as CSV or JSONL; None: the first of `FILES` that exists.
       audio_column: column with the recording's path; None: the first of `captions.IMAGE_COLUMNS`.
       caption_column: column with the text; None: the first of `captions.CAPTION_COLUMNS`.
+      longest: seconds; a longer recording, or one that cannot be read, is a bad record. None: no
+        recording is opened here.
       max_bad_records: see `mmjax.data.bad_records.allow`; a missing file is a bad record.
       workdir: where bad records are listed; None: the data cache.
 
@@ -45,16 +49,32 @@ def open_recordings(
             f"{root} has no file with the texts of its recordings ({', '.join(FILES)}): set "
             "captions to its name."
         )
-    records, bad = read_captions(root / captions, audio_column, caption_column)
+    records, bad = read_captions(root / captions, audio_column, caption_column, False, "audio")
     total = len(records) + len(bad)
     good = [record for record in records if (root / record["key"]).is_file()]
     there = {record["key"] for record in good}
     missing = [record["key"] for record in records if record["key"] not in there]
     bad += [BadRecord(key, "missing_file", "there is no such file") for key in missing]
+    if longest is not None:
+        faults = in_threads(
+            lambda record: _fault(root, record["key"], longest), good, "Opening recordings"
+        )
+        good = [record for record, fault in zip(good, faults) if fault is None]
+        bad += [fault for fault in faults if fault is not None]
     allow(bad, total, max_bad_records, str(root), Path(workdir or data_root(data_dir)))
     if not good:
         raise ValueError(f"{root / captions} lists no recording that is there.")
     return RecordingSource(root, good)
+
+
+def _fault(root: Path, key: str, longest: float) -> BadRecord | None:
+    try:
+        seconds = audio_ops.duration(root / key)
+    except (OSError, ValueError) as error:
+        return BadRecord(key, "unreadable_audio", str(error))
+    if seconds <= longest:
+        return None
+    return BadRecord(key, "long_audio", f"{seconds:.1f} s of at most {longest:g}: divide it")
 
 
 class RecordingSource(Source):

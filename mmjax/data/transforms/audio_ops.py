@@ -12,6 +12,7 @@ import numpy as np
 from mmjax.data.transforms.captions import example_name
 
 BLOCK = 1 << 20  # frames read at a time: only the mean of the channels is kept
+MISSING = 0.25  # seconds that a whole file may have less than its header declares
 LOUDEST = 1e9  # the power of louder samples, as floating-point files may have, overflows
 UNKNOWN = 2**63 - 1  # libsndfile's number of samples in a FLAC stream that was never finished
 _CONTAINERS = (  # offset and bytes of what is not audio alone
@@ -61,6 +62,7 @@ def decode_audio(
             while left:
                 block = file.read(min(left, BLOCK), dtype="float32", always_2d=True)
                 if not len(block):
+                    check_end(file.tell(), left, rate)
                     break
                 blocks.append(block.mean(axis=1))
                 left -= len(block)
@@ -78,6 +80,18 @@ def decode_audio(
             f"the audio has samples that are not finite, or not below {LOUDEST:.0e}: write it again"
         )
     return waveform, rate
+
+
+def duration(path: str | os.PathLike) -> float:
+    """The length of a file in seconds, by its header.
+
+    Raises:
+      ValueError: as `decode_audio`, where the header tells.
+    """
+    import soundfile
+
+    decode_audio(path, 1e-3)
+    return soundfile.info(path).duration
 
 
 def decode_at(
@@ -101,6 +115,19 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     size = math.ceil(len(waveform) * new_rate / rate)
     resampled = soxr.resample(waveform, rate, new_rate)[:size]
     return np.pad(resampled, (0, size - len(resampled)))
+
+
+def check_end(read: int, left: int, rate: int) -> None:
+    """Raise ValueError for a file that ends long before its header says, as a truncated MP3 does.
+
+    Args:
+      read: samples that it had; left: those that are missing; rate: in Hz.
+    """
+    if left > MISSING * rate:
+        raise ValueError(
+            f"the audio ends after {read / rate:.2f} s and its header declares "
+            f"{(read + left) / rate:.2f} s: it is truncated, copy it again"
+        )
 
 
 def decode_example(example: Mapping[str, Any], read: Callable[[bytes], Any]) -> Any:

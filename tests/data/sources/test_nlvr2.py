@@ -55,7 +55,7 @@ def test_missing_images_are_one_error_or_left_out(tmp_path):
     config = written(tmp_path, lines, both("dev-0-0") + ["dev-0-1-img0.png"])
     with pytest.raises(
         ValueError,
-        match=r"2 bad records of 3.*2 records whose image file is missing; the first is "
+        match=r"2 bad records of 3.*2 records whose file is missing; the first is "
         r"'dev-0-1-0' \(no dev-0-1-img0.png and -img1.png in .*dev\)",
     ):
         open_source(config)

@@ -62,3 +62,16 @@ def test_what_is_missing(folder):
     (folder / "said.jsonl").write_text(json.dumps(rows[2]))
     with pytest.raises(ValueError, match="lists no recording that is there"):
         opened(folder, **columns, max_bad_records=1)
+
+
+def test_recordings_that_do_not_fit(folder):
+    (folder / "clips" / "c.wav").write_bytes(wav([0] * 16_000))
+    (folder / "clips" / "d.wav").write_bytes(b"")
+    rows = [{"file_name": f"clips/{x}.wav", "text": x} for x in "abcd"]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match="1 recordings that are too long.*1 unreadable"):
+        opened(folder, longest=0.5)
+    assert len(opened(folder, longest=0.5, max_bad_records=2)) == 2
+    assert len(opened(folder)) == 4
+    with pytest.raises(ValueError, match="no audio column 'file'; .*: set audio_column"):
+        opened(folder, audio_column="file")
