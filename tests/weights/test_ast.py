@@ -10,6 +10,8 @@ import soundfile
 from einops import rearrange
 from parity import GOLDEN, close, expected, fixture, layers_and_outputs
 
+from mmjax import config as configs
+from mmjax import pretrained
 from mmjax.pretrained import load, save_pretrained
 from mmjax.weights.tensor_file import Safetensors
 
@@ -64,3 +66,19 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(ValueError, match="config and weights are from different models"):
         load(folder)
     assert expected("ast")["audio"].shape == (2, 61, 27)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("ast_esc10", "waveform(5.135) | kaldi_fbank(512)"),
+        ("clap_esc10", "clap_input(5, 64, 32000, 1024, 640, crop='start')"),
+        ("vilt_emoji_pairs", ""),
+    ],
+)
+def test_a_run_prepares_audio_as_its_evaluators_or_its_training(name, steps):
+    config = configs.load(f"{GOLDEN.parents[1]}/configs/{name}.py")
+    assert pretrained._audio_steps(config) == steps
+    with config.unlocked():
+        config.evals = {}
+    assert pretrained._audio_steps(config) == steps

@@ -16,7 +16,8 @@ def swap_images(p=0.5):
 
     def f(example, rng):
         image = example.get("image")
-        if "caption" not in example or image is None or len(image) != 2:
+        several = isinstance(image, tuple) or getattr(image, "ndim", 0) == 4
+        if "caption" not in example or not several or len(image) != 2:
             raise ValueError(
                 f"swap_images needs two images and a caption, and comes after first_caption; "
                 f"example {example_name(example)} has {', '.join(sorted(example))}"

@@ -24,9 +24,9 @@ def read_video(data: bytes | np.ndarray | Sequence[bytes]) -> np.ndarray:
     """
     if isinstance(data, np.ndarray) and data.ndim == 4:
         frames = data
-    elif isinstance(data, bytes | bytearray):
+    elif isinstance(data, bytes | bytearray) and data:
         frames = _at_rate(*_container_frames(bytes(data)))
-    elif data is not None and not isinstance(data, str):
+    elif data is not None and not isinstance(data, str | bytes | bytearray):
         frames = [decode_image(one) for one in data]
     else:
         frames = ()

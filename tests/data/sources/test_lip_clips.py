@@ -157,3 +157,6 @@ def test_what_is_no_clip_is_refused(tmp_path):
         video_ops.read_video([small.getvalue(), large.getvalue()])
     with pytest.raises(ValueError, match="box is .* with x0 < x1"):
         video_ops.crop(frames(0), (0.5, 0, 0.5, 1))
+    for nothing in (None, b"", []):
+        with pytest.raises(ValueError, match="the video has no frames"):
+            video_ops.read_video(nothing)

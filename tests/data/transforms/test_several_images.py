@@ -62,7 +62,15 @@ def test_swapped_images_swap_the_words_for_their_sides():
     assert evaluation_form(chain.format(0.5)) == "first_caption | resize(4)"
 
 
-@pytest.mark.parametrize("missing", [{"caption": "x", "image": PAIR[:1]}, {"image": PAIR}])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"caption": "x", "image": PAIR[:1]},
+        {"image": PAIR},
+        {"caption": "x", "image": np.zeros((2, 9, 3), np.uint8)},  # one image of two rows
+        {"caption": "x", "image": Image.new("RGB", (2, 2))},
+    ],
+)
 def test_what_cannot_be_swapped_is_refused(missing):
     with pytest.raises(ValueError, match="swap_images needs two images and a caption"):
         parse("swap_images")(missing, rng())
