@@ -378,24 +378,3 @@ def features(tmp_path):
     folder = changed_folder(tmp_path)
     (folder / "preprocessor_config.json").write_text('{"hop_length": 200}')
     return folder
-
-
-def test_a_shorter_recording_and_a_missing_one():
-    loaded, want = load(GOLDEN / "whisper"), expected("whisper")
-    audio = want["audio"][:, :31]
-    assert outputs(loaded, {"audio": audio})["audio_tokens"].shape == (3, 16, 24)
-    batch = {"audio": audio, "text": want["text"], "text_mask": want["text_mask"]}
-    shorter = loaded.model.clone(audio={**loaded.model.audio, "length": 16})
-    apply = jax.jit(lambda v, b: shorter.apply(v, b)["text_logits"])
-    silent = {**batch, "audio_present": np.array([True, False, True])}
-    other = {**silent, "audio": np.where([[[False]], [[True]], [[False]]], 1.0, audio)}
-    found, same = (np.asarray(apply(loaded.variables, x)) for x in (silent, other))
-    np.testing.assert_array_equal(found, same)
-    # The positions are those of the longer model.
-    close(found[[0, 2]], outputs(loaded, batch)["text_logits"][[0, 2]])
-    with pytest.raises(
-        ValueError, match="has 154 frames of 7 mels, and the model takes at most 32"
-    ):
-        jax.eval_shape(apply, loaded.variables, {**batch, "audio": want["audio"]})
-    with pytest.raises(ValueError, match="needs audio and the batch has none"):
-        jax.eval_shape(apply, loaded.variables, {"text": want["text"]})
