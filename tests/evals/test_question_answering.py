@@ -40,15 +40,15 @@ class Asked(Shapes):
         return 2 * self.n
 
     def __getitem__(self, i):
-        picture = super().__getitem__(i // 2)
-        color = picture["captions"][1].split()[0]
+        drawn = super().__getitem__(i // 2)
+        color = drawn["captions"][1].split()[0]
         if i % 2:
             question, answer, kind = "is it red?", "yes" if color == "red" else "no", "is"
         else:
             wording = (color == "blue") if self.biased else i // 6 % 2
             question, answer, kind = WORDINGS[wording], color, "colour"
         text = np.full(2, i % 2, np.int32)
-        return picture | {
+        return drawn | {
             "captions": [question],
             "answers": [answer],
             "question_type": kind,
