@@ -3,9 +3,9 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 
-import cloudpickle
 import numpy as np
 import pytest
 from tiny_clip import write_folder
@@ -82,10 +82,10 @@ def test_a_killed_worker_ends_the_stream_with_one_sentence(data, tmp_path):
 def test_an_order_and_a_tokenizer_are_sent_without_their_caches():
     order = MixtureOrder([(0, {"a": 1, "b": 2})], 8, 0, {"a": 5, "b": 7})
     expected = [order.rows(step) for step in range(4)]
-    copy = cloudpickle.loads(cloudpickle.dumps(order))
+    copy = pickle.loads(pickle.dumps(order))
     np.testing.assert_equal([copy.rows(step) for step in range(4)], expected)
     tokenizer = train_words(["a red square and a blue circle"], 32)
     expected = tokenizer.encode(["a blue square"], 8)
-    copy = cloudpickle.loads(cloudpickle.dumps(tokenizer))
+    copy = pickle.loads(pickle.dumps(tokenizer))
     np.testing.assert_equal(copy.encode(["a blue square"], 8), expected)
     assert copy.fingerprint == tokenizer.fingerprint
