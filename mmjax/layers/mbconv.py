@@ -4,8 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.layers import platform
 from mmjax.layers.activations import activation
 from mmjax.layers.batch_norm import FrozenBatchNorm
+from mmjax.layers.depthwise import depthwise, same_padding
 from mmjax.layers.linear import Linear, add_bias
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
@@ -37,24 +39,27 @@ class Convolution(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         groups = self.channels if self.depthwise else self.groups
         sides = height_width(self.kernel)
-        padding = self.padding
-        if padding == "same":
-            padding = "SAME"
-        elif padding is None:
-            padding = [(side // 2, side // 2) for side in sides]
+        if self.padding == "same":
+            padding = same_padding(x.shape[1:3], sides, self.stride)
+        elif self.padding is None:
+            padding = tuple((side // 2, side // 2) for side in sides)
         else:
-            padding = (padding, padding)
+            padding = (self.padding, self.padding)
         shape = (*sides, x.shape[-1] // groups, self.channels)
         init = nn.initializers.he_normal()
         kernel = param(self, "kernel", init, shape, (None, None, None, "channels"))
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        ).astype(activation_dtype(self.dtype))
+        stream = activation_dtype(self.dtype)
+        if platform.current().depthwise_by_shifts and groups == x.shape[-1] == self.channels:
+            y = depthwise(x.astype(stream), kernel.astype(stream), self.stride, padding)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x.astype(self.dtype),
+                kernel.astype(self.dtype),
+                window_strides=(self.stride, self.stride),
+                padding=padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            ).astype(stream)
         if not self.use_bias:
             return y
         bias = param(self, "bias", nn.initializers.zeros, (self.channels,), ("channels",))

@@ -110,6 +110,8 @@ def _download(package: Package, wheel: Path) -> None:
             finally:
                 pip.kill()
                 pip.wait()
+            if not pip.returncode:
+                progress.advance(package.size - progress.done)
         found = sorted(Path(work).glob("*.whl"))
         if pip.returncode or not found:
             reason = (log.read_text().strip().splitlines() or ["no reason given"])[-1]
