@@ -27,6 +27,7 @@ from mmjax.weights import ctranslate2, image_processor, published, sentences, te
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision, efficientnet_lite
 from mmjax.weights.family import family, saving_family
+from mmjax.weights.packages import resolve
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
@@ -129,8 +130,8 @@ def load(
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
         with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
-        model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; or a
-        workdir.
+        model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; a
+        name of `weights/packages.py`; or a workdir.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -143,7 +144,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
-    return _load(Path(path), mesh, dtype, strict, arrays=True)
+    return _load(resolve(path), mesh, dtype, strict, arrays=True)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -152,7 +153,7 @@ def describe(path: str | Path) -> Pretrained:
     Raises:
       ValueError: as `load`.
     """
-    return _load(Path(path), None, "float32", strict=True, arrays=False)
+    return _load(resolve(path), None, "float32", strict=True, arrays=False)
 
 
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
