@@ -143,7 +143,7 @@ def headline_html(groups: Sequence[Group], examples: Mapping[str, int]) -> str:
         return ""
     columns = list(dict.fromkeys(n for g in groups for n in g.models[THIS_RUN]))
     head = "".join(
-        f'<th scope="col">{html.escape(n)}'
+        f'<th scope="col">{html.escape(n).replace("_", "_<wbr>")}'
         + (f"<small>{examples[n]:,} examples</small>" if examples.get(n) else "")
         + "</th>"
         for n in columns

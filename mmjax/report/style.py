@@ -57,7 +57,8 @@ td, th { padding: 5px 10px; }
   border-bottom: 1px solid var(--line); }
 .headline tbody th { font-weight: 400; }
 .headline .mine th { font-weight: 700; }
-.headline small { font-size: 12px; white-space: nowrap; }
+.headline small { font-size: 12px; }
+.headline td small { white-space: nowrap; }
 .meter { position: relative; height: 8px; margin: 1px 0 3px; background: var(--bar);
   border-radius: 2px; }
 .meter i, .meter u { position: absolute; top: 0; bottom: 0; left: 0; display: block; }
