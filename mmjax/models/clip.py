@@ -1,5 +1,6 @@
 """Dual encoders, chosen by config: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning."""
 
+import dataclasses
 import functools
 import math
 import operator
@@ -57,6 +58,8 @@ class CLIP(nn.Module):
         at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
       lock_image: the image tower is frozen and runs in evaluation mode (LiT).
+      given: features that training reads in place of images or texts, by name and width: what a
+        frozen tower gives, computed once. {"image_features": 1280, "text_features": 384}
 
     Source: CLIP, Radford et al. 2021 (arXiv 2103.00020), figure 3; ALIGN, Jia et al. 2021
     (arXiv 2102.05918); SigLIP, Zhai et al. 2023 (arXiv 2303.15343); LiT, Zhai et al. 2022
@@ -73,6 +76,7 @@ class CLIP(nn.Module):
     logit_scale_max: float = math.log(100.0)
     logit_bias_init: float | None = None
     lock_image: bool = False
+    given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
 
     def image_tower(self, **kwargs) -> ViT | EfficientNet | ModifiedResNet:
@@ -93,16 +97,21 @@ class CLIP(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs = {}
+        if self.is_initializing():  # of towers whose features are given, too
+            batch = {k: jnp.zeros(x.shape, x.dtype) for k, x in inputs(self).items()} | batch
         if "image" in batch:
             tower_train = train and not self.lock_image
             outputs |= self.image_tower(name="image")(batch, train=tower_train)
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
-            outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
         if "text" in batch:
             text = self.text_tower(name="text")(batch, train=train)
             outputs["text_features"] = text["text_features"]  # not its tokens
-            outputs["text_embed"] = self._embed(outputs["text_features"], "text_proj")
+        for name in ("image", "text"):
+            features = batch.get(f"{name}_features", outputs.get(f"{name}_features"))
+            if features is not None:
+                outputs[f"{name}_features"] = features
+                outputs[f"{name}_embed"] = self._embed(features, f"{name}_proj")
 
         outputs["logit_scale"] = logit_scale(self)
         if self.logit_bias_init is not None:
@@ -298,12 +307,20 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
 def spec(model: CLIP, example_ids: bool) -> Spec:
     """The arrays that the model and its loss need, for a batch of one; see `duplicate_ids`."""
+    arrays = {k: x for k, x in inputs(model).items() if f"{k.split('_')[0]}_features" not in model.given}
+    for name, width in model.given.items():
+        arrays[name] = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    if example_ids:
+        arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return arrays
+
+
+def inputs(model: CLIP) -> Spec:
+    """The arrays that the towers read, for a batch of one."""
     length = model.text_tower(parent=None).length
     arrays = {
         "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),
         "text": ((length,), jnp.int32),
         "text_mask": ((length,), jnp.bool_),
     }
-    if example_ids:
-        arrays["example_id"] = ((), jnp.int32)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}
