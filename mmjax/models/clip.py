@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax.batch import Batch, Spec
+from mmjax.batch import Batch, Spec, modality_of
 from mmjax.config import check_kwargs
 from mmjax.layers.batch_norm import COUPLES_ROWS
 from mmjax.layers.linear import Linear
@@ -54,6 +54,7 @@ class CLIP(nn.Module):
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
+      text_map: width of a layer with ReLU before text_proj; 0: none.
       logit_scale_init, logit_scale_max: logarithms of the inverse temperature; training keeps it
         at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
@@ -72,6 +73,7 @@ class CLIP(nn.Module):
     image_proj: bool = True
     text_proj: bool = True
     proj_bias: bool = False
+    text_map: int = 0
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100.0)
     logit_bias_init: float | None = None
@@ -107,11 +109,17 @@ class CLIP(nn.Module):
         if "text" in batch:
             text = self.text_tower(name="text")(batch, train=train)
             outputs["text_features"] = text["text_features"]  # not its tokens
-        for name in ("image", "text"):
-            features = batch.get(f"{name}_features", outputs.get(f"{name}_features"))
-            if features is not None:
-                outputs[f"{name}_features"] = features
-                outputs[f"{name}_embed"] = self._embed(features, f"{name}_proj")
+        outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
+        if "image_features" in outputs:
+            outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
+        if "text_features" in outputs:
+            features = outputs["text_features"]
+            if self.text_map:
+                init = nn.initializers.he_normal()
+                names = ("embed", "joint")
+                text_map = Linear((self.text_map,), names, kernel_init=init, name="text_map")
+                features = nn.relu(text_map(features))
+            outputs["text_embed"] = self._embed(features, "text_proj")
 
         outputs["logit_scale"] = logit_scale(self)
         if self.logit_bias_init is not None:
@@ -286,8 +294,20 @@ def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str,
 
 
 def duplicate_ids(batch: Batch) -> Ids:
-    """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption."""
-    return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
+    """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption.
+
+    Of given features (see `CLIP.given`), equal ones.
+    """
+    images, texts = (_feature_ids(batch.get(f"{name}_features")) for name in ("image", "text"))
+    images = batch.get("example_id") if images is None else images
+    return images, row_ids(batch["text"], batch.get("text_mask")) if texts is None else texts
+
+
+def _feature_ids(features: jax.Array | None) -> jax.Array | None:
+    """[B, D] float32 -> [B] int32."""
+    if features is None:
+        return None
+    return row_ids(jax.lax.bitcast_convert_type(features, jnp.int32))
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -307,7 +327,11 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
 def spec(model: CLIP, example_ids: bool) -> Spec:
     """The arrays that the model and its loss need, for a batch of one; see `duplicate_ids`."""
-    arrays = {k: x for k, x in inputs(model).items() if f"{k.split('_')[0]}_features" not in model.given}
+    arrays = {
+        name: x
+        for name, x in inputs(model).items()
+        if f"{modality_of(name)}_features" not in model.given
+    }
     for name, width in model.given.items():
         arrays[name] = jax.ShapeDtypeStruct((1, width), jnp.float32)
     if example_ids:
