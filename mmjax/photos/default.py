@@ -1,6 +1,5 @@
 """The default model: built at first use, cached, checked, and never half written."""
 
-import functools
 import hashlib
 import json
 import os
@@ -115,7 +114,6 @@ def _files(folder: Path) -> list[str]:
     )
 
 
-@functools.cache
 def _facts(path: Path) -> list:
     with path.open("rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
