@@ -75,7 +75,8 @@ def index(args) -> None:
     root, folder = Path(args.what), Path(args.index or default_index())
     if not root.is_dir():
         raise ValueError(f"There is no folder '{root}' to index.")
-    image_files.find([root])  # a folder without images is refused before anything is built
+    if not image_files.below(root, image_files.Skipped()):
+        image_files.find([root])  # refuses it, before a model is built
     there = (folder / INDEX).exists() and not args.rebuild
     if there and Path(of := read_about(folder)["root"]) != root.resolve():
         raise ValueError(
