@@ -194,6 +194,7 @@ def contrastive(
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
+    alignment: bool = False,
 ) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`; see `contrastive_loss`.
 
@@ -201,6 +202,7 @@ def contrastive(
 
     Args:
       mask_duplicates: do not use pairs that share an image or a caption as negatives.
+      alignment: also give `alignment`, one minus the cosine of each pair.
     """
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
@@ -223,6 +225,9 @@ def contrastive(
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         terms = {"contrastive": losses, **metrics}
+        if alignment:
+            pairs = outputs["image_embed"] * outputs["text_embed"]
+            terms["alignment"] = 1 - pairs.astype(jnp.float32).sum(axis=-1)
         if present is not None:
             terms = {k: Weighted(v, present) if v.ndim else v for k, v in terms.items()}
         return terms | scalars

@@ -14,13 +14,12 @@ def get_config(root="data/photo_names"):
     config = defaults()
     config.name = "lit_photos"
     config.batch_size = 512
-    config.total_steps = 400
-    config.log_every = 20
-    config.checkpoint.every = 400
+    config.total_steps = 800
+    config.log_every = 50
+    config.checkpoint.every = 800
     config.checkpoint.keep = 1
 
     config.data.train = {"kind": "array_record", "root": root}
-    config.data.cached_transform = ""
     config.data.transform = "choose_features(0.3)"
     config.tokenizer = {"kind": "pretrained", "path": TEXT_MODEL}
 
@@ -46,8 +45,8 @@ def get_config(root="data/photo_names"):
             "pooler": True,
         },
     }
-    config.loss = {"kind": "softmax", "mask_duplicates": True}
-    config.loss_weights = {"contrastive": 1.0}
+    config.loss = {"kind": "softmax", "mask_duplicates": True, "alignment": True}
+    config.loss_weights = {"alignment": 1.0}
     config.optim = {
         "name": "adamw",
         "learning_rate": 1e-3,

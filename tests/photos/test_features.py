@@ -12,7 +12,8 @@ from mmjax.data.builders.imagenet_classes import ImageNetClass
 from mmjax.data.builders.wordnet import Synset
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.transforms.parse import parse
-from mmjax.models.clip import duplicate_ids, make_system
+from mmjax.models.clip import duplicate_ids
+from mmjax.models.systems import make_system
 from mmjax.photos.features import Concepts, write
 from mmjax.photos.names import class_concepts, group_concepts, phrasings
 
@@ -91,8 +92,8 @@ def config_of(root):
         "image": {**tower, "width": WIDTH, "patch_size": 8, "image_size": 16, "pool": "mean"},
         "text": {**tower, "width": TEXT_WIDTH, "vocab_size": 300, "length": 6},
     }
-    config.loss = {"kind": "softmax", "mask_duplicates": True}
-    config.loss_weights = {"contrastive": 1.0}
+    config.loss = {"kind": "softmax", "mask_duplicates": True, "alignment": True}
+    config.loss_weights = {"alignment": 1.0}
     config.optim = {"name": "adamw", "learning_rate": 0.01, "freeze": ("image/.*", "text/.*")}
     return config
 
@@ -125,6 +126,9 @@ def test_given_features_are_those_of_the_towers():
         x = np.maximum(x, 0) if name == "text_map" else x
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(whole["text_embed"], x, atol=1e-5)
+    terms = system.loss(again, given | {"example_id": np.arange(3)}, None)
+    want = 1 - (whole["image_embed"] * whole["text_embed"]).sum(1)
+    np.testing.assert_allclose(terms["alignment"], want, atol=1e-6)
     rows = {k: np.asarray(x)[[0, 1, 0]] for k, x in given.items()}
     for ids in duplicate_ids({**rows, "example_id": np.arange(3)}):
         assert ids[0] == ids[2] != ids[1]
