@@ -1,6 +1,6 @@
 r"""The default model for photographs on sets that it never saw, beside a ridge and random maps.
 
-    python experiments/photos/evaluate.py RUN RUN ... --names=data/photo_names \
+    python experiments/photos/evaluate.py RUN RUN ... \
         --cifar10=cifar10.tar.gz --wheels scikit_image-*.whl scikit_learn-*.whl --cache=DIR
 
 RUN are workdirs of configs/lit_photos.py, of several seeds. Image features are computed once and
@@ -8,7 +8,7 @@ kept in the cache. Nothing is trained or selected on these images, but the linea
 
 cifar10: zero-shot accuracy on the 10,000 test images, resized to the model's size.
 photos: photographs in the wheels, each retrieved by its words among the names of the 1,000 ImageNet
-  classes and 200 names of other synsets.
+  classes and 200 names of other synsets of ImageNet.
 tuxpaint: the stamps that are PNG, most of them photographs, found by their captions: recall@1 and
   recall@5 of text to image over stamps with different captions.
 """
@@ -27,10 +27,9 @@ from PIL import Image
 
 from mmjax import pretrained
 from mmjax.data.builders.debian import find_tree
-from mmjax.data.builders.imagenet_classes import imagenet_classes
+from mmjax.data.builders.imagenet_classes import imagenet_classes, synset_names
 from mmjax.data.builders.tuxpaint import DEBIAN_PACKAGE, FOLDER, read_stamp
 from mmjax.data.cache import data_root
-from mmjax.data.sources.array_records import open_records
 from mmjax.evals.linear_probe import linear_probe
 from mmjax.evals.zero_shot import classifier_weights
 from mmjax.photos.features import IMAGE_MODEL, TEXT_MODEL, TextTower, class_vectors
@@ -190,7 +189,6 @@ def measure(embed, tower, sets):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--names", required=True)
     parser.add_argument("--cifar10", required=True)
     parser.add_argument("--wheels", nargs="+", required=True)
     parser.add_argument("--tuxpaint", default=None, help="an unpacked package")
@@ -207,11 +205,11 @@ def main():
 
     classes = imagenet_classes()
     class_names = [one.names[0] for one in classes]
-    records = open_records(args.names)
-    groups = [records[i]["captions"][0] for i in range(len(classes), len(records))]
-    chosen = np.random.default_rng(0).choice(len(groups), DISTRACTORS, replace=False)
+    known = {one.synset for one in classes}
+    rest = sorted({names[0] for key, names in synset_names().items() if key not in known})
+    chosen = np.random.default_rng(0).choice(len(rest), DISTRACTORS, replace=False)
     words = [PHOTOS[file] for file in files]
-    others = [*class_names, *(groups[i] for i in sorted(chosen))]
+    others = [*class_names, *(rest[i] for i in chosen)]
     others = [name for name in others if name not in words]
     sets = {
         "cifar10": (unit(cifar), labels, names),

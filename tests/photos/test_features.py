@@ -9,25 +9,19 @@ import mmjax
 from mmjax import train
 from mmjax.config import defaults
 from mmjax.data.builders.imagenet_classes import ImageNetClass
-from mmjax.data.builders.wordnet import Synset
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.transforms.parse import parse
 from mmjax.models.clip import duplicate_ids
 from mmjax.models.systems import make_system
-from mmjax.photos.features import Concepts, write
-from mmjax.photos.names import class_concepts, group_concepts, phrasings
+from mmjax.photos.features import ClassNames, write
+from mmjax.photos.names import phrasings
 
 CLASSES = [
     ImageNetClass("n1", ("pug", "pug-dog"), "a small dog"),
     ImageNetClass("n2", ("collie",), "a silky sheep dog"),
     ImageNetClass("n3", ("daisy",), "a flower"),
+    ImageNetClass("n4", ("bus", "coach"), "a vehicle"),
 ]
-NOUNS = {
-    "n1": Synset(("pug", "pug-dog"), "a small dog", ("n9",)),
-    "n2": Synset(("collie",), "a silky sheep dog", ("n9",)),
-    "n3": Synset(("daisy",), "a flower", ()),
-    "n9": Synset(("dog",), "a canine", ()),
-}
 WIDTH, TEXT_WIDTH = 6, 5
 RNG = np.random.default_rng(0)
 
@@ -37,21 +31,17 @@ def embed(texts):
     return np.array([np.arange(TEXT_WIDTH) + len(text) for text in texts], np.float32)
 
 
-def test_texts_of_classes_and_of_groups():
+def test_texts_of_a_class():
     assert phrasings(["pug"], "a dog")[:3] == ("pug", "a photo of a pug", "a photo of the pug")
     assert phrasings(["pug"], "a dog")[4:] == ("a dog", "pug: a dog")
-    (group,) = group_concepts(CLASSES, NOUNS)
-    assert group.key == "n9" and group.classes == (0, 1) and "a photo of a dog" in group.texts
-    assert [one.classes for one in class_concepts(CLASSES)] == [(0,), (1,), (2,)]
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """A data set of the concepts of three classes, four records, and the classes' vectors."""
-    vectors = RNG.normal(size=(3, WIDTH)).astype(np.float32)
-    concepts = [*class_concepts(CLASSES), *group_concepts(CLASSES, NOUNS)]
+    """A data set of four classes, and the classes' vectors."""
+    vectors = RNG.normal(size=(4, WIDTH)).astype(np.float32)
     target = tmp_path_factory.mktemp("photos") / "names"
-    write(target, lambda: Concepts(concepts, vectors), embed, {"made": "by a test"}, 3)
+    write(target, lambda: ClassNames(CLASSES, vectors), embed, {"made": "by a test"}, 3)
     return target, vectors
 
 
@@ -59,9 +49,8 @@ def test_records_have_the_features_of_every_caption(names):
     target, vectors = names
     source = open_records(target)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n9"]
+    assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n4"]
     np.testing.assert_allclose(source[2]["image_features"], unit[2], rtol=1e-6)
-    np.testing.assert_allclose(source[3]["image_features"], unit[:2].mean(0), rtol=1e-6)
     for record in (source[0], source[3]):
         np.testing.assert_array_equal(record["text_features"], embed(record["captions"]))
 
