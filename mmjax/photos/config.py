@@ -9,8 +9,8 @@ from mmjax.photos.features import IMAGE_MODEL, LENGTHS, TEXT_MODEL
 WIDTH = 1280  # of EfficientNet-Lite's features, and so of the shared space
 
 
-def get_config(root="data/photo_names"):
-    """The config, for a data set written by `mmjax.photos.features`."""
+def get_config():
+    """The config, for the data set that `mmjax.photos.features` has written to data.train.root."""
     config = defaults()
     config.name = "lit_photos"
     config.batch_size = 512
@@ -19,7 +19,7 @@ def get_config(root="data/photo_names"):
     config.checkpoint.every = 800
     config.checkpoint.keep = 1
 
-    config.data.train = {"kind": "array_record", "root": root}
+    config.data.train = {"kind": "array_record", "root": "data/photo_names"}
     config.data.transform = "choose_features(0.3)"
     config.tokenizer = {"kind": "pretrained", "path": TEXT_MODEL}
 

@@ -111,7 +111,7 @@ def test_given_features_are_those_of_the_towers():
         np.testing.assert_allclose(again[name], whole[name], rtol=1e-6)
     x = np.asarray(given["text_features"], np.float64)
     for name in ("text_map", "text_proj"):
-        x = x @ params[name]["kernel"] + params[name]["bias"]
+        x = x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
         x = np.maximum(x, 0) if name == "text_map" else x
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(whole["text_embed"], x, atol=1e-5)
