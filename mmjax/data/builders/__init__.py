@@ -34,8 +34,8 @@ def make_builder(
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
       root: path of the raw data, for builders that read files: an unpacked openclipart, tuxpaint or
-        ktuberling tree, the folder or tar archive of an image folder, of ESC-10 or of FSDD (also for
-        lip_digits), the wheel with MNIST.
+        ktuberling tree, the folder or tar archive of an image folder, of ESC-10 or of FSDD (also
+        for lip_digits), the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageColor
 
@@ -72,27 +73,26 @@ class Ktuberling(SplitBuilder):
     HOMEPAGE = "https://packages.debian.org/stable/ktuberling-data"
 
     def _features(self) -> dict[str, Any]:
-        require_package("resvg_py", "resvg-py")
-        cache = Path(self.data_dir_root)
-        cache.mkdir(parents=True, exist_ok=True)
-        self.tree = find_tree(DEBIAN_PACKAGE, FOLDER, "*.theme", self._root, cache)
-        self.boards = {board: read_board(self.tree, board) for board in BOARDS}
-        names = sorted({name for board in self.boards.values() for _, name in board.objects})
         text = tfds.features.Text()
         return {
             "image": tfds.features.Image(shape=(None, None, 4), encoding_format="png"),
             "captions": tfds.features.Sequence(text),
-            "label": tfds.features.ClassLabel(names=names),
+            "label": tfds.features.ClassLabel(),
             "board": text,
             "object": text,
-            "background": tfds.features.Scalar(bool),
+            "background": tfds.features.Scalar(np.bool_),
         }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {split_name(name): self._examples(name) for name in BOARDS}
+        require_package("resvg_py", "resvg-py")
+        cache = Path(self.data_dir_root)
+        tree = find_tree(DEBIAN_PACKAGE, FOLDER, "*.theme", self._root, cache)
+        boards = {name: read_board(tree, name) for name in BOARDS}
+        names = {called for board in boards.values() for _, called in board.objects}
+        self.info.features["label"].names = sorted(names)
+        return {split_name(name): self._examples(name, board) for name, board in boards.items()}
 
-    def _examples(self, name: str) -> Iterator[tuple[int, dict]]:
-        board = self.boards[name]
+    def _examples(self, name: str, board: Board) -> Iterator[tuple[int, dict]]:
         root = read_svg(board.drawing)
         common = {"board": split_name(name), "background": False}
         with Progress(f"Drawing {name}", 1 + len(board.objects)) as bar:

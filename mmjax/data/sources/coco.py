@@ -70,7 +70,9 @@ def open_coco(
         records.append((file, image, found))
     for image, annotations_ in of_image.items():
         name = f"annotation {annotations_[0].get('id')}"
-        bad.append(BadRecord(name, "bad_region", f"{name} is of image {image}, which is not listed"))
+        bad.append(
+            BadRecord(name, "bad_region", f"{name} is of image {image}, which is not listed")
+        )
     total = len(data["images"]) + len(data["annotations"])
     allow(bad, total, max_bad_records, str(path), Path(workdir or data_root(data_dir)))
     if not records:
@@ -196,7 +198,9 @@ def region_fault(
                 f"has a mask of {segment.get('size')}, and its image is "
                 f"{[image['height'], image['width']]} (height, width)"
             )
-    elif any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segment or ()):
+    elif any(
+        not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segment or ()
+    ):
         return "has a polygon of fewer than three points"
     return None
 
