@@ -68,11 +68,11 @@ def open_coco(
                 name = f"annotation {annotation.get('id')}"
                 bad.append(BadRecord(name, "bad_region", f"{name} of {file_name(image)} {fault}"))
         records.append((file, image, found))
-    for image, annotations_ in of_image.items():
-        name = f"annotation {annotations_[0].get('id')}"
-        bad.append(
-            BadRecord(name, "bad_region", f"{name} is of image {image}, which is not listed")
-        )
+    for image, unplaced in of_image.items():
+        for annotation in unplaced:
+            name = f"annotation {annotation.get('id')}"
+            reason = f"{name} is of the image {image}, which is not listed"
+            bad.append(BadRecord(name, "bad_region", reason))
     total = len(data["images"]) + len(data["annotations"])
     allow(bad, total, max_bad_records, str(path), Path(workdir or data_root(data_dir)))
     if not records:
