@@ -108,6 +108,14 @@ def test_two_overlapping_crowds_take_any_number():
     assert coco_ap(truths, found, 1)["ap"] == pytest.approx(1)
 
 
+def test_of_equal_overlaps_the_last_object_is_taken():
+    left, right = [0, 0, 10, 10], [10, 0, 20, 10]
+    both = [0, 0, 20, 10]  # IoU 0.5 with each
+    for truth, recall in (([left, right], 0.5), ([right, left], 1.0)):
+        curves = precision_curves(*one_image([both, right], [0.9, 0.8], truth), 1)
+        assert curves.recall[-1, 0, 0, 0] == recall
+
+
 def test_without_detections_or_objects():
     assert coco_ap(*one_image([], [], [BOX]), 1)["ap"] == 0
     assert math.isnan(coco_ap(*one_image([BOX], [1], []), 1)["ap"])
