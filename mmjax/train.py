@@ -233,7 +233,7 @@ def train(
                 rate = progress.examples_per_second
                 log |= meter.read(at, config.batch_size, rate, jax.devices())
                 log["data_wait_share"] = progress.data_wait_share
-                if run.tokenizer is not None:
+                if run.tokenizer is not None and not config.data.num_workers:
                     log["truncation_rate"] = run.tokenizer.truncation_rate
                     run.tokenizer.reset_truncation_rate()
                 writer.write(at, log)
