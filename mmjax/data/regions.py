@@ -146,16 +146,22 @@ def _inside(side: int, start: float, end: float) -> tuple[int, int]:
 def seen_mask(mask: np.ndarray, frame: Frame, size: tuple[int, int]) -> np.ndarray:
     """The mask in a part of its image, resized to `size` = (height, width): the nearest pixel to
     each one's middle, and False outside the image."""
-    (rows, in_rows), (columns, in_columns) = (
+    (top, rows), (left, columns) = (
         _nearest(side, wanted, start, end)
         for side, wanted, start, end in zip(
             mask.shape, size, (frame[1], frame[0]), (frame[3], frame[2])
         )
     )
-    return mask[rows[:, None], columns] & in_rows[:, None] & in_columns
+    seen = np.zeros(size, bool)
+    part = np.ascontiguousarray(mask).take(rows, 0).take(columns, 1)
+    seen[top : top + len(rows), left : left + len(columns)] = part
+    return seen
 
 
-def _nearest(side: int, wanted: int, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(side: int, wanted: int, start: float, end: float) -> tuple[int, np.ndarray]:
+    """The pixels of a side that the middles of `wanted` ones from `start` to `end` are in, and the
+    first of these; without those outside, which are at the ends."""
     places = start + (np.arange(wanted) + 0.5) / wanted * (end - start)
     found = np.floor(places * side).astype(int)
-    return found.clip(0, side - 1), (found >= 0) & (found < side)
+    inside = np.flatnonzero((found >= 0) & (found < side))
+    return int(inside[0]) if len(inside) else 0, found[inside]
