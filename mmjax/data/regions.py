@@ -55,6 +55,17 @@ class Regions:
         return rle.from_segmentation(segment, self.height, self.width)
 
 
+def plain(regions: Regions) -> dict[str, Any]:
+    """The fields of `Regions` for a file: arrays, numbers, and masks as COCO's compressed RLE."""
+    fields = {field.name: getattr(regions, field.name) for field in dataclasses.fields(regions)}
+    size = [regions.height, regions.width]
+    fields["segments"] = [
+        None if s is None else {"size": size, "counts": rle.to_string(regions.mask(i))}
+        for i, s in enumerate(regions.segments)
+    ]
+    return fields
+
+
 def of_masks(masks: Sequence[rle.Rle], labels: Sequence[int], height: int, width: int) -> Regions:
     """Regions of masks alone, with the boxes around them."""
     boxes = np.asarray([rle.box(mask) for mask in masks], np.float64).reshape(-1, 4)
