@@ -27,9 +27,9 @@ from mmjax.data.transforms.image_steps import (
     codebook_image,
     color_jitter,
     decode,
-    finish,
     flip,
     pad_corner,
+    pad_square,
     rand_augment,
     random_affine,
     random_crop,
@@ -38,10 +38,13 @@ from mmjax.data.transforms.image_steps import (
     random_resized_crop,
     resize,
     resize_between,
+    resize_long,
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
@@ -86,6 +89,8 @@ TRANSFORMS = {
         resize,
         resize_short,
         resize_between,
+        resize_long,
+        pad_square,
         pad_corner,
         center_crop,
         random_crop,
@@ -123,6 +128,7 @@ TRANSFORMS = {
         decode_video,
         sound,
         speech_mel,
+        regions,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
