@@ -1,6 +1,6 @@
 """Frozen pretrained features on emoji: CCA, and two heads trained with the contrastive loss.
 
-    python -m experiments.clip_emoji.frozen --out=experiments/clip_emoji/frozen.json
+    python -m experiments.clip_emoji.frozen --out=build/frozen.json
 
 Images: the pooled features of EfficientNet-Lite0 (ImageNet), 128 x 128 pixels. Captions: TF-IDF
 word counts and the sentence embeddings of MiniLM. The CCA is that of baselines.py with its grid, on
@@ -221,7 +221,7 @@ def best_cca(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="experiments/clip_emoji/frozen.json", type=Path)
+    parser.add_argument("--out", default="build/frozen.json", type=Path)
     parser.add_argument("--cache", default="build/frozen_emoji", type=Path)
     args = parser.parse_args()
     train_split, sentences = read_split("train", 0, args.cache)
@@ -275,7 +275,7 @@ def main() -> None:
     results["heads"] = {n: {k: [x[n][k] for x in scores] for k in scores[0][n]} for n in splits}
     keep()
 
-    kinds = {"words": words, "sentences": sentences, "words and sentences": both}
+    kinds = {"words and sentences": both, "words": words, "sentences": sentences}
     for kind, features in kinds.items():
         name = f"CCA, {kind}"
         if name not in results:
