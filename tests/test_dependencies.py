@@ -28,8 +28,8 @@ NOT_IMPORTED = {
 # What experiments compare with, imported where it is compared: no dependency of mmjax.
 CONTENDERS = {"torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"}
 CONTENDERS |= {"ctranslate2", "faster_whisper", "whisper", "sacrebleu"}
-# Not in requirements.txt, as few need them: av and usearch are optional, libtpu is large.
-NOT_PINNED = {"av", "usearch", "libtpu"}
+# Not in requirements.txt, as few need them: usearch is optional, libtpu is large.
+NOT_PINNED = {"usearch", "libtpu"}
 
 
 def normal(name):

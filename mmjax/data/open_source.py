@@ -22,6 +22,7 @@ from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
+from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.webdataset import open_shards
 
 
@@ -81,6 +82,7 @@ KINDS = {
     "tfds": open_tfds,
     "folder": open_folder,
     "recordings": open_recordings,
+    "videos": open_videos,
     "webdataset": open_shards,
     "array_record": open_records,
     "lip_clips": open_lip_clips,

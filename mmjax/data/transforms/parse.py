@@ -54,6 +54,13 @@ from mmjax.data.transforms.text_steps import (
     tokenize,
     transcript,
 )
+from mmjax.data.transforms.video_steps import (
+    dense_frames,
+    each_frame,
+    middle_frames,
+    random_frames,
+    uniform_frames,
+)
 
 
 def parse(spec, **context):
@@ -118,6 +125,11 @@ TRANSFORMS = {
         chromagram,
         standardize,
         spec_augment,
+        uniform_frames,
+        random_frames,
+        dense_frames,
+        middle_frames,
+        each_frame,
         decode_video,
         sound,
         speech_mel,
