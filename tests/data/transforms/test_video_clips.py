@@ -14,7 +14,6 @@ KINDS = {
     "mp4, one key frame": ("mp4", "libx264", {"g": 250}),
     "mkv, open groups": ("matroska", "libx264", {"g": 10, "x264-params": "open-gop=1"}),
     "mp4, every frame a key frame": ("mp4", "libx264", {"g": 1}),
-    "hevc": ("mp4", "libx265", {"g": 12, "x265-params": "log-level=none:keyint=12"}),
     "webm": ("webm", "libvpx", {"g": 16, "auto-alt-ref": 1, "lag-in-frames": 12}),
     "webm, vp9": ("webm", "libvpx-vp9", {"g": 16}),
     "avi, without timestamps": ("avi", "mpeg4", {"g": 12, "bf": 2}),
