@@ -63,6 +63,11 @@ def test_full_size(name):
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
     if config.model.name in ("audioclip", "clap"):
         assert outputs["audio_embed"].shape == outputs["text_embed"].shape
+    elif config.model.name == "videobert":
+        frames, codes = config.model.frames, config.model.codes
+        assert outputs["video_prediction"].shape == (8, frames, codes)
+    elif config.model.name == "video_vq":
+        assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
     elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
@@ -82,7 +87,14 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    others = ("ctc_frames", "image_codes", "negatives_exist", "image_tokens_mask")
+    others = (
+        "ctc_frames",
+        "video_codes",
+        "video_code_mask",
+        "image_codes",
+        "negatives_exist",
+        "image_tokens_mask",
+    )
     floats = {k: o for k, o in outputs.items() if k not in others}
     assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
@@ -111,6 +123,17 @@ def test_data_fit_the_model(name):
         )
         assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
         assert all(step in e.transform for e in config.evals.values() for step in clip)
+        return
+    if config.model.name in ("video_vq", "videobert"):
+        chains = [config.data.transform, *(e.transform for e in config.evals.values())]
+        tokens = f"tokenize({model.text.length})" if "text" in model else ""
+        video = {"key": "x", "video": np.zeros((40, 9, 9, 3), np.uint8), "captions": ["a"]}
+        for chain in chains:
+            assert tokens in chain
+            found = parse(chain.split(" | video_tokens")[0])(video, np.random.default_rng(0))
+            clip = 2 if "clip=2" in chain else 1
+            assert found["video"].shape[0] == clip * model.frames
+            assert not model.get("size") or found["video"].shape[1:3] == tuple(model["size"])
         return
     if config.model.name in ("audio_classifier", "clap"):
         train = f"{config.data.cached_transform} | {config.data.transform}"

@@ -36,7 +36,7 @@ report
 plan
 evaluate
 train
-zero_shot  generate  transcribe  export  interpolate  replay  preflight
+zero_shot  generate  transcribe  export  interpolate  replay  preflight  cluster_video
 __main__
 """
 

@@ -16,6 +16,7 @@ from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.lip_clips import open_lip_clips
+from mmjax.data.sources.neighbors import open_neighbors
 from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
@@ -93,6 +94,7 @@ KINDS = {
     "swapped": open_swapped,
     "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,
+    "neighbors": open_neighbors,
     "nlvr2": open_nlvr2,
 }
 

@@ -43,7 +43,7 @@ class Quantizer(nn.Module):
 
     Its variables are `codes` [N, width], `count` [N], the average number of vectors per step that
     each code is the nearest of, and `sum` [N, width], the average sum of these. Counts are 0 at
-    first: with `revive` in `updated`, codes begin as vectors of the first batch.
+    first: with `revive` in `updated`, most codes begin as vectors of the first batch.
 
     Attributes:
       size: N, the number of codes.

@@ -19,6 +19,8 @@ CONFIGS = {
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
+    "video_vq": "video_vq_wesnoth",
+    "videobert": "videobert_wesnoth",
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",

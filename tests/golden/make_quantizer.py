@@ -20,7 +20,12 @@ STEPS, ROWS, LENGTH, WIDTH, SIZE = 5, 3, 7, 5, 11
 def main() -> None:
     torch.manual_seed(0)
     layer = VectorQuantize(
-        dim=WIDTH, codebook_size=SIZE, decay=0.8, commitment_weight=1.0, threshold_ema_dead_code=0
+        dim=WIDTH,
+        codebook_size=SIZE,
+        decay=0.8,
+        commitment_weight=1.0,
+        threshold_ema_dead_code=0,
+        rotation_trick=False,  # the library's default is no longer the straight-through gradient
     )
     book = layer._codebook
     kept = {"start": book.embed[0].clone(), "sum": book.embed_avg[0].clone()}

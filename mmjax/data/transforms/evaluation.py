@@ -21,6 +21,7 @@ FORMS = {
     "spec_augment": None,
     "swap_images": None,
     "random_frames": "uniform_frames",
+    "join_next": None,
 }
 KEEPING = {"dense_frames": "middle_frames"}  # these keep all arguments
 

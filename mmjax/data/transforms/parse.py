@@ -61,6 +61,7 @@ from mmjax.data.transforms.video_steps import (
     random_frames,
     uniform_frames,
 )
+from mmjax.data.transforms.video_tokens import join_next, video_tokens
 
 
 def parse(spec, **context):
@@ -130,6 +131,8 @@ TRANSFORMS = {
         dense_frames,
         middle_frames,
         each_frame,
+        join_next,
+        video_tokens,
         decode_video,
         sound,
         speech_mel,

@@ -50,15 +50,17 @@ def open_clip(data: bytes | np.ndarray | Sequence[bytes] | None, rate: float = R
     """The frames of a video, none of which is decoded yet.
 
     Args:
-      data: bytes of a container or of an animation; encoded images, one per frame; or an array
-        [T, H, W, 3].
+      data: bytes of a container or of an animation; encoded images, one per frame; an array
+        [T, H, W, 3]; or several of these, `Joined`.
       rate: frames per second of images and arrays, which have no times.
 
     Raises:
       ValueError: no frames, a damaged file, one without video, or a container without the package
         `av`.
     """
-    if isinstance(data, bytes | bytearray) and data:
+    if isinstance(data, Joined):
+        clip = Sequel([open_clip(one, each) for one, each in data])
+    elif isinstance(data, bytes | bytearray) and data:
         clip = _animation(bytes(data)) or Container(bytes(data))
     elif data is not None and not isinstance(data, str | bytes | bytearray):
         clip = Images(data, rate)
@@ -73,6 +75,29 @@ def shown_at(clip: Clip, times: np.ndarray) -> np.ndarray:
     """[n] int: the index of the frame that is shown at each of these seconds."""
     found = np.searchsorted(clip.times, np.asarray(times) + 1e-6, side="right") - 1
     return found.clip(0, len(clip.times) - 1)
+
+
+class Joined(tuple):
+    """Videos with their frame rates, one after the other, as data of `open_clip`."""
+
+
+class Sequel:
+    """Clips one after the other."""
+
+    def __init__(self, clips: Sequence[Clip]):
+        self._clips = clips
+        starts = np.cumsum([0.0, *(clip.duration for clip in clips)])
+        self.times = np.concatenate([c.times + t for c, t in zip(clips, starts)])
+        self.duration = float(starts[-1])
+
+    def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """See `Clip`."""
+        found, first = [], 0
+        for clip in self._clips:
+            after = first + len(clip.times)
+            found += clip.frames([int(i) - first for i in indices if first <= i < after])
+            first = after
+        return found
 
 
 class Images:

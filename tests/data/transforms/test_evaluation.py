@@ -49,7 +49,15 @@ def test_what_is_left_draws_nothing():
     }
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
-    apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "each_frame"}
+    apart = {
+        "tokenize",
+        "answer",
+        "transcript",
+        "decode_video",
+        "sound",
+        "each_frame",
+        "video_tokens",
+    }
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
     arguments |= {"dense_frames": "2, 4", "middle_frames": "2, 4"}
     for name in transforms.TRANSFORMS.keys() - apart:
