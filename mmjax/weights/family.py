@@ -60,8 +60,10 @@ from mmjax.weights.families import (
     open_clip,
     open_clip_coca,
     siglip,
+    videomae,
     vilt,
     vit,
+    vivit,
     whisper,
     whisper_ct2,
 )
@@ -97,8 +99,10 @@ FAMILIES = {
     "siglip": siglip,
     "siglip2": siglip,
     "siglip_vision_model": clip_vision,
+    "videomae": videomae,
     "vilt": vilt,
     "vit": vit,
+    "vivit": vivit,
     "whisper": whisper,
     "xlm-roberta": bert,
 }
