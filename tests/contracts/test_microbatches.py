@@ -19,6 +19,7 @@ CONFIGS = {
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
+    "video_vit": "vivit_b",
     "video_vq": "video_vq_wesnoth",
     "videobert": "videobert_wesnoth",
     "vilt": "vilt_emoji",

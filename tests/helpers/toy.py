@@ -88,6 +88,9 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "video_vit":
+            config.model.update(TOWER, depth=depth, frames=4, image_size=8, tubelet=(2, 4, 4))
+            config.model.temporal_depth = min(1, config.model.temporal_depth)
         elif config.model.name == "video_vq":
             config.model.update(frames=2, size=(8, 8), channels=(8, 8), temporal=1, blocks=1)
             config.model.update(codes=6, code_width=4)
@@ -186,7 +189,7 @@ def batch(config, seed=0):
         if config.loss.get("independent"):
             return out | {"label_probs": (rng.random((size, classes)) < 0.1).astype(np.float32)}
         return out | {"label": rng.integers(0, classes, size, np.int32)}
-    if config.model.name in ("video_vq", "videobert"):
+    if config.model.name in ("video_vit", "video_vq", "videobert"):
         return _videos(config, rng)
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
@@ -264,7 +267,10 @@ def _videos(config, rng):
         texts = {**_texts(rng, size), "text_present": np.arange(size) != 3}
         return {"video_tokens": tokens, "video_tokens_mask": mask, **texts}
     video = rng.integers(0, 256, (*mask.shape, 8, 8, 3), np.uint8)
-    return {"video": video, "video_mask": mask}
+    out = {"video": video, "video_mask": mask}
+    if config.model.name == "video_vit":
+        out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
+    return out
 
 
 def _texts(rng, size):

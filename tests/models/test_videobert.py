@@ -78,7 +78,7 @@ def test_it_is_bert_on_the_sequence_of_each_row(model):
         if tokens > 0:
             want = logits[i, words + 1 : words + 1 + tokens, WORDS:]
             np.testing.assert_allclose(given["video_prediction"][i, :tokens], want, atol=2e-5)
-    pooler, match = params["pooler"], params["match"]
+    pooler, match = jax.device_get((params["pooler"], params["match"]))
     pooled = np.tanh(x[:, 0] @ pooler["kernel"] + pooler["bias"])
     np.testing.assert_allclose(
         given["match_logits"], pooled @ match["kernel"] + match["bias"], atol=2e-5

@@ -1,8 +1,11 @@
 """ViViT and VideoMAE beside the original code: tests/golden/make_video_vit.py; loading, saving."""
 
+import dataclasses
 import json
 import shutil
 
+import drawn
+import jax
 import numpy as np
 import pytest
 from parity import GOLDEN, close, fixture, layers_and_outputs
@@ -76,9 +79,78 @@ SMALL |= {"width": 16, "depth": 1, "heads": 2, "mlp_dim": 24}
 
 
 def test_what_no_published_model_has_is_refused(tmp_path):
-    import dataclasses
-
     base = load(GOLDEN / "vivit")
     model = make_system({"model": SMALL | {"temporal_depth": 1}, "loss": {}, "batch_size": 0}).model
     with pytest.raises(ValueError, match="no temporal_depth 1"):
         save_pretrained(dataclasses.replace(base, model=model), tmp_path / "x")
+
+
+def count(**fields):
+    """The number of parameters of a model of these settings."""
+    system = make_system({"model": {"name": "video_vit", **fields}, "loss": {}, "batch_size": 0})
+    batch = {k: np.zeros(s.shape, s.dtype) for k, s in system.spec.items()}
+    shapes = jax.eval_shape(lambda: system.model.init(jax.random.key(0), batch))
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
+
+
+def test_published_sizes():
+    """VivitForVideoClassification and VideoMAEForVideoClassification of 400 classes."""
+    assert count(num_classes=400) == 88_954_000
+    videomae = {"frames": 16, "position": "sinusoids", "pool": "mean", "final_norm": "features"}
+    assert count(num_classes=400, key_bias=False, **videomae) == 86_534_800
+
+
+def slow(params, x, heads):
+    """A block of the transformer on tokens [N, D], with full attention."""
+
+    def norm(x, p):
+        centered = x - x.mean(-1, keepdims=True)
+        return centered / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+    y = norm(x, params["norm_attention"])
+    maps = params["attention"]
+    q, k, v = np.moveaxis(
+        np.einsum("nd,dchw->nchw", y, maps["qkv"]["kernel"]) + maps["qkv"]["bias"], 1, 0
+    )
+    out = np.zeros((len(x), *q.shape[1:]))
+    for h in range(heads):
+        scores = q[:, h] @ k[:, h].T / np.sqrt(q.shape[-1])
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        out[:, h] = weights / weights.sum(-1, keepdims=True) @ v[:, h]
+    x = x + np.einsum("nhw,hwd->nd", out, maps["out"]["kernel"]) + maps["out"]["bias"]
+    y = norm(x, params["norm_mlp"]) @ params["mlp"]["up"]["kernel"] + params["mlp"]["up"]["bias"]
+    y = np.asarray(jax.nn.gelu(y, approximate=False), np.float64)
+    return x + y @ params["mlp"]["down"]["kernel"] + params["mlp"]["down"]["bias"], norm
+
+
+def test_a_factorized_encoder_is_two_transformers():
+    fields = SMALL | {"temporal_depth": 1, "num_classes": 3}
+    model = make_system({"model": fields, "loss": {}, "batch_size": 0}).model
+    rng = np.random.default_rng(0)
+    batch = {"video": rng.integers(0, 256, (2, 4, 8, 8, 3), np.uint8)}
+    batch["video_mask"] = np.array([[True] * 4, [True, True, False, False]])
+    params = drawn.parameters(model, batch)
+    found = jax.jit(model.apply)({"params": params}, batch)
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    spatial, temporal = (
+        jax.tree.map(lambda x: x[0], p[name]["layers"]) for name in ("transformer", "temporal")
+    )
+    for row in range(2):
+        frames, times = batch["video"][row] / 127.5 - 1, []
+        for t in range(2 if row == 0 else 1):  # the second video has one valid tubelet in time
+            tokens = [p["class_token"] + p["class_position"]]
+            for i in range(2):
+                for j in range(2):
+                    block = frames[2 * t : 2 * t + 2, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+                    stem = p["stem"]["projection"]
+                    token = block.reshape(-1) @ stem["kernel"] + stem["bias"]
+                    tokens.append(token + p["position"]["table"][i, j])
+            x, norm = slow(spatial, np.stack(tokens), 2)
+            times.append(norm(x[0], p["spatial_norm"]) + p["time"]["table"][t])
+        x, norm = slow(
+            temporal, np.stack([p["time_class_token"] + p["time_class_position"], *times]), 2
+        )
+        features = norm(x[0], p["norm"])
+        np.testing.assert_allclose(found["video_features"][row], features, atol=1e-5)
+        logits = features @ p["head"]["kernel"] + p["head"]["bias"]
+        np.testing.assert_allclose(found["logits"][row], logits, atol=1e-5)
