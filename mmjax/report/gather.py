@@ -21,6 +21,7 @@ from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.evals.zero_shot import confusion_matrix
 from mmjax.report.grounding import Grounding, grounding_of
 from mmjax.report.sounds import Sound, sounds_of
+from mmjax.report.videos import video_section
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
@@ -114,6 +115,7 @@ class ReportData:
     grounding: list[Grounding] = dataclasses.field(default_factory=list)
     sounds: list[Sound] = dataclasses.field(default_factory=list)
     seed: int = 0
+    videos: str = ""  # HTML
 
 
 def image_of(example: Mapping[str, Any]) -> np.ndarray:
@@ -215,7 +217,7 @@ def gather_report(
     runner: Runner, variables: Variables, evaluators: Mapping[str, Evaluator], *, seed: int = 0
 ) -> ReportData:
     """Retrieval and caption examples, confusion matrices, embedding health, attention, grounding,
-    sounds.
+    sounds, videos.
 
     Args:
       evaluators: from `make_evaluators`; health, attention, grounding and sounds are those of the
@@ -228,6 +230,7 @@ def gather_report(
     health = attention = None
     grounding: list[Grounding] = []
     sounds: list[Sound] = []
+    videos = ""
     for name, evaluator in evaluators.items():
         if isinstance(evaluator, Retrieval):
             if evaluator.pair != IMAGE_TEXT:
@@ -248,7 +251,10 @@ def gather_report(
                 sounds = sounds_of(source, scores, labels, names, seed)
         elif isinstance(evaluator, Captioning):
             captions[name] = caption_examples(evaluator, variables, seed)
+        if not videos:
+            videos = video_section(runner.open_source(evaluator.source), seed)
         if attention is None:
             source = runner.open_source(evaluator.source)
             attention = attention_of(runner, variables, source, evaluator.transform, seed)
-    return ReportData(retrieval, confusion, captions, health, attention, grounding, sounds, seed)
+    shown = retrieval, confusion, captions, health, attention, grounding, sounds
+    return ReportData(*shown, seed, videos)

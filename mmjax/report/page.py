@@ -72,6 +72,7 @@ def write_report(
         ("attention", "Attention", _attention(data.attention, data.seed)),
         ("grounding", "Grounding", _grounding(data.grounding, data.seed)),
         ("sounds", "Sounds", _sounds(data.sounds, data.seed)),
+        ("videos", "Videos", data.videos),
         ("health", "Contrastive health", _health(data.health, rows)),
         ("config", "Config", _config(config)),
     ]
