@@ -1,12 +1,14 @@
 """Contact sheets and animated previews of the report."""
 
 import io
+from types import SimpleNamespace
 
 import clips
 import numpy as np
 from PIL import Image
 
-from mmjax.report.videos import animation, contact_sheet, video_section
+from mmjax.report.evaluated import Evaluated
+from mmjax.report.sections.videos import SECTION, animation, contact_sheet
 
 
 def test_a_contact_sheet_has_the_frames_in_rows():
@@ -28,7 +30,14 @@ def test_an_animation_takes_as_long_as_the_video():
 
 def test_a_section_of_a_source_s_videos():
     rows = [{"video": clips.images(clips.frames(3)), "captions": [f"a <{i}>"]} for i in range(9)]
-    section = video_section(rows, seed=0)
-    assert section.count("<article>") == 6 and section.count("data:image/webp") == 12
-    assert "a &lt;" in section and section == video_section(rows, seed=0)
-    assert video_section([{"image": b""}], seed=0) == "" == video_section([], seed=0)
+    evaluator = SimpleNamespace(source={})
+    runner = SimpleNamespace(open_source=lambda settings: rows)
+    evaluated = Evaluated("held", evaluator, runner, None, 0)
+    found = SECTION.collect(evaluated)
+    np.testing.assert_array_equal(found[0].frames, clips.frames(3))
+    assert found[0].seconds == 3 / 25
+    page = SECTION.html(found, 0)
+    assert page.count("<article>") == 6 and page.count("data:image/webp") == 12
+    assert "a &lt;" in page
+    runner.open_source = lambda settings: [{"image": b""}]
+    assert SECTION.collect(Evaluated("held", evaluator, runner, None, 0)) is None

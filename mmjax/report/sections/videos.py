@@ -1,16 +1,29 @@
 """Videos of a source in the report: a contact sheet of each, and an animated preview."""
 
 import base64
+import dataclasses
 import html
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmjax.data.transforms.video_clips import RATE, open_clip, shown_at
+from mmjax.report.evaluated import Evaluated
+from mmjax.report.sections.section import Section
 
 COUNT, FRAMES, SIDE = 6, 8, 96  # videos; frames of each; their longer side in pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """Frames [T, H, W, 3] uint8 of a video that takes so many seconds, and its caption or key."""
+
+    frames: np.ndarray
+    seconds: float
+    about: str
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 4) -> np.ndarray:
@@ -33,34 +46,41 @@ def animation(frames: np.ndarray, seconds: float) -> bytes:
     return out.getvalue()
 
 
-def video_section(source: Any, seed: int) -> str:
-    """A few randomly drawn videos of a source as HTML; "" where its examples have none."""
+def _collect(evaluated: Evaluated) -> list[Video] | None:
+    source = evaluated.source
     if not len(source) or "video" not in source[0]:
-        return ""
-    rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(len(source), min(COUNT, len(source)), replace=False))
-    tiles = "".join(_tile(source[int(i)]) for i in drawn)
-    note = (
-        f'<p class="note">Videos drawn at random (seed {seed}): {FRAMES} frames at equal distances '
-        "in time, and the same as an animation.</p>"
-    )
-    return f'{note}<div class="examples wide">{tiles}</div>'
+        return None
+    return [video_of(source[int(i)]) for i in evaluated.drawn(len(source), COUNT)]
 
 
-def _tile(example: dict[str, Any]) -> str:
+def video_of(example: Mapping[str, Any]) -> Video:
+    """`FRAMES` frames of an example at equal distances in time, or all that it has."""
     clip = open_clip(example["video"], example.get("frame_rate", RATE))
     count = min(FRAMES, len(clip.times))
     times = (np.arange(count) + 0.5) * clip.duration / count
     indices, places = np.unique(shown_at(clip, times), return_inverse=True)
     frames = np.stack([_small(frame) for frame in clip.frames(indices)])[places]
-    about = html.escape((example.get("captions") or [str(example.get("key", ""))])[0])
-    out = io.BytesIO()
-    Image.fromarray(contact_sheet(frames)).save(out, "WEBP", quality=80)
+    about = (example.get("captions") or [str(example.get("key", ""))])[0]
+    return Video(frames, clip.duration, about)
+
+
+def _html(found: Sequence[Video], seed: int) -> str:
+    tiles = "".join(map(_tile, found))
+    return (
+        f'<p class="note">Videos drawn at random (seed {seed}): {FRAMES} frames at equal distances '
+        "in time, and the same as an animation.</p>"
+        f'<div class="examples wide">{tiles}</div>'
+    )
+
+
+def _tile(video: Video) -> str:
+    about, out = html.escape(video.about), io.BytesIO()
+    Image.fromarray(contact_sheet(video.frames)).save(out, "WEBP", quality=80)
     images = "".join(
         f'<img class="image" alt="{alt}" src="data:image/webp;base64,{_base64(data)}">'
         for alt, data in (
             (f"frames of: {about}", out.getvalue()),
-            (f"animation of: {about}", animation(frames, clip.duration)),
+            (f"animation of: {about}", animation(video.frames, video.seconds)),
         )
     )
     return f'<article>{images}<p><bdi dir="auto">{about}</bdi></p></article>'
@@ -74,3 +94,6 @@ def _small(frame: np.ndarray) -> np.ndarray:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+SECTION = Section("Videos", _collect, _html, once=True)

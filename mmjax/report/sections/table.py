@@ -1,0 +1,26 @@
+"""The sections of the report, in their order."""
+
+from collections.abc import Mapping
+
+from mmjax.report.sections import (
+    attention,
+    captions,
+    confusion,
+    grounding,
+    health,
+    retrieval,
+    sounds,
+    videos,
+)
+from mmjax.report.sections.section import Section
+
+SECTIONS: Mapping[str, Section] = {
+    "retrieval": retrieval.SECTION,
+    "confusion": confusion.SECTION,
+    "captions": captions.SECTION,
+    "attention": attention.SECTION,
+    "grounding": grounding.SECTION,
+    "sounds": sounds.SECTION,
+    "videos": videos.SECTION,
+    "health": health.SECTION,
+}
