@@ -150,6 +150,7 @@ def test_data_fit_the_model(name):
             check_batch({k: found[k][None] for k in read}, read)
         return
     image = model if config.model.name == "vit" else model.image
+    image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop")
     assert any(f"{step}({size}" in transform for step in steps)

@@ -62,6 +62,10 @@ def count_by_hand(name):
         head = (width * width + width) + 2 * width + text.vocab_size + model.codes
         blocks = tower(text.depth, width, text.mlp_dim)
         return table + 2 * width + blocks + head + (width * width + width) + (2 * width + 2)
+    if name == "clip4clip_wesnoth":  # over time positions and a block
+        text = (512 + 16) * 96 + tower(2, 96, 384) + 2 * 96
+        time = 4 * 96 + tower(1, 96, 384)
+        return drawn_image(model.image.image) + time + text + 2 * 96 * 96 + 1
     if name == "vivit_b":  # two class tokens, positions of places and of times, two norms
         tokens = (2 * 16 * 16 * 3 + 1) * 768 + (14 * 14 + 16 + 4) * 768
         return tokens + tower(16, 768, 3072) + 2 * 2 * 768 + (768 * 400 + 400)

@@ -33,7 +33,11 @@ def shrink(config, dtype="float32", depth=1):
         config.model.dtype = dtype
         if config.model.name == "clip":
             config.model.embed_dim = 16
-            config.model.image.update(IMAGE, depth=depth)
+            image = config.model.image
+            if image.get("kind") == "frames":
+                image.update(frames=2, depth=depth, heads=2, mlp_dim=32)
+                image = image.image
+            image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
         elif config.model.name == "clap":
             config.model.embed_dim = 16
@@ -195,6 +199,9 @@ def batch(config, seed=0):
     if "text" in config.model.get("main", config.model):
         out |= _texts(rng, size)
         mask = out["text_mask"]
+    if config.model.name == "clip" and config.model.image.get("kind") == "frames":
+        out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        out["image_mask"] = np.arange(2)[None] < rng.integers(1, 3, size)[:, None]
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "avsr":

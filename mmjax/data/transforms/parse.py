@@ -57,6 +57,7 @@ from mmjax.data.transforms.text_steps import (
 from mmjax.data.transforms.video_steps import (
     dense_frames,
     each_frame,
+    frames_as_images,
     middle_frames,
     random_frames,
     uniform_frames,
@@ -131,6 +132,7 @@ TRANSFORMS = {
         dense_frames,
         middle_frames,
         each_frame,
+        frames_as_images,
         join_next,
         video_tokens,
         decode_video,

@@ -93,6 +93,19 @@ def each_frame(steps):
     return f
 
 
+def frames_as_images():
+    """`video` and `video_mask` as `image` [T, H, W, 3] and `image_mask`: several images."""
+
+    def f(example, rng):
+        if not isinstance(example.get("video"), np.ndarray):
+            raise ValueError("put a step that chooses frames, such as uniform_frames, first")
+        rest = {k: v for k, v in example.items() if k not in ("video", "video_mask")}
+        mask = example.get("video_mask", np.ones(len(example["video"]), bool))
+        return {**rest, "image": example["video"], "image_mask": mask}
+
+    return f
+
+
 def _spread(clip: Clip, count: int, places: np.ndarray) -> np.ndarray:
     """Frames at `places` (0..1) of equal parts; all of them, where there are no more."""
     if len(clip.times) <= count:

@@ -87,6 +87,14 @@ def test_the_evaluation_form():
     assert evaluation_form("random_frames(count=8)") == "uniform_frames(8)"
 
 
+def test_frames_as_several_images():
+    found = transforms.parse("uniform_frames(4) | frames_as_images")({"video": numbered(3)}, None)
+    assert set(found) == {"image", "image_mask"} and found["image"].shape == (4, 4, 6, 3)
+    assert found["image_mask"].tolist() == [True, True, True, False]
+    with pytest.raises(ValueError, match="put a step that chooses frames"):
+        transforms.parse("frames_as_images")({"video": b"..."}, None)
+
+
 def test_wrong_steps_are_said():
     with pytest.raises(ValueError, match="put a step that chooses frames"):
         transforms.parse("each_frame('flip')")({"video": b"..."}, None)
