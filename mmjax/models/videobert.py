@@ -212,7 +212,8 @@ def make_score(
 
     All words of a text are masked, and the logarithms of their probabilities are added up: what
     fills in the blanks, as in zero-shot classification of actions and objects. A part in square
-    brackets is blank alone: in "now let me show you how to [fry] the [egg]" two words.
+    brackets is blank alone: in "now let me show you how to [fry] the [egg]" two words. The parts are
+    tokenized one by one.
 
     Raises:
       ValueError: no texts, or one that is empty or too long.
@@ -264,5 +265,5 @@ def _blanks(tokenizer: Any, text: str, length: int) -> tuple[np.ndarray, np.ndar
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
     """The tokens of a text without the first and the last."""
-    ids, mask = tokenizer.encode([text], max(3, 2 * len(text) + 2))
+    ids, mask = tokenizer.encode([text], 4 * len(text) + 4)
     return ids[0][mask[0]][1:-1].tolist()
