@@ -212,8 +212,8 @@ def make_score(
 
     All words of a text are masked, and the logarithms of their probabilities are added up: what
     fills in the blanks, as in zero-shot classification of actions and objects. A part in square
-    brackets is blank alone: in "now let me show you how to [fry] the [egg]" two words. The parts are
-    tokenized one by one.
+    brackets is blank alone: in "now let me show you how to [fry] the [egg]" two words. The parts
+    are tokenized one by one.
 
     Raises:
       ValueError: no texts, or one that is empty or too long.
