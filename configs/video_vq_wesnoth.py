@@ -16,10 +16,10 @@ EVAL_TRANSFORM = f"uniform_frames({FRAMES}) | each_frame('resize({SIZE})')"
 def get_config():
     """The config of this experiment."""
     config = defaults()
-    config.batch_size = 32
-    config.total_steps = 600
+    config.batch_size = 16
+    config.total_steps = 400
     config.log_every = 50
-    config.checkpoint.every = 300
+    config.checkpoint.every = 200
 
     config.data.train = wesnoth("train")
     config.data.transform = f"random_frames({FRAMES}) | each_frame('resize({SIZE}) | flip')"
@@ -27,7 +27,7 @@ def get_config():
         "name": "video_vq",
         "frames": FRAMES,
         "size": (SIZE, SIZE),
-        "channels": (32, 64, 64),
+        "channels": (16, 32, 32),
         "temporal": 1,
         "blocks": 1,
         "codes": 256,
