@@ -25,9 +25,9 @@ def get_config():
     """The config of this experiment."""
     config = defaults()
     config.batch_size = 64
-    config.total_steps = 1000
+    config.total_steps = 400
     config.log_every = 50
-    config.checkpoint.every = 500
+    config.checkpoint.every = 200
 
     config.data.train = wesnoth("train")
     config.data.transform = (
@@ -57,8 +57,8 @@ def get_config():
     config.loss_weights = {"masked_text": 1.0, "masked_video": 1.0, "matching": 1.0}
     config.optim = {
         "name": "adamw",
-        "learning_rate": 5e-4,
-        "warmup_steps": 100,
+        "learning_rate": 1e-3,
+        "warmup_steps": 50,
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
     }
