@@ -27,7 +27,7 @@ import numpy as np
 from configs import videobert_wesnoth as settings
 from mmjax.data.open_source import open_source
 from mmjax.data.transforms.parse import parse
-from mmjax.models.videobert import make_score
+from mmjax.models.videobert import blanks
 from mmjax.pretrained import load
 
 ACTIONS = 8
@@ -82,7 +82,7 @@ def masked_tokens(apply, model, train, test, use_text):
         }
         for name, guess in guesses.items():
             right[name] += int((guess == tokens[:, t])[there].sum())
-    return {name: count / mask.sum() for name, count in right.items()}
+    return {name: round(count / int(mask.sum()), 4) for name, count in right.items()}
 
 
 def changed(test, how, seed=0):
@@ -112,25 +112,29 @@ def retrieval(apply, meta, test):
     mine = scores[np.arange(len(own)), own][:, None]
     ranks = (scores >= mine).sum(1)  # ties count against it
     chance = {"recall@1": 1 / len(first), "recall@5": 5 / len(first), "of": len(first)}
-    found = {"recall@1": (ranks == 1).mean(), "recall@5": (ranks <= 5).mean()}
+    found = {"recall@1": float((ranks == 1).mean()), "recall@5": float((ranks <= 5).mean())}
     return found | {"median rank": float(np.median(ranks))}, chance
 
 
-def actions(model, tokenizer, variables, train_meta, meta, test):
-    """Accuracy of the action in "<name>, [<action>]", and of the most frequent one."""
+def actions(apply, model, tokenizer, train_meta, meta, test):
+    """Accuracy of the action in "<name>, [<action>]", of the most frequent one, and of how many."""
     known = [a for a, _ in collections.Counter(m["action"] for m in train_meta).most_common()]
     known = [a for a in known if a][:ACTIONS]
     asked = [i for i, m in enumerate(meta) if m["action"] in known]
-    right = 0
-    for name in sorted({meta[i]["name"] for i in asked}):
-        mine = [i for i in asked if meta[i]["name"] == name]
-        score = make_score(model, tokenizer, [f"{name}, [{action}]" for action in known])
-        log_p = np.asarray(score(variables, {k: v[mine] for k, v in test.items()}))
-        lengths = [len(tokenizer.encode([a], 16)[1].nonzero()[1]) - 2 for a in known]
-        guess = (log_p / np.asarray(lengths)).argmax(1)  # per token
-        right += sum(known[g] == meta[i]["action"] for g, i in zip(guess, mine))
+    scores = []
+    for action in known:
+        texts = [f"{meta[i]['name']}, [{action}]" for i in asked]
+        text, blank = map(np.stack, zip(*(blanks(tokenizer, t, settings.LENGTH) for t in texts)))
+        given = {k: v[asked] for k, v in test.items()}
+        given |= {"text": text, "text_mask": (text != tokenizer.pad_id) | blank}
+        given["text_corrupted"] = np.where(blank, model.mask, text).astype(np.int32)
+        log_p = jax.nn.log_softmax(apply(given)["text_prediction"])
+        log_p = np.take_along_axis(np.asarray(log_p), text[..., None], -1)[..., 0]
+        scores.append((log_p * blank).sum(1) / blank.sum(1))  # per token
+    guess = np.argmax(scores, axis=0)
+    right = np.mean([known[g] == meta[i]["action"] for g, i in zip(guess, asked)])
     most = np.mean([meta[i]["action"] == known[0] for i in asked])
-    return right / len(asked), float(most), len(asked)
+    return {"VideoBERT": float(right), "most frequent": float(most), "of": len(asked)}
 
 
 def main():
@@ -150,7 +154,7 @@ def main():
         print(how, "captions", *retrieval(apply, meta, batch), flush=True)
     for how in CHANGES:
         batch = changed(test, how)
-        print(how, "actions", actions(model, tokenizer, variables, train_meta, meta, batch))
+        print(how, "actions", actions(apply, model, tokenizer, train_meta, meta, batch))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def make_score(
     Source: Sun et al. 2019, section 4.5.
     """
     length = model.text_fields()["length"]
-    rows = [_blanks(tokenizer, text, length) for text in texts]
+    rows = [blanks(tokenizer, text, length) for text in texts]
     if not rows:
         raise ValueError("There are no texts to choose from: give at least one.")
     text, blank = (np.stack(x) for x in zip(*rows))
@@ -233,19 +233,19 @@ def make_score(
         count = len(batch["video_tokens"])
 
         def one(given):
-            ids, valid, blanks = (jnp.broadcast_to(x[None], (count, length)) for x in given)
+            ids, valid, hole = (jnp.broadcast_to(x[None], (count, length)) for x in given)
             row = {"text": ids, "text_mask": valid, **videos}
-            row["text_corrupted"] = jnp.where(blanks, model.mask, ids)
+            row["text_corrupted"] = jnp.where(hole, model.mask, ids)
             log_p = jax.nn.log_softmax(model.apply(variables, row)["text_prediction"])
             log_p = jnp.take_along_axis(log_p, ids[..., None], axis=-1)[..., 0]
-            return jnp.sum(log_p, axis=1, where=blanks)
+            return jnp.sum(log_p, axis=1, where=hole)
 
         return jax.lax.map(one, (jnp.asarray(text), jnp.asarray(mask), jnp.asarray(blank))).T
 
     return score
 
 
-def _blanks(tokenizer: Any, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+def blanks(tokenizer: Any, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids [L] of a text, and which of them are blanks [L]."""
     parts = text.replace("]", "[").split("[")  # every second one is in brackets
     pieces = [_ids(tokenizer, part) for part in parts]
