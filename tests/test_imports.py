@@ -36,6 +36,8 @@ report
 plan
 evaluate
 train
+photos
+search.__main__  serve.__main__
 zero_shot  generate  transcribe  export  interpolate  replay  preflight  cluster_video
 __main__
 """

@@ -22,6 +22,8 @@ BUILDERS = (
     "fsdd",
     "lip_digits",
     "mnist_digits",
+    "ktuberling",
+    "kgeography",
     "wesnoth",
 )
 
@@ -33,9 +35,9 @@ def make_builder(
 
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
-      root: path of the raw data, for builders that read files: an unpacked openclipart,
-        tuxpaint or wesnoth tree, the folder or tar archive of an image folder, of ESC-10 or of FSDD
-        (also for lip_digits), the wheel with MNIST.
+      root: path of the raw data, for builders that read files: an unpacked openclipart, tuxpaint,
+        ktuberling, kgeography or wesnoth tree, the folder or tar archive of an image folder, of
+        ESC-10 or of FSDD (also for lip_digits), the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -77,6 +79,14 @@ def make_builder(
         from mmjax.data.builders.mnist_digits import MnistDigits
 
         return MnistDigits(root=root, **where)
+    if name == "ktuberling":
+        from mmjax.data.builders.ktuberling import Ktuberling
+
+        return Ktuberling(root=root, **where)
+    if name == "kgeography":
+        from mmjax.data.builders.kgeography import Kgeography
+
+        return Kgeography(root=root, **where)
     if name == "wesnoth":
         from mmjax.data.builders.wesnoth import Wesnoth
 

@@ -27,9 +27,9 @@ from mmjax.data.transforms.image_steps import (
     codebook_image,
     color_jitter,
     decode,
-    finish,
     flip,
     pad_corner,
+    pad_square,
     rand_augment,
     random_affine,
     random_crop,
@@ -38,14 +38,18 @@ from mmjax.data.transforms.image_steps import (
     random_resized_crop,
     resize,
     resize_between,
+    resize_long,
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
+    choose_features,
     drop_words,
     first_caption,
     label,
@@ -94,6 +98,8 @@ TRANSFORMS = {
         resize,
         resize_short,
         resize_between,
+        resize_long,
+        pad_square,
         pad_corner,
         center_crop,
         random_crop,
@@ -107,6 +113,7 @@ TRANSFORMS = {
         random_erasing,
         swap_images,
         choose_caption,
+        choose_features,
         first_caption,
         longest_caption,
         drop_words,
@@ -138,6 +145,7 @@ TRANSFORMS = {
         decode_video,
         sound,
         speech_mel,
+        regions,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}

@@ -36,6 +36,7 @@ def test_what_is_left_draws_nothing():
     arguments = {"random_resized_crop": "8", "random_crop": "8", "center_crop": "8"}
     arguments |= {
         "resize_between": "8, 9",
+        "resize_long": "8",
         "pad_corner": "9",
         "codebook_image": "8",
         "resize": "8",
@@ -49,15 +50,8 @@ def test_what_is_left_draws_nothing():
     }
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
-    apart = {
-        "tokenize",
-        "answer",
-        "transcript",
-        "decode_video",
-        "sound",
-        "each_frame",
-        "video_tokens",
-    }
+    apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
+    apart |= {"each_frame", "video_tokens"}
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
     arguments |= {"dense_frames": "2, 4", "middle_frames": "2, 4"}
     for name in transforms.TRANSFORMS.keys() - apart:
