@@ -38,7 +38,7 @@ evaluate
 train
 photos
 search.__main__  serve.__main__
-zero_shot  generate  transcribe  export  interpolate  replay  preflight
+zero_shot  generate  transcribe  export  interpolate  replay  preflight  cluster_video
 __main__
 """
 

@@ -61,8 +61,10 @@ from mmjax.weights.families import (
     open_clip,
     open_clip_coca,
     siglip,
+    videomae,
     vilt,
     vit,
+    vivit,
     whisper,
     whisper_ct2,
 )
@@ -99,8 +101,10 @@ FAMILIES = {
     "siglip2": siglip,
     "siglip_vision_model": clip_vision,
     "tf_efficientnet_lite": efficientnet_lite,
+    "videomae": videomae,
     "vilt": vilt,
     "vit": vit,
+    "vivit": vivit,
     "whisper": whisper,
     "xlm-roberta": bert,
 }

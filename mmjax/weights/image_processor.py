@@ -36,6 +36,13 @@ _CLIP = {
 }
 _HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
 _SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
+_VIDEO = {
+    **_HALF,
+    "resample": FILTERS.index("bilinear"),
+    "default_to_square": False,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+}
 # Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
 CLASSES = {
     "BitImageProcessor": _CLIP,
@@ -87,6 +94,16 @@ CLASSES = {
         "size": {"shortest_edge": 384},
         "size_divisor": 32,
         "do_pad": True,
+    },
+    "VideoMAEImageProcessor": {
+        **_VIDEO,
+        "size": {"shortest_edge": 224},
+    },
+    "VivitImageProcessor": {
+        **_VIDEO,
+        "size": {"shortest_edge": 256},
+        "rescale_factor": 1 / 127.5,
+        "rescale_offset": True,
     },
     "ViTImageProcessor": {
         **_SQUARE,

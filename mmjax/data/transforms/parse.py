@@ -58,6 +58,15 @@ from mmjax.data.transforms.text_steps import (
     tokenize,
     transcript,
 )
+from mmjax.data.transforms.video_steps import (
+    dense_frames,
+    each_frame,
+    frames_as_images,
+    middle_frames,
+    random_frames,
+    uniform_frames,
+)
+from mmjax.data.transforms.video_tokens import join_next, video_tokens
 
 
 def parse(spec, **context):
@@ -125,6 +134,14 @@ TRANSFORMS = {
         chromagram,
         standardize,
         spec_augment,
+        uniform_frames,
+        random_frames,
+        dense_frames,
+        middle_frames,
+        each_frame,
+        frames_as_images,
+        join_next,
+        video_tokens,
         decode_video,
         sound,
         speech_mel,
