@@ -31,7 +31,8 @@ from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
-IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
+IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_between", "center_crop")
+IMAGE_STEPS += ("resize_smoothed",)
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 
@@ -345,7 +346,8 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
         text = pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
         kind = pretrained.config["name"]
-        masked = kind == "flava" or kind == "clip" and (causal or text.get("kind") == "bert")
+        clips = kind in ("clip", "owlvit") and (causal or text.get("kind") == "bert")
+        masked = kind == "flava" or clips
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
     settings = _generation if generates else lambda pretrained: {}
     generation = getattr(theirs, "published_generation", settings)(pretrained)

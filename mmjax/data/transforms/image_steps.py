@@ -13,6 +13,7 @@ from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.captions import example_name
 from mmjax.data.transforms.decode import as_rgb, decode_image
 from mmjax.data.transforms.rand_augment import rand_augment_ops
+from mmjax.data.transforms.smoothed_resize import smoothed_resize
 
 # ---- pixels ------------------------------------------------------------------------------
 
@@ -81,6 +82,21 @@ def pad_corner(size, fill=0):
         return {**padded, "image_size": np.asarray(sizes, np.int32)}
 
     return f
+
+
+def pad_square(fill=0):
+    """Pads at the bottom or the right to a square, with the color `fill`, as OWLv2 does."""
+
+    def f(image, rng):
+        return image_ops.pad_corner(image, (max(image_ops.size_of(image)),) * 2, fill)
+
+    return _on_image(f)
+
+
+def resize_smoothed(size):
+    """To `size` pixels square, or (height, width), as OWLv2 does: see `smoothed_resize`."""
+    size = _pair(size)
+    return _on_image(lambda image, rng: smoothed_resize(image_ops.to_array(image), size))
 
 
 def center_crop(size, half="down"):

@@ -30,6 +30,7 @@ from mmjax.data.transforms.image_steps import (
     finish,
     flip,
     pad_corner,
+    pad_square,
     rand_augment,
     random_affine,
     random_crop,
@@ -39,6 +40,7 @@ from mmjax.data.transforms.image_steps import (
     resize,
     resize_between,
     resize_short,
+    resize_smoothed,
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.pair_steps import swap_images
@@ -86,6 +88,8 @@ TRANSFORMS = {
         resize_short,
         resize_between,
         pad_corner,
+        pad_square,
+        resize_smoothed,
         center_crop,
         random_crop,
         random_resized_crop,
