@@ -11,6 +11,7 @@ from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
@@ -20,6 +21,7 @@ from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
+from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.webdataset import open_shards
@@ -92,6 +94,8 @@ KINDS = {
     "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,
     "nlvr2": open_nlvr2,
+    "coco": open_coco,
+    "scenes": open_scenes,
 }
 
 

@@ -27,7 +27,6 @@ from mmjax.data.transforms.image_steps import (
     codebook_image,
     color_jitter,
     decode,
-    finish,
     flip,
     pad_corner,
     pad_square,
@@ -39,11 +38,14 @@ from mmjax.data.transforms.image_steps import (
     random_resized_crop,
     resize,
     resize_between,
+    resize_long,
     resize_short,
     resize_smoothed,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
@@ -87,6 +89,8 @@ TRANSFORMS = {
         resize,
         resize_short,
         resize_between,
+        resize_long,
+        pad_square,
         pad_corner,
         pad_square,
         resize_smoothed,
@@ -125,6 +129,7 @@ TRANSFORMS = {
         decode_video,
         sound,
         speech_mel,
+        regions,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
