@@ -1,13 +1,8 @@
 """OWL-ViT's and OWLv2's published weights beside the original: tests/golden/make_owlvit.py."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
-from parity import GOLDEN, close, fixture, layers_and_outputs, outputs
-
-from mmjax.pretrained import load
+from parity import close, fixture, layers_and_outputs
 
 golden = fixture("owlvit", "owlv2")
 

@@ -113,19 +113,10 @@ def pad_corner(size, fill=0):
     return f
 
 
-def pad_square(fill=0):
-    """Pads at the bottom or the right to a square, with the color `fill`, as OWLv2 does."""
-
-    def f(image, rng):
-        return image_ops.pad_corner(image, (max(image_ops.size_of(image)),) * 2, fill)
-
-    return _on_image(f)
-
-
 def resize_smoothed(size):
     """To `size` pixels square, or (height, width), as OWLv2 does: see `smoothed_resize`."""
     size = _pair(size)
-    return _on_image(lambda image, rng: smoothed_resize(image_ops.to_array(image), size))
+    return on_image(lambda image, rng: smoothed_resize(image_ops.to_array(image), size))
 
 
 def center_crop(size, half="down"):

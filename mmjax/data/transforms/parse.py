@@ -45,6 +45,7 @@ from mmjax.data.transforms.image_steps import (
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.query_steps import name_queries
 from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
@@ -92,7 +93,6 @@ TRANSFORMS = {
         resize_long,
         pad_square,
         pad_corner,
-        pad_square,
         resize_smoothed,
         center_crop,
         random_crop,
@@ -105,6 +105,7 @@ TRANSFORMS = {
         rand_augment,
         random_erasing,
         swap_images,
+        name_queries,
         choose_caption,
         first_caption,
         longest_caption,
