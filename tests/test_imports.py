@@ -25,9 +25,10 @@ variables
 weights
 workdir.saved
 pretrained
-evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
+evals.metrics  evals.attention_rollout  evals.grad_cam  evals.occlusion  evals.zero_shot
 embedder
 speech
+detection
 search
 serve
 run
@@ -36,7 +37,7 @@ report
 plan
 evaluate
 train
-zero_shot  generate  transcribe  export  interpolate  replay  preflight
+zero_shot  detect  generate  transcribe  export  interpolate  replay  preflight
 __main__
 """
 
