@@ -23,9 +23,11 @@ from mmjax.data.sources.occurring import open_occurring
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
+from mmjax.data.sources.refcoco import open_refcoco
 from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
+from mmjax.data.sources.visual_genome import open_visual_genome
 from mmjax.data.sources.webdataset import open_shards
 
 
@@ -99,6 +101,8 @@ KINDS = {
     "emoji_questions": open_questions,
     "nlvr2": open_nlvr2,
     "coco": open_coco,
+    "refcoco": open_refcoco,
+    "visual_genome": open_visual_genome,
     "scenes": open_scenes,
 }
 

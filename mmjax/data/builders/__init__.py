@@ -23,6 +23,7 @@ BUILDERS = (
     "lip_digits",
     "mnist_digits",
     "ktuberling",
+    "kgeography",
 )
 
 
@@ -33,9 +34,9 @@ def make_builder(
 
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
-      root: path of the raw data, for builders that read files: an unpacked openclipart, tuxpaint or
-        ktuberling tree, the folder or tar archive of an image folder, of ESC-10 or of FSDD (also
-        for lip_digits), the wheel with MNIST.
+      root: path of the raw data, for builders that read files: an unpacked openclipart, tuxpaint,
+        ktuberling or kgeography tree, the folder or tar archive of an image folder, of ESC-10 or of
+        FSDD (also for lip_digits), the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -81,6 +82,10 @@ def make_builder(
         from mmjax.data.builders.ktuberling import Ktuberling
 
         return Ktuberling(root=root, **where)
+    if name == "kgeography":
+        from mmjax.data.builders.kgeography import Kgeography
+
+        return Kgeography(root=root, **where)
     raise ValueError(f"There is no builder '{name}'; the builders are {', '.join(BUILDERS)}.")
 
 

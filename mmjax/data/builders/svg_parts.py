@@ -72,7 +72,9 @@ def _page(root: ET.Element) -> list[float]:
 
 
 def _render(root: ET.Element, box: list[float], width: int) -> Image.Image:
+    width = max(width, 1)
     root.set("viewBox", " ".join(map(str, box)))
-    root.set("width", str(box[2]))
-    root.set("height", str(box[3]))
-    return render_svg(ET.tostring(root, encoding="unicode"), max(width, 1))
+    # In pixels of the result: the renderer rounds the size of the drawing to whole units.
+    root.set("width", str(width))
+    root.set("height", str(max(1, round(width * box[3] / box[2]))))
+    return render_svg(ET.tostring(root, encoding="unicode"), width)

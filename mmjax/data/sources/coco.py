@@ -48,7 +48,7 @@ def open_coco(
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: set images to the folder of the images.")
     data = read_json(path, ("images", "annotations", "categories"))
-    numbers, names = _categories(data["categories"], path)
+    numbers, names = categories_of(data["categories"], path)
     of_image = collections.defaultdict(list)
     for annotation in data["annotations"]:
         of_image[annotation.get("image_id")].append(annotation)
@@ -158,8 +158,14 @@ def file_name(image: Mapping[str, Any]) -> str:
     return image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
 
 
-def _categories(categories: Iterable[Mapping[str, Any]], path: Path):
-    """{id: index}, and the class names, in the order of the file."""
+def categories_of(
+    categories: Iterable[Mapping[str, Any]], path: Path
+) -> tuple[dict[int, int], list[str]]:
+    """{id: index}, and the class names, in the order of the file.
+
+    Raises:
+      ValueError: a category without a name, or two of one id or name.
+    """
     names: list[str] = []
     numbers: dict[int, int] = {}
     for category in categories:

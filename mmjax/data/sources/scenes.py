@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmjax.data import rle
 from mmjax.data.draws import PLACES, row_rng
-from mmjax.data.regions import Regions, of_masks
+from mmjax.data.regions import of_masks
 from mmjax.data.source import Source
 
 TRIES = 10  # places that are tried for an object, to keep those below it visible
@@ -27,6 +27,7 @@ def open_scenes(
     seed: int = 0,
     per_scene: tuple[int, int] = (3, 8),
     scale: tuple[float, float] = (0.15, 0.45),
+    name_key: str | None = None,
 ) -> "Scenes":
     """`count` images of several objects; each a pure function of the seed and its index.
 
@@ -38,12 +39,14 @@ def open_scenes(
       size: of the images, in pixels, square.
       per_scene: the fewest and the most objects of an image.
       scale: longest side of an object, as fractions of the image's, drawn log-uniformly.
+      name_key: the text field that names an object, such as `concept` of tuxpaint; None: the class
+        of its `label`.
 
     Raises:
       ValueError: a source without objects or class names, or settings out of range.
     """
-    if objects.class_names is None:
-        raise ValueError(f"{objects.name} has no class names: scenes are made of named objects.")
+    if objects.class_names is None and name_key is None:
+        raise ValueError(f"{objects.name} has no class names for its objects: set name_key.")
     if not 1 <= per_scene[0] <= per_scene[1] or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(
             f"per_scene is {per_scene} and scale {scale}: give the lowest and the highest number "
@@ -51,7 +54,7 @@ def open_scenes(
         )
     if count < 1 or size < 16:
         raise ValueError(f"count is {count} and size {size}: use 1 or more, and 16 or more.")
-    return Scenes(objects, count, size, seed, per_scene, scale)
+    return Scenes(objects, count, size, seed, per_scene, scale, name_key)
 
 
 class Scenes(Source):
@@ -66,21 +69,28 @@ class Scenes(Source):
         seed: int,
         per_scene: tuple[int, int],
         scale: tuple[float, float],
+        name_key: str | None,
     ):
-        self.name, self.class_names = f"scenes of {objects.name}", objects.class_names
+        self.name = f"scenes of {objects.name}"
         self._objects, self._count, self._size, self._seed = objects, count, size, seed
         self._per_scene, self._scale = per_scene, scale
         self._images: dict[int, Image.Image] = {}
         self._groups: dict[str, list[int]] = collections.defaultdict(list)
         self._backgrounds: dict[str, list[int]] = collections.defaultdict(list)
-        self._labels: dict[int, int] = {}
+        called: dict[int, str] = {}
         for i in range(len(objects)):
             meta = objects.meta(i)
             group = str(meta.get("board", ""))
-            (self._backgrounds if meta.get("background") else self._groups)[group].append(i)
-            self._labels[i] = int(meta.get("label", -1))
+            if meta.get("background"):
+                self._backgrounds[group].append(i)
+                continue
+            self._groups[group].append(i)
+            called[i] = meta[name_key] if name_key else objects.class_names[int(meta["label"])]
         if not self._groups:
             raise ValueError(f"{objects.name} has no objects to put on a background.")
+        self.class_names = sorted(set(called.values())) if name_key else list(objects.class_names)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        self._labels = {i: numbers[name] for i, name in called.items()}
 
     def __len__(self) -> int:
         return self._count
@@ -109,12 +119,9 @@ class Scenes(Source):
         return {
             "key": f"{self.name}[{index}]",
             "image": np.asarray(canvas),
-            "captions": [", ".join(self._names(regions))],
+            "captions": [", ".join(self.class_names[label] for label in regions.labels)],
             "regions": regions,
         }
-
-    def _names(self, regions: Regions) -> list[str]:
-        return [self.class_names[i] if i >= 0 else "something" for i in regions.labels]
 
     def _put(
         self,
