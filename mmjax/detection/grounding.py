@@ -19,7 +19,7 @@ CUT = 0.5  # of a map's largest value: cells above it can be in the box
 
 
 class Place(NamedTuple):
-    """A map [rows, columns] of the model's input, not negative, and a box [4] as fractions of it."""
+    """A map [rows, columns] of the model's input, not negative, and a box [4], as fractions."""
 
     heatmap: np.ndarray
     box: np.ndarray

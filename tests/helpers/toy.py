@@ -31,10 +31,12 @@ def shrink(config, dtype="float32", depth=1):
         config.optim.warmup_steps = 2
         config.optim.learning_rate = 1e-2  # one for all: equal programs are compiled once
         config.model.dtype = dtype
-        if config.model.name == "clip":
+        if config.model.name in ("clip", "owlvit"):
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+            if config.model.name == "owlvit":
+                config.model.update(queries=3, boxes=2)
         elif config.model.name == "clap":
             config.model.embed_dim = 16
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
@@ -182,6 +184,8 @@ def batch(config, seed=0):
     if "text" in config.model.get("main", config.model):
         out |= _texts(rng, size)
         mask = out["text_mask"]
+    if config.model.name == "owlvit":
+        return out | _regions(rng, size)
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "avsr":
@@ -243,6 +247,18 @@ def _triplets(config, rng):
         out["waveform"] = rng.normal(0, 0.1, (size, model.audio.samples)).astype(np.float32)
     names = ("audio", "image", "text")
     return out | {f"{m}_present": np.arange(size) != i for i, m in enumerate(names)}
+
+
+def _regions(rng, size):
+    """Three queries of each image, some of them padding, and up to two boxes; one has none."""
+    texts = [_texts(rng, size) for _ in range(3)]
+    out = {k: np.stack([x[k] for x in texts], 1) for k in texts[0]}
+    queries = np.arange(3)[None] < rng.integers(2, 4, size)[:, None]
+    out["text_mask"] &= queries[..., None]
+    low, high = np.sort(rng.random((2, size, 2, 2)).astype(np.float32), axis=0)
+    mask = np.arange(2)[None] < (np.arange(size) % 3)[:, None]
+    label = np.where(mask, rng.integers(0, 2, mask.shape), -1).astype(np.int32)
+    return out | {"boxes": np.concatenate([low, high], -1), "boxes_mask": mask, "box_label": label}
 
 
 def _texts(rng, size):

@@ -49,10 +49,12 @@ def open_mosaics(
 
 class Mosaics(Source):
     """See `open_mosaics`. `image` is uint8 `[S, S, 3]`; `regions` are those of all tiles, without
-    masks; `negative` classes are those of any tile that no tile shows."""
+    masks; `negative` classes are those of any tile that no tile shows. Queries are class names, which
+    are its corpus."""
 
     def __init__(self, source: Source, length: int, size: int, grids: Sequence[float], seed: int):
         self.name, self.class_names = f"mosaics of {source.name}", source.class_names
+        self.corpus = source.class_names
         self._source, self._length, self._size = source, length, size
         self._grids, self._seed = grids, seed
 
