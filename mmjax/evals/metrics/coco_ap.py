@@ -59,7 +59,8 @@ def coco_ap(truths: Truths, found: Detections, classes: int) -> dict[str, float]
     """COCO's twelve numbers: `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar1`,
     `ar10`, `ar100`, `ar_small`, `ar_medium`, `ar_large`.
 
-    Of masks if both have them, else of boxes. Means over the classes that have objects (of that
+    Of masks if both have them, else of boxes; the area of a detection is that of its mask (of its
+    box in pycocotools, where a result has both). Means over the classes that have objects (of that
     size); NaN if none has, where pycocotools gives -1.
 
     Raises:
