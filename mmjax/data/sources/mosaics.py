@@ -49,8 +49,8 @@ def open_mosaics(
 
 class Mosaics(Source):
     """See `open_mosaics`. `image` is uint8 `[S, S, 3]`; `regions` are those of all tiles, without
-    masks; `negative` classes are those of any tile that no tile shows. Queries are class names, which
-    are its corpus."""
+    masks; `negative` classes are those of any tile that no tile shows. Its corpus is its class
+    names, of which queries are made."""
 
     def __init__(self, source: Source, length: int, size: int, grids: Sequence[float], seed: int):
         self.name, self.class_names = f"mosaics of {source.name}", source.class_names
