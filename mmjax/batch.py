@@ -17,6 +17,16 @@ Batch = Mapping[str, jax.Array | np.ndarray]
 Spec = Mapping[str, jax.ShapeDtypeStruct]
 
 MODALITIES = ("image", "text", "audio", "video")
+# Of the regions of an image, with the value that stands for none.
+REGIONS = {
+    "boxes": 0,
+    "boxes_mask": False,
+    "box_label": -1,
+    "masks": False,
+    "points": 0,
+    "point_labels": -1,
+    "frame": 0,
+}
 
 
 def modality_of(key: str) -> str:

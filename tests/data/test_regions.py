@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from mmjax.data import regions, rle
+from mmjax.data.missing import make_fill
+from mmjax.data.source import Source
+from mmjax.data.sources.renumbered import renumbered
 from mmjax.data.transforms.parse import parse
 
 HEIGHT, WIDTH = 60, 90
@@ -129,3 +132,28 @@ def test_examples_that_do_not_fit_are_refused():
     alone["regions"].segments[0] = None
     with pytest.raises(ValueError, match="has a box and no mask"):
         parse("decode | regions(2, masks=True)")(alone, None)
+
+
+def test_a_part_of_a_mixture_without_regions_has_none():
+    out = parse("decode | regions(2, masks=True)")(example([np.ones((HEIGHT, WIDTH), bool)]), None)
+    with_regions = {k: v for k, v in out.items() if isinstance(v, np.ndarray)}
+    fill = make_fill({"a": with_regions, "b": {"image": out["image"]}}, {})
+    row = fill({"image": out["image"]})
+    assert not row["boxes_mask"].any() and not row["masks"].any()
+    assert row["box_label"].tolist() == [-1, -1] and row["boxes"].shape == (2, 4)
+    assert fill(dict(with_regions))["boxes_mask"].tolist() == [True, False]
+
+
+class Numbered(Source):
+    name, class_names = "numbered", ["cat", "dog"]
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return example([np.ones((HEIGHT, WIDTH), bool)] * 2)
+
+
+def test_labels_of_regions_are_numbered_by_name():
+    found = renumbered(Numbered(), ["bus", "dog", "cat"], "the head")[0]
+    assert found["regions"].labels.tolist() == [2, 1] and found["regions"].labels.dtype == np.int32
