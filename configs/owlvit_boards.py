@@ -12,7 +12,7 @@ from mmjax.config import defaults
 
 BOARDS = "butterflies+christmas+default_theme+moon+pizzeria+robin_tux+robot_workshop+train_valley"
 SPLITS = {"seen": BOARDS, "new_drawings": "potato_game", "new_names": "egypt"}
-SIZE, QUERIES, BOXES, LENGTH = 64, 16, 32, 8
+SIZE, QUERIES, BOXES, LENGTH = 64, 12, 20, 8
 
 
 def scenes(split, count, seed):
@@ -33,9 +33,9 @@ def get_config():
     """The config of this experiment."""
     config = defaults()
     config.batch_size = 32
-    config.total_steps = 600
+    config.total_steps = 400
     config.log_every = 20
-    config.checkpoint.every = 200
+    config.checkpoint.every = 100
 
     config.data.train = {
         "kind": "mosaics",
@@ -61,7 +61,7 @@ def get_config():
         "image": {**small, "depth": 4, "patch_size": 8, "image_size": (SIZE, SIZE)},
         "text": {
             **small,
-            "depth": 2,
+            "depth": 1,
             "vocab_size": config.tokenizer.get_ref("vocab_size"),
             "length": LENGTH,
         },
@@ -71,7 +71,7 @@ def get_config():
     config.optim = {
         "name": "adamw",
         "learning_rate": 1e-3,
-        "warmup_steps": 60,
+        "warmup_steps": 40,
         "b2": 0.99,
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
