@@ -83,6 +83,7 @@ def get_config():
         "warmup_steps": 1000,
         "weight_decay": 0.0,
         "grad_clip_norm": 1.0,
+        "freeze": ("image_proj/.*", "logit_scale"),  # of CLIP; detection does not use them
         "learning_rate_multipliers": (("text(_proj)?/.*", 2e-6 / 5e-5),),
     }
     return config

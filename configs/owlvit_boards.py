@@ -75,6 +75,7 @@ def get_config():
         "b2": 0.99,
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
+        "freeze": ("image_proj/.*", "logit_scale"),  # of CLIP; detection does not use them
     }
     config.evals = {
         name: {
