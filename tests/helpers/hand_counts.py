@@ -106,12 +106,13 @@ def count_by_hand(name):
     words = (model.text.vocab_size + model.text.length) * width
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
-    both = drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
-    if name == "owlvit_boards":  # a class token; the norm of merged tokens, and three heads
-        mlp = 2 * (width * width + width)
-        heads = 2 * mlp + 5 * (width + 1) + (width + 1) * model.embed_dim + 2 * (width + 1)
-        return both + 2 * width + 2 * width + heads
-    return both
+    if name == "owlvit_boards":  # plain patches and a class token; merged tokens' norm, heads
+        image = (8 * 8 * 3 + 1) * width + (8 * 8 + 2) * width
+        image += tower(model.image.depth, width, model.image.mlp_dim) + 2 * width
+        heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
+        heads += (width + 1) * model.embed_dim + 2 * (width + 1)
+        return image + text + projections + 1 + 2 * width + heads
+    return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
 
 
 def audio_classifier(model):
