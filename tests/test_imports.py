@@ -25,7 +25,8 @@ variables
 weights
 workdir.saved
 pretrained
-evals.metrics  evals.attention_rollout  evals.grad_cam  evals.occlusion  evals.zero_shot
+evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
+evals.grad_cam
 embedder
 speech
 detection
@@ -37,7 +38,8 @@ report
 plan
 evaluate
 train
-zero_shot  detect  generate  transcribe  export  interpolate  replay  preflight
+zero_shot  generate  transcribe  export  interpolate  replay  preflight
+detect
 __main__
 """
 

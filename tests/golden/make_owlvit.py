@@ -20,6 +20,7 @@ from transformers import (
     OwlViTConfig,
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
+    OwlViTImageProcessorPil,
 )
 
 HERE = Path(__file__).parent
@@ -126,8 +127,10 @@ def make(name, config_class, model_class, processor_class, act, dtype):
         "tall": rng.integers(0, 256, (34, 17, 3), dtype=np.uint8),
         "tiny": rng.integers(0, 256, (9, 14, 3), dtype=np.uint8),  # to be enlarged
     }
+    # Of OWL-ViT that with Pillow: torchvision rounds a few pixels otherwise.
+    exact = OwlViTImageProcessorPil(size=processor.size) if name == "owlvit" else processor
     for key, photo in photos.items():
-        pixels = processor(photo, return_tensors="pt", do_normalize=False)["pixel_values"][0]
+        pixels = exact(photo, return_tensors="pt", do_normalize=False)["pixel_values"][0]
         kept |= {key: photo, f"{key}_pixels": pixels.permute(1, 2, 0) * 255}
     write(
         folder,
@@ -144,6 +147,7 @@ make(
     OwlViTConfig,
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
+    OwlViTImageProcessorPil,
     "quick_gelu",
     torch.float32,
 )
