@@ -124,6 +124,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=focal_loss(**settings),
         limits=limits(model),
         check_batch=check_boxes,
+        evaluators={"focal": {"kind": "detection"}},
     )
 
 
