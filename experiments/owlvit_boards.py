@@ -25,7 +25,7 @@ from mmjax.detection.boxes import Detections, sigmoid, suppress
 from mmjax.detection.detector import BATCH, Detector, open_detector
 from mmjax.evals.metrics import coco_ap
 
-IMAGES = 200
+IMAGES = 100
 KEPT = 100  # detections of an image
 # Of template matching: sides of windows and steps between them, in pixels; side of a template.
 WINDOWS, STEP, SIDE = (16, 20, 25, 30, 35), 2, 8
