@@ -1,14 +1,18 @@
-"""Make coco.json: masks and average precision by pycocotools.
+"""Make coco.json: masks and average precision by pycocotools, and LVIS's by its own code.
 
     python tests/golden/make_coco.py
 
-Made with pycocotools 2.0.11 and NumPy 2.4. Ids count from 1: an object of id 0 never counts as
-matched there.
+Made with pycocotools 2.0.11, lvis 0.5.3 and NumPy 2.4. Ids count from 1: an object of id 0 never
+counts as matched there.
 """
 
 import contextlib
 import io
 import json
+import logging
+import sys
+import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,13 @@ from pycocotools import mask as cocomask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+# What draws needs OpenCV and matplotlib, and is not used here.
+sys.modules["lvis.vis"] = types.SimpleNamespace(LVISVis=None)
+np.float = float  # a name that NumPy no longer has
+from lvis import LVIS, LVISEval, LVISResults  # noqa: E402
+
 SIDE = 120
+LVIS_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@")
 
 
 def mask_cases(rng):
@@ -122,11 +132,41 @@ def ap_case(rng, kind):
     return {"kind": kind, **given, "stats": evaluation.stats.tolist()}
 
 
+def lvis_case(rng, limit):
+    """A case of boxes with classes known not to be in an image, and LVIS's numbers."""
+    given = ap_case(rng, "bbox")
+    data, results = given["data"], given["results"]
+    pairs = {(a["image_id"], a["category_id"]) for a in data["annotations"]}
+    for record in data["annotations"]:
+        record |= {"iscrowd": 0, "segmentation": []}
+    classes = range(len(data["categories"]))
+    for image in data["images"]:
+        there = [k for k in classes if (image["id"], k) in pairs]
+        image["not_exhaustive_category_ids"] = [k for k in there if rng.random() < 0.3]
+        image["neg_category_ids"] = [k for k in classes if k not in there and rng.random() < 0.5]
+    for category in data["categories"]:
+        category |= {"frequency": str(rng.choice(list("rcf"))), "image_count": 1}
+        category["instance_count"] = 1
+    kept = json.loads(json.dumps({"data": data, "results": results}))
+    with tempfile.NamedTemporaryFile("w") as file:
+        json.dump(data, file)
+        file.flush()
+        truth = LVIS(file.name)
+    evaluation = LVISEval(truth, LVISResults(truth, results, max_dets=limit), "bbox")
+    evaluation.params.max_dets = limit
+    evaluation.run()
+    found = evaluation.get_results()
+    stats = [found[f"AR@{limit}" if name == "AR@" else name] for name in LVIS_NAMES]
+    return {"kind": "bbox", "limit": limit, **kept, "stats": [float(x) for x in stats]}
+
+
 def main():
     """Write the file."""
+    logging.disable(logging.ERROR)
     rng = np.random.default_rng(0)
     cases = [ap_case(rng, kind) for kind in ("bbox", "segm") for _ in range(6)]
     found = {"masks": mask_cases(rng), "ap": [case for case in cases if case]}
+    found["lvis"] = [lvis_case(rng, limit) for limit in (10, 20, 300, 300)]
     path = Path(__file__).parent / "coco.json"
     path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
 

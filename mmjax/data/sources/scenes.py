@@ -107,15 +107,13 @@ class Scenes(Source):
         chosen = rng.choice(members, wanted, replace=wanted > len(members))
         canvas = self._background(self._backgrounds.get(group, ()), rng)
         on_top = np.full((self._size, self._size), -1)  # which object each pixel shows
-        areas: list[int] = []
+        areas, visible = np.zeros((2, wanted), np.int64)  # pixels of each
         for number, i in enumerate(chosen.tolist()):
-            areas.append(self._put(canvas, on_top, areas, number, self._image(i), rng))
-        masks = [rle.encode(on_top == number) for number in range(len(areas))]
-        labels = [self._labels[int(i)] for i in chosen]
-        seen = [n for n, mask in enumerate(masks) if rle.area(mask)]
-        regions = of_masks(
-            [masks[n] for n in seen], [labels[n] for n in seen], self._size, self._size
-        )
+            self._put(canvas, on_top, areas, visible, number, self._image(i), rng)
+        seen = np.flatnonzero(visible)
+        masks = [rle.encode(on_top == number) for number in seen]
+        labels = [self._labels[int(chosen[number])] for number in seen]
+        regions = of_masks(masks, labels, self._size, self._size)
         return {
             "key": f"{self.name}[{index}]",
             "image": np.asarray(canvas),
@@ -127,13 +125,14 @@ class Scenes(Source):
         self,
         canvas: Image.Image,
         on_top: np.ndarray,
-        areas: Sequence[int],
+        areas: np.ndarray,
+        visible: np.ndarray,
         number: int,
         cutout: Image.Image,
         rng: np.random.Generator,
-    ) -> int:
-        """Puts an object on the image, at the first place tried at which it leaves visible more
-        than half of each one below it, else at the last; its area in pixels."""
+    ) -> None:
+        """Puts an object on the image, at the first place tried at which it leaves visible half
+        of each one below it or more, else at the last."""
         longest = self._size * np.exp(rng.uniform(*np.log(self._scale)))
         ratio = longest / max(cutout.size)
         sides = [max(2, round(side * ratio)) for side in cutout.size]
@@ -145,13 +144,13 @@ class Scenes(Source):
             left, top = (int(rng.integers(self._size - side + 1)) for side in cutout.size)
             place = np.s_[top : top + cutout.height, left : left + cutout.width]
             below = on_top[place][alpha]
-            covered = np.bincount(below[below >= 0], minlength=number)
-            before = np.bincount(on_top[on_top >= 0], minlength=number)
-            if np.all(before - covered > 0.5 * np.asarray(areas, np.float64)):
+            covered = np.bincount(below[below >= 0], minlength=len(areas))
+            if np.all((visible - covered >= 0.5 * areas)[:number]):
                 break
         canvas.paste(cutout, (left, top), cutout)
         on_top[place][alpha] = number
-        return int(alpha.sum())
+        areas[number] = visible[number] = alpha.sum()
+        visible -= covered
 
     def _image(self, index: int) -> Image.Image:
         if index not in self._images:

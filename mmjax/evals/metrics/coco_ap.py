@@ -257,11 +257,10 @@ def _mask_overlaps(
     truths: Truths, found: Detections, detection: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
     """Of pairs of masks; only those whose boxes touch are looked at."""
-    boxes, others = (
-        np.asarray([rle.box(mask) for mask in masks]).reshape(-1, 4)
-        for masks in (found.masks, truths.masks)
+    own, other = (
+        _tight_boxes(masks, rows)[rows]
+        for masks, rows in ((found.masks, detection), (truths.masks, truth))
     )
-    own, other = boxes[detection], others[truth]
     low = np.maximum(own[:, :2], other[:, :2])
     high = np.minimum(own[:, :2] + own[:, 2:], other[:, :2] + other[:, 2:])
     near = np.flatnonzero((high > low).all(1))
@@ -273,6 +272,14 @@ def _mask_overlaps(
         masks = [found.masks[d] for d in detection[near[start:stop]]]
         overlap[near[start:stop]] = rle.iou(masks, [truths.masks[t]], [truths.crowd[t]])[:, 0]
     return overlap
+
+
+def _tight_boxes(masks: Sequence[rle.Rle], rows: np.ndarray) -> np.ndarray:
+    """[M, 4]: x, y, width, height of the masks in `rows`, zeros for the others."""
+    boxes = np.zeros((len(masks), 4))
+    for row in np.unique(rows):
+        boxes[row] = rle.box(masks[row])
+    return boxes
 
 
 def box_overlaps(

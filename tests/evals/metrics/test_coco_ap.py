@@ -18,7 +18,7 @@ from mmjax.evals.metrics.coco_ap import (
     precision_curves,
 )
 
-GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "coco.json").read_text())["ap"]
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "coco.json").read_text())
 
 
 def arrays(case):
@@ -47,10 +47,22 @@ def arrays(case):
     return truths, found, len(case["data"]["categories"])
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["kind"])
+@pytest.mark.parametrize("case", GOLDEN["ap"], ids=lambda case: case["kind"])
 def test_as_pycocotools(case):
     found = np.asarray(list(coco_ap(*arrays(case)).values()))
     np.testing.assert_allclose(np.nan_to_num(found, nan=-1), case["stats"], atol=1e-9)
+
+
+@pytest.mark.parametrize("case", GOLDEN["lvis"], ids=lambda case: str(case["limit"]))
+def test_as_lvis(case):
+    images, frequency = case["data"]["images"], [c["frequency"] for c in case["data"]["categories"]]
+    known = (
+        np.asarray([(x["id"], k) for x in images for k in x[name]], np.int64).reshape(-1, 2)
+        for name in ("neg_category_ids", "not_exhaustive_category_ids")
+    )
+    found = lvis_ap(*arrays(case), *known, frequency, case["limit"])
+    found = np.nan_to_num(list(found.values()), nan=-1)
+    np.testing.assert_allclose(found, case["stats"], atol=1e-9)
 
 
 def one_image(boxes, scores, truth, **more):
@@ -94,6 +106,14 @@ def test_two_overlapping_crowds_take_any_number():
         [OTHER] * 5 + [BOX], np.linspace(1, 0.5, 6), [OTHER, [45, 45, 90, 90], BOX], crowd=crowd
     )
     assert coco_ap(truths, found, 1)["ap"] == pytest.approx(1)
+
+
+def test_of_equal_overlaps_the_last_object_is_taken():
+    left, right = [0, 0, 10, 10], [10, 0, 20, 10]
+    both = [0, 0, 20, 10]  # IoU 0.5 with each
+    for truth, recall in (([left, right], 0.5), ([right, left], 1.0)):
+        curves = precision_curves(*one_image([both, right], [0.9, 0.8], truth), 1)
+        assert curves.recall[-1, 0, 0, 0] == recall
 
 
 def test_without_detections_or_objects():
