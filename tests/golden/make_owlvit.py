@@ -147,7 +147,6 @@ make(
     OwlViTConfig,
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
-    OwlViTImageProcessorPil,
     "quick_gelu",
     torch.float32,
 )
