@@ -1,9 +1,10 @@
 """Average precision of `configs/owlvit_boards.py`, seen and held out, beside baselines.
 
-    python -m experiments.owlvit_boards runs/owlvit_boards_*     # one JSON line per run, then means
+    python -m experiments.owlvit_boards runs/owlvit_boards_*     # a JSON line per run and split
 
-Baselines: template matching with the drawings themselves, which needs every object's drawing; the
-model's own boxes with names at random; and the model with random parameters (a run of no steps).
+Baselines: template matching with the drawings themselves (--templates), and the model's own boxes
+with names at random. Further: queries by one drawing of each name, and boxes of any object, by
+objectness.
 """
 
 import argparse
@@ -76,41 +77,65 @@ def best_pairs(logits: np.ndarray, boxes: np.ndarray) -> Detections:
     return Detections(boxes[token], sigmoid(logits.ravel()[order]), query)
 
 
-def by_model(detector: Detector, examples: Sequence[dict[str, Any]], names: Sequence[str]):
-    """Detections of names, those with random names, and those of any object."""
-    queries = detector.texts(names, ["{}"])
-    shuffled = np.random.default_rng(0).permutation(len(names))
-    named, random, objects = [], [], []
-    for start in range(0, len(examples), BATCH):
-        images = [resized(example) for example in examples[start : start + BATCH]]
-        outputs = detector.outputs(images, queries)
-        for i in range(len(images)):
-            boxes = outputs["pred_boxes"][i]
-            best = best_pairs(outputs["query_logits"][i], boxes)
-            named.append(best)
-            random.append(best._replace(labels=shuffled[best.labels]))
-            objects.append(best_pairs(outputs["objectness_logits"][i][:, None], boxes))
-    return {"named": named, "random_names": random, "any_object": objects}
-
-
-def templates(split: str, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(class, colors [S, S, 3], alpha [S, S]) of each object of a split, and mirrored."""
+def drawings(split: str, names: Sequence[str]) -> Iterator[tuple[int, Image.Image]]:
+    """(class, cut-out) of each object of a split."""
     source = open_source({"kind": "tfds", "name": "ktuberling", "split": split})
     for i in range(len(source)):
         meta = source.meta(i)
         if not meta["background"]:
             image = Image.open(io.BytesIO(source[i]["image"])).convert("RGBA")
             image = image.crop(image.getchannel("A").getbbox())
-            canvas = np.zeros((SIDE, SIDE, 4), np.float32)
-            longest = max(image.size)
-            width, height = (max(1, round(SIDE * side / longest)) for side in image.size)
-            canvas[:height, :width] = np.asarray(image.resize((width, height)))
-            label = list(names).index(source.class_names[meta["label"]])
-            for part in (
-                canvas,
-                np.concatenate([canvas[:, :width][:, ::-1], canvas[:, width:]], 1),
-            ):
-                yield label, part[..., :3] / 255, part[..., 3] / 255
+            yield list(names).index(source.class_names[meta["label"]]), image
+
+
+def one_shot(detector: Detector, split: str, names: Sequence[str]) -> np.ndarray:
+    """Query embeddings [K, E] of the first drawing of each name, on white."""
+    queries = {}
+    for label, image in drawings(split, names):
+        if label not in queries:
+            square = Image.new("RGBA", (max(image.size),) * 2, (255, 255, 255, 255))
+            place = [(side - length) // 2 for side, length in zip(square.size, image.size)]
+            square.alpha_composite(image, tuple(place))
+            pixels = np.asarray(square.convert("RGB").resize((SIZE, SIZE)))
+            queries[label] = detector.object_in(pixels)[0][0]
+    return np.stack([queries[k] for k in range(len(names))])
+
+
+def by_model(
+    detector: Detector, split: str, examples: Sequence[dict[str, Any]], names: Sequence[str]
+) -> dict[str, list[Detections]]:
+    """Detections of names, those with random names, those by a drawing, and those of any object."""
+    queries = np.concatenate([detector.texts(names, ["{}"]), one_shot(detector, split, names)])
+    shuffled = np.random.default_rng(0).permutation(len(names))
+    named, random, shown, objects = [], [], [], []
+    for start in range(0, len(examples), BATCH):
+        images = [resized(example) for example in examples[start : start + BATCH]]
+        outputs = detector.outputs(images, queries)
+        for i in range(len(images)):
+            boxes = outputs["pred_boxes"][i]
+            of_texts, of_drawings = np.split(outputs["query_logits"][i], 2, axis=-1)
+            named.append(best_pairs(of_texts, boxes))
+            random.append(named[-1]._replace(labels=shuffled[named[-1].labels]))
+            shown.append(best_pairs(of_drawings, boxes))
+            objects.append(best_pairs(outputs["objectness_logits"][i][:, None], boxes))
+    return {
+        "named": named,
+        "random_names": random,
+        "by_drawing": shown,
+        "any_object": objects,
+    }
+
+
+def templates(split: str, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(class, colors [S, S, 3], alpha [S, S]) of each object of a split, and mirrored."""
+    for label, image in drawings(split, names):
+        canvas = np.zeros((SIDE, SIDE, 4), np.float32)
+        longest = max(image.size)
+        width, height = (max(1, round(SIDE * side / longest)) for side in image.size)
+        canvas[:height, :width] = np.asarray(image.resize((width, height)))
+        mirrored = np.concatenate([canvas[:, :width][:, ::-1], canvas[:, width:]], 1)
+        for part in (canvas, mirrored):
+            yield label, part[..., :3] / 255, part[..., 3] / 255
 
 
 def by_templates(split: str, examples: Sequence[dict[str, Any]], names: Sequence[str]):
@@ -160,7 +185,7 @@ def main() -> None:
             numbers = measured(examples, by_templates(split, examples, names), len(names))
             print(json.dumps({"split": name, "by": "templates", **numbers}), flush=True)
         for run in args.runs:
-            found = by_model(open_detector(Path(run)), examples, names)
+            found = by_model(open_detector(Path(run)), split, examples, names)
             for by, detections in found.items():
                 agnostic = by == "any_object"
                 classes = 1 if agnostic else len(names)
