@@ -38,6 +38,8 @@ report
 plan
 evaluate
 train
+photos
+search.__main__  serve.__main__
 zero_shot  generate  transcribe  export  interpolate  replay  preflight
 detect
 __main__

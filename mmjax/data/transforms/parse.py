@@ -51,6 +51,7 @@ from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
+    choose_features,
     drop_words,
     first_caption,
     label,
@@ -107,6 +108,7 @@ TRANSFORMS = {
         swap_images,
         name_queries,
         choose_caption,
+        choose_features,
         first_caption,
         longest_caption,
         drop_words,
