@@ -52,9 +52,9 @@ def read_labels(given: str) -> list[str]:
     parts = [part.strip() for part in parts]
     labels = list(dict.fromkeys(filter(None, parts)))
     if labels and len(labels) < len(parts):
-        named = f"{len(parts) - parts.count('')} labels, {len(labels)} of them different"
-        empty = f", and {parts.count('')} empty ones" if "" in parts else ""
-        print(f"warning: {named}{empty}: each is used once", file=sys.stderr)
+        empty = parts.count("")
+        repeated = len(parts) - empty - len(labels)
+        print(f"warning: left out {repeated} repeated and {empty} empty labels", file=sys.stderr)
     if not labels:
         raise ValueError(
             f"The labels '{given}' are empty: write them as \"cat,dog\", or name a file with one "

@@ -54,6 +54,6 @@ def get_config():
         "b2": 0.98,
         "weight_decay": 0.1,
         "grad_clip_norm": 1.0,
-        "freeze": ("image/.*", "text/.*"),
+        "freeze": ("image/.*", "text/.*", "logit_scale"),  # of which `alignment` is independent
     }
     return config

@@ -73,8 +73,8 @@ def build(work: Path) -> None:
 
 
 def _run(module: str, *flags: str) -> None:
-    """Run a command of mmjax in a process of its own; what it prints goes to stderr."""
-    done = subprocess.run([sys.executable, "-m", module, *flags], stdout=sys.stderr)
+    """Run a command of mmjax in a process of its own; its progress and errors are on stderr."""
+    done = subprocess.run([sys.executable, "-m", module, *flags], stdout=subprocess.DEVNULL)
     if done.returncode:
         raise ValueError(
             "The default model cannot be built, for the reason above: try again (what was "

@@ -38,10 +38,10 @@ def test_texts_of_a_class():
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """A data set of four classes, and the classes' vectors."""
-    vectors = RNG.normal(size=(4, WIDTH)).astype(np.float32)
+    """A data set of eight classes, four of which are CLASSES, and the classes' vectors."""
+    vectors = RNG.normal(size=(8, WIDTH)).astype(np.float32)
     target = tmp_path_factory.mktemp("photos") / "names"
-    write(target, lambda: ClassNames(CLASSES, vectors), embed, {"made": "by a test"}, 3)
+    write(target, lambda: ClassNames(CLASSES * 2, vectors), embed, {"made": "by a test"}, 3)
     return target, vectors
 
 
@@ -49,7 +49,7 @@ def test_records_have_the_features_of_every_caption(names):
     target, vectors = names
     source = open_records(target)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n4"]
+    assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n4"] * 2
     np.testing.assert_allclose(source[2]["image_features"], unit[2], rtol=1e-6)
     for record in (source[0], source[3]):
         np.testing.assert_array_equal(record["text_features"], embed(record["captions"]))
@@ -65,7 +65,7 @@ def test_records_have_the_features_of_every_caption(names):
 
 def config_of(root):
     config = defaults()
-    config.batch_size, config.total_steps, config.checkpoint.every = 4, 2, 2
+    config.batch_size, config.total_steps, config.checkpoint.every = 8, 2, 2
     config.data.train = {"kind": "array_record", "root": str(root)}
     config.data.transform = "choose_features"
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 300}
