@@ -106,8 +106,15 @@ class OWLViT(CLIP):
 
 
 def make_model(config: Mapping[str, Any]) -> OWLViT:
-    """The detector that `config.model` describes. See `build`."""
-    return build(OWLViT, config, "image_tower", "text_tower")
+    """The detector that `config.model` describes. See `build`.
+
+    Raises:
+      ValueError: a wrong setting, or features that are given instead of images or texts.
+    """
+    model = build(OWLViT, config, "image_tower", "text_tower")
+    if model.given:
+        raise ValueError("An OWL-ViT reads images and texts: remove config.model.given.")
+    return model
 
 
 def make_system(config: Mapping[str, Any]) -> System:
