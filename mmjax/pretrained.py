@@ -290,8 +290,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
 def _image_steps(config: Any) -> str:
     """The image transforms of a run's evaluators; "" where none uses images.
 
-    A run on given features (see `CLIP.given`) has none: JPEGs are decoded near the model's size,
-    which a photograph is far above.
+    A run on given features (see `CLIP.given`) has none; photographs are decoded near its size.
     """
     steps = _eval_steps(config, IMAGE_STEPS)
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
