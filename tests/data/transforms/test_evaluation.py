@@ -37,6 +37,7 @@ def test_what_is_left_draws_nothing():
     arguments |= {
         "resize_between": "8, 9",
         "resize_long": "8",
+        "resize_smoothed": "8",
         "pad_corner": "9",
         "codebook_image": "8",
         "resize": "8",
