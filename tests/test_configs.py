@@ -76,6 +76,11 @@ def test_full_size(name):
     elif config.model.get("words"):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
+    elif config.model.name == "owlvit":
+        patch = run.model.image_tower(parent=None).sizes["patch_size"]
+        tokens = (config.model.image.image_size[0] // patch) ** 2
+        assert outputs["query_logits"].shape == (8, tokens, config.model.queries)
+        assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
@@ -160,6 +165,8 @@ def test_data_fit_the_model(name):
     words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
+    if config.model.name == "owlvit":
+        words = f"regions({model.boxes}) | name_queries({model.queries}, {model.text.length}"
     assert words in f"{transform} | {config.data.batch_transform}"
     sound = ""
     if config.model.name == "audioclip":  # two seconds are 198 frames of Kaldi's filter bank

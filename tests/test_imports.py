@@ -26,8 +26,10 @@ weights
 workdir.saved
 pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
+evals.grad_cam
 embedder
 speech
+detection
 search
 serve
 run
@@ -39,6 +41,8 @@ train
 photos
 search.__main__  serve.__main__
 zero_shot  generate  transcribe  export  interpolate  replay  preflight  cluster_video
+zero_shot  generate  transcribe  export  interpolate  replay  preflight
+detect
 __main__
 """
 

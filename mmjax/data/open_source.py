@@ -17,8 +17,10 @@ from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.lip_clips import open_lip_clips
+from mmjax.data.sources.mosaics import open_mosaics
 from mmjax.data.sources.neighbors import open_neighbors
 from mmjax.data.sources.nlvr2 import open_nlvr2
+from mmjax.data.sources.occurring import open_occurring
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
@@ -96,6 +98,8 @@ KINDS = {
     "part": open_part,
     "joined": open_joined,
     "balanced": Balanced,
+    "mosaics": open_mosaics,
+    "occurring": open_occurring,
     "swapped": open_swapped,
     "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,

@@ -20,6 +20,7 @@ CONFIGS = {
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
+    "owlvit": "owlvit_boards",
     "video_vit": "vivit_b",
     "video_vq": "video_vq_wesnoth",
     "videobert": "videobert_wesnoth",

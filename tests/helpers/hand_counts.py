@@ -5,8 +5,8 @@ import math
 from mmjax import config as configs
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA: transformers' ClapModel,
-# FlavaForPreTraining. The others: added up by hand, below.
+# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT: transformers'
+# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -15,6 +15,7 @@ PUBLISHED = {
     "audioclip": 134_111_910,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
+    "owlvit_b32": 153_231_879,
 }
 
 
@@ -124,6 +125,12 @@ def count_by_hand(name):
     words = (model.text.vocab_size + model.text.length) * width
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
+    if name == "owlvit_boards":  # plain patches and a class token; merged tokens' norm, heads
+        image = (8 * 8 * 3 + 1) * width + (8 * 8 + 2) * width
+        image += tower(model.image.depth, width, model.image.mlp_dim) + 2 * width
+        heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
+        heads += (width + 1) * model.embed_dim + 2 * (width + 1)
+        return image + text + projections + 1 + 2 * width + heads
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
 
 

@@ -37,7 +37,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.given = {"image_features": 16, "text_features": 16}
             config.model.image.update(stem=4, stages=(stage,), head=16, image_size=8)
             config.model.text.update(TEXT, depth=depth)
-        elif config.model.name == "clip":
+        elif config.model.name in ("clip", "owlvit"):
             config.model.embed_dim = 16
             image = config.model.image
             if image.get("kind") == "frames":
@@ -45,6 +45,8 @@ def shrink(config, dtype="float32", depth=1):
                 image = image.image
             image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+            if config.model.name == "owlvit":
+                config.model.update(queries=3, boxes=2)
         elif config.model.name == "clap":
             config.model.embed_dim = 16
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
@@ -209,6 +211,8 @@ def batch(config, seed=0):
     if config.model.name == "clip" and config.model.image.get("kind") == "frames":
         out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         out["image_mask"] = np.arange(2)[None] < rng.integers(1, 3, size)[:, None]
+    if config.model.name == "owlvit":
+        return out | _regions(rng, size)
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "avsr":
@@ -288,6 +292,18 @@ def _videos(config, rng):
     if config.model.name == "video_vit":
         out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
     return out
+
+
+def _regions(rng, size):
+    """Three queries of each image, some of them padding, and up to two boxes; one has none."""
+    texts = [_texts(rng, size) for _ in range(3)]
+    out = {k: np.stack([x[k] for x in texts], 1) for k in texts[0]}
+    queries = np.arange(3)[None] < rng.integers(2, 4, size)[:, None]
+    out["text_mask"] &= queries[..., None]
+    low, high = np.sort(rng.random((2, size, 2, 2)).astype(np.float32), axis=0)
+    mask = np.arange(2)[None] < (np.arange(size) % 3)[:, None]
+    label = np.where(mask, rng.integers(0, 2, mask.shape), -1).astype(np.int32)
+    return out | {"boxes": np.concatenate([low, high], -1), "boxes_mask": mask, "box_label": label}
 
 
 def _texts(rng, size):

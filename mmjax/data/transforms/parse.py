@@ -40,10 +40,12 @@ from mmjax.data.transforms.image_steps import (
     resize_between,
     resize_long,
     resize_short,
+    resize_smoothed,
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.query_steps import name_queries
 from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
@@ -101,6 +103,7 @@ TRANSFORMS = {
         resize_long,
         pad_square,
         pad_corner,
+        resize_smoothed,
         center_crop,
         random_crop,
         random_resized_crop,
@@ -112,6 +115,7 @@ TRANSFORMS = {
         rand_augment,
         random_erasing,
         swap_images,
+        name_queries,
         choose_caption,
         choose_features,
         first_caption,
