@@ -41,7 +41,6 @@ train
 photos
 search.__main__  serve.__main__
 zero_shot  generate  transcribe  export  interpolate  replay  preflight  cluster_video
-zero_shot  generate  transcribe  export  interpolate  replay  preflight
 detect
 __main__
 """
