@@ -31,7 +31,8 @@ from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
-IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_between", "center_crop")
+IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_long", "resize_between", "center_crop")
+IMAGE_STEPS += ("pad_corner",)
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 

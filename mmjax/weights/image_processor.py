@@ -80,6 +80,14 @@ CLASSES = {
         "codebook_image_mean": (0.0,) * 3,
         "codebook_image_std": (1.0,) * 3,
     },
+    "SamImageProcessor": {
+        "resample": FILTERS.index("bilinear"),
+        "size": {"longest_edge": 1024},
+        "do_pad": True,
+        "pad_size": {"height": 1024, "width": 1024},
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
+    },
     "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
     "ViltImageProcessor": {
         **_BICUBIC,

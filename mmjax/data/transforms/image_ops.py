@@ -108,6 +108,17 @@ def size_short(image, size):
     return (size, longer) if h <= w else (longer, size)
 
 
+def size_long(image, size):
+    """(height, width) of an image whose longer side is resized to `size` pixels, the other rounded
+    to the nearest.
+
+    Source: facebookresearch/segment-anything, utils/transforms.py, get_preprocess_shape.
+    """
+    sides = size_of(image)
+    scale = size / max(sides)
+    return tuple(max(1, int(side * scale + 0.5)) for side in sides)
+
+
 def size_between(image, shorter, longer, multiple=1):
     """(height, width) of an image whose shorter side is resized to `shorter` pixels, or whose
     longer side to `longer` where it would exceed that; both are rounded down to a multiple, of at

@@ -58,6 +58,16 @@ def resize_short(size, method="bicubic"):
     return _on_image(f)
 
 
+def resize_long(size, method="bicubic"):
+    """The longer side to `size` pixels, keeping the aspect ratio, as in SAM."""
+    image_ops.resampling(method)
+
+    def f(image, rng):
+        return _resized(image, image_ops.size_long(image, size), method)
+
+    return _on_image(f)
+
+
 def resize_between(shorter, longer, multiple=1, method="bicubic"):
     """The shorter side to `shorter` pixels, or the longer one to `longer` where it would exceed
     that, keeping the aspect ratio but for the rounding down of both to a multiple: as in ViLT."""

@@ -38,6 +38,7 @@ from mmjax.data.transforms.image_steps import (
     random_resized_crop,
     resize,
     resize_between,
+    resize_long,
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
@@ -84,6 +85,7 @@ TRANSFORMS = {
         decode,
         resize,
         resize_short,
+        resize_long,
         resize_between,
         pad_corner,
         center_crop,
