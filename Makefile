@@ -1,12 +1,15 @@
 # make train   set up .venv, build the emoji set, train CLIP on it, evaluate, write a report
 # make test    set up .venv, run the tests
+# make test-slow    the tests that take longest, listed in tests/slow.txt
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/clip_emoji
 BIN := $(VENV)/bin
 
-.PHONY: train test lint setup clean
+PYTEST := $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: train test test-slow lint setup clean
 
 setup: $(VENV)/.installed
 
@@ -21,7 +24,10 @@ train: setup
 	$(BIN)/python -m mmjax.train --config=configs/clip_emoji.py --workdir=$(WORKDIR)
 
 test: setup
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --durations=20
+	$(PYTEST) -m "not slow" --durations=20
+
+test-slow: setup
+	$(PYTEST) -m slow --durations=20
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,7 +9,8 @@ import numpy as np
 from mmjax.data.source import Source
 from mmjax.data.transforms import parse as transforms
 from mmjax.report import figures
-from mmjax.report.page import card_grid, image_tag, inline_svg, text, write_page
+from mmjax.report.markup import card_grid, image_tag, inline_svg, text
+from mmjax.report.page import write_page
 
 SHOWN = 24  # examples of each kind
 KINDS = {

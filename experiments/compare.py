@@ -24,7 +24,8 @@ import numpy as np
 from experiments.ablation_table import difference, mean_and_interval
 from mmjax import config as configs
 from mmjax.report.figures import lines
-from mmjax.report.page import card_grid, inline_svg, write_page
+from mmjax.report.markup import card_grid, inline_svg
+from mmjax.report.page import write_page
 from mmjax.workdir import whole_file
 from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.metrics import read_metrics

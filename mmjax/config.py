@@ -30,6 +30,7 @@ _COUNTS = {
     "log_every": 1,
     "eval_every": 0,
     "data.num_threads": 1,
+    "data.num_workers": 0,
     "checkpoint.every": 1,
     "checkpoint.keep": 1,
     "early_stopping.patience": 1,
@@ -74,6 +75,7 @@ def defaults() -> ConfigDict:
                 "transform": "",
                 "batch_transform": "",
                 "num_threads": 2,
+                "num_workers": 0,  # > 0: processes that make the rows in place of the threads
                 # files that may vanish during a run: a count, or a fraction (float) of the source
                 "max_lost_records": 0,
             },

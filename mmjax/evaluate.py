@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--step", {"type": int, "help": "which checkpoint; the newest if not given"}),
     )
 
-import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -29,8 +28,7 @@ from mmjax import config as configs
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
-from mmjax.process.progress import Stages, duration
-from mmjax.report import gather
+from mmjax.process.progress import Stages
 from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
 from mmjax.run.hold_out import evals_of
@@ -39,7 +37,7 @@ from mmjax.system import Variables
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir import results as results_file
 from mmjax.workdir import tables
-from mmjax.workdir.manifest import git_revision, read_manifest, write_manifest
+from mmjax.workdir.manifest import read_manifest, write_manifest
 from mmjax.workdir.metrics import MetricWriter
 
 
@@ -196,62 +194,37 @@ def write_report(
     workdir: Path,
     path: Path,
 ) -> None:
-    """Write the report to `path`; of the evaluators of `config.validation` only the metrics.
+    """Write the report to `path`; of evaluators that `_shown` leaves out only the metrics.
 
     All processes gather the data; process 0 writes the file.
     """
-    config, git = run.config, git_revision()
-    shown = {n: e for n, e in evaluators.items() if n not in config.validation}
-    baselines = _read_baselines(config.baselines)
+    from mmjax.report import facts, gather, page  # imported late: matplotlib takes a second
+
+    config = run.config
     runner = next(iter(evaluators.values())).runner
+    shown = _shown(evaluators, config.validation)
     data = gather.gather_report(runner, variables, shown, seed=config.seed)
     if not distributed.is_main():
         return
-    from mmjax.report import page  # imported late: matplotlib takes a second
-
-    sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
-    towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
     page.write_report(
         path,
         workdir,
         title=config.name,
-        facts={
-            "Parameters": f"{sum(sizes.values()):,} ({towers})",
-            "Trained for": f"{step:,} steps of {config.batch_size:,} examples",
-            "Devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
-            "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
-            **_run_facts(workdir),
-        },
+        facts=facts.first_facts(run, step, workdir),
         results=_nested(results),
         data=data,
         config=config.to_dict(),
-        baselines=baselines,
+        details=facts.details(run, workdir),
+        baselines=_read_baselines(config.baselines),
         before=_nested(_at_start(evaluators, workdir)),
         fingerprints={name: e.fingerprint() for name, e in evaluators.items()},
     )
 
 
-def _run_facts(workdir: Path) -> dict[str, str]:
-    """How and when the run was made, and what it achieved, as far as run.json says."""
-    manifest = read_manifest(workdir)
-    found, training = {}, manifest.get("training", {})
-    if "seconds" in training:
-        found["Training time"] = duration(training["seconds"])
-    if "step_seconds" in training:
-        speed = f"{training['examples_per_second']:,.0f} examples/s"
-        speed += f", {training['step_seconds']:.3g} s a step"
-        if "mfu" in training:
-            speed += f", {training['mfu']:.1%} MFU"
-        found["Speed"] = f"{speed}, goodput {training['goodput']:.0%}"
-        memory = f"host {training['host_memory_gib']:.1f} GiB"
-        if "device_memory_gib" in training:
-            memory += f", device {training['device_memory_gib']:.1f} GiB"
-        found["Peak memory"] = memory
-    found["Evaluated"] = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
-    found["Workdir"] = str(workdir)
-    if manifest.get("command"):
-        found["Command"] = manifest["command"]
-    return found
+def _shown(evaluators: Mapping[str, Evaluator], validation: Iterable[str]) -> dict[str, Evaluator]:
+    """The evaluators that are not validation; of a kind that has no others, all."""
+    final = {e.kind for name, e in evaluators.items() if name not in validation}
+    return {n: e for n, e in evaluators.items() if n not in validation or e.kind not in final}
 
 
 def _nested(results: Mapping[str, float]) -> dict[str, dict[str, float]]:

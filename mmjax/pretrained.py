@@ -25,8 +25,9 @@ from mmjax.variables import (
 )
 from mmjax.weights import ctranslate2, image_processor, published, sentences, tensor_file, tokenizer
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
-from mmjax.weights.families import big_vision
+from mmjax.weights.families import big_vision, efficientnet_lite
 from mmjax.weights.family import family, saving_family
+from mmjax.weights.packages import resolve
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
@@ -35,6 +36,9 @@ IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_long", "resize_betwee
 IMAGE_STEPS += ("pad_corner",)
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
+# Models in one file, by its suffix.
+FILES = {".gguf": published.open_gguf, ".npz": big_vision.open_file}
+FILES |= dict.fromkeys((".pt", ".pth"), efficientnet_lite.open_file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +131,8 @@ def load(
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
         with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
-        model.bin; a GGUF file; a .npz file of big_vision; or a workdir.
+        model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; a
+        name of `weights/packages.py`; or a workdir.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -140,7 +145,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
-    return _load(Path(path), mesh, dtype, strict, arrays=True)
+    return _load(resolve(path), mesh, dtype, strict, arrays=True)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -149,16 +154,14 @@ def describe(path: str | Path) -> Pretrained:
     Raises:
       ValueError: as `load`.
     """
-    return _load(Path(path), None, "float32", strict=True, arrays=False)
+    return _load(resolve(path), None, "float32", strict=True, arrays=False)
 
 
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype, arrays)
-    if folder.suffix == ".npz":
-        return _from_published(big_vision.open_file(folder), mesh, dtype, strict, arrays)
-    if folder.suffix == ".gguf":
-        return _from_published(published.open_gguf(folder), mesh, dtype, strict, arrays)
+    if folder.suffix in FILES:
+        return _from_published(FILES[folder.suffix](folder), mesh, dtype, strict, arrays)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)

@@ -28,6 +28,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 
 import contextlib
 import dataclasses
+import datetime
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ from mmjax.run.progress import ProgressLine
 from mmjax.workdir import checkpoint, metrics, resume_config
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.batch_log import BatchLog
-from mmjax.workdir.manifest import git_revision, write_manifest
+from mmjax.workdir.manifest import git_revision, read_manifest, write_manifest
 from mmjax.workdir.results import rewind_results
 from mmjax.workdir.saved import tokenizer_files
 
@@ -143,7 +144,8 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     if distributed.is_main():
-        write_manifest(workdir, config=config, command=command_line)
+        data = {"name": source.name, "examples": len(source)}
+        write_manifest(workdir, config=config, command=command_line, data=data)
         parameters = optim.describe(run.state.params, config.optim)
         (workdir / "parameters.txt").write_text(parameters + "\n")
     at, total = int(state.step), config.total_steps
@@ -156,6 +158,10 @@ def train(
     writer.rewind(at)
     if distributed.is_main():
         rewind_results(workdir, at)
+        if at < total:
+            now = datetime.datetime.now().isoformat(timespec="seconds")
+            starts = read_manifest(workdir).get("starts", [])
+            write_manifest(workdir, starts=[*starts, {"step": at, "time": now}])
     if at == 0:
         given = run.eval_variables(state)
         early.check(evaluate.before_training(run, evaluators, given, workdir, writer))
@@ -233,7 +239,7 @@ def train(
                 rate = progress.examples_per_second
                 log |= meter.read(at, config.batch_size, rate, jax.devices())
                 log["data_wait_share"] = progress.data_wait_share
-                if run.tokenizer is not None:
+                if run.tokenizer is not None and not config.data.num_workers:
                     log["truncation_rate"] = run.tokenizer.truncation_rate
                     run.tokenizer.reset_truncation_rate()
                 writer.write(at, log)

@@ -20,6 +20,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import gc
 import tempfile
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -47,8 +48,15 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+SLOW = frozenset((Path(__file__).parent / "slow.txt").read_text().splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
 def pytest_collection_modifyitems(items):
     """Run files that start whole commands first: a long one at the end would leave a core idle."""
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker("slow")
     items.sort(key=lambda item: not hasattr(item.module, "commands"))
 
 

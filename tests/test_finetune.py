@@ -68,7 +68,7 @@ def test_a_published_folder_is_tuned_and_compared_with_itself(runs):
         assert end["change"][name] == end["values"][name] - value
     assert any(end["change"].values())
     report = (root / "full" / "report.html").read_text()
-    assert "before training" in report and "<td>change</td>" in report
+    assert "before training" in report and ">change</th>" in report
     rows = [json.loads(x) for x in (root / "full" / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["step"] == 0
 

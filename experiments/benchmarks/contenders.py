@@ -190,8 +190,8 @@ class _Absent(types.ModuleType):
         return _AnyName(name, (), {})
 
 
-class _AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """torchvision has no build for this torch; open_clip imports it for its data loading alone."""
+class AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """torchvision has no build for this torch; open_clip and timm only load their data by it."""
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "torchvision":
@@ -207,7 +207,7 @@ class _AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def open_clip(w, dtype, compiled=False):
     """open_clip's CLIP and ClipLoss."""
-    sys.meta_path.insert(0, _AbsentFinder())
+    sys.meta_path.insert(0, AbsentFinder())
     from open_clip.loss import ClipLoss
     from open_clip.model import CLIP
 

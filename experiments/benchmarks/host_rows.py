@@ -2,6 +2,7 @@
 
     git worktree add /tmp/before main~20
     python experiments/benchmarks/host_rows.py --against=/tmp/before
+    python experiments/benchmarks/host_rows.py --threads 2        # as many processes instead
 
 Every checkout (and number of threads) is a process of its own, with the examples in its cache; they
 take turns, one at a time, so that other work on the machine affects all of them. The first batches
@@ -25,7 +26,7 @@ COMPILE, STEP = 10.0, 0.03
 WARM_UP = 4  # batches, whose checksum is compared
 
 
-def opened(config_file, threads):
+def opened(config_file, threads, processes=0):
     """(batch size, number of examples, function that makes a stream with an empty cache)."""
     from mmjax import config as configs
     from mmjax.data import mixture, pipeline
@@ -43,19 +44,22 @@ def opened(config_file, threads):
         for i in range(len(source) if cache else 0):
             cached[i]
         settings = {"batch_size": size, "seed": 0, "num_threads": threads}
+        settings |= {"num_workers": processes} if processes else {}
         return pipeline.train_batches(cached, transform, **settings)
 
     return size, len(source), stream
 
 
-def work(config_file, threads, batches):
+def work(config_file, threads, processes, batches):
     """Answers each line of standard input with the seconds per row of some batches."""
-    size, _, make = opened(config_file, threads)
+    size, examples, make = opened(config_file, threads, processes)
     stream = make(cache=True)
     found = hashlib.sha256()
     for _ in range(WARM_UP):
         for key, array in sorted(next(stream).items()):
             found.update(key.encode() + array.tobytes())
+    for _ in range(4 * examples // size if processes else 0):
+        next(stream)  # each process has a cache of its own
     workers.answer({"checksum": found.hexdigest()})
     for _ in sys.stdin:
         cpu, start = time.process_time(), time.perf_counter()
@@ -86,34 +90,40 @@ def work_first_epoch(config_file, threads):
         workers.answer({"wait": (stream.wait_seconds - waited) / spent, "spent": spent})
 
 
-def start(checkout, args, threads):
+def start(checkout, args, threads, processes=0):
     """A process that runs this file with the `mmjax` of a checkout."""
     command = [sys.executable, str(Path(__file__).resolve()), "--work", args.config]
     command += ["--threads", str(threads), "--batches", str(args.batches)]
+    command += ["--processes", str(processes)]
     command += ["--first_epoch"] if args.first_epoch else []
     env = os.environ | {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
-    return workers.Process((checkout, threads), command, env)
+    return workers.Process((checkout if not processes else "processes", threads), command, env)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--against", type=Path, help="the other checkout")
+    add("--against", type=Path, help="the other checkout; without it: processes for threads")
     add("--config", default=str(workers.ROOT / "configs" / "clip_emoji.py"))
     add("--threads", type=int, nargs="+", default=[1, 2])
     add("--batches", type=int, default=8, help="in a turn")
     add("--rounds", type=int, default=15)
     add("--first_epoch", action="store_true")
     add("--work", help=argparse.SUPPRESS)
+    add("--processes", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
         if args.first_epoch:
             work_first_epoch(args.work, args.threads[0])
         else:
-            work(args.work, args.threads[0], args.batches)
+            work(args.work, args.threads[0], args.processes, args.batches)
         return
-    checkouts = [args.against.resolve(), workers.ROOT]
-    running = [start(checkout, args, n) for n in args.threads for checkout in checkouts]
+    if args.against:
+        checkouts = [args.against.resolve(), workers.ROOT]
+        running = [start(checkout, args, n) for n in args.threads for checkout in checkouts]
+    else:
+        checkouts = [workers.ROOT, "processes"]
+        running = [start(workers.ROOT, args, n, k) for n in args.threads for k in (0, n)]
     if len({process.ready["checksum"] for process in running}) > 1:
         raise SystemExit("The checkouts make different batches.")
     rounds = workers.rounds_of(running, args.rounds)

@@ -69,11 +69,11 @@ async def main():
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
     data = args.image.read_bytes()
-    name = httpx.post(f"{args.url}/api/search?k=1", files={"file": data}).json()[0]["picture"]
+    name = httpx.post(f"{args.url}/api/search?k=1", files={"file": data}).json()[0]["image"]
 
     words = [lambda c, w=w: c.get("/api/search", params={"words": w, "k": 30}) for w in WORDS]
     by_image = [lambda c: c.post("/api/search?k=30", files={"file": data})]
-    shown = [lambda c: c.get(f"/api/picture/{name}")]
+    shown = [lambda c: c.get(f"/api/image/{name}")]
     kinds = {"search by words": words, "search by an image": by_image, "thumbnail": shown}
     for kind, asks in kinds.items():
         await measure(args.url, kind, asks, args.callers, args.seconds)

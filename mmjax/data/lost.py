@@ -27,6 +27,10 @@ class LostRecords:
         self._lost: set[int] = set()
         self._lock = threading.Lock()
 
+    def __reduce__(self):
+        """Another process counts its own."""
+        return LostRecords, (self._source, self._total, self._limit)
+
     def add(self, index: int, error: OSError) -> None:
         """Count a lost record; logs a warning whenever the count reaches a power of two.
 

@@ -56,6 +56,7 @@ class MixtureOrder:
         seed: int,
         sizes: Mapping[str, int],
     ):
+        self._given = (weights_history, batch_size, seed, sizes)
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"Part '{name}' of the mixture has no examples: take it out.")
@@ -73,6 +74,10 @@ class MixtureOrder:
         self._lock = threading.Lock()
         self._counts_of_block = functools.lru_cache(maxsize=2)(self._count_block)
         self.positions = functools.lru_cache(maxsize=8)(self._positions)
+
+    def __reduce__(self):
+        """Another process has its own lock and caches."""
+        return MixtureOrder, self._given
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Part [B] int32, and index of the example in that part [B] int64, of a step's rows."""

@@ -6,6 +6,7 @@ example of each row. Process `p` of `P` gets the `p`-th of `P` equal contiguous 
 so the training data depend neither on the number of processes or threads nor on restarts.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import grain
 import numpy as np
 
 from mmjax.batch import MODALITIES, Spec
+from mmjax.data import workers
 from mmjax.data.draws import BATCH_AUGMENT, EVAL, row_rng
 from mmjax.data.lost import LostRecords
 from mmjax.data.missing import SAMPLES, make_fill
@@ -39,6 +41,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 2,
+    num_workers: int = 0,
     batch_transform: Transform | None = None,
     max_lost_records: int | float = 0,
     spec: Spec | None = None,
@@ -52,6 +55,9 @@ def train_batches(
       batch_size: rows of the global batch; each process yields `batch_size / process_count`.
       seed: 0 to 2**32 - 1.
       num_threads: threads that decode and transform.
+      num_workers: processes that do so instead, one row at a time each; 0: none. For transforms
+        that hold the interpreter lock, which threads share. Each has its own cache and its own
+        count of lost records.
       batch_transform: (batch, rng) -> batch, on this process's rows (Mixup); `rng` is the same in
         all processes.
       max_lost_records: how many records of each part may become unreadable during iteration (a
@@ -105,11 +111,11 @@ def train_batches(
             row |= {"part": np.int32(number), "example_id": np.int64(firsts[number] + index)}
         return row
 
-    batches = _batches(load, start_step * local, sys.maxsize, local, num_threads)
+    batches = _batches(load, start_step * local, sys.maxsize, local, num_threads, num_workers)
 
     def to_cache() -> Iterator[list[tuple[Source, int]]]:
         """Each step's cached examples in an epoch, after the batches that are made at once."""
-        cached = [isinstance(part.source, memory.InMemory) for part in parts]
+        cached = [isinstance(p.source, memory.InMemory) and not num_workers for p in parts]
         steps = -(-len(source) // batch_size) if any(cached) else 0
         for step in range(start_step + AHEAD, start_step + steps):
             rows = zip(*(array[mine] for array in order.positions(step)))
@@ -117,7 +123,7 @@ def train_batches(
 
     def finished() -> Iterator[Batch]:
         # While the first step compiles, the threads soon have nothing to do.
-        with memory.filled(to_cache()):
+        with memory.filled(to_cache()), contextlib.closing(batches):
             for step, batch in enumerate(batches, start_step):
                 if batch_transform is not None:
                     rng = row_rng(seed, step, BATCH_AUGMENT)
@@ -194,7 +200,7 @@ def eval_batches(
         return example
 
     steps = -(-len(source) // batch_size)
-    return iter(_batches(load, 0, steps * local, local, num_threads))
+    return _batches(load, 0, steps * local, local, num_threads, 0)
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -249,8 +255,13 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batches(
-    load: Callable[[int], dict], start: int, stop: int, size: int, num_threads: int
-) -> grain.IterDataset:
+    load: Callable[[int], dict],
+    start: int,
+    stop: int,
+    size: int,
+    num_threads: int,
+    num_workers: int,
+) -> Iterator[Batch]:
     # Threads pass rows on in chunks: on a machine that also trains, a hand-over waits for a core,
     # and one per row cost more than making the row.
     chunk = max(n for n in range(1, min(size, CHUNK) + 1) if size % n == 0)
@@ -260,12 +271,25 @@ def _batches(
 
     chunks = grain.MapDataset.range(start // chunk, stop // chunk).map(load_chunk)
     in_batch = size // chunk
+    if num_workers:
+        return workers.in_processes(chunks.map(stack), num_workers, in_batch, _join)
     ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=AHEAD * in_batch)
-    return chunks.to_iter_dataset(ahead).batch(in_batch, batch_fn=_stack_chunks)
+    return iter(chunks.to_iter_dataset(ahead).batch(in_batch, batch_fn=_stack_chunks))
 
 
 def _stack_chunks(chunks: Sequence[list[dict[str, Any]]]) -> Batch:
     return stack([example for chunk in chunks for example in chunk])
+
+
+def _join(chunks: Sequence[Batch]) -> Batch:
+    """The batch of stacked chunks, as `stack` makes it of their rows."""
+    kinds = {tuple((k, v.shape[1:], v.dtype) for k, v in sorted(c.items())) for c in chunks}
+    if len(kinds) > 1:  # a modality that a whole chunk lacks, or an error
+        sizes = [len(chunk["example_id"]) for chunk in chunks]
+        return stack(
+            [{k: v[i] for k, v in c.items()} for c, n in zip(chunks, sizes) for i in range(n)]
+        )
+    return {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
 
 
 def stack(examples: Sequence[dict[str, Any]]) -> Batch:

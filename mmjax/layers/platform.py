@@ -22,6 +22,7 @@ class Platform:
         layers/precision.py).
       kernels_as_matrices: a dot takes its kernel with its output axes merged into one.
       convolution_as_product: a 3x3 convolution is an im2col and one matmul.
+      depthwise_by_shifts: a depthwise convolution is a sum of shifted products.
       two_rows: a product of one row in bf16 or int8 takes that row twice.
       recomputes: in fp32, activations and attention weights are recomputed in the backward pass (in
         bf16 it would double the time of a step on CPU).
@@ -42,6 +43,7 @@ class Platform:
     fp32_activations: bool = False
     kernels_as_matrices: bool = False
     convolution_as_product: bool = False
+    depthwise_by_shifts: bool = False
     two_rows: bool = False
     recomputes: bool = False
     attends_by_head: bool = False
@@ -70,6 +72,7 @@ CPU = Platform(
     fp32_activations=True,
     kernels_as_matrices=True,
     convolution_as_product=True,
+    depthwise_by_shifts=True,
     two_rows=True,
     recomputes=True,
     attends_by_head=True,

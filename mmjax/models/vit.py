@@ -294,15 +294,26 @@ def make_model(config: Mapping[str, Any]) -> ViT:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A ViT classifier; `config.loss` may set `label_smoothing` and `independent`.
-
-    Its loss gives `classification` and `accuracy`; see `classification_loss`.
+    """A ViT classifier; see `classifier`.
 
     Raises:
       ValueError: an unknown setting.
     """
-    model = make_model(config["model"])
-    loss = classification(**check_kwargs(classification, config["loss"], "config.loss"))
+    return classifier(make_model(config["model"]), config["loss"])
+
+
+def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
+    """A classifier of images; `config.loss` may set `label_smoothing` and `independent`.
+
+    Its loss gives `classification` and `accuracy`; see `classification_loss`.
+
+    Args:
+      model: with `num_classes` and `train_size`; settings: `config.loss`.
+
+    Raises:
+      ValueError: an unknown setting.
+    """
+    loss = classification(**check_kwargs(classification, settings, "config.loss"))
     head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = model.num_classes is not None
     return System(
@@ -322,7 +333,7 @@ def classification(label_smoothing: float = 0.0, independent: bool = False) -> C
     )
 
 
-def spec(model: ViT) -> Spec:
+def spec(model: nn.Module) -> Spec:
     """The arrays that the model and its loss need, for a batch of one."""
     arrays = {"image": jax.ShapeDtypeStruct((1, *model.train_size, 3), jnp.uint8)}
     if model.num_classes is not None:

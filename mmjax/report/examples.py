@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjax.report.page import image_tag, text, write_page
+from mmjax.report.markup import image_tag, text
+from mmjax.report.page import write_page
 
 SHOWN = 256  # maximum number of examples on the page: those with the largest loss
 

@@ -11,12 +11,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
-from mmjax.report.gather import Confusion, Health
-
-INK, MUTED, GRID = "#1d2433", "#667085", "#e6e9ef"
-COLORS = ("#2b6cb0", "#dd6b20", "#2f9e8f", "#8b5cb5", "#c2417c", "#8a8d1f", "#55606e")
+INK, MUTED, GRID, AXIS = "#1d2433", "#667085", "#e6e9ef", "#c9ced8"
+COLORS = ("#2b6cb0", "#c9570f", "#1f8a7c", "#8b5cb5", "#c2417c", "#777a12", "#55606e")
 POSITIVE, NEGATIVE = COLORS[2], "#98a2b3"
 IMAGE, TEXT = COLORS[0], COLORS[1]
+DARK = {  # what these become on a dark page
+    INK: "#e8eaf0",
+    MUTED: "#a5aebd",
+    GRID: "#2c3342",
+    AXIS: "#4a5468",
+    COLORS[0]: "#7fb2e8",
+    COLORS[1]: "#f0995a",
+    COLORS[2]: "#5cc8b8",
+    COLORS[3]: "#bb96dd",
+    COLORS[4]: "#ec86b3",
+    COLORS[5]: "#c3c65a",
+    COLORS[6]: "#a5aebd",
+}
 
 CARD = (4.5, 2.7)  # inches; three fit side by side
 
@@ -24,7 +35,9 @@ STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "svg.fonttype": "path",  # the same look on every machine
-    "axes.edgecolor": "#c9ced8",
+    "axes.edgecolor": AXIS,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,7 +65,19 @@ def _svg(figure: Figure) -> bytes:
     # Without a date and with fixed ids, the same run gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "mmjax"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return _themed(buffer.getvalue().decode()).encode()
+
+
+def _themed(svg: str) -> str:
+    """The figure with its colors as variables, which follow the reader's light or dark scheme."""
+    names = {color: f"--c{i}" for i, color in enumerate(DARK)}
+    light = "".join(f"{name}:{color};" for color, name in names.items())
+    dark = "".join(f"{names[color]}:{other};" for color, other in DARK.items())
+    for color, name in names.items():
+        svg = svg.replace(f": {color}", f": var({name})")
+    style = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    start = svg.index(">", svg.index("<svg")) + 1
+    return f"{svg[:start]}<style>{style}</style>{svg[start:]}"
 
 
 def smooth(values: np.ndarray, half_life: float) -> np.ndarray:
@@ -76,6 +101,7 @@ def lines(
     smoothed: bool = False,
     reference: tuple[float, str] | None = None,
     unit: str = "",
+    height: float = CARD[1],
 ) -> bytes:
     """Curves over steps.
 
@@ -83,15 +109,15 @@ def lines(
       series: name -> (steps, values); percent: values are fractions; log: a logarithmic axis;
         zero: the axis starts at 0.
       smoothed: draw the series faintly under their running mean; reference: (value, name) of a
-        dashed line; unit: written beside the axis.
+        dashed line; unit: written beside the axis; height: in inches.
     """
-    figure, axes = _figure(*CARD)
-    marker = "o" if max(len(x) for x, _ in series.values()) <= 15 else None
+    figure, axes = _figure(CARD[0], height)
     for color, (name, (steps, values)) in zip(_cycle(len(series)), series.items()):
         x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
         if smoothed and len(y) > 20 and np.isfinite(y).all():
             axes.plot(x, y, color=color, alpha=0.22, linewidth=1)
             y = smooth(y, len(y) / 50)
+        marker = "o" if len(x) <= 15 else None
         axes.plot(x, y, color=color, linewidth=1.8, marker=marker, markersize=3.5, label=name)
     if reference:
         axes.axhline(reference[0], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -106,12 +132,14 @@ def lines(
         )
     if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_ylim()
+        several = MaxNLocator(5, steps=[1, 2, 5, 10]) if high < 10 * low else None
+        axes.yaxis.set_major_locator(several or LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("step")
     axes.set_ylabel(unit)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     if percent:
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
     if percent or zero:
@@ -127,19 +155,23 @@ def _cycle(count: int) -> list[str]:
 
 
 @matplotlib.rc_context(STYLE)
-def similarities(health: Health) -> bytes:
-    """Densities of the cosines of matching and of other image-text pairs."""
+def similarities(edges: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> bytes:
+    """Densities of the cosines of matching and of other image-text pairs.
+
+    Args:
+      edges: `[bins + 1]`; positives, negatives: counts `[bins]`.
+    """
     figure, axes = _figure(*CARD)
-    centers = (health.edges[1:] + health.edges[:-1]) / 2
-    width = health.edges[1] - health.edges[0]
+    centers = (edges[1:] + edges[:-1]) / 2
+    width = edges[1] - edges[0]
     for counts, name, color in (
-        (health.negatives, "other pairs", NEGATIVE),
-        (health.positives, "matching pairs", POSITIVE),
+        (negatives, "other pairs", NEGATIVE),
+        (positives, "matching pairs", POSITIVE),
     ):
         density = counts / max(1, counts.sum()) / width
         axes.fill_between(centers, density, step="mid", color=color, alpha=0.3, linewidth=0)
         axes.step(centers, density, where="mid", color=color, linewidth=1.5, label=name)
-    used = np.flatnonzero(health.positives + health.negatives)
+    used = np.flatnonzero(positives + negatives)
     if len(used):
         axes.set_xlim(centers[used[0]] - 3 * width, centers[used[-1]] + 3 * width)
     axes.set_ylim(bottom=0)
@@ -163,20 +195,21 @@ def histogram(series: Mapping[str, np.ndarray], bins: int = 40) -> bytes:
     return _svg(figure)
 
 
-def modality_plane(health: Health) -> bytes:
+@matplotlib.rc_context(STYLE)
+def modality_plane(image_points: np.ndarray, text_points: np.ndarray) -> bytes:
     """Images and texts on their common principal axes, and the gap between their centroids."""
     figure, axes = _figure(*CARD)
     centroids = []
     for points, name, color in (
-        (health.image_points, "images", IMAGE),
-        (health.text_points, "texts", TEXT),
+        (image_points, "images", IMAGE),
+        (text_points, "texts", TEXT),
     ):
         axes.scatter(*points.T, s=7, color=color, alpha=0.35, linewidth=0, rasterized=True)
         axes.scatter([], [], s=22, color=color, label=name)
         centroids.append(points.mean(axis=0))
     x, y = np.stack(centroids).T
     axes.plot(x, y, color=INK, linewidth=1.4, label="centroids")
-    axes.scatter(x, y, s=46, color=[IMAGE, TEXT], edgecolor="white", linewidth=1.2, zorder=3)
+    axes.scatter(x, y, s=46, color=[IMAGE, TEXT], edgecolor=INK, linewidth=1.2, zorder=3)
     axes.set_xlabel("first principal axis")
     axes.set_ylabel("second")
     axes.set_aspect("equal", adjustable="datalim")
@@ -207,12 +240,11 @@ def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequen
 
 
 @matplotlib.rc_context(STYLE)
-def confusion(data: Confusion) -> bytes:
-    """The row-normalized matrix as a heat map; for many classes."""
+def confusion(matrix: np.ndarray) -> bytes:
+    """Counts `[C, C]`, normalized by row, as a heat map; for many classes."""
     size = 6.4
     figure, axes = _figure(size, size * 0.92)
-    counts = data.matrix.sum(axis=1, keepdims=True)
-    fractions = data.matrix / np.maximum(counts, 1)
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     drawn = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.grid(False)
     axes.set_xlabel("predicted class")

@@ -2,12 +2,9 @@
 
 import html
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import numpy as np
-
-from mmjax.report import figures
-from mmjax.report.gather import Confusion
+from mmjax.report.markup import scrolled
 from mmjax.workdir.tables import by_columns, by_rows
 
 Metrics = Mapping[str, float]
@@ -22,9 +19,7 @@ RETRIEVAL = {
 }
 CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
 BEFORE, CHANGE = "before training", "change"
-LOWER_IS_BETTER = ("median_rank", "alignment")
-MOST_CLASSES_IN_A_TABLE = 24
-MOST_CONFUSED = 12
+LOWER_IS_BETTER = ("median_rank", "alignment", "wer", "cer", "perplexity", "loss")
 
 
 def results(
@@ -80,12 +75,15 @@ def _table(
 ) -> str:
     any_baseline = any(name in b for b in baselines.values() for name in results)
     lead = 2 if any_baseline else 1
-    top = "".join(f'<th colspan="{n}" class="group">{html.escape(g)}</th>' for g, n in groups)
-    top = f'<tr><th colspan="{lead}"></th>{top}</tr>' if groups else ""
+    top = "".join(
+        f'<th scope="colgroup" colspan="{n}" class="group">{html.escape(g)}</th>' for g, n in groups
+    )
+    top = f'<tr><td colspan="{lead}"></td>{top}</tr>' if groups else ""
     edges = {sum(n for _, n in groups[:i]) for i in range(len(groups))} if groups else {0}
-    head = "<th>evaluation</th>" + ("<th>model</th>" if any_baseline else "")
+    head = '<th scope="col">evaluation</th>'
+    head += '<th scope="col">model</th>' if any_baseline else ""
     head += "".join(
-        f'<th class="number{" edge" if i in edges else ""}">{html.escape(label)}</th>'
+        f'<th scope="col" class="number{" edge" if i in edges else ""}">{html.escape(label)}</th>'
         for i, label in enumerate(columns.values())
     )
     body = ""
@@ -97,9 +95,10 @@ def _table(
                 mark = fingerprints.get(name)
                 about = f' title="evaluator config {html.escape(mark)}"' if mark else ""
                 code = f"<small>{html.escape(mark)}</small>" if mark else ""
-                cells += f'<th rowspan="{len(models)}"{about}>{html.escape(name)}{code}</th>'
+                span = f'scope="rowgroup" rowspan="{len(models)}"{about}'
+                cells += f"<th {span}>{html.escape(name)}{code}</th>"
             if any_baseline:
-                cells += f"<td>{html.escape(model)}</td>"
+                cells += f'<th scope="row" class="model">{html.escape(model)}</th>'
             for i, column in enumerate(columns):
                 best = len(models) > 1 and _is_best(column, model, models)
                 kind = f"number{' edge' if i in edges else ''}{' best' if best else ''}"
@@ -108,10 +107,10 @@ def _table(
             start = "first" if place == 0 else ""
             body += f'<tr class="{start}{"" if place == 0 else "baseline"}">{cells}</tr>'
     kind = "results wide" if groups else "results"
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead>{top}<tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+    table = (
+        f'<table class="{kind}"><thead>{top}<tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     )
+    return scrolled(table, "results of " + ", ".join(results))
 
 
 def _is_best(column: str, model: str, models: Mapping[str, Metrics]) -> bool:
@@ -139,58 +138,3 @@ def change(metric: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     return ("−" if value < 0 else "+") + number(metric, abs(value))
-
-
-def confusion(data: Confusion, image_of: Callable[[bytes, str], str]) -> str:
-    """The matrix (a table, or a heat map if there are many classes) and the most common errors."""
-    matrix, names = data.matrix, data.class_names
-    total, right = int(matrix.sum()), int(np.trace(matrix))
-    note = (
-        f'<p class="note">{right} of {total} correct ({100 * right / max(1, total):.1f} %). Rows '
-        "are the true classes; cells are percentages of their row.</p>"
-    )
-    if len(names) > MOST_CLASSES_IN_A_TABLE:
-        drawn = image_of(figures.confusion(data), "confusion matrix")
-        return f'{note}<div class="side"><figure>{drawn}</figure>{_mistakes(data)}</div>'
-    return f'{note}<div class="side">{_matrix(data)}{_mistakes(data)}</div>'
-
-
-def _matrix(data: Confusion) -> str:
-    head = "".join(f'<th class="tilt"><span>{html.escape(n)}</span></th>' for n in data.class_names)
-    body = ""
-    for i, (name, row) in enumerate(zip(data.class_names, data.matrix)):
-        count = int(row.sum())
-        cells = ""
-        for j, value in enumerate(row):
-            fraction = value / max(1, count)
-            hue = "47,158,143" if i == j else "221,107,32"
-            ink = ' class="dark"' if fraction > 0.6 else ""
-            shown = f"{100 * fraction:.0f}" if value else ""
-            about = f"{value} of {count} {name}: {data.class_names[j]}"
-            cells += (
-                f'<td{ink} style="background:rgba({hue},{fraction:.3f})" '
-                f'title="{html.escape(about)}">{shown}</td>'
-            )
-        body += f"<tr><th>{html.escape(name)}<small>{count}</small></th>{cells}</tr>"
-    return (
-        f'<div class="scroll"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _mistakes(data: Confusion) -> str:
-    wrong = data.matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
-    pairs = [np.unravel_index(i, wrong.shape) for i in order if wrong.flat[i] > 0]
-    if not pairs:
-        return ""
-    rows = "".join(
-        f"<tr><td>{html.escape(data.class_names[i])}</td><td>{html.escape(data.class_names[j])}</td>"
-        f'<td class="number">{wrong[i, j]}</td></tr>'
-        for i, j in pairs
-    )
-    return (
-        '<table class="mistakes"><thead><tr><th>true</th><th>predicted</th>'
-        f'<th class="number">count</th></tr></thead><tbody>{rows}</tbody></table>'
-    )

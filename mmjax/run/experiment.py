@@ -344,6 +344,7 @@ def training_batches(
         process_index=share[0],
         process_count=share[1],
         num_threads=config.data.num_threads,
+        num_workers=config.data.num_workers,
         batch_transform=batch_transform if config.data.batch_transform else None,
         max_lost_records=config.data.max_lost_records,
         spec=system.spec,

@@ -14,10 +14,11 @@ from mmjax import pretrained
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
 from mmjax.system import SAVED, statistics_of
-from mmjax.weights import published
+from mmjax.weights import packages, published
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
 
+TOWERS = ("efficientnet", "vit")  # systems that may be the image tower of another one
 POSITIONS = "text/decoder/position/table"
 # The parameters of `layers.linear.class_head`, whose logits have the order of the class names.
 _HEAD = re.compile(r"(.*/)?(head|distillation_head)/(kernel|bias)")
@@ -54,7 +55,7 @@ def head_names(path: str | Path, params: Any, only: Iterable[str] = ()) -> Seque
     """
     if not path or not any(map(_HEAD.fullmatch, _taken(params, only))):
         return None
-    folder = Path(path)
+    folder = packages.resolve(path)
     if _is_published(folder, "config.init_from.path"):
         return pretrained.describe(folder).class_names
     source, step = _newest(folder)
@@ -93,7 +94,7 @@ def _take(
         for k, x in flat.items()
         if k in taken
     }
-    folder = Path(path)
+    folder = packages.resolve(path)
     read = _from_published if _is_published(folder, setting) else _from_run
     where, found, theirs = read(folder, target, whole)
     lines = [f"init_from {path}, {where}:"]
@@ -148,6 +149,8 @@ def _from_published(
     model = pretrained.load(folder, mesh=mesh)
     whole_tree = {**model.params, **statistics_of(model.memory)}
     theirs = traverse_util.flatten_dict(whole_tree, sep="/")
+    if model.config["name"] in TOWERS and all(k.startswith("image/") for k in target):
+        theirs = {f"image/{k}": x for k, x in theirs.items()}
     if whole and POSITIONS in theirs and POSITIONS in target:
         theirs[POSITIONS] = theirs[POSITIONS][: target[POSITIONS].shape[0]]
     saved = {k: tuple(x.shape) for k, x in theirs.items() if whole or k in target}

@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse, Response
 
 from mmjax.serve.batcher import Busy
 from mmjax.serve.limits import Limits
-from mmjax.serve.service import MAX_HITS, AttentionMaps, Found, LabelProbability, Service
+from mmjax.serve.service import MAX_HITS, AttentionMaps, Found, LabelProbability, MatchMap, Service
 
 HERE = Path(__file__).parent
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("maps", "panel", "page")},
 }
 # The page may run only its own script and connect only to this server.
 HEADERS = {
@@ -59,10 +59,10 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    async def image_of(file: UploadFile | None, picture: str) -> bytes:
-        if bool(file) == bool(picture):
-            raise ValueError("Give one of file (an upload) and picture (a name of the index).")
-        return await file.read() if file else await run_in_threadpool(service.image, picture)
+    async def image_of(file: UploadFile | None, name: str) -> bytes:
+        if bool(file) == bool(name):
+            raise ValueError("Give one of file (an upload) and image (a name of the index).")
+        return await file.read() if file else await run_in_threadpool(service.image, name)
 
     @app.get("/api/about")
     async def about() -> dict[str, Any]:
@@ -80,33 +80,45 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
         return await service.search_text(words, k)
 
     @app.post("/api/search")
-    async def search_picture(
-        file: UploadFile | None = None, picture: Name = "", k: Count = 30
+    async def search_image(
+        file: UploadFile | None = None, image: Name = "", k: Count = 30
     ) -> list[Found]:
         """The images most similar to an uploaded one, or to one of the index."""
-        return await service.search_image(await image_of(file, picture), k)
+        return await service.search_image(await image_of(file, image), k)
 
     @app.post("/api/classify")
     async def classify(
         labels: Annotated[str, Form(description="separated by commas")],
         file: UploadFile | None = None,
-        picture: Name = "",
+        image: Name = "",
         templates: Annotated[str, Form(description="name of the prompt templates")] = "plain",
     ) -> list[LabelProbability]:
         """Zero-shot classification: the labels, most probable first."""
-        return await service.classify(await image_of(file, picture), labels, templates)
+        return await service.classify(await image_of(file, image), labels, templates)
 
     @app.post("/api/attention")
     async def attention(
         file: UploadFile | None = None,
-        picture: Name = "",
+        image: Name = "",
         words: Annotated[str, Form(description="text for the occlusion maps")] = "",
     ) -> AttentionMaps:
         """Attention rollout, attention per head, and occlusion maps of the text and its words."""
-        return await service.attention(await image_of(file, picture), words)
+        return await service.attention(await image_of(file, image), words)
 
-    @app.get("/api/picture/{name}", response_class=Response)
-    async def picture(name: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> Response:
+    @app.post("/api/match")
+    async def match(
+        result: Annotated[str, Form(description="the name of an image of the index")],
+        words: Annotated[str, Form(description="a text; or else file or image")] = "",
+        file: UploadFile | None = None,
+        image: Name = "",
+    ) -> MatchMap:
+        """Which parts of an image of the index match a query: an occlusion map."""
+        if words and (file or image):
+            raise ValueError("Give one of words, file (an upload) and image (a name of the index).")
+        return await service.match(result, words or await image_of(file, image))
+
+    @app.get("/api/image/{name}", response_class=Response)
+    async def thumbnail(name: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> Response:
         """An image of the index as WebP, its longer side at most `size` pixels."""
         data = await service.run_thumbnail(name, size)
         kept = {"Cache-Control": "private, max-age=86400, immutable"}

@@ -1,39 +1,13 @@
-// The page: search, the panel of one image, and their state in the address bar.
+// The page: search, its results, keys, and their state in the address bar.
 "use strict";
-const $ = (id) => document.getElementById(id);
-const make = (tag, text, kind) => {  // text is never parsed as HTML
-  const node = document.createElement(tag);
-  if (text !== undefined) node.textContent = text;
-  if (kind) node.className = kind;
-  return node;
-};
-const short = (path) => path.split("/").pop().replace(/\.\w+$/, "").replace(/[_-]+/g, " ").trim();
-
-let asked = null;    // {file} or {picture, name}: the query image; null: the query is text
-let opened = null;   // the image of the panel, in the same form
-let maps = null;     // its response from /api/attention
+let asked = null;    // {file} or {image, name}: the query image; null: the query is text
 let turn = 0;        // number of the latest search: responses to older ones are discarded
+const EXAMPLES = ["something red", "an animal", "food on a table", "people outdoors", "a building"];
 
-async function call(path, form) {
-  const answer = await fetch(path, form ? { method: "POST", body: form } : undefined);
-  const content = await answer.json().catch(() => ({ error: "The server's response is not JSON." }));
-  if (!answer.ok) throw new Error(content.error || "The server returned status " + answer.status + ".");
-  return content;
-}
-function formOf(which, more) {
-  const form = new FormData();
-  if (which.file) form.append("file", which.file); else form.append("picture", which.picture);
-  for (const [key, value] of Object.entries(more || {})) form.append(key, value);
-  return form;
-}
-function urlOf(which, size) {
-  if (!which.file) return "/api/picture/" + which.picture + "?size=" + size;
-  which.url = which.url || URL.createObjectURL(which.file);
-  return which.url;
-}
 function say(text, wrong) {
   $("said").textContent = text;
   $("said").className = wrong ? "wrong" : "";
+  $("said").setAttribute("role", wrong ? "alert" : "status");
 }
 
 // ---- searching
@@ -41,20 +15,24 @@ function say(text, wrong) {
 async function search() {
   const words = $("words").value.trim();
   if (!asked && !words) return;
+  $("tries").hidden = true;
   const mine = ++turn, began = performance.now();
   say("Searching …");
   try {
     const hits = asked ? await call("/api/search?k=48", formOf(asked))
       : await call("/api/search?k=48&words=" + encodeURIComponent(words));
     if (mine !== turn) return;
-    show(hits);
+    show(hits, asked || { words });
     const took = Math.round(performance.now() - began);
     say("The best " + hits.length + " for " + (asked ? "this image" : "“" + words + "”")
       + ", in " + took + " ms");
     remember();
     return true;
   } catch (error) {
-    if (mine === turn) { show([]); say(error.message, true); }
+    if (mine === turn) {  // earlier results stay
+      if (asked && asked.file) searchBy(null);
+      say(error.message, true);
+    }
   }
   return false;
 }
@@ -63,18 +41,40 @@ async function sample() {  // before the first search
   try {
     const hits = await call("/api/sample?k=48");
     if (mine !== turn) return;
-    show(hits);
+    show(hits, null);
+    suggest(hits.map((hit) => short(hit.paths[0])));
     say("Some of the images. Type what you are looking for, or drop an image.");
   } catch (error) {
     if (mine === turn) say(error.message, true);
   }
 }
-function show(hits) {
+// Queries to begin with: names of files that are words, then others.
+function suggest(names) {
+  const words = names.filter((name) => /^[a-z][a-z ]{2,28}$/i.test(name)
+    && !/^(img|image|dsc|photo|scan|screenshot|untitled)\b/i.test(name));
+  const some = [...new Set([...words.slice(0, 3), ...EXAMPLES])].slice(0, 5);
+  $("tries").replaceChildren($("tries").firstElementChild, ...some.map((text) => {
+    const button = make("button", text);
+    button.type = "button";
+    button.onclick = () => {
+      $("words").value = text;
+      searchBy(null);
+      search();
+    };
+    return button;
+  }));
+  $("tries").hidden = false;
+}
+function show(hits, query) {
   const scores = hits.map((hit) => hit.score);
   const low = Math.min(...scores), high = Math.max(...scores);
-  $("found").replaceChildren(...hits.map((hit) => {
+  $("found").replaceChildren(...hits.map((hit, place) => {
     const tile = make("button", undefined, "tile"), image = make("img"), name = short(hit.paths[0]);
+    const frame = make("div", undefined, "frame"), canvas = make("canvas");
     tile.type = "button";
+    tile.tabIndex = place ? -1 : 0;  // arrow keys move among the tiles
+    canvas.hidden = true;
+    frame.append(image, canvas);
     image.src = urlOf(hit, 256);
     image.alt = name;
     image.loading = "lazy";
@@ -84,17 +84,28 @@ function show(hits) {
     bar.append(fill);
     const line = make("span");
     line.append(make("b", name));
-    tile.append(image);
+    tile.append(frame);
     if (high > low || high > 0) {  // a sample has no scores
       line.append(make("em", hit.score.toFixed(3)));
       tile.append(bar);
     }
     tile.append(line);
-    tile.dataset.picture = hit.picture;
-    tile.onclick = () => open({ picture: hit.picture, name });
+    tile.dataset.image = hit.image;
+    tile.dataset.name = name;
+    tile.setAttribute("aria-pressed", opened !== null && opened.image === hit.image);
+    tile.onclick = () => open({ image: hit.image, name });
     return tile;
   }));
+  $("maps").hidden = !query || !hits.length;
+  $("maps").query = query;
+  matchAll($("maps").hidden || $("maps").getAttribute("aria-pressed") !== "true" ? null : query);
 }
+$("maps").onclick = () => {
+  const on = $("maps").getAttribute("aria-pressed") !== "true";
+  $("maps").setAttribute("aria-pressed", on);
+  matchAll(on ? $("maps").query : null);
+  remember();
+};
 function searchBy(which) {
   asked = which;
   $("chip").hidden = !which;
@@ -120,8 +131,13 @@ async function take(files) {
   const which = { file, name: file.name };
   if (await searchBy(which)) open(which);  // what cannot be decoded is said once
 }
+addEventListener("paste", (e) => take(e.clipboardData.files));
 let over = 0;
-addEventListener("dragenter", (e) => { e.preventDefault(); over++; document.body.classList.add("over"); });
+addEventListener("dragenter", (e) => {
+  e.preventDefault();
+  over++;
+  if (e.dataTransfer.types.includes("Files")) document.body.classList.add("over");
+});
 addEventListener("dragleave", () => { if (--over <= 0) { over = 0; document.body.classList.remove("over"); } });
 addEventListener("dragover", (e) => e.preventDefault());
 addEventListener("drop", (e) => {
@@ -131,144 +147,63 @@ addEventListener("drop", (e) => {
   take(e.dataTransfer.files);
 });
 
-// ---- the panel of one image
+// ---- keys
 
-function open(which) {
-  opened = which;
-  maps = null;
-  $("panel").hidden = false;
-  $("main").classList.add("open");
-  for (const tile of $("found").children)
-    tile.setAttribute("aria-pressed", tile.dataset.picture === which.picture);
-  $("name").textContent = short(which.name);
-  $("frame").querySelector("img").src = urlOf(which, 640);
-  $("frame").querySelector("img").alt = which.name;
-  paint(null);
-  for (const id of ["wordmaps", "heads", "shares"]) $(id).replaceChildren();
-  $("note").textContent = "";
-  $("looks").hidden = true;
-  $("parts").querySelector("input").value = $("words").value.trim();
-  look();
-  if ($("labels").querySelector("input").value.trim()) classify();
+const typing = (node) => node.matches("input:not([type=range]), textarea, select");
+// The number of tiles in a row.
+function columns() {
+  const tiles = [...$("found").children], top = tiles[0].offsetTop;
+  const next = tiles.findIndex((tile) => tile.offsetTop > top);
+  return next < 0 ? tiles.length : next;
+}
+// Moves the focus, and the panel with it if it is open, from a tile to another.
+function step(from, by) {
+  const tiles = [...$("found").children], to = from + by;
+  if (!tiles.length || to < 0 || to >= tiles.length) return;
+  for (const tile of tiles) tile.tabIndex = tile === tiles[to] ? 0 : -1;
+  const inside = $("panel").contains(document.activeElement);
+  if (!inside) tiles[to].focus();
+  if (opened) open({ image: tiles[to].dataset.image, name: tiles[to].dataset.name });
+}
+addEventListener("keydown", (e) => {
+  if (e.ctrlKey || e.metaKey || e.altKey) return;
+  const tiles = [...$("found").children], at = tiles.indexOf(document.activeElement);
+  if (e.key === "Escape") {
+    if (opened) close();
+    else if (asked || $("words").value) reset();
+  } else if (e.key === "ArrowDown" && e.target === $("words") && tiles.length) {
+    (tiles.find((tile) => tile.tabIndex === 0) || tiles[0]).focus();
+  } else if (typing(e.target)) return;
+  else if (e.key === "/") $("words").select();
+  else if (e.key === "m" && !$("maps").hidden) $("maps").click();
+  else if (at >= 0 && e.key === "ArrowUp" && at < columns()) $("words").focus();
+  else if (at >= 0 && ["ArrowUp", "ArrowDown"].includes(e.key))
+    step(at, e.key === "ArrowUp" ? -columns() : columns());
+  else if (["ArrowLeft", "ArrowRight"].includes(e.key) && e.target.type !== "range") {
+    const shown = tiles.findIndex((tile) => opened && tile.dataset.image === opened.image);
+    if (at < 0 && shown < 0) return;
+    step(at < 0 ? shown : at, e.key === "ArrowLeft" ? -1 : 1);
+  } else if (at >= 0 && e.key === "Home") step(at, -at);
+  else if (at >= 0 && e.key === "End") step(at, tiles.length - 1 - at);
+  else return;
+  e.preventDefault();
+});
+function reset() {
+  $("words").value = "";
+  searchBy(null);
+  sample();
   remember();
-}
-$("panel").querySelector(".close").onclick = () => {
-  opened = null;
-  $("panel").hidden = true;
-  $("main").classList.remove("open");
-  for (const tile of $("found").children) tile.setAttribute("aria-pressed", false);
-  remember();
-};
-$("similar").onclick = () => opened && searchBy(opened);
-
-async function look() {
-  const which = opened, words = $("parts").querySelector("input").value.trim();
-  $("wordmaps").replaceChildren(make("span", "Computing …", "note"));
-  try {
-    const found = await call("/api/attention", formOf(which, { words }));
-    if (which !== opened) return;
-    maps = found;
-    const image = $("frame").querySelector("img");
-    $("frame").style.aspectRatio = found.aspect;
-    image.style.objectFit = found.cropped ? "cover" : "fill";
-    const buttons = found.words.map((word) => {
-      const button = make("button", word.text);
-      button.append(make("em", word.score.toFixed(2)));
-      button.onclick = () => choose(button, word.map, "Bright: covering this part of the image "
-        + "lowers its similarity to “" + word.text + "”.");
-      return button;
-    });
-    $("wordmaps").replaceChildren(...buttons);
-    $("looks").hidden = !found.rollout.length;
-    $("layer").max = found.heads.length;
-    $("layer").value = found.heads.length;
-    showHeads();
-    if (buttons.length) buttons[0].click(); else $("rollout").click();
-    document.body.dataset.looked = words;
-  } catch (error) {
-    if (which === opened) $("wordmaps").replaceChildren(make("span", error.message, "note"));
-  }
-}
-function choose(button, map, note) {
-  for (const other of document.querySelectorAll("#wordmaps button, #heads button, #rollout"))
-    other.setAttribute("aria-pressed", other === button);
-  paint(map);
-  $("note").textContent = note;
-}
-$("parts").onsubmit = (event) => { event.preventDefault(); if (opened) look(); };
-$("rollout").onclick = () => maps && choose($("rollout"), maps.rollout,
-  "Attention rollout through all layers, from the pooled image to its patches.");
-$("layer").oninput = showHeads;
-function showHeads() {
-  const layer = +$("layer").value, heads = maps.heads[layer - 1] || [];
-  $("layername").textContent = "or a head of layer " + layer + ":";
-  $("heads").style.gridTemplateColumns = "repeat(" + Math.min(6, Math.max(4, heads.length)) + ", 1fr)";
-  $("heads").replaceChildren(...heads.map((map, head) => {
-    const button = make("button"), canvas = make("canvas");
-    button.type = "button";
-    button.title = "Head " + (head + 1);
-    button.append(canvas);
-    draw(canvas, map, 1);
-    button.onclick = () => choose(button, map, "Attention of head " + (head + 1) + " of layer "
-      + layer + ".");
-    return button;
-  }));
-}
-function paint(map) {
-  const canvas = $("frame").querySelector("canvas");
-  canvas.hidden = !map;
-  if (map) draw(canvas, map, 0);
-}
-// A map as color, smooth over an image or solid as a small tile; negative values show nothing.
-function draw(canvas, map, solid) {
-  const rows = map.length, columns = map[0].length, flat = map.flat();
-  const top = Math.max(...flat), bottom = Math.max(0, Math.min(...flat));
-  const small = document.createElement("canvas");
-  small.width = columns;
-  small.height = rows;
-  const pixels = small.getContext("2d").createImageData(columns, rows);
-  flat.forEach((value, i) => {
-    const v = top > bottom ? Math.max(0, (value - bottom) / (top - bottom)) : 0;
-    const color = solid ? [30 + 225 * v, 36 + 120 * v * v, 62 + 40 * (1 - v)]
-      : [16, 20, 40];  // over an image of any colors: low values are darkened
-    pixels.data.set([...color, solid ? 255 : 175 * (1 - v)], 4 * i);
-  });
-  small.getContext("2d").putImageData(pixels, 0, 0);
-  canvas.width = 40 * columns;
-  canvas.height = 40 * rows;
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = !solid;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  $("words").focus();
 }
 
-async function classify() {
-  const which = opened, labels = $("labels").querySelector("input").value;
-  if (!which || !labels.trim()) return;
-  $("shares").replaceChildren(make("span", "Computing …", "note"));
-  try {
-    const shares = await call("/api/classify", formOf(which, { labels }));
-    if (which !== opened) return;
-    $("shares").replaceChildren(...shares.slice(0, 12).map((share) => {
-      const line = make("div", undefined, "share"), bar = make("i");
-      bar.style.width = 100 * share.share + "%";
-      line.append(bar, make("span", share.label), make("em", (100 * share.share).toFixed(1) + " %"));
-      return line;
-    }));
-    remember();
-  } catch (error) {
-    if (which === opened) $("shares").replaceChildren(make("span", error.message, "note"));
-  }
-}
-$("labels").onsubmit = (event) => { event.preventDefault(); classify(); };
-
-// ---- the address bar keeps text, image and labels
+// ---- the address bar keeps text, image, labels, and whether maps are shown
 
 function remember() {
   const state = new URLSearchParams();
   if (!asked && $("words").value.trim()) state.set("words", $("words").value.trim());
-  if (asked && asked.picture) state.set("like", asked.picture);
-  if (opened && opened.picture) state.set("open", opened.picture);
+  if (asked && asked.image) state.set("like", asked.image);
+  if (opened && opened.image) state.set("open", opened.image);
+  if ($("maps").getAttribute("aria-pressed") === "true") state.set("maps", "1");
   const labels = $("labels").querySelector("input").value.trim();
   if (labels) state.set("labels", labels);
   history.replaceState(null, "", "#" + state);
@@ -276,21 +211,21 @@ function remember() {
 async function start() {
   try {
     const about = await call("/api/about");
-    $("about").textContent = about.pictures.toLocaleString("en") + " images of “" + about.folder
+    $("about").textContent = about.images.toLocaleString("en") + " images of “" + about.folder
       + "” · " + about.model;
     document.title = "Search " + about.folder;
   } catch (error) { say(error.message, true); }
   const state = new URLSearchParams(location.hash.slice(1));
   $("words").value = state.get("words") || "";
   $("labels").querySelector("input").value = state.get("labels") || "";
+  $("maps").setAttribute("aria-pressed", state.has("maps"));
   const like = state.get("like"), first = state.get("open");
-  if (like) searchBy({ picture: like, name: "this image" });
+  if (like) await searchBy({ image: like, name: "this image" });
   else if ($("words").value) await search();
   else await sample();
   if (first) {
-    const tile = [...$("found").children].find((t) => t.dataset.picture === first);
-    open({ picture: first, name: tile ? tile.querySelector("b").textContent : "image" });
-  }
-  $("words").focus();
+    const tile = [...$("found").children].find((t) => t.dataset.image === first);
+    open({ image: first, name: tile ? tile.dataset.name : "image" });
+  } else if (!narrow.matches) $("words").focus();  // where no keyboard slides in
 }
 start();

@@ -29,14 +29,15 @@ JOBS = 8  # queue size of requests that are processed one at a time
 MAX_HITS = 100
 MAX_LABELS = 100
 MAX_WORDS = 8
+MATCH_CELLS = 5  # along the longer side: with the image itself they fit one batch
 MAX_CHARACTERS = 500  # of a text
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A search result: the image's name for /api/picture, its cosine, and its printable paths."""
+    """A search result: the image's name for /api/image, its cosine, and its printable paths."""
 
-    picture: str
+    image: str
     score: float
     paths: list[str]
 
@@ -73,6 +74,19 @@ class AttentionMaps:
     cropped: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class MatchMap:
+    """A query's cosine with an image, and the decrease of it when each cell is covered, as rows.
+
+    `aspect` and `cropped` as of `AttentionMaps`.
+    """
+
+    score: float
+    map: list[list[float]]
+    aspect: float
+    cropped: bool
+
+
 class Service:
     """Serves many concurrent callers.
 
@@ -94,6 +108,7 @@ class Service:
         self._decoders, self._jobs = ThreadPoolExecutor(2), ThreadPoolExecutor(1)
         self._jobs_waiting = 0
         self.thumbnail = functools.lru_cache(1024)(self._thumbnail)
+        self._matched = functools.lru_cache(1024)(self._match)
 
     def warm_up(self) -> None:
         """Compile everything, so that no request waits for it."""
@@ -108,7 +123,7 @@ class Service:
         """Facts for the page."""
         index = self._live.now()
         return {
-            "pictures": index.rows,
+            "images": index.rows,
             "folder": printable(index.root.name),
             "model": printable(index.about["model"].rstrip("/").rpartition("/")[2]),
             "templates": list(TEMPLATES),
@@ -153,6 +168,14 @@ class Service:
         texts = list(dict.fromkeys(x for x in [words.strip(), *parts] if x))
         vectors = [await self._text(text) for text in texts]
         return await self._job(self._maps, image, texts, vectors)
+
+    async def match(self, name: str, query: str | bytes) -> MatchMap:
+        """Which parts of an image of the index match a text or an encoded image."""
+        if isinstance(query, str):
+            vector = await self._text(query)
+        else:
+            vector = await asyncio.wrap_future(self._images.submit(await self._decode(query)))
+        return await self._job(self._matched, name, vector.tobytes())
 
     def image(self, name: str) -> bytes:
         """The bytes of an image of the index.
@@ -209,6 +232,16 @@ class Service:
         finally:
             self._jobs_waiting -= 1
 
+    def _match(self, name: str, vector: bytes) -> MatchMap:
+        image = self.embedder.prepare(self.image(name))
+        query = np.frombuffer(vector, np.float32)[None]
+        scores, maps = occlusion_maps(self.embedder.images, image, query, MATCH_CELLS)
+        return MatchMap(float(scores[0]), _plain(maps[0]), **self._shape(image))
+
+    def _shape(self, image: np.ndarray) -> dict[str, Any]:
+        height, width = image.shape[:2]
+        return {"aspect": width / height, "cropped": "crop" in self.embedder.loaded.transform}
+
     def _maps(
         self, image: np.ndarray, texts: list[str], vectors: list[np.ndarray]
     ) -> AttentionMaps:
@@ -223,8 +256,7 @@ class Service:
             rollout=_plain(attention_maps(weights, height, width)[0]) if has_weights else [],
             heads=_plain(head_maps(weights, height, width)[:, 0]) if has_weights else [],
             words=words,
-            aspect=width / height,
-            cropped="crop" in self.embedder.loaded.transform,
+            **self._shape(image),
         )
 
 

@@ -74,6 +74,15 @@ def batch_norm(ours: str, theirs: str) -> list[Row]:
     ]
 
 
+def frozen_batch_norm(ours: str, theirs: str) -> list[Row]:
+    """A batch norm whose running statistics are parameters, see `FrozenBatchNorm`."""
+    return [
+        *norm(ours, theirs),
+        *same(f"{ours}/mean", f"{theirs}.running_mean"),
+        *same(f"{ours}/variance", f"{theirs}.running_var"),
+    ]
+
+
 def batch_counts(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """The numbers of batches of batch norms, which PyTorch reports as missing otherwise."""
     names = [name for row in rows for name in row.theirs if name.endswith(".running_var")]

@@ -58,6 +58,8 @@ def open_folder(folder: Path) -> Published:
     config = read_json(folder / CONFIG)
     if "n_audio_state" in config:  # the sizes of openai/whisper, which name no type
         config.setdefault("model_type", "whisper")
+    if "architecture" in config:  # of timm, such as "tf_efficientnet_lite0"
+        config.setdefault("model_type", str(config["architecture"]).rstrip("0123456789"))
     return Published(folder, config, _preprocessor(folder), Safetensors(folder))
 
 

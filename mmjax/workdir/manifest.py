@@ -39,12 +39,7 @@ def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
     """
     path = Path(workdir) / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    manifest = {}
-    if path.exists():
-        try:
-            manifest = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON ({error}): delete it.") from None
+    manifest = read_manifest(workdir)
     devices = jax.devices()
     manifest |= {
         "packages": _versions(),
@@ -58,9 +53,16 @@ def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
 
 
 def read_manifest(workdir: str | os.PathLike) -> dict[str, Any]:
-    """The contents of run.json; empty where there is none."""
+    """The contents of run.json; empty where there is none.
+
+    Raises:
+      ValueError: it is not JSON.
+    """
     path = Path(workdir) / "run.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): delete it.") from None
 
 
 def git_revision() -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ FREE_TO_CHANGE = (
     "log_every",
     "checkpoint",
     "data.num_threads",
+    "data.num_workers",
     "data.max_lost_records",
     "step_timeout_seconds",
 )

@@ -6,6 +6,7 @@ import pytest
 import toy
 
 from mmjax import config as configs
+from mmjax.models.efficientnet import lite_fields
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
@@ -37,6 +38,14 @@ def load(system):
         config.model = {"name": system, "text": {**toy.TEXT, "decoder": decoder}}
         del config.model.text["heads"], config.model.text["mlp_dim"], config.model.text["remat"]
         config.batch_size, config.loss_weights = 8, {"captioning": 1.0}
+        config.optim = {"name": "adamw", "learning_rate": 1e-2}
+        return config
+    if system == "efficientnet":
+        config = configs.defaults()
+        stages = [{"channels": 8, "depth": 2, "kernel": 3, "stride": 2, "expand": 2}]
+        config.model = {"name": system, **lite_fields("lite0"), "stem": 8, "head": 16}
+        config.model.update(stages=stages, image_size=(8, 8), num_classes=5)
+        config.batch_size, config.loss_weights = 8, {"classification": 1.0}
         config.optim = {"name": "adamw", "learning_rate": 1e-2}
         return config
     config = toy.shrink(configs.load(f"configs/{(CONFIGS | COUPLED)[system]}.py", ()))
@@ -100,4 +109,4 @@ def test_a_system_that_couples_rows_refuses_parts_and_says_why(system):
 
 
 def test_every_system_is_tested():
-    assert {*CONFIGS, "language_model", *UNTRAINED, *COUPLED} == set(SYSTEMS)
+    assert {*CONFIGS, "efficientnet", "language_model", *UNTRAINED, *COUPLED} == set(SYSTEMS)

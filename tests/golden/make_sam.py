@@ -74,8 +74,8 @@ def main():
     ]
     inputs = processor(images, input_boxes=boxes, return_tensors="pt")
     each = [
-        processor(i, input_points=[p], input_labels=[l], return_tensors="pt")
-        for i, p, l in zip(images, points, labels)
+        processor(i, input_points=[p], input_labels=[kind], return_tensors="pt")
+        for i, p, kind in zip(images, points, labels)
     ]
     # `transformers` pads the points of images, with -10, but not those of objects.
     places, kinds = (
@@ -94,15 +94,15 @@ def main():
     kept["sizes"] = inputs["reshaped_input_sizes"].int()
     kept |= {k.removeprefix("input_"): x for k, x in given.items()}
     kept |= {"raw_points": np.asarray(points[0]), "raw_boxes": np.asarray(boxes)}
-    p, l, b, m = "input_points", "input_labels", "input_boxes", "input_masks"
+    p, c, b, m = "input_points", "input_labels", "input_boxes", "input_masks"
     cases = {
-        "points": (p, l),
+        "points": (p, c),
         "boxes": (b,),
-        "points_boxes": (p, l, b),
+        "points_boxes": (p, c, b),
         "masks": (m,),
-        "points_masks": (p, l, m),
+        "points_masks": (p, c, m),
         "boxes_masks": (b, m),
-        "all": (p, l, b, m),
+        "all": (p, c, b, m),
         "none": (),
     }
     with torch.no_grad():

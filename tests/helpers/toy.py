@@ -225,7 +225,7 @@ def batch(config, seed=0):
         known = [m for m in ("image", "audio", "text") if m in out]
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in known}
         out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
-    elif config.model.name == "vit":
+    elif config.model.name in ("efficientnet", "vit"):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out

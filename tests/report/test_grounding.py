@@ -74,12 +74,13 @@ def gathered(**more):
 
 def test_each_word_has_its_map_and_special_tokens_have_none(tmp_path):
     data = gathered(match_gradients=match_gradients)
-    assert [pair.words for pair in data.grounding] == [
+    found = data.sections["grounding"]["seen"]
+    assert [pair.words for pair in found] == [
         ["red", "bus"],
         ["bus"],
         ["red", "<b>", "bus"],
     ]
-    for i, pair in enumerate(data.grounding):
+    for i, pair in enumerate(found):
         assert pair.caption == CAPTIONS[i] and pair.image[0, 0, 0] == 90 * i
         assert pair.maps.shape == (len(pair.words), 2, 4)
         for word, weights in zip(pair.words, pair.maps):
@@ -91,11 +92,11 @@ def test_each_word_has_its_map_and_special_tokens_have_none(tmp_path):
     about = {"title": "a", "facts": {}, "results": {}, "data": data, "config": {}}
     write_report(path, tmp_path, **about)
     page = path.read_text()
-    section = page[page.index('<section id="grounding">') :]
+    section = page[page.index('<section id="grounding"') :]
     section = section[: section.index("</section>")]
     assert section.count("<article>") == 3 + 6
     assert "matches: 25%" in section and "&lt;b&gt;" in section and "<b>" not in section
 
 
 def test_a_model_that_matches_nothing_has_no_grounding(tmp_path):
-    assert gathered().grounding == []
+    assert gathered().sections.keys() == {"retrieval", "health"}

@@ -11,9 +11,9 @@ from fake_runner import FakeRunner
 
 from mmjax.data.source import Source
 from mmjax.evals.evaluators import make_evaluators
-from mmjax.report import sounds
 from mmjax.report.gather import gather_report
 from mmjax.report.page import write_report
+from mmjax.report.sections import sounds
 
 
 class Tones(Source):
@@ -63,18 +63,19 @@ def test_sounds_of_a_classification(tmp_path):
     )
     test = {"kind": "classification", "source": {}, "transform": "", "modalities": ("audio",)}
     data = gather_report(runner, None, make_evaluators({"test": test}, runner))
-    assert [s.name for s in data.sounds] == ["low <", "high", "low <", "high"]
-    assert [s.predicted for s in data.sounds] == ["low <", "high", "low <", "low <"]
+    found = data.sections["sounds"]["test"]
+    assert [s.name for s in found] == ["low <", "high", "low <", "high"]
+    assert [s.predicted for s in found] == ["low <", "high", "low <", "low <"]
     path = tmp_path / "report.html"
     write_report(path, tmp_path, title="t", facts={}, results={}, data=data, config={})
     page = path.read_text()
     assert page.count("<b>low &lt;</b> <span") == 2 and "predicted low &lt;" in page
     files = re.findall(r'<audio [^>]*src="data:audio/wav;base64,([^"]+)"', page)
     assert len(files) == 4
-    for file, sound in zip(files, data.sounds):
+    for file, sound in zip(files, found):
         played, rate = soundfile.read(io.BytesIO(base64.b64decode(file)))
         assert rate == 16000 and len(sound.waveform) == 8000
         np.testing.assert_allclose(played, sound.waveform, atol=2**-15)
-    low, high = (sounds.spectrogram_image(s.waveform).sum(2) for s in data.sounds[:2])
+    low, high = (sounds.spectrogram_image(s.waveform).sum(2) for s in found[:2])
     assert low.shape == (96, 192)
     assert low[:, 96].argmax() > 60 and high[:, 96].argmax() < 40  # high frequencies on top

@@ -77,9 +77,9 @@ def test_a_picture_finds_itself_uploaded_or_by_name(client, root):
     file = {"file": ("x.png", (root / "7.png").read_bytes())}
     uploaded = client.post("/api/search?k=3", files=file).json()
     assert uploaded[0]["paths"] == ["7.png"] and uploaded[0]["score"] == pytest.approx(1, abs=1e-4)
-    by_name = client.post("/api/search?k=3", data={"picture": uploaded[0]["picture"]}).json()
+    by_name = client.post("/api/search?k=3", data={"image": uploaded[0]["image"]}).json()
     assert by_name == uploaded
-    shown = client.get(f"/api/picture/{uploaded[0]['picture']}?size=16")
+    shown = client.get(f"/api/image/{uploaded[0]['picture']}?size=16")
     assert Image.open(io.BytesIO(shown.content)).size == (16, 16)
     assert shown.headers["content-type"] == "image/webp"
 
@@ -107,6 +107,41 @@ def test_attention_of_every_head_and_of_words(client, root):
     assert [w["text"] for w in looks["words"]] == ["a red, dog", "a", "red", "dog"]
     assert looks["cropped"] and looks["aspect"] == 1
     assert client.post("/api/attention", files=file).json()["words"] == []
+
+
+def test_a_result_shows_which_parts_of_it_match(client, service, root):
+    (found,) = client.get("/api/search", params={"words": "red", "k": 1}).json()
+    result, query = found["image"], root / "3.png"
+    image = service.embedder.prepare((root / found["paths"][0]).read_bytes())
+    for asked, want in (
+        ({"data": {"words": "red"}}, service.embedder.texts(["red"])),
+        ({"files": {"file": query.read_bytes()}}, vector(service, query)[None]),
+    ):
+        ask = {**asked, "data": {"result": result, **asked.get("data", {})}}
+        answer = client.post("/api/match", **ask).json()
+        scores, maps = occlusion_maps(service.embedder.images, image, want, 5)
+        assert answer["score"] == pytest.approx(scores[0], abs=1e-5)
+        np.testing.assert_allclose(answer["map"], maps[0], atol=2e-5)
+        assert answer["aspect"] == 1 and answer["cropped"]
+    before = service._matched.cache_info().hits
+    assert client.post("/api/match", data={"result": result, "words": "red"}).status_code == 200
+    assert service._matched.cache_info().hits == before + 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "Give one of file"),
+        ({"words": "red", "image": "0"}, "Give one of words"),
+        ({"words": "red", "result": "../../etc/passwd"}, "no such image"),
+        ({"words": " "}, "The text has 0 characters"),
+        ({"image": "0"}, "no such image"),
+    ],
+)
+def test_a_match_without_an_image_or_a_query_gets_one_sentence(client, more, said):
+    (found,) = client.get("/api/search", params={"words": "red", "k": 1}).json()
+    answer = client.post("/api/match", data={"result": found["image"], **more})
+    assert answer.status_code == 400 and said in answer.json()["error"]
 
 
 def test_what_is_covered_is_what_answers():
@@ -163,9 +198,9 @@ def test_pictures_that_are_none_get_one_sentence(client, data, said):
         (lambda c: c.get("/api/search?words=a&k=0"), 422, "k: "),
         (lambda c: c.get("/api/search?words=a&k=1000000"), 422, "k: "),
         (lambda c: c.post("/api/search"), 400, "Give one of file"),
-        (lambda c: c.post("/api/search", data={"picture": "../../etc/passwd"}), 400, "no such"),
-        (lambda c: c.get("/api/picture/..%2f..%2fetc%2fpasswd"), 404, ""),
-        (lambda c: c.get("/api/picture/0.png"), 400, "no such image"),
+        (lambda c: c.post("/api/search", data={"image": "../../etc/passwd"}), 400, "no such"),
+        (lambda c: c.get("/api/image/..%2f..%2fetc%2fpasswd"), 404, ""),
+        (lambda c: c.get("/api/image/0.png"), 400, "no such image"),
         (
             lambda c: c.post(
                 "/api/classify", data={"labels": " , "}, files={"file": encoded("PNG")}
@@ -209,7 +244,7 @@ def test_a_link_that_leads_out_of_the_folder_shows_nothing(client, root, tmp_pat
     draw(tmp_path / "secret.png", 99)
     (root / "11.png").rename(tmp_path / "11.png")
     os.symlink(tmp_path / "secret.png", root / "11.png")
-    answer = client.get(f"/api/picture/{found[0]['picture']}?size=33")
+    answer = client.get(f"/api/image/{found[0]['picture']}?size=33")
     (root / "11.png").unlink()
     (tmp_path / "11.png").rename(root / "11.png")
     assert answer.status_code == 400 and "no such image" in answer.json()["error"]
@@ -226,7 +261,7 @@ def test_pictures_that_are_indexed_while_it_runs_are_found(service, tmp_path):
 
         def found():
             hits = client.get("/api/search?words=red&k=100").json()
-            return {path: hit["picture"] for hit in hits for path in hit["paths"]}
+            return {path: hit["image"] for hit in hits for path in hit["paths"]}
 
         before = found()
         assert before.keys() == {"0.png", "1.png", "2.png"}
@@ -236,20 +271,20 @@ def test_pictures_that_are_indexed_while_it_runs_are_found(service, tmp_path):
         end = time.monotonic() + 30
         while (now := found()).keys() != {"1.png", "2.png", "new.png"}:
             assert time.monotonic() < end, now
-        assert client.get("/api/about").json()["pictures"] == 3
-        assert client.get(f"/api/picture/{now['new.png']}?size=16").status_code == 200
-        assert client.get(f"/api/picture/{before['0.png']}?size=16").status_code == 400
+        assert client.get("/api/about").json()["images"] == 3
+        assert client.get(f"/api/image/{now['new.png']}?size=16").status_code == 200
+        assert client.get(f"/api/image/{before['0.png']}?size=16").status_code == 400
 
 
 def test_the_page_and_the_description_of_the_api(client):
     page = client.get("/")
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    for name in ("", "page.css", "page.js"):
+    for name in ("", "page.css", "maps.js", "panel.js", "page.js"):
         assert "//" not in client.get(f"/{name}").text.replace("// ", "")  # asks no one else
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
         f"/api/{p}"
-        for p in ("about", "sample", "search", "classify", "attention", "picture/{name}")
+        for p in ("about", "sample", "search", "classify", "attention", "match", "image/{name}")
     }
     assert all(way["description"] for path in paths.values() for way in path.values())
 
@@ -335,4 +370,4 @@ def test_paths_that_are_not_utf8_are_served_as_printable_text(tmp_path):
     with TestClient(make_app(service, ["testserver"]), raise_server_exceptions=False) as client:
         (found,) = client.get("/api/search", params={"words": "red", "k": 1}).json()
         assert found["paths"] == [r"caf\udce9.png"]
-        assert client.get(f"/api/picture/{found['picture']}").status_code == 200
+        assert client.get(f"/api/image/{found['picture']}").status_code == 200

@@ -93,13 +93,83 @@ def test_a_picture_opens_with_its_maps_and_labels(page, address):
     assert "rollout" in page.run("note.textContent") and page.run(drawn)
 
 
+def test_every_visible_result_shows_what_matches(page, address):
+    page.go(address + "/#words=red")
+    page.wait("document.querySelectorAll('.tile').length")
+    assert page.run("maps.hidden") is False
+    page.run("maps.click()")
+    mapped = "document.querySelectorAll('.tile[data-mapped=\"1\"] canvas:not([hidden])').length"
+    assert page.wait(f"{mapped} === 9")
+    assert "maps=1" in page.run("location.hash")
+    page.run("maps.click()")
+    assert page.run("document.querySelectorAll('.tile canvas:not([hidden])').length") == 0
+
+
+def press(page, key):
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **KEYS[key])
+
+
+KEYS = {
+    name: {"windowsVirtualKeyCode": code}
+    for name, code in (("ArrowDown", 40), ("ArrowRight", 39), ("Escape", 27), ("End", 35))
+} | {"Enter": {"windowsVirtualKeyCode": 13, "text": "\r"}}
+
+
+def test_the_keys_move_open_and_close(page, address):
+    focused = "[...document.querySelectorAll('.tile')].indexOf(document.activeElement)"
+    page.go(address + "/#words=red")
+    page.wait("document.querySelectorAll('.tile').length === 9 && document.activeElement === words")
+    press(page, "ArrowDown")
+    assert page.run(focused) == 0
+    press(page, "ArrowRight")
+    press(page, "ArrowRight")
+    assert page.run(focused) == 2
+    assert page.run("document.querySelectorAll('.tile[tabindex=\"0\"]').length") == 1
+    press(page, "Enter")
+    assert page.wait("!panel.hidden && document.querySelectorAll('#heads canvas').length")
+    press(page, "ArrowRight")  # the panel follows
+    assert page.run(focused) == 3
+    third = "document.querySelectorAll('.tile')[3].dataset.name"
+    assert page.run("document.querySelector('#name').textContent") == page.run(third)
+    press(page, "Escape")
+    assert page.run("panel.hidden") and page.run(focused) == 3
+    press(page, "End")
+    assert page.run(focused) == 8
+    press(page, "Escape")  # back to the sample
+    assert page.wait("said.textContent.includes('Type what') && words.value === ''")
+
+
+def test_before_the_first_search_there_are_examples_of_queries(page, address):
+    page.go(address)
+    page.wait("!tries.hidden")
+    page.run("document.querySelector('#tries button').click()")
+    assert page.wait("said.textContent.startsWith('The best 9')")
+    assert page.run("tries.hidden") and page.run("words.value") in page.run("said.textContent")
+
+
+def test_on_a_phone_the_panel_covers_the_page_and_gives_it_back(page, address):
+    size = {"height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.call("Emulation.setDeviceMetricsOverride", width=400, **size)
+    try:
+        page.go(address + "/#words=red")
+        page.wait("document.querySelectorAll('.tile').length === 9")
+        page.run("document.querySelectorAll('.tile')[1].click()")
+        assert page.run("panel.getBoundingClientRect().width") == 400
+        assert page.run("results.inert && document.activeElement.className") == "close"
+        press(page, "Escape")
+        assert page.run("panel.hidden && !results.inert")
+    finally:
+        page.call("Emulation.setDeviceMetricsOverride", width=1280, **size)
+
+
 def test_a_dropped_picture_is_searched_by(page, address):
     page.go(address)
     page.wait("document.querySelector('#about').textContent.includes('9 images')")
     page.run("""(async () => {
         const hits = await (await fetch('/api/search?words=a&k=9')).json();
         const hit = hits.find((h) => h.paths.includes('3.png'));
-        const blob = await (await fetch('/api/picture/' + hit.picture + '?size=64')).blob();
+        const blob = await (await fetch('/api/image/' + hit.image + '?size=64')).blob();
         const data = new DataTransfer();
         data.items.add(new File([blob], 'mine.webp', { type: 'image/webp' }));
         document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
@@ -118,6 +188,8 @@ def test_what_is_no_picture_is_said(page, address):
     assert "are no image" in said
     page.run("new Promise((done) => setTimeout(done, 500))")
     assert page.run("document.body.innerText.split('are no image').length") == 2  # said once
+    assert page.run("document.querySelectorAll('.tile').length") == 9  # what was there stays
+    assert page.run("chip.hidden")
 
 
 def test_nothing_was_run_or_blocked_that_should_not(page):

@@ -36,6 +36,12 @@ def clip_resnet(layers, width, side, embed_dim, text_width):
     return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
 
 
+def lite(variant, parameters):
+    """A row of an EfficientNet-Lite with a head of 1,000 classes."""
+    config, head = {"architecture": f"tf_efficientnet_{variant}"}, (1000, 1280)
+    return "tf_efficientnet_lite", config, {"classifier.weight": head}, parameters
+
+
 HEAD = (1000, 768)
 FLAVA_HEAD = {"mim_head.decoder.weight": (8192, 768)}
 FLAVA_CODEBOOK = {"image_codebook.blocks.input.weight": (256, 3, 7, 7)}
@@ -97,6 +103,12 @@ QWEN_HALF_B = {  # Qwen 2.5
         ("open_clip", clip_resnet([4, 6, 10, 6], 80, 288, 640, 640), {}, 178_300_601),
         ("open_clip", clip_resnet([6, 8, 18, 8], 96, 384, 768, 768), {}, 290_979_217),
         ("open_clip", clip_resnet([3, 15, 36, 10], 128, 448, 1024, 1024), {}, 623_258_305),
+        # By timm 1.0.31, with the statistics of batch norms, which are parameters here.
+        lite("lite0", 4_652_008 + 42_016),
+        lite("lite1", 5_416_680 + 53_664),
+        lite("lite2", 6_092_072 + 58_096),
+        lite("lite3", 8_197_096 + 76_672),
+        lite("lite4", 13_006_568 + 112_368),
         ("vilt", {}, {"pooler.dense.weight": (768, 768)}, 111_595_008),
         ("vit", {}, {"classifier.weight": HEAD}, 86_567_656),
         ("vit", {}, {"pooler.dense.weight": (768, 768)}, 86_389_248),

@@ -31,6 +31,10 @@ class InMemory(Source):
             self._examples[index] = self._transform(self._source[index], None)
         return self._examples[index]
 
+    def __getstate__(self):
+        """For another process, which fills a cache of its own."""
+        return {**vars(self), "_examples": {}}
+
     def meta(self, index: int) -> dict[str, Any]:
         """The source's `meta`, before the transform."""
         return self._source.meta(index)

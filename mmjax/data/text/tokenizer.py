@@ -65,6 +65,13 @@ class Tokenizer:
         self._lock = threading.Lock()
         self._encoded = self._cut = 0
 
+    def __getstate__(self):
+        """For another process, which counts its own."""
+        return {**vars(self), "_lock": None, "_cache": {}}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _lock=threading.Lock())
+
     def encode(self, texts, length):
         """Rows of `length` tokens; the tokens of a text that is too long are truncated.
 

@@ -11,6 +11,20 @@ from mmjax.data.transforms import captions as captions_lib
 _CACHED = 2**14  # captions whose tokens are kept: a few hundred bytes each
 
 
+class Cached:
+    """The last `size` results of a function of one argument; another process has its own."""
+
+    def __init__(self, function, size):
+        self._given = (function, size)
+        self._call = functools.lru_cache(size)(function)
+
+    def __call__(self, argument):
+        return self._call(argument)
+
+    def __reduce__(self):
+        return Cached, self._given
+
+
 def choose_caption(
     templates="plain", template_p=1.0, languages="all", p_extra=0.0, *, class_names=None
 ):
@@ -80,8 +94,7 @@ def tokenize(length, words=False, *, tokenizer):
         for whole-word masking.
     """
 
-    @functools.lru_cache(_CACHED)
-    def row(caption):
+    def encoded(caption):
         text, mask, truncated = tokenizer.rows([caption], length)
         arrays = {"text": text[0], "text_mask": mask[0]}
         if words:
@@ -89,6 +102,8 @@ def tokenize(length, words=False, *, tokenizer):
         for array in arrays.values():
             array.flags.writeable = False  # several rows may get it
         return arrays, int(truncated[0])
+
+    row = Cached(encoded, _CACHED)
 
     def f(example, rng):
         if "caption" not in example:

@@ -8,10 +8,17 @@ import numpy as np
 
 from mmjax.models.bert import BERT
 from mmjax.models.clip import CLIP
-from mmjax.models.efficientnet import EfficientNet
+from mmjax.models.efficientnet import EfficientNet, round_channels
 from mmjax.weights import image_processor, published
 from mmjax.weights.families import bert, clip
-from mmjax.weights.layouts import Row, convolution, linear, pointwise, same
+from mmjax.weights.layouts import (
+    Row,
+    batch_counts,
+    convolution,
+    frozen_batch_norm,
+    linear,
+    pointwise,
+)
 from mmjax.weights.published import Published
 
 SYSTEM = "clip"
@@ -97,13 +104,7 @@ def _stages(vision: Mapping[str, Any]) -> list[dict[str, int]]:
 
 
 def _channels(channels: int, vision: Mapping[str, Any]) -> int:
-    """Channels times the width coefficient, rounded to a multiple of the divisor, at most 10% down.
-
-    Source: the reference implementation of EfficientNet, efficientnet_builder.py, round_filters.
-    """
-    wide, unit = channels * vision["width_coefficient"], vision["depth_divisor"]
-    near = max(unit, int(wide + unit / 2) // unit * unit)
-    return near + unit if near < 0.9 * wide else near
+    return round_channels(channels, vision["width_coefficient"], vision["depth_divisor"])
 
 
 def image_source(found: Published) -> image_processor.Source:
@@ -116,7 +117,7 @@ def rows(model: CLIP) -> list[Row]:
     vision = "vision_model.embeddings"
     return [
         *convolution("image/stem", f"{vision}.convolution"),
-        *_batch_norm("image/norm_stem", f"{vision}.batchnorm"),
+        *frozen_batch_norm("image/norm_stem", f"{vision}.batchnorm"),
         *(
             row
             for i, wide in enumerate(_expands(model.image_tower(parent=None)))
@@ -143,21 +144,16 @@ def _block(ours: str, theirs: str, expands: bool) -> list[Row]:
     depthwise, projection = f"{theirs}.depthwise_conv", f"{theirs}.projection"
     table = [
         *convolution(f"{ours}/depthwise", f"{depthwise}.depthwise_conv"),
-        *_batch_norm(f"{ours}/norm_depthwise", f"{depthwise}.depthwise_norm"),
+        *frozen_batch_norm(f"{ours}/norm_depthwise", f"{depthwise}.depthwise_norm"),
         *pointwise(f"{ours}/squeeze", f"{excite}.reduce", bias=True),
         *pointwise(f"{ours}/excite", f"{excite}.expand", bias=True),
         *pointwise(f"{ours}/project", f"{projection}.project_conv"),
-        *_batch_norm(f"{ours}/norm_project", f"{projection}.project_bn"),
+        *frozen_batch_norm(f"{ours}/norm_project", f"{projection}.project_bn"),
     ]
     if expands:
         table += pointwise(f"{ours}/expand", f"{expansion}.expand_conv")
-        table += _batch_norm(f"{ours}/norm_expand", f"{expansion}.expand_bn")
+        table += frozen_batch_norm(f"{ours}/norm_expand", f"{expansion}.expand_bn")
     return table
-
-
-def _batch_norm(ours: str, theirs: str) -> list[Row]:
-    names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
-    return [row for o, t in names.items() for row in same(f"{ours}/{o}", f"{theirs}.{t}")]
 
 
 def published_config(model: CLIP) -> dict[str, Any]:
@@ -196,8 +192,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
 
 def buffers(model: CLIP) -> dict[str, np.ndarray]:
     """The batch counts of batch norms, which transformers reports as missing otherwise."""
-    names = [name for row in rows(model) for name in row.theirs if name.endswith(".running_var")]
-    return {n.replace("running_var", "num_batches_tracked"): np.int64(0)[...] for n in names}
+    return batch_counts(rows(model))
 
 
 def _vision(image: EfficientNet) -> dict[str, Any]:

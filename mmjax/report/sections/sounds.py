@@ -11,6 +11,9 @@ import numpy as np
 
 from mmjax.data.transforms.audio_ops import decode_at
 from mmjax.data.transforms.spectrogram import Frames, decibels, mel_filters, mel_power
+from mmjax.report.evaluated import Evaluated
+from mmjax.report.markup import image_tag
+from mmjax.report.sections.section import Section
 
 RATE, SECONDS, COUNT = 16000, 5, 6
 TOP_DB = 70.0
@@ -23,6 +26,12 @@ class Sound:
     waveform: np.ndarray
     name: str
     predicted: str
+
+
+def _collect(evaluated: Evaluated) -> list[Sound] | None:
+    if evaluated.scores is None:
+        return None
+    return sounds_of(evaluated.source, *evaluated.scores, evaluated.seed) or None
 
 
 def sounds_of(
@@ -57,7 +66,7 @@ def spectrogram_image(waveform: np.ndarray) -> np.ndarray:
     return np.round(255 * matplotlib.colormaps["inferno"](bright)[..., :3]).astype(np.uint8)
 
 
-def player(waveform: np.ndarray) -> str:
+def _player(waveform: np.ndarray) -> str:
     """An audio element with the sound as a WAV file of 16 bits."""
     import soundfile
 
@@ -67,8 +76,24 @@ def player(waveform: np.ndarray) -> str:
     return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
 
 
-def described(sound: Sound) -> str:
+def _described(sound: Sound) -> str:
     """The class and the prediction, as HTML."""
     right = sound.name == sound.predicted
     mark = '<span class="right">✓</span>' if right else f"predicted {html.escape(sound.predicted)}"
     return f"<p><b>{html.escape(sound.name)}</b> {mark}</p>"
+
+
+def _html(found: Sequence[Sound], seed: int) -> str:
+    tiles = "".join(
+        f"<article>{image_tag(spectrogram_image(s.waveform), s.name, 'spectrogram')}"
+        f"{_described(s)}{_player(s.waveform)}</article>"
+        for s in found
+    )
+    return (
+        f'<p class="note">The first {SECONDS} seconds of sounds drawn at random (seed {seed}), '
+        f"with their mel spectrograms: {TOP_DB:.0f} decibels, from 0 to {RATE // 2000} kHz.</p>"
+        f'<div class="examples wide">{tiles}</div>'
+    )
+
+
+SECTION = Section("Sounds", _collect, _html, once=True)

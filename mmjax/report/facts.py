@@ -1,0 +1,72 @@
+"""What a run's record says about it: the report's first line, and the details at its end."""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmjax.process.printable import printable
+from mmjax.process.progress import duration
+from mmjax.run.experiment import Experiment
+from mmjax.workdir.manifest import git_revision, read_manifest
+
+
+def first_facts(run: Experiment, step: int, workdir: Path) -> dict[str, str]:
+    """Model, data, length, duration and date of a training."""
+    config, manifest = run.config, read_manifest(workdir)
+    parameters = sum(x.size for x in jax.tree.leaves(run.params))
+    found = {"Model": f"{config.model.name}, {_short(parameters)} parameters"}
+    length = f"{step:,} steps of {config.batch_size:,}"
+    data = manifest.get("data")
+    if data:
+        found["Trained on"] = f"{printable(data['name'])}, {data['examples']:,} examples"
+        epochs = step * config.batch_size / max(1, data["examples"])
+        length += f" ({epochs:.3g} epochs)"
+    found["Trained for"] = length
+    devices = f"{len(jax.devices())} × {jax.devices()[0].device_kind}"
+    seconds = manifest.get("training", {}).get("seconds")
+    found["Took"] = f"{duration(seconds)} on {devices}" if seconds else f"on {devices}"
+    starts = manifest.get("starts")
+    if starts:
+        found["Started"] = starts[0]["time"].replace("T", " ")[:16]
+    return found
+
+
+def details(run: Experiment, workdir: Path) -> dict[str, str]:
+    """Parameters by tower, speed, memory, revision, workdir, command."""
+    manifest, git = read_manifest(workdir), git_revision()
+    sizes = {k: sum(x.size for x in jax.tree.leaves(tree)) for k, tree in run.params.items()}
+    towers = ", ".join(f"{k} {n:,}" for k, n in sizes.items() if n > 1000)
+    found = {
+        "Parameters": f"{sum(sizes.values()):,} ({towers})",
+        **_achieved(manifest.get("training", {})),
+        "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
+        "Evaluated": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "Workdir": str(workdir),
+    }
+    if manifest.get("command"):
+        found["Command"] = manifest["command"]
+    return found
+
+
+def _achieved(training: Mapping[str, Any]) -> dict[str, str]:
+    if "step_seconds" not in training:
+        return {}
+    speed = f"{training['examples_per_second']:,.0f} examples/s"
+    speed += f", {training['step_seconds']:.3g} s a step"
+    if "mfu" in training:
+        speed += f", {training['mfu']:.1%} MFU"
+    memory = f"host {training['host_memory_gib']:.1f} GiB"
+    if "device_memory_gib" in training:
+        memory += f", device {training['device_memory_gib']:.1f} GiB"
+    return {"Speed": f"{speed}, goodput {training['goodput']:.0%}", "Peak memory": memory}
+
+
+def _short(number: int) -> str:
+    """Such as 2.3 M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)

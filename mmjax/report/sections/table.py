@@ -1,0 +1,24 @@
+"""The sections of the report, in their order."""
+
+from collections.abc import Mapping
+
+from mmjax.report.sections import (
+    attention,
+    captions,
+    confusion,
+    grounding,
+    health,
+    retrieval,
+    sounds,
+)
+from mmjax.report.sections.section import Section
+
+SECTIONS: Mapping[str, Section] = {
+    "retrieval": retrieval.SECTION,
+    "confusion": confusion.SECTION,
+    "captions": captions.SECTION,
+    "attention": attention.SECTION,
+    "grounding": grounding.SECTION,
+    "sounds": sounds.SECTION,
+    "health": health.SECTION,
+}
