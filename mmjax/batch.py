@@ -2,7 +2,10 @@
 
 `image [B,H,W,3] uint8`, `text [B,L] int32`, `text_mask [B,L] bool`, `audio [B,F,M] float32` (a
 log-mel spectrogram), `label [B] int32` (−1: none), `label_probs [B,C] float32`, `<modality>_present
-[B] bool`, `part [B] int32` (of a mixture), `example_id [B]` (−1: a padding row).
+[B] bool`, `part [B] int32` (of a mixture), `example_id [B]` (−1: a padding row). Of N regions of an
+image: `boxes [B,N,4] float32` (x0, y0, x1, y1 in 0..1), `boxes_mask [B,N] bool`, `box_label [B,N]
+int32` (−1: none), `masks [B,N,H,W] bool`, `points [B,N,2] float32` (x, y in 0..1), `point_labels
+[B,N] int32`, `frame [B,4] float32` (see `transforms.region_steps`).
 """
 
 from collections.abc import Mapping
@@ -14,6 +17,16 @@ Batch = Mapping[str, jax.Array | np.ndarray]
 Spec = Mapping[str, jax.ShapeDtypeStruct]
 
 MODALITIES = ("image", "text", "audio", "video")
+# Of the regions of an image, with the value that stands for none.
+REGIONS = {
+    "boxes": 0,
+    "boxes_mask": False,
+    "box_label": -1,
+    "masks": False,
+    "points": 0,
+    "point_labels": -1,
+    "frame": 0,
+}
 
 
 def modality_of(key: str) -> str:

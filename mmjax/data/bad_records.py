@@ -23,6 +23,7 @@ KINDS = {
     "duplicate_key": "records whose key was used before",
     "missing_file": "records whose file is missing",
     "bad_row": "rows that do not fit their caption file",
+    "bad_region": "regions that cannot be used",
     "bad_text": "records whose text cannot be read",
     "dotted_key": "records whose file names have a dot before the extension",
 }

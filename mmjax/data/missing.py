@@ -1,7 +1,8 @@
 """Filling in missing arrays, so that all batches have the same keys and the step compiles once.
 
 Arrays of a missing modality are zeros, with `<modality>_present` False; a missing `label` is -1,
-which losses ignore. No other array of the spec may be missing: the model would train on zeros.
+which losses ignore, and without regions no slot has one. No other array of the spec may be missing:
+the model would train on zeros.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.batch import MODALITIES
+from mmjax.batch import MODALITIES, REGIONS
 
 Row = dict[str, Any]
 SAMPLES = 64  # maximum number of examples per part that are inspected for their arrays
@@ -53,6 +54,8 @@ def make_fill(
             continue
         if key.split("_")[0] in MODALITIES:
             defaults[key] = np.zeros_like(samples[part][key])
+        elif without and key in REGIONS:
+            defaults[key] = np.full_like(samples[part][key], REGIONS[key])
         elif without and key == "label":
             defaults[key] = np.full_like(samples[part][key], -1)
         elif without and (needed or key in spec):

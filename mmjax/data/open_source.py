@@ -11,6 +11,7 @@ from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
@@ -20,8 +21,11 @@ from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
+from mmjax.data.sources.refcoco import open_refcoco
+from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
+from mmjax.data.sources.visual_genome import open_visual_genome
 from mmjax.data.sources.webdataset import open_shards
 
 
@@ -92,6 +96,10 @@ KINDS = {
     "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,
     "nlvr2": open_nlvr2,
+    "coco": open_coco,
+    "refcoco": open_refcoco,
+    "visual_genome": open_visual_genome,
+    "scenes": open_scenes,
 }
 
 

@@ -18,9 +18,11 @@ from mmjax.config import check_type, nearest
 from mmjax.data.class_names import label_map, mapped
 from mmjax.data.transforms.captions import get_templates
 from mmjax.evals.captioning import Captioning
+from mmjax.evals.detection import Detection
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
+from mmjax.evals.grounding import Grounding
 from mmjax.evals.image_pairs import ImagePairs
 from mmjax.evals.image_text import ImageText, Retrieval
 from mmjax.evals.knn import knn_scores
@@ -246,6 +248,8 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Loss,
         ModalityAblation,
         MultiLabel,
+        Detection,
+        Grounding,
     )
 }
 

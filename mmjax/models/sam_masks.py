@@ -149,7 +149,7 @@ class MaskDecoder(nn.Module):
           prompts: [N, T, D].
           valid: [N, T] bool, the prompt tokens that count; None: all.
         """
-        rows, height, width = len(prompts), *image.shape[1:3]
+        rows, height = len(prompts), image.shape[1]
         wide, outputs, stream = image.shape[-1], 1 + self.masks, activation_dtype(self.dtype)
         init = nn.initializers.normal(1.0)
         own = jnp.concatenate(

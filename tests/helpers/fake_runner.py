@@ -30,6 +30,7 @@ class FakeRunner:
     text_length: int = 0
     window: int = 0
     class_names: Any = None
+    spec: Any = None
     progress: Callable[[str, int, int], None] = lambda *args: None
 
     @property

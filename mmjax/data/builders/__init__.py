@@ -22,6 +22,8 @@ BUILDERS = (
     "fsdd",
     "lip_digits",
     "mnist_digits",
+    "ktuberling",
+    "kgeography",
 )
 
 
@@ -32,9 +34,9 @@ def make_builder(
 
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
-      root: path of the raw data, for builders that read files: an unpacked openclipart or tuxpaint
-        tree, the folder or tar archive of an image folder, of ESC-10 or of FSDD (also for
-        lip_digits), the wheel with MNIST.
+      root: path of the raw data, for builders that read files: an unpacked openclipart, tuxpaint,
+        ktuberling or kgeography tree, the folder or tar archive of an image folder, of ESC-10 or of
+        FSDD (also for lip_digits), the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -76,6 +78,14 @@ def make_builder(
         from mmjax.data.builders.mnist_digits import MnistDigits
 
         return MnistDigits(root=root, **where)
+    if name == "ktuberling":
+        from mmjax.data.builders.ktuberling import Ktuberling
+
+        return Ktuberling(root=root, **where)
+    if name == "kgeography":
+        from mmjax.data.builders.kgeography import Kgeography
+
+        return Kgeography(root=root, **where)
     raise ValueError(f"There is no builder '{name}'; the builders are {', '.join(BUILDERS)}.")
 
 

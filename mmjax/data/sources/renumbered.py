@@ -1,16 +1,18 @@
 """A source whose labels are numbered in the order of another list of class names."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmjax.data.class_names import label_map
+from mmjax.data.class_names import label_map, mapped
 from mmjax.data.source import Source
 
 
 def renumbered(source: Source, names: Sequence[str], whose: str) -> Source:
-    """The source with `names` as its class names, and its labels as indices into them.
+    """The source with `names` as its class names, and its labels, also those of regions, as
+    indices into them.
 
     Args:
       names: has every class name of the source, in any order. A source without class names keeps
@@ -43,7 +45,10 @@ class Renumbered(Source):
         return self._mapped(self._source.meta(index))
 
     def _mapped(self, example: dict[str, Any]) -> dict[str, Any]:
-        label = example.get("label")
+        label, regions = example.get("label"), example.get("regions")
+        if self._place is not None and regions is not None:
+            labels = mapped(regions.labels, self._place).astype(np.int32)
+            example = {**example, "regions": dataclasses.replace(regions, labels=labels)}
         # A label may also be a class name, which `class_names` resolves, or -1: none.
         if self._place is None or not isinstance(label, int | np.integer) or label < 0:
             return example

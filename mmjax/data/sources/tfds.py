@@ -4,8 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from mmjax.data import rle
 from mmjax.data.builders import BUILDERS, prepared_builder
 from mmjax.data.cache import data_root
+from mmjax.data.regions import Regions, of_masks
 from mmjax.data.source import MEDIA, Source
 
 
@@ -64,6 +66,8 @@ def open_tfds(
     data = builder.as_data_source(split=split, decoders=decoders)
     meta = _WithoutMedia(builder, split, image_key)
     class_names = getattr(features[label_key], "names", None) if label_key else None
+    if "regions" in features and label_key is None:
+        class_names = features["regions"]["label"].names
     if classes:
         if label_key is None or class_names is not None:
             raise ValueError(
@@ -199,9 +203,19 @@ class TfdsSource(Source):
             example["captions"] = [
                 t for text in texts for t in (text if isinstance(text, list) else [text])
             ]
+        if isinstance(record.get("regions"), dict):
+            record["regions"] = _regions(record)
         if self._label_key:
             example["label"] = int(record.pop(self._label_key))
         return {**record, **example}
+
+
+def _regions(record: dict[str, Any]) -> Regions:
+    """Of masks as compressed RLE and their labels; takes the size out of the record."""
+    height, width = int(record.pop("height")), int(record.pop("width"))
+    given = record["regions"]
+    masks = [rle.from_string(counts, height, width) for counts in given["counts"]]
+    return of_masks(masks, given["label"], height, width)
 
 
 def _read(records: Any, index: int) -> dict[str, Any]:

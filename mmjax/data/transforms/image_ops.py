@@ -188,9 +188,17 @@ def center_crop(image, size, half="down"):
       half: rounding of an offset of half a pixel: 'down' (toward the top left), as in
         `transformers`, TensorFlow and big_vision; 'even' (to the even pixel), as in torchvision.
     """
-    image = pad_to(image, size)
-    top, left = (_half(has - wanted, half) for has, wanted in zip(size_of(image), size))
-    return crop(image, top, left, *size)
+    top, left = (max(0, place) for place in center_place(image, size, half))
+    return crop(pad_to(image, size), top, left, *size)
+
+
+def center_place(image, size, half="down"):
+    """(top, left) of what `center_crop` returns; negative where it pads."""
+    sides = zip(size_of(image), size)
+    return tuple(
+        _half(has - wanted, half) if has >= wanted else -((wanted - has) // 2)
+        for has, wanted in sides
+    )
 
 
 def _half(rest, half):

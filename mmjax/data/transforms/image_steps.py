@@ -7,11 +7,19 @@ tuple of these, where an example has several images: each step then treats every
 import math
 
 import numpy as np
-from PIL import Image
 
+from mmjax.data.regions import WHOLE, window
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.captions import example_name
 from mmjax.data.transforms.decode import as_rgb, decode_image
+from mmjax.data.transforms.on_image import (
+    as_array,
+    of_each,
+    on_image,
+    on_pillow,
+    on_window,
+    without_regions,
+)
 from mmjax.data.transforms.rand_augment import rand_augment_ops
 
 # ---- pixels ------------------------------------------------------------------------------
@@ -45,7 +53,7 @@ def resize(size, method="bicubic", antialias=True):
     """To `size` pixels square, or (height, width); the aspect ratio is not kept."""
     size = _pair(size)
     image_ops.resampling(method)
-    return _on_image(lambda image, rng: _resized(image, size, method, antialias))
+    return on_image(lambda image, rng: _resized(image, size, method, antialias))
 
 
 def resize_short(size, method="bicubic"):
@@ -55,17 +63,7 @@ def resize_short(size, method="bicubic"):
     def f(image, rng):
         return _resized(image, image_ops.size_short(image, size), method)
 
-    return _on_image(f)
-
-
-def resize_long(size, method="bicubic"):
-    """The longer side to `size` pixels, keeping the aspect ratio, as in SAM."""
-    image_ops.resampling(method)
-
-    def f(image, rng):
-        return _resized(image, image_ops.size_long(image, size), method)
-
-    return _on_image(f)
+    return on_image(f)
 
 
 def resize_between(shorter, longer, multiple=1, method="bicubic"):
@@ -76,7 +74,28 @@ def resize_between(shorter, longer, multiple=1, method="bicubic"):
     def f(image, rng):
         return _resized(image, image_ops.size_between(image, shorter, longer, multiple), method)
 
-    return _on_image(f)
+    return on_image(f)
+
+
+def resize_long(size, method="bicubic"):
+    """The longer side to `size` pixels, keeping the aspect ratio; the shorter one is rounded to the
+    nearest, as in SAM."""
+    image_ops.resampling(method)
+
+    def f(image, rng):
+        return _resized(image, image_ops.size_long(image, size), method)
+
+    return on_image(f)
+
+
+def pad_square(fill=0):
+    """Pads at the bottom and the right to a square of the longer side, as in OWLv2."""
+
+    def f(image, rng):
+        side = max(image_ops.size_of(image))
+        return _padded(image, (side, side), fill)
+
+    return on_window(f)
 
 
 def pad_corner(size, fill=0):
@@ -84,7 +103,7 @@ def pad_corner(size, fill=0):
     `image_size` (int32 `[2]`), height and width before. The last step of the image: another one
     would move the pixels that these are."""
     size = _pair(size)
-    pad = _on_image(lambda image, rng: image_ops.pad_corner(image, size, fill))
+    pad = on_window(lambda image, rng: _padded(image, size, fill))
 
     def f(example, rng):
         padded, sizes = pad(example, rng), of_each(image_ops.size_of, example["image"])
@@ -100,7 +119,13 @@ def center_crop(size, half="down"):
       half: rounding of a half-pixel offset: see `image_ops.center_crop`.
     """
     size = _pair(size)
-    return _on_image(lambda image, rng: image_ops.center_crop(image, size, half))
+
+    def f(image, rng):
+        place = image_ops.center_place(image, size, half)
+        part = window(image_ops.size_of(image), *place, *size)
+        return image_ops.center_crop(image, size, half), part
+
+    return on_window(f)
 
 
 def random_crop(size, padding=0, fill=0):
@@ -108,14 +133,17 @@ def random_crop(size, padding=0, fill=0):
     size = _pair(size)
 
     def f(image, rng):
+        before = image_ops.size_of(image)
         if padding:
             image = image_ops.pad(image, (padding,) * 4, fill)
+        above, beside = (max(0, s - side) // 2 for s, side in zip(size, image_ops.size_of(image)))
         image = image_ops.pad_to(image, size, fill)
         h, w = image_ops.size_of(image)
         top, left = rng.integers(h - size[0] + 1), rng.integers(w - size[1] + 1)
-        return image_ops.crop(image, top, left, *size)
+        part = window(before, top - padding - above, left - padding - beside, *size)
+        return image_ops.crop(image, top, left, *size), part
 
-    return _on_image(f)
+    return on_window(f)
 
 
 def random_resized_crop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), method="bicubic"):
@@ -135,10 +163,11 @@ def random_resized_crop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), method="b
         raise ValueError(f"scale {scale} and ratio {ratio} must be (low, high), both above 0")
 
     def f(image, rng):
-        box = sample_crop(*image_ops.size_of(image), scale, ratio, rng)
-        return _resized(image_ops.crop(image, *box), size, method)
+        before = image_ops.size_of(image)
+        box = sample_crop(*before, scale, ratio, rng)
+        return _resized(image_ops.crop(image, *box), size, method), window(before, *box)
 
-    return _on_image(f)
+    return on_window(f)
 
 
 def sample_crop(height, width, scale, ratio, rng):
@@ -170,15 +199,21 @@ def codebook_image(size, method="lanczos"):
     image_ops.resampling(method)
 
     def f(example, rng):
-        small = _on_image(lambda image, rng: _resized(image, size, method))(example, rng)
-        return {**example, "image_codebook": _as_array(small["image"], example)}
+        small = on_image(lambda image, rng: _resized(image, size, method))(example, rng)
+        return {**example, "image_codebook": as_array(small["image"], example)}
 
     return f
 
 
 def flip(p=0.5):
     """Horizontal flip with probability `p`."""
-    return _on_image(lambda image, rng: image_ops.flip(image) if rng.random() < p else image)
+
+    def f(image, rng):
+        if rng.random() < p:
+            return image_ops.flip(image), (1.0, 0.0, 0.0, 1.0)
+        return image, WHOLE
+
+    return on_window(f)
 
 
 def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
@@ -198,7 +233,7 @@ def random_affine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), fill=255):
         shift = right * w, down * h
         return image_ops.affine(image, angle, shift, rng.uniform(*scale), fill=fill)
 
-    return _on_pillow(f)
+    return without_regions(on_pillow(f), "random_affine")
 
 
 # ---- colors -----------------------------------------------------------------------------
@@ -228,7 +263,7 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
                 image = op(image, rng.uniform(low, high))
         return image
 
-    return _on_image(f)
+    return on_image(f)
 
 
 def random_grayscale(p=0.1):
@@ -237,7 +272,7 @@ def random_grayscale(p=0.1):
     def f(image, rng):
         return image_ops.grayscale(image_ops.to_pillow(image)) if rng.random() < p else image
 
-    return _on_image(f)
+    return on_image(f)
 
 
 def rand_augment(num_layers=2, magnitude=9, fill=128):
@@ -252,7 +287,7 @@ def rand_augment(num_layers=2, magnitude=9, fill=128):
             image = ops[i](image, 1 if rng.random() < 0.5 else -1)
         return image
 
-    return _on_pillow(f)
+    return without_regions(on_pillow(f), "rand_augment")
 
 
 def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):
@@ -269,7 +304,7 @@ def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):
         image[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
         return image
 
-    return _on_image(f)
+    return on_image(f)
 
 
 def _pair(size):
@@ -288,51 +323,6 @@ def _resized(image, size, method, antialias=True):
     return image_ops.resize(image_ops.to_pillow(image), size, method, antialias)
 
 
-def of_each(f, image):
-    """f(image); of several images, a tuple or an array `[M, H, W, C]`, the tuple of f of each."""
-    several = isinstance(image, tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
-    return tuple(map(f, image)) if several else f(image)
-
-
-def _on_image(f):
-    """A transform that replaces `image`, or each of several, by `f(image, rng)`."""
-
-    def transform(example, rng):
-        def one(image):
-            if not isinstance(image, (np.ndarray, Image.Image)):
-                raise ValueError("put decode first in the chain: 'image' is not an array yet")
-            return f(image, rng)
-
-        return {**example, "image": of_each(one, example.get("image"))}
-
-    return transform
-
-
-def _on_pillow(f):
-    """As `_on_image`, of an `f` that takes a Pillow image."""
-    return _on_image(lambda image, rng: f(image_ops.to_pillow(image), rng))
-
-
-def finish(example):
-    """The example with `image` as an array, `[M, H, W, 3]` of several: what a chain returns.
-
-    Raises:
-      ValueError: images of an example that differ in size.
-    """
-    if isinstance(example.get("image"), Image.Image | tuple):
-        return {**example, "image": _as_array(example["image"], example)}
-    return example
-
-
-def _as_array(image, example):
-    if not isinstance(image, tuple):
-        return image_ops.to_array(image)
-    if isinstance(image[0], bytes):  # not decoded yet
-        return image
-    sizes = [image_ops.size_of(one) for one in image]
-    if len(set(sizes)) > 1:
-        raise ValueError(
-            f"the images of example {example_name(example)} are of the sizes {sizes}: end the "
-            "chain with resize, or with pad_corner, so that they are of one size"
-        )
-    return np.stack([image_ops.to_array(one) for one in image])
+def _padded(image, size, fill):
+    """Padded at the bottom and the right, and the part that this is; see `on_window`."""
+    return image_ops.pad_corner(image, size, fill), window(image_ops.size_of(image), 0, 0, *size)

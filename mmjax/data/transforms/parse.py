@@ -27,9 +27,9 @@ from mmjax.data.transforms.image_steps import (
     codebook_image,
     color_jitter,
     decode,
-    finish,
     flip,
     pad_corner,
+    pad_square,
     rand_augment,
     random_affine,
     random_crop,
@@ -42,7 +42,9 @@ from mmjax.data.transforms.image_steps import (
     resize_short,
 )
 from mmjax.data.transforms.interleave import interleave
+from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
@@ -87,6 +89,7 @@ TRANSFORMS = {
         resize_short,
         resize_long,
         resize_between,
+        pad_square,
         pad_corner,
         center_crop,
         random_crop,
@@ -123,6 +126,7 @@ TRANSFORMS = {
         decode_video,
         sound,
         speech_mel,
+        regions,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}

@@ -1,0 +1,244 @@
+"""Instances of COCO's annotation files, and of LVIS, which has the same form."""
+
+import collections
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmjax.data.bad_records import BadRecord, allow
+from mmjax.data.cache import data_root
+from mmjax.data.regions import Regions
+from mmjax.data.source import Source
+from mmjax.process.printable import printable
+
+
+def open_coco(
+    annotations: str | os.PathLike,
+    images: str | os.PathLike,
+    max_bad_records: int | float = 0,
+    data_dir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike | None = None,
+) -> "Coco":
+    """The images of a COCO or LVIS annotation file with their boxes and masks.
+
+    Args:
+      annotations: instances_train2017.json, lvis_v1_train.json, or a file of your own with
+        `images` (id, file_name, height, width), `annotations` (image_id, category_id, bbox as
+        x, y, width, height in pixels, and optionally segmentation, area, iscrowd) and `categories`
+        (id, name).
+      images: the folder that the file names are below.
+      max_bad_records: images without their file and annotations without a usable box, mask or
+        category that may be left out; see `mmjax.data.bad_records.allow`.
+      workdir: where these are listed; None: the data cache.
+
+    Raises:
+      ValueError: no such file or folder, a file of another form, a category without a name, or too
+        many bad records.
+
+    Source: Lin et al. 2014 (arXiv 1405.0312), cocodataset.org/#format-data; Gupta et al. 2019
+    (arXiv 1908.03195) for `neg_category_ids` and `not_exhaustive_category_ids`.
+    """
+    path, root = Path(annotations).expanduser(), Path(images).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {root}: set images to the folder of the images.")
+    data = read_json(path, ("images", "annotations", "categories"))
+    numbers, names = categories_of(data["categories"], path)
+    of_image = collections.defaultdict(list)
+    for annotation in data["annotations"]:
+        of_image[annotation.get("image_id")].append(annotation)
+    records, bad = [], []
+    for image in data["images"]:
+        file = root / file_name(image)
+        if not file.is_file():
+            bad.append(BadRecord(file_name(image), "missing_file", f"there is no file {file}"))
+            of_image.pop(image["id"], None)
+            continue
+        found = []
+        for annotation in of_image.pop(image["id"], ()):
+            fault = region_fault(annotation, image, numbers)
+            if fault is None:
+                found.append(annotation)
+            else:
+                name = f"annotation {annotation.get('id')}"
+                bad.append(BadRecord(name, "bad_region", f"{name} of {file_name(image)} {fault}"))
+        records.append((file, image, found))
+    for image, unplaced in of_image.items():
+        for annotation in unplaced:
+            name = f"annotation {annotation.get('id')}"
+            reason = f"{name} is of the image {image}, which is not listed"
+            bad.append(BadRecord(name, "bad_region", reason))
+    total = len(data["images"]) + len(data["annotations"])
+    allow(bad, total, max_bad_records, str(path), Path(workdir or data_root(data_dir)))
+    if not records:
+        raise ValueError(f"{path} has no usable image left of {len(data['images'])} that it lists.")
+    return Coco(path, records, numbers, names, [c.get("frequency") for c in data["categories"]])
+
+
+class Coco(Source):
+    """Images with `regions`; `key` is the name of the file below the folder.
+
+    From LVIS also `negative` and `not_exhaustive`: the classes (as indices) that are known not to
+    be in the image, and those of which not every instance is annotated; and `frequency`, an
+    attribute, which has "r", "c" or "f" (rare, common, frequent) for each class.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        records: Sequence[tuple[Path, Mapping[str, Any], Sequence[Mapping[str, Any]]]],
+        numbers: Mapping[int, int],
+        class_names: list[str],
+        frequency: Sequence[str | None],
+    ):
+        self.name, self.class_names = str(path), class_names
+        self.frequency = None if None in frequency else list(frequency)
+        self._records, self._numbers = records, numbers
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file, image, _ = self._records[index]
+        data = file.read_bytes()
+        check_size(data, image)
+        return {**self.meta(index), "image": data}
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`; nothing is read."""
+        _, image, annotations = self._records[index]
+        found = {
+            "key": printable(file_name(image)),
+            "regions": regions_of(annotations, image, self._numbers),
+        }
+        if "neg_category_ids" in image:
+            for name, key in (
+                ("negative", "neg_category_ids"),
+                ("not_exhaustive", "not_exhaustive_category_ids"),
+            ):
+                found[name] = [self._numbers[i] for i in image.get(key, ())]
+        return found
+
+
+def read_json(path: Path, needed: Sequence[str]) -> dict[str, Any]:
+    """A JSON object with lists under the needed names.
+
+    Raises:
+      ValueError: no such file, or one of another form.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: set annotations to the JSON file.")
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): get the file again.") from None
+    missing = [n for n in needed if not isinstance(data, dict) or not isinstance(data.get(n), list)]
+    if missing:
+        raise ValueError(
+            f"{path} has no list '{missing[0]}', which an annotation file of COCO has: is it "
+            "another file, such as one of results?"
+        )
+    for image in data.get("images", ()):
+        lacking = [n for n in ("id", "height", "width") if n not in image]
+        if lacking or not (image.get("file_name") or image.get("coco_url")):
+            raise ValueError(
+                f"{path} has an image without {', '.join(lacking) or 'file_name'} "
+                f"({str(image)[:80]}): add it."
+            )
+    return data
+
+
+def file_name(image: Mapping[str, Any]) -> str:
+    """The image's file below the folder; of LVIS, which names only its URL, split/file."""
+    return image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
+
+
+def categories_of(
+    categories: Iterable[Mapping[str, Any]], path: Path
+) -> tuple[dict[int, int], list[str]]:
+    """{id: index}, and the class names, in the order of the file.
+
+    Raises:
+      ValueError: a category without a name, or two of one id or name.
+    """
+    names: list[str] = []
+    numbers: dict[int, int] = {}
+    for category in categories:
+        name = category.get("name")
+        if not name or "id" not in category:
+            raise ValueError(f"{path} has the category {category}: give it an id and a name.")
+        if name in names or category["id"] in numbers:
+            raise ValueError(
+                f"{path} has two categories of the id {category['id']} or the name '{name}': give "
+                "each its own."
+            )
+        numbers[category["id"]] = len(names)
+        names.append(str(name))
+    return numbers, names
+
+
+def region_fault(
+    annotation: Mapping[str, Any], image: Mapping[str, Any], numbers: Mapping[int, int]
+) -> str | None:
+    """Why an annotation cannot be used, as the end of a sentence; None if it can."""
+    if annotation.get("category_id") not in numbers:
+        return f"is of the category {annotation.get('category_id')}, which has no name"
+    box = annotation.get("bbox")
+    try:
+        x, y, w, h = (float(side) for side in box)
+    except (TypeError, ValueError):
+        return f"has the box {box}, and a box is x, y, width, height"
+    if not (w > 0 and h > 0 and np.isfinite([x, y, w, h]).all()):
+        return f"has the empty box {box}"
+    if x >= image["width"] or y >= image["height"] or x + w <= 0 or y + h <= 0:
+        return f"has the box {box}, outside the image of {image['width']}x{image['height']}"
+    segment = annotation.get("segmentation")
+    if isinstance(segment, Mapping):
+        if list(segment.get("size") or ()) != [image["height"], image["width"]]:
+            return (
+                f"has a mask of {segment.get('size')}, and its image is "
+                f"{[image['height'], image['width']]} (height, width)"
+            )
+    elif any(
+        not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segment or ()
+    ):
+        return "has a polygon of fewer than three points"
+    return None
+
+
+def regions_of(
+    annotations: Sequence[Mapping[str, Any]], image: Mapping[str, Any], numbers: Mapping[int, int]
+) -> Regions:
+    """The regions of annotations that have no fault."""
+    height, width = image["height"], image["width"]
+    boxes = np.asarray([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return Regions(
+        height,
+        width,
+        corners / [width, height, width, height],
+        np.asarray([numbers[a["category_id"]] for a in annotations], np.int32),
+        [a.get("segmentation") or None for a in annotations],
+        np.asarray([bool(a.get("iscrowd", 0)) for a in annotations], bool),
+        np.asarray(areas, np.float64),
+    )
+
+
+def check_size(data: bytes, image: Mapping[str, Any]) -> None:
+    """Raise ValueError if an encoded image has another size than its annotations say."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            size = opened.size
+    except OSError:
+        return  # decode says what is wrong
+    if size != (image["width"], image["height"]):
+        raise ValueError(
+            f"it has {size[0]}x{size[1]} pixels, and its annotations are of an image of "
+            f"{image['width']}x{image['height']}"
+        )

@@ -1,0 +1,128 @@
+"""Annotation files of COCO and LVIS."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.data import rle
+from mmjax.data.open_source import open_source
+from mmjax.data.transforms.parse import parse
+
+
+def annotation(number, image=1, category=3, box=(2, 3, 10, 8), **more):
+    given = {"id": number, "image_id": image, "category_id": category, "bbox": list(box)}
+    return given | {"area": 50.0, "iscrowd": 0} | more
+
+
+def written(tmp_path, annotations=(), **more):
+    """Two images of 40 x 30 pixels, classes 3 and 7; the config of their source."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (40, 30), "gray").save(tmp_path / name)
+    data = {
+        "images": [
+            {"id": 1, "file_name": "a.png", "height": 30, "width": 40},
+            {"id": 2, "file_name": "b.png", "height": 30, "width": 40},
+        ],
+        "annotations": list(annotations),
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+    } | more
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    return {"kind": "coco", "annotations": str(path), "images": str(tmp_path)}
+
+
+def test_boxes_masks_and_classes(tmp_path):
+    mask = np.zeros((30, 40), bool)
+    mask[3:11, 2:12] = True
+    counts = rle.encode(mask)
+    annotations = [
+        annotation(1, segmentation=[[2, 3, 12, 3, 12, 11, 2, 11]]),
+        annotation(2, category=7, segmentation={"size": [30, 40], "counts": rle.to_string(counts)}),
+        annotation(3, iscrowd=1, segmentation={"size": [30, 40], "counts": counts.counts.tolist()}),
+        annotation(4, image=2),
+    ]
+    source = open_source(written(tmp_path, annotations), workdir=tmp_path)
+    assert len(source) == 2 and source.class_names == ["cat", "dog"]
+    found = source.meta(0)["regions"]
+    assert found.labels.tolist() == [1, 0, 1] and found.crowd.tolist() == [False, False, True]
+    np.testing.assert_allclose(found.boxes * [40, 30, 40, 30], [[2, 3, 12, 11]] * 3)
+    assert all(np.array_equal(rle.decode(found.mask(i)), mask) for i in range(3))
+    out = parse("decode | resize((60, 80)) | regions(4, masks=True)")(source[0], None)
+    assert out["masks"].sum((1, 2)).tolist() == [320, 320, 0, 0]
+    assert source.meta(1)["key"] == "b.png" and "negative" not in source.meta(1)
+    with pytest.raises(ValueError, match="has a box and no mask"):
+        source.meta(1)["regions"].mask(0)
+
+
+def test_lvis_says_which_classes_were_looked_for(tmp_path):
+    image = {"id": 5, "coco_url": "http://images.cocodataset.org/val/c.png"}
+    image |= {"height": 30, "width": 40, "neg_category_ids": [3]}
+    (tmp_path / "val").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "val" / "c.png")
+    classes = [{"id": i, "name": f"n{i}", "frequency": "r"} for i in (1, 3)]
+    images = [image | {"not_exhaustive_category_ids": [1]}]
+    source = open_source(written(tmp_path, images=images, categories=classes), workdir=tmp_path)
+    assert source.frequency == ["r", "r"]
+    meta = source.meta(0)
+    assert (meta["negative"], meta["not_exhaustive"]) == ([1], [0])
+    assert meta["key"] == "val/c.png"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        (
+            annotation(9, category=4),
+            "9 of a.png is of the category 4, which has no name",
+        ),
+        (annotation(9, box=(1, 1, 0, 5)), r"has the empty box \[1, 1, 0, 5\]"),
+        (annotation(9, box=(50, 1, 5, 5)), "outside the image of 40x30"),
+        (annotation(9, box=(1, 2)), "a box is x, y, width, height"),
+        (annotation(9, image=4), "annotation 9 is of the image 4, which is not listed"),
+        (annotation(9, segmentation=[[1, 1, 2, 2]]), "polygon of fewer than three points"),
+        (
+            annotation(9, segmentation={"size": [40, 30], "counts": "0"}),
+            r"a mask of \[40, 30\], and its image is \[30, 40\]",
+        ),
+    ],
+)
+def test_bad_annotations_are_listed_or_refused(tmp_path, annotation, message):
+    config = written(tmp_path, [annotation])
+    with pytest.raises(ValueError, match=message):
+        open_source(config, workdir=tmp_path)
+    source = open_source(config | {"max_bad_records": 1}, workdir=tmp_path)
+    assert len(source.meta(0)["regions"]) == 0
+    assert "bad_region" in (tmp_path / "bad_records.jsonl").read_text()
+
+
+def test_missing_images_and_wrong_files_are_refused(tmp_path):
+    config = written(tmp_path, [annotation(1)])
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match="1 records whose file is missing; the first is 'a.png'"):
+        open_source(config, workdir=tmp_path)
+    assert len(open_source(config | {"max_bad_records": 1}, workdir=tmp_path)) == 1
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="30x40 pixels, and its annotations are of .* 40x30"):
+        open_source(config, workdir=tmp_path)[0]
+    with pytest.raises(ValueError, match="There is no folder"):
+        open_source(config | {"images": str(tmp_path / "no")}, workdir=tmp_path)
+    for more, message in (
+        ({"categories": [{"id": 1}]}, "has the category {'id': 1}: give it an id and a name"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories"),
+        ({"images": {}}, "has no list 'images'"),
+        ({"images": [{"id": 1, "height": 3, "width": 3}]}, "an image without file_name"),
+        ({"images": []}, "no usable image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_source(written(tmp_path, **more), workdir=tmp_path)
+    (tmp_path / "instances.json").write_text("[")
+    with pytest.raises(ValueError, match="is no JSON"):
+        open_source(config, workdir=tmp_path)
+
+
+def test_images_are_read_as_bytes(tmp_path):
+    source = open_source(written(tmp_path), workdir=tmp_path)
+    assert Image.open(io.BytesIO(source[1]["image"])).size == (40, 30)
