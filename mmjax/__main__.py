@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": "mmjax.generate",
     "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
+    "segment": "mmjax.segment",
     "search": "mmjax.search",
     "serve": "mmjax.serve",
     "interpolate": "mmjax.interpolate",

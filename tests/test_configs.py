@@ -71,6 +71,8 @@ def test_full_size(name):
     elif config.model.get("words"):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
+    elif config.model.name == "sam":
+        assert outputs["click_iou"].shape == (8, config.model.objects, config.model.test_clicks)
     elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
@@ -126,7 +128,7 @@ def test_data_fit_the_model(name):
         return
     image = model if config.model.name == "vit" else model.image
     size = np.unique(image.image_size).item()
-    steps = ("resize", "resize_between", "random_resized_crop", "crop")
+    steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")
     assert any(f"{step}({size}" in transform for step in steps)
     words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
@@ -144,7 +146,7 @@ def test_data_fit_the_model(name):
     assert sound in transform
     for section in config.evals.values():
         # Written digits have their size from the start.
-        resized = any(f"{step}({size}" in section.transform for step in steps[:2])
+        resized = any(f"{step}({size}" in section.transform for step in (*steps[:2], "pad_corner"))
         assert resized or name == "fusion_digits"
         if config.model.name == "multimodal":
             assert sound in section.transform and words in section.transform

@@ -27,7 +27,7 @@ workdir.saved
 pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 embedder
-speech
+speech  masks
 search
 serve
 run
@@ -36,7 +36,7 @@ report
 plan
 evaluate
 train
-zero_shot  generate  transcribe  export  interpolate  replay  preflight
+zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight
 __main__
 """
 

@@ -22,6 +22,7 @@ from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.refcoco import open_refcoco
+from mmjax.data.sources.sa1b import open_sa1b
 from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
@@ -99,6 +100,7 @@ KINDS = {
     "coco": open_coco,
     "refcoco": open_refcoco,
     "visual_genome": open_visual_genome,
+    "sa1b": open_sa1b,
     "scenes": open_scenes,
 }
 

@@ -262,6 +262,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         loss=segmentation(**check_kwargs(segmentation, config["loss"], "config.loss")),
         corrupt=functools.partial(draw_prompts, rounds=model.rounds),
         check_batch=check_objects,
+        evaluators={"mask": {"kind": "clicks"}},
     )
 
 

@@ -20,6 +20,7 @@ CONFIGS = {
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
+    "sam": "sam_boards",
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",
