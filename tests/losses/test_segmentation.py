@@ -9,6 +9,7 @@ from mmjax.losses.segmentation import ambiguous_mask_loss, dice_loss, focal_loss
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (2, 3, 4, 5)).astype(np.float32)
 TARGET = RNG.random((2, 3, 4, 5)) < 0.4
+GIVEN = jnp.asarray(LOGITS), jnp.asarray(TARGET)
 
 
 def each(function, *arrays):
@@ -34,22 +35,23 @@ def slow_iou(mask, target):
 
 
 def test_losses_are_those_of_the_slow_references():
-    np.testing.assert_allclose(focal_loss(LOGITS, TARGET), each(slow_focal, LOGITS, TARGET), 1e-5)
-    np.testing.assert_allclose(dice_loss(LOGITS, TARGET), each(slow_dice, LOGITS, TARGET), 1e-5)
-    found = mask_iou(LOGITS > 0, TARGET)
+    np.testing.assert_allclose(focal_loss(*GIVEN), each(slow_focal, LOGITS, TARGET), 1e-5)
+    np.testing.assert_allclose(dice_loss(*GIVEN), each(slow_dice, LOGITS, TARGET), 1e-5)
+    found = mask_iou(GIVEN[0] > 0, GIVEN[1])
     np.testing.assert_allclose(found, each(slow_iou, LOGITS > 0, TARGET), 1e-6)
     assert float(mask_iou(jnp.zeros((4, 5), bool), jnp.zeros((4, 5), bool))) == 0
 
 
 def test_only_the_best_mask_has_a_gradient():
     target, iou = TARGET[:, 0], RNG.random((2, 3)).astype(np.float32)
+    given = jnp.asarray(iou), jnp.asarray(target)
 
     def total(logits):
-        mask, error, _ = ambiguous_mask_loss(logits, iou, target)
+        mask, error, _ = ambiguous_mask_loss(logits, *given)
         return mask.sum() + error.sum()
 
-    mask, error, chosen = ambiguous_mask_loss(LOGITS, iou, target)
-    gradient = np.asarray(jax.grad(total)(jnp.asarray(LOGITS)))
+    mask, error, chosen = ambiguous_mask_loss(GIVEN[0], *given)
+    gradient = np.asarray(jax.grad(total)(GIVEN[0]))
     for row in range(2):
         losses = [20 * slow_focal(x, target[row]) + slow_dice(x, target[row]) for x in LOGITS[row]]
         actual = [slow_iou(x > 0, target[row]) for x in LOGITS[row]]

@@ -56,7 +56,7 @@ def test_masks_at_full_size_and_prompts_in_pixels(segmenter):
     masks = segmenter.masks(seen, prompts)
     close(masks.logits[:, 1:], want["points_several"][0])
     full = segmenter.enlarge(masks.logits[:, 1:].reshape(-1, *masks.logits.shape[2:]), seen)
-    close(full, want["wide_full"].reshape(full.shape))
+    close(full[:3], want["wide_full"])
     boxes = [Prompt(box=tuple(x)) for x in want["raw_boxes"][0]]
     close(segmenter.masks(seen, boxes).iou[:, 1:], want["boxes_several_iou"][0])
     again = [Prompt(box=x.box, logits=m) for x, m in zip(boxes, want["masks"][0].repeat(2, 0))]
