@@ -20,7 +20,7 @@ def focal_loss(
     Source: Lin et al. 2017 (arXiv 1708.02002), eq. 5.
     """
     labels = target.astype(jnp.float32)
-    loss = optax.sigmoid_focal_loss(logits.astype(jnp.float32), labels, alpha, gamma)
+    loss = optax.sigmoid_focal_loss(logits.astype(jnp.float32), labels, alpha=alpha, gamma=gamma)
     return loss.mean((-2, -1))
 
 
