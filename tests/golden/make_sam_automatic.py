@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import transformers as t
 from PIL import Image
+from transformers.models.sam import image_processing_pil_sam as original
 
 HERE = Path(__file__).parent
 CASES = {
@@ -42,14 +43,19 @@ def batched_nms(boxes, scores, idxs, iou_threshold):
     return torch.tensor(kept, dtype=torch.long)
 
 
-def main():
-    """Write the file."""
+def suppressed(*given):
+    """The last step of the pipeline, with torchvision or without."""
     try:
         import torchvision.ops.boxes  # noqa: F401
     except ImportError:
         for name in ("torchvision", "torchvision.ops", "torchvision.ops.boxes"):
             sys.modules[name] = types.ModuleType(name)
         sys.modules["torchvision.ops.boxes"].batched_nms = batched_nms
+    return original._post_process_for_mask_generation(*given)
+
+
+def main():
+    """Write the file."""
     model = t.SamModel.from_pretrained(HERE / "sam", attn_implementation="eager").eval()
     processor = t.SamImageProcessorPil.from_pretrained(HERE / "sam")
     colors = np.random.default_rng(5).integers(0, 256, (9, 12, 3), dtype=np.uint8)
@@ -59,7 +65,7 @@ def main():
         parts = []
         given = {k: v for k, v in settings.items() if k != "points_per_batch"}
         crops = processor.generate_crop_boxes(
-            np.asarray(image),
+            image,
             32,
             crop_n_layers=given.get("crops_n_layers", 0),
             points_per_crop=given["points_per_crop"],
@@ -99,9 +105,7 @@ def main():
         rles = sum((list(x[0]) for x in kept), [])
         scores = torch.cat([torch.as_tensor(x[1]) for x in kept])
         places = torch.cat([torch.as_tensor(x[2]) for x in kept])
-        _, scores, rles, places = processor.post_process_for_mask_generation(
-            rles, scores, places, LIMITS["crops_nms_thresh"]
-        )
+        _, scores, rles, places = suppressed(rles, scores, places, LIMITS["crops_nms_thresh"])
         found[name] = {
             "threshold": threshold,
             "before": sum(len(x[0]) for x in kept),
