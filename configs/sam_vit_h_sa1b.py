@@ -29,7 +29,7 @@ def get_config():
     config.total_steps = 90_000
     config.log_every = 100
     config.checkpoint.every = 1000
-    config.data.train = {"kind": "sa1b", "root": "data/sa1b"}
+    config.data.train = {"kind": "sa1b", "root": "data/sa1b", "max_area": 0.9}
     config.data.transform = (
         f"decode | resize_long({SIZE}, 'bilinear') | pad_corner({SIZE})"
         f" | regions({OBJECTS}, masks=True)"

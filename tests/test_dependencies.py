@@ -26,7 +26,10 @@ NOT_IMPORTED = {
     "jaxtyping": "the annotations' checker in tests",
 }
 # What experiments compare with, imported where it is compared: no dependency of mmjax.
-CONTENDERS = {"torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"}
+CONTENDERS = {
+    *("torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"),
+    "pycocotools",
+}
 CONTENDERS |= {"ctranslate2", "faster_whisper", "whisper", "sacrebleu"}
 # Not in requirements.txt, as few need them: av and usearch are optional, libtpu is large.
 NOT_PINNED = {"av", "usearch", "libtpu"}

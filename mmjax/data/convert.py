@@ -47,6 +47,7 @@ from flax.serialization import msgpack_serialize
 from PIL import Image
 
 from mmjax import config as configs
+from mmjax.data import regions
 from mmjax.data.bad_records import BadRecord
 from mmjax.data.open_source import open_source, sources_of
 from mmjax.data.record_writer import write_set
@@ -111,6 +112,8 @@ def _record(source: Source, index: int, size: int, quality: int | None) -> bytes
     try:
         example = source[index]
         key = example.get("key", key)
+        if "regions" in example:  # in fractions of the sides: shrinking does not change them
+            example = {**example, "regions": regions.plain(example["regions"])}
         return msgpack_serialize({**example, "image": shrink(example["image"], size, quality)})
     except OSError as error:
         return BadRecord(key, "missing_file", str(error))

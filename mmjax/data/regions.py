@@ -55,6 +55,17 @@ class Regions:
         return rle.from_segmentation(segment, self.height, self.width)
 
 
+def plain(regions: Regions) -> dict[str, Any]:
+    """The fields of `Regions` for a file: arrays, numbers, and masks as COCO's compressed RLE."""
+    fields = {field.name: getattr(regions, field.name) for field in dataclasses.fields(regions)}
+    size = [regions.height, regions.width]
+    fields["segments"] = [
+        None if s is None else {"size": size, "counts": rle.to_string(regions.mask(i))}
+        for i, s in enumerate(regions.segments)
+    ]
+    return fields
+
+
 def of_masks(masks: Sequence[rle.Rle], labels: Sequence[int], height: int, width: int) -> Regions:
     """Regions of masks alone, with the boxes around them."""
     boxes = np.asarray([rle.box(mask) for mask in masks], np.float64).reshape(-1, 4)
@@ -146,16 +157,22 @@ def _inside(side: int, start: float, end: float) -> tuple[int, int]:
 def seen_mask(mask: np.ndarray, frame: Frame, size: tuple[int, int]) -> np.ndarray:
     """The mask in a part of its image, resized to `size` = (height, width): the nearest pixel to
     each one's middle, and False outside the image."""
-    (rows, in_rows), (columns, in_columns) = (
+    (top, rows), (left, columns) = (
         _nearest(side, wanted, start, end)
         for side, wanted, start, end in zip(
             mask.shape, size, (frame[1], frame[0]), (frame[3], frame[2])
         )
     )
-    return mask[rows[:, None], columns] & in_rows[:, None] & in_columns
+    seen = np.zeros(size, bool)
+    part = np.ascontiguousarray(mask).take(rows, 0).take(columns, 1)
+    seen[top : top + len(rows), left : left + len(columns)] = part
+    return seen
 
 
-def _nearest(side: int, wanted: int, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(side: int, wanted: int, start: float, end: float) -> tuple[int, np.ndarray]:
+    """The pixels of a side that the middles of `wanted` ones from `start` to `end` are in, and the
+    first of these; without those outside, which are at the ends."""
     places = start + (np.arange(wanted) + 0.5) / wanted * (end - start)
     found = np.floor(places * side).astype(int)
-    return found.clip(0, side - 1), (found >= 0) & (found < side)
+    inside = np.flatnonzero((found >= 0) & (found < side))
+    return int(inside[0]) if len(inside) else 0, found[inside]

@@ -29,7 +29,7 @@ def in_processes(
       join: the chunks of a batch -> the batch.
 
     Raises:
-      ValueError: while iterating, a worker was killed.
+      ValueError: while iterating, what a worker raises, or a worker was killed.
     """
     if not flags.FLAGS.is_parsed():  # grain reads its own flags, and mmjax parses none of absl's
         flags.FLAGS.mark_as_parsed()
@@ -39,6 +39,8 @@ def in_processes(
     with contextlib.closing(iter(made.batch(in_batch, batch_fn=join))) as batches:
         try:
             yield from batches
+        except ValueError as error:  # raised here, it is ours: see process/command.py
+            raise ValueError(str(error)) from error
         except RuntimeError as error:
             code = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
             if code is None:

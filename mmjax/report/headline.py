@@ -19,6 +19,7 @@ HEADLINES: Sequence[Mapping[str, str]] = (
     },
     {"top1": "Top-1 accuracy"},
     {"accuracy": "Accuracy"},
+    {"ap": "Average precision of boxes"},
     {"cider": "CIDEr"},
     {"wer": "Word error rate"},
     {"map": "Mean average precision"},

@@ -123,6 +123,10 @@ def test_examples_that_do_not_fit_are_refused():
     step = parse("decode | regions(2)")
     with pytest.raises(ValueError, match="has no regions: use a source with boxes"):
         step({"key": "a", "image": np.zeros((8, 8, 3), np.uint8)}, None)
+    for image in (b"png", np.zeros((2, HEIGHT, WIDTH, 3), np.uint8), None):
+        given = example([np.ones((HEIGHT, WIDTH), bool)]) | {"image": image}
+        with pytest.raises(ValueError, match="comes after decode"):
+            parse("regions(2)")(given, None)
     with pytest.raises(ValueError, match="positive whole number"):
         parse("regions(0)")
     for turn in ("random_affine(10)", "rand_augment(2, 9)"):

@@ -11,7 +11,7 @@ import pytest
 from tiny_clip import write_folder
 
 from mmjax import config as configs
-from mmjax.data import mixture, pipeline
+from mmjax.data import mixture, pipeline, workers
 from mmjax.data.order import MixtureOrder
 from mmjax.data.text.train_words import train_words
 
@@ -63,8 +63,9 @@ def test_processes_make_the_batches_that_threads_make_also_from_the_middle(data,
 def test_an_example_that_cannot_be_used_is_named(data, tmp_path):
     batches = stream(data, tmp_path, num_workers=1)
     (tmp_path / "b" / "013.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"Example '013.png' of .* cannot be used"):
+    with pytest.raises(ValueError, match=r"Example '013.png' of .* cannot be used") as error:
         take(batches, 9)
+    assert error.traceback[-1].frame.f_globals["__name__"] == workers.__name__  # exit code 2
 
 
 def test_a_killed_worker_ends_the_stream_with_one_sentence(data, tmp_path):

@@ -12,6 +12,7 @@ from mmjax.data.source import Source
 from mmjax.data.transforms.parse import parse
 from mmjax.evals.detection import best_boxes
 from mmjax.evals.evaluators import make_evaluators
+from mmjax.report.gather import gather_report
 
 NAMES = ["cat", "dog", "red bus"]
 PHRASES = ["left one", "right one"]
@@ -85,7 +86,9 @@ def model(shift=0.0, certain=True):
     return embed
 
 
-def evaluated(kind, source, transform, embed, frame=lambda example: (0, 0, 1, 1), **settings):
+def make(kind, source, transform, embed, **settings):
+    """(runner, the evaluator)."""
+
     def batches(source, spec, size):
         step = parse(spec, tokenizer=Tokenizer(), class_names=source.class_names)
         return eval_batches(source, step, batch_size=size)
@@ -99,7 +102,11 @@ def evaluated(kind, source, transform, embed, frame=lambda example: (0, 0, 1, 1)
         spec={"text": ShapeDtypeStruct((1, 2, 3), np.int32)},
     )
     settings = {"kind": kind, "source": {}, "transform": transform, **settings}
-    evaluator = make_evaluators({"boxes": settings}, runner)["boxes"]
+    return runner, make_evaluators({"boxes": settings}, runner)["boxes"]
+
+
+def evaluated(kind, source, transform, embed, frame=lambda example: (0, 0, 1, 1), **settings):
+    _, evaluator = make(kind, source, transform, embed, **settings)
     variables = {"source": source, "frame": frame, "repeat": 2 if kind == "grounding" else 1}
     return dict(evaluator.run(variables))
 
@@ -151,6 +158,20 @@ def test_phrases_are_grounded():
     # Tokens 0 and 1 of 2 x 3 have the boxes: only the left one is in that part of the image.
     assert 0 <= found["pointing_game"] <= 1
     assert evaluated("grounding", Images(), GROUNDING, model(0.5))["accuracy"] == 0
+
+
+def test_the_report_shows_annotated_and_found_boxes():
+    source = Images()
+    runner, evaluator = make("detection", source, "decode | regions(1)", model(0.1))
+    variables = {"source": source, "frame": lambda example: (0, 0, 1, 1), "repeat": 1}
+    found = gather_report(runner, variables, {"boxes": evaluator}).sections["regions"]["boxes"]
+    assert len(found) == 5 and sorted(found[0].names[:2]) == ["cat", "dog"]
+    assert found[0].annotated.shape == (213, 320, 3)
+    assert (found[0].annotated[100, 60] > 0).any()  # the mask
+    left, top, right = 4 / 90, 10 / 60, 40 / 90
+    color = found[0].annotated[round(213 * top) + 1, round(320 * (left + right) / 2)]
+    moved = found[0].found[round(213 * top) + 1, round(320 * ((left + right) / 2 + 0.1))]
+    assert color.max() > 200 and np.array_equal(color, moved)
 
 
 def test_what_does_not_fit_is_refused():

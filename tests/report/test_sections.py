@@ -9,6 +9,7 @@ import pytest
 
 from mmjax.report.gather import ReportData
 from mmjax.report.page import write_report
+from mmjax.report.sections import regions
 from mmjax.report.sections.attention import Attention
 from mmjax.report.sections.captions import CaptionExample
 from mmjax.report.sections.confusion import SECTION, Confusion, count_pairs
@@ -27,6 +28,7 @@ HEALTH |= {"uniformity_image": -1.0, "uniformity_text": -2.0}
 DATA = {
     "retrieval": RetrievalExamples([QUERY], [QUERY], {0: IMAGE}, ["a cat"], {0: ["a cat"]}, 1),
     "confusion": count_pairs(np.array([0, 1]), np.array([0, 0]), ["cat", "dog"]),
+    "regions": [regions.Example(IMAGE, IMAGE, ["cat"], [0.5])],
     "captions": [CaptionExample(IMAGE, "a cat", ["the cat"], "")],
     "attention": Attention(IMAGE[None], np.full((1, 2, 2), 0.25)),
     "grounding": [Grounding(IMAGE, "a cat", 0.5, ["cat"], np.ones((1, 2, 2)))],

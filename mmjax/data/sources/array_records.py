@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.regions import Regions
 from mmjax.data.source import Source
 from mmjax.workdir import jsonl
 
@@ -67,6 +68,9 @@ class RecordSource(Source):
         from flax.serialization import msgpack_restore
 
         try:
-            return msgpack_restore(self._data[index])
+            example = msgpack_restore(self._data[index])
         except RuntimeError as error:  # array_record raises it for a missing or truncated file
             raise OSError(str(error)) from error
+        if "regions" in example:
+            example["regions"] = Regions(**example["regions"])
+        return example

@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmjax.data.cache import data_root
 from mmjax.data.regions import Regions
 from mmjax.data.source import Source
 from mmjax.process.printable import printable
+from mmjax.process.progress import Progress
 
 
 def open_coco(
@@ -49,35 +51,48 @@ def open_coco(
         raise ValueError(f"There is no folder {root}: set images to the folder of the images.")
     data = read_json(path, ("images", "annotations", "categories"))
     numbers, names = categories_of(data["categories"], path)
-    of_image = collections.defaultdict(list)
-    for annotation in data["annotations"]:
-        of_image[annotation.get("image_id")].append(annotation)
-    records, bad = [], []
-    for image in data["images"]:
-        file = root / file_name(image)
-        if not file.is_file():
-            bad.append(BadRecord(file_name(image), "missing_file", f"there is no file {file}"))
-            of_image.pop(image["id"], None)
-            continue
-        found = []
-        for annotation in of_image.pop(image["id"], ()):
-            fault = region_fault(annotation, image, numbers)
-            if fault is None:
-                found.append(annotation)
-            else:
-                name = f"annotation {annotation.get('id')}"
-                bad.append(BadRecord(name, "bad_region", f"{name} of {file_name(image)} {fault}"))
-        records.append((file, image, found))
-    for image, unplaced in of_image.items():
-        for annotation in unplaced:
-            name = f"annotation {annotation.get('id')}"
-            reason = f"{name} is of the image {image}, which is not listed"
-            bad.append(BadRecord(name, "bad_region", reason))
+    records, bad = _usable(data, root, numbers, path.name)
     total = len(data["images"]) + len(data["annotations"])
     allow(bad, total, max_bad_records, str(path), Path(workdir or data_root(data_dir)))
     if not records:
         raise ValueError(f"{path} has no usable image left of {len(data['images'])} that it lists.")
     return Coco(path, records, numbers, names, [c.get("frequency") for c in data["categories"]])
+
+
+def _usable(
+    data: Mapping[str, Any], root: Path, numbers: Mapping[int, int], name: str
+) -> tuple[list[tuple[Path, Mapping[str, Any], list]], list[BadRecord]]:
+    """(file, image, annotations) of each image that is there, and what cannot be used."""
+    of_image = collections.defaultdict(list)
+    for annotation in data["annotations"]:
+        of_image[annotation.get("image_id")].append(annotation)
+    records, bad = [], []
+    with Progress(f"Checking {name}", len(data["images"])) as bar:
+        for image in data["images"]:
+            mine, file = of_image.pop(image["id"], ()), root / file_name(image)
+            if not file.is_file():
+                bad.append(BadRecord(file_name(image), "missing_file", f"there is no file {file}"))
+                continue
+            faults = [region_fault(annotation, image, numbers) for annotation in mine]
+            bad += [
+                _bad_annotation(annotation, f"of {file_name(image)} {fault}")
+                for annotation, fault in zip(mine, faults)
+                if fault is not None
+            ]
+            kept = [annotation for annotation, fault in zip(mine, faults) if fault is None]
+            records.append((file, image, kept))
+            bar.advance()
+    bad += [
+        _bad_annotation(annotation, f"is of the image {image}, which is not listed")
+        for image, unplaced in of_image.items()
+        for annotation in unplaced
+    ]
+    return records, bad
+
+
+def _bad_annotation(annotation: Mapping[str, Any], reason: str) -> BadRecord:
+    name = f"annotation {annotation.get('id')}"
+    return BadRecord(name, "bad_region", f"{name} {reason}")
 
 
 class Coco(Source):
@@ -193,7 +208,7 @@ def region_fault(
         x, y, w, h = (float(side) for side in box)
     except (TypeError, ValueError):
         return f"has the box {box}, and a box is x, y, width, height"
-    if not (w > 0 and h > 0 and np.isfinite([x, y, w, h]).all()):
+    if not (w > 0 and h > 0 and math.isfinite(x + y + w + h)):
         return f"has the empty box {box}"
     if x >= image["width"] or y >= image["height"] or x + w <= 0 or y + h <= 0:
         return f"has the box {box}, outside the image of {image['width']}x{image['height']}"

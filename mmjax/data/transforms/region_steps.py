@@ -1,6 +1,7 @@
 """Steps of regions: boxes and masks of the image as it is at the end of the chain."""
 
 import numpy as np
+from PIL import Image
 
 from mmjax.data import rle
 from mmjax.data.regions import WHOLE, Regions, seen_boxes, seen_mask
@@ -33,9 +34,10 @@ def regions(slots, masks=False):
                 f"example {example_name(example)} has no regions: use a source with boxes, such as "
                 "'coco', or remove the step regions"
             )
-        if isinstance(example.get("image"), bytes | tuple):
+        image = example.get("image")
+        if not isinstance(image, Image.Image | np.ndarray) or getattr(image, "ndim", 3) > 3:
             raise ValueError("regions comes after decode, and the example has one image")
-        size = image_ops.size_of(example["image"])
+        size = image_ops.size_of(image)
         frame = example.get("frame", WHOLE)
         chosen = np.flatnonzero(~found.crowd)
         boxes = seen_boxes(found, frame, chosen)

@@ -8,6 +8,7 @@ from mmjax.report.sections import (
     confusion,
     grounding,
     health,
+    regions,
     retrieval,
     sounds,
 )
@@ -16,6 +17,7 @@ from mmjax.report.sections.section import Section
 SECTIONS: Mapping[str, Section] = {
     "retrieval": retrieval.SECTION,
     "confusion": confusion.SECTION,
+    "regions": regions.SECTION,
     "captions": captions.SECTION,
     "attention": attention.SECTION,
     "grounding": grounding.SECTION,

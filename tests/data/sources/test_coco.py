@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data import rle
+from mmjax.data.convert import convert
 from mmjax.data.open_source import open_source
 from mmjax.data.transforms.parse import parse
 
@@ -126,3 +127,18 @@ def test_missing_images_and_wrong_files_are_refused(tmp_path):
 def test_images_are_read_as_bytes(tmp_path):
     source = open_source(written(tmp_path), workdir=tmp_path)
     assert Image.open(io.BytesIO(source[1]["image"])).size == (40, 30)
+
+
+def test_a_converted_set_has_the_same_regions(tmp_path):
+    annotations = [annotation(1, segmentation=[[2, 3, 12, 3, 12, 11, 2, 11]]), annotation(2)]
+    config = written(tmp_path, annotations)
+    convert(config, tmp_path / "small", size=15, quality=None)
+    small = open_source({"kind": "array_record", "root": str(tmp_path / "small")})
+    before, after = open_source(config, workdir=tmp_path)[0], small[0]
+    assert after["image"].shape == (15, 20, 3) and small.class_names == ["cat", "dog"]
+    step = parse("decode | resize((15, 20)) | regions(3)")
+    for key in ("boxes", "boxes_mask", "box_label", "frame"):
+        assert np.array_equal(step(before, None)[key], step(after, None)[key])
+    masks = [e["regions"].mask(0) for e in (before, after)]
+    assert np.array_equal(rle.decode(masks[0]), rle.decode(masks[1]))
+    assert after["regions"].segments[1] is None

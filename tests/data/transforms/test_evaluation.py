@@ -36,6 +36,7 @@ def test_what_is_left_draws_nothing():
     arguments = {"random_resized_crop": "8", "random_crop": "8", "center_crop": "8"}
     arguments |= {
         "resize_between": "8, 9",
+        "resize_long": "8",
         "pad_corner": "9",
         "codebook_image": "8",
         "resize": "8",
@@ -49,7 +50,7 @@ def test_what_is_left_draws_nothing():
     }
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
-    apart = {"tokenize", "answer", "transcript", "decode_video", "sound"}
+    apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
     for name in transforms.TRANSFORMS.keys() - apart:
         spec = evaluation_form(f"{name}({arguments.get(name, '')})")
         example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0, **sound}
