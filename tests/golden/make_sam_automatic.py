@@ -23,7 +23,8 @@ CASES = {
     "whole": {"points_per_crop": 5, "points_per_batch": 7},
     "crops": {"points_per_crop": 4, "points_per_batch": 16, "crops_n_layers": 1},
 }
-LIMITS = {"stability_score_thresh": 0.35, "crops_nms_thresh": 0.7}
+SHIFT = 4.0
+OVERLAP = 0.7  # IoU of boxes, from which on the worse one is suppressed
 
 
 def batched_nms(boxes, scores, idxs, iou_threshold):
@@ -57,10 +58,12 @@ def suppressed(*given):
 def main():
     """Write the file."""
     model = t.SamModel.from_pretrained(HERE / "sam", attn_implementation="eager").eval()
+    with torch.no_grad():  # its IoUs are negative
+        model.mask_decoder.iou_prediction_head.proj_out.bias += SHIFT
     processor = t.SamImageProcessorPil.from_pretrained(HERE / "sam")
     colors = np.random.default_rng(5).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     image = Image.fromarray(colors.repeat(10, 0).repeat(10, 1))
-    found = {"colors": colors.tolist()}
+    found = {"colors": colors.tolist(), "shift": SHIFT}
     for name, settings in CASES.items():
         parts = []
         given = {k: v for k, v in settings.items() if k != "points_per_batch"}
@@ -73,7 +76,7 @@ def main():
         boxes, points, images, labels = crops
         points, labels = torch.as_tensor(points).float(), torch.as_tensor(labels)
         inputs = processor(images, return_tensors="pt")
-        every = []
+        every, stable = [], []
         with torch.no_grad():
             for c, pixels in enumerate(inputs["pixel_values"]):
                 embedding = model.get_image_embeddings(pixels[None])
@@ -90,7 +93,9 @@ def main():
                     binarize=False,
                 )
                 parts.append((masks[0], out.iou_scores[0], boxes[c]))
-        threshold = torch.cat(every).quantile(0.4).item()
+                stable.append(original._compute_stability_score(masks[0], 0.0, 1.0).flatten())
+        threshold = torch.cat(every).quantile(0.3).item()
+        stability = torch.cat(stable).quantile(0.6).item()
         kept = [
             processor.filter_masks(
                 masks,
@@ -98,16 +103,17 @@ def main():
                 (90, 120),
                 crop,
                 threshold,
-                LIMITS["stability_score_thresh"],
+                stability,
             )
             for masks, scores, crop in parts
         ]
         rles = sum((list(x[0]) for x in kept), [])
         scores = torch.cat([torch.as_tensor(x[1]) for x in kept])
         places = torch.cat([torch.as_tensor(x[2]) for x in kept])
-        _, scores, rles, places = suppressed(rles, scores, places, LIMITS["crops_nms_thresh"])
+        _, scores, rles, places = suppressed(rles, scores, places, OVERLAP)
         found[name] = {
             "threshold": threshold,
+            "stability": stability,
             "before": sum(len(x[0]) for x in kept),
             "crops": [[int(v) for v in box] for box in boxes],
             "scores": scores.tolist(),
