@@ -23,7 +23,7 @@ CASES = {
     "whole": {"points_per_crop": 5, "points_per_batch": 7},
     "crops": {"points_per_crop": 4, "points_per_batch": 16, "crops_n_layers": 1},
 }
-SHIFT = 4.0
+SHIFT, OFFSET = 4.0, 0.2
 OVERLAP = 0.7  # IoU of boxes, from which on the worse one is suppressed
 
 
@@ -63,7 +63,7 @@ def main():
     processor = t.SamImageProcessorPil.from_pretrained(HERE / "sam")
     colors = np.random.default_rng(5).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     image = Image.fromarray(colors.repeat(10, 0).repeat(10, 1))
-    found = {"colors": colors.tolist(), "shift": SHIFT}
+    found = {"colors": colors.tolist(), "shift": SHIFT, "offset": OFFSET}
     for name, settings in CASES.items():
         parts = []
         given = {k: v for k, v in settings.items() if k != "points_per_batch"}
@@ -93,9 +93,9 @@ def main():
                     binarize=False,
                 )
                 parts.append((masks[0], out.iou_scores[0], boxes[c]))
-                stable.append(original._compute_stability_score(masks[0], 0.0, 1.0).flatten())
+                stable.append(original._compute_stability_score(masks[0], 0.0, OFFSET).flatten())
         threshold = torch.cat(every).quantile(0.3).item()
-        stability = torch.cat(stable).quantile(0.6).item()
+        stability = torch.cat(stable).nanquantile(0.4).item()
         kept = [
             processor.filter_masks(
                 masks,
@@ -104,6 +104,7 @@ def main():
                 crop,
                 threshold,
                 stability,
+                stability_score_offset=OFFSET,
             )
             for masks, scores, crop in parts
         ]

@@ -36,7 +36,9 @@ def test_masks_are_those_of_the_original(segmenter, case, settings):
     params = jax.tree.map(np.copy, segmenter.loaded.params)
     params["masks"]["decoder"]["iou"]["map2"]["bias"] += WANT["shift"]  # its IoUs are negative
     segmenter = Segmenter(dataclasses.replace(segmenter.loaded, params=params))
-    given = Settings(iou=want["threshold"], stability=want["stability"], **settings)
+    given = Settings(
+        iou=want["threshold"], stability=want["stability"], offset=WANT["offset"], **settings
+    )
     assert len(want["scores"]) < want["before"]  # some are suppressed
     crops = rules.crop_boxes(90, 120, given.crop_layers, given.overlap)
     assert [list(crop) for crop in crops] == want["crops"]
