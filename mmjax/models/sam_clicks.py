@@ -23,7 +23,7 @@ def shrink(masks: jax.Array, side: int) -> jax.Array:
             f"The masks are {height}x{width}, which is no multiple of {side}x{side}, the "
             "resolution of the mask decoder: resize and pad them with their images."
         )
-    x = masks.astype(jnp.float32)
+    x = jnp.asarray(masks, jnp.float32)
     x = rearrange(x, "... (h p) (w q) -> ... h p w q", h=side, w=side)
     return x.mean((-3, -1)) >= 0.5
 

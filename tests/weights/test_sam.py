@@ -46,7 +46,9 @@ def encoded(sam, want):
         return sam.model.apply(
             variables,
             batch,
-            capture_intermediates=lambda module, _: isinstance(module, Block),
+            capture_intermediates=lambda module, name: (
+                isinstance(module, Block) and name == "__call__"
+            ),
             mutable=["intermediates"],
         )
 

@@ -354,7 +354,7 @@ def published_preprocessor(model: SAM, transform: str) -> dict[str, Any]:
       ValueError: a transform that SAM's image processor cannot describe.
     """
     encoder = model.encoder(parent=None)
-    side, steps = encoder.image_size, {name: args for name, args, _, _ in chain.read(transform)}
+    side, steps = encoder.image_size, {k: tuple(args) for k, args, *_ in chain.read(transform)}
     if steps.get("pad_corner") != (side,) or steps.get("resize_long", ())[:1] != (side,):
         raise ValueError(
             f"The transform '{transform}' is not that of a SAM, 'decode | resize_long({side}, "
