@@ -95,7 +95,7 @@ class Segmenter:
         encoder = loaded.model.encoder(parent=None)
         self.side, self.low = encoder.image_size, 4 * encoder.side
         steps = loaded.transform
-        if "pad_corner" not in steps:  # a run whose images have the model's size already
+        if "resize_long" not in steps:  # a run whose images have the model's size already
             steps = f"decode | resize_long({self.side}, 'bilinear') | pad_corner({self.side})"
         self._prepare = transforms.parse(steps)
         self._apply = jax.jit(loaded.model.apply)
