@@ -316,7 +316,6 @@ def published_config(model: SAM) -> dict[str, Any]:
             "num_hidden_layers": sizes["depth"],
             "num_attention_heads": sizes["heads"],
             "mlp_dim": sizes["mlp_dim"],
-            "mlp_ratio": sizes["mlp_dim"] / sizes["width"],
             **grid,
             "hidden_act": act(encoder.activation),
             "layer_norm_eps": encoder.norm_epsilon,
