@@ -72,7 +72,7 @@ def test_full_size(name):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
     elif config.model.name == "sam":
-        assert outputs["click_iou"].shape == (8, config.model.objects, config.model.test_clicks)
+        assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
     elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
