@@ -289,10 +289,15 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
 
 
 def _image_steps(config: Any) -> str:
-    """The image transforms of a run's evaluators; "" where none uses images."""
+    """The image transforms of a run's evaluators; "" where none uses images.
+
+    A run on given features (see `CLIP.given`) has none: JPEGs are decoded near the model's size,
+    which a photograph is far above.
+    """
     steps = _eval_steps(config, IMAGE_STEPS)
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
-    return steps or (f"decode | resize({size})" if size else "")
+    near = f"(min_size={size})" if config.model.get("given") and isinstance(size, int) else ""
+    return steps or (f"decode{near} | resize({size})" if size else "")
 
 
 def _audio_steps(config: Any) -> str:

@@ -1,10 +1,11 @@
 """Classify images into given labels without training (zero-shot classification).
 
-    python -m mmjax.zero_shot photos/ cat.jpg --model=runs/clip_emoji --labels="cat,dog,a red bus"
+    python -m mmjax.zero_shot photos/ cat.jpg --labels="cat,dog,a red bus"
     python -m mmjax.zero_shot photos/ --model=MODEL --labels=labels.txt --templates photo --json
 
 Labels are separated by commas, or in a file with one label per line. Templates are a preset of
 mmjax/data/transforms/captions.py or prompts with {} for the label; their embeddings are averaged.
+The default model is for photographs; it is built at first use.
 """
 
 # ruff: noqa: E402
@@ -14,7 +15,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
         ("images", {"nargs": "+", "help": "image files and folders of them"}),
-        ("--model", {"required": True, "help": "a run's workdir or a published folder"}),
+        ("--model", {"help": "a run's workdir or a published folder [the default model]"}),
         ("--labels", {"required": True, "help": '"cat,dog", or a file with one per line'}),
         ("--templates", {"nargs": "+", "default": ["plain"], "help": "a preset, or prompts"}),
         ("--top", {"type": int, "default": 3, "help": "labels shown per image"}),
@@ -32,6 +33,7 @@ from mmjax.data import image_files, text_file
 from mmjax.data.transforms.captions import TEMPLATES, get_templates
 from mmjax.embedder import Embedder, open_embedder
 from mmjax.evals.zero_shot import classifier_weights
+from mmjax.photos.default import named_or_default
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl
@@ -47,7 +49,12 @@ def read_labels(given: str) -> list[str]:
     if not is_file and Path(given).suffix in (".txt", ".csv", ".tsv", ".json", ".jsonl"):
         raise ValueError(f"There is no file of labels '{given}'.")
     parts = text_file.lines(text_file.read(given)) if is_file else given.split(",")
-    labels = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    parts = [part.strip() for part in parts]
+    labels = list(dict.fromkeys(filter(None, parts)))
+    if labels and len(labels) < len(parts):
+        empty = parts.count("")
+        repeated = len(parts) - empty - len(labels)
+        print(f"warning: left out {repeated} repeated and {empty} empty labels", file=sys.stderr)
     if not labels:
         raise ValueError(
             f"The labels '{given}' are empty: write them as \"cat,dog\", or name a file with one "
@@ -112,7 +119,7 @@ def main() -> None:
     if ARGS.top < 1:
         raise ValueError(f"--top is {ARGS.top}: use 1 or more.")
     paths = image_files.find(ARGS.images)
-    results = zero_shot(ARGS.model, labels, paths, templates)
+    results = zero_shot(named_or_default(ARGS.model), labels, paths, templates)
     width, wide = max(len(printable(p)) for p in paths), max(map(len, labels))
     if not ARGS.json:
         print("image".ljust(width) + "  " + "label".ljust(wide) + "  probability")

@@ -30,7 +30,7 @@ CONTENDERS = {
     *("torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"),
     "pycocotools",
 }
-CONTENDERS |= {"ctranslate2", "faster_whisper", "whisper", "sacrebleu"}
+CONTENDERS |= {"ctranslate2", "faster_whisper", "whisper", "sacrebleu", "timm"}
 # Not in requirements.txt, as few need them: av and usearch are optional, libtpu is large.
 NOT_PINNED = {"av", "usearch", "libtpu"}
 

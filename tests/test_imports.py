@@ -36,6 +36,8 @@ report
 plan
 evaluate
 train
+photos
+search.__main__  serve.__main__
 zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight
 __main__
 """

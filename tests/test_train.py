@@ -77,6 +77,8 @@ def test_a_run_leaves_everything_that_it_promises(undisturbed):
     assert manifest["results"]["step"] == 6
     assert set(manifest["results"]["evaluators"]) == {"all", "health"}
     assert manifest["config"]["batch_size"] == 8 and "jax" in manifest["packages"]
+    assert [start["step"] for start in manifest["starts"]] == [0]
+    assert manifest["data"]["examples"] > 0 and f"{manifest['data']['examples']:,} examples" in page
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "train/loss" in r] == [1, 2, 3, 4, 5, 6]
     assert {"train/logit_scale", "truncation_rate", "learning_rate"} <= rows[0].keys()

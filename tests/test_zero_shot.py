@@ -30,6 +30,7 @@ def test_json_lines_hold_the_softmax_of_the_averaged_prompts(tmp_path):
         tmp_path / "some", "--labels=dog, red,,dog", "--top=5", "--json", "--templates", *templates
     )
     assert done.returncode == 0, done.stderr
+    assert "warning: left out 1 repeated and 1 empty labels" in done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     odd = os.fsdecode(b"z\xe9\n.tif")
     assert [Path(r["path"]).name for r in rows] == [*(f"{i}.png" for i in range(9)), odd]

@@ -113,13 +113,15 @@ def inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
     return (vectors / np.sqrt(values)) @ vectors.T
 
 
-def fit(train: Split, idf: Mapping[str, float]) -> Iterable[tuple[dict[str, float], Linear]]:
+def fit(train: Split, bags: np.ndarray) -> Iterable[tuple[dict[str, float], Linear]]:
     """Regularized CCA of every (image, caption) pair, for every setting of the grid.
+
+    Args:
+      bags: [M, V], of the captions.
 
     Axes are scaled by a power of their canonical correlations, Gong et al. 2014
     (arXiv:1212.4522), section 3.3.
     """
-    bags = tf_idf(train.texts, idf)
     image_mean = train.pixels.mean(axis=0, keepdims=True)
     _, _, axes = np.linalg.svd(train.pixels - image_mean, full_matrices=False)
     axes = axes[:PIXEL_AXES].T
@@ -192,7 +194,9 @@ def main() -> None:
     def validation(model: Linear) -> float:
         return float(np.mean([mean_recall(score(model, splits[s], bags[s])) for s in VALIDATION]))
 
-    settings, model = max(fit(train, idf), key=lambda pair: validation(pair[1]))
+    settings, model = max(
+        fit(train, tf_idf(train.texts, idf)), key=lambda pair: validation(pair[1])
+    )
     results = {
         "chance": {
             name: chance_metrics(len(split.pixels), split.index, caption_ids(split.texts))

@@ -38,19 +38,6 @@ def classifier_weights(
     return ensemble_weights(of_names)
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts `[C, C]` int64: row = label, column = prediction."""
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, predictions), 1)
-    return matrix
-
-
-def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy of each class `[C]`; NaN for a class without examples."""
-    counts = confusion.sum(axis=1)
-    return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
-
-
 def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Top-1, top-5 and the mean of the per-class accuracies, in [0, 1].
 
@@ -74,8 +61,10 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, 
     true = np.take_along_axis(scores, labels[:, None], axis=1)  # [N, 1]
     rank = (scores >= true).sum(axis=1)  # the true class counts itself
     right = rank <= 1
+    counts = np.bincount(labels)
+    correct = np.bincount(labels, weights=right)
     return {
         "top1": float(right.mean()),
         "top5": float((rank <= 5).mean()),
-        "mean_per_class": float(np.mean([right[labels == c].mean() for c in np.unique(labels)])),
+        "mean_per_class": float(np.mean(correct[counts > 0] / counts[counts > 0])),
     }

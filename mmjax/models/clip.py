@@ -1,5 +1,6 @@
 """Dual encoders, chosen by config: CLIP, ALIGN-style, SigLIP-style, and locked-image tuning."""
 
+import dataclasses
 import functools
 import math
 import operator
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax.batch import Batch, Spec
+from mmjax.batch import Batch, Spec, modality_of
 from mmjax.config import check_kwargs
 from mmjax.layers.batch_norm import COUPLES_ROWS
 from mmjax.layers.linear import Linear
@@ -53,10 +54,13 @@ class CLIP(nn.Module):
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
+      text_map: width of a layer with ReLU before text_proj; 0: none.
       logit_scale_init, logit_scale_max: logarithms of the inverse temperature; training keeps it
         at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
       lock_image: the image tower is frozen and runs in evaluation mode (LiT).
+      given: features that training reads in place of images or texts, by name and width: what a
+        frozen tower gives, computed once. {"image_features": 1280, "text_features": 384}
 
     Source: CLIP, Radford et al. 2021 (arXiv 2103.00020), figure 3; ALIGN, Jia et al. 2021
     (arXiv 2102.05918); SigLIP, Zhai et al. 2023 (arXiv 2303.15343); LiT, Zhai et al. 2022
@@ -69,10 +73,12 @@ class CLIP(nn.Module):
     image_proj: bool = True
     text_proj: bool = True
     proj_bias: bool = False
+    text_map: int = 0
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100.0)
     logit_bias_init: float | None = None
     lock_image: bool = False
+    given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
 
     def image_tower(self, **kwargs) -> ViT | EfficientNet | ModifiedResNet:
@@ -93,16 +99,27 @@ class CLIP(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs = {}
+        if self.is_initializing():  # of towers whose features are given, too
+            batch = {k: jnp.zeros(x.shape, x.dtype) for k, x in inputs(self).items()} | batch
         if "image" in batch:
             tower_train = train and not self.lock_image
             outputs |= self.image_tower(name="image")(batch, train=tower_train)
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
-            outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
         if "text" in batch:
             text = self.text_tower(name="text")(batch, train=train)
             outputs["text_features"] = text["text_features"]  # not its tokens
-            outputs["text_embed"] = self._embed(outputs["text_features"], "text_proj")
+        outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
+        if "image_features" in outputs:
+            outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
+        if "text_features" in outputs:
+            features = outputs["text_features"]
+            if self.text_map:
+                init = nn.initializers.he_normal()
+                names = ("embed", "joint")
+                text_map = Linear((self.text_map,), names, kernel_init=init, name="text_map")
+                features = nn.relu(text_map(features))
+            outputs["text_embed"] = self._embed(features, "text_proj")
 
         outputs["logit_scale"] = logit_scale(self)
         if self.logit_bias_init is not None:
@@ -177,6 +194,7 @@ def contrastive(
     memory_mb: float = MEMORY_MB,
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
+    alignment: bool = False,
 ) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`; see `contrastive_loss`.
 
@@ -184,6 +202,7 @@ def contrastive(
 
     Args:
       mask_duplicates: do not use pairs that share an image or a caption as negatives.
+      alignment: also give `alignment`, one minus the cosine of each pair.
     """
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
@@ -206,6 +225,9 @@ def contrastive(
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         terms = {"contrastive": losses, **metrics}
+        if alignment:
+            pairs = outputs["image_embed"] * outputs["text_embed"]
+            terms["alignment"] = 1 - pairs.astype(jnp.float32).sum(axis=-1)
         if present is not None:
             terms = {k: Weighted(v, present) if v.ndim else v for k, v in terms.items()}
         return terms | scalars
@@ -277,8 +299,20 @@ def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str,
 
 
 def duplicate_ids(batch: Batch) -> Ids:
-    """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption."""
-    return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
+    """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption.
+
+    Of given features (see `CLIP.given`), equal ones.
+    """
+    images, texts = (_feature_ids(batch.get(f"{name}_features")) for name in ("image", "text"))
+    images = batch.get("example_id") if images is None else images
+    return images, row_ids(batch["text"], batch.get("text_mask")) if texts is None else texts
+
+
+def _feature_ids(features: jax.Array | None) -> jax.Array | None:
+    """[B, D] float32 -> [B] int32."""
+    if features is None:
+        return None
+    return row_ids(jax.lax.bitcast_convert_type(features, jnp.int32))
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -298,12 +332,24 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
 def spec(model: CLIP, example_ids: bool) -> Spec:
     """The arrays that the model and its loss need, for a batch of one; see `duplicate_ids`."""
+    arrays = {
+        name: x
+        for name, x in inputs(model).items()
+        if f"{modality_of(name)}_features" not in model.given
+    }
+    for name, width in model.given.items():
+        arrays[name] = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    if example_ids:
+        arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return arrays
+
+
+def inputs(model: CLIP) -> Spec:
+    """The arrays that the towers read, for a batch of one."""
     length = model.text_tower(parent=None).length
     arrays = {
         "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),
         "text": ((length,), jnp.int32),
         "text_mask": ((length,), jnp.bool_),
     }
-    if example_ids:
-        arrays["example_id"] = ((), jnp.int32)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

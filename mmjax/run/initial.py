@@ -19,7 +19,7 @@ from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
 
 TOWERS = ("efficientnet", "vit")  # systems that may be the image tower of another one
-POSITIONS = "text/decoder/position/table"
+POSITIONS = ("text/decoder/position/table", "text/position/table")  # of a decoder, of a BERT
 # The parameters of `layers.linear.class_head`, whose logits have the order of the class names.
 _HEAD = re.compile(r"(.*/)?(head|distillation_head)/(kernel|bias)")
 
@@ -151,8 +151,9 @@ def _from_published(
     theirs = traverse_util.flatten_dict(whole_tree, sep="/")
     if model.config["name"] in TOWERS and all(k.startswith("image/") for k in target):
         theirs = {f"image/{k}": x for k, x in theirs.items()}
-    if whole and POSITIONS in theirs and POSITIONS in target:
-        theirs[POSITIONS] = theirs[POSITIONS][: target[POSITIONS].shape[0]]
+    for name in POSITIONS:
+        if whole and name in theirs and name in target:
+            theirs[name] = theirs[name][: target[name].shape[0]]
     saved = {k: tuple(x.shape) for k, x in theirs.items() if whole or k in target}
     compare(saved, _shapes(target), f"model in '{folder}'")
     found = {k: jax.device_put(theirs[k], x.sharding) for k, x in target.items()}

@@ -13,14 +13,17 @@ needed, the files are rewritten as the next generation, and index.json is switch
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmjax.data.cache import data_root
 from mmjax.search.storage import KINDS, encode
 from mmjax.search.top_k import Gallery
 from mmjax.workdir import jsonl, whole_file
@@ -48,6 +51,23 @@ class Hit:
     score: float
     sha256: str
     paths: list[str]
+
+
+def default_index() -> Path:
+    """The folder of the index if none is named."""
+    return data_root() / "index"
+
+
+def open_index(folder: str | None) -> "Index":
+    """The index in a folder; None: the default one.
+
+    Raises:
+      ValueError: there is none, or it has no images.
+    """
+    opened = Index(folder or default_index())
+    if not opened.rows:
+        raise ValueError(f"The index '{opened.folder}' holds no images yet: run `index` again.")
+    return opened
 
 
 class Index:
@@ -143,7 +163,8 @@ class Index:
             raise ValueError(
                 f"The index '{self.folder}' was made by another model ('{self.about['model']}', "
                 f"{self.about['fingerprint']}) than '{named}' is now ({fingerprint}): their "
-                "vectors do not compare; use that model, or index again into another folder."
+                "vectors do not compare; use that model, or index again with --rebuild, which "
+                "keeps this index beside the new one."
             )
 
     def _file(self, name: str, suffix: str) -> Path:
@@ -269,6 +290,24 @@ def stamp(folder: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def set_aside(folder: Path) -> Path:
+    """Move an index into a new folder beside its own, complete there before it is removed here."""
+    numbers = itertools.count(1)
+    aside = next(p for n in numbers if not (p := Path(f"{folder}.old{n}")).exists())
+    partial = aside.with_name(f"{aside.name}.partial")
+    partial.mkdir()
+    names = [INDEX, *(p.name for p in folder.iterdir() if p.suffix and p.name != INDEX)]
+    for name in names:
+        try:
+            os.link(folder / name, partial / name)
+        except OSError:  # a disk without hard links
+            shutil.copy2(folder / name, partial / name)
+    partial.rename(aside)
+    for name in names:
+        (folder / name).unlink()
+    return aside
 
 
 def read_about(folder: Path) -> dict:

@@ -1,7 +1,7 @@
 """Serve a page to search an indexed folder, classify images and show attention maps.
 
-    python -m mmjax.search index DIR --model=MODEL --index=INDEX
-    python -m mmjax.serve INDEX
+    python -m mmjax.search index ~/Photos
+    python -m mmjax.serve                 # or the folder of another index
 
 By default it listens only on this machine; see --host. /openapi.json describes its API.
 Updates of the index are picked up while the server runs.
@@ -13,7 +13,7 @@ from mmjax.process import command
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
-        ("index", {"help": "the folder written by `mmjax.search index`"}),
+        ("index", {"nargs": "?", "help": "folder of the index [one in the cache]"}),
         ("--model", {"help": "new location of the model, if it was moved"}),
         ("--host", {"default": "127.0.0.1"}),
         ("--port", {"type": int, "default": 8000}),
@@ -23,7 +23,8 @@ import importlib.util
 import socket
 
 from mmjax.embedder import open_embedder
-from mmjax.search.index import Index
+from mmjax.photos.default import named_or_default
+from mmjax.search.index import open_index
 from mmjax.serve.service import BATCHES, Service
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -40,11 +41,9 @@ def main() -> None:
 
     from mmjax.serve.app import make_app
 
-    index = Index(ARGS.index)
-    if not index.rows:
-        raise ValueError(f"The index '{ARGS.index}' holds no images yet: run `index` again.")
+    index = open_index(ARGS.index)
     listening = _listen(ARGS.host, ARGS.port)
-    model = ARGS.model or index.about["model"]
+    model = named_or_default(ARGS.model or index.about["model"])
     embedder = open_embedder(model, BATCHES)
     index.check_model(embedder.fingerprint, model)
     service = Service(index, embedder)

@@ -19,7 +19,7 @@ async function call(path, form) {
 }
 function formOf(which, more) {
   const form = new FormData();
-  if (which.file) form.append("file", which.file); else form.append("image", which.image);
+  for (const key of ["file", "image", "words"]) if (which[key]) form.append(key, which[key]);
   for (const [key, value] of Object.entries(more || {})) form.append(key, value);
   return form;
 }

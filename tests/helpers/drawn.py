@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax.core import meta
 
-AROUND_ONE = ("bandwidth", "scale")  # which have to be positive, or usually are
+AROUND_ONE = ("bandwidth", "scale", "variance")  # which have to be positive, or usually are
 
 
 def drawn(shapes, seed=1, scale=0.2):

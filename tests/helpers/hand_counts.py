@@ -56,6 +56,10 @@ def count_by_hand(name):
         return whisper(load(name).model)
     if name.startswith("avsr"):
         return speech(load(name).model)
+    if name == "lit_photos":  # a MiniLM with texts of 64 tokens, and the map with its layer
+        norm, pooler = 2 * 384, 384 * 384 + 384
+        text = (30_522 + 64 + 2) * 384 + norm + tower(6, 384, 1536) + pooler
+        return lite(load(name).model.image) + text + (384 * 1024 + 1024) + (1024 + 1) * 1280 + 1
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name == "vqa_emoji":
@@ -110,6 +114,19 @@ def count_by_hand(name):
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+
+
+def lite(image):
+    """An EfficientNet-Lite's convolutions, and four numbers per channel of each norm."""
+    width = image.stem
+    count = (27 + 4) * width
+    for stage in image.stages:
+        for _ in range(stage["depth"]):
+            inner, channels = stage["expand"] * width, stage["channels"]
+            count += (width + 4) * inner if stage["expand"] > 1 else 0
+            count += (stage["kernel"] ** 2 + 4) * inner + (inner + 4) * channels
+            width = channels
+    return count + (width + 4) * image.head
 
 
 def audio_classifier(model):

@@ -19,5 +19,5 @@ def draw(path, seed):
 def asked(what=None, **given):
     """The flags of `mmjax.search query`."""
     usual = {"model": None, "image": None, "k": 10, "storage": "float16", "json": False}
-    usual |= {"approximate": False}
+    usual |= {"approximate": False, "rebuild": False, "index": None}
     return argparse.Namespace(what=what, **(usual | given))

@@ -31,7 +31,13 @@ def shrink(config, dtype="float32", depth=1):
         config.optim.warmup_steps = 2
         config.optim.learning_rate = 1e-2  # one for all: equal programs are compiled once
         config.model.dtype = dtype
-        if config.model.name == "clip":
+        if config.model.get("given"):  # a CLIP on features
+            stage = {"channels": 4, "depth": 1, "kernel": 3, "stride": 1, "expand": 1}
+            config.model.update(embed_dim=16, text_map=8)
+            config.model.given = {"image_features": 16, "text_features": 16}
+            config.model.image.update(stem=4, stages=(stage,), head=16, image_size=8)
+            config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "clip":
             config.model.embed_dim = 16
             config.model.image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
@@ -212,6 +218,9 @@ def batch(config, seed=0):
         out["text_present"] = np.arange(size) % 4 != 2
     if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
         out["example_id"] = np.arange(size, dtype=np.int32)
+        for key, width in config.model.get("given", {}).items():
+            out[key] = rng.normal(size=(size, width)).astype(np.float32)
+            out = {k: x for k, x in out.items() if k.split("_")[0] != key.split("_")[0] or k == key}
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)

@@ -42,7 +42,7 @@ def test_the_headline_has_both_directions_with_intervals_and_the_best_baseline_f
     assert mine.value == 0.25 and mine.interval == headline.wilson(0.25, 1000)  # without absent
     assert headline.verdict(groups) == (
         "Ahead of every baseline in 2 of 4 comparisons; behind words in 2; "
-        "the intervals overlap in 1."
+        "the intervals overlap in 2."
     )
 
 

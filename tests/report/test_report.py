@@ -146,7 +146,7 @@ def test_the_page_is_self_contained_well_formed_and_shows_captions_as_they_are(t
     assert "<b>bold</b>" not in page
     for heading in ("All results", "Training", "Retrieval: retrieval", "Confusion: zero_shot"):
         assert heading in checked.text
-    for heading in ("Attention", "Contrastive health", "Config", "clip </pre>"):
+    for heading in ("Attention", "Contrastive health", "Run", "clip </pre>"):
         assert heading in checked.text
     assert list(tmp_path.glob("*.partial")) == []
 

@@ -79,7 +79,7 @@ def test_a_picture_finds_itself_uploaded_or_by_name(client, root):
     assert uploaded[0]["paths"] == ["7.png"] and uploaded[0]["score"] == pytest.approx(1, abs=1e-4)
     by_name = client.post("/api/search?k=3", data={"image": uploaded[0]["image"]}).json()
     assert by_name == uploaded
-    shown = client.get(f"/api/image/{uploaded[0]['picture']}?size=16")
+    shown = client.get(f"/api/image/{uploaded[0]['image']}?size=16")
     assert Image.open(io.BytesIO(shown.content)).size == (16, 16)
     assert shown.headers["content-type"] == "image/webp"
 
@@ -244,7 +244,7 @@ def test_a_link_that_leads_out_of_the_folder_shows_nothing(client, root, tmp_pat
     draw(tmp_path / "secret.png", 99)
     (root / "11.png").rename(tmp_path / "11.png")
     os.symlink(tmp_path / "secret.png", root / "11.png")
-    answer = client.get(f"/api/image/{found[0]['picture']}?size=33")
+    answer = client.get(f"/api/image/{found[0]['image']}?size=33")
     (root / "11.png").unlink()
     (tmp_path / "11.png").rename(root / "11.png")
     assert answer.status_code == 400 and "no such image" in answer.json()["error"]
@@ -370,4 +370,4 @@ def test_paths_that_are_not_utf8_are_served_as_printable_text(tmp_path):
     with TestClient(make_app(service, ["testserver"]), raise_server_exceptions=False) as client:
         (found,) = client.get("/api/search", params={"words": "red", "k": 1}).json()
         assert found["paths"] == [r"caf\udce9.png"]
-        assert client.get(f"/api/image/{found['picture']}").status_code == 200
+        assert client.get(f"/api/image/{found['image']}").status_code == 200

@@ -51,6 +51,11 @@ def imagenet_classes(data_dir: str | os.PathLike | None = None) -> list[ImageNet
     return [ImageNetClass(s, tuple(names[s].split(", ")), definitions[s]) for s in synsets]
 
 
+def synset_names(data_dir: str | os.PathLike | None = None) -> dict[str, tuple[str, ...]]:
+    """The names of all 21,844 synsets of ImageNet, by synset; otherwise as `imagenet_classes`."""
+    return {k: tuple(names.split(", ")) for k, names in _table(_NAMES, data_dir).items()}
+
+
 def _table(member: Member, data_dir: str | os.PathLike | None) -> dict[str, str]:
     """synset -> text."""
     lines = member_file(member, data_dir).read_text("utf-8").splitlines()

@@ -49,6 +49,7 @@ from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
     choose_caption,
+    choose_features,
     drop_words,
     first_caption,
     label,
@@ -103,6 +104,7 @@ TRANSFORMS = {
         random_erasing,
         swap_images,
         choose_caption,
+        choose_features,
         first_caption,
         longest_caption,
         drop_words,

@@ -68,6 +68,28 @@ def longest_caption(*, class_names=None):
     return f
 
 
+def choose_features(noise=0.0):
+    """Sets `text_features` to a random row of them, [K, E] -> [E]: those of one of K captions.
+
+    Args:
+      noise: standard deviation of normal noise that is added, relative to the row's length.
+    """
+
+    def f(example, rng):
+        rows = example.get("text_features")
+        if rows is None or np.ndim(rows) != 2:
+            raise ValueError(
+                "choose_features needs text_features [K, E], as mmjax.photos.features writes them"
+            )
+        row = np.asarray(rows[rng.integers(len(rows))], np.float32)
+        if noise:
+            scale = noise * np.linalg.norm(row) / len(row) ** 0.5
+            row = row + np.float32(scale) * rng.standard_normal(len(row), np.float32)
+        return {**example, "text_features": row}
+
+    return f
+
+
 def drop_words(words):
     """Removes words (in any case) from `caption`, for instance those that reveal the label."""
     unwanted = {word.casefold() for word in words}

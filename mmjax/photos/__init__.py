@@ -1,0 +1,1 @@
+"""The default model for photographs: built from packages of PyPI, without training on images."""

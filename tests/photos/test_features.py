@@ -1,0 +1,135 @@
+"""Names of classes, their features as a data set, and a CLIP trained on it."""
+
+import jax
+import numpy as np
+import pytest
+from drawn import parameters
+
+import mmjax
+from mmjax import train
+from mmjax.config import defaults
+from mmjax.data.builders.imagenet_classes import ImageNetClass
+from mmjax.data.sources.array_records import open_records
+from mmjax.data.transforms.parse import parse
+from mmjax.models.clip import duplicate_ids
+from mmjax.models.systems import make_system
+from mmjax.photos.features import ClassNames, write
+from mmjax.photos.names import phrasings
+
+CLASSES = [
+    ImageNetClass("n1", ("pug", "pug-dog"), "a small dog"),
+    ImageNetClass("n2", ("collie",), "a silky sheep dog"),
+    ImageNetClass("n3", ("daisy",), "a flower"),
+    ImageNetClass("n4", ("bus", "coach"), "a vehicle"),
+]
+WIDTH, TEXT_WIDTH = 6, 5
+RNG = np.random.default_rng(0)
+
+
+def embed(texts):
+    """Features that tell texts apart."""
+    return np.array([np.arange(TEXT_WIDTH) + len(text) for text in texts], np.float32)
+
+
+def test_texts_of_a_class():
+    assert phrasings(["pug"], "a dog")[:3] == ("pug", "a photo of a pug", "a photo of the pug")
+    assert phrasings(["pug"], "a dog")[4:] == ("a dog", "pug: a dog")
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """A data set of eight classes, four of which are CLASSES, and the classes' vectors."""
+    vectors = RNG.normal(size=(8, WIDTH)).astype(np.float32)
+    target = tmp_path_factory.mktemp("photos") / "names"
+    write(target, lambda: ClassNames(CLASSES * 2, vectors), embed, {"made": "by a test"}, 3)
+    return target, vectors
+
+
+def test_records_have_the_features_of_every_caption(names):
+    target, vectors = names
+    source = open_records(target)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n4"] * 2
+    np.testing.assert_allclose(source[2]["image_features"], unit[2], rtol=1e-6)
+    for record in (source[0], source[3]):
+        np.testing.assert_array_equal(record["text_features"], embed(record["captions"]))
+
+    chosen = {tuple(parse("choose_features")(source[0], np.random.default_rng(i))["text_features"])
+              for i in range(99)}  # fmt: skip
+    assert chosen == set(map(tuple, source[0]["text_features"]))
+    noisy = parse("choose_features(0.5)")(source[0], np.random.default_rng(0))["text_features"]
+    assert noisy.dtype == np.float32 and tuple(noisy) not in chosen
+    with pytest.raises(ValueError, match="choose_features needs text_features"):
+        parse("choose_features")({"captions": ["a"]}, RNG)
+
+
+def config_of(root):
+    config = defaults()
+    config.batch_size, config.total_steps, config.checkpoint.every = 8, 2, 2
+    config.data.train = {"kind": "array_record", "root": str(root)}
+    config.data.transform = "choose_features"
+    config.tokenizer = {"kind": "train_bpe", "vocab_size": 300}
+    tower = {"depth": 1, "heads": 1, "mlp_dim": 8}
+    config.model = {
+        "name": "clip",
+        "embed_dim": WIDTH,
+        "lock_image": True,
+        "image_proj": False,
+        "proj_bias": True,
+        "text_map": 7,
+        "given": {"image_features": WIDTH, "text_features": TEXT_WIDTH},
+        "image": {**tower, "width": WIDTH, "patch_size": 8, "image_size": 16, "pool": "mean"},
+        "text": {**tower, "width": TEXT_WIDTH, "vocab_size": 300, "length": 6},
+    }
+    config.loss = {"kind": "softmax", "mask_duplicates": True, "alignment": True}
+    config.loss_weights = {"alignment": 1.0}
+    config.optim = {"name": "adamw", "learning_rate": 0.01, "freeze": ("image/.*", "text/.*")}
+    return config
+
+
+def test_given_features_are_those_of_the_towers():
+    system = make_system(config_of("").to_dict())
+    model = system.model
+    assert {k: x.shape for k, x in system.spec.items()} == {
+        "image_features": (1, WIDTH),
+        "text_features": (1, TEXT_WIDTH),
+        "example_id": (1,),
+    }
+    zeros = {k: np.zeros(x.shape, x.dtype) for k, x in system.spec.items()}
+    params = parameters(model, zeros)
+    assert set(params) == {"image", "text", "text_map", "text_proj", "logit_scale"}
+    batch = {
+        "image": RNG.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8),
+        "text": RNG.integers(0, 300, (3, 6)).astype(np.int32),
+        "text_mask": np.ones((3, 6), bool),
+    }
+    apply = jax.jit(model.apply)
+    whole = apply({"params": params}, batch)
+    given = {k: whole[k] for k in ("image_features", "text_features")}
+    again = apply({"params": params}, given)
+    for name in ("image_embed", "text_embed"):
+        np.testing.assert_allclose(again[name], whole[name], rtol=1e-6)
+    x = np.asarray(given["text_features"], np.float64)
+    for name in ("text_map", "text_proj"):
+        x = x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
+        x = np.maximum(x, 0) if name == "text_map" else x
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(whole["text_embed"], x, atol=1e-5)
+    terms = system.loss(again, given | {"example_id": np.arange(3)}, None)
+    want = 1 - (whole["image_embed"] * whole["text_embed"]).sum(1)
+    np.testing.assert_allclose(terms["alignment"], want, atol=1e-6)
+    rows = {k: np.asarray(x)[[0, 1, 0]] for k, x in given.items()}
+    for ids in duplicate_ids({**rows, "example_id": np.arange(3)}):
+        assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_run_on_features_is_a_clip_for_images_and_texts(names, tmp_path):
+    config = config_of(names[0])
+    train.train(config, tmp_path / "run")
+    loaded = mmjax.load(tmp_path / "run")
+    assert loaded.transform == "decode(min_size=16) | resize(16)"
+    image = loaded.image(np.zeros((40, 30, 3), np.uint8))
+    text, mask = loaded.tokenizer.encode(["a pug"], loaded.text_length)
+    batch = {"image": image[None], "text": text, "text_mask": mask}
+    outputs = jax.jit(loaded.model.apply)(loaded.variables, batch)
+    assert outputs["image_embed"].shape == outputs["text_embed"].shape == (1, WIDTH)
