@@ -67,6 +67,6 @@ def get_config():
         "weight_decay": 0.05,
         "grad_clip_norm": 1.0,
     }
-    held_out = {"source": scenes(HELD_OUT, 200, 1), "transform": f"decode | {last}"}
+    held_out = {"source": scenes(HELD_OUT, 100, 1), "transform": f"decode | {last}"}
     config.evals = {"held_out": {"kind": "clicks", **held_out}}
     return config
