@@ -17,12 +17,14 @@ COMMANDS = {
     "generate": "mmjax.generate",
     "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
+    "detect": "mmjax.detect",
     "segment": "mmjax.segment",
     "search": "mmjax.search",
     "serve": "mmjax.serve",
     "interpolate": "mmjax.interpolate",
     "export": "mmjax.export",
     "convert": "mmjax.data.convert",
+    "cluster_video": "mmjax.cluster_video",
 }
 
 
@@ -40,7 +42,7 @@ def main() -> None:
     if name in ("-h", "--help"):
         print("usage: mmjax COMMAND ...   (mmjax COMMAND --help shows its flags)\n")
         for command, module in COMMANDS.items():
-            print(f"  {command:12s}{summary(module)}")
+            print(f"  {command:14s}{summary(module)}")
         return
     if name not in COMMANDS:
         print(

@@ -32,8 +32,8 @@ from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
-IMAGE_STEPS = ("decode", "resize", "resize_short", "resize_long", "resize_between", "center_crop")
-IMAGE_STEPS += ("pad_corner",)
+IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", "resize_between")
+IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner")
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 # Models in one file, by its suffix.
@@ -269,9 +269,8 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         memory = restore_memory(saves, saved.step, memory)
         count = len(jax.tree.leaves(params))
         report = f"{workdir}: step {saved.step}, {count} parameters restored"
-    saved.checkpoints.close()
-    if arrays:
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
+    saved.checkpoints.close()
     text, names = config.get("text"), saved.class_names
     return Pretrained(
         config=config,
@@ -291,8 +290,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
 def _image_steps(config: Any) -> str:
     """The image transforms of a run's evaluators; "" where none uses images.
 
-    A run on given features (see `CLIP.given`) has none: JPEGs are decoded near the model's size,
-    which a photograph is far above.
+    A run on given features (see `CLIP.given`) has none; photographs are decoded near its size.
     """
     steps = _eval_steps(config, IMAGE_STEPS)
     size = config.model.get("image", {}).get("image_size") or config.model.get("image_size")
@@ -302,9 +300,8 @@ def _image_steps(config: Any) -> str:
 
 def _audio_steps(config: Any) -> str:
     """The audio transforms of a run's evaluators, else of its training; "" without audio."""
-    data = config.data
-    training = chain.only(f"{data.cached_transform} | {data.transform}".strip(" |"), AUDIO_STEPS)
-    return _eval_steps(config, AUDIO_STEPS) or training
+    steps = f"{config.data.cached_transform} | {config.data.transform}".strip(" |")
+    return _eval_steps(config, AUDIO_STEPS) or chain.only(steps, AUDIO_STEPS)
 
 
 def _eval_steps(config: Any, names: Sequence[str]) -> str:
@@ -351,10 +348,10 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
         tensor_file.write(folder / place, given.items())
     generates = pretrained.config["name"] == "language_model"
     if words is not None:
-        text = pretrained.config["text"]
+        kind, text = pretrained.config["name"], pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
-        kind = pretrained.config["name"]
-        masked = kind == "flava" or kind == "clip" and (causal or text.get("kind") == "bert")
+        clips = kind in ("clip", "owlvit") and (causal or text.get("kind") == "bert")
+        masked = kind == "flava" or clips
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
     settings = _generation if generates else lambda pretrained: {}
     generation = getattr(theirs, "published_generation", settings)(pretrained)

@@ -63,6 +63,11 @@ def test_full_size(name):
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
     if config.model.name in ("audioclip", "clap"):
         assert outputs["audio_embed"].shape == outputs["text_embed"].shape
+    elif config.model.name == "videobert":
+        frames, codes = config.model.frames, config.model.codes
+        assert outputs["video_prediction"].shape == (8, frames, codes)
+    elif config.model.name == "video_vq":
+        assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
     elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
@@ -71,6 +76,11 @@ def test_full_size(name):
     elif config.model.get("words"):
         assert outputs["text_prediction"].shape[1:] == (*run.spec["text"].shape[1:], 30_522)
         assert outputs["match_logits"].shape == (8, 2)
+    elif config.model.name == "owlvit":
+        patch = run.model.image_tower(parent=None).sizes["patch_size"]
+        tokens = (config.model.image.image_size[0] // patch) ** 2
+        assert outputs["query_logits"].shape == (8, tokens, config.model.queries)
+        assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
     elif config.model.name not in ("clip", "flava"):
@@ -84,7 +94,14 @@ def test_full_size(name):
             ValueError, match=f"has {classes + 1} .*'{classes}' .*: set config.model"
         ):
             run.system.check_source(types.SimpleNamespace(name="x", class_names=names))
-    others = ("ctc_frames", "image_codes", "negatives_exist", "image_tokens_mask")
+    others = (
+        "ctc_frames",
+        "video_codes",
+        "video_code_mask",
+        "image_codes",
+        "negatives_exist",
+        "image_tokens_mask",
+    )
     floats = {k: o for k, o in outputs.items() if k not in others}
     assert all(o.dtype == np.float32 for o in floats.values())
     assert np.isfinite(float(run.schedule(config.total_steps - 1)))
@@ -117,6 +134,19 @@ def test_data_fit_the_model(name):
         assert all(step in transform for step in (*clip, f"tokenize({model.text.length})"))
         assert all(step in e.transform for e in config.evals.values() for step in clip)
         return
+    if config.model.name in ("video_vit", "video_vq", "videobert"):
+        chains = [config.data.transform, *(e.transform for e in config.evals.values())]
+        tokens = f"tokenize({model.text.length})" if "text" in model else ""
+        video = {"key": "x", "video": np.zeros((40, 9, 9, 3), np.uint8), "captions": ["a"]}
+        for chain in chains:
+            assert tokens in chain
+            steps = chain.split(" | video_tokens")[0].removesuffix(" | label")
+            found = parse(steps)(video, np.random.default_rng(0))["video"]
+            clip = 2 if "clip=2" in chain else 1
+            assert len(found) == clip * model.frames
+            if config.model.name != "videobert":
+                assert found[None].shape[1:] == run.spec["video"].shape[1:]
+        return
     if config.model.name in ("audio_classifier", "clap"):
         train = f"{config.data.cached_transform} | {config.data.transform}"
         evals = [section.transform for section in config.evals.values()]
@@ -130,12 +160,15 @@ def test_data_fit_the_model(name):
             check_batch({k: found[k][None] for k in read}, read)
         return
     image = model if config.model.name == "vit" else model.image
+    image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")
     assert any(f"{step}({size}" in transform for step in steps)
     words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
+    if config.model.name == "owlvit":
+        words = f"regions({model.boxes}) | name_queries({model.queries}, {model.text.length}"
     assert words in f"{transform} | {config.data.batch_transform}"
     sound = ""
     if config.model.name == "audioclip":  # two seconds are 198 frames of Kaldi's filter bank
@@ -192,7 +225,7 @@ def test_a_misspelt_setting_names_the_nearest(name):
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
 SAME += ("ast_audioset", "avsr_lrs3", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
-SAME += ("whisper_base", "whisper_small", "whisper_tiny")
+SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
 
 
 def one_step(name, mesh=None, dtype="float32", **loss):

@@ -31,8 +31,8 @@ CONTENDERS = {
     "pycocotools",
 }
 CONTENDERS |= {"ctranslate2", "faster_whisper", "whisper", "sacrebleu", "timm"}
-# Not in requirements.txt, as few need them: av and usearch are optional, libtpu is large.
-NOT_PINNED = {"av", "usearch", "libtpu"}
+# Not in requirements.txt, as few need them: usearch is optional, libtpu is large.
+NOT_PINNED = {"usearch", "libtpu"}
 
 
 def normal(name):

@@ -26,8 +26,10 @@ weights
 workdir.saved
 pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
+evals.grad_cam
 embedder
 speech  masks
+detection
 search
 serve
 run
@@ -38,7 +40,8 @@ evaluate
 train
 photos
 search.__main__  serve.__main__
-zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight
+zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
+detect
 __main__
 """
 

@@ -17,6 +17,7 @@ from mmjax.workdir import jsonl, whole_file
 LIST_NAME = "bad_records.jsonl"
 KINDS = {
     "unreadable_image": "unreadable images",
+    "unreadable_video": "unreadable videos",
     "unreadable_audio": "unreadable recordings",
     "long_audio": "recordings that are too long",
     "missing_caption": "records without a caption",

@@ -17,7 +17,10 @@ from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.lip_clips import open_lip_clips
+from mmjax.data.sources.mosaics import open_mosaics
+from mmjax.data.sources.neighbors import open_neighbors
 from mmjax.data.sources.nlvr2 import open_nlvr2
+from mmjax.data.sources.occurring import open_occurring
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
@@ -26,6 +29,7 @@ from mmjax.data.sources.sa1b import open_sa1b
 from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
+from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
 from mmjax.data.sources.webdataset import open_shards
 
@@ -86,6 +90,7 @@ KINDS = {
     "tfds": open_tfds,
     "folder": open_folder,
     "recordings": open_recordings,
+    "videos": open_videos,
     "webdataset": open_shards,
     "array_record": open_records,
     "lip_clips": open_lip_clips,
@@ -93,9 +98,12 @@ KINDS = {
     "part": open_part,
     "joined": open_joined,
     "balanced": Balanced,
+    "mosaics": open_mosaics,
+    "occurring": open_occurring,
     "swapped": open_swapped,
     "emoji_pairs": open_emoji_pairs,
     "emoji_questions": open_questions,
+    "neighbors": open_neighbors,
     "nlvr2": open_nlvr2,
     "coco": open_coco,
     "refcoco": open_refcoco,

@@ -12,11 +12,12 @@ class Source(Protocol):
 
     An example is a dict with some of `image`, `audio`, `captions`, `label`, `names`, `key` and
     other fields of the data set; CONTRIBUTING.md has the contract. `class_names` are the names of
-    the labels, if known.
+    the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions.
     """
 
     name: str
     class_names: list[str] | None = None
+    corpus: list[str] | None = None
 
     def __len__(self) -> int:
         """The number of examples."""

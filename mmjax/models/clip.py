@@ -30,13 +30,19 @@ from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
 from mmjax.models.efficientnet import EfficientNet
+from mmjax.models.frames import Frames
 from mmjax.models.resnet import ModifiedResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 from mmjax.sharding import batch_parts
 from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
 
-IMAGE_TOWERS = {"vit": ViT, "efficientnet": EfficientNet, "resnet": ModifiedResNet}
+IMAGE_TOWERS = {
+    "vit": ViT,
+    "efficientnet": EfficientNet,
+    "frames": Frames,
+    "resnet": ModifiedResNet,
+}
 TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
 
 
@@ -50,7 +56,7 @@ class CLIP(nn.Module):
     Attributes:
       image, text: fields of the towers; they inherit `dtype`. `kind` selects a tower other than
         `ViT` and `TextTransformer`: "efficientnet" (`EfficientNet`), "resnet" (`ModifiedResNet`),
-        "bert" (`BERT`).
+        "frames" (`Frames`, of videos), "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
@@ -81,7 +87,7 @@ class CLIP(nn.Module):
     given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
 
-    def image_tower(self, **kwargs) -> ViT | EfficientNet | ModifiedResNet:
+    def image_tower(self, **kwargs) -> ViT | EfficientNet | Frames | ModifiedResNet:
         """The image tower that `image` describes."""
         return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
 
@@ -347,9 +353,12 @@ def spec(model: CLIP, example_ids: bool) -> Spec:
 def inputs(model: CLIP) -> Spec:
     """The arrays that the towers read, for a batch of one."""
     length = model.text_tower(parent=None).length
+    image = model.image_tower(parent=None)
     arrays = {
-        "image": ((*model.image_tower(parent=None).train_size, 3), jnp.uint8),
+        "image": ((*image.train_size, 3), jnp.uint8),
         "text": ((length,), jnp.int32),
         "text_mask": ((length,), jnp.bool_),
     }
+    if isinstance(image, Frames):
+        arrays["image_mask"] = ((image.frames,), jnp.bool_)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

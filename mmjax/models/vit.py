@@ -25,6 +25,8 @@ from mmjax.models.build import build
 from mmjax.sharding import shard
 from mmjax.system import System, Terms
 
+POOLS = ("cls", "cls_mean", "cls_tokens", "mean", "map", "none", "all")
+
 
 class ViT(nn.Module):
     """batch["image"] [B, H, W, 3] -> image_features [B, width], and logits [B, num_classes].
@@ -39,8 +41,9 @@ class ViT(nn.Module):
       pool: "cls" (adds a class token), "cls_mean" (class token and mean of the patches
         concatenated, [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives
         image_tokens [B, patches, width], normalized, instead of image_features; "all" gives all
-        tokens of the last block, not normalized, including those before the patches.
-      class_token: add a class token whatever the pool. Only "cls" and "cls_mean" return it.
+        tokens of the last block, not normalized, including those before the patches; "cls_tokens"
+        gives both the class token and image_tokens, normalized.
+      class_token: add a class token whatever the pool. Only pools named "cls..." return it.
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
         the logits are the mean of both heads.
       registers: number of register tokens, without positions, not returned.
@@ -158,6 +161,10 @@ class ViT(nn.Module):
         patches = x if first is None else x[:, len(first) :]
         if self.pool == "none":
             return {"image_tokens": norm(patches)}
+        if self.pool == "cls_tokens":
+            x = norm(x)
+            features = x[:, 0].astype(jnp.float32)
+            return {"image_features": features, "image_tokens": x[:, len(first) :]}
         if self.pool == "cls_mean":
             features = jnp.concatenate([norm(x[:, 0]), pool_tokens(norm(patches), "mean")], -1)
         else:
@@ -185,11 +192,9 @@ class ViT(nn.Module):
 
     def _check(self) -> None:
         """Raise ValueError for inconsistent settings."""
-        check_pool(self.pool, "pool of a ViT", ("cls", "cls_mean", "mean", "map", "none", "all"))
-        if self.pool in ("none", "all") and self.num_classes is not None:
-            raise ValueError(
-                f"A ViT with pool '{self.pool}' gives no vector for a head: unset num_classes."
-            )
+        check_pool(self.pool, "pool of a ViT", POOLS)
+        if self.pool in ("none", "all", "cls_tokens") and self.num_classes is not None:
+            raise ValueError(f"A ViT with pool '{self.pool}' has no head: unset num_classes.")
         if self.distillation not in ("none", "token", "head"):
             raise ValueError(
                 f"distillation of a ViT is '{self.distillation}'; use 'none', 'token' or 'head'."
@@ -216,7 +221,7 @@ class ViT(nn.Module):
     def _first_tokens(self, width: int) -> jax.Array | None:
         """Class token, distillation token and registers, if any: [n, width]."""
         names = {
-            "class": self.class_token or self.pool in ("cls", "cls_mean"),
+            "class": self.class_token or self.pool in ("cls", "cls_mean", "cls_tokens"),
             "distillation": self.distillation != "none",
         }
         tokens = [

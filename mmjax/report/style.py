@@ -7,7 +7,8 @@ STYLE = """\
   --cell-wrong: #dd6b20; --on-cell: #111620; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaf0; --muted: #a5aebd; --line: #2c3342;
   --paper: #1a1f2b; --ground: #12151d; --right: #5cc8b8; --wrong: #f0995a; --accent: #7fb2e8;
-  --bar: #252c3a; --hit: #17423c; --good: #17423c; --fair: #22304a; --fair-ink: #a8cdf3; } }
+  --bar: #252c3a; --hit: #17423c; --good: #17423c; --fair: #22304a; --fair-ink: #a8cdf3;
+  --cell-right: #1a6b5f; --cell-wrong: #a84b0c; --on-cell: #fff; } }
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }

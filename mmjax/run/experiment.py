@@ -307,6 +307,10 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
 
 
 def _texts(source: sources.Source) -> Iterator[str]:
+    corpus = getattr(source, "corpus", None)
+    if corpus is not None:
+        yield from corpus
+        return
     for i in range(len(source)):
         example = source.meta(i)
         yield from example.get("captions", ())

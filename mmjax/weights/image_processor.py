@@ -36,6 +36,13 @@ _CLIP = {
 }
 _HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
 _SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
+_VIDEO = {
+    **_HALF,
+    "resample": FILTERS.index("bilinear"),
+    "default_to_square": False,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+}
 # Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
 CLASSES = {
     "BitImageProcessor": _CLIP,
@@ -80,6 +87,20 @@ CLASSES = {
         "codebook_image_mean": (0.0,) * 3,
         "codebook_image_std": (1.0,) * 3,
     },
+    "OwlViTImageProcessor": {
+        **_CLIP,
+        "default_to_square": True,
+        "size": {"height": 768, "width": 768},
+        "do_center_crop": False,
+    },
+    "Owlv2ImageProcessor": {
+        **_CLIP,
+        "default_to_square": True,
+        "size": {"height": 960, "width": 960},
+        "do_center_crop": False,
+        "do_pad": True,
+        "anti_aliasing": True,
+    },
     "SamImageProcessor": {
         "resample": FILTERS.index("bilinear"),
         "size": {"longest_edge": 1024},
@@ -95,6 +116,16 @@ CLASSES = {
         "size": {"shortest_edge": 384},
         "size_divisor": 32,
         "do_pad": True,
+    },
+    "VideoMAEImageProcessor": {
+        **_VIDEO,
+        "size": {"shortest_edge": 224},
+    },
+    "VivitImageProcessor": {
+        **_VIDEO,
+        "size": {"shortest_edge": 256},
+        "rescale_factor": 1 / 127.5,
+        "rescale_offset": True,
     },
     "ViTImageProcessor": {
         **_SQUARE,
@@ -187,11 +218,18 @@ def read(s: Mapping[str, Any]) -> Images:
       ValueError: settings that our transforms do not support.
     """
     for name in OTHERS:
-        # ViLT pads the images of a batch to one size, which a chain for one image does not say.
-        if s.get(name) and not (name == "do_pad" and "size_divisor" in s):
+        # ViLT pads the images of a batch to one size, which a chain for one image does not say;
+        # OWLv2 pads each to a square.
+        padded = name == "do_pad" and ("size_divisor" in s or "anti_aliasing" in s)
+        if s.get(name) and not padded:
             raise ValueError(f"The image processor has {name} {s[name]!r}, which cannot be read.")
     steps = ["decode"]
-    if s.get("do_resize", True):
+    if s.get("anti_aliasing", False):  # OWLv2, which ignores `resample`
+        steps += ["pad_square"] if s["do_pad"] else []
+        steps += (
+            [f"resize_smoothed({sides(s['size'], 'size')})"] if s.get("do_resize", True) else []
+        )
+    elif s.get("do_resize", True):
         square, method = s.get("default_to_square", False), _filter(s["resample"])
         steps.append(_resize(s["size"], method, square, s.get("size_divisor")))
     if s.get("do_center_crop", False):
@@ -275,7 +313,12 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
     for name, args, kwargs, _ in chain.read(transform):
         given = inspect.signature(getattr(transforms, name)).bind(*args, **kwargs)
         given.apply_defaults()
-        if name in ("resize", "resize_short"):
+        if name == "pad_square":
+            more["do_pad"] = True
+        elif name == "resize_smoothed":
+            size, method = given.arguments["size"], "bilinear"
+            more.setdefault("do_pad", False)
+        elif name in ("resize", "resize_short"):
             size, method = given.arguments["size"], given.arguments["method"]
             if not given.arguments.get("antialias", True):
                 raise ValueError(

@@ -53,7 +53,8 @@ def main():
     save_config_for_hf(model, out / "config.json")
     model.double()
     found, layers = {}, []
-    parts = [model.bn1, *(block for stage in model.blocks for block in stage), model.bn2]
+    blocks = [block for stage in model.blocks for block in stage]
+    parts = [model.conv_stem, *blocks, model.conv_head]  # all before a ReLU6
     for part in parts:
         part.register_forward_hook(lambda _, args, y: layers.append(y.permute(0, 2, 3, 1)))
     for name, height, width in (("odd", 33, 38), ("small", 7, 12)):

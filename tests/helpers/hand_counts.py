@@ -5,8 +5,9 @@ import math
 from mmjax import config as configs
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, SAM: transformers'
-# ClapModel, FlavaForPreTraining, SamModel. The others: added up by hand, below.
+# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
+# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. The others: added up by hand,
+# below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -15,6 +16,7 @@ PUBLISHED = {
     "audioclip": 134_111_910,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
+    "owlvit_b32": 153_231_879,
     "sam_vit_b_sa1b": 93_735_472,
     "sam_vit_h_sa1b": 641_090_608,
 }
@@ -62,6 +64,21 @@ def count_by_hand(name):
         return lite(load(name).model.image) + text + (384 * 1024 + 1024) + (1024 + 1) * 1280 + 1
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
+    if name.startswith("videobert"):  # one table of words and video tokens, and of the places
+        text, width = model.text, model.text.width
+        table = (text.vocab_size + model.codes + text.length + model.frames + 1 + 2) * width
+        head = (width * width + width) + 2 * width + text.vocab_size + model.codes
+        blocks = tower(text.depth, width, text.mlp_dim)
+        return table + 2 * width + blocks + head + (width * width + width) + (2 * width + 2)
+    if name == "clip4clip_wesnoth":  # over time positions and a block
+        text = (512 + 16) * 96 + tower(2, 96, 384) + 2 * 96
+        time = 4 * 96 + tower(1, 96, 384)
+        return drawn_image(model.image.image) + time + text + 2 * 96 * 96 + 1
+    if name == "vivit_b":  # two class tokens, positions of places and of times, two norms
+        tokens = (2 * 16 * 16 * 3 + 1) * 768 + (14 * 14 + 16 + 4) * 768
+        return tokens + tower(16, 768, 3072) + 2 * 2 * 768 + (768 * 400 + 400)
+    if name == "video_vq_wesnoth":
+        return video_vq(model)
     if name == "vqa_emoji":
         image, text = (8 * 8 * 3 * 96 + 96) + 36 * 96, (1024 + 16) * 96
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
@@ -113,6 +130,12 @@ def count_by_hand(name):
     words = (model.text.vocab_size + model.text.length) * width
     text = words + tower(model.text.depth, width, model.text.mlp_dim) + 2 * width
     projections = 2 * width * model.embed_dim
+    if name == "owlvit_boards":  # plain patches and a class token; merged tokens' norm, heads
+        image = (8 * 8 * 3 + 1) * width + (8 * 8 + 2) * width
+        image += tower(model.image.depth, width, model.image.mlp_dim) + 2 * width
+        heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
+        heads += (width + 1) * model.embed_dim + 2 * (width + 1)
+        return image + text + projections + 1 + 2 * width + heads
     return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
 
 
@@ -144,6 +167,20 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+
+
+def video_vq(model):
+    """Convolutions of 3 or 4 x 4 x 4, two groups of blocks with a norm after the first and before
+    the second and last map, and maps to the pixels of a stride."""
+    whole, inputs = 0, 3
+    for stage, channels in enumerate(model.channels):
+        time = stage >= len(model.channels) - model.temporal
+        whole += (4 if time else 3) * 16 * inputs * channels + channels
+        whole += (channels + 1) * inputs * (8 if time else 4)
+        inputs = channels
+    block = 27 * inputs**2 + inputs + (inputs**2 + inputs) + 4 * inputs
+    codes = (inputs * model.code_width + model.code_width) + (model.code_width + 1) * inputs
+    return whole + 2 * model.blocks * block + 4 * inputs + codes
 
 
 def whisper(model):

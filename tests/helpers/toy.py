@@ -37,10 +37,16 @@ def shrink(config, dtype="float32", depth=1):
             config.model.given = {"image_features": 16, "text_features": 16}
             config.model.image.update(stem=4, stages=(stage,), head=16, image_size=8)
             config.model.text.update(TEXT, depth=depth)
-        elif config.model.name == "clip":
+        elif config.model.name in ("clip", "owlvit"):
             config.model.embed_dim = 16
-            config.model.image.update(IMAGE, depth=depth)
+            image = config.model.image
+            if image.get("kind") == "frames":
+                image.update(frames=2, depth=depth, heads=2, mlp_dim=32)
+                image = image.image
+            image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
+            if config.model.name == "owlvit":
+                config.model.update(queries=3, boxes=2)
         elif config.model.name == "clap":
             config.model.embed_dim = 16
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
@@ -94,6 +100,18 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "video_vit":
+            config.model.update(TOWER, depth=depth, frames=4, image_size=8, tubelet=(2, 4, 4))
+            config.model.temporal_depth = min(1, config.model.temporal_depth)
+        elif config.model.name == "video_vq":
+            config.model.update(frames=2, size=(8, 8), channels=(8, 8), temporal=1, blocks=1)
+            config.model.update(codes=6, code_width=4)
+        elif config.model.name == "videobert":
+            names = ("vocab_size", "width", "heads", "mlp_dim", "length")
+            config.model.text.update({k: TEXT[k] for k in names}, depth=depth)
+            config.model.update(codes=10, frames=3, start=1, end=2, separator=62, mask=63)
+            config.model.remat = "none"
+            config.loss.update(mask_ratio=0.5, both=6.0)  # so that a small batch has all regimes
         elif config.model.name == "whisper":
             sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
             config.model.audio.update(mels=4, length=6, width=16, **sizes)
@@ -190,12 +208,19 @@ def batch(config, seed=0):
         if config.loss.get("independent"):
             return out | {"label_probs": (rng.random((size, classes)) < 0.1).astype(np.float32)}
         return out | {"label": rng.integers(0, classes, size, np.int32)}
+    if config.model.name in ("video_vit", "video_vq", "videobert"):
+        return _videos(config, rng)
     if config.model.name == "sam":
         return _objects(config, rng)
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
         out |= _texts(rng, size)
         mask = out["text_mask"]
+    if config.model.name == "clip" and config.model.image.get("kind") == "frames":
+        out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
+        out["image_mask"] = np.arange(2)[None] < rng.integers(1, 3, size)[:, None]
+    if config.model.name == "owlvit":
+        return out | _regions(rng, size)
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "avsr":
@@ -276,6 +301,33 @@ def _triplets(config, rng):
         out["waveform"] = rng.normal(0, 0.1, (size, model.audio.samples)).astype(np.float32)
     names = ("audio", "image", "text")
     return out | {f"{m}_present": np.arange(size) != i for i, m in enumerate(names)}
+
+
+def _videos(config, rng):
+    """Frames or tokens of videos of several lengths; one row of tokens has no text."""
+    size, frames = config.batch_size, config.model.frames
+    mask = np.arange(frames)[None] < rng.integers(1, frames + 1, size)[:, None]
+    if config.model.name == "videobert":
+        tokens = rng.integers(0, config.model.codes, mask.shape, np.int32) * mask
+        texts = {**_texts(rng, size), "text_present": np.arange(size) != 3}
+        return {"video_tokens": tokens, "video_tokens_mask": mask, **texts}
+    video = rng.integers(0, 256, (*mask.shape, 8, 8, 3), np.uint8)
+    out = {"video": video, "video_mask": mask}
+    if config.model.name == "video_vit":
+        out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
+    return out
+
+
+def _regions(rng, size):
+    """Three queries of each image, some of them padding, and up to two boxes; one has none."""
+    texts = [_texts(rng, size) for _ in range(3)]
+    out = {k: np.stack([x[k] for x in texts], 1) for k in texts[0]}
+    queries = np.arange(3)[None] < rng.integers(2, 4, size)[:, None]
+    out["text_mask"] &= queries[..., None]
+    low, high = np.sort(rng.random((2, size, 2, 2)).astype(np.float32), axis=0)
+    mask = np.arange(2)[None] < (np.arange(size) % 3)[:, None]
+    label = np.where(mask, rng.integers(0, 2, mask.shape), -1).astype(np.int32)
+    return out | {"boxes": np.concatenate([low, high], -1), "boxes_mask": mask, "box_label": label}
 
 
 def _texts(rng, size):

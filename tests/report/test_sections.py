@@ -18,6 +18,7 @@ from mmjax.report.sections.health import Health
 from mmjax.report.sections.retrieval import Hit, Query, RetrievalExamples
 from mmjax.report.sections.sounds import Sound
 from mmjax.report.sections.table import SECTIONS
+from mmjax.report.sections.videos import Video
 
 IMAGE = np.full((8, 8, 3), 90, np.uint8)
 QUERY = Query(0, 1, 0, [Hit(0, 0.5, True)])
@@ -33,6 +34,7 @@ DATA = {
     "attention": Attention(IMAGE[None], np.full((1, 2, 2), 0.25)),
     "grounding": [Grounding(IMAGE, "a cat", 0.5, ["cat"], np.ones((1, 2, 2)))],
     "sounds": [Sound(np.zeros(1600, np.float32), "dog", "cat")],
+    "videos": [Video(IMAGE[None], 0.5, "a cat")],
     "health": Health(
         "seen", np.linspace(-1, 1, 5), np.ones(4), np.ones(4), HEALTH, np.eye(2), -np.eye(2)
     ),

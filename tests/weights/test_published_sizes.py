@@ -46,6 +46,15 @@ HEAD = (1000, 768)
 FLAVA_HEAD = {"mim_head.decoder.weight": (8192, 768)}
 FLAVA_CODEBOOK = {"image_codebook.blocks.input.weight": (256, 3, 7, 7)}
 DVAE = 53_786_240  # the encoder
+OWL_L14 = {
+    "projection_dim": 768,
+    "text_config": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+    },
+    "vision_config": {**LARGE, "patch_size": 14, "image_size": 840},
+}
 LLAMA_1B = {  # Llama 3.2
     "hidden_size": 2048,
     "intermediate_size": 8192,
@@ -117,6 +126,9 @@ SAM_HUGE = {
         ("open_clip", clip_resnet([4, 6, 10, 6], 80, 288, 640, 640), {}, 178_300_601),
         ("open_clip", clip_resnet([6, 8, 18, 8], 96, 384, 768, 768), {}, 290_979_217),
         ("open_clip", clip_resnet([3, 15, 36, 10], 128, 448, 1024, 1024), {}, 623_258_305),
+        ("owlvit", {}, {}, 153_231_879),
+        ("owlvit", OWL_L14, {}, 433_888_519),
+        ("owlv2", {"vision_config": {"image_size": 960}}, {}, 154_966_792),
         # By timm 1.0.31, with the statistics of batch norms, which are parameters here.
         lite("lite0", 4_652_008 + 42_016),
         lite("lite1", 5_416_680 + 53_664),
@@ -170,7 +182,9 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     covered = [name for row in theirs.rows(model) for name in row.ours]
     assert len(covered) == len(jax.tree.leaves([params, statistics]))
     if hasattr(theirs, "image_source"):
-        assert image_processor.read(found.preprocessor).transform.startswith("decode | resize")
+        assert image_processor.read(found.preprocessor).transform.startswith(
+            ("decode | resize", "decode | pad_square | resize")
+        )
 
 
 def test_the_decoder_and_the_prompts_of_sam_have_the_published_sizes():

@@ -24,6 +24,7 @@ BUILDERS = (
     "mnist_digits",
     "ktuberling",
     "kgeography",
+    "wesnoth",
 )
 
 
@@ -35,8 +36,8 @@ def make_builder(
     Args:
       data_dir: the cache (default: see `mmjax.data.cache.data_root`).
       root: path of the raw data, for builders that read files: an unpacked openclipart, tuxpaint,
-        ktuberling or kgeography tree, the folder or tar archive of an image folder, of ESC-10 or of
-        FSDD (also for lip_digits), the wheel with MNIST.
+        ktuberling, kgeography or wesnoth tree, the folder or tar archive of an image folder, of
+        ESC-10 or of FSDD (also for lip_digits), the wheel with MNIST.
 
     Raises:
       ValueError: a name that is not in `BUILDERS`, or an `image_folder` without `root`.
@@ -86,6 +87,10 @@ def make_builder(
         from mmjax.data.builders.kgeography import Kgeography
 
         return Kgeography(root=root, **where)
+    if name == "wesnoth":
+        from mmjax.data.builders.wesnoth import Wesnoth
+
+        return Wesnoth(root=root, **where)
     raise ValueError(f"There is no builder '{name}'; the builders are {', '.join(BUILDERS)}.")
 
 

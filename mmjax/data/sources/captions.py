@@ -25,7 +25,7 @@ from mmjax.data.transforms.decode import image_suffixes
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".token")
 IMAGE_COLUMNS = ("file_name", "image", "filepath", "image_name", "filename")
-IMAGE_COLUMNS += ("audio", "audio_filepath", "path")  # of recordings
+IMAGE_COLUMNS += ("audio", "audio_filepath", "path", "video")  # of recordings, videos
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "comment")
 CAPTION_COLUMNS += ("transcription", "transcript", "sentence")
 # Of equally good ones the first is taken: a comma may also be in a header's or a caption's text.
@@ -53,7 +53,7 @@ def read_captions(
       image_column, caption_column: None: the first of `IMAGE_COLUMNS` and `CAPTION_COLUMNS`.
       multiple_captions: whether the rows of one image are its captions, or an error. None: they
         are if the layout numbers them; otherwise a file where it looks so is refused.
-      of: "image" or "audio", as in the name of the setting for its column.
+      of: "image", "audio" or "video", as in the name of the setting for its column.
 
     Raises:
       ValueError: no such file, not UTF-8, invalid JSON, a missing column, a quote that is not

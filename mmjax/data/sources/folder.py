@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def open_folder(
     total = len(records) + len(bad)
     if total == 0:
         raise ValueError(f"{root / (captions or '')} is empty: it lists no images.")
-    bad += _image_faults(root, [r["key"] for r in records], data_root(data_dir))
+    keys = [r["key"] for r in records]
+    bad += file_faults(root, keys, data_root(data_dir), _fault_of_file, PIL.__version__)
     faulty = {b.key for b in bad if b.kind in ("unreadable_image", "missing_file")}
     allow(bad, total, max_bad_records, str(root), Path(workdir or data_root(data_dir)))
     good = [r for r in records if r["key"] not in faulty]
@@ -182,10 +184,24 @@ def _below_root(root: Path, records: list[dict]) -> list[dict]:
     return [{**record, "key": str(folders[0] / record["key"])} for record in records]
 
 
-def _image_faults(root: Path, keys: list[str], cache: Path) -> list[BadRecord]:
-    """Missing and unreadable images; from the cache while no file's size or time has changed."""
-    # Another Pillow may read other files.
-    bad, stats, present = [], hashlib.sha256(PIL.__version__.encode()), []
+def file_faults(
+    root: Path,
+    keys: list[str],
+    cache: Path,
+    fault: Callable[[Path], str | None],
+    reader: str,
+    kind: str = "unreadable_image",
+    what: str = "images",
+) -> list[BadRecord]:
+    """Missing files, and those with a fault; from the cache while no file's size or time has
+    changed.
+
+    Args:
+      fault: why a file cannot be used, or None.
+      reader: name and version of what reads the files: another one may read other files.
+      kind: of the bad records; what: the files, for the progress line.
+    """
+    bad, stats, present = [], hashlib.sha256(reader.encode()), []
     for key in keys:
         try:
             stat = (root / key).stat()
@@ -198,20 +214,25 @@ def _image_faults(root: Path, keys: list[str], cache: Path) -> list[BadRecord]:
         present.append(key)
         stats.update(os.fsencode(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    found_at = cache / "checked_folders" / f"{name}.json"
+    of = "" if what == "images" else f"_{what}"
+    found_at = cache / "checked_folders" / f"{name}{of}.json"
     found = read_json(found_at)
     if found is None or found["state"] != stats.hexdigest():
         reasons = in_threads(
-            lambda key: _fault_of_file(root / key), present, f"Checking the images of {root.name}"
+            lambda key: _readable(fault, root / key), present, f"Checking the {what} of {root.name}"
         )
         faults = [[key, reason] for key, reason in zip(present, reasons) if reason]
         found = {"state": stats.hexdigest(), "faults": faults}
         write_json(found_at, found)
-    return bad + [BadRecord(key, "unreadable_image", reason) for key, reason in found["faults"]]
+    return bad + [BadRecord(key, kind, reason) for key, reason in found["faults"]]
+
+
+def _readable(fault: Callable[[Path], str | None], path: Path) -> str | None:
+    try:
+        return fault(path)
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _fault_of_file(path: Path) -> str | None:
-    try:
-        return image_fault(path.read_bytes())
-    except OSError as error:
-        return error.strerror or str(error)
+    return image_fault(path.read_bytes())

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.data.source import Source
-from mmjax.data.transforms.decode import image_suffixes
+from mmjax.data.sources.videos import VIDEOS, frame_files, is_video
 from mmjax.data.transforms.video_ops import read_sound
 from mmjax.process.printable import printable
 
-VIDEOS = (".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm")
 LAYOUTS = ("grid", "lrs")
 _SILENCE = ("sil", "sp")  # words of GRID's alignments that are none
 
@@ -81,19 +80,7 @@ def open_lip_clips(
 def _videos(speaker: Path) -> list[Path]:
     """A speaker's video files and folders of images, by name."""
     folder = speaker / "video" if (speaker / "video").is_dir() else speaker
-    return [path for path in sorted(folder.iterdir()) if _is_video(path)]
-
-
-def _is_video(path: Path) -> bool:
-    if path.is_dir():
-        return bool(_images(path))
-    return path.suffix.lower() in VIDEOS
-
-
-def _images(folder: Path) -> list[Path]:
-    """Frames, by the numbers in their names: `9.png` before `10.png`."""
-    found = [p for p in folder.iterdir() if p.suffix.lower() in image_suffixes()]
-    return sorted(found, key=lambda p: [int(n) for n in re.findall(r"\d+", p.stem)] or [0])
+    return [path for path in sorted(folder.iterdir()) if is_video(path)]
 
 
 def _grid(root: Path, speaker: Path, video: Path) -> Clip:
@@ -151,7 +138,7 @@ class LipClips(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = self._clips[index]
         if clip.video.is_dir():
-            video = [path.read_bytes() for path in _images(clip.video)]
+            video = [path.read_bytes() for path in frame_files(clip.video)]
         else:
             video = clip.video.read_bytes()
         audio = None

@@ -56,7 +56,7 @@ def open_tfds(
         captions = [key for key in ("captions", "caption", "text") if key in features][:1]
     if label_key is None and "label" in features:
         label_key = "label"
-    if image_key == "image" and "audio" in features and "image" not in features:
+    if image_key == "image" and "image" not in features and {"audio", "video"} & set(features):
         image_key = None
     for key in [image_key, *captions, label_key]:
         if key is None:

@@ -25,6 +25,7 @@ from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.image_files import Skipped
 from mmjax.data.source import Source
+from mmjax.data.sources.videos import ANIMATIONS, VIDEOS, video_fault, video_reader
 from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
 
@@ -35,6 +36,7 @@ def open_shards(
     pattern: str,
     caption_key: str = "caption",
     multiple_captions: bool | None = None,
+    media: str = "image",
     max_bad_records: int | float = 0.01,
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
@@ -48,6 +50,7 @@ def open_shards(
       multiple_captions: True: each line of `key.txt` is a caption, as in retrieval shards. False:
         the whole file is one. None: it is one, but shards where most files have several lines are
         refused.
+      media: "image", or "video": the records' files are those of `videos.VIDEOS` or animations.
       max_bad_records: see `mmjax.data.bad_records.allow`.
       workdir: where bad records are listed; None: the data cache.
 
@@ -55,10 +58,12 @@ def open_shards(
       ValueError: no shard, a shard that is not a complete tar file, several lines in most texts
         where `multiple_captions` is not set, or too many bad records.
     """
+    if media not in ("image", "video"):
+        raise ValueError(f"The media of {pattern} is '{media}'; use 'image' or 'video'.")
     shards = find_shards(pattern)
     cache = data_root(data_dir) / "shard_indexes"
     indexes = in_threads(
-        lambda shard: _cached_index(shard, caption_key, cache), shards, f"Reading {pattern}"
+        lambda shard: _cached_index(shard, caption_key, cache, media), shards, f"Reading {pattern}"
     )
     skipped = Skipped()
     for index in indexes:
@@ -79,7 +84,7 @@ def open_shards(
                 first_with[key] = shard
                 records.append((shard, record))
     if total == 0:
-        raise ValueError(f"The shards {pattern} hold no image with a caption: they are empty.")
+        raise ValueError(f"The shards {pattern} hold no {media} with a caption: they are empty.")
     allow(bad, total, max_bad_records, pattern, Path(workdir or data_root(data_dir)))
     if not records:
         raise ValueError(f"The shards {pattern} have no usable record left: all {total} are bad.")
@@ -87,22 +92,23 @@ def open_shards(
         _check_lines([record for _, record in records], pattern)
     if multiple_captions:
         records = [(shard, {**r, "captions": _split(r["captions"])}) for shard, r in records]
-    return ShardSource(pattern, records)
+    return ShardSource(pattern, records, media)
 
 
 class ShardSource(Source):
-    """Records of tar shards; an image is read by its offset when its record is accessed."""
+    """Records of tar shards; an image or video is read by its offset when its record is
+    accessed."""
 
-    def __init__(self, name: str, records: list[tuple[Path, dict]]):
+    def __init__(self, name: str, records: list[tuple[Path, dict]], media: str = "image"):
         self.name = name
-        self._records = records
+        self._records, self._media = records, media
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         shard, record = self._records[index]
-        return {**self.meta(index), "image": _read_at(shard, *record["image"])}
+        return {**self.meta(index), self._media: _read_at(shard, *record[self._media])}
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; taken from the index, nothing is read."""
@@ -176,23 +182,35 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-def _cached_index(shard: Path, caption_key: str, cache: Path) -> dict[str, list]:
+@functools.cache
+def _extensions(media: str) -> tuple[str, ...]:
+    """Extensions of the files of that media."""
+    if media == "image":
+        return image_extensions()
+    return tuple(suffix[1:] for suffix in VIDEOS + ANIMATIONS)
+
+
+def _cached_index(shard: Path, caption_key: str, cache: Path, media: str) -> dict[str, list]:
     stat = shard.stat()
     state = [_INDEX_VERSION, caption_key, stat.st_size, stat.st_mtime_ns]
     state += [PIL.__version__, *image_extensions()]  # another Pillow may read other files
     name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:16]
+    if media == "video":
+        name, state = f"{name}_video", [*state, video_reader()]
     path = cache / f"{name}.json"
     found = read_json(path)
     if found is None or found["state"] != state:
-        found = {"state": state, **index_shard(shard, caption_key)}
+        found = {"state": state, **index_shard(shard, caption_key, media)}
         write_json(path, found)
     return found
 
 
-def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
-    """`records` (key, captions, image: offset and size in the shard) and `bad` (key, kind, reason).
+def index_shard(shard: Path, caption_key: str, media: str = "image") -> dict[str, list]:
+    """`records` (key, captions, image or video: offset and size in the shard) and `bad` (key, kind,
+    reason).
 
-    Every image is decoded once. `skipped` has the number of other files, by suffix or by reason.
+    Every image is decoded once, of a video the first frame. `skipped` has the number of other
+    files, by suffix or by reason.
 
     Raises:
       ValueError: not a complete, uncompressed tar file.
@@ -200,6 +218,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
     records: list[dict] = []
     bad: list[list[str]] = []
     skipped: collections.Counter[str] = collections.Counter()
+    fault_of = image_fault if media == "image" else video_fault
     try:
         with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
             _check_end(tar, shard)
@@ -208,7 +227,7 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
                 for extension, (offset, size) in files.items():
                     file.seek(offset)
                     data[extension] = file.read(size)
-                image = next((e for e in image_extensions() if e in data), None)
+                image = next((e for e in _extensions(media) if e in data), None)
                 lost = _lost(key, files, image is not None)
                 bad += [[name, "dotted_key", f"{shard.name}: {reason}"] for name, reason in lost]
                 captions, fault = _captions(data, key, caption_key)
@@ -216,17 +235,17 @@ def index_shard(shard: Path, caption_key: str) -> dict[str, list]:
                     continue  # each of its images is named already
                 if image is None:
                     skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
-                    reason = f"{shard.name} has no image for it, only {', '.join(data)}"
+                    reason = f"{shard.name} has no {media} for it, only {', '.join(data)}"
                     bad.append([key, "missing_file", reason])
                 elif fault:
                     bad.append([key, "bad_text", f"{shard.name}: {fault}"])
                 elif not captions:
                     reason = f"{shard.name} has neither {key}.txt nor '{caption_key}' in {key}.json"
                     bad.append([key, "missing_caption", reason])
-                elif reason := image_fault(data[image]):
-                    bad.append([key, "unreadable_image", f"{key}.{image}: {reason}"])
+                elif reason := fault_of(data[image]):
+                    bad.append([key, f"unreadable_{media}", f"{key}.{image}: {reason}"])
                 else:
-                    records.append({"key": key, "captions": captions, "image": files[image]})
+                    records.append({"key": key, "captions": captions, media: files[image]})
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
             f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "

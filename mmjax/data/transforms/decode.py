@@ -97,7 +97,7 @@ def _decode_any(data, min_size, background):
             image.draft("RGB", (min_size, min_size))
         image.load()
         image = ImageOps.exif_transpose(image)
-        return np.asarray(_to_rgb(image, background))
+        return np.asarray(to_rgb(image, background))
     except Image.UnidentifiedImageError:
         start = data[:12]
         raise ValueError(
@@ -108,7 +108,7 @@ def _decode_any(data, min_size, background):
         raise ValueError(f"the image is damaged or truncated: {error}") from None
 
 
-def _to_rgb(image, background):
+def to_rgb(image, background):
     """A Pillow image of any mode to RGB, composited on `background`."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
@@ -150,5 +150,5 @@ def as_rgb(array, background=(255, 255, 255)):
     if channels == 1:
         return np.repeat(array, 3, axis=2)
     if channels == 4:
-        return np.asarray(_to_rgb(Image.fromarray(array, "RGBA"), background))
+        return np.asarray(to_rgb(Image.fromarray(array, "RGBA"), background))
     raise ValueError(f"an image has 1, 3 or 4 channels, not {channels} (shape {array.shape})")

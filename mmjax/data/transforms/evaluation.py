@@ -20,7 +20,10 @@ FORMS = {
     "time_shift": None,
     "spec_augment": None,
     "swap_images": None,
+    "random_frames": "uniform_frames",
+    "join_next": None,
 }
+KEEPING = {"dense_frames": "middle_frames"}  # these keep all arguments
 
 
 def evaluation_form(spec: str) -> str:
@@ -31,11 +34,17 @@ def evaluation_form(spec: str) -> str:
     """
     steps = []
     for name, args, kwargs, node in read(spec):
+        if name in KEEPING:
+            steps.append(ast.unparse(node).replace(name, KEEPING[name], 1))
+            continue
+        if name == "each_frame":
+            steps.append(f"each_frame({evaluation_form([*args, *kwargs.values()][0])!r})")
+            continue
         if name not in FORMS:
             steps.append(ast.unparse(node))
             continue
         form = FORMS[name]
-        sizes = [kwargs["size"]] if "size" in kwargs else args[:1]
+        sizes = [kwargs[k] for k in ("size", "count") if k in kwargs] or args[:1]
         if form is not None:
             steps.append(f"{form}({sizes[0]!r})" if form != "first_caption" else form)
     return " | ".join(steps)

@@ -21,6 +21,7 @@ from mmjax.data.transforms.on_image import (
     without_regions,
 )
 from mmjax.data.transforms.rand_augment import rand_augment_ops
+from mmjax.data.transforms.smoothed_resize import smoothed_resize
 
 # ---- pixels ------------------------------------------------------------------------------
 
@@ -110,6 +111,12 @@ def pad_corner(size, fill=0):
         return {**padded, "image_size": np.asarray(sizes, np.int32)}
 
     return f
+
+
+def resize_smoothed(size):
+    """To `size` pixels square, or (height, width), as OWLv2 does: see `smoothed_resize`."""
+    size = _pair(size)
+    return on_image(lambda image, rng: smoothed_resize(image_ops.to_array(image), size))
 
 
 def center_crop(size, half="down"):

@@ -40,10 +40,12 @@ from mmjax.data.transforms.image_steps import (
     resize_between,
     resize_long,
     resize_short,
+    resize_smoothed,
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.query_steps import name_queries
 from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
@@ -58,6 +60,15 @@ from mmjax.data.transforms.text_steps import (
     tokenize,
     transcript,
 )
+from mmjax.data.transforms.video_steps import (
+    dense_frames,
+    each_frame,
+    frames_as_images,
+    middle_frames,
+    random_frames,
+    uniform_frames,
+)
+from mmjax.data.transforms.video_tokens import join_next, video_tokens
 
 
 def parse(spec, **context):
@@ -92,6 +103,7 @@ TRANSFORMS = {
         resize_between,
         pad_square,
         pad_corner,
+        resize_smoothed,
         center_crop,
         random_crop,
         random_resized_crop,
@@ -103,6 +115,7 @@ TRANSFORMS = {
         rand_augment,
         random_erasing,
         swap_images,
+        name_queries,
         choose_caption,
         choose_features,
         first_caption,
@@ -125,6 +138,14 @@ TRANSFORMS = {
         chromagram,
         standardize,
         spec_augment,
+        uniform_frames,
+        random_frames,
+        dense_frames,
+        middle_frames,
+        each_frame,
+        frames_as_images,
+        join_next,
+        video_tokens,
         decode_video,
         sound,
         speech_mel,

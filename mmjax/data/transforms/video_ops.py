@@ -1,4 +1,4 @@
-"""Video: container files and lists of encoded frames to uint8 frames at 25 Hz; their sound."""
+"""Video: files and lists of encoded frames to uint8 frames at 25 Hz; their sound."""
 
 import io
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mmjax.data.transforms.decode import decode_image
+from mmjax.data.transforms.video_clips import import_av, open_clip, shown_at
 
 RATE = 25  # frames per second
 
@@ -15,47 +15,30 @@ def read_video(data: bytes | np.ndarray | Sequence[bytes]) -> np.ndarray:
     """Frames [T, H, W, 3] uint8 at 25 Hz.
 
     Args:
-      data: the bytes of a container (MP4, MPEG, MKV, ...), whose frames are repeated or left out
-        where it has another rate; encoded images, one per frame; or an array [T, H, W, 3].
+      data: see `open_clip`. Where a file has another rate, also one that varies, its frames are
+        repeated or left out: of each 25th of a second that which is shown in its middle.
 
     Raises:
       ValueError: no frames, frames of several sizes, a damaged file, or a container without the
         package `av`.
     """
-    if isinstance(data, np.ndarray) and data.ndim == 4:
-        frames = data
-    elif isinstance(data, bytes | bytearray) and data:
-        frames = _at_rate(*_container_frames(bytes(data)))
-    elif data is not None and not isinstance(data, str | bytes | bytearray):
-        frames = [decode_image(one) for one in data]
-    else:
-        frames = ()
-    if not len(frames):
-        raise ValueError("the video has no frames: leave it out")
+    clip = open_clip(data, RATE)
+    count = max(1, round(clip.duration * RATE))
+    shown = shown_at(clip, (np.arange(count) + 0.5) / RATE)
+    distinct, places = np.unique(shown, return_inverse=True)
+    return stacked(clip.frames(distinct))[places]
+
+
+def stacked(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """[T, H, W, 3] of frames [H, W, 3].
+
+    Raises:
+      ValueError: frames of several sizes.
+    """
     sizes = {frame.shape for frame in frames}
     if len(sizes) > 1:
         raise ValueError(f"the video's frames have several sizes, {sorted(sizes)}: resize them")
-    return np.stack(frames) if isinstance(frames, list) else frames
-
-
-def _at_rate(frames: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
-    """Of frames at `rate`, the one shown in the middle of each frame at 25 Hz."""
-    count = max(1, round(len(frames) * RATE / rate)) if frames else 0
-    at = ((np.arange(count) + 0.5) * rate / RATE).astype(int)
-    return [frames[i] for i in np.minimum(at, len(frames) - 1)]
-
-
-def _container_frames(data: bytes) -> tuple[list[np.ndarray], float]:
-    av = _av("frames")
-    try:
-        with av.open(io.BytesIO(data)) as file:
-            stream = next(iter(file.streams.video), None)
-            if stream is None:
-                return [], RATE
-            rate = float(stream.average_rate or RATE)
-            return [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)], rate
-    except (av.FFmpegError, EOFError) as error:
-        raise ValueError(f"{len(data)} bytes are no video that FFmpeg reads ({error})") from None
+    return np.stack(frames)
 
 
 def read_sound(data: bytes) -> bytes | None:
@@ -66,7 +49,7 @@ def read_sound(data: bytes) -> bytes | None:
     """
     import soundfile  # imported late: it loads libsndfile
 
-    av = _av("sound")
+    av = import_av("sound")
     try:
         with av.open(io.BytesIO(data)) as file:
             stream = next(iter(file.streams.audio), None)
@@ -83,17 +66,6 @@ def read_sound(data: bytes) -> bytes | None:
     out = io.BytesIO()
     soundfile.write(out, np.concatenate(parts), stream.rate, format="WAV", subtype="PCM_16")
     return out.getvalue()
-
-
-def _av(what: str):
-    try:
-        import av
-    except ImportError:
-        raise ValueError(
-            f"the {what} of a video file need the package av: pip install 'mmjax[video]', or give "
-            "a folder of images per clip and its sound as WAV"
-        ) from None
-    return av
 
 
 def crop(frames: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:

@@ -27,7 +27,7 @@ def _collect(evaluated: Evaluated) -> Attention | None:
     runner, spec = evaluated.runner, evaluated.evaluator.transform
     drawn = evaluated.drawn(len(evaluated.source), IMAGES)
     batch = next(iter(runner.batches(Subset(evaluated.source, drawn), spec, runner.batch_size)))
-    if "image" not in batch:
+    if "image" not in batch or batch["image"].ndim != 4:  # of several images of an example
         return None
     weights = runner.attention(evaluated.variables, {"image": batch["image"]})
     if weights is None:

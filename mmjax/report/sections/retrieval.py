@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.transforms.decode import decode_image
+from mmjax.data.transforms.video_clips import open_clip
 from mmjax.evals.image_text import Pairs
 from mmjax.evals.retrieval import caption_ids, relevant_images
 from mmjax.report.evaluated import Evaluated
@@ -50,7 +51,10 @@ class RetrievalExamples:
 
 
 def image_of(example: Mapping[str, Any]) -> np.ndarray:
-    """The example's image, decoded: uint8 `[H, W, 3]`."""
+    """The example's image, decoded, or the middle frame of its video: uint8 `[H, W, 3]`."""
+    if "image" not in example:
+        clip = open_clip(example["video"])
+        return clip.frames([len(clip.times) // 2])[0]
     image = example["image"]
     return decode_image(image) if isinstance(image, bytes) else np.asarray(image)
 

@@ -11,6 +11,7 @@ from mmjax.report.sections import (
     regions,
     retrieval,
     sounds,
+    videos,
 )
 from mmjax.report.sections.section import Section
 
@@ -22,5 +23,6 @@ SECTIONS: Mapping[str, Section] = {
     "attention": attention.SECTION,
     "grounding": grounding.SECTION,
     "sounds": sounds.SECTION,
+    "videos": videos.SECTION,
     "health": health.SECTION,
 }

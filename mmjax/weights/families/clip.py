@@ -286,8 +286,12 @@ def for_saving(pretrained: Any) -> Any:
     weights need (modeling_clip.py, CLIPTextTransformer); so the end token gets the largest id.
     """
     words = pretrained.tokenizer
-    if words is None or words.eos_id != 2:
-        return pretrained
+    return pretrained if words is None or words.eos_id != 2 else with_largest_end(pretrained)
+
+
+def with_largest_end(pretrained: Any) -> Any:
+    """The same model, whose end token has the largest id of its vocabulary."""
+    words = pretrained.tokenizer
     table = pretrained.params["text"]["embedding"]
     table = jnp.concatenate([table, table[words.eos_id][None]])
     config = pretrained.config | {"text": {**pretrained.config["text"], "vocab_size": len(table)}}

@@ -51,9 +51,13 @@ def test_what_is_left_draws_nothing():
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
     apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
+    apart |= {"each_frame", "video_tokens"}
+    arguments |= {"uniform_frames": "2", "random_frames": "2"}
+    arguments |= {"dense_frames": "2, 4", "middle_frames": "2, 4"}
     for name in transforms.TRANSFORMS.keys() - apart:
         spec = evaluation_form(f"{name}({arguments.get(name, '')})")
         example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0, **sound}
+        example["video"] = image[None]
         if name in ("standardize", "spec_augment"):
             example["audio"] = np.ones((3, 4), np.float32)
         if name in ("log_mel", "waveform", "clap_input"):

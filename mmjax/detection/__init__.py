@@ -1,0 +1,1 @@
+"""Detection with loaded models: boxes of texts, of an image's object, and of phrases."""
