@@ -279,11 +279,11 @@ def _objects(config, rng):
     low = rng.integers(0, side - 6, (size, objects, 2))
     high = low + rng.integers(5, 7, low.shape)
     at = np.arange(side)
-    columns, rows = ((at >= low[..., i, None]) & (at < high[..., i, None]) for i in range(2))
+    inside = (at >= low[..., None]) & (at < high[..., None])  # [B, N, x or y, side]
     return {
         "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
         "image_size": rng.integers(side - 3, side + 1, (size, 2), np.int32),
-        "masks": rows[..., None] & columns[..., None, :],
+        "masks": inside[:, :, 1, :, None] & inside[:, :, 0, None],
         "boxes": (np.concatenate([low, high], -1) / side).astype(np.float32),
         "boxes_mask": np.arange(size * objects).reshape(size, objects) % 5 != 1,
     }
