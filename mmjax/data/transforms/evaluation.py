@@ -9,6 +9,7 @@ FORMS = {
     "random_resized_crop": "resize",
     "random_crop": "center_crop",
     "choose_caption": "first_caption",
+    "choose_features": "first_features",
     "flip": None,
     "random_affine": None,
     "color_jitter": None,
@@ -46,5 +47,5 @@ def evaluation_form(spec: str) -> str:
         form = FORMS[name]
         sizes = [kwargs[k] for k in ("size", "count") if k in kwargs] or args[:1]
         if form is not None:
-            steps.append(f"{form}({sizes[0]!r})" if form != "first_caption" else form)
+            steps.append(f"{form}({sizes[0]!r})" if form[:6] != "first_" else form)
     return " | ".join(steps)

@@ -1,12 +1,9 @@
 """The step that makes text queries of the names of an image's regions; see `parse.py`."""
 
-import functools
-
 import numpy as np
 
 from mmjax.data.transforms import captions as captions_lib
-
-_CACHED = 2**14  # queries whose tokens are kept
+from mmjax.data.transforms.cached import CAPTIONS, Cached
 
 
 def name_queries(queries, length, templates="plain", *, tokenizer, class_names=None):
@@ -33,10 +30,11 @@ def name_queries(queries, length, templates="plain", *, tokenizer, class_names=N
         raise ValueError("queries are names of classes, and the data set has none")
     names = [str(name) for name in class_names]
 
-    @functools.lru_cache(_CACHED)
-    def row(text):
+    def encoded(text):
         tokens, mask, truncated = tokenizer.rows([text], length)
         return tokens[0], mask[0], int(truncated[0])
+
+    row = Cached(encoded, CAPTIONS)
 
     def f(example, rng):
         if "boxes_mask" not in example:

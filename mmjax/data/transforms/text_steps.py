@@ -1,28 +1,12 @@
 """Steps that choose captions, tokenize them and check labels; see `parse.py`."""
 
-import functools
 import re
 
 import numpy as np
 
 from mmjax.data.text.special_tokens import is_of_whisper, prompt
 from mmjax.data.transforms import captions as captions_lib
-
-_CACHED = 2**14  # captions whose tokens are kept: a few hundred bytes each
-
-
-class Cached:
-    """The last `size` results of a function of one argument; another process has its own."""
-
-    def __init__(self, function, size):
-        self._given = (function, size)
-        self._call = functools.lru_cache(size)(function)
-
-    def __call__(self, argument):
-        return self._call(argument)
-
-    def __reduce__(self):
-        return Cached, self._given
+from mmjax.data.transforms.cached import CAPTIONS, Cached
 
 
 def choose_caption(
@@ -76,11 +60,7 @@ def choose_features(noise=0.0):
     """
 
     def f(example, rng):
-        rows = example.get("text_features")
-        if rows is None or np.ndim(rows) != 2:
-            raise ValueError(
-                "choose_features needs text_features [K, E], as mmjax.photos.features writes them"
-            )
+        rows = _features(example, "choose_features")
         row = np.asarray(rows[rng.integers(len(rows))], np.float32)
         if noise:
             scale = noise * np.linalg.norm(row) / len(row) ** 0.5
@@ -88,6 +68,23 @@ def choose_features(noise=0.0):
         return {**example, "text_features": row}
 
     return f
+
+
+def first_features():
+    """Sets `text_features` to their first row, [K, E] -> [E]; used in evaluation."""
+
+    def f(example, rng):
+        row = _features(example, "first_features")[0]
+        return {**example, "text_features": np.asarray(row, np.float32)}
+
+    return f
+
+
+def _features(example, step):
+    rows = example.get("text_features")
+    if rows is None or np.ndim(rows) != 2:
+        raise ValueError(f"{step} needs text_features [K, E], as mmjax.photos.features writes them")
+    return rows
 
 
 def drop_words(words):
@@ -125,7 +122,7 @@ def tokenize(length, words=False, *, tokenizer):
             array.flags.writeable = False  # several rows may get it
         return arrays, int(truncated[0])
 
-    row = Cached(encoded, _CACHED)
+    row = Cached(encoded, CAPTIONS)
 
     def f(example, rng):
         if "caption" not in example:

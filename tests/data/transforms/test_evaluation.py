@@ -37,6 +37,7 @@ def test_what_is_left_draws_nothing():
     arguments |= {
         "resize_between": "8, 9",
         "resize_long": "8",
+        "resize_smoothed": "8",
         "pad_corner": "9",
         "codebook_image": "8",
         "resize": "8",
@@ -52,12 +53,13 @@ def test_what_is_left_draws_nothing():
     sound = {"waveform": np.zeros(16000, np.float32)}
     apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
     apart |= {"each_frame", "video_tokens"}
+    apart |= {"name_queries"}  # draws negatives, the same in every pass
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
     arguments |= {"dense_frames": "2, 4", "middle_frames": "2, 4"}
     for name in transforms.TRANSFORMS.keys() - apart:
         spec = evaluation_form(f"{name}({arguments.get(name, '')})")
         example = {"image": image, "captions": ["a", "b"], "caption": "a", "label": 0, **sound}
-        example["video"] = image[None]
+        example |= {"video": image[None], "text_features": np.ones((2, 3), np.float32)}
         if name in ("standardize", "spec_augment"):
             example["audio"] = np.ones((3, 4), np.float32)
         if name in ("log_mel", "waveform", "clap_input"):
