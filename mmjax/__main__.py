@@ -18,6 +18,7 @@ COMMANDS = {
     "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
     "detect": "mmjax.detect",
+    "segment": "mmjax.segment",
     "search": "mmjax.search",
     "serve": "mmjax.serve",
     "interpolate": "mmjax.interpolate",

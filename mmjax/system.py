@@ -25,6 +25,8 @@ from mmjax.batch import Batch, Spec
 from mmjax.config import nearest
 
 STATISTICS = "batch_stats"  # the collection of the running statistics of batch norms
+BUFFERS = "buffers"  # the collection of arrays that are drawn once and never trained
+SAVED = (STATISTICS, BUFFERS)  # the collections that published weights have beside the parameters
 
 Params = Any
 Variables = Mapping[str, Any]  # {"params": ..., **memory}: what `model.apply` takes
@@ -146,8 +148,8 @@ def memory_of(given: Variables) -> Memory:
 
 
 def statistics_of(memory: Memory) -> Memory:
-    """The statistics of batch norms, which published weights have beside the parameters."""
-    return {name: tree for name, tree in memory.items() if name == STATISTICS}
+    """The collections of `SAVED`, which published weights have beside the parameters."""
+    return {name: tree for name, tree in memory.items() if name in SAVED}
 
 
 def average(term: Term) -> tuple[jax.Array, jax.Array]:

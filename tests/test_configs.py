@@ -81,6 +81,8 @@ def test_full_size(name):
         tokens = (config.model.image.image_size[0] // patch) ** 2
         assert outputs["query_logits"].shape == (8, tokens, config.model.queries)
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
+    elif config.model.name == "sam":
+        assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
     elif config.model.name not in ("clip", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
@@ -160,7 +162,7 @@ def test_data_fit_the_model(name):
     image = model if config.model.name == "vit" else model.image
     image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
-    steps = ("resize", "resize_between", "random_resized_crop", "crop")
+    steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")
     assert any(f"{step}({size}" in transform for step in steps)
     words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
@@ -180,7 +182,7 @@ def test_data_fit_the_model(name):
     assert sound in transform
     for section in config.evals.values():
         # Written digits have their size from the start.
-        resized = any(f"{step}({size}" in section.transform for step in steps[:2])
+        resized = any(f"{step}({size}" in section.transform for step in (*steps[:2], "pad_corner"))
         assert resized or name == "fusion_digits"
         if config.model.name == "multimodal":
             assert sound in section.transform and words in section.transform
@@ -222,7 +224,7 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3")
+SAME += ("ast_audioset", "avsr_lrs3", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
 SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
 
 

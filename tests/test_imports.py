@@ -28,7 +28,7 @@ pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
-speech
+speech  masks
 detection
 search
 serve
@@ -40,7 +40,7 @@ evaluate
 train
 photos
 search.__main__  serve.__main__
-zero_shot  generate  transcribe  export  interpolate  replay  preflight  cluster_video
+zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
 detect
 __main__
 """

@@ -18,6 +18,7 @@ from mmjax.config import check_type, nearest
 from mmjax.data.class_names import label_map, mapped
 from mmjax.data.transforms.captions import get_templates
 from mmjax.evals.captioning import Captioning
+from mmjax.evals.clicks import Clicks
 from mmjax.evals.detection import Detection
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
@@ -239,6 +240,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Knn,
         EmbeddingHealth,
         Captioning,
+        Clicks,
         FewShot,
         FewShotClassification,
         Vqa,

@@ -201,14 +201,12 @@ class Attention(nn.Module):
                     result = recompute(result)
                 y = result(query, key, value, visible, bias)
             y = y.reshape(*q.shape[:2], self.heads, -1)
-        return Linear(
-            (q.shape[-1],),
-            ("heads", "head_dim", "embed"),
-            self.out_bias,
-            self.dtype,
-            self.out_init,
-            name="out",
-        )(y)
+        return self._out(y, q.shape[-1])
+
+    def _out(self, y: jax.Array, width: int) -> jax.Array:
+        """The last map: [B, L, H, head_dim] -> [B, L, width]."""
+        names = ("heads", "head_dim", "embed")
+        return Linear((width,), names, self.out_bias, self.dtype, self.out_init, name="out")(y)
 
     def _check(self, q: jax.Array, kv: jax.Array | None) -> None:
         width, kv_heads = q.shape[-1], self.kv_heads or self.heads

@@ -157,7 +157,7 @@ class Runner:
     def attention(self, variables: Variables, batch: Rows) -> np.ndarray | None:
         """Attention weights [layers, B, heads, L, L] of the image tower; None if it has none."""
         sown = self._on_mesh(self._sow, variables, {"image": batch["image"]})
-        return sown_weights(sown["intermediates"])
+        return sown_weights(sown.get("intermediates", {}))
 
     @functools.cached_property
     def _sow(self):

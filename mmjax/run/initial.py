@@ -13,7 +13,7 @@ from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
-from mmjax.system import STATISTICS, statistics_of
+from mmjax.system import SAVED, statistics_of
 from mmjax.weights import packages, published
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
@@ -125,7 +125,7 @@ def _from_run(
 ) -> tuple[str, dict[str, Any], set[str]]:
     """(checkpoint, the parameters of `target`, names of all its parameters)."""
     source, step = _newest(folder)
-    kept = ("params/", f"memory/{STATISTICS}/")
+    kept = ("params/", *(f"memory/{name}/" for name in SAVED))
     saved = {k.split("/", 1)[1]: s for k, s in source.shapes(step).items() if k.startswith(kept)}
     own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
     if whole:

@@ -15,7 +15,8 @@ from mmjax.process.progress import Progress
 from mmjax.weights.layouts import Row
 from mmjax.weights.tensor_file import Tensors
 
-KEPT_FP32 = ("scale", "bias", "mean", "variance")  # small, so kept in full precision
+# Small, so kept in full precision.
+KEPT_FP32 = ("scale", "bias", "mean", "variance", "gaussian")
 
 
 def read_params(

@@ -101,6 +101,14 @@ CLASSES = {
         "do_pad": True,
         "anti_aliasing": True,
     },
+    "SamImageProcessor": {
+        "resample": FILTERS.index("bilinear"),
+        "size": {"longest_edge": 1024},
+        "do_pad": True,
+        "pad_size": {"height": 1024, "width": 1024},
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
+    },
     "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
     "ViltImageProcessor": {
         **_BICUBIC,

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 
-def write(path: str | os.PathLike, text: str) -> None:
+def write(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file beside `path`, in a folder that is created if missing, and rename it.
 
     Surrogates, as in file names that are not UTF-8, are written as \\udcff: in JSON its escapes.
@@ -18,8 +18,10 @@ def write(path: str | os.PathLike, text: str) -> None:
     partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        if isinstance(content, str):
+            content = content.encode("utf-8", "backslashreplace")
+        with open(partial, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -21,6 +21,7 @@ CONFIGS = {
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
     "owlvit": "owlvit_boards",
+    "sam": "sam_boards",
     "video_vit": "vivit_b",
     "video_vq": "video_vq_wesnoth",
     "videobert": "videobert_wesnoth",

@@ -5,8 +5,9 @@ import math
 from mmjax import config as configs
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
-# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT: transformers'
-# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection. The others: added up by hand, below.
+# google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
+# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. The others: added up by hand,
+# below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -16,6 +17,8 @@ PUBLISHED = {
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
     "owlvit_b32": 153_231_879,
+    "sam_vit_b_sa1b": 93_735_472,
+    "sam_vit_h_sa1b": 641_090_608,
 }
 
 
@@ -81,6 +84,8 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name == "sam_boards":
+        return prompted(model)
     if name == "clap_esc10":
         return sounds_and_texts(model)
     if name == "audioclip_stamps":  # and a ViT of 19 x 5 patches, two tokens more and three scales
@@ -233,6 +238,27 @@ def one_transformer(model):
         return whole + (images * width * inner + inner) + 2 * inner + (inner * classes + classes)
     words = (width * width + width) + 2 * width + model.text.vocab_size
     return whole + words + 2 * width + 2
+
+
+def prompted(model):
+    """An encoder with relative positions and a neck, a prompt encoder, and a mask decoder."""
+    image, wide = model.image, model.image.out_width
+    width, grid, patch = image.width, image.image_size // image.patch_size, image.patch_size
+    sides = [grid if i in image.global_blocks else image.window for i in range(image.depth)]
+    blocks = tower(image.depth, width, image.mlp_dim)
+    relative = sum(2 * (2 * side - 1) * width // image.heads for side in sides)
+    neck = width * wide + 9 * wide * wide + 4 * wide
+    encoder = (3 * patch * patch + 1) * width + grid * grid * width + blocks + relative + neck
+    masks = (4 * 4 + 4) + 2 * 4 + (4 * 4 * 16 + 16) + 2 * 16 + (16 * wide + wide)
+    square, half = wide * wide + wide, 3 * (wide + 1) * wide // 2 + wide * wide // 2 + wide
+    mlp = 2 * wide * model.decoder.mlp_dim + model.decoder.mlp_dim + wide
+    two_way = 4 * square + 2 * half + mlp + 4 * 2 * wide
+    double = wide * wide + wide // 4 + 2 * wide // 4 + wide * wide // 8 + wide // 8
+    mixers = 4 * (2 * square + wide * wide // 8 + wide // 8)
+    inner = model.decoder.iou_width
+    iou = wide * inner + inner + inner * inner + inner + 4 * inner + 4
+    decoder = 5 * wide + 2 * two_way + half + 2 * wide + double + mixers + iou
+    return encoder + masks + 6 * wide + decoder
 
 
 def sounds_and_texts(model):

@@ -117,6 +117,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.audio.update(mels=4, length=6, width=16, **sizes)
             config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
             config.model.text.decoder.update(sizes)
+        elif config.model.name == "sam":
+            image = {"patch_size": 4, "image_size": 16, "window": 3, "global_blocks": (1,)}
+            config.model.image.update(TOWER, depth=2, out_width=16, **image)
+            config.model.decoder.update(depth=2, heads=2, mlp_dim=16, iou_width=8, remat="none")
+            config.model.update(objects=2, clicks=2, test_clicks=2)
         elif config.model.name == "flava":
             config.model.update(embed_dim=16, codebook_size=10)
             if config.model.codebook.kind == "dvae":  # of 8 x 8 pixels
@@ -204,6 +209,8 @@ def batch(config, seed=0):
         return out | {"label": rng.integers(0, classes, size, np.int32)}
     if config.model.name in ("video_vit", "video_vq", "videobert"):
         return _videos(config, rng)
+    if config.model.name == "sam":
+        return _objects(config, rng)
     out = {"image": rng.integers(0, 256, (size, 8, 8, 3), np.uint8)}
     if "text" in config.model.get("main", config.model):
         out |= _texts(rng, size)
@@ -263,6 +270,22 @@ def batch(config, seed=0):
         classes = config.model.num_classes
         out["label_probs"] = rng.dirichlet(np.ones(classes), size).astype(np.float32)
     return out
+
+
+def _objects(config, rng):
+    """Images with rectangles; the last object of some is missing."""
+    size, side, objects = config.batch_size, config.model.image.image_size, config.model.objects
+    low = rng.integers(0, side - 6, (size, objects, 2))
+    high = low + rng.integers(5, 7, low.shape)
+    at = np.arange(side)
+    inside = (at >= low[..., None]) & (at < high[..., None])  # [B, N, x or y, side]
+    return {
+        "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+        "image_size": rng.integers(side - 3, side + 1, (size, 2), np.int32),
+        "masks": inside[:, :, 1, :, None] & inside[:, :, 0, None],
+        "boxes": (np.concatenate([low, high], -1) / side).astype(np.float32),
+        "boxes_mask": np.arange(size * objects).reshape(size, objects) % 5 != 1,
+    }
 
 
 def _triplets(config, rng):

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from mmjax.models.systems import make_system
-from mmjax.system import STATISTICS
+from mmjax.system import memory_of, statistics_of
 from mmjax.variables import abstract_variables
 from mmjax.weights import image_processor
 from mmjax.weights.families.blip import DECODER, ENCODER
@@ -83,6 +83,20 @@ QWEN_HALF_B = {  # Qwen 2.5
 }
 
 
+SAM_LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "global_attn_indexes": [5, 11, 17, 23],
+}
+SAM_HUGE = {
+    "hidden_size": 1280,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "global_attn_indexes": [7, 15, 23, 31],
+}
+
+
 # Counted by transformers 5.23.0 on its meta device; a mask token is none of ours.
 @pytest.mark.parametrize(
     ("model_type", "config", "heads", "parameters"),
@@ -146,6 +160,9 @@ QWEN_HALF_B = {  # Qwen 2.5
         ("flava", {}, FLAVA_HEAD, 357_645_303 - DVAE),
         ("flava", {}, FLAVA_HEAD | FLAVA_CODEBOOK, 357_645_303),
         ("flava_image_codebook", {}, FLAVA_CODEBOOK, DVAE),
+        ("sam", {}, {}, 93_735_472),
+        ("sam", {"vision_config": SAM_LARGE}, {}, 312_342_832),
+        ("sam", {"vision_config": SAM_HUGE}, {}, 641_090_608),
     ],
 )
 def test_parameter_counts_are_the_published_ones(model_type, config, heads, parameters):
@@ -160,7 +177,7 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     system = make_system(whole)
     model = system.model
     given = abstract_variables(model, system.spec)
-    params, statistics = given["params"], given.get(STATISTICS, {})
+    params, statistics = given["params"], statistics_of(memory_of(given))
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
     covered = [name for row in theirs.rows(model) for name in row.ours]
     assert len(covered) == len(jax.tree.leaves([params, statistics]))
@@ -168,6 +185,13 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
         assert image_processor.read(found.preprocessor).transform.startswith(
             ("decode | resize", "decode | pad_square | resize")
         )
+
+
+def test_the_decoder_and_the_prompts_of_sam_have_the_published_sizes():
+    system = make_system({"model": {"name": "sam", "image": {"variant": "B/16"}, "decoder": {}}})
+    found = abstract_variables(system.model, system.spec)["params"]["masks"]
+    sizes = [sum(x.size for x in jax.tree.leaves(found[k])) for k in ("decoder", "prompts")]
+    assert sizes == [4_058_340, 6_220]
 
 
 def test_the_encoders_of_flava_have_the_published_sizes():

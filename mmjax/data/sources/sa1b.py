@@ -17,6 +17,7 @@ from mmjax.process.printable import printable
 
 def open_sa1b(
     root: str | os.PathLike,
+    max_area: float = 1.0,
     max_bad_records: int | float = 0,
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
@@ -25,6 +26,8 @@ def open_sa1b(
 
     Args:
       root: the unpacked archives, with sa_N.jpg and sa_N.json, in folders or not.
+      max_area: masks that cover a larger fraction of the image are left out; SAM was trained with
+        0.9 (appendix A).
       max_bad_records: images without that file that may be left out; see
         `mmjax.data.bad_records.allow`.
       workdir: where these are listed; None: the data cache.
@@ -38,6 +41,8 @@ def open_sa1b(
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}: set root to the folder of SA-1B's images.")
+    if not 0 < max_area <= 1:
+        raise ValueError(f"max_area is {max_area}: it is a fraction of the image, above 0 up to 1.")
     images = sorted(folder.rglob("*.jpg"))
     if not images:
         raise ValueError(f"{folder} has no .jpg files: set root to the folder of SA-1B's images.")
@@ -49,15 +54,15 @@ def open_sa1b(
     allow(bad, len(images), max_bad_records, str(folder), Path(workdir or data_root(data_dir)))
     if not found:
         raise ValueError(f"{folder} has no image with masks left: all {len(images)} lack them.")
-    return Sa1b(folder, found)
+    return Sa1b(folder, found, max_area)
 
 
 class Sa1b(Source):
     """Images with `regions` that have no class; `key` is the path below the folder."""
 
-    def __init__(self, root: Path, images: Sequence[Path]):
+    def __init__(self, root: Path, images: Sequence[Path], max_area: float):
         self.name, self.class_names = str(root), None
-        self._root, self._images = root, images
+        self._root, self._images, self._max_area = root, images, max_area
 
     def __len__(self) -> int:
         return len(self._images)
@@ -83,7 +88,8 @@ class Sa1b(Source):
             raise ValueError(f"{path} is no annotation file of SA-1B ({error!r})") from None
         # The boxes in the file end at the last pixel: those of a mask one pixel wide are empty.
         masks = [rle.from_segmentation(segment, height, width) for segment in segments]
-        masks = [mask for mask in masks if rle.area(mask)]
+        most = self._max_area * height * width
+        masks = [mask for mask in masks if 0 < rle.area(mask) <= most]
         key = printable(self._images[index].relative_to(self._root).as_posix())
         regions = of_masks(masks, [-1] * len(masks), height, width)
         return {"key": key, "regions": regions}, image

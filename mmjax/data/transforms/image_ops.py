@@ -109,10 +109,14 @@ def size_short(image, size):
 
 
 def size_long(image, size):
-    """(height, width) of an image whose longer side is resized to `size` pixels."""
-    h, w = size_of(image)
-    scale = size / max(h, w)
-    return int(h * scale + 0.5), int(w * scale + 0.5)
+    """(height, width) of an image whose longer side is resized to `size` pixels, the other rounded
+    to the nearest.
+
+    Source: facebookresearch/segment-anything, utils/transforms.py, get_preprocess_shape.
+    """
+    sides = size_of(image)
+    scale = size / max(sides)
+    return tuple(max(1, int(side * scale + 0.5)) for side in sides)
 
 
 def size_between(image, shorter, longer, multiple=1):

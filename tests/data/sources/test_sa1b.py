@@ -55,3 +55,13 @@ def test_what_is_missing_or_damaged_is_refused(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="has no .jpg files"):
         open_source(config | {"root": str(tmp_path / "none")}, workdir=tmp_path)
+
+
+def test_masks_of_most_of_the_image_are_left_out(tmp_path):
+    masks = np.ones((2, 30, 40), bool)
+    masks[1, :4] = False  # 87 % of the image
+    config = written(tmp_path, masks)
+    for most, left in ((1.0, 2), (0.9, 1), (0.8, 0)):
+        assert len(open_source(config | {"max_area": most})[0]["regions"]) == left
+    with pytest.raises(ValueError, match="max_area is 2.0: it is a fraction"):
+        open_source(config | {"max_area": 2.0})

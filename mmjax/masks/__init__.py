@@ -1,0 +1,1 @@
+"""Masks from a SAM: of prompts, and of everything in an image."""
