@@ -72,7 +72,11 @@ def read_prompt(points: Sequence[str], box: str | None) -> Prompt | None:
     """
     if not points and box is None:
         return None
-    given = [numbers(point, (2, 3), "x,y or x,y,0 (--point)") for point in points]
+    form = "x,y or x,y,0 (--point)"
+    given = [numbers(point, (2, 3), form) for point in points]
+    for text, point in zip(points, given):
+        if point[2:] not in ([], [0], [1]):
+            raise ValueError(f"'{text}' is not of the form {form}: 0 is beside the object.")
     return Prompt(
         [(point[0], point[1]) for point in given],
         [int(point[2]) if len(point) == 3 else 1 for point in given],
@@ -147,7 +151,8 @@ def main() -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"Two images are called '{printable(twice[0])}': segment them apart.")
-    old = [out / f"{name}.json" for name in names if (out / f"{name}.json").exists()]
+    results = [out / f"{name}.{kind}" for name in names for kind in ("json", "png")]
+    old = [path for path in results if path.exists()]  # perhaps an image that is segmented
     if old:
         raise ValueError(f"'{printable(old[0])}' exists already: give another --out.")
     segmenter = Segmenter(pretrained.load(ARGS.model))

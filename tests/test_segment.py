@@ -4,10 +4,12 @@ import json
 
 import commands
 import numpy as np
+import pytest
 from parity import GOLDEN
 from PIL import Image
 
 from mmjax.data import rle
+from mmjax.segment import read_prompt
 
 MODEL = f"--model={GOLDEN / 'sam'}"
 
@@ -41,3 +43,10 @@ def test_flags_of_another_form_are_refused(tmp_path):
     assert run.returncode == 2 and "'1,2,3' is not of the form x0,y0,x1,y1" in run.stderr
     run = commands.run("-m", "mmjax.segment", *base, "--point=99,2")
     assert run.returncode == 2 and "point (99, 2) is outside of the image" in run.stderr
+    before = (tmp_path / "a.png").read_bytes()
+    run = commands.run("-m", "mmjax.segment", base[0], MODEL, f"--out={tmp_path}", "--point=9,2")
+    assert run.returncode == 2 and "a.png' exists already" in run.stderr
+    assert (tmp_path / "a.png").read_bytes() == before  # the image itself
+    for label in ("0.7", "1.5", "2", "-1"):
+        with pytest.raises(ValueError, match=f"'9,2,{label}' is not of the form x,y or x,y,0"):
+            read_prompt([f"9,2,{label}"], None)

@@ -1,6 +1,7 @@
 """All masks of an image, from a grid of points."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,6 +43,12 @@ class Settings:
                 f"The grid has {self.points} points a side, in {self.crop_layers} layers of crops "
                 f"that overlap by {self.overlap:g}, {self.at_once} points at once: use at least 1, "
                 "at least 0, from 0 to below 1, and at least 1."
+            )
+        if not (self.iou < math.inf and 0 <= self.stability <= 1 and 0 <= self.overlap_iou <= 1):
+            raise ValueError(
+                f"The smallest predicted IoU is {self.iou:g}, the smallest stability "
+                f"{self.stability:g} and the largest IoU of two boxes {self.overlap_iou:g}: the "
+                "first is a number, the others are from 0 to 1."
             )
 
 

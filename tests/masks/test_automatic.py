@@ -88,9 +88,18 @@ def test_prompts_that_do_not_fit_are_refused(segmenter, prompt, message):
         prompt.check((90, 120), segmenter.low)
 
 
-def test_settings_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="grid has 0 points a side"):
-        Settings(points=0).check()
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"points": 0}, "grid has 0 points a side"),
+        ({"iou": float("nan")}, "smallest predicted IoU is nan"),
+        ({"stability": 95.0}, "smallest stability 95"),
+        ({"overlap_iou": -1.0}, "largest IoU of two boxes -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings).check()
 
 
 def test_rules_of_empty_and_full_masks():
