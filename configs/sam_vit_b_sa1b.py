@@ -5,8 +5,9 @@ r"""SAM with ViT-B/16 on SA-1B.
         "--config.init_from.only=('image/.*',)"
 
 As sam_vit_h_sa1b, with the paper's changes for ViT-B (Kirillov et al. 2023, arXiv 2304.02643,
-appendix A): 180,000 steps of 128 images, layer-wise decay 0.6, drop path 0.6. The learning rate
-falls at the same fractions of the run. Without `init_from` it starts from scratch, so expect less.
+appendix A): 180,000 steps of 128 images, layer-wise decay 0.6, drop path 0.6. The paper does not
+say at which steps the learning rate of ViT-B falls; here at the same fractions of the run as that
+of ViT-H. Without `init_from` it starts from scratch, so expect less.
 """
 
 from configs.sam_vit_h_sa1b import get_config as get_large

@@ -7,7 +7,8 @@ r"""SAM with ViT-H/16 on SA-1B, the published setting.
 DIR has SA-1B's images and JSON files, 11 million of each. Setting: Kirillov et al. 2023 (arXiv
 2304.02643), appendix A: 90,000 steps of 256 images at 1,024 px with up to 64 masks each, AdamW at
 8e-4 with a warmup of 250 steps, divided by 10 at steps 60,000 and 86,666; weight decay 0.1, drop
-path 0.4, layer-wise decay 0.8, no augmentation, from an MAE. MAE is a run or a folder with the
+path 0.4, layer-wise decay 0.8, no augmentation, masks of more than 90 % of the image left out, from
+an MAE. The paper's decoder has a dropout of 0.1, this one none. MAE is a run or a folder with the
 encoder's parameters in SAM's layout; without `init_from` it starts from scratch, so expect less.
 """
 

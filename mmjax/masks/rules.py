@@ -1,7 +1,9 @@
 """The rules of automatic mask generation: crops, grids of points, filters and suppression.
 
-Source: Kirillov et al. 2023 (arXiv 2304.02643), appendix B, "Automatic mask generation"; numbers
-equal those of transformers 5.23, image_processing_sam.py, from which a box includes its last pixel.
+Source: Kirillov et al. 2023 (arXiv 2304.02643), appendix B; numbers equal those of transformers
+5.23, image_processing_sam.py: a box includes its last pixel, masks of all crops are suppressed at
+once by predicted IoU (in the paper within each crop, and then the crops with more zoom first), and
+neither small components nor masks of the whole image are removed.
 """
 
 import itertools

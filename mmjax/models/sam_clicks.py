@@ -52,6 +52,9 @@ def central_click(region: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
     Distances are to the nearest pixel outside, in king's moves; the border of the image is outside.
     Of several farthest pixels it is the one nearest to their center of mass.
+
+    Source: Kirillov et al. 2023 (arXiv 2304.02643), appendix D.1, for the farthest pixel; the
+    distance and the choice among equals are ours.
     """
     height, width = region.shape[-2:]
 
