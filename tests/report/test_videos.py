@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import clips
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmjax.report.evaluated import Evaluated
-from mmjax.report.sections.videos import SECTION, animation, contact_sheet
+from mmjax.report.sections.videos import SECTION, animation, contact_sheet, video_of
 
 
 def test_a_contact_sheet_has_the_frames_in_rows():
@@ -41,3 +42,9 @@ def test_a_section_of_a_source_s_videos():
     assert "a &lt;" in page
     runner.open_source = lambda settings: [{"image": b""}]
     assert SECTION.collect(Evaluated("held", evaluator, runner, None, 0)) is None
+
+
+def test_frames_of_several_shapes_are_refused():
+    mixed = clips.images([*clips.frames(2, 8, 16), *clips.frames(1, 16, 8)])
+    with pytest.raises(ValueError, match="the video's frames have several sizes"):
+        video_of({"video": mixed})

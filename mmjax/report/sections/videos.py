@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax.data.transforms.video_clips import RATE, open_clip, shown_at
+from mmjax.data.transforms.video_ops import stacked
 from mmjax.report.evaluated import Evaluated
 from mmjax.report.sections.section import Section
 
@@ -54,12 +55,16 @@ def _collect(evaluated: Evaluated) -> list[Video] | None:
 
 
 def video_of(example: Mapping[str, Any]) -> Video:
-    """`FRAMES` frames of an example at equal distances in time, or all that it has."""
+    """`FRAMES` frames of an example at equal distances in time, or all that it has.
+
+    Raises:
+      ValueError: frames of several shapes, or a damaged video.
+    """
     clip = open_clip(example["video"], example.get("frame_rate", RATE))
     count = min(FRAMES, len(clip.times))
     times = (np.arange(count) + 0.5) * clip.duration / count
     indices, places = np.unique(shown_at(clip, times), return_inverse=True)
-    frames = np.stack([_small(frame) for frame in clip.frames(indices)])[places]
+    frames = stacked([_small(frame) for frame in clip.frames(indices)])[places]
     about = (example.get("captions") or [str(example.get("key", ""))])[0]
     return Video(frames, clip.duration, about)
 
