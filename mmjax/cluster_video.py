@@ -4,7 +4,8 @@
 
 Reads config.data.train through the steps of config.data.transform before `video_tokens(FOLDER)`,
 fits `--levels` levels of `--k` clusters to the features of every valid clip, and writes FOLDER,
-which that step reads in training. The same data and seed give the same folder.
+which that step reads in training. The same data and seed give the same folder; one that has
+clusters already is left as it is, as runs may depend on it.
 """
 
 import inspect
@@ -55,8 +56,17 @@ def steps_before(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def features_of(config: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """The features [N, D] of all valid clips of the training set, and the settings of the step."""
+    """The features [N, D] of all valid clips of the training set, and the settings of the step.
+
+    Raises:
+      ValueError: no such step, or its folder has clusters already.
+    """
     spec, settings = steps_before(config.data.transform)
+    if clusters.is_saved(settings["folder"]):
+        raise ValueError(
+            f"'{settings['folder']}' has clusters already: name another folder in video_tokens(), "
+            "or delete this one."
+        )
     source, transform, found = open_source(config.data.train), parse.parse(spec), []
     with Progress("Reading clips", len(source)) as bar:
         for i in range(len(source)):

@@ -22,6 +22,7 @@ from mmjax.workdir import whole_file
 
 FORMAT = 1
 _CHUNK = 1 << 14  # vectors whose distances are held at once
+_DAMAGED = (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +86,16 @@ def fit(
         many mini-batches of that size per node.
 
     Raises:
-      ValueError: no vectors, or no levels or clusters.
+      ValueError: no vectors, some that are not finite, or no levels or clusters.
     """
     if x.ndim != 2 or not len(x):
         raise ValueError(f"clusters need vectors [N, D], not an array {list(x.shape)}")
+    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(x)} vectors, the first of them number {bad[0]}, are not finite: "
+            "leave these clips out"
+        )
     if levels < 1 or k < 2:
         raise ValueError(f"clusters of {levels} levels of {k}: give at least 1 level of 2")
     found, centers = np.zeros(len(x), np.int64), []
@@ -191,7 +198,7 @@ def assign(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def save(clusters: Clusters, folder: str | os.PathLike) -> None:
     """Write a folder; see the module."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"centers.{i}": x for i, x in enumerate(clusters.centers)}
     temporary = folder / "clusters.safetensors.partial"
@@ -207,6 +214,11 @@ def save(clusters: Clusters, folder: str | os.PathLike) -> None:
         "vectors": int(clusters.counts.sum()),
     }
     whole_file.write(folder / "clusters.json", json.dumps(about, indent=2) + "\n")
+
+
+def is_saved(folder: str | os.PathLike) -> bool:
+    """Whether `save` has written this folder."""
+    return (Path(folder).expanduser() / "clusters.json").exists()
 
 
 def load(folder: str | os.PathLike) -> Clusters:
@@ -233,7 +245,7 @@ def load(folder: str | os.PathLike) -> Clusters:
         shapes = [x.shape for x in centers]
         k, width = about["k"], about["width"]
         if shapes != [(k**i, k, width) for i in range(len(centers))]:
-            raise ValueError(f"the centers have the shapes {shapes}")
+            raise TypeError(f"the centers have the shapes {shapes}")
         return Clusters(centers, arrays["counts"], about["features"])
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (*_DAMAGED, SafetensorError) as error:
         raise ValueError(f"The clusters in '{folder}' are damaged ({error}).") from None

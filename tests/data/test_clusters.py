@@ -125,6 +125,10 @@ def test_saved_and_loaded(tmp_path):
     (tmp_path / "b" / "clusters.safetensors").write_bytes(b"12345678")
     with pytest.raises(ValueError, match="are damaged"):
         clusters.load(tmp_path / "b")
+    for text in (b"[1]", b"{", b"\xff", json.dumps(about | {"k": 4}).encode()):
+        (tmp_path / "a" / "clusters.json").write_bytes(text)
+        with pytest.raises(ValueError, match="The clusters in '.*/a' are damaged"):
+            clusters.load(tmp_path / "a")
     with pytest.raises(ValueError, match="no clusters in .*: make them by `python -m mmjax"):
         clusters.load(tmp_path / "c")
 
@@ -132,6 +136,8 @@ def test_saved_and_loaded(tmp_path):
 def test_wrong_vectors_are_said():
     with pytest.raises(ValueError, match=r"need vectors \[N, D\], not an array \[0, 3\]"):
         clusters.fit(np.zeros((0, 3)), 1, 2)
+    with pytest.raises(ValueError, match="1 of 4 vectors, the first of them number 2, are not"):
+        clusters.fit(np.asarray([[0.0], [1.0], [np.nan], [2.0]]), 1, 2)
     with pytest.raises(ValueError, match="clusters of 0 levels of 2"):
         clusters.fit(np.zeros((4, 3)), 0, 2)
     with pytest.raises(ValueError, match="have 2 numbers and the clusters 3"):

@@ -119,6 +119,10 @@ def test_the_command_writes_the_same_clusters_each_time(tmp_path):
     assert about["vectors"] == 24 and about["features"]["clip"] == 1
     tree = clusters.load(tmp_path / "tree")
     assert tree.size == 9 and tree.counts.sum() == 24
+    before = (tmp_path / "tree" / "clusters.safetensors").read_bytes()
+    again = commands.run(*command, "--seed=1", MMJAX_DATA_DIR=str(tmp_path / "data"))
+    assert again.returncode == 2 and "/tree' has clusters already" in again.stderr
+    assert (tmp_path / "tree" / "clusters.safetensors").read_bytes() == before
     with pytest.raises(ValueError, match="has no step video_tokens"):
         cluster_video.steps_before("uniform_frames(3)")
     spec = "join_next | random_frames(8) | each_frame('flip') | video_tokens('x', clip=2) | label"
