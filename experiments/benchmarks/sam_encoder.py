@@ -106,7 +106,9 @@ def main():
     if args.work:
         work(args.work)
         return
-    pythons = {"ours": sys.executable, "theirs": args.torch or sys.executable}
+    if not args.torch:
+        parser.error("give --torch, a Python with torch and transformers")
+    pythons = {"ours": sys.executable, "theirs": args.torch}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = {
         side: subprocess.Popen(
