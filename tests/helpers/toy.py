@@ -120,7 +120,7 @@ def shrink(config, dtype="float32", depth=1):
         elif config.model.name == "sam":
             image = {"patch_size": 4, "image_size": 16, "window": 3, "global_blocks": (1,)}
             config.model.image.update(TOWER, depth=2, out_width=16, **image)
-            config.model.decoder.update(depth=2, heads=2, mlp_dim=16, iou_width=8, remat="none")
+            config.model.decoder.update(depth=1, heads=2, mlp_dim=16, iou_width=8, remat="none")
             config.model.update(objects=2, clicks=2, test_clicks=2)
         elif config.model.name == "flava":
             config.model.update(embed_dim=16, codebook_size=10)
