@@ -12,6 +12,9 @@ from mmjax.masks import rules
 from mmjax.masks.segmenter import Prompt, Segmenter
 
 
+MOST_POINTS, MOST_LAYERS = 1024, 4  # a point of every pixel that the model reads; 341 crops
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How masks are looked for, and which are kept.
@@ -38,11 +41,12 @@ class Settings:
 
     def check(self) -> None:
         """Raise ValueError for settings out of range."""
-        if self.points < 1 or self.crop_layers < 0 or self.at_once < 1 or not 0 <= self.overlap < 1:
+        grid = 1 <= self.points <= MOST_POINTS and 0 <= self.crop_layers <= MOST_LAYERS
+        if not grid or self.at_once < 1 or not 0 <= self.overlap < 1:
             raise ValueError(
                 f"The grid has {self.points} points a side, in {self.crop_layers} layers of crops "
-                f"that overlap by {self.overlap:g}, {self.at_once} points at once: use at least 1, "
-                "at least 0, from 0 to below 1, and at least 1."
+                f"that overlap by {self.overlap:g}, {self.at_once} points at once: use 1 to "
+                f"{MOST_POINTS}, 0 to {MOST_LAYERS}, from 0 to below 1, and at least 1."
             )
         if not (self.iou < math.inf and 0 <= self.stability <= 1 and 0 <= self.overlap_iou <= 1):
             raise ValueError(

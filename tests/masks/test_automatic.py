@@ -92,6 +92,7 @@ def test_prompts_that_do_not_fit_are_refused(segmenter, prompt, message):
     ("settings", "message"),
     [
         ({"points": 0}, "grid has 0 points a side"),
+        ({"points": 10**8}, "use 1 to 1024"),
         ({"iou": float("nan")}, "smallest predicted IoU is nan"),
         ({"stability": 95.0}, "smallest stability 95"),
         ({"overlap_iou": -1.0}, "largest IoU of two boxes -1"),
