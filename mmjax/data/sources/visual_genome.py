@@ -47,7 +47,8 @@ def open_visual_genome(
     kind = "regions" if "regions" in listed[0] else "objects"
     if not all(_are_objects(entry.get(kind)) for entry in listed):
         raise ValueError(
-            f"{path} has images with neither regions nor objects: use region_descriptions.json or objects.json."
+            f"{path} has images with neither regions nor objects: use region_descriptions.json or "
+            "objects.json."
         )
     records, bad, total = [], [], 0
     for entry in listed:
