@@ -106,6 +106,12 @@ def main() -> None:
     if shown and not Path(ARGS.query_image).is_file():
         raise ValueError(f"There is no file '{ARGS.query_image}': set --query_image to an image.")
     paths = image_files.find(ARGS.images)
+    output = Path(ARGS.output) if ARGS.output else None
+    if output:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--output '{output}' is not a folder ({error.strerror}).") from None
     detector = open_detector(ARGS.model)
     if shown:
         try:
@@ -115,9 +121,6 @@ def main() -> None:
         queries, _ = detector.object_in(image)
     else:
         queries = detector.texts(labels, templates)
-    output = Path(ARGS.output) if ARGS.output else None
-    if output:
-        output.mkdir(parents=True, exist_ok=True)
     faults = 0
     with Progress("Images", len(paths)) as bar:
         for number, (path, found) in enumerate(

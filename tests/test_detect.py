@@ -58,6 +58,7 @@ def test_what_the_command_refuses(photos):
         (("--labels= , ",), "labels ' , ' are empty"),
         (("--labels=cat", "--threshold=2"), "--threshold is 2.0: use a number from 0 to 1"),
         (("--query_image=none.png",), "no file 'none.png'"),
+        (("--labels=cat", f"--output={one}"), "is not a folder (File exists)"),
     ):
         done = run(one, *args)
         assert done.returncode == 2 and message in done.stderr, done.stderr

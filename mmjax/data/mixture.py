@@ -96,6 +96,12 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
     if not 0 <= hold_out < 1:
         raise ValueError(f"config.data.hold_out is {hold_out}: use a fraction from 0 to below 1.")
     if train.get("kind") != "mixture":
+        if hold_out and train.get("kind") == "mosaics":
+            raise ValueError(
+                "config.data.hold_out of mosaics would evaluate on images that other mosaics train "
+                "on: give config.data.train.source a source of kind 'part', and evaluators on the "
+                "rest."
+            )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
         return sources.open_source(train, workdir=workdir)

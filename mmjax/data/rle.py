@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MAX_OUTLINE = 1_000_000  # pixels along a polygon: it is drawn with five points for each
+
 
 class Rle(NamedTuple):
     """A mask: its height and width in pixels, and the lengths of its runs (int64)."""
@@ -167,11 +169,15 @@ def from_string(text: str | bytes, height: int, width: int) -> Rle:
 def _checked(rle: Rle) -> Rle:
     if rle.height < 0 or rle.width < 0 or (len(rle.counts) and rle.counts.min() < 0):
         raise ValueError("an RLE has a negative size or count")
+    size = rle.height * rle.width
+    if (
+        len(rle.counts) and rle.counts.max() > size
+    ):  # before the sum, which such a count may overflow
+        raise ValueError(f"an RLE has a count of {rle.counts.max()}, and its mask {size} pixels")
     total = int(rle.counts.sum())
-    if total != rle.height * rle.width:
+    if total != size:
         raise ValueError(
-            f"an RLE has {total} pixels in all, and a mask of {rle.height}x{rle.width} has "
-            f"{rle.height * rle.width}"
+            f"an RLE has {total} pixels in all, and a mask of {rle.height}x{rle.width} has {size}"
         )
     return rle
 
@@ -183,11 +189,22 @@ def from_polygon(points: Sequence[float], height: int, width: int) -> Rle:
     fine column at the column's middle.
 
     Raises:
-      ValueError: fewer than three points, or an odd number of coordinates.
+      ValueError: fewer than three points, coordinates that are no pairs of numbers, or an outline
+        of more than `MAX_OUTLINE` pixels.
     """
-    xy = np.asarray(points, np.float64)
-    if xy.ndim != 1 or len(xy) < 6 or len(xy) % 2 or not np.isfinite(xy).all():
+    try:
+        xy = np.asarray(points, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"the polygon {str(points)[:80]} has other things than numbers") from None
+    if xy.ndim != 1 or len(xy) < 6 or len(xy) % 2:
         raise ValueError(f"a polygon has three points (x, y) or more, and this one {xy.size / 2:g}")
+    corners = xy.reshape(-1, 2)
+    length = abs(corners - np.roll(corners, -1, 0)).max(1).sum()
+    if not max(length, abs(xy).max()) <= MAX_OUTLINE:  # NaN, too
+        raise ValueError(
+            f"a polygon with the outline {str(points)[:80]} cannot be drawn: use finite numbers, "
+            f"and at most {MAX_OUTLINE:,} pixels"
+        )
     # C's (int) rounds toward 0.
     x, y = (np.trunc(5 * side + 0.5).astype(np.int64) for side in (xy[::2], xy[1::2]))
     x0, y0, x1, y1 = x, y, np.roll(x, -1), np.roll(y, -1)
@@ -225,13 +242,17 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> Rle:
     """
     if isinstance(segmentation, Mapping):
         size, counts = segmentation.get("size"), segmentation.get("counts")
-        if list(size or ()) != [height, width]:
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
             raise ValueError(
                 f"its segmentation has the size {size}, and its image is {[height, width]} "
                 "(height, width)"
             )
         if isinstance(counts, str | bytes):
             return from_string(counts, height, width)
+        if not isinstance(counts, list) or not all(
+            isinstance(count, int) and abs(count) < 2**62 for count in counts
+        ):
+            raise ValueError("the counts of an RLE are neither text nor a list of whole numbers")
         return _checked(Rle(height, width, np.asarray(counts, np.int64)))
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("its segmentation is neither a list of polygons nor an RLE")

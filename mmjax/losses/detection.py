@@ -36,7 +36,8 @@ def detection_loss(
         a negative of every query ("no object").
       `box_l1` and `box_giou`: of the matched predictions, the sum over the 4 coordinates, and 1 -
         GIoU. An image without boxes has 0.
-      `objectness`, with those logits: focal, whether a prediction is matched.
+      `objectness`, with those logits: focal, whether a prediction is matched (our choice: the
+        released code of OWLv2 has no loss of it).
       `matched_iou`: mean IoU of matched predictions, a metric.
 
     Args:

@@ -39,7 +39,9 @@ class OWLViT(CLIP):
     Attributes:
       image: fields of `ViT`; pool is "cls_tokens".
       objectness: a head for the probability that a token is any object, as in OWLv2; it trains
-        without changing the tokens.
+        without changing the tokens (scenic, projects/owl_vit/models.py, stop_gradient). Its target
+        is ours, as the released code has no loss of it: see `detection_loss`. All tokens train,
+        where OWLv2 may take those of the highest objectness.
       prior_prob: initial score of every query.
       queries, boxes: those of an image in training, padding included.
 

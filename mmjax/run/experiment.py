@@ -311,12 +311,15 @@ def _texts(source: sources.Source) -> Iterator[str]:
     if corpus is not None:
         yield from corpus
         return
+    names = dict(enumerate(source.class_names or ()))
     for i in range(len(source)):
         example = source.meta(i)
         yield from example.get("captions", ())
         yield from example.get("names", ())
-        if not example.get("captions") and example.get("label") is not None:
-            yield from (source.class_names or ())[example["label"] :][:1]  # its caption
+        if not example.get("captions"):
+            # Names of classes are its captions, or the queries of its regions.
+            labels = example["regions"].labels if "regions" in example else [example.get("label")]
+            yield from (names[k] for k in labels if k in names)
 
 
 def training_batches(

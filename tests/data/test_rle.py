@@ -75,6 +75,17 @@ def test_what_is_no_mask_is_refused():
         rle.from_string("o" * 40 + "0", 4, 4)
     with pytest.raises(ValueError, match="negative"):
         rle.from_segmentation({"size": [2, 2], "counts": [-1, 5]}, 2, 2)
+    with pytest.raises(ValueError, match=r"a count of 4611686018427387903, and its mask 4 pixels"):
+        # As int64 their sum is 4.
+        rle.from_segmentation({"size": [2, 2], "counts": 4 * [2**62 - 1] + [8]}, 2, 2)
+    for counts in (None, [[0], [4]], [0.5, 3.5], ["a"], [10**30]):
+        with pytest.raises(ValueError, match="neither text nor a list of whole numbers"):
+            rle.from_segmentation({"size": [2, 2], "counts": counts}, 2, 2)
+    for points in ([0, 0, 1e9, 0, 5, 5], [0, 0, 1, 0, float("nan"), 5], [1e300] * 6):
+        with pytest.raises(ValueError, match="cannot be drawn: use finite numbers, and at most"):
+            rle.from_polygon(points, 4, 4)
+    with pytest.raises(ValueError, match="has other things than numbers"):
+        rle.from_polygon(["a"] * 6, 4, 4)
     with pytest.raises(ValueError, match="three points"):
         rle.from_polygon([0, 0, 1, 1], 4, 4)
     with pytest.raises(ValueError, match="neither a list of polygons nor an RLE"):

@@ -37,6 +37,20 @@ def test_giou_is_that_of_the_definition():
     np.testing.assert_allclose(pairwise[np.arange(40), np.arange(40)], want, rtol=0, atol=1e-5)
 
 
+def test_degenerate_boxes_have_finite_overlaps_and_gradients():
+    point, line = [0.2, 0.2, 0.2, 0.2], [0.2, 0.2, 0.2, 0.6]
+    box, far = [0.1, 0.1, 0.5, 0.5], [0.7, 0.7, 0.9, 0.9]
+    pairs = [(box, box), (box, far), (point, box), (box, point), (point, point), (line, line)]
+    pairs += [(point, [0.7] * 4), (box, [0.0] * 4), (box, [0.5, 0.1, 0.9, 0.5])]
+    a, b = (jnp.asarray(x, jnp.float32) for x in zip(*pairs, strict=True))
+    (value, (iou, giou)), gradient = jax.value_and_grad(
+        lambda a: ((found := box_overlap(a, b))[1].sum(), found), has_aux=True
+    )(a)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    np.testing.assert_allclose(iou, [1] + [0] * 8, atol=1e-6)
+    assert (np.asarray(giou) >= -1).all() and giou[1] < 0 and giou[6] == -1
+
+
 @pytest.mark.parametrize("kind", ["random", "ties", "constant", "large"])
 def test_assignment_is_the_cheapest_for_any_number_of_boxes(kind):
     rng = np.random.default_rng(1)

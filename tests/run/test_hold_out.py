@@ -126,6 +126,7 @@ def test_what_systems_name_can_be_made(name, monkeypatch):
         ({"hold_out": 1.0}, "hold_out is 1.0: use a fraction from 0 to below 1"),
         ({"hold_out": -0.1}, "hold_out is -0.1"),
         ({"hold_out": 0.1, "train": {"kind": "mixture"}}, "hold_out is for one source"),
+        ({"hold_out": 0.1, "train": {"kind": "mosaics"}}, "would evaluate on images that other"),
     ],
 )
 def test_wrong_settings_are_named(data, words):

@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmjax.data import rle
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
 from mmjax.data.regions import Regions
 from mmjax.data.source import Source
+from mmjax.data.transforms.decode import DAMAGED, JPEG_START, formats
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
+
+IDS = ("id", "image_id", "category_id")
+# LVIS's classes of an image, and the names of their fields in an example.
+LOOKED_FOR = {
+    "neg_category_ids": "negative",
+    "not_exhaustive_category_ids": "not_exhaustive",
+}
 
 
 def open_coco(
@@ -40,8 +49,8 @@ def open_coco(
       workdir: where these are listed; None: the data cache.
 
     Raises:
-      ValueError: no such file or folder, a file of another form, a category without a name, or too
-        many bad records.
+      ValueError: no such file or folder, a file of another form, a category without a name, two
+        images of one id, or too many bad records.
 
     Source: Lin et al. 2014 (arXiv 1405.0312), cocodataset.org/#format-data; Gupta et al. 2019
     (arXiv 1908.03195) for `neg_category_ids` and `not_exhaustive_category_ids`.
@@ -51,12 +60,26 @@ def open_coco(
         raise ValueError(f"There is no folder {root}: set images to the folder of the images.")
     data = read_json(path, ("images", "annotations", "categories"))
     numbers, names = categories_of(data["categories"], path)
+    _check_looked_for(data["images"], numbers, path)
     records, bad = _usable(data, root, numbers, path.name)
     total = len(data["images"]) + len(data["annotations"])
     allow(bad, total, max_bad_records, str(path), Path(workdir or data_root(data_dir)))
     if not records:
         raise ValueError(f"{path} has no usable image left of {len(data['images'])} that it lists.")
     return Coco(path, records, numbers, names, [c.get("frequency") for c in data["categories"]])
+
+
+def _check_looked_for(
+    images: Sequence[Mapping[str, Any]], numbers: Mapping[int, int], path: Path
+) -> None:
+    for image in images:
+        for key in LOOKED_FOR:
+            unknown = [i for i in image.get(key) or () if i not in numbers]
+            if unknown:
+                raise ValueError(
+                    f"{path} has in {key} of {file_name(image)} the category {unknown[0]}, which "
+                    "has no name: add it to categories, or remove it there."
+                )
 
 
 def _usable(
@@ -70,6 +93,7 @@ def _usable(
     with Progress(f"Checking {name}", len(data["images"])) as bar:
         for image in data["images"]:
             mine, file = of_image.pop(image["id"], ()), root / file_name(image)
+            bar.advance()
             if not file.is_file():
                 bad.append(BadRecord(file_name(image), "missing_file", f"there is no file {file}"))
                 continue
@@ -81,7 +105,6 @@ def _usable(
             ]
             kept = [annotation for annotation, fault in zip(mine, faults) if fault is None]
             records.append((file, image, kept))
-            bar.advance()
     bad += [
         _bad_annotation(annotation, f"is of the image {image}, which is not listed")
         for image, unplaced in of_image.items()
@@ -132,11 +155,8 @@ class Coco(Source):
             "regions": regions_of(annotations, image, self._numbers),
         }
         if "neg_category_ids" in image:
-            for name, key in (
-                ("negative", "neg_category_ids"),
-                ("not_exhaustive", "not_exhaustive_category_ids"),
-            ):
-                found[name] = [self._numbers[i] for i in image.get(key, ())]
+            for key, name in LOOKED_FOR.items():
+                found[name] = [self._numbers[i] for i in image.get(key) or ()]
         return found
 
 
@@ -158,14 +178,38 @@ def read_json(path: Path, needed: Sequence[str]) -> dict[str, Any]:
             f"{path} has no list '{missing[0]}', which an annotation file of COCO has: is it "
             "another file, such as one of results?"
         )
-    for image in data.get("images", ()):
+    for name in needed:
+        for entry in data[name]:
+            if not isinstance(entry, dict) or any(
+                isinstance(entry.get(n), list | dict) for n in IDS
+            ):
+                raise ValueError(
+                    f"{path} has {str(entry)[:80]} among its {name}, which are objects whose "
+                    "ids are numbers: is it another file?"
+                )
+    _check_images(data.get("images", ()), path)
+    return data
+
+
+def _check_images(images: Sequence[Mapping[str, Any]], path: Path) -> None:
+    numbers = set()
+    for image in images:
         lacking = [n for n in ("id", "height", "width") if n not in image]
         if lacking or not (image.get("file_name") or image.get("coco_url")):
             raise ValueError(
                 f"{path} has an image without {', '.join(lacking) or 'file_name'} "
                 f"({str(image)[:80]}): add it."
             )
-    return data
+        if not isinstance(image.get("file_name") or image["coco_url"], str) or not all(
+            isinstance(image[side], int) and image[side] > 0 for side in ("height", "width")
+        ):
+            raise ValueError(
+                f"{path} has the image {str(image)[:80]}: file_name is text, and height and width "
+                "are whole numbers from 1 on."
+            )
+        if image["id"] in numbers:
+            raise ValueError(f"{path} has two images of the id {image['id']}: give each its own.")
+        numbers.add(image["id"])
 
 
 def file_name(image: Mapping[str, Any]) -> str:
@@ -204,26 +248,51 @@ def region_fault(
     if annotation.get("category_id") not in numbers:
         return f"is of the category {annotation.get('category_id')}, which has no name"
     box = annotation.get("bbox")
-    try:
-        x, y, w, h = (float(side) for side in box)
-    except (TypeError, ValueError):
+    if not _are_numbers(box) or len(box) != 4:
         return f"has the box {box}, and a box is x, y, width, height"
+    x, y, w, h = box
     if not (w > 0 and h > 0 and math.isfinite(x + y + w + h)):
         return f"has the empty box {box}"
     if x >= image["width"] or y >= image["height"] or x + w <= 0 or y + h <= 0:
         return f"has the box {box}, outside the image of {image['width']}x{image['height']}"
-    segment = annotation.get("segmentation")
+    area = annotation.get("area", 0)
+    if not _are_numbers([area]) or not 0 <= area < math.inf:
+        return f"has the area {area}: give its pixels, or remove it"
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        return f"has iscrowd {annotation['iscrowd']!r}, which is 0 or 1"
+    return _segment_fault(annotation.get("segmentation"), image)
+
+
+def _segment_fault(segment: Any, image: Mapping[str, Any]) -> str | None:
+    height, width = image["height"], image["width"]
     if isinstance(segment, Mapping):
-        if list(segment.get("size") or ()) != [image["height"], image["width"]]:
+        if segment.get("size") != [height, width]:
             return (
-                f"has a mask of {segment.get('size')}, and its image is "
-                f"{[image['height'], image['width']]} (height, width)"
+                f"has a mask of {segment.get('size')}, and its image is {[height, width]} "
+                "(height, width)"
             )
+        try:
+            rle.from_segmentation(segment, height, width)
+        except ValueError as error:
+            return f"has a mask that cannot be read: {error}"
+    elif segment and not isinstance(segment, list):
+        return f"has the segmentation {str(segment)[:40]}, and it is RLE or a list of polygons"
     elif any(
-        not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in segment or ()
+        not _are_numbers(part) or len(part) < 6 or len(part) % 2 or not _are_near(part)
+        for part in segment or ()
     ):
-        return "has a polygon of fewer than three points"
+        return (
+            "has a polygon of fewer than three points, or whose points are far away or no numbers"
+        )
     return None
+
+
+def _are_near(points: Sequence[float]) -> bool:
+    return all(abs(x) <= rle.MAX_OUTLINE for x in points)  # false for NaN, too
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(x, int | float) for x in values)
 
 
 def regions_of(
@@ -246,11 +315,16 @@ def regions_of(
 
 
 def check_size(data: bytes, image: Mapping[str, Any]) -> None:
-    """Raise ValueError if an encoded image has another size than its annotations say."""
+    """Raise ValueError if an encoded image has another size than its annotations say.
+
+    Its size is that in which it is decoded: a photograph turned as its Exif orientation says.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=formats()) as opened:
             size = opened.size
-    except OSError:
+            if data.startswith(JPEG_START) and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+                size = size[::-1]
+    except DAMAGED:
         return  # decode says what is wrong
     if size != (image["width"], image["height"]):
         raise ValueError(

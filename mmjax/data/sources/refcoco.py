@@ -64,7 +64,7 @@ def open_refcoco(
     data = read_json(Path(annotations).expanduser(), ("images", "annotations", "categories"))
     numbers, names = categories_of(data["categories"], Path(annotations))
     of_image = {image["id"]: image for image in data["images"]}
-    of_id = {annotation["id"]: annotation for annotation in data["annotations"]}
+    of_id = {annotation.get("id"): annotation for annotation in data["annotations"]}
     wanted = [ref for ref in listed if ref["split"] == split]
     records, bad = [], []
     for ref in wanted:
@@ -126,9 +126,17 @@ def _read_refs(path: Path) -> list[Mapping[str, Any]]:
         raise ValueError(f"{path} is no JSON ({error}): {_CONVERT}.") from None
     needed = ("ann_id", "image_id", "split", "sentences")
     if not isinstance(listed, list) or not all(
-        isinstance(ref, dict) and all(name in ref for name in needed) for ref in listed
+        isinstance(ref, dict)
+        and all(name in ref for name in needed)
+        and isinstance(ref["split"], str)
+        and isinstance(ref["sentences"], list)
+        and all(isinstance(s, dict) and isinstance(s.get("sent"), str) for s in ref["sentences"])
+        for ref in listed
     ):
-        raise ValueError(f"{path} is no list of objects with {', '.join(needed)}: {_CONVERT}.")
+        raise ValueError(
+            f"{path} is no list of objects with {', '.join(needed)}, each of which has its text "
+            f"as sent: {_CONVERT}."
+        )
     return listed
 
 
@@ -142,6 +150,6 @@ def _fault(ref, of_image, of_id, numbers, root) -> BadRecord | None:
     fault = region_fault(annotation, image, numbers)
     if fault is not None:
         return BadRecord(name, "bad_region", f"{name} {fault}")
-    if not any(str(sentence.get("sent", "")).strip() for sentence in ref["sentences"]):
+    if not any(sentence["sent"].strip() for sentence in ref["sentences"]):
         return BadRecord(name, "missing_caption", f"{name} has no sentence")
     return None

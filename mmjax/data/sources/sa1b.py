@@ -84,10 +84,10 @@ class Sa1b(Source):
             image, annotations = data["image"], data["annotations"]
             height, width = image["height"], image["width"]
             segments = [annotation["segmentation"] for annotation in annotations]
+            masks = [rle.from_segmentation(segment, height, width) for segment in segments]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no annotation file of SA-1B ({error!r})") from None
         # The boxes in the file end at the last pixel: those of a mask one pixel wide are empty.
-        masks = [rle.from_segmentation(segment, height, width) for segment in segments]
         most = self._max_area * height * width
         masks = [mask for mask in masks if 0 < rle.area(mask) <= most]
         key = printable(self._images[index].relative_to(self._root).as_posix())

@@ -12,6 +12,7 @@ from mmjax.data.source import Source
 from mmjax.data.sources.coco import check_size, region_fault, regions_of
 from mmjax.process.printable import printable
 
+SIZES = ("image_id", "width", "height")
 _FOLDERS = ("", "VG_100K", "VG_100K_2")
 
 
@@ -41,12 +42,13 @@ def open_visual_genome(
     path, root = Path(annotations).expanduser(), Path(images).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: set images to the folder of the images.")
-    sizes = {image["image_id"]: image for image in _read(image_data, ("image_id", "width"))}
+    sizes = {image["image_id"]: image for image in _read(image_data, SIZES)}
     listed = _read(path, ())
     kind = "regions" if "regions" in listed[0] else "objects"
-    if kind not in listed[0]:
+    if not all(_are_objects(entry.get(kind)) for entry in listed):
         raise ValueError(
-            f"{path} has neither regions nor objects: use region_descriptions.json or objects.json."
+            f"{path} has images with neither regions nor objects: use region_descriptions.json or "
+            "objects.json."
         )
     records, bad, total = [], [], 0
     for entry in listed:
@@ -129,9 +131,13 @@ def _read(path: str | os.PathLike, needed: Sequence[str]) -> list[dict[str, Any]
         listed = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}): get the file again.") from None
-    if not isinstance(listed, list) or not listed or not all(n in listed[0] for n in needed):
+    if not _are_objects(listed) or not listed or not all(n in x for n in needed for x in listed):
         raise ValueError(f"{path} is no list of images of Visual Genome: is it another file?")
     return listed
+
+
+def _are_objects(listed: Any) -> bool:
+    return isinstance(listed, list) and all(isinstance(entry, dict) for entry in listed)
 
 
 def _annotation(region: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -141,4 +147,4 @@ def _annotation(region: Mapping[str, Any], kind: str) -> dict[str, Any]:
     else:
         sides, number, text = ("w", "h"), region.get("object_id"), (region.get("names") or [""])[0]
     box = [region.get(name) for name in ("x", "y", *sides)]
-    return {"id": number, "bbox": box, "category_id": None, "text": text.strip()}
+    return {"id": number, "bbox": box, "category_id": None, "text": str(text or "").strip()}

@@ -11,6 +11,7 @@ from mmjax.data import rle
 from mmjax.data.convert import convert
 from mmjax.data.open_source import open_source
 from mmjax.data.transforms.parse import parse
+from mmjax.run.experiment import _texts
 
 
 def annotation(number, image=1, category=3, box=(2, 3, 10, 8), **more):
@@ -88,6 +89,18 @@ def test_lvis_says_which_classes_were_looked_for(tmp_path):
             annotation(9, segmentation={"size": [40, 30], "counts": "0"}),
             r"a mask of \[40, 30\], and its image is \[30, 40\]",
         ),
+        (annotation(9, box=("1", "2", "3", "4")), "a box is x, y, width, height"),
+        (annotation(9, box=(1, 1, float("nan"), 5)), "has the empty box"),
+        (annotation(9, segmentation=5), "has the segmentation 5, and it is RLE or a list"),
+        (
+            annotation(9, segmentation={"size": [30, 40], "counts": [0, 3]}),
+            "a mask that cannot be read: an RLE has 3 pixels",
+        ),
+        (annotation(9, segmentation={"size": 3, "counts": [1200]}), "has a mask of 3, and its"),
+        (annotation(9, segmentation=[[1, 2, 1e9, 4, 5, 6]]), "points are far away or no numbers"),
+        (annotation(9, segmentation=[list("abcdef")]), "points are far away or no numbers"),
+        (annotation(9, area=float("nan")), "has the area nan: give its pixels"),
+        (annotation(9, iscrowd="no"), "has iscrowd 'no', which is 0 or 1"),
     ],
 )
 def test_bad_annotations_are_listed_or_refused(tmp_path, annotation, message):
@@ -110,18 +123,47 @@ def test_missing_images_and_wrong_files_are_refused(tmp_path):
         open_source(config, workdir=tmp_path)[0]
     with pytest.raises(ValueError, match="There is no folder"):
         open_source(config | {"images": str(tmp_path / "no")}, workdir=tmp_path)
+    image = {"id": 1, "file_name": "a.png", "height": 30, "width": 40}
     for more, message in (
         ({"categories": [{"id": 1}]}, "has the category {'id': 1}: give it an id and a name"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories"),
         ({"images": {}}, "has no list 'images'"),
         ({"images": [{"id": 1, "height": 3, "width": 3}]}, "an image without file_name"),
         ({"images": []}, "no usable image"),
+        ({"images": [image, image]}, "two images of the id 1"),
+        ({"images": [image | {"height": "30"}]}, "height and width are whole numbers"),
+        ({"images": [image | {"file_name": 3}]}, "file_name is text"),
+        ({"images": [3]}, "has 3 among its images"),
+        ({"annotations": [{"image_id": [1]}]}, r"has {'image_id': \[1\]} among its annotations"),
+        (
+            {"images": [image | {"neg_category_ids": [9]}]},
+            "neg_category_ids of a.png the category 9",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             open_source(written(tmp_path, **more), workdir=tmp_path)
     (tmp_path / "instances.json").write_text("[")
     with pytest.raises(ValueError, match="is no JSON"):
         open_source(config, workdir=tmp_path)
+
+
+def test_sizes_are_those_of_a_photograph_as_it_is_shown(tmp_path):
+    images = [{"id": 1, "file_name": "a.jpg", "height": 30, "width": 40}]
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=turned)
+    source = open_source(written(tmp_path, images=images), workdir=tmp_path)
+    with pytest.raises(ValueError, match="30x40 pixels, and its annotations are"):
+        source[0]
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.jpg", exif=turned)
+    shown = parse("decode")(source[0], np.random.default_rng(0))["image"]
+    assert np.asarray(shown).shape == (30, 40, 3)
+
+
+def test_a_tokenizer_is_trained_on_the_names_of_regions(tmp_path):
+    config = written(tmp_path, [annotation(1), annotation(2, image=2, category=7)])
+    for source in (config, {"kind": "part", "source": config, "stop": 1.0}):
+        assert sorted(_texts(open_source(source))) == ["cat", "dog"]
 
 
 def test_images_are_read_as_bytes(tmp_path):

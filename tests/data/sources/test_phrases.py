@@ -54,6 +54,7 @@ def test_an_object_with_its_expressions(tmp_path):
         ([ref(5, " ")], "has no sentence"),
         ([ref(split="train")], "has no split 'val'; it has train"),
         ([{"ann_id": 1}], "is no list of objects with ann_id, image_id, split, sentences"),
+        ([ref() | {"sentences": [{"sent": 3}]}], "each of which has its text as sent"),
     ],
 )
 def test_bad_references_are_refused(tmp_path, refs, message):
