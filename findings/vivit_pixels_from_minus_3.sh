@@ -7,9 +7,8 @@
 # everywhere else in the library.
 #
 # Seen: with the default offset=True the rescaling by 1/127.5 already subtracts 1, which gives [-1, 1], and
-# the default do_normalize=True then subtracts 0.5 and divides by 0.5: black is -3 and white is 1. The
-# same mean and deviation behind a rescaling by 1/255 give [-1, 1]. Nothing in a saved preprocessor_config.json shows
-# it: each of the three settings looks ordinary.
+# the default do_normalize=True then subtracts 0.5 and divides by 0.5: black is -3 and white is 1. Nothing in a
+# saved preprocessor_config.json shows it: each of the settings looks ordinary.
 #
 # What to do: compare black and white with what the weights were trained on; to get [-1, 1] leave one of the
 # two out (do_normalize=False).
