@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "mmjax.export",
     "convert": "mmjax.data.convert",
     "cluster_video": "mmjax.cluster_video",
+    "features": "mmjax.photos.features",
 }
 
 

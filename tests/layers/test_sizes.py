@@ -41,5 +41,5 @@ def test_activations_by_their_formulas():
     np.testing.assert_allclose(activation("gelu_tanh")(x), tanh, atol=1e-6)
     np.testing.assert_allclose(activation("quick_gelu")(x), x / (1 + np.exp(-1.702 * x)), atol=1e-6)
     np.testing.assert_array_equal(activation("relu")(x), np.maximum(x, 0))
-    with pytest.raises(ValueError, match="Unknown activation 'relu6'"):
-        activation("relu6")
+    with pytest.raises(ValueError, match="Unknown activation 'relu7'"):
+        activation("relu7")
