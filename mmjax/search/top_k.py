@@ -11,7 +11,7 @@ the error of fp16 or int8 storage is separate (see `storage.py`).
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -168,20 +168,28 @@ class Gallery:
         return 1.03 * (factors + self.vectors.shape[1] * 2**-23)
 
     def _read(self) -> Iterator[tuple[jax.Array, jax.Array | None]]:
-        """Chunks of CHUNK rows on the device; the last chunk is padded with the last row."""
-        for start in range(0, len(self.vectors), CHUNK):
-            parts = [
-                None if x is None else np.asarray(x[start : start + CHUNK])
-                for x in (self.vectors, self.scales)
-            ]
-            padding = CHUNK - len(parts[0])
-            if padding:
-                parts = [
-                    None if x is None else np.concatenate([x, np.repeat(x[-1:], padding, axis=0)])
-                    for x in parts
-                ]
-            # On CPU, aligned memory (also of mapped files) is used in place.
-            yield tuple(None if x is None else jax.device_put(x, may_alias=True) for x in parts)
+        """Chunks of CHUNK rows on the device; the last one is padded."""
+        whole = len(self.vectors) // CHUNK * CHUNK
+        for start in range(0, whole, CHUNK):
+            yield _put(
+                x if x is None else x[start : start + CHUNK] for x in (self.vectors, self.scales)
+            )
+        if whole < len(self.vectors):
+            yield self._end
+
+    @functools.cached_property
+    def _end(self) -> tuple[jax.Array, jax.Array | None]:
+        """The rows after the last whole chunk, padded with the last row; copied once."""
+        rest = len(self.vectors) % CHUNK
+        rows = np.minimum(np.arange(CHUNK), rest - 1) + len(self.vectors) - rest
+        return _put(x if x is None else x[rows] for x in (self.vectors, self.scales))
+
+
+def _put(parts: Iterable[np.ndarray | None]) -> tuple[jax.Array | None, ...]:
+    """On the device; on CPU, aligned memory (also of mapped files) is used in place."""
+    return tuple(
+        None if x is None else jax.device_put(np.asarray(x), may_alias=True) for x in parts
+    )
 
 
 def _copy(chunk: jax.Array, maxima: np.ndarray, start: int) -> int:
