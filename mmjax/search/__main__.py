@@ -6,8 +6,8 @@
     ... --model=runs/clip_emoji --index=INDEX
 
 The model is a run's workdir or a published folder; the default one, for photographs, is built at
-first use. Run `index` again after images were added,
-removed or changed: only new ones are embedded. An interrupted `index` resumes when run again.
+first use. Run `index` again after images were added, removed or changed: only new ones are
+embedded. An interrupted `index` resumes when run again.
 Search is exact, or approximate with --approximate (pip install -e '.[approximate]').
 """
 

@@ -320,7 +320,7 @@ def read_about(folder: Path) -> dict:
     if not path.is_file():
         raise ValueError(
             f"There is no index in '{folder}': make one with `python -m mmjax.search index DIR "
-            f"--model=PATH --index={folder}`."
+            f"--index={folder}`; --model names another model than the default."
         )
     try:
         about = json.loads(path.read_text())

@@ -11,7 +11,7 @@ the error of fp16 or int8 storage is separate (see `storage.py`).
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -23,7 +23,7 @@ GROUP = 32  # vectors that share a maximum
 BLOCK = 1024  # vectors scored at once: the scores of 1,000 queries stay in the processor's cache
 CHUNK = 16 * BLOCK  # vectors per call
 QUERIES = 1024  # per call; fewer are padded to one of SIZES, to limit compilations
-SIZES = (8, 64, QUERIES)
+SIZES = (1, 8, 64, QUERIES)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
@@ -36,7 +36,8 @@ def group_maxima(
       vectors: `[C, D]` of any dtype; C a multiple of BLOCK; scales: `[C]`, factor of each vector.
       queries: `[Q, D]` float32; dtype: both are cast to it before multiplication.
     """
-    transposed = queries.astype(dtype).T
+    # A query alone as a vector: XLA then converts the rows as it multiplies.
+    transposed = queries.astype(dtype).T if len(queries) > 1 else queries[0].astype(dtype)
     # Accelerators would otherwise round fp32 factors.
     precision = "highest" if dtype == "float32" else None
 
@@ -45,6 +46,8 @@ def group_maxima(
         scores = jnp.dot(
             rows.astype(dtype), transposed, precision=precision, preferred_element_type=jnp.float32
         )
+        if scores.ndim == 1:
+            scores = scores[:, None]
         if scale is not None:
             scores = scores * scale[:, None]
         return rearrange(scores, "(group vector) q -> group vector q", vector=GROUP).max(axis=1)
@@ -123,12 +126,15 @@ class Gallery:
         """`[Q, groups]`: the first stage."""
         size = next(s for s in SIZES if s >= len(queries))
         padded = jnp.asarray(np.pad(queries, ((0, size - len(queries)), (0, 0))))
+        # On CPU a query alone is bound by reading the rows, and bf16 would only add a conversion.
+        alone = size == 1 and jax.default_backend() == "cpu"
+        dtype = "float32" if alone else self.dtype
         groups = -(-len(self.vectors) // GROUP)
         maxima = np.empty((len(queries), groups), np.float32)
         start, pending = 0, None
         for vectors, scales in self._chunks or self._read():
             # The device computes one chunk while the previous one's maxima are copied.
-            coming = group_maxima(vectors, scales, padded, self.dtype)
+            coming = group_maxima(vectors, scales, padded, dtype)
             if pending is not None:
                 start = _copy(pending, maxima, start)
             pending = coming
@@ -162,20 +168,28 @@ class Gallery:
         return 1.03 * (factors + self.vectors.shape[1] * 2**-23)
 
     def _read(self) -> Iterator[tuple[jax.Array, jax.Array | None]]:
-        """Chunks of CHUNK rows on the device; the last chunk is padded with the last row."""
-        for start in range(0, len(self.vectors), CHUNK):
-            parts = [
-                None if x is None else np.asarray(x[start : start + CHUNK])
-                for x in (self.vectors, self.scales)
-            ]
-            padding = CHUNK - len(parts[0])
-            if padding:
-                parts = [
-                    None if x is None else np.concatenate([x, np.repeat(x[-1:], padding, axis=0)])
-                    for x in parts
-                ]
-            # On CPU, aligned memory (also of mapped files) is used in place.
-            yield tuple(None if x is None else jax.device_put(x, may_alias=True) for x in parts)
+        """Chunks of CHUNK rows on the device; the last one is padded."""
+        whole = len(self.vectors) // CHUNK * CHUNK
+        for start in range(0, whole, CHUNK):
+            yield _put(
+                x if x is None else x[start : start + CHUNK] for x in (self.vectors, self.scales)
+            )
+        if whole < len(self.vectors):
+            yield self._end
+
+    @functools.cached_property
+    def _end(self) -> tuple[jax.Array, jax.Array | None]:
+        """The rows after the last whole chunk, padded with the last row; copied once."""
+        rest = len(self.vectors) % CHUNK
+        rows = np.minimum(np.arange(CHUNK), rest - 1) + len(self.vectors) - rest
+        return _put(x if x is None else x[rows] for x in (self.vectors, self.scales))
+
+
+def _put(parts: Iterable[np.ndarray | None]) -> tuple[jax.Array | None, ...]:
+    """On the device; on CPU, aligned memory (also of mapped files) is used in place."""
+    return tuple(
+        None if x is None else jax.device_put(np.asarray(x), may_alias=True) for x in parts
+    )
 
 
 def _copy(chunk: jax.Array, maxima: np.ndarray, start: int) -> int:

@@ -103,7 +103,7 @@ class _Zip:
         self._name, self._last = name, None
         try:
             self._zip = zipfile.ZipFile(name)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError) as error:
             raise ValueError(
                 f"'{name}' is truncated or no zip of torch.save ({error}): get it again."
             ) from None
@@ -131,7 +131,7 @@ class _Zip:
             return self._zip.read(info)
         except KeyError:
             raise ValueError(f"'{self._name}' has no '{entry}': get it again.") from None
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:  # or encrypted
             raise ValueError(f"'{self._name}' is damaged ({error}): get it again.") from None
 
     def stored(self, storage: Storage) -> np.ndarray:

@@ -42,6 +42,8 @@ def test_a_damaged_one_is_built_again(cache, monkeypatch, capsys):
     path = default.default_model()
     assert default.named_or_default(None) == default.named_or_default(str(path)) == str(path)
     assert default.named_or_default("runs/a") == "runs/a" and builds(cache) == 1
+    (cache / "link").symlink_to(path)  # an index names its model without links
+    assert default.named_or_default(str(cache / "link")) == str(path)
     weights = path / "checkpoints" / "weights"
     for change, words in (
         (lambda: weights.write_text("v" * 100), "checkpoints/weights has changed"),

@@ -11,6 +11,7 @@ from mmjax.config import defaults
 from mmjax.data.builders.imagenet_classes import ImageNetClass
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.transforms.parse import parse
+from mmjax.embedder import Embedder
 from mmjax.models.clip import duplicate_ids
 from mmjax.models.systems import make_system
 from mmjax.photos.features import ClassNames, write
@@ -125,6 +126,8 @@ def test_given_features_are_those_of_the_towers():
 
 def test_a_run_on_features_is_a_clip_for_images_and_texts(names, tmp_path):
     config = config_of(names[0])
+    stages = [{"channels": WIDTH, "depth": 1, "kernel": 3, "stride": 1, "expand": 1}]
+    config.model.image = {"kind": "efficientnet", "stem": 4, "stages": stages, "image_size": 16}
     train.train(config, tmp_path / "run")
     loaded = mmjax.load(tmp_path / "run")
     assert loaded.transform == "decode(min_size=16) | resize(16)"
@@ -133,3 +136,4 @@ def test_a_run_on_features_is_a_clip_for_images_and_texts(names, tmp_path):
     batch = {"image": image[None], "text": text, "text_mask": mask}
     outputs = jax.jit(loaded.model.apply)(loaded.variables, batch)
     assert outputs["image_embed"].shape == outputs["text_embed"].shape == (1, WIDTH)
+    assert Embedder(loaded, sizes=(1,)).attention(image) is None  # convolutions alone

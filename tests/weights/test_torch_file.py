@@ -55,6 +55,16 @@ def test_a_changed_byte_of_a_value_is_found_in_a_zip(tmp_path):
         TorchFile(tmp_path / "x.pth").read("0.weight")
 
 
+def test_an_encrypted_entry_is_refused(tmp_path):
+    data = bytearray((FOLDER / "module.pth").read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = data.index(signature)
+        data[at + flags] |= 1
+    (tmp_path / "x.pth").write_bytes(data)
+    with pytest.raises(ValueError, match="damaged .*encrypted"):
+        TorchFile(tmp_path / "x.pth")
+
+
 def test_other_contents_are_named():
     with pytest.raises(ValueError, match="holds a int as 'epoch' and not a dict of tensors alone"):
         TorchFile(FOLDER / "other.pth")
