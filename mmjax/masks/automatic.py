@@ -11,7 +11,6 @@ from mmjax.data import rle
 from mmjax.masks import rules
 from mmjax.masks.segmenter import Prompt, Segmenter
 
-
 MOST_POINTS, MOST_LAYERS = 1024, 4  # a point of every pixel that the model reads; 341 crops
 
 
