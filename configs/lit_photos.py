@@ -15,7 +15,7 @@ captions, such as configs/finetune_folder.py; or evals.NAME.source):
         {'kind': 'array_record', 'root': 'data/photo_names'},
         {'kind': 'array_record', 'root': 'data/mine'}]}"
 
-Locked-image tuning: Zhai et al. 2022 (arXiv 2111.07991). Results of one seed:
+Locked-image tuning: Zhai et al. 2022 (arXiv 2111.07991). Expected, of one seed: see
 experiments/photos/README.md.
 """
 
