@@ -7,8 +7,8 @@
 Arnab et al. 2021 (arXiv 2103.15691), model 2; settings of google-research/scenic,
 projects/vivit/configs/kinetics400/vivit_base_factorised_encoder.py, with a flip, crops and colors
 for its augmentation. DIR has a folder of videos per class; VIT is a ViT-B/16 of ImageNet-21k, whose
-blocks are those of the spatial encoder. Published: scenic's checkpoint of that config has 78.4 % top-1 with
-four clips of three crops (its projects/vivit/README.md); not trained here.
+blocks are those of the spatial encoder. Published: scenic's checkpoint of that config has 78.4 %
+top-1 with four clips of three crops (its projects/vivit/README.md); not trained here.
 """
 
 from mmjax.config import defaults
