@@ -2,7 +2,7 @@
 
     git worktree add /tmp/before main~20
     python experiments/benchmarks/host_rows.py --against=/tmp/before
-    python experiments/benchmarks/host_rows.py --threads 2        # as many processes instead
+    python experiments/benchmarks/host_rows.py --threads 2 --processes 2   # in place of threads
 
 Every checkout (and number of threads) is a process of its own, with the examples in its cache; they
 take turns, one at a time, so that other work on the machine affects all of them. The first batches
@@ -90,27 +90,27 @@ def work_first_epoch(config_file, threads):
         workers.answer({"wait": (stream.wait_seconds - waited) / spent, "spent": spent})
 
 
-def start(checkout, args, threads, processes=0):
+def start(name, checkout, args, threads, processes):
     """A process that runs this file with the `mmjax` of a checkout."""
     command = [sys.executable, str(Path(__file__).resolve()), "--work", args.config]
     command += ["--threads", str(threads), "--batches", str(args.batches)]
     command += ["--processes", str(processes)]
     command += ["--first_epoch"] if args.first_epoch else []
     env = os.environ | {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
-    return workers.Process((checkout if not processes else "processes", threads), command, env)
+    return workers.Process((name, threads), command, env)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--against", type=Path, help="the other checkout; without it: processes for threads")
+    add("--against", type=Path, help="the other checkout; without it: this one")
     add("--config", default=str(workers.ROOT / "configs" / "clip_emoji.py"))
     add("--threads", type=int, nargs="+", default=[1, 2])
     add("--batches", type=int, default=8, help="in a turn")
     add("--rounds", type=int, default=15)
     add("--first_epoch", action="store_true")
     add("--work", help=argparse.SUPPRESS)
-    add("--processes", type=int, default=0, help=argparse.SUPPRESS)
+    add("--processes", type=int, default=0, help="of this checkout, in place of its threads")
     args = parser.parse_args()
     if args.work:
         if args.first_epoch:
@@ -118,12 +118,13 @@ def main():
         else:
             work(args.work, args.threads[0], args.processes, args.batches)
         return
-    if args.against:
-        checkouts = [args.against.resolve(), workers.ROOT]
-        running = [start(checkout, args, n) for n in args.threads for checkout in checkouts]
-    else:
-        checkouts = [workers.ROOT, "processes"]
-        running = [start(workers.ROOT, args, n, k) for n in args.threads for k in (0, n)]
+    before = (args.against or workers.ROOT).resolve()
+    sides = {"before": (before, 0), "now": (workers.ROOT, args.processes)}
+    running = [
+        start(name, checkout, args, n, processes)
+        for n in args.threads
+        for name, (checkout, processes) in sides.items()
+    ]
     if len({process.ready["checksum"] for process in running}) > 1:
         raise SystemExit("The checkouts make different batches.")
     rounds = workers.rounds_of(running, args.rounds)
@@ -131,11 +132,11 @@ def main():
         process.close()
     print(f"{args.config}, {args.rounds} rounds, load {os.getloadavg()[0]:.0f}\n")
     if args.first_epoch:
-        for (checkout, n), *answers in ((p.name, *(r[p.name] for r in rounds)) for p in running):
+        for (side, n), *answers in ((p.name, *(r[p.name] for r in rounds)) for p in running):
             waits = [answer["wait"] for answer in answers]
             spent = statistics.median(answer["spent"] for answer in answers)
             print(
-                f"{checkout}, {n} threads: waits {statistics.median(waits):.0%} "
+                f"{side}, {n} threads: waits {statistics.median(waits):.0%} "
                 f"({min(waits):.0%} to {max(waits):.0%}) of an epoch of {spent:.1f} s"
             )
         return
@@ -143,8 +144,8 @@ def main():
     print("|---|---|---|---|---|")
     for n in args.threads:
         for kind in ("wall", "cpu"):
-            pairs = [[r[checkout, n][kind] for checkout in checkouts] for r in rounds]
-            before, now = (1e6 * statistics.median(side) for side in zip(*pairs))
+            pairs = [[r[side, n][kind] for side in sides] for r in rounds]
+            before, now = (1e6 * statistics.median(times) for times in zip(*pairs))
             ratios = [a / b for a, b in pairs]
             print(
                 f"| {n} | {kind} | {before:.0f} | {now:.0f} | {statistics.median(ratios):.2f}× "
