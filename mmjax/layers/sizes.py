@@ -1,6 +1,7 @@
 """Transformer sizes by name."""
 
 import re
+from typing import Any
 
 # name: width, depth, mlp_dim, heads.
 # Ti, S, M, B, L, H, g: DeiT, ViT and "Scaling vision transformers" (arXiv 2106.04560, table 2);
@@ -73,6 +74,17 @@ def resolve(decoded: dict[str, int], fields: dict[str, int | None], where: str) 
     if small:
         raise ValueError(f"{where} has {', '.join(small)}; the smallest is 1.")
     return sizes
+
+
+def image_tower_sizes(tower: Any, where: str) -> dict[str, int]:
+    """width, depth, heads, mlp_dim and patch_size, from a tower's variant and its fields.
+
+    Raises:
+      ValueError: as `decode_variant` and `resolve`.
+    """
+    names = ("width", "depth", "heads", "mlp_dim", "patch_size")
+    decoded = decode_variant(tower.variant) if tower.variant else {}
+    return resolve(decoded, {n: getattr(tower, n) for n in names}, where)
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:

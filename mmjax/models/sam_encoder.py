@@ -17,7 +17,7 @@ from mmjax.layers.patch_embed import PatchEmbed, check_divides
 from mmjax.layers.pixels import normalize
 from mmjax.layers.position import LearnedGrid
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import decode_variant, height_width, resolve
+from mmjax.layers.sizes import height_width, image_tower_sizes
 from mmjax.layers.stack import REMAT
 from mmjax.sharding import shard
 
@@ -64,9 +64,7 @@ class WindowedViT(nn.Module):
     @property
     def sizes(self) -> dict[str, int]:
         """width, depth, heads, mlp_dim and patch_size, from the variant and the fields."""
-        names = ("width", "depth", "heads", "mlp_dim", "patch_size")
-        decoded = decode_variant(self.variant) if self.variant else {}
-        return resolve(decoded, {n: getattr(self, n) for n in names}, "config.model.image")
+        return image_tower_sizes(self, "config.model.image")
 
     @property
     def train_size(self) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from mmjax.layers.pixels import normalize
 from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.sizes import decode_variant, height_width, resolve
+from mmjax.layers.sizes import height_width, image_tower_sizes
 from mmjax.layers.transformer import Transformer
 from mmjax.losses.classification import check_classes, check_labels, classification_loss
 from mmjax.models.build import build
@@ -107,9 +107,7 @@ class ViT(nn.Module):
     @property
     def sizes(self) -> dict[str, int]:
         """width, depth, heads, mlp_dim and patch_size, from the variant and the fields."""
-        names = ("width", "depth", "heads", "mlp_dim", "patch_size")
-        decoded = decode_variant(self.variant) if self.variant else {}
-        return resolve(decoded, {n: getattr(self, n) for n in names}, "config.model of a ViT")
+        return image_tower_sizes(self, "config.model of a ViT")
 
     @property
     def train_size(self) -> tuple[int, int]:

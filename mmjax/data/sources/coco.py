@@ -118,7 +118,22 @@ def _bad_annotation(annotation: Mapping[str, Any], reason: str) -> BadRecord:
     return BadRecord(name, "bad_region", f"{name} {reason}")
 
 
-class Coco(Source):
+class AnnotatedImages(Source):
+    """Images in files, of which `_records` has (file, description with its size, annotations)."""
+
+    _records: Sequence[tuple[Path, Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file, image, _ = self._records[index]
+        data = file.read_bytes()
+        check_size(data, image)
+        return {**self.meta(index), "image": data}
+
+
+class Coco(AnnotatedImages):
     """Images with `regions`; `key` is the name of the file below the folder.
 
     From LVIS also `negative` and `not_exhaustive`: the classes (as indices) that are known not to
@@ -137,15 +152,6 @@ class Coco(Source):
         self.name, self.class_names = str(path), class_names
         self.frequency = None if None in frequency else list(frequency)
         self._records, self._numbers = records, numbers
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        file, image, _ = self._records[index]
-        data = file.read_bytes()
-        check_size(data, image)
-        return {**self.meta(index), "image": data}
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; nothing is read."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
-from mmjax.data.source import Source
-from mmjax.data.sources.coco import check_size, region_fault, regions_of
+from mmjax.data.sources.coco import AnnotatedImages, region_fault, regions_of
 from mmjax.process.printable import printable
 
 SIZES = ("image_id", "width", "height")
@@ -77,7 +76,7 @@ def open_visual_genome(
     return VisualGenome(path, records, kind == "objects")
 
 
-class VisualGenome(Source):
+class VisualGenome(AnnotatedImages):
     """Images with `regions`, and `phrases`, the text of each.
 
     With objects the texts are also the classes; regions have none.
@@ -95,15 +94,6 @@ class VisualGenome(Source):
         if named:
             self.class_names = sorted({a["text"] for _, _, found in records for a in found})
             self._numbers = {name: i for i, name in enumerate(self.class_names)}
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        file, image, _ = self._records[index]
-        data = file.read_bytes()
-        check_size(data, image)
-        return {**self.meta(index), "image": data}
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; nothing is read."""
