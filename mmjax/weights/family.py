@@ -51,6 +51,8 @@ from mmjax.weights.families import (
     clap,
     clip,
     clip_vision,
+    diffusers_dit,
+    diffusers_unet,
     dinov2,
     efficientnet_lite,
     flava,
@@ -72,6 +74,8 @@ from mmjax.weights.families import (
 )
 
 FAMILIES = {
+    "DiTTransformer2DModel": diffusers_dit,
+    "UNet2DModel": diffusers_unet,
     "albef": albef,
     "align": align,
     "audio-spectrogram-transformer": ast,
