@@ -17,6 +17,7 @@ CONFIGS = {
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",
+    "diffusion": "dit_xl2",
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",

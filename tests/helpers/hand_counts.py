@@ -6,8 +6,8 @@ from mmjax import config as configs
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
-# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. The others: added up by hand,
-# below.
+# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. DiT: Peebles and Xie 2022,
+# without the fixed positions. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -15,6 +15,7 @@ PUBLISHED = {
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
+    "dit_xl2": 674_834_720,
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
     "owlvit_b32": 153_231_879,
     "sam_vit_b_sa1b": 93_735_472,
@@ -92,6 +93,8 @@ def count_by_hand(name):
         text = (1024 + 12) * 128 + tower(2, 128, 512) + 2 * 128
         audio = (256 * 128 + 128) + (19 * 5 + 4) * 128 + tower(2, 128, 512) + 2 * 128
         return drawn_image(model.image) + text + audio + 128 * 128 + 3
+    if name == "ddpm_mnist":
+        return denoiser(model)
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -167,6 +170,39 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+
+
+def denoiser(model):
+    """A gray U-Net of one block per level; the second of two maps doubles for scale and shift."""
+    net, (first, *_) = model.backbone, model.backbone.channels
+    time = 4 * first
+
+    def block(inputs, width):
+        norms, maps = 2 * inputs + 2 * width, 9 * (inputs + width) * width + 2 * width
+        skip = (inputs + 1) * width if inputs != width else 0
+        return norms + maps + (time + 1) * 2 * width + skip
+
+    def attention(width):
+        return 2 * width + 4 * (width * width + width)
+
+    whole = (first + 1) * time + (time + 1) * time + (model.num_classes + 1) * time
+    whole += 2 * (9 * first) + first + 1 + 2 * first  # the first and last convolutions, a norm
+    width, skips = first, [first]
+    for level, (channels, attends) in enumerate(zip(net.channels, net.attention)):
+        whole += block(width, channels) + (attention(channels) if attends else 0)
+        skips.append(channels)
+        if level < len(net.channels) - 1:
+            whole += block(channels, channels)
+            skips.append(channels)
+        width = channels
+    whole += 2 * block(width, width) + attention(width)
+    for level, channels in reversed(list(enumerate(net.channels))):
+        for _ in range(2):
+            whole += block(width + skips.pop(), channels)
+            whole += attention(channels) if net.attention[level] else 0
+            width = channels
+        whole += block(width, width) if level else 0
+    return whole
 
 
 def video_vq(model):
