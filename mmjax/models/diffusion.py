@@ -146,8 +146,8 @@ class Diffusion(nn.Module):
         time = batch["time"] if "time" in batch else jnp.zeros(len(x))
         label = None
         if self.num_classes:
-            label = batch["label"]
-            label = jnp.where(label < 0, self.rows - 1, label) if self.condition_dropout else label
+            label = batch["label"] if "label" in batch else jnp.full(len(x), UNKNOWN, jnp.int32)
+            label = jnp.where(label < 0, self.rows - 1, label)
         output = self.make_backbone(name="backbone")(x, time, label=label, train=train)
         if not self.learned_variance:
             return {"prediction": output}
