@@ -135,8 +135,8 @@ class Diffusion(nn.Module):
     def clean(self, batch: Batch) -> jax.Array:
         """[B, H, W, C] fp32, what is noised: pixels in -1 ... 1, or latents."""
         if self.latents is not None:
-            return batch["latents"].astype(jnp.float32)
-        x = batch["image"].astype(jnp.float32)
+            return jnp.asarray(batch["latents"], jnp.float32)
+        x = jnp.asarray(batch["image"], jnp.float32)
         x = x.mean(-1, keepdims=True) if self.gray else x
         return x / 127.5 - 1
 
