@@ -26,6 +26,7 @@ from mmjax.system import (
     average,
     evaluation_context,
     memory_of,
+    row_keys,
     variables,
 )
 
@@ -47,6 +48,8 @@ class Runner:
       spec: of the arrays that model and loss read.
       rows: the slice of a batch's rows that this process reads.
       progress: called with (what, done, total).
+      samples: the folder of what evaluators keep of samples.
+      step: the number of updates of the variables that are evaluated.
     """
 
     def __init__(self, run: Experiment, workdir: Path, progress: Callable[[str, int, int], None]):
@@ -54,7 +57,7 @@ class Runner:
         self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
         self.window = getattr(run.model, "window", 0)
         self.class_names, self.spec = run.class_names, run.spec
-        self.progress = progress
+        self.progress, self.samples, self.step = progress, workdir / "samples", 0
         self._run, self._workdir = run, workdir
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
         self._share = sharding.batch_share(run.mesh)
@@ -216,16 +219,25 @@ class Runner:
         return functools.partial(self._on_mesh, score)
 
     def sample(
-        self, variables: Variables, batch: Rows, rng: jax.Array, settings: Mapping[str, Any]
-    ) -> Rows:
-        """Images or whatever else the system samples.
+        self, settings: Mapping[str, Any]
+    ) -> Callable[[Variables, Rows, int], Mapping[str, np.ndarray]]:
+        """A function (variables, batch, seed) that samples images or whatever else the system does.
+
+        A row's sample follows from the seed and its `example_id` alone.
 
         Raises:
           ValueError: the system samples nothing.
         """
         sample = self._hook("sample", "samples nothing")
-        found = self._on_mesh(lambda v, b: sample(v, b, rng, settings), variables, batch)
-        return jax.tree.map(np.asarray, dict(found))
+
+        def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
+            def rows(variables, batch):
+                rng = row_keys(jax.random.key(seed), batch["example_id"])
+                return self._collect(None, dict(sample(variables, batch, rng, settings)))
+
+            return jax.tree.map(np.asarray, self._on_mesh(rows, variables, batch))
+
+        return sampled
 
     def gather(self, batch: Rows) -> Rows:
         """This process's rows -> those of all processes."""
