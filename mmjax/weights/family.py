@@ -61,6 +61,7 @@ from mmjax.weights.families import (
     open_clip,
     open_clip_coca,
     owlvit,
+    prior_transformer,
     sam,
     siglip,
     videomae,
@@ -74,6 +75,7 @@ from mmjax.weights.families import (
 FAMILIES = {
     "albef": albef,
     "align": align,
+    "PriorTransformer": prior_transformer,
     "audio-spectrogram-transformer": ast,
     "audioclip": audioclip,
     "bert": bert,
