@@ -17,6 +17,7 @@ process
 optim
 workdir
 data
+sample
 layers  losses
 decode
 models
