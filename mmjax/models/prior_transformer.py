@@ -12,8 +12,8 @@ from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.timestep import TimestepEmbed
 from mmjax.layers.transformer import Transformer
+from mmjax.layers.unet_blocks import TimeEmbedding
 from mmjax.models.build import build
 from mmjax.sharding import shard
 from mmjax.system import BUFFERS, System
@@ -26,7 +26,11 @@ class PriorTransformer(nn.Module):
     and a learned query, whose output predicts the clean embedding.
 
     batch: noisy_embed [B, E], in units of the standard deviation; time [B]; text_tokens [B, L, C];
-    text_mask [B, L] bool; text_embed [B, E]. It gives clean_embed [B, E] in the same units.
+    text_mask [B, L] bool; text_embed [B, E]. It gives clean_embed [B, E] in the same units, and
+    predicted_embed [B, E] in those of embeddings.
+
+    In place of noisy_embed it may have image_embed [B, E], with noise [B, E] and its level, alpha
+    and sigma [B]; then it also gives target_embed [B, E], which clean_embed should be.
 
     Attributes:
       embed_dim: E; text_width: C; length: L.
@@ -58,7 +62,15 @@ class PriorTransformer(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         rows, normal = len(batch["time"]), nn.initializers.normal
-        self.statistics()  # there from the start
+        size = (self.embed_dim,)
+        mean = self.variable(BUFFERS, "mean", lambda: jnp.zeros(size)).value[None]
+        unit = self.embed_dim**-0.5
+        deviation = self.variable(BUFFERS, "deviation", lambda: jnp.full(size, unit)).value[None]
+        outputs, noisy = {}, batch.get("noisy_embed")
+        if noisy is None:
+            outputs["target_embed"] = (batch["image_embed"] - mean) / deviation
+            alpha, sigma = batch["alpha"][:, None], batch["sigma"][:, None]
+            noisy = alpha * outputs["target_embed"] + sigma * batch["noise"]
 
         def embed(x: jax.Array, name: str) -> jax.Array:
             init = normal(x.shape[-1] ** -0.5)
@@ -66,14 +78,14 @@ class PriorTransformer(nn.Module):
             y = Linear((self.width,), names, dtype=self.dtype, kernel_init=init, name=name)(x)
             return y if y.ndim == 3 else y[:, None]
 
-        time = TimestepEmbed(self.width, self.width, self.width, dtype=self.dtype, name="time")
+        time = TimeEmbedding(self.width, self.width, dtype=self.dtype, name="time")
         query = param(self, "query", normal(0.02), (self.width,), ("embed",))
         x = jnp.concatenate(
             [
                 embed(batch["text_tokens"], "token_proj"),
                 embed(batch["text_embed"], "text_proj"),
                 time(batch["time"])[:, None],
-                embed(batch["noisy_embed"], "image_proj"),
+                embed(noisy, "image_proj"),
                 jnp.broadcast_to(query.astype(activation_dtype(self.dtype)), (rows, 1, self.width)),
             ],
             axis=1,
@@ -96,16 +108,8 @@ class PriorTransformer(nn.Module):
         x = LayerNorm(1e-5, self.dtype, name="norm")(x[:, -1])
         init = normal(self.width**-0.5)
         head = Linear((self.embed_dim,), ("embed", None), kernel_init=init, name="head")
-        return {"clean_embed": head(x.astype(jnp.float32))}
-
-    def statistics(self) -> tuple[jax.Array, jax.Array]:
-        """`mean` and `deviation` [E] of image embeddings."""
-        size = (self.embed_dim,)
-        mean = self.variable(BUFFERS, "mean", lambda: jnp.zeros(size))
-        deviation = self.variable(
-            BUFFERS, "deviation", lambda: jnp.full(size, self.embed_dim**-0.5, jnp.float32)
-        )
-        return mean.value, deviation.value
+        clean = head(x.astype(jnp.float32))
+        return outputs | {"clean_embed": clean, "predicted_embed": mean + deviation * clean}
 
 
 def inputs(model: PriorTransformer) -> Spec:

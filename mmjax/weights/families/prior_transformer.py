@@ -69,7 +69,9 @@ def rows(model: PriorTransformer) -> list[Row]:
         *linear("image_proj", "proj_in"),
         *linear("text_proj", "embedding_proj"),
         *linear("token_proj", "encoder_hidden_states_proj"),
-        *reshaped("position", "positional_embedding", (model.sequence, -1), (1, model.sequence, -1)),
+        *reshaped(
+            "position", "positional_embedding", (model.sequence, -1), (1, model.sequence, -1)
+        ),
         *reshaped("query", "prd_embedding", (-1,), (1, 1, -1)),
         *norm(f"{ours}/norm_attention", f"{theirs}.norm1"),
         *qkv(f"{ours}/attention/qkv", [f"{attention}.to_{x}" for x in "qkv"], heads),
