@@ -3,8 +3,8 @@
     python -m mmjax.plan --config=configs/dalle2_prior.py --topology=v5p:4x4x4
 
 Settings: Ramesh et al. 2022 (arXiv 2204.06125), appendix C: width 2048, 24 layers, batches of
-4,096, 600,000 steps, and section 2.2: a text dropped from a tenth of the rows. The paper's CLIP is a
-ViT-H/16 that is not published; this one is `clip_l14`, whose folder of `transformers`
+4,096, 600,000 steps, and section 2.2: a text dropped from a tenth of the rows. The paper's CLIP, a
+ViT-H/16, is not published; this one is `clip_l14`, whose folder of `transformers`
 config.init_from.path names. Published: a zero-shot FID of 10.39 on MS-COCO, with the paper's
 decoder. Its data are not public: use any shards.
 """

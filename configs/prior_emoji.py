@@ -3,8 +3,9 @@
     python -m mmjax.train --config=configs/clip_emoji.py --workdir=runs/clip_emoji
     python -m mmjax.train --config=configs/prior_emoji.py --workdir=runs/prior_emoji
 
-The CLIP and its tokenizer are those of the first run; another: configs/prior_emoji.py:WORKDIR.
-`text_cosine` is what the text's own embedding gives, without a prior.
+The CLIP and its tokenizer are those of the first run; to take others, set config.init_from.path and
+config.tokenizer.path. `text_cosine` is what the text's own embedding gives, without a prior; expect
+`prior_cosine` above it.
 """
 
 from configs import clip_emoji
@@ -12,9 +13,10 @@ from configs.clip_emoji import EVAL_TRANSFORM, emoji
 from mmjax.config import defaults
 
 CLIP = ("(image|text)/.*", "(image|text)_proj/.*", "logit_scale")
+RUN = "runs/clip_emoji"
 
 
-def get_config(clip="runs/clip_emoji"):
+def get_config():
     """The config of this experiment."""
     config = defaults()
     config.batch_size = 128
@@ -25,9 +27,9 @@ def get_config(clip="runs/clip_emoji"):
     config.data.train = emoji("train")
     config.data.cached_transform = "decode | resize(48)"
     config.data.transform = "choose_caption(template_p=0.0) | tokenize(16)"
-    config.tokenizer = {"kind": "pretrained", "path": clip}
+    config.tokenizer = {"kind": "pretrained", "path": RUN}
 
-    config.init_from.path = clip
+    config.init_from.path = RUN
     config.init_from.only = CLIP
     given = clip_emoji.get_config().model.to_dict()
     given["image"]["patch_dropout"] = 0.0

@@ -83,7 +83,7 @@ def test_full_size(name):
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
-    elif config.model.name not in ("clip", "flava"):
+    elif config.model.name not in ("clip", "diffusion_prior", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -224,7 +224,7 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
+SAME += ("ast_audioset", "avsr_lrs3", "dalle2_prior", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
 SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
 
 

@@ -121,7 +121,7 @@ class CLIP(nn.Module):
             text = self.text_tower(name="text")(batch, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
-                outputs["text_tokens"] = text["text_tokens"]
+                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
         outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
         if "image_features" in outputs:
             outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")

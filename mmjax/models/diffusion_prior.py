@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
-from mmjax.layers.pooling import unit_length
+from mmjax.layers.norm import unit_length
 from mmjax.losses.diffusion import squared_error
 from mmjax.models.build import build
 from mmjax.models.clip import CLIP, spec

@@ -17,6 +17,7 @@ CONFIGS = {
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",
+    "diffusion_prior": "prior_emoji",
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
     "multimodal": "fusion_digits",
@@ -30,7 +31,11 @@ CONFIGS = {
     "vqa": "vqa_emoji",
     "whisper": "whisper_fsdd",
 }
-UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
+UNTRAINED = (
+    "image_codebook",
+    "prior_transformer",
+    "text_encoder",
+)  # no loss of its own, the latter without a head
 # Rows are fused with those of others, or normalized with them.
 COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji", "clap": "clap_esc10"}
 

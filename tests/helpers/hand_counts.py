@@ -54,6 +54,8 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name == "dalle2_prior":
+        return count_by_hand("clip_l14") + prior(load(name).model, 768)
     if name.startswith("whisper"):
         return whisper(load(name).model)
     if name.startswith("avsr"):
@@ -136,7 +138,19 @@ def count_by_hand(name):
         heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
         heads += (width + 1) * model.embed_dim + 2 * (width + 1)
         return image + text + projections + 1 + 2 * width + heads
-    return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+    dual = drawn_image(model.image) + text + projections + 1
+    if name == "prior_emoji":
+        return dual + prior(model, width)
+    return dual + (name == "siglip_emoji")
+
+
+def prior(model, text_width):
+    """Maps of the timestep, the two embeddings and the tokens, a query, blocks and a head."""
+    width, embed = model.prior.width, model.embed_dim
+    maps = 2 * (width * width + width) + 2 * (embed * width + width) + (text_width + 1) * width
+    tokens = (model.text.length + 4 + 1) * width
+    blocks = tower(model.prior.depth, width, 4 * width) + 2 * width
+    return maps + tokens + blocks + width * embed + embed
 
 
 def lite(image):

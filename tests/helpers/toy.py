@@ -47,6 +47,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.text.update(TEXT, depth=depth)
             if config.model.name == "owlvit":
                 config.model.update(queries=3, boxes=2)
+        elif config.model.name == "diffusion_prior":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.prior.update(width=16, depth=depth, heads=2, remat="none")
         elif config.model.name == "clap":
             config.model.embed_dim = 16
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
