@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,12 @@ class ImageGeneration(Evaluator):
     shown: int = 64
 
     def __post_init__(self):
-        self.runner.sample(self.sample)  # wrong settings are reported before training, not after
-        self.feature_name  # noqa: B018
+        # Wrong settings are reported before training, not after.
+        self._draw, self.feature_name  # noqa: B018
+
+    @functools.cached_property
+    def _draw(self) -> Callable[..., Mapping[str, np.ndarray]]:
+        return self.runner.sample(self.sample)
 
     @property
     def feature_name(self) -> str:
@@ -139,11 +143,10 @@ class ImageGeneration(Evaluator):
         """
         source = self._open(self.source)
         source = source if places is None else Subset(source, places)
-        draw = self.runner.sample(self.sample)
 
         def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
             for batch in self._batches(source):
-                found = draw(variables, batch, self.seed)
+                found = self._draw(variables, batch, self.seed)
                 if "image" not in found:
                     raise ValueError(
                         f"An '{self.kind}' needs images and this system samples "

@@ -18,22 +18,30 @@ from mmjax.layers.recompute import recompute
 from mmjax.sharding import shard
 
 ZEROS = nn.initializers.zeros
+STYLES = ("adm", "ddpm", "diffusers_dit")
 
 
 def time_features(time: jax.Array, width: int, style: str = "adm") -> jax.Array:
     """Sinusoids [B, width] of times [B], which need not be integers; fp32.
 
     Args:
-      style: "adm", cosines before sines; "ddpm", sines first, with frequencies down to 1e-4.
+      style: "adm", cosines before sines; "ddpm", sines first, with frequencies down to 1e-4;
+        "diffusers_dit", cosines first with the frequencies of "ddpm".
 
-    Source: openai/guided-diffusion, nn.py, timestep_embedding; hojonathanho/diffusion, nn.py.
+    Raises:
+      ValueError: an unknown style.
+
+    Source: openai/guided-diffusion, nn.py, timestep_embedding; hojonathanho/diffusion, nn.py;
+    diffusers, embeddings.py, CombinedTimestepLabelEmbeddings, which differs from DiT's own code.
     """
+    if style not in STYLES:
+        raise ValueError(f"time_style is '{style}'; use one of {', '.join(STYLES)}.")
     half = width // 2
     steps = half if style == "adm" else half - 1
     frequency = np.exp(-np.log(10_000.0) * np.arange(half) / steps).astype(np.float32)
     angle = time.astype(jnp.float32)[:, None] * jnp.asarray(frequency)[None]
     parts = [jnp.cos(angle), jnp.sin(angle)]
-    return jnp.concatenate(parts if style == "adm" else parts[::-1], axis=-1)
+    return jnp.concatenate(parts[::-1] if style == "ddpm" else parts, axis=-1)
 
 
 class TimeEmbedding(nn.Module):

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
+from jaxtyping import Array, Key
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
@@ -112,68 +113,63 @@ def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
     }
 
 
-def sampler(model: DiffusionPrior, drop: float) -> Callable[..., Mapping[str, jax.Array]]:
+def sample(
+    model: DiffusionPrior,
+    drop: float,
+    variables: Variables,
+    batch: Batch,
+    rng: Key[Array, " b"],
+    settings: Mapping[str, Any],
+) -> dict[str, jax.Array]:
     """`System.sample`: `image_embed` [B, E] of unit length for the texts of a batch.
 
-    Its settings are those of `Settings`, and `candidates`, 2 by default: so many are drawn, and
-    that of the highest cosine with the text is kept, as in the paper.
+    Args:
+      drop: probability of training without a text.
+      settings: fields of `Settings`, and `candidates`, 2 by default: so many are drawn, and that of
+        the highest cosine with the text is kept, as in the paper.
+
+    Raises:
+      ValueError: an unknown setting, or one that the model was not trained for.
     """
+    options = {"candidates": 2, **settings}
+    candidates = options.pop("candidates")
+    how = Settings(**check_kwargs(Settings, options, "sample"))
+    if candidates < 1:
+        raise ValueError(f"sample.candidates is {candidates}: draw at least one.")
+    if how.guidance != 1 and not drop:
+        raise ValueError(
+            f"sample.guidance is {how.guidance}, and this prior was trained with a text in every "
+            "row: set config.loss.drop_text, such as 0.1, for training, or guidance to 1."
+        )
+    texts = {k: batch[k] for k in ("text", "text_mask")}
+    given = {**texts, **model.apply(variables, texts)}
+    given = {k: repeat(given[k], "b ... -> (n b) ...", n=candidates) for k in CONDITION}
+    rows, guides = len(rng) * candidates, how.guidance not in (0, 1)
+    present = jnp.full(rows, how.guidance != 0)
+    if guides:  # with the text, then without it
+        condition = {k: jnp.concatenate([x, x]) for k, x in given.items()}
+        condition["text_present"] = jnp.concatenate([present, ~present])
+    else:
+        condition = {**given, "text_present": present}
 
-    @functools.cache
-    def compiled(settings: Settings, candidates: int) -> Callable[..., jax.Array]:
-        schedule = model.noise_schedule()
+    def predict(x, time):
+        step = {"noisy_embed": x, "time": time}
+        return model.apply(variables, {**condition, **step})["clean_embed"]
 
-        @jax.jit
-        def sample(variables: Variables, batch: Batch, rng: jax.Array) -> jax.Array:
-            texts = {k: x for k, x in batch.items() if k in ("text", "text_mask")}
-            given = {**texts, **model.apply(variables, texts)}
-            given = {k: repeat(given[k], "b ... -> (n b) ...", n=candidates) for k in CONDITION}
-            rows = len(rng) * candidates
-            nothing = jnp.concatenate([jnp.ones(rows, bool), jnp.zeros(rows, bool)])
-
-            def predict(x, time):
-                condition, present = given, jnp.full(rows, settings.guidance != 0)
-                if len(x) > rows:  # with the condition, then without it
-                    condition = {k: jnp.concatenate([c, c]) for k, c in given.items()}
-                    present = nothing
-                step = {"noisy_embed": x, "time": time, "text_present": present}
-                return model.apply(variables, {**condition, **step})["clean_embed"]
-
-            guides = settings.guidance not in (0, 1)
-            keys = jnp.concatenate([numbered(rng, 1000 + i) for i in range(candidates)])
-            found, _ = draw(
-                guided(predict, settings.guidance) if guides else predict,
-                keys,
-                (model.embed_dim,),
-                schedule,
-                settings,
-                target="x0",
-            )
-            scale = variables[BUFFERS]["prior"]
-            found = unit_length(scale["mean"][None] + scale["deviation"][None] * found)
-            cosine = (found * given["text_embed"]).sum(-1)
-            found = rearrange(found, "(n b) e -> b n e", n=candidates)
-            best = rearrange(cosine, "(n b) -> b n", n=candidates).argmax(-1)
-            return jnp.take_along_axis(found, best[:, None, None], axis=1)[:, 0]
-
-        return sample
-
-    def sample(
-        variables: Variables, batch: Batch, rng: jax.Array, settings: Mapping[str, Any]
-    ) -> Mapping[str, jax.Array]:
-        options = {"candidates": 2, **settings}
-        candidates = options.pop("candidates")
-        how = Settings(**check_kwargs(Settings, options, "sample"))
-        if candidates < 1:
-            raise ValueError(f"sample.candidates is {candidates}: draw at least one.")
-        if how.guidance != 1 and not drop:
-            raise ValueError(
-                f"sample.guidance is {how.guidance}, and this prior was trained with a text in "
-                "every row: set config.loss.drop_text, such as 0.1, for training, or guidance to 1."
-            )
-        return {"image_embed": compiled(how, candidates)(variables, dict(batch), rng)}
-
-    return sample
+    found, _ = draw(
+        guided(predict, how.guidance) if guides else predict,
+        jnp.concatenate([numbered(rng, 1000 + i) for i in range(candidates)]),
+        (model.embed_dim,),
+        model.noise_schedule(),
+        how,
+        target="x0",
+    )
+    scale = variables[BUFFERS]["prior"]
+    found = unit_length(scale["mean"][None] + scale["deviation"][None] * found)
+    cosine = (found * given["text_embed"]).sum(-1)
+    best = rearrange(cosine, "(n b) -> b n", n=candidates).argmax(-1)
+    found = rearrange(found, "(n b) e -> b n e", n=candidates)
+    return {"image_embed": jnp.take_along_axis(found, best[:, None, None], axis=1)[:, 0]}
 
 
 def make_model(config: Mapping[str, Any]) -> DiffusionPrior:
@@ -196,7 +192,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model, example_ids=False),
         loss=loss,
         corrupt=corrupt(model.noise_schedule(), model.embed_dim, drop),
-        sample=sampler(model, drop),
+        sample=functools.partial(sample, model, drop),
     )
 
 
