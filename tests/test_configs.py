@@ -66,6 +66,8 @@ def test_full_size(name):
     elif config.model.name == "videobert":
         frames, codes = config.model.frames, config.model.codes
         assert outputs["video_prediction"].shape == (8, frames, codes)
+    elif config.model.name in ("diffusion", "glide"):
+        assert outputs["prediction"].shape == (8, *run.model.shape)
     elif config.model.name == "video_vq":
         assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
     elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
@@ -118,6 +120,16 @@ def test_data_fit_the_model(name):
     model = config.model.get("main", config.model)
     if model.get("given"):
         assert transform.startswith(" | choose_features(")
+        return
+    if config.model.name == "diffusion":
+        assert transform.strip(" |") in ("label", "decode | label")  # nothing is resized
+        return
+    if config.model.name == "glide":
+        chains = [transform, *(section.transform for section in config.evals.values())]
+        size, words = config.model.image_size, f"tokenize({model.text.length})"
+        for chain in chains:
+            assert words in chain
+            assert f"crop({size})" in chain or f"resize({size})" in chain
         return
     if config.model.name == "whisper":
         heard = [f"{config.data.cached_transform} | {config.data.transform}"]
@@ -224,7 +236,14 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3", "dalle2_prior", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
+SAME += (
+    "ast_audioset",
+    "avsr_lrs3",
+    "dalle2_prior",
+    "glide_3_5b",
+    "sam_vit_b_sa1b",
+    "sam_vit_h_sa1b",
+)
 SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
 
 

@@ -40,7 +40,7 @@ plan
 evaluate
 train
 photos
-search.__main__  serve.__main__
+search.__main__  serve.__main__  sample.__main__
 zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
 detect
 __main__

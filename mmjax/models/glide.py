@@ -213,11 +213,13 @@ def corrupt(model: GLIDE, batch: Batch, context: Context) -> Batch:
 def _outside(size: tuple[int, int], keys: jax.Array, all_keys: jax.Array) -> jax.Array:
     """[B, H, W] bool: true outside of a rectangle of any sides; of a row in ten, false all over."""
 
+    places = [jnp.arange(side, dtype=jnp.float32) for side in size]
+
     def one(key, whole):
         ends = jnp.sort(jax.random.uniform(key, (2, 2)), axis=1)
         inside = [
             (at >= low * side) & (at < high * side)
-            for (low, high), side, at in zip(ends, size, map(jnp.arange, size))
+            for (low, high), side, at in zip(ends, size, places)
         ]
         return ~(inside[0][:, None] & inside[1][None]) & (jax.random.uniform(whole) >= 0.1)
 

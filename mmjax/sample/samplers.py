@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from mmjax.sample.grid import Grid
 from mmjax.sample.guidance import Predict
 from mmjax.sample.parameterization import clean_and_noise
+from mmjax.sample.progress import report
 
 Noise = Callable[[Int[Array, ""]], Float[Array, "b ..."]]
 VARIANCES = ("small", "large", "learned")
@@ -30,14 +31,12 @@ class Process(NamedTuple):
       clip: limit of the predicted clean sample's values; None: none.
       frames: how many states between noise and sample are returned, evenly spaced; the last is the
         sample.
-      on_step: called on the host with the number of each step that has been computed.
     """
 
     grid: Grid
     target: str = "epsilon"
     clip: float | None = None
     frames: int = 0
-    on_step: Callable[[int], None] | None = None
 
 
 def ddpm(
@@ -224,8 +223,7 @@ def _scan(step: Callable, x: Any, extra: Any, table: dict[str, Any], process: Pr
         x, extra = step(x, extra, row)
         if frames:
             film = film.at[row["slot"]].set(x, mode="drop")
-        if process.on_step is not None:
-            jax.debug.callback(process.on_step, row["index"])
+        report(row["index"], steps)
         return (x, extra, film), None
 
     film = jnp.zeros((frames, *x.shape), x.dtype)

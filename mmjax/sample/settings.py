@@ -1,7 +1,7 @@
 """How to draw samples from a diffusion model, and their checks."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jaxtyping import Array, Float, Key
 
@@ -27,7 +27,6 @@ class Settings:
       variance: of DDPM: "small", "large", "learned"; None: learned where the model learns it, else
         small.
       frames: states between noise and sample that are returned.
-      on_step: called with the number of each step that is computed.
 
     Raises:
       ValueError: a value out of its range.
@@ -39,7 +38,6 @@ class Settings:
     eta: float = 0.0
     variance: str | None = None
     frames: int = 0
-    on_step: Callable[[int], None] | None = None
 
     def __post_init__(self):
         def need(ok, name, must):
@@ -101,7 +99,7 @@ def draw(
       ValueError: more steps than the schedule has.
     """
     grid = levels(settings, schedule) if grid is None else grid
-    process = samplers.Process(grid, target, clip, settings.frames, settings.on_step)
+    process = samplers.Process(grid, target, clip, settings.frames)
     x = normal(numbered(keys, 0), shape)
 
     def noise(step):

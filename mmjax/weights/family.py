@@ -51,6 +51,8 @@ from mmjax.weights.families import (
     clap,
     clip,
     clip_vision,
+    diffusers_dit,
+    diffusers_unet,
     dinov2,
     efficientnet_lite,
     flava,
@@ -74,6 +76,8 @@ from mmjax.weights.families import (
 )
 
 FAMILIES = {
+    "DiTTransformer2DModel": diffusers_dit,
+    "UNet2DModel": diffusers_unet,
     "albef": albef,
     "align": align,
     "PriorTransformer": prior_transformer,

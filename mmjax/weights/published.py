@@ -31,9 +31,8 @@ class Layout(NamedTuple):
 
 
 HUB = Layout(CONFIG, tensor_file.WHOLE, tensor_file.INDEX)
-DIFFUSERS = Layout(
-    CONFIG, f"diffusion_pytorch_{tensor_file.WHOLE}", f"diffusion_pytorch_{tensor_file.INDEX}"
-)
+_DIFFUSERS = "diffusion_pytorch_model.safetensors"
+DIFFUSERS = Layout(CONFIG, _DIFFUSERS, f"{_DIFFUSERS}.index.json")
 OPEN_CLIPS = Layout(OPEN_CLIP, f"open_clip_{tensor_file.WHOLE}", None)
 
 
@@ -59,12 +58,13 @@ def open_folder(folder: Path) -> Published:
     if (folder / ctranslate2.FILE).is_file() and not both:
         return _open_ctranslate2(folder)
     config = read_json(folder / CONFIG)
-    if "_class_name" in config:
-        return _open_diffusers(folder, config)
     if "n_audio_state" in config:  # the sizes of openai/whisper, which name no type
         config.setdefault("model_type", "whisper")
     if "architecture" in config:  # of timm, such as "tf_efficientnet_lite0"
         config.setdefault("model_type", str(config["architecture"]).rstrip("0123456789"))
+    if "_class_name" in config:  # of diffusers
+        tensors = Safetensors(folder, DIFFUSERS.tensors, DIFFUSERS.index)
+        return Published(folder, {**config, "model_type": config["_class_name"]}, None, tensors)
     return Published(folder, config, _preprocessor(folder), Safetensors(folder))
 
 
@@ -97,12 +97,6 @@ def _open_clip(folder: Path) -> Published:
         section(config, "preprocess_cfg", path),
         Safetensors(folder, OPEN_CLIPS.tensors, OPEN_CLIPS.index),
     )
-
-
-def _open_diffusers(folder: Path, config: Mapping[str, Any]) -> Published:
-    """A part of a pipeline of diffusers: its class is the type of the model."""
-    config = {**config, "model_type": config["_class_name"]}
-    return Published(folder, config, None, Safetensors(folder, DIFFUSERS.tensors, DIFFUSERS.index))
 
 
 def _open_ctranslate2(folder: Path) -> Published:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from mmjax.sample import samplers
 from mmjax.sample.grid import Grid, at_times, even, karras
 from mmjax.sample.guidance import guided
+from mmjax.sample.progress import reported
 from mmjax.sample.schedules import Schedule
 from mmjax.sample.settings import SAMPLERS, Settings, draw
 
@@ -120,10 +121,11 @@ def test_guidance_extrapolates_and_takes_the_conditional_variance():
 
 def test_steps_are_reported_as_they_are_computed():
     seen = []
-    settings = Settings("ddim", steps=4, on_step=lambda i: seen.append(int(i)))
-    draw(normal_mixture(LINEAR), jax.random.split(jax.random.key(0), 2), (1,), LINEAR, settings)
+    keys = jax.random.split(jax.random.key(0), 2)
+    with reported(lambda step, steps: seen.append((step, steps))):
+        draw(normal_mixture(LINEAR), keys, (1,), LINEAR, Settings("ddim", steps=4))
     jax.effects_barrier()
-    assert sorted(seen) == [0, 1, 2, 3]
+    assert sorted(seen) == [(i, 4) for i in range(4)]
 
 
 @pytest.mark.parametrize(
