@@ -69,6 +69,10 @@ class Quantizer(nn.Module):
         commitment = jnp.square(x - vectors).mean(-1)
         return Quantized(x + jax.lax.stop_gradient(vectors - x), codes, commitment)
 
+    def look_up(self, codes: jax.Array) -> jax.Array:
+        """The vectors [..., width] of codes [...]."""
+        return self.get_variable(COLLECTION, "codes")[codes]
+
 
 def nearest(x: Float[Array, "... d"], codebook: Float[Array, "k d"]) -> Int[Array, "..."]:
     """The number of the nearest code of each vector; of equally near ones the first."""
