@@ -25,6 +25,7 @@ from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
 from mmjax.evals.grounding import Grounding
 from mmjax.evals.image_pairs import ImagePairs
+from mmjax.evals.image_reconstruction import ImageReconstruction
 from mmjax.evals.image_text import ImageText, Retrieval
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
@@ -252,6 +253,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         MultiLabel,
         Detection,
         Grounding,
+        ImageReconstruction,
     )
 }
 

@@ -23,6 +23,7 @@ HEADLINES: Sequence[Mapping[str, str]] = (
     {"cider": "CIDEr"},
     {"wer": "Word error rate"},
     {"map": "Mean average precision"},
+    {"psnr": "PSNR of reconstructions, dB"},
     {"perplexity": "Perplexity"},
     {"loss": "Loss"},
 )

@@ -43,6 +43,7 @@ class Runner:
       text_length: L.
       batch_size: examples per call.
       window: longest prompt plus continuation in tokens; 0 if the model generates no text.
+      codes: size of the codebook of an image tokenizer; 0 for another model.
       class_names: of the model's logits, as the training source names them; None: unknown.
       spec: of the arrays that model and loss read.
       rows: the slice of a batch's rows that this process reads.
@@ -53,6 +54,7 @@ class Runner:
         self.tokenizer, self.batch_size = run.tokenizer, run.config.batch_size
         self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
         self.window = getattr(run.model, "window", 0)
+        self.codes = getattr(run.model, "codes", 0)
         self.class_names, self.spec = run.class_names, run.spec
         self.progress = progress
         self._run, self._workdir = run, workdir
