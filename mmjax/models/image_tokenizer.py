@@ -17,13 +17,13 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.patch_embed import check_divides
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.quantizer import COLLECTION, Quantizer, updated, usage
+from mmjax.layers.quantizer import Quantizer, updated, usage
 from mmjax.layers.sizes import height_width
 from mmjax.losses.reconstruction import MARGIN, code_kl, logit_laplace
 from mmjax.models.build import build
 from mmjax.models.image_codebook import GROUPS, DVAEEncoder, pointwise, residual_block
 from mmjax.schedule import check_schedule, schedule
-from mmjax.system import Context, Memory, Outputs, System, Terms
+from mmjax.system import CODEBOOK, Context, Memory, Outputs, System, Terms
 
 KINDS = ("gumbel", "vq")
 
@@ -269,7 +269,7 @@ def vector_quantized(
     def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
         del batch
         given = outputs["latents"], outputs["image_codes"], None, context.rng[0]
-        book = memory[COLLECTION]["quantizer"]
-        return {COLLECTION: {"quantizer": updated(book, *given, decay=decay, revive=revive)}}
+        book = memory[CODEBOOK]["quantizer"]
+        return {CODEBOOK: {"quantizer": updated(book, *given, decay=decay, revive=revive)}}
 
     return {"loss": loss, "remember": remember}
