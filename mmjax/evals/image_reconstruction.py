@@ -22,8 +22,8 @@ class ImageReconstruction(Evaluator):
     """How near reconstructions from the codes are to their images, and how many codes are used.
 
     `psnr` in decibels and `ssim`, means over the images (of fewer than 11 pixels a side without
-    SSIM); `codes_used`, a number, and `perplexity` of all codes of the source; `bits_per_image`,
-    log2 of the codebook's size for each code. As baseline, `downsampled/psnr` and
+    SSIM); `codes_used`, a number, and `code_perplexity` of all codes of the source;
+    `bits_per_image`, log2 of the codebook's size for each code. As baseline, `downsampled/psnr` and
     `downsampled/ssim` of images that are reduced to the grid of the codes (by the mean of each
     patch) and enlarged again (bicubic): 24 bits for each code.
     """
@@ -45,7 +45,7 @@ class ImageReconstruction(Evaluator):
         p = counts[counts > 0] / counts.sum()
         used, perplexity = len(p), float(np.exp(-(p * np.log(p)).sum()))
         yield "codes_used", float(used)
-        yield "perplexity", perplexity
+        yield "code_perplexity", perplexity
         if perplexity < COLLAPSED * min(size, codes.size) and distributed.is_main():
             print(
                 f"warning: the codebook has collapsed: {used} of {size} codes are used in "

@@ -45,8 +45,8 @@ class DALLE(nn.Module):
       text: vocab_size, and length, L.
       decoder: fields of `Decoder`; it inherits dtype, and has the attention patterns of the paper
         by default.
-      image_tokenizer: fields of `ImageTokenizer`. Freeze `image_tokenizer/.*`, and take it from a
-        run by `config.init_from`.
+      image_tokenizer: fields of `ImageTokenizer`, with a dtype of its own. Freeze
+        `image_tokenizer/.*`, and take it from a run by `config.init_from`.
       fingerprint: of the image tokenizer that it must be; "": any. Training prints it.
 
     Raises:
@@ -62,8 +62,7 @@ class DALLE(nn.Module):
 
     def tokenizer(self, **kwargs: Any) -> ImageTokenizer:
         """The image tokenizer."""
-        where = f"config.model.{TOKENIZER}"
-        return make_image_tokenizer(self.image_tokenizer, self.dtype, where, **kwargs)
+        return make_image_tokenizer(self.image_tokenizer, f"config.model.{TOKENIZER}", **kwargs)
 
     def stack(self, **kwargs: Any) -> Decoder:
         """The transformer."""

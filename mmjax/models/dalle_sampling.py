@@ -16,10 +16,6 @@ from mmjax.decode import generate
 from mmjax.decode.settings import Settings
 from mmjax.system import Variables, row_keys
 
-# (images [B, C, H, W, 3] uint8, batch) -> scores [B, C]
-Rerank = Callable[[np.ndarray, Batch], np.ndarray]
-
-
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """Settings of sampling.
@@ -27,8 +23,8 @@ class Sampling:
     Attributes:
       temperature, top_k, top_p: see `decode.Settings`; by default the model's distribution.
       candidates: images sampled for each text.
-      rerank: with several candidates, gives their scores, of which the highest is chosen: see
-        mmjax/rerank.py.
+      rerank: with several candidates, (images [B, C, H, W, 3] uint8, their texts) -> scores
+        [B, C], of which the highest is chosen: see mmjax/rerank.py.
 
     Raises:
       ValueError: several candidates without `rerank`, or what `decode.Settings` refuses.
@@ -123,7 +119,8 @@ def _best(found: Mapping[str, jax.Array], batch: Batch, asked: Sampling) -> dict
         name: x.reshape(-1, asked.candidates, *x.shape[1:])
         for name, x in process_allgather(dict(found), tiled=True).items()
     }
-    scores = np.asarray(asked.rerank(found["image"], batch), np.float32)
+    texts = process_allgather({k: batch[k] for k in ("text", "text_mask")}, tiled=True)
+    scores = np.asarray(asked.rerank(found["image"], texts), np.float32)
     best = scores.argmax(1)
     rows = np.arange(len(best))
     chosen = {name: x[rows, best] for name, x in found.items()}

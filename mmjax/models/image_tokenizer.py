@@ -172,15 +172,13 @@ class ImageTokenizer(nn.Module):
         return jnp.clip((mean - MARGIN) / (1 - 2 * MARGIN), 0.0, 1.0)
 
 
-def make_image_tokenizer(
-    fields: Mapping[str, Any], dtype: str, where: str, **kwargs: Any
-) -> ImageTokenizer:
+def make_image_tokenizer(fields: Mapping[str, Any], where: str, **kwargs: Any) -> ImageTokenizer:
     """The tokenizer with these fields, as a part of another model.
 
     Raises:
       ValueError: an unknown setting, or sizes that do not fit.
     """
-    fields = check_kwargs(ImageTokenizer, {"dtype": dtype, **fields}, where)
+    fields = check_kwargs(ImageTokenizer, fields, where)
     ImageTokenizer(**fields, parent=None).check()
     return ImageTokenizer(**fields, **kwargs)
 

@@ -24,6 +24,7 @@ HEADLINES: Sequence[Mapping[str, str]] = (
     {"wer": "Word error rate"},
     {"map": "Mean average precision"},
     {"psnr": "PSNR of reconstructions, dB"},
+    {"bits_per_code": "Bits per image code"},
     {"perplexity": "Perplexity"},
     {"loss": "Loss"},
 )

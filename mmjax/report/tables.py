@@ -20,6 +20,7 @@ RETRIEVAL = {
 CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
 BEFORE, CHANGE = "before training", "change"
 LOWER_IS_BETTER = ("median_rank", "alignment", "wer", "cer", "perplexity", "loss")
+LOWER_IS_BETTER += ("bits_per_code", "bits_per_image")
 
 
 def results(
