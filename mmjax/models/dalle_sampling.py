@@ -16,6 +16,7 @@ from mmjax.decode import generate
 from mmjax.decode.settings import Settings
 from mmjax.system import Variables, row_keys
 
+
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """Settings of sampling.
