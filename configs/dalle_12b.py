@@ -2,15 +2,17 @@ r"""DALL-E at the paper's size: 12 billion parameters, text of 256 tokens and 32
 
     python -m mmjax.train --config=configs/dalle_12b.py --workdir=runs/dalle_12b \
         --config.data.train.pattern='DIR/{00000..24999}.tar' \
-        --config.tokenizer.path=BPE --config.init_from.path=DVAE
-    python -m mmjax.plan --config=configs/dalle_12b.py --topology=v5p:4x4x8
+        --config.tokenizer.path=BPE --config.init_from.path=DVAE \
+        --config.mesh.data=1 --config.mesh.fsdp=-1 --config.mesh.tensor=2
+    python -m mmjax.plan --config=configs/dalle_12b.py --topology=v5p:4x4x8 \
+        --config.mesh.data=1 --config.mesh.fsdp=64 --config.mesh.tensor=2
 
 Setting: Ramesh et al. 2021 (arXiv 2102.12092), appendix B: 64 layers of 62 heads of 64, batches of
 1,024, 430,000 updates, AdamW with b2 0.96; the step size here falls as a cosine, where the paper
-halves it by hand. The matrices of the layers have 12 · 64 · 3,968² = 12,092,178,432 parameters.
-62 heads divide over 2 tensor parts. DVAE is a folder of the discrete VAE as `mmjax.load` reads it
-(model_type "dall_e": see mmjax/weights/families/dall_e.py), BPE one with a tokenizer of at most
-16,384 tokens. Not here: BPE dropout, and the paper's gradients in 16 bits.
+halves it by hand. The matrices of the layers have 12 · 64 · 3,968² = 12,092,178,432 parameters; 62
+heads divide over 2 tensor parts. Expected: not measured here. DVAE is a folder of the discrete VAE
+as `mmjax.load` reads it (model_type "dall_e", see mmjax/weights/families/dall_e.py), BPE one with a
+tokenizer of at most 16,384 tokens. Not here: BPE dropout, and the paper's gradients in 16 bits.
 """
 
 from mmjax.config import defaults
@@ -25,7 +27,6 @@ def get_config():
     config.total_steps = 430_000
     config.log_every = 100
     config.checkpoint.every = 1000
-    config.mesh = {"data": 1, "fsdp": -1, "tensor": 2}
 
     config.data.train = {"kind": "webdataset", "pattern": "data/pairs_250m/{00000..24999}.tar"}
     config.data.transform = (
@@ -52,7 +53,15 @@ def get_config():
             "activation": "gelu_tanh",
             "remat": "full",
         },
-        "image_tokenizer": {"kind": "gumbel", "image_size": SIZE, "codes": 8192},
+        "image_tokenizer": {
+            "kind": "gumbel",
+            "image_size": SIZE,
+            "codes": 8192,
+            "width": 256,
+            "blocks": 2,
+            "groups": 4,
+            "first": 128,
+        },
     }
     config.loss_weights = {"text": 1 / 8, "image": 7 / 8}
     config.ema.decay = 0.999

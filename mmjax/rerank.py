@@ -14,7 +14,7 @@ from mmjax.embedder import Embedder, open_embedder
 
 
 class Reranker:
-    """The cosines of images and texts by a CLIP, as `sample.rerank` of a system that samples images.
+    """Cosines of images and texts by a CLIP: `rerank` of a system that samples images.
 
     Args:
       tokenizer: that of the system, which gives the texts of its batches.

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 # Pixels in 0 ... 1 are mapped to MARGIN ... 1 - MARGIN, where the density is defined
 # (`logit_laplace_eps` of openai/DALL-E).
@@ -10,7 +10,7 @@ MARGIN = 0.1
 
 
 def logit_laplace(
-    pixels: Float[Array, "b h w c2"], target: Float[Array, "b h w c"]
+    pixels: Float[ArrayLike, "b h w c2"], target: Float[ArrayLike, "b h w c"]
 ) -> Float[Array, "b h w c"]:
     """-log p in nats of each channel of each pixel under the logit-Laplace distribution.
 
@@ -27,7 +27,7 @@ def logit_laplace(
     return density + jnp.abs(odds - mean) * jnp.exp(-log_scale)
 
 
-def code_kl(logits: Float[Array, "b h w k"]) -> Float[Array, "b h w"]:
+def code_kl(logits: Float[ArrayLike, "b h w k"]) -> Float[Array, "b h w"]:
     """KL divergence in nats from softmax(logits) to the uniform distribution over the k codes."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     return (jnp.exp(log_p) * log_p).sum(-1) + jnp.log(float(logits.shape[-1]))
