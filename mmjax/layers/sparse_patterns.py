@@ -15,19 +15,24 @@ Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix B.1 and figure 11; Child
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Int
 
 PATTERNS = ("full", "row", "column", "convolution")
 
 
 def attends(
-    pattern: str, query: jax.Array, key: jax.Array, text: int, columns: int, kernel: int
-) -> jax.Array:
+    pattern: str,
+    query: Int[ArrayLike, "..."],
+    key: Int[ArrayLike, "..."],
+    text: int,
+    columns: int,
+    kernel: int,
+) -> Bool[Array, "..."]:
     """Whether the token at the position `query` attends to that at `key`.
 
     Args:
-      query, key: int32, positions in the sequence; their shapes broadcast.
+      query, key: positions in the sequence; their shapes broadcast.
       text: tokens of the text, which come first.
       columns: codes of a row of the image.
     """

@@ -20,7 +20,7 @@ def build(kind, **loss):
     system = make_system({"model": {**MODEL, "kind": kind}, "loss": loss})
     image = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), np.uint8)
     shapes = jax.eval_shape(lambda: system.model.init(jax.random.key(0), {"image": image}))
-    given = drawn.drawn(meta.unbox(shapes), scale=0.5)
+    given = drawn.drawn(meta.unbox(shapes), scale=0.3)
     memory = {k: x for k, x in given.items() if k != "params"}
     keys = row_keys(jax.random.key(1), jnp.arange(3))
     return system, {"image": image}, given, Context(jnp.asarray(50, jnp.int32), keys, None, memory)
