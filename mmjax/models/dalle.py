@@ -35,8 +35,9 @@ class DALLE(nn.Module):
     Gives `text_logits` [B, L, V], each of the next token of the text; `image_logits` [B, N, K], of
     the N codes of the image, in raster order; `image_codes` [B, N] int32, what a frozen image
     tokenizer gives for the image, or batch["image_codes"] itself; and `image_losses` [B, N], -log p
-    of the codes in nats. Where a text has no token, its position has a padding token of its own,
-    to which all later tokens attend.
+    of the codes in nats. Without an image it gives text_logits alone, without a text image_codes.
+    Where a text has no token, its position has a padding token of its own, to which all later
+    tokens attend.
 
     While decoding (mmjax/layers/decoder.py) the prompt is a text of L tokens, padding included, and
     what follows are codes of the image, in batch["text"] too: it gives next_logits [B, K].
@@ -103,6 +104,11 @@ class DALLE(nn.Module):
         if is_decoding(self):
             x = self._next(batch, cache_length)
             return {"next_logits": self.codes.logits(x[:, -1])}
+        if "text" not in batch:
+            return {"image_codes": self._codes(batch)}
+        if not {"image", "image_codes"} & set(batch):
+            x = self.transformer(self._text(batch), train=train)
+            return {"text_logits": self.words.logits(x)}
         codes, length = self._codes(batch), self.text["length"]
         places = jnp.arange(codes.shape[1], dtype=jnp.int32)
         x = jnp.concatenate([self._text(batch), self._image(codes, places)], axis=1)
@@ -127,8 +133,6 @@ class DALLE(nn.Module):
             self.frozen(batch)  # its decoder too
         if "image_codes" in batch:
             return batch["image_codes"]
-        if "image" not in batch:
-            raise ValueError("A DALL-E needs an image, or its image_codes, and the batch has none.")
         return rearrange(self.frozen.encode(batch["image"]), "b h w -> b (h w)")
 
     def _next(self, batch: Batch, cache_length: int) -> jax.Array:

@@ -148,7 +148,7 @@ def shrink(config, dtype="float32", depth=1):
 
 
 def _shrink_codes(tokenizer):
-    sizes = {"width": 8, "blocks": 1, "groups": 2, "first": 8, "codes": 16, "code_width": 4}
+    sizes = {"width": 32, "blocks": 1, "groups": 2, "first": 8, "codes": 16, "code_width": 4}
     tokenizer.update(sizes, image_size=(8, 8))
 
 

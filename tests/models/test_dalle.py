@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import toy
 from flax.core import meta
+from flax.traverse_util import flatten_dict
 from slow_patterns import slow
 
+from mmjax import config as configs
 from mmjax.decode import generate
 from mmjax.decode.settings import Settings
 from mmjax.models.systems import make_system
 from mmjax.run import given_parts
 from mmjax.system import row_keys
+from mmjax.variables import abstract_variables
 
 LENGTH, GRID, CODES = 5, (4, 3), 11
 TOKENIZER = {"codes": CODES, "width": 8, "blocks": 1, "groups": 3, "first": 6}
@@ -74,6 +77,9 @@ def test_codes_are_those_of_the_tokenizer_and_padding_has_tokens_of_its_own(made
     noise = np.where(batch["text_mask"], batch["text"], 19 - batch["text"])
     for name, x in apply(given, {**batch, "text": noise}).items():
         np.testing.assert_array_equal(x, found[name])
+    alone = apply(given, {k: batch[k] for k in ("text", "text_mask")})
+    np.testing.assert_allclose(alone.pop("text_logits"), found["text_logits"], rtol=1e-5, atol=1e-5)
+    assert not alone and list(apply(given, {"image": batch["image"]})) == ["image_codes"]
     params = given["params"]
     other = {**params, "text_padding": {"table": -params["text_padding"]["table"]}}
     changed = apply({**given, "params": other}, batch)["image_logits"]
@@ -209,3 +215,14 @@ def test_the_image_tokenizer_is_that_of_the_run_it_learned_with(made, capsys):
         given_parts.check_frozen(system, frozen)
     moved = {**params, "row_position": {"table": 1 + params["row_position"]["table"]}}
     assert given_parts.fingerprint(moved, part) == known
+
+
+def test_the_paper_s_size():
+    config = configs.load("configs/dalle_12b.py", ())
+    system = make_system(config)
+    params = abstract_variables(system.model, system.spec)["params"]
+    layers = flatten_dict(params["decoder"]["stack"])
+    matrices = sum(x.size for path, x in layers.items() if path[-1] == "kernel")
+    assert matrices == 12 * 64 * 3968**2 == 12_092_178_432
+    assert sum(x.size for x in jax.tree.leaves(params["image_tokenizer"])) == 97_616_006
+    assert system.model.window == 256 + 1024
