@@ -29,6 +29,7 @@ pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
+rerank
 speech  masks
 detection
 search
