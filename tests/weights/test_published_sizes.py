@@ -83,6 +83,20 @@ QWEN_HALF_B = {  # Qwen 2.5
 }
 
 
+LLAMA_13B = {
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+}
+
+
+def llava(vocab_size, **text):
+    """config.json's content of a LLaVA-1.5, whose image tower is the default, CLIP L/14."""
+    text = {"vocab_size": vocab_size, "max_position_embeddings": 4096, **text}
+    return {"text_config": text, "image_token_index": 31999}
+
+
 SAM_LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -148,6 +162,10 @@ SAM_HUGE = {
         ("dinov2", {"image_size": 518, "use_swiglu_ffn": True, **GIANT}, {}, 1_136_480_768 - 1536),
         ("dinov2_with_registers", {"image_size": 518, "patch_size": 14}, {}, 86_583_552 - 768),
         ("llama", LLAMA_1B, {}, 1_235_814_400),
+        # The published count, and with 64 tokens more, as in the files of transformers.
+        ("llava", llava(32000), {}, 7_062_902_784),
+        ("llava", llava(32064), {}, 7_063_427_072),
+        ("llava", llava(32000, **LLAMA_13B), {}, 13_350_839_296),
         ("mistral", {}, {"lm_head.weight": (32000, 4096)}, 7_241_732_096),
         ("mistral", {"architectures": ["MistralModel"]}, {}, 7_241_732_096 - 32000 * 4096),
         ("qwen2", QWEN_HALF_B, {}, 494_032_768),
