@@ -1,5 +1,6 @@
 """LLaVA: a language model that reads the tokens of images among those of its text."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -43,8 +44,8 @@ class Llava(GeneratesText, nn.Module):
       image_token: id of the token that stands for a token of an image.
       max_images: M of training.
       class_feature: the class token of the tower is one more token of an image.
-      image_start, image_end: ids of the tokens around an image, learned as all others are; used to
-        write prompts.
+      places: what is written around the tokens of an image in a prompt, whose embeddings are
+        learned as all others are: fields of `ImagePlaces`.
       prefix: the tokens before the response attend to one another in both directions (PaliGemma).
       lock_image: the image tower is frozen and runs in evaluation mode.
 
@@ -60,8 +61,7 @@ class Llava(GeneratesText, nn.Module):
     image_token: int
     max_images: int = 1
     class_feature: bool = False
-    image_start: tuple[int, ...] = ()
-    image_end: tuple[int, ...] = ()
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prefix: bool = False
     lock_image: bool = True
     dtype: str = "float32"

@@ -97,6 +97,20 @@ def llava(vocab_size, **text):
     return {"text_config": text, "image_token_index": 31999}
 
 
+SMOLVLM_256M = {  # the decoder is SmolLM2-135M with a head of its own
+    "vision_config": {"hidden_size": 768, "num_attention_heads": 12, "patch_size": 16}
+    | {"image_size": 512},
+    "text_config": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49280,
+    },
+    "image_token_id": 49190,
+    "scale_factor": 4,
+}
 SAM_LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -170,6 +184,7 @@ SAM_HUGE = {
         ("mistral", {"architectures": ["MistralModel"]}, {}, 7_241_732_096 - 32000 * 4096),
         ("qwen2", QWEN_HALF_B, {}, 494_032_768),
         ("gpt2", {}, {}, 124_439_808),
+        ("smolvlm", SMOLVLM_256M, {}, 256_484_928),
         ("blip", {}, {DECODER: ()}, 223_971_644),
         ("blip", {}, {ENCODER: ()}, 223_744_258),
         ("blip", {}, {ENCODER: (), DECODER: ()}, 361_230_140),
@@ -201,7 +216,7 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     assert len(covered) == len(jax.tree.leaves([params, statistics]))
     if hasattr(theirs, "image_source"):
         assert image_processor.read(found.preprocessor).transform.startswith(
-            ("decode | resize", "decode | pad_square | resize")
+            ("decode | resize", "decode | pad_square | resize", "decode | tiles")
         )
 
 

@@ -61,6 +61,7 @@ from mmjax.data.transforms.text_steps import (
     tokenize,
     transcript,
 )
+from mmjax.data.transforms.tile_steps import tiles
 from mmjax.data.transforms.video_steps import (
     dense_frames,
     each_frame,
@@ -106,6 +107,7 @@ TRANSFORMS = {
         pad_corner,
         resize_smoothed,
         center_crop,
+        tiles,
         random_crop,
         random_resized_crop,
         codebook_image,
