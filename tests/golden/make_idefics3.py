@@ -62,7 +62,8 @@ def make(name, kind, config):
     for layer in model.model.text_model.layers:  # else rounding decides what attends to what
         layer.self_attn.q_proj.weight.data *= 0.15
     model.half().save_pretrained(out)
-    return out, model.double()
+    # Not model.double(), whose rotary frequencies would stay rounded to half precision.
+    return out, kind.from_pretrained(out, dtype=torch.float64).eval()
 
 
 def expect(model, pixels, ids, mask):

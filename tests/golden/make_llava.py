@@ -61,7 +61,8 @@ def make(name, vision, text, processor, each, **more):
     for layer in model.model.language_model.layers:  # else rounding decides what attends to what
         layer.self_attn.q_proj.weight.data *= 0.3
     model.half().save_pretrained(out)
-    model = model.double()  # half of what rounding adds up to
+    # Not model.double(), whose rotary frequencies would stay rounded to half precision.
+    model = LlavaForConditionalGeneration.from_pretrained(out, dtype=torch.float64).eval()
     write_json(out / "preprocessor_config.json", processor)
 
     image = images(3, 24, 24)
