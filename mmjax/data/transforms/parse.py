@@ -22,6 +22,7 @@ from mmjax.data.transforms.audio_steps import (
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.clap_steps import clap_input
+from mmjax.data.transforms.converse import ask, converse
 from mmjax.data.transforms.image_steps import (
     center_crop,
     codebook_image,
@@ -127,6 +128,8 @@ TRANSFORMS = {
         drop_words,
         tokenize,
         transcript,
+        ask,
+        converse,
         answer,
         label,
         multi_hot,

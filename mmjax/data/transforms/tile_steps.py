@@ -25,10 +25,10 @@ def tiles(side, longest, split=True, method="lanczos"):
     def f(example, rng):
         image = example.get("image")
         images = image if isinstance(image, tuple) else (image,)
-        if isinstance(images[0], bytes) or images[0] is None:
+        if any(isinstance(x, bytes) or x is None for x in images):
             raise ValueError("put decode first in the chain: 'image' is not an array yet")
         parts = [_split(image_ops.to_array(x), side, longest, split, method) for x in images]
-        grid = np.asarray([grid for _, grid in parts], np.int32)
+        grid = np.asarray([grid for _, grid in parts], np.int32).reshape(-1, 2)
         whole = tuple(tile for tiles, _ in parts for tile in tiles)
         return {**example, "image": whole, "image_grid": grid}
 
