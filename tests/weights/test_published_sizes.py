@@ -97,6 +97,17 @@ def llava(vocab_size, **text):
     return {"text_config": text, "image_token_index": 31999}
 
 
+PALIGEMMA_3B = {
+    "vision_config": {**SO400M, "patch_size": 14},
+    "text_config": {
+        "hidden_size": 2048,
+        "intermediate_size": 16_384,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "vocab_size": 257_216,
+    },
+}
 SMOLVLM_256M = {  # the decoder is SmolLM2-135M with a head of its own
     "vision_config": {"hidden_size": 768, "num_attention_heads": 12, "patch_size": 16}
     | {"image_size": 512},
@@ -182,6 +193,7 @@ SAM_HUGE = {
         ("llava", llava(32000, **LLAMA_13B), {}, 13_350_839_296),
         ("mistral", {}, {"lm_head.weight": (32000, 4096)}, 7_241_732_096),
         ("mistral", {"architectures": ["MistralModel"]}, {}, 7_241_732_096 - 32000 * 4096),
+        ("paligemma", PALIGEMMA_3B, {}, 2_923_466_480),
         ("qwen2", QWEN_HALF_B, {}, 494_032_768),
         ("gpt2", {}, {}, 124_439_808),
         ("smolvlm", SMOLVLM_256M, {}, 256_484_928),

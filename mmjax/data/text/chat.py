@@ -8,10 +8,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from mmjax.config import nearest
 from mmjax.data.text.image_places import PLACE
 
@@ -55,11 +51,9 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special: Mapping[str, str]):
-        self._special = special
-        try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
-            raise ValueError(f"The chat template has a mistake: {error}") from None
+        from mmjax.data.text import jinja  # imported late: few runs have conversations
+
+        self._special, self._template = special, jinja.compiled(source)
 
     def render(self, messages: Sequence[Mapping[str, str]], generate: bool = False) -> str:
         """The text of messages; `generate`: with what begins a response.
@@ -102,34 +96,8 @@ class ChatTemplate:
         return "word" in text and "'type'" not in text
 
     def _render(self, messages: Sequence[Mapping[str, Any]], generate: bool) -> str:
-        try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=generate, tools=None, **self._special
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            raise ValueError(f"The chat template refuses the messages: {error}") from None
-
-
-class _Generation(Extension):
-    """`{% generation %}` ... `{% endgeneration %}`, by which some templates mark responses."""
-
-    tags = {"generation"}
-
-    def parse(self, parser):
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    def refuse(message):
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.globals["raise_exception"] = refuse
-    return environment
+        given = {"messages": list(messages), "add_generation_prompt": generate, "tools": None}
+        return self._template(**given, **self._special)
 
 
 def chat_template(tokenizer: Any, name: str = "") -> ChatTemplate:
