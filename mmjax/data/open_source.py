@@ -13,6 +13,8 @@ from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.conversations import open_conversations
+from mmjax.data.sources.digit_instructions import open_digit_instructions
+from mmjax.data.sources.emoji_instructions import open_emoji_instructions
 from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
@@ -106,6 +108,8 @@ KINDS = {
     "occurring": open_occurring,
     "swapped": open_swapped,
     "emoji_pairs": open_emoji_pairs,
+    "emoji_instructions": open_emoji_instructions,
+    "digit_instructions": open_digit_instructions,
     "emoji_questions": open_questions,
     "neighbors": open_neighbors,
     "nlvr2": open_nlvr2,
