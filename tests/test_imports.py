@@ -42,7 +42,8 @@ evaluate
 train
 photos
 search.__main__  serve.__main__  sample.__main__
-zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
+zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
+cluster_video
 detect
 __main__
 """
