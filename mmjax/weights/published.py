@@ -1,10 +1,10 @@
 """A model folder as published on the hub: its JSON files, and its tensors, read on demand."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.data import text_file
 from mmjax.layers.sizes import height_width
 from mmjax.weights import ctranslate2, tensor_file
 from mmjax.weights.gguf import GGUF
@@ -119,7 +119,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if not path.is_file():
         raise ValueError(f"There is no '{path.name}' in '{path.parent}'.")
     try:
-        found = json.loads(path.read_text())
+        found = text_file.parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
     if not isinstance(found, kind):
