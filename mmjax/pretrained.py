@@ -23,7 +23,15 @@ from mmjax.variables import (
     sharded_variables,
     with_shardings,
 )
-from mmjax.weights import ctranslate2, image_processor, published, sentences, tensor_file, tokenizer
+from mmjax.weights import (
+    ctranslate2,
+    image_processor,
+    published,
+    schema,
+    sentences,
+    tensor_file,
+    tokenizer,
+)
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.families import big_vision, efficientnet_lite
 from mmjax.weights.family import family, saving_family
@@ -186,6 +194,7 @@ def _from_published(
         found, more = image_processor.complete(found, theirs.image_source(found))
         notes = [*notes, *more]
     config = theirs.model_config(found) | {"dtype": dtype}
+    schema.check_depths(config, len(found.tensors.shapes), found.folder)
     system, given = _abstract(config, mesh)
     model, report = system.model, ""
     params, statistics = given["params"], statistics_of(memory_of(given))
