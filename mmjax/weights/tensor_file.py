@@ -203,7 +203,9 @@ class Files:
 def _read_index(path: Path) -> dict[str, str]:
     try:
         file_of = text_file.parse_json(path.read_bytes())["weight_map"]
-    except (ValueError, KeyError, TypeError):
+        if not file_of or not all(isinstance(file, str) for file in file_of.values()):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is not an index of safetensors files: get it again.") from None
     outside = [file for file in file_of.values() if Path(file).name != file]
     if outside:

@@ -117,7 +117,7 @@ def _window(kind: str, settings: Mapping[str, Any], found: Published) -> dict[st
     if kind == "llama":
         return {}
     depth, window = settings["num_hidden_layers"], settings["sliding_window"]
-    slides = [True] * depth
+    slides = [True]
     if kind == "qwen2":
         window = window if settings["use_sliding_window"] else None
         slides = [i >= settings["max_window_layers"] for i in range(depth)]
