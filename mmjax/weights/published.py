@@ -160,11 +160,14 @@ def settings(
     Raises:
       ValueError: a value that does not fit the schema.
     """
-    whole = {**defaults, **{k: v for k, v in given.items() if v is not None}}
+    whole = {k: None if isinstance(v, schema.Maybe) else v for k, v in defaults.items()}
+    whole |= {k: v for k, v in given.items() if v is not None}
     for name, default in defaults.items():
         sides = name in SIDES and isinstance(whole[name], list) and len(whole[name]) == 2
         for value in whole[name] if sides else [whole[name]]:
             schema.check(name, value, default, where)
+        if isinstance(default, float):
+            whole[name] = float(whole[name])
     return whole
 
 

@@ -10,7 +10,7 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 # The first pattern that is the whole name of a setting counts.
 MAXIMA = (
@@ -28,8 +28,16 @@ LONGEST = 10_000  # values of a list
 _DEPTHS = re.compile(r"(.*_)?(depth|depths|layers)")
 
 
+class Maybe(NamedTuple):
+    """In place of a default: None, and a given value is like this one."""
+
+    like: Any
+
+
 def fits(name: str, value: Any, default: Any) -> bool:
     """Whether a value of a JSON file is one of a setting with this default; None: any."""
+    if isinstance(default, Maybe):
+        return value is None or fits(name, value, default.like)
     if default is None:
         return True
     if isinstance(default, bool) or isinstance(value, bool):
@@ -52,7 +60,7 @@ def maximum(name: str) -> int:
 
 
 def _is_finite(value: float) -> bool:
-    return abs(value) < 1e30 if isinstance(value, int) else math.isfinite(value)
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
 
 
 def check(name: str, value: Any, default: Any, where: object) -> Any:
