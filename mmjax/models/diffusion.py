@@ -165,8 +165,7 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting, or settings that do not fit together.
     """
     model = build(Diffusion, config["model"], "check", "make_backbone")
-    weighting = check_kwargs(_weighting, config.get("loss", {}), "config.loss")
-    weighting = _weighting(**weighting)
+    weighting = weighting_of(config.get("loss", {}))
     return System(
         model=model,
         spec=spec(model),
@@ -176,6 +175,15 @@ def make_system(config: Mapping[str, Any]) -> System:
         check_source=functools.partial(check_source, model),
         sample=functools.partial(sample, model),
     )
+
+
+def weighting_of(settings: Mapping[str, Any]) -> str:
+    """The weighting of the squared error, "uniform" by default, from `config.loss`.
+
+    Raises:
+      ValueError: an unknown setting or weighting.
+    """
+    return _weighting(**check_kwargs(_weighting, settings, "config.loss"))
 
 
 def _weighting(weighting: str = "uniform") -> str:
