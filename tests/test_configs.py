@@ -229,7 +229,7 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
+SAME += ("ast_audioset", "avsr_lrs3", "dalle_12b", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
 SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
 
 
