@@ -101,8 +101,9 @@ class System:
       check_source: `(training source) -> None`, before training; raises ValueError.
       generate: `(tokenizer, settings) -> ((variables, batch, seed=0) -> Generated)`, text.
       score: `(tokenizer, texts) -> ((variables, batch) -> [B, C])`, log p of each text.
-      sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text, by a key per
-        row, as in `Context`; images are `image` [B, H, W, 3] uint8.
+      sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text: `image`
+        [B, H, W, 3] uint8 and others [B, ...], `frames` [F, B, ...] of a settings' `frames`; `rng`
+        is a key per row, `settings` a dict. Called inside a compiled program.
       notes: `(mesh) -> lines`, printed before the first step.
       leaner_losses: `(devices) -> [(settings of config.loss, bytes saved)]`, for the planner.
     """

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from mmjax.evals.metrics.kernel_distance import kernel_distance
 from mmjax.evals.metrics.manifold import copying, nearest_rows, precision_recall
 from mmjax.evals.outputs import in_order
 from mmjax.process import distributed
+from mmjax.sample.sheet import columns_of, tile
 from mmjax.system import Variables
 from mmjax.workdir import whole_file
 
@@ -78,8 +79,12 @@ class ImageGeneration(Evaluator):
     shown: int = 64
 
     def __post_init__(self):
-        self.runner.sample(self.sample)  # wrong settings are reported before training, not after
-        self.feature_name  # noqa: B018
+        # Wrong settings are reported before training, not after.
+        self._draw, self.feature_name  # noqa: B018
+
+    @functools.cached_property
+    def _draw(self) -> Callable[..., Mapping[str, np.ndarray]]:
+        return self.runner.sample(self.sample)
 
     @property
     def feature_name(self) -> str:
@@ -139,11 +144,10 @@ class ImageGeneration(Evaluator):
         """
         source = self._open(self.source)
         source = source if places is None else Subset(source, places)
-        draw = self.runner.sample(self.sample)
 
         def made() -> Iterator[tuple[Mapping[str, np.ndarray], dict[str, Sequence]]]:
             for batch in self._batches(source):
-                found = draw(variables, batch, self.seed)
+                found = self._draw(variables, batch, self.seed)
                 if "image" not in found:
                     raise ValueError(
                         f"An '{self.kind}' needs images and this system samples "
@@ -217,7 +221,8 @@ class ImageGeneration(Evaluator):
         """Write the grid of this evaluation."""
         if distributed.is_main():
             file = io.BytesIO()
-            Image.fromarray(grid(images[: self.shown])).save(file, "PNG")
+            shown = images[: self.shown]
+            Image.fromarray(tile(shown, columns_of(len(shown)))).save(file, "PNG")
             name = f"{self.fingerprint()}-{self.runner.step:08d}.png"
             whole_file.write(self.runner.samples / name, file.getvalue())
 
@@ -225,18 +230,6 @@ class ImageGeneration(Evaluator):
         """The grids of this and earlier evaluations of the run: step -> uint8 [H, W, 3]."""
         files = sorted(self.runner.samples.glob(f"{self.fingerprint()}-*.png"))
         return {int(f.stem.rpartition("-")[2]): np.asarray(Image.open(f)) for f in files}
-
-
-def grid(images: np.ndarray) -> np.ndarray:
-    """Images [N, H, W, 3] uint8 in rows, about as many as columns, on white."""
-    count, height, width, _ = images.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    sheet = np.full((-(-count // columns) * (height + 1) - 1, columns * (width + 1) - 1, 3), 255)
-    sheet = sheet.astype(np.uint8)
-    for i, image in enumerate(images):
-        y, x = i // columns * (height + 1), i % columns * (width + 1)
-        sheet[y : y + height, x : x + width] = image
-    return sheet
 
 
 def _texts(source: Any) -> list[str]:

@@ -119,6 +119,8 @@ class Decoder(nn.Module):
         context: jax.Array | None = None,
         context_mask: jax.Array | None = None,
         positions: jax.Array | None = None,
+        packs: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         train: bool = False,
         cache_length: int = 0,
     ) -> jax.Array:
@@ -130,10 +132,16 @@ class Decoder(nn.Module):
           context_mask: [B, S], or [B, L, S] with a mask per token, bool; a token whose mask is
             all false gets nothing from the context.
           positions: [B, L] int32, without a cache; None: the number of valid tokens before each.
+          packs: [B, L] int32, the text of a row that each token belongs to, in ascending order: a
+            token attends to its own text alone, whose positions begin at 0. Not while decoding.
+          prefix: [B, L] bool, true on tokens that attend to one another whatever their order, and
+            that all later ones see (Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).
           cache_length: slots of the cache that the call creates, where `cache` is mutable.
         """
         batch, length, width = x.shape
         self._check(width, length, cache_length)
+        if packs is not None and is_decoding(self):
+            raise ValueError("Packed rows cannot be continued: give each text a row of its own.")
         x = x.astype(activation_dtype(self.dtype))
         head_dim = self.head_dim or width // self.heads
         mask = jnp.ones((batch, length), bool) if mask is None else mask
@@ -141,7 +149,7 @@ class Decoder(nn.Module):
 
         # ---- positions and attention masks
         if positions is None:
-            positions = _count(mask)
+            positions = _count(mask) if packs is None else packed_positions(mask, packs)
         slot, seen, key_positions = None, mask, positions
         if old is not None:
             slot = old["slot"]
@@ -163,8 +171,9 @@ class Decoder(nn.Module):
         cross = "gated" if self.cross_gated else "block" if self.cross_block else "plain"
         cross = cross if self.cross_every else None
         groups, block = self.depth // size, self._block(head_dim, train, cache_length)
-        packs = is_packing(self) or self.has_variable("packed", "stack")
-        if is_decoding(self) and (platform.current().layers_apart or packs):
+        block |= {"causal": prefix is None}
+        packing = is_packing(self) or self.has_variable("packed", "stack")
+        if is_decoding(self) and (platform.current().layers_apart or packing):
             layers = DecodingStack(size, cross, block, groups, name="stack")
         else:
             layers = nn.map_variables(
@@ -175,6 +184,7 @@ class Decoder(nn.Module):
                 init=self.is_initializing(),
             )(size, cross, block, name="stack")
         visible = self._in_window(seen, positions, key_positions)
+        visible = _between(visible, packs, prefix)
         own = {"mask": visible, "angles": angles, "slot": slot}
         shared = {"own": own, "context": {"context": context, "context_mask": context_seen}}
         kinds = None
@@ -284,7 +294,6 @@ class Decoder(nn.Module):
             "norm": "post" if self.post_norm else "pre",
             "kv_heads": self.kv_heads,
             "head_dim": head_dim,
-            "causal": True,
             "norm_kind": self.norm,
             "activation": self.activation,
             "gated_mlp": self.gated_mlp,
@@ -326,3 +335,25 @@ class Decoder(nn.Module):
 def _count(mask: jax.Array) -> jax.Array:
     """The number of valid tokens before each, [B, L] int32."""
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def packed_positions(mask: jax.Array, packs: jax.Array) -> jax.Array:
+    """The number of valid tokens of the same text before each, [B, L] int32; see `packs`."""
+    count = _count(mask)
+    begins = jnp.diff(packs, axis=1, prepend=packs[:, :1] - 1) != 0
+    return count - jax.lax.cummax(jnp.where(begins, count, 0), axis=1)
+
+
+def _between(visible: jax.Array, packs: jax.Array | None, prefix: jax.Array | None) -> jax.Array:
+    """`visible`, [B, S] or [B, L, S], restricted to the texts of packed rows, and to what is seen
+    of a prefix."""
+    if packs is None and prefix is None:
+        return visible
+    visible = visible[:, None] if visible.ndim == 2 else visible
+    if packs is not None:
+        visible = visible & (packs[:, :, None] == packs[:, None])
+    if prefix is not None:
+        place = jnp.arange(prefix.shape[1])
+        past = place[None, None] <= place[None, :, None]
+        visible = visible & (past | (prefix[:, None] & prefix[:, :, None]))
+    return visible

@@ -28,6 +28,7 @@ from mmjax.system import (
     evaluation_context,
     memory_of,
     row_keys,
+    seed_data,
     variables,
 )
 
@@ -235,12 +236,15 @@ class Runner:
         sample = self._hook("sample", "samples nothing")
         settings = with_reranker(settings, self.tokenizer)
 
-        def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
-            def rows(variables, batch):
-                rng = row_keys(jax.random.key(seed), batch["example_id"])
-                return self._collect(None, dict(sample(variables, batch, rng, settings)))
+        @functools.partial(jax.jit, out_shardings=self._whole)
+        def rows(given, batch):
+            variables, seed = given
+            rng = row_keys(jax.random.wrap_key_data(seed), batch["example_id"])
+            return dict(sample(variables, batch, rng, settings))
 
-            return jax.tree.map(np.asarray, self._on_mesh(rows, variables, batch))
+        def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
+            found = self._on_mesh(rows, (variables, seed_data(seed)), batch)
+            return jax.tree.map(np.asarray, found)
 
         return sampled
 
