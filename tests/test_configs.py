@@ -245,6 +245,7 @@ SAME += (
     "ast_audioset",
     "avsr_lrs3",
     "dalle2_prior",
+    "dalle_12b",
     "glide_3_5b",
     "sam_vit_b_sa1b",
     "sam_vit_h_sa1b",
