@@ -15,6 +15,7 @@ COMMANDS = {
     "preflight": "mmjax.preflight",
     "replay": "mmjax.replay",
     "generate": "mmjax.generate",
+    "sample": "mmjax.sample",
     "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
     "detect": "mmjax.detect",

@@ -17,6 +17,7 @@ process
 optim
 workdir
 data
+sample
 layers  losses
 decode
 models
@@ -28,6 +29,7 @@ pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
+rerank
 speech  masks
 detection
 search
@@ -40,7 +42,7 @@ evaluate
 train
 photos
 conversation
-search.__main__  serve.__main__
+search.__main__  serve.__main__  sample.__main__
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
 cluster_video
 detect

@@ -21,12 +21,13 @@ and below `stack`, with the layers along the first axis,
 (plain cross-attention: layer<i>/cross/...; on CPU one array per layer, with B and K merged).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.layers import platform
 from mmjax.layers.attention import is_decoding
@@ -37,6 +38,7 @@ from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.rotary import frequencies, rotary_angles
+from mmjax.layers.sparse_patterns import attends, check_patterns
 from mmjax.layers.stack import stack
 from mmjax.sharding import shard
 
@@ -66,6 +68,9 @@ class Decoder(nn.Module):
       cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
         them; at initialization they are the identity.
       cross_block: a separate cross-attention block after those layers instead (see `Group`).
+      patterns: of each layer, over a sequence of `length` tokens that ends with the codes of an
+        image, `grid` (rows, columns) of them; (): full attention. See layers/sparse_patterns.py.
+      kernel: of the pattern "convolution".
       remat: see `Transformer`; a group of `cross_every` layers is recomputed together.
 
     Raises:
@@ -98,6 +103,9 @@ class Decoder(nn.Module):
     cross_gated: bool = False
     cross_block: bool = False
     final_norm: bool = True
+    patterns: Sequence[str] = ()
+    grid: tuple[int, int] = (0, 0)
+    kernel: int = 11
     dropout: float = 0.0
     remat: str = "none"
     dtype: str = "float32"
@@ -169,7 +177,7 @@ class Decoder(nn.Module):
             layers = DecodingStack(size, cross, block, groups, name="stack")
         else:
             layers = nn.map_variables(
-                stack(Group, groups, self, (nn.broadcast,), self.remat),
+                stack(Group, groups, self, (nn.broadcast, 0), self.remat),
                 "params",
                 trans_in_fn=lambda tree: split_depth(tree, size, cross),
                 trans_out_fn=lambda tree: join_depth(tree, size),
@@ -179,8 +187,14 @@ class Decoder(nn.Module):
         visible = _between(visible, packs, prefix)
         own = {"mask": visible, "angles": angles, "slot": slot}
         shared = {"own": own, "context": {"context": context, "context_mask": context_seen}}
+        kinds = None
+        if self.patterns:
+            names = sorted(set(self.patterns))
+            kinds = np.asarray([names.index(x) for x in self.patterns], np.int32)
+            kinds = kinds.reshape(groups, size)
+            shared["masks"] = self._masks(names, visible, positions, key_positions)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x, _ = layers(shard(x, "batch", "length", "act_embed"), shared)
+        x, _ = layers(shard(x, "batch", "length", "act_embed"), shared, kinds)
 
         if is_decoding(self):
             if old is None:
@@ -216,6 +230,8 @@ class Decoder(nn.Module):
                 f"depth {self.depth} is not a multiple of cross_every {self.cross_every}: "
                 "change one."
             )
+        if self.patterns:
+            check_patterns(self.patterns, self.depth)
         if is_decoding(self) and not (cache_length or self.has_variable("cache", "slot")):
             raise ValueError("A decoder whose cache is mutable needs cache_length, or a cache.")
         if cache_length and length > cache_length:
@@ -235,6 +251,14 @@ class Decoder(nn.Module):
         if window is None or window >= seen.shape[1]:
             return seen
         return seen[:, None] & (key_positions[:, None] > positions[:, :, None] - window)
+
+    def _masks(self, names, visible, positions, key_positions) -> jax.Array:
+        """The attention mask `visible` with each of these patterns, [P, B, L, S]."""
+        visible = visible[:, None] if visible.ndim == 2 else visible
+        pair = positions[:, :, None], key_positions[:, None]
+        rows, columns = self.grid
+        place = self.length - rows * columns, columns, self.kernel
+        return jnp.stack([visible & attends(name, *pair, *place) for name in names])
 
     @property
     def biases(self) -> dict[str, bool]:
