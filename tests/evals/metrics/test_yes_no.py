@@ -1,0 +1,16 @@
+"""POPE's metrics by hand."""
+
+import pytest
+
+from mmjax.evals.metrics.yes_no import yes_no_metrics
+
+
+def test_counts_by_hand():
+    answers = ["yes", "Yes, a bus.", "no", "No.", "a bus", "yes"]
+    truth = ["yes", "no", "no", "yes", "yes", "yes"]
+    found = yes_no_metrics(answers, truth)
+    assert found["accuracy"] == 3 / 6 and found["yes_ratio"] == 3 / 6 and found["other"] == 1 / 6
+    assert found["precision"] == 2 / 3 and found["recall"] == 2 / 4
+    assert found["f1"] == pytest.approx(2 * (2 / 3) * 0.5 / (2 / 3 + 0.5))
+    never = yes_no_metrics(["no", "no"], ["yes", "no"])
+    assert never["precision"] == never["f1"] == 0 and never["accuracy"] == 0.5
