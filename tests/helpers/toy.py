@@ -220,7 +220,6 @@ def _shrink_llava(model, depth):
     else:
         deep = depth + (model.image.get("feature_layer") is not None)
         model.image.update(IMAGE, depth=deep)
-        model.image.pop("variant", None)
     model.projector.shuffle = min(2, model.projector.get("shuffle", 1))
     model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
     heads = {"heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_dim": 32, "remat": "none"}
