@@ -8,7 +8,8 @@ finetune.sh: one epoch of 665,000 conversations in batches of 128, AdamW, a lear
 with a cosine decay after a warmup of 3 %, no weight decay; decoder and projector are trained, the
 image tower is frozen. Published: 85.9 on POPE and 64.3 on MMBench. The data are
 llava_v1_5_mix665k.json and the folder of its images; VICUNA is a folder with vicuna-7b-v1.5's
-tokenizer. Images are cropped to a square here, and padded to one there. With fewer devices: --config.lora.targets="('text/decoder/stack/layers/.*/kernel',)".
+tokenizer. Images are cropped to a square here, and padded to one there. With fewer devices:
+--config.lora.targets="('text/decoder/stack/layers/.*/kernel',)".
 """
 
 from configs.clip_l14 import MEAN, STD
