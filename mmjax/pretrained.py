@@ -35,8 +35,8 @@ from mmjax.weights import (
     tokenizer,
 )
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
-from mmjax.weights.families import big_vision, efficientnet_lite
 from mmjax.weights.family import family, saving_family
+from mmjax.weights.one_file import OPENERS
 from mmjax.weights.packages import resolve
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
@@ -46,9 +46,6 @@ IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", 
 IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner")
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
-# Models in one file, by its suffix.
-FILES = {".gguf": published.open_gguf, ".npz": big_vision.open_file}
-FILES |= dict.fromkeys((".pt", ".pth"), efficientnet_lite.open_file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +167,8 @@ def describe(path: str | Path) -> Pretrained:
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype, arrays)
-    if folder.suffix in FILES:
-        return _from_published(FILES[folder.suffix](folder), mesh, dtype, strict, arrays)
+    if folder.suffix in OPENERS:
+        return _from_published(OPENERS[folder.suffix](folder), mesh, dtype, strict, arrays)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)

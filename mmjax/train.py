@@ -253,7 +253,7 @@ def train(
             watchdog.rest()
             if config.eval_every and at % config.eval_every == 0 and at < total:
                 results = evaluate.run_evaluators(
-                    evaluators, run.eval_variables(state), config.validation
+                    evaluators, run.eval_variables(state), config.validation, at
                 )
                 writer.write(at, {f"eval/{name}": value for name, value in results.items()})
                 early.update(results)

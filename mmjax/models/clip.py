@@ -64,6 +64,7 @@ class CLIP(nn.Module):
       logit_scale_init, logit_scale_max: logarithms of the inverse temperature; training keeps it
         at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
+      text_tokens: also give the text tower's text_tokens [B, L, width].
       lock_image: the image tower is frozen and runs in evaluation mode (LiT).
       given: features that training reads in place of images or texts, by name and width: what a
         frozen tower gives, computed once. {"image_features": 1280, "text_features": 384}
@@ -83,6 +84,7 @@ class CLIP(nn.Module):
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100.0)
     logit_bias_init: float | None = None
+    text_tokens: bool = False
     lock_image: bool = False
     given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
@@ -93,7 +95,10 @@ class CLIP(nn.Module):
 
     def text_tower(self, **kwargs) -> TextTransformer | BERT:
         """The text tower that `text` describes."""
-        return self._tower(TEXT_TOWERS, self.text, "transformer", "config.model.text", **kwargs)
+        fields = dict(self.text)
+        if self.text_tokens and fields.get("kind", "transformer") == "transformer":
+            fields["tokens"] = True  # a BERT always gives them
+        return self._tower(TEXT_TOWERS, fields, "transformer", "config.model.text", **kwargs)
 
     def _tower(self, kinds, fields, default, where, **kwargs) -> nn.Module:
         fields = {"dtype": self.dtype, "kind": default, **fields}
@@ -114,7 +119,9 @@ class CLIP(nn.Module):
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch:
             text = self.text_tower(name="text")(batch, train=train)
-            outputs["text_features"] = text["text_features"]  # not its tokens
+            outputs["text_features"] = text["text_features"]
+            if self.text_tokens:
+                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
         outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
         if "image_features" in outputs:
             outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")

@@ -97,6 +97,7 @@ def read(path: str | Path, metadata: Mapping[str, Any]) -> Tokenizer:
         bos_id=metadata.get("tokenizer.ggml.bos_token_id") if begins else None,
         eos_id=end,
         end_ids=[i for i in also if i is not None],
+        chat_template=metadata.get("tokenizer.chat_template"),
     )
 
 

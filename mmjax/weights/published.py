@@ -31,6 +31,8 @@ class Layout(NamedTuple):
 
 
 HUB = Layout(CONFIG, tensor_file.WHOLE, tensor_file.INDEX)
+_DIFFUSERS = "diffusion_pytorch_model.safetensors"
+DIFFUSERS = Layout(CONFIG, _DIFFUSERS, f"{_DIFFUSERS}.index.json")
 OPEN_CLIPS = Layout(OPEN_CLIP, f"open_clip_{tensor_file.WHOLE}", None)
 
 
@@ -60,6 +62,9 @@ def open_folder(folder: Path) -> Published:
         config.setdefault("model_type", "whisper")
     if "architecture" in config:  # of timm, such as "tf_efficientnet_lite0"
         config.setdefault("model_type", str(config["architecture"]).rstrip("0123456789"))
+    if "_class_name" in config:  # of diffusers
+        tensors = Safetensors(folder, DIFFUSERS.tensors, DIFFUSERS.index)
+        return Published(folder, {**config, "model_type": config["_class_name"]}, None, tensors)
     return Published(folder, config, _preprocessor(folder), Safetensors(folder))
 
 
