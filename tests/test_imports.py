@@ -42,7 +42,7 @@ train
 photos
 search.__main__  serve.__main__  sample.__main__
 zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
-detect
+detect  unclip
 __main__
 """
 
