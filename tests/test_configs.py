@@ -70,6 +70,11 @@ def test_full_size(name):
         assert outputs["prediction"].shape == (8, *run.model.shape)
     elif config.model.name == "video_vq":
         assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
+    elif config.model.name == "image_tokenizer":
+        assert outputs["reconstruction"].shape == (8, *run.spec["image"].shape[1:])
+    elif config.model.name == "dalle":
+        count = np.prod(run.model.tokenizer(parent=None).grid)
+        assert outputs["image_logits"].shape == (8, count, config.model.image_tokenizer.codes)
     elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
@@ -171,7 +176,7 @@ def test_data_fit_the_model(name):
             found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
             check_batch({k: found[k][None] for k in read}, read)
         return
-    image = model if config.model.name == "vit" else model.image
+    image = model.get("image_tokenizer", model.get("image", model))
     image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")

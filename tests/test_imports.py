@@ -29,6 +29,7 @@ pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
+rerank
 speech  masks
 detection
 search
@@ -41,7 +42,8 @@ evaluate
 train
 photos
 search.__main__  serve.__main__  sample.__main__
-zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
+zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
+cluster_video
 detect  unclip
 __main__
 """

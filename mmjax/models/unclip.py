@@ -134,7 +134,7 @@ class UnCLIP(GLIDE):
         present = batch.get("image_embed_present", jnp.ones(len(embed), bool))
         text = self.text_condition(parent=None)
         condition = ImageCondition(
-            text.out, text.width, self.image_tokens, self.dtype, name="embed"
+            text.out, text.width, self.image_tokens, self.dtype, name="image_condition"
         )
         added, tokens = condition(embed, present)
         both = given["condition"] + added, jnp.concatenate([tokens, given["context"]], axis=1)

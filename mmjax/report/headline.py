@@ -23,6 +23,8 @@ HEADLINES: Sequence[Mapping[str, str]] = (
     {"cider": "CIDEr"},
     {"wer": "Word error rate"},
     {"map": "Mean average precision"},
+    {"psnr": "PSNR of reconstructions, dB"},
+    {"bits_per_code": "Bits per image code"},
     {"perplexity": "Perplexity"},
     {"fid_efficientnet_lite0_224bicubic": "Fréchet distance of EfficientNet-Lite0 features"},
     {"loss": "Loss"},

@@ -20,6 +20,7 @@ RETRIEVAL = {
 CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
 BEFORE, CHANGE = "before training", "change"
 _LOWER = ("median_rank", "alignment", "wer", "cer", "perplexity", "loss")
+_LOWER += ("bits_per_code", "bits_per_image")
 
 
 def lower_is_better(metric: str) -> bool:

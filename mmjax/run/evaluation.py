@@ -17,6 +17,7 @@ from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
 from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
+from mmjax.rerank import with_reranker
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.system import (
     Outputs,
@@ -45,6 +46,7 @@ class Runner:
       text_length: L.
       batch_size: examples per call.
       window: longest prompt plus continuation in tokens; 0 if the model generates no text.
+      codes: size of the codebook of an image tokenizer; 0 for another model.
       class_names: of the model's logits, as the training source names them; None: unknown.
       spec: of the arrays that model and loss read.
       rows: the slice of a batch's rows that this process reads.
@@ -57,6 +59,7 @@ class Runner:
         self.tokenizer, self.batch_size = run.tokenizer, run.config.batch_size
         self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
         self.window = getattr(run.model, "window", 0)
+        self.codes = getattr(run.model, "codes", 0)
         self.class_names, self.spec = run.class_names, run.spec
         self.progress, self.samples, self.step = progress, workdir / "samples", 0
         self._run, self._workdir = run, workdir
@@ -224,12 +227,14 @@ class Runner:
     ) -> Callable[[Variables, Rows, int], Mapping[str, np.ndarray]]:
         """A function (variables, batch, seed) that samples images or whatever else the system does.
 
-        A row's sample follows from the seed and its `example_id` alone.
+        A row's sample follows from the seed and its `example_id` alone. `rerank` of the settings
+        may be the path of a CLIP; see mmjax/rerank.py.
 
         Raises:
-          ValueError: the system samples nothing.
+          ValueError: the system samples nothing, or no CLIP is at the path.
         """
         sample = self._hook("sample", "samples nothing")
+        settings = with_reranker(settings, self.tokenizer)
 
         @functools.partial(jax.jit, out_shardings=self._whole)
         def rows(given, batch):

@@ -34,6 +34,7 @@ class FakeRunner:
     batch_size: int = 8
     text_length: int = 0
     window: int = 0
+    codes: int = 0
     class_names: Any = None
     spec: Any = None
     progress: Callable[[str, int, int], None] = lambda *args: None

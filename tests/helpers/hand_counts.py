@@ -56,9 +56,9 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
-    if name == "dalle2_decoder_3_5b":  # a ViT-L/14 without biases of patches
+    if name == "dalle2_decoder_3_5b":  # a ViT-L/14 without biases of patches, two more norms
         image = (14 * 14 * 3 + 2 + 16 * 16) * 1024 + tower(24, 1024, 4096) + 4 * 1024
-        return 3_554_414_086 + embedded(load(name).model, image)
+        return 3_554_414_086 + decoder_tower(load(name).model, image)
     if name == "dalle2_prior":
         return count_by_hand("clip_l14") + prior(load(name).model, 768)
     if name.startswith("whisper"):
@@ -84,6 +84,16 @@ def count_by_hand(name):
     if name == "vivit_b":  # two class tokens, positions of places and of times, two norms
         tokens = (2 * 16 * 16 * 3 + 1) * 768 + (14 * 14 + 16 + 4) * 768
         return tokens + tower(16, 768, 3072) + 2 * 2 * 768 + (768 * 400 + 400)
+    if name == "dvae_emoji":
+        return dvae(model)
+    if name.startswith("dalle_"):
+        text, words = model.text, model.text.vocab_size
+        tokenizer, width = model.image_tokenizer, model.width
+        size = tokenizer.image_size
+        side = (size if isinstance(size, int) else size[0]) // 2 ** (tokenizer.groups - 1)
+        embedded = 2 * (words + tokenizer.codes) + 2 * text.length + 2 * side
+        blocks = tower(model.decoder.depth, width, model.decoder.mlp_dim)
+        return embedded * width + blocks + 2 * width + dvae(tokenizer)
     if name == "video_vq_wesnoth":
         return video_vq(model)
     if name == "vqa_emoji":
@@ -106,7 +116,11 @@ def count_by_hand(name):
         words = (text.vocab_size + 2 * text.length) * width + tower(text.depth, width, 4 * width)
         head = 2 * width + (width + 1) * 4 * model.backbone.channels[0]
         whole = denoiser(model, 3, 6, context=width) + words + head
-        return whole if name == "glide_emoji" else whole + embedded(model, drawn_image(model.image))
+        return (
+            whole
+            if name == "glide_emoji"
+            else whole + decoder_tower(model, drawn_image(model.image))
+        )
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -196,7 +210,7 @@ def audio_classifier(model):
     return tokens + blocks + norms + width * classes + classes
 
 
-def embedded(model, image):
+def decoder_tower(model, image):
     """An image tower of so many parameters, its map, a learned embedding, and two maps of it."""
     width, embed = model.image.get("width", 1024), model.embed_dim
     maps = (embed + 1) * (4 * model.backbone.channels[0] + 4 * model.text.width)
@@ -292,6 +306,33 @@ def speech(model):
     text += words.decoder.depth * own
     ctc = (width + 1) * (words.vocab_size + 1)
     return audio + video + 2 * (each + crossed) + text + ctc
+
+
+def dvae(model):
+    """Blocks of three 3x3 convolutions and a 1x1, before them a map where channels change; the
+    codebook of vectors is no parameter."""
+    coded, pixels = (model.codes, 6) if model.kind == "gumbel" else (model.code_width, 3)
+
+    def block(before, channels, decoder):
+        n = channels // 4
+        kernels = (1, 9, 9, 9) if decoder else (9, 9, 9, 1)
+        sizes = zip(kernels, (before, n, n, n), (n, n, n, channels))
+        path = sum(k * a * b + b for k, a, b in sizes)
+        return path + (before * channels + channels if before != channels else 0)
+
+    def blocks(before, stages, decoder):
+        total = 0
+        for channels in stages:
+            for _ in range(model.blocks):
+                total += block(before, channels, decoder)
+                before = channels
+        return total
+
+    stages = [model.width * 2**i for i in range(model.groups)]
+    encoder = (49 * 3 + 1) * stages[0] + blocks(stages[0], stages, False)
+    encoder += (stages[-1] + 1) * coded
+    decoder = (coded + 1) * model.first + blocks(model.first, stages[::-1], True)
+    return encoder + decoder + (stages[0] + 1) * pixels
 
 
 def one_transformer(model):

@@ -108,6 +108,14 @@ def shrink(config, dtype="float32", depth=1):
         elif config.model.name == "video_vit":
             config.model.update(TOWER, depth=depth, frames=4, image_size=8, tubelet=(2, 4, 4))
             config.model.temporal_depth = min(1, config.model.temporal_depth)
+        elif config.model.name == "image_tokenizer":
+            _shrink_codes(config.model)
+        elif config.model.name == "dalle":
+            config.model.update(width=16)
+            config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
+            sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none", "kernel": 3}
+            config.model.decoder.update(sizes)
+            _shrink_codes(config.model.image_tokenizer)
         elif config.model.name == "video_vq":
             config.model.update(frames=2, size=(8, 8), channels=(8, 8), temporal=1, blocks=1)
             config.model.update(codes=6, code_width=4)
@@ -144,6 +152,11 @@ def shrink(config, dtype="float32", depth=1):
         else:
             config.model.update(IMAGE, depth=depth)
     return config
+
+
+def _shrink_codes(tokenizer):
+    sizes = {"width": 32, "blocks": 1, "groups": 2, "first": 8, "codes": 16, "code_width": 4}
+    tokenizer.update(sizes, image_size=(8, 8))
 
 
 def _shrink_speech(model, depth):
