@@ -76,13 +76,9 @@ class Part:
     def sample(self, batch: dict, seed: int, settings: dict) -> dict[str, np.ndarray]:
         """`System.sample`, by the seed and each row's number."""
         rows = len(next(iter(batch.values())))
-
-        @jax.jit
-        def run(variables, batch, rng):
-            return self.system.sample(variables, batch, rng, settings)
-
         keys = row_keys(jax.random.key(seed), jnp.arange(rows))
-        return jax.device_get(run(self.loaded.variables, batch, keys))
+        found = self.system.sample(self.loaded.variables, batch, keys, settings)
+        return jax.device_get(dict(found))
 
     def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """The tokens of texts, as the model reads them."""

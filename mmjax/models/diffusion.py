@@ -18,6 +18,7 @@ from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.dit import DiT
 from mmjax.models.unet import UNet, check_halves
+from mmjax.sample.compiled import compiled
 from mmjax.sample.guidance import guided
 from mmjax.sample.parameterization import check_target, clean_and_noise, target_of
 from mmjax.sample.rows import normal, numbered
@@ -173,7 +174,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         corrupt=functools.partial(corrupt, model),
         check_batch=functools.partial(check_batch, model),
         check_source=functools.partial(check_source, model),
-        sample=functools.partial(sample, model),
+        sample=compiled(functools.partial(sample, model)),
     )
 
 

@@ -24,6 +24,7 @@ from mmjax.models import diffusion
 from mmjax.models.build import build
 from mmjax.models.diffusion import Diffusion, pixels
 from mmjax.models.unet import UNet
+from mmjax.sample.compiled import compiled
 from mmjax.sample.guidance import guided
 from mmjax.sample.rows import normal, numbered
 from mmjax.sample.settings import Settings, draw, levels
@@ -321,7 +322,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model),
         loss=functools.partial(diffusion.loss, model, weighting),
         corrupt=functools.partial(corrupt, model),
-        sample=functools.partial(sample, model),
+        sample=compiled(functools.partial(sample, model)),
     )
 
 

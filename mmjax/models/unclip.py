@@ -21,6 +21,7 @@ from mmjax.models.build import build
 from mmjax.models.clip import joint_projection
 from mmjax.models.glide import CONDITION, GLIDE
 from mmjax.models.vit import ViT
+from mmjax.sample.compiled import compiled
 from mmjax.sample.rows import numbered
 from mmjax.system import Context, System, Variables
 
@@ -199,7 +200,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model),
         loss=functools.partial(diffusion.loss, model, weighting),
         corrupt=functools.partial(corrupt, model),
-        sample=functools.partial(sample, model),
+        sample=compiled(functools.partial(sample, model)),
     )
 
 

@@ -106,7 +106,6 @@ def draw(
       ValueError: settings that the model does not take.
     """
     size = min(count, batch_size)
-    run = jax.jit(lambda variables, batch, rng: system.sample(variables, batch, rng, settings))
     parts = []
     batches = -(-count // size)
     with Progress("Sampling", 100 * batches) as bar:
@@ -120,7 +119,8 @@ def draw(
             batch = {k: x[rows % len(x)] for k, x in given.items()}
             keys = row_keys(jax.random.key(seed), rows)
             with reported(on_step):
-                parts.append(jax.device_get(run(loaded.variables, batch, keys)))
+                found = system.sample(loaded.variables, batch, keys, settings)
+                parts.append(jax.device_get(dict(found)))
             bar.advance(max(0, 100 * len(parts) - bar.done))
     return {
         name: np.concatenate([part[name] for part in parts], int(name == "frames"))[
