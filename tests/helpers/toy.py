@@ -127,7 +127,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.update(codes=10, frames=3, start=1, end=2, separator=62, mask=63)
             config.model.remat = "none"
             config.loss.update(mask_ratio=0.5, both=6.0)  # so that a small batch has all regimes
-        elif config.model.name in ("diffusion", "glide"):
+        elif config.model.name in ("diffusion", "glide", "unclip"):
             _shrink_diffusion(config.model, depth)
         elif config.model.name == "whisper":
             sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
@@ -179,7 +179,10 @@ def _shrink_diffusion(model, depth):
     model.image_size = (8, 8)
     sizes = {"channels": (8, 8), "attention": (False, True), "head_dim": 4, "groups": 2}
     model.backbone.update(sizes, blocks=1)
-    if model.name == "glide":
+    if model.name == "unclip":
+        model.embed_dim = 16
+        model.image.update(IMAGE, depth=depth)
+    if model.name in ("glide", "unclip"):
         sizes = {"vocab_size": TEXT["vocab_size"], "length": TEXT["length"], "width": 16}
         model.text.update(sizes, depth=depth, heads=2, remat="none")
         if model.get("low_res"):
