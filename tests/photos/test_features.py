@@ -51,7 +51,7 @@ def test_records_have_the_features_of_every_caption(names):
     source = open_records(target)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n4"] * 2
-    np.testing.assert_allclose(source[2]["image_features"], unit[2], rtol=1e-6)
+    np.testing.assert_allclose(source[2]["image_features"], unit[2][None], rtol=1e-6)
     for record in (source[0], source[3]):
         np.testing.assert_array_equal(record["text_features"], embed(record["captions"]))
 

