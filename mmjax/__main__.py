@@ -15,6 +15,7 @@ COMMANDS = {
     "preflight": "mmjax.preflight",
     "replay": "mmjax.replay",
     "generate": "mmjax.generate",
+    "sample": "mmjax.sample",
     "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
     "detect": "mmjax.detect",
@@ -24,6 +25,7 @@ COMMANDS = {
     "interpolate": "mmjax.interpolate",
     "export": "mmjax.export",
     "convert": "mmjax.data.convert",
+    "pack": "mmjax.pack",
     "cluster_video": "mmjax.cluster_video",
     "features": "mmjax.photos.features",
 }

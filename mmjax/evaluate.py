@@ -62,18 +62,23 @@ def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
 
 
 def run_evaluators(
-    evaluators: Mapping[str, Evaluator], variables: Variables, names: Iterable[str]
+    evaluators: Mapping[str, Evaluator], variables: Variables, names: Iterable[str], step: int = 0
 ) -> dict[str, float]:
-    """Results of the named evaluators: "evaluation/metric" -> value."""
+    """Results of the named evaluators: "evaluation/metric" -> value.
+
+    Args:
+      step: see `Runner`.
+    """
     return {
         f"{name}/{metric}": value
         for name in names
-        for metric, value in run_evaluator(evaluators[name], variables).items()
+        for metric, value in run_evaluator(evaluators[name], variables, step).items()
     }
 
 
-def run_evaluator(evaluator: Evaluator, variables: Variables) -> dict[str, float]:
+def run_evaluator(evaluator: Evaluator, variables: Variables, step: int) -> dict[str, float]:
     """The results of one evaluator: metric -> value."""
+    evaluator.runner.step = step
     return {metric: float(value) for metric, value in evaluator.run(variables)}
 
 
@@ -133,7 +138,7 @@ def finish(
     done = not missing and report.exists()
     distributed.check_same("the results that are missing", f"{own} {done} {missing}")
     for name in missing:
-        values = run_evaluator(evaluators[name], variables)
+        values = run_evaluator(evaluators[name], variables, step)
         if distributed.is_main():
             results_file.append_results(workdir, step, name, fingerprints[name], values)
         known[step, name, fingerprints[name]] = values

@@ -16,6 +16,7 @@ from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
+from mmjax.process.command import is_refusal
 from mmjax.system import System, Variables, memory_of, statistics_of, variables
 from mmjax.variables import (
     abstract_variables,
@@ -23,10 +24,19 @@ from mmjax.variables import (
     sharded_variables,
     with_shardings,
 )
-from mmjax.weights import ctranslate2, image_processor, published, sentences, tensor_file, tokenizer
+from mmjax.weights import (
+    ctranslate2,
+    image_processor,
+    published,
+    saved_config,
+    schema,
+    sentences,
+    tensor_file,
+    tokenizer,
+)
 from mmjax.weights.convert import kept_dtype, read_params, write_tensors
-from mmjax.weights.families import big_vision, efficientnet_lite
 from mmjax.weights.family import family, saving_family
+from mmjax.weights.one_file import OPENERS
 from mmjax.weights.packages import resolve
 from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
@@ -36,9 +46,6 @@ IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", 
 IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner")
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
-# Models in one file, by its suffix.
-FILES = {".gguf": published.open_gguf, ".npz": big_vision.open_file}
-FILES |= dict.fromkeys((".pt", ".pth"), efficientnet_lite.open_file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +167,8 @@ def describe(path: str | Path) -> Pretrained:
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, mesh, dtype, arrays)
-    if folder.suffix in FILES:
-        return _from_published(FILES[folder.suffix](folder), mesh, dtype, strict, arrays)
+    if folder.suffix in OPENERS:
+        return _from_published(OPENERS[folder.suffix](folder), mesh, dtype, strict, arrays)
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}' to load a model from.")
     folder = sentences.encoder_folder(folder)
@@ -186,7 +193,16 @@ def _from_published(
         found, more = image_processor.complete(found, theirs.image_source(found))
         notes = [*notes, *more]
     config = theirs.model_config(found) | {"dtype": dtype}
-    system, given = _abstract(config, mesh)
+    schema.check_depths(config, len(found.tensors.shapes), found.folder)
+    try:
+        system, given = _abstract(config, mesh)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        if is_refusal(error):
+            raise
+        raise ValueError(
+            f"The settings of '{found.folder}' do not fit each other: no model can be built with "
+            f"them ({(str(error).splitlines() or [''])[0][:200]}). Get its config again."
+        ) from error
     model, report = system.model, ""
     params, statistics = given["params"], statistics_of(memory_of(given))
     if arrays:
@@ -329,7 +345,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     if hasattr(theirs, "for_saving"):
         pretrained = theirs.for_saving(pretrained)
     model, words = pretrained.model, pretrained.tokenizer
-    complete = getattr(theirs, "complete_config", _complete_config)
+    complete = getattr(theirs, "complete_config", saved_config.complete)
     config = complete(theirs.published_config(model), pretrained)
     named = getattr(theirs, "published_name", lambda name, model: name)
     tensors = itertools.chain(
@@ -353,7 +369,7 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
         clips = kind in ("clip", "owlvit") and (causal or text.get("kind") == "bert")
         masked = kind == "flava" or clips
         tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
-    settings = _generation if generates else lambda pretrained: {}
+    settings = saved_config.generation if generates else lambda pretrained: {}
     generation = getattr(theirs, "published_generation", settings)(pretrained)
     if generation:
         whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
@@ -372,28 +388,3 @@ def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.nd
     if place:
         inner.setdefault(place, {})[tensor] = array
     return bool(place)
-
-
-def _generation(pretrained: Pretrained) -> dict[str, Any]:
-    """generation_config.json of a language model."""
-    return {**pretrained.generation, **_special_ids(pretrained)}
-
-
-def _complete_config(config: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
-    """config.json with class names, and the tokenizer's special tokens in the text section."""
-    classes = pretrained.config.get("num_classes")
-    if classes:
-        config |= published.labels(pretrained.class_names, classes)
-    part = config.get("text_config", config)
-    part |= _special_ids(pretrained)
-    return config
-
-
-def _special_ids(pretrained: Pretrained) -> dict[str, Any]:
-    """The ids of special tokens: of the tokenizer, and else of the folder it was loaded from."""
-    words = pretrained.tokenizer
-    ids = {k: x for k, x in pretrained.kept.items() if k in published.KEPT}
-    for name in (f"{role}_id" for role in tokenizer.ROLES):
-        if pretrained.generation.get(name) is not None:
-            ids[name] = pretrained.generation[name]
-    return ids if words is None else ids | tokenizer.generation_ids(words)

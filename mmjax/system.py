@@ -26,7 +26,9 @@ from mmjax.config import nearest
 
 STATISTICS = "batch_stats"  # the collection of the running statistics of batch norms
 BUFFERS = "buffers"  # the collection of arrays that are drawn once and never trained
-SAVED = (STATISTICS, BUFFERS)  # the collections that published weights have beside the parameters
+CODEBOOK = "codebook"  # the collection of the codebooks of quantizers
+# The collections that a model has beside the parameters wherever it is used.
+SAVED = (STATISTICS, BUFFERS, CODEBOOK)
 
 Params = Any
 Variables = Mapping[str, Any]  # {"params": ..., **memory}: what `model.apply` takes
@@ -89,6 +91,8 @@ class System:
       mutable: variable collections that the training forward pass writes (`batch_stats`).
       couples_rows: why the forward pass mixes rows of the batch; "" if it does not. Microbatches
         are refused with this reason.
+      given: parts of the parameters, such as "image_tokenizer", that are not trained but come from
+        another run -> their fingerprint, "" for any: see mmjax/run/given_parts.py.
       needs_teacher: why it needs `config.ema.teacher`, and how to set it; "" if it does not. A run
         without one is refused with this reason.
       evaluators: loss term -> settings of an evaluator of what it teaches, but its source and
@@ -97,7 +101,9 @@ class System:
       check_source: `(training source) -> None`, before training; raises ValueError.
       generate: `(tokenizer, settings) -> ((variables, batch, seed=0) -> Generated)`, text.
       score: `(tokenizer, texts) -> ((variables, batch) -> [B, C])`, log p of each text.
-      sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text.
+      sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text: `image`
+        [B, H, W, 3] uint8 and others [B, ...], `frames` [F, B, ...] of a settings' `frames`; `rng`
+        is a key per row, `settings` a dict. Called inside a compiled program.
       notes: `(mesh) -> lines`, printed before the first step.
       leaner_losses: `(devices) -> [(settings of config.loss, bytes saved)]`, for the planner.
     """
@@ -111,6 +117,7 @@ class System:
     limits: Mapping[str, float | tuple[float, float]] = dataclasses.field(default_factory=dict)
     mutable: tuple[str, ...] = ()
     couples_rows: str = ""
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
     needs_teacher: str = ""
     evaluators: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     check_batch: Callable[[Batch], None] | None = None

@@ -128,6 +128,8 @@ def train(
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
     with distributed.main_first("reading the checkpoints"):
         saved = saves.newest_run()
+    before = configs.from_json(saved["config"]) if saved else config
+    resume_config.check_keys(allow_change, config, before)
     if saved:
         for line in resume_config.check_unchanged(saved["config"], config, allow_change):
             print(f"changed {line}")
@@ -140,7 +142,7 @@ def train(
     # ---- the state: resumed, or new
     if saved:
         saved, state = saves.restore_newest(run.state)
-        early.restore(saved["early_stopping"])
+        early.restore(saved["early_stopping"], before.early_stopping)
     else:
         state = experiment.init_from(run, run.init())
     if distributed.is_main():
@@ -165,6 +167,10 @@ def train(
     if at == 0:
         given = run.eval_variables(state)
         early.check(evaluate.before_training(run, evaluators, given, workdir, writer))
+    elif early.unchecked and at < total:
+        early.check(
+            evaluate.run_evaluators(evaluators, run.eval_variables(state), early.evaluators)
+        )
 
     seconds_before = saved.get("seconds", 0.0) if saved else 0.0
 
@@ -247,7 +253,7 @@ def train(
             watchdog.rest()
             if config.eval_every and at % config.eval_every == 0 and at < total:
                 results = evaluate.run_evaluators(
-                    evaluators, run.eval_variables(state), config.validation
+                    evaluators, run.eval_variables(state), config.validation, at
                 )
                 writer.write(at, {f"eval/{name}": value for name, value in results.items()})
                 early.update(results)

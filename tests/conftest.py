@@ -33,6 +33,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Modules whose shape and dtype annotations are checked at every call.
 CHECKED = [
     "mmjax.losses",
+    "mmjax.sample",
     "mmjax.evals.metrics",
     "mmjax.decode.logits",
     "mmjax.decode.timestamps",

@@ -66,8 +66,15 @@ def test_full_size(name):
     elif config.model.name == "videobert":
         frames, codes = config.model.frames, config.model.codes
         assert outputs["video_prediction"].shape == (8, frames, codes)
+    elif config.model.name in ("diffusion", "glide"):
+        assert outputs["prediction"].shape == (8, *run.model.shape)
     elif config.model.name == "video_vq":
         assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
+    elif config.model.name == "image_tokenizer":
+        assert outputs["reconstruction"].shape == (8, *run.spec["image"].shape[1:])
+    elif config.model.name == "dalle":
+        count = np.prod(run.model.tokenizer(parent=None).grid)
+        assert outputs["image_logits"].shape == (8, count, config.model.image_tokenizer.codes)
     elif "decoder" in config.model.get("text", {}) or config.model.name == "blip":
         text = config.model.text
         assert outputs["text_logits"].shape == (8, text.length, text.vocab_size)
@@ -83,7 +90,7 @@ def test_full_size(name):
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
-    elif config.model.name not in ("clip", "flava"):
+    elif config.model.name not in ("clip", "diffusion_prior", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -120,6 +127,16 @@ def test_data_fit_the_model(name):
         assert transform.startswith(" | choose_features")
         assert model.get("text_words", False) == ("tokenize" in transform)
         assert "tokenize" not in transform or f"tokenize({model.text.length})" in transform
+        return
+    if config.model.name == "diffusion":
+        assert transform.strip(" |") in ("label", "decode | label")  # nothing is resized
+        return
+    if config.model.name == "glide":
+        chains = [transform, *(section.transform for section in config.evals.values())]
+        size, words = config.model.image_size, f"tokenize({model.text.length})"
+        for chain in chains:
+            assert words in chain
+            assert f"crop({size})" in chain or f"resize({size})" in chain
         return
     if config.model.name == "whisper":
         heard = [f"{config.data.cached_transform} | {config.data.transform}"]
@@ -161,7 +178,7 @@ def test_data_fit_the_model(name):
             found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
             check_batch({k: found[k][None] for k in read}, read)
         return
-    image = model if config.model.name == "vit" else model.image
+    image = model.get("image_tokenizer", model.get("image", model))
     image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")
@@ -226,7 +243,14 @@ def test_a_misspelt_setting_names_the_nearest(name):
 
 # At toy size these differ from others in numbers alone.
 SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart", "siglip_emoji")
-SAME += ("ast_audioset", "avsr_lrs3", "sam_vit_b_sa1b", "sam_vit_h_sa1b")
+SAME += (
+    "ast_audioset",
+    "avsr_lrs3",
+    "dalle2_prior",
+    "glide_3_5b",
+    "sam_vit_b_sa1b",
+    "sam_vit_h_sa1b",
+)
 SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
 
 

@@ -17,6 +17,7 @@ process
 optim
 workdir
 data
+sample
 layers  losses
 decode
 models
@@ -28,6 +29,7 @@ pretrained
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
+rerank
 speech  masks
 detection
 search
@@ -39,8 +41,9 @@ plan
 evaluate
 train
 photos
-search.__main__  serve.__main__
-zero_shot  segment  generate  transcribe  export  interpolate  replay  preflight  cluster_video
+search.__main__  serve.__main__  sample.__main__
+zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
+cluster_video
 detect
 __main__
 """

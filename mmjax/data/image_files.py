@@ -1,7 +1,6 @@
 """User image files: found below folders, checked before decoding, streamed."""
 
 import collections
-import io
 import logging
 import os
 import warnings
@@ -12,11 +11,10 @@ from typing import TypeVar
 
 from PIL import Image
 
-from mmjax.data.transforms.decode import DAMAGED, formats, image_suffixes
+from mmjax.data.transforms.decode import image_suffixes, opened
 from mmjax.process.printable import printable
 
 MIN_SIDE = 4
-MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50  # resizing the shorter side of a thinner image would make the longer one huge
 IMAGES = "files in .jpg, .png, .webp, .tif or another format of FORMATS in decode.py"  # in messages
 # Folders of operating systems and programs, never of images of the user.
@@ -144,31 +142,34 @@ def _entries(folder: str, skipped: Skipped) -> list[os.DirEntry]:
         return []
 
 
+def file_fault(root: Path, name: str, folders: bool = False) -> str | None:
+    """Why a file that a data set names below its folder cannot be read; None if it is there.
+
+    A name must not lead out of the folder, by ".." or as an absolute path of another one: a data
+    set could else make any file of this machine an example.
+
+    Args:
+      folders: a folder in place of a file is one, too.
+    """
+    if "\0" in name:
+        return f"'{printable(name)}' has a null character, which no name of a file has"
+    whole, path = (os.path.normpath(os.path.abspath(p)) for p in (root, root / name))
+    if path != whole and os.path.commonpath([whole, path]) != whole:
+        return f"'{name}' leads out of the folder {root}: name files below it, without '..'"
+    # Also false of a name that is too long for a file.
+    there = os.path.isfile(path) or (folders and os.path.isdir(path))
+    return None if there else f"there is no file {root / name}"
+
+
 def check_image(data: bytes) -> None:
     """Check an encoded image by its header, before it is decoded.
 
     Raises:
       ValueError: not an image in one of `formats`, or one whose size or aspect ratio is out of
-        range.
+        range: see `decode.MAX_PIXELS`.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=formats()) as image:
-            width, height = image.size
-    except Image.DecompressionBombError:
-        raise ValueError(
-            f"the image has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller "
-            f"than {MAX_PIXELS:,}"
-        ) from None
-    except DAMAGED:
-        raise ValueError(
-            f"{len(data):,} bytes that start with {data[:12]!r} are no image: use one of "
-            f"{', '.join(formats())}"
-        ) from None
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"the image has {width} x {height} pixels; the maximum is {MAX_PIXELS:,}: make it "
-            "smaller"
-        )
+    with opened(data) as image:
+        width, height = image.size
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
             f"the image has {width} x {height} pixels: each side needs {MIN_SIDE} or more, and "

@@ -12,6 +12,9 @@ from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
 from mmjax.data.sources.coco import open_coco
+from mmjax.data.sources.conversations import open_conversations
+from mmjax.data.sources.digit_instructions import open_digit_instructions
+from mmjax.data.sources.emoji_instructions import open_emoji_instructions
 from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.folder import open_folder
@@ -21,6 +24,7 @@ from mmjax.data.sources.mosaics import open_mosaics
 from mmjax.data.sources.neighbors import open_neighbors
 from mmjax.data.sources.nlvr2 import open_nlvr2
 from mmjax.data.sources.occurring import open_occurring
+from mmjax.data.sources.packed import open_packed
 from mmjax.data.sources.paired import Paired
 from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
@@ -94,6 +98,8 @@ KINDS = {
     "webdataset": open_shards,
     "array_record": open_records,
     "lip_clips": open_lip_clips,
+    "conversations": open_conversations,
+    "packed": open_packed,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,
@@ -102,6 +108,8 @@ KINDS = {
     "occurring": open_occurring,
     "swapped": open_swapped,
     "emoji_pairs": open_emoji_pairs,
+    "emoji_instructions": open_emoji_instructions,
+    "digit_instructions": open_digit_instructions,
     "emoji_questions": open_questions,
     "neighbors": open_neighbors,
     "nlvr2": open_nlvr2,

@@ -1,13 +1,15 @@
-"""Text files that a user gives (captions, labels, shards' texts): one way to read them.
+"""Text and JSON files that a user gives (captions, labels, configs): one way to read them.
 
 UTF-8 with or without a byte order mark. Anything else is refused: a guessed encoding changes the
 text without a word.
 """
 
 import codecs
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 # UTF-32's little-endian mark begins with that of UTF-16.
 _OTHER_MARKS = {
@@ -16,6 +18,8 @@ _OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+MAX_DEPTH = 100  # of lists and objects within each other in JSON
+_MEASURED = 1 << 20  # characters up to which the depth is counted; Python itself bounds the rest
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -50,6 +54,35 @@ def decode(data: bytes, name: str) -> str:
             "order mark has many): save it as UTF-8."
         )
     return text
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text that others wrote: `json.loads` without its other errors.
+
+    Raises:
+      ValueError: no JSON, or values that are nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        value = json.loads(text)
+        if len(text) > _MEASURED or not _is_deep(value):
+            return value
+    except RecursionError:
+        pass
+    raise ValueError(f"its values are nested more than {MAX_DEPTH} deep")
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def lines(text: str) -> list[str]:

@@ -17,8 +17,8 @@ class State:
 
     `history` [B, T] and `count` [B] are as in decode/logits.py; `tokens` [B, N] are the
     continuations, `lengths` [B] and `scores` [B] their lengths and log-probabilities, `done` [B];
-    `new` [] is the number of tokens per row so far. `temperature` [] replaces that of the settings,
-    for one program for all temperatures above 0.
+    `new` [] is the number of tokens per row so far; `key` is one key, or [B], one per row.
+    `temperature` [] replaces that of the settings, for one program for all temperatures above 0.
     """
 
     cache: Any
@@ -62,7 +62,7 @@ def begin(
 def add_token(settings: Settings, state: State, logits: jax.Array) -> State:
     """Choose the next token of every row that is not done, from its logits [B, V]."""
     logits = settings.process(logits, state.history, state.count, state.new)
-    key = jax.random.fold_in(state.key, state.new)
+    key = _fold_in(state.key, state.new)
     token = choose(settings, logits, key, state.temperature)
     score = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
     score -= jax.nn.logsumexp(logits, axis=-1)
@@ -84,7 +84,11 @@ def add_token(settings: Settings, state: State, logits: jax.Array) -> State:
 def choose(
     settings: Settings, logits: jax.Array, key: jax.Array, temperature: jax.Array | None = None
 ) -> jax.Array:
-    """[B] int32: the most probable or sampled tokens. A row's sample does not depend on B."""
+    """[B] int32: the most probable or sampled tokens. A row's sample does not depend on B.
+
+    Args:
+      key: one, or [B], one per row.
+    """
     if not settings.temperature:
         return logits.argmax(-1).astype(jnp.int32)
     values, ids = logits / (settings.temperature if temperature is None else temperature), None
@@ -94,11 +98,20 @@ def choose(
         values, ids = jax.lax.top_k(values, values.shape[-1])
     if settings.top_p < 1:
         values = processors.top_p(values, settings.top_p)
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(values)))
+    keys = key
+    if not key.ndim:
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(values)))
     place = jax.vmap(jax.random.categorical)(keys, values)
     if ids is not None:
         place = jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
     return place.astype(jnp.int32)
+
+
+def _fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
+    """One key, or [B] of them, with a number added."""
+    if key.ndim:
+        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, data)
+    return jax.random.fold_in(key, data)
 
 
 def append(history: jax.Array, count: jax.Array, token: jax.Array) -> jax.Array:

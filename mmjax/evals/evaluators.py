@@ -24,8 +24,11 @@ from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
 from mmjax.evals.grounding import Grounding
+from mmjax.evals.image_generation import ImageGeneration
 from mmjax.evals.image_pairs import ImagePairs
+from mmjax.evals.image_reconstruction import ImageReconstruction
 from mmjax.evals.image_text import ImageText, Retrieval
+from mmjax.evals.image_tokens import ImageTokens
 from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
@@ -252,6 +255,9 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         MultiLabel,
         Detection,
         Grounding,
+        ImageGeneration,
+        ImageReconstruction,
+        ImageTokens,
     )
 }
 

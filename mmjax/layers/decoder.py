@@ -21,12 +21,13 @@ and below `stack`, with the layers along the first axis,
 (plain cross-attention: layer<i>/cross/...; on CPU one array per layer, with B and K merged).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.layers import platform
 from mmjax.layers.attention import is_decoding
@@ -37,6 +38,7 @@ from mmjax.layers.pooling import end_position
 from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.rotary import frequencies, rotary_angles
+from mmjax.layers.sparse_patterns import attends, check_patterns
 from mmjax.layers.stack import stack
 from mmjax.sharding import shard
 
@@ -66,6 +68,9 @@ class Decoder(nn.Module):
       cross_gated: Flamingo's gated layers before those layers, instead of cross-attention inside
         them; at initialization they are the identity.
       cross_block: a separate cross-attention block after those layers instead (see `Group`).
+      patterns: of each layer, over a sequence of `length` tokens that ends with the codes of an
+        image, `grid` (rows, columns) of them; (): full attention. See layers/sparse_patterns.py.
+      kernel: of the pattern "convolution".
       remat: see `Transformer`; a group of `cross_every` layers is recomputed together.
 
     Raises:
@@ -98,6 +103,9 @@ class Decoder(nn.Module):
     cross_gated: bool = False
     cross_block: bool = False
     final_norm: bool = True
+    patterns: Sequence[str] = ()
+    grid: tuple[int, int] = (0, 0)
+    kernel: int = 11
     dropout: float = 0.0
     remat: str = "none"
     dtype: str = "float32"
@@ -111,6 +119,8 @@ class Decoder(nn.Module):
         context: jax.Array | None = None,
         context_mask: jax.Array | None = None,
         positions: jax.Array | None = None,
+        packs: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         train: bool = False,
         cache_length: int = 0,
     ) -> jax.Array:
@@ -122,10 +132,16 @@ class Decoder(nn.Module):
           context_mask: [B, S], or [B, L, S] with a mask per token, bool; a token whose mask is
             all false gets nothing from the context.
           positions: [B, L] int32, without a cache; None: the number of valid tokens before each.
+          packs: [B, L] int32, the text of a row that each token belongs to, in ascending order: a
+            token attends to its own text alone, whose positions begin at 0. Not while decoding.
+          prefix: [B, L] bool, true on tokens that attend to one another whatever their order, and
+            that all later ones see (Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).
           cache_length: slots of the cache that the call creates, where `cache` is mutable.
         """
         batch, length, width = x.shape
         self._check(width, length, cache_length)
+        if packs is not None and is_decoding(self):
+            raise ValueError("Packed rows cannot be continued: give each text a row of its own.")
         x = x.astype(activation_dtype(self.dtype))
         head_dim = self.head_dim or width // self.heads
         mask = jnp.ones((batch, length), bool) if mask is None else mask
@@ -133,7 +149,7 @@ class Decoder(nn.Module):
 
         # ---- positions and attention masks
         if positions is None:
-            positions = _count(mask)
+            positions = _count(mask) if packs is None else packed_positions(mask, packs)
         slot, seen, key_positions = None, mask, positions
         if old is not None:
             slot = old["slot"]
@@ -155,22 +171,30 @@ class Decoder(nn.Module):
         cross = "gated" if self.cross_gated else "block" if self.cross_block else "plain"
         cross = cross if self.cross_every else None
         groups, block = self.depth // size, self._block(head_dim, train, cache_length)
-        packs = is_packing(self) or self.has_variable("packed", "stack")
-        if is_decoding(self) and (platform.current().layers_apart or packs):
+        block |= {"causal": prefix is None}
+        packing = is_packing(self) or self.has_variable("packed", "stack")
+        if is_decoding(self) and (platform.current().layers_apart or packing):
             layers = DecodingStack(size, cross, block, groups, name="stack")
         else:
             layers = nn.map_variables(
-                stack(Group, groups, self, (nn.broadcast,), self.remat),
+                stack(Group, groups, self, (nn.broadcast, 0), self.remat),
                 "params",
                 trans_in_fn=lambda tree: split_depth(tree, size, cross),
                 trans_out_fn=lambda tree: join_depth(tree, size),
                 init=self.is_initializing(),
             )(size, cross, block, name="stack")
         visible = self._in_window(seen, positions, key_positions)
+        visible = _between(visible, packs, prefix)
         own = {"mask": visible, "angles": angles, "slot": slot}
         shared = {"own": own, "context": {"context": context, "context_mask": context_seen}}
+        kinds = None
+        if self.patterns:
+            names = sorted(set(self.patterns))
+            kinds = np.asarray([names.index(x) for x in self.patterns], np.int32)
+            kinds = kinds.reshape(groups, size)
+            shared["masks"] = self._masks(names, visible, positions, key_positions)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x, _ = layers(shard(x, "batch", "length", "act_embed"), shared)
+        x, _ = layers(shard(x, "batch", "length", "act_embed"), shared, kinds)
 
         if is_decoding(self):
             if old is None:
@@ -206,6 +230,8 @@ class Decoder(nn.Module):
                 f"depth {self.depth} is not a multiple of cross_every {self.cross_every}: "
                 "change one."
             )
+        if self.patterns:
+            check_patterns(self.patterns, self.depth)
         if is_decoding(self) and not (cache_length or self.has_variable("cache", "slot")):
             raise ValueError("A decoder whose cache is mutable needs cache_length, or a cache.")
         if cache_length and length > cache_length:
@@ -225,6 +251,14 @@ class Decoder(nn.Module):
         if window is None or window >= seen.shape[1]:
             return seen
         return seen[:, None] & (key_positions[:, None] > positions[:, :, None] - window)
+
+    def _masks(self, names, visible, positions, key_positions) -> jax.Array:
+        """The attention mask `visible` with each of these patterns, [P, B, L, S]."""
+        visible = visible[:, None] if visible.ndim == 2 else visible
+        pair = positions[:, :, None], key_positions[:, None]
+        rows, columns = self.grid
+        place = self.length - rows * columns, columns, self.kernel
+        return jnp.stack([visible & attends(name, *pair, *place) for name in names])
 
     @property
     def biases(self) -> dict[str, bool]:
@@ -260,7 +294,6 @@ class Decoder(nn.Module):
             "norm": "post" if self.post_norm else "pre",
             "kv_heads": self.kv_heads,
             "head_dim": head_dim,
-            "causal": True,
             "norm_kind": self.norm,
             "activation": self.activation,
             "gated_mlp": self.gated_mlp,
@@ -302,3 +335,25 @@ class Decoder(nn.Module):
 def _count(mask: jax.Array) -> jax.Array:
     """The number of valid tokens before each, [B, L] int32."""
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def packed_positions(mask: jax.Array, packs: jax.Array) -> jax.Array:
+    """The number of valid tokens of the same text before each, [B, L] int32; see `packs`."""
+    count = _count(mask)
+    begins = jnp.diff(packs, axis=1, prepend=packs[:, :1] - 1) != 0
+    return count - jax.lax.cummax(jnp.where(begins, count, 0), axis=1)
+
+
+def _between(visible: jax.Array, packs: jax.Array | None, prefix: jax.Array | None) -> jax.Array:
+    """`visible`, [B, S] or [B, L, S], restricted to the texts of packed rows, and to what is seen
+    of a prefix."""
+    if packs is None and prefix is None:
+        return visible
+    visible = visible[:, None] if visible.ndim == 2 else visible
+    if packs is not None:
+        visible = visible & (packs[:, :, None] == packs[:, None])
+    if prefix is not None:
+        place = jnp.arange(prefix.shape[1])
+        past = place[None, None] <= place[None, :, None]
+        visible = visible & (past | (prefix[:, None] & prefix[:, :, None]))
+    return visible

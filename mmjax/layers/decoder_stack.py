@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.layers.apart import pick, together
 from mmjax.layers.block import Block
@@ -28,13 +29,23 @@ class Group(nn.Module):
     block: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array, shared: Mapping[str, Any]) -> tuple[jax.Array, None]:
-        """The next x, and None; `shared` holds "own" and "context", arguments of the blocks."""
-        own, context = shared["own"], shared["context"]
+    def __call__(
+        self, x: jax.Array, shared: Mapping[str, Any], kinds: jax.Array | None = None
+    ) -> tuple[jax.Array, None]:
+        """The next x, and None.
+
+        Args:
+          shared: "own" and "context", arguments of the blocks; "masks" [P, B, L, S], with `kinds`.
+          kinds: [size] int32, which of the masks each block has; None: that in "own".
+        """
+        context = shared["context"]
         outside = {**self.block, "cross": "only", "causal": False, "kv_heads": None}
-        for i in range(self.size - 1):
+        every = [shared["own"]] * self.size
+        if kinds is not None:
+            every = [{**own, "mask": shared["masks"][kinds[i]]} for i, own in enumerate(every)]
+        for i, own in enumerate(every[:-1]):
             x, _ = Block(**self.block, name=f"layer{i}")(x, **own)
-        last = f"layer{self.size - 1}"
+        own, last = every[-1], f"layer{self.size - 1}"
         if self.cross == "gated":
             x, _ = Block(**outside, scale="tanh", name="cross")(x, **context)
         if self.cross == "plain":
@@ -54,7 +65,9 @@ class DecodingStack(nn.Module):
     groups: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, shared: Mapping[str, Any]) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x: jax.Array, shared: Mapping[str, Any], kinds: np.ndarray | None = None
+    ) -> tuple[jax.Array, None]:
         given = {name: self.variables.get(name, {}) for name in ("params", "cache", "packed")}
         mutable = ["cache", "packed"] if is_packing(self) else ["cache"]
         group, made = Group(self.size, self.cross, self.block, parent=None), []
@@ -64,7 +77,8 @@ class DecodingStack(nn.Module):
                 "cache": pick(given["cache"], g),
                 "packed": self._of_group(given["packed"], g),
             }
-            (x, _), new = group.apply(variables, x, shared, mutable=mutable)
+            of_group = None if kinds is None else kinds[g]
+            (x, _), new = group.apply(variables, x, shared, of_group, mutable=mutable)
             made.append(new)
         for name, value in together([new["cache"] for new in made]).items():
             self.put_variable("cache", name, value)

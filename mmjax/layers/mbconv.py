@@ -1,5 +1,7 @@
 """Inverted bottleneck convolutions (MBConv), as in EfficientNet."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ class Convolution(nn.Module):
         up, one more after than before where their number is odd.
       depthwise: each channel is convolved separately.
       groups: parts that the channels are split into, each convolved separately.
+      names: logical axes of the kernel [height, width, inputs, channels].
     """
 
     channels: int
@@ -34,6 +37,8 @@ class Convolution(nn.Module):
     use_bias: bool = False
     dtype: str = "float32"
     groups: int = 1
+    names: tuple[str | None, ...] = (None, None, None, "channels")
+    kernel_init: Callable = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,8 +51,7 @@ class Convolution(nn.Module):
         else:
             padding = (self.padding, self.padding)
         shape = (*sides, x.shape[-1] // groups, self.channels)
-        init = nn.initializers.he_normal()
-        kernel = param(self, "kernel", init, shape, (None, None, None, "channels"))
+        kernel = param(self, "kernel", self.kernel_init, shape, self.names)
         stream = activation_dtype(self.dtype)
         if platform.current().depthwise_by_shifts and groups == x.shape[-1] == self.channels:
             y = depthwise(x.astype(stream), kernel.astype(stream), self.stride, padding)
@@ -62,7 +66,7 @@ class Convolution(nn.Module):
             ).astype(stream)
         if not self.use_bias:
             return y
-        bias = param(self, "bias", nn.initializers.zeros, (self.channels,), ("channels",))
+        bias = param(self, "bias", nn.initializers.zeros, (self.channels,), self.names[-1:])
         return add_bias(y, bias)
 
 

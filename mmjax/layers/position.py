@@ -81,13 +81,17 @@ def cubic_weights(at: np.ndarray, old: int) -> np.ndarray:
 
 
 def sincos2d(
-    grid: tuple[int, int], width: int, stored: tuple[int, int] | None = None
+    grid: tuple[int, int],
+    width: int,
+    stored: tuple[int, int] | None = None,
+    endpoint: bool = True,
 ) -> np.ndarray:
     """Fixed sinusoidal table [h, w, width] of a grid: sin x, cos x, sin y, cos y.
 
     Args:
       stored: the grid that the model was trained on. Another grid covers the same image, so it is
         scaled to the coordinates of the stored grid, like a resized learned table.
+      endpoint: the frequencies end at 1e-4; otherwise one step before, as in MAE and DiT.
 
     Raises:
       ValueError: a width that is not a multiple of 4, or below 8.
@@ -97,7 +101,7 @@ def sincos2d(
     if width % 4 or width < 8:
         raise ValueError(f"'sincos2d' positions need a width that is a multiple of 4, not {width}.")
     stored = stored or grid
-    omega = 10_000.0 ** -np.linspace(0.0, 1.0, width // 4)
+    omega = 10_000.0 ** -np.linspace(0.0, 1.0, width // 4, endpoint=endpoint)
     y, x = (((np.arange(n) + 0.5) * (m / n) - 0.5)[:, None] * omega for n, m in zip(grid, stored))
     y = np.broadcast_to(y[:, None], (*grid, width // 4))
     x = np.broadcast_to(x[None, :], (*grid, width // 4))

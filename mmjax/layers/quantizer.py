@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-COLLECTION = "codebook"
+from mmjax.system import CODEBOOK
+
 _EPSILON = 1e-5  # of the counts, in vectors
 
 
@@ -55,7 +56,7 @@ class Quantizer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> Quantized:
         def variable(name, value):
-            return self.variable(COLLECTION, name, lambda: value()).value
+            return self.variable(CODEBOOK, name, lambda: value()).value
 
         def drawn():
             return jax.random.normal(jax.random.key(0), (self.size, self.width))
@@ -68,6 +69,10 @@ class Quantizer(nn.Module):
         vectors = jax.lax.stop_gradient(codebook)[codes]
         commitment = jnp.square(x - vectors).mean(-1)
         return Quantized(x + jax.lax.stop_gradient(vectors - x), codes, commitment)
+
+    def look_up(self, codes: jax.Array) -> jax.Array:
+        """The vectors [..., width] of codes [...]."""
+        return self.get_variable(CODEBOOK, "codes")[codes]
 
 
 def nearest(x: Float[Array, "... d"], codebook: Float[Array, "k d"]) -> Int[Array, "..."]:

@@ -67,6 +67,7 @@ class CLIP(nn.Module):
       logit_scale_init, logit_scale_max: logarithms of the inverse temperature; training keeps it
         at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
+      text_tokens: also give the text tower's text_tokens [B, L, width].
       lock_image: the image tower is frozen and runs in evaluation mode (LiT).
       given: features that training reads in place of images or texts, by name and width: what a
         frozen tower gives, computed once. {"image_features": 1280, "text_features": 384}
@@ -88,6 +89,7 @@ class CLIP(nn.Module):
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100.0)
     logit_bias_init: float | None = None
+    text_tokens: bool = False
     lock_image: bool = False
     given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
@@ -98,7 +100,10 @@ class CLIP(nn.Module):
 
     def text_tower(self, **kwargs) -> TextTransformer | BERT:
         """The text tower that `text` describes."""
-        return self._tower(TEXT_TOWERS, self.text, "transformer", "config.model.text", **kwargs)
+        fields = dict(self.text)
+        if self.text_tokens and fields.get("kind", "transformer") == "transformer":
+            fields["tokens"] = True  # a BERT always gives them
+        return self._tower(TEXT_TOWERS, fields, "transformer", "config.model.text", **kwargs)
 
     def feature_head(self, words: bool = False, **kwargs) -> FeatureHead:
         """The head of images, or of texts, that `head` describes."""
@@ -125,7 +130,9 @@ class CLIP(nn.Module):
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch and ("text_features" not in batch or self.is_initializing()):
             text = self.text_tower(name="text")(batch, train=train)
-            outputs["text_features"] = text["text_features"]  # not its tokens
+            outputs["text_features"] = text["text_features"]
+            if self.text_tokens:
+                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
         outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
         if self.head:
             return outputs | self._heads(outputs, batch, train) | self._scale()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
@@ -97,6 +98,7 @@ class EfficientNet(nn.Module):
         whatever the size; or "same", as TensorFlow's for each size.
       centred: with "even", indices of the blocks that pad as many zeros before as after.
       head: channels of a last 1x1 convolution; None: no such convolution.
+      pool: "mean", or "none", which gives the feature map, image_tokens [B, h · w, D], instead.
       num_classes: size of a classifier of the features; None: no classifier.
 
     Raises:
@@ -119,12 +121,21 @@ class EfficientNet(nn.Module):
     head: int | None = None
     num_classes: int | None = None
     norm_epsilon: float = 1e-3
+    pool: str = "mean"
     dtype: str = "float32"
 
     @property
     def train_size(self) -> tuple[int, int]:
         """(height, width) of the images in training."""
         return height_width(self.image_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the last feature map of an image of `train_size`."""
+        sides, up = self.train_size, self.padding == "same"
+        for step in (2, *(fields["stride"] for fields in self.stages)):
+            sides = tuple((side + (step - 1) * up) // step for side in sides)
+        return sides
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -133,6 +144,8 @@ class EfficientNet(nn.Module):
             raise ValueError(
                 f"padding of an EfficientNet is '{self.padding}'; use 'even' or 'same'."
             )
+        if self.pool not in ("mean", "none"):
+            raise ValueError(f"pool of an EfficientNet is '{self.pool}'; use 'mean' or 'none'.")
         act = activation(self.activation)
         image = shard(batch["image"], "batch", "height", "width", "channels")
         x = normalize(image, self.image_mean, self.image_std)
@@ -164,6 +177,8 @@ class EfficientNet(nn.Module):
             names = (None, "channels")
             x = Linear((self.head,), names, False, self.dtype, name="top")(x)
             x = act(FrozenBatchNorm(self.norm_epsilon, self.dtype, name="norm_top")(x))
+        if self.pool == "none":
+            return {"image_tokens": rearrange(x, "b h w c -> b (h w) c")}
         outputs = {"image_features": x.astype(jnp.float32).mean((1, 2))}
         if self.num_classes is not None:
             outputs["logits"] = class_head(self.num_classes)(outputs["image_features"])

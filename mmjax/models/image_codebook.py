@@ -18,17 +18,17 @@ from mmjax.layers.sizes import height_width
 from mmjax.models.build import build
 from mmjax.system import System
 
-GROUPS = 4  # of the dVAE's encoder; between them the feature map is halved
+GROUPS = 4  # of the published dVAE's encoder; between them the feature map is halved
 
 
 class DVAEEncoder(nn.Module):
-    """The encoder of DALL-E's discrete VAE: an id per 8x8 pixels of batch["image"] [B, H, W, 3].
+    """The encoder of DALL-E's discrete VAE: an id per patch of batch["image"] [B, H, W, 3].
 
-    Gives image_code_logits [B, H/8, W/8, vocab_size] and image_codes [B, H/8, W/8] int32, the
-    largest of them.
+    Gives image_code_logits [B, H/p, W/p, vocab_size] and image_codes [B, H/p, W/p] int32, the
+    largest of them, with patches of p = 2 ** (groups - 1) pixels.
 
     Attributes:
-      width: channels of the first of four groups of blocks; each doubles them.
+      width: channels of the first group of blocks; each doubles them.
       blocks: residual blocks of a group.
       image_mean, image_std: of the pixels in [0, 1]; by default they are mapped to 0.1 ... 0.9.
 
@@ -42,6 +42,7 @@ class DVAEEncoder(nn.Module):
     image_mean: tuple[float, float, float] = (-0.125,) * 3
     image_std: tuple[float, float, float] = (1.25,) * 3
     dtype: str = "float32"
+    groups: int = GROUPS
 
     @property
     def train_size(self) -> tuple[int, int]:
@@ -51,38 +52,58 @@ class DVAEEncoder(nn.Module):
     @property
     def patch(self) -> int:
         """Side, in pixels, of the patch that an id stands for."""
-        return 2 ** (GROUPS - 1)
+        return 2 ** (self.groups - 1)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         del train  # nothing is random
         check_divides(batch["image"].shape[1:3], self.patch)
         x = normalize(batch["image"], self.image_mean, self.image_std)
-        x = self._convolution(self.width, 7, "input")(x)
-        for group in range(GROUPS):
+        x = convolution(self.width, 7, self.dtype, "input")(x)
+        gain = (self.groups * self.blocks) ** -2
+        for group in range(self.groups):
             for block in range(self.blocks):
-                x = self._block(x, self.width * 2**group, f"group{group}_block{block}")
-            if group < GROUPS - 1:
+                name = f"group{group}_block{block}"
+                x = residual_block(x, self.width * 2**group, gain, self.dtype, name)
+            if group < self.groups - 1:
                 x = nn.max_pool(x, (2, 2), (2, 2))
-        logits = self._pointwise(self.vocab_size, "output")(jax.nn.relu(x)).astype(jnp.float32)
+        logits = pointwise(self.vocab_size, self.dtype, "output")(jax.nn.relu(x))
+        logits = logits.astype(jnp.float32)
         return {"image_code_logits": logits, "image_codes": logits.argmax(-1).astype(jnp.int32)}
 
-    def _block(self, x: jax.Array, channels: int, name: str) -> jax.Array:
-        """A bottleneck of three 3x3 convolutions and a 1x1, beside the identity or a 1x1."""
-        y = x
-        for i in range(3):
-            y = self._convolution(channels // 4, 3, f"{name}_conv{i}")(jax.nn.relu(y))
-        y = self._pointwise(channels, f"{name}_out")(jax.nn.relu(y))
-        if x.shape[-1] != channels:
-            x = self._pointwise(channels, f"{name}_identity")(x)
-        return x + y * jnp.asarray((GROUPS * self.blocks) ** -2, y.dtype)
 
-    def _convolution(self, channels: int, kernel: int, name: str) -> Convolution:
-        pad = (kernel // 2, kernel // 2)
-        return Convolution(channels, kernel, 1, pad, use_bias=True, dtype=self.dtype, name=name)
+def residual_block(
+    x: jax.Array, channels: int, gain: float, dtype: str, name: str, *, decoder: bool = False
+) -> jax.Array:
+    """A block of a dVAE: a bottleneck of four convolutions times `gain`, beside the identity or,
+    to another number of channels, a 1x1.
 
-    def _pointwise(self, channels: int, name: str) -> Linear:
-        return Linear((channels,), (None, "channels"), dtype=self.dtype, name=name)
+    Called in a compact method, whose module gets the parameters.
+
+    Args:
+      decoder: the 1x1 convolution of the bottleneck is the first one, not the last.
+    """
+    y = x
+    if decoder:
+        y = pointwise(channels // 4, dtype, f"{name}_in")(jax.nn.relu(y))
+    for i in range(3):
+        to = channels if decoder and i == 2 else channels // 4
+        y = convolution(to, 3, dtype, f"{name}_conv{i}")(jax.nn.relu(y))
+    if not decoder:
+        y = pointwise(channels, dtype, f"{name}_out")(jax.nn.relu(y))
+    if x.shape[-1] != channels:
+        x = pointwise(channels, dtype, f"{name}_identity")(x)
+    return x + y * jnp.asarray(gain, y.dtype)
+
+
+def convolution(channels: int, kernel: int, dtype: str, name: str) -> Convolution:
+    """A convolution with a bias that keeps height and width."""
+    return Convolution(channels, kernel, use_bias=True, dtype=dtype, name=name)
+
+
+def pointwise(channels: int, dtype: str, name: str) -> Linear:
+    """A 1x1 convolution with a bias."""
+    return Linear((channels,), (None, "channels"), dtype=dtype, name=name)
 
 
 class RandomQuantizer(nn.Module):

@@ -17,7 +17,8 @@ from mmjax.sharding import shard
 
 
 class TextTransformer(nn.Module):
-    """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width].
+    """batch["text"] [B, L] int32, batch["text_mask"] [B, L] bool -> text_features [B, width],
+    and with `tokens` text_tokens [B, L, width], after the final norm.
 
     Attributes:
       variant: "B"; width, depth, heads and mlp_dim override it.
@@ -47,6 +48,7 @@ class TextTransformer(nn.Module):
     stochastic_depth: float = 0.0
     remat: str = "none"
     dtype: str = "float32"
+    tokens: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -79,5 +81,6 @@ class TextTransformer(nn.Module):
         x = blocks(x, mask if self.mask_padding else None, train=train)
 
         norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
-        x = pool_and_norm(self, norm, x, mask, sizes["heads"], sizes["mlp_dim"])
-        return {"text_features": x.astype(jnp.float32)}
+        pooled = pool_and_norm(self, norm, x, mask, sizes["heads"], sizes["mlp_dim"])
+        tokens = {"text_tokens": norm(x)} if self.tokens else {}
+        return {"text_features": pooled.astype(jnp.float32), **tokens}

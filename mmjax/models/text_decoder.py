@@ -5,13 +5,16 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
 from mmjax.layers.bert_embed import WordHead
 from mmjax.layers.decoder import Decoder
+from mmjax.layers.inserted import insert
 from mmjax.layers.pooling import pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
+from mmjax.sharding import shard
 
 
 class GeneratesText:
@@ -30,6 +33,7 @@ class TextDecoder(nn.Module):
       length: maximum tokens of a text.
       decoder: fields of `Decoder`; it inherits length and dtype.
       tied: the logits use the embedding table.
+      embed_scale: a factor of the embedded tokens, but not of inserted features (Gemma).
       word_head: a map with an activation and a norm in front of the logits, and a bias on them, as
         in BERT; see `WordHead`.
     """
@@ -40,6 +44,7 @@ class TextDecoder(nn.Module):
     decoder: Mapping[str, Any]
     tied: bool = True
     word_head: bool = False
+    embed_scale: float | None = None
     dtype: str = "float32"
 
     def stack(self, **kwargs) -> Decoder:
@@ -58,12 +63,19 @@ class TextDecoder(nn.Module):
         train: bool = False,
         cache_length: int = 0,
         head: bool = True,
+        inserted: tuple[jax.Array, jax.Array] | None = None,
+        packs: jax.Array | None = None,
+        prefix: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """text [B, L] int32 -> `text_logits` [B, L, V] float32, of the next tokens.
 
         While decoding (see mmjax/layers/decoder.py), only `next_logits` [B, V], of the token after
         the last of each row. Without `head`, only `text_tokens` [B, L, width]. The other arguments
         are those of `Decoder`.
+
+        Args:
+          inserted: features [B, S, width] and places [B, L] bool of tokens whose embeddings they
+            replace; see `insert`.
 
         Raises:
           ValueError: decoding without `head`.
@@ -73,11 +85,18 @@ class TextDecoder(nn.Module):
         stack = self.stack(name="decoder")
         tied = self.tied or self.word_head  # whose table is its own where it is not tied
         embed = TokenEmbed(self.vocab_size, self.width, tied, self.dtype, name="embed")
+        x = embed(text)
+        if self.embed_scale is not None:
+            x = x * jnp.asarray(self.embed_scale, x.dtype)
+        if inserted is not None:
+            x = shard(insert(x, *inserted), "batch", "length", "act_embed")
         x = stack(
-            embed(text),
+            x,
             mask,
             context=context,
             context_mask=context_mask,
+            packs=packs,
+            prefix=prefix,
             train=train,
             cache_length=cache_length,
         )

@@ -19,10 +19,10 @@ from mmjax.layers.convolution3d import Convolution3D, zero_padding
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.precision import activation_dtype
-from mmjax.layers.quantizer import COLLECTION, Quantizer, updated, usage
+from mmjax.layers.quantizer import Quantizer, updated, usage
 from mmjax.layers.sizes import height_width
 from mmjax.models.build import build
-from mmjax.system import Context, Memory, Outputs, System, Terms, Weighted
+from mmjax.system import CODEBOOK, Context, Memory, Outputs, System, Terms, Weighted
 
 
 class VideoVQ(nn.Module):
@@ -197,9 +197,9 @@ def objectives(
 
     def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:
         del batch
-        book = memory[COLLECTION]["quantizer"]
+        book = memory[CODEBOOK]["quantizer"]
         given = outputs["latents"], outputs["video_codes"], _valid(outputs), context.rng[0]
-        return {COLLECTION: {"quantizer": updated(book, *given, decay=decay, revive=revive)}}
+        return {CODEBOOK: {"quantizer": updated(book, *given, decay=decay, revive=revive)}}
 
     return loss, remember
 

@@ -43,6 +43,9 @@ class ViT(nn.Module):
         image_tokens [B, patches, width], normalized, instead of image_features; "all" gives all
         tokens of the last block, not normalized, including those before the patches; "cls_tokens"
         gives both the class token and image_tokens, normalized.
+      feature_layer: with pool "all", the block whose tokens are returned: 1 the first, -1 the last.
+        The parameters of the blocks after it, and of the final norm, exist and are not used, as in
+        a LLaVA; None: the last block, without a final norm.
       class_token: add a class token whatever the pool. Only pools named "cls..." return it.
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
         the logits are the mean of both heads.
@@ -103,6 +106,7 @@ class ViT(nn.Module):
     layer_scale: float | None = None
     drop_partial_patches: bool = False
     embed_dim: int | None = None
+    feature_layer: int | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -113,6 +117,11 @@ class ViT(nn.Module):
     def train_size(self) -> tuple[int, int]:
         """(height, width) of the images in training."""
         return height_width(self.image_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of `train_size`."""
+        return tuple(side // self.sizes["patch_size"] for side in self.train_size)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -147,15 +156,18 @@ class ViT(nn.Module):
         x = tower_blocks(
             self,
             sizes,
+            self._used_blocks(sizes["depth"]),
             gated_mlp=self.gated_mlp,
             qkv_bias=self.qkv_bias,
             layer_scale=self.layer_scale,
         )(x, train=train)
 
         # ---- one vector, or all tokens
-        if self.pool == "all":
-            return {"image_tokens": x}
         norm = LayerNorm(self.norm_epsilon, self.dtype, name="norm")
+        if self.pool == "all":
+            if self.feature_layer is not None and self.is_initializing():
+                norm(x)
+            return {"image_tokens": x}
         patches = x if first is None else x[:, len(first) :]
         if self.pool == "none":
             return {"image_tokens": norm(patches)}
@@ -193,6 +205,11 @@ class ViT(nn.Module):
         check_pool(self.pool, "pool of a ViT", POOLS)
         if self.pool in ("none", "all", "cls_tokens") and self.num_classes is not None:
             raise ValueError(f"A ViT with pool '{self.pool}' has no head: unset num_classes.")
+        if self.feature_layer is not None and self.pool != "all":
+            raise ValueError(
+                f"A ViT with pool '{self.pool}' has feature_layer {self.feature_layer}, which pool "
+                "'all' alone takes: unset it."
+            )
         if self.distillation not in ("none", "token", "head"):
             raise ValueError(
                 f"distillation of a ViT is '{self.distillation}'; use 'none', 'token' or 'head'."
@@ -203,6 +220,18 @@ class ViT(nn.Module):
             )
         if self.distillation == "head" and self.num_classes is None:
             raise ValueError("A ViT with distillation 'head' has two heads: set num_classes.")
+
+    def _used_blocks(self, depth: int) -> int | None:
+        """How many blocks are applied; None: all of them."""
+        layer = self.feature_layer
+        if layer is None:
+            return None
+        if layer == 0 or abs(layer) > depth:
+            raise ValueError(
+                f"feature_layer of a ViT of {depth} blocks is {layer}: give 1 to {depth}, or "
+                f"-{depth} to -1."
+            )
+        return layer if layer > 0 else depth + 1 + layer
 
     def _masked(self, x: jax.Array, masked: jax.Array | None) -> jax.Array:
         """Patches [B, h, w, width] with the mask token in place of those that are masked."""
@@ -239,7 +268,7 @@ class ViT(nn.Module):
         raise ValueError(f"stem of a ViT is '{self.stem}'; use 'patch' or 'conv'.")
 
     def _positions(self, grid: tuple[int, int], width: int) -> jax.Array:
-        stored = tuple(s // self.sizes["patch_size"] for s in self.train_size)
+        stored = self.grid
         if self.position == "learned":
             return LearnedGrid(stored, width, self.position_resize, name="position")(grid)
         if self.position == "sincos2d":
@@ -255,10 +284,19 @@ def learned_token(tower: nn.Module, name: str, width: int) -> jax.Array:
     return token + param(tower, f"{name}_position", init, (width,), ("embed",))
 
 
-def tower_blocks(tower: nn.Module, sizes: Mapping[str, int], **settings: Any) -> Transformer:
-    """The blocks of an image or text tower, from the fields that both share, and `settings`."""
-    return Transformer(
-        depth=sizes["depth"],
+def tower_blocks(
+    tower: nn.Module, sizes: Mapping[str, int], used: int | None = None, **settings: Any
+) -> Transformer:
+    """The blocks of an image or text tower, from the fields that both share, and `settings`.
+
+    Args:
+      used: how many of them are applied; None: all.
+    """
+    kind, depth = Transformer, sizes["depth"]
+    if used is not None and used < depth and not tower.is_initializing():
+        kind, depth = nn.map_variables(Transformer, "params", lambda x: first_layers(x, used)), used
+    return kind(
+        depth=depth,
         heads=sizes["heads"],
         mlp_dim=sizes["mlp_dim"],
         activation=tower.activation,
@@ -270,6 +308,11 @@ def tower_blocks(tower: nn.Module, sizes: Mapping[str, int], **settings: Any) ->
         name="transformer",
         **settings,
     )
+
+
+def first_layers(variables: Any, count: int) -> Any:
+    """Parameters of the first `count` layers of a stack."""
+    return jax.tree.map(lambda x: x[:count], variables)
 
 
 def pool_and_norm(

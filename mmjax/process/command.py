@@ -79,7 +79,7 @@ def run(main: Callable[[], object]) -> None:
         _leave("it was interrupted", 130)
     except Exception as error:
         # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
-        if _is_refusal(error):
+        if is_refusal(error):
             # A damaged checkpoint leaves orbax reads pending, which Python would report at exit.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             print(f"error: {error}", file=sys.stderr)
@@ -96,7 +96,8 @@ def _leave(sentence: str, code: int) -> None:
     distributed.leave(sentence, code)
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
+    """Whether mmjax itself refused the input: a ValueError from inside jax or numpy is a bug."""
     raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals["__name__"]
     ours = raised_in == "__main__" or raised_in.startswith(("mmjax.", "config_"))
     return isinstance(error, ValueError) and ours

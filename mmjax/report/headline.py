@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mmjax.report.markup import scrolled
-from mmjax.report.tables import BEFORE, LOWER_IS_BETTER, Metrics, number
+from mmjax.report.tables import BEFORE, Metrics, lower_is_better, number
 
 THIS_RUN = "this run"
 MOST_EVALUATIONS, MOST_BASELINES = 4, 5
@@ -23,7 +23,10 @@ HEADLINES: Sequence[Mapping[str, str]] = (
     {"cider": "CIDEr"},
     {"wer": "Word error rate"},
     {"map": "Mean average precision"},
+    {"psnr": "PSNR of reconstructions, dB"},
+    {"bits_per_code": "Bits per image code"},
     {"perplexity": "Perplexity"},
+    {"fid_efficientnet_lite0_224bicubic": "Fréchet distance of EfficientNet-Lite0 features"},
     {"loss": "Loss"},
 )
 
@@ -93,7 +96,7 @@ def _best_first(
     metric: str, models: Mapping[str, Mapping[str, Entry]]
 ) -> dict[str, Mapping[str, Entry]]:
     """This run, then the others by their mean, the best first."""
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = 1 if lower_is_better(metric) else -1
     mean = {m: sign * sum(e.value for e in x.values()) / len(x) for m, x in models.items()}
     return {m: models[m] for m in sorted(models, key=lambda m: (m != THIS_RUN, mean[m]))}
 
@@ -110,7 +113,7 @@ def verdict(groups: Sequence[Group]) -> str:
     """One sentence: in how many comparisons the run is ahead of the best baseline; "": in none."""
     ahead, overlap, behind = 0, 0, {}
     for group in groups:
-        lower = group.metric in LOWER_IS_BETTER
+        lower = lower_is_better(group.metric)
         others = {m: e for m, e in group.models.items() if m not in (THIS_RUN, BEFORE)}
         for name, mine in group.models[THIS_RUN].items():
             rivals = {m: e[name] for m, e in others.items() if name in e}
@@ -185,7 +188,7 @@ def _group(group: Group, columns: Sequence[str]) -> str:
 
 def _best(group: Group, name: str) -> str:
     values = {m: e[name].value for m, e in group.models.items() if name in e}
-    return (min if group.metric in LOWER_IS_BETTER else max)(values, key=values.get)
+    return (min if lower_is_better(group.metric) else max)(values, key=values.get)
 
 
 def _bar(metric: str, entry: Entry | None, top: float, is_best: bool) -> str:

@@ -16,9 +16,9 @@ def inline_svg(data: bytes, about: str) -> str:
     )
 
 
-def image_tag(image: np.ndarray, about: str, kind: str = "") -> str:
-    """An image uint8 `[H, W, 3]` as an image element."""
-    url = _data_url(*figures.encode_image(image))
+def image_tag(image: np.ndarray, about: str, kind: str = "", limit: int = 192) -> str:
+    """An image uint8 `[H, W, 3]`, reduced to `limit` pixels a side, as an image element."""
+    url = _data_url(*figures.encode_image(image, limit))
     return f'<img class="image {kind}" alt="{html.escape(about)}" src="{url}">'
 
 

@@ -104,6 +104,7 @@ figcaption span { color: var(--muted); font-size: 12.5px; text-align: right; }
 
 .image { display: block; width: 76px; height: 76px; object-fit: contain; border-radius: 8px;
   background: #fff; border: 1px solid var(--line); }
+.image.grid { width: 100%; height: auto; image-rendering: pixelated; }
 .rank { display: inline-block; font-size: 12px; border-radius: 99px; padding: 1px 9px;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 .rank.good { background: var(--good); color: var(--right); }

@@ -19,7 +19,14 @@ RETRIEVAL = {
 }
 CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of classes"}
 BEFORE, CHANGE = "before training", "change"
-LOWER_IS_BETTER = ("median_rank", "alignment", "wer", "cer", "perplexity", "loss")
+_LOWER = ("median_rank", "alignment", "wer", "cer", "perplexity", "loss")
+_LOWER += ("bits_per_code", "bits_per_image")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether lower values of a metric are better."""
+    name = metric.split("/")[-1]
+    return name in _LOWER or name.startswith(("fid_", "kid_"))  # of any feature extractor
 
 
 def results(
@@ -117,7 +124,7 @@ def _is_best(column: str, model: str, models: Mapping[str, Metrics]) -> bool:
     known = {m: v[column] for m, v in models.items() if column in v and m != CHANGE}
     if model not in known:
         return False
-    best = min if column.split("/")[-1] in LOWER_IS_BETTER else max
+    best = min if lower_is_better(column) else max
     return known[model] == best(known.values())
 
 

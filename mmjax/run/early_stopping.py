@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -32,6 +33,7 @@ class EarlyStopping:
         self.metric, self.patience, self.mode, self.min_delta = metric, patience, mode, min_delta
         self.best: float | None = None
         self.waited = 0
+        self.unchecked = bool(metric)  # whether an evaluation has shown that the metric is there
 
     @classmethod
     def of(cls, config: ConfigDict) -> "EarlyStopping":
@@ -55,6 +57,11 @@ class EarlyStopping:
         """Whether the patience is used up."""
         return self.waited >= self.patience
 
+    @property
+    def evaluators(self) -> tuple[str, ...]:
+        """The name of the evaluator that gives the metric."""
+        return (self.metric.split("/")[0],) if self.metric else ()
+
     def check(self, results: Mapping[str, float]) -> None:
         """Check that results have the metric, such as those from before the first step.
 
@@ -66,6 +73,7 @@ class EarlyStopping:
                 f"config.early_stopping.metric is '{self.metric}'; config.validation gives "
                 f"{sorted(results)}.{nearest(self.metric, results)}"
             )
+        self.unchecked = False
 
     def update(self, results: Mapping[str, float]) -> None:
         """Take the results of one more evaluation; NaN is no improvement.
@@ -89,8 +97,21 @@ class EarlyStopping:
         """The state to checkpoint."""
         return {"best": self.best, "waited": self.waited}
 
-    def restore(self, state: Mapping[str, float | int | None]) -> None:
-        """Restore what `state()` returned."""
+    def restore(self, state: Mapping[str, float | int | None], before: Mapping[str, Any]) -> None:
+        """Restore what `state()` returned.
+
+        Args:
+          before: config.early_stopping of then. With another metric or mode it starts anew: the
+            best value of another metric, or the worst one, cannot be improved on.
+        """
+        if (before["metric"], before["mode"]) != (self.metric, self.mode):
+            if self.metric:
+                print(
+                    f"early stopping starts anew: it was on {before['metric'] or 'nothing'} "
+                    f"({before['mode']}), and is on {self.metric} ({self.mode})"
+                )
+            return
+        self.unchecked = False
         best = state["best"]
         self.best = None if best is None else float(np.asarray(best))
         self.waited = int(np.asarray(state["waited"]))

@@ -17,6 +17,7 @@ from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
 from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
+from mmjax.rerank import with_reranker
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.system import (
     Outputs,
@@ -26,6 +27,8 @@ from mmjax.system import (
     average,
     evaluation_context,
     memory_of,
+    row_keys,
+    seed_data,
     variables,
 )
 
@@ -43,18 +46,22 @@ class Runner:
       text_length: L.
       batch_size: examples per call.
       window: longest prompt plus continuation in tokens; 0 if the model generates no text.
+      codes: size of the codebook of an image tokenizer; 0 for another model.
       class_names: of the model's logits, as the training source names them; None: unknown.
       spec: of the arrays that model and loss read.
       rows: the slice of a batch's rows that this process reads.
       progress: called with (what, done, total).
+      samples: the folder of what evaluators keep of samples.
+      step: the number of updates of the variables that are evaluated.
     """
 
     def __init__(self, run: Experiment, workdir: Path, progress: Callable[[str, int, int], None]):
         self.tokenizer, self.batch_size = run.tokenizer, run.config.batch_size
         self.text_length = run.spec["text"].shape[1] if "text" in run.spec else 0
         self.window = getattr(run.model, "window", 0)
+        self.codes = getattr(run.model, "codes", 0)
         self.class_names, self.spec = run.class_names, run.spec
-        self.progress = progress
+        self.progress, self.samples, self.step = progress, workdir / "samples", 0
         self._run, self._workdir = run, workdir
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
         self._share = sharding.batch_share(run.mesh)
@@ -216,16 +223,30 @@ class Runner:
         return functools.partial(self._on_mesh, score)
 
     def sample(
-        self, variables: Variables, batch: Rows, rng: jax.Array, settings: Mapping[str, Any]
-    ) -> Rows:
-        """Images or whatever else the system samples.
+        self, settings: Mapping[str, Any]
+    ) -> Callable[[Variables, Rows, int], Mapping[str, np.ndarray]]:
+        """A function (variables, batch, seed) that samples images or whatever else the system does.
+
+        A row's sample follows from the seed and its `example_id` alone. `rerank` of the settings
+        may be the path of a CLIP; see mmjax/rerank.py.
 
         Raises:
-          ValueError: the system samples nothing.
+          ValueError: the system samples nothing, or no CLIP is at the path.
         """
         sample = self._hook("sample", "samples nothing")
-        found = self._on_mesh(lambda v, b: sample(v, b, rng, settings), variables, batch)
-        return jax.tree.map(np.asarray, dict(found))
+        settings = with_reranker(settings, self.tokenizer)
+
+        @functools.partial(jax.jit, out_shardings=self._whole)
+        def rows(given, batch):
+            variables, seed = given
+            rng = row_keys(jax.random.wrap_key_data(seed), batch["example_id"])
+            return dict(sample(variables, batch, rng, settings))
+
+        def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
+            found = self._on_mesh(rows, (variables, seed_data(seed)), batch)
+            return jax.tree.map(np.asarray, found)
+
+        return sampled
 
     def gather(self, batch: Rows) -> Rows:
         """This process's rows -> those of all processes."""

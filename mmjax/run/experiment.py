@@ -29,7 +29,7 @@ from mmjax.models.systems import make_system
 from mmjax.optim import lora
 from mmjax.optim import optimizer as optim
 from mmjax.process import distributed
-from mmjax.run import initial
+from mmjax.run import given_parts, initial
 from mmjax.run import tokenizer as tokenizers
 from mmjax.schedule import check_schedule, schedule
 from mmjax.system import Params, System, Variables, seed_data, statistics_of, variables
@@ -167,6 +167,7 @@ def build(
         make_state=make,
         class_names=class_names,
     )
+    given_parts.check_frozen(system, optim.frozen_mask(config.optim, run.state.params))
     _ = run.gradients  # refuses microbatches of a system that couples rows
     return run
 
@@ -298,6 +299,7 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     if settings.language_model:
         params, report = initial.language_model_from(settings.language_model, params)
         print(report)
+    given_parts.check_taken(run.system, settings, params)
     if params is own:
         return state
     memory = {**state.memory, **statistics_of(params)}

@@ -1,5 +1,6 @@
 """Initial parameters from a trained model: all of them, those whose paths match, or its language
-model."""
+model. A model that is a part of this run's, such as its image tokenizer, has the part's name before
+its parameters here."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
 from mmjax.workdir.saved import restore_params
 
 TOWERS = ("efficientnet", "vit")  # systems that may be the image tower of another one
+PARTS = ("image_tokenizer",)  # systems that may be the part of that name of another one
 POSITIONS = ("text/decoder/position/table", "text/position/table")  # of a decoder, of a BERT
 # The parameters of `layers.linear.class_head`, whose logits have the order of the class names.
 _HEAD = re.compile(r"(.*/)?(head|distillation_head)/(kernel|bias)")
@@ -130,15 +132,27 @@ def _from_run(
     own = {k: s for k, s in saved.items() if not k.startswith(f"{lora.NAME}/")}
     if whole:
         compare(own, _shapes(target), f"run in '{folder}'")
-    average = configs.from_json(source.run(step)["config"]).ema.evaluate
-    wanted = traverse_util.unflatten_dict(dict(target), sep="/")
+    config = configs.from_json(source.run(step)["config"])
+    average, names = config.ema.evaluate, _names(target, config.model.get("name"))
+    wanted = traverse_util.unflatten_dict({names[k]: x for k, x in target.items()}, sep="/")
     statistics = statistics_of(wanted)
     params = {k: x for k, x in wanted.items() if k not in statistics}
     found = restore_params(source, step, params, average=average)
     if statistics:
         found |= source.restore_part(step, "memory", statistics)
     source.close()
-    return f"step {step}", traverse_util.flatten_dict(found, sep="/"), set(own)
+    ours = {theirs: k for k, theirs in names.items()}
+    found = traverse_util.flatten_dict(found, sep="/")
+    return f"step {step}", {ours[k]: x for k, x in found.items()}, {ours.get(k, k) for k in own}
+
+
+def _names(target: Iterable[str], system: str) -> dict[str, str]:
+    """The names of our parameters in the files of a system, perhaps a part of ours."""
+    names = {k: k for k in target}
+    if system not in PARTS:
+        return names
+    part = {k: re.sub(rf"^((?:{'|'.join(SAVED)})/)?{system}/", r"\1", k) for k in names}
+    return part if all(part[k] != k for k in names) else names
 
 
 def _from_published(
@@ -151,6 +165,8 @@ def _from_published(
     theirs = traverse_util.flatten_dict(whole_tree, sep="/")
     if model.config["name"] in TOWERS and all(k.startswith("image/") for k in target):
         theirs = {f"image/{k}": x for k, x in theirs.items()}
+    ours = {name: k for k, name in _names(target, model.config["name"]).items()}
+    theirs = {ours.get(k, k): x for k, x in theirs.items()}
     for name in POSITIONS:
         if whole and name in theirs and name in target:
             theirs[name] = theirs[name][: target[name].shape[0]]

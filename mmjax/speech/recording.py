@@ -31,7 +31,7 @@ class Recording:
         if not path.is_file():
             raise ValueError(f"there is no file '{path}'")
         with open(path, "rb") as file:
-            audio_ops.check_head(file.read(4096), path.stat().st_size)
+            audio_ops.check_file(file)
         try:
             self._file = soundfile.SoundFile(path)
         except soundfile.SoundFileError as error:

@@ -66,6 +66,12 @@ def read_params(
             stacked = _is_stacked(row)
             for k, name in enumerate(row.ours):
                 parts = [layer[k] for layer in arrays]
+                shapes = {part.shape for part in parts}
+                if len(shapes) > 1:
+                    raise ValueError(
+                        f"{' and '.join(row.theirs)} of '{tensors.name}' have other shapes in each "
+                        f"layer, {' and '.join(map(str, map(list, sorted(shapes))))}: get it again."
+                    )
                 array = np.stack(parts) if stacked else parts[0]
                 want = wanted[name]
                 if array.shape != tuple(want.shape):

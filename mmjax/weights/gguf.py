@@ -1,8 +1,5 @@
-"""GGUF, the file format of llama.cpp, read by the package `gguf`: metadata and quantized tensors.
-
-In addition to the package's reader: errors that name the file, bounds checks on every read (a
-damaged length could otherwise cause very long loops), split files, and dequantization of one tensor
-at a time.
+"""GGUF, the file format of llama.cpp: metadata, and quantized tensors, which the package `gguf`
+dequantizes one at a time; split files too.
 """
 
 import functools
@@ -12,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.weights.gguf_header import Header
+
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-# What the package raises on unexpected bytes.
-_DAMAGED = (ValueError, KeyError, IndexError, OverflowError, TypeError)
 
 
 class GGUF:
     """A GGUF file, or all files of a split one: `metadata` (name -> value), and its `Tensors`.
 
-    Opening reads only the header; tensors are read on demand. The path may be any file of a split
+    Opening reads only the headers; tensors are read on demand. The path may be any file of a split
     model; all its files must be in one folder.
 
     Raises:
@@ -33,36 +30,49 @@ class GGUF:
     def __init__(self, path: str | Path):
         self.name = str(path)
         first, *others = (_open(part) for part in _parts(Path(path)))
-        self.metadata = _metadata(first)
+        self.metadata = first.metadata
         count = self.metadata.get("split.count", 1)
         if count != 1 + len(others):
             raise ValueError(
                 f"'{path}' is one of {count} files of a split model: restore their original names, "
                 f"such as model-00001-of-{count:05}.gguf."
             )
-        tensors = [tensor for reader in (first, *others) for tensor in reader.tensors]
-        self._tensors = {tensor.name: tensor for tensor in tensors}
-        expected = self.metadata.get("split.tensors.count", len(tensors))
-        if not expected == len(tensors) == len(self._tensors):
+        self._file = {name: file for file in (first, *others) for name in file.tensors}
+        total = sum(len(file.tensors) for file in (first, *others))
+        expected = self.metadata.get("split.tensors.count", total)
+        if not expected == total == len(self._file):
             raise ValueError(
-                f"The {count} files of '{path}' hold {len(tensors)} tensors with "
-                f"{len(self._tensors)} names, where the first file counts {expected}: they are "
-                "not of one model."
+                f"The {count} files of '{path}' hold {total} tensors with {len(self._file)} names, "
+                f"where the first file counts {expected}: they are not of one model."
             )
-        self.shapes = {k: tuple(x.shape.tolist())[::-1] for k, x in self._tensors.items()}
-        for name, tensor in self._tensors.items():
-            if not _can_dequantize(tensor.tensor_type):
-                raise ValueError(
-                    f"Tensor '{name}' of '{path}' has type {tensor.tensor_type.name}, which the "
-                    "package gguf cannot dequantize: use a file with another quantization."
-                )
+        self.shapes = {name: file.tensors[name].shape for name, file in self._file.items()}
+        for name in self._file:
+            self._stored(name)
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in float32."""
         from gguf import quants
 
-        tensor = self._tensors[name]
-        return quants.dequantize(tensor.data, tensor.tensor_type).reshape(self.shapes[name])
+        return quants.dequantize(*self._stored(name)).reshape(self.shapes[name])
+
+    def _stored(self, name: str) -> tuple[np.ndarray, Any]:
+        """The bytes of a tensor, and the package's name of its type."""
+        from gguf import constants  # imported late: few runs need it, and it takes 0.1 s
+
+        file = self._file[name]
+        try:
+            kind = constants.GGMLQuantizationType(file.tensors[name].kind)
+            data = file.data(name, *constants.GGML_QUANT_SIZES[kind])
+        except ValueError as error:
+            raise ValueError(
+                f"'{self.name}' is truncated or damaged ({error}): get it again."
+            ) from None
+        if not _can_dequantize(kind):
+            raise ValueError(
+                f"Tensor '{name}' of '{self.name}' has type {kind.name}, which the package gguf "
+                "cannot dequantize: use a file with another quantization."
+            )
+        return data, kind
 
 
 def _parts(path: Path) -> list[Path]:
@@ -74,8 +84,8 @@ def _parts(path: Path) -> list[Path]:
     return [path.with_name(f"{stem}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
 
 
-def _open(path: Path) -> Any:
-    """The package's reader of one file."""
+def _open(path: Path) -> Header:
+    """The header of one file."""
     if not path.is_file():
         raise ValueError(f"There is no GGUF file '{path}'.")
     with path.open("rb") as file:
@@ -90,33 +100,9 @@ def _open(path: Path) -> Any:
             f"'{path}' has version {version} of GGUF; 2 and 3, little-endian, can be read."
         )
     try:
-        return _reader()(path)
-    except _DAMAGED as error:
+        return Header(path)
+    except ValueError as error:
         raise ValueError(f"'{path}' is truncated or damaged ({error}): get it again.") from None
-
-
-@functools.cache
-def _reader() -> type:
-    from gguf import GGUFReader  # imported late: few runs need it, and it takes 0.1 s
-
-    class Reader(GGUFReader):
-        """The package's reader, with reads limited to the file."""
-
-        def _get(self, offset, dtype, count=1, override_order=None):
-            del override_order  # the file is little-endian
-            return np.frombuffer(self.data, np.dtype(dtype).newbyteorder("<"), int(count), offset)
-
-    return Reader
-
-
-def _metadata(reader: Any) -> dict[str, Any]:
-    """The values as Python objects, without those that the package adds."""
-    fields = {k: field for k, field in reader.fields.items() if not k.startswith("GGUF.")}
-    try:
-        return {name: field.contents() for name, field in fields.items()}
-    except _DAMAGED as error:
-        path = reader.data.filename
-        raise ValueError(f"'{path}' has damaged metadata ({error}): get it again.") from None
 
 
 @functools.cache

@@ -70,6 +70,20 @@ def read(path: str | Path, metadata: Mapping[str, Any]) -> Tokenizer:
         raise ValueError(
             f"tokenizer.ggml.tokens or tokenizer.ggml.eos_token_id is missing in '{path}'."
         )
+    for name, of in (("tokens", str), ("merges", str), ("token_type", int), ("scores", float)):
+        found = metadata.get(f"tokenizer.ggml.{name}", [])
+        if not isinstance(found, list) or not all(isinstance(x, of) for x in found):
+            raise ValueError(
+                f"'{path}' has tokenizer.ggml.{name} that is no list of a {of.__name__} for each: "
+                "get it again."
+            )
+    ids = ("eos_token_id", "bos_token_id", "padding_token_id", *_END_IDS)
+    for name in (name for name in ids if f"tokenizer.ggml.{name}" in metadata):
+        value = metadata[f"tokenizer.ggml.{name}"]
+        if type(value) is not int or not 0 <= value < len(tokens):
+            raise ValueError(
+                f"'{path}' has {name} {str(value)[:80]}, no id of its {len(tokens)} tokens."
+            )
     backend, begins = (_byte_level if kind == "gpt2" else _sentencepiece)(path, metadata, tokens)
     types = metadata.get("tokenizer.ggml.token_type", ())
     of_type = lambda wanted: [t for t, found in zip(tokens, types) if found == wanted]  # noqa: E731
@@ -83,6 +97,7 @@ def read(path: str | Path, metadata: Mapping[str, Any]) -> Tokenizer:
         bos_id=metadata.get("tokenizer.ggml.bos_token_id") if begins else None,
         eos_id=end,
         end_ids=[i for i in also if i is not None],
+        chat_template=metadata.get("tokenizer.chat_template"),
     )
 
 
@@ -100,7 +115,7 @@ def _byte_level(path, metadata, tokens) -> tuple[hf.Tokenizer, bool]:
     try:
         model = models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
-            merges=[tuple(merge.split(" ")) for merge in merges],
+            merges=[tuple(merge.split(" ", 1)) for merge in merges],
             ignore_merges=words.whole_words,
         )
     except Exception as error:  # the library raises a bare Exception

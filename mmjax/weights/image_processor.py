@@ -36,6 +36,14 @@ _CLIP = {
 }
 _HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
 _SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
+_TILES = {
+    **_HALF,
+    "resample": FILTERS.index("lanczos"),
+    "size": {"longest_edge": 4 * 364},
+    "max_image_size": {"longest_edge": 364},
+    "do_image_splitting": True,
+    "do_pad": True,
+}
 _VIDEO = {
     **_HALF,
     "resample": FILTERS.index("bilinear"),
@@ -87,6 +95,7 @@ CLASSES = {
         "codebook_image_mean": (0.0,) * 3,
         "codebook_image_std": (1.0,) * 3,
     },
+    "Idefics3ImageProcessor": _TILES,
     "OwlViTImageProcessor": {
         **_CLIP,
         "default_to_square": True,
@@ -110,6 +119,7 @@ CLASSES = {
         "image_std": (0.229, 0.224, 0.225),
     },
     "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
+    "SmolVLMImageProcessor": _TILES,
     "ViltImageProcessor": {
         **_BICUBIC,
         **_HALF,
@@ -218,9 +228,10 @@ def read(s: Mapping[str, Any]) -> Images:
       ValueError: settings that our transforms do not support.
     """
     for name in OTHERS:
-        # ViLT pads the images of a batch to one size, which a chain for one image does not say;
-        # OWLv2 pads each to a square.
-        padded = name == "do_pad" and ("size_divisor" in s or "anti_aliasing" in s)
+        # ViLT pads the images of a batch to one size, which a chain for one image does not say,
+        # and Idefics3 their number; OWLv2 pads each to a square.
+        pads = ("size_divisor", "anti_aliasing", "max_image_size")
+        padded = name == "do_pad" and any(k in s for k in pads)
         if s.get(name) and not padded:
             raise ValueError(f"The image processor has {name} {s[name]!r}, which cannot be read.")
     steps = ["decode"]
@@ -229,6 +240,8 @@ def read(s: Mapping[str, Any]) -> Images:
         steps += (
             [f"resize_smoothed({sides(s['size'], 'size')})"] if s.get("do_resize", True) else []
         )
+    elif "max_image_size" in s:  # Idefics3
+        steps.append(_tiles(s))
     elif s.get("do_resize", True):
         square, method = s.get("default_to_square", False), _filter(s["resample"])
         steps.append(_resize(s["size"], method, square, s.get("size_divisor")))
@@ -279,6 +292,22 @@ def _resize(size: Any, method: str, square: bool, multiple: Any) -> str:
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         return f"resize_short({size['shortest_edge']}, '{method}')"
     return f"resize({sides(size, 'size')}, '{method}')"
+
+
+def _tiles(s: Mapping[str, Any]) -> str:
+    """The step that splits an image into tiles, or resizes it to one."""
+    longest, side = (
+        s[k].get("longest_edge") if isinstance(s[k], Mapping) else None
+        for k in ("size", "max_image_size")
+    )
+    if type(longest) is not int or type(side) is not int or not s.get("do_resize", True):
+        raise ValueError(
+            f"The image processor has size {s['size']!r}, max_image_size {s['max_image_size']!r} "
+            f"and do_resize {s.get('do_resize', True)!r}; 'longest_edge' of both, and resizing, "
+            "can be read."
+        )
+    splits = bool(s["do_image_splitting"])
+    return f"tiles({side}, {longest}, {splits}, '{_filter(s['resample'])}')"
 
 
 def sides(size: Any, name: str) -> tuple[int, int]:
@@ -337,6 +366,11 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
                 )
             size = {"shortest_edge": shorter}
             more = {"size_divisor": given.arguments["multiple"], "do_pad": True}
+        elif name == "tiles":
+            size, method = {"longest_edge": given.arguments["longest"]}, given.arguments["method"]
+            side = {"longest_edge": given.arguments["side"]}
+            splits = given.arguments["split"]
+            more = {"max_image_size": side, "do_image_splitting": splits, "do_pad": True}
         elif name == "center_crop":
             crop = given.arguments["size"]
     return {

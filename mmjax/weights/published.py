@@ -1,12 +1,12 @@
 """A model folder as published on the hub: its JSON files, and its tensors, read on demand."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.data import text_file
 from mmjax.layers.sizes import height_width
-from mmjax.weights import ctranslate2, tensor_file
+from mmjax.weights import ctranslate2, schema, tensor_file
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.tensor_file import Safetensors, Tensors
 
@@ -31,6 +31,8 @@ class Layout(NamedTuple):
 
 
 HUB = Layout(CONFIG, tensor_file.WHOLE, tensor_file.INDEX)
+_DIFFUSERS = "diffusion_pytorch_model.safetensors"
+DIFFUSERS = Layout(CONFIG, _DIFFUSERS, f"{_DIFFUSERS}.index.json")
 OPEN_CLIPS = Layout(OPEN_CLIP, f"open_clip_{tensor_file.WHOLE}", None)
 
 
@@ -60,6 +62,9 @@ def open_folder(folder: Path) -> Published:
         config.setdefault("model_type", "whisper")
     if "architecture" in config:  # of timm, such as "tf_efficientnet_lite0"
         config.setdefault("model_type", str(config["architecture"]).rstrip("0123456789"))
+    if "_class_name" in config:  # of diffusers
+        tensors = Safetensors(folder, DIFFUSERS.tensors, DIFFUSERS.index)
+        return Published(folder, {**config, "model_type": config["_class_name"]}, None, tensors)
     return Published(folder, config, _preprocessor(folder), Safetensors(folder))
 
 
@@ -119,7 +124,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if not path.is_file():
         raise ValueError(f"There is no '{path.name}' in '{path.parent}'.")
     try:
-        found = json.loads(path.read_text())
+        found = text_file.parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
     if not isinstance(found, kind):
@@ -153,23 +158,21 @@ def settings(
     """Settings with their defaults, which also replace null.
 
     Args:
-      defaults: a value has the type of its default; where that is None, or there is none, any. An
-        integer is at least 1, and an id at least 0.
+      defaults: their schema, see `schema`; where a default is None, or there is none, any value
+        is allowed.
       where: the file or its section, for the message.
 
     Raises:
-      ValueError: a value of another type.
+      ValueError: a value that does not fit the schema.
     """
-    whole = {**defaults, **{k: v for k, v in given.items() if v is not None}}
+    whole = {k: None if isinstance(v, schema.Maybe) else v for k, v in defaults.items()}
+    whole |= {k: v for k, v in given.items() if v is not None}
     for name, default in defaults.items():
         sides = name in SIDES and isinstance(whole[name], list) and len(whole[name]) == 2
-        values = whole[name] if sides else [whole[name]]
-        smallest = 0 if name.endswith("_id") else 1
-        if not all(_fits(x, default, smallest) for x in values):
-            raise ValueError(
-                f"'{where}' has {name} {whole[name]!r}, where a value like {default!r} is needed: "
-                "get it again."
-            )
+        for value in whole[name] if sides else [whole[name]]:
+            schema.check(name, value, default, where)
+        if isinstance(default, float):
+            whole[name] = float(whole[name])
     return whole
 
 
@@ -201,21 +204,6 @@ def image_sides(given: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
     partial = any(side % patch for side in height_width(size))
     dropped = {"drop_partial_patches": True} if partial else {}  # as a convolution drops them
     return {"image_size": size, "patch_size": patch, **dropped}
-
-
-def _fits(value: Any, default: Any, smallest: int) -> bool:
-    """Whether a value of a JSON file has the type of a default, and is not too small an int."""
-    if default is None:
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    if isinstance(default, int):
-        return isinstance(value, int) and value >= smallest
-    if isinstance(default, tuple):
-        return isinstance(value, list | tuple)
-    return isinstance(value, type(default))
 
 
 def class_names(found: Published, count: int | None) -> tuple[str, ...] | None:

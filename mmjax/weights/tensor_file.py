@@ -1,8 +1,12 @@
 """The tensors of a published checkpoint by name, read one at a time."""
 
+import contextlib
 import json
+import math
+import tokenize
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +15,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmjax.data import text_file
 from mmjax.workdir import whole_file
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# What zipfile and numpy raise for damaged archives besides ValueError and OSError.
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError, tokenize.TokenError)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -75,33 +82,51 @@ class Npz:
 
     def __init__(self, path: str | Path):
         self.name = str(path)
-        try:
+        with self._one_sentence():
             self._file = np.load(path, allow_pickle=False)
             if not isinstance(self._file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array without a name")
             self.shapes = {name: self._shape(name) for name in self._file.files}
+
+    @contextlib.contextmanager
+    def _one_sentence(self) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError:
-            raise ValueError(f"There is no file '{path}'.") from None
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"There is no file '{self.name}'.") from None
+        except (ValueError, OSError, EOFError, KeyError, *_DAMAGED_ZIP) as error:
             raise ValueError(
-                f"'{path}' is damaged or not a .npz file ({error}): get it again."
+                f"'{self.name}' is damaged or not a .npz file ({error}): get it again."
             ) from None
 
     def _shape(self, name: str) -> tuple[int, ...]:
         """Read from the array's header only."""
-        with self._file.zip.open(f"{name}.npy") as file:
+        entry = f"{name}.npy"
+        with self._file.zip.open(entry) as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0
             if version != (1, 0):
                 read = np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
+            head = file.tell()
         if dtype.hasobject:
             raise ValueError(f"'{name}' holds Python objects, which are never loaded")
+        if not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise ValueError(f"'{name}' has the shape {shape}")
+        # Before numpy allocates what the header says.
+        has = self._file.zip.getinfo(entry).file_size - head
+        if math.prod(shape) * dtype.itemsize != has:
+            raise ValueError(f"'{name}' has {has:,} bytes, and its shape {shape} in {dtype} others")
         return shape
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor; numpy stores bfloat16 as untyped two-byte values."""
-        array = self._file[name]
+        """One tensor; numpy stores bfloat16 as untyped two-byte values.
+
+        Raises:
+          ValueError: its values are damaged.
+        """
+        with self._one_sentence():
+            array = self._file[name]
         return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 
@@ -177,8 +202,10 @@ class Files:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        file_of = json.loads(path.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError):
+        file_of = text_file.parse_json(path.read_bytes())["weight_map"]
+        if not file_of or not all(isinstance(file, str) for file in file_of.values()):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is not an index of safetensors files: get it again.") from None
     outside = [file for file in file_of.values() if Path(file).name != file]
     if outside:

@@ -14,11 +14,12 @@ from mmjax.data.text import clip_vocab
 from mmjax.data.text.from_file import from_backend, open_backend
 from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
 from mmjax.weights import tokenizer_classes
-from mmjax.weights.published import CONFIG, read_json
+from mmjax.weights.published import CONFIG, PROCESSOR, read_json
 from mmjax.workdir import whole_file
 
 GENERATION = "generation_config.json"
 FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+TEMPLATE = "chat_template.jinja"
 # Vocabularies that some libraries read without tokenizer.json.
 VOCABULARIES = (
     *("vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "bpe_simple_vocab_16e6.txt.gz"),
@@ -96,7 +97,31 @@ def read(
         begins = tokenizer.bos_id in tokenizer.wrapped("a")[:1]
     if not begins:
         tokenizer.bos_id = None
+    tokenizer.chat_template = _chat_template(folder, settings)
     return tokenizer
+
+
+def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The chat template: chat_template.jinja, that of a processor, or of tokenizer_config.json.
+
+    Raises:
+      ValueError: a file whose template is no text.
+    """
+    if (folder / TEMPLATE).is_file():
+        return (folder / TEMPLATE).read_text(encoding="utf-8")
+    files = [
+        folder / name for name in ("chat_template.json", PROCESSOR) if (folder / name).is_file()
+    ]
+    for given in (*map(read_json, files), settings):
+        found = given.get("chat_template")
+        if isinstance(found, list):  # several by name
+            found = {x.get("name"): x.get("template") for x in found if isinstance(x, dict)}
+            found = found.get("default")
+        if isinstance(found, str):
+            return found
+        if found is not None:
+            raise ValueError(f"The chat template in '{folder}' is no text: get it again.")
+    return None
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -212,6 +237,8 @@ def write(
         CLEANING: cleaner_name(tokenizer.clean),
         **{f"{role}_token": name for role, name in names.items()},
     }
+    if tokenizer.chat_template is not None:
+        settings["chat_template"] = tokenizer.chat_template
     whole_file.write(folder / SETTINGS, json.dumps(settings, indent=2))
 
 

@@ -103,7 +103,7 @@ class _Zip:
         self._name, self._last = name, None
         try:
             self._zip = zipfile.ZipFile(name)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
             raise ValueError(
                 f"'{name}' is truncated or no zip of torch.save ({error}): get it again."
             ) from None
@@ -123,15 +123,16 @@ class _Zip:
     def _entry(self, entry: str) -> bytes:
         try:
             info = self._zip.getinfo(entry)
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(
-                    f"'{entry}' of '{self._name}' is compressed, which torch.save never does: "
-                    f"{SAFER}."
-                )
-            return self._zip.read(info)
         except KeyError:
             raise ValueError(f"'{self._name}' has no '{entry}': get it again.") from None
-        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:  # or encrypted
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                f"'{entry}' of '{self._name}' is compressed, which torch.save never does: {SAFER}."
+            )
+        try:
+            return self._zip.read(info)
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+            # Also of one that is encrypted, or whose name is another than in the directory.
             raise ValueError(f"'{self._name}' is damaged ({error}): get it again.") from None
 
     def stored(self, storage: Storage) -> np.ndarray:

@@ -62,6 +62,11 @@ class _Damaged(Exception):
     """Instructions that do not fit together."""
 
 
+# A length in it may be larger than memory, and values may be within each other without end.
+_DAMAGED = (_Damaged, ValueError, LookupError, TypeError, OverflowError)
+_DAMAGED += (MemoryError, RecursionError)
+
+
 def read(file: BinaryIO, name: str) -> Any:
     """The value of the pickle that begins here: numbers, texts, lists, tuples, dicts, `Tensor`.
 
@@ -73,16 +78,32 @@ def read(file: BinaryIO, name: str) -> Any:
     """
     machine = _Machine(name)
     try:
-        for instruction, argument, _ in pickletools.genops(file):
+        for instruction, argument, _ in pickletools.genops(_Bounded(file)):
             if instruction.name == "STOP":
                 return machine.pop()
             machine.follow(instruction.name, argument)
     except _Refused:
         raise
-    except (_Damaged, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except _DAMAGED as error:
         what = str(error).splitlines()[0] if str(error) else "its instructions do not fit together"
         raise ValueError(f"'{name}' is truncated or damaged ({what}): get it again.") from None
     raise ValueError(f"'{name}' is truncated: get it again.")
+
+
+class _Bounded:
+    """A file of which no more is read than it has: a length is known before memory is taken."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, start = file, file.tell()
+        self._end = file.seek(0, 2)
+        self.tell = file.tell
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._end - self._file.tell()))
+
+    def readline(self) -> bytes:
+        return self._file.readline(1000)  # longer than any name
 
 
 class _Refused(ValueError):

@@ -1,6 +1,6 @@
 """Which settings of a run's config may change when it is resumed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmjax import config as configs
@@ -16,8 +16,34 @@ FREE_TO_CHANGE = (
     "data.max_lost_records",
     "step_timeout_seconds",
 )
-# Settings of arrays in the checkpoint, which a resume keeps.
-OF_THE_STATE = ("loss.queue_size",)
+# Settings of arrays in the checkpoint, which a resume keeps, with what of them and the default.
+OF_THE_STATE = {"loss.queue_size": ("size", None), "optim.moment_dtype": ("dtype", "float32")}
+# What is read when a run starts, and never again.
+AT_THE_START = ("init_from.path", "init_from.language_model", "init_from.only")
+
+
+def check_keys(allow: Iterable[str], *known: Any) -> None:
+    """Check the keys of --allow_change.
+
+    Args:
+      known: configs; each key is a setting or a section of one of them.
+
+    Raises:
+      CheckpointError: a key that none has, which would allow nothing.
+    """
+    keys = {key for config in known for key in _keys(config.to_dict())}
+    for key in allow:
+        if key not in keys:
+            raise CheckpointError(
+                f"--allow_change={key} names no setting of the config.{configs.nearest(key, keys)}"
+            )
+
+
+def _keys(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        yield f"{within}{name}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{within}{name}.")
 
 
 def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]:
@@ -32,7 +58,7 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
 
     Raises:
       CheckpointError: listing every other difference as "key: old -> new"; or a difference of
-        `OF_THE_STATE`.
+        `OF_THE_STATE`, or a new value `AT_THE_START`.
     """
     free = (*FREE_TO_CHANGE, *allow)
     refused = []
@@ -40,10 +66,19 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
     for key, (old, new) in configs.diff(saved, now).items():
         line = f"config.{key}: {old!r} -> {new!r}"
         if key in OF_THE_STATE:
+            what, default = OF_THE_STATE[key]
+            if (default if old is None else old) == (default if new is None else new):
+                continue
             raise CheckpointError(
                 f"{line} cannot change on a resume, also not by --allow_change, as the checkpoint "
-                "has an array of that size: use the old value, or another --workdir, which may "
+                f"has an array of that {what}: use the old value, or another --workdir, which may "
                 "start from these parameters by config.init_from.path."
+            )
+        if key in AT_THE_START and new:
+            raise CheckpointError(
+                f"{line} would change nothing: a run takes parameters from another model at its "
+                "start alone, and this one goes on from its checkpoint. Use the old value, or "
+                "another --workdir."
             )
         if any(key == f or key.startswith(f + ".") for f in free):
             weight = key.startswith("data.train.parts.") and key.endswith(".weight")

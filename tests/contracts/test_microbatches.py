@@ -17,8 +17,13 @@ CONFIGS = {
     "captioner": "captioner_drawings",
     "clip": "clip_emoji",
     "coca": "coca_emoji",
+    "dalle": "dalle_emoji",
+    "diffusion": "dit_xl2",
+    "diffusion_prior": "prior_emoji",
     "flamingo": "flamingo_emoji",
     "flava": "flava_emoji",
+    "glide": "glide_emoji",
+    "image_tokenizer": "dvae_emoji",
     "multimodal": "fusion_digits",
     "owlvit": "owlvit_boards",
     "sam": "sam_boards",
@@ -30,7 +35,11 @@ CONFIGS = {
     "vqa": "vqa_emoji",
     "whisper": "whisper_fsdd",
 }
-UNTRAINED = ("image_codebook", "text_encoder")  # no loss of its own, the latter without a head
+UNTRAINED = (
+    "image_codebook",
+    "prior_transformer",
+    "text_encoder",
+)  # no loss of its own, the latter without a head
 # Rows are fused with those of others, or normalized with them.
 COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji", "clap": "clap_esc10"}
 

@@ -42,3 +42,13 @@ def test_lines_end_where_editors_end_them():
     assert text_file.lines("a\n\nb\r\n") == ["a", "", "b"]
     assert text_file.lines("a\rb\x0bc\x85d") == ["a", "b\x0bc\x85d"]
     assert text_file.lines("") == []
+
+
+@pytest.mark.parametrize("depth", [101, 5000, 10**6])
+def test_deeply_nested_json_is_refused(depth):
+    for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        with pytest.raises(ValueError, match="nested more than 100 deep"):
+            text_file.parse_json(text)
+    with pytest.raises(ValueError, match="Expecting value"):
+        text_file.parse_json("[1, ]")
+    assert text_file.parse_json("[" * 99 + "]" * 99)

@@ -272,7 +272,7 @@ def test_what_a_system_writes_reaches_the_evaluators(tmp_path):
     with pytest.raises(ValueError, match=said):
         runner.score(["a", "b"])
     with pytest.raises(ValueError, match="The system 'vit' samples nothing"):
-        runner.sample({}, {}, jax.random.key(0), {})
+        runner.sample({})
     made = []
 
     def generate(tokenizer, settings):

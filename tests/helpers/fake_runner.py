@@ -16,6 +16,8 @@ class FakeRunner:
       open_source, batches, attention, match_gradients, progress: as of `Runner`.
       write: settings -> ((variables, batch) -> a text for each row); None: it generates none.
       choose: texts -> ((variables, batch) -> [B, C]).
+      draw: settings -> ((variables, batch, seed) -> samples); None: it samples nothing.
+      samples, step: as of `Runner`.
     """
 
     open_source: Callable[[Any], Any]
@@ -23,12 +25,16 @@ class FakeRunner:
     embed: Callable[[Any, Any], dict] = lambda variables, batch: {}
     write: Callable[..., Any] | None = None
     choose: Callable[..., Any] | None = None
+    draw: Callable[..., Any] | None = None
+    samples: Any = None
+    step: int = 0
     attention: Callable[[Any, Any], Any] = lambda variables, batch: None
     match_gradients: Callable[[Any, Any], Any] = lambda variables, batch: None
     tokenizer: Any = None
     batch_size: int = 8
     text_length: int = 0
     window: int = 0
+    codes: int = 0
     class_names: Any = None
     spec: Any = None
     progress: Callable[[str, int, int], None] = lambda *args: None
@@ -47,6 +53,9 @@ class FakeRunner:
 
     def score(self, texts):
         return self._has(self.choose)(texts)
+
+    def sample(self, settings):
+        return self._has(self.draw)(settings)
 
     def gather(self, batch):
         return batch

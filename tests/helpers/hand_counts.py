@@ -6,8 +6,8 @@ from mmjax import config as configs
 
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
-# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. The others: added up by hand,
-# below.
+# ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. DiT: Peebles and Xie 2022,
+# without the fixed positions. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -15,7 +15,9 @@ PUBLISHED = {
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
+    "dit_xl2": 674_834_720,
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
+    "glide_3_5b": 3_554_414_086,
     "owlvit_b32": 153_231_879,
     "sam_vit_b_sa1b": 93_735_472,
     "sam_vit_h_sa1b": 641_090_608,
@@ -54,6 +56,8 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name == "dalle2_prior":
+        return count_by_hand("clip_l14") + prior(load(name).model, 768)
     if name.startswith("whisper"):
         return whisper(load(name).model)
     if name.startswith("avsr"):
@@ -82,6 +86,16 @@ def count_by_hand(name):
     if name == "vivit_b":  # two class tokens, positions of places and of times, two norms
         tokens = (2 * 16 * 16 * 3 + 1) * 768 + (14 * 14 + 16 + 4) * 768
         return tokens + tower(16, 768, 3072) + 2 * 2 * 768 + (768 * 400 + 400)
+    if name == "dvae_emoji":
+        return dvae(model)
+    if name.startswith("dalle_"):
+        text, words = model.text, model.text.vocab_size
+        tokenizer, width = model.image_tokenizer, model.width
+        size = tokenizer.image_size
+        side = (size if isinstance(size, int) else size[0]) // 2 ** (tokenizer.groups - 1)
+        embedded = 2 * (words + tokenizer.codes) + 2 * text.length + 2 * side
+        blocks = tower(model.decoder.depth, width, model.decoder.mlp_dim)
+        return embedded * width + blocks + 2 * width + dvae(tokenizer)
     if name == "video_vq_wesnoth":
         return video_vq(model)
     if name == "vqa_emoji":
@@ -97,6 +111,13 @@ def count_by_hand(name):
         text = (1024 + 12) * 128 + tower(2, 128, 512) + 2 * 128
         audio = (256 * 128 + 128) + (19 * 5 + 4) * 128 + tower(2, 128, 512) + 2 * 128
         return drawn_image(model.image) + text + audio + 128 * 128 + 3
+    if name == "ddpm_mnist":
+        return denoiser(model, 1, 1, model.num_classes + 1)
+    if name == "glide_emoji":
+        text, width = model.text, model.text.width
+        words = (text.vocab_size + 2 * text.length) * width + tower(text.depth, width, 4 * width)
+        head = 2 * width + (width + 1) * 4 * model.backbone.channels[0]
+        return denoiser(model, 3, 6, context=width) + words + head
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -141,7 +162,19 @@ def count_by_hand(name):
         heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
         heads += (width + 1) * model.embed_dim + 2 * (width + 1)
         return image + text + projections + 1 + 2 * width + heads
-    return drawn_image(model.image) + text + projections + 1 + (name == "siglip_emoji")
+    dual = drawn_image(model.image) + text + projections + 1
+    if name == "prior_emoji":
+        return dual + prior(model, width)
+    return dual + (name == "siglip_emoji")
+
+
+def prior(model, text_width):
+    """Maps of the timestep, the two embeddings and the tokens, a query, blocks and a head."""
+    width, embed = model.prior.width, model.embed_dim
+    maps = 2 * (width * width + width) + 2 * (embed * width + width) + (text_width + 1) * width
+    tokens = (model.text.length + 4 + 1) * width
+    blocks = tower(model.prior.depth, width, 4 * width) + 2 * width
+    return maps + tokens + blocks + width * embed + embed
 
 
 def lite(image):
@@ -172,6 +205,42 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+
+
+def denoiser(model, inputs, outputs, classes=0, context=0):
+    """A U-Net of one block per level, of so many channels, with rows of classes or a context so
+    wide; the second of two maps doubles for scale and shift."""
+    net, (first, *_) = model.backbone, model.backbone.channels
+    time = 4 * first
+
+    def block(inputs, width):
+        norms, maps = 2 * inputs + 2 * width, 9 * (inputs + width) * width + 2 * width
+        skip = (inputs + 1) * width if inputs != width else 0
+        return norms + maps + (time + 1) * 2 * width + skip
+
+    def attention(width):
+        added = 2 * (context + 1) * width if context else 0
+        return 2 * width + 4 * (width * width + width) + added
+
+    whole = (first + 1) * time + (time + 1) * time + classes * time
+    # The first and last convolutions, a norm.
+    whole += (9 * inputs + 1) * first + 9 * first * outputs + outputs + 2 * first
+    width, skips = first, [first]
+    for level, (channels, attends) in enumerate(zip(net.channels, net.attention)):
+        whole += block(width, channels) + (attention(channels) if attends else 0)
+        skips.append(channels)
+        if level < len(net.channels) - 1:
+            whole += block(channels, channels)
+            skips.append(channels)
+        width = channels
+    whole += 2 * block(width, width) + attention(width)
+    for level, channels in reversed(list(enumerate(net.channels))):
+        for _ in range(2):
+            whole += block(width + skips.pop(), channels)
+            whole += attention(channels) if net.attention[level] else 0
+            width = channels
+        whole += block(width, width) if level else 0
+    return whole
 
 
 def video_vq(model):
@@ -227,6 +296,33 @@ def speech(model):
     text += words.decoder.depth * own
     ctc = (width + 1) * (words.vocab_size + 1)
     return audio + video + 2 * (each + crossed) + text + ctc
+
+
+def dvae(model):
+    """Blocks of three 3x3 convolutions and a 1x1, before them a map where channels change; the
+    codebook of vectors is no parameter."""
+    coded, pixels = (model.codes, 6) if model.kind == "gumbel" else (model.code_width, 3)
+
+    def block(before, channels, decoder):
+        n = channels // 4
+        kernels = (1, 9, 9, 9) if decoder else (9, 9, 9, 1)
+        sizes = zip(kernels, (before, n, n, n), (n, n, n, channels))
+        path = sum(k * a * b + b for k, a, b in sizes)
+        return path + (before * channels + channels if before != channels else 0)
+
+    def blocks(before, stages, decoder):
+        total = 0
+        for channels in stages:
+            for _ in range(model.blocks):
+                total += block(before, channels, decoder)
+                before = channels
+        return total
+
+    stages = [model.width * 2**i for i in range(model.groups)]
+    encoder = (49 * 3 + 1) * stages[0] + blocks(stages[0], stages, False)
+    encoder += (stages[-1] + 1) * coded
+    decoder = (coded + 1) * model.first + blocks(model.first, stages[::-1], True)
+    return encoder + decoder + (stages[0] + 1) * pixels
 
 
 def one_transformer(model):

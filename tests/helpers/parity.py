@@ -45,6 +45,12 @@ def layers(loaded, batch, *path):
 
 def layers_and_outputs(loaded, batch, *path):
     """`layers` and `outputs` of one run."""
+    (found,), given = towers_and_outputs(loaded, batch, path)
+    return found, given
+
+
+def towers_and_outputs(loaded, batch, *paths):
+    """`layers` of several towers and `outputs`, of one run."""
 
     def run(variables, batch):
         given, kept = loaded.model.apply(
@@ -55,7 +61,12 @@ def layers_and_outputs(loaded, batch, *path):
         )
         return given, kept["intermediates"]
 
-    given, found = jax.jit(run)(loaded.variables, batch)
+    given, kept = jax.jit(run)(loaded.variables, batch)
+    towers = [_of_tower(kept, path) for path in paths]
+    return towers, jax.tree.map(np.asarray, given)
+
+
+def _of_tower(found, path):
     for name in path:
         found = found[name]
     (stacked,) = [
@@ -63,7 +74,7 @@ def layers_and_outputs(loaded, batch, *path):
         for where, x in jax.tree_util.tree_leaves_with_path(found)
         if "__call__" in jax.tree_util.keystr(where)
     ]
-    return np.asarray(stacked, np.float64), jax.tree.map(np.asarray, given)
+    return np.asarray(stacked, np.float64)
 
 
 def _is_layer(module):

@@ -51,6 +51,11 @@ def shrink(config, dtype="float32", depth=1):
             config.model.text.update(TEXT, depth=depth)
             if config.model.name == "owlvit":
                 config.model.update(queries=3, boxes=2)
+        elif config.model.name == "diffusion_prior":
+            config.model.embed_dim = 16
+            config.model.image.update(IMAGE, depth=depth)
+            config.model.text.update(TEXT, depth=depth)
+            config.model.prior.update(width=16, depth=depth, heads=2, remat="none")
         elif config.model.name == "clap":
             config.model.embed_dim = 16
             audio = {"frames": 30, "mels": 8, "image_size": 16, "width": 8, "window": 2}
@@ -107,6 +112,14 @@ def shrink(config, dtype="float32", depth=1):
         elif config.model.name == "video_vit":
             config.model.update(TOWER, depth=depth, frames=4, image_size=8, tubelet=(2, 4, 4))
             config.model.temporal_depth = min(1, config.model.temporal_depth)
+        elif config.model.name == "image_tokenizer":
+            _shrink_codes(config.model)
+        elif config.model.name == "dalle":
+            config.model.update(width=16)
+            config.model.text.update(vocab_size=TEXT["vocab_size"], length=TEXT["length"])
+            sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none", "kernel": 3}
+            config.model.decoder.update(sizes)
+            _shrink_codes(config.model.image_tokenizer)
         elif config.model.name == "video_vq":
             config.model.update(frames=2, size=(8, 8), channels=(8, 8), temporal=1, blocks=1)
             config.model.update(codes=6, code_width=4)
@@ -116,6 +129,8 @@ def shrink(config, dtype="float32", depth=1):
             config.model.update(codes=10, frames=3, start=1, end=2, separator=62, mask=63)
             config.model.remat = "none"
             config.loss.update(mask_ratio=0.5, both=6.0)  # so that a small batch has all regimes
+        elif config.model.name in ("diffusion", "glide"):
+            _shrink_diffusion(config.model, depth)
         elif config.model.name == "whisper":
             sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
             config.model.audio.update(mels=4, length=6, width=16, **sizes)
@@ -143,6 +158,11 @@ def shrink(config, dtype="float32", depth=1):
     return config
 
 
+def _shrink_codes(tokenizer):
+    sizes = {"width": 32, "blocks": 1, "groups": 2, "first": 8, "codes": 16, "code_width": 4}
+    tokenizer.update(sizes, image_size=(8, 8))
+
+
 def _shrink_speech(model, depth):
     block = {"depth": depth, "heads": 2, "mlp_dim": 32}
     model.update(width=16, frames=6, audio={"mels": 4})
@@ -151,6 +171,21 @@ def _shrink_speech(model, depth):
     model.fusion.update(block)
     model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
     model.text.decoder.update(block)
+
+
+def _shrink_diffusion(model, depth):
+    if model.backbone.kind == "dit":
+        model.latents = (8, 8, 4)
+        model.backbone = {"kind": "dit", "width": 16, "depth": depth, "heads": 2, "patch_size": 4}
+        return
+    model.image_size = (8, 8)
+    sizes = {"channels": (8, 8), "attention": (False, True), "head_dim": 4, "groups": 2}
+    model.backbone.update(sizes, blocks=1)
+    if model.name == "glide":
+        sizes = {"vocab_size": TEXT["vocab_size"], "length": TEXT["length"], "width": 16}
+        model.text.update(sizes, depth=depth, heads=2, remat="none")
+        if model.get("low_res"):
+            model.low_res = 4
 
 
 def _shrink_three(model, depth):
@@ -224,6 +259,10 @@ def batch(config, seed=0):
         out["image_mask"] = np.arange(2)[None] < rng.integers(1, 3, size)[:, None]
     if config.model.name == "owlvit":
         return out | _regions(rng, size)
+    if config.model.name == "diffusion":
+        if config.model.get("latents"):
+            out = {"latents": rng.normal(size=(size, 8, 8, 4)).astype(np.float32)}
+        return out | {"label": rng.integers(0, config.model.num_classes, size, np.int32)}
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
     if config.model.name == "avsr":

@@ -16,6 +16,7 @@ from mmjax.report.sections.confusion import SECTION, Confusion, count_pairs
 from mmjax.report.sections.grounding import Grounding
 from mmjax.report.sections.health import Health
 from mmjax.report.sections.retrieval import Hit, Query, RetrievalExamples
+from mmjax.report.sections.samples import Sample, Samples
 from mmjax.report.sections.sounds import Sound
 from mmjax.report.sections.table import SECTIONS
 from mmjax.report.sections.videos import Video
@@ -31,6 +32,7 @@ DATA = {
     "confusion": count_pairs(np.array([0, 1]), np.array([0, 0]), ["cat", "dog"]),
     "regions": [regions.Example(IMAGE, IMAGE, ["cat"], [0.5])],
     "captions": [CaptionExample(IMAGE, "a cat", ["the cat"], "")],
+    "samples": Samples([Sample("a cat", {"sample": IMAGE})], {100: IMAGE}),
     "attention": Attention(IMAGE[None], np.full((1, 2, 2), 0.25)),
     "grounding": [Grounding(IMAGE, "a cat", 0.5, ["cat"], np.ones((1, 2, 2)))],
     "sounds": [Sound(np.zeros(1600, np.float32), "dog", "cat")],

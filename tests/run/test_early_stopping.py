@@ -30,6 +30,19 @@ def test_early_stopping_never_takes_nan_as_the_best():
     assert stopping.best == 2.0
 
 
+@pytest.mark.parametrize("before", [("rank", "max"), ("recall", "min"), ("", "max")])
+def test_with_another_metric_or_mode_it_starts_anew(before):
+    """A best rank of 0.083 of "max" would never be improved on by a "min"."""
+    saved = {"best": 0.083, "waited": 3}
+    stopping = EarlyStopping("recall", patience=4)
+    stopping.restore(saved, dict(zip(("metric", "mode"), before)))
+    assert stopping.unchecked and stops(stopping, (0.05, 0.06, 0.01)) == [False] * 3
+    assert stopping.best == 0.06 and not stopping.unchecked
+    same = EarlyStopping("recall", patience=4)
+    same.restore(saved, {"metric": "recall", "mode": "max"})
+    assert not same.unchecked and stops(same, (0.05,)) == [True]
+
+
 def test_without_a_metric_it_never_stops():
     stopping = EarlyStopping("", patience=1)
     for _ in range(3):
@@ -63,7 +76,7 @@ def test_early_stopping_is_its_definition_also_across_a_restart(values, patience
         if n == cut:
             saved = stopping.state()
             stopping = EarlyStopping("m", patience, mode)
-            stopping.restore(saved)
+            stopping.restore(saved, {"metric": "m", "mode": mode})
         stopping.update({"m": value})
         assert stopping.stopped == should_stop(n)
         if stopping.stopped:

@@ -83,6 +83,45 @@ QWEN_HALF_B = {  # Qwen 2.5
 }
 
 
+LLAMA_13B = {
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+}
+
+
+def llava(vocab_size, **text):
+    """config.json's content of a LLaVA-1.5, whose image tower is the default, CLIP L/14."""
+    text = {"vocab_size": vocab_size, "max_position_embeddings": 4096, **text}
+    return {"text_config": text, "image_token_index": 31999}
+
+
+PALIGEMMA_3B = {
+    "vision_config": {**SO400M, "patch_size": 14},
+    "text_config": {
+        "hidden_size": 2048,
+        "intermediate_size": 16_384,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "vocab_size": 257_216,
+    },
+}
+SMOLVLM_256M = {  # the decoder is SmolLM2-135M with a head of its own
+    "vision_config": {"hidden_size": 768, "num_attention_heads": 12, "patch_size": 16}
+    | {"image_size": 512},
+    "text_config": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49280,
+    },
+    "image_token_id": 49190,
+    "scale_factor": 4,
+}
 SAM_LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -148,10 +187,16 @@ SAM_HUGE = {
         ("dinov2", {"image_size": 518, "use_swiglu_ffn": True, **GIANT}, {}, 1_136_480_768 - 1536),
         ("dinov2_with_registers", {"image_size": 518, "patch_size": 14}, {}, 86_583_552 - 768),
         ("llama", LLAMA_1B, {}, 1_235_814_400),
+        # The published count, and with 64 tokens more, as in the files of transformers.
+        ("llava", llava(32000), {}, 7_062_902_784),
+        ("llava", llava(32064), {}, 7_063_427_072),
+        ("llava", llava(32000, **LLAMA_13B), {}, 13_350_839_296),
         ("mistral", {}, {"lm_head.weight": (32000, 4096)}, 7_241_732_096),
         ("mistral", {"architectures": ["MistralModel"]}, {}, 7_241_732_096 - 32000 * 4096),
+        ("paligemma", PALIGEMMA_3B, {}, 2_923_466_480),
         ("qwen2", QWEN_HALF_B, {}, 494_032_768),
         ("gpt2", {}, {}, 124_439_808),
+        ("smolvlm", SMOLVLM_256M, {}, 256_484_928),
         ("blip", {}, {DECODER: ()}, 223_971_644),
         ("blip", {}, {ENCODER: ()}, 223_744_258),
         ("blip", {}, {ENCODER: (), DECODER: ()}, 361_230_140),
@@ -183,7 +228,7 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     assert len(covered) == len(jax.tree.leaves([params, statistics]))
     if hasattr(theirs, "image_source"):
         assert image_processor.read(found.preprocessor).transform.startswith(
-            ("decode | resize", "decode | pad_square | resize")
+            ("decode | resize", "decode | pad_square | resize", "decode | tiles")
         )
 
 

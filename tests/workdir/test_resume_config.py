@@ -69,3 +69,31 @@ def test_sizes_of_arrays_in_the_checkpoint_cannot_change():
     for allow in ((), ("loss",), ("loss.queue_size",)):
         with pytest.raises(CheckpointError, match="queue_size: 16 -> 32 cannot change on a resume"):
             list(resume_config.check_unchanged(saved, changed, allow))
+
+
+def test_what_is_read_at_the_start_alone_cannot_change():
+    before = config(init_from={"path": "", "language_model": "", "only": ()})
+    later = config(init_from={"path": "runs/other", "language_model": "", "only": ()})
+    with pytest.raises(CheckpointError, match="init_from.path: .* would change nothing"):
+        list(resume_config.check_unchanged(configs.to_json(before), later, ("init_from",)))
+    # That the other model is no longer named does not matter.
+    assert list(resume_config.check_unchanged(configs.to_json(later), before, ("init_from",)))
+
+
+@pytest.mark.parametrize("allow", ["init_from", "optim"])
+def test_another_dtype_of_the_moments_is_named(allow):
+    saved = configs.to_json(config())
+    for name in ("bfloat16", "float32"):
+        now = config(optim={"learning_rate": 1e-3, "b1": 0.9, "moment_dtype": name})
+        if name == "float32":  # the default
+            assert list(resume_config.check_unchanged(saved, now, (allow,))) == []
+            continue
+        with pytest.raises(CheckpointError, match="moment_dtype: .*'bfloat16' cannot .* dtype"):
+            list(resume_config.check_unchanged(saved, now, (allow,)))
+
+
+def test_a_key_that_allows_nothing_is_named():
+    resume_config.check_keys(["optim", "optim.b1", "data.num_threads", "seed"], config())
+    for key, near in (("optim.learning_rat", "learning_rate"), ("opti", "optim"), ("sed", "seed")):
+        with pytest.raises(CheckpointError, match=f"--allow_change={key} names no .*{near}"):
+            resume_config.check_keys([key], config())

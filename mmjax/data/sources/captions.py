@@ -13,7 +13,6 @@ and a column `comment_number` say that an image has several captions; elsewhere 
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
@@ -123,7 +122,7 @@ def _by_image(
 
 def _parsed(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return text_file.parse_json(text)
     except ValueError as error:
         raise ValueError(f"{name} is not JSON: {error}.") from error
 

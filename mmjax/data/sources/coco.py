@@ -1,27 +1,28 @@
 """Instances of COCO's annotation files, and of LVIS, which has the same form."""
 
 import collections
-import io
-import json
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mmjax.data import rle
+from mmjax.data import rle, text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
+from mmjax.data.image_files import file_fault
 from mmjax.data.regions import Regions
 from mmjax.data.source import Source
-from mmjax.data.transforms.decode import DAMAGED, JPEG_START, formats
+from mmjax.data.transforms.decode import MAX_PIXELS, decoded_size
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 
+FARTHEST = 1e18  # larger numbers are no pixels, and whole ones do not fit a float
 IDS = ("id", "image_id", "category_id")
+LVIS = {"frequency", "synset"}  # what its categories have besides
 # LVIS's classes of an image, and the names of their fields in an example.
 LOOKED_FOR = {
     "neg_category_ids": "negative",
@@ -74,11 +75,18 @@ def _check_looked_for(
 ) -> None:
     for image in images:
         for key in LOOKED_FOR:
-            unknown = [i for i in image.get(key) or () if i not in numbers]
+            given = image.get(key) or []
+            if not isinstance(given, list):
+                raise ValueError(
+                    f"{path} has as {key} of {file_name(image)} {reprlib.repr(given)}, and it is a "
+                    "list of categories: get the file again."
+                )
+            unknown = [i for i in given if isinstance(i, list | dict) or i not in numbers]
             if unknown:
                 raise ValueError(
-                    f"{path} has in {key} of {file_name(image)} the category {unknown[0]}, which "
-                    "has no name: add it to categories, or remove it there."
+                    f"{path} has in {key} of {file_name(image)} the category "
+                    f"{reprlib.repr(unknown[0])}, which has no name: add it to categories, or "
+                    "remove it there."
                 )
 
 
@@ -94,8 +102,9 @@ def _usable(
         for image in data["images"]:
             mine, file = of_image.pop(image["id"], ()), root / file_name(image)
             bar.advance()
-            if not file.is_file():
-                bad.append(BadRecord(file_name(image), "missing_file", f"there is no file {file}"))
+            fault = file_fault(root, file_name(image))
+            if fault is not None:
+                bad.append(BadRecord(file_name(image), "missing_file", fault))
                 continue
             faults = [region_fault(annotation, image, numbers) for annotation in mine]
             bad += [
@@ -175,7 +184,7 @@ def read_json(path: Path, needed: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"There is no file {path}: set annotations to the JSON file.")
     try:
-        data = json.loads(path.read_bytes())
+        data = text_file.parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}): get the file again.") from None
     missing = [n for n in needed if not isinstance(data, dict) or not isinstance(data.get(n), list)]
@@ -213,6 +222,11 @@ def _check_images(images: Sequence[Mapping[str, Any]], path: Path) -> None:
                 f"{path} has the image {str(image)[:80]}: file_name is text, and height and width "
                 "are whole numbers from 1 on."
             )
+        if image["height"] * image["width"] > MAX_PIXELS:
+            raise ValueError(
+                f"{path} has the image {str(image)[:80]} of more than {MAX_PIXELS:,} pixels, which "
+                "is never decoded: correct its size, or make it smaller."
+            )
         if image["id"] in numbers:
             raise ValueError(f"{path} has two images of the id {image['id']}: give each its own.")
         numbers.add(image["id"])
@@ -235,15 +249,19 @@ def categories_of(
     numbers: dict[int, int] = {}
     for category in categories:
         name = category.get("name")
-        if not name or "id" not in category:
-            raise ValueError(f"{path} has the category {category}: give it an id and a name.")
+        if not isinstance(name, str) or not name or "id" not in category:
+            raise ValueError(
+                f"{path} has the category {reprlib.repr(category)}: give it an id and a name."
+            )
+        if LVIS & category.keys():
+            name = name.replace("_", " ")  # "sports car", as in a text
         if name in names or category["id"] in numbers:
             raise ValueError(
                 f"{path} has two categories of the id {category['id']} or the name '{name}': give "
                 "each its own."
             )
         numbers[category["id"]] = len(names)
-        names.append(str(name))
+        names.append(name)
     return numbers, names
 
 
@@ -298,7 +316,9 @@ def _are_near(points: Sequence[float]) -> bool:
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(x, int | float) for x in values)
+    return isinstance(values, list) and all(
+        isinstance(x, int | float) and not abs(x) > FARTHEST for x in values
+    )
 
 
 def regions_of(
@@ -326,11 +346,8 @@ def check_size(data: bytes, image: Mapping[str, Any]) -> None:
     Its size is that in which it is decoded: a photograph turned as its Exif orientation says.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=formats()) as opened:
-            size = opened.size
-            if data.startswith(JPEG_START) and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                size = size[::-1]
-    except DAMAGED:
+        size = decoded_size(data)
+    except ValueError:
         return  # decode says what is wrong
     if size != (image["width"], image["height"]):
         raise ValueError(

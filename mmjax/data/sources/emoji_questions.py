@@ -124,12 +124,13 @@ ANSWERS = sorted({answer for kind in KINDS.values() for answer in kind.answers})
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One question about one image; `image` is the image's index."""
+    """One question about one image; `image` is the image's index, `thing` what it asks about."""
 
     image: int
     type: str
     text: str
     answer: str
+    thing: str = ""
 
 
 def colored_part(name: str) -> tuple[str, str] | None:
@@ -180,7 +181,7 @@ def ask(images: Sequence[Mapping[str, Any]], bias: float = 0.0) -> list[Question
 
     def add(i: int, kind: str, answer: str, thing: str = "", key: str = "") -> None:
         key = key or f"{images[i]['codepoints']}:{images[i]['style']}:{kind}"
-        asked.append(Question(i, kind, _worded(kind, key, thing, answer, bias), answer))
+        asked.append(Question(i, kind, _worded(kind, key, thing, answer, bias), answer, thing))
 
     plain = [i for i, image in enumerate(images) if not image["skin_tone"]]
     for i, image in enumerate(images):

@@ -11,7 +11,7 @@ import PIL
 
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
-from mmjax.data.image_files import IMAGES, Skipped, below
+from mmjax.data.image_files import IMAGES, Skipped, below, file_fault
 from mmjax.data.source import Source
 from mmjax.data.sources.captions import SUFFIXES, read_captions
 from mmjax.process.printable import printable
@@ -166,12 +166,12 @@ def _below_root(root: Path, records: list[dict]) -> list[dict]:
       ValueError: several subfolders have images of these names.
     """
     some = [record["key"] for record in records[:20]]
-    if not some or any((root / key).is_file() for key in some):
+    if not some or any(os.path.isfile(root / key) for key in some):
         return records
     folders = [
         Path(folder).relative_to(root)
         for folder, _, _ in os.walk(root)
-        if any(Path(folder, key).is_file() for key in some)
+        if any(os.path.isfile(Path(folder, key)) for key in some)
     ]
     if len(folders) > 1:
         raise ValueError(
@@ -203,14 +203,11 @@ def file_faults(
     """
     bad, stats, present = [], hashlib.sha256(reader.encode()), []
     for key in keys:
-        try:
-            stat = (root / key).stat()
-        except OSError as error:
-            bad.append(BadRecord(key, "missing_file", error.strerror or str(error)))
+        missing = file_fault(root, key, folders=True)
+        if missing is not None:
+            bad.append(BadRecord(key, "missing_file", missing))
             continue
-        except ValueError as error:  # a zero or a lone surrogate in the name
-            bad.append(BadRecord(key, "missing_file", f"no name of a file: {error}"))
-            continue
+        stat = (root / key).stat()
         present.append(key)
         stats.update(os.fsencode(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]

@@ -1,10 +1,10 @@
 """NLVR2: sentences about pairs of photographs, true or false."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
 from mmjax.data.source import Source
@@ -97,7 +97,7 @@ class NLVR2(Source):
 def _record(line: bytes, where: str) -> dict[str, Any]:
     """An annotation, checked."""
     try:
-        record = json.loads(line)
+        record = text_file.parse_json(line)
     except ValueError as error:
         raise ValueError(f"{where} is no JSON ({error}): get the file again.") from None
     missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]

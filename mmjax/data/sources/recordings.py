@@ -6,6 +6,7 @@ from typing import Any
 
 from mmjax.data.bad_records import BadRecord, allow, in_threads
 from mmjax.data.cache import data_root
+from mmjax.data.image_files import file_fault
 from mmjax.data.source import Source
 from mmjax.data.sources.captions import read_captions
 from mmjax.data.transforms import audio_ops
@@ -51,10 +52,9 @@ def open_recordings(
         )
     records, bad = read_captions(root / captions, audio_column, caption_column, False, "audio")
     total = len(records) + len(bad)
-    good = [record for record in records if (root / record["key"]).is_file()]
-    there = {record["key"] for record in good}
-    missing = [record["key"] for record in records if record["key"] not in there]
-    bad += [BadRecord(key, "missing_file", "there is no such file") for key in missing]
+    missing = {record["key"]: file_fault(root, record["key"]) for record in records}
+    good = [record for record in records if missing[record["key"]] is None]
+    bad += [BadRecord(key, "missing_file", why) for key, why in missing.items() if why is not None]
     if longest is not None:
         faults = in_threads(
             lambda record: _fault(root, record["key"], longest), good, "Opening recordings"

@@ -1,13 +1,14 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: expressions that refer to one object of an image."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
+from mmjax.data.image_files import file_fault
 from mmjax.data.source import Source
 from mmjax.data.sources.coco import (
     categories_of,
@@ -121,13 +122,14 @@ def _read_refs(path: Path) -> list[Mapping[str, Any]]:
     if data[:1] in (b"\x80", b"("):
         raise ValueError(f"{path} is a pickle, which is never opened: {_CONVERT}.")
     try:
-        listed = json.loads(data)
+        listed = text_file.parse_json(data)
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}): {_CONVERT}.") from None
     needed = ("ann_id", "image_id", "split", "sentences")
     if not isinstance(listed, list) or not all(
         isinstance(ref, dict)
         and all(name in ref for name in needed)
+        and not any(isinstance(ref[name], list | dict) for name in ("ann_id", "image_id"))
         and isinstance(ref["split"], str)
         and isinstance(ref["sentences"], list)
         and all(isinstance(s, dict) and isinstance(s.get("sent"), str) for s in ref["sentences"])
@@ -145,8 +147,9 @@ def _fault(ref, of_image, of_id, numbers, root) -> BadRecord | None:
     image, annotation = of_image.get(ref["image_id"]), of_id.get(ref["ann_id"])
     if image is None or annotation is None:
         return BadRecord(name, "bad_region", f"{name} is not among the annotations")
-    if not (root / file_name(image)).is_file():
-        return BadRecord(name, "missing_file", f"there is no file {root / file_name(image)}")
+    missing = file_fault(root, file_name(image))
+    if missing is not None:
+        return BadRecord(name, "missing_file", missing)
     fault = region_fault(annotation, image, numbers)
     if fault is not None:
         return BadRecord(name, "bad_region", f"{name} {fault}")

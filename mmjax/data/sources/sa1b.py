@@ -1,12 +1,11 @@
 """SA-1B: images with masks that have no names, a JSON file beside each."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax.data import rle
+from mmjax.data import rle, text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
 from mmjax.data.regions import of_masks
@@ -80,12 +79,14 @@ class Sa1b(Source):
     def _read(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         path = self._images[index].with_suffix(".json")
         try:
-            data = json.loads(path.read_bytes())
+            data = text_file.parse_json(path.read_bytes())
             image, annotations = data["image"], data["annotations"]
             height, width = image["height"], image["width"]
+            if not (isinstance(height, int) and isinstance(width, int)):
+                raise TypeError("the height and width are whole numbers")
             segments = [annotation["segmentation"] for annotation in annotations]
             masks = [rle.from_segmentation(segment, height, width) for segment in segments]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is no annotation file of SA-1B ({error!r})") from None
         # The boxes in the file end at the last pixel: those of a mask one pixel wide are empty.
         most = self._max_area * height * width

@@ -1,14 +1,16 @@
 """Visual Genome: regions with a phrase each, or objects with a name."""
 
-import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
 from mmjax.data.sources.coco import AnnotatedImages, region_fault, regions_of
+from mmjax.data.transforms.decode import MAX_PIXELS
 from mmjax.process.printable import printable
 
 SIZES = ("image_id", "width", "height")
@@ -41,7 +43,16 @@ def open_visual_genome(
     path, root = Path(annotations).expanduser(), Path(images).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: set images to the folder of the images.")
-    sizes = {image["image_id"]: image for image in _read(image_data, SIZES)}
+    every = _read(image_data, SIZES)
+    wrong = [x for x in every if not all(isinstance(x[n], int) and x[n] >= 0 for n in SIZES)]
+    wrong = wrong or [x for x in every if not x["width"] * x["height"]]
+    wrong = wrong or [x for x in every if x["width"] * x["height"] > MAX_PIXELS]
+    if wrong:
+        raise ValueError(
+            f"{image_data} has the image {reprlib.repr(wrong[0])}, whose id and sides are not "
+            f"whole numbers, with 1 to {MAX_PIXELS:,} pixels: get the file again."
+        )
+    sizes = {image["image_id"]: image for image in every}
     listed = _read(path, ())
     kind = "regions" if "regions" in listed[0] else "objects"
     if not all(_are_objects(entry.get(kind)) for entry in listed):
@@ -52,8 +63,9 @@ def open_visual_genome(
     records, bad, total = [], [], 0
     for entry in listed:
         number = entry.get("image_id", entry.get("id"))
+        number = number if isinstance(number, int) else None
         total += 1 + len(entry[kind])
-        file = next((f for f in _files(root, number) if f.is_file()), None)
+        file = next(filter(os.path.isfile, _files(root, number)), None)
         if file is None or number not in sizes:
             reason = f"there is no {number}.jpg in {root}, VG_100K or VG_100K_2"
             bad.append(BadRecord(str(number), "missing_file", reason))
@@ -118,7 +130,7 @@ def _read(path: str | os.PathLike, needed: Sequence[str]) -> list[dict[str, Any]
     if not path.is_file():
         raise ValueError(f"There is no file {path}: it comes with Visual Genome.")
     try:
-        listed = json.loads(path.read_bytes())
+        listed = text_file.parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}): get the file again.") from None
     if not _are_objects(listed) or not listed or not all(n in x for n in needed for x in listed):
@@ -135,6 +147,8 @@ def _annotation(region: Mapping[str, Any], kind: str) -> dict[str, Any]:
     if kind == "regions":
         sides, number, text = ("width", "height"), region.get("region_id"), region.get("phrase", "")
     else:
-        sides, number, text = ("w", "h"), region.get("object_id"), (region.get("names") or [""])[0]
+        names = region.get("names")
+        text = names[0] if isinstance(names, list) and names else ""
+        sides, number = ("w", "h"), region.get("object_id")
     box = [region.get(name) for name in ("x", "y", *sides)]
     return {"id": number, "bbox": box, "category_id": None, "text": str(text or "").strip()}

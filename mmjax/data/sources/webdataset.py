@@ -10,22 +10,21 @@ import errno
 import functools
 import glob
 import hashlib
-import json
 import os
 import re
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import PIL
 
-from mmjax.data import text_file
+from mmjax.data import tar_headers, text_file
 from mmjax.data.bad_records import BadRecord, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.image_files import Skipped
 from mmjax.data.source import Source
 from mmjax.data.sources.videos import ANIMATIONS, VIDEOS, video_fault, video_reader
+from mmjax.data.tar_headers import Member
 from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
 
@@ -219,55 +218,50 @@ def index_shard(shard: Path, caption_key: str, media: str = "image") -> dict[str
     bad: list[list[str]] = []
     skipped: collections.Counter[str] = collections.Counter()
     fault_of = image_fault if media == "image" else video_fault
-    try:
-        with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
-            _check_end(tar, shard)
-            for key, files in _samples(tar, bad, skipped):
-                data = {}
-                for extension, (offset, size) in files.items():
-                    file.seek(offset)
-                    data[extension] = file.read(size)
-                image = next((e for e in _extensions(media) if e in data), None)
-                lost = _lost(key, files, image is not None)
-                bad += [[name, "dotted_key", f"{shard.name}: {reason}"] for name, reason in lost]
-                captions, fault = _captions(data, key, caption_key)
-                if image is None and lost:
-                    continue  # each of its images is named already
-                if image is None:
-                    skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
-                    reason = f"{shard.name} has no {media} for it, only {', '.join(data)}"
-                    bad.append([key, "missing_file", reason])
-                elif fault:
-                    bad.append([key, "bad_text", f"{shard.name}: {fault}"])
-                elif not captions:
-                    reason = f"{shard.name} has neither {key}.txt nor '{caption_key}' in {key}.json"
-                    bad.append([key, "missing_caption", reason])
-                elif reason := fault_of(data[image]):
-                    bad.append([key, f"unreadable_{media}", f"{key}.{image}: {reason}"])
-                else:
-                    records.append({"key": key, "captions": captions, media: files[image]})
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(
-            f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "
-            "file; download or write it again."
-        ) from error
+    with shard.open("rb") as file:
+        for key, files in _samples(_members(shard), bad, skipped):
+            data = {}
+            for extension, (offset, size) in files.items():
+                file.seek(offset)
+                data[extension] = file.read(size)
+            image = next((e for e in _extensions(media) if e in data), None)
+            lost = _lost(key, files, image is not None)
+            bad += [[name, "dotted_key", f"{shard.name}: {reason}"] for name, reason in lost]
+            captions, fault = _captions(data, key, caption_key)
+            if image is None and lost:
+                continue  # each of its images is named already
+            if image is None:
+                skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
+                reason = f"{shard.name} has no {media} for it, only {', '.join(data)}"
+                bad.append([key, "missing_file", reason])
+            elif fault:
+                bad.append([key, "bad_text", f"{shard.name}: {fault}"])
+            elif not captions:
+                reason = f"{shard.name} has neither {key}.txt nor '{caption_key}' in {key}.json"
+                bad.append([key, "missing_caption", reason])
+            elif reason := fault_of(data[image]):
+                bad.append([key, f"unreadable_{media}", f"{key}.{image}: {reason}"])
+            else:
+                records.append({"key": key, "captions": captions, media: files[image]})
     return {"records": records, "bad": bad, "skipped": skipped}
 
 
-def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
-    members = tar.getmembers()
-    if members and members[-1].offset_data + members[-1].size > shard.stat().st_size:
-        raise tarfile.ReadError("its last file is cut off")
+def _members(shard: Path) -> list[Member]:
+    try:
+        return list(tar_headers.members(shard))
+    except ValueError as error:
+        raise ValueError(
+            f"The shard {shard} cannot be read ({error}): it must be a complete, uncompressed tar "
+            "file; download or write it again."
+        ) from None
 
 
 def _samples(
-    tar: tarfile.TarFile, bad: list[list[str]], skipped: collections.Counter[str]
+    members: Iterable[Member], bad: list[list[str]], skipped: collections.Counter[str]
 ) -> list[tuple[str, dict]]:
     """(key, {extension: (offset, size)}) in the shard's order; duplicate files go to `bad`."""
     samples: dict[str, dict] = {}
-    for member in tar.getmembers():
-        if not member.isfile():
-            continue
+    for member in members:
         folder, _, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if not stem or not extension:
@@ -279,7 +273,7 @@ def _samples(
             if extension.lower().rpartition(".")[2] in image_extensions():
                 bad.append([key, "duplicate_key", f"{member.name} is twice in one shard"])
             continue
-        files[extension.lower()] = [member.offset_data, member.size]
+        files[extension.lower()] = [member.offset, member.size]
     return list(samples.items())
 
 
@@ -308,11 +302,13 @@ def _captions(
         text = text_file.decode(data.get("txt", b""), f"{key}.txt").strip()
         if text or "json" not in data:
             return [text] if text else [], None
-        found = json.loads(text_file.decode(data["json"], f"{key}.json"))
-    except json.JSONDecodeError as error:
-        return [], f"{key}.json is not JSON: {error}"
+        text = text_file.decode(data["json"], f"{key}.json")
     except ValueError as error:
         return [], str(error)
+    try:
+        found = text_file.parse_json(text)
+    except ValueError as error:
+        return [], f"{key}.json is not JSON: {error}"
     value = found.get(caption_key) if isinstance(found, dict) else found
     several = value if isinstance(value, list) else [value]
     return [text.strip() for text in several if isinstance(text, str) and text.strip()], None

@@ -6,10 +6,11 @@ Source: github.com/openai/CLIP, clip/simple_tokenizer.py.
 import gzip
 import hashlib
 import html
-import json
 import os
 import re
 import string
+
+from mmjax.data import text_file
 
 # sha256 of its tokens by id, one per line.
 _PUBLISHED = "7cccc44d334555d1ff3c0ac5f0246b428fab2918383e77ee745cf30d41010b78"
@@ -30,9 +31,11 @@ def read(path):
     try:
         if os.path.isdir(path):
             with open(os.path.join(path, "vocab.json"), encoding="utf-8") as file:
-                vocab = json.load(file)
+                vocab = text_file.parse_json(file.read())
             with open(os.path.join(path, "merges.txt"), encoding="utf-8") as file:
                 merges = _merges(file.read())
+            if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+                raise ValueError("vocab.json is no object of ids by token")
             return vocab, merges
         opener = gzip.open if str(path).endswith(".gz") else open
         with opener(path, "rt", encoding="utf-8") as file:

@@ -7,6 +7,7 @@ from tokenizers import normalizers
 
 from mmjax.data.text.tokenizer import FILE, Tokenizer
 
+_UNKNOWN = "\u0378 \U000f0000"  # characters that no vocabulary has
 _PAD = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>")
 _BOS = ("<bos>", "<s>", "[CLS]", "<|startoftext|>", "<|begin_of_text|>", "<|im_start|>")
 _EOS = ("<eos>", "</s>", "[SEP]", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>")
@@ -41,6 +42,10 @@ def open_backend(path):
         raise ValueError(f"cannot read a tokenizer from {path}: {error}") from None
     backend.no_truncation()
     backend.no_padding()
+    try:
+        backend.encode(_UNKNOWN)
+    except Exception as error:
+        raise ValueError(f"the tokenizer in {path} cannot encode unknown words: {error}") from None
     return backend
 
 

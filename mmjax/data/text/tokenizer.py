@@ -34,6 +34,7 @@ class Tokenizer:
       clean: function applied to a text first, or None.
       prefix: put before every text, such as a default prompt of sentence-transformers.
       strict: raise on a text that does not fit, instead of truncating it.
+      chat_template: the Jinja template of its conversations, or None.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Tokenizer:
         origin=None,
         strict=False,
         text=None,
+        chat_template=None,
     ):
         backend.no_truncation()
         backend.no_padding()
@@ -59,7 +61,7 @@ class Tokenizer:
         self.origin = dict(origin or {})  # the settings that made it, to recognize it by
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
         self.end_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
-        self.strict = strict
+        self.strict, self.chat_template = strict, chat_template
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self._cache = {}
         self._lock = threading.Lock()
@@ -133,6 +135,15 @@ class Tokenizer:
     def token_id(self, token):
         """The id of a token; None: there is none."""
         return self._backend.token_to_id(token)
+
+    def token(self, token_id):
+        """The token of an id, as text."""
+        return self._backend.id_to_token(token_id)
+
+    def pieces(self, text):
+        """Token ids of a text without special tokens around it, and [start, end) of each in it."""
+        found = self._backend.encode(self.prefix + text, add_special_tokens=False)
+        return found.ids, [(a - len(self.prefix), b - len(self.prefix)) for a, b in found.offsets]
 
     def count(self, texts, truncated):
         """Add a number of texts, of which some were truncated, to `truncation_rate`."""
@@ -209,6 +220,7 @@ class Tokenizer:
         now = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         rest = {"clean": self.clean, "prefix": self.prefix}
         rest |= {"origin": self.origin, "strict": self.strict}
+        rest |= {"chat_template": self.chat_template}
         ends = () if "eos_id" in ids else self.end_ids
         return Tokenizer(backend, **{**now, "end_ids": ends, **ids}, **rest)
 
@@ -228,6 +240,8 @@ class Tokenizer:
             ids["end_ids"] = self.end_ids
         if self.prefix:
             ids["prefix"] = self.prefix
+        if self.chat_template is not None:
+            ids["chat_template"] = self.chat_template
         return json.dumps({**ids, "clean": cleaner_name(self.clean)}, sort_keys=True)
 
     def save(self, directory):
@@ -274,6 +288,7 @@ def load_tokenizer(directory, strict=False):
         end_ids=meta.get("end_ids", ()),
         clean=CLEANERS[meta["clean"]],
         prefix=meta.get("prefix", ""),
+        chat_template=meta.get("chat_template"),
         origin=meta["origin"],
         strict=strict,
         text=text,

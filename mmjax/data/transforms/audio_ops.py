@@ -3,12 +3,12 @@
 import io
 import math
 import os
-import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from mmjax.data.transforms import audio_ends
 from mmjax.data.transforms.captions import example_name
 
 BLOCK = 1 << 20  # frames read at a time: only the mean of the channels is kept
@@ -46,10 +46,10 @@ def decode_audio(
     if isinstance(data, str | os.PathLike):
         opened, size = data, os.path.getsize(data)
         with open(data, "rb") as file:
-            head = file.read(4096)
+            head = check_file(file)
     else:
-        opened, size, head = io.BytesIO(data), len(data), bytes(data[:4096])
-    check_head(head, size)
+        opened, size = io.BytesIO(data), len(data)
+        head = check_file(opened)
     blocks = []
     try:
         with soundfile.SoundFile(opened) as file:
@@ -139,8 +139,18 @@ def decode_example(example: Mapping[str, Any], read: Callable[[bytes], Any]) -> 
         raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
 
 
-def check_head(head: bytes, size: int) -> None:
-    """Raise ValueError for an empty file, a video container, or a WAV file that was cut off."""
+def check_file(file: BinaryIO) -> bytes:
+    """The first bytes of an encoded file, which stays at its beginning.
+
+    Raises:
+      ValueError: an empty file, a video container, or a truncated file.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - audio_ends.TAIL))
+    tail = file.read()
+    file.seek(0)
+    head = file.read(audio_ends.HEAD)
+    file.seek(0)
     if not size:
         raise ValueError("there is no audio (0 bytes): leave it out, or copy it again")
     for offset, mark, kind in _CONTAINERS:
@@ -149,17 +159,5 @@ def check_head(head: bytes, size: int) -> None:
                 f"this is {kind}, which libsndfile does not read: extract its sound by "
                 "ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"
             )
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return
-    at = 12
-    while at + 8 <= len(head):
-        name, declared = struct.unpack_from("<4sI", head, at)
-        if name == b"data":
-            have = size - at - 8
-            if have < declared < 0xFFFFFF00:  # programs that write to a pipe declare 4 GB
-                raise ValueError(
-                    f"the WAV file ends after {have} of the {declared} bytes of samples that its "
-                    "header declares: it is truncated, copy it again"
-                )
-            return
-        at += 8 + declared + declared % 2
+    audio_ends.check(head, tail, size)
+    return head

@@ -1,14 +1,23 @@
 """Encoded image bytes to uint8 RGB arrays, by the fastest correct decoder."""
 
+import contextlib
 import functools
 import io
 import struct
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, features
 
 JPEG_START = b"\xff\xd8\xff"
+# The size of an image is checked by its header, before anything of it is decoded: a few bytes may
+# claim any size. Decoding and conversion need about 14 bytes per pixel of gray or RGB, and twice as
+# much of four channels, 16 bits or transparency, which count twice.
+MAX_PIXELS = 64_000_000
+ORIENTATION = 0x0112  # the Exif tag
+MAX_FRAME_PIXELS = MAX_PIXELS // 4  # of a video or an animation, which has many
 # Raster images of one file. Not PDF, EPS and WMF, which are drawn by other programs or by scripts,
 # and not the formats of scientific arrays.
 FORMATS = (
@@ -50,7 +59,8 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
       uint8 `[H, W, 3]`.
 
     Raises:
-      ValueError: the bytes are not an image in one of `formats`, are truncated, or hold floats.
+      ValueError: the bytes are not an image in one of `formats`, are truncated, hold floats, or
+        are of an image of more than `MAX_PIXELS`.
     """
     data = bytes(data)
     if not data:
@@ -66,9 +76,9 @@ def decode_image(data, min_size=None, background=(255, 255, 255)):
 
 
 def _decode_jpeg(data, min_size):
-    _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    if colorspace in ("CMYK", "YCCK"):
-        raise ValueError("four colors")
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    if colorspace in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
+        raise ValueError("four colors, or too large: not decoded here")
     if min_size is None:
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     return simplejpeg.decode_jpeg(
@@ -85,27 +95,83 @@ def _decode_jpeg(data, min_size):
 # What Pillow's plugins raise for damaged files.
 DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
-    *(struct.error, Image.DecompressionBombError),
+    *(struct.error, RuntimeError, MemoryError, zlib.error, Image.DecompressionBombError),
 )
 
 
-def _decode_any(data, min_size, background):
+@contextlib.contextmanager
+def opened(data: bytes, kinds: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
+    """The Pillow image of encoded bytes, by its header alone, of a size that may be decoded.
+
+    Args:
+      kinds: formats; None: `formats`.
+
+    Raises:
+      ValueError: an image of another format or of too many pixels, and, of the body too, one that
+        is damaged.
+    """
     try:
-        image = Image.open(io.BytesIO(data), formats=formats())
-        orientation = image.getexif().get(0x0112, 1) if data.startswith(JPEG_START) else 1
-        if min_size is not None and orientation == 1 and image.mode == "RGB":
-            image.draft("RGB", (min_size, min_size))
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        return np.asarray(to_rgb(image, background))
+        with Image.open(io.BytesIO(data), formats=kinds or formats()) as image:
+            check_pixels(image)
+            yield image
+    except TooManyPixels:
+        raise
+    except Image.DecompressionBombError:
+        raise TooManyPixels(
+            f"the image has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller than "
+            f"{MAX_PIXELS:,}"
+        ) from None
     except Image.UnidentifiedImageError:
-        start = data[:12]
         raise ValueError(
-            f"{len(data)} bytes that start with {start!r} are no image in a format that is read "
-            f"({', '.join(formats())})"
+            f"{len(data):,} bytes that start with {data[:12]!r} are no image in a format that is "
+            f"read ({', '.join(kinds or formats())})"
         ) from None
     except DAMAGED as error:
         raise ValueError(f"the image is damaged or truncated: {error}") from None
+
+
+class TooManyPixels(ValueError):
+    """An image larger than `MAX_PIXELS`."""
+
+
+def check_pixels(image: Image.Image, most: int = MAX_PIXELS) -> None:
+    """Check the size of a Pillow image, which is not decoded yet.
+
+    Raises:
+      TooManyPixels: it is larger.
+    """
+    plain = image.mode in ("1", "L", "P", "RGB") and "transparency" not in image.info
+    width, height = image.size
+    if width * height * (1 if plain else 2) > most:
+        rule = "" if plain else f", half as many of its mode {image.mode}"
+        raise TooManyPixels(
+            f"the image has {width} x {height} pixels; the maximum is {most:,}{rule}: make it "
+            "smaller"
+        )
+
+
+def decoded_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the image that `decode_image` returns, mostly by the header alone.
+
+    Raises:
+      ValueError: as `decode_image`, where the header tells.
+    """
+    with opened(data) as image:
+        if image.format == "PNG" and b"eXIf" in data:
+            image.load()  # it may come after the pixels
+        # Pillow turns a TIFF, and its size, by itself.
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return image.size[::-1] if turned else image.size
+
+
+def _decode_any(data, min_size, background):
+    with opened(data) as image:
+        orientation = image.getexif().get(ORIENTATION, 1) if data.startswith(JPEG_START) else 1
+        if min_size is not None and orientation == 1 and image.mode == "RGB":
+            image.draft("RGB", (min_size, min_size))
+        image.load()
+        check_pixels(image)  # the image within an ICO may be larger than it says
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image), background))
 
 
 def to_rgb(image, background):

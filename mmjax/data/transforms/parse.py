@@ -22,6 +22,7 @@ from mmjax.data.transforms.audio_steps import (
 from mmjax.data.transforms.batch_steps import mixup
 from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.clap_steps import clap_input
+from mmjax.data.transforms.converse import ask, converse
 from mmjax.data.transforms.image_steps import (
     center_crop,
     codebook_image,
@@ -61,6 +62,7 @@ from mmjax.data.transforms.text_steps import (
     tokenize,
     transcript,
 )
+from mmjax.data.transforms.tile_steps import tiles
 from mmjax.data.transforms.video_steps import (
     dense_frames,
     each_frame,
@@ -106,6 +108,7 @@ TRANSFORMS = {
         pad_corner,
         resize_smoothed,
         center_crop,
+        tiles,
         random_crop,
         random_resized_crop,
         codebook_image,
@@ -125,6 +128,8 @@ TRANSFORMS = {
         drop_words,
         tokenize,
         transcript,
+        ask,
+        converse,
         answer,
         label,
         multi_hot,

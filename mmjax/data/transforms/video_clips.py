@@ -13,7 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from mmjax.data.transforms.decode import DAMAGED, decode_image, to_rgb
+from mmjax.data.transforms.decode import (
+    DAMAGED,
+    MAX_FRAME_PIXELS,
+    check_pixels,
+    decode_image,
+    to_rgb,
+)
 
 RATE = 25.0  # frames per second of images without times
 _STILL = 0.1  # seconds that a frame of an animation without a duration is shown, as in browsers
@@ -146,8 +152,11 @@ class Animation:
 def _animation(data: bytes) -> Animation | None:
     try:
         image = Image.open(io.BytesIO(data), formats=_ANIMATIONS)
-    except (Image.UnidentifiedImageError, *DAMAGED):
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"the animation is too large: {error}") from None
+    except DAMAGED:
         return None
+    check_pixels(image, 2 * MAX_FRAME_PIXELS)  # frames are transparent or have a palette
     return Animation(image)
 
 
@@ -254,6 +263,13 @@ class _Opened:
             kinds = ", ".join(sorted({s.type for s in self._file.streams})) or "nothing"
             self._file.close()
             raise ValueError(f"the file has no video, only {kinds}: leave it out")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_FRAME_PIXELS:
+            self._file.close()
+            raise ValueError(
+                f"its frames have {width} x {height} pixels; the maximum is {MAX_FRAME_PIXELS:,}: "
+                "make it smaller"
+            )
         stream.thread_type = "NONE"  # examples are decoded in several threads already
         return self._file, stream
 

@@ -1,11 +1,11 @@
 """Whisper's normalizers of transcripts, applied to both sides of a word error rate."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmjax.data import text_file
 from mmjax.evals.metrics.spoken_numbers import to_digits
 
 SPELLINGS = "normalizer.json"  # in a published folder: British -> American spellings
@@ -126,7 +126,7 @@ def read_spellings(folder: str | Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = text_file.parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be read: {error}; copy it again.") from None
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ from mmjax.report.sections import (
     health,
     regions,
     retrieval,
+    samples,
     sounds,
     videos,
 )
@@ -20,6 +21,7 @@ SECTIONS: Mapping[str, Section] = {
     "confusion": confusion.SECTION,
     "regions": regions.SECTION,
     "captions": captions.SECTION,
+    "samples": samples.SECTION,
     "attention": attention.SECTION,
     "grounding": grounding.SECTION,
     "sounds": sounds.SECTION,

@@ -24,7 +24,7 @@ from mmjax.data.text.clean_caption import clean_caption
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.albef import ALBEF
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, published, tokenizer
+from mmjax.weights import activations, published, schema, tokenizer
 from mmjax.weights.families import bert, vit
 from mmjax.weights.image_processor import CLIP_MEAN, CLIP_STD, channels
 from mmjax.weights.layouts import (
@@ -58,7 +58,7 @@ SETTINGS = {
     "patch_size": 16,
     "vision_depth": 12,
     "vision_heads": 12,
-    "vision_mlp_dim": None,  # 4 times the width
+    "vision_mlp_dim": schema.Maybe(1),  # 4 times the width
     "image_mean": CLIP_MEAN,
     "image_std": CLIP_STD,
     "mask_token_id": 103,

@@ -12,7 +12,7 @@ from mmjax.layers.swin import relative_index
 from mmjax.models.bert import BERT
 from mmjax.models.clap import CLAP
 from mmjax.models.htsat import HTSAT
-from mmjax.weights import activations, published
+from mmjax.weights import activations, published, schema
 from mmjax.weights.families import bert
 from mmjax.weights.layouts import (
     Row,
@@ -73,7 +73,7 @@ FEATURES = {
     "hop_length": 480,
     "max_length_s": 10,
     "fft_window_size": 1024,
-    "frequency_min": None,
+    "frequency_min": schema.Maybe(0.0),
     "frequency_max": 14_000,
     "truncation": "fusion",
     "padding": "repeatpad",

@@ -116,7 +116,7 @@ def rows(model: DVAEEncoder, ours: str = "", theirs: str = "") -> list[Row]:
         *convolution(f"{ours}input", f"{blocks}.input", bias=True),
         *pointwise(f"{ours}output", f"{blocks}.output.conv", bias=True),
     ]
-    for group in range(GROUPS):
+    for group in range(model.groups):
         for block in range(model.blocks):
             own = f"{ours}group{group}_block{block}"
             published_block = f"{blocks}.group_{group + 1}.group.block_{block + 1}"
@@ -130,7 +130,12 @@ def rows(model: DVAEEncoder, ours: str = "", theirs: str = "") -> list[Row]:
 
 
 def published_config(model: DVAEEncoder) -> dict[str, Any]:
-    """config.json for one of our models."""
+    """config.json for one of our models.
+
+    Raises:
+      ValueError: another number of groups than the published one.
+    """
+    published.check_settings("flava_image_codebook", {"groups": (model.groups, GROUPS)})
     return {
         "model_type": "flava_image_codebook",
         "architectures": ["FlavaImageCodebook"],

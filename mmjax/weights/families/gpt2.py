@@ -4,7 +4,7 @@ from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
-from mmjax.weights import activations, head, published, tokenizer
+from mmjax.weights import activations, head, published, schema, tokenizer
 from mmjax.weights.families import llama
 from mmjax.weights.layouts import Arrays, Row, norm, reshaped, same
 from mmjax.weights.published import Published
@@ -21,7 +21,7 @@ SETTINGS = {
     "n_embd": 768,
     "n_layer": 12,
     "n_head": 12,
-    "n_inner": None,
+    "n_inner": schema.Maybe(1),
     "activation_function": "gelu_new",
     "layer_norm_epsilon": 1e-5,
 }

@@ -9,7 +9,7 @@ from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
-from mmjax.weights import activations, head, published, rope, tokenizer
+from mmjax.weights import activations, head, published, rope, schema, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
 from mmjax.weights.published import Published
 
@@ -22,8 +22,8 @@ HEAD = head.Head("lm_head.weight", "model.embed_tokens.weight", False, tuple(BAR
 # Settings that config.json may omit: defaults of LlamaConfig, and where the others differ.
 SETTINGS = {
     "hidden_act": "silu",
-    "num_key_value_heads": None,
-    "head_dim": None,
+    "num_key_value_heads": schema.Maybe(1),
+    "head_dim": schema.Maybe(1),
     "vocab_size": 32000,
     "hidden_size": 4096,
     "intermediate_size": 11008,
@@ -50,7 +50,7 @@ OTHERS = {
         "use_sliding_window": False,
         "sliding_window": 4096,
         "max_window_layers": 28,
-        "layer_types": None,
+        "layer_types": schema.Maybe(("full_attention",)),
     },
 }
 
@@ -78,10 +78,10 @@ def model_config(found: Published) -> dict[str, Any]:
       ValueError: settings that our decoder does not support.
     """
     kind, given = found.config["model_type"], found.config
-    others = OTHERS.get(kind, {})
-    defaults = {name: others.get(name, x) for name, x in SETTINGS.items()}
-    s = others | published.settings(given, defaults, found.folder / published.CONFIG)
-    s |= {name: None for name in others if name in given and given[name] is None}
+    defaults = {**SETTINGS, **OTHERS.get(kind, {})}
+    s = published.settings(given, defaults, found.folder / published.CONFIG)
+    if given.get("sliding_window", 0) is None:  # there is none, and not the default
+        s["sliding_window"] = None
     base, scaling = rope.read(s, str(found.folder))
     biases = {
         "qkv_bias": kind == "qwen2" or (kind == "llama" and s["attention_bias"]),
@@ -117,7 +117,7 @@ def _window(kind: str, settings: Mapping[str, Any], found: Published) -> dict[st
     if kind == "llama":
         return {}
     depth, window = settings["num_hidden_layers"], settings["sliding_window"]
-    slides = [True] * depth
+    slides = [True]
     if kind == "qwen2":
         window = window if settings["use_sliding_window"] else None
         slides = [i >= settings["max_window_layers"] for i in range(depth)]

@@ -12,7 +12,7 @@ from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
-from mmjax.weights import gguf_tokenizer
+from mmjax.weights import gguf_tokenizer, schema
 from mmjax.weights.families import llama
 from mmjax.weights.gguf import GGUF
 from mmjax.weights.layouts import Row
@@ -21,6 +21,22 @@ from mmjax.weights.rope import ORIGINAL
 from mmjax.weights.tensor_file import Renamed, Tensors
 
 IGNORED = ()
+# Settings of an architecture, with values of their types (see `schema`).
+SETTINGS = {
+    "attention.head_count": 32,
+    "attention.head_count_kv": 32,
+    "attention.key_length": 128,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "block_count": 32,
+    "context_length": 2048,
+    "embedding_length": 4096,
+    "feed_forward_length": 11008,
+    "rope.dimension_count": 128,
+    "rope.freq_base": 10_000.0,
+    "rope.scale_linear": 1.0,
+}
+_SCALING = {"factor": 1.0, "original_context_length": 2048, "finetuned": True, "type": "linear"}
+_SCALING |= dict.fromkeys(("attn_factor", "yarn_beta_fast", "yarn_beta_slow"), 1.0)
 NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -97,7 +113,7 @@ def _get(found: Published, name: str, default: Any = None) -> Any:
     value = found.config.get(name, default)
     if value is None:
         raise ValueError(f"'{name}' is missing in the metadata of '{found.folder}'.")
-    return value
+    return schema.check(name, value, SETTINGS[name.partition(".")[2]], found.folder)
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -146,9 +162,13 @@ def _scaling(found: Published) -> dict[str, Any] | None:
     kind = _architecture(found)
     prefix = f"{kind}.rope.scaling."
     given = {k[len(prefix) :]: v for k, v in found.config.items() if k.startswith(prefix)}
+    for name, value in given.items():
+        schema.check(name, value, _SCALING.get(name), found.folder)
     given.pop("finetuned", None)  # whether the model was trained so
     scales = given.pop("type", "linear")
-    factor = given.pop("factor", found.config.get(f"{kind}.rope.scale_linear")) or 1.0
+    factor = given.pop("factor", None) or _get(found, "rope.scale_linear", 1.0)
+    if factor <= 0:
+        raise ValueError(f"'{found.folder}' scales its rotary positions by {factor}.")
     original = given.pop("original_context_length", None) or _get(found, "context_length")
     divisors = found.config.get(DIVISORS)
     if scales == "yarn" and not divisors:

@@ -11,7 +11,7 @@ from mmjax.layers.sizes import height_width
 from mmjax.models.sam import SAM
 from mmjax.models.sam_masks import MaskHead
 from mmjax.system import BUFFERS
-from mmjax.weights import activations, image_processor, published
+from mmjax.weights import activations, image_processor, published, schema
 from mmjax.weights.layouts import (
     Row,
     convolution,
@@ -46,7 +46,7 @@ VISION = {
     "window_size": 14,
     "global_attn_indexes": (2, 5, 8, 11),
     "num_pos_feats": 128,
-    "mlp_dim": None,
+    "mlp_dim": schema.Maybe(1),
 }
 PROMPTS = {
     "hidden_size": 256,

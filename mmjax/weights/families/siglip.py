@@ -80,14 +80,20 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def image_fields(
-    vision: Mapping[str, Any], found: Published, where: str = "vision_config"
+    vision: Mapping[str, Any],
+    found: Published,
+    where: str = "vision_config",
+    head: bool = True,
 ) -> dict[str, Any]:
     """Fields of `ViT` from the tower's settings and the image processor.
+
+    Args:
+      head: the tower has its pooling head; without one it gives the tokens.
 
     Raises:
       ValueError: settings that our model does not support.
     """
-    if not vision["vision_use_head"]:
+    if head and not vision["vision_use_head"]:
         raise ValueError(
             f"'{found.folder}' has vision_use_head false, so no vector of an image: only SigLIPs "
             "with their pooling head can be loaded."
@@ -99,7 +105,7 @@ def image_fields(
         **published.image_sides(vision, where),
         "image_mean": images.mean,
         "image_std": images.std,
-        "pool": "map",
+        "pool": "map" if head else "none",
         "position_resize": "bicubic",
     }
 
@@ -162,17 +168,23 @@ def rows(model: CLIP) -> list[Row]:
     ]
 
 
-def image_rows(image: ViT) -> list[Row]:
-    """The image tower."""
-    embeddings, head = "vision_model.embeddings", "vision_model.head"
-    patch, heads = image.sizes["patch_size"], image.sizes["heads"]
-    sides = tuple(side // patch for side in image.train_size)
-    attention = f"{head}.attention"
+def headless_rows(image: ViT) -> list[Row]:
+    """The image tower without its pooling head."""
+    embeddings, patch = "vision_model.embeddings", image.sizes["patch_size"]
     return [
         *patches("image/stem/projection", f"{embeddings}.patch_embedding", patch),
-        *grid("image/position/table", f"{embeddings}.position_embedding.weight", sides),
-        *clip.blocks("image", "vision_model", heads),
+        *grid("image/position/table", f"{embeddings}.position_embedding.weight", image.grid),
+        *clip.blocks("image", "vision_model", image.sizes["heads"]),
         *norm("image/norm", "vision_model.post_layernorm"),
+    ]
+
+
+def image_rows(image: ViT) -> list[Row]:
+    """The image tower."""
+    head, heads = "vision_model.head", image.sizes["heads"]
+    attention = f"{head}.attention"
+    return [
+        *headless_rows(image),
         *reshaped("image/pool/probe", f"{head}.probe", (1, -1), (1, 1, -1)),
         *fused_cross(
             "image/pool/attention",

@@ -59,6 +59,55 @@ def test_boxes_masks_and_classes(tmp_path):
         source.meta(1)["regions"].mask(0)
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "sub/../../secret.png", "/{root}/secret.png"])
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(name, tmp_path):
+    """The file is there, and would be an example of whoever wrote the annotations."""
+    inner = tmp_path / "images"
+    inner.mkdir()
+    config = written(inner)
+    Image.new("RGB", (40, 30)).save(tmp_path / "secret.png")
+    name = name.replace("/{root}", str(tmp_path))
+    images = [{"id": 1, "file_name": name, "height": 30, "width": 40}]
+    with pytest.raises(ValueError, match=f"'{name}' leads out of the folder"):
+        open_source(written(inner, images=images), workdir=tmp_path)
+    rows = [{"file_name": "a.png", "caption": "a"}, {"file_name": name, "caption": "b"}]
+    for kind in ("folder", "recordings"):
+        (inner / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(ValueError, match="leads out of the folder"):
+            open_source({"kind": kind, "root": str(inner)}, workdir=tmp_path)
+    inside = [{"id": 1, "file_name": "sub/../a.png", "height": 30, "width": 40}]
+    (inner / "sub").mkdir()
+    assert len(open_source({**config, **written(inner, images=inside)}, workdir=tmp_path)) == 1
+
+
+@pytest.mark.parametrize("given", [[[3]], [{"id": 3}], 3, "3", {"3": 1}])
+def test_negative_categories_that_are_no_list_of_ids_are_named(given, tmp_path):
+    image = {"id": 1, "file_name": "a.png", "height": 30, "width": 40, "neg_category_ids": given}
+    with pytest.raises(ValueError, match="in neg_category_ids of a.png|as neg_category_ids of"):
+        open_source(written(tmp_path, images=[image]), workdir=tmp_path)
+
+
+def test_numbers_that_are_no_pixels_are_refused(tmp_path):
+    """Whole numbers of JSON have any length, and a size needs no pixels to be claimed."""
+    source = written(tmp_path, [annotation(1, box=(10**400, 0, 1, 1))])
+    with pytest.raises(ValueError, match="annotation 1 of a.png has the box"):
+        open_source(source, workdir=tmp_path)
+    image = {"id": 1, "file_name": "a.png", "height": 10**8, "width": 10**8}
+    with pytest.raises(ValueError, match="of more than 64,000,000 pixels"):
+        open_source(written(tmp_path, images=[image]), workdir=tmp_path)
+
+
+def test_names_of_lvis_are_texts(tmp_path):
+    """A query is "a photo of a sports car"; a name of COCO stays as it is."""
+    classes = [{"id": 3, "name": "sports_car", "frequency": "r"}]
+    classes += [{"id": 7, "name": "bow_(decorative_ribbons)", "synset": "bow.n.08"}]
+    source = open_source(written(tmp_path, categories=classes), workdir=tmp_path)
+    assert source.class_names == ["sports car", "bow (decorative ribbons)"]
+    classes = [{"id": 3, "name": "my_class"}, {"id": 7, "name": "b"}]
+    source = open_source(written(tmp_path, categories=classes), workdir=tmp_path)
+    assert source.class_names == ["my_class", "b"]
+
+
 def test_lvis_says_which_classes_were_looked_for(tmp_path):
     image = {"id": 5, "coco_url": "http://images.cocodataset.org/val/c.png"}
     image |= {"height": 30, "width": 40, "neg_category_ids": [3]}

@@ -107,11 +107,32 @@ def test_a_video_container_is_named_and_the_command_that_helps(head):
 
 def test_a_truncated_wav_is_refused():
     data = wav(np.arange(100))
-    with pytest.raises(ValueError, match="ends after 150 of the 200 bytes of samples"):
+    with pytest.raises(ValueError, match="ends after 150 of the 200 bytes that it declares"):
         audio_ops.decode_audio(data[:-50])
     piped = bytearray(data)
     piped[40:44] = b"\xff" * 4  # the length as programs write it to a pipe
     assert len(audio_ops.decode_audio(bytes(piped))[0]) == 100
+
+
+@pytest.mark.parametrize(
+    "kind, subtype",
+    [
+        *(("OGG", x) for x in ("VORBIS", "OPUS")),
+        *((x, "PCM_16") for x in ("AIFF", "AU", "W64", "RF64", "CAF", "FLAC")),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_a_truncated_file_is_refused(kind, subtype, tmp_path):
+    """Without a check libsndfile reads half of these as shorter files, without a word."""
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).normal(size=48000) / 10
+    soundfile.write(out, noise, 48000, format=kind, subtype=subtype)
+    data = out.getvalue()
+    assert len(audio_ops.decode_audio(data)[0]) == 48000
+    (tmp_path / "a").write_bytes(data[: len(data) * 6 // 10])
+    for given in (data[: len(data) * 6 // 10], tmp_path / "a"):
+        with pytest.raises(ValueError, match="it is truncated, copy it again|no audio that"):
+            audio_ops.decode_audio(given)
 
 
 def test_a_stream_of_unknown_length_is_refused():

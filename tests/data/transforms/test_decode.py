@@ -1,6 +1,8 @@
 """Decoding against arrays that are known because the test encoded them, and against Pillow."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmjax.data.transforms.decode import as_rgb, decode_image
+from mmjax.data.convert import shrink
+from mmjax.data.image_files import check_image
+from mmjax.data.transforms.decode import as_rgb, decode_image, decoded_size
+from mmjax.data.transforms.parse import parse
+from mmjax.data.transforms.video_clips import open_clip
+from tests.fuzz.memory import peak, reset_peak
 
 
 def noise(h=21, w=34, channels=3, seed=0):
@@ -152,6 +159,75 @@ def test_truncated_images_are_refused(format, share):
         decode_image(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match="damaged or truncated|no image"):
         decode_image(data[: int(len(data) * share)], min_size=32)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_by_the_header_is_the_decoded_one(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(noise(10, 20), format, exif=exif)
+    assert decoded_size(data) == decode_image(data).shape[1::-1]
+
+
+def claims(format, width, height, mode="RGB"):
+    """A small file whose header has another size: the pixels are never there."""
+    image = Image.new(mode, (16, 16))
+    data = bytearray(encode(image, format))
+    if format == "PNG":
+        data[16:24] = struct.pack(">II", width, height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif format == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", height, width)
+    elif format == "GIF":
+        data[6:10] = struct.pack("<HH", width, height)
+    else:  # BMP
+        data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "format, width, height, mode",
+    [
+        ("JPEG", 65500, 65500, "RGB"),
+        ("JPEG", 8001, 8000, "L"),
+        ("JPEG", 8000, 4001, "CMYK"),
+        ("PNG", 8001, 8000, "RGB"),
+        ("PNG", 8000, 4001, "RGBA"),
+        ("PNG", 8000, 4001, "I;16"),
+        ("PNG", 50000, 50000, "L"),
+        ("GIF", 8001, 8000, "P"),
+        ("BMP", 8001, 8000, "RGB"),
+    ],
+)
+def test_too_large_an_image_is_refused_before_anything_is_decoded(format, width, height, mode):
+    """The same on every path to an image: chains, converting, models, embedders, the report."""
+    data = claims(format, width, height, mode)
+    steps = parse("decode(64)")
+    reset_peak()
+    idle = peak()
+    for read in (
+        decode_image,
+        lambda data: decode_image(data, 64),
+        lambda data: steps({"image": data}, None),
+        lambda data: shrink(data, 8, 90),
+        check_image,
+        decoded_size,
+        lambda data: open_clip([data]).frames([0]),
+    ):
+        with pytest.raises(ValueError, match="pixels; the maximum is 64,000,000|more than .* pixe"):
+            read(data)
+    assert peak() - idle < 1e8
+
+
+def test_the_frames_of_an_animation_are_smaller():
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    data = bytearray(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert len(open_clip(bytes(data)).times) == 2
+    data[6:10] = struct.pack("<HH", 6000, 6000)
+    with pytest.raises(ValueError, match="6000 x 6000 pixels; the maximum is"):
+        open_clip(bytes(data))
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])

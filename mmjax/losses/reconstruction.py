@@ -1,0 +1,33 @@
+"""Losses of discrete autoencoders of images."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+# Pixels in 0 ... 1 are mapped to MARGIN ... 1 - MARGIN, where the density is defined
+# (`logit_laplace_eps` of openai/DALL-E).
+MARGIN = 0.1
+
+
+def logit_laplace(
+    pixels: Float[ArrayLike, "b h w c2"], target: Float[ArrayLike, "b h w c"]
+) -> Float[Array, "b h w c"]:
+    """-log p in nats of each channel of each pixel under the logit-Laplace distribution.
+
+    Args:
+      pixels: first the means, then the logarithms of the scales.
+      target: in [0, 1]; the density is that of the mapped pixel, in [0.1, 0.9].
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), appendix A.3, equation 2.
+    """
+    mean, log_scale = jnp.split(pixels, 2, axis=-1)
+    x = (1 - 2 * MARGIN) * target + MARGIN
+    odds = jnp.log(x) - jnp.log1p(-x)
+    density = jnp.log(2 * x * (1 - x)) + log_scale
+    return density + jnp.abs(odds - mean) * jnp.exp(-log_scale)
+
+
+def code_kl(logits: Float[ArrayLike, "b h w k"]) -> Float[Array, "b h w"]:
+    """KL divergence in nats from softmax(logits) to the uniform distribution over the k codes."""
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    return (jnp.exp(log_p) * log_p).sum(-1) + jnp.log(float(logits.shape[-1]))

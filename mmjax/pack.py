@@ -1,0 +1,102 @@
+r"""Arrange conversations into rows of one length, so that training reads little padding.
+
+    python -m mmjax.pack --config=configs/mine.py --out=data/packs.json
+
+Counts the tokens of every conversation of config.data.train, those of its images included, by the
+`converse` step of config.data.transform, and writes which of them share a row. Then train with
+config.data.train = {"kind": "packed", "source": the same source, "file": "data/packs.json"}: a
+conversation attends to itself alone, so that the loss is that of the rows without packing.
+"""
+
+# ruff: noqa: E402
+from mmjax.process import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--config", {"required": True, "help": "a file with get_config()"}),
+        ("--out", {"required": True, "help": "the file to write"}),
+    )
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax import config as configs
+from mmjax.data.open_source import open_source
+from mmjax.data.source import Source
+from mmjax.data.sources.packed import first_fit, images_of
+from mmjax.data.transforms import chain, parse
+from mmjax.data.transforms.converse import converse
+from mmjax.process.progress import Progress
+from mmjax.run.tokenizer import make_tokenizer
+from mmjax.workdir import whole_file
+
+
+def measure(
+    source: Source, transform: str, tokenizer: Any
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Tokens and images [N] of each conversation, and how many of both a row has.
+
+    Raises:
+      ValueError: a chain without `converse`, a conversation that does not fit into a row, or an
+        example without messages, which the chain would draw anew at each step.
+    """
+    steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
+    if "converse" not in steps:
+        raise ValueError("config.data.transform has no converse(...), which writes the rows.")
+    args, kwargs = steps["converse"]
+    given = inspect.signature(converse).bind(*args, **kwargs, tokenizer=tokenizer)
+    given.apply_defaults()
+    whole = parse.parse(transform, tokenizer=tokenizer)
+    write = (
+        whole
+        if "tiles" in steps
+        else parse.parse(chain.only(transform, ("converse",)), tokenizer=tokenizer)
+    )
+    tokens, images = (np.zeros(len(source), np.int64) for _ in range(2))
+    with Progress(f"counting the tokens of {source.name}", len(source)) as bar:
+        for i in range(len(source)):
+            example = source[i] if "tiles" in steps else _without_pixels(source.meta(i))
+            if "messages" not in example:
+                raise ValueError(
+                    f"Example {i} of {source.name} has no messages: only conversations that are "
+                    "the same at each step can be packed."
+                )
+            row = write(example, np.random.default_rng(0))
+            tokens[i] = row["text_mask"].sum()
+            images[i] = row["image_mask"].sum() if "image_mask" in row else 0
+            bar.advance(1)
+    return tokens, images, given.arguments["length"], given.arguments["images"]
+
+
+def _without_pixels(example: Mapping[str, Any]) -> dict[str, Any]:
+    """An example with an image of one pixel for each of its own."""
+    count = example.get("images", len(images_of(dict(example))))
+    return {**example, "image": (np.zeros((1, 1, 3), np.uint8),) * count}
+
+
+def main() -> None:
+    """The command."""
+    config = configs.load(ARGS.config, ARGS.overrides)
+    train = config.data.train
+    train = train.get("source", train) if train.get("kind") == "packed" else train
+    source = open_source(train)
+    tokenizer = make_tokenizer(config.tokenizer, corpus=source.corpus)
+    tokens, images, length, most = measure(source, config.data.transform, tokenizer)
+    groups = first_fit(tokens, images, length, most)
+    about = {"source": source.name, "length": length, "images": most}
+    whole_file.write(Path(ARGS.out), json.dumps({**about, "groups": groups}) + "\n")
+    filled = tokens.sum() / (len(groups) * length)
+    print(
+        f"{len(source):,} conversations in {len(groups):,} rows of {length}: {filled:.1%} of the "
+        f"tokens are used, {tokens.sum() / (len(source) * length):.1%} without packing"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

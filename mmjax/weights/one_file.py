@@ -1,0 +1,27 @@
+"""The published models that are one file, by its suffix."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mmjax.weights import published
+from mmjax.weights.families import big_vision, efficientnet_lite, glide
+from mmjax.weights.published import Published
+from mmjax.weights.torch_file import TorchFile
+
+
+def open_torch(path: Path) -> Published:
+    """Open a torch file by the names of its tensors.
+
+    Raises:
+      ValueError: a file that is damaged, or of another model.
+    """
+    theirs = glide if glide.is_one(TorchFile(path).shapes) else efficientnet_lite
+    return theirs.open_file(path)
+
+
+OPENERS: Mapping[str, Callable[[Path], Published]] = {
+    ".gguf": published.open_gguf,
+    ".npz": big_vision.open_file,
+    ".pt": open_torch,
+    ".pth": open_torch,
+}

@@ -1,0 +1,281 @@
+"""Conversations as text and tokens: templates, responses, expanded images, packed rows."""
+
+import json
+
+import numpy as np
+import pytest
+from parity import GOLDEN
+
+from mmjax.data.open_source import open_source
+from mmjax.data.sources.packed import first_fit
+from mmjax.data.text.chat import ChatTemplate, parts
+from mmjax.data.text.image_places import ImagePlaces
+from mmjax.data.text.tokenizer import load_tokenizer
+from mmjax.data.transforms.parse import parse
+from mmjax.pack import measure
+from mmjax.weights import tokenizer as published
+
+TOKENIZER = published.read_for_generation(GOLDEN / "llava")  # <image> is token 3, </s> 2
+RNG = np.random.default_rng(0)
+LLAVA_15 = (  # as the published llava-1.5-7b-hf/chat_template.json is built
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' '}}{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def turns(*contents):
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": x} for i, x in enumerate(contents)]
+
+
+def image(side=4):
+    return RNG.integers(0, 256, (side, side, 3)).astype(np.uint8)
+
+
+def test_a_template_of_lists_and_one_of_texts():
+    messages = turns("what is<image>this?", "a bus", "red?", "yes")
+    found = ChatTemplate(LLAVA_15, {}).rendered(messages)
+    assert found.text == (
+        "USER: <image>\nwhat is this? ASSISTANT: a bus USER: red? ASSISTANT: yes "
+    )
+    assert [found.text[a:b] for a, b in found.responses] == [" a bus ", " yes "]
+    plain = ChatTemplate(
+        "{% for m in messages %}[{{ m.role }}|{{ m.content }}]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant|{% endif %}",
+        {},
+    )
+    assert plain.render(messages[:1]) == "[user|what is<image>this?]"
+    spans = plain.rendered(messages)
+    assert [spans.text[a:b] for a, b in spans.responses] == ["a bus]", "yes]"]
+    assert parts("<image>a<image>") == [
+        {"type": "image"},
+        {"type": "text", "text": "a"},
+        {"type": "image"},
+    ]
+
+
+def test_what_a_template_cannot_do():
+    with pytest.raises(ValueError, match="The chat template has a mistake: .*endfor"):
+        ChatTemplate("{% for m in messages %}", {})
+    refuses = ChatTemplate("{{ raise_exception('roles must alternate') }}", {})
+    with pytest.raises(ValueError, match="refuses the messages: roles must alternate"):
+        refuses.render(turns("a"))
+    outside = ChatTemplate("{{ messages.__class__.__mro__ }}", {})  # it is a sandbox
+    with pytest.raises(ValueError, match="refuses the messages: access to attribute '__class__'"):
+        outside.render(turns("a"))
+    later = ChatTemplate(
+        "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", {}
+    )
+    with pytest.raises(ValueError, match="writes messages otherwise once there are later ones"):
+        later.rendered(turns("a", "b", "c", "d"))
+
+
+def converse(settings, example):
+    step = parse(f"converse({settings})", tokenizer=TOKENIZER)
+    return step(example, np.random.default_rng(0))
+
+
+def words(row, mask):
+    return TOKENIZER._backend.decode(row["text"][mask].tolist(), skip_special_tokens=False)
+
+
+def test_a_row_has_its_images_where_they_are_written_and_learns_the_responses():
+    first, second = image(), image()
+    example = {
+        "key": "x",
+        "image": (first, second),
+        "messages": turns("a red bus<image>", "two dogs", "<image>and a cup", "of tea"),
+    }
+    row = converse("80, 3, 5, images=3, template='vicuna'", example)
+    ids, mask = row["text"], row["text_mask"]
+    assert (ids == 3).sum() == 10 and mask.sum() < 80 and not mask[mask.sum() :].any()
+    # As the tokenizer's own encoding of the whole text.
+    whole = (
+        "USER: a red bus<image> ASSISTANT: two dogs</s>USER: <image>and a cup ASSISTANT: of tea</s>"
+    )
+    whole = whole.replace("<image>", "<image>" * 5)
+    begins = [] if TOKENIZER.bos_id is None else [TOKENIZER.bos_id]
+    assert ids[mask].tolist() == [*begins, *TOKENIZER._backend.encode(whole).ids]
+    learned = row["text_loss_mask"]
+    assert words(row, learned) == " two dogs</s> of tea</s>"
+    np.testing.assert_array_equal(row["image"][:2], [first, second])
+    np.testing.assert_array_equal(row["image_mask"], [True, True, False])
+    assert not ({"messages", "text_pack"} & row.keys())
+    prompt = converse("80, 3, 5, images=3, template='vicuna', prompt=True", example)
+    assert words(prompt, prompt["text_mask"]).endswith("and a cup ASSISTANT:")
+    assert not prompt["text_loss_mask"].any()
+
+
+def test_the_tokenizers_own_template_and_tokens_around_an_image(tmp_path):
+    example = {"image": (image(),), "messages": turns("<image>bus?", "a bus")}
+    row = converse("40, 3, 2, places={'start': '[', 'end': ']'}", example)
+    assert words(row, row["text_mask"]).removeprefix("<s>") == (
+        "USER: [<image><image>]\nbus? ASSISTANT: a bus</s>"
+    )
+    TOKENIZER.save(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == TOKENIZER.chat_template
+    grid = ImagePlaces("x", 1, "<", ">", "({row},{column})").text((2, 1))
+    assert grid == "(1,1)x\n(2,1)x\n\n<x>"
+
+
+def test_captions_and_questions_become_conversations():
+    ask = parse("ask(('what is it?',), before=False)")
+    made = ask({"image": image(), "captions": ["a bus"]}, np.random.default_rng(0))
+    assert made["messages"] == turns("what is it?\n<image>", "a bus")
+    made = parse("ask")({"captions": ["how many?"], "answers": ["two"]}, np.random.default_rng(0))
+    assert made["messages"] == turns("how many?", "two")
+    row = converse("20, 3, 2, size=4, template='plain'", {"key": "y", **made})
+    assert words(row, row["text_loss_mask"]) == "two</s>"
+    assert row["image"].shape == (1, 4, 4, 3) and not row["image_mask"].any()
+
+
+@pytest.mark.parametrize(
+    ("messages", "images", "message"),
+    [
+        (turns("<image>a", "b"), 0, "its text has 1 <image> and it comes with 0 images"),
+        (turns("a", "b"), 1, "its text has 0 <image> and it comes with 1 images"),
+        (turns("<image>a", "<image>"), 2, "turn 1, by the assistant, has <image>: images belong"),
+        (turns("a", " "), 0, "turn 1, by the assistant, is empty"),
+        (turns("a", "b")[1:], 0, "it starts with assistant: the user has the first turn"),
+        ([], 0, "it has no messages"),
+        ([{"role": "tool", "content": "a"}], 0, "turn 0 is by 'tool': use one of system, user"),
+    ],
+)
+def test_conversations_that_cannot_be_learned_from_are_named(messages, images, message):
+    example = {"key": "17", "messages": messages, "image": (image(),) * images}
+    with pytest.raises(ValueError, match=rf"the conversation of example '?17'?: {message}"):
+        converse("40, 3, 2, images=2", example)
+
+
+def test_rows_that_are_too_long_say_how_long():
+    example = {"key": "z", "messages": turns("<image>a", "b"), "image": (image(),)}
+    with pytest.raises(
+        ValueError, match=r"example '?z'? has 6\d\d tokens with those of its images"
+    ):
+        converse("40, 3, 600", example)
+    with pytest.raises(ValueError, match=r"example '?z'? has 1 images, and a row 0"):
+        converse("40, 3, 2, images=0", example)
+    with pytest.raises(ValueError, match="has no chat template: give the template"):
+        bare = published.read_for_generation(GOLDEN / "llama")
+        parse("converse(40)", tokenizer=bare)
+    with pytest.raises(ValueError, match="no chat template 'vicunna': .* Did you mean 'vicuna'"):
+        converse("40, template='vicunna'", example)
+
+
+RECORDS = [
+    {
+        "id": "a",
+        "image": "one.png",
+        "conversations": [
+            {"from": "human", "value": "<image>\nwhat?"},
+            {"from": "gpt", "value": "a bus"},
+        ],
+    },
+    {"conversations": [{"from": "user", "text": "hi"}, {"from": "chatgpt", "text": "hello"}]},
+    {
+        "key": 7,
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "image": "one.png"},
+                    {"type": "text", "text": " and "},
+                    {"type": "image", "path": "two.png"},
+                ],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": "two"}]},
+        ],
+        "audio": "one.png",
+    },
+]
+BAD = [
+    ({"id": "b"}, r"record 0 \('b'\) of .*: it has no list of turns: name it one of"),
+    ([1], "record 0 of .*: it is a list, and must be an object"),
+    ({**RECORDS[0], "image": ["one.png", "two.png"]}, "1 <image> and it comes with 2 images"),
+    ({**RECORDS[0], "image": "three.png"}, "there is no 'three.png' in"),
+    ({**RECORDS[0], "image": "../x.png"}, "its file '../x.png' is not below the folder"),
+    ({"messages": [{"role": "critic", "content": "a"}]}, "turn 0 is by 'critic': use one of user"),
+    ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "turn 0 has the part"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chat")
+    for name in ("one", "two"):
+        (root / f"{name}.png").write_bytes(name.encode())
+    (root / "list.json").write_text(json.dumps(RECORDS))
+    (root / "lines.jsonl").write_text("\n".join(map(json.dumps, RECORDS)))
+    return root
+
+
+@pytest.mark.parametrize("file", ["list.json", "lines.jsonl"])
+def test_llavas_file_sharegpts_and_lines_of_messages(folder, file):
+    source = open_source({"kind": "conversations", "path": str(folder / file)})
+    assert [source.meta(i)["key"] for i in range(3)] == ["a", "1", "7"]
+    assert source[0]["image"] == (b"one",) and source[1]["image"] == ()
+    assert source[1]["messages"] == turns("hi", "hello")
+    assert source[2]["messages"][1] == {"role": "user", "content": "<image> and <image>"}
+    assert source[2]["image"] == (b"one", b"two") and source[2]["audio"] == b"one"
+    assert "image" not in source.meta(2) and source.meta(2)["images"] == 2
+
+
+@pytest.mark.parametrize(("record", "message"), BAD)
+def test_bad_records_are_named(folder, record, message, tmp_path):
+    (folder / "bad.json").write_text(json.dumps([record, RECORDS[1]]))
+    settings = {"kind": "conversations", "path": str(folder / "bad.json")}
+    with pytest.raises(ValueError, match=message):
+        open_source(settings, workdir=tmp_path)
+    assert len(open_source({**settings, "max_bad_records": 1}, workdir=tmp_path)) == 1
+
+
+def test_files_that_are_none_are_refused(folder):
+    (folder / "text.json").write_text("hello")
+    with pytest.raises(ValueError, match="is neither a JSON list nor lines of JSON"):
+        open_source({"kind": "conversations", "path": str(folder / "text.json")})
+    with pytest.raises(ValueError, match="There is no file '.*none.json' of conversations"):
+        open_source({"kind": "conversations", "path": str(folder / "none.json")})
+
+
+def test_packed_conversations_are_those_of_rows_of_their_own(folder):
+    inner = {"kind": "conversations", "path": str(folder / "list.json")}
+    step = "converse(60, 3, 5, images=3, size=1, template='vicuna')"
+    tokens, images, length, most = measure(open_source(inner), step, TOKENIZER)
+    assert (length, most) == (60, 3) and images.tolist() == [1, 0, 2]
+    groups = first_fit(tokens, images, length, most)
+    (folder / "packs.json").write_text(json.dumps({"groups": groups}))
+    packed = open_source({"kind": "packed", "source": inner, "file": str(folder / "packs.json")})
+    assert sorted(i for group in groups for i in group) == [0, 1, 2] and len(packed) < 3
+    alone = {}
+    for i, group in enumerate(groups):
+        assert packed[i]["image"] == tuple(x for j in group for x in open_source(inner)[j]["image"])
+        pixels = {"image": (image(1),) * len(packed[i]["image"])}
+        row = converse("60, 3, 5, images=3, size=1, template='vicuna'", {**packed[i], **pixels})
+        for number, j in enumerate(group):
+            mine = (row["text_pack"] == number) & row["text_mask"]
+            example = {**open_source(inner).meta(j), "image": (image(1),) * int(images[j])}
+            alone = converse("60, 3, 5, images=3, size=1, template='vicuna'", example)
+            for name in ("text", "text_loss_mask"):
+                np.testing.assert_array_equal(row[name][mine], alone[name][alone["text_mask"]])
+    with pytest.raises(ValueError, match="arranges 2 conversations and .* has 3: write it again"):
+        (folder / "packs.json").write_text(json.dumps({"groups": [[0, 1]]}))
+        open_source({"kind": "packed", "source": inner, "file": str(folder / "packs.json")})
+
+
+def test_first_fit_fills_rows_and_loses_none():
+    lengths, images = RNG.integers(1, 60, 200), RNG.integers(0, 3, 200)
+    groups = first_fit(lengths, images, 100, 4)
+    assert sorted(i for group in groups for i in group) == list(range(200))
+    assert all(lengths[g].sum() <= 100 and images[g].sum() <= 4 for g in map(np.array, groups))
+    fewest = max(lengths.sum() / 100, images.sum() / 4)
+    assert len(groups) <= 11 / 9 * fewest + 6
+    with pytest.raises(ValueError, match="Conversation 1 has 101 tokens and 0 images, and a row"):
+        first_fit([3, 101], [0, 0], 100, 1)
