@@ -170,8 +170,8 @@ class ImageTower:
         fixed = evaluation_form(transform)
         if copies and fixed == transform:
             raise ValueError(
-                f"copies is {copies}, but nothing in '{transform}' is random: give a transform such "
-                "as 'decode | resize(128) | rand_augment(2, 9)'."
+                f"copies is {copies}, but nothing in '{transform}' is random: give a transform "
+                "such as 'decode | resize(128) | rand_augment(2, 9)'."
             )
         self._chains, self.copies = (parse(fixed), parse(transform)), copies
         self._apply = jax.jit(self._loaded.model.apply)
