@@ -117,7 +117,6 @@ def draw(
     """
     size = min(count, batch_size)
     settings, choose = chooser(settings, loaded.tokenizer)
-    run = jax.jit(lambda variables, batch, rng: system.sample(variables, batch, rng, settings))
     parts = []
     batches = -(-count // size)
     with Progress("Sampling", 100 * batches) as bar:
@@ -131,7 +130,8 @@ def draw(
             batch = {k: x[rows % len(x)] for k, x in given.items()}
             keys = row_keys(jax.random.key(seed), rows)
             with reported(on_step):
-                parts.append(choose(jax.device_get(run(loaded.variables, batch, keys)), batch))
+                found = system.sample(loaded.variables, batch, keys, settings)
+                parts.append(choose(jax.device_get(dict(found)), batch))
             bar.advance(max(0, 100 * len(parts) - bar.done))
     return {
         name: np.concatenate([part[name] for part in parts], int(name == "frames"))[
