@@ -180,10 +180,13 @@ def test_data_fit_the_model(name):
     image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")
+    steps += ("resize_short", "tiles") if config.model.name == "llava" else ()
     assert any(f"{step}({size}" in transform for step in steps)
     words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
+    if config.model.name == "llava":
+        words = f"converse({model.text.length}, {model.image_token}, {run.model.image_length}"
     if config.model.name == "owlvit":
         words = f"regions({model.boxes}) | name_queries({model.queries}, {model.text.length}"
     assert words in f"{transform} | {config.data.batch_transform}"
@@ -246,11 +249,20 @@ SAME += (
     "avsr_lrs3",
     "dalle2_decoder_3_5b",
     "dalle2_prior",
+    "dalle_12b",
     "glide_3_5b",
     "sam_vit_b_sa1b",
     "sam_vit_h_sa1b",
 )
-SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
+SAME += (
+    "llava_1_5_7b_projector",
+    "nanovlm_222m",
+    "smolvlm_256m",
+    "videobert",
+    "whisper_base",
+    "whisper_small",
+    "whisper_tiny",
+)
 
 
 def one_step(name, mesh=None, dtype="float32", **loss):

@@ -41,6 +41,7 @@ plan
 evaluate
 train
 photos
+conversation
 search.__main__  serve.__main__  sample.__main__
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
 cluster_video

@@ -24,6 +24,7 @@ CONFIGS = {
     "flava": "flava_emoji",
     "glide": "glide_emoji",
     "image_tokenizer": "dvae_emoji",
+    "llava": "llava_emoji",
     "multimodal": "fusion_digits",
     "owlvit": "owlvit_boards",
     "sam": "sam_boards",

@@ -19,6 +19,9 @@ PUBLISHED = {
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
     "glide_3_5b": 3_554_414_086,
     "owlvit_b32": 153_231_879,
+    "llava_1_5_7b": 7_062_902_784,
+    "llava_1_5_7b_projector": 7_062_902_784,
+    "smolvlm_256m": 256_484_928,
     "sam_vit_b_sa1b": 93_735_472,
     "sam_vit_h_sa1b": 641_090_608,
 }
@@ -125,6 +128,8 @@ def count_by_hand(name):
         return one_transformer(model)
     if name == "flava_emoji":
         return flava(model)
+    if name in ("llava_emoji", "llava_smollm2", "nanovlm_222m"):
+        return projected(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
     if name == "blip_b16_129m":  # three kinds of attention
@@ -265,6 +270,27 @@ def video_vq(model):
     block = 27 * inputs**2 + inputs + (inputs**2 + inputs) + 4 * inputs
     codes = (inputs * model.code_width + model.code_width) + (model.code_width + 1) * inputs
     return whole + 2 * model.blocks * block + 4 * inputs + codes
+
+
+def projected(model):
+    """An image tower, a projector, and a Llama-style decoder with one table of words."""
+    if model.image.get("kind") == "efficientnet":
+        image, inputs = lite(model.image), model.image.head
+    elif model.image.get("variant"):  # B/16 of 224 pixels
+        inputs = 768
+        image = (16 * 16 * 3 + 1) * inputs + 14 * 14 * inputs + tower(12, inputs, 3072)
+        image += 2 * inputs
+    else:
+        image, inputs = drawn_image(model.image), model.image.width
+    width, inputs = model.text.width, inputs * model.projector.get("shuffle", 1) ** 2
+    projector = inputs * width
+    if model.projector.kind == "mlp":
+        projector += width + width * width + width
+    decoder = model.text.decoder
+    heads = decoder.heads + decoder.get("kv_heads", decoder.heads)  # of queries and out, keys, ...
+    dim = decoder.get("head_dim", width // decoder.heads)
+    layer = 2 * heads * dim * width + 3 * width * decoder.mlp_dim + 2 * width
+    return image + projector + model.text.vocab_size * width + decoder.depth * layer + width
 
 
 def whisper(model):
