@@ -84,8 +84,21 @@ def run(main: Callable[[], object]) -> None:
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             print(f"error: {error}", file=sys.stderr)
             _leave(str(error), 2)
+        lost = _lost_peer(error)
+        if lost is not None:
+            print(f"error: {lost}.", file=sys.stderr)
+            _leave(lost, 1)
         traceback.print_exc()
         _leave(f"{type(error).__name__}: {error}"[:500], 1)
+
+
+def _lost_peer(error: Exception) -> str | None:
+    """Which other process was lost, where that may be the cause of an error of jax's."""
+    if type(error).__name__ != "JaxRuntimeError":
+        return None
+    from mmjax.process import distributed  # imported late, see `_leave`
+
+    return distributed.lost_peer()
 
 
 def _leave(sentence: str, code: int) -> None:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from mmjax.data.cache import data_root, locked
 from mmjax.process.progress import Progress
 
-
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
