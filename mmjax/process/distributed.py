@@ -24,7 +24,7 @@ import jax
 from jax._src.distributed import global_state  # jax.distributed has no public way to its store
 
 POLL_SECONDS = 1.0
-SILENT_SECONDS = 5.0  # without a sign of life, after which a process counts as lost
+SILENT_SECONDS = 4.0  # without a sign of life, after which a process counts as lost
 _PREFIX = "mmjax"
 _barriers = itertools.count()
 
@@ -88,9 +88,7 @@ def initialize(args: argparse.Namespace, timeout: float = 300) -> None:
     exchange("start")
     if jax.process_index() > 0:  # only process 0 prints
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    global _watcher
-    _watcher = _Watcher()
-    _watcher.start()
+    _Watcher().start()
     print(
         f"{jax.process_count()} processes on {len(set(hosts().values()))} hosts, "
         f"{jax.device_count()} devices"
@@ -266,18 +264,20 @@ def leave(sentence: str, code: int) -> None:
 def lost_peer() -> str | None:
     """A sentence about a process that has stopped without a word, such as one that was killed.
 
-    For an error of a collective operation, which does not say whose end was its cause: waits until
-    every other process has either given a sign of life or been silent for `SILENT_SECONDS`.
+    For an error of a collective operation, which does not say whose end was its cause: looks for
+    `SILENT_SECONDS` whether every other process gives signs of life. Where process 0 is lost, jax
+    itself has mostly ended this one before.
     """
-    if _alone() or _watcher is None:
+    if _alone():
         return None
-    until = time.monotonic() + SILENT_SECONDS + 2 * POLL_SECONDS
-    while time.monotonic() < until:
-        silent = _watcher.silent()
-        if silent is not None:
-            return silent
-        time.sleep(POLL_SECONDS / 4)
-    return None
+    try:
+        before, names = _published("alive"), hosts()
+        time.sleep(SILENT_SECONDS)
+        now = _published("alive")
+    except jax.errors.JaxRuntimeError:  # the store is that of process 0
+        return _lost(0, "its host")
+    silent = [i for i in sorted(before) if now[i] == before[i] and i != jax.process_index()]
+    return _lost(silent[0], names.get(silent[0], "an unknown host")) if silent else None
 
 
 def _lost(index: int, host: str) -> str:
@@ -288,32 +288,13 @@ def _lost(index: int, host: str) -> str:
     )
 
 
-_watcher: "_Watcher | None" = None
-
-
 class _Watcher(threading.Thread):
     """Gives signs of life, and ends this process when another has ended early."""
 
     def __init__(self):
         super().__init__(name="mmjax.process.distributed", daemon=True)
         self._done = threading.Event()
-        self._hosts = hosts()
-        self._signs: dict[int, tuple[str, float]] = {}  # the last one of each process, and when
         atexit.register(self.finish)  # before jax's own end, which waits for the other processes
-
-    def silent(self) -> str | None:
-        """A sentence about the first process without a sign of life; None: all give some."""
-        now = time.monotonic()
-        for index, (_, at) in dict(self._signs).items():
-            if now - at > SILENT_SECONDS:
-                return _lost(index, self._hosts.get(index, "an unknown host"))
-        return None
-
-    def _note(self, count: int) -> None:
-        _publish("alive", str(count))
-        for index, sign in _published("alive").items():
-            if index != jax.process_index() and self._signs.get(index, ("",))[0] != sign:
-                self._signs[index] = sign, time.monotonic()
 
     def finish(self) -> None:
         self._done.set()
@@ -325,12 +306,9 @@ class _Watcher(threading.Thread):
             if self._done.wait(POLL_SECONDS):
                 return
             try:
+                _publish("alive", str(count))
                 left = _published("left")
-                self._note(count)
-            except jax.errors.JaxRuntimeError:  # the store is gone, and with it its process
-                if not self._done.is_set() and mine != 0:
-                    _print_error(f"process {mine} ends: {_lost(0, self._hosts.get(0, '?'))}.")
-                    os._exit(1)
+            except jax.errors.JaxRuntimeError:  # the coordinator is gone: jax itself ends us
                 return
             if left and mine not in left:
                 index, (code, _, sentence) = next((i, v.partition(" ")) for i, v in left.items())
