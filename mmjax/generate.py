@@ -4,11 +4,15 @@ r"""Generate text from a prompt or about an image, and print it token by token.
     python -m mmjax.generate --model=runs/captioner --image=cat.png --image=dog.png
     python -m mmjax.generate --model=runs/flamingo --image=cat.png --image=dog.png \
         --prompt="<image>a cat<image>"
+    python -m mmjax.generate --model=runs/llava --image=cat.png --prompt="What is this?"
+    python -m mmjax.generate --model=runs/llava --image=cat.png --chat
 
 The model is a workdir (its newest checkpoint) of a generative model, a published folder (GPT-2, a
 Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa generates
-one text per image; a Flamingo's prompt has a placeholder, <image>, for each. Without a temperature
-decoding is greedy; see mmjax/decode/settings.py for all settings.
+one text per image; a Flamingo's prompt has a placeholder, <image>, for each. A LLaVA answers a
+prompt, about its images if there are any; with --chat it answers each line of the standard input,
+and remembers the lines before it. Without a temperature decoding is greedy; see
+mmjax/decode/settings.py for all settings.
 """
 
 # ruff: noqa: E402
@@ -20,6 +24,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--model", {"required": True, "help": "a workdir, a published folder or a GGUF file"}),
         ("--prompt", {"default": "", "help": "the text to continue"}),
         ("--image", {"action": "append", "default": [], "help": "an image; may be repeated"}),
+        ("--chat", {"action": "store_true", "help": "a conversation: each line is a turn"}),
         ("--max_new_tokens", {"type": int, "help": "default: as many as fit, at most 64"}),
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
@@ -35,13 +40,15 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--seed", {"type": int, "default": 0}),
     )
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmjax import pretrained
+from mmjax import conversation, pretrained
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
@@ -152,25 +159,81 @@ def generate(
       ValueError: see `open_model`, `make_batches` and `Settings`; an image that cannot be read.
     """
     loaded = open_model(model)
-    reads, place = "image" in loaded.config, loaded.config.get("image_token")
-    batches = make_batches(
-        loaded, prompt, [_read(loaded, path) if reads else path for path in images]
-    )
-    room = loaded.model.window - int(batches[0]["text_mask"].sum())
-    settings = Settings(
+    if loaded.config["name"] == "llava":
+        messages = conversation.first_turn(prompt, len(images))
+        batches = [conversation.make_batch(loaded, messages, images)]
+    else:
+        reads = "image" in loaded.config
+        batches = make_batches(
+            loaded, prompt, [_read(loaded, path) if reads else path for path in images]
+        )
+    settings = _settings(loaded, batches[0], max_new_tokens, **decode)
+    stream = make_text_stream(loaded, settings)
+    return [stream(batch, seed) for batch in batches]
+
+
+def _settings(loaded: Pretrained, batch: Mapping, max_new_tokens: int | None, **decode) -> Settings:
+    """Settings for a batch, by default of as many tokens as fit, at most 64."""
+    room = loaded.model.window - int(batch["text_mask"].sum())
+    place = loaded.config.get("image_token")
+    return Settings(
         max(1, min(64, room)) if max_new_tokens is None else max_new_tokens,
         end_ids=loaded.tokenizer.end_ids,
         pad_id=loaded.tokenizer.pad_id,
         forbidden_ids=() if place is None else (place,),
         **decode,
     )
-    stream = make_text_stream(loaded, settings)
-    return [stream(batch, seed) for batch in batches]
+
+
+def chat(
+    model: str,
+    turns: Iterable[str],
+    images: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    **decode: Any,
+) -> Iterator[Iterator[str]]:
+    """For each turn of a user the pieces of the answer, which is part of the next prompt.
+
+    Args:
+      images: paths; the first turn is about them.
+
+    Raises:
+      ValueError: as `generate`, a model that is no LLaVA, or one without a chat template.
+    """
+    loaded = open_model(model)
+    if loaded.config["name"] != "llava":
+        raise ValueError(f"'{model}' holds a '{loaded.config['name']}': --chat takes a 'llava'.")
+    messages: list[dict[str, str]] = []
+    for turn in turns:
+        messages += conversation.first_turn(turn, 0 if messages else len(images))
+        batch = conversation.make_batch(loaded, messages, images)
+        stream = make_text_stream(loaded, _settings(loaded, batch, max_new_tokens, **decode))
+        answer: list[str] = []
+
+        def pieces(stream=stream, batch=batch, answer=answer):
+            for piece in stream(batch, seed):
+                answer.append(piece)
+                yield piece
+
+        yield pieces()
+        text = "".join(answer).strip()
+        messages.append({"role": "assistant", "content": text or "..."})
 
 
 def main() -> None:
     """The command."""
-    settings = {k: v for k, v in vars(ARGS).items() if k not in ("model", "image", "overrides")}
+    own = ("model", "image", "overrides", "chat")
+    settings = {k: v for k, v in vars(ARGS).items() if k not in own}
+    if ARGS.chat:
+        first = [settings.pop("prompt")]
+        turns = (line.strip() for line in itertools.chain(filter(None, first), sys.stdin))
+        for pieces in chat(ARGS.model, filter(None, turns), ARGS.image, **settings):
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            print()
+        return
     texts = generate(ARGS.model, images=ARGS.image, **settings)
     for i, pieces in enumerate(texts):
         title = f"{ARGS.image[i]}: " if len(texts) > 1 else ""

@@ -66,7 +66,7 @@ def test_full_size(name):
     elif config.model.name == "videobert":
         frames, codes = config.model.frames, config.model.codes
         assert outputs["video_prediction"].shape == (8, frames, codes)
-    elif config.model.name in ("diffusion", "glide"):
+    elif config.model.name in ("diffusion", "glide", "unclip"):
         assert outputs["prediction"].shape == (8, *run.model.shape)
     elif config.model.name == "video_vq":
         assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
@@ -129,9 +129,9 @@ def test_data_fit_the_model(name):
     if config.model.name == "diffusion":
         assert transform.strip(" |") in ("label", "decode | label")  # nothing is resized
         return
-    if config.model.name == "glide":
+    if config.model.name in ("glide", "unclip"):
         chains = [transform, *(section.transform for section in config.evals.values())]
-        size, words = config.model.image_size, f"tokenize({model.text.length})"
+        size, words = run.spec["image"].shape[1], f"tokenize({model.text.length})"
         for chain in chains:
             assert words in chain
             assert f"crop({size})" in chain or f"resize({size})" in chain
@@ -180,10 +180,13 @@ def test_data_fit_the_model(name):
     image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
     steps = ("resize", "resize_between", "random_resized_crop", "crop", "pad_corner")
+    steps += ("resize_short", "tiles") if config.model.name == "llava" else ()
     assert any(f"{step}({size}" in transform for step in steps)
     words = f"tokenize({model.text.length}" if "text" in model else ""
     if config.data.batch_transform.startswith("interleave"):
         words = f"interleave({config.model.max_images}, {model.text.length}, "
+    if config.model.name == "llava":
+        words = f"converse({model.text.length}, {model.image_token}, {run.model.image_length}"
     if config.model.name == "owlvit":
         words = f"regions({model.boxes}) | name_queries({model.queries}, {model.text.length}"
     assert words in f"{transform} | {config.data.batch_transform}"
@@ -244,12 +247,22 @@ SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart"
 SAME += (
     "ast_audioset",
     "avsr_lrs3",
+    "dalle2_decoder_3_5b",
     "dalle2_prior",
+    "dalle_12b",
     "glide_3_5b",
     "sam_vit_b_sa1b",
     "sam_vit_h_sa1b",
 )
-SAME += ("videobert", "whisper_base", "whisper_small", "whisper_tiny")
+SAME += (
+    "llava_1_5_7b_projector",
+    "nanovlm_222m",
+    "smolvlm_256m",
+    "videobert",
+    "whisper_base",
+    "whisper_small",
+    "whisper_tiny",
+)
 
 
 def one_step(name, mesh=None, dtype="float32", **loss):

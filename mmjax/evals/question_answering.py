@@ -9,6 +9,7 @@ import numpy as np
 from mmjax.data.source import Source
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.metrics.yes_no import yes_no_metrics
 from mmjax.evals.outputs import generate_texts, score_texts
 from mmjax.evals.vqa import PRIORS, answer_prior, most_frequent, normalize_answer, vqa_metrics
 from mmjax.system import Variables
@@ -93,12 +94,14 @@ class Vqa(Evaluator):
       train_source: training data of the priors and of the question-only model.
       decode: settings of decoding.
       choices: answers to choose from, by their log-probability, end token included.
+      yes_no: also `yes_no/...` of the questions whose answer is yes or no; see `yes_no_metrics`.
     """
 
     kind = "vqa"
     train_source: Mapping[str, Any]
     decode: Mapping[str, Any] | None = None
     choices: tuple[str, ...] = ()
+    yes_no: bool = False
 
     def __post_init__(self):
         if self.decode is not None and self.choices:
@@ -179,6 +182,8 @@ class Vqa(Evaluator):
             given, places = self.answers(variables, source)
             here = asked.at(places)
         yield from vqa_metrics(given, here.human, here.type).items()
+        if self.yes_no:
+            yield from _yes_no(given, here.human)
         compared["other_image"] = self.answers(variables, OtherImages(source))
         compared["without_image"] = self.answers(variables, source, "image")
         learned = [_usual(texts) for texts in train.human]
@@ -191,6 +196,14 @@ class Vqa(Evaluator):
             metrics = vqa_metrics(answers, there.human, there.type)
             yield from ((f"{name}/{metric}", value) for metric, value in metrics.items())
         yield from left_out(len(source) - len(places))
+
+
+def _yes_no(given: Sequence[str], human: Sequence[Sequence[str]]) -> Results:
+    """The metrics of the questions whose answer is yes or no, if there are any."""
+    places = [i for i, answers in enumerate(human) if set(answers) <= {"yes", "no"}]
+    if places:
+        found = yes_no_metrics([given[i] for i in places], [human[i][0] for i in places])
+        yield from ((f"yes_no/{metric}", value) for metric, value in found.items())
 
 
 def _usual(answers: list[str]) -> str:

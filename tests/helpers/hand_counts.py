@@ -19,6 +19,9 @@ PUBLISHED = {
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
     "glide_3_5b": 3_554_414_086,
     "owlvit_b32": 153_231_879,
+    "llava_1_5_7b": 7_062_902_784,
+    "llava_1_5_7b_projector": 7_062_902_784,
+    "smolvlm_256m": 256_484_928,
     "sam_vit_b_sa1b": 93_735_472,
     "sam_vit_h_sa1b": 641_090_608,
 }
@@ -56,6 +59,9 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name == "dalle2_decoder_3_5b":  # a ViT-L/14 without biases of patches, two more norms
+        image = (14 * 14 * 3 + 2 + 16 * 16) * 1024 + tower(24, 1024, 4096) + 4 * 1024
+        return 3_554_414_086 + decoder_tower(load(name).model, image)
     if name == "dalle2_prior":
         return count_by_hand("clip_l14") + prior(load(name).model, 768)
     if name.startswith("whisper"):
@@ -108,15 +114,22 @@ def count_by_hand(name):
         return drawn_image(model.image) + text + audio + 128 * 128 + 3
     if name == "ddpm_mnist":
         return denoiser(model, 1, 1, model.num_classes + 1)
-    if name == "glide_emoji":
+    if name in ("glide_emoji", "unclip_emoji"):
         text, width = model.text, model.text.width
         words = (text.vocab_size + 2 * text.length) * width + tower(text.depth, width, 4 * width)
         head = 2 * width + (width + 1) * 4 * model.backbone.channels[0]
-        return denoiser(model, 3, 6, context=width) + words + head
+        whole = denoiser(model, 3, 6, context=width) + words + head
+        return (
+            whole
+            if name == "glide_emoji"
+            else whole + decoder_tower(model, drawn_image(model.image))
+        )
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
         return flava(model)
+    if name in ("llava_emoji", "llava_smollm2", "nanovlm_222m"):
+        return projected(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
     if name == "blip_b16_129m":  # three kinds of attention
@@ -202,6 +215,13 @@ def audio_classifier(model):
     return tokens + blocks + norms + width * classes + classes
 
 
+def decoder_tower(model, image):
+    """An image tower of so many parameters, its map, a learned embedding, and two maps of it."""
+    width, embed = model.image.get("width", 1024), model.embed_dim
+    maps = (embed + 1) * (4 * model.backbone.channels[0] + 4 * model.text.width)
+    return image + width * embed + embed + maps
+
+
 def denoiser(model, inputs, outputs, classes=0, context=0):
     """A U-Net of one block per level, of so many channels, with rows of classes or a context so
     wide; the second of two maps doubles for scale and shift."""
@@ -250,6 +270,27 @@ def video_vq(model):
     block = 27 * inputs**2 + inputs + (inputs**2 + inputs) + 4 * inputs
     codes = (inputs * model.code_width + model.code_width) + (model.code_width + 1) * inputs
     return whole + 2 * model.blocks * block + 4 * inputs + codes
+
+
+def projected(model):
+    """An image tower, a projector, and a Llama-style decoder with one table of words."""
+    if model.image.get("kind") == "efficientnet":
+        image, inputs = lite(model.image), model.image.head
+    elif model.image.get("variant"):  # B/16 of 224 pixels
+        inputs = 768
+        image = (16 * 16 * 3 + 1) * inputs + 14 * 14 * inputs + tower(12, inputs, 3072)
+        image += 2 * inputs
+    else:
+        image, inputs = drawn_image(model.image), model.image.width
+    width, inputs = model.text.width, inputs * model.projector.get("shuffle", 1) ** 2
+    projector = inputs * width
+    if model.projector.kind == "mlp":
+        projector += width + width * width + width
+    decoder = model.text.decoder
+    heads = decoder.heads + decoder.get("kv_heads", decoder.heads)  # of queries and out, keys, ...
+    dim = decoder.get("head_dim", width // decoder.heads)
+    layer = 2 * heads * dim * width + 3 * width * decoder.mlp_dim + 2 * width
+    return image + projector + model.text.vocab_size * width + decoder.depth * layer + width
 
 
 def whisper(model):

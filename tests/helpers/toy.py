@@ -105,6 +105,8 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "llava":
+            _shrink_llava(config.model, depth)
         elif config.model.name == "video_vit":
             config.model.update(TOWER, depth=depth, frames=4, image_size=8, tubelet=(2, 4, 4))
             config.model.temporal_depth = min(1, config.model.temporal_depth)
@@ -125,7 +127,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.update(codes=10, frames=3, start=1, end=2, separator=62, mask=63)
             config.model.remat = "none"
             config.loss.update(mask_ratio=0.5, both=6.0)  # so that a small batch has all regimes
-        elif config.model.name in ("diffusion", "glide"):
+        elif config.model.name in ("diffusion", "glide", "unclip"):
             _shrink_diffusion(config.model, depth)
         elif config.model.name == "whisper":
             sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
@@ -177,7 +179,10 @@ def _shrink_diffusion(model, depth):
     model.image_size = (8, 8)
     sizes = {"channels": (8, 8), "attention": (False, True), "head_dim": 4, "groups": 2}
     model.backbone.update(sizes, blocks=1)
-    if model.name == "glide":
+    if model.name == "unclip":
+        model.embed_dim = 16
+        model.image.update(IMAGE, depth=depth)
+    if model.name in ("glide", "unclip"):
         sizes = {"vocab_size": TEXT["vocab_size"], "length": TEXT["length"], "width": 16}
         model.text.update(sizes, depth=depth, heads=2, remat="none")
         if model.get("low_res"):
@@ -208,6 +213,21 @@ def _shrink_writer(model, depth):
         model.text.decoder.update(kv_heads=1, head_dim=8, cross_every=2)
         model.resampler.update(latents=2, depth=1, heads=2)
         model.update(max_images=2, max_length=None)
+
+
+def _shrink_llava(model, depth):
+    """Of an image of 2 x 2 patches, or of its last feature map, the text has one token or four."""
+    if model.image.get("kind") == "efficientnet":
+        stage = {"channels": 8, "depth": 1, "kernel": 3, "stride": 2, "expand": 2}
+        model.image.update(stem=8, stages=(stage,), head=16, image_size=8)
+    else:
+        deep = depth + (model.image.get("feature_layer") is not None)
+        model.image.update(IMAGE, depth=deep)
+    model.projector.shuffle = min(2, model.projector.get("shuffle", 1))
+    model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+    heads = {"heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_dim": 32, "remat": "none"}
+    model.text.decoder.update(heads, depth=depth)
+    model.update(max_images=1, image_token=63)
 
 
 def config(system="clip", *, depth=2, loss=None, optim=None, model=None, **fields):
@@ -269,6 +289,14 @@ def batch(config, seed=0):
         out["video"] = rng.integers(0, 256, (size, 6, 8, 8, 3), np.uint8)
         out |= {f"{m}_present": np.arange(size) % 4 != i for i, m in enumerate(("audio", "video"))}
         return out
+    if config.model.name == "llava":
+        each = 4 // config.model.projector.shuffle**2
+        text = np.where(out["text"] == 63, 1, out["text"])
+        text[:, 1 : 1 + each] = 63
+        out["text_mask"][:, : 2 + each] = True
+        shown = {"image_mask": np.ones((size, 1), bool), "text_loss_mask": out["text_mask"].copy()}
+        shown["text_loss_mask"][:, : 1 + each] = False
+        return out | shown | {"image": out["image"][:, None], "text": text.astype(np.int32)}
     if config.model.name == "flamingo":
         image = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         text = np.where(out["text"] == config.model.image_token, 1, out["text"])

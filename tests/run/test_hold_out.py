@@ -102,6 +102,7 @@ SHOWN = {
     "flamingo_emoji": {"captioning"},
     "flava_emoji": {"contrastive"},
     "fusion_digits": {"classification"},
+    "llava_emoji": {"captioning"},
     "vilt_emoji_pairs": {"classification"},
     "vqa_emoji": {"classification"},
 }

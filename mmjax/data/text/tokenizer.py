@@ -1,5 +1,6 @@
 """The tokenizer that models use: texts to rows of ids and masks, and back; saving and loading."""
 
+import functools
 import hashlib
 import json
 import os
@@ -141,9 +142,19 @@ class Tokenizer:
         return self._backend.id_to_token(token_id)
 
     def pieces(self, text):
-        """Token ids of a text without special tokens around it, and [start, end) of each in it."""
-        found = self._backend.encode(self.prefix + text, add_special_tokens=False)
+        """Token ids of a text without special tokens around it, and [start, end) of each in it.
+
+        Special tokens inside the text, such as those of images, are recognized.
+        """
+        found = self._recognizing.encode(self.prefix + text, add_special_tokens=False)
         return found.ids, [(a - len(self.prefix), b - len(self.prefix)) for a, b in found.offsets]
+
+    @functools.cached_property
+    def _recognizing(self):
+        """The backend, which recognizes special tokens inside a text."""
+        if not self.plain_specials:
+            return self._backend
+        return hf.Tokenizer.from_str(self._backend.to_str())
 
     def count(self, texts, truncated):
         """Add a number of texts, of which some were truncated, to `truncation_rate`."""

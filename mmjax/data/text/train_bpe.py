@@ -8,22 +8,31 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from mmjax.data.text.tokenizer import Tokenizer
 
 
-def train_bpe(corpus: Iterable[str], vocab_size: int = 8192, lowercase: bool = True) -> Tokenizer:
+def train_bpe(
+    corpus: Iterable[str],
+    vocab_size: int = 8192,
+    lowercase: bool = True,
+    specials: tuple[str, ...] = (),
+) -> Tokenizer:
     """Byte-level BPE trained on the corpus; it encodes any text in any language.
 
-    pad is 0, bos 1, eos 2, the 256 bytes follow, then the merges by frequency. The same corpus
-    gives the same file, byte for byte.
+    pad is 0, bos 1, eos 2, then `specials` and the 256 bytes follow, and the merges by frequency.
+    The same corpus gives the same file, byte for byte.
 
     Args:
       corpus: iterable of str.
       vocab_size: maximum number of ids; fewer if the corpus has too few pairs that recur.
       lowercase: fold case first.
+      specials: further special tokens, such as "<image>" (id 3).
 
     Raises:
       ValueError: an empty corpus, or a vocabulary that cannot hold the bytes.
     """
-    if vocab_size < 256 + 3:
-        raise ValueError(f"vocab_size {vocab_size} cannot hold 256 bytes and 3 special tokens")
+    specials = ["<pad>", "<bos>", "<eos>", *specials]
+    if vocab_size < 256 + len(specials):
+        raise ValueError(
+            f"vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} special tokens"
+        )
     backend = hf.Tokenizer(models.BPE())
     steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]
     backend.normalizer = normalizers.Sequence(steps + [normalizers.Lowercase()] * bool(lowercase))
@@ -33,7 +42,7 @@ def train_bpe(corpus: Iterable[str], vocab_size: int = 8192, lowercase: bool = T
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=["<pad>", "<bos>", "<eos>"],
+        special_tokens=specials,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -19,7 +19,7 @@ class Conversation(NamedTuple):
     learned: np.ndarray
 
 
-def ask(prompts=("Describe the image.",), before=True, *, class_names=None):
+def ask(prompts=("Describe the image.",), before=True, image=True, *, class_names=None):
     """Sets `messages` of an example with captions: a question about its image, and the answer.
 
     With `answers` the first caption is the question and a random one of them the answer; otherwise
@@ -28,12 +28,15 @@ def ask(prompts=("Describe the image.",), before=True, *, class_names=None):
 
     Args:
       before: the images come before the question, else after it (one at random: "either").
+      image: False: a question without its images, which are left out.
     """
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if before not in (True, False, "either"):
         raise ValueError(f"before is {before!r}: use True, False or 'either'")
 
     def f(example, rng):
+        if not image:
+            example = {k: v for k, v in example.items() if k != "image"}
         own = captions_lib.captions_of(example, class_names)
         answers = example.get("answers")
         if answers:

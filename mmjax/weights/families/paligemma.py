@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.llava import Llava
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, image_processor, published, rope
+from mmjax.weights import activations, image_processor, published, rope, tokenizer
 from mmjax.weights.families import clip, llama, llava, siglip
 from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
@@ -97,8 +97,8 @@ def image_source(found: Published) -> image_processor.Source:
 
 
 def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer of the folder."""
-    return llama.read_tokenizer(found)
+    """The tokenizer of the folder; the text after an image always begins with the begin token."""
+    return tokenizer.read_for_generation(found.folder, begins=True)
 
 
 def read_generation(found: Published) -> dict[str, Any]:

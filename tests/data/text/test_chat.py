@@ -13,6 +13,7 @@ from mmjax.data.text.image_places import ImagePlaces
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.data.transforms.parse import parse
 from mmjax.pack import measure
+from mmjax.run.tokenizer import make_tokenizer
 from mmjax.weights import tokenizer as published
 
 TOKENIZER = published.read_for_generation(GOLDEN / "llava")  # <image> is token 3, </s> 2
@@ -134,6 +135,21 @@ def test_captions_and_questions_become_conversations():
     row = converse("20, 3, 2, size=4, template='plain'", {"key": "y", **made})
     assert words(row, row["text_loss_mask"]) == "two</s>"
     assert row["image"].shape == (1, 4, 4, 3) and not row["image_mask"].any()
+
+
+def test_a_tokenizer_of_the_runs_own_corpus_has_a_token_for_images():
+    words = make_tokenizer(
+        {"kind": "train_bpe", "vocab_size": 300, "specials": ("<image>",)}, corpus=["a red bus"] * 3
+    )
+    assert words.token_id("<image>") == 3
+    example = {"image": (image(),), "messages": turns("<image>\na bus?", "red")}
+    row = parse("converse(40, 3, 2, template='vicuna')", tokenizer=words)(example, RNG)
+    assert (row["text"] == 3).sum() == 2 and row["text"][0] == words.bos_id
+    learned = row["text"][row["text_loss_mask"]]
+    assert learned[-1] == words.eos_id and words.decode(learned) == "red"
+    assert 3 not in words.prompts(["<image>"])[0]  # in captions it is text
+    asked = {"captions": ["how?"], "answers": ["so"], "image": image()}
+    assert "image" not in parse("ask(image=False)")(asked, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

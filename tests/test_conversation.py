@@ -1,0 +1,65 @@
+"""Prompts of a LLaVA for the command that generates, beside the processors of transformers."""
+
+import numpy as np
+import pytest
+from parity import GOLDEN, expected
+from PIL import Image
+
+from mmjax import conversation, generate
+from mmjax.pretrained import describe
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder, want = tmp_path_factory.mktemp("images"), expected("idefics3")
+    for name in ("wide", "square"):
+        Image.fromarray(want[name]).save(folder / f"{name}.png")
+    return [str(folder / "wide.png"), str(folder / "square.png")]
+
+
+def written(loaded, batch):
+    ids = batch["text"][0][batch["text_mask"][0]]
+    return loaded.tokenizer._backend.decode(ids.tolist(), skip_special_tokens=False)
+
+
+def test_a_prompt_with_tiles_is_that_of_the_processor(files):
+    loaded, want = describe(GOLDEN / "idefics3"), expected("idefics3")
+    turn = conversation.first_turn("<image>a red bus<image>two small dogs", 2)
+    batch = conversation.make_batch(loaded, turn, files)
+    np.testing.assert_array_equal(batch["image"][0], want["tiles"])
+    text = written(loaded, batch)
+    body = loaded.tokenizer._backend.decode(want["text"][0].tolist(), skip_special_tokens=False)
+    assert text.endswith(f"User:{body}<end_of_utterance>\nAssistant:")
+
+
+def test_a_llava_answers_a_prompt_and_a_conversation(files):
+    (pieces,) = generate.generate(
+        str(GOLDEN / "llava"), "what?", files[:1], max_new_tokens=4, min_new_tokens=4
+    )
+    first = "".join(pieces)
+    turns = generate.chat(
+        str(GOLDEN / "llava"), ["what?", "why?"], files[:1], max_new_tokens=4, min_new_tokens=4
+    )
+    answers = ["".join(pieces) for pieces in turns]
+    assert answers[0] == first and len(answers) == 2
+    (alone,) = generate.generate(str(GOLDEN / "llava"), "what?", max_new_tokens=4)
+    assert "".join(alone) != first
+
+
+def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
+    loaded = describe(GOLDEN / "paligemma")
+    batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])
+    assert written(loaded, batch) == "<image>" * 9 + "<bos>a bus\n"
+    loaded = describe(GOLDEN / "llava")
+    batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])
+    assert written(loaded, batch).endswith("USER: " + "<image>" * 9 + "\n\na bus ASSISTANT:")
+    for prompt, images, words in (
+        ("<image><image>", files[:1], "its text has 2 <image> and it comes with 1 images"),
+        ("", [], "turn 0, by the user, is empty"),
+        ("a", ["none.png"], "Cannot read the image 'none.png'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            turn = conversation.first_turn(prompt, len(images))
+            conversation.make_batch(loaded, turn, images)
+    with pytest.raises(ValueError, match="holds a 'language_model': --chat takes a 'llava'"):
+        next(generate.chat(str(GOLDEN / "llama"), ["a"]))
