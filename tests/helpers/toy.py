@@ -184,7 +184,7 @@ def _shrink_diffusion(model, depth):
     sizes = {"channels": (8, 8), "attention": (False, True), "head_dim": 4, "groups": 2}
     model.backbone.update(sizes, blocks=1)
     if model.name == "unclip":
-        model.embed_dim = 16
+        model.update(embed_dim=16, image_dropout=0.5)  # so that a small batch has both
         model.image.update(IMAGE, depth=depth)
     if model.name in ("glide", "unclip"):
         sizes = {"vocab_size": TEXT["vocab_size"], "length": TEXT["length"], "width": 16}
