@@ -8,7 +8,7 @@ r"""The decoder of DALL-E 2 on emoji: 48 x 48 drawings from embeddings of a CLIP
 
 The CLIP's image tower is that of the first run, frozen; its size is that of the drawings. The
 evaluations are of variations: their samples come from the embeddings of held-out drawings
-themselves, not from texts. Expect at most `training/fid...`, of as many real training images.
+themselves, not from texts. What to expect at most is `training/fid...`, of as many real images.
 """
 
 from configs import clip_emoji

@@ -124,7 +124,9 @@ def test_data_fit_the_model(name):
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
     if model.get("given"):
-        assert transform.startswith(" | choose_features(")
+        assert transform.startswith(" | choose_features")
+        assert model.get("text_words", False) == ("tokenize" in transform)
+        assert "tokenize" not in transform or f"tokenize({model.text.length})" in transform
         return
     if config.model.name == "diffusion":
         assert transform.strip(" |") in ("label", "decode | label")  # nothing is resized

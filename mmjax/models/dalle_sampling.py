@@ -38,7 +38,7 @@ class Sampling:
 
 
 def make_sample(model: Any) -> Callable[..., Mapping[str, jax.Array]]:
-    """`System.sample`: (variables, batch, rng, settings) -> arrays; compiled by the caller.
+    """`System.sample`: (variables, batch, rng, settings) -> arrays, without compiling it.
 
     Gives `image` [B, H, W, 3] uint8, `image_codes` [B, N] and `log_p` [B], the log-probability of
     the codes in nats. With C candidates `candidates` [B, C, H, W, 3] in place of the image, and C

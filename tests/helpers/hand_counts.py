@@ -72,6 +72,11 @@ def count_by_hand(name):
         norm, pooler = 2 * 384, 384 * 384 + 384
         text = (30_522 + 64 + 2) * 384 + norm + tower(6, 384, 1536) + pooler
         return lite(load(name).model.image) + text + (384 * 1024 + 1024) + (1024 + 1) * 1280 + 1
+    if name == "lit_emoji":  # and a head on each tower: a linear map, a perceptron, words
+        norm, pooler = 2 * 384, 384 * 384 + 384
+        text = (30_522 + 32 + 2) * 384 + norm + tower(6, 384, 1536) + pooler
+        heads = sum(d * 512 + (d * 512 + 512) + 512 * 512 for d in (1280, 384))
+        return lite(load(name).model.image) + text + heads + 30_522 * 512 + 1
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name.startswith("videobert"):  # one table of words and video tokens, and of the places

@@ -33,7 +33,11 @@ def shrink(config, dtype="float32", depth=1):
         config.model.dtype = dtype
         if config.model.get("given"):  # a CLIP on features
             stage = {"channels": 4, "depth": 1, "kernel": 3, "stride": 1, "expand": 1}
-            config.model.update(embed_dim=16, text_map=8)
+            config.model.embed_dim = 16
+            if config.model.get("head"):
+                config.model.head.inner = 8
+            else:
+                config.model.text_map = 8
             config.model.given = {"image_features": 16, "text_features": 16}
             config.model.image.update(stem=4, stages=(stage,), head=16, image_size=8)
             config.model.text.update(TEXT, depth=depth)
@@ -180,7 +184,7 @@ def _shrink_diffusion(model, depth):
     sizes = {"channels": (8, 8), "attention": (False, True), "head_dim": 4, "groups": 2}
     model.backbone.update(sizes, blocks=1)
     if model.name == "unclip":
-        model.embed_dim = 16
+        model.update(embed_dim=16, image_dropout=0.5)  # so that a small batch has both
         model.image.update(IMAGE, depth=depth)
     if model.name in ("glide", "unclip"):
         sizes = {"vocab_size": TEXT["vocab_size"], "length": TEXT["length"], "width": 16}
@@ -311,7 +315,9 @@ def batch(config, seed=0):
         out["example_id"] = np.arange(size, dtype=np.int32)
         for key, width in config.model.get("given", {}).items():
             out[key] = rng.normal(size=(size, width)).astype(np.float32)
-            out = {k: x for k, x in out.items() if k.split("_")[0] != key.split("_")[0] or k == key}
+            kind = key.split("_")[0]
+            if kind != "text" or not config.model.get("text_words"):
+                out = {k: x for k, x in out.items() if k.split("_")[0] != kind or k == key}
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)
