@@ -1,10 +1,11 @@
-# make train   set up .venv, build the emoji set, train CLIP on it, evaluate, write a report
+# make train   set up .venv, build the emoji set, train a CLIP with pretrained towers on it, evaluate,
+#              write a report
 # make test    set up .venv, run the tests
 # make test-slow    the tests that take longest, listed in tests/slow.txt
 
 PYTHON ?= python3
 VENV ?= .venv
-WORKDIR ?= runs/clip_emoji
+WORKDIR ?= runs/lit_emoji
 BIN := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
@@ -21,7 +22,8 @@ $(VENV)/.installed: requirements.txt
 	@touch $@
 
 train: setup
-	$(BIN)/python -m mmjax.train --config=configs/clip_emoji.py --workdir=$(WORKDIR)
+	$(BIN)/python -m mmjax.photos.features --config=configs/lit_emoji.py
+	$(BIN)/python -m mmjax.train --config=configs/lit_emoji.py --workdir=$(WORKDIR)
 
 test: setup
 	$(PYTEST) -m "not slow" --durations=20

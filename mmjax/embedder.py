@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mmjax import pretrained
-from mmjax.data.image_files import check_image
+from mmjax.data.prepared_image import prepared
 from mmjax.layers.sown import sown_weights
 from mmjax.system import statistics_of
 from mmjax.workdir.checksum import checksums
@@ -64,11 +64,10 @@ class Embedder:
         Raises:
           ValueError: see `check_image`; or the image is damaged.
         """
-        check_image(data)
-        try:
-            image = self.loaded.image(data)
-        except ValueError as error:
-            raise ValueError(str(error).partition(": ")[2]) from None
+        return self.checked(prepared(data, self.loaded.transform))
+
+    def checked(self, image: np.ndarray) -> np.ndarray:
+        """A prepared image; raises ValueError for one of another size than the first."""
         if image.shape[:2] != self.image_shape:
             raise ValueError(
                 f"The model's image transform '{self.loaded.transform}' gives images of different "

@@ -103,7 +103,7 @@ class System:
       score: `(tokenizer, texts) -> ((variables, batch) -> [B, C])`, log p of each text.
       sample: `(variables, batch, rng, settings) -> {name: array}`, anything but text: `image`
         [B, H, W, 3] uint8 and others [B, ...], `frames` [F, B, ...] of a settings' `frames`; `rng`
-        is a key per row, `settings` a dict. Called inside a compiled program.
+        is a key per row, `settings` a dict. It compiles itself, see `sample/compiled.py`.
       notes: `(mesh) -> lines`, printed before the first step.
       leaner_losses: `(devices) -> [(settings of config.loss, bytes saved)]`, for the planner.
     """

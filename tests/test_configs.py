@@ -66,7 +66,7 @@ def test_full_size(name):
     elif config.model.name == "videobert":
         frames, codes = config.model.frames, config.model.codes
         assert outputs["video_prediction"].shape == (8, frames, codes)
-    elif config.model.name in ("diffusion", "glide"):
+    elif config.model.name in ("diffusion", "glide", "unclip"):
         assert outputs["prediction"].shape == (8, *run.model.shape)
     elif config.model.name == "video_vq":
         assert outputs["reconstruction"].shape == (8, *run.spec["video"].shape[1:])
@@ -124,14 +124,16 @@ def test_data_fit_the_model(name):
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
     if model.get("given"):
-        assert transform.startswith(" | choose_features(")
+        assert transform.startswith(" | choose_features")
+        assert model.get("text_words", False) == ("tokenize" in transform)
+        assert "tokenize" not in transform or f"tokenize({model.text.length})" in transform
         return
     if config.model.name == "diffusion":
         assert transform.strip(" |") in ("label", "decode | label")  # nothing is resized
         return
-    if config.model.name == "glide":
+    if config.model.name in ("glide", "unclip"):
         chains = [transform, *(section.transform for section in config.evals.values())]
-        size, words = config.model.image_size, f"tokenize({model.text.length})"
+        size, words = run.spec["image"].shape[1], f"tokenize({model.text.length})"
         for chain in chains:
             assert words in chain
             assert f"crop({size})" in chain or f"resize({size})" in chain
@@ -247,7 +249,9 @@ SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart"
 SAME += (
     "ast_audioset",
     "avsr_lrs3",
+    "dalle2_decoder_3_5b",
     "dalle2_prior",
+    "dalle_12b",
     "glide_3_5b",
     "sam_vit_b_sa1b",
     "sam_vit_h_sa1b",

@@ -30,7 +30,7 @@ CONTENDERS = {
     *("torch", "transformers", "open_clip", "cv2", "faiss", "librosa", "torchaudio"),
     "pycocotools",
 }
-CONTENDERS |= {"ctranslate2", "faster_whisper", "whisper", "sacrebleu", "timm"}
+CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "whisper", "sacrebleu", "timm"}
 # Not in requirements.txt, as few need them: usearch is optional, libtpu is large.
 NOT_PINNED = {"usearch", "libtpu"}
 
@@ -71,6 +71,9 @@ def imports(path):
     return result
 
 
+APP = {"mmjax.serve.app", "mmjax.serve.connections"}  # what the page needs
+
+
 def third_party(folders):
     """(file, first name, distributions, whether at once) of all imports of other packages."""
     helpers = {path.stem for path in (ROOT / "tests").rglob("*.py")}
@@ -95,18 +98,21 @@ def test_every_import_is_declared():
 
 
 def test_packages_of_extras_are_imported_where_they_are_used():
-    """serve/app.py is itself imported inside a function; experiments ask for what they need."""
+    """Those of APP are themselves imported inside functions; experiments say what they need."""
     wrong = [
         f"{path}: {name}"
         for path, name, found, at_once in third_party(["mmjax", "configs"])
-        if at_once and not found & CORE and path != Path("mmjax/serve/app.py")
+        if at_once
+        and not found & CORE
+        and str(path).removesuffix(".py").replace("/", ".") not in APP
     ]
     assert not wrong
     importers = [
         path
         for path in (ROOT / "mmjax").rglob("*.py")
         for node in ast.parse(path.read_text()).body
-        if "mmjax.serve.app" in ast.unparse(node) and isinstance(node, ast.Import | ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom)
+        and {node.module, *(f"{node.module}.{x.name}" for x in node.names)} & APP
     ]
     assert not importers
 

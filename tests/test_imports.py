@@ -45,7 +45,7 @@ conversation
 search.__main__  serve.__main__  sample.__main__
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
 cluster_video
-detect
+detect  unclip
 __main__
 """
 

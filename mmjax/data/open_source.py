@@ -17,6 +17,7 @@ from mmjax.data.sources.digit_instructions import open_digit_instructions
 from mmjax.data.sources.emoji_instructions import open_emoji_instructions
 from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
+from mmjax.data.sources.features import open_features
 from mmjax.data.sources.folder import open_folder
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.lip_clips import open_lip_clips
@@ -97,6 +98,7 @@ KINDS = {
     "videos": open_videos,
     "webdataset": open_shards,
     "array_record": open_records,
+    "features": open_features,
     "lip_clips": open_lip_clips,
     "conversations": open_conversations,
     "packed": open_packed,

@@ -5,6 +5,7 @@ creates the cache; then with one token per row and that cache. Both calls return
 [rows, V]. `model.window` is the maximum length of a text.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -149,19 +150,7 @@ class Prepared:
     def __init__(self, model: Any, settings: Settings):
         self._given = self._prepared = None
 
-        def prepare(variables, batch):
-            variables = {**variables, "params": split_layers(variables["params"])}
-            if not (settings.int8 or platform.current().packed_kernels):
-                return variables
-            # A step for one token packs the kernels that it reads; XLA removes the rest of it.
-            cache = read_prompts(model, settings, variables, batch)[1]
-            token = batch["text"][:, 0]
-            packed = read_token(model, variables, cache, token, ["packed"])[1].get("packed", {})
-            if settings.int8:
-                packed = jax.tree.map(in_int8, packed)
-            params = _without(variables["params"], packed)
-            return {**variables, "params": params, "packed": packed}
-
+        prepare = functools.partial(prepared, model, settings)
         self._prepare = jax.jit(prepare, compiler_options=_SPARING.get(jax.default_backend()))
 
     def __call__(self, variables, batch):
@@ -170,6 +159,21 @@ class Prepared:
         if variables["params"] is not self._given:
             self._given, self._prepared = variables["params"], self._prepare(variables, batch)
         return self._prepared
+
+
+def prepared(model: Any, settings: Settings, variables: Any, batch: Batch) -> Any:
+    """The variables in the form that the loop over tokens reads; to be compiled by the caller."""
+    variables = {**variables, "params": split_layers(variables["params"])}
+    if not (settings.int8 or platform.current().packed_kernels):
+        return variables
+    # A step for one token packs the kernels that it reads; XLA removes the rest of it.
+    cache = read_prompts(model, settings, variables, batch)[1]
+    token = batch["text"][:, 0]
+    packed = read_token(model, variables, cache, token, ["packed"])[1].get("packed", {})
+    if settings.int8:
+        packed = jax.tree.map(in_int8, packed)
+    params = _without(variables["params"], packed)
+    return {**variables, "params": params, "packed": packed}
 
 
 def _without(params, packed):

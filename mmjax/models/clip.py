@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from mmjax.batch import Batch, Spec, modality_of
 from mmjax.config import check_kwargs
 from mmjax.layers.batch_norm import COUPLES_ROWS
+from mmjax.layers.feature_head import FeatureHead
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
@@ -61,6 +62,8 @@ class CLIP(nn.Module):
         must be embed_dim.
       proj_bias: those maps have a bias.
       text_map: width of a layer with ReLU before text_proj; 0: none.
+      head: fields of `FeatureHead`, which then takes the place of both maps: for frozen towers.
+      text_words: the text's head also reads its tokens, as a bag of words.
       logit_scale_init, logit_scale_max: logarithms of the inverse temperature; training keeps it
         at or below the maximum, and a larger one in a file is used as it is until then.
       logit_bias_init: -10 for SigLIP; None: no bias.
@@ -81,6 +84,8 @@ class CLIP(nn.Module):
     text_proj: bool = True
     proj_bias: bool = False
     text_map: int = 0
+    head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text_words: bool = False
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100.0)
     logit_bias_init: float | None = None
@@ -100,6 +105,12 @@ class CLIP(nn.Module):
             fields["tokens"] = True  # a BERT always gives them
         return self._tower(TEXT_TOWERS, fields, "transformer", "config.model.text", **kwargs)
 
+    def feature_head(self, words: bool = False, **kwargs) -> FeatureHead:
+        """The head of images, or of texts, that `head` describes."""
+        size = self.text["vocab_size"] if words else 0
+        fields = {"width": self.embed_dim, "vocab_size": size, **self.head}
+        return FeatureHead(**check_kwargs(FeatureHead, fields, "config.model.head"), **kwargs)
+
     def _tower(self, kinds, fields, default, where, **kwargs) -> nn.Module:
         fields = {"dtype": self.dtype, "kind": default, **fields}
         kind = fields.pop("kind")
@@ -117,12 +128,14 @@ class CLIP(nn.Module):
             outputs |= self.image_tower(name="image")(batch, train=tower_train)
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
-        if "text" in batch:
+        if "text" in batch and ("text_features" not in batch or self.is_initializing()):
             text = self.text_tower(name="text")(batch, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
                 outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
         outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
+        if self.head:
+            return outputs | self._heads(outputs, batch, train) | self._scale()
         if "image_features" in outputs:
             outputs["image_embed"] = self._embed(outputs["image_features"], "image_proj")
         if "text_features" in outputs:
@@ -134,12 +147,27 @@ class CLIP(nn.Module):
                 features = nn.relu(text_map(features))
             outputs["text_embed"] = self._embed(features, "text_proj")
 
-        outputs["logit_scale"] = logit_scale(self)
+        return outputs | self._scale()
+
+    def _scale(self) -> dict[str, jax.Array]:
+        """The parameters of the loss: logit_scale, and logit_bias if there is one."""
+        found = {"logit_scale": logit_scale(self)}
         if self.logit_bias_init is not None:
             init = nn.initializers.constant(self.logit_bias_init)
-            bias = param(self, "logit_bias", init, (), ())
-            outputs["logit_bias"] = bias
-        return outputs
+            found["logit_bias"] = param(self, "logit_bias", init, (), ())
+        return found
+
+    def _heads(self, outputs: Outputs, batch: Batch, train: bool) -> dict[str, jax.Array]:
+        """image_embed and text_embed by `FeatureHead`s."""
+        found = {}
+        if "image_features" in outputs:
+            head = self.feature_head(name="image_head")
+            found["image_embed"] = unit_length(head(outputs["image_features"], train=train))
+        if "text_features" in outputs:
+            head = self.feature_head(self.text_words, name="text_head")
+            words = (batch["text"], batch["text_mask"]) if self.text_words else ()
+            found["text_embed"] = unit_length(head(outputs["text_features"], *words, train=train))
+        return found
 
     def _embed(self, features: jax.Array, name: str) -> jax.Array:
         """[B, width] -> [B, embed_dim] of unit length, in fp32."""
@@ -184,6 +212,8 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting.
     """
     model, loss = make_model(config["model"]), config["loss"]
+    if model.head:
+        model.feature_head(parent=None)
     settings = check_kwargs(contrastive, loss, "config.loss")
     normed = isinstance(model.image_tower(parent=None), ModifiedResNet) and not model.lock_image
     return System(
@@ -349,6 +379,7 @@ def spec(model: CLIP, example_ids: bool) -> Spec:
         name: x
         for name, x in inputs(model).items()
         if f"{modality_of(name)}_features" not in model.given
+        or (modality_of(name) == "text" and model.text_words)
     }
     for name, width in model.given.items():
         arrays[name] = jax.ShapeDtypeStruct((1, width), jnp.float32)

@@ -24,6 +24,7 @@ from mmjax.models.build import build
 from mmjax.models.dalle_sampling import make_sample
 from mmjax.models.image_tokenizer import ImageTokenizer, make_image_tokenizer
 from mmjax.models.language import check_text
+from mmjax.sample.compiled import compiled
 from mmjax.system import Context, Outputs, System, Terms, Weighted
 
 TOKENIZER = "image_tokenizer"  # the part that is not trained
@@ -187,7 +188,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         given={TOKENIZER: model.fingerprint},
         evaluators={"image": {"kind": "image_tokens"}},
         check_batch=check_text,
-        sample=make_sample(model),
+        sample=compiled(make_sample(model)),
     )
 
 

@@ -18,6 +18,7 @@ from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.dit import DiT
 from mmjax.models.unet import UNet, check_halves
+from mmjax.sample.compiled import compiled
 from mmjax.sample.guidance import guided
 from mmjax.sample.parameterization import check_target, clean_and_noise, target_of
 from mmjax.sample.rows import normal, numbered
@@ -135,8 +136,8 @@ class Diffusion(nn.Module):
     def clean(self, batch: Batch) -> jax.Array:
         """[B, H, W, C] fp32, what is noised: pixels in -1 ... 1, or latents."""
         if self.latents is not None:
-            return batch["latents"].astype(jnp.float32)
-        x = batch["image"].astype(jnp.float32)
+            return jnp.asarray(batch["latents"], jnp.float32)
+        x = jnp.asarray(batch["image"], jnp.float32)
         x = x.mean(-1, keepdims=True) if self.gray else x
         return x / 127.5 - 1
 
@@ -146,8 +147,8 @@ class Diffusion(nn.Module):
         time = batch["time"] if "time" in batch else jnp.zeros(len(x))
         label = None
         if self.num_classes:
-            label = batch["label"]
-            label = jnp.where(label < 0, self.rows - 1, label) if self.condition_dropout else label
+            label = batch["label"] if "label" in batch else jnp.full(len(x), UNKNOWN, jnp.int32)
+            label = jnp.where(label < 0, self.rows - 1, label)
         output = self.make_backbone(name="backbone")(x, time, label=label, train=train)
         if not self.learned_variance:
             return {"prediction": output}
@@ -173,7 +174,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         corrupt=functools.partial(corrupt, model),
         check_batch=functools.partial(check_batch, model),
         check_source=functools.partial(check_source, model),
-        sample=functools.partial(sample, model),
+        sample=compiled(functools.partial(sample, model)),
     )
 
 

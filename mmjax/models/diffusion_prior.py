@@ -18,6 +18,7 @@ from mmjax.losses.diffusion import squared_error
 from mmjax.models.build import build
 from mmjax.models.clip import CLIP, spec
 from mmjax.models.prior_transformer import PriorTransformer
+from mmjax.sample.compiled import compiled
 from mmjax.sample.guidance import guided
 from mmjax.sample.rows import normal, numbered
 from mmjax.sample.schedules import Schedule
@@ -192,7 +193,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model, example_ids=False),
         loss=loss,
         corrupt=corrupt(model.noise_schedule(), model.embed_dim, drop),
-        sample=functools.partial(sample, model, drop),
+        sample=compiled(functools.partial(sample, model, drop)),
     )
 
 

@@ -24,6 +24,7 @@ from mmjax.models import diffusion
 from mmjax.models.build import build
 from mmjax.models.diffusion import Diffusion, pixels
 from mmjax.models.unet import UNet
+from mmjax.sample.compiled import compiled
 from mmjax.sample.guidance import guided
 from mmjax.sample.rows import normal, numbered
 from mmjax.sample.settings import Settings, draw, levels
@@ -141,6 +142,11 @@ class GLIDE(Diffusion):
             )
 
     @property
+    def drops(self) -> bool:
+        """Whether examples are trained without their condition, which guidance needs."""
+        return self.text_dropout > 0
+
+    @property
     def read(self) -> tuple[str, ...]:
         """The arrays of a batch that its condition comes from."""
         return ("text", "text_mask", "text_present")
@@ -236,8 +242,9 @@ def sample(
     """`System.sample`: `image` [B, H, W, 3] uint8 for the texts of a batch; `frames` if asked for.
 
     Args:
-      batch: `text` and `text_mask`; of an upsampler `low_res` in -1 ... 1, or the image that is
-        reduced to it; for inpainting `image` and `inpaint_mask`, whose pixels stay.
+      batch: `text` and `text_mask`, without which there is no text; of an upsampler `low_res` in
+        -1 ... 1, or the image that is reduced to it; for inpainting `image` and `inpaint_mask`,
+        whose pixels stay.
       settings: fields of `mmjax.sample.settings.Settings`.
 
     Raises:
@@ -245,11 +252,14 @@ def sample(
     """
     settings = Settings(**check_kwargs(Settings, settings, "sample"))
     levels(settings, model.noise_schedule)  # checks the steps
-    if settings.guidance != 1 and not model.text_dropout:
+    if settings.guidance != 1 and not model.drops:
         raise ValueError(
             f"sample.guidance is {settings.guidance}, and the model never saw an image without its "
             "text: train with config.model.text_dropout, or leave guidance at 1."
         )
+    if "text" not in batch:
+        shape = (len(rng), model.text_condition(parent=None).length)
+        batch = {**batch, "text": jnp.zeros(shape, jnp.int32), "text_mask": jnp.zeros(shape, bool)}
     condition = conditions(model, variables, batch, settings.guidance)
     rows, twice = len(rng), len(condition["context"]) > len(rng)
     known = {k: batch[k] for k in ("inpaint_mask", "low_res") if k in batch}
@@ -281,10 +291,10 @@ def sample(
 def conditions(
     model: GLIDE, variables: Variables, batch: Batch, guidance: float
 ) -> dict[str, jax.Array]:
-    """`CONDITION` of each row; with guidance, then of each row without its text."""
-    given = {k: x for k, x in batch.items() if k in model.read}
-    given.setdefault("text_present", jnp.ones(len(batch["text"]), bool))
-    nothing = {**given, "text_present": jnp.zeros_like(given["text_present"])}
+    """`CONDITION` of each row; with guidance, then of each row without it."""
+    given, rows = {k: x for k, x in batch.items() if k in model.read}, len(batch["text"])
+    present = [k for k in model.read if k.endswith("_present")]
+    nothing = {**given, **{k: jnp.zeros(rows, bool) for k in present}}
     if guidance == 0:
         return model.apply(variables, nothing)
     found = model.apply(variables, given)
@@ -312,7 +322,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         spec=spec(model),
         loss=functools.partial(diffusion.loss, model, weighting),
         corrupt=functools.partial(corrupt, model),
-        sample=functools.partial(sample, model),
+        sample=compiled(functools.partial(sample, model)),
     )
 
 

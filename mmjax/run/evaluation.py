@@ -17,7 +17,7 @@ from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
 from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
-from mmjax.rerank import with_reranker
+from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.system import (
     Outputs,
@@ -227,14 +227,14 @@ class Runner:
     ) -> Callable[[Variables, Rows, int], Mapping[str, np.ndarray]]:
         """A function (variables, batch, seed) that samples images or whatever else the system does.
 
-        A row's sample follows from the seed and its `example_id` alone. `rerank` of the settings
-        may be the path of a CLIP; see mmjax/rerank.py.
+        A row's sample follows from the seed and its `example_id` alone. Of several candidates a
+        CLIP chooses: `rerank` of the settings, see mmjax/rerank.py.
 
         Raises:
           ValueError: the system samples nothing, or no CLIP is at the path.
         """
         sample = self._hook("sample", "samples nothing")
-        settings = with_reranker(settings, self.tokenizer)
+        settings, choose = chooser(settings, self.tokenizer)
 
         @functools.partial(jax.jit, out_shardings=self._whole)
         def rows(given, batch):
@@ -244,7 +244,7 @@ class Runner:
 
         def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
             found = self._on_mesh(rows, (variables, seed_data(seed)), batch)
-            return jax.tree.map(np.asarray, found)
+            return choose(jax.tree.map(np.asarray, found), self.gather(batch))
 
         return sampled
 

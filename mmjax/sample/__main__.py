@@ -2,6 +2,8 @@ r"""Draw images from a model that generates them, as one grid.
 
     python -m mmjax.sample --model=runs/ddpm_mnist --class=3 --class=8 --count=16 --out=grid.png
     python -m mmjax.sample --model=runs/glide --prompt="a red bus" --guidance=3 --out=bus.png
+    python -m mmjax.sample --model=runs/dalle --prompt="a red bus" --out=bus.png \
+        --candidates=32 --rerank=runs/clip_emoji
 
 The model is a workdir (its newest checkpoint) or a published folder. Classes and prompts are
 repeated in turn up to --count; a model with classes takes all of them by default. An image depends
@@ -31,6 +33,9 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--variance", {"help": "of DDPM: small, large or learned"}),
         ("--temperature", {"type": float, "help": "of a model that samples tokens"}),
         ("--top_k", {"type": int, "help": "of a model that samples tokens"}),
+        ("--top_p", {"type": float, "help": "of a model that samples tokens"}),
+        ("--candidates", {"type": int, "help": "images for each, of which --rerank chooses one"}),
+        ("--rerank", {"help": "a CLIP: a workdir or a published folder"}),
     )
 
 import io
@@ -46,12 +51,14 @@ from mmjax import pretrained
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.process.progress import Progress
+from mmjax.rerank import chooser
 from mmjax.sample.progress import reported
 from mmjax.sample.sheet import columns_of, tile
 from mmjax.system import System, row_keys
 from mmjax.workdir import whole_file
 
 SETTINGS = ("frames", "guidance", "steps", "sampler", "eta", "variance", "temperature", "top_k")
+SETTINGS += ("top_p", "candidates", "rerank")
 COUNT = 16
 
 
@@ -69,7 +76,10 @@ def conditions(
     if prompts:
         if not loaded.config.get("text"):
             raise ValueError(f"A '{loaded.config['name']}' takes no text: leave --prompt out.")
-        text, mask = loaded.need_tokenizer().encode(list(prompts), loaded.text_length)
+        length = loaded.text_length
+        text, mask, cut = loaded.need_tokenizer().rows(list(prompts), length)
+        for prompt in np.asarray(prompts)[cut]:
+            print(f"warning: '{prompt}' does not fit into the model's {length} tokens: truncated.")
         return {"text": text, "text_mask": mask}
     if not total:
         return {}
@@ -106,7 +116,7 @@ def draw(
       ValueError: settings that the model does not take.
     """
     size = min(count, batch_size)
-    run = jax.jit(lambda variables, batch, rng: system.sample(variables, batch, rng, settings))
+    settings, choose = chooser(settings, loaded.tokenizer)
     parts = []
     batches = -(-count // size)
     with Progress("Sampling", 100 * batches) as bar:
@@ -120,7 +130,8 @@ def draw(
             batch = {k: x[rows % len(x)] for k, x in given.items()}
             keys = row_keys(jax.random.key(seed), rows)
             with reported(on_step):
-                parts.append(jax.device_get(run(loaded.variables, batch, keys)))
+                found = system.sample(loaded.variables, batch, keys, settings)
+                parts.append(choose(jax.device_get(dict(found)), batch))
             bar.advance(max(0, 100 * len(parts) - bar.done))
     return {
         name: np.concatenate([part[name] for part in parts], int(name == "frames"))[

@@ -21,6 +21,11 @@ def reported(on_step: OnStep) -> Iterator[None]:
         _current.reset(before)
 
 
+def current() -> OnStep | None:
+    """What samplers that are traced now report to."""
+    return _current.get()
+
+
 def report(step: jax.Array, steps: int) -> None:
     """Called by a sampler in the body of its loop."""
     on_step = _current.get()

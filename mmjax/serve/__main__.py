@@ -39,6 +39,7 @@ def main() -> None:
             )
     import uvicorn
 
+    from mmjax.serve import connections
     from mmjax.serve.app import make_app
 
     index = open_index(ARGS.index)
@@ -54,7 +55,8 @@ def main() -> None:
     if not local:
         print("warning: anyone who can connect to this machine can see the images")
     print(f"http://{ARGS.host}:{listening.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30)
+    http = connections.protocol(connections.most_open())
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30, http=http)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -3,17 +3,13 @@
 import asyncio
 import dataclasses
 import functools
-import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mmjax.data.image_files import check_image
 from mmjax.data.transforms.captions import TEMPLATES
-from mmjax.data.transforms.decode import decode_image
 from mmjax.embedder import Embedder
 from mmjax.evals.attention_rollout import attention_maps, head_maps
 from mmjax.evals.occlusion import occlusion_maps
@@ -22,6 +18,7 @@ from mmjax.process.printable import printable
 from mmjax.search.index import Hit, Index
 from mmjax.search.live import Live
 from mmjax.serve.batcher import Batcher, Busy
+from mmjax.serve.decoders import PROCESSES, Decoders
 
 BATCHES = (1, 8, 32)
 WAITING = 64  # queue size of each batcher
@@ -105,7 +102,8 @@ class Service:
             BATCHES[-1],
             WAITING,
         )
-        self._decoders, self._jobs = ThreadPoolExecutor(2), ThreadPoolExecutor(1)
+        self._decoders = Decoders()
+        self._waiting, self._jobs = ThreadPoolExecutor(PROCESSES), ThreadPoolExecutor(1)
         self._jobs_waiting = 0
         self.thumbnail = functools.lru_cache(1024)(self._thumbnail)
         self._matched = functools.lru_cache(1024)(self._match)
@@ -196,23 +194,21 @@ class Service:
 
     def _thumbnail(self, name: str, size: int) -> bytes:
         """The image as WebP, its longer side at most `size` pixels."""
-        data = self.image(name)
-        check_image(data)
-        image = Image.fromarray(decode_image(data, size))
-        image.thumbnail((size, size))
-        file = io.BytesIO()
-        image.save(file, "WEBP", quality=85)
-        return file.getvalue()
+        return self._decoders.thumbnail(self.image(name), size)
 
     async def run_thumbnail(self, name: str, size: int) -> bytes:
-        """`thumbnail` in a decoder thread."""
+        """`thumbnail`, while others are served."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._decoders, self.thumbnail, name, size
+            self._waiting, self.thumbnail, name, size
         )
 
     async def _decode(self, data: bytes) -> np.ndarray:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self.embedder.prepare, data)
+        return await loop.run_in_executor(self._waiting, self._prepare, data)
+
+    def _prepare(self, data: bytes) -> np.ndarray:
+        transform = self.embedder.loaded.transform
+        return self.embedder.checked(self._decoders.prepare(data, transform))
 
     async def _text(self, text: str) -> np.ndarray:
         return await asyncio.wrap_future(self._texts.submit(_text_of(text)))
@@ -233,7 +229,7 @@ class Service:
             self._jobs_waiting -= 1
 
     def _match(self, name: str, vector: bytes) -> MatchMap:
-        image = self.embedder.prepare(self.image(name))
+        image = self._prepare(self.image(name))
         query = np.frombuffer(vector, np.float32)[None]
         scores, maps = occlusion_maps(self.embedder.images, image, query, MATCH_CELLS)
         return MatchMap(float(scores[0]), _plain(maps[0]), **self._shape(image))

@@ -23,6 +23,7 @@ MAXIMA = (
     (r".*(image|img|spec|patch|window|stride|kernel|frame|tubelet|resolution|mel|bins).*", 2**14),
     (r".*", 2**20),
 )
+_FROM_ZERO = re.compile(r".*_id|max_window_layers")
 LONGEST = 10_000  # values of a list
 # Settings of `config.model` that count layers, each of which has tensors of its own.
 _DEPTHS = re.compile(r"(.*_)?(depth|depths|layers)")
@@ -45,7 +46,7 @@ def fits(name: str, value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and _is_finite(value)
     if isinstance(default, int):
-        smallest = 0 if name.endswith("_id") else 1
+        smallest = 0 if _FROM_ZERO.fullmatch(name) else 1
         return isinstance(value, int) and smallest <= value <= maximum(name)
     if isinstance(default, list | tuple):
         if not isinstance(value, list | tuple) or len(value) > LONGEST:

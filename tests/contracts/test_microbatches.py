@@ -31,6 +31,7 @@ CONFIGS = {
     "video_vit": "vivit_b",
     "video_vq": "video_vq_wesnoth",
     "videobert": "videobert_wesnoth",
+    "unclip": "unclip_emoji",
     "vilt": "vilt_emoji",
     "vit": "vit_cifar10",
     "vqa": "vqa_emoji",

@@ -59,6 +59,9 @@ def count_by_hand(name):
         # of each modality an embedding and a placeholder; late fusion has all else twice
         own = 2 * 96 + tower(1 + 2, 96, 192) + 2 * 96 + (96 * 96 + 96)
         return image + text + 2 * own + (96 * 14 + 14)
+    if name == "dalle2_decoder_3_5b":  # a ViT-L/14 without biases of patches, two more norms
+        image = (14 * 14 * 3 + 2 + 16 * 16) * 1024 + tower(24, 1024, 4096) + 4 * 1024
+        return 3_554_414_086 + decoder_tower(load(name).model, image)
     if name == "dalle2_prior":
         return count_by_hand("clip_l14") + prior(load(name).model, 768)
     if name.startswith("whisper"):
@@ -69,6 +72,11 @@ def count_by_hand(name):
         norm, pooler = 2 * 384, 384 * 384 + 384
         text = (30_522 + 64 + 2) * 384 + norm + tower(6, 384, 1536) + pooler
         return lite(load(name).model.image) + text + (384 * 1024 + 1024) + (1024 + 1) * 1280 + 1
+    if name == "lit_emoji":  # and a head on each tower: a linear map, a perceptron, words
+        norm, pooler = 2 * 384, 384 * 384 + 384
+        text = (30_522 + 32 + 2) * 384 + norm + tower(6, 384, 1536) + pooler
+        heads = sum(d * 512 + (d * 512 + 512) + 512 * 512 for d in (1280, 384))
+        return lite(load(name).model.image) + text + heads + 30_522 * 512 + 1
     # Those on drawings are tuned: sizes as they stand.
     model = load(name).model
     if name.startswith("videobert"):  # one table of words and video tokens, and of the places
@@ -111,11 +119,16 @@ def count_by_hand(name):
         return drawn_image(model.image) + text + audio + 128 * 128 + 3
     if name == "ddpm_mnist":
         return denoiser(model, 1, 1, model.num_classes + 1)
-    if name == "glide_emoji":
+    if name in ("glide_emoji", "unclip_emoji"):
         text, width = model.text, model.text.width
         words = (text.vocab_size + 2 * text.length) * width + tower(text.depth, width, 4 * width)
         head = 2 * width + (width + 1) * 4 * model.backbone.channels[0]
-        return denoiser(model, 3, 6, context=width) + words + head
+        whole = denoiser(model, 3, 6, context=width) + words + head
+        return (
+            whole
+            if name == "glide_emoji"
+            else whole + decoder_tower(model, drawn_image(model.image))
+        )
     if name.startswith("vilt"):
         return one_transformer(model)
     if name == "flava_emoji":
@@ -205,6 +218,13 @@ def audio_classifier(model):
         first, norms, blocks = 1, 0, blocks - depth * 3 * width
     tokens = (math.prod(patch) + 1) * width + (math.prod(grid) + 2 * first) * width
     return tokens + blocks + norms + width * classes + classes
+
+
+def decoder_tower(model, image):
+    """An image tower of so many parameters, its map, a learned embedding, and two maps of it."""
+    width, embed = model.image.get("width", 1024), model.embed_dim
+    maps = (embed + 1) * (4 * model.backbone.channels[0] + 4 * model.text.width)
+    return image + width * embed + embed + maps
 
 
 def denoiser(model, inputs, outputs, classes=0, context=0):

@@ -33,7 +33,11 @@ def shrink(config, dtype="float32", depth=1):
         config.model.dtype = dtype
         if config.model.get("given"):  # a CLIP on features
             stage = {"channels": 4, "depth": 1, "kernel": 3, "stride": 1, "expand": 1}
-            config.model.update(embed_dim=16, text_map=8)
+            config.model.embed_dim = 16
+            if config.model.get("head"):
+                config.model.head.inner = 8
+            else:
+                config.model.text_map = 8
             config.model.given = {"image_features": 16, "text_features": 16}
             config.model.image.update(stem=4, stages=(stage,), head=16, image_size=8)
             config.model.text.update(TEXT, depth=depth)
@@ -127,7 +131,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.update(codes=10, frames=3, start=1, end=2, separator=62, mask=63)
             config.model.remat = "none"
             config.loss.update(mask_ratio=0.5, both=6.0)  # so that a small batch has all regimes
-        elif config.model.name in ("diffusion", "glide"):
+        elif config.model.name in ("diffusion", "glide", "unclip"):
             _shrink_diffusion(config.model, depth)
         elif config.model.name == "whisper":
             sizes = {"depth": depth, "heads": 2, "mlp_dim": 32, "remat": "none"}
@@ -179,7 +183,10 @@ def _shrink_diffusion(model, depth):
     model.image_size = (8, 8)
     sizes = {"channels": (8, 8), "attention": (False, True), "head_dim": 4, "groups": 2}
     model.backbone.update(sizes, blocks=1)
-    if model.name == "glide":
+    if model.name == "unclip":
+        model.update(embed_dim=16, image_dropout=0.5)  # so that a small batch has both
+        model.image.update(IMAGE, depth=depth)
+    if model.name in ("glide", "unclip"):
         sizes = {"vocab_size": TEXT["vocab_size"], "length": TEXT["length"], "width": 16}
         model.text.update(sizes, depth=depth, heads=2, remat="none")
         if model.get("low_res"):
@@ -308,7 +315,9 @@ def batch(config, seed=0):
         out["example_id"] = np.arange(size, dtype=np.int32)
         for key, width in config.model.get("given", {}).items():
             out[key] = rng.normal(size=(size, width)).astype(np.float32)
-            out = {k: x for k, x in out.items() if k.split("_")[0] != key.split("_")[0] or k == key}
+            kind = key.split("_")[0]
+            if kind != "text" or not config.model.get("text_words"):
+                out = {k: x for k, x in out.items() if k.split("_")[0] != kind or k == key}
     elif config.model.name == "vqa":
         out |= {f"{m}_present": rng.random(size) < 0.7 for m in ("image", "text")}
         out["label"] = rng.integers(0, config.model.answers, size, np.int32)

@@ -1,19 +1,25 @@
 """Names of classes, their features as a data set, and a CLIP trained on it."""
 
+import types
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 from drawn import parameters
+from tiny_clip import write_folder
 
 import mmjax
 from mmjax import train
 from mmjax.config import defaults
 from mmjax.data.builders.imagenet_classes import ImageNetClass
+from mmjax.data.open_source import open_source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.transforms.parse import parse
 from mmjax.embedder import Embedder
 from mmjax.models.clip import duplicate_ids
 from mmjax.models.systems import make_system
+from mmjax.photos import features
 from mmjax.photos.features import ClassNames, write
 from mmjax.photos.names import phrasings
 
@@ -51,7 +57,7 @@ def test_records_have_the_features_of_every_caption(names):
     source = open_records(target)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert [source[i]["key"] for i in range(len(source))] == ["n1", "n2", "n3", "n4"] * 2
-    np.testing.assert_allclose(source[2]["image_features"], unit[2], rtol=1e-6)
+    np.testing.assert_allclose(source[2]["image_features"], unit[2][None], rtol=1e-6)
     for record in (source[0], source[3]):
         np.testing.assert_array_equal(record["text_features"], embed(record["captions"]))
 
@@ -62,6 +68,57 @@ def test_records_have_the_features_of_every_caption(names):
     assert noisy.dtype == np.float32 and tuple(noisy) not in chosen
     with pytest.raises(ValueError, match="choose_features needs text_features"):
         parse("choose_features")({"captions": ["a"]}, RNG)
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def test_features_of_images_and_of_their_copies(tmp_path, monkeypatch):
+    captions = write_folder(tmp_path / "images", 5)
+    size = mmjax.load(GOLDEN / "clip").image(np.zeros((9, 9, 3), np.uint8)).shape[0]
+    source = {
+        "kind": "features",
+        "root": str(tmp_path / "features"),
+        "of": {"kind": "folder", "root": str(tmp_path / "images"), "captions": "captions.jsonl"},
+        "image_model": str(GOLDEN / "clip"),
+        "text_model": str(GOLDEN / "minilm"),
+        "transform": f"decode | resize({size}) | flip | color_jitter(0.5, 0.5, 0.5, 0.1)",
+        "copies": 2,
+    }
+    (tmp_path / "mine.py").write_text(
+        "from mmjax.config import defaults\n\n\ndef get_config():\n    config = defaults()\n"
+        f"    config.data.train = {source!r}\n    return config\n"
+    )
+    monkeypatch.setattr(features, "ARGS", types.SimpleNamespace(
+        config=str(tmp_path / "mine.py"), target="", overrides=()), raising=False)  # fmt: skip
+    with pytest.raises(ValueError, match="There are no features in .*: run python -m"):
+        open_source(source)
+    features.main()
+    found = open_source(source)
+    assert len(found) == 5 and [found[i]["captions"] for i in range(5)] == [[c] for c in captions]
+
+    tower = mmjax.load(GOLDEN / "clip")
+    apply = jax.jit(tower.model.apply)
+    chains = parse(f"decode | resize({size})"), parse(source["transform"])
+    for i in (0, 4):
+        example = open_source(source["of"])[i]
+        images = [chains[c > 0](example, np.random.default_rng((i, c)))["image"] for c in range(3)]
+        want = apply(tower.variables, {"image": np.stack(images)})["image_features"]
+        np.testing.assert_allclose(found[i]["image_features"], want, atol=1e-5)
+    drawn = parse("choose_features")(found[1], np.random.default_rng(0))
+    rows = found[1]["image_features"]
+    assert drawn["caption"] == captions[1]
+    mean, rows = drawn["image_features"], found[1]["image_features"]
+    far = np.linalg.norm(rows - mean, axis=1)
+    between = far[:, None] + far[None] - np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    assert np.abs(between).min() < 1e-4  # a mean of two copies
+    first = parse("first_features")(found[1], None)["image_features"]
+    np.testing.assert_array_equal(first, found[1]["image_features"][0])
+
+    with pytest.raises(ValueError, match="features with copies = 2 and the config says 3"):
+        open_source({**source, "copies": 3})
+    with pytest.raises(ValueError, match="nothing in 'decode' is random"):
+        features.ImageTower(source["image_model"], "decode", 1)
 
 
 def config_of(root):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import socket
+import time
 
 import commands
 import jax
@@ -175,3 +176,24 @@ def test_jax_reads_the_same_marks(monkeypatch):
             for key, value in environ.items():
                 patch.setenv(key, value)
             assert by_name[name].is_env_present(), name
+
+
+def test_where_a_process_is_killed_the_other_says_which(tmp_path):
+    where = f"--coordinator=localhost:{free_port()}"
+    files = [tmp_path / str(i) for i in range(2)]
+    both = [
+        commands.start(
+            *("tests/helpers/summing.py", where, "--num_processes=2", f"--process_id={i}", file)
+        )
+        for i, file in enumerate(files)
+    ]
+    deadline = time.monotonic() + 120
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in both), ends(both, 5)
+        time.sleep(0.05)
+    time.sleep(2)  # for signs of life
+    both[1].kill()
+    code, _, error = ends([both[0]], timeout=60)[0]
+    assert code == 1, error
+    assert "process 1 on " in error and "was lost: it gives no sign of life" in error
+    assert "Traceback" not in error

@@ -12,10 +12,11 @@ from flax import traverse_util
 from safetensors.numpy import load_file
 from train_states import OTHER, SHAPES, assert_identical, run_of, save, state
 
+from mmjax import config as configs
 from mmjax.models.systems import make_system
 from mmjax.pretrained import describe, load
 from mmjax.run import initial
-from mmjax.system import STATISTICS
+from mmjax.system import CODEBOOK, STATISTICS
 from mmjax.variables import abstract_variables, initial_params
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, TreeMismatchError
 
@@ -164,3 +165,28 @@ def test_init_from_refuses_what_does_not_match(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints" / "4")
     with pytest.raises(CheckpointError, match="no checkpoints in"):
         initial.parameters_from(tmp_path, ours)
+
+
+def test_an_image_tokenizer_becomes_a_part_of_another_model(tmp_path):
+    """From a run, with its codebook, and from a published folder."""
+    source, mine, book = state(4), state(20), state(5).params["image"]
+    config = configs.defaults()
+    config.model = {"name": "image_tokenizer"}
+    saves = Checkpoints(tmp_path)
+    run = {**run_of(4), "config": configs.to_json(config)}
+    saves.save(4, source.replace(memory={CODEBOOK: {"quantizer": book}}), run)
+    saves.close()
+    ours = {"image_tokenizer": mine.params, "decoder": mine.params["image"]}
+    ours[CODEBOOK] = {"image_tokenizer": {"quantizer": mine.params["image"]}}
+    only = (f"({CODEBOOK}/)?image_tokenizer/.*",)
+    got, report = initial.parameters_from(tmp_path, ours, only)
+    assert_identical(got["image_tokenizer"], source.average)
+    assert_identical(got[CODEBOOK], {"image_tokenizer": {"quantizer": book}})
+    assert_identical(got["decoder"], ours["decoder"])
+    assert "taken   image_tokenizer/text/embedding" in report and "unused" not in report
+
+    loaded = load(GOLDEN / "dall_e")
+    zeros = {"image_tokenizer": jax.tree.map(jnp.zeros_like, loaded.params)}
+    got, report = initial.parameters_from(GOLDEN / "dall_e", zeros, only)
+    assert_identical(got["image_tokenizer"], loaded.params)
+    assert "unused" not in report

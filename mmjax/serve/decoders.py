@@ -1,0 +1,174 @@
+"""Images decoded in processes of bounded memory, which is the system's again when they have gone.
+
+    python -m mmjax.serve.decoders      # such a process; `Decoders` starts them
+
+Allocators keep a part of what large images needed, in every thread. Here that is a part of a small
+process, which has no model, gives its memory back after a large image, and is replaced if it dies.
+"""
+
+import contextlib
+import ctypes
+import io
+import json
+import os
+import queue
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+import mmjax
+from mmjax.data.image_files import check_image
+from mmjax.data.prepared_image import prepared
+from mmjax.data.transforms.decode import decode_image
+
+PROCESSES = 2
+MEMORY = 1536 * 2**20  # bytes above the idle process
+SECONDS = 20.0  # for an image
+_LARGE = 4 * 2**20  # bytes of a decoded image from which on memory is given back
+
+
+class Decoders:
+    """Decodes images for many threads, each of which waits until a process is free.
+
+    Args:
+      count: processes, which are started when they are first used.
+    """
+
+    def __init__(self, count: int = PROCESSES):
+        self._free: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(None)
+
+    def prepare(self, data: bytes, transform: str) -> np.ndarray:
+        """As `prepared_image.prepared`."""
+        shape, content = self._ask({"transform": transform}, data)
+        return np.frombuffer(content, np.uint8).reshape(shape)
+
+    def thumbnail(self, data: bytes, size: int) -> bytes:
+        """The image as WebP, its longer side at most `size` pixels.
+
+        Raises:
+          ValueError: see `check_image`; or the image is damaged.
+        """
+        return self._ask({"size": size}, data)[1]
+
+    def _ask(self, order: dict, data: bytes) -> tuple[list[int], bytes]:
+        process = self._free.get()
+        try:
+            if process is None or process.ended:
+                process = _Process()
+            answer, content = process.ask(order, data)
+        finally:
+            self._free.put(process)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["shape"], content
+
+
+class _Process:
+    """One process, and what it is asked."""
+
+    def __init__(self):
+        root = str(Path(mmjax.__file__).parents[1])
+        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mmjax.serve.decoders"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def ask(self, order: dict, data: bytes) -> tuple[dict, bytes]:
+        """Its answer, or an error where it died or took too long."""
+        late = threading.Timer(SECONDS, self._process.kill)
+        late.start()
+        try:
+            _write(self._process.stdin, order, data)
+            return _read(self._process.stdout)
+        except (OSError, EOFError):
+            self._process.kill()
+            self._process.wait()
+            return {
+                "error": f"the image takes more than {SECONDS:g} s or {MEMORY >> 20:,} MB to decode"
+            }, b""
+        finally:
+            late.cancel()
+
+
+def _write(file: BinaryIO, head: dict, content: bytes) -> None:
+    line = json.dumps({**head, "bytes": len(content)}).encode()
+    file.write(line + b"\n")
+    file.write(content)
+    file.flush()
+
+
+def _read(file: BinaryIO) -> tuple[dict, bytes]:
+    line = file.readline()
+    if not line:
+        raise EOFError
+    head = json.loads(line)
+    content = file.read(head["bytes"])
+    if len(content) < head["bytes"]:
+        raise EOFError
+    return head, content
+
+
+def _thumbnail(data: bytes, size: int) -> bytes:
+    check_image(data)
+    image = Image.fromarray(decode_image(data, size))
+    image.thumbnail((size, size))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=85)
+    return file.getvalue()
+
+
+def _answer(order: dict, data: bytes) -> tuple[dict, bytes]:
+    try:
+        if "size" in order:
+            return {"shape": None}, _thumbnail(data, order["size"])
+        image = np.ascontiguousarray(prepared(data, order["transform"]))
+    except ValueError as error:
+        return {"error": str(error)}, b""
+    except MemoryError:
+        return {"error": f"the image takes more than {MEMORY >> 20:,} MB to decode"}, b""
+    return {"shape": image.shape}, image.tobytes()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _trim() -> None:
+    """Give the system the memory that the allocators of Pillow and of C keep."""
+    Image.core.clear_cache()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def main() -> None:
+    """Answer until the input ends, as it does with the server."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    idle = _resident()
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while True:
+            answer = _answer(*_read(requests))
+            if _resident() > idle + _LARGE:
+                _trim()
+            _write(answers, *answer)
+
+
+if __name__ == "__main__":
+    main()

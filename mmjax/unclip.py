@@ -1,0 +1,158 @@
+r"""Images by a prior and a decoder as in DALL-E 2: of texts, variations, and what is between.
+
+    python -m mmjax.unclip --decoder=runs/unclip_emoji --prior=runs/prior_emoji \
+        --prompt="red apple" --count=4 --guidance=3 --out=apple.png
+    python -m mmjax.unclip --decoder=runs/unclip_emoji --image=a.png --count=8 --out=variations.png
+    python -m mmjax.unclip --decoder=runs/unclip_emoji --image=a.png --image=b.png --count=5 \
+        --out=between.png
+    python -m mmjax.unclip --decoder=runs/unclip_emoji --prior=runs/prior_emoji --image=a.png \
+        --prompt="a cat" --prompt="a red cat" --count=5 --out=redder.png
+
+With one image: variations of it, which share its embedding. With two: the images of embeddings
+between theirs. With an image and two prompts: its embedding moved by up to half of the way to the
+difference of the two texts. Both runs must have the same CLIP.
+"""
+
+# ruff: noqa: E402
+from mmjax.process import command
+
+if __name__ == "__main__":  # before jax is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--decoder", {"required": True, "help": "the workdir of an unclip"}),
+        ("--prior", {"default": "", "help": "the workdir of a diffusion_prior; for prompts"}),
+        ("--prompt", {"action": "append", "default": [], "help": "a text; may be repeated"}),
+        ("--image", {"action": "append", "default": [], "help": "a file; may be repeated"}),
+        ("--out", {"required": True, "help": "a .png to write"}),
+        ("--count", {"type": int, "default": 4, "help": "images of each [4]"}),
+        ("--seed", {"type": int, "default": 0}),
+        ("--steps", {"type": int, "default": 50, "help": "of prior and decoder [50]"}),
+        ("--guidance", {"type": float, "default": 1.0, "help": "of the decoder [1]"}),
+        ("--prior_guidance", {"type": float, "default": 1.0, "help": "of the prior [1]"}),
+    )
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from mmjax import pretrained
+from mmjax.models.systems import make_system
+from mmjax.pretrained import Pretrained
+from mmjax.sample.embeddings import slerp, text_diff
+from mmjax.sample.sheet import tile
+from mmjax.system import System, row_keys
+from mmjax.workdir import whole_file
+from mmjax.workdir.checksum import checksums
+
+SHARED = ("image", "image_proj")  # the part of the CLIP that the decoder has too
+FARTHEST = 0.5  # of the way to the difference of two texts: the paper's section 3.3
+
+
+class Part:
+    """A loaded prior or decoder.
+
+    Raises:
+      ValueError: a model of another kind.
+    """
+
+    def __init__(self, path: str, kind: str):
+        self.loaded: Pretrained = pretrained.load(path)
+        if self.loaded.config["name"] != kind:
+            raise ValueError(f"'{path}' holds a '{self.loaded.config['name']}', not a '{kind}'.")
+        self.system: System = make_system({"model": self.loaded.config})
+
+    @functools.cached_property
+    def clip_fingerprint(self) -> dict[str, int]:
+        """The checksums of the parameters of its CLIP's image side."""
+        params = {name: self.loaded.params[name] for name in SHARED}
+        return {path: int(x) for path, x in checksums(params).items()}
+
+    def sample(self, batch: dict, seed: int, settings: dict) -> dict[str, np.ndarray]:
+        """`System.sample`, by the seed and each row's number."""
+        rows = len(next(iter(batch.values())))
+        keys = row_keys(jax.random.key(seed), jnp.arange(rows))
+        found = self.system.sample(self.loaded.variables, batch, keys, settings)
+        return jax.device_get(dict(found))
+
+    def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The tokens of texts, as the model reads them."""
+        tokens, mask = self.loaded.need_tokenizer().encode(list(texts), self.loaded.text_length)
+        return {"text": np.asarray(tokens, np.int32), "text_mask": np.asarray(mask, bool)}
+
+
+def check_same_clip(decoder: Part, prior: Part) -> None:
+    """Raise ValueError where a prior was trained with another CLIP than the decoder."""
+    if decoder.clip_fingerprint != prior.clip_fingerprint:
+        raise ValueError(
+            "The prior was trained on another CLIP than the decoder, so its embeddings mean "
+            "nothing to it: train both with the same config.init_from.path."
+        )
+
+
+def image_embeddings(prior: Part, images: Sequence[bytes]) -> np.ndarray:
+    """[N, E] of encoded images, by the prior's CLIP."""
+    batch = {"image": np.stack([prior.loaded.image(image) for image in images])}
+    return np.asarray(
+        jax.jit(prior.loaded.model.apply)(prior.loaded.variables, batch)["image_embed"]
+    )
+
+
+def text_embeddings(prior: Part, texts: Sequence[str]) -> np.ndarray:
+    """[N, E] of texts, by the prior's CLIP."""
+    outputs = jax.jit(prior.loaded.model.apply)(prior.loaded.variables, prior.texts(texts))
+    return np.asarray(outputs["text_embed"])
+
+
+def main() -> None:
+    """The command."""
+    out, prompts, files = Path(ARGS.out), ARGS.prompt, ARGS.image
+    if out.suffix != ".png" or ARGS.count < 1:
+        raise ValueError("Give an --out that ends in .png, and a --count of at least 1.")
+    shapes = {(0, n) for n in range(1, 1000)} | {(1, 0), (1, 2), (2, 0)}
+    if (len(files), len(prompts)) not in shapes:
+        raise ValueError(
+            f"There are {len(files)} images and {len(prompts)} prompts: give prompts, one image, "
+            "two images, or one image and two prompts."
+        )
+    if not ARGS.prior and (prompts or len(files) > 1):
+        raise ValueError("Embeddings of texts, and those between images, need a --prior.")
+    decoder = Part(ARGS.decoder, "unclip")
+    settings = {"steps": ARGS.steps, "guidance": ARGS.guidance}
+    images = [Path(file).read_bytes() for file in files]
+    if len(files) == 1 and not prompts:
+        batch = {"image": np.repeat(decoder.loaded.image(images[0])[None], ARGS.count, 0)}
+    else:
+        prior = Part(ARGS.prior, "diffusion_prior")
+        check_same_clip(decoder, prior)
+        batch = _embeddings(decoder, prior, images, prompts)
+    found = decoder.sample(batch, ARGS.seed, settings)["image"]
+    buffer = io.BytesIO()
+    Image.fromarray(tile(found, ARGS.count)).save(buffer, "PNG")
+    whole_file.write(out, buffer.getvalue())
+    print(f"{out}: {len(found)} images")
+
+
+def _embeddings(
+    decoder: Part, prior: Part, images: Sequence[bytes], prompts: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The batch that the decoder samples from."""
+    if not images:
+        texts = [text for text in prompts for _ in range(ARGS.count)]
+        settings = {"steps": ARGS.steps, "guidance": ARGS.prior_guidance}
+        embed = prior.sample(prior.texts(texts), ARGS.seed, settings)["image_embed"]
+        return {"image_embed": embed, **decoder.texts(texts)}
+    given, steps = image_embeddings(prior, images), np.linspace(0, 1, ARGS.count)
+    if prompts:
+        way = FARTHEST * steps
+        return {"image_embed": text_diff(given[0], *text_embeddings(prior, prompts), way)}
+    return {"image_embed": slerp(*given, steps)}
+
+
+if __name__ == "__main__":
+    command.run(main)
