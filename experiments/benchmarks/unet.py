@@ -15,7 +15,6 @@ The peers are installed in build/bench-venv (see workers.py).
 
 import sys
 
-from contenders import AbsentFinder
 from workers import asked_for, compare, measure_each, options, work
 
 WORKLOADS = {"train": 4, "ddim": 8}  # images
@@ -91,7 +90,6 @@ def ours(workload):
 
 def diffusers(workload, memory="contiguous_format"):
     """diffusers' U-Net of the same sizes, with torch's AdamW or its DDIM scheduler."""
-    sys.meta_path.insert(0, AbsentFinder())
     import torch
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
