@@ -1,4 +1,4 @@
-r"""Handwritten digits by class: a small U-Net of diffusion on MNIST, 16 minutes on 2 busy CPU cores.
+r"""Handwritten digits by class: a small U-Net of diffusion on MNIST, 16 minutes on 2 busy cores.
 
     python -m mmjax.train --config=configs/ddpm_mnist.py --workdir=runs/ddpm_mnist
     python -m mmjax.sample --model=runs/ddpm_mnist --guidance=2 --count=40 --out=digits.png
