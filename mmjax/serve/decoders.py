@@ -6,6 +6,7 @@ Allocators keep a part of what large images needed, in every thread. Here that i
 process, which has no model, gives its memory back after a large image, and is replaced if it dies.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import io
@@ -16,8 +17,10 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -25,9 +28,12 @@ from PIL import Image
 import mmjax
 from mmjax.data.image_files import check_image
 from mmjax.data.prepared_image import prepared
-from mmjax.data.transforms.decode import decode_image
+from mmjax.data.transforms.decode import decode_image, opened
+from mmjax.serve.batcher import Busy
 
-PROCESSES = 2
+PROCESSES, LARGE_PROCESSES = 2, 1
+WAITING, LARGE_WAITING = 32, 2  # images that may wait for them
+LARGE_PIXELS = 25_000_000  # more than these take a second or more
 MEMORY = 1536 * 2**20  # bytes above the idle process
 SECONDS = 20.0  # for an image
 _LARGE = 4 * 2**20  # bytes of a decoded image from which on memory is given back
@@ -69,6 +75,54 @@ class Decoders:
         if "error" in answer:
             raise ValueError(answer["error"])
         return answer["shape"], content
+
+
+class Lanes:
+    """Decoding for the event loop: large images, which take long, wait for a process of their own.
+
+    Raises:
+      Busy: too many wait already.
+    """
+
+    def __init__(self):
+        self._lanes = {
+            large: (Decoders(count), ThreadPoolExecutor(count), count + waiting)
+            for large, count, waiting in (
+                (False, PROCESSES, WAITING),
+                (True, LARGE_PROCESSES, LARGE_WAITING),
+            )
+        }
+        self._inside = {False: 0, True: 0}
+
+    @property
+    def small(self) -> Decoders:
+        """Those for images that are not large, for threads."""
+        return self._lanes[False][0]
+
+    async def prepare(self, data: bytes, transform: str) -> np.ndarray:
+        """As `prepared_image.prepared`."""
+        large = await asyncio.to_thread(_is_large, data)
+        decoders, pool, _ = self._lanes[large]
+        return await self._run(large, pool, decoders.prepare, data, transform)
+
+    async def work(self, function: Callable, *args: Any) -> Any:
+        """A function that uses `small`."""
+        return await self._run(False, self._lanes[False][1], function, *args)
+
+    async def _run(self, large: bool, pool: ThreadPoolExecutor, function, *args) -> Any:
+        if self._inside[large] >= self._lanes[large][2]:
+            raise Busy
+        self._inside[large] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+        finally:
+            self._inside[large] -= 1
+
+
+def _is_large(data: bytes) -> bool:
+    """Whether an image is large by its header; raises ValueError as `decode.opened`."""
+    with opened(data) as image:
+        return image.size[0] * image.size[1] > LARGE_PIXELS
 
 
 class _Process:
@@ -162,7 +216,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     idle = _resident()
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # with the server
         while True:
             answer = _answer(*_read(requests))
             if _resident() > idle + _LARGE:

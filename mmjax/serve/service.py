@@ -18,7 +18,7 @@ from mmjax.process.printable import printable
 from mmjax.search.index import Hit, Index
 from mmjax.search.live import Live
 from mmjax.serve.batcher import Batcher, Busy
-from mmjax.serve.decoders import PROCESSES, Decoders
+from mmjax.serve.decoders import Lanes
 
 BATCHES = (1, 8, 32)
 WAITING = 64  # queue size of each batcher
@@ -102,8 +102,7 @@ class Service:
             BATCHES[-1],
             WAITING,
         )
-        self._decoders = Decoders()
-        self._waiting, self._jobs = ThreadPoolExecutor(PROCESSES), ThreadPoolExecutor(1)
+        self._decoding, self._jobs = Lanes(), ThreadPoolExecutor(1)
         self._jobs_waiting = 0
         self.thumbnail = functools.lru_cache(1024)(self._thumbnail)
         self._matched = functools.lru_cache(1024)(self._match)
@@ -194,21 +193,15 @@ class Service:
 
     def _thumbnail(self, name: str, size: int) -> bytes:
         """The image as WebP, its longer side at most `size` pixels."""
-        return self._decoders.thumbnail(self.image(name), size)
+        return self._decoding.small.thumbnail(self.image(name), size)
 
     async def run_thumbnail(self, name: str, size: int) -> bytes:
         """`thumbnail`, while others are served."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._waiting, self.thumbnail, name, size
-        )
+        return await self._decoding.work(self.thumbnail, name, size)
 
     async def _decode(self, data: bytes) -> np.ndarray:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._waiting, self._prepare, data)
-
-    def _prepare(self, data: bytes) -> np.ndarray:
         transform = self.embedder.loaded.transform
-        return self.embedder.checked(self._decoders.prepare(data, transform))
+        return self.embedder.checked(await self._decoding.prepare(data, transform))
 
     async def _text(self, text: str) -> np.ndarray:
         return await asyncio.wrap_future(self._texts.submit(_text_of(text)))
@@ -229,7 +222,8 @@ class Service:
             self._jobs_waiting -= 1
 
     def _match(self, name: str, vector: bytes) -> MatchMap:
-        image = self._prepare(self.image(name))
+        data, transform = self.image(name), self.embedder.loaded.transform
+        image = self.embedder.checked(self._decoding.small.prepare(data, transform))
         query = np.frombuffer(vector, np.float32)[None]
         scores, maps = occlusion_maps(self.embedder.images, image, query, MATCH_CELLS)
         return MatchMap(float(scores[0]), _plain(maps[0]), **self._shape(image))

@@ -129,6 +129,7 @@ class Animation:
         try:
             for i in range(image.n_frames):
                 image.seek(i)
+                check_pixels(image, 2 * MAX_FRAME_PIXELS)  # a frame of a GIF may enlarge it
                 if image.format == "WEBP":
                     image.load()  # else it still has the duration of the frame before
                 lengths.append(float(image.info.get("duration") or 0) / 1000 or _STILL)
@@ -143,6 +144,7 @@ class Animation:
         try:
             for i in indices:
                 self._image.seek(int(i))
+                check_pixels(self._image, 2 * MAX_FRAME_PIXELS)
                 found.append(np.asarray(to_rgb(self._image.copy(), _WHITE)))
         except DAMAGED as error:
             raise ValueError(f"the animation is damaged or truncated: {error}") from None
@@ -156,7 +158,7 @@ def _animation(data: bytes) -> Animation | None:
         raise ValueError(f"the animation is too large: {error}") from None
     except DAMAGED:
         return None
-    check_pixels(image, 2 * MAX_FRAME_PIXELS)  # frames are transparent or have a palette
+    check_pixels(image, 2 * MAX_FRAME_PIXELS)  # which are transparent, and count twice
     return Animation(image)
 
 

@@ -225,9 +225,12 @@ def test_the_frames_of_an_animation_are_smaller():
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     data = bytearray(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert len(open_clip(bytes(data)).times) == 2
-    data[6:10] = struct.pack("<HH", 6000, 6000)
-    with pytest.raises(ValueError, match="6000 x 6000 pixels; the maximum is"):
-        open_clip(bytes(data))
+    at = data.rindex(b"\x2c\0\0\0\0\4\0\4\0") + 5  # the second frame, which enlarges the image
+    for place in (6, at):
+        changed = bytearray(data)
+        changed[place : place + 4] = struct.pack("<HH", 6000, 6000)
+        with pytest.raises(ValueError, match="6000 x 6000 pixels; the maximum is"):
+            open_clip(bytes(changed)).frames([0, 1])
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
