@@ -1,6 +1,7 @@
 """The tokenizer of a config: a published model's, or one trained on the corpus."""
 
 import inspect
+import json
 
 from mmjax import pretrained
 from mmjax.config import check_type
@@ -32,7 +33,8 @@ def make_tokenizer(config, corpus=None, saved=None):
         raise ValueError(f"no tokenizer kind {kind!r}; there are {', '.join(KINDS)}")
     if saved is not None and is_saved(saved):
         tokenizer = load_tokenizer(saved, strict)
-        now, before = {"kind": kind, **config}, tokenizer.origin
+        # As it is read from JSON, where a tuple is a list.
+        now, before = json.loads(json.dumps({"kind": kind, **config})), tokenizer.origin
         changed = sorted(
             key for key in {*now, *before} - {"path"} if now.get(key) != before.get(key)
         )

@@ -137,10 +137,11 @@ def test_captions_and_questions_become_conversations():
     assert row["image"].shape == (1, 4, 4, 3) and not row["image_mask"].any()
 
 
-def test_a_tokenizer_of_the_runs_own_corpus_has_a_token_for_images():
-    words = make_tokenizer(
-        {"kind": "train_bpe", "vocab_size": 300, "specials": ("<image>",)}, corpus=["a red bus"] * 3
-    )
+def test_a_tokenizer_of_the_runs_own_corpus_has_a_token_for_images(tmp_path):
+    config = {"kind": "train_bpe", "vocab_size": 300, "specials": ("<image>",)}
+    words = make_tokenizer(config, corpus=["a red bus"] * 3)
+    words.save(tmp_path)
+    assert make_tokenizer(config, saved=tmp_path).fingerprint == words.fingerprint  # a resumed run
     assert words.token_id("<image>") == 3
     example = {"image": (image(),), "messages": turns("<image>\na bus?", "red")}
     row = parse("converse(40, 3, 2, template='vicuna')", tokenizer=words)(example, RNG)
