@@ -17,7 +17,7 @@ JPEG_START = b"\xff\xd8\xff"
 # much of four channels, 16 bits or transparency, which count twice.
 MAX_PIXELS = 64_000_000
 ORIENTATION = 0x0112  # the Exif tag
-MAX_FRAME_PIXELS = MAX_PIXELS // 4  # of a video or an animation, which has many
+MAX_FRAME_PIXELS = 9_000_000  # of a video or an animation, which has many: 4096 x 2160
 # Raster images of one file. Not PDF, EPS and WMF, which are drawn by other programs or by scripts,
 # and not the formats of scientific arrays.
 FORMATS = (
