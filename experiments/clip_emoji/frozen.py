@@ -4,9 +4,9 @@
 
 Images: the pooled features of EfficientNet-Lite0 (ImageNet), 128 x 128 pixels; with "copies" also
 those of the six augmented copies of each training image that lit_emoji learns from. Captions:
-TF-IDF word counts, and those with the sentence embeddings of MiniLM. The CCA is that of baselines.py
-with its grid; all settings are those with the best mean recall on the validation splits. Splits,
-galleries and metrics are those of baselines.py, whose results are copied to --out.
+TF-IDF word counts, and those with the sentence embeddings of MiniLM. The CCA is that of
+baselines.py with its grid; all settings are those with the best mean recall on the validation
+splits. Splits, galleries and metrics are those of baselines.py, whose results are copied to --out.
 
 The features are kept in --cache; they take minutes on two cores. What --out has already is not
 computed again.
