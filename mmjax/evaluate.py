@@ -157,6 +157,8 @@ def finish(
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
     print(f"report: {report}")
+    if run.config.model.name == "clip":
+        print(f"search images with it: python -m mmjax.search index FOLDER --model={workdir}")
     return results
 
 

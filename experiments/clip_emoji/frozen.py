@@ -4,9 +4,9 @@
 
 Images: the pooled features of EfficientNet-Lite0 (ImageNet), 128 x 128 pixels; with "copies" also
 those of the six augmented copies of each training image that lit_emoji learns from. Captions:
-TF-IDF word counts, the sentence embeddings of MiniLM, and both. The CCA is that of baselines.py
-with its grid; all settings are those with the best mean recall on the validation splits. Splits,
-galleries and metrics are those of baselines.py, whose results are copied to --out.
+TF-IDF word counts, and those with the sentence embeddings of MiniLM. The CCA is that of
+baselines.py with its grid; all settings are those with the best mean recall on the validation
+splits. Splits, galleries and metrics are those of baselines.py, whose results are copied to --out.
 
 The features are kept in --cache; they take minutes on two cores. What --out has already is not
 computed again.
@@ -27,7 +27,7 @@ from mmjax.evals.image_text import gather_captions
 from mmjax.photos.features import TEXT_MODEL, ImageTower, TextTower
 from mmjax.process.progress import Progress
 
-KINDS = ("words", "sentences", "words and sentences")
+KINDS = ("words", "words and sentences")
 ROWS = 64  # images embedded at once
 
 
@@ -90,9 +90,7 @@ def main() -> None:
 
     def features(kind: str, texts: list[str], sentences: np.ndarray) -> np.ndarray:
         words = baselines.tf_idf(texts, idf)
-        return {"words": words, "sentences": sentences}.get(
-            kind, np.concatenate([words, sentences], -1)
-        )
+        return words if kind == "words" else np.concatenate([words, sentences], -1)
 
     done = json.loads(args.out.read_text()) if args.out.is_file() else {}
     chosen, results = (done.setdefault(name, {}) for name in ("settings", "results"))

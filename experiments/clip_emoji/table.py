@@ -1,4 +1,4 @@
-"""The table of clip_emoji's README: the seeds of a config against the baselines.
+"""The tables of clip_emoji's README: the seeds of a config against the baselines.
 
     python -m experiments.clip_emoji.table runs/clip_emoji runs/seed1 runs/seed2
 
@@ -19,11 +19,11 @@ COLUMNS = [(direction, k) for direction in ("text_to_image", "image_to_text") fo
 
 
 def table(workdirs: list[str]) -> str:
-    """Markdown of the runs' results beside the baselines of baselines.json."""
+    """Markdown of the runs' results beside the baselines that their config names."""
     manifests = [json.loads((Path(w) / "run.json").read_text()) for w in workdirs]
-    config = manifests[0]["config"]["name"]
+    config = manifests[0]["config"]
     runs = [manifest["results"]["values"] for manifest in manifests]
-    baselines = json.loads(Path(__file__).with_name("baselines.json").read_text())["results"]
+    baselines = json.loads(Path(config["baselines"]).read_text())["results"]
     head = "".join(f" {d.replace('_', ' ')} R@{k} |" for d, k in COLUMNS)
     lines = [f"| split | model |{head}", "|---|---|" + "---|" * len(COLUMNS)]
     for split, title in SPLITS.items():
@@ -35,7 +35,9 @@ def table(workdirs: list[str]) -> str:
             values = [100 * run[f"{split}/{d}/recall@{k}"] for run in runs]
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")
             cells.append(f"{statistics.mean(values):.1f} ± {spread:.1f}")
-        lines.append(f"| {title} | **{config}** ({len(runs)} seeds) | {' | '.join(cells)} |")
+        lines.append(
+            f"| {title} | **{config['name']}** ({len(runs)} seeds) | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 
