@@ -82,7 +82,12 @@ class Part:
 
     def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """The tokens of texts, as the model reads them."""
-        tokens, mask = self.loaded.need_tokenizer().encode(list(texts), self.loaded.text_length)
+        length = self.loaded.text_length
+        tokens, mask, cut = self.loaded.need_tokenizer().rows(list(texts), length)
+        for text in dict.fromkeys(np.asarray(texts)[cut].tolist()):
+            print(f"warning: '{text}' does not fit into {length} tokens: truncated.")
+        if self.loaded.config["name"] == "unclip":  # no text, as where it was dropped
+            mask[[not text.strip() for text in texts]] = False
         return {"text": np.asarray(tokens, np.int32), "text_mask": np.asarray(mask, bool)}
 
 

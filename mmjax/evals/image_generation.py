@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmjax.data.sources.renumbered import renumbered
 from mmjax.data.sources.subset import Subset
 from mmjax.data.transforms.captions import captions_of
 from mmjax.embedder import Embedder, open_embedder
@@ -81,6 +82,9 @@ class ImageGeneration(Evaluator):
     def __post_init__(self):
         # Wrong settings are reported before training, not after.
         self._draw, self.feature_name  # noqa: B018
+        for name, least in (("neighbors", 1), ("subset_size", 2), ("shown", 1), ("train_limit", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
 
     @functools.cached_property
     def _draw(self) -> Callable[..., Mapping[str, np.ndarray]]:
@@ -95,6 +99,20 @@ class ImageGeneration(Evaluator):
     def check(self) -> None:
         super().check()
         self._extract, self._clip  # noqa: B018
+
+    def _check_source(self, source: Any) -> None:
+        if len(source) <= self.neighbors:
+            raise ValueError(
+                f"The source of an '{self.kind}' has {len(source)} images: precision and recall "
+                f"with {self.neighbors} neighbors need more. Use a larger source."
+            )
+
+    def _open(self, config: Mapping[str, Any]) -> Any:
+        """The source, its labels as indices into the classes that the model was trained on."""
+        source, known = super()._open(config), self.runner.class_names
+        if known is None or "label" not in self.runner.spec or source.class_names is None:
+            return source
+        return renumbered(source, known, "the training set")
 
     def _check_row(self, batch: Mapping[str, np.ndarray]) -> None:
         if "image" not in batch:

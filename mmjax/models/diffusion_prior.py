@@ -142,6 +142,8 @@ def sample(
             f"sample.guidance is {how.guidance}, and this prior was trained with a text in every "
             "row: set config.loss.drop_text, such as 0.1, for training, or guidance to 1."
         )
+    if "text" not in batch:
+        raise ValueError("A prior makes embeddings of texts and the batch has none: give text.")
     texts = {k: batch[k] for k in ("text", "text_mask")}
     given = {**texts, **model.apply(variables, texts)}
     given = {k: repeat(given[k], "b ... -> (n b) ...", n=candidates) for k in CONDITION}

@@ -147,6 +147,11 @@ class GLIDE(Diffusion):
         return self.text_dropout > 0
 
     @property
+    def dropouts(self) -> str:
+        """The settings that `drops` needs, for messages."""
+        return "text_dropout"
+
+    @property
     def read(self) -> tuple[str, ...]:
         """The arrays of a batch that its condition comes from."""
         return ("text", "text_mask", "text_present")
@@ -248,14 +253,20 @@ def sample(
       settings: fields of `mmjax.sample.settings.Settings`.
 
     Raises:
-      ValueError: an unknown setting, or one that the model was not trained for.
+      ValueError: an unknown setting, or one that the model was not trained for; an upsampler
+        without an image.
     """
     settings = Settings(**check_kwargs(Settings, settings, "sample"))
     levels(settings, model.noise_schedule)  # checks the steps
     if settings.guidance != 1 and not model.drops:
         raise ValueError(
             f"sample.guidance is {settings.guidance}, and the model never saw an image without its "
-            "text: train with config.model.text_dropout, or leave guidance at 1."
+            f"condition: train with config.model.{model.dropouts}, or leave guidance at 1."
+        )
+    if model.low_res is not None and not {"low_res", "image"} & set(batch):
+        raise ValueError(
+            "An upsampler enlarges an image and the batch has none: give low_res, or the image "
+            "that is reduced to it."
         )
     if "text" not in batch:
         shape = (len(rng), model.text_condition(parent=None).length)

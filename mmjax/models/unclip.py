@@ -118,6 +118,11 @@ class UnCLIP(GLIDE):
         """Whether examples are trained without their condition, which guidance needs."""
         return super().drops and self.image_dropout > 0
 
+    @property
+    def dropouts(self) -> str:
+        """The settings that `drops` needs, for messages."""
+        return "text_dropout and config.model.image_dropout"
+
     def clean(self, batch: Batch) -> jax.Array:
         """[B, H, W, C] fp32 in -1 ... 1, at the size of samples."""
         x = super().clean(batch)

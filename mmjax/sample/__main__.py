@@ -67,6 +67,8 @@ def conditions(
 ) -> dict[str, np.ndarray]:
     """What the images are to show, a row for each: `label`, or `text` and `text_mask`; or {}.
 
+    An empty prompt has no valid token: it is no text, as in a step that drops it.
+
     Raises:
       ValueError: a class that the model does not have, or conditions that it does not take.
     """
@@ -80,6 +82,7 @@ def conditions(
         text, mask, cut = loaded.need_tokenizer().rows(list(prompts), length)
         for prompt in np.asarray(prompts)[cut]:
             print(f"warning: '{prompt}' does not fit into the model's {length} tokens: truncated.")
+        mask[[not prompt.strip() for prompt in prompts]] = False  # as texts that were dropped
         return {"text": text, "text_mask": mask}
     if not total:
         return {}
@@ -155,6 +158,12 @@ def main() -> None:
         raise ValueError(
             f"'{ARGS.model}' holds a '{loaded.config['name']}', which does not generate images."
         )
+    if loaded.config["name"] == "diffusion_prior":
+        raise ValueError("A prior samples embeddings: for images use python -m mmjax.unclip.")
+    latents = bool(loaded.config.get("latents"))
+    if latents != (out.suffix == ".npy"):
+        kind, suffix = ("latents", ".npy") if latents else ("images", ".png")
+        raise ValueError(f"The model gives {kind}: give an --out that ends in {suffix}.")
     given = conditions(loaded, getattr(ARGS, "class"), ARGS.prompt)
     rows = len(next(iter(given.values()))) if given else COUNT
     count = ARGS.count or rows
@@ -162,12 +171,9 @@ def main() -> None:
     found = draw(
         system, loaded, given, count, seed=ARGS.seed, batch_size=ARGS.batch_size, settings=settings
     )
-    if ("image" in found) != (out.suffix == ".png"):
-        kind, suffix = ("images", ".png") if "image" in found else ("latents", ".npy")
-        raise ValueError(f"The model gives {kind}: give an --out that ends in {suffix}.")
     out.parent.mkdir(parents=True, exist_ok=True)
     columns = rows if given and 1 < rows <= 2 * COUNT else columns_of(count)
-    _write(out, found.get("image", found.get("latents")), columns)
+    _write(out, found["latents" if latents else "image"], columns)
     print(f"{out}: {count} samples")
     if "frames" in found:
         film = out.with_stem(f"{out.stem}_frames")

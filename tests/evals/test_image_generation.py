@@ -1,5 +1,6 @@
 """Image generation by a stand-in for a system, with a tiny extractor and a tiny CLIP."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,9 @@ WITH_TRAINING = {"train_source": {"seed": 1, "n": 30}, "clip": str(GOLDEN / "cli
 class Noise(Source):
     """Images of noise, by a seed; with captions."""
 
-    def __init__(self, seed, n=12):
+    def __init__(self, seed, n=12, names=None):
         rng = np.random.default_rng(seed)
-        self.name, self.class_names, self.n = "noise", None, n
+        self.name, self.class_names, self.n = "noise", names, n
         self.images = rng.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8)
         self.images[:, ::2] //= rng.integers(1, 5, (n, 1, 1, 3), dtype=np.uint8)
 
@@ -43,7 +44,8 @@ class Noise(Source):
         return {**self.meta(i), "image": self.images[i]}
 
     def meta(self, i):
-        return {"captions": [f"a {('red bus', 'small dog', 'cup of tea')[i % 3]}"]}
+        label = {} if self.class_names is None else {"label": i % len(self.class_names)}
+        return {"captions": [f"a {('red bus', 'small dog', 'cup of tea')[i % 3]}"], **label}
 
 
 def batches(source, spec, size):
@@ -118,6 +120,8 @@ def test_without_training_set_and_clip_there_are_neither_baselines_nor_scores(tm
     [
         ({"resize": "cubic"}, "config.evals.x: no resize method 'cubic'"),
         ({"extractor_size": 0}, "config.evals.x: extractor_size is 0"),
+        ({"neighbors": 0}, "config.evals.x: neighbors is 0: it must be at least 1"),
+        ({"subset_size": 1}, "config.evals.x: subset_size is 1"),
         ({"sampel": {}}, "config.evals.x.sampel is not a setting of 'image_generation'"),
     ],
 )
@@ -131,6 +135,19 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         dict(evaluator(tmp_path, lambda *_: {"codes": np.zeros(5)}).run(None))
     with pytest.raises(ValueError, match="which takes no images"):
         Extractor(str(GOLDEN / "bert"), 32, "bicubic")
+
+
+def test_a_source_of_too_few_images_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="has 3 images: precision and recall with 3 neighbors"):
+        evaluator(tmp_path, perfect, source={"seed": 0, "n": 3}).check()
+
+
+def test_labels_are_those_of_the_model_by_name(tmp_path):
+    made = evaluator(tmp_path, perfect, source={"seed": 0, "names": ("b", "a")})
+    runner = dataclasses.replace(made.runner, class_names=("a", "b"), spec={"label": None})
+    source = dataclasses.replace(made, runner=runner)._open(made.source)
+    assert [source[i]["label"] for i in range(3)] == [1, 0, 1]
+    assert source.class_names == ["a", "b"]
 
 
 def test_the_name_of_a_metric_says_extractor_size_and_resize():

@@ -136,5 +136,7 @@ def test_guidance_needs_dropped_texts(made):
     system = make_system({"model": MODEL, "loss": {"drop_text": 0.0}})
     with pytest.raises(ValueError, match="guidance is 3.0, and this prior was trained with a text"):
         system.sample(variables, batch, context().rng, {"guidance": 3.0})
+    with pytest.raises(ValueError, match="makes embeddings of texts and the batch has none"):
+        system.sample(variables, {}, context().rng, {})
     with pytest.raises(ValueError, match="drop_text is 1.5"):
         make_system({"model": MODEL, "loss": {"drop_text": 1.5}})

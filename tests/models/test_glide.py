@@ -115,5 +115,8 @@ def test_guidance_needs_dropped_texts(made):
         ValueError, match="guidance is 3.0, and the model never saw an image without"
     ):
         system.sample(variables, batch, context().rng, {"guidance": 3.0, "steps": 2})
+    with pytest.raises(ValueError, match="enlarges an image and the batch has none"):
+        texts = {k: batch[k] for k in ("text", "text_mask")}
+        system.sample(variables, texts, context().rng, {"steps": 2})
     with pytest.raises(ValueError, match="Sampling in 30 steps"):
         system.sample(variables, batch, context().rng, {"steps": 30})

@@ -106,6 +106,9 @@ def test_what_a_decoder_cannot_do_is_refused(made):
     system, variables, batch = made
     with pytest.raises(ValueError, match="give image_embed, as a prior"):
         system.sample(variables, {"text": batch["text"]}, keys(), {})
+    without = make_system({"model": MODEL | {"image_dropout": 0.0}})
+    with pytest.raises(ValueError, match="train with config.model.text_dropout and .*image_drop"):
+        without.sample(variables, batch, keys(), {"guidance": 2.0, "steps": 2})
     for change, said in (
         ({"image_size": 32}, "The CLIP reads images of 16 x 16, and samples are 32 x 32"),
         ({"image_dropout": -0.1}, "image_dropout is -0.1"),

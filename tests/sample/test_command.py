@@ -9,6 +9,7 @@ from PIL import Image
 from mmjax.pretrained import load
 from mmjax.sample.__main__ import conditions
 from mmjax.sample.sheet import tile
+from mmjax.unclip import Part
 
 UNET = f"--model={GOLDEN / 'unet_adm'}"
 
@@ -40,6 +41,9 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tmp_path):
     run = commands.run(*base, "--guidance=2")
     assert run.returncode == 2 and "never saw an image without its class" in run.stderr
     assert not (tmp_path / "a.png").exists()
+    run = commands.run("-m", "mmjax.sample", UNET, f"--out={tmp_path / 'a.npy'}")
+    assert run.returncode == 2 and "The model gives images" in run.stderr
+    assert "Sampling" not in run.stdout + run.stderr
 
 
 def test_conditions_are_those_of_the_model():
@@ -53,6 +57,32 @@ def test_conditions_are_those_of_the_model():
         conditions(plain, ["1"], [])
     with pytest.raises(ValueError, match="takes no text: leave --prompt out"):
         conditions(unet, [], ["a cat"])
+
+
+class Words:
+    """A tokenizer of words of one letter, with a first and a last token."""
+
+    def rows(self, texts, length):
+        ids = [[1, *map(ord, text.split()), 2] for text in texts]
+        text = np.array([(row + [0] * length)[:length] for row in ids], np.int32)
+        return text, text > 0, np.array([len(row) > length for row in ids])
+
+
+def test_an_empty_prompt_is_no_text_and_a_long_one_is_reported(capsys):
+    loaded = load(GOLDEN / "glide")
+    object.__setattr__(loaded, "text_length", 4)
+    object.__setattr__(loaded, "tokenizer", Words())
+    found = conditions(loaded, [], ["a", "", "a b c d"])
+    np.testing.assert_array_equal(found["text_mask"].sum(1), [3, 0, 4])
+    assert "'a b c d' does not fit into the model's 4 tokens" in capsys.readouterr().out
+    made = Part.__new__(Part)
+    made.loaded = loaded
+    loaded.config["name"] = "unclip"
+    np.testing.assert_array_equal(made.texts(["a", ""])["text_mask"].sum(1), [3, 0])
+    loaded.config["name"] = "diffusion_prior"  # its CLIP reads an empty text as any other
+    found = made.texts(["", "a b c d", "a b c d"])
+    np.testing.assert_array_equal(found["text_mask"].sum(1), [2, 4, 4])
+    assert capsys.readouterr().out.count("'a b c d' does not fit into 4 tokens") == 1
 
 
 def test_a_sheet_fills_free_places_with_white():
