@@ -221,6 +221,12 @@ BAD = [
     ({**RECORDS[0], "image": "../x.png"}, "its file '../x.png' is not below the folder"),
     ({"messages": [{"role": "critic", "content": "a"}]}, "turn 0 is by 'critic': use one of user"),
     ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "turn 0 has the part"),
+    ({"messages": [{"role": ["user"], "content": "a"}]}, r"turn 0 is by \['user'\]: use one of"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image", "image": 3}]}]},
+        "turn 0 has the image 3: it must name a file",
+    ),
+    ({"messages": turns("a \ud83d", "b")}, "turn 0 has half of a surrogate pair"),
 ]
 
 
@@ -254,10 +260,23 @@ def test_bad_records_are_named(folder, record, message, tmp_path):
     assert len(open_source({**settings, "max_bad_records": 1}, workdir=tmp_path)) == 1
 
 
+def test_a_line_may_hold_other_line_separators(folder):
+    said = turns("one\u2028two", "three\x85four")
+    line = json.dumps({"messages": said}, ensure_ascii=False)
+    (folder / "separators.jsonl").write_text(f"\ufeff{line}\r\n{line}\n", encoding="utf-8")
+    source = open_source({"kind": "conversations", "path": str(folder / "separators.jsonl")})
+    assert [source.meta(i)["messages"] for i in range(len(source))] == [said, said]
+
+
 def test_files_that_are_none_are_refused(folder):
-    (folder / "text.json").write_text("hello")
-    with pytest.raises(ValueError, match="is neither a JSON list nor lines of JSON"):
-        open_source({"kind": "conversations", "path": str(folder / "text.json")})
+    for text, message in (
+        ("hello", "Line 1 of '.*text.json' cannot be read: a file of conversations is a JSON list"),
+        (json.dumps(RECORDS[1]) + "\n\n{", "Line 3 of '.*text.json' cannot be read"),
+        ("[" * 5000, "'.*text.json' cannot be read: .*nested"),
+    ):
+        (folder / "text.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_source({"kind": "conversations", "path": str(folder / "text.json")})
     with pytest.raises(ValueError, match="There is no file '.*none.json' of conversations"):
         open_source({"kind": "conversations", "path": str(folder / "none.json")})
 
