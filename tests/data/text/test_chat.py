@@ -78,6 +78,42 @@ def test_what_a_template_cannot_do():
         later.rendered(turns("a", "b", "c", "d"))
 
 
+GROWS = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = GROWN %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for i in range(999) %}{% for j in range(999) %}{% endfor %}{% endfor %}", "works on"),
+        ("{{ 'a' * 30000000 }}", "works on more than 20,000,000 characters"),
+        ("{{ 'a'.ljust(30000000) }}", "works on more than"),
+        ("{% set x = 'a' * 9000 %}{{ x | replace('a', x) }}", "works on more than"),
+        ("{% set x = 'a' * 9000 %}{{ range(9000) | map('string') | join(x) }}", "works on more"),
+        (GROWS.replace("GROWN", "ns.x ~ ns.x"), "works on more than"),
+        (GROWS.replace("GROWN", "ns.x + ns.x"), "works on more than"),
+        ("{{ '%d' % 3 }}", r"it uses %, which has no bound"),
+        ("{{ '{}'.format(3) }}", "it uses format, which has no bound"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+    ],
+)
+def test_the_work_of_a_template_is_bounded(template, message):
+    with pytest.raises(ValueError, match=f"The chat template refuses the messages: .*{message}"):
+        ChatTemplate(template, {}).render(turns("a"))
+
+
+def test_long_conversations_are_within_the_bound():
+    template = ChatTemplate(
+        "{% for m in messages %}{{ loop.index }} {{ m.role | upper }}: {{ m['content'].strip() }}"
+        "{{ m | tojson(indent=2) }}{% endfor %}{{ messages | map(attribute='role') | join(', ') }}",
+        {},
+    )
+    text = template.render(turns(*["word " * 200] * 600))
+    assert text.count("USER") == 300 and text.endswith("user, assistant")
+    with pytest.raises(ValueError, match="The chat template has a mistake: .*recursion"):
+        ChatTemplate("{{" + "(" * 3000 + "1" + ")" * 3000 + "}}", {})
+
+
 def converse(settings, example):
     step = parse(f"converse({settings})", tokenizer=TOKENIZER)
     return step(example, np.random.default_rng(0))
