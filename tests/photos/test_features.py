@@ -176,8 +176,13 @@ def test_given_features_are_those_of_the_towers():
     terms = system.loss(again, given | {"example_id": np.arange(3)}, None)
     want = 1 - (whole["image_embed"] * whole["text_embed"]).sum(1)
     np.testing.assert_allclose(terms["alignment"], want, atol=1e-6)
+    # Other copies of the same image, with the same caption.
     rows = {k: np.asarray(x)[[0, 1, 0]] for k, x in given.items()}
-    for ids in duplicate_ids({**rows, "example_id": np.arange(3)}):
+    rows["image_features"][2] += 1.0
+    rows["example_id"] = np.array([7, 8, 7])
+    tokens = {k: batch[k][[0, 1, 0]] for k in ("text", "text_mask")}
+    noisy = {**rows, **tokens, "text_features": RNG.normal(size=(3, TEXT_WIDTH))}
+    for ids in (*duplicate_ids(rows), *duplicate_ids(noisy)):
         assert ids[0] == ids[2] != ids[1]
 
 
