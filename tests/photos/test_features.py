@@ -117,6 +117,15 @@ def test_features_of_images_and_of_their_copies(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="features with copies = 2 and the config says 3"):
         open_source({**source, "copies": 3})
+    with pytest.raises(ValueError, match=r"takes no images: set image_model to another"):
+        features.ImageTower(source["text_model"])
+    with pytest.raises(ValueError, match="missing a required argument: 'of'"):
+        features._arguments({k: source[k] for k in source if k != "of"})
+    with pytest.raises(ValueError, match="unexpected keyword argument 'copy'"):
+        features._arguments({**source, "copy": 3})
+    tower = features.ImageTower(source["image_model"], "decode")
+    with pytest.raises(ValueError, match=r"differ in size after 'decode': .* such as resize"):
+        tower([np.zeros((size, 9, 3), np.uint8) for size in (9, 8)])
     with pytest.raises(ValueError, match="nothing in 'decode' is random"):
         features.ImageTower(source["image_model"], "decode", 1)
 
