@@ -44,13 +44,13 @@ from PIL import Image
 from mmjax import pretrained
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
+from mmjax.run.given_parts import fingerprint
 from mmjax.sample.embeddings import slerp, text_diff
 from mmjax.sample.sheet import tile
 from mmjax.system import System, row_keys
 from mmjax.workdir import whole_file
-from mmjax.workdir.checksum import checksums
 
-SHARED = ("image", "image_proj")  # the part of the CLIP that the decoder has too
+SHARED = ("image", "image_proj")  # the parts of the CLIP that the decoder has too
 FARTHEST = 0.5  # of the way to the difference of two texts: the paper's section 3.3
 
 
@@ -68,10 +68,9 @@ class Part:
         self.system: System = make_system({"model": self.loaded.config})
 
     @functools.cached_property
-    def clip_fingerprint(self) -> dict[str, int]:
-        """The checksums of the parameters of its CLIP's image side."""
-        params = {name: self.loaded.params[name] for name in SHARED}
-        return {path: int(x) for path, x in checksums(params).items()}
+    def clip_fingerprints(self) -> dict[str, str]:
+        """Those of the parts of its CLIP's image side."""
+        return {part: fingerprint(self.loaded.params, part) for part in SHARED}
 
     def sample(self, batch: dict, seed: int, settings: dict) -> dict[str, np.ndarray]:
         """`System.sample`, by the seed and each row's number."""
@@ -88,7 +87,7 @@ class Part:
 
 def check_same_clip(decoder: Part, prior: Part) -> None:
     """Raise ValueError where a prior was trained with another CLIP than the decoder."""
-    if decoder.clip_fingerprint != prior.clip_fingerprint:
+    if decoder.clip_fingerprints != prior.clip_fingerprints:
         raise ValueError(
             "The prior was trained on another CLIP than the decoder, so its embeddings mean "
             "nothing to it: train both with the same config.init_from.path."

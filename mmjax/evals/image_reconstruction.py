@@ -49,8 +49,8 @@ class ImageReconstruction(Evaluator):
         if perplexity < COLLAPSED * min(size, codes.size) and distributed.is_main():
             print(
                 f"warning: the codebook has collapsed: {used} of {size} codes are used in "
-                f"{len(codes)} images, with a perplexity of {perplexity:.1f}: lower the weight of "
-                "'kl', or raise config.loss.revive."
+                f"{len(codes)} images, with a perplexity of {perplexity:.1f}: raise the weight of "
+                "'kl', or config.loss.revive."
             )
 
     def _rebuilt(

@@ -59,7 +59,9 @@ def test_reconstructions_and_the_usage_of_the_codebook(capsys):
         return {**embed(variables, batch), "image_codes": np.minimum(codes_of(batch), 0)}
 
     assert evaluate(collapsed, "reconstruction")["code_perplexity"] == 1
-    assert "collapsed: 1 of 64 codes are used in 12 images" in capsys.readouterr().out
+    warned = capsys.readouterr().out
+    assert "collapsed: 1 of 64 codes are used in 12 images" in warned
+    assert "raise the weight of 'kl', or config.loss.revive" in warned  # experiments/dalle_emoji.md
 
 
 def test_a_flat_image_survives_downsampling():

@@ -1,11 +1,12 @@
 """Conversations about images: LLaVA's instruction data, ShareGPT's forms, and lines of messages."""
 
-import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
 from mmjax.data.source import Source
@@ -99,21 +100,29 @@ def read_records(path: Path) -> list[Any]:
     """The records of a JSON list, or of lines of JSON.
 
     Raises:
-      ValueError: no such file, or one of another form.
+      ValueError: no such file, or one of another form; names the line.
     """
     if not path.is_file():
         raise ValueError(f"There is no file '{path}' of conversations.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            found = json.loads(text)
-        else:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise ValueError(f"'{path}' is neither a JSON list nor lines of JSON: {error}") from None
+    text = text_file.read(path)
+    if text.lstrip().startswith("["):
+        found = _json(text, f"'{path}'")
+    else:
+        numbered = enumerate(text_file.lines(text), 1)
+        found = [_json(x, f"Line {i} of '{path}'") for i, x in numbered if x.strip()]
     if not found:
         raise ValueError(f"'{path}' has no conversations.")
     return found
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return text_file.parse_json(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} cannot be read: a file of conversations is a JSON list, or a JSON object on "
+            f"each line ({error})."
+        ) from None
 
 
 def read_conversation(record: Any) -> dict[str, Any]:
@@ -131,6 +140,8 @@ def read_conversation(record: Any) -> dict[str, Any]:
     placed, messages = [], []
     for i, turn in enumerate(turns):
         role, content, own = _turn(turn, i)
+        if re.search("[\ud800-\udfff]", content):
+            raise ValueError(f"turn {i} has half of a surrogate pair, which is no character")
         placed += own
         messages.append({"role": role, "content": content})
     if files and any(placed):
@@ -158,7 +169,7 @@ def _turn(turn: Any, number: int) -> tuple[str, str, list[str | None]]:
     if not isinstance(turn, Mapping):
         raise ValueError(f"turn {number} is a {type(turn).__name__}, and must be an object")
     speaker = turn.get("from", turn.get("role"))
-    if speaker not in SPEAKERS:
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
         raise ValueError(f"turn {number} is by {speaker!r}: use one of {', '.join(SPEAKERS)}")
     said = next((turn[name] for name in WORDS if turn.get(name) is not None), "")
     if isinstance(said, str):
@@ -172,7 +183,10 @@ def _turn(turn: Any, number: int) -> tuple[str, str, list[str | None]]:
             content += part["text"]
         elif kind == "image":
             content += PLACE
-            files.append(next((part[k] for k in ("image", "path", "url") if k in part), None))
+            file = next((part[k] for k in ("image", "path", "url") if k in part), None)
+            if not isinstance(file, str | None):
+                raise ValueError(f"turn {number} has the image {file!r}: it must name a file")
+            files.append(file)
         else:
             raise ValueError(f"turn {number} has the part {part!r}: use text and images")
     return SPEAKERS[speaker], content, files

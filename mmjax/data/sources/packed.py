@@ -1,6 +1,5 @@
 """Several conversations of a source in each row, as `python -m mmjax.pack` has arranged them."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data import text_file
 from mmjax.data.source import Source
 
 
@@ -23,7 +23,7 @@ def open_packed(source: Source, file: str | os.PathLike) -> "Packed":
             f"There is no '{path}': write it with python -m mmjax.pack --config=... --out={path}."
         )
     try:
-        found = json.loads(path.read_text())
+        found = text_file.parse_json(path.read_bytes())
         groups = [[int(i) for i in group] for group in found["groups"]]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{path}' was not written by mmjax.pack: {error!r}.") from None

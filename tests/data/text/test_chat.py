@@ -78,6 +78,42 @@ def test_what_a_template_cannot_do():
         later.rendered(turns("a", "b", "c", "d"))
 
 
+GROWS = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = GROWN %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for i in range(999) %}{% for j in range(999) %}{% endfor %}{% endfor %}", "works on"),
+        ("{{ 'a' * 30000000 }}", "works on more than 20,000,000 characters"),
+        ("{{ 'a'.ljust(30000000) }}", "works on more than"),
+        ("{% set x = 'a' * 9000 %}{{ x | replace('a', x) }}", "works on more than"),
+        ("{% set x = 'a' * 9000 %}{{ range(9000) | map('string') | join(x) }}", "works on more"),
+        (GROWS.replace("GROWN", "ns.x ~ ns.x"), "works on more than"),
+        (GROWS.replace("GROWN", "ns.x + ns.x"), "works on more than"),
+        ("{{ '%d' % 3 }}", r"it uses %, which has no bound"),
+        ("{{ '{}'.format(3) }}", "it uses format, which has no bound"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+    ],
+)
+def test_the_work_of_a_template_is_bounded(template, message):
+    with pytest.raises(ValueError, match=f"The chat template refuses the messages: .*{message}"):
+        ChatTemplate(template, {}).render(turns("a"))
+
+
+def test_long_conversations_are_within_the_bound():
+    template = ChatTemplate(
+        "{% for m in messages %}{{ loop.index }} {{ m.role | upper }}: {{ m['content'].strip() }}"
+        "{{ m | tojson(indent=2) }}{% endfor %}{{ messages | map(attribute='role') | join(', ') }}",
+        {},
+    )
+    text = template.render(turns(*["word " * 200] * 600))
+    assert text.count("USER") == 300 and text.endswith("user, assistant")
+    with pytest.raises(ValueError, match="The chat template has a mistake: .*recursion"):
+        ChatTemplate("{{" + "(" * 3000 + "1" + ")" * 3000 + "}}", {})
+
+
 def converse(settings, example):
     step = parse(f"converse({settings})", tokenizer=TOKENIZER)
     return step(example, np.random.default_rng(0))
@@ -221,6 +257,12 @@ BAD = [
     ({**RECORDS[0], "image": "../x.png"}, "its file '../x.png' is not below the folder"),
     ({"messages": [{"role": "critic", "content": "a"}]}, "turn 0 is by 'critic': use one of user"),
     ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "turn 0 has the part"),
+    ({"messages": [{"role": ["user"], "content": "a"}]}, r"turn 0 is by \['user'\]: use one of"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image", "image": 3}]}]},
+        "turn 0 has the image 3: it must name a file",
+    ),
+    ({"messages": turns("a \ud83d", "b")}, "turn 0 has half of a surrogate pair"),
 ]
 
 
@@ -254,10 +296,23 @@ def test_bad_records_are_named(folder, record, message, tmp_path):
     assert len(open_source({**settings, "max_bad_records": 1}, workdir=tmp_path)) == 1
 
 
+def test_a_line_may_hold_other_line_separators(folder):
+    said = turns("one\u2028two", "three\x85four")
+    line = json.dumps({"messages": said}, ensure_ascii=False)
+    (folder / "separators.jsonl").write_text(f"\ufeff{line}\r\n{line}\n", encoding="utf-8")
+    source = open_source({"kind": "conversations", "path": str(folder / "separators.jsonl")})
+    assert [source.meta(i)["messages"] for i in range(len(source))] == [said, said]
+
+
 def test_files_that_are_none_are_refused(folder):
-    (folder / "text.json").write_text("hello")
-    with pytest.raises(ValueError, match="is neither a JSON list nor lines of JSON"):
-        open_source({"kind": "conversations", "path": str(folder / "text.json")})
+    for text, message in (
+        ("hello", "Line 1 of '.*text.json' cannot be read: a file of conversations is a JSON list"),
+        (json.dumps(RECORDS[1]) + "\n\n{", "Line 3 of '.*text.json' cannot be read"),
+        ("[" * 5000, "'.*text.json' cannot be read: .*nested"),
+    ):
+        (folder / "text.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_source({"kind": "conversations", "path": str(folder / "text.json")})
     with pytest.raises(ValueError, match="There is no file '.*none.json' of conversations"):
         open_source({"kind": "conversations", "path": str(folder / "none.json")})
 
