@@ -214,6 +214,8 @@ def make_system(config: Mapping[str, Any]) -> System:
     model, loss = make_model(config["model"]), config["loss"]
     if model.head:
         model.feature_head(parent=None)
+    elif model.text_words:
+        raise ValueError("config.model.text_words is read by a head: set config.model.head too.")
     settings = check_kwargs(contrastive, loss, "config.loss")
     normed = isinstance(model.image_tower(parent=None), ModifiedResNet) and not model.lock_image
     return System(

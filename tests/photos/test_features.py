@@ -155,7 +155,10 @@ def config_of(root):
 
 
 def test_given_features_are_those_of_the_towers():
-    system = make_system(config_of("").to_dict())
+    config = config_of("").to_dict()
+    system = make_system(config)
+    with pytest.raises(ValueError, match=r"text_words is read by a head: set config\.model\.head"):
+        make_system({**config, "model": {**config["model"], "text_words": True}})
     model = system.model
     assert {k: x.shape for k, x in system.spec.items()} == {
         "image_features": (1, WIDTH),
