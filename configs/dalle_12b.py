@@ -64,7 +64,7 @@ def get_config():
         },
     }
     config.loss_weights = {"text": 1 / 8, "image": 7 / 8}
-    config.ema.decay = 0.999
+    config.ema.decay = 0.99 ** (1 / 25)  # 0.99 for each 25 updates
     config.optim = {
         "name": "adamw",
         "learning_rate": 4.5e-4,

@@ -1,14 +1,15 @@
 """Conversations about images as rows of tokens, of which the responses are learned."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data.text.chat import ChatTemplate, chat_template, check_messages
+from mmjax.data.text.chat import TEMPLATES, ChatTemplate, chat_template, check_messages
 from mmjax.data.text.image_places import PLACE, ImagePlaces
 from mmjax.data.transforms import captions as captions_lib
-from mmjax.data.transforms import image_ops
+from mmjax.data.transforms import chain, image_ops
 from mmjax.data.transforms.captions import example_name
 
 
@@ -112,6 +113,16 @@ def converse(
         return {**kept, **row, **_padded(given, images, size, example)}
 
     return f
+
+
+def named_template(chains: Iterable[str]) -> str:
+    """The chat template that the first `converse` of chains of transforms names; "" for none."""
+    for spec in chains:
+        for name, args, kwargs, _ in chain.read(spec):
+            if name == "converse":
+                given = inspect.signature(converse).bind_partial(*args, **kwargs).arguments
+                return TEMPLATES.get(given.get("template"), "")
+    return ""
 
 
 def _images(example: Mapping[str, Any]) -> tuple:
