@@ -68,6 +68,8 @@ def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
             conversation.make_batch(loaded, turn, images)
     with pytest.raises(ValueError, match="holds a 'language_model': --chat takes a 'llava'"):
         next(generate.chat(str(GOLDEN / "llama"), ["a"]))
+    with pytest.raises(ValueError, match="paligemma' has no chat template: ask it one --prompt"):
+        next(generate.chat(str(GOLDEN / "paligemma"), ["a"], files[:1]))
 
 
 def test_a_run_is_asked_in_the_template_of_its_training(monkeypatch, files):

@@ -160,12 +160,17 @@ def encode(
       grids: rows and columns of tiles of each image; prompt: end with what begins a response.
 
     Raises:
-      ValueError: messages that the template refuses.
+      ValueError: messages that the template refuses, or that have the model's token of an image.
     """
     if prompt:
         text, spans = template.render(messages, generate=True), ()
     else:
         text, spans = template.rendered(messages)
+    if places.token != PLACE and places.token in text:
+        raise ValueError(
+            f"its text has {places.token}, which the model reads as an image: write {PLACE} for "
+            "each image, and leave that out"
+        )
     whole = places.expand(text, grids)
     # Where the expanded text up to a character ends.
     spans = [tuple(len(places.expand(text[:end], grids)) for end in span) for span in spans]
@@ -175,6 +180,7 @@ def encode(
         ids, learned = [tokenizer.bos_id, *ids], [False, *learned]
     if learned and learned[-1] and not any(i in tokenizer.end_ids for i in ids[-2:]):
         ids, learned = [*ids, tokenizer.eos_id], [*learned, True]
+    learned[:1] = [False]  # nothing predicts it; in a packed row, another conversation's end would
     return Conversation(np.asarray(ids, np.int32), np.asarray(learned, bool))
 
 
