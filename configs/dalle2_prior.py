@@ -2,11 +2,13 @@
 
     python -m mmjax.plan --config=configs/dalle2_prior.py --topology=v5p:4x4x4
 
-Settings: Ramesh et al. 2022 (arXiv 2204.06125), appendix C: width 2048, 24 layers, batches of
-4,096, 600,000 steps, and section 2.2: a text dropped from a tenth of the rows. The paper's CLIP, a
-ViT-H/16, is not published; this one is `clip_l14`, whose folder of `transformers`
-config.init_from.path names. Published: a zero-shot FID of 10.39 on MS-COCO, with the paper's
-decoder. Its data are not public: use any shards.
+Settings: Ramesh et al. 2022 (arXiv 2204.06125), appendix C, table 3: width 2048, 24 layers, batches
+of 4,096, 600,000 steps, Adam's settings and EMA, and section 2.2: a text dropped from a tenth of
+the rows. The paper states neither a schedule of the learning rate nor clipping: they are our
+choice. The paper's CLIP, a ViT-H/16, is not published; this one is `clip_l14`, whose folder of
+`transformers` config.init_from.path names: its texts have 77 tokens (there 256), and its embeddings
+are scaled to unit variance, by 768^1/2 = 27.7 (there by 17.2). Published: a zero-shot FID of 10.39
+on MS-COCO, with the paper's decoder. Its data are not public: use any shards.
 """
 
 from configs import clip_l14
@@ -42,6 +44,7 @@ def get_config():
         "name": "adamw",
         "learning_rate": 1.1e-4,
         "b2": 0.96,
+        "eps": 1e-6,
         "weight_decay": 6e-2,
         "grad_clip_norm": 1.0,
         "freeze": CLIP,

@@ -2,11 +2,14 @@
 
     python -m mmjax.plan --config=configs/glide_3_5b.py --topology=v5p:4x4x4
 
-Setting: Nichol et al. 2021 (arXiv 2112.10741), section 4: the U-Net of ADM at width 512, a text
-transformer of 24 layers of width 2048, batches of 2,048, 2.5 million steps; there a fifth of the
-texts is dropped in a second phase, here from the start. The learning rate is ADM's. Published: a
-zero-shot FID of 12.24 on MS-COCO at 256 pixels, with its upsampler. Its data are not public: use
-any shards. The tokenizer is GPT-2's.
+Setting: Nichol et al. 2021 (arXiv 2112.10741), section 4.1: the U-Net of ADM for 64 pixels at width
+512, a text transformer of 24 layers of width 2048, batches of 2,048, 2.5 million steps; there a
+fifth of the texts is dropped in a second phase (section 4.2), here from the start. Texts of 128
+tokens, dropout, heads of 64 and the noise schedule are those of the released smaller model
+(openai/glide-text2im, model_creation.py). The paper states no optimizer, learning rate or average
+of the weights: they are our choice. Published: a zero-shot FID of 12.24 on MS-COCO at 256 pixels,
+with its upsampler and guidance 1.5 (table 2). Its data are not public: use any shards. The
+tokenizer here is GPT-2's.
 """
 
 from mmjax.config import defaults

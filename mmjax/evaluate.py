@@ -157,8 +157,10 @@ def finish(
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
     print(f"report: {report}")
-    if run.config.model.name == "clip":
-        print(f"search images with it: python -m mmjax.search index FOLDER --model={workdir}")
+    model = run.config.model
+    if model.name == "clip" and model.image.get("kind") != "frames":
+        search = command.line_of("python -m mmjax.search index FOLDER", [f"--model={workdir}"])
+        print(f"search images with it: {search}")
     return results
 
 

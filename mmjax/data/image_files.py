@@ -155,7 +155,10 @@ def file_fault(root: Path, name: str, folders: bool = False) -> str | None:
         return f"'{printable(name)}' has a null character, which no name of a file has"
     whole, path = (os.path.normpath(os.path.abspath(p)) for p in (root, root / name))
     if path != whole and os.path.commonpath([whole, path]) != whole:
-        return f"'{name}' leads out of the folder {root}: name files below it, without '..'"
+        how = "name files below it, without '..'"
+        if os.path.isabs(name):
+            how = "set root to a folder that all files are in, or name them relative to root"
+        return f"'{name}' leads out of the folder {root}: {how}"
     # Also false of a name that is too long for a file.
     there = os.path.isfile(path) or (folders and os.path.isdir(path))
     return None if there else f"there is no file {root / name}"

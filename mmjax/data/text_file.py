@@ -20,6 +20,7 @@ _OTHER_MARKS = {
 }
 MAX_DEPTH = 100  # of lists and objects within each other in JSON
 _MEASURED = 1 << 20  # characters up to which the depth is counted; Python itself bounds the rest
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -83,6 +84,12 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def is_text(text: str) -> bool:
+    """Whether a text is one of Unicode: an escape in JSON may be half of a surrogate pair, as where
+    a program cut a text within an emoji, which no tokenizer takes."""
+    return not _SURROGATE.search(text)
 
 
 def lines(text: str) -> list[str]:

@@ -344,18 +344,13 @@ def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str,
 def duplicate_ids(batch: Batch) -> Ids:
     """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption.
 
-    Of given features (see `CLIP.given`), equal ones.
+    An image is known by its number in the source, since given features of it (see `CLIP.given`)
+    are random means of its copies; a caption by its tokens, or without them by its features.
     """
-    images, texts = (_feature_ids(batch.get(f"{name}_features")) for name in ("image", "text"))
-    images = batch.get("example_id") if images is None else images
-    return images, row_ids(batch["text"], batch.get("text_mask")) if texts is None else texts
-
-
-def _feature_ids(features: jax.Array | None) -> jax.Array | None:
-    """[B, D] float32 -> [B] int32."""
-    if features is None:
-        return None
-    return row_ids(jax.lax.bitcast_convert_type(features, jnp.int32))
+    if "text" in batch:
+        return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
+    features = jax.lax.bitcast_convert_type(batch["text_features"], jnp.int32)
+    return batch.get("example_id"), row_ids(features)
 
 
 def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:

@@ -18,13 +18,13 @@ from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.dit import DiT
 from mmjax.models.unet import UNet, check_halves
-from mmjax.sample.compiled import compiled
+from mmjax.sample.compiled import Sample, compiled
 from mmjax.sample.guidance import guided
 from mmjax.sample.parameterization import check_target, clean_and_noise, target_of
 from mmjax.sample.rows import normal, numbered
 from mmjax.sample.schedules import Schedule
 from mmjax.sample.settings import Settings, draw, levels
-from mmjax.system import Context, Outputs, System, Terms, Variables
+from mmjax.system import Context, Outputs, System, Terms, Variables, Weighted
 
 BACKBONES = {"unet": UNet, "dit": DiT}
 WEIGHTINGS = ("uniform", "min_snr")
@@ -174,7 +174,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         corrupt=functools.partial(corrupt, model),
         check_batch=functools.partial(check_batch, model),
         check_source=functools.partial(check_source, model),
-        sample=compiled(functools.partial(sample, model)),
+        sample=functools.partial(checked_sample, model, compiled(functools.partial(sample, model))),
     )
 
 
@@ -213,13 +213,13 @@ def check_source(model: Diffusion, source: Any) -> None:
 
 def check_batch(model: Diffusion, batch: Batch) -> None:
     """Raise ValueError for labels that the model has no row for."""
-    if not model.num_classes:
+    if not model.num_classes or "label" not in batch:
         return
     check_labels(batch, model.num_classes, "config.model.num_classes")
     if not model.condition_dropout and (np.asarray(batch["label"]) < 0).any():
         raise ValueError(
-            "The batch has an example without a label, and the model no way to go without one: set "
-            "config.model.condition_dropout, or train on examples that all have labels."
+            "The batch has an example without a label, and the model no way to go without one: "
+            "train it with config.model.condition_dropout, or give each example its label."
         )
 
 
@@ -247,7 +247,10 @@ def _broadcast(model: Diffusion, time: jax.Array) -> tuple[jax.Array, jax.Array]
 def loss(
     model: Diffusion, weighting: str, outputs: Outputs, batch: Batch, context: Context
 ) -> Terms:
-    """`System.loss`, from what `corrupt` has put into the batch."""
+    """`System.loss`, from what `corrupt` has put into the batch.
+
+    Without condition dropout, examples without a label are left out.
+    """
     del context
     x0, time, x = model.clean(batch), batch["time"], batch["noised"]
     alpha, sigma = _broadcast(model, time)
@@ -263,6 +266,8 @@ def loss(
         betas = jnp.asarray(schedule.betas, jnp.float32)
         bound = losses.variational_bound(x0, x, guess, outputs["variance"], betas, time)
         terms["vlb"] = schedule.steps * bound  # the mean over times is that of their sum
+    if model.num_classes and not model.condition_dropout:  # no row for examples without a class
+        return {k: Weighted(x, batch["label"] >= 0) for k, x in terms.items()}
     return terms
 
 
@@ -310,6 +315,22 @@ def sample(
     if model.latents is not None:
         return {"latents": x} | ({"frames": frames} if settings.frames else {})
     return {"image": pixels(x)} | ({"frames": pixels(frames)} if settings.frames else {})
+
+
+def checked_sample(
+    model: Diffusion,
+    draw: Sample,
+    variables: Variables,
+    batch: Batch,
+    rng: Key[Array, " b"],
+    settings: Mapping[str, Any],
+) -> Mapping[str, jax.Array]:
+    """`draw`, the compiled `sample`, for labels that the model has rows for; others are refused."""
+    label = batch.get("label")
+    if isinstance(label, jax.Array):  # of several processes, each checks its own rows
+        label = np.concatenate([np.asarray(part.data) for part in label.addressable_shards])
+    check_batch(model, {} if label is None else {"label": np.asarray(label)})
+    return draw(variables, batch, rng, settings)
 
 
 def pixels(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from mmjax.data.builders.imagenet_classes import ImageNetClass, imagenet_classes
 from mmjax.data.open_source import open_source
 from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
-from mmjax.data.sources.features import settings
+from mmjax.data.sources.features import open_features, settings
 from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.evaluation import evaluation_form
 from mmjax.data.transforms.parse import parse
@@ -161,11 +162,15 @@ class ImageTower:
       copies: random ones of every image, after the image without randomness.
 
     Raises:
-      ValueError: random copies of a transform that has nothing random.
+      ValueError: random copies of a transform that has nothing random, or a model without images.
     """
 
     def __init__(self, path: str, transform: str = "", copies: int = 0):
         self._loaded = pretrained.load(path)
+        if not self._loaded.transform:
+            raise ValueError(f"The model '{path}' takes no images: set image_model to another.")
+        if copies < 0:
+            raise ValueError(f"copies is {copies}: use 0 or more.")
         transform = transform or self._loaded.transform
         fixed = evaluation_form(transform)
         if copies and fixed == transform:
@@ -173,6 +178,7 @@ class ImageTower:
                 f"copies is {copies}, but nothing in '{transform}' is random: give a transform "
                 "such as 'decode | resize(128) | rand_augment(2, 9)'."
             )
+        self._transform = transform
         self._chains, self.copies = (parse(fixed), parse(transform)), copies
         self._apply = jax.jit(self._loaded.model.apply)
 
@@ -187,6 +193,11 @@ class ImageTower:
             for i, x in enumerate(images)
             for copy in range(1 + self.copies)
         ]
+        if len({x.shape for x in rows}) > 1:
+            raise ValueError(
+                f"Images differ in size after '{self._transform}': end it with a step that makes "
+                "them of one size, such as resize(128)."
+            )
         found = []
         for start in range(0, len(rows), IMAGES):
             part = rows[start : start + IMAGES]
@@ -209,6 +220,17 @@ def feature_sources(config: Any) -> Iterator[Mapping[str, Any]]:
             yield from feature_sources(value)
 
 
+def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a source of kind "features", with their defaults."""
+    given = {name: value for name, value in config.items() if name != "kind"}
+    try:
+        found = inspect.signature(open_features).bind(**given)
+    except TypeError as error:
+        raise ValueError(f"A source of kind 'features' cannot be opened: {error}.") from None
+    found.apply_defaults()
+    return found.arguments
+
+
 def main() -> None:
     """The command."""
     if bool(ARGS.config) == bool(ARGS.target):
@@ -225,11 +247,12 @@ def main() -> None:
     if not found:
         raise ValueError(f"config.data.train of {ARGS.config} has no source of kind 'features'.")
     for one in found:
-        given = {name: value for name, value in one.items() if name not in ("kind", "root")}
-        made = settings(**{"transform": "", "copies": 0, **given})
+        made = _arguments(one)
+        root, of = Path(made.pop("root")).expanduser(), made["of"]
+        made = settings(**made)
         write(
-            Path(one["root"]).expanduser(),
-            functools.partial(open_source, one["of"]),
+            root,
+            functools.partial(open_source, of),
             TextTower(made["text_model"]),
             made,
             images=ImageTower(made["image_model"], made["transform"], made["copies"]),

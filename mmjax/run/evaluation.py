@@ -70,6 +70,7 @@ class Runner:
         self.rows = slice(index * rows, (index + 1) * rows)
         self._forward = functools.cache(self._make_forward)
         self._collect = jax.jit(lambda _, batch: batch, out_shardings=self._whole)
+        self._keys = jax.jit(lambda seed, rows: row_keys(jax.random.wrap_key_data(seed), rows))
 
     def open_source(self, config: Mapping[str, Any]) -> Any:
         """The source that a config describes."""
@@ -236,11 +237,10 @@ class Runner:
         sample = self._hook("sample", "samples nothing")
         settings, choose = chooser(settings, self.tokenizer)
 
-        @functools.partial(jax.jit, out_shardings=self._whole)
         def rows(given, batch):
             variables, seed = given
-            rng = row_keys(jax.random.wrap_key_data(seed), batch["example_id"])
-            return dict(sample(variables, batch, rng, settings))
+            found = sample(variables, batch, self._keys(seed, batch["example_id"]), settings)
+            return self._collect(None, dict(found))
 
         def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
             found = self._on_mesh(rows, (variables, seed_data(seed)), batch)

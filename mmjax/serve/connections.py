@@ -45,9 +45,11 @@ def protocol(most: int, seconds: float = HEADER_SECONDS) -> type[H11Protocol]:
             nonlocal count
             super().connection_made(transport)
             count += 1
-            if count > most:
-                (next(iter(waiting)) if waiting else self).transport.abort()
             waiting[self] = None
+            if count > most:  # it counts until it is lost, later: then none is aborted twice
+                oldest = next(iter(waiting))
+                del waiting[oldest]
+                oldest.transport.abort()
             self._late = self.loop.call_later(seconds, transport.abort)
 
         def data_received(self, data: bytes) -> None:

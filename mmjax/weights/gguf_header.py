@@ -44,6 +44,7 @@ class Header:
 
     def __init__(self, path: Path):
         self.bytes = np.memmap(path, np.uint8, "r")
+        self._view = memoryview(self.bytes)  # of which small slices are fast
         self._at = 8  # after magic number and version
         tensors, pairs = self._numbers("<QQ")
         # A pair has 13 bytes or more, a description of a tensor 24.
@@ -90,15 +91,15 @@ class Header:
             raise ValueError(f"'{name}' ends at {offset + total:,} of {len(self.bytes):,} bytes")
         return self.bytes[offset : offset + total].reshape(*shape[:-1], row // block * size)
 
-    def _take(self, size: int) -> np.ndarray:
-        found = self.bytes[self._at : self._at + size]
+    def _take(self, size: int) -> memoryview:
+        found = self._view[self._at : self._at + size]
         if len(found) < size:
             raise ValueError(f"{size:,} bytes are wanted at {self._at:,} of {len(self.bytes):,}")
         self._at += size
         return found
 
     def _numbers(self, form: str) -> tuple[Any, ...]:
-        return struct.unpack(form, self._take(struct.calcsize(form)).tobytes())
+        return struct.unpack(form, self._take(struct.calcsize(form)))
 
     def _text(self) -> str:
         return self._take(*self._numbers("<Q")).tobytes().decode()
@@ -107,12 +108,13 @@ class Header:
         if kind == _TEXT:
             return self._text()
         if kind in _NUMBERS:
-            return self._take(_NUMBERS[kind].itemsize).view(_NUMBERS[kind])[0].item()
+            return np.frombuffer(self._take(_NUMBERS[kind].itemsize), _NUMBERS[kind])[0].item()
         if kind != _ARRAY or depth == _MAX_NESTED:
             raise ValueError(f"a value of the type {kind} in {depth} arrays")
         inner, count = self._numbers("<IQ")
         if inner in _NUMBERS:
-            return self._take(count * _NUMBERS[inner].itemsize).view(_NUMBERS[inner]).tolist()
+            data = self._take(count * _NUMBERS[inner].itemsize)
+            return np.frombuffer(data, _NUMBERS[inner]).tolist()
         # A text has 8 bytes or more, an array 12.
         if 8 * count > len(self.bytes) - self._at:
             raise ValueError(f"an array of {count} values at {self._at:,} of {len(self.bytes):,}")

@@ -1,9 +1,9 @@
 """The schema of a published model's settings: the type, range and maximum of each.
 
 A family declares its settings by their defaults (`DEFAULTS`, `VISION`, `TEXT`, ... in its file); a
-value has the type of its default, is finite, at least 1 where it is whole (an id: 0), and at most
-what `MAXIMA` allows, which is far above every published model. So no file makes `load` build, or
-name the tensors of, what no file holds.
+value has the type of its default, is finite, at least 1 where it is whole (an id or index: 0), and
+at most what `MAXIMA` allows, which is far above every published model. So no file makes `load`
+build, or name the tensors of, what no file holds.
 """
 
 import math
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 # The first pattern that is the whole name of a setting counts.
 MAXIMA = (
-    (r".*_ids?|.*_seed|architecture", 2**31 - 1),
+    (r".*_(id|ids|index|indexes|seed)|architecture", 2**31 - 1),
     (r".*(layer|depth|block|repeat|stage|group)s?.*", 1_000),
     (r".*head.*", 2**16),
     (r".*vocab.*", 2**24),
     (r".*(embedding|forward|key)_length", 2**20),
-    (r".*(position|length|ctx|context|samples).*", 2**27),
+    (r".*(position|length|ctx|context|samples|sliding_window).*", 2**27),
     (r".*(image|img|spec|patch|window|stride|kernel|frame|tubelet|resolution|mel|bins).*", 2**14),
     (r".*", 2**20),
 )
-_FROM_ZERO = re.compile(r".*_id|max_window_layers")
+_FROM_ZERO = re.compile(r".*_(id|index|indexes)|max_window_layers")
 LONGEST = 10_000  # values of a list
 # Settings of `config.model` that count layers, each of which has tensors of its own.
 _DEPTHS = re.compile(r"(.*_)?(depth|depths|layers)")

@@ -109,7 +109,7 @@ def test_what_was_stopped_goes_on_and_is_not_read_before_it_is_whole(tmp_path, m
     with (target / SHARDS).open("a") as file:
         file.write('{"name": "00001')  # as a kill leaves it
     assert (target / "00001-of-00003.array_record.partial").exists()
-    with pytest.raises(ValueError, match="has 1 of 3 shards.*convert again"):
+    with pytest.raises(ValueError, match="has 1 of 3 shards.*writes it again"):
         examples(target)
     seen[:] = range(-10, 0)
     convert(settings, target, **how, shard_records=3)

@@ -61,7 +61,8 @@ def count_by_hand(name):
         return image + text + 2 * own + (96 * 14 + 14)
     if name == "dalle2_decoder_3_5b":  # a ViT-L/14 without biases of patches, two more norms
         image = (14 * 14 * 3 + 2 + 16 * 16) * 1024 + tower(24, 1024, 4096) + 4 * 1024
-        return 3_554_414_086 + decoder_tower(load(name).model, image)
+        longer = 2 * 128 * 2048  # texts of 256 tokens: their positions and padding
+        return 3_554_414_086 + longer + decoder_tower(load(name).model, image)
     if name == "dalle2_prior":
         return count_by_hand("clip_l14") + prior(load(name).model, 768)
     if name.startswith("whisper"):

@@ -112,6 +112,8 @@ def test_a_model_that_cannot_be_is_refused(changed, words):
     [
         ({"condition_dropout": 0.0}, {"label": [0]}, {"guidance": 2.0}, "condition_dropout, or"),
         ({"condition_dropout": 0.0}, {}, {}, "give the label of each"),
+        ({"condition_dropout": 0.0}, {"label": [-1]}, {}, "an example without a label"),
+        ({}, {"label": jnp.array([3])}, {}, "the label 3"),
         ({}, {}, {"steps": 1001}, "take from 1 to 1000"),
         ({}, {}, {"stepz": 10}, "Did you mean 'steps'"),
         (
@@ -135,3 +137,14 @@ def test_labels_without_a_row_are_refused():
         system(condition_dropout=0.0).check_batch({"label": np.array([-1])})
     with pytest.raises(ValueError, match="use one of uniform, min_snr"):
         system({"weighting": "snr"})
+
+
+def test_without_condition_dropout_the_loss_leaves_out_examples_without_a_label():
+    made, given = system(condition_dropout=0.0), batch(3)
+    given["label"] = np.array([1, -1, 2], np.int32)
+    context = evaluation_context(given, 0, {})
+    found = made.corrupt(given, context)
+    zero = jnp.zeros((3, 8, 12, 1))
+    terms = made.loss({"prediction": zero, "variance": zero}, found, context)
+    for term in terms.values():
+        np.testing.assert_array_equal(term.weight, [True, False, True])

@@ -117,6 +117,15 @@ def test_features_of_images_and_of_their_copies(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="features with copies = 2 and the config says 3"):
         open_source({**source, "copies": 3})
+    with pytest.raises(ValueError, match=r"takes no images: set image_model to another"):
+        features.ImageTower(source["text_model"])
+    with pytest.raises(ValueError, match="missing a required argument: 'of'"):
+        features._arguments({k: source[k] for k in source if k != "of"})
+    with pytest.raises(ValueError, match="unexpected keyword argument 'copy'"):
+        features._arguments({**source, "copy": 3})
+    tower = features.ImageTower(source["image_model"], "decode")
+    with pytest.raises(ValueError, match=r"differ in size after 'decode': .* such as resize"):
+        tower([np.zeros((size, 9, 3), np.uint8) for size in (9, 8)])
     with pytest.raises(ValueError, match="nothing in 'decode' is random"):
         features.ImageTower(source["image_model"], "decode", 1)
 
@@ -176,8 +185,13 @@ def test_given_features_are_those_of_the_towers():
     terms = system.loss(again, given | {"example_id": np.arange(3)}, None)
     want = 1 - (whole["image_embed"] * whole["text_embed"]).sum(1)
     np.testing.assert_allclose(terms["alignment"], want, atol=1e-6)
+    # Other copies of the same image, with the same caption.
     rows = {k: np.asarray(x)[[0, 1, 0]] for k, x in given.items()}
-    for ids in duplicate_ids({**rows, "example_id": np.arange(3)}):
+    rows["image_features"][2] += 1.0
+    rows["example_id"] = np.array([7, 8, 7])
+    tokens = {k: batch[k][[0, 1, 0]] for k in ("text", "text_mask")}
+    noisy = {**rows, **tokens, "text_features": RNG.normal(size=(3, TEXT_WIDTH))}
+    for ids in (*duplicate_ids(rows), *duplicate_ids(noisy)):
         assert ids[0] == ids[2] != ids[1]
 
 

@@ -348,10 +348,12 @@ def test_at_ten_times_what_it_can_do_every_request_is_answered():
     assert "try again" in next(a for a in answers if a.status_code == 503).json()["error"]
 
 
-def served(app):
+def served(app, seconds=0.5):
     """The address of a server of an ASGI application, which runs until the test ends."""
-    kind = connections.protocol(most=40, seconds=0.5)
-    config = uvicorn.Config(app, port=0, log_level="error", http=kind, lifespan="off")
+    kind = connections.protocol(most=40, seconds=seconds)
+    config = uvicorn.Config(
+        app, port=0, log_level="error", http=kind, lifespan="off", loop="asyncio"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -385,6 +387,26 @@ def test_headers_that_do_not_end_and_slow_bodies_keep_nobody_out():
         assert time.monotonic() < end
         time.sleep(0.1)
     assert limits.running == 0
+    server.should_exit = True
+
+
+def test_connections_that_come_at_once_are_not_more_than_may_be_open():
+    """As where the server was busy, and accepts all that came meanwhile."""
+
+    async def busy(scope, receive, send):
+        time.sleep(0.5)
+        await echo(scope, receive, send)
+
+    server, address = served(busy, seconds=60)
+    first = socket.create_connection(address)
+    first.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(0.1)
+    held = [socket.create_connection(address) for _ in range(300)]
+    end = time.monotonic() + 10
+    while sum(map(alive, held)) > 40:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.close()
     server.should_exit = True
 
 

@@ -37,8 +37,8 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
     shards = jsonl.read(root / SHARDS)
     if len(shards) < dataset["shards"]:
         raise ValueError(
-            f"{root} has {len(shards)} of {dataset['shards']} shards: run its mmjax.data.convert "
-            "again, which resumes where it stopped."
+            f"{root} has {len(shards)} of {dataset['shards']} shards: run the command that writes "
+            "it again, which resumes where it stopped."
         )
     for shard in shards:
         path = root / shard["name"]

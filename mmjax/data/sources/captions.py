@@ -96,6 +96,9 @@ def _by_image(
         texts = [t.strip() for t in texts if isinstance(t, str) and t.strip()]
         if not isinstance(key, str) or not key:
             bad.append(BadRecord(place, "missing_file", f"{path.name}, {place}, names no image"))
+        elif not all(map(text_file.is_text, texts)):
+            reason = f"{path.name}, {place}, has half of a surrogate pair, which is no character"
+            bad.append(BadRecord(key, "bad_text", reason))
         elif key in records and not multiple:
             if texts and texts != records[key]["captions"]:
                 again.setdefault(key, place)

@@ -28,7 +28,7 @@ from mmjax.data.tar_headers import Member
 from mmjax.data.transforms.decode import image_suffixes
 from mmjax.process.printable import printable
 
-_INDEX_VERSION = 2
+_INDEX_VERSION = 3
 
 
 def open_shards(
@@ -311,4 +311,7 @@ def _captions(
         return [], f"{key}.json is not JSON: {error}"
     value = found.get(caption_key) if isinstance(found, dict) else found
     several = value if isinstance(value, list) else [value]
-    return [text.strip() for text in several if isinstance(text, str) and text.strip()], None
+    texts = [text.strip() for text in several if isinstance(text, str) and text.strip()]
+    if not all(map(text_file.is_text, texts)):
+        return [], f"{key}.json has half of a surrogate pair, which is no character"
+    return texts, None

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import tokenizers as hf
 
+from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.clean_caption import clean_caption
 from mmjax.workdir import whole_file
@@ -172,6 +173,7 @@ class Tokenizer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         new = {}
         if missing:
+            _check_unicode(missing)
             cleaned = [self.prefix + text for text in missing]
             if self.clean:
                 cleaned = [self.clean(text) for text in cleaned]
@@ -315,3 +317,13 @@ def load_tokenizer(directory, strict=False):
 def cleaner_name(clean):
     """The name of one of `CLEANERS`."""
     return next(name for name, f in CLEANERS.items() if f is clean)
+
+
+def _check_unicode(texts):
+    """Raise ValueError for a text that is not one of Unicode, which the backend refuses."""
+    wrong = next((text for text in texts if not text_file.is_text(text)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"the text {ascii(wrong)} has bytes that are not UTF-8, or half of a surrogate pair: "
+            "no tokenizer takes it"
+        )

@@ -339,3 +339,12 @@ def test_training_draws_one_of_the_captions_by_seed_and_step(tmp_path):
     found = drawn(0, 60)
     assert set(found) == {(0, "a"), (0, "b"), (0, "d"), (1, "c"), (1, "e")}
     assert drawn(20, 10) == found[40:60]  # a resumed run draws the same
+
+
+def test_an_emoji_that_was_cut_in_half(tmp_path):
+    lines = [r'{"image": "1.jpg", "caption": "a smile \ud83d"}']
+    lines += [r'{"image": "2.jpg", "caption": "a smile \ud83d\ude00"}']
+    records, bad = found(put(tmp_path / "captions.jsonl", "\n".join(lines)))
+    assert records == {"2.jpg": ["a smile \U0001f600"]}
+    reason = "captions.jsonl, line 1, has half of a surrogate pair, which is no character"
+    assert bad == {"1.jpg": ("bad_text", reason)}

@@ -68,7 +68,8 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused(name, tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "secret.png")
     name = name.replace("/{root}", str(tmp_path))
     images = [{"id": 1, "file_name": name, "height": 30, "width": 40}]
-    with pytest.raises(ValueError, match=f"'{name}' leads out of the folder"):
+    how = "set root to a folder that all" if name.startswith("/") else "name files below it"
+    with pytest.raises(ValueError, match=f"'{name}' leads out of the folder {inner}: {how}"):
         open_source(written(inner, images=images), workdir=tmp_path)
     rows = [{"file_name": "a.png", "caption": "a"}, {"file_name": name, "caption": "b"}]
     for kind in ("folder", "recordings"):

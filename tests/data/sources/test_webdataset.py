@@ -62,6 +62,8 @@ def test_texts_that_are_not_utf_8_are_bad_records(opened):
         "3.json": b'{"caption": "' + latin[2:] + b'"}',
         "4.png": PNG,
         "4.json": "{",
+        "6.png": PNG,
+        "6.json": r'{"caption": "a smile \ud83d"}',
         # What is not read is not judged.
         "5.png": PNG,
         "5.txt": "five",
@@ -69,11 +71,12 @@ def test_texts_that_are_not_utf_8_are_bad_records(opened):
     }
     captions, bad = opened(files | GOOD, multiple_captions=False)
     assert captions == {"5": ["five"], "good": ["good"]}
-    assert {kind for kind, _ in bad.values()} == {"bad_text"} and set(bad) == set("1234")
+    assert {kind for kind, _ in bad.values()} == {"bad_text"} and set(bad) == set("12346")
     assert "1.txt, line 2, is not UTF-8" in bad["1"][1]
     assert "2.txt is UTF-16" in bad["2"][1]
     assert "3.json, line 1, is not UTF-8" in bad["3"][1]
     assert "4.json is not JSON" in bad["4"][1]
+    assert "6.json has half of a surrogate pair" in bad["6"][1]
 
 
 def test_a_list_of_captions_is_used(opened):

@@ -63,6 +63,15 @@ def test_lengths_without_room_and_single_strings_are_refused(trained):
         trained.encode("a cat", 8)
 
 
+@pytest.mark.parametrize("text", ["a smile \ud83d", "caf\udce9"])  # half an emoji; Latin-1
+def test_a_text_that_is_not_unicode_is_refused(trained, text):
+    for texts in ([text], ["a cat", text]):
+        with pytest.raises(
+            ValueError, match=r"the text '.*\\ud.*' has bytes that are not UTF-8, or"
+        ):
+            trained.encode(texts, 8)
+
+
 def test_save_and_load(trained, clip, tmp_path):
     for i, tokenizer in enumerate((trained, clip)):
         folder = tmp_path / str(i)
