@@ -220,7 +220,7 @@ def chat(
                 yield piece
 
         yield pieces()
-        text = "".join(answer).strip()
+        text = "".join(answer).replace(PLACE, "").strip()  # no place of an image in the next prompt
         messages.append({"role": "assistant", "content": text or "..."})
 
 

@@ -51,6 +51,14 @@ def test_a_llava_answers_a_prompt_and_a_conversation(files):
     assert "".join(alone) != first
 
 
+def test_an_answer_with_the_place_of_an_image_does_not_end_a_conversation(monkeypatch):
+    monkeypatch.setattr(
+        generate, "make_text_stream", lambda *_: lambda batch, seed: iter(["a<im", "age>"])
+    )
+    turns = generate.chat(str(GOLDEN / "llava"), ["what?", "why?"], max_new_tokens=4)
+    assert ["".join(pieces) for pieces in turns] == ["a<image>"] * 2
+
+
 def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
     loaded = describe(GOLDEN / "paligemma")
     batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])
