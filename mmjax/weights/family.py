@@ -81,10 +81,10 @@ from mmjax.weights.families import (
 
 FAMILIES = {
     "DiTTransformer2DModel": diffusers_dit,
+    "PriorTransformer": prior_transformer,
     "UNet2DModel": diffusers_unet,
     "albef": albef,
     "align": align,
-    "PriorTransformer": prior_transformer,
     "audio-spectrogram-transformer": ast,
     "audioclip": audioclip,
     "bert": bert,

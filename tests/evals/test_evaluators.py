@@ -248,7 +248,7 @@ MORE = {
 
 
 def test_every_kind_makes_an_evaluator(runner):
-    runner = dataclasses.replace(runner, write=lambda settings: None)
+    runner = dataclasses.replace(runner, write=lambda _: None, draw=lambda _: None)
     for kind in EVALUATORS:
         made = make_evaluators({"x": preset(kind, **MORE.get(kind, {}))}, runner)["x"]
         assert type(made) is EVALUATORS[kind] and made.settings()["kind"] == kind

@@ -1,5 +1,7 @@
 """The loss of held-out examples: means by hand, no padding in them, and draws that repeat."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ class Arrays:
 def loss_of(config, batch, params, mesh=None):
     """What the evaluator gives for the rows of a batch as its source, and for the same again."""
     run = toy.build(config, mesh)
-    runner = Runner(run, None, lambda *args: None)
+    runner = Runner(run, Path(), lambda *args: None)
     runner.open_source = lambda config: Arrays(batch)
     preset = {"kind": "loss", "source": {}, "transform": ""}
     evaluator = make_evaluators({"x": preset}, runner)["x"]

@@ -217,7 +217,7 @@ def test_what_a_family_cannot_hold_is_refused(saved, tmp_path):
     clip, coca, out = loaded["open_clip_custom"], loaded["open_clip_coca"], tmp_path / "out"
     with pytest.raises(ValueError, match=r"'chinese_clip', which has no text.kind 'TextTransf"):
         save_pretrained(clip, out, family="chinese_clip")
-    with pytest.raises(ValueError, match="The family is 'clop'; use one of albef, align"):
+    with pytest.raises(ValueError, match="The family is 'clop'; use one of .*albef, align"):
         save_pretrained(clip, out, family="clop")
     with pytest.raises(ValueError, match="'gpt2' is not like a 'clip'"):
         save_pretrained(clip, out, family="gpt2")
