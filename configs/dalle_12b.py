@@ -9,9 +9,10 @@ r"""DALL-E at the paper's size: 12 billion parameters, text of 256 tokens and 32
 
 Setting: Ramesh et al. 2021 (arXiv 2102.12092), appendix B: 64 layers of 62 heads of 64, batches of
 1,024, 430,000 updates, AdamW with b2 0.96; the step size here falls as a cosine, where the paper
-halves it by hand. The matrices of the layers have 12 · 64 · 3,968² = 12,092,178,432 parameters; 62
-heads divide over 2 tensor parts. Expected: not measured here. DVAE is a folder of the discrete VAE
-as `mmjax.load` reads it (model_type "dall_e", see mmjax/weights/families/dall_e.py), BPE one with a
+halves it by hand, and gradients are clipped in all updates, where the paper's are in the warmup
+alone. The matrices of the layers have 12 · 64 · 3,968² = 12,092,178,432 parameters; 62 heads divide
+over 2 tensor parts. Expected: not measured here. DVAE is a folder of the discrete VAE as
+`mmjax.load` reads it (model_type "dall_e", see mmjax/weights/families/dall_e.py), BPE one with a
 tokenizer of at most 16,384 tokens. Not here: BPE dropout, and the paper's gradients in 16 bits.
 """
 
@@ -64,7 +65,7 @@ def get_config():
         },
     }
     config.loss_weights = {"text": 1 / 8, "image": 7 / 8}
-    config.ema.decay = 0.999
+    config.ema.decay = 0.99 ** (1 / 25)  # 0.99 for each 25 updates
     config.optim = {
         "name": "adamw",
         "learning_rate": 4.5e-4,

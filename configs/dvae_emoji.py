@@ -5,9 +5,9 @@ r"""DALL-E's discrete VAE on emoji at 32 px: 8 x 8 codes out of 512, and the pix
         --config.loss_weights="{'reconstruction': 1.0, 'commitment': 0.25}"
 
 The second line trains a VQ-VAE with the same network. Temperature and weight of the KL divergence
-follow the schedules of Ramesh et al. 2021 (arXiv 2102.12092, appendix A.2), linear and shortened;
-the weight is β = 6.6 divided by the 4 x 4 x 3 numbers of a code. Expected: see
-experiments/dalle_emoji.md.
+go as far as in Ramesh et al. 2021 (arXiv 2102.12092, appendix A.2), in fewer steps and linearly,
+where the paper's follow a cosine; the weight is β = 6.6 divided by the 4 x 4 x 3 numbers of a code.
+Expected: see experiments/dalle_emoji.md.
 """
 
 from configs.clip_emoji import emoji

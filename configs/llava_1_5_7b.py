@@ -5,10 +5,12 @@ r"""LLaVA-1.5 of 7 billion parameters, second stage: visual instruction tuning.
 
 Setting: Liu et al. 2023 (arXiv 2310.03744), section 3, and haotian-liu/LLaVA, scripts/v1_5/
 finetune.sh: one epoch of 665,000 conversations in batches of 128, AdamW, a learning rate of 2e-5
-with a cosine decay after a warmup of 3 %, no weight decay; decoder and projector are trained, the
-image tower is frozen. Published: 85.9 on POPE and 64.3 on MMBench. The data are
-llava_v1_5_mix665k.json and the folder of its images; VICUNA is a folder with vicuna-7b-v1.5's
-tokenizer. Images are cropped to a square here, and padded to one there. With fewer devices:
+with a cosine decay after a warmup of 3 %, no weight decay, rows of 2,048 tokens; decoder and
+projector are trained, the image tower is frozen. Published: 85.9 on POPE and 64.3 on MMBench. The
+data are llava_v1_5_mix665k.json and the folder of its images; VICUNA is a folder with
+vicuna-7b-v1.5's tokenizer. Unlike there, images are cropped to a square and not padded to one, the
+conversations have no system prompt, batches are not grouped by modality, and a conversation longer
+than a row is refused, where it is cut there: leave it out of the file. With fewer devices:
 --config.lora.targets="('text/decoder/stack/layers/.*/kernel',)".
 """
 
@@ -17,7 +19,7 @@ from mmjax.config import defaults
 
 IMAGE_TOKEN, PER_IMAGE, LENGTH = 0, 576, 2048  # <unk>, which occurs in no text
 IMAGES = "decode | resize_short(336) | center_crop(336)"
-EXAMPLES, EPOCH = 665_298, 5_197
+EPOCH = 665_298 // 128
 
 
 def get_config():

@@ -4,9 +4,10 @@ r"""LLaVA-1.5 of 7 billion parameters, first stage: the projector alone, on capt
         --workdir=runs/llava_1_5_7b_projector
 
 Setting: Liu et al. 2023 (arXiv 2310.03744), and haotian-liu/LLaVA, scripts/v1_5/pretrain.sh: one
-epoch of 558,000 images with captions in batches of 256, a learning rate of 1e-3. CLIP is a folder
-with openai/clip-vit-large-patch14-336, VICUNA with vicuna-7b-v1.5. The paper has no result of this
-stage alone, so none is expected.
+epoch of 558,000 images with captions in batches of 256, a learning rate of 1e-3. A caption ends
+with an end token here, with a line break there. CLIP is a folder with
+openai/clip-vit-large-patch14-336, VICUNA with vicuna-7b-v1.5. The paper has no result of this stage
+alone, so none is expected.
 """
 
 from configs import llava_1_5_7b as second

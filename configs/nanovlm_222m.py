@@ -5,8 +5,9 @@ r"""nanoVLM of 222 million parameters: SigLIP-B/16 of 224 pixels and SmolLM2-135
 
 huggingface/nanoVLM: all parts are trained, pixel shuffle of 2 x 2 patches to one token, 49 for an
 image. Published by its authors: 35.3 % on MMStar, after about six hours on one H100. The learning
-rate here is one for all parts, where theirs is larger for the projector; the data are conversations
-of your own (see mmjax/data/sources/conversations.py), theirs The Cauldron. SIGLIP is a folder with
+rate here is one for all parts, where theirs is larger for the projector; it, the batch size and the
+number of updates are our own choice. The data are conversations of your own (see
+mmjax/data/sources/conversations.py), theirs The Cauldron. SIGLIP is a folder with
 google/siglip-base-patch16-224, SMOLLM2 with HuggingFaceTB/SmolLM2-135M.
 """
 

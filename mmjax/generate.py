@@ -205,6 +205,8 @@ def chat(
     loaded = open_model(model)
     if loaded.config["name"] != "llava":
         raise ValueError(f"'{model}' holds a '{loaded.config['name']}': --chat takes a 'llava'.")
+    if loaded.need_tokenizer().chat_template is None:
+        raise ValueError(f"'{model}' has no chat template: ask it one --prompt, without --chat.")
     messages: list[dict[str, str]] = []
     for turn in turns:
         messages += conversation.first_turn(turn, 0 if messages else len(images))
@@ -218,7 +220,7 @@ def chat(
                 yield piece
 
         yield pieces()
-        text = "".join(answer).strip()
+        text = "".join(answer).replace(PLACE, "").strip()  # no place of an image in the next prompt
         messages.append({"role": "assistant", "content": text or "..."})
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
+from mmjax.data.transforms.converse import named_template
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.process.command import is_refusal
@@ -287,6 +288,10 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         report = f"{workdir}: step {saved.step}, {count} parameters restored"
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
     saved.checkpoints.close()
+    data = saved.config.data
+    parts = (*saved.config.evals.values(), *data.train.get("parts", {}).values(), data)
+    if saved.tokenizer and (own := named_template(x.get("transform", "") for x in parts)):
+        saved.tokenizer.chat_template = own
     text, names = config.get("text"), saved.class_names
     return Pretrained(
         config=config,

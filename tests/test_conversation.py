@@ -1,11 +1,16 @@
 """Prompts of a LLaVA for the command that generates, beside the processors of transformers."""
 
+import types
+from pathlib import Path
+
 import numpy as np
 import pytest
 from parity import GOLDEN, expected
 from PIL import Image
 
-from mmjax import conversation, generate
+from configs import llava_emoji
+from mmjax import conversation, generate, pretrained
+from mmjax.data.transforms.converse import named_template
 from mmjax.pretrained import describe
 
 
@@ -46,6 +51,14 @@ def test_a_llava_answers_a_prompt_and_a_conversation(files):
     assert "".join(alone) != first
 
 
+def test_an_answer_with_the_place_of_an_image_does_not_end_a_conversation(monkeypatch):
+    monkeypatch.setattr(
+        generate, "make_text_stream", lambda *_: lambda batch, seed: iter(["a<im", "age>"])
+    )
+    turns = generate.chat(str(GOLDEN / "llava"), ["what?", "why?"], max_new_tokens=4)
+    assert ["".join(pieces) for pieces in turns] == ["a<image>"] * 2
+
+
 def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
     loaded = describe(GOLDEN / "paligemma")
     batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])
@@ -63,3 +76,23 @@ def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
             conversation.make_batch(loaded, turn, images)
     with pytest.raises(ValueError, match="holds a 'language_model': --chat takes a 'llava'"):
         next(generate.chat(str(GOLDEN / "llama"), ["a"]))
+    with pytest.raises(ValueError, match="paligemma' has no chat template: ask it one --prompt"):
+        next(generate.chat(str(GOLDEN / "paligemma"), ["a"], files[:1]))
+
+
+def test_a_run_is_asked_in_the_template_of_its_training(monkeypatch, files):
+    """Its tokenizer, of the corpus, has none of its own."""
+    config = llava_emoji.get_config()
+    config.evals = {}
+    words = describe(GOLDEN / "llava").tokenizer
+    words.chat_template = None
+    stores = types.SimpleNamespace(close=lambda: None)
+    saved = types.SimpleNamespace(
+        config=config, checkpoints=stores, tokenizer=words, class_names=None
+    )
+    monkeypatch.setattr(pretrained, "open_checkpoint", lambda workdir: saved)
+    loaded = pretrained._from_run(Path("run"), None, "float32", arrays=False)
+    batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])
+    assert written(loaded, batch).endswith("USER: " + "<image>" * 9 + "\na bus ASSISTANT:")
+    assert named_template(["decode", "ask | converse(9, 3, 1, 1, 4, 'chatml')"]).count("im_start")
+    assert named_template(["decode | converse(9)", "converse(9, template='plain')"]) == ""

@@ -41,7 +41,7 @@ class Rendered(NamedTuple):
 
 
 class ChatTemplate:
-    """A Jinja template of a tokenizer's files, rendered in a sandbox, as `transformers` does.
+    """A Jinja template of a tokenizer's files, rendered in a sandbox, with bounded work.
 
     Args:
       source: the template; special: "bos_token", "eos_token", ... -> the token.

@@ -1,14 +1,15 @@
 """Conversations about images as rows of tokens, of which the responses are learned."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data.text.chat import ChatTemplate, chat_template, check_messages
+from mmjax.data.text.chat import TEMPLATES, ChatTemplate, chat_template, check_messages
 from mmjax.data.text.image_places import PLACE, ImagePlaces
 from mmjax.data.transforms import captions as captions_lib
-from mmjax.data.transforms import image_ops
+from mmjax.data.transforms import chain, image_ops
 from mmjax.data.transforms.captions import example_name
 
 
@@ -114,6 +115,16 @@ def converse(
     return f
 
 
+def named_template(chains: Iterable[str]) -> str:
+    """The chat template that the first `converse` of chains of transforms names; "" for none."""
+    for spec in chains:
+        for name, args, kwargs, _ in chain.read(spec):
+            if name == "converse":
+                given = inspect.signature(converse).bind_partial(*args, **kwargs).arguments
+                return TEMPLATES.get(given.get("template"), "")
+    return ""
+
+
 def _images(example: Mapping[str, Any]) -> tuple:
     image = example.get("image")
     return image if isinstance(image, tuple) else () if image is None else (image,)
@@ -149,12 +160,17 @@ def encode(
       grids: rows and columns of tiles of each image; prompt: end with what begins a response.
 
     Raises:
-      ValueError: messages that the template refuses.
+      ValueError: messages that the template refuses, or that have the model's token of an image.
     """
     if prompt:
         text, spans = template.render(messages, generate=True), ()
     else:
         text, spans = template.rendered(messages)
+    if places.token != PLACE and places.token in text:
+        raise ValueError(
+            f"its text has {places.token}, which the model reads as an image: write {PLACE} for "
+            "each image, and leave that out"
+        )
     whole = places.expand(text, grids)
     # Where the expanded text up to a character ends.
     spans = [tuple(len(places.expand(text[:end], grids)) for end in span) for span in spans]
@@ -164,6 +180,7 @@ def encode(
         ids, learned = [tokenizer.bos_id, *ids], [False, *learned]
     if learned and learned[-1] and not any(i in tokenizer.end_ids for i in ids[-2:]):
         ids, learned = [*ids, tokenizer.eos_id], [*learned, True]
+    learned[:1] = [False]  # nothing predicts it; in a packed row, another conversation's end would
     return Conversation(np.asarray(ids, np.int32), np.asarray(learned, bool))
 
 

@@ -169,7 +169,8 @@ def test_captions_and_questions_become_conversations():
     made = parse("ask")({"captions": ["how many?"], "answers": ["two"]}, np.random.default_rng(0))
     assert made["messages"] == turns("how many?", "two")
     row = converse("20, 3, 2, size=4, template='plain'", {"key": "y", **made})
-    assert words(row, row["text_loss_mask"]) == "two</s>"
+    assert words(row, row["text_mask"]) == "two</s>"
+    assert words(row, row["text_loss_mask"]) == "wo</s>"  # nothing predicts the first token
     assert row["image"].shape == (1, 4, 4, 3) and not row["image_mask"].any()
 
 
@@ -340,6 +341,25 @@ def test_packed_conversations_are_those_of_rows_of_their_own(folder):
     with pytest.raises(ValueError, match="arranges 2 conversations and .* has 3: write it again"):
         (folder / "packs.json").write_text(json.dumps({"groups": [[0, 1]]}))
         open_source({"kind": "packed", "source": inner, "file": str(folder / "packs.json")})
+
+
+def test_the_first_token_of_a_packed_conversation_is_not_learned():
+    """Without a begin token, and with a template that leaves the question out."""
+    words = published.read_for_generation(GOLDEN / "llava")
+    words.bos_id = None
+    two = [{"messages": turns("a", "two dogs"), "images": 0}] * 2
+    step = parse("converse(40, 3, 2, template='plain')", tokenizer=words)
+    row = step({"conversations": two}, RNG)
+    for number in (0, 1):
+        learned = row["text_loss_mask"][row["text_pack"] == number]
+        assert not learned[0] and learned[1:].any()
+
+
+def test_the_models_token_of_an_image_is_no_text():
+    example = {"key": "k", "messages": turns("what is <unk>?", "b")}
+    message = "example 'k': its text has <unk>, which the model reads as an image"
+    with pytest.raises(ValueError, match=message):
+        converse(f"40, {TOKENIZER.token_id('<unk>')}, 2, template='vicuna'", example)
 
 
 def test_first_fit_fills_rows_and_loses_none():
