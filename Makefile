@@ -36,4 +36,4 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) runs build
+	rm -rf $(VENV) runs build data/emoji_features
