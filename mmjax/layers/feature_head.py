@@ -23,7 +23,7 @@ class FeatureHead(nn.Module):
     """
 
     width: int
-    inner: int
+    inner: int = 512
     dropout: float = 0.0
     vocab_size: int = 0
 
