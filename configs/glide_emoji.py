@@ -15,14 +15,14 @@ SIZE, LENGTH = 32, 16
 EVAL_TRANSFORM = f"decode | resize({SIZE}) | first_caption | tokenize({LENGTH})"
 
 
-def generation(split):
-    """Samples for the names of a split beside its drawings."""
+def generation(split, transform=EVAL_TRANSFORM, guidance=3.0):
+    """Samples for a split beside its drawings."""
     return {
         "kind": "image_generation",
         "source": emoji(split),
         "train_source": emoji("train"),
-        "transform": EVAL_TRANSFORM,
-        "sample": {"sampler": "ddim", "steps": 25, "guidance": 3.0},
+        "transform": transform,
+        "sample": {"sampler": "ddim", "steps": 25, "guidance": guidance},
         "extractor_size": 64,
     }
 

@@ -13,24 +13,13 @@ themselves, not from texts. What to expect at most is `training/fid...`, of as m
 
 from configs import clip_emoji
 from configs.clip_emoji import emoji
+from configs.glide_emoji import generation
 from mmjax.config import defaults
 
 RUN = "runs/clip_emoji"
 TOWER = ("image/.*", "image_proj/.*")
 SIZE, LENGTH = 48, 16
 EVAL_TRANSFORM = f"decode | resize({SIZE}) | first_caption | tokenize({LENGTH})"
-
-
-def variations(split):
-    """Samples from the embeddings of a split's drawings, beside these."""
-    return {
-        "kind": "image_generation",
-        "source": emoji(split),
-        "train_source": emoji("train"),
-        "transform": EVAL_TRANSFORM,
-        "sample": {"sampler": "ddim", "steps": 25, "guidance": 2.0},
-        "extractor_size": 64,
-    }
 
 
 def get_config():
@@ -86,7 +75,10 @@ def get_config():
         "freeze": TOWER,
     }
     config.evals = {
-        **{split: variations(split) for split in ("unseen_validation", "unseen_test")},
+        **{
+            split: generation(split, EVAL_TRANSFORM, 2.0)
+            for split in ("unseen_validation", "unseen_test")
+        },
         "seen_loss": {
             "kind": "loss",
             "source": emoji("seen_validation"),

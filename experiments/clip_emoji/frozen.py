@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
 
 from configs.lit_emoji import COPIES, IMAGE_MODEL, IMAGES
 from experiments.clip_emoji import baselines
@@ -54,7 +55,7 @@ def stacked(split: Split, features: np.ndarray) -> tuple[Split, np.ndarray]:
     """Every copy of every image as an image of its own, and the features of its captions."""
     count, copies = split.pixels.shape[:2]
     index = np.concatenate([split.index + count * i for i in range(copies)])
-    images = split.pixels.swapaxes(0, 1).reshape(count * copies, -1)
+    images = rearrange(split.pixels, "n c d -> (c n) d")
     return Split(images, split.texts * copies, index), np.tile(features, (copies, 1))
 
 

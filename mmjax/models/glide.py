@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -327,10 +327,25 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting, or settings that do not fit together.
     """
     model = make_model(config["model"])
+    return system_of(model, config, spec(model), corrupt, sample)
+
+
+def system_of(
+    model: GLIDE,
+    config: Mapping[str, Any],
+    spec: Spec,
+    corrupt: Callable[..., Batch],
+    sample: Callable[..., Mapping[str, jax.Array]],
+) -> System:
+    """The system of a model with the losses of `diffusion`.
+
+    Args:
+      corrupt, sample: the hooks of `System`, after the model.
+    """
     weighting = diffusion.weighting_of(config.get("loss", {}))
     return System(
         model=model,
-        spec=spec(model),
+        spec=spec,
         loss=functools.partial(diffusion.loss, model, weighting),
         corrupt=functools.partial(corrupt, model),
         sample=compiled(functools.partial(sample, model)),

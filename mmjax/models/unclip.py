@@ -1,7 +1,6 @@
 """The decoder of DALL-E 2 (unCLIP): images from embeddings of a frozen CLIP, by diffusion."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +15,11 @@ from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
-from mmjax.models import diffusion, glide
+from mmjax.models import glide
 from mmjax.models.build import build
 from mmjax.models.clip import joint_projection
 from mmjax.models.glide import CONDITION, GLIDE
 from mmjax.models.vit import ViT
-from mmjax.sample.compiled import compiled
 from mmjax.sample.rows import numbered
 from mmjax.system import Context, System, Variables
 
@@ -199,14 +197,7 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting, or settings that do not fit together.
     """
     model = make_model(config["model"])
-    weighting = diffusion.weighting_of(config.get("loss", {}))
-    return System(
-        model=model,
-        spec=spec(model),
-        loss=functools.partial(diffusion.loss, model, weighting),
-        corrupt=functools.partial(corrupt, model),
-        sample=compiled(functools.partial(sample, model)),
-    )
+    return glide.system_of(model, config, spec(model), corrupt, sample)
 
 
 def spec(model: UnCLIP) -> Spec:
