@@ -138,6 +138,10 @@ def test_data_fit_the_model(name):
             assert words in chain
             assert f"crop({size})" in chain or f"resize({size})" in chain
         return
+    if config.model.name == "language_model":
+        sections = (config.data, *config.evals.values())
+        assert all(x.transform == f"running_text({model.text.length})" for x in sections)
+        return
     if config.model.name == "whisper":
         heard = [f"{config.data.cached_transform} | {config.data.transform}"]
         heard += [section.transform for section in config.evals.values()]

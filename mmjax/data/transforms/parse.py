@@ -59,6 +59,7 @@ from mmjax.data.transforms.text_steps import (
     label,
     longest_caption,
     multi_hot,
+    running_text,
     tokenize,
     transcript,
 )
@@ -127,6 +128,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        running_text,
         transcript,
         ask,
         converse,
