@@ -1,15 +1,15 @@
-r"""A GPT of 0.8 million parameters on the characters of Shakespeare's plays, in nanoGPT's CPU setting.
+r"""A GPT of 0.8 million parameters on the characters of Shakespeare's plays.
 
     python -m mmjax.train --config=configs/char_gpt.py --workdir=runs/char_gpt \
         --config.data.train.file=tinyshakespeare.txt
 
 Setting: github.com/karpathy/nanoGPT, config/train_shakespeare_char.py with the README's options for
-a CPU: 4 layers, 4 heads, width 128, 64 characters, batch 12, 2000 iterations, no dropout, no biases;
-its README reports a validation loss of 1.88 nats, there the mean of 20 batches. The text is
-github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt (1,115,394 characters, SHA-256
-86c4e6aa9db7...), the first 90 % for training. Here the loss is that of every character of the last
-10 % but the first of each window. Differences: layer norms keep their biases, the table of positions has one row more
-(the last character of a window is only predicted), and three special tokens never occur.
+a CPU: 4 layers, 4 heads, width 128, 64 characters, batch 12, 2000 iterations, no dropout and no
+biases; its README reports a validation loss of 1.88 nats, the mean of 20 batches. The text is
+github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt (1,115,394 characters), of which the
+last 10 % are held out. Ours is the loss over all of them, in windows that do not overlap.
+Differences: layer norms keep their biases, the table of positions has one row more (the last
+character of a window is only predicted), and three special tokens never occur.
 Expected, with three seeds: see experiments/char_gpt.md.
 """
 

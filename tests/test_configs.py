@@ -42,7 +42,8 @@ def in_repository(monkeypatch):
 @functools.cache
 def full_size(name):
     """The experiment on 8 devices, in shapes alone."""
-    config = load(name, "mesh.data=4", "mesh.fsdp=2")
+    sizes = {"data": 4, "fsdp": 2} if load(name).batch_size % 8 == 0 else {"fsdp": 2, "tensor": 2}
+    config = load(name, *(f"mesh.{axis}={size}" for axis, size in sizes.items()))
     return config, experiment.build(config, None)
 
 
