@@ -1,7 +1,7 @@
 """Vision transformer: from an image to one vector or to tokens, and with a head to class logits."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,10 +20,10 @@ from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import height_width, image_tower_sizes
 from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.classification import check_classes, check_labels, classification
 from mmjax.models.build import build
 from mmjax.sharding import shard
-from mmjax.system import System, Terms
+from mmjax.system import System
 
 POOLS = ("cls", "cls_mean", "cls_tokens", "mean", "map", "none", "all")
 
@@ -349,7 +349,7 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
-    """A classifier of images; `config.loss` may set `label_smoothing` and `independent`.
+    """A classifier of images; `config.loss` may set `label_smoothing`, `independent`, `evidential`.
 
     Its loss gives `classification` and `accuracy`; see `classification_loss`.
 
@@ -369,13 +369,6 @@ def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
         evaluators={"classification": {"kind": "classification", "modalities": ("image",)}},
-    )
-
-
-def classification(label_smoothing: float = 0.0, independent: bool = False) -> Callable[..., Terms]:
-    """The loss function for these settings of `config.loss`."""
-    return lambda outputs, batch, context: classification_loss(
-        outputs["logits"], batch, label_smoothing, independent
     )
 
 
