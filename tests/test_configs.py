@@ -139,6 +139,11 @@ def test_data_fit_the_model(name):
             assert words in chain
             assert f"crop({size})" in chain or f"resize({size})" in chain
         return
+    if config.model.name == "relation_network":  # the images have their size from the start
+        sections = (config.data, *config.evals.values())
+        words = f"first_caption | tokenize({model.length}) | label"
+        assert all(x.transform == words for x in sections)
+        return
     if config.model.name == "language_model":
         sections = (config.data, *config.evals.values())
         assert all(x.transform == f"running_text({model.text.length})" for x in sections)

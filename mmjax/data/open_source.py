@@ -11,6 +11,7 @@ from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.caption_swaps import open_caption_swaps
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.conversations import open_conversations
 from mmjax.data.sources.digit_instructions import open_digit_instructions
@@ -31,7 +32,9 @@ from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.refcoco import open_refcoco
 from mmjax.data.sources.sa1b import open_sa1b
+from mmjax.data.sources.scene_relations import open_scene_relations
 from mmjax.data.sources.scenes import open_scenes
+from mmjax.data.sources.sort_of_clevr import open_sort_of_clevr
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.text_windows import open_text_windows
 from mmjax.data.sources.tfds import open_tfds
@@ -122,6 +125,9 @@ KINDS = {
     "visual_genome": open_visual_genome,
     "sa1b": open_sa1b,
     "scenes": open_scenes,
+    "scene_relations": open_scene_relations,
+    "caption_swaps": open_caption_swaps,
+    "sort_of_clevr": open_sort_of_clevr,
 }
 
 

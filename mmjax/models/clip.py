@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from mmjax.batch import Batch, Spec, modality_of
 from mmjax.config import check_kwargs
@@ -20,22 +19,16 @@ from mmjax.layers.feature_head import FeatureHead
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
-from mmjax.losses.contrastive import (
-    CHUNK_SIZE,
-    MEMORY_MB,
-    choose,
-    contrastive_loss,
-    held_bytes,
-)
+from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
+from mmjax.models.contrastive_form import leaner_losses, notes
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.frames import Frames
 from mmjax.models.resnet import ModifiedResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.sharding import batch_parts
 from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
 
 IMAGE_TOWERS = {
@@ -129,10 +122,11 @@ class CLIP(nn.Module):
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch and ("text_features" not in batch or self.is_initializing()):
-            text = self.text_tower(name="text")(batch, train=train)
+            texts, rows = with_negatives(batch), len(batch["text"])
+            text = self.text_tower(name="text")(texts, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
-                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
+                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)[:rows]
         outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
         if self.head:
             return outputs | self._heads(outputs, batch, train) | self._scale()
@@ -146,6 +140,11 @@ class CLIP(nn.Module):
                 text_map = Linear((self.text_map,), names, kernel_init=init, name="text_map")
                 features = nn.relu(text_map(features))
             outputs["text_embed"] = self._embed(features, "text_proj")
+            if "text_negative" in batch:
+                rows = len(batch["text"])
+                outputs["text_negative_embed"] = outputs["text_embed"][rows:]
+                for name in ("text_features", "text_embed"):
+                    outputs[name] = outputs[name][:rows]
 
         return outputs | self._scale()
 
@@ -180,6 +179,14 @@ class CLIP(nn.Module):
                 f"{self.embed_dim}: change one of the three."
             )
         return unit_length(features)
+
+
+def with_negatives(batch: Batch) -> Batch:
+    """The texts of a batch and after them, if it has them, their hard negatives, [2 B, L]."""
+    if "text_negative" not in batch:
+        return batch
+    names = {"text": "text_negative", "text_mask": "text_negative_mask"}
+    return {k: jnp.concatenate([batch[k], batch[other]]) for k, other in names.items()}
 
 
 def joint_projection(width: int, embed_dim: int, use_bias: bool, name: str) -> Linear:
@@ -217,10 +224,16 @@ def make_system(config: Mapping[str, Any]) -> System:
     elif model.text_words:
         raise ValueError("config.model.text_words is read by a head: set config.model.head too.")
     settings = check_kwargs(contrastive, loss, "config.loss")
+    hard_negatives = bool(settings.get("hard_negatives"))
+    if hard_negatives and (model.head or model.given):
+        raise ValueError(
+            "config.loss.hard_negatives needs a text tower that reads them: unset "
+            "config.model.head and config.model.given."
+        )
     normed = isinstance(model.image_tower(parent=None), ModifiedResNet) and not model.lock_image
     return System(
         model=model,
-        spec=spec(model, bool(settings.get("mask_duplicates"))),
+        spec=spec(model, bool(settings.get("mask_duplicates")), hard_negatives),
         loss=contrastive(**settings),
         limits=limits(model),
         mutable=(STATISTICS,) if normed else (),
@@ -240,6 +253,7 @@ def contrastive(
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
     alignment: bool = False,
+    hard_negatives: bool = False,
 ) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`; see `contrastive_loss`.
 
@@ -248,6 +262,8 @@ def contrastive(
     Args:
       mask_duplicates: do not use pairs that share an image or a caption as negatives.
       alignment: also give `alignment`, one minus the cosine of each pair.
+      hard_negatives: swapped captions, which the step `hard_negative` makes, are further texts that
+        an image is compared with (Yuksekgonul et al. 2023, arXiv 2210.01936, section 4: NegCLIP).
     """
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
@@ -267,6 +283,7 @@ def contrastive(
             image_ids=image_ids,
             text_ids=text_ids,
             present=present,
+            **(negatives_of(outputs, batch, text_ids) if hard_negatives else {}),
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         terms = {"contrastive": losses, **metrics}
@@ -278,6 +295,20 @@ def contrastive(
         return terms | scalars
 
     return loss
+
+
+def negatives_of(
+    outputs: Outputs, batch: Batch, text_ids: jax.Array | None
+) -> dict[str, jax.Array]:
+    """Arguments of `contrastive_loss`: the embeddings of hard negatives, and for which images.
+
+    One that is the caption of an image of the batch is no negative of it, if `text_ids` are given.
+    """
+    text, mask = batch["text_negative"], batch["text_negative_mask"]
+    applies = jnp.broadcast_to(mask.any(-1)[None], (len(mask), len(mask)))
+    if text_ids is not None:
+        applies &= text_ids[:, None] != row_ids(text, mask)[None]
+    return {"negatives": outputs["text_negative_embed"], "negatives_apply": applies}
 
 
 def pairs_present(
@@ -298,49 +329,6 @@ def check_pairs(batch: Batch, pairs: Sequence[Sequence[str]] = (("image", "text"
             f"No example of the batch has both {both}: check config.data.train, and what its "
             "transform marks as not present."
         )
-
-
-def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
-    """The form of the contrastive loss on this mesh, and the memory that each form would need."""
-    form, held = _loss_form(config, batch_parts(mesh))
-    sizes = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items())
-    loss = config["loss"]
-    why = "as config.loss.implementation says"
-    if loss.get("implementation", "auto") == "auto":
-        why = f"budget {loss.get('memory_mb', MEMORY_MB):g} MB"
-    n = config["batch_size"]
-    return [f"contrastive loss of {n:,} pairs: {form} ({why}; a device would hold: {sizes})"]
-
-
-def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[str, Any], int]]:
-    """Settings of `config.loss` that need less memory, and the bytes that each saves per device.
-
-    First another form, then that form with smaller chunks.
-
-    Args:
-      devices: shards of the batch.
-    """
-    now, held = _loss_form(config, devices)
-    form = min(("chunked", "ring"), key=held.get)
-    chunk_size = max(1, config["loss"].get("chunk_size", CHUNK_SIZE) // 8)
-    smaller = _held(config, devices, chunk_size)
-    found = [
-        ({"implementation": form}, held[now] - held[form]),
-        ({"implementation": form, "chunk_size": chunk_size}, held[now] - smaller[form]),
-    ]
-    return [(settings, saved) for settings, saved in found if saved > 0]
-
-
-def _loss_form(config: Mapping[str, Any], devices: int) -> tuple[str, dict[str, int]]:
-    """The form of the loss, and the bytes that each form would need per device."""
-    loss = config["loss"]
-    held = _held(config, devices, loss.get("chunk_size", CHUNK_SIZE))
-    form = loss.get("implementation", "auto")
-    return (choose(held, loss.get("memory_mb", MEMORY_MB)) if form == "auto" else form), held
-
-
-def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str, int]:
-    return held_bytes(config["batch_size"], config["model"]["embed_dim"], chunk_size, devices)
 
 
 def duplicate_ids(batch: Batch) -> Ids:
@@ -370,7 +358,7 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     return jax.lax.bitcast_convert_type(mixed.sum(1, dtype=jnp.uint32), jnp.int32)
 
 
-def spec(model: CLIP, example_ids: bool) -> Spec:
+def spec(model: CLIP, example_ids: bool, hard_negatives: bool = False) -> Spec:
     """The arrays that the model and its loss need, for a batch of one; see `duplicate_ids`."""
     arrays = {
         name: x
@@ -380,6 +368,8 @@ def spec(model: CLIP, example_ids: bool) -> Spec:
     }
     for name, width in model.given.items():
         arrays[name] = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    if hard_negatives:
+        arrays["text_negative"], arrays["text_negative_mask"] = arrays["text"], arrays["text_mask"]
     if example_ids:
         arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
     return arrays

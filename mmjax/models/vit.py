@@ -20,8 +20,9 @@ from mmjax.layers.position import LearnedGrid, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import height_width, image_tower_sizes
 from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_classes, check_labels, classification
+from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
+from mmjax.models.classification import classification
 from mmjax.sharding import shard
 from mmjax.system import System
 

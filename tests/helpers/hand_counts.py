@@ -126,6 +126,10 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name == "sort_of_clevr":  # four convolutions with norms; cells with their coordinates
+        image = (27 + 1) * 24 + 3 * (9 * 24 + 1) * 24 + 4 * 2 * 24
+        related = 2 * (24 + 2) * 256 + (model.vocab_size + 1) * 256 + 3 * 257 * 256
+        return image + related + 2 * 257 * 256 + 257 * 10
     if name == "sam_boards":
         return prompted(model)
     if name == "clap_esc10":
