@@ -17,6 +17,7 @@ process
 optim
 workdir
 data
+tools
 sample
 layers  losses
 decode

@@ -36,6 +36,7 @@ from mmjax.evals.modality_ablation import ModalityAblation
 from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
+from mmjax.evals.tool_use import ToolUse
 from mmjax.evals.transcription import Transcription
 from mmjax.evals.zero_shot import classification_metrics, classifier_weights
 from mmjax.run.evaluation import Runner
@@ -258,6 +259,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         ImageGeneration,
         ImageReconstruction,
         ImageTokens,
+        ToolUse,
     )
 }
 
