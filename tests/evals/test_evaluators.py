@@ -244,6 +244,7 @@ MORE = {
     "modality_ablation": {"modalities": ["image", "text"]},
     "few_shot": PROMPTS,
     "few_shot_classification": PROMPTS,
+    "tool_use": {"decode": {}},
 }
 
 
