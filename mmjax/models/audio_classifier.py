@@ -19,7 +19,8 @@ from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_variant, resolve
 from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
-from mmjax.models.vit import classification, learned_token, tower_blocks
+from mmjax.models.tower import learned_token, tower_blocks
+from mmjax.models.vit import classification
 from mmjax.sharding import shard
 from mmjax.system import System
 

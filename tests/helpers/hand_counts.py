@@ -25,13 +25,14 @@ from mmjax import config as configs
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
 # ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. DiT: Peebles and Xie 2022,
-# without the fixed positions. The others: added up by hand, below.
+# without the fixed positions. CCT: its authors' code. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
+    "cct_cifar10": 283_723,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "dit_xl2": 674_834_720,
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
