@@ -237,8 +237,8 @@ def write_patches(image: NaFlex, transform: str) -> dict[str, Any]:
       ValueError: a chain without `patches`, or with options that the class does not have.
     """
     steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
-    given = _bound("patches", *steps.get("patches", ((1, 1), {"row": 1}))).arguments
-    if not given["enlarge"] or given["row"] is not None:
+    given = _bound("patches", *steps.get("patches", ((1, 1), {"enlarge": False}))).arguments
+    if not given["enlarge"]:
         raise ValueError(
             f"The images of '{transform}' are not those of a Siglip2ImageProcessor, which enlarges "
             "each image to the budget: save the model with a transform patches(budget, patch_size)."

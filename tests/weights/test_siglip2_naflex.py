@@ -150,8 +150,7 @@ def test_batches_of_another_form_are_named(golden):
     [
         ("decode | patches(0, 4)", "budget 0.*must be 1 or more"),
         ("decode | patches(9, 4, 'cubic')", "no resize method 'cubic'"),
-        ("decode | patches(9, 4, row=8, images=2)", "has no room for one image of 9"),
-        ("decode | patches(9, 4, row=18)", "row and images be given together"),
+        ("decode | patches(9, 4) | pack(9, 0)", "length 9 and images 0 must be 1 or more"),
     ],
 )
 def test_steps_that_cannot_be_are_named(chain, words):

@@ -46,7 +46,7 @@ from mmjax.data.transforms.image_steps import (
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
-from mmjax.data.transforms.patch_steps import patches
+from mmjax.data.transforms.patch_steps import pack, patches
 from mmjax.data.transforms.query_steps import name_queries
 from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
@@ -111,6 +111,7 @@ TRANSFORMS = {
         center_crop,
         tiles,
         patches,
+        pack,
         random_crop,
         random_resized_crop,
         codebook_image,

@@ -4,12 +4,13 @@ import functools
 import math
 
 import numpy as np
+from PIL import Image
 
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.captions import example_name
 
 
-def patches(budget, patch_size, method="bilinear", enlarge=True, row=None, images=None):
+def patches(budget, patch_size, method="bilinear", enlarge=True):
     """The image in at most `budget` patches: `image` uint8 `[budget, patch_size**2 * 3]`.
 
     It is resized to the largest whole number of patches that keeps its aspect ratio up to the
@@ -20,50 +21,72 @@ def patches(budget, patch_size, method="bilinear", enlarge=True, row=None, image
       method: of resizing, see `resize`.
       enlarge: False: an image that is smaller than the budget is not enlarged beyond the next
         whole patches.
-      row, images: of examples that the source `packed` has packed: several images to a row of `row`
-        patches and at most `images` images, `image_grid` `[images, 2]`.
 
     Source: Tschannen et al. 2025 (arXiv 2502.14786); transformers, image_processing_siglip2.py.
     """
     image_ops.resampling(method)
-    packed = row is not None
-    if min(budget, patch_size) < 1 or packed != (images is not None):
-        raise ValueError(
-            f"budget {budget} and patch_size {patch_size} must be 1 or more, and row and images be "
-            "given together"
-        )
-    if packed and (row < budget or images < 1):
-        raise ValueError(
-            f"a row of {row} patches and {images} images has no room for one image of {budget} "
-            "patches: raise row, or lower the budget"
-        )
-    length, slots = (row, images) if packed else (budget, 1)
-
-    def of_one(image):
-        size = size_in_patches(*image_ops.size_of(image), patch_size, budget, enlarge)
-        small = image_ops.to_array(image_ops.resize(image, size, method))
-        return _cut(small, patch_size), [side // patch_size for side in size]
+    if min(budget, patch_size) < 1:
+        raise ValueError(f"budget {budget} and patch_size {patch_size} must be 1 or more")
 
     def f(example, rng):
-        several = example.get("image")
-        several = several if isinstance(several, tuple) else (several,)
-        if any(isinstance(x, bytes) or x is None for x in several):
-            raise ValueError("put decode first in the chain: 'image' is not an array yet")
-        cut = [of_one(image) for image in several]
-        used = sum(len(made) for made, _ in cut)
-        if len(cut) > slots or used > length:
+        image = example.get("image")
+        if not isinstance(image, np.ndarray | Image.Image):
             raise ValueError(
-                f"example {example_name(example)} has {len(cut)} images of {used} patches, and a "
-                f"row has room for {slots} and {length}: "
-                + ("write the file of packs again" if packed else "give patches() row and images")
+                "patches takes one image, an array: put decode first in the chain, and give each "
+                "example one image"
             )
-        image = np.zeros((length, 3 * patch_size**2), np.uint8)
-        image[:used] = np.concatenate([made for made, _ in cut])
-        grid = np.zeros((slots, 2), np.int32)
-        grid[: len(cut)] = [sides for _, sides in cut]
-        return {**example, "image": image, "image_grid": grid if packed else grid[0]}
+        size = size_in_patches(*image_ops.size_of(image), patch_size, budget, enlarge)
+        cut = _cut(image_ops.to_array(image_ops.resize(image, size, method)), patch_size)
+        row = np.zeros((budget, cut.shape[1]), np.uint8)
+        row[: len(cut)] = cut
+        grid = np.asarray(size, np.int32) // patch_size
+        return {**example, "image": row, "image_grid": grid}
 
     return f
+
+
+def pack(length, images):
+    """Joins the members of an example of the source `packed` to a row, after `patches` and
+    `tokenize`: `image` `[length, P]`, their patches one after the other, `image_grid` int32
+    `[images, 2]`, and `text...` `[images, ...]`; places without an image are zeros.
+
+    An example that is not packed becomes a row of one. The last step of the chain.
+
+    Source: Dehghani et al. 2023 (arXiv 2307.06304, NaViT), section 2.1.
+    """
+    if min(length, images) < 1:
+        raise ValueError(f"length {length} and images {images} must be 1 or more")
+
+    def f(example, rng):
+        members = example.get("members", [example])
+        grids = [one.get("image_grid") for one in members]
+        if any(grid is None or np.shape(grid) != (2,) for grid in grids):
+            raise ValueError("pack comes after patches in the chain")
+        counts = [int(grid.prod()) for grid in grids]
+        if len(members) > images or sum(counts) > length:
+            raise ValueError(
+                f"example {example_name(example)} has {len(members)} images of {sum(counts)} "
+                f"patches, and a row has room for {images} and {length}: write the file of packs "
+                "for this transform, or give pack() more room"
+            )
+        row = np.zeros((length, members[0]["image"].shape[1]), np.uint8)
+        cut = [one["image"][:count] for one, count in zip(members, counts)]
+        row[: sum(counts)] = np.concatenate(cut)
+        made = {"image": row, "image_grid": _slots(grids, images)}
+        for name in members[0]:
+            if name.startswith("text") and isinstance(members[0][name], np.ndarray):
+                made[name] = _slots([one[name] for one in members], images)
+        return {"key": example.get("key"), **made}
+
+    f.joins = True
+    return f
+
+
+def _slots(arrays, count):
+    """The arrays of one shape, and zeros, stacked: `[count, ...]`."""
+    stacked = np.zeros((count, *arrays[0].shape), arrays[0].dtype)
+    stacked[: len(arrays)] = arrays
+    return stacked
 
 
 @functools.lru_cache(maxsize=65_536)
