@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.batch import Batch, Spec, modality_of
+from mmjax.batch import Batch, Spec, UpTo, modality_of
 from mmjax.config import check_kwargs
 from mmjax.layers.batch_norm import COUPLES_ROWS
 from mmjax.layers.feature_head import FeatureHead
@@ -349,13 +349,19 @@ def spec(model: CLIP, example_ids: bool) -> Spec:
 
 def inputs(model: CLIP) -> Spec:
     """The arrays that the towers read, for a batch of one."""
-    image, text = model.image_tower(parent=None), (model.text_tower(parent=None).length,)
+    image, words = model.image_tower(parent=None), model.text_tower(parent=None)
+    text = (words.length,)
     if isinstance(image, NaFlex):
-        arrays = image.inputs()
+        found = image.inputs()
         text = (image.row_images, *text) if image.row_images else text
     else:
-        arrays = {"image": ((*image.train_size, 3), jnp.uint8)}
+        found = {"image": jax.ShapeDtypeStruct((1, *image.train_size, 3), jnp.uint8)}
     if isinstance(image, Frames):
-        arrays["image_mask"] = ((image.frames,), jnp.bool_)
-    arrays |= {"text": (text, jnp.int32), "text_mask": (text, jnp.bool_)}
-    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}
+        found["image_mask"] = jax.ShapeDtypeStruct((1, image.frames), jnp.bool_)
+    for name, dtype in (("text", jnp.int32), ("text_mask", jnp.bool_)):
+        shape = (1, *text)
+        padded = not isinstance(words, TextTransformer) or words.reads_padding
+        found[name] = (
+            jax.ShapeDtypeStruct(shape, dtype) if padded else UpTo(shape, dtype, len(text))
+        )
+    return found

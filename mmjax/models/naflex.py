@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from mmjax.batch import Batch
+from mmjax.batch import Batch, Spec, UpTo
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.patch_embed import PatchEmbed
 from mmjax.layers.patch_rows import members, read_grids, same_image
@@ -68,13 +68,13 @@ class NaFlex(nn.Module):
         """width, depth, heads, mlp_dim and patch_size, from the variant and the fields."""
         return image_tower_sizes(self, "config.model.image")
 
-    def inputs(self) -> dict[str, tuple]:
-        """Shape and dtype of each array of an example."""
+    def inputs(self) -> Spec:
+        """The arrays that it reads, for a batch of one."""
         images = (self.row_images,) if self.row_images else ()
-        inside = 3 * self.sizes["patch_size"] ** 2
+        row = (self.max_patches, 3 * self.sizes["patch_size"] ** 2)
         return {
-            "image": ((self.max_patches, inside), jnp.uint8),
-            "image_grid": ((*images, 2), jnp.int32),
+            "image": UpTo((1, *row), jnp.uint8, axis=1),
+            "image_grid": jax.ShapeDtypeStruct((1, *images, 2), jnp.int32),
         }
 
     @nn.compact

@@ -115,7 +115,7 @@ def test_cells_and_masks_are_those_of_a_loop():
 def test_positions_at_patches_are_those_of_the_resized_table():
     table = jnp.asarray(RNG.normal(size=(4, 6, 8)).astype(np.float32))
     for grid in ((4, 6), (1, 13), (9, 2), (3, 5)):
-        cells = read_grids(jnp.asarray([[grid]], jnp.int32), 20)
+        cells = read_grids(jnp.asarray([[grid]], jnp.int32), 26)
         count = grid[0] * grid[1]
         want = np.asarray(resize_grid(table, grid, "linear")).reshape(count, 8)
         found = np.asarray(resize_at(table, cells))
