@@ -83,7 +83,8 @@ def measure(
 
 
 # Steps of an image that leave its number of patches as it is, and those that draw it anew.
-_SIZED = ("decode", "resize", "resize_short", "resize_long", "center_crop", "pad_square", "patches")
+_SIZED = ("decode", "resize", "resize_short", "resize_long", "center_crop", "pad_square", "trim")
+_SIZED += ("patches",)
 _DRAWN = ("random_crop", "random_resized_crop", "random_affine")
 
 

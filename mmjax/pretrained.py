@@ -44,7 +44,7 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", "resize_between")
-IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner", "patches")
+IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner", "trim", "patches")
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 

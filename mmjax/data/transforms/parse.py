@@ -42,6 +42,7 @@ from mmjax.data.transforms.image_steps import (
     resize_long,
     resize_short,
     resize_smoothed,
+    trim,
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.on_image import finish
@@ -109,6 +110,7 @@ TRANSFORMS = {
         pad_corner,
         resize_smoothed,
         center_crop,
+        trim,
         tiles,
         patches,
         pack,
