@@ -7,7 +7,7 @@ from einops import rearrange
 
 from mmjax.batch import Batch, Spec, UpTo
 from mmjax.layers.norm import LayerNorm
-from mmjax.layers.patch_embed import PatchEmbed
+from mmjax.layers.patch_embed import PatchEmbed, patchify
 from mmjax.layers.patch_rows import members, read_grids, same_image
 from mmjax.layers.pixels import normalize
 from mmjax.layers.pooling import AttentionPool
@@ -20,6 +20,8 @@ from mmjax.sharding import shard
 
 class NaFlex(nn.Module):
     """batch["image"] [B, N, P * P * 3], ["image_grid"] [B, 2] -> image_features [B, width].
+
+    Or images of one size, [B, H, W, 3], whose sides are multiples of P.
 
     A row has the patches of an image, row by row, and then padding, which has no influence;
     `image_grid` are the image's rows and columns of patches. The step `patches` makes both. N may
@@ -80,14 +82,13 @@ class NaFlex(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         sizes = self.sizes
-        self._check(batch)
-        grids = batch["image_grid"]
+        rows, grids = self._rows(batch)
         packed = grids.ndim == 3
         grids = grids if packed else grids[:, None]
         images = grids.shape[1]
 
         # ---- patches to tokens, with the positions of each image's grid
-        x = rearrange(batch["image"], "b n (p c) -> b n p c", c=3)
+        x = rearrange(rows, "b n (p c) -> b n p c", c=3)
         x = normalize(x, self.image_mean, self.image_std)
         x = shard(rearrange(x, "b n p c -> b n (p c)"), "batch", "length", None)
         x = PatchEmbed(sizes["patch_size"], sizes["width"], dtype=self.dtype, name="stem")(x)
@@ -113,13 +114,17 @@ class NaFlex(nn.Module):
         )(x, of_image)
         return {"image_features": x.astype(jnp.float32)}
 
-    def _check(self, batch: Batch) -> None:
-        """Raise ValueError for a batch of another form."""
+    def _rows(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Rows of patches, and the grids of their images; raises ValueError for another form."""
         image, patch = batch["image"], self.sizes["patch_size"]
+        if image.ndim == 4:
+            x = patchify(image, patch)
+            grids = jnp.tile(jnp.asarray([x.shape[1:3]], jnp.int32), (len(x), 1))
+            return rearrange(x, "b h w p -> b (h w) p"), grids
         if "image_grid" not in batch or image.ndim != 3:
             raise ValueError(
-                f"A NaFlex tower reads rows of patches and their image_grid, not an image of shape "
-                f"{list(image.shape)}: end the transforms of the image with patches(budget, "
+                f"A NaFlex tower reads rows of patches and their image_grid, not an array of shape "
+                f"{list(image.shape)} alone: end the transforms of the image with patches(budget, "
                 f"{patch})."
             )
         if image.shape[-1] != 3 * patch**2:
@@ -128,3 +133,4 @@ class NaFlex(nn.Module):
                 f"config.model.image are {patch}x{patch}x3 = {3 * patch**2}: give patches() in "
                 f"the transform the patch size {patch}."
             )
+        return image, batch["image_grid"]

@@ -1,5 +1,6 @@
 """SigLIP 2 NaFlex beside the original implementation: tests/golden/make_siglip2_naflex.py."""
 
+import io
 import json
 import os
 import shutil
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parity import GOLDEN, close, expected, towers_and_outputs
+from parity import GOLDEN, close, expected, outputs, towers_and_outputs
+from PIL import Image
 
 from mmjax.data.transforms import parse as transforms
 from mmjax.data.transforms.patch_steps import size_in_patches, uncut
+from mmjax.embedder import Embedder
 from mmjax.pretrained import load, save_pretrained
 from mmjax.weights.image_processor import write_patches
 from mmjax.weights.tensor_file import Safetensors
@@ -73,6 +76,23 @@ def test_patches_of_a_row_are_cut_row_by_row():
     assert made["image_grid"].tolist() == [2, 3]
     np.testing.assert_array_equal(uncut(made["image"], made["image_grid"]), image)
     assert (made["image"][1].reshape(4, 4, 3) == image[:4, 4:8]).all()
+    two = np.concatenate([made["image"][:6], made["image"][3:6]])  # with its lower half alone
+    shown = uncut(two, np.array([[2, 3], [1, 3], [0, 0]]))
+    np.testing.assert_array_equal(shown[:, :12], image)
+    np.testing.assert_array_equal(shown[:4, 12:], image[4:])
+    assert (shown[4:, 12:] == 255).all()
+
+
+def test_images_of_any_size_are_embedded_alone_and_together(golden):
+    loaded, want = golden
+    embedder = Embedder(loaded, sizes=(5,))
+    images = [loaded.image(want[f"image_{i}"]) for i in IMAGES]
+    assert len({image.shape for image in images}) == 4
+    close(embedder.images(images), want["16_embed"])
+    close(outputs(loaded, {"image": images[0][None]})["image_embed"], want["16_embed"][:1])
+    png = io.BytesIO()
+    Image.fromarray(want["image_1"]).save(png, "PNG")
+    np.testing.assert_array_equal(embedder.prepare(png.getvalue()), images[1])
 
 
 SCRIPT = """
@@ -138,7 +158,8 @@ def test_batches_of_another_form_are_named(golden):
     loaded, want = golden
     batch = batch_of(want, 9)
     for wrong, words in (
-        ({"image": want["image_0"][None]}, r"reads rows of patches.*patches\(budget, 4\)"),
+        ({"image": want["image_0"][None]}, "Image size 13x30 is not a multiple of patch_size 4"),
+        ({"image": batch["image"]}, r"reads rows of patches.*patches\(budget, 4\)"),
         ({**batch, "image": batch["image"][..., :12]}, "patches of 12 numbers.*the patch size 4"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -1,12 +1,13 @@
 """Images at their own aspect ratio, as rows of patches: see `models/naflex.py`."""
 
 import functools
+import inspect
 import math
 
 import numpy as np
 from PIL import Image
 
-from mmjax.data.transforms import image_ops
+from mmjax.data.transforms import chain, image_ops
 from mmjax.data.transforms.captions import example_name
 
 
@@ -36,13 +37,18 @@ def patches(budget, patch_size, method="bilinear", enlarge=True):
                 "example one image"
             )
         size = size_in_patches(*image_ops.size_of(image), patch_size, budget, enlarge)
-        cut = _cut(image_ops.to_array(image_ops.resize(image, size, method)), patch_size)
-        row = np.zeros((budget, cut.shape[1]), np.uint8)
-        row[: len(cut)] = cut
-        grid = np.asarray(size, np.int32) // patch_size
-        return {**example, "image": row, "image_grid": grid}
+        small = image_ops.to_array(image_ops.resize(image, size, method))
+        return {**example, **row_of(small, patch_size, budget)}
 
     return f
+
+
+def row_of(image, patch, length):
+    """`image` `[length, patch * patch * 3]` and `image_grid` of an image of whole patches."""
+    cut = _cut(image, patch)
+    row = np.zeros((length, cut.shape[1]), np.uint8)
+    row[: len(cut)] = cut
+    return {"image": row, "image_grid": np.asarray(image.shape[:2], np.int32) // patch}
 
 
 def pack(length, images):
@@ -120,9 +126,35 @@ def _cut(image, patch):
     return image.transpose(0, 2, 1, 3).reshape(-1, patch * patch * channels)
 
 
-def uncut(patches, grid):
-    """The image `[H, W, 3]` of the first patches of a row, whose grid is (rows, columns)."""
+def uncut(row, grid):
+    """The image `[H, W, 3]` of a row of patches, whose grid is (rows, columns); those of several
+    images, `grid` `[M, 2]`, side by side on white."""
+    if np.ndim(grid) == 2:
+        ends = np.cumsum(np.prod(grid, axis=1))
+        images = [
+            uncut(row[end - h * w :], (h, w)) for end, (h, w) in zip(ends, grid.tolist()) if h
+        ]
+        height = max(len(image) for image in images)
+        below = [((0, height - len(image)), (0, 0), (0, 0)) for image in images]
+        padded = [np.pad(x, pad, constant_values=255) for x, pad in zip(images, below)]
+        return np.concatenate(padded, axis=1)
     rows, columns = (int(n) for n in grid)
-    patch = math.isqrt(patches.shape[-1] // 3)
-    image = patches[: rows * columns].reshape(rows, columns, patch, patch * 3)
+    patch = math.isqrt(row.shape[-1] // 3)
+    image = row[: rows * columns].reshape(rows, columns, patch, patch * 3)
     return image.transpose(0, 2, 1, 3).reshape(rows * patch, columns * patch, 3)
+
+
+def as_image(example):
+    """The image `[H, W, 3]` of an example or of a row of a batch that may have it in patches."""
+    image = example["image"]
+    return uncut(image, example["image_grid"]) if image.ndim == 2 else image
+
+
+def budget_of(transform):
+    """(budget, patch_size) of the step `patches` of a chain; None: it has none."""
+    given = [(args, kwargs) for name, args, kwargs, _ in chain.read(transform) if name == "patches"]
+    if not given:
+        return None
+    args, kwargs = given[0]
+    found = inspect.signature(patches).bind(*args, **kwargs).arguments
+    return found["budget"], found["patch_size"]
