@@ -9,6 +9,13 @@ conversation attends to itself alone, so that the loss is that of the rows witho
 
 Images at their own aspect ratio are packed likewise, where the transform has
 `patches(budget, patch_size)` and ends with `pack(length, images)`: their patches are counted.
+
+    python -m mmjax.pack --config=configs/mine.py --lengths=16,32,64 --out=data/lengths.json
+
+sorts examples with captions by the tokens of the longest instead, for a mixture of whole batches
+(mmjax/data/mixture.py) with a part for each length: {"source": {"kind": "bucket", "source": the
+same source, "file": "data/lengths.json", "length": 16}, "transform": "... | tokenize(16)",
+"batch_size": ..., "weight": ...}. It prints the weights with which all examples are seen equally.
 """
 
 # ruff: noqa: E402
@@ -19,11 +26,12 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--config", {"required": True, "help": "a file with get_config()"}),
         ("--out", {"required": True, "help": "the file to write"}),
+        ("--lengths", {"default": "", "help": "tokens of buckets, by commas; default: pack rows"}),
     )
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +42,10 @@ from mmjax.data.open_source import open_source
 from mmjax.data.source import Source
 from mmjax.data.sources.packed import first_fit, images_of
 from mmjax.data.transforms import chain, parse
+from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.converse import converse
 from mmjax.process.progress import Progress
+from mmjax.run.experiment import texts_of
 from mmjax.run.tokenizer import make_tokenizer
 from mmjax.workdir import whole_file
 
@@ -118,15 +128,57 @@ def _without_pixels(example: Mapping[str, Any]) -> dict[str, Any]:
     return {**example, "image": (np.zeros((1, 1, 3), np.uint8),) * count}
 
 
+def sorted_by_length(
+    source: Source, tokenizer: Any, lengths: Sequence[int]
+) -> dict[int, list[int]]:
+    """The examples of each bucket: the shortest that holds the longest caption; what is longer than
+    all is in the longest.
+
+    Raises:
+      ValueError: lengths that are not whole numbers from 1, or an example without captions.
+    """
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"--lengths is {list(lengths)}: give whole numbers from 1, by commas.")
+    buckets: dict[int, list[int]] = {length: [] for length in sorted(set(lengths))}
+    with Progress(f"counting the tokens of {source.name}", len(source)) as bar:
+        for i in range(len(source)):
+            texts = captions_of(source.meta(i), source.class_names)
+            tokens = int(tokenizer.rows(texts, max(lengths))[1].sum(1).max())
+            buckets[next(length for length in buckets if tokens <= length)].append(i)
+            bar.advance(1)
+    return buckets
+
+
+def _write_buckets(source: Source, tokenizer: Any) -> None:
+    try:
+        lengths = [int(length) for length in ARGS.lengths.split(",")]
+    except ValueError:
+        raise ValueError(f"--lengths is '{ARGS.lengths}': give whole numbers by commas.") from None
+    buckets = sorted_by_length(source, tokenizer, lengths)
+    whole = {"source": source.name, "buckets": buckets}
+    whole_file.write(Path(ARGS.out), json.dumps(whole) + "\n")
+    for length, members in buckets.items():
+        share = len(members) / len(source)
+        print(
+            f"at most {length} tokens: {len(members):,} examples, weight {share:.4g} for equal "
+            f"batches, {share * length:.4g} for equal tokens"
+        )
+
+
 def main() -> None:
     """The command."""
     config = configs.load(ARGS.config, ARGS.overrides)
     train = config.data.train
     train = train.get("source", train) if train.get("kind") == "packed" else train
     source = open_source(train)
-    tokenizer = make_tokenizer(config.tokenizer, corpus=source.corpus)
-    given = (config.data.cached_transform, config.data.transform)
-    tokens, images, length, most = measure(source, " | ".join(filter(None, given)), tokenizer)
+    transform = " | ".join(filter(None, (config.data.cached_transform, config.data.transform)))
+    tokenizer = None
+    if ARGS.lengths or "pack" not in {name for name, *_ in chain.read(transform)}:
+        tokenizer = make_tokenizer(config.tokenizer, corpus=texts_of(source))
+    if ARGS.lengths:
+        _write_buckets(source, tokenizer)
+        return
+    tokens, images, length, most = measure(source, transform, tokenizer)
     groups = first_fit(tokens, images, length, most)
     about = {"source": source.name, "length": length, "images": most}
     whole_file.write(Path(ARGS.out), json.dumps({**about, "groups": groups}) + "\n")

@@ -286,7 +286,9 @@ def make_tokenizer(
     with distributed.main_first("making the tokenizer"):
         if saved:
             write_tokenizer(workdir, saved["tokenizer"])
-        tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=folder)
+        tokenizer = tokenizers.make_tokenizer(
+            config.tokenizer, corpus=texts_of(source), saved=folder
+        )
         if distributed.is_main():
             tokenizer.save(folder)
     distributed.check_same("the tokenizer", tokenizer.fingerprint)
@@ -314,7 +316,8 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     return state.replace(params=params, average=average, memory=memory)
 
 
-def _texts(source: sources.Source) -> Iterator[str]:
+def texts_of(source: sources.Source) -> Iterator[str]:
+    """The texts that a tokenizer is trained on."""
     corpus = getattr(source, "corpus", None)
     if corpus is not None:
         yield from corpus

@@ -1,7 +1,9 @@
 """Mixtures of whole batches: each step of one part, with its own shapes and number of rows."""
 
 import itertools
+import json
 
+import drawn
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from mmjax.data import open_source
 from mmjax.data.mixture import continued, history_of, make_transforms, open_training, order_of
 from mmjax.data.pipeline import train_batches
 from mmjax.data.source import Source
+from mmjax.models.text import TextTransformer
+from mmjax.pack import sorted_by_length
 
 OPENED = []
 
@@ -160,3 +164,59 @@ def test_arrays_may_be_shorter_where_the_spec_says_so():
     for shape in ((2, 9, 48), (2, 8, 12), (2, 8, 8, 3)):
         with pytest.raises(ValueError, match=r"expects at most uint8\[8, 48\]|expects uint8"):
             batches.check({"image": np.zeros(shape, np.uint8), "image_grid": grid}, spec)
+
+
+def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
+    class Captions(Source):
+        name, size = "captions", 9
+
+        def __len__(self):
+            return self.size
+
+        def __getitem__(self, i):
+            return {"key": str(i), "captions": ["a", "word " * (3 * i)]}
+
+    class Words:
+        def rows(self, texts, length):
+            mask = np.arange(length)[None] < np.array([[len(x.split())] for x in texts])
+            return mask.astype(np.int32), mask, None
+
+    buckets = sorted_by_length(Captions(), Words(), (12, 3, 18))
+    assert buckets == {3: [0, 1], 12: [2, 3, 4], 18: [5, 6, 7, 8]}  # 21 and 24 words are cut
+    monkeypatch.setitem(open_source.KINDS, "captions", Captions)
+    file = tmp_path / "lengths.json"
+    file.write_text(json.dumps({"buckets": buckets}))
+    wanted = {"kind": "bucket", "source": {"kind": "captions"}, "file": str(file), "length": 12}
+    source = open_source.open_source(wanted)
+    assert [source[i]["key"] for i in range(len(source))] == ["2", "3", "4"]
+    for changed, words in (
+        ({"length": 4}, "no bucket of 4 tokens; it has 3, 12, 18"),
+        ({"file": "none.json"}, "There is no 'none.json': write it with .*--lengths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            open_source.open_source({**wanted, **changed})
+    monkeypatch.setattr(Captions, "size", 8)
+    with pytest.raises(ValueError, match="sorts 9 examples and captions has 8: write it again"):
+        open_source.open_source(wanted)
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="was not written by mmjax.pack --lengths"):
+        open_source.open_source(wanted)
+    with pytest.raises(ValueError, match=r"--lengths is \[0\]: give whole numbers from 1"):
+        sorted_by_length(Captions(), Words(), (0,))
+
+
+def test_a_shorter_array_gives_the_same_text():
+    """Of the towers whose spec says so."""
+    sizes = {"vocab_size": 9, "width": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "length": 7}
+    text = np.array([[3, 4, 5, 0], [1, 2, 0, 0]], np.int32)
+    longer = np.pad(text, ((0, 0), (0, 3)))
+    kinds = {"end": {}, "mean": {"causal": False, "mask_padding": True, "pool": "mean"}}
+    for kind in kinds.values():
+        tower = TextTransformer(**sizes, **kind)
+        assert not tower.reads_padding
+        batch = [{"text": x, "text_mask": x > 0} for x in (text, longer)]
+        params = {"params": drawn.parameters(tower, batch[0])}
+        one, other = (jax.jit(tower.apply)(params, x)["text_features"] for x in batch)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    assert TextTransformer(**sizes, causal=False, pool="last").reads_padding
+    assert TextTransformer(**sizes, causal=False).reads_padding

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmjax.data.transforms import chain, image_ops
 from mmjax.data.transforms.captions import example_name
+from mmjax.data.transforms.decode import MAX_PIXELS
 
 
 def patches(budget, patch_size, method="bilinear", enlarge=True):
@@ -28,6 +29,11 @@ def patches(budget, patch_size, method="bilinear", enlarge=True):
     image_ops.resampling(method)
     if min(budget, patch_size) < 1:
         raise ValueError(f"budget {budget} and patch_size {patch_size} must be 1 or more")
+    if budget * patch_size**2 > MAX_PIXELS:
+        raise ValueError(
+            f"{budget} patches of {patch_size}x{patch_size} are more than the {MAX_PIXELS:,} pixels "
+            "that an image may have: lower one of them"
+        )
 
     def f(example, rng):
         image = example.get("image")
