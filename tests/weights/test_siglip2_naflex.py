@@ -170,7 +170,7 @@ def test_batches_of_another_form_are_named(golden):
     ("chain", "words"),
     [
         ("decode | patches(0, 4)", "budget 0.*must be 1 or more"),
-        ("decode | patches(1_000_000_000, 16)", "more than the 64,000,000"),
+        ("decode | patches(1_000_000_000, 16)", "exceed the 64,000,000 pixels"),
         ("decode | patches(9, 4, 'cubic')", "no resize method 'cubic'"),
         ("decode | patches(9, 4) | pack(9, 0)", "length 9 and images 0 must be 1 or more"),
     ],

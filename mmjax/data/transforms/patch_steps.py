@@ -31,8 +31,8 @@ def patches(budget, patch_size, method="bilinear", enlarge=True):
         raise ValueError(f"budget {budget} and patch_size {patch_size} must be 1 or more")
     if budget * patch_size**2 > MAX_PIXELS:
         raise ValueError(
-            f"{budget} patches of {patch_size}x{patch_size} are more than the {MAX_PIXELS:,} pixels "
-            "that an image may have: lower one of them"
+            f"{budget} patches of {patch_size}x{patch_size} exceed the {MAX_PIXELS:,} pixels that "
+            "an image may have: lower one of them"
         )
 
     def f(example, rng):
