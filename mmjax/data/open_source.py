@@ -11,6 +11,7 @@ from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.bucket import open_bucket
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.conversations import open_conversations
 from mmjax.data.sources.digit_instructions import open_digit_instructions
@@ -102,6 +103,7 @@ KINDS = {
     "lip_clips": open_lip_clips,
     "conversations": open_conversations,
     "packed": open_packed,
+    "bucket": open_bucket,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,

@@ -30,6 +30,7 @@ PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
+    "siglip2_naflex_b16": 375_234_050,
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
     "cct_cifar10": 283_723,
@@ -189,6 +190,9 @@ def count_by_hand(name):
         heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
         heads += (width + 1) * model.embed_dim + 2 * (width + 1)
         return image + text + projections + 1 + 2 * width + heads
+    if name == "naflex_emoji":  # patches, positions, blocks, norm, and the pooling block's query
+        image = (8 * 8 * 3 + 1) * width + 6 * 6 * width + tower(4, width, 512) + 2 * width
+        return image + tower(1, width, 512) - 2 * width + width + text + projections + 1
     dual = drawn_image(model.image) + text + projections + 1
     if name == "prior_emoji":
         return dual + prior(model, width)

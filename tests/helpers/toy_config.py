@@ -33,7 +33,10 @@ def shrink(config, dtype="float32", depth=1):
             if image.get("kind") == "frames":
                 image.update(frames=2, depth=depth, heads=2, mlp_dim=32)
                 image = image.image
-            image.update(IMAGE, depth=depth)
+            if image.get("kind") == "naflex":
+                image.update(TOWER, depth=depth, patch_size=4, position_grid=(2, 2), max_patches=6)
+            else:
+                image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
             if config.model.name == "owlvit":
                 config.model.update(queries=3, boxes=2)
