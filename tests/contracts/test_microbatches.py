@@ -68,7 +68,10 @@ def load(system):
     with config.unlocked():
         if system == "multimodal":
             config.model.mask_ratio = 0.4
+            config.model.update(fallback_depth=1)
+            config.model.fusion.reconstruction = 4
             config.loss_weights = {"classification": 1.0, "masked_image": 1.0, "masked_audio": 0.5}
+            config.loss_weights.update(fallback=0.5, reconstruction=0.5)
         if system == "vilt":  # all of its objectives
             config.model.update(words=True, matching=2)
             config.model.image.padded_size = (8, 8)
