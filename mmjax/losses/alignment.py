@@ -18,8 +18,8 @@ def modality_loss(
     Source: the domain classifier of Ganin and Lempitsky 2015 (arXiv 1409.7495), section 3.
     """
     loss = (jax.nn.softplus(-image_logit) + jax.nn.softplus(text_logit)) / 2
-    right = (image_logit > 0).astype(jnp.float32) + (text_logit < 0).astype(jnp.float32)
-    return loss, right / 2
+    right = jnp.where(image_logit > 0, 0.5, 0.0) + jnp.where(text_logit < 0, 0.5, 0.0)
+    return loss, right
 
 
 def batch_transport(
@@ -30,7 +30,7 @@ def batch_transport(
     See `transport_distance`. The pairs that are transported may be others in every batch.
     """
     masks = (jnp.ones((1, len(z)), bool) for z in (x, y))
-    return transport_distance(x[None], y[None], *masks, beta, steps)[0]
+    return transport_distance(jnp.asarray(x)[None], jnp.asarray(y)[None], *masks, beta, steps)[0]
 
 
 def centroid_distance(x: Float[ArrayLike, "n d"], y: Float[ArrayLike, "m d"]) -> Float[Array, ""]:
@@ -38,4 +38,4 @@ def centroid_distance(x: Float[ArrayLike, "n d"], y: Float[ArrayLike, "m d"]) ->
 
     Source of the gap: Liang et al. 2022 (arXiv 2203.02053), section 2.
     """
-    return jnp.square(x.mean(0) - y.mean(0)).sum()
+    return jnp.square(jnp.mean(x, 0) - jnp.mean(y, 0)).sum()

@@ -42,5 +42,5 @@ def feature_error(
     constant for gradients.
     """
     target = jax.lax.stop_gradient(jnp.asarray(target, jnp.float32))
-    squared = jnp.square(values - target).sum(-1)
+    squared = jnp.square(jnp.asarray(values) - target).sum(-1)
     return squared / jnp.maximum(jnp.square(target).sum(-1), 1e-6)
