@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from fake_runner import FakeRunner
 
+from mmjax.data.source import Source
 from mmjax.evals.embedding_health import modality_gap
+from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.gap_treatments import TREATMENTS, linear_separability, unit
 
 RNG = np.random.default_rng(0)
@@ -38,3 +41,69 @@ def test_treatments_close_the_gap_they_are_fitted_on():
     # Fitted on others: a constant is taken off, whatever the embeddings are.
     moved = TREATMENTS["center"](embeds, (image + 3.0, text))
     np.testing.assert_allclose(moved[0], image + 3.0 - image.mean(0), atol=1e-12)
+
+
+class Pairs(Source):
+    """Pairs of vectors: the text's is the image's next, plus `gap` along a third axis."""
+
+    def __init__(self, count, gap):
+        self.name, self.class_names, self.count, self.gap = "pairs", None, count, gap
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        angle = 2 * np.pi * i / self.count
+        image = np.array([np.cos(angle), np.sin(angle), 0.0])
+        text = np.array([np.cos(angle + 0.01), np.sin(angle + 0.01), self.gap])
+        return {"captions": [f"number {i}"], "image_features": image, "text_features": text}
+
+
+def batches(source, spec, size):
+    for start in range(0, len(source), size):
+        ids = [i if i < len(source) else -1 for i in range(start, start + size)]
+        rows = [source[max(i, 0)] for i in ids]
+        arrays = {k: np.stack([r[k] for r in rows]) for k in ("image_features", "text_features")}
+        yield {**arrays, "example_id": np.array(ids, np.int64)}
+
+
+def test_the_evaluator_fits_on_the_training_set_and_counts_each_pair_once():
+    runner = FakeRunner(
+        open_source=lambda config: Pairs(config["count"], config["gap"]),
+        batches=batches,
+        embed=lambda _, batch: {
+            f"{m}_embed": unit(batch[f"{m}_features"]).astype(np.float32) for m in ("image", "text")
+        },
+    )
+    settings = {"kind": "modality_gap", "transform": "first_features"}
+    settings |= {"source": {"count": 30, "gap": 1.0}, "train_source": {"count": 50, "gap": 1.0}}
+    found = dict(make_evaluators({"x": settings}, runner)["x"].run({}))
+    assert set(found) == {
+        f"{t}/{m}"
+        for t in TREATMENTS
+        for m in ("gap", "separability", "alignment", "recall@1", "recall@5")
+    }
+    # The text is (cos, sin, 1) / sqrt 2: its centroid is that far away, and a plane parts them.
+    assert found["none/gap"] == pytest.approx(0.5**0.5, abs=1e-6)
+    assert found["none/separability"] == 1.0 and found["none/recall@1"] == 1.0
+    for treatment in ("center", "standardize", "project"):
+        assert found[f"{treatment}/gap"] == pytest.approx(0, abs=1e-6)
+        assert found[f"{treatment}/recall@1"] == 1.0
+    # Both 1 / sqrt 8 high, over circles of radius 1 and sqrt 1/2, then made unit vectors.
+    want = 5**-0.5 - 1 / 3
+    assert found["shift/gap"] == pytest.approx(want, abs=1e-6)
+    # Fitted on a training set without a gap, they leave it.
+    plain = settings | {"train_source": {"count": 50, "gap": 0.0}, "treatments": ("center",)}
+    found = dict(make_evaluators({"x": plain}, runner)["x"].run({}))
+    assert found["center/gap"] == pytest.approx(0.5**0.5, abs=1e-6)
+
+
+def test_bad_treatments_are_named():
+    settings = {"kind": "modality_gap", "source": {}, "train_source": {}, "transform": ""}
+    runner = FakeRunner(open_source=None, batches=None)
+    for names, message in (
+        (("centre",), "evals.x: 'centre' is no treatment .* Did you mean 'center'"),
+        ((), "treatments of a modality_gap are empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_evaluators({"x": {**settings, "treatments": names}}, runner)
