@@ -52,14 +52,14 @@ def get_config():
 
     config.model = {
         "name": "multimodal",
-        "width": 96,
+        "width": 64,
         "heads": 4,
-        "mlp_dim": 192,
+        "mlp_dim": 128,
         "activation": "gelu_tanh",
         "encoder_depth": 1,
         "dropout": 0.1,
-        "image": {"image_size": (48, 48), "patch_size": 8},
-        "audio": {"frames": 192, "mels": 64, "patch_size": 16},
+        "image": {"image_size": (48, 48), "patch_size": 12},
+        "audio": {"frames": 192, "mels": 64, "patch_size": 32},
         "text": {"vocab_size": config.tokenizer.get_ref("vocab_size"), "length": 12},
         "fusion": {"kind": "early", "depth": 2, "modality_dropout": 0.0},
         "num_classes": 16,

@@ -10,7 +10,7 @@ from mmjax.config import nearest
 from mmjax.data.transforms.captions import captions_of
 from mmjax.evals.embedding_health import alignment, modality_gap
 from mmjax.evals.evaluator import Evaluator, Results, left_out
-from mmjax.evals.gap_treatments import TREATMENTS, Embeds, linear_separability, unit
+from mmjax.evals.metrics.gap_treatments import TREATMENTS, Embeds, linear_separability, unit
 from mmjax.evals.retrieval import caption_ids, retrieval_metrics
 from mmjax.system import Variables
 
@@ -27,7 +27,7 @@ class ModalityGap(Evaluator):
 
     Settings:
       train_source: pairs of the training set.
-      treatments: names in `mmjax.evals.gap_treatments`; "none" leaves the embeddings as they are.
+      treatments: names in `mmjax.evals.metrics.gap_treatments`; "none": as they are.
     """
 
     kind = "modality_gap"

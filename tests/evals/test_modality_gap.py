@@ -7,7 +7,7 @@ from fake_runner import FakeRunner
 from mmjax.data.source import Source
 from mmjax.evals.embedding_health import modality_gap
 from mmjax.evals.evaluators import make_evaluators
-from mmjax.evals.gap_treatments import TREATMENTS, linear_separability, unit
+from mmjax.evals.metrics.gap_treatments import TREATMENTS, linear_separability, unit
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-Embeds = tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]
+Embeds = tuple[Float[np.ndarray, "_ d"], Float[np.ndarray, "_ d"]]
 
 
 def linear_separability(
