@@ -33,6 +33,7 @@ from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.modality_gap import ModalityGap
 from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
@@ -253,6 +254,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Transcription,
         Loss,
         ModalityAblation,
+        ModalityGap,
         MultiLabel,
         Detection,
         Grounding,
