@@ -44,6 +44,7 @@ train
 photos
 conversation
 search.__main__  serve.__main__  sample.__main__
+zero_shot_calibration
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
 cluster_video
 detect  unclip

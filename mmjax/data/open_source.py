@@ -34,6 +34,7 @@ from mmjax.data.sources.refcoco import open_refcoco
 from mmjax.data.sources.sa1b import open_sa1b
 from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
+from mmjax.data.sources.text_windows import open_text_windows
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
@@ -97,6 +98,7 @@ KINDS = {
     "folder": open_folder,
     "recordings": open_recordings,
     "videos": open_videos,
+    "text_windows": open_text_windows,
     "webdataset": open_shards,
     "array_record": open_records,
     "features": open_features,

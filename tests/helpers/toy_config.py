@@ -100,6 +100,9 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "language_model":
+            config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+            config.model.text.decoder.update(depth=depth, heads=2, mlp_dim=32)
         elif config.model.name == "llava":
             _shrink_llava(config.model, depth)
         elif config.model.name == "video_vit":

@@ -62,6 +62,7 @@ from mmjax.data.transforms.text_steps import (
     label,
     longest_caption,
     multi_hot,
+    running_text,
     tokenize,
     transcript,
 )
@@ -134,6 +135,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        running_text,
         transcript,
         ask,
         converse,
