@@ -302,6 +302,7 @@ def train(
     # ---- evaluators and report
     with ledger.lost("evaluation"):
         results = evaluate.finish(run, evaluators, run.eval_variables(state), at, workdir, writer)
+    writer.close()
     if ledger.active:
         ledger.end(at)
         print(f"goodput: {goodput.sentence(ledger.seconds)}")

@@ -1,7 +1,9 @@
 """Experiment trackers that get what metrics.jsonl gets: Weights & Biases, and trackio.
 
-A resumed run goes on as the same run of the tracker; its id is in run.json. Steps that are trained
-again are sent again, with their own step: as a resume is exact, they fall on the same points.
+A resumed run goes on as the same run of the tracker; its id is in run.json. Both trackers keep
+lines in memory for a while, so that a kill loses some: after one, all lines since the tracker was
+last closed are sent again, and so are steps that are trained again. Each has its own step: as a
+resume is exact, they fall on the same points.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.config import nearest
+from mmjax.workdir import jsonl
 from mmjax.workdir.manifest import read_manifest, write_manifest
 
 _REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")  # where trackio sends to; without: local
@@ -63,23 +66,28 @@ class Tracker:
     ):
         self._settings, self._workdir, self._config = settings, Path(workdir), config
         self._open: _Open | None = None
-        self._failed = False
+        self._failed, self._sent = False, 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Send the scalars of a step."""
+        """Send the scalars of a step, which are the last line of metrics.jsonl."""
         if self._failed:
             return
+        kind, project = self._settings["kind"], self._settings["project"]
         try:
             if self._open is None:
-                kind, project = self._settings["kind"], self._settings["project"]
-                self._open = KINDS[kind](project, self._run_id(), self._workdir, self._config)
+                known = self._known()
+                self._open = KINDS[kind](project, known["id"], self._workdir, self._config)
                 print(self._open.said)
+                for line in jsonl.read(self._workdir / "metrics.jsonl")[:-1]:
+                    if line["step"] > known["sent"]:
+                        self._open.log(line.pop("step"), {k: float(v) for k, v in line.items()})
             self._open.log(step, values)
+            self._sent = step
         except Exception as error:  # of a tracker, of any kind
             self._failed, self._open = True, None
             print(
-                f"warning: {self._settings['kind']} failed ({_first_line(error)}), and gets no "
-                f"more metrics of this run; {self._workdir / 'metrics.jsonl'} has all."
+                f"warning: {kind} failed ({_first_line(error)}) and gets no more metrics of this "
+                f"run; {self._workdir / 'metrics.jsonl'} has all."
             )
 
     def close(self) -> None:
@@ -87,16 +95,19 @@ class Tracker:
         if self._open is not None:
             with contextlib.suppress(Exception):
                 self._open.finish()
+                write_manifest(self._workdir, tracker={**self._known(), "sent": self._sent})
             self._open = None
 
-    def _run_id(self) -> str:
+    def _known(self) -> dict[str, Any]:
+        """The tracker of run.json, or a new one: its settings, the id of the run there, and the
+        last step that was sent for certain."""
         own = dict(self._settings)
         before = read_manifest(self._workdir).get("tracker", {})
         if {k: before.get(k) for k in own} == own:
-            return before["id"]
-        found = secrets.token_hex(4)
-        write_manifest(self._workdir, tracker={**own, "id": found})
-        return found
+            return before
+        new = {**own, "id": secrets.token_hex(4), "sent": 0}
+        write_manifest(self._workdir, tracker=new)
+        return new
 
 
 def _wandb(project: str, run_id: str, workdir: Path, config: Mapping[str, Any]) -> _Open:

@@ -1,4 +1,4 @@
-"""The account of wall time, on records whose answer is known, and by a clock that the test moves."""
+"""The account of wall time: on records with a known answer, and by a clock of the test."""
 
 import json
 
