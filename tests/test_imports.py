@@ -43,7 +43,7 @@ train
 photos
 conversation
 search.__main__  serve.__main__  sample.__main__
-zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
+zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
 cluster_video
 detect  unclip
 __main__
