@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "mmjax.serve",
     "interpolate": "mmjax.interpolate",
     "export": "mmjax.export",
+    "inspect": "mmjax.data.inspect",
     "convert": "mmjax.data.convert",
     "pack": "mmjax.pack",
     "cluster_video": "mmjax.cluster_video",

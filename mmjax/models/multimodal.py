@@ -211,11 +211,11 @@ def make_system(config: Mapping[str, Any]) -> System:
     """Classification, masked prediction, or both, with any fusion.
 
     The loss gives `classification` and `accuracy` if the model has a head
-    (`config.loss.label_smoothing`, `evidential`; see `classification_loss`), `fallback`, the mean over
-    the modalities of an example of the cross-entropies of their own classifiers, if it has those,
-    `reconstruction`, the mean of `feature_error` over the modalities that are known, if it has
-    decoders, and `masked_<modality>` if it has a mask_ratio; a modality that is missing from a
-    whole batch gives no loss.
+    (`config.loss.label_smoothing` and `evidential`; see `classification_loss`), `fallback`, the
+    mean over the modalities of an example of the cross-entropies of their own classifiers, if it
+    has those, `reconstruction`, the mean of `feature_error` over the modalities that are known, if
+    it has decoders, and `masked_<modality>` if it has a mask_ratio; a modality that is missing from
+    a whole batch gives no loss.
 
     Raises:
       ValueError: an unknown setting.
