@@ -104,7 +104,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
-        return sources.open_source(train, workdir=workdir)
+        return sources.open_source(train, workdir=workdir, check_media=False)
     if hold_out:
         raise ValueError(
             "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
@@ -133,7 +133,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         if not settings.get("source"):
             raise ValueError(f"{where} has no source: give it the config of one.")
         try:
-            source = sources.open_source(settings["source"], workdir=workdir)
+            source = sources.open_source(settings["source"], workdir=workdir, check_media=False)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if not len(source):

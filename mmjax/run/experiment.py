@@ -200,10 +200,12 @@ def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
+def open_source(
+    source: Mapping[str, Any], workdir: Path, check_media: bool = True
+) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others open it."""
     with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
-        return sources.open_source(source, workdir=workdir)
+        return sources.open_source(source, workdir=workdir, check_media=check_media)
 
 
 def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:

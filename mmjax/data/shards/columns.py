@@ -1,0 +1,94 @@
+"""A file of named arrays, memory-mapped: processes that read it share its memory.
+
+A line of JSON (padded with spaces), then the arrays one after another, each at a multiple of 64
+bytes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.workdir import jsonl, whole_file
+
+_ALIGNED = 64
+_LONGEST = 1 << 30  # bytes of the line of JSON
+
+Arrays = dict[str, np.ndarray]
+
+
+def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file, atomically."""
+    kinds = {name: (array.dtype, len(array)) for name, array in arrays.items()}
+
+    def fill(views: Arrays) -> None:
+        for name, array in arrays.items():
+            views[name][:] = array
+
+    write_with(path, facts, kinds, fill)
+
+
+def write_with(
+    path: Path,
+    facts: Mapping[str, Any],
+    kinds: Mapping[str, tuple[Any, int]],
+    fill: Callable[[Arrays], None],
+) -> None:
+    """Write a file whose arrays need not fit in memory, atomically.
+
+    Args:
+      facts: JSON values that are kept with the arrays.
+      kinds: name -> dtype and length.
+      fill: called with the arrays of zeros in the file, which it fills.
+
+    Raises:
+      ValueError: the disk is full; an old file stays.
+    """
+    places, end = {}, 0
+    for name, (dtype, length) in kinds.items():
+        dtype = np.dtype(dtype)
+        places[name] = [dtype.str, length, end]
+        end += -(-length * dtype.itemsize // _ALIGNED) * _ALIGNED
+    line = jsonl.line({"arrays": places, "facts": facts}).encode()
+    line = line.ljust(-(-(len(line) + 1) // _ALIGNED) * _ALIGNED - 1) + b"\n"
+    with whole_file.opened(path) as file:
+        file.write(line)
+        _allocate(file, len(line) + end)
+        content = np.memmap(file, np.uint8, "r+")
+        fill(_views(content, len(line), places))
+        content.flush()
+
+
+def _allocate(file, size: int) -> None:
+    """Give a file its size on the disk: a full disk is an error here, and not a signal when a page
+    of the map is written."""
+    file.flush()
+    left = size - file.tell()
+    zeros = bytes(min(left, 1 << 22))
+    while left > 0:
+        left -= file.write(zeros[:left])
+    file.flush()
+
+
+def read(path: Path) -> tuple[dict[str, Any], Arrays] | None:
+    """(facts, arrays) of a file; None if it is missing or damaged."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST)
+            content = np.memmap(file, np.uint8, "r")
+        found = json.loads(line)
+        return found["facts"], _views(content, len(line), found["arrays"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _views(content: np.ndarray, start: int, places: Mapping[str, Any]) -> Arrays:
+    views = {}
+    for name, (kind, length, place) in places.items():
+        dtype, first = np.dtype(kind), start + place
+        views[name] = content[first : first + length * dtype.itemsize].view(dtype)
+        if len(views[name]) != length:
+            raise ValueError(f"the array '{name}' is cut off")
+    return views
