@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # imports from its own entry and from those above it in this list.
 ORDER = """
 config  batch  schedule  sharding  finite  microbatch_check
+storage
 system
 process
 optim

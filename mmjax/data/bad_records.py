@@ -176,7 +176,9 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     lines = []
     if path.exists():
         # Not by splitlines: a file of an earlier version may hold other line separators in a name.
-        lines = [x for x in path.read_text(encoding="utf-8").split("\n") if x and not _is_of(x, source)]
+        lines = [
+            x for x in path.read_text(encoding="utf-8").split("\n") if x and not _is_of(x, source)
+        ]
     lines += [jsonl.line(_row(source, b)) for b in bad]
     if lines or path.exists():
         whole_file.write(path, "".join(line + "\n" for line in lines))

@@ -38,7 +38,6 @@ from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
 from mmjax.data.sources.webdataset import open_shards
 
-
 # Sources whose examples are those of the sources that they are made of: what they read when they are
 # opened are no media.
 _PASSING = ("part", "joined")

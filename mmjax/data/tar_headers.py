@@ -81,7 +81,7 @@ def scan(
             try:
                 size = int(digits, 8)
             except ValueError:  # the digits 8 and 9
-                pass
+                size = end
         if start + size <= end and long_name is None and not own and not whole:
             place += BLOCK
             plain.blocks.append(block)

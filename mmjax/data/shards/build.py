@@ -12,16 +12,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax import storage
+from mmjax.data import tar_headers
 from mmjax.data.shards import columns
 from mmjax.data.shards.index import image_extensions, index_shard
 from mmjax.data.shards.pattern import Shard
 from mmjax.process.progress import Progress
 
 _VERSION = 1  # of the index files
+URL_WINDOW = 1 << 20  # bytes that are read at once from a bucket, where a request takes long
+URL_THREADS = 8  # requests at the same time, of each process
 PATIENCE = 2.0  # seconds in this process, after which others are started
 
 Part = tuple[int, int]  # number, and of how many
@@ -96,29 +101,30 @@ def build(
     with contextlib.ExitStack() as stack:
         if advance is None:
             advance = stack.enter_context(Progress(f"Indexing {pattern}", len(missing))).advance
-        for number, shard in enumerate(missing):
-            others = min(processes, len(missing) - number)
+        threads = URL_THREADS if storage.is_url(pattern) else 1
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for done in range(0, len(missing), threads):
+            others = min(processes, len(missing) - done)
             if others > 1 and time.monotonic() > until:
                 parts = [(first + step * k, step * others) for k in range(others)]
                 _in_processes(pattern, settings, cache, parts, advance)
                 return
-            _write_index(cache, shard, settings)
-            advance()
+            work = functools.partial(_write_index, cache, settings)
+            for _ in pool.map(work, missing[done : done + threads]):
+                advance()
 
 
-def _write_index(cache: Path, shard: Shard, settings: Settings) -> None:
-    file = os.open(shard.path, os.O_RDONLY)
-    try:
-        found = index_shard(
-            lambda offset, size: os.pread(file, size, offset), shard.size, shard.name, *settings
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"The shard {shard.path} cannot be read ({error}): it must be a complete, uncompressed "
-            "tar file; download or write it again."
-        ) from None
-    finally:
-        os.close(file)
+def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
+    with _reading(shard) as (read, window):
+        try:
+            found = index_shard(read, window, shard.size, shard.name, *settings)
+        except storage.StorageError:
+            raise
+        except ValueError as error:
+            raise ValueError(
+                f"The shard {shard.path} cannot be read ({error}): it must be a complete, "
+                "uncompressed tar file; download or write it again."
+            ) from None
     facts = {
         "state": [*settings.state(), shard.size, shard.version],
         "bad": found.bad,
@@ -126,6 +132,19 @@ def _write_index(cache: Path, shard: Shard, settings: Settings) -> None:
         "several": [found.several, found.first_several],
     }
     columns.write(_index_file(cache, shard, settings), facts, found.arrays)
+
+
+@contextlib.contextmanager
+def _reading(shard: Shard) -> Iterator[tuple[tar_headers.Read, int]]:
+    """How a shard is read, and how many bytes at once."""
+    if storage.is_url(shard.path):
+        yield functools.partial(storage.read, shard.path), URL_WINDOW
+        return
+    file = os.open(shard.path, os.O_RDONLY)
+    try:
+        yield lambda offset, size: os.pread(file, size, offset), tar_headers.WINDOW
+    finally:
+        os.close(file)
 
 
 def _in_processes(

@@ -5,13 +5,15 @@ bytes.
 """
 
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 _ALIGNED = 64
 _LONGEST = 1 << 30  # bytes of the line of JSON
@@ -53,22 +55,31 @@ def write_with(
         end += -(-length * dtype.itemsize // _ALIGNED) * _ALIGNED
     line = jsonl.line({"arrays": places, "facts": facts}).encode()
     line = line.ljust(-(-(len(line) + 1) // _ALIGNED) * _ALIGNED - 1) + b"\n"
-    with whole_file.opened(path) as file:
-        file.write(line)
-        _allocate(file, len(line) + end)
-        content = np.memmap(file, np.uint8, "r+")
-        fill(_views(content, len(line), places))
-        content.flush()
+    # Each of several processes that write the same file has its own partial file.
+    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w+b") as file:
+            file.write(line)
+            _allocate(file, end)
+            content = np.memmap(file, np.uint8, "r+")
+            fill(_views(content, len(line), places))
+            content.flush()
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write {path}: {error.strerror or error}; make room, and start again."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def _allocate(file, size: int) -> None:
-    """Give a file its size on the disk: a full disk is an error here, and not a signal when a page
-    of the map is written."""
-    file.flush()
-    left = size - file.tell()
-    zeros = bytes(min(left, 1 << 22))
-    while left > 0:
-        left -= file.write(zeros[:left])
+def _allocate(file: BinaryIO, size: int) -> None:
+    """Append zeros: a full disk is an error here, and not a signal when a page of the map is
+    written."""
+    zeros = bytes(min(size, 1 << 22))
+    for start in range(0, size, 1 << 22):
+        file.write(zeros[: size - start])
     file.flush()
 
 

@@ -20,7 +20,6 @@ from mmjax.data.sources.videos import ANIMATIONS, VIDEOS
 from mmjax.data.tar_headers import BLOCK, Read
 from mmjax.data.transforms.decode import image_suffixes
 
-
 MAX_FILE = 1 << 32  # bytes of an image or video
 MAX_TEXTS = 1 << 32  # bytes of a shard's keys and captions
 HASH_BYTES = 8
@@ -38,7 +37,9 @@ class Index(NamedTuple):
     first_several: str  # the key of the first of them
 
 
-def index_shard(read: Read, size: int, shard: str, caption_key: str, media: str) -> Index:
+def index_shard(
+    read: Read, window: int, size: int, shard: str, caption_key: str, media: str
+) -> Index:
     """The index of a shard of `size` bytes.
 
     `arrays`: `block` uint32, the offset of the image or video in blocks of the tar file; `size`
@@ -46,6 +47,7 @@ def index_shard(read: Read, size: int, shard: str, caption_key: str, media: str)
     which holds a line of JSON per record: its key, then its captions.
 
     Args:
+      read, window: see `tar_headers.scan`.
       shard: its name, for messages.
       caption_key: the field of `key.json` that holds the captions, if there is no `key.txt`.
       media: "image" or "video".
@@ -55,7 +57,7 @@ def index_shard(read: Read, size: int, shard: str, caption_key: str, media: str)
     """
     bad: list[list[str]] = []
     skipped: collections.Counter[str] = collections.Counter()
-    records, dotted = _records(tar_headers.scan(read, size), bad, skipped)
+    records, dotted = _records(tar_headers.scan(read, size, window), bad, skipped)
     usual = _extensions(media)
     blocks, sizes, hashes, lines, several = [], [], [], [], []
     for key, files in records.items():
@@ -68,7 +70,9 @@ def index_shard(read: Read, size: int, shard: str, caption_key: str, media: str)
         captions, fault = _captions(read, files, key, caption_key)
         if found is None:
             skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
-            bad.append([key, "missing_file", f"{shard} has no {media} for it, only {', '.join(files)}"])
+            bad.append(
+                [key, "missing_file", f"{shard} has no {media} for it, only {', '.join(files)}"]
+            )
         elif fault:
             bad.append([key, "bad_text", f"{shard}: {fault}"])
         elif not captions:

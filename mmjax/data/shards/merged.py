@@ -6,6 +6,7 @@ its key and captions in the index of its shard. Records whose key was used befor
 
 import collections
 import functools
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,6 @@ class Merged:
         return int(np.searchsorted(self._ends, index, side="right"))
 
 
-
 def _text_at(texts: np.ndarray, start: int) -> tuple[str, list[str]]:
     length = _SHORT
     while True:
@@ -138,14 +138,12 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
 
 def _read(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
     found = columns.read(_file(cache, shards, settings))
-    if found is None or found[0]["state"] != settings.state():
-        return None
-    same = np.array_equal(found[1]["states"], _states(shards))
-    return found if same else None
+    return None if found is None or found[0]["state"] != _state(shards, settings) else found
 
 
-def _states(shards: Sequence[Shard]) -> np.ndarray:
-    return np.array([number for s in shards for number in (s.size, s.version)], np.int64)
+def _state(shards: Sequence[Shard], settings: Settings) -> list[str]:
+    states = "\n".join(f"{shard.size} {shard.version}" for shard in shards)
+    return [*settings.state(), hashlib.sha256(states.encode()).hexdigest()]
 
 
 def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
@@ -166,7 +164,6 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
     dropped = _duplicates(rows, ends, shards, settings, cache, bad)
 
     def fill(views: columns.Arrays) -> None:
-        views["states"][:] = _states(shards)
         views["ends"][:] = ends - np.searchsorted(dropped, ends)
         to = 0
         for shard, count, end in zip(shards, counts, ends, strict=True):
@@ -179,12 +176,12 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
 
     total = int(sum(counts)) - len(dropped)
     facts = {
-        "state": settings.state(),
+        "state": _state(shards, settings),
         "bad": bad,
         "skipped": dict(skipped),
         "several": [several, first_several],
     }
-    kinds = {"states": (np.int64, 2 * len(shards)), "ends": (np.int64, len(shards))}
+    kinds = {"ends": (np.int64, len(shards))}
     kinds |= {name: (dtype, total) for name, dtype in _COLUMNS.items()}
     columns.write_with(_file(cache, shards, settings), facts, kinds, fill)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import PIL
 
+from mmjax import storage
 from mmjax.data.bad_records import BadRecord, FoundBad, allow, image_fault, in_threads
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.image_files import Skipped
@@ -24,6 +25,8 @@ from mmjax.data.source import Source
 from mmjax.data.sources.videos import video_fault, video_reader
 from mmjax.data.tar_headers import BLOCK
 from mmjax.process.printable import printable
+
+_CHANGED = "The shard has been changed since it was indexed"
 
 
 def open_shards(
@@ -160,14 +163,19 @@ class ShardSource(Source):
 
 def _read(place: Place) -> bytes:
     shard = place.shard
+    if storage.is_url(shard.path):  # where an object does not change, or only as a whole
+        data = storage.read(shard.path, place.offset, place.size)
+        if len(data) < place.size:
+            raise OSError(errno.EIO, _CHANGED, shard.path)
+        return data
     file = os.open(shard.path, os.O_RDONLY)
     try:
         found = os.fstat(file)
         data = os.pread(file, place.size, place.offset)
     finally:
         os.close(file)
-    if (found.st_size, found.st_mtime_ns) != (shard.size, shard.version) or len(data) < place.size:
-        raise OSError(errno.EIO, "The shard has been changed since it was indexed", shard.path)
+    if (found.st_size, str(found.st_mtime_ns)) != (shard.size, shard.version):
+        raise OSError(errno.EIO, _CHANGED, shard.path)
     return data
 
 
