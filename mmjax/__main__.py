@@ -26,6 +26,7 @@ COMMANDS = {
     "interpolate": "mmjax.interpolate",
     "export": "mmjax.export",
     "convert": "mmjax.data.convert",
+    "shards": "mmjax.data.shards",
     "pack": "mmjax.pack",
     "cluster_video": "mmjax.cluster_video",
     "features": "mmjax.photos.features",

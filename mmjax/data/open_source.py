@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
+from mmjax.data.sources import webdataset
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
 from mmjax.data.sources.coco import open_coco
@@ -36,10 +37,8 @@ from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
-from mmjax.data.sources.webdataset import open_shards
 
-# Sources whose examples are those of the sources that they are made of: what they read when they are
-# opened are no media.
+# Sources whose examples are those of the sources that they are made of.
 _PASSING = ("part", "joined")
 
 
@@ -109,7 +108,7 @@ KINDS = {
     "folder": open_folder,
     "recordings": open_recordings,
     "videos": open_videos,
-    "webdataset": open_shards,
+    "webdataset": webdataset.open_shards,
     "array_record": open_records,
     "features": open_features,
     "lip_clips": open_lip_clips,
@@ -134,6 +133,23 @@ KINDS = {
     "sa1b": open_sa1b,
     "scenes": open_scenes,
 }
+
+
+def index_part(config: Mapping[str, Any], index: int, count: int) -> None:
+    """Do one of `count` parts of what opening a source, or the sources within it, would do first,
+    where that can be divided: process `index` of `count` calls it before one of them opens it.
+
+    Raises:
+      ValueError: unusable data.
+    """
+    if config.get("kind") == "webdataset":
+        names = inspect.signature(webdataset.index_part).parameters
+        settings = {name: value for name, value in config.items() if name in names}
+        webdataset.index_part((index, count), **settings)
+    for value in config.values():
+        for inner in value if isinstance(value, tuple | list) else [value]:
+            if hasattr(inner, "items"):
+                index_part(inner, index, count)
 
 
 def sources_of(config: ConfigDict) -> dict[str, ConfigDict]:

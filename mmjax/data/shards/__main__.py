@@ -17,7 +17,7 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
         ("--media", {"default": "image", "help": "image or video [image]"}),
         (
             "--part",
-            {"default": "0/1", "metavar": "I/N", "help": "every N-th shard from I on [0/1]"},
+            {"default": "0/1", "metavar": "I/N", "help": "each N-th shard from I on [0/1]"},
         ),
         ("--processes", {"type": int, "help": "how many work at the same time [one per CPU]"}),
         ("--cache", {"help": "the folder of the indexes [shard_index in the data cache]"}),

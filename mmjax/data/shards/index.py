@@ -70,9 +70,8 @@ def index_shard(
         captions, fault = _captions(read, files, key, caption_key)
         if found is None:
             skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
-            bad.append(
-                [key, "missing_file", f"{shard} has no {media} for it, only {', '.join(files)}"]
-            )
+            reason = f"{shard} has no {media} for it, only {', '.join(files)}"
+            bad.append([key, "missing_file", reason])
         elif fault:
             bad.append([key, "bad_text", f"{shard}: {fault}"])
         elif not captions:
