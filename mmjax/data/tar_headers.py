@@ -21,6 +21,7 @@ LONGEST = 1 << 20  # bytes of a long name, or of the records of one pax header
 WINDOW = 8192  # bytes read at once of a local file
 _BATCH = 1024  # headers whose checksums are verified at once
 _ZEROS = bytes(BLOCK)
+_PLAIN = ord("0")  # the kind of a file
 _FILES = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders
 # A pax header of nothing but the time, as Python's tarfile writes for every file whose time is no
@@ -29,6 +30,7 @@ _TIME = re.compile(rb"(\d\d) mtime=[\d.]+\n")
 _WEIGHTS = 8 ** np.arange(5, -1, -1, dtype=np.int64)  # of the six octal digits of a checksum
 
 Read = Callable[[int, int], bytes]  # (offset, size) -> bytes, fewer at the end of the file
+File = tuple[int, int, bytes | None]  # offset, size, and the content where it was read too
 
 
 class Member(NamedTuple):
@@ -37,7 +39,6 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
-    content: bytes | None  # where it was read with the headers
 
 
 def members(path: str | os.PathLike) -> Iterator[Member]:
@@ -45,16 +46,14 @@ def members(path: str | os.PathLike) -> Iterator[Member]:
     file = os.open(path, os.O_RDONLY)
     try:
         end = os.fstat(file).st_size
-        for member in scan(lambda offset, size: os.pread(file, size, offset), end):
-            yield Member(*member)
+        for name, (offset, size, _) in scan(lambda at, size: os.pread(file, size, at), end):
+            yield Member(name, offset, size)
     finally:
         os.close(file)
 
 
-def scan(
-    read: Read, end: int, window: int = WINDOW
-) -> Iterator[tuple[str, int, int, bytes | None]]:
-    """The regular files of an uncompressed tar archive, in its order: the fields of `Member`.
+def scan(read: Read, end: int, window: int = WINDOW) -> Iterator[tuple[str, File]]:
+    """The regular files of an uncompressed tar archive, in its order, by name.
 
     Bytes of a name that are no UTF-8 are surrogates, as in `os.fsdecode`.
 
@@ -68,37 +67,39 @@ def scan(
     """
     at, whole, own, long_name = 0, {}, {}, None
     buffer, first, length = b"", 0, 0  # what was read last, its place and size
-    plain, times = _PlainHeaders(), {}  # `times`: pax headers seen before `_TIME`, and their sizes
+    blocks, files = [], []  # plain headers that are not verified yet, and their files
+    times: dict[bytes, int] = {}  # pax headers that were seen before `_TIME`, and their sizes
     while at < end:
         place = at - first
         if place + BLOCK > length:
             buffer, first, place = read(at, window), at, 0
             length = len(buffer)
+            if length < BLOCK:
+                yield from _verified(blocks, files)
+                raise ValueError(f"it is cut off in the header at byte {at:,}")
         block = buffer[place : place + BLOCK]
         start, size, digits = at + BLOCK, end, block[124:135]
         # What nearly all headers are: of a file, with its size in eleven octal digits.
-        if block[156:157] == b"0" and block[135:136] == b"\0" and digits.isdigit():
+        if block[156] == _PLAIN and not block[135] and digits.isdigit():
             try:
                 size = int(digits, 8)
             except ValueError:  # the digits 8 and 9
                 size = end
         if start + size <= end and long_name is None and not own and not whole:
             place += BLOCK
-            plain.blocks.append(block)
-            plain.offsets.append(start)
-            plain.sizes.append(size)
+            blocks.append(block)
             inside = place + size <= length
-            plain.contents.append(buffer[place : place + size] if inside else None)
+            files.append((start, size, buffer[place : place + size] if inside else None))
             at = start + (size + BLOCK - 1 & -BLOCK)
-            if len(plain.blocks) == _BATCH:
-                yield from plain.verified()
-                plain = _PlainHeaders()
+            if len(blocks) == _BATCH:
+                yield from _verified(blocks, files)
+                blocks, files = [], []
             continue
         if block in times and not own and _is_time(buffer, place + BLOCK, times[block]):
             at = start + BLOCK
             continue
-        yield from plain.verified()
-        plain = _PlainHeaders()
+        yield from _verified(blocks, files)
+        blocks, files = [], []
         if block == _ZEROS:
             return
         size = _checked(block, at)
@@ -128,52 +129,43 @@ def scan(
             if kind == b"S":
                 raise ValueError(f"'{os.fsdecode(name)}' is sparse: write it without --sparse")
             if kind in _FILES and not name.endswith(b"/"):
-                yield os.fsdecode(name), start, size, None
-    yield from plain.verified()
+                yield os.fsdecode(name), (start, size, None)
+    yield from _verified(blocks, files)
     if not end:
         raise ValueError("it is empty")
 
 
-class _PlainHeaders:
-    """Headers of files whose names and sizes are in the header, not verified yet."""
+def _verified(blocks: list[bytes], files: list[File]) -> Iterator[tuple[str, File]]:
+    """The files of plain headers, by name, after all checksums are verified.
 
-    def __init__(self):
-        self.blocks: list[bytes] = []
-        self.offsets: list[int] = []
-        self.sizes: list[int] = []
-        self.contents: list[bytes | None] = []
-
-    def verified(self) -> Iterator[tuple[str, int, int, bytes | None]]:
-        """The files, after all checksums are verified.
-
-        Raises:
-          ValueError: a wrong checksum.
-        """
-        if not self.blocks:
-            return
-        headers = np.frombuffer(b"".join(self.blocks), np.uint8).reshape(-1, BLOCK)
-        # The sum of all bytes, with spaces in place of the sum itself.
-        field = headers[:, 148:156].astype(np.int64)
-        sums = headers.sum(1, dtype=np.int64) - field.sum(1) + 8 * 32
-        digits = field[:, :6] - ord("0")
-        usual = (digits >= 0).all(1) & (digits < 8).all(1) & (field[:, 6] == 0)
-        for i in np.flatnonzero(~usual | (digits @ _WEIGHTS != sums)):
-            _checked(self.blocks[i], self.offsets[i] - BLOCK)
-        names = headers[:, :100].copy()
-        if headers[:, 345].any() or ((names[:, :-1] == 0) & (names[:, 1:] != 0)).any():
-            decoded = [os.fsdecode(_name(block, {}, None)) for block in self.blocks]
-        else:
-            joined = b"\0".join(names.view("S100")[:, 0].tolist())
-            decoded = joined.decode("utf-8", "surrogateescape").split("\0")
-        files = zip(decoded, self.offsets, self.sizes, self.contents, strict=True)
-        # Before POSIX a folder was a file whose name ends in a slash.
-        yield from (file for file in files if file[0][-1:] != "/")
+    Raises:
+      ValueError: a wrong checksum.
+    """
+    if not blocks:
+        return
+    headers = np.frombuffer(b"".join(blocks), np.uint8).reshape(-1, BLOCK)
+    # The sum of all bytes, with spaces in place of the sum itself.
+    field = headers[:, 148:156].astype(np.int64)
+    sums = headers.sum(1, dtype=np.int64) - field.sum(1) + 8 * 32
+    digits = field[:, :6] - ord("0")
+    usual = (digits >= 0).all(1) & (digits < 8).all(1) & (field[:, 6] == 0)
+    for i in np.flatnonzero(~usual | (digits @ _WEIGHTS != sums)):
+        _checked(blocks[i], files[i][0] - BLOCK)
+    names = headers[:, :100].copy()
+    if headers[:, 345].any() or ((names[:, :-1] == 0) & (names[:, 1:] != 0)).any():
+        decoded = [os.fsdecode(_name(block, {}, None)) for block in blocks]
+    else:
+        joined = b"\0".join(names.view("S100")[:, 0].tolist())
+        decoded = joined.decode("utf-8", "surrogateescape").split("\0")
+    named = zip(decoded, files, strict=True)
+    # Before POSIX a folder was a file whose name ends in a slash.
+    if headers[:, 345].any() or (names == ord("/")).any():
+        named = (pair for pair in named if pair[0][-1:] != "/")
+    yield from named
 
 
 def _checked(block: bytes, at: int) -> int:
     """The size in a header whose checksum is right."""
-    if len(block) < BLOCK:
-        raise ValueError(f"it is cut off in the header at byte {at:,}")
     stated, rest = _octal(block[148:156]), block[:148] + block[156:]
     # Some programs add up the bytes as signed ones.
     signed = int(np.frombuffer(rest, np.int8).sum(dtype=np.int64))

@@ -17,14 +17,12 @@ import numpy as np
 
 from mmjax.data import tar_headers, text_file
 from mmjax.data.sources.videos import ANIMATIONS, VIDEOS
-from mmjax.data.tar_headers import BLOCK, Read
+from mmjax.data.tar_headers import BLOCK, File, Read
 from mmjax.data.transforms.decode import image_suffixes
 
 MAX_FILE = 1 << 32  # bytes of an image or video
 MAX_TEXTS = 1 << 32  # bytes of a shard's keys and captions
 HASH_BYTES = 8
-
-File = tuple[int, int, bytes | None]  # offset, size, content where it is known
 
 
 class Index(NamedTuple):
@@ -61,7 +59,7 @@ def index_shard(
     usual = _extensions(media)
     blocks, sizes, hashes, lines, several = [], [], [], [], []
     for key, files in records.items():
-        found = next((files[extension] for extension in usual if extension in files), None)
+        found = files.get(usual[0]) or next((files[e] for e in usual if e in files), None)
         lost = key in dotted and _lost(key, files, found is not None)
         if lost:
             bad += [[name, "dotted_key", f"{shard}: {reason}"] for name, reason in lost]
@@ -139,31 +137,35 @@ def _extensions(media: str) -> tuple[str, ...]:
 
 
 def _records(
-    members: Iterable[tuple[str, int, int, bytes | None]],
+    members: Iterable[tuple[str, File]],
     bad: list[list[str]],
     skipped: collections.Counter[str],
 ) -> tuple[dict[str, dict[str, File]], set[str]]:
     """The files of each key by extension, in the shard's order, and the keys of files with further
     dots; duplicate files go to `bad`."""
     records: dict[str, dict[str, File]] = {}
-    dotted = set()
-    for name, offset, size, content in members:
-        folder, slash, base = name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        if not stem or not extension:
-            skipped["files without an extension" if stem else "hidden files"] += 1
+    dotted, last = set(), None
+    for name, file in members:
+        folder = ""
+        if "/" in name:
+            folder, _, name = name.rpartition("/")
+            folder += "/"
+        key, _, extension = name.partition(".")
+        if not key or not extension:
+            skipped["files without an extension" if key else "hidden files"] += 1
             continue
-        key, extension = folder + slash + stem, extension.lower()
-        files = records.get(key)
-        if files is None:
-            files = records[key] = {}
+        key, extension = folder + key, extension.lower()
+        if key != last:  # mostly a record's files follow each other
+            files, last = records.setdefault(key, {}), key
         if "." in extension:
             dotted.add(key)
         if extension in files:
             if extension.rpartition(".")[2] in image_extensions():
-                bad.append([key, "duplicate_key", f"{name} is twice in one shard"])
+                bad.append([key, "duplicate_key", f"{folder}{name} is twice in one shard"])
             continue
-        files[extension] = offset, size, content if extension in ("txt", "json") else None
+        if file[2] is not None and extension not in ("txt", "json"):
+            file = (*file[:2], None)  # of a small image: not needed
+        files[extension] = file
     return records, dotted
 
 
