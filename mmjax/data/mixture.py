@@ -123,7 +123,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
-        return sources.open_source(train, workdir=workdir)
+        return sources.open_source(train, workdir=workdir, check_media=False)
     if hold_out:
         raise ValueError(
             "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
@@ -156,7 +156,8 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         same = str(settings["source"])
         try:
             if not whole or same not in opened:
-                opened[same] = sources.open_source(settings["source"], workdir=workdir)
+                given = settings["source"]
+                opened[same] = sources.open_source(given, workdir=workdir, check_media=False)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         source = opened[same]
