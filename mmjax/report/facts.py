@@ -10,6 +10,7 @@ import jax
 from mmjax.process.printable import printable
 from mmjax.process.progress import duration
 from mmjax.run.experiment import Experiment
+from mmjax.storage import mirror
 from mmjax.workdir.manifest import git_revision, read_manifest
 
 
@@ -44,7 +45,7 @@ def details(run: Experiment, workdir: Path) -> dict[str, str]:
         **_achieved(manifest.get("training", {})),
         "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
         "Evaluated": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "Workdir": str(workdir),
+        "Workdir": mirror.shown(workdir),
     }
     if manifest.get("command"):
         found["Command"] = manifest["command"]
