@@ -47,9 +47,9 @@ def sentence(error: Exception, path: str | os.PathLike, what: str) -> StorageErr
         return StorageError(f"Cannot {what} {path}: {getattr(error, 'strerror', None) or error}.")
     bucket = f"{scheme}://{rest.partition('/')[0]}"
     if isinstance(error, FileNotFoundError):
-        if what == "write":
+        if what in ("write", "list"):
             return StorageError(
-                f"Cannot write {path}: the bucket {bucket} does not exist; create it, or correct "
+                f"Cannot {what} {path}: the bucket {bucket} does not exist; create it, or correct "
                 "its name."
             )
         return MissingFileError(f"{path} does not exist, or its bucket does not.")

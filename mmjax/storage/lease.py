@@ -72,12 +72,16 @@ class Lease:
         """Start to beat; `lost` is called, from another thread, once another writer has it."""
 
         def beat():
+            beats = 0
             while not self._done.wait(BEAT_SECONDS):
+                beats += 1
                 try:
                     if _newest(self._folder) > self._number:
                         lost()
                         return
-                    files.write(_path(self._folder, self._number), json.dumps(self._mine))
+                    # In s3 the version of the same content is the same.
+                    content = json.dumps({**self._mine, "beats": beats})
+                    files.write(_path(self._folder, self._number), content)
                 except StorageError:  # by the next beat the bucket may be back
                     continue
 
@@ -101,9 +105,11 @@ def _newest(folder: str) -> int:
 
 def _read(folder: str, number: int) -> Holder | None:
     try:
-        return json.loads(files.read(_path(folder, number)))
+        found = json.loads(files.read(_path(folder, number)))
     except FileNotFoundError:  # released meanwhile
         return None
+    found.pop("beats", None)
+    return found
 
 
 def _beats(path: str) -> bool:

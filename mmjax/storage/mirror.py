@@ -58,8 +58,8 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
             try:
                 yield here
             finally:
-                pushed = not write
                 if write:
+                    pushed = False
                     mirror.push()
                     pushed = True
     except StorageError as error:
@@ -154,7 +154,11 @@ class Mirror:
             now = self._changes()
             changed = [name for name in now if self._pushed.get(name) != now[name]]
             for name in sorted(changed, key=_order):
-                files.write(files.join(self.url, name), (self.here / name).read_bytes())
+                try:
+                    content = (self.here / name).read_bytes()
+                except FileNotFoundError:  # removed meanwhile
+                    continue
+                files.write(files.join(self.url, name), content)
                 self._pushed[name] = now[name]
             gone = [name for name in self._pushed if name not in now]
             for name in sorted(gone, key=_order, reverse=True):
