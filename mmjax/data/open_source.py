@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmjax import storage
 from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources import webdataset
@@ -86,6 +87,8 @@ def open_source(
                 raise ValueError(f"A source of kind '{kind}' needs the setting '{name}'.")
             continue
         check_type(settings[name], parameter.annotation, f"The setting '{name}' of kind '{kind}'")
+        if kind not in OF_BUCKETS and isinstance(settings[name], str):
+            _check_local(settings[name], kind, name)
         if parameter.annotation is Source:
             settings[name] = _nested(settings[name], kind, name, **nested)
         elif parameter.annotation == Sequence[Source]:
@@ -94,6 +97,14 @@ def open_source(
             )
             settings[name] = [_nested(one, kind, name, **nested) for one in several]
     return opener(**settings, **given)
+
+
+def _check_local(path: str, kind: str, name: str) -> None:
+    if storage.is_url(path):
+        raise ValueError(
+            f"The setting '{name}' of kind '{kind}' is '{path}', and this kind reads a disk: copy "
+            "the files there, or write them as webdataset shards, which are read from a bucket."
+        )
 
 
 def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
@@ -137,6 +148,9 @@ KINDS = {
     "sa1b": open_sa1b,
     "scenes": open_scenes,
 }
+
+
+OF_BUCKETS = {"webdataset"}  # kinds that read URLs
 
 
 def index_part(config: Mapping[str, Any], index: int, count: int) -> None:
