@@ -188,6 +188,15 @@ def test_data_fit_the_model(name):
             found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
             check_batch({k: found[k][None] for k in read}, read)
         return
+    if model.image.get("kind") == "naflex":
+        tower = run.model.image_tower(parent=None)
+        budgets = (*config.data.train.parts.values(), *config.evals.values())
+        chains = [section.transform for section in budgets]
+        found = [re.search(r"patches\((\d+), (\d+)\)", chain).groups() for chain in chains]
+        assert {int(patch) for _, patch in found} == {tower.sizes["patch_size"]}
+        assert max(int(n) for n, _ in found) == tower.max_patches
+        assert f"tokenize({model.text.length}" in transform
+        return
     image = model.get("image_tokenizer", model.get("image", model))
     image = image.get("image", image)  # of frames
     size = np.unique(image.image_size).item()
@@ -318,10 +327,19 @@ def test_its_step_can_be_planned(name):
 
 
 # On data=4,fsdp=2 one of each structure.
-STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
+STRUCTURES = (
+    "ast_esc10",
+    "clip_emoji",
+    "naflex_emoji",
+    "siglip_b16",
+    "lit_b16",
+    "vit_cifar10",
+    "fusion_digits",
+)
+STRUCTURES += ("fusion_digits",)
 STRUCTURES += ("albef_14m", "avsr_digits", "blip_b16_129m", "coca_emoji", "flamingo_emoji")
 # Another config of the system is more than these: those of ALBEF and BLIP have a queue.
-LESS = ("albef_emoji", "blip_emoji", "clap_htsat", "flava_pmd")
+LESS = ("albef_emoji", "blip_emoji", "cct_cifar10", "clap_htsat", "flava_pmd")
 # Parameters that change by 1e-7 change its gradient's norm by up to 3e-4: batch norms of few rows.
 LESS += ("audioclip",)
 

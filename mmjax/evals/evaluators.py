@@ -34,8 +34,10 @@ from mmjax.evals.knn import knn_scores
 from mmjax.evals.language_model import Perplexity
 from mmjax.evals.loss import Loss
 from mmjax.evals.modality_ablation import ModalityAblation
+from mmjax.evals.modality_gap import ModalityGap
 from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.question_answering import Vqa
+from mmjax.evals.tool_use import ToolUse
 from mmjax.evals.transcription import Transcription
 from mmjax.evals.zero_shot import classification_metrics
 from mmjax.run.evaluation import Runner
@@ -140,12 +142,14 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         Transcription,
         Loss,
         ModalityAblation,
+        ModalityGap,
         MultiLabel,
         Detection,
         Grounding,
         ImageGeneration,
         ImageReconstruction,
         ImageTokens,
+        ToolUse,
     )
 }
 

@@ -124,6 +124,7 @@ def generate_texts(
     decode: Mapping[str, Any],
     modalities: Sequence[str],
     absent: Sequence[str] = (),
+    seed: int = 0,
 ) -> tuple[list[str], np.ndarray]:
     """The generated text of every example of `source`, in its order, and `present [N]`.
 
@@ -135,7 +136,7 @@ def generate_texts(
     Raises:
       ValueError: as `embed_images`, or the system generates no text.
     """
-    generate = runner.generate(decode)
+    generate = runner.generate(decode, seed)
 
     def texts(variables: Variables, given: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(list(generate(variables, given).texts), object)

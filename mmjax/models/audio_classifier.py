@@ -20,7 +20,7 @@ from mmjax.layers.sizes import decode_variant, resolve
 from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.classification import classification
-from mmjax.models.vit import learned_token, tower_blocks
+from mmjax.models.tower import learned_token, tower_blocks
 from mmjax.sharding import shard
 from mmjax.system import System
 

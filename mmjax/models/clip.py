@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.batch import Batch, Spec, modality_of
+from mmjax.batch import Batch, Spec, UpTo, modality_of
 from mmjax.config import check_kwargs
 from mmjax.layers.batch_norm import COUPLES_ROWS
 from mmjax.layers.feature_head import FeatureHead
@@ -23,9 +23,12 @@ from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
-from mmjax.models.contrastive_form import leaner_losses, notes
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.frames import Frames
+from mmjax.models.hard_negatives import negatives_of, with_negatives
+from mmjax.models.loss_memory import leaner_losses, notes
+from mmjax.models.naflex import NaFlex
+from mmjax.models.packed_pairs import by_row, each_text, flat_pairs, packed_ids
 from mmjax.models.resnet import ModifiedResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
@@ -35,6 +38,7 @@ IMAGE_TOWERS = {
     "vit": ViT,
     "efficientnet": EfficientNet,
     "frames": Frames,
+    "naflex": NaFlex,
     "resnet": ModifiedResNet,
 }
 TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
@@ -45,12 +49,14 @@ class CLIP(nn.Module):
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text`
     gives text_features and text_embed; both also give logit_scale (and logit_bias). Embeddings
-    are fp32 and of unit length.
+    are fp32 and of unit length. With several images and texts packed in each row, see `NaFlex`, the
+    text is [B, M, L] and features and embeddings are [B, M, D].
 
     Attributes:
       image, text: fields of the towers; they inherit `dtype`. `kind` selects a tower other than
         `ViT` and `TextTransformer`: "efficientnet" (`EfficientNet`), "resnet" (`ModifiedResNet`),
-        "frames" (`Frames`, of videos), "bert" (`BERT`).
+        "frames" (`Frames`, of videos), "naflex" (`NaFlex`, of images at their own aspect ratio),
+        "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
@@ -87,7 +93,7 @@ class CLIP(nn.Module):
     given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
 
-    def image_tower(self, **kwargs) -> ViT | EfficientNet | Frames | ModifiedResNet:
+    def image_tower(self, **kwargs) -> ViT | EfficientNet | Frames | NaFlex | ModifiedResNet:
         """The image tower that `image` describes."""
         return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
 
@@ -123,7 +129,7 @@ class CLIP(nn.Module):
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch and ("text_features" not in batch or self.is_initializing()):
             texts, rows = with_negatives(batch), len(batch["text"])
-            text = self.text_tower(name="text")(texts, train=train)
+            text = each_text(self.text_tower(name="text"), texts, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
                 outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)[:rows]
@@ -179,14 +185,6 @@ class CLIP(nn.Module):
                 f"{self.embed_dim}: change one of the three."
             )
         return unit_length(features)
-
-
-def with_negatives(batch: Batch) -> Batch:
-    """The texts of a batch and after them, if it has them, their hard negatives, [2 B, L]."""
-    if "text_negative" not in batch:
-        return batch
-    names = {"text": "text_negative", "text_mask": "text_negative_mask"}
-    return {k: jnp.concatenate([batch[k], batch[other]]) for k, other in names.items()}
 
 
 def joint_projection(width: int, embed_dim: int, use_bias: bool, name: str) -> Linear:
@@ -268,11 +266,14 @@ def contrastive(
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         del context
+        images, texts, present = outputs["image_embed"], outputs["text_embed"], pairs_present(batch)
+        packed = images.ndim == 3
+        if packed:
+            images, texts, present = flat_pairs(images, texts, batch, present)
         image_ids, text_ids = duplicate_ids(batch) if mask_duplicates else (None, None)
-        present = pairs_present(batch)
         losses, metrics = contrastive_loss(
-            outputs["image_embed"],
-            outputs["text_embed"],
+            images,
+            texts,
             outputs["logit_scale"],
             outputs.get("logit_bias"),
             kind=kind,
@@ -283,32 +284,19 @@ def contrastive(
             image_ids=image_ids,
             text_ids=text_ids,
             present=present,
-            **(negatives_of(outputs, batch, text_ids) if hard_negatives else {}),
+            **(negatives_of(outputs, batch, text_ids, row_ids) if hard_negatives else {}),
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         terms = {"contrastive": losses, **metrics}
         if alignment:
-            pairs = outputs["image_embed"] * outputs["text_embed"]
-            terms["alignment"] = 1 - pairs.astype(jnp.float32).sum(axis=-1)
-        if present is not None:
+            terms["alignment"] = 1 - (images * texts).astype(jnp.float32).sum(axis=-1)
+        if packed:
+            terms = by_row(terms, present, len(outputs["image_embed"]))
+        elif present is not None:
             terms = {k: Weighted(v, present) if v.ndim else v for k, v in terms.items()}
         return terms | scalars
 
     return loss
-
-
-def negatives_of(
-    outputs: Outputs, batch: Batch, text_ids: jax.Array | None
-) -> dict[str, jax.Array]:
-    """Arguments of `contrastive_loss`: the embeddings of hard negatives, and for which images.
-
-    One that is the caption of an image of the batch is no negative of it, if `text_ids` are given.
-    """
-    text, mask = batch["text_negative"], batch["text_negative_mask"]
-    applies = jnp.broadcast_to(mask.any(-1)[None], (len(mask), len(mask)))
-    if text_ids is not None:
-        applies &= text_ids[:, None] != row_ids(text, mask)[None]
-    return {"negatives": outputs["text_negative_embed"], "negatives_apply": applies}
 
 
 def pairs_present(
@@ -338,7 +326,10 @@ def duplicate_ids(batch: Batch) -> Ids:
     are random means of its copies; a caption by its tokens, or without them by its features.
     """
     if "text" in batch:
-        return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
+        return packed_ids(batch, row_ids) or (
+            batch.get("example_id"),
+            row_ids(batch["text"], batch.get("text_mask")),
+        )
     features = jax.lax.bitcast_convert_type(batch["text_features"], jnp.int32)
     return batch.get("example_id"), row_ids(features)
 
@@ -377,13 +368,19 @@ def spec(model: CLIP, example_ids: bool, hard_negatives: bool = False) -> Spec:
 
 def inputs(model: CLIP) -> Spec:
     """The arrays that the towers read, for a batch of one."""
-    length = model.text_tower(parent=None).length
-    image = model.image_tower(parent=None)
-    arrays = {
-        "image": ((*image.train_size, 3), jnp.uint8),
-        "text": ((length,), jnp.int32),
-        "text_mask": ((length,), jnp.bool_),
-    }
+    image, words = model.image_tower(parent=None), model.text_tower(parent=None)
+    text = (words.length,)
+    if isinstance(image, NaFlex):
+        found = image.inputs()
+        text = (image.row_images, *text) if image.row_images else text
+    else:
+        found = {"image": jax.ShapeDtypeStruct((1, *image.train_size, 3), jnp.uint8)}
     if isinstance(image, Frames):
-        arrays["image_mask"] = ((image.frames,), jnp.bool_)
-    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}
+        found["image_mask"] = jax.ShapeDtypeStruct((1, image.frames), jnp.bool_)
+    for name, dtype in (("text", jnp.int32), ("text_mask", jnp.bool_)):
+        shape = (1, *text)
+        padded = not isinstance(words, TextTransformer) or words.reads_padding
+        found[name] = (
+            jax.ShapeDtypeStruct(shape, dtype) if padded else UpTo(shape, dtype, len(text))
+        )
+    return found

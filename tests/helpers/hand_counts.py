@@ -25,13 +25,15 @@ from mmjax import config as configs
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
 # ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. DiT: Peebles and Xie 2022,
-# without the fixed positions. The others: added up by hand, below.
+# without the fixed positions. CCT: its authors' code. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
+    "siglip2_naflex_b16": 375_234_050,
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
+    "cct_cifar10": 283_723,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "dit_xl2": 674_834_720,
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
@@ -196,6 +198,9 @@ def count_by_hand(name):
         heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
         heads += (width + 1) * model.embed_dim + 2 * (width + 1)
         return image + text + projections + 1 + 2 * width + heads
+    if name == "naflex_emoji":  # patches, positions, blocks, norm, and the pooling block's query
+        image = (8 * 8 * 3 + 1) * width + 6 * 6 * width + tower(4, width, 512) + 2 * width
+        return image + tower(1, width, 512) - 2 * width + width + text + projections + 1
     dual = drawn_image(model.image) + text + projections + 1
     if name == "prior_emoji":
         return dual + prior(model, width)

@@ -1,4 +1,4 @@
-"""Which form of the contrastive loss a config gets, and what it and the others need of memory."""
+"""What the forms of a contrastive loss hold in memory: notes of a run, and leaner settings."""
 
 from collections.abc import Mapping
 from typing import Any
