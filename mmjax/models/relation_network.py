@@ -28,6 +28,8 @@ RELATIONS = ("pairs", "none")
 class RelationNetwork(nn.Module):
     """batch["image"] [B, H, W, 3] and batch["text"] [B, L], a question -> `logits` [B, answers].
 
+    Without one of them it gives nothing.
+
     The objects are the cells of the last grid with their coordinates. With relation "pairs"
 
         logits = f(sum over all ordered pairs (i, j) of g(object_i, object_j, question)),
@@ -58,6 +60,8 @@ class RelationNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
+        if not {"image", "text"} <= batch.keys():
+            return {}  # nothing is asked, or there is nothing to look at
         grid = self._convolved(batch["image"], train)
         question = self._question(batch["text"], batch.get("text_mask"))
         if self.relation == "pairs":

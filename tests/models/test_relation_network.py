@@ -61,6 +61,7 @@ def test_answers_are_those_of_the_original(relation):
     variables = original(relation)
     shapes = jax.eval_shape(lambda: meta.unbox(system.model.init(jax.random.key(0), batch)))
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda x: x.shape, shapes)
+    assert system.model.apply(variables, {"image": batch["image"]}) == {}
     logits = system.model.apply(variables, batch)["logits"]
     got = jax.nn.log_softmax(logits)
     np.testing.assert_allclose(got, golden[f"{relation}_eval"], rtol=1e-5, atol=2e-4)
