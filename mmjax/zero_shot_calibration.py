@@ -97,5 +97,5 @@ def load(path: str | Path) -> ZeroShotCalibration:
         if not (0 < numbers[0] < float("inf") and 0 <= numbers[1] <= 1):
             raise ValueError("its temperature or its threshold is out of range")
         return ZeroShotCalibration(*numbers, int(found["examples"]), str(found["model"]), *texts)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"'{path}' was not written by --fit: {error!r}.") from None
