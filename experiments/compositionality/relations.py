@@ -1,5 +1,4 @@
-r"""What is left of what: CLIP on scenes of two stamps, with the swapped relation as hard negative, and
-without.
+r"""What is left of what: CLIP on scenes of two stamps, with and without hard negatives.
 
     python -m experiments.ablate --grid=experiments/compositionality/relations.py \
         --out=runs/relations --report=experiments/compositionality/relations
