@@ -57,7 +57,8 @@ def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def _index_file(cache: Path, shard: Shard, settings: Settings) -> Path:
+def index_file(cache: Path, shard: Shard, settings: Settings) -> Path:
+    """Where the index of a shard is."""
     return cache / f"{file_name([shard], settings)}.index"
 
 
@@ -65,10 +66,13 @@ def read_index(
     cache: Path, shard: Shard, settings: Settings
 ) -> tuple[dict[str, Any], columns.Arrays] | None:
     """(facts, arrays) of a shard's index; None if it is missing or of another state."""
-    found = columns.read(_index_file(cache, shard, settings))
-    if found is None or found[0]["state"] != [*settings.state(), shard.size, shard.version]:
-        return None
-    return found
+    found = columns.read(index_file(cache, shard, settings))
+    return None if found is None or found[0]["state"] != index_state(shard, settings) else found
+
+
+def index_state(shard: Shard, settings: Settings) -> list[str]:
+    """What an index is for."""
+    return [*settings.state(), str(shard.size), shard.version]
 
 
 def build(
@@ -126,12 +130,12 @@ def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
                 "uncompressed tar file; download or write it again."
             ) from None
     facts = {
-        "state": [*settings.state(), shard.size, shard.version],
+        "state": index_state(shard, settings),
         "bad": found.bad,
         "skipped": found.skipped,
         "several": [found.several, found.first_several],
     }
-    columns.write(_index_file(cache, shard, settings), facts, found.arrays)
+    columns.write(index_file(cache, shard, settings), facts, found.arrays)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ from mmjax.data.transforms.decode import image_suffixes
 
 MAX_FILE = 1 << 32  # bytes of an image or video
 MAX_TEXTS = 1 << 32  # bytes of a shard's keys and captions
-HASH_BYTES = 8
 
 
 class Index(NamedTuple):
@@ -81,7 +80,7 @@ def index_shard(
         else:
             blocks.append(found[0] // BLOCK)
             sizes.append(found[1])
-            hashes.append(hashlib.blake2b(_bytes(key), digest_size=HASH_BYTES).digest())
+            hashes.append(_hash(key))
             lines.append(_line(key, captions))
             if len(captions) == 1 and len(split(captions)) > 1:
                 several.append(key)
@@ -98,8 +97,8 @@ def index_shard(
     return Index(arrays, bad, dict(skipped), len(several), several[0] if several else "")
 
 
-def _bytes(key: str) -> bytes:
-    return key.encode("utf-8", "surrogateescape")
+def _hash(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 def _line(key: str, captions: Iterable[str]) -> bytes:

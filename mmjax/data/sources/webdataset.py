@@ -200,7 +200,7 @@ def _faults_of_shard(merged: Merged, number: int) -> dict[str, str]:
     """Offset of what cannot be decoded in a shard -> why; cached until the shard changes."""
     shard, settings = merged.shards[number], merged.settings
     reader = PIL.__version__ if settings.media == "image" else video_reader()
-    state = [*settings.state(), shard.size, shard.version, reader]  # another may read other files
+    state = [*build.index_state(shard, settings), reader]  # another may read other files
     path = merged.cache / f"{build.file_name([shard], settings)}.faults.json"
     found = read_json(path)
     if found is None or found["state"] != state:
