@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "mmjax.serve",
     "interpolate": "mmjax.interpolate",
     "export": "mmjax.export",
+    "inspect": "mmjax.data.inspect",
     "convert": "mmjax.data.convert",
     "shards": "mmjax.data.shards",
     "pack": "mmjax.pack",

@@ -7,11 +7,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmjax import storage
 from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources import webdataset
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.bucket import open_bucket
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.conversations import open_conversations
 from mmjax.data.sources.digit_instructions import open_digit_instructions
@@ -34,6 +36,7 @@ from mmjax.data.sources.refcoco import open_refcoco
 from mmjax.data.sources.sa1b import open_sa1b
 from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
+from mmjax.data.sources.text_windows import open_text_windows
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
@@ -84,6 +87,8 @@ def open_source(
                 raise ValueError(f"A source of kind '{kind}' needs the setting '{name}'.")
             continue
         check_type(settings[name], parameter.annotation, f"The setting '{name}' of kind '{kind}'")
+        if kind not in OF_BUCKETS and isinstance(settings[name], str):
+            _check_local(settings[name], kind, name)
         if parameter.annotation is Source:
             settings[name] = _nested(settings[name], kind, name, **nested)
         elif parameter.annotation == Sequence[Source]:
@@ -92,6 +97,14 @@ def open_source(
             )
             settings[name] = [_nested(one, kind, name, **nested) for one in several]
     return opener(**settings, **given)
+
+
+def _check_local(path: str, kind: str, name: str) -> None:
+    if storage.is_url(path):
+        raise ValueError(
+            f"The setting '{name}' of kind '{kind}' is '{path}', and this kind reads a disk: copy "
+            "the files there, or write them as webdataset shards, which are read from a bucket."
+        )
 
 
 def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
@@ -108,12 +121,14 @@ KINDS = {
     "folder": open_folder,
     "recordings": open_recordings,
     "videos": open_videos,
+    "text_windows": open_text_windows,
     "webdataset": webdataset.open_shards,
     "array_record": open_records,
     "features": open_features,
     "lip_clips": open_lip_clips,
     "conversations": open_conversations,
     "packed": open_packed,
+    "bucket": open_bucket,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,
@@ -133,6 +148,9 @@ KINDS = {
     "sa1b": open_sa1b,
     "scenes": open_scenes,
 }
+
+
+OF_BUCKETS = {"webdataset"}  # kinds that read URLs
 
 
 def index_part(config: Mapping[str, Any], index: int, count: int) -> None:
