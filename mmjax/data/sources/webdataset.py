@@ -133,6 +133,7 @@ class ShardSource(Source):
         self.name = name
         self._merged, self._split, self._rows = merged, split_captions, rows
         self._media, self._found_bad = merged.settings.media, found_bad
+        self.unchecked = found_bad is not None
 
     def __len__(self) -> int:
         return len(self._merged) if self._rows is None else len(self._rows)

@@ -114,6 +114,14 @@ def test_nothing_that_can_be_read_ends(tmp_path):
         batches(source, last=1)
 
 
+def test_what_is_held_out_is_not_trained_on(config, tmp_path):
+    trained = training(config, tmp_path, hold_out=0.25)
+    held = open_source({"kind": "part", "source": config, "start": 0.75}, workdir=tmp_path)
+    keys = [{int(s.meta(i)["key"]) for i in range(len(s))} for s in (trained, held)]
+    assert not keys[0] & keys[1] and keys[0] | keys[1] | BAD == set(range(24))
+    assert trained.unchecked and not held.unchecked and not keys[1] & BAD and keys[0] & BAD
+
+
 def test_evaluations_check_all_images_first(config, tmp_path):
     source = open_source(config, workdir=tmp_path)
     assert len(source) == 20 and not source.is_bad(0)
