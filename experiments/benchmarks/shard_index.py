@@ -159,7 +159,8 @@ class Clock:
 
 
 def merge(args: argparse.Namespace) -> None:
-    from mmjax.data.shards import build, columns, merged, pattern
+    from mmjax.data import columns
+    from mmjax.data.shards import build, merged, pattern
 
     settings, rng = build.Settings("caption", "image"), np.random.default_rng(0)
     number = args.records
@@ -199,8 +200,8 @@ def merge(args: argparse.Namespace) -> None:
 
 def laion(args: argparse.Namespace) -> None:
     from mmjax import config as configs
-    from mmjax.data import mixture, pipeline
-    from mmjax.data.shards import build, columns, merged, pattern
+    from mmjax.data import columns, mixture, pipeline
+    from mmjax.data.shards import build, merged, pattern
     from mmjax.data.transforms import parse
 
     settings, number = build.Settings("caption", "image"), args.records

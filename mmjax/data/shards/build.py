@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax import storage
-from mmjax.data import tar_headers
-from mmjax.data.shards import columns
+from mmjax.data import columns, tar_headers
 from mmjax.data.shards.index import image_extensions, index_shard
 from mmjax.data.shards.pattern import Shard
 from mmjax.process.progress import Progress

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from mmjax.data import columns
 from mmjax.data.cache import data_root
-from mmjax.data.shards import columns
 from mmjax.data.shards.build import Settings, build, file_name, read_index
 from mmjax.data.shards.index import text_of
 from mmjax.data.shards.pattern import Shard

@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from mmjax.data.shards import build, columns, index, merged
+from mmjax.data import columns
+from mmjax.data.shards import build, index, merged
 from mmjax.data.shards.pattern import find_shards
 from mmjax.data.sources.webdataset import open_shards
 from mmjax.workdir import jsonl
