@@ -1,15 +1,17 @@
 """The index of webdataset shards: CPU per record, bytes per record, and the start of a large set.
 
     python experiments/benchmarks/shard_index.py rates --before=DIR --webdataset=DIR
+    python experiments/benchmarks/shard_index.py first --webdataset=DIR
     python experiments/benchmarks/shard_index.py merge --shards=300 --records=10000
     python experiments/benchmarks/shard_index.py laion
 
 `rates`: contenders index the same shards in turn, each in a process of its own with one thread of
 work; --before is a checkout of another version of mmjax, --webdataset a folder of `pip install
 --target`. "pax" shards have a pax header for each file, as the webdataset library and with it
-img2dataset write them; "ustar" shards have none. `merge`: indexes of shards are made up (random
-keys, 60-byte captions), merged and opened. `laion`: 41,408 shards of 10,000 records, of which each
-record is the same one: what `configs/clip_b32_laion400m.py` needs until its first batch.
+img2dataset write them; "ustar" shards have none. `first`: the first 256 images of shards that are
+not indexed, decoded. `merge`: indexes of shards are made up (random hashes, 60-byte captions), merged
+and opened. `laion`: 41,408 shards of 10,000 records, all of which are the same one: what
+`configs/clip_b32_laion400m.py` needs until its first batch.
 """
 
 import argparse
@@ -66,10 +68,28 @@ build.build(PATTERN, shards, settings, Path(CACHE), processes=1)
 merged.open_merged(PATTERN, shards, settings, Path(CACHE))
 """,
 }
+FIRST = {  # 256 images and captions of shards that nobody has indexed; shuffled, from any of them
+    "webdataset": """
+import io
+from PIL import Image
+stream = iter(webdataset.WebDataset(PATHS, shardshuffle=100).shuffle(1000))
+for _ in range(256):
+    sample = next(stream)
+    Image.open(io.BytesIO(sample["jpg"])).convert("RGB"), sample["txt"]
+""",
+    "mmjax": """
+from mmjax.data import mixture, pipeline
+from mmjax.data.transforms.decode import decode_image
+data = {"train": {"kind": "webdataset", "pattern": PATTERN, "data_dir": CACHE}}
+source = mixture.open_training(data, workdir=CACHE)
+read = lambda example, rng: {"image": decode_image(example["image"])}
+next(pipeline.train_batches(source, read, batch_size=256, seed=0))
+""",
+}
 IMPORTS = {
     "webdataset": "import webdataset",
     "before": "import mmjax.data.sources.webdataset",
-    "mmjax": "import mmjax.data.shards.merged",
+    "mmjax": "import mmjax.data.shards.merged, mmjax.data.mixture, mmjax.data.pipeline",
 }
 
 
@@ -101,8 +121,8 @@ def write_shards(folder: Path, form: str, shards: int, records: int) -> None:
                     tar.addfile(member, io.BytesIO(data))
 
 
-def run_once(name: str, folder: Path, args: argparse.Namespace) -> float:
-    """CPU µs per record."""
+def run_once(name: str, code: str, clock: str, folder: Path, args: argparse.Namespace) -> float:
+    """Seconds, by a clock of `time`."""
     cache = folder / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir()
@@ -111,15 +131,15 @@ def run_once(name: str, folder: Path, args: argparse.Namespace) -> float:
 import time
 PATTERN, PATHS, CACHE = {pattern!r}, {paths!r}, {str(cache)!r}
 {IMPORTS.get(name, "")}
-start = time.process_time()
-{CODE[name]}
-print(time.process_time() - start)
+start = time.{clock}()
+{code}
+print(time.{clock}() - start)
 """
     path = {"before": args.before, "webdataset": args.webdataset}.get(name, ROOT)
     environ = {**os.environ, "PYTHONPATH": str(path), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-    return 1e6 * float(done.stdout.split()[-1]) / (len(paths) * args.records)
+    return float(done.stdout.split()[-1])
 
 
 def rates(args: argparse.Namespace) -> None:
@@ -130,13 +150,27 @@ def rates(args: argparse.Namespace) -> None:
             found = {name: [] for name in names}
             for _ in range(args.rounds):
                 for name in names:
-                    found[name].append(run_once(name, Path(folder), args))
+                    seconds = run_once(name, CODE[name], "process_time", Path(folder), args)
+                    found[name].append(1e6 * seconds / (args.shards * args.records))
         for name, values in found.items():
             ratio = statistics.median(v / o for v, o in zip(values, found["mmjax"]))
             print(
                 f"{form:6s} {name:16s} {statistics.median(values):7.1f} µs CPU per record "
                 f"({min(values):.1f} to {max(values):.1f}), {ratio:.1f} times mmjax's"
             )
+
+
+def first(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+        write_shards(Path(folder), "pax", args.shards, args.records)
+        found = {name: [] for name in FIRST}
+        for _ in range(args.rounds):
+            for name, code in FIRST.items():
+                found[name].append(run_once(name, code, "perf_counter", Path(folder), args))
+    for name, values in found.items():
+        print(
+            f"{name:12s} {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
+        )
 
 
 def memory() -> str:
@@ -250,7 +284,7 @@ def laion(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("rates", "merge", "laion"))
+    parser.add_argument("what", choices=("rates", "first", "merge", "laion"))
     parser.add_argument("--before", help="a checkout of another version of mmjax")
     parser.add_argument("--webdataset", help="a folder that has the package webdataset")
     parser.add_argument("--scratch", help="where the shards are written")
@@ -258,8 +292,7 @@ if __name__ == "__main__":
     parser.add_argument("--shards", type=int, default=None)
     parser.add_argument("--records", type=int, default=None, help="of each shard")
     given = parser.parse_args()
-    shards, records = {"rates": (2, 2000), "merge": (300, 10_000), "laion": (41_408, 10_000)}[
-        given.what
-    ]
+    sizes = {"rates": (2, 2000), "first": (20, 1000), "merge": (300, 10_000)}
+    shards, records = sizes.get(given.what, (41_408, 10_000))
     given.shards, given.records = given.shards or shards, given.records or records
     globals()[given.what](given)

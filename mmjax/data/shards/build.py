@@ -99,7 +99,7 @@ def build(
     missing = [s for s in mine if read_index(cache, s, settings) is None]
     if not missing:
         return
-    processes = len(os.sched_getaffinity(0)) if processes is None else processes
+    processes = (os.cpu_count() or 1) if processes is None else processes
     until = time.monotonic() + PATIENCE
     with contextlib.ExitStack() as stack:
         if advance is None:
