@@ -9,7 +9,7 @@
 work; --before is a checkout of another version of mmjax, --webdataset a folder of `pip install
 --target`. "pax" shards have a pax header for each file, as the webdataset library and with it
 img2dataset write them; "ustar" shards have none. `first`: the first 256 images of shards that are
-not indexed, decoded. `merge`: indexes of shards are made up (random hashes, 60-byte captions), merged
+not indexed, decoded. `merge`: indexes of shards are made up (random hashes, short captions), merged
 and opened. `laion`: 41,408 shards of 10,000 records, all of which are the same one: what
 `configs/clip_b32_laion400m.py` needs until its first batch.
 """
