@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import random
 import tarfile
@@ -157,6 +158,10 @@ def test_nothing_is_built_twice_and_a_change_is_noticed(shards, monkeypatch):
     assert contents(source) == reference(sorted(shards.glob("*.tar")))[0]
     with pytest.raises(OSError, match=r"1\.tar has been indexed again"):
         [unread.meta(i) for i in range(len(unread))]
+    os.utime(shards / "2.tar", ns=(0, 7))  # of the same size
+    with pytest.raises(OSError, match=r"has been changed since it was indexed.*2\.tar"):
+        contents(source)
+    assert contents(opened(shards)) and built[5:] == ["2.tar"]
 
 
 def test_processes_write_the_same_cache(shards, monkeypatch):
