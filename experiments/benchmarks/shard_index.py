@@ -18,7 +18,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -174,10 +173,9 @@ def first(args: argparse.Namespace) -> None:
 
 
 def memory() -> str:
-    facts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    named = {name: int(facts[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile")}
-    return ", ".join(f"{k} {v:,.0f} MB" for k, v in named.items()) + f", peak {peak:,.0f} MB"
+    facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    named = {"anonymous": "RssAnon", "mapped files": "RssFile", "peak of both": "VmHWM"}
+    return ", ".join(f"{k} {int(facts[v].split()[0]) / 1024:,.0f} MB" for k, v in named.items())
 
 
 class Clock:
@@ -254,13 +252,11 @@ def laion(args: argparse.Namespace) -> None:
         _, one = columns.read(index)
         facts = {"state": merged._state(shards, settings), "bad": [], "skipped": {}}
         total = number * len(shards)
-        kinds = {"ends": (np.int64, len(shards))}
-        kinds |= dict.fromkeys(("block", "size", "text"), (np.uint32, total))
+        kinds = {"ends": (np.int64, len(shards)), "records": (np.uint32, 3 * total)}
 
         def fill(views):
             views["ends"][:] = number * np.arange(1, len(shards) + 1)
-            for k in ("block", "size", "text"):
-                views[k][:] = one[k][0]
+            views["records"].reshape(-1, 3)[:] = [one[k][0] for k in ("block", "size", "text")]
 
         path = merged._file(cache, shards, settings)
         columns.write_with(path, facts | {"several": [0, ""]}, kinds, fill)
@@ -270,6 +266,7 @@ def laion(args: argparse.Namespace) -> None:
         transform = (
             "decode(min_size=224) | random_resized_crop(224, scale=(0.9, 1)) | first_caption"
         )
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak
         print(f"before: {memory()}")
         clock = Clock()
         source = mixture.open_training(data, workdir=Path(folder) / "run")
