@@ -27,10 +27,10 @@ def place(tmp_path_factory):
 
 
 def train(place, workdir, *more):
-    root = f"--config.data.train.root={place / 'images'}"
-    evals = f"--config.evals.health.source.root={place / 'images'}"
-    own = [f"--config.total_steps={STEPS}", "--config.evals.all=None", root, evals]
-    return [*TRAIN, f"--workdir={workdir}", *own, *more]
+    source = {"kind": "folder", "root": str(place / "images"), "captions": "captions.jsonl"}
+    evals = {"health": {"kind": "embedding_health", "source": source, "transform": "decode"}}
+    own = [f"--config.data.train={source}", f"--config.evals={evals}"]
+    return [*TRAIN, f"--workdir={workdir}", f"--config.total_steps={STEPS}", *own, *more]
 
 
 def opened(scheme):
@@ -40,7 +40,7 @@ def opened(scheme):
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_a_run_killed_in_a_save_resumes_to_the_same_parameters(place, scheme, tmp_path):
     proxy, url = opened(scheme)
-    held = buckets.Fault(r"^P(OST|UT) .*checkpoints(%2F|/)4\b.*manifest", seconds=60)
+    held = buckets.Fault(r"^P(OST|UT) .*checkpoints(%2F|/)4\b.*manifest", held=True)
     with proxy.failing(held):
         run = commands.start(*train(place, url))
         while proxy.faults and run.poll() is None:

@@ -103,6 +103,9 @@ def test_a_mirror_pushes_what_changes(bucket):
     assert storage.read(f"{url}/d/new.txt") == b"newer"
     with mirror.opened(url) as here:
         (here / "old.txt").write_text("of a reader")
+        storage.write(f"{url}/d/new.txt", "of the writer")
+        mirror.sync(here)
+        assert (here / "d" / "new.txt").read_text() == "of the writer"
     assert storage.read(f"{url}/old.txt") == b"old"
 
 
@@ -112,7 +115,7 @@ def test_what_cannot_be_pushed_stays(bucket, monkeypatch):
         with mirror.opened(url, write=True) as here:
             (here / "a.txt").write_text("kept")
             private = url.replace(f"//{buckets.BUCKET}/", f"//{buckets.PRIVATE}/")
-            monkeypatch.setattr(mirror._PUSHING[str(here)], "url", private)
+            monkeypatch.setattr(mirror._OPEN[str(here)], "url", private)
     assert str(here) in str(error.value) and (here / "a.txt").read_text() == "kept"
 
 
