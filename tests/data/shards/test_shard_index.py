@@ -1,5 +1,6 @@
 """The index of shards: against a slow reference, after changes, and by several processes."""
 
+import contextlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from mmjax.data import columns
 from mmjax.data.shards import build, index, merged
 from mmjax.data.shards.pattern import find_shards
 from mmjax.data.sources.webdataset import open_shards
+from mmjax.run import experiment
 from mmjax.workdir import jsonl
 
 SETTINGS = build.Settings("caption", "image")
@@ -187,6 +189,28 @@ def test_processes_write_the_same_cache(shards, monkeypatch):
     for i in range(3):
         build.build(pattern, find_shards(pattern), SETTINGS, parts, (i, 3), processes=1)
         assert len(list(parts.iterdir())) == (2, 3, 4)[i]
+
+
+def test_each_process_of_a_run_indexes_its_part(shards, monkeypatch):
+    cache = shards / "cache" / "shard_index"
+    found, source = [], {"kind": "webdataset", "pattern": str(shards / "*.tar")}
+    source |= {
+        "data_dir": str(shards / "cache"),
+        "max_bad_records": 1.0,
+        "multiple_captions": False,
+    }
+
+    @contextlib.contextmanager
+    def main_first(what):
+        found.append(len(list(cache.iterdir())))
+        yield
+
+    monkeypatch.setattr(experiment.distributed, "main_first", main_first)
+    monkeypatch.setattr(experiment.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(experiment.jax, "process_index", lambda: 0)
+    data = {"train": {"kind": "mixture", "parts": {"a": {"source": source}}}}
+    opened = experiment.open_training(data, shards)
+    assert found == [2] and len(opened) == len(reference(sorted(shards.glob("*.tar")))[0])
 
 
 def test_a_record_takes_12_bytes(tmp_path):
