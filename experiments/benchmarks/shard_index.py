@@ -88,7 +88,11 @@ next(pipeline.train_batches(source, read, batch_size=256, seed=0))
 IMPORTS = {
     "webdataset": "import webdataset",
     "before": "import mmjax.data.sources.webdataset",
-    "mmjax": "import mmjax.data.shards.merged, mmjax.data.mixture, mmjax.data.pipeline",
+    "mmjax": """
+import mmjax.data.mixture, mmjax.data.pipeline
+from mmjax.data.shards.index import image_extensions
+image_extensions()
+""",
 }
 
 

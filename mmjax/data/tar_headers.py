@@ -18,7 +18,7 @@ import numpy as np
 
 BLOCK = 512
 LONGEST = 1 << 20  # bytes of a long name, or of the records of one pax header
-WINDOW = 8192  # bytes read at once of a local file
+WINDOW = 4096  # bytes read at once of a local file
 _BATCH = 1024  # headers whose checksums are verified at once
 _FEW = 16  # up to which one by one is faster
 _ZEROS = bytes(BLOCK)
@@ -58,19 +58,22 @@ def scan(read: Read, end: int, window: int = WINDOW) -> Iterator[tuple[str, File
 
     Args:
       end: the size of the archive.
-      window: bytes that are read at once.
+      window: bytes that are read at once; up to four times as many where files are small.
 
     Raises:
       ValueError: not a tar file, a damaged header, a file that is cut off, or a sparse one, whose
         content is not in one piece.
     """
     at, whole, own, long_name = 0, {}, {}, None
+    most = 4 * window
     buffer, first, length = b"", 0, 0  # what was read last, its place and size
     blocks, files = [], []  # plain headers that are not verified yet, and their files
     times: dict[bytes, tuple] = {}  # pax headers of a time that were seen before, by their size
     while at < end:
         place = at - first
         if place + BLOCK > length:
+            if place <= length and window < most:  # small files that follow each other
+                window *= 2
             buffer, first, place = read(at, window), at, 0
             length = len(buffer)
             if length < BLOCK:
