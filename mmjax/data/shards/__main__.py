@@ -23,7 +23,6 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
         ("--cache", {"help": "the folder of the indexes [shard_index in the data cache]"}),
     )
 
-import gc
 import re
 import sys
 from pathlib import Path
@@ -42,7 +41,6 @@ def _part(text: str) -> Part:
 
 def main() -> None:
     """Index; prints a line per shard where another process of mmjax reads them."""
-    gc.disable()  # nothing here makes cycles, and looking for them costs a tenth of the time
     shards, one = find_shards(ARGS.pattern), ARGS.processes == 1 and not sys.stdout.isatty()
     build(
         ARGS.pattern,

@@ -6,6 +6,7 @@ takes its part of the shards. A build that was killed goes on with the shards th
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import subprocess
@@ -101,7 +102,7 @@ def build(
         return
     processes = (os.cpu_count() or 1) if processes is None else processes
     until = time.monotonic() + PATIENCE
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, _without_collector():
         if advance is None:
             advance = stack.enter_context(Progress(f"Indexing {pattern}", len(missing))).advance
         threads = URL_THREADS if storage.is_url(pattern) else 1
@@ -115,6 +116,18 @@ def build(
             work = functools.partial(_write_index, cache, settings)
             for _ in pool.map(work, missing[done : done + threads]):
                 advance()
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Without Python's search for cycles: an index is many small objects and has none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
