@@ -36,8 +36,8 @@ CONTENDERS = {
     "pycocotools",
 }
 CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "whisper", "sacrebleu", "timm"}
-# Not in requirements.txt, as few need them: usearch is optional, libtpu is large.
-NOT_PINNED = {"usearch", "libtpu"}
+# Not in requirements.txt, as few need them: usearch and trackers are optional, libtpu is large.
+NOT_PINNED = {"usearch", "libtpu", "wandb", "trackio"}
 
 
 def normal(name):

@@ -18,6 +18,7 @@ process
 optim
 workdir
 data
+tools
 sample
 layers  losses
 decode
@@ -44,7 +45,8 @@ train
 photos
 conversation
 search.__main__  serve.__main__  sample.__main__
-zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
+zero_shot_calibration
+zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
 cluster_video
 detect  unclip
 __main__
