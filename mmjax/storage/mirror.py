@@ -49,7 +49,9 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
     if not files.is_url(folder):
         yield Path(folder)
         return
-    url, here = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
+    url, above = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
+    here = above / url.rpartition("/")[2]  # its name is that of the run
+    here.mkdir()
     mirror = _OPEN[str(here)] = Mirror(url, here, write)
     pushed = True
     try:
@@ -69,7 +71,7 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
     finally:
         del _OPEN[str(here)]
         if pushed:
-            shutil.rmtree(here, ignore_errors=True)
+            shutil.rmtree(above, ignore_errors=True)
 
 
 def local(folder: str | os.PathLike) -> Path:

@@ -7,7 +7,7 @@ import buckets
 import commands
 import numpy as np
 import pytest
-from runs import TRAIN, refused, state_of
+from runs import TRAIN, ends, free_port, refused, state_of
 from tiny_clip import write_folder
 
 from mmjax import storage
@@ -82,6 +82,25 @@ def test_a_run_in_a_bucket_is_evaluated_and_loaded(place):
     import mmjax
 
     assert f"{url}: step {STEPS}" in mmjax.load(url).report
+
+
+def test_two_processes_write_one_run_and_resume_it(place):
+    """Each has a mirror of its own: what process 0 has written reaches the other through it."""
+    buckets.gs()
+    url = f"gs://{buckets.BUCKET}/two"
+    for steps in (3, STEPS):
+        flags = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+        words = train(place, url, *flags, "--allow_change=total_steps")
+        words = [w for w in words if "total_steps=" not in w or "allow" in w]
+        words.append(f"--config.total_steps={steps}")
+        both = [commands.start(*words, f"--process_id={i}") for i in range(2)]
+        for code, stdout, stderr in ends(both):
+            assert code == 0, stdout + stderr
+        said = both[0].said()
+        assert f"report: {url}/report.html" in said
+    assert f"resumed at step 3 of {STEPS}, {url}" in said
+    names = {name.removeprefix(f"{url}/").split("/")[0] for name in storage.listing(url)}
+    assert names >= {"checkpoints", "metrics.jsonl", "run.json", "tokenizer", "report.html"}
 
 
 @pytest.mark.parametrize(
