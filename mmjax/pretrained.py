@@ -182,8 +182,8 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
     folder = sentences.encoder_folder(folder)
     if not any((folder / name).is_file() for name in (*published.CONFIGS, ctranslate2.FILE)):
         raise ValueError(
-            f"'{mirror.shown(folder)}' is not a model: it has neither a config.json, as published models have, "
-            "nor a folder checkpoints, as runs have."
+            f"'{mirror.shown(folder)}' is not a model: it has neither a config.json, as published "
+            "models have, nor a folder checkpoints, as runs have."
         )
     return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
 
