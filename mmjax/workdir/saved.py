@@ -99,7 +99,8 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
     if present and present != files:
         raise ValueError(
             f"The tokenizer in {mirror.shown(workdir / 'tokenizer')} is not the one that this "
-            "run's checkpoint was trained with: delete that folder to restore it from the checkpoint."
+            "run's checkpoint was trained with: delete that folder to restore it from the "
+            "checkpoint."
         )
     if present:
         return
