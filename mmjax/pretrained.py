@@ -163,11 +163,7 @@ def load(
 
 
 def describe(path: str | Path) -> Pretrained:
-    """As `load`, with shapes and dtypes instead of the parameters, and without a report.
-
-    Raises:
-      ValueError: as `load`.
-    """
+    """As `load`, with its errors; shapes and dtypes instead of the parameters, and no report."""
     with mirror.opened(path) as folder:
         return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
