@@ -107,6 +107,8 @@ def test_a_mirror_pushes_what_changes(bucket):
         mirror.sync(here)
         assert (here / "d" / "new.txt").read_text() == "of the writer"
     assert storage.read(f"{url}/old.txt") == b"old"
+    with mirror.opened(f"{url}/old.txt") as file:
+        assert file.name == "old.txt" and file.read_text() == "old"
 
 
 def test_what_cannot_be_pushed_stays(bucket, monkeypatch):
