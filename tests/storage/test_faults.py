@@ -52,6 +52,10 @@ def test_no_permission_and_no_bucket_are_one_sentence(bucket):
     for call in (lambda p: storage.write(p, ""), storage.read, storage.stat, storage.listing):
         with pytest.raises(storage.StorageError, match=f"no permission .*{scheme}://private"):
             call(f"{scheme}://{buckets.PRIVATE}/a")
+    if scheme == "gs":
+        refused = pytest.raises(storage.StorageError, match="are no credentials .*gcloud auth")
+        with bucket[0].failing(buckets.Fault("^GET ", status=401)), refused:
+            storage.read(f"{bucket[1]}/a")
     with pytest.raises(storage.StorageError, match=f"bucket {scheme}://missing does not exist"):
         storage.write(f"{scheme}://missing/a", "")
 
