@@ -39,6 +39,8 @@ _NOT_MIRRORED = re.compile(
 def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
     """The local folder to use for a folder that may be a URL; a local one is that folder itself.
 
+    A single file is read as well, such as a model of one file.
+
     Args:
       write: push what changes. Only one process may, the one that holds the lock.
 
@@ -49,10 +51,16 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
     if not files.is_url(folder):
         yield Path(folder)
         return
-    url, here = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
-    mirror = _OPEN[str(here)] = Mirror(url, here, write)
+    url, above = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
+    here = above / url.rpartition("/")[2]  # its name is that of the run
     pushed = True
     try:
+        if not write and _is_file(url):
+            _download(url, here)
+            yield here
+            return
+        here.mkdir()
+        mirror = _OPEN[str(here)] = Mirror(url, here, write)
         mirror.pull()
         with mirror.pushing() if write else contextlib.nullcontext():
             try:
@@ -67,9 +75,9 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
             raise
         raise StorageError(f"{error} What is not there yet is in {here}.") from error
     finally:
-        del _OPEN[str(here)]
+        _OPEN.pop(str(here), None)
         if pushed:
-            shutil.rmtree(here, ignore_errors=True)
+            shutil.rmtree(above, ignore_errors=True)
 
 
 def local(folder: str | os.PathLike) -> Path:
@@ -152,18 +160,8 @@ class Mirror:
         }
         changed = [name for name, stat in wanted.items() if self._pulled.get(name) != stat]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            list(pool.map(self._pull_file, changed))
+            list(pool.map(lambda k: _download(files.join(self.url, k), self.here / k), changed))
         self._pulled, self._pushed = wanted, self._changes()
-
-    def _pull_file(self, name: str) -> None:
-        path, at = self.here / name, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            while block := files.read(files.join(self.url, name), at, _BLOCK):
-                file.write(block)
-                at += len(block)
-                if len(block) < _BLOCK:
-                    break
 
     def push(self) -> None:
         """Write what has changed into the bucket; a checkpoint after all else, its mark last."""
@@ -222,6 +220,25 @@ class Mirror:
 
 
 _OPEN: dict[str, Mirror] = {}  # the mirrors of this process, by their folder
+
+
+def _is_file(url: str) -> bool:
+    try:
+        files.stat(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _download(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    at = 0
+    with open(path, "wb") as file:
+        while block := files.read(url, at, _BLOCK):
+            file.write(block)
+            at += len(block)
+            if len(block) < _BLOCK:
+                break
 
 
 def _step_of(name: str) -> str | None:

@@ -52,6 +52,10 @@ def test_no_permission_and_no_bucket_are_one_sentence(bucket):
     for call in (lambda p: storage.write(p, ""), storage.read, storage.stat, storage.listing):
         with pytest.raises(storage.StorageError, match=f"no permission .*{scheme}://private"):
             call(f"{scheme}://{buckets.PRIVATE}/a")
+    if scheme == "gs":
+        refused = pytest.raises(storage.StorageError, match="are no credentials .*gcloud auth")
+        with bucket[0].failing(buckets.Fault("^GET ", status=401)), refused:
+            storage.read(f"{bucket[1]}/a")
     with pytest.raises(storage.StorageError, match=f"bucket {scheme}://missing does not exist"):
         storage.write(f"{scheme}://missing/a", "")
 
@@ -107,6 +111,8 @@ def test_a_mirror_pushes_what_changes(bucket):
         mirror.sync(here)
         assert (here / "d" / "new.txt").read_text() == "of the writer"
     assert storage.read(f"{url}/old.txt") == b"old"
+    with mirror.opened(f"{url}/old.txt") as file:
+        assert file.name == "old.txt" and file.read_text() == "old"
 
 
 def test_what_cannot_be_pushed_stays(bucket, monkeypatch):
