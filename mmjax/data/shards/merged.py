@@ -117,7 +117,7 @@ def open_merged(pattern: str, shards: Sequence[Shard], settings: Settings, cache
     Raises:
       ValueError: a shard that cannot be read.
     """
-    found = _read(cache, shards, settings)
+    found = read_merged(cache, shards, settings)
     if found is None:
         build(pattern, shards, settings, cache)
         _merge(shards, settings, cache)
@@ -126,7 +126,7 @@ def open_merged(pattern: str, shards: Sequence[Shard], settings: Settings, cache
 
 
 def _opened_again(cache: Path, shards: Sequence[Shard], settings: Settings) -> Merged:
-    found = _read(cache, shards, settings)
+    found = read_merged(cache, shards, settings)
     if found is None:
         raise ValueError(
             f"The index of {shards[0].path} and others has been changed meanwhile: start again."
@@ -138,7 +138,8 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
     return cache / f"{file_name(shards, settings)}.merged"
 
 
-def _read(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
+def read_merged(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
+    """(facts, arrays) of the index of a set of shards; None if it is missing or of another state."""
     found = columns.read(_file(cache, shards, settings))
     return None if found is None or found[0]["state"] != _state(shards, settings) else found
 

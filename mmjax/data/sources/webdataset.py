@@ -19,7 +19,7 @@ from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.image_files import Skipped
 from mmjax.data.shards import build
 from mmjax.data.shards.index import split
-from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged
+from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged, read_merged
 from mmjax.data.shards.pattern import find_shards
 from mmjax.data.source import Source
 from mmjax.data.sources.videos import video_fault, video_reader
@@ -103,7 +103,9 @@ def index_part(
       part: (i, n): every n-th shard from the i-th on.
     """
     settings = _settings(pattern, caption_key, media)
-    build.build(pattern, find_shards(pattern), settings, cache_folder(data_dir), part)
+    shards, cache = find_shards(pattern), cache_folder(data_dir)
+    if read_merged(cache, shards, settings) is None:
+        build.build(pattern, shards, settings, cache, part)
 
 
 def _settings(pattern: str, caption_key: str, media: str) -> build.Settings:
