@@ -139,7 +139,7 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
 
 
 def read_merged(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
-    """(facts, arrays) of the index of a set of shards; None if it is missing or of another state."""
+    """(facts, arrays) of the index of some shards; None if it is missing or of another state."""
     found = columns.read(_file(cache, shards, settings))
     return None if found is None or found[0]["state"] != _state(shards, settings) else found
 
