@@ -163,11 +163,7 @@ def load(
 
 
 def describe(path: str | Path) -> Pretrained:
-    """As `load`, with shapes and dtypes instead of the parameters, and without a report.
-
-    Raises:
-      ValueError: as `load`.
-    """
+    """As `load`, with its errors; shapes and dtypes instead of the parameters, and no report."""
     with mirror.opened(path) as folder:
         return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
@@ -182,8 +178,8 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
     folder = sentences.encoder_folder(folder)
     if not any((folder / name).is_file() for name in (*published.CONFIGS, ctranslate2.FILE)):
         raise ValueError(
-            f"'{folder}' is not a model: it has neither a config.json, as published models have, "
-            "nor a folder checkpoints, as runs have."
+            f"'{mirror.shown(folder)}' is not a model: it has neither a config.json, as published "
+            "models have, nor a folder checkpoints, as runs have."
         )
     return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
 

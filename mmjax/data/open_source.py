@@ -44,9 +44,6 @@ from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
 
-# Sources whose examples are those of the sources that they are made of.
-_PASSING = ("part", "joined")
-
 
 def open_source(
     config: Mapping[str, Any],
@@ -80,7 +77,9 @@ def open_source(
     parameters = dict(inspect.signature(opener).parameters)
     given = {"workdir": workdir, "check_media": check_media}
     given = {name: value for name, value in given.items() if parameters.pop(name, None)}
-    nested = {"workdir": workdir, "check_media": check_media or kind not in _PASSING}
+    # Parts are of all records, bad ones too: so they are the same whether there is a check or not.
+    within = {"part": False, "joined": check_media}.get(kind, True)
+    nested = {"workdir": workdir, "check_media": within}
     for name in settings.keys() - parameters.keys():
         hint = nearest(name, parameters) or f" It takes: {', '.join(parameters)}."
         raise ValueError(f"A source of kind '{kind}' has no setting '{name}'.{hint}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.config import nearest
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 from mmjax.workdir.manifest import read_manifest, write_manifest
 
@@ -87,7 +88,7 @@ class Tracker:
             self._failed, self._open = True, None
             print(
                 f"warning: {kind} failed ({_first_line(error)}) and gets no more metrics of this "
-                f"run; {self._workdir / 'metrics.jsonl'} has all."
+                f"run; {mirror.shown(self._workdir / 'metrics.jsonl')} has all."
             )
 
     def close(self) -> None:

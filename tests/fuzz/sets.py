@@ -44,6 +44,8 @@ def _shards(folder) -> list[Seed]:
                 ):
                     member = tarfile.TarInfo(f"{name}.{suffix}")
                     member.size = len(data)
+                    if form == tarfile.PAX_FORMAT:
+                        member.mtime = 1.5  # as the webdataset library: a pax header of the time
                     if form == tarfile.PAX_FORMAT and suffix == "jpg":
                         member.pax_headers = {"size": str(len(data)), "comment": "é" * 40}
                     tar.addfile(member, io.BytesIO(data))
