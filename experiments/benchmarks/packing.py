@@ -1,6 +1,6 @@
 """Padded rows of patches against packed ones: share of valid patches, and time of a training step.
 
-    python -m experiments.benchmarks.packing [FOLDER] [--rounds=5] [--images=64]
+    python -m experiments.benchmarks.packing [FOLDER] [--rounds=5] [--images=32]
 
 FOLDER has PNG files; the default is that of Tux Paint's stamps, which the source `tuxpaint`
 downloads. Their sizes alone are read; pixels are random. Step time is that of a forward and
@@ -25,7 +25,7 @@ from mmjax.process import runtime
 STAMPS = "~/.cache/mmjax/data/tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
 PATCH, BUDGET, ROW, MOST = 16, 256, 512, 16
 BUCKETS = (64, 128, 256)
-TOWER = {"width": 384, "depth": 6, "heads": 6, "mlp_dim": 1536}
+TOWER = {"width": 192, "depth": 4, "heads": 3, "mlp_dim": 768}
 
 
 def sizes_of(folder):
@@ -84,7 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", default=STAMPS)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=32)
     args = parser.parse_args()
     runtime.prepare()
     sizes = sizes_of(args.folder)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 
 import drawn
 import jax
@@ -126,6 +127,8 @@ def test_weights_changed_on_resume_keep_what_was_seen():
         np.testing.assert_equal(one.positions(step), other.positions(step))
     later = [other.positions(step)[0] for step in range(7, 20)]
     assert not any((part == 0).any() for part in later)
+    copy = pickle.loads(pickle.dumps(other))  # as the processes that make rows get it
+    np.testing.assert_equal(copy.positions(9), other.positions(9))
 
 
 @pytest.mark.parametrize(
