@@ -6,13 +6,16 @@
     }}
     config.data.transform = "tokenize(32)"  # for every part, after the part's own transform
 
-A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or "balanced" (for all
-parts): every combination of modalities is sampled equally often, and the parts that have the same
-combination in proportion to their size. Parts are numbered in the alphabetical order of their
-names; `order.py` has the order of the examples. Mixtures express curricula, balanced sampling and
-the gradual addition of a modality.
+A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or one word for all
+parts, which samples every combination of modalities
+    "balanced"      equally often,
+    "sqrt"          in proportion to the square root of its number of examples,
+    "proportional"  in proportion to that number,
+and the parts that have the same combination in proportion to their size. Parts are numbered in the
+alphabetical order of their names; `order.py` has the order of the examples. Mixtures express
+curricula, balanced sampling and the gradual addition of a modality.
 
-With "whole_batches": True each step takes its rows from one part, and weights are shares of the
+With "whole_batches": True each step takes its rows from one part, and weights are fractions of the
 steps. So parts may give arrays of different lengths, each of which is compiled once, such as patch
 budgets of NaFlex or lengths of texts, and have a "batch_size" each, at most config.batch_size: rows
 by a budget of tokens. Parts of the same source go through it together. With
@@ -46,6 +49,10 @@ from mmjax.schedule import is_number
 
 Transform = Callable[[dict, np.random.Generator], dict]
 History = list[tuple[int, dict[str, Any]]]
+
+# Word for a weight -> power of a combination's share of all examples. Between 0 and 1 this is the
+# sampling at a temperature, of 2 for "sqrt": Arivazhagan et al. 2019 (arXiv 1907.05019), section 4.
+POWERS = {"balanced": 0.0, "sqrt": 0.5, "proportional": 1.0}
 
 _log = logging.getLogger(__name__)
 _MAKES = {  # step -> modality it makes
@@ -116,7 +123,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
-        return sources.open_source(train, workdir=workdir)
+        return sources.open_source(train, workdir=workdir, check_media=False)
     if hold_out:
         raise ValueError(
             "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
@@ -141,7 +148,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         if not _is_section(settings):
             raise ValueError(f"{where} is {settings!r}: use a dict with a source.")
         if _is_section(settings.get("weight", 1.0)):
-            raise ValueError(f"{where}.weight is a dict: use a number, points, or 'balanced'.")
+            raise ValueError(f"{where}.weight is a dict: use a number, points, or {_WORDS}.")
         known = ("source", "transform", "weight", "cached_transform")
         _check_names(settings, (*known, "batch_size") if whole else known, where)
         if not settings.get("source"):
@@ -149,7 +156,8 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         same = str(settings["source"])
         try:
             if not whole or same not in opened:
-                opened[same] = sources.open_source(settings["source"], workdir=workdir)
+                given = settings["source"]
+                opened[same] = sources.open_source(given, workdir=workdir, check_media=False)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         source = opened[same]
@@ -175,6 +183,9 @@ def _rows(settings: Mapping[str, Any], where: str) -> int:
     if type(rows) is not int or rows < ("batch_size" in settings):
         raise ValueError(f"{where}.batch_size is {rows!r}: use a whole number from 1.")
     return rows
+
+
+_WORDS = "'balanced', 'sqrt' or 'proportional'"
 
 
 def _is_section(value: Any) -> bool:
@@ -257,21 +268,33 @@ def _plain(value: Any) -> Any:
 
 
 def _resolved(weights: dict[str, Any], parts: Sequence[Part], after: str) -> dict[str, Any]:
-    """The weights with "balanced" replaced by numbers."""
-    balanced = [name for name, weight in weights.items() if weight == "balanced"]
-    if not balanced:
+    """The weights with one of the words of `POWERS` replaced by numbers."""
+    worded = {name: weight for name, weight in weights.items() if isinstance(weight, str)}
+    if not worded:
         return weights
-    if len(balanced) < len(parts):
-        other = next(name for name in weights if name not in balanced)
+    name, word = next(iter(worded.items()))
+    if word not in POWERS:
         raise ValueError(
-            f"Part '{balanced[0]}' of the mixture has the weight 'balanced' and part '{other}' has "
-            f"{weights[other]!r}: give all parts 'balanced', or none."
+            f"Part '{name}' of the mixture has the weight '{word}': use a number, points, or "
+            f"{_WORDS}.{nearest(word, POWERS)}"
+        )
+    other = next((name for name, weight in weights.items() if weight != word), None)
+    if other is not None:
+        raise ValueError(
+            f"Part '{name}' of the mixture has the weight '{word}' and part '{other}' has "
+            f"{weights[other]!r}: give all parts '{word}', or none."
         )
     given = {part.name: _modalities(part, after) for part in parts}
     total: collections.Counter = collections.Counter()
     for part in parts:
         total[given[part.name]] += len(part.source)
-    return {part.name: len(part.source) / total[given[part.name]] for part in parts}
+    every = sum(total.values())
+
+    def weight(part: Part) -> float:
+        same = total[given[part.name]]
+        return len(part.source) / same * (same / every) ** POWERS[word]
+
+    return {part.name: weight(part) for part in parts}
 
 
 def _modalities(part: Part, after: str) -> frozenset[str]:

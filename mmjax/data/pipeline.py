@@ -62,7 +62,9 @@ def train_batches(
       batch_transform: (batch, rng) -> batch, on this process's rows (Mixup); `rng` is the same in
         all processes.
       max_lost_records: how many records of each part may become unreadable during iteration (a
-        count, or a fraction as a float); each is replaced by the part's next readable record.
+        count, or a fraction as a float); each is replaced by the part's next readable record, as is
+        one whose image or video cannot be decoded (`Source.is_bad`). Which that is depends on the
+        data alone, so that a resumed run and any number of processes have the same rows.
       spec: what the system reads: name -> shape with a leading 1, and dtype. If given, and always
         for a mixture, every batch has the same keys; see `missing.py`.
 
@@ -106,14 +108,19 @@ def train_batches(
         numbers, positions = order.positions(step)
         number = int(numbers[place])
         index, one = order.index(number, positions[place]), parts[number].source
-        rng = row_rng(seed, step * batch_size + place)
-        while True:  # ends: `lost` raises before every record has been tried
+        for _ in range(len(one)):
+            rng = row_rng(seed, step * batch_size + place)
             try:
                 row = fills[number](_load(one, transforms[number], index, rng))
                 break
             except OSError as error:
                 lost[number].add(index, error)
-                index = (index + 1) % len(one)
+            except ValueError:
+                if not one.is_bad(index):
+                    raise
+            index = (index + 1) % len(one)
+        else:
+            raise ValueError(f"None of the {len(one)} examples of {one.name} can be read.")
         if mixed:
             row |= {"part": np.int32(number), "example_id": np.int64(firsts[number] + index)}
         return row
@@ -164,6 +171,10 @@ def _samples(
                 row = _load(part.source, transform, index, row_rng(0, index, EVAL))
             except OSError:  # reported by the run if this example is drawn
                 continue
+            except ValueError:
+                if part.source.is_bad(index):
+                    continue
+                raise
             row.pop("example_id")
             found[part.name] = row | found[part.name]
         if all(found.values()) and wanted <= set().union(*found.values()):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.layers.attention import Attention
+from mmjax.layers.linear import Linear
 from mmjax.layers.mlp import MLP
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
@@ -84,6 +85,20 @@ class AttentionPool(nn.Module):
         z = LayerNorm(self.epsilon, self.dtype, name="norm")(y)
         z = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(z)
         return y + z if mask is not None and mask.ndim == 3 else (y + z)[:, 0]
+
+
+class SequencePool(nn.Module):
+    """The mean of the tokens by learned weights, a softmax of a linear map: [B, L, D] -> [B, D].
+
+    Source: Hassani et al. 2021 (arXiv 2104.05704), section 3.2, SeqPool.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        logits = Linear((1,), ("embed", None), kernel_init=init, name="weight")(x)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=1)
+        return jnp.einsum("bld,bl->bd", x.astype(jnp.float32), weights[..., 0]).astype(x.dtype)
 
 
 class QueryPool(nn.Module):

@@ -139,6 +139,21 @@ def sincos2d(
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], -1).astype(np.float32)
 
 
+def sincos1d(length: int, width: int) -> np.ndarray:
+    """Fixed positions of a sequence [length, width], sines and cosines in turn.
+
+    Raises:
+      ValueError: an odd width.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
+    """
+    if width % 2:
+        raise ValueError(f"'sincos1d' positions need an even width, not {width}.")
+    omega = 10_000.0 ** -(np.arange(0, width, 2) / width)
+    angles = np.arange(length)[:, None] * omega
+    return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, width).astype(np.float32)
+
+
 def sinusoids(length: int, width: int) -> np.ndarray:
     """Fixed positions of a sequence [length, width]: the sines, then the cosines.
 
@@ -161,6 +176,7 @@ class LearnedGrid(nn.Module):
     Attributes:
       stored: (h, w) of the parameter.
       resize: see `resize_grid`.
+      std: initial standard deviation; None: width^-1/2.
 
     Raises:
       ValueError: `sizes` with another `resize` than "corners", or cells with another than
@@ -170,6 +186,7 @@ class LearnedGrid(nn.Module):
     stored: tuple[int, int]
     width: int
     resize: str = "antialias"
+    std: float | None = None
 
     @nn.compact
     def __call__(self, grid: tuple[int, int] | Cells, sizes: jax.Array | None = None) -> jax.Array:
@@ -178,7 +195,7 @@ class LearnedGrid(nn.Module):
         table = param(
             self,
             "table",
-            nn.initializers.normal(self.width**-0.5),
+            nn.initializers.normal(self.std or self.width**-0.5),
             (*self.stored, self.width),
             ("height", "width", "embed"),
         )

@@ -12,7 +12,7 @@ from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_text_variant, resolve
 from mmjax.layers.token_embed import look_up
-from mmjax.models.vit import pool_and_norm, tower_blocks
+from mmjax.models.tower import pool_and_norm, tower_blocks
 from mmjax.sharding import shard
 
 

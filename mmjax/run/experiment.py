@@ -204,17 +204,26 @@ def _check_batch_size(
         )
 
 
-def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
+def open_source(
+    source: Mapping[str, Any], workdir: Path, check_media: bool = True
+) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others open it."""
-    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
-        return sources.open_source(source, workdir=workdir)
+    with _opening(source):
+        return sources.open_source(source, workdir=workdir, check_media=check_media)
 
 
 def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
     """The training source of `config.data`, perhaps a mixture; otherwise as `open_source`."""
-    train = data["train"]
-    with distributed.main_first(f"opening {train.get('kind')} {_named(train)}"):
+    with _opening(data["train"]):
         return mixture.open_training(data, workdir=workdir)
+
+
+@contextlib.contextmanager
+def _opening(source: Mapping[str, Any]) -> Iterator[None]:
+    if jax.process_count() > 1:
+        sources.index_part(source, jax.process_index(), jax.process_count())
+    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
+        yield
 
 
 def check_source(run: Experiment, source: sources.Source) -> None:

@@ -25,7 +25,7 @@ from mmjax import config as configs
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
 # ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. DiT: Peebles and Xie 2022,
-# without the fixed positions. The others: added up by hand, below.
+# without the fixed positions. CCT: its authors' code. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
@@ -33,6 +33,7 @@ PUBLISHED = {
     "siglip2_naflex_b16": 375_234_050,
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
+    "cct_cifar10": 283_723,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "dit_xl2": 674_834_720,
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
@@ -56,6 +57,10 @@ def count_by_hand(name):
         return PUBLISHED[name]
     if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
         return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
+    if name == "char_gpt":  # of a block's biases only the norms' are left; the table is tied
+        text = load(name).model.text
+        biases = 4 * (5 * 128 + 512)  # of queries, keys, values, outputs, and two of the MLP
+        return (text.vocab_size + text.length) * 128 + tower(4, 128, 512) - biases + 2 * 128
     if name in ("ast_audioset", "ast_esc10", "kwt_fsdd"):
         return audio_classifier(load(name).model)
     if name == "lit_b16":  # no image projection; the class token has a position of its own

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmjax.data.regions import WHOLE, window
 from mmjax.data.transforms import image_ops
+from mmjax.data.transforms.auto_augment import auto_augment_policy
 from mmjax.data.transforms.captions import example_name
 from mmjax.data.transforms.decode import as_rgb, decode_image
 from mmjax.data.transforms.on_image import (
@@ -311,6 +312,23 @@ def rand_augment(num_layers=2, magnitude=9, fill=128):
         return image
 
     return without_regions(on_pillow(f), "rand_augment")
+
+
+def auto_augment(policy="cifar10", fill=128):
+    """A random pair of operations of AutoAugment's policy, each with its own probability.
+
+    `fill` is the color outside the image. See `auto_augment.auto_augment_policy`.
+    """
+    pairs = auto_augment_policy(policy, fill)
+
+    def f(image, rng):
+        for op, p in pairs[rng.integers(len(pairs))]:
+            sign = 1 if rng.random() < 0.5 else -1
+            if rng.random() < p:
+                image = op(image, sign)
+        return image
+
+    return without_regions(on_pillow(f), "auto_augment")
 
 
 def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):

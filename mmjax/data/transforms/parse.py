@@ -24,6 +24,7 @@ from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.data.transforms.converse import ask, converse
 from mmjax.data.transforms.image_steps import (
+    auto_augment,
     center_crop,
     codebook_image,
     color_jitter,
@@ -61,6 +62,7 @@ from mmjax.data.transforms.text_steps import (
     label,
     longest_caption,
     multi_hot,
+    running_text,
     tokenize,
     transcript,
 )
@@ -122,6 +124,7 @@ TRANSFORMS = {
         color_jitter,
         random_grayscale,
         rand_augment,
+        auto_augment,
         random_erasing,
         swap_images,
         name_queries,
@@ -132,6 +135,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        running_text,
         transcript,
         ask,
         converse,
