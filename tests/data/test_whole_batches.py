@@ -13,11 +13,19 @@ from same import assert_same
 from mmjax import batch as batches
 from mmjax import config as configs
 from mmjax.data import open_source
-from mmjax.data.mixture import continued, history_of, make_transforms, open_training, order_of
+from mmjax.data.mixture import (
+    continued,
+    history_of,
+    make_transforms,
+    mean_rows,
+    open_training,
+    order_of,
+)
 from mmjax.data.pipeline import train_batches
 from mmjax.data.source import Source
 from mmjax.models.text import TextTransformer
 from mmjax.pack import sorted_by_length
+from mmjax.run.meter import Meter
 
 OPENED = []
 
@@ -223,3 +231,18 @@ def test_a_shorter_array_gives_the_same_text():
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
     assert TextTransformer(**sizes, causal=False, pool="last").reads_padding
     assert TextTransformer(**sizes, causal=False).reads_padding
+
+
+def test_rows_and_flops_of_a_step_are_means():
+    settings = data({k: v for k, v in parts().items() if k != "others"})
+    assert mean_rows(open_training(settings), 6) == (2 * 6 + 2) / 3
+    meter, counted = Meter((2 * 6 + 2) / 3, [None]), []
+    for size in (6, 2, 6):
+
+        def count(size=size):
+            counted.append(size)
+            return 10.0 * size
+
+        meter.add({"image": np.zeros((size, 4))}, count)
+    assert counted == [6, 2] and meter.flops == pytest.approx(10 * 14 / 3)
+    assert meter.read(14 / 3)["step_seconds"] == pytest.approx(1.0)
