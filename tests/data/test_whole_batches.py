@@ -24,7 +24,7 @@ from mmjax.data.mixture import (
 from mmjax.data.pipeline import train_batches
 from mmjax.data.source import Source
 from mmjax.models.text import TextTransformer
-from mmjax.pack import sorted_by_length
+from mmjax.pack import into_buckets, tokens_of
 from mmjax.run.meter import Meter
 
 OPENED = []
@@ -192,7 +192,7 @@ def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
             mask = np.arange(length)[None] < np.array([[len(x.split())] for x in texts])
             return mask.astype(np.int32), mask, None
 
-    buckets = sorted_by_length(Captions(), Words(), (12, 3, 18))
+    buckets = into_buckets(tokens_of(Captions(), Words(), 18), (12, 3, 18))
     assert buckets == {3: [0, 1], 12: [2, 3, 4], 18: [5, 6, 7, 8]}  # 21 and 24 words are cut
     monkeypatch.setitem(open_source.KINDS, "captions", Captions)
     file = tmp_path / "lengths.json"
@@ -201,7 +201,7 @@ def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
     source = open_source.open_source(wanted)
     assert [source[i]["key"] for i in range(len(source))] == ["2", "3", "4"]
     for changed, words in (
-        ({"length": 4}, "no bucket of 4 tokens; it has 3, 12, 18"),
+        ({"length": 4}, "no bucket of length 4; it has 3, 12, 18"),
         ({"file": "none.json"}, "There is no 'none.json': write it with .*--lengths"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -212,8 +212,6 @@ def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
     file.write_text("{}")
     with pytest.raises(ValueError, match="was not written by mmjax.pack --lengths"):
         open_source.open_source(wanted)
-    with pytest.raises(ValueError, match=r"--lengths is \[0\]: give whole numbers from 1"):
-        sorted_by_length(Captions(), Words(), (0,))
 
 
 def test_a_shorter_array_gives_the_same_text():
