@@ -32,8 +32,8 @@ def model_config(found: Published) -> dict[str, Any]:
     side, patch = math.isqrt(max(0, vision["num_patches"])), vision["patch_size"]
     if not {"patch_size", "max_num_patches"} <= found.preprocessor.keys():
         raise ValueError(
-            f"{where} is of a NaFlex, and the image processor beside it makes no patches: only that "
-            "of the class Siglip2ImageProcessor does."
+            f"{where} is of a NaFlex, and the image processor beside it makes no patches: only a "
+            "Siglip2ImageProcessor does."
         )
     if not side or side**2 != vision["num_patches"]:
         raise ValueError(
