@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 from tiny_clip import get_config
 
@@ -23,14 +24,14 @@ def write_drawings(root, count=16):
 
 def config(root, steps):
     config = get_config()
-    config.total_steps, config.checkpoint.every = steps, 100
+    config.total_steps, config.checkpoint.every, config.batch_size = steps, 100, 16
     source = {"kind": "folder", "root": str(root), "captions": "captions.jsonl"}
     config.data.train = {
         "kind": "mixture",
         "whole_batches": True,
         "parts": {
             "few": {"source": source, "transform": "decode | patches(4, 8)"},
-            "many": {"source": source, "transform": "decode | patches(8, 8)", "batch_size": 4},
+            "many": {"source": source, "transform": "decode | patches(8, 8)", "batch_size": 8},
         },
     }
     config.data.transform = "choose_caption | tokenize(12)"
@@ -45,6 +46,11 @@ def config(root, steps):
 def test_a_run_in_two_budgets_resumes_exactly(tmp_path, capsys):
     root, whole, parts = (tmp_path / name for name in ("drawings", "whole", "parts"))
     write_drawings(root)
+    uneven = config(root, 4)
+    with uneven.unlocked():
+        uneven.data.train.parts.many.batch_size = 4  # on 8 devices
+    with pytest.raises(ValueError, match="parts.many.batch_size is 4, which the mesh.*use 8"):
+        train(uneven, whole)
     results = train(config(root, 4), whole)
     assert 0 < results["all/image_to_text/recall@5"] <= 1
     train(config(root, 3), parts)
