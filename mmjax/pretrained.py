@@ -69,8 +69,7 @@ class Pretrained:
         the tokenizer adds the default one itself.
       no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
       generation: of a published language model, the content of generation_config.json.
-      kept: settings of a loaded config.json that the model does not read, to be saved with it: the
-        ids of special tokens, by their names there.
+      kept: ids of special tokens in a loaded config.json, by their names there, to be saved too.
     """
 
     config: dict[str, Any]
@@ -106,8 +105,7 @@ class Pretrained:
     def image(self, image: bytes | np.ndarray) -> np.ndarray:
         """The model's input, uint8 [h, w, 3], from an encoded image or its pixels [H, W, 3].
 
-        Of a NaFlex model images differ in size; its transform itself gives rows of patches, of
-        which several make a batch.
+        Of a NaFlex model they differ in size; its transform itself gives rows of patches.
 
         Raises:
           ValueError: an image that cannot be decoded, or a model without images.

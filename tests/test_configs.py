@@ -274,6 +274,7 @@ SAME += (
     "glide_3_5b",
     "sam_vit_b_sa1b",
     "sam_vit_h_sa1b",
+    "siglip2_naflex_b16",
 )
 SAME += (
     "llava_1_5_7b_projector",
