@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "mmjax.export",
     "inspect": "mmjax.data.inspect",
     "convert": "mmjax.data.convert",
+    "shards": "mmjax.data.shards",
     "pack": "mmjax.pack",
     "cluster_video": "mmjax.cluster_video",
     "features": "mmjax.photos.features",

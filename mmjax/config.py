@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, FieldReference
 
 # Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
 _SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
-_WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or the word "balanced"
+_WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or a word, such as "balanced"
 # Sections whose keys are the settings of what they describe, which checks them (`check_kwargs`).
 _OPEN = re.compile(r"(model|loss|loss_weights|optim|tokenizer|evals|data\.train)(\..*)?")
 # Whole numbers, and their minimum.

@@ -18,6 +18,7 @@ process
 optim
 workdir
 data
+tools
 sample
 layers  losses
 decode
@@ -44,6 +45,7 @@ train
 photos
 conversation
 search.__main__  serve.__main__  sample.__main__
+zero_shot_calibration
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
 cluster_video
 detect  unclip
