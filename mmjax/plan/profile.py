@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from mmjax.plan.categories import CATEGORIES, categories
+from mmjax.storage import mirror
 from mmjax.workdir import tables, whole_file
 
 FILE = "profile.json"
@@ -90,7 +91,7 @@ class Profiler:
         whole_file.write(self._workdir / FILE, json.dumps(whole, indent=1) + "\n")
         title = f"the time of steps {self._start} to {self._last}"
         tables.print_table(rows(found), title=title)
-        print(f"trace: {self._folder}")
+        print(f"trace: {mirror.shown(self._folder)}")
 
     def close(self) -> None:
         """End a trace that is under way."""
