@@ -90,7 +90,7 @@ class Rehearsal:
         deadline = time.monotonic() + self._patience
         while not happened():
             ended = [i for i, p in enumerate(self.processes) if p.poll() is not None]
-            if running and ended:
+            if running and ended and not happened():
                 self.fail(f"process {ended[0]} ended before: {what}", ended[0])
             if time.monotonic() > deadline:
                 self.fail(f"not within {self._patience:.0f} s: {what}")
