@@ -81,16 +81,13 @@ class Rehearsal:
         """What a process of the newest start has printed."""
         return self._log(index).read_text(errors="replace")
 
-    def until(self, what: str, happened: Callable[[], bool], running: bool = True) -> None:
-        """Wait for something, and print how long it took.
-
-        Args:
-          running: no process may end meanwhile.
-        """
+    def until(self, what: str, happened: Callable[[], bool]) -> None:
+        """Wait for something, and print how long it took; no process may fail meanwhile."""
         deadline = time.monotonic() + self._patience
         while not happened():
-            ended = [i for i, p in enumerate(self.processes) if p.poll() is not None]
-            if running and ended and not happened():
+            codes = [p.poll() for p in self.processes]
+            ended = [i for i, code in enumerate(codes) if code or (code == 0 and i == 0)]
+            if ended and not happened():
                 self.fail(f"process {ended[0]} ended before: {what}", ended[0])
             if time.monotonic() > deadline:
                 self.fail(f"not within {self._patience:.0f} s: {what}")
