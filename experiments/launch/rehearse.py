@@ -110,7 +110,7 @@ class Rehearsal:
         """End everything, with the end of a process's log."""
         self.close()
         tail = "\n".join(self.said(index).splitlines()[-15:])
-        print(f"FAILED  {what}; {self._log(index)} ends with:\n{tail}", file=sys.stderr)
+        print(f"FAILED  {what}; {self._log(index)} ends with:\n{tail}")
         raise SystemExit(1)
 
     def ends(self) -> list[int]:
@@ -203,6 +203,8 @@ def main() -> None:
         start = {"gs": buckets.gs, "s3": buckets.s3}.get(args.workdir.partition("://")[0])
         if start is None:
             parser.error("--emulator needs a workdir gs://bucket/NAME or s3://bucket/NAME.")
+        args.logs.mkdir(parents=True, exist_ok=True)
+        sys.stderr = open(args.logs / "emulator.log", "w")  # noqa: SIM115  (it reports lost clients)
         start()
     words = [args.config, args.workdir, *overrides]
     run = Rehearsal(words, args.logs, args.processes, args.patience)

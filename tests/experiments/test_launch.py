@@ -241,7 +241,7 @@ def test_a_rehearsal_goes_through_all_stages(tmp_path, capsys, monkeypatch, resu
     if resumes == 0:  # the checkpoint was not used
         with pytest.raises(SystemExit):
             rehearse(run, victim=1)
-        error = capsys.readouterr().err
+        error = capsys.readouterr().out
         assert "ended before: restarted, and resumed at step 3" in error
         assert error.endswith("ends with:\nok  all: is ready\nresumed at step 0 of 9\n")
         return
