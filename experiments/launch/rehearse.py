@@ -208,6 +208,7 @@ def main() -> None:
         start()
     words = [args.config, args.workdir, *overrides]
     run = Rehearsal(words, args.logs, args.processes, args.patience)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the processes, too
     try:
         rehearse(run, victim)
     finally:
