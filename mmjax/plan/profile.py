@@ -20,6 +20,9 @@ from mmjax.storage import mirror
 from mmjax.workdir import tables, whole_file
 
 FILE = "profile.json"
+# The compile cache else gives a program of other code that differs only in the names of its modules
+# and scopes, such as of an earlier version, and with it those names.
+_NAMES_IN_KEY = "jax_compilation_cache_include_metadata_in_key"
 
 Event = tuple[float, float, str]  # start, end, category
 
@@ -54,6 +57,9 @@ class Profiler:
         self._start, self._last = start, start + settings["steps"] - 1
         self._folder, self._workdir, self._due = workdir / "profile", workdir, due
         self._began, self._waited, self._traces = 0.0, 0.0, False
+        self._key = getattr(jax.config, _NAMES_IN_KEY)
+        if due:  # before the step is compiled
+            jax.config.update(_NAMES_IN_KEY, True)
 
     def starts_at(self, step: int) -> bool:
         """Whether the trace begins before this step."""
@@ -80,8 +86,9 @@ class Profiler:
           traced: the step, which is compiled again, from the compile cache where there is one.
         """
         seconds = time.perf_counter() - self._began
-        self.close()
+        self._stop()
         text = traced.lower().compile().as_text()
+        self.close()
         found = breakdown(newest_trace(self._folder), text, seconds)
         waited = min(found["idle"], wait_seconds - self._waited)
         found |= {"host wait": waited, "idle": found["idle"] - waited}
@@ -95,7 +102,12 @@ class Profiler:
 
     def close(self) -> None:
         """End a trace that is under way."""
-        self._due = False
+        self._stop()
+        if self._due:
+            self._due = False
+            jax.config.update(_NAMES_IN_KEY, self._key)
+
+    def _stop(self) -> None:
         if self._traces:
             self._traces = False
             jax.profiler.stop_trace()
