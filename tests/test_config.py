@@ -1,4 +1,4 @@
-"""Overrides and their types, unknown keys, JSON and back, diffs."""
+"""Overrides and their types, unknown keys, JSON and back."""
 
 import json
 import sys

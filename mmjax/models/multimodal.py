@@ -17,9 +17,15 @@ from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.tokens import TOKENS, Tokens
 from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.classification import (
+    check_classes,
+    check_evidential,
+    check_labels,
+    classification_loss,
+)
 from mmjax.losses.masked import masked_ids, masked_values
 from mmjax.losses.reconstruction import feature_error
+from mmjax.schedule import Schedule, schedule
 from mmjax.sharding import shard
 from mmjax.system import Context, Outputs, System, Terms, Weighted
 
@@ -205,11 +211,11 @@ def make_system(config: Mapping[str, Any]) -> System:
     """Classification, masked prediction, or both, with any fusion.
 
     The loss gives `classification` and `accuracy` if the model has a head
-    (`config.loss.label_smoothing`; see `classification_loss`), `fallback`, the mean over the
-    modalities of an example of the cross-entropies of their own classifiers, if it has those,
-    `reconstruction`, the mean of `feature_error` over the modalities that are known, if it has
-    decoders, and `masked_<modality>` if it has a mask_ratio; a modality that is missing from a
-    whole batch gives no loss.
+    (`config.loss.label_smoothing` and `evidential`; see `classification_loss`), `fallback`, the
+    mean over the modalities of an example of the cross-entropies of their own classifiers, if it
+    has those, `reconstruction`, the mean of `feature_error` over the modalities that are known, if
+    it has decoders, and `masked_<modality>` if it has a mask_ratio; a modality that is missing from
+    a whole batch gives no loss.
 
     Raises:
       ValueError: an unknown setting.
@@ -255,14 +261,17 @@ def mask_tokens(model: MultimodalTransformer, batch: Batch, context: Context) ->
     return {**batch, **masked}
 
 
-def terms(label_smoothing: float = 0.0) -> Callable[..., Terms]:
+def terms(label_smoothing: float = 0.0, evidential: Schedule | None = None) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`; see `make_system`."""
+    check_evidential(evidential, label_smoothing)
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        del context
         losses = {}
         if "logits" in outputs:
-            losses = classification_loss(outputs["logits"], batch, label_smoothing)
+            weight = None if evidential is None else schedule(evidential, context.step)
+            losses = classification_loss(
+                outputs["logits"], batch, label_smoothing, evidential=weight
+            )
         alone = [m for m in MODALITIES if f"{m}_logits" in outputs]
         if alone:
             losses["fallback"] = _fallback_loss(alone, outputs, batch, label_smoothing)

@@ -245,6 +245,7 @@ MORE = {
     "modality_gap": {"train_source": {}},
     "few_shot": PROMPTS,
     "few_shot_classification": PROMPTS,
+    "tool_use": {"decode": {}},
 }
 
 
