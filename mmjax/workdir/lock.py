@@ -24,13 +24,17 @@ BEAT_SECONDS = 10.0
 DEAD_AFTER_SECONDS = 40.0  # without a beat
 
 
+class InUseError(ValueError):
+    """Another process holds the folder."""
+
+
 @contextlib.contextmanager
 def held(workdir: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     """Hold the workdir, or another folder that a flag names, while inside; created if missing.
 
     Raises:
-      ValueError: another run holds it (named by host, process and start), or the workdir cannot
-        be written.
+      InUseError: another run holds it (named by host, process and start).
+      ValueError: the workdir cannot be written.
     """
     path = Path(workdir) / NAME
     try:
@@ -101,9 +105,9 @@ def _take(file: IO[str], path: Path, flag: str) -> None:
     os.fsync(file.fileno())
 
 
-def _refusal(path: Path, flag: str) -> ValueError:
+def _refusal(path: Path, flag: str) -> InUseError:
     holder = _holder(path) or {"host": "an unknown host", "pid": "?", "started": "?"}
-    return ValueError(
+    return InUseError(
         f"The folder {path.parent} is in use by process {holder['pid']} on {holder['host']}, "
         f"started {holder['started']}: wait for it to end, stop it, or use another {flag}."
     )
