@@ -39,6 +39,7 @@ from mmjax import config as configs
 from mmjax.config import ConfigDict
 from mmjax.models.systems import make_system
 from mmjax.optim.optimizer import Settings
+from mmjax.workdir import resume_config
 
 TRAIN = ("python", "-m", "mmjax.train")
 LONGEST_NAME = 100  # characters of a run's folder; a longer one is cut, with a hash of all of it
@@ -76,7 +77,7 @@ class Run:
         manifest = json.loads(path.read_text()) if path.exists() else {}
         if "config" in manifest:
             there = configs.from_json(json.dumps(manifest["config"]))
-            changed = configs.diff(there, configs.from_json(configs.to_json(self.config)))
+            changed = resume_config.diff(there, configs.from_json(configs.to_json(self.config)))
             if changed:
                 key, (old, new) = next(iter(changed.items()))
                 raise ValueError(
@@ -178,7 +179,7 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
         if "arms" in grid:
             workdir = out / run_name({"arm": (None, cell.title), "seed": (None, seed)})
         else:
-            workdir = out / run_name(configs.diff(base, config))
+            workdir = out / run_name(resume_config.diff(base, config))
         command = (*grid["command"], f"--config={grid['config']}", f"--workdir={workdir}")
         runs.append(Run(cell, seed, workdir, config, (*command, *overrides)))
     _check_differ(runs)
@@ -203,7 +204,7 @@ def _check_differ(runs: Sequence[Run]) -> None:
 
 
 def run_name(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """A folder's name from `config.diff`: "kind=late,seed=1"; "unchanged" for no difference."""
+    """A folder's name from `diff`: "kind=late,seed=1"; "unchanged" for no difference."""
     parts = []
     for key, (_, new) in changed.items():
         last = key.split(".")[-1]

@@ -27,7 +27,7 @@ from mmjax import config as configs
 from mmjax.report.figures import lines
 from mmjax.report.markup import card_grid, inline_svg
 from mmjax.report.page import write_page
-from mmjax.workdir import whole_file
+from mmjax.workdir import resume_config, whole_file
 from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.metrics import read_metrics
 
@@ -143,7 +143,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
 def config_diff(groups: Sequence[Group]) -> dict[str, list[Any]]:
     """The settings that differ: key -> one value per group; None where a group lacks it."""
     firsts = [next(iter(g.runs.values())).config for g in groups]
-    keys = sorted({key for other in firsts[1:] for key in configs.diff(firsts[0], other)})
+    keys = sorted({key for other in firsts[1:] for key in resume_config.diff(firsts[0], other)})
     keys = [key for key in keys if key not in ("seed", "name")]
     return {key: [_setting(config, key) for config in firsts] for key in keys}
 

@@ -25,6 +25,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
+from mmjax import storage
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
@@ -33,12 +34,14 @@ from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
 from mmjax.run.hold_out import evals_of
 from mmjax.run.open_run import open_run
+from mmjax.storage import mirror
 from mmjax.system import Variables
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir import results as results_file
 from mmjax.workdir import tables
 from mmjax.workdir.manifest import read_manifest, write_manifest
 from mmjax.workdir.metrics import MetricWriter
+from mmjax.workdir.trackers import Tracker
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
@@ -52,6 +55,14 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
                 )
     _read_baselines(run.config.baselines)  # a wrong file is reported before training
     return evaluator_kinds.make_evaluators(evals, runner)
+
+
+def make_writer(config: ConfigDict, workdir: Path) -> MetricWriter:
+    """The run's metrics, in the workdir and, in process 0, at the tracker of `config.track`."""
+    tracker = None
+    if config.track.kind:
+        tracker = Tracker(config.track, workdir, json.loads(configs.to_json(config)))
+    return MetricWriter(workdir, process_index=jax.process_index(), tracker=tracker)
 
 
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
@@ -124,8 +135,9 @@ def finish(
     metrics.jsonl and report.html. Those of an earlier step or of other settings are in
     results.jsonl and a report of their own in reports/.
     """
+    shown = mirror.shown(workdir)
     if not evaluators:
-        print(f"{workdir} is done: step {step}; config.evals is empty, so there are no results")
+        print(f"{shown} is done: step {step}; config.evals is empty, so there are no results")
         return {}
     fingerprints = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
     report = workdir / "report.html"
@@ -148,7 +160,7 @@ def finish(
         for metric, value in known[step, name, fingerprints[name]].items()
     }
     if done:
-        print(f"{workdir} is done: step {step} is trained and evaluated")
+        print(f"{shown} is done: step {step} is trained and evaluated")
     else:
         if own:
             _record(evaluators, fingerprints, step, results, workdir, writer)
@@ -156,10 +168,10 @@ def finish(
     writer.close()
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
-    print(f"report: {report}")
+    print(f"report: {mirror.shown(report)}")
     model = run.config.model
     if model.name == "clip" and model.image.get("kind") != "frames":
-        search = command.line_of("python -m mmjax.search index FOLDER", [f"--model={workdir}"])
+        search = command.line_of("python -m mmjax.search index FOLDER", [f"--model={shown}"])
         print(f"search images with it: {search}")
     return results
 
@@ -281,17 +293,16 @@ def evaluate(
     Nothing that was evaluated before is replaced; see `finish`.
     """
     run, given, at = open_run(workdir, at_step, overrides)
-    writer = MetricWriter(workdir, process_index=jax.process_index())
+    writer = make_writer(run.config, workdir)
     return finish(run, make_evaluators(run, workdir), given, at, workdir, writer)
 
 
 def main() -> None:
     """The command."""
-    workdir = Path(ARGS.workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
+    if not storage.exists(storage.join(ARGS.workdir, "checkpoints")):
+        raise ValueError(f"There is no run in '{ARGS.workdir}': it has no folder checkpoints.")
     distributed.initialize(ARGS)
-    with workdir_lock.held_by_run(workdir):
+    with workdir_lock.opened_by_run(ARGS.workdir) as workdir:
         evaluate(workdir, ARGS.step, ARGS.overrides)
 
 

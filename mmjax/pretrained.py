@@ -15,9 +15,11 @@ from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.data.transforms.converse import named_template
+from mmjax.data.transforms.patch_steps import as_image
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.process.command import is_refusal
+from mmjax.storage import mirror
 from mmjax.system import System, Variables, memory_of, statistics_of, variables
 from mmjax.variables import (
     abstract_variables,
@@ -44,7 +46,7 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", "resize_between")
-IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner")
+IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner", "trim", "patches")
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 
@@ -104,13 +106,16 @@ class Pretrained:
     def image(self, image: bytes | np.ndarray) -> np.ndarray:
         """The model's input, uint8 [h, w, 3], from an encoded image or its pixels [H, W, 3].
 
+        Of a NaFlex model images differ in size; its transform itself gives rows of patches, of
+        which several make a batch.
+
         Raises:
           ValueError: an image that cannot be decoded, or a model without images.
         """
         if not self.transform:
             raise ValueError(f"A '{self.config['name']}' takes no images.")
         prepare = transforms.parse(self.transform)
-        return prepare({"image": image}, np.random.default_rng(0))["image"]
+        return as_image(prepare({"image": image}, np.random.default_rng(0)))
 
     def audio(self, audio: bytes, seed: int = 0) -> dict[str, np.ndarray]:
         """The model's input from an encoded audio file: `audio` or `waveform`, with its masks.
@@ -140,7 +145,7 @@ def load(
       path: a folder with config.json and model.safetensors (or its shards and their index), or
         with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
         model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; a
-        name of `weights/packages.py`; or a workdir.
+        name of `weights/packages.py`; or a workdir. A folder may be a URL, gs:// or s3://.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -153,7 +158,8 @@ def load(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
-    return _load(resolve(path), mesh, dtype, strict, arrays=True)
+    with mirror.opened(path) as folder:
+        return _load(resolve(folder), mesh, dtype, strict, arrays=True)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -162,7 +168,8 @@ def describe(path: str | Path) -> Pretrained:
     Raises:
       ValueError: as `load`.
     """
-    return _load(resolve(path), None, "float32", strict=True, arrays=False)
+    with mirror.opened(path) as folder:
+        return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
 
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
@@ -285,7 +292,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         params = restore_params(saves, saved.step, params, average=average)
         memory = restore_memory(saves, saved.step, memory)
         count = len(jax.tree.leaves(params))
-        report = f"{workdir}: step {saved.step}, {count} parameters restored"
+        report = f"{mirror.shown(workdir)}: step {saved.step}, {count} parameters restored"
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
     saved.checkpoints.close()
     data = saved.config.data

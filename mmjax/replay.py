@@ -37,10 +37,12 @@ from mmjax import config as configs
 from mmjax.data import mixture
 from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import load_tokenizer
+from mmjax.data.transforms.patch_steps import as_image
 from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.run import experiment, labels
 from mmjax.schedule import schedule
+from mmjax.storage import mirror
 from mmjax.system import (
     Context,
     Variables,
@@ -133,7 +135,7 @@ def replay(
     print(f"{title}: {verdict}")
     print(f"losses with the parameters of {where}; no dropout; mean {losses.mean():.4g}")
     _print_worst(examples[:PRINTED])
-    print(f"page: {folder / 'examples.html'}")
+    print(f"page: {mirror.shown(folder / 'examples.html')}")
     return examples
 
 
@@ -258,7 +260,7 @@ def _examples(
 
 def _image(batch: Mapping[str, np.ndarray], row: int) -> np.ndarray:
     """A row's image, or its images side by side."""
-    image = batch["image"][row]
+    image = as_image({k: batch[k][row] for k in ("image", "image_grid") if k in batch})
     if "image_mask" in batch:
         image = np.concatenate(image[batch["image_mask"][row]], axis=1)
     return np.clip(np.round(image), 0, 255).astype(np.uint8)  # Mixup's pixels are fractional
@@ -279,5 +281,11 @@ def _print_worst(examples: Sequence[Example]) -> None:
     print()
 
 
+def main() -> None:
+    """The command."""
+    with mirror.opened(ARGS.workdir, write=True) as workdir:
+        replay(workdir, ARGS.step, ARGS.overrides, ARGS.params)
+
+
 if __name__ == "__main__":
-    command.run(lambda: replay(Path(ARGS.workdir), ARGS.step, ARGS.overrides, ARGS.params))
+    command.run(main)

@@ -38,6 +38,17 @@ class Source(Protocol):
         """
         return without_media(self[index])
 
+    def is_bad(self, index: int) -> bool:
+        """Whether the media of an example, which could not be used, cannot be decoded; then it is
+        counted, and training goes on with the next example.
+
+        False for sources whose media were checked when they were opened.
+
+        Raises:
+          ValueError: more bad records than the source's limit.
+        """
+        return False
+
 
 def without_media(example: Mapping[str, Any]) -> dict[str, Any]:
     """The example without `MEDIA`."""

@@ -60,6 +60,8 @@ def pool_tokens(x: jax.Array, pool: str, mask: jax.Array | None = None) -> jax.A
 class AttentionPool(nn.Module):
     """Multi-head attention with one learned query, then a residual MLP: [B, L, D] -> [B, D].
 
+    With a mask [B, M, L], of several parts of a row: [B, M, D].
+
     Source: the MAP head of Zhai et al. 2022 (arXiv 2106.04560) and SigLIP; big_vision's
     MAPHead in models/vit.py.
     """
@@ -73,15 +75,16 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         batch, _, width = x.shape
+        parts = mask.shape[1] if mask is not None and mask.ndim == 3 else 1
         xavier = nn.initializers.xavier_uniform()
         probe = param(self, "probe", xavier, (1, width), (None, "embed"))
-        probe = jnp.broadcast_to(probe[None], (batch, 1, width)).astype(self.dtype)
+        probe = jnp.broadcast_to(probe[None], (batch, parts, width)).astype(self.dtype)
         y = Attention(self.heads, cross=True, dtype=self.dtype, name="attention")(
             probe, x, mask=mask
         )
         z = LayerNorm(self.epsilon, self.dtype, name="norm")(y)
         z = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(z)
-        return (y + z)[:, 0]
+        return y + z if mask is not None and mask.ndim == 3 else (y + z)[:, 0]
 
 
 class SequencePool(nn.Module):

@@ -57,6 +57,11 @@ class TextTransformer(nn.Module):
         decoded = decode_text_variant(self.variant) if self.variant else {}
         return resolve(decoded, {n: getattr(self, n) for n in names}, "config.model.text")
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a text's vector depends on its padding; if not, shorter arrays give the same."""
+        return self.pool == "last" or not (self.causal or self.mask_padding)
+
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         sizes, stream = self.sizes, activation_dtype(self.dtype)

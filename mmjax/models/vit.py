@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,11 +21,11 @@ from mmjax.layers.pooling import check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos1d, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import height_width, image_tower_sizes
-from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.classification import check_classes, check_labels, classification
 from mmjax.models.build import build
 from mmjax.models.tower import learned_token, pool_and_norm, tower_blocks
 from mmjax.sharding import shard
-from mmjax.system import System, Terms
+from mmjax.system import System
 
 POOLS = ("cls", "cls_mean", "cls_tokens", "mean", "map", "sequence", "none", "all")
 
@@ -316,7 +316,7 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
-    """A classifier of images; `config.loss` may set `label_smoothing` and `independent`.
+    """A classifier of images; `config.loss` may set `label_smoothing`, `independent`, `evidential`.
 
     Its loss gives `classification` and `accuracy`; see `classification_loss`.
 
@@ -336,13 +336,6 @@ def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
         evaluators={"classification": {"kind": "classification", "modalities": ("image",)}},
-    )
-
-
-def classification(label_smoothing: float = 0.0, independent: bool = False) -> Callable[..., Terms]:
-    """The loss function for these settings of `config.loss`."""
-    return lambda outputs, batch, context: classification_loss(
-        outputs["logits"], batch, label_smoothing, independent
     )
 
 

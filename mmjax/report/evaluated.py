@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.sources.subset import Subset
+from mmjax.evals.classification import Classification, ZeroShot
 from mmjax.evals.evaluator import Evaluator
-from mmjax.evals.evaluators import Classification, ZeroShot
 from mmjax.evals.image_text import IMAGE_TEXT, Pairs, Retrieval
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables

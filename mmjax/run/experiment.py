@@ -189,28 +189,41 @@ def _check_schedules(config: ConfigDict) -> bool:
     return config.ema.decay != 0
 
 
-def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+def _check_batch_size(
+    config: ConfigDict, mesh: Mesh, rows: int | None = None, where: str = "config"
+) -> None:
+    """Raise ValueError for `rows`, by default config.batch_size, that the mesh does not divide."""
+    rows = config.batch_size if rows is None else rows
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * config.microbatches
-    if config.batch_size % parts:
-        low, high = config.batch_size // parts * parts, -(-config.batch_size // parts) * parts
+    if rows % parts:
+        low, high = rows // parts * parts, -(-rows // parts) * parts
         raise ValueError(
-            f"config.batch_size is {config.batch_size}, which the mesh {dict(mesh.shape)} with "
+            f"{where}.batch_size is {rows}, which the mesh {dict(mesh.shape)} with "
             f"{config.microbatches} microbatches splits in {parts}: use "
             + (f"{low} or {high}." if low else f"{high}.")
         )
 
 
-def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
+def open_source(
+    source: Mapping[str, Any], workdir: Path, check_media: bool = True
+) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others open it."""
-    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
-        return sources.open_source(source, workdir=workdir)
+    with _opening(source):
+        return sources.open_source(source, workdir=workdir, check_media=check_media)
 
 
 def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
     """The training source of `config.data`, perhaps a mixture; otherwise as `open_source`."""
-    train = data["train"]
-    with distributed.main_first(f"opening {train.get('kind')} {_named(train)}"):
+    with _opening(data["train"]):
         return mixture.open_training(data, workdir=workdir)
+
+
+@contextlib.contextmanager
+def _opening(source: Mapping[str, Any]) -> Iterator[None]:
+    if jax.process_count() > 1:
+        sources.index_part(source, jax.process_index(), jax.process_count())
+    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
+        yield
 
 
 def check_source(run: Experiment, source: sources.Source) -> None:
@@ -224,6 +237,8 @@ def check_source(run: Experiment, source: sources.Source) -> None:
             f"config.batch_size is {run.config.batch_size:,} and {source.name} has {len(source):,} "
             "training examples: a batch would hold some twice; lower it."
         )
+    for name, rows in mixture.rows_of(source, run.config.batch_size).items():
+        _check_batch_size(run.config, run.mesh, rows, f"config.data.train.parts.{name}")
     if run.system.check_source is not None:
         run.system.check_source(source)
 
@@ -280,7 +295,9 @@ def make_tokenizer(
     with distributed.main_first("making the tokenizer"):
         if saved:
             write_tokenizer(workdir, saved["tokenizer"])
-        tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=folder)
+        tokenizer = tokenizers.make_tokenizer(
+            config.tokenizer, corpus=texts_of(source), saved=folder
+        )
         if distributed.is_main():
             tokenizer.save(folder)
     distributed.check_same("the tokenizer", tokenizer.fingerprint)
@@ -308,7 +325,8 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     return state.replace(params=params, average=average, memory=memory)
 
 
-def _texts(source: sources.Source) -> Iterator[str]:
+def texts_of(source: sources.Source) -> Iterator[str]:
+    """The texts that a tokenizer is trained on."""
     corpus = getattr(source, "corpus", None)
     if corpus is not None:
         yield from corpus

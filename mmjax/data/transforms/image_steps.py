@@ -136,6 +136,22 @@ def center_crop(size, half="down"):
     return on_window(f)
 
 
+def trim(background=255, tolerance=16):
+    """The smallest part with all pixels that differ from the color `background` by more than
+    `tolerance` in some channel; the whole image where none does."""
+
+    def f(image, rng):
+        away = np.abs(image_ops.to_array(image).astype(np.int16) - background).max(-1) > tolerance
+        lines = [np.flatnonzero(away.any(axis)) for axis in (1, 0)]
+        if not len(lines[0]):
+            return image, WHOLE
+        (top, bottom), (left, right) = ((x[0], x[-1] + 1) for x in lines)
+        box = tuple(int(n) for n in (top, left, bottom - top, right - left))
+        return image_ops.crop(image, *box), window(image_ops.size_of(image), *box)
+
+    return on_window(f)
+
+
 def random_crop(size, padding=0, fill=0):
     """A random window of `size` after padding every side by `padding` pixels of color `fill`."""
     size = _pair(size)

@@ -1,0 +1,33 @@
+"""Files on a disk or in a bucket, under one set of functions."""
+
+from mmjax.storage.errors import StorageError, is_unreachable, sentence
+from mmjax.storage.files import (
+    Stat,
+    exists,
+    glob,
+    is_url,
+    join,
+    listing,
+    read,
+    remove,
+    stat,
+    write,
+    write_new,
+)
+
+__all__ = [
+    "Stat",
+    "StorageError",
+    "exists",
+    "glob",
+    "is_unreachable",
+    "is_url",
+    "join",
+    "listing",
+    "read",
+    "remove",
+    "sentence",
+    "stat",
+    "write",
+    "write_new",
+]
