@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{page.headline(found)}")
         if len(chosen) == len(every):
             out = args.out or args.ledger.with_suffix(".md")
-            whole_file.write(out, page.markdown(found))
+            about = _about(found, time.monotonic() - began)
+            counted = f"{about['Date']}, revision {about['Revision']}"
+            whole_file.write(out, page.markdown(found, counted))
             page.write_html(
                 out.with_suffix(".html"), found, _about(found, time.monotonic() - began)
             )

@@ -14,8 +14,9 @@ import jax
 from mmjax import config as configs
 from mmjax.layers.platform import compiling_for
 from mmjax.models.systems import make_system
+from mmjax.optim import tree_paths
 from mmjax.plan import flops
-from mmjax.system import System
+from mmjax.system import System, Variables
 from mmjax.variables import abstract_variables
 from mmjax.weights import image_processor
 from mmjax.weights.family import family
@@ -42,8 +43,8 @@ def count(described: Mapping[str, Any]) -> float:
 
 
 def _parameters(described: Mapping[str, Any]) -> int:
-    _, shapes = _built(described)
     part = described.get("part", ".*")
+    shapes = tree_paths.shapes(_built(described)[1]["params"])
     found = [math.prod(shape) for path, shape in shapes.items() if re.fullmatch(part, path)]
     if not found:
         raise ValueError(f"No parameter of the model matches '{part}': change its part.")
@@ -61,8 +62,7 @@ def _macs_of_layers(described: Mapping[str, Any]) -> float:
 
 
 def _work(described: Mapping[str, Any], attention: bool) -> float:
-    system, _ = _built(described)
-    given = abstract_variables(system.model, system.spec)
+    system, given = _built(described)
     batch = {k: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for k, v in system.spec.items()}
     with compiling_for("gpu"):  # on CPU depthwise convolutions are sums of shifted arrays
         traced = jax.make_jaxpr(system.model.apply)(given, batch)
@@ -92,14 +92,14 @@ METRICS = {
 DESCRIPTIONS = ("config", "model", "config_json")
 
 
-def _built(described: Mapping[str, Any]) -> tuple[System, dict[str, tuple[int, ...]]]:
+def _built(described: Mapping[str, Any]) -> tuple[System, Variables]:
     keys = (*DESCRIPTIONS, "settings", "tensors")
     return _cached(json.dumps({k: described[k] for k in keys if k in described}))
 
 
 @functools.cache
-def _cached(text: str) -> tuple[System, dict[str, tuple[int, ...]]]:
-    """The system, and the shapes of its parameters by path."""
+def _cached(text: str) -> tuple[System, Variables]:
+    """The system, and the shapes of its variables."""
     described = json.loads(text)
     if "config" in described:
         whole = _load(described)
@@ -108,11 +108,7 @@ def _cached(text: str) -> tuple[System, dict[str, tuple[int, ...]]]:
     else:
         whole = {"model": _of_published(described), "loss": {}}
     system = make_system(whole)
-    params = abstract_variables(system.model, system.spec)["params"]
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return system, {
-        jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves
-    }
+    return system, abstract_variables(system.model, system.spec)
 
 
 def _load(described: Mapping[str, Any]) -> configs.ConfigDict:

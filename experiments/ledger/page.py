@@ -86,13 +86,17 @@ def text(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The whole ledger, with sources, commands and reasons."""
+def markdown(outcomes: Sequence[Outcome], counted: str) -> str:
+    """The whole ledger, with sources, commands and reasons.
+
+    Args:
+      counted: when, and with what code, the counts were made.
+    """
     parts = [
         "# The ledger: what papers publish, and our numbers\n",
         "Written by `python -m experiments.papers`, from [papers.toml](papers.toml). *exact* was "
         "counted with the original code, *published* is as printed, which need not equal its own "
-        "model. A row that fails stays.\n",
+        f"model. A row that fails stays. Counted: {counted}.\n",
         "\n".join(f"- {line}" for line in headline(outcomes).splitlines()),
     ]
     for kind in KINDS:
@@ -105,12 +109,13 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         notes = [f"- {line}" for one in mine for line in remarks(one)]
         parts += ["\n" + "\n".join(notes)] if notes else []
     parts.append("\n## Sources\n")
-    sources = {}
+    sources: dict[str, dict[str, None]] = {}
     for one in outcomes:
-        group, claim = one.claim.name.split("/")[0], one.claim
-        by = f"; exact counts: {claim.counted_by}" if claim.exact is not None else ""
-        sources.setdefault(group, {})[f"{claim.paper}, {claim.source}{by}"] = None
-    parts += [f"- {group}: {'; '.join(found)}" for group, found in sources.items()]
+        claim = one.claim
+        by = f" (exact: {claim.counted_by})" if claim.exact is not None else ""
+        group = f"{claim.name.split('/')[0]}: {claim.paper}"
+        sources.setdefault(group, {})[f"{claim.source}{by}"] = None
+    parts += [f"- {group}. {'; '.join(found)}." for group, found in sources.items()]
     return "\n".join(parts) + "\n"
 
 
