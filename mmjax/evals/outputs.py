@@ -197,7 +197,7 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
         raise ValueError("This evaluation embeds text and the run has no tokenizer: remove it.")
     if not texts:
         raise ValueError("This evaluation embeds text and its source has no captions.")
-    size, parts = runner.batch_size, []
+    size, embed = runner.batch_size, None
     for start in range(0, len(texts), size):
         chunk = list(texts[start : start + size])
         # Padded to a constant batch shape, so that the model compiles once.
@@ -209,9 +209,12 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
             raise ValueError(
                 "This evaluation embeds text and the model gives no text_embed: remove it."
             )
-        parts.append(np.asarray(outputs["text_embed"])[: len(chunk)])
+        rows = np.asarray(outputs["text_embed"])[: len(chunk)]
+        if embed is None:  # whole, as parts would be in memory twice when they are joined
+            embed = np.empty((len(texts), rows.shape[1]), rows.dtype)
+        embed[start : start + len(chunk)] = rows
         runner.progress("texts", start + len(chunk), len(texts))
-    return np.concatenate(parts)
+    return embed
 
 
 def match(
