@@ -37,7 +37,12 @@ from mmjax.evals.multi_label import MultiLabel
 from mmjax.evals.outputs import embed_texts
 from mmjax.evals.question_answering import Vqa
 from mmjax.evals.transcription import Transcription
-from mmjax.evals.zero_shot import classification_metrics, classifier_weights
+from mmjax.evals.zero_shot import (
+    Predictions,
+    classification_metrics,
+    classifier_weights,
+    predict,
+)
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
@@ -85,8 +90,8 @@ class ZeroShot(Evaluator):
             del given["modality"]
         return given
 
-    def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Cosines `[N, C]`, labels `[N]` and the class names."""
+    def predictions(self, variables: Variables) -> Predictions:
+        """By the largest cosine."""
         source = self._open(self.source)
         names = class_names_of(source, self.class_names)
         embed = f"{self.modality}_embed"
@@ -97,7 +102,8 @@ class ZeroShot(Evaluator):
             self.templates,
         )
         label = mapped(outputs["label"], self._place(source, names))
-        return outputs[embed] @ weights.T, label, names
+        place, best = predict(outputs[embed], weights, label)
+        return Predictions(label, place, best, names, outputs["example_id"])
 
     def _check_source(self, source: Any) -> None:
         self._place(source, class_names_of(source, self.class_names))
@@ -111,9 +117,9 @@ class ZeroShot(Evaluator):
         return label_map(own, names, "the source", "class_names")
 
     def run(self, variables: Variables) -> Results:
-        scores, labels, _ = self.scores(variables)
-        yield from classification_metrics(scores, labels).items()
-        yield from left_out(len(self._open(self.source)) - len(labels))
+        found = self.predictions(variables)
+        yield from found.metrics().items()
+        yield from left_out(len(self._open(self.source)) - len(found.labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,17 +150,15 @@ class Classification(Evaluator):
     def needs(self) -> Mapping[str, Sequence[str]]:
         return {"logits": self.modalities}
 
-    def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Logits `[N, C]`, labels `[N]` and the class names."""
-        source = self._open(self.source)
+    def predictions(self, variables: Variables) -> Predictions:
+        """By the largest logit."""
         inputs = {"modalities": self.modalities, "absent": self.absent}
-        outputs = self._embed(variables, source, ["logits", "label"], **inputs)
-        return outputs["logits"], *self._named_labels(source, outputs)
+        return self._predict(variables, self._open(self.source), **inputs)
 
     def run(self, variables: Variables) -> Results:
-        scores, labels, _ = self.scores(variables)
-        yield from classification_metrics(scores, labels).items()
-        yield from left_out(len(self._open(self.source)) - len(labels))
+        found = self.predictions(variables)
+        yield from found.metrics().items()
+        yield from left_out(len(self._open(self.source)) - len(found.labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
