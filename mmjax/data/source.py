@@ -1,6 +1,7 @@
 """The interface of a source: random access to the examples of a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 # Fields of an example that hold media; `meta` leaves them out.
@@ -12,12 +13,16 @@ class Source(Protocol):
 
     An example is a dict with some of `image`, `audio`, `captions`, `label`, `names`, `key` and
     other fields of the data set; CONTRIBUTING.md has the contract. `class_names` are the names of
-    the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions.
+    the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions. `inputs`
+    are the sources that it is made of, and `named_files` the files that its config names;
+    `open_source` sets both.
     """
 
     name: str
     class_names: list[str] | None = None
     corpus: list[str] | None = None
+    inputs: Sequence["Source"] = ()
+    named_files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -37,6 +42,13 @@ class Source(Protocol):
         Sources that can do so without reading the media override this.
         """
         return without_media(self[index])
+
+    def files(self) -> Iterable[Path]:
+        """The files that it reads itself, of any number: `data/file_list.py` notices changes.
+
+        Sources that read others than their config names override this.
+        """
+        return self.named_files
 
 
 def without_media(example: Mapping[str, Any]) -> dict[str, Any]:

@@ -229,26 +229,42 @@ def check_source(run: Experiment, source: sources.Source) -> None:
 
 
 def check_examples(
-    source: sources.Source, saved: Mapping[str, Any], config: ConfigDict, allow: Iterable[str]
+    source: sources.Source,
+    saved: Mapping[str, Any],
+    config: ConfigDict,
+    allow: Iterable[str],
+    changed: Mapping[str, str] = {},
 ) -> None:
-    """Compare the size of the training set with that of the run that is resumed.
+    """Compare the size and the files of the training set with those of the run that is resumed.
 
     The order is a permutation of all examples: with one file fewer, the whole order differs.
 
     Args:
       saved: the JSON part of the checkpoint.
-      allow: of --allow_change; "data.train" allows any size.
+      allow: of --allow_change; "data.train" allows any size and any files.
+      changed: part -> how its files differ, see `data_manifest.changes`.
 
     Raises:
-      ValueError: another size, and not one that `config.data.max_lost_records` allows.
+      ValueError: another size, and not one that `config.data.max_lost_records` allows; or as many
+        examples in other files.
     """
     sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
     for part, has in mixture.sizes_of(source).items():
         had = sizes.get(part, has)
-        if had == has:
-            continue
         name = f"part '{part}'" if part else source.name
+        files = changed.get(part)
+        if had == has:
+            if files:
+                what = f"the files of {name} are not those of when this run was saved: {files}"
+                if "data.train" not in allow:
+                    raise ValueError(
+                        f"{what[0].upper()}{what[1:]}. Restore them, use another --workdir, or "
+                        "allow it with --allow_change=data.train."
+                    )
+                print(f"warning: {what}")
+            continue
         what = f"{name} has {has:,} examples and had {had:,} when this run was saved"
+        what += f" ({files})" if files else ""
         most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
         if not 0 < had - has <= most and "data.train" not in allow:
             raise ValueError(

@@ -6,6 +6,7 @@ complete shard) and the shards, whose records are examples as msgpack.
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,28 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
                 f"The shard {path} {found} and was written with {shard['bytes']:,}: restore it, "
                 "or convert the data set again."
             )
+    files = [root / name for name in (DATASET, SHARDS, *(shard["name"] for shard in shards))]
     parts = [f"{root / s['name']}[0:{s['records']}]" for s in shards if s["records"]]
     if not parts:
         raise ValueError(f"{root} has no examples: all records of its source were bad.")
-    return RecordSource(str(root), ArrayRecordDataSource(parts), dataset["class_names"])
+    return RecordSource(str(root), ArrayRecordDataSource(parts), dataset["class_names"], files)
 
 
 class RecordSource(Source):
     """Examples of the original source; `image` is JPEG, or uint8 [H, W, 3] if converted raw."""
 
-    def __init__(self, name: str, data: Any, class_names: list[str] | None):
+    def __init__(
+        self, name: str, data: Any, class_names: list[str] | None, files: Sequence[Path] = ()
+    ):
         self.name, self.class_names, self._data = name, class_names, data
+        self._files = files
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return self._files
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         from flax.serialization import msgpack_restore

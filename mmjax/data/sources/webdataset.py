@@ -105,6 +105,10 @@ class ShardSource(Source):
     def __len__(self) -> int:
         return len(self._records)
 
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return dict.fromkeys(shard for shard, _ in self._records)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         shard, record = self._records[index]
         return {**self.meta(index), self._media: _read_at(shard, *record[self._media])}
