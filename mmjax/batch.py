@@ -16,6 +16,16 @@ import numpy as np
 Batch = Mapping[str, jax.Array | np.ndarray]
 Spec = Mapping[str, jax.ShapeDtypeStruct]
 
+
+class UpTo(jax.ShapeDtypeStruct):
+    """An array of a spec of which `axis` may be shorter: the same in a batch, and compiled once for
+    each length."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: jax.typing.DTypeLike, axis: int):
+        super().__init__(shape, dtype)
+        self.axis = axis
+
+
 MODALITIES = ("image", "text", "audio", "video")
 # Of the regions of an image, with the value that stands for none.
 REGIONS = {
@@ -41,7 +51,7 @@ def spec_of(batch: Batch) -> Spec:
 
 
 def check(batch: Batch, spec: Spec) -> None:
-    """Compare a batch with what the model expects, all axes but the first.
+    """Compare a batch with what the model expects, all axes but the first; see `UpTo`.
 
     Raises:
       ValueError: a missing array, another shape or another dtype; names both and the fix.
@@ -52,11 +62,14 @@ def check(batch: Batch, spec: Spec) -> None:
                 f"The batch has no '{name}', which config.model needs; it has {sorted(batch)}. "
                 "Add the step that makes it to config.data.transform."
             )
-        have = batch[name]
-        if tuple(have.shape[1:]) != tuple(want.shape[1:]) or have.dtype != want.dtype:
+        have, shape, most = batch[name], list(want.shape[1:]), ""
+        if isinstance(want, UpTo) and have.ndim == want.ndim:
+            at = want.axis - 1
+            shape[at], most = min(shape[at], have.shape[want.axis]), " at most"
+        if list(have.shape[1:]) != shape or have.dtype != want.dtype:
             raise ValueError(
                 f"The batch's '{name}' is {have.dtype}{list(have.shape[1:])} per example, and "
-                f"config.model expects {want.dtype}{list(want.shape[1:])}: change "
+                f"config.model expects{most} {want.dtype}{list(want.shape[1:])}: change "
                 "config.data.transform or the model's sizes."
             )
 

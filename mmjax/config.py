@@ -1,4 +1,4 @@
-"""Experiment configs: defaults, loading, typed overrides, unknown-key errors, diffs."""
+"""Experiment configs: defaults, loading, typed overrides, unknown-key errors."""
 
 import ast
 import difflib
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, FieldReference
 
 # Numbers that may also be ((step, value), ...); see mmjax/schedule.py.
 _SCHEDULES = re.compile(r"config\.(ema\.decay|loss_weights\..*|optim\.learning_rate)")
-_WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or the word "balanced"
+_WEIGHTS = re.compile(r"config\.data\.train\.parts\..*\.weight")  # or a word, such as "balanced"
 # Sections whose keys are the settings of what they describe, which checks them (`check_kwargs`).
 _OPEN = re.compile(r"(model|loss|loss_weights|optim|tokenizer|evals|data\.train)(\..*)?")
 # Whole numbers, and their minimum.
@@ -28,6 +28,8 @@ _COUNTS = {
     "microbatches": 1,
     "total_steps": 1,
     "log_every": 1,
+    "profile.start": 2,  # the first step compiles
+    "profile.steps": 0,
     "eval_every": 0,
     "data.num_threads": 1,
     "data.num_workers": 0,
@@ -35,6 +37,8 @@ _COUNTS = {
     "checkpoint.keep": 1,
     "early_stopping.patience": 1,
 }
+# Sections whose keys are fixed: those that a config leaves out have their defaults.
+_FIXED = ("ema", "lora", "profile", "track", "checkpoint", "early_stopping", "init_from", "data")
 _COUNT_OR_FRACTION = ("config.data.max_lost_records",)
 
 
@@ -86,6 +90,10 @@ def defaults() -> ConfigDict:
             "early_stopping": {"metric": "", "patience": 5, "mode": "max", "min_delta": 0.0},
             "baselines": "",  # JSON with results -> baseline -> evaluation, shown in the report
             "log_every": 10,
+            # also log to "wandb" or "trackio", in this project; see mmjax/workdir/trackers.py
+            "track": {"kind": "", "project": "mmjax"},
+            # trace this many steps, from step `start` on; see mmjax/plan/profile.py
+            "profile": {"start": 50, "steps": 0},
             "checkpoint": {"every": 500, "keep": 2},
             "step_timeout_seconds": 1800,  # a step that takes longer ends the run; 0: never
             # initial parameters: a run's workdir or a published folder, and which paths to take
@@ -236,7 +244,7 @@ def _complete(config: ConfigDict) -> None:
     """
     every = defaults()
     with config.unlocked():
-        for section in ("ema", "lora", "checkpoint", "early_stopping", "init_from", "data"):
+        for section in _FIXED:
             if section not in config:
                 continue
             known, given = every[section], config[section]
@@ -383,18 +391,3 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_tuples(v) for v in value)
     return value
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping) and value:
-        out = {}
-        for key, inner in value.items():
-            out |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        return out
-    return {prefix: value}
-
-
-def diff(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ, as {"optim.learning_rate": (old, new)}; None where missing."""
-    a, b = (_flat(json.loads(to_json(c))) for c in (old, new))
-    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}

@@ -21,7 +21,7 @@ def first_turn(prompt: str, images: int) -> list[dict[str, str]]:
 
 
 def make_batch(
-    loaded: Pretrained, messages: Sequence[Mapping[str, str]], images: Sequence[str]
+    loaded: Pretrained, messages: Sequence[Mapping[str, str]], images: Sequence[str | bytes]
 ) -> dict[str, np.ndarray]:
     """The inputs of the model for the answer to the last of the messages.
 
@@ -29,7 +29,7 @@ def make_batch(
     in transformers, processing_paligemma.py, build_string_from_input.
 
     Args:
-      images: paths of the images of all messages.
+      images: of all messages, each a path or the bytes of a file.
 
     Raises:
       ValueError: an image that cannot be read, another number of `PLACE` than of images, or an
@@ -37,7 +37,7 @@ def make_batch(
     """
     words, model = loaded.need_tokenizer(), loaded.model
     prepare = parse.parse(loaded.transform)
-    examples = [_read(prepare, path) for path in images]
+    examples = [_prepared(prepare, image) for image in images]
     grids = [x["image_grid"][0] if "image_grid" in x else (0, 0) for x in examples]
     try:
         check_messages(messages, len(images))
@@ -63,8 +63,22 @@ def make_batch(
     return batch | {"image": np.concatenate(arrays)[None]}
 
 
-def _read(prepare, path: str) -> dict[str, np.ndarray]:
+def read_image(image: str | bytes) -> bytes:
+    """The bytes of an image's file, of its path or of themselves.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
     try:
-        return prepare({"image": Path(path).read_bytes()}, np.random.default_rng(0))
+        return image if isinstance(image, bytes) else Path(image).read_bytes()
+    except OSError as error:
+        raise ValueError(f"Cannot read the image '{image}': {error}") from None
+
+
+def _prepared(prepare, image: str | bytes) -> dict[str, np.ndarray]:
+    data = read_image(image)
+    try:
+        return prepare({"image": data}, np.random.default_rng(0))
     except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read the image '{path}': {error}") from None
+        name = "of a tool" if isinstance(image, bytes) else f"'{image}'"
+        raise ValueError(f"Cannot read the image {name}: {error}") from None

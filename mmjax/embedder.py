@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax import pretrained
 from mmjax.data.prepared_image import prepared
+from mmjax.data.transforms.patch_steps import budget_of, row_of
 from mmjax.layers.sown import sown_weights
 from mmjax.system import statistics_of
 from mmjax.workdir.checksum import checksums
@@ -25,7 +26,8 @@ class Embedder:
         compilations.
 
     Attributes:
-      image_shape: (height, width) of the model's input images.
+      image_shape: (height, width) of the model's input images; of a NaFlex model, whose images
+        differ in size, those of a square one.
       logit_scale, logit_bias: map cosines to logits; the bias is None for a softmax loss.
 
     Raises:
@@ -41,6 +43,7 @@ class Embedder:
         loaded.need_tokenizer()
         self.loaded, self.sizes = loaded, tuple(sizes)
         model = loaded.model
+        self._patches = budget_of(loaded.transform)
         self._apply = jax.jit(model.apply)
         self._sow = jax.jit(lambda v, batch: model.apply(v, batch, mutable=["intermediates"])[1])
         self.image_shape = loaded.image(np.zeros((64, 64, 3), np.uint8)).shape[:2]
@@ -68,7 +71,7 @@ class Embedder:
 
     def checked(self, image: np.ndarray) -> np.ndarray:
         """A prepared image; raises ValueError for one of another size than the first."""
-        if image.shape[:2] != self.image_shape:
+        if image.shape[:2] != self.image_shape and self._patches is None:
             raise ValueError(
                 f"The model's image transform '{self.loaded.transform}' gives images of different "
                 "sizes: it must give one size."
@@ -77,7 +80,7 @@ class Embedder:
 
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Unit vectors `[N, D]` of prepared images."""
-        return self._embed(lambda part: {"image": np.stack(part)}, images, "image_embed")
+        return self._embed(self._rows, images, "image_embed")
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors `[N, D]` of texts; long texts are truncated."""
@@ -95,6 +98,14 @@ class Embedder:
         """Attention weights `[layers, 1, heads, L, L]` of the image tower; None if it has none."""
         sown = self._sow(self.loaded.variables, {"image": image[None]})
         return sown_weights(sown.get("intermediates", {}))  # without any: convolutions alone
+
+    def _rows(self, images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of prepared images."""
+        if self._patches is None:
+            return {"image": np.stack(images)}
+        budget, patch = self._patches
+        rows = [row_of(image, patch, budget) for image in images]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         text, mask = self.loaded.tokenizer.encode(list(texts), self.loaded.text_length)

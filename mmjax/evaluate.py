@@ -39,6 +39,7 @@ from mmjax.workdir import results as results_file
 from mmjax.workdir import tables
 from mmjax.workdir.manifest import read_manifest, write_manifest
 from mmjax.workdir.metrics import MetricWriter
+from mmjax.workdir.trackers import Tracker
 
 
 def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Evaluator]:
@@ -52,6 +53,14 @@ def make_evaluators(run: experiment.Experiment, workdir: Path) -> dict[str, Eval
                 )
     _read_baselines(run.config.baselines)  # a wrong file is reported before training
     return evaluator_kinds.make_evaluators(evals, runner)
+
+
+def make_writer(config: ConfigDict, workdir: Path) -> MetricWriter:
+    """The run's metrics, in the workdir and, in process 0, at the tracker of `config.track`."""
+    tracker = None
+    if config.track.kind:
+        tracker = Tracker(config.track, workdir, json.loads(configs.to_json(config)))
+    return MetricWriter(workdir, process_index=jax.process_index(), tracker=tracker)
 
 
 def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
@@ -281,7 +290,7 @@ def evaluate(
     Nothing that was evaluated before is replaced; see `finish`.
     """
     run, given, at = open_run(workdir, at_step, overrides)
-    writer = MetricWriter(workdir, process_index=jax.process_index())
+    writer = make_writer(run.config, workdir)
     return finish(run, make_evaluators(run, workdir), given, at, workdir, writer)
 
 

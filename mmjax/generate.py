@@ -5,13 +5,14 @@ r"""Generate text from a prompt or about an image, and print it token by token.
     python -m mmjax.generate --model=runs/flamingo --image=cat.png --image=dog.png \
         --prompt="<image>a cat<image>"
     python -m mmjax.generate --model=runs/llava --image=cat.png --prompt="What is this?"
-    python -m mmjax.generate --model=runs/llava --image=cat.png --chat
+    python -m mmjax.generate --model=runs/llava --image=cat.png --chat --tools=calculator,crop
 
 The model is a workdir (its newest checkpoint) of a generative model, a published folder (GPT-2, a
 Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa generates
 one text per image; a Flamingo's prompt has a placeholder, <image>, for each. A LLaVA answers a
 prompt, about its images if there are any; with --chat it answers each line of the standard input,
-and remembers the lines before it. Without a temperature decoding is greedy; see
+and remembers the lines before it; --tools names those that it may call (mmjax/tools/table.py), and
+their results are shown in brackets. Without a temperature decoding is greedy; see
 mmjax/decode/settings.py for all settings.
 """
 
@@ -25,6 +26,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--prompt", {"default": "", "help": "the text to continue"}),
         ("--image", {"action": "append", "default": [], "help": "an image; may be repeated"}),
         ("--chat", {"action": "store_true", "help": "a conversation: each line is a turn"}),
+        ("--tools", {"default": "", "help": "of a --chat, separated by commas"}),
         ("--max_new_tokens", {"type": int, "help": "default: as many as fit, at most 64"}),
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
@@ -49,13 +51,18 @@ from typing import Any
 import numpy as np
 
 from mmjax import conversation, pretrained
+from mmjax.data.text.calls import read_call, until_call
 from mmjax.decode.generate import make_generate, make_stream
 from mmjax.decode.prompts import Detokenizer, pad_prompts
 from mmjax.decode.settings import Settings
+from mmjax.decode.tool_calls import WellFormedCalls
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
+from mmjax.tools.run import Tool, run
+from mmjax.tools.table import named
 
 PLACE = "<image>"  # placeholder of an image in a prompt
+MOST_CALLS = 4  # of tools in one answer
 
 
 def open_model(path: str) -> Pretrained:
@@ -190,6 +197,7 @@ def chat(
     turns: Iterable[str],
     images: Sequence[str] = (),
     *,
+    tools: Mapping[str, Tool] | None = None,
     seed: int = 0,
     max_new_tokens: int | None = None,
     **decode: Any,
@@ -198,6 +206,7 @@ def chat(
 
     Args:
       images: paths; the first turn is about them.
+      tools: those that the model may call, at most `MOST_CALLS` times in an answer.
 
     Raises:
       ValueError: as `generate`, a model that is no LLaVA, or one without a chat template.
@@ -207,35 +216,55 @@ def chat(
         raise ValueError(f"'{model}' holds a '{loaded.config['name']}': --chat takes a 'llava'.")
     if loaded.need_tokenizer().chat_template is None:
         raise ValueError(f"'{model}' has no chat template: ask it one --prompt, without --chat.")
+    if tools:
+        decode["processors"] = (WellFormedCalls.of(loaded.tokenizer, tools),)
     messages: list[dict[str, str]] = []
-    for turn in turns:
-        messages += conversation.first_turn(turn, 0 if messages else len(images))
-        batch = conversation.make_batch(loaded, messages, images)
+    given: list[str | bytes] = list(images)
+
+    def turn() -> Iterator[str]:
+        batch = conversation.make_batch(loaded, messages, given)
         stream = make_text_stream(loaded, _settings(loaded, batch, max_new_tokens, **decode))
-        answer: list[str] = []
-
-        def pieces(stream=stream, batch=batch, answer=answer):
-            for piece in stream(batch, seed):
-                answer.append(piece)
-                yield piece
-
-        yield pieces()
-        text = "".join(answer).replace(PLACE, "").strip()  # no place of an image in the next prompt
+        text = ""
+        for piece in stream(batch, seed):
+            text += piece
+            yield piece
+        text = until_call(text) if tools else text
+        text = text.replace(PLACE, "").strip()  # no place of an image in the next prompt
         messages.append({"role": "assistant", "content": text or "..."})
+
+    def answer() -> Iterator[str]:
+        for calls in range(MOST_CALLS + 1):
+            yield from turn()
+            call = read_call(messages[-1]["content"]) if tools else None
+            if call is None or calls == MOST_CALLS:
+                return
+            result = run(call, tools, [conversation.read_image(image) for image in given])
+            if isinstance(result, bytes):
+                given.append(result)
+                result = PLACE
+            messages.append({"role": "tool", "content": result.strip() or "..."})
+            yield f" [{call.name}: {result}] "
+
+    for text in turns:
+        messages += conversation.first_turn(text, 0 if messages else len(given))
+        yield answer()
 
 
 def main() -> None:
     """The command."""
-    own = ("model", "image", "overrides", "chat")
+    own = ("model", "image", "overrides", "chat", "tools")
     settings = {k: v for k, v in vars(ARGS).items() if k not in own}
     if ARGS.chat:
         first = [settings.pop("prompt")]
         turns = (line.strip() for line in itertools.chain(filter(None, first), sys.stdin))
-        for pieces in chat(ARGS.model, filter(None, turns), ARGS.image, **settings):
+        tools = named(ARGS.tools)
+        for pieces in chat(ARGS.model, filter(None, turns), ARGS.image, tools=tools, **settings):
             for piece in pieces:
                 print(piece, end="", flush=True)
             print()
         return
+    if ARGS.tools:
+        raise ValueError("--tools are called in a conversation: add --chat.")
     texts = generate(ARGS.model, images=ARGS.image, **settings)
     for i, pieces in enumerate(texts):
         title = f"{ARGS.image[i]}: " if len(texts) > 1 else ""

@@ -1,4 +1,4 @@
-r"""Arrange conversations into rows of one length, so that training reads little padding.
+r"""Arrange conversations, or images, into rows of one length, with little padding.
 
     python -m mmjax.pack --config=configs/mine.py --out=data/packs.json
 
@@ -6,6 +6,16 @@ Counts the tokens of every conversation of config.data.train, those of its image
 `converse` step of config.data.transform, and writes which of them share a row. Then train with
 config.data.train = {"kind": "packed", "source": the same source, "file": "data/packs.json"}: a
 conversation attends to itself alone, so that the loss is that of the rows without packing.
+
+Images at their own aspect ratio are packed likewise, where the transform has
+`patches(budget, patch_size)` and ends with `pack(length, images)`: their patches are counted.
+
+    python -m mmjax.pack --config=configs/mine.py --lengths=16,32,64 --out=data/lengths.json
+
+sorts examples with captions by the tokens of the longest instead, for a mixture of whole batches
+(mmjax/data/mixture.py) with a part for each length: {"source": {"kind": "bucket", "source": the
+same source, "file": "data/lengths.json", "length": 16}, "transform": "... | tokenize(16)",
+"batch_size": ..., "weight": ...}. It prints the weights with which all examples are seen equally.
 """
 
 # ruff: noqa: E402
@@ -16,11 +26,12 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--config", {"required": True, "help": "a file with get_config()"}),
         ("--out", {"required": True, "help": "the file to write"}),
+        ("--lengths", {"default": "", "help": "tokens of buckets, by commas; default: pack rows"}),
     )
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +42,10 @@ from mmjax.data.open_source import open_source
 from mmjax.data.source import Source
 from mmjax.data.sources.packed import first_fit, images_of
 from mmjax.data.transforms import chain, parse
+from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.converse import converse
 from mmjax.process.progress import Progress
+from mmjax.run.experiment import texts_of
 from mmjax.run.tokenizer import make_tokenizer
 from mmjax.workdir import whole_file
 
@@ -40,15 +53,20 @@ from mmjax.workdir import whole_file
 def measure(
     source: Source, transform: str, tokenizer: Any
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Tokens and images [N] of each conversation, and how many of both a row has.
+    """Tokens and images [N] of each example, and how many of both a row has.
 
     Raises:
-      ValueError: a chain without `converse`, a conversation that does not fit into a row, or an
-        example without messages, which the chain would draw anew at each step.
+      ValueError: a chain with neither `converse` nor `pack`, or as `patches_of`; a conversation
+        that does not fit into a row, or an example without messages, which the chain would draw
+        anew at each step.
     """
     steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
+    if "pack" in steps:
+        return patches_of(source, transform)
     if "converse" not in steps:
-        raise ValueError("config.data.transform has no converse(...), which writes the rows.")
+        raise ValueError(
+            "config.data.transform has neither converse(...) nor pack(...), which write the rows."
+        )
     args, kwargs = steps["converse"]
     given = inspect.signature(converse).bind(*args, **kwargs, tokenizer=tokenizer)
     given.apply_defaults()
@@ -74,10 +92,77 @@ def measure(
     return tokens, images, given.arguments["length"], given.arguments["images"]
 
 
+# Steps of an image that leave its number of patches as it is, and those that draw it anew.
+_SIZED = ("decode", "resize", "resize_short", "resize_long", "center_crop", "pad_square", "trim")
+_SIZED += ("patches",)
+_DRAWN = ("random_crop", "random_resized_crop", "random_affine")
+
+
+def patches_of(source: Source, transform: str) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Patches and images (1) [N] of each example, and how many of both a row has.
+
+    Raises:
+      ValueError: a chain without `patches`, or one that draws the size of an image at each step.
+    """
+    steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
+    drawn = [name for name in _DRAWN if name in steps]
+    if "patches" not in steps or drawn:
+        raise ValueError(
+            f"config.data.transform has {drawn[0] if drawn else 'no patches(...)'}: only images "
+            "whose patches are the same at each step can be packed."
+        )
+    args, kwargs = steps["pack"]
+    given = inspect.signature(parse.pack).bind(*args, **kwargs).arguments
+    cut = parse.parse(chain.only(transform, _SIZED))
+    tokens = np.zeros(len(source), np.int64)
+    with Progress(f"counting the patches of {source.name}", len(source)) as bar:
+        for i in range(len(source)):
+            tokens[i] = cut(source[i], np.random.default_rng(0))["image_grid"].prod()
+            bar.advance(1)
+    return tokens, np.ones_like(tokens), given["length"], given["images"]
+
+
 def _without_pixels(example: Mapping[str, Any]) -> dict[str, Any]:
     """An example with an image of one pixel for each of its own."""
     count = example.get("images", len(images_of(dict(example))))
     return {**example, "image": (np.zeros((1, 1, 3), np.uint8),) * count}
+
+
+def sorted_by_length(
+    source: Source, tokenizer: Any, lengths: Sequence[int]
+) -> dict[int, list[int]]:
+    """The examples of each bucket: the shortest that holds the longest caption; what is longer than
+    all is in the longest.
+
+    Raises:
+      ValueError: lengths that are not whole numbers from 1, or an example without captions.
+    """
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"--lengths is {list(lengths)}: give whole numbers from 1, by commas.")
+    buckets: dict[int, list[int]] = {length: [] for length in sorted(set(lengths))}
+    with Progress(f"counting the tokens of {source.name}", len(source)) as bar:
+        for i in range(len(source)):
+            texts = captions_of(source.meta(i), source.class_names)
+            tokens = int(tokenizer.rows(texts, max(lengths))[1].sum(1).max())
+            buckets[next(length for length in buckets if tokens <= length)].append(i)
+            bar.advance(1)
+    return buckets
+
+
+def _write_buckets(source: Source, tokenizer: Any) -> None:
+    try:
+        lengths = [int(length) for length in ARGS.lengths.split(",")]
+    except ValueError:
+        raise ValueError(f"--lengths is '{ARGS.lengths}': give whole numbers by commas.") from None
+    buckets = sorted_by_length(source, tokenizer, lengths)
+    whole = {"source": source.name, "buckets": buckets}
+    whole_file.write(Path(ARGS.out), json.dumps(whole) + "\n")
+    for length, members in buckets.items():
+        share = len(members) / len(source)
+        print(
+            f"at most {length} tokens: {len(members):,} examples, weight {share:.4g} for equal "
+            f"batches, {share * length:.4g} for equal tokens"
+        )
 
 
 def main() -> None:
@@ -86,14 +171,20 @@ def main() -> None:
     train = config.data.train
     train = train.get("source", train) if train.get("kind") == "packed" else train
     source = open_source(train)
-    tokenizer = make_tokenizer(config.tokenizer, corpus=source.corpus)
-    tokens, images, length, most = measure(source, config.data.transform, tokenizer)
+    transform = " | ".join(filter(None, (config.data.cached_transform, config.data.transform)))
+    tokenizer = None
+    if ARGS.lengths or "pack" not in {name for name, *_ in chain.read(transform)}:
+        tokenizer = make_tokenizer(config.tokenizer, corpus=texts_of(source))
+    if ARGS.lengths:
+        _write_buckets(source, tokenizer)
+        return
+    tokens, images, length, most = measure(source, transform, tokenizer)
     groups = first_fit(tokens, images, length, most)
     about = {"source": source.name, "length": length, "images": most}
     whole_file.write(Path(ARGS.out), json.dumps({**about, "groups": groups}) + "\n")
     filled = tokens.sum() / (len(groups) * length)
     print(
-        f"{len(source):,} conversations in {len(groups):,} rows of {length}: {filled:.1%} of the "
+        f"{len(source):,} examples in {len(groups):,} rows of {length}: {filled:.1%} of the "
         f"tokens are used, {tokens.sum() / (len(source) * length):.1%} without packing"
     )
 

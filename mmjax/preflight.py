@@ -59,7 +59,8 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     saved = saves.newest_run()
     saves.close()
     for name, settings in sources_of(config).items():
-        source = experiment.open_source(settings, workdir)
+        training = name.startswith("data.train")
+        source = experiment.open_source(settings, workdir, check_media=not training)
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as '{examples[0].get('key')}'")
     source, _, run, evaluators, _, data = train.prepare(config, workdir, saved)

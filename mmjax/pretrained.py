@@ -15,6 +15,7 @@ from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.data.transforms.converse import named_template
+from mmjax.data.transforms.patch_steps import as_image
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.process.command import is_refusal
@@ -44,7 +45,7 @@ from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
 IMAGE_STEPS = ("decode", "pad_square", "resize", "resize_short", "resize_long", "resize_between")
-IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner")
+IMAGE_STEPS += ("center_crop", "resize_smoothed", "pad_corner", "trim", "patches")
 AUDIO_STEPS = ("clap_input", "waveform", "sound", "kaldi_fbank", "log_mel", "mfcc", "chromagram")
 AUDIO_STEPS += ("whisper_mel", "speech_mel", "standardize")
 
@@ -104,13 +105,16 @@ class Pretrained:
     def image(self, image: bytes | np.ndarray) -> np.ndarray:
         """The model's input, uint8 [h, w, 3], from an encoded image or its pixels [H, W, 3].
 
+        Of a NaFlex model images differ in size; its transform itself gives rows of patches, of
+        which several make a batch.
+
         Raises:
           ValueError: an image that cannot be decoded, or a model without images.
         """
         if not self.transform:
             raise ValueError(f"A '{self.config['name']}' takes no images.")
         prepare = transforms.parse(self.transform)
-        return prepare({"image": image}, np.random.default_rng(0))["image"]
+        return as_image(prepare({"image": image}, np.random.default_rng(0)))
 
     def audio(self, audio: bytes, seed: int = 0) -> dict[str, np.ndarray]:
         """The model's input from an encoded audio file: `audio` or `waveform`, with its masks.

@@ -37,6 +37,7 @@ from mmjax import config as configs
 from mmjax.data import mixture
 from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import load_tokenizer
+from mmjax.data.transforms.patch_steps import as_image
 from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.run import experiment, labels
@@ -258,7 +259,7 @@ def _examples(
 
 def _image(batch: Mapping[str, np.ndarray], row: int) -> np.ndarray:
     """A row's image, or its images side by side."""
-    image = batch["image"][row]
+    image = as_image({k: batch[k][row] for k in ("image", "image_grid") if k in batch})
     if "image_mask" in batch:
         image = np.concatenate(image[batch["image_mask"][row]], axis=1)
     return np.clip(np.round(image), 0, 255).astype(np.uint8)  # Mixup's pixels are fractional

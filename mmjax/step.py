@@ -133,7 +133,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, numbers: Numbers):
         found, context, corrupted = gradients(state, batch, numbers)
-        grad_norm = optax.tree.norm(found.grads)
+        with jax.named_scope("optimizer"):
+            grad_norm = optax.tree.norm(found.grads)
         memory = {**state.memory, **found.written}
         if system.remember is not None:
             memory = {**memory, **system.remember(memory, found.outputs, corrupted, context)}
@@ -142,6 +143,7 @@ def make_train_step(
         sums = [x.sum() for x in jax.tree.leaves(changed) if jnp.issubdtype(x.dtype, jnp.floating)]
         finite = state.finite & is_finite(found.total, grad_norm, *sums)
 
+        @jax.named_scope("optimizer")
         def update(state):
             updates, opt_state = descend(
                 found.grads,
@@ -229,6 +231,7 @@ def make_gradients(
         )
         return dict(outputs), dict(written)
 
+    @jax.named_scope("loss")
     def total_loss(outputs, batch, context, weights):
         """The weighted loss, each term's mean, and whether any row has it."""
         means = {}

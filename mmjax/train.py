@@ -48,15 +48,15 @@ from mmjax.evals.evaluator import Evaluator
 from mmjax.finite import NonFiniteError
 from mmjax.layers import platform
 from mmjax.optim import optimizer as optim
-from mmjax.plan import chips, flops
+from mmjax.plan import chips, flops, profile
 from mmjax.process import distributed, runtime
 from mmjax.process.preemption import StopSignals
 from mmjax.process.watchdog import Watchdog
-from mmjax.run import data_manifest, experiment, labels
+from mmjax.run import data_manifest, experiment, goodput, labels
 from mmjax.run.early_stopping import EarlyStopping
 from mmjax.run.meter import Meter
 from mmjax.run.progress import ProgressLine
-from mmjax.workdir import checkpoint, metrics, resume_config
+from mmjax.workdir import checkpoint, metrics, resume_config, trackers
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.batch_log import BatchLog
 from mmjax.workdir.manifest import git_revision, read_manifest, write_manifest
@@ -90,6 +90,8 @@ def prepare(
     Raises:
       ValueError: settings or data that are wrong, or do not fit each other.
     """
+    profile.check(config.profile, config.total_steps)
+    trackers.check(config.track)
     source = experiment.open_training(config.data, workdir)
     tokenizer = experiment.make_tokenizer(config, workdir, source, saved)
     run = experiment.build(config, tokenizer)
@@ -100,7 +102,7 @@ def prepare(
     data = data_manifest.make(source, config, tokenizer)
     if saved:
         changed = data_manifest.changes(workdir, data, saved)
-        experiment.check_examples(source, saved, config, allow_change, changed)
+        data_manifest.check_examples(source, saved, config, allow_change, changed)
     evaluators = evaluate.make_evaluators(run, workdir)
     return Prepared(source, classes, run, evaluators, EarlyStopping.of(config), data)
 
@@ -110,6 +112,7 @@ def train(
     workdir: str | Path,
     allow_change: Sequence[str] = (),
     command_line: str = "",
+    start_time: float | None = None,
 ) -> dict[str, float]:
     """Train, resuming from the workdir's newest checkpoint, then evaluate and write the report.
 
@@ -118,6 +121,7 @@ def train(
       workdir: the run's folder.
       allow_change: config keys that may differ from the run being resumed.
       command_line: what started this, for the report.
+      start_time: when that was, in seconds since the epoch; now, if not given.
 
     Returns:
       the results, "evaluation/metric" -> value.
@@ -128,6 +132,7 @@ def train(
     """
     workdir = Path(workdir)
     signals, began = StopSignals(), time.monotonic()
+    ledger = goodput.Ledger(workdir, start_time or time.time(), distributed.is_main())
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
     with distributed.main_first("reading the checkpoints"):
         saved = saves.newest_run()
@@ -142,7 +147,7 @@ def train(
     prepared = prepare(config, workdir, saved, allow_change)
     source, classes, run, evaluators, early, data = prepared
     watch = file_list.Watch(mixture.parts_of(source).values())
-    writer = metrics.MetricWriter(workdir, process_index=jax.process_index())
+    writer = evaluate.make_writer(config, workdir)
 
     # ---- the state: resumed, or new
     if saved:
@@ -170,46 +175,51 @@ def train(
             now = datetime.datetime.now().isoformat(timespec="seconds")
             starts = read_manifest(workdir).get("starts", [])
             write_manifest(workdir, starts=[*starts, {"step": at, "time": now}])
-    if at == 0:
-        given = run.eval_variables(state)
-        early.check(evaluate.before_training(run, evaluators, given, workdir, writer))
-    elif early.unchecked and at < total:
-        early.check(
-            evaluate.run_evaluators(evaluators, run.eval_variables(state), early.evaluators)
-        )
+    with ledger.lost("evaluation", after=state):
+        if at == 0:
+            given = run.eval_variables(state)
+            early.check(evaluate.before_training(run, evaluators, given, workdir, writer))
+        elif early.unchecked and at < total:
+            early.check(
+                evaluate.run_evaluators(evaluators, run.eval_variables(state), early.evaluators)
+            )
 
     seconds_before = saved.get("seconds", 0.0) if saved else 0.0
 
     def save():
-        seen.flush()
-        _check_finite(run, state, source, saves, workdir)
-        if distributed.is_main() and (what := watch.changed()):
-            print(f"warning: of the files of the data, {what} since the run was started")
-        saves.save(
-            at,
-            state,
-            {
-                "step": at,
-                "examples": len(source),
-                "data": data_manifest.summary(data),
-                "parts": mixture.sizes_of(source),
-                "mixture_weights": mixture.history_of(source),
-                "class_names": source.class_names,
-                "source_classes": classes,
-                "config": configs.to_json(config),
-                "tokenizer": tokenizer_files(workdir),
-                "git": git_revision(),
-                "seconds": seconds_before + time.monotonic() - began,
-                "early_stopping": early.state(),
-            },
-        )
+        with ledger.lost("checkpoint", after=state):
+            seen.flush()
+            _check_finite(run, state, source, saves, workdir)
+            if distributed.is_main() and (what := watch.changed()):
+                print(f"warning: of the files of the data, {what} since the run was started")
+            saves.save(at, state, rest_of_checkpoint())
+        ledger.record(at, stream.wait_seconds)
+
+    def rest_of_checkpoint():
+        return {
+            "step": at,
+            "examples": len(source),
+            "data": data_manifest.summary(data),
+            "parts": mixture.sizes_of(source),
+            "mixture_weights": mixture.history_of(source),
+            "class_names": source.class_names,
+            "source_classes": classes,
+            "config": configs.to_json(config),
+            "tokenizer": tokenizer_files(workdir),
+            "git": git_revision(),
+            "seconds": seconds_before + time.monotonic() - began,
+            "early_stopping": early.state(),
+        }
 
     # ---- the loop
     window = metrics.ScalarWindow()
-    progress = ProgressLine(total, config.batch_size, at, distributed.progress_stream())
-    share = sharding.batch_share(run.mesh)
     chip = chips.chip_of(jax.devices()[0].device_kind)
-    meter = Meter(at, chip and chip.flops)
+    meter = Meter(config.batch_size, jax.devices(), chip and chip.flops)
+    progress = ProgressLine(
+        total, config.batch_size, at, distributed.progress_stream(), meter.short
+    )
+    share = sharding.batch_share(run.mesh)
+    profiler = profile.Profiler(config.profile, workdir, at, distributed.is_main())
     seen = BatchLog(workdir)
     stream = prefetch_to_device(
         experiment.training_batches(config, run.system, source, run.tokenizer, at, share),
@@ -222,11 +232,13 @@ def train(
     # for each other until XLA gives up.
     lockstep = platform.current().lockstep and jax.local_device_count() > 1
     signals.enter_loop()
+    ledger.enter(at, total)
     with (
         jax.set_mesh(run.mesh),
         watchdog,
         contextlib.closing(stream),
         contextlib.closing(progress),
+        contextlib.closing(profiler),
     ):
         while at < total and not early.stopped and not signals.agreed(run.mesh):
             watchdog.step(at)
@@ -236,11 +248,14 @@ def train(
             if at == first:
                 traced = run.train_step.trace(state, batch, run.numbers(at))
                 meter.flops = flops.count(traced.jaxpr).flops
+            if profiler.starts_at(at + 1):
+                profiler.start(state, stream.wait_seconds)
             state, scalars = run.train_step(state, batch, run.numbers(at))
             if lockstep:
                 jax.block_until_ready(scalars)
             if at == first:
                 runtime.release_freed_memory()  # the compiler's, about half a gigabyte
+                ledger.compiled(stream.wait_seconds)
             at += 1
             seen.add(at, batch)
             window.add(scalars)
@@ -252,8 +267,9 @@ def train(
                 _check_finite(run, state, source, saves, workdir)
                 log = {f"train/{name}": value for name, value in window.mean().items()}
                 log |= optim.learning_rates(config.optim, run.schedule, at - 1)
-                rate = progress.examples_per_second
-                log |= meter.read(at, config.batch_size, rate, jax.devices())
+                log |= meter.read(progress.examples_per_second)
+                ledger.record(at, stream.wait_seconds)
+                log["goodput"] = goodput.fraction(ledger.seconds)
                 log["data_wait_share"] = progress.data_wait_share
                 if run.tokenizer is not None and not config.data.num_workers:
                     log["truncation_rate"] = run.tokenizer.truncation_rate
@@ -261,10 +277,16 @@ def train(
                 writer.write(at, log)
 
             watchdog.rest()
+            if profiler.ends_at(at):
+                with ledger.lost("other", after=state):
+                    profiler.finish(stream.wait_seconds, traced)
+                progress.restart()
+
             if config.eval_every and at % config.eval_every == 0 and at < total:
-                results = evaluate.run_evaluators(
-                    evaluators, run.eval_variables(state), config.validation, at
-                )
+                with ledger.lost("evaluation", after=state):
+                    results = evaluate.run_evaluators(
+                        evaluators, run.eval_variables(state), config.validation, at
+                    )
                 writer.write(at, {f"eval/{name}": value for name, value in results.items()})
                 early.update(results)
                 progress.restart()
@@ -273,9 +295,11 @@ def train(
                 save()
                 progress.restart()
     save()
-    saves.close()
+    with ledger.lost("checkpoint"):
+        saves.close()
     if distributed.is_main() and at > first:
-        numbers = meter.read(at, config.batch_size, progress.examples_per_second, jax.devices())
+        numbers = meter.read(progress.examples_per_second)
+        numbers["goodput"] = goodput.fraction(ledger.seconds)
         numbers["seconds"] = seconds_before + time.monotonic() - began
         write_manifest(workdir, training=numbers)
     signals.leave_loop()
@@ -286,7 +310,13 @@ def train(
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
 
     # ---- evaluators and report
-    return evaluate.finish(run, evaluators, run.eval_variables(state), at, workdir, writer)
+    with ledger.lost("evaluation"):
+        results = evaluate.finish(run, evaluators, run.eval_variables(state), at, workdir, writer)
+    writer.close()
+    if ledger.active:
+        ledger.end(at)
+        print(f"goodput: {goodput.sentence(ledger.seconds)}")
+    return results
 
 
 def _check_finite(run, state, source, saves, workdir) -> None:
@@ -314,7 +344,11 @@ def main() -> None:
     with workdir_lock.held_by_run(ARGS.workdir):
         command_line = command.line_of("mmjax train", sys.argv[1:])
         train(
-            config, ARGS.workdir, [key for key in ARGS.allow_change.split(",") if key], command_line
+            config,
+            ARGS.workdir,
+            [key for key in ARGS.allow_change.split(",") if key],
+            command_line,
+            runtime.began(),
         )
 
 

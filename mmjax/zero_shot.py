@@ -6,6 +6,13 @@
 Labels are separated by commas, or in a file with one label per line. Templates are a preset of
 mmjax/data/transforms/captions.py or prompts with {} for the label; their embeddings are averaged.
 The default model is for photographs; it is built at first use.
+
+    python -m mmjax.zero_shot known/ --labels="cat,dog" --fit=calibration.json --coverage=0.9
+    python -m mmjax.zero_shot photos/ --labels="cat,dog" --calibration=calibration.json --json
+
+--fit reads images in folders named after their labels, and writes a temperature and the confidence
+that keeps the given fraction of them. With --calibration the probabilities are those at that
+temperature, and an image of less confidence is marked as one to abstain from.
 """
 
 # ruff: noqa: E402
@@ -20,12 +27,16 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--templates", {"nargs": "+", "default": ["plain"], "help": "a preset, or prompts"}),
         ("--top", {"type": int, "default": 3, "help": "labels shown per image"}),
         ("--json", {"action": "store_true", "help": "print one JSON object per line"}),
+        ("--fit", {"help": "file of a calibration, fitted to the images' folders, to write"}),
+        ("--coverage", {"type": float, "default": 0.8, "help": "of --fit: fraction answered"}),
+        ("--calibration", {"help": "file that --fit has written"}),
     )
 
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +48,8 @@ from mmjax.photos.default import named_or_default
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl
+from mmjax.zero_shot_calibration import ZeroShotCalibration, fit_to_folders
+from mmjax.zero_shot_calibration import load as load_calibration
 
 
 def read_labels(given: str) -> list[str]:
@@ -75,13 +88,13 @@ def read_templates(given: Sequence[str]) -> tuple[str, ...]:
 def classify(
     embedder: Embedder, weights: np.ndarray, paths: Sequence[Path]
 ) -> Iterator[tuple[Path, np.ndarray | ValueError]]:
-    """Each path, in order, with its labels' probabilities `[C]`, or why it cannot be read."""
+    """Each path, in order, with its labels' cosines `[C]`, or why it cannot be read."""
     batch: list[tuple[Path, np.ndarray | ValueError]] = []
 
     def flush() -> Iterator[tuple[Path, np.ndarray | ValueError]]:
         good = [image for _, image in batch if not isinstance(image, ValueError)]
         embed = embedder.images(good) if good else np.empty((0, weights.shape[1]), np.float32)
-        rows = iter(embedder.probabilities(embed @ weights.T))
+        rows = iter(embed @ weights.T)
         for path, image in batch:
             yield path, image if isinstance(image, ValueError) else next(rows)
         batch.clear()
@@ -105,7 +118,9 @@ def zero_shot(
       ValueError: a model that does not embed both images and texts.
     """
     embedder = open_embedder(model, sizes=(min(64, len(paths)),))
-    return classify(embedder, classifier_weights(embedder.texts, labels, templates), paths)
+    weights = classifier_weights(embedder.texts, labels, templates)
+    for path, found in classify(embedder, weights, paths):
+        yield path, found if isinstance(found, ValueError) else embedder.probabilities(found)
 
 
 def best(labels: Sequence[str], probs: np.ndarray, top: int) -> list[tuple[str, float]]:
@@ -113,41 +128,103 @@ def best(labels: Sequence[str], probs: np.ndarray, top: int) -> list[tuple[str, 
     return [(labels[i], float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
 
 
+def json_row(
+    labels: Sequence[str], probs: np.ndarray, calibrated: np.ndarray | None, top: int
+) -> list[dict[str, Any]]:
+    """The labels of a JSON row, the most probable ones first."""
+    shown = [{"label": n, "share": p} for n, p in best(labels, probs, top)]
+    if calibrated is not None:
+        of = dict(zip(labels, calibrated.tolist()))
+        shown = [{**row, "calibrated": of[row["label"]]} for row in shown]
+    return shown
+
+
+class Printer:
+    """Prints a row for each image as it is classified: JSON lines, or a table."""
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        paths: Sequence[Path],
+        calibration: ZeroShotCalibration | None,
+    ):
+        self._labels, self._calibration = labels, calibration
+        self._width, self._wide = max(len(printable(p)) for p in paths), max(map(len, labels))
+        if not ARGS.json:
+            print(f"{'image':{self._width}}  {'label':{self._wide}}  probability")
+
+    def row(self, path: Path, logits: np.ndarray, probs: np.ndarray) -> None:
+        """Print an image's labels, by its logits `[C]` and the model's probabilities `[C]`."""
+        calibrated, abstain = None, False
+        if self._calibration is not None:
+            calibrated = self._calibration.probabilities(logits[None])[0]
+            abstain = bool(calibrated.max() < self._calibration.threshold)
+        if ARGS.json:
+            row = {"path": str(path), "labels": json_row(self._labels, probs, calibrated, ARGS.top)}
+            if calibrated is not None:
+                row |= {"abstain": abstain, "coverage": self._calibration.coverage}
+            print(jsonl.line(row), flush=True)
+            return
+        shown = best(self._labels, probs if calibrated is None else calibrated, ARGS.top)
+        for n, (label, p) in enumerate(shown):
+            name = "" if n else printable(path)
+            doubt = "  not to be trusted" if abstain and not n else ""
+            print(f"{name:{self._width}}  {label:{self._wide}}  {p:5.3f}{doubt}", flush=True)
+
+    def fault(self, path: Path, fault: ValueError) -> None:
+        """Print why an image cannot be read, in JSON; a table names these at its end."""
+        if ARGS.json:
+            print(jsonl.line({"path": str(path), "error": str(fault)}))
+
+
 def main() -> None:
     """The command."""
     labels, templates = read_labels(ARGS.labels), read_templates(ARGS.templates)
     if ARGS.top < 1:
         raise ValueError(f"--top is {ARGS.top}: use 1 or more.")
+    if ARGS.fit and ARGS.calibration:
+        raise ValueError("--fit writes a calibration and --calibration reads one: give one.")
+    calibration = load_calibration(ARGS.calibration) if ARGS.calibration else None
     paths = image_files.find(ARGS.images)
-    results = zero_shot(named_or_default(ARGS.model), labels, paths, templates)
-    width, wide = max(len(printable(p)) for p in paths), max(map(len, labels))
-    if not ARGS.json:
-        print("image".ljust(width) + "  " + "label".ljust(wide) + "  probability")
-    faults = []
+    embedder = open_embedder(named_or_default(ARGS.model), sizes=(min(64, len(paths)),))
+    about = {"labels": labels, "templates": templates}
+    if ARGS.fit or calibration:
+        about["model"] = embedder.fingerprint
+    if calibration is not None:
+        calibration.check(**about)
+    weights = classifier_weights(embedder.texts, labels, templates)
+    printer = None if ARGS.fit else Printer(labels, paths, calibration)
+    faults, found = [], []
     # On a terminal the rows show the progress, and a progress line would interleave with them.
-    quiet = contextlib.nullcontext() if sys.stdout.isatty() else Progress("Images", len(paths))
+    shown = sys.stdout.isatty() and not ARGS.fit
+    quiet = contextlib.nullcontext() if shown else Progress("Images", len(paths))
     with quiet as bar:
-        for path, probs in results:
-            if isinstance(probs, ValueError):
-                faults.append((path, probs))
-                if ARGS.json:
-                    print(jsonl.line({"path": str(path), "error": str(probs)}))
-            elif ARGS.json:
-                shown = [{"label": n, "share": p} for n, p in best(labels, probs, ARGS.top)]
-                row = {"path": str(path), "labels": shown}
-                print(jsonl.line(row), flush=True)
+        for path, cosines in classify(embedder, weights, paths):
+            if isinstance(cosines, ValueError):
+                faults.append((path, cosines))
+                if printer:
+                    printer.fault(path, cosines)
+            elif printer:
+                logits = embedder.logit_scale * cosines
+                printer.row(path, logits, embedder.probabilities(cosines))
             else:
-                for n, (label, p) in enumerate(best(labels, probs, ARGS.top)):
-                    name = "" if n else printable(path)
-                    print(f"{name:{width}}  {label:{wide}}  {p:5.3f}", flush=True)
+                found.append((path, embedder.logit_scale * cosines))
             if bar is not None:
                 bar.advance()
-    if faults and not ARGS.json:
+    if faults and not (ARGS.json and printer):
         print(f"{len(faults)} of {len(paths)} images cannot be read:", file=sys.stderr)
         for path, fault in faults:
             print(printable(f"  {path}: {fault}"), file=sys.stderr)
     if len(faults) == len(paths):
         raise ValueError(f"None of the {len(paths)} images can be read: see above.")
+    if ARGS.fit:
+        files, logits = zip(*found)
+        fitted = fit_to_folders(np.stack(logits), files, ARGS.coverage, **about)
+        fitted.save(ARGS.fit)
+        print(
+            f"{ARGS.fit}: temperature {fitted.temperature:.3g}, threshold {fitted.threshold:.3f} "
+            f"for {100 * fitted.coverage:g} % of {fitted.examples} images"
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from small_config import small
 
 from mmjax import config as configs
+from mmjax.workdir import resume_config
 
 KEYS = st.text("abcdefgh_", min_size=1, max_size=4)
 SCALARS = (
@@ -44,7 +45,7 @@ def test_json_round_trip(tree):
     assert typed(back.to_dict()) == typed(tree)
     assert back.is_locked
     assert configs.to_json(back) == text
-    assert configs.diff(ConfigDict(tree), back) == {}
+    assert resume_config.diff(ConfigDict(tree), back) == {}
 
 
 def test_what_an_older_config_lacks_has_its_default():
@@ -84,14 +85,14 @@ def test_diff_is_what_a_walk_over_both_finds(old, new):
     for path in {*a, *b}:
         if a.get(path) != b.get(path):
             want[".".join(path)] = (a.get(path), b.get(path))
-    assert configs.diff(ConfigDict(old), ConfigDict(new)) == want
+    assert resume_config.diff(ConfigDict(old), ConfigDict(new)) == want
 
 
 def test_diff_by_hand():
     new = configs.override(small(), ["steps=11", "model.image.pool=map"])
     new.unlock()
     new.evals = {"a": {"k": 1}}
-    assert configs.diff(small(), new) == {
+    assert resume_config.diff(small(), new) == {
         "steps": (10, 11),
         "model.image.pool": ("cls", "map"),
         "evals": ({}, None),

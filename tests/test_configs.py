@@ -42,7 +42,8 @@ def in_repository(monkeypatch):
 @functools.cache
 def full_size(name):
     """The experiment on 8 devices, in shapes alone."""
-    config = load(name, "mesh.data=4", "mesh.fsdp=2")
+    sizes = {"data": 4, "fsdp": 2} if load(name).batch_size % 8 == 0 else {"fsdp": 2, "tensor": 2}
+    config = load(name, *(f"mesh.{axis}={size}" for axis, size in sizes.items()))
     return config, experiment.build(config, None)
 
 
@@ -138,6 +139,10 @@ def test_data_fit_the_model(name):
             assert words in chain
             assert f"crop({size})" in chain or f"resize({size})" in chain
         return
+    if config.model.name == "language_model":
+        sections = (config.data, *config.evals.values())
+        assert all(x.transform == f"running_text({model.text.length})" for x in sections)
+        return
     if config.model.name == "whisper":
         heard = [f"{config.data.cached_transform} | {config.data.transform}"]
         heard += [section.transform for section in config.evals.values()]
@@ -177,6 +182,15 @@ def test_data_fit_the_model(name):
             example = {"audio": sound, "label": 1, "labels": [1, 3], "captions": ["a"]}
             found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
             check_batch({k: found[k][None] for k in read}, read)
+        return
+    if model.image.get("kind") == "naflex":
+        tower = run.model.image_tower(parent=None)
+        budgets = (*config.data.train.parts.values(), *config.evals.values())
+        chains = [section.transform for section in budgets]
+        found = [re.search(r"patches\((\d+), (\d+)\)", chain).groups() for chain in chains]
+        assert {int(patch) for _, patch in found} == {tower.sizes["patch_size"]}
+        assert max(int(n) for n, _ in found) == tower.max_patches
+        assert f"tokenize({model.text.length}" in transform
         return
     image = model.get("image_tokenizer", model.get("image", model))
     image = image.get("image", image)  # of frames
@@ -308,10 +322,19 @@ def test_its_step_can_be_planned(name):
 
 
 # On data=4,fsdp=2 one of each structure.
-STRUCTURES = ("ast_esc10", "clip_emoji", "siglip_b16", "lit_b16", "vit_cifar10", "fusion_digits")
+STRUCTURES = (
+    "ast_esc10",
+    "clip_emoji",
+    "naflex_emoji",
+    "siglip_b16",
+    "lit_b16",
+    "vit_cifar10",
+    "fusion_digits",
+)
+STRUCTURES += ("fusion_digits",)
 STRUCTURES += ("albef_14m", "avsr_digits", "blip_b16_129m", "coca_emoji", "flamingo_emoji")
 # Another config of the system is more than these: those of ALBEF and BLIP have a queue.
-LESS = ("albef_emoji", "blip_emoji", "clap_htsat", "flava_pmd")
+LESS = ("albef_emoji", "blip_emoji", "cct_cifar10", "clap_htsat", "flava_pmd")
 # Parameters that change by 1e-7 change its gradient's norm by up to 3e-4: batch norms of few rows.
 LESS += ("audioclip",)
 

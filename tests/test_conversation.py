@@ -12,6 +12,7 @@ from configs import llava_emoji
 from mmjax import conversation, generate, pretrained
 from mmjax.data.transforms.converse import named_template
 from mmjax.pretrained import describe
+from mmjax.tools.table import TOOLS
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,31 @@ def test_an_answer_with_the_place_of_an_image_does_not_end_a_conversation(monkey
     )
     turns = generate.chat(str(GOLDEN / "llava"), ["what?", "why?"], max_new_tokens=4)
     assert ["".join(pieces) for pieces in turns] == ["a<image>"] * 2
+
+
+def test_a_conversation_with_tools(monkeypatch, files):
+    """A crop becomes an image of the conversation, and a loop of calls ends."""
+    said = ["<tool crop>0, 0, 0.5, 0.5</tool> more", "<tool sum>1</tool>", "a corner", "again"]
+    prompts = []
+
+    def make_text_stream(loaded, settings):
+        assert len(settings.processors) == 1
+
+        def stream(batch, seed):
+            prompts.append(written(loaded, batch))
+            return iter([said.pop(0) if said else "<tool calculator>1 + 1</tool>"])
+
+        return stream
+
+    monkeypatch.setattr(generate, "make_text_stream", make_text_stream)
+    turns = generate.chat(
+        str(GOLDEN / "llava"), ["what?", "why?", "sum?"], files[:1], tools=TOOLS, max_new_tokens=4
+    )
+    first = "".join(next(turns))
+    assert "[crop: <image>]" in first and "[sum: error: there is no tool 'sum'" in first
+    assert first.endswith("a corner") and prompts[1].count("<image>") == 2 * 9
+    assert "more" not in prompts[1] and "".join(next(turns)) == "again"
+    assert "".join(next(turns)).count("[calculator: 2]") == generate.MOST_CALLS
 
 
 def test_the_prompts_of_a_paligemma_and_of_a_llava(files):

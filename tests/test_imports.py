@@ -12,11 +12,13 @@ ROOT = Path(__file__).parents[1]
 # imports from its own entry and from those above it in this list.
 ORDER = """
 config  batch  schedule  sharding  finite  microbatch_check
+storage
 system
 process
 optim
 workdir
 data
+tools
 sample
 layers  losses
 decode
@@ -43,7 +45,8 @@ train
 photos
 conversation
 search.__main__  serve.__main__  sample.__main__
-zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight
+zero_shot_calibration
+zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
 cluster_video
 detect  unclip
 __main__

@@ -22,6 +22,8 @@ from tiny_clip import write_folder
 from mmjax import config as configs
 from mmjax import evaluate
 from mmjax.process import preemption
+from mmjax.run import goodput
+from mmjax.workdir import jsonl
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +223,13 @@ def test_signals_and_a_kill_lose_nothing_and_the_run_ends_bitwise_the_same(
     assert_same(state_of(tmp_path, STEPS), state_of(long_run, STEPS))
     seen, want = ((p / "batches.jsonl").read_text().splitlines() for p in (tmp_path, long_run))
     assert set(seen) == set(want) and len(want) == STEPS
+    rows = jsonl.read(tmp_path / goodput.FILE)
+    spent = goodput.account(rows)
+    assert sum(spent.values()) == pytest.approx(rows[-1]["time"] - rows[0]["began"], rel=1e-6)
+    assert sum("began" in row for row in rows) == 4
+    lossy = ("useful", "startup", "compile", "checkpoint", "down")
+    assert all(spent[cause] > 0 for cause in lossy), spent
+    assert "in useful steps; " in done.stdout.splitlines()[-1]
 
 
 def test_a_full_disk_loses_nothing_saved(many, tmp_path, long_run):
@@ -283,4 +292,5 @@ def test_devices_of_one_cpu_take_one_step_at_a_time(pictures, tmp_path, monkeypa
     monkeypatch.setattr(jax, "block_until_ready", waited.append)
     assert jax.local_device_count() == 8
     train_here(config_of(pictures, "--config.total_steps=2", NO_EVALS), tmp_path)
-    assert len(waited) == 2 and all("loss" in scalars for scalars in waited)
+    steps = [scalars for scalars in waited if isinstance(scalars, dict)]  # not waits of the ledger
+    assert len(steps) == 2 and all("loss" in scalars for scalars in steps)

@@ -11,7 +11,7 @@ import pytest
 from png import png
 from tiny_index import MODEL, draw
 
-from mmjax import zero_shot
+from mmjax import zero_shot, zero_shot_calibration
 from mmjax.embedder import Embedder, open_embedder
 
 
@@ -99,3 +99,48 @@ def test_a_sigmoid_model_judges_each_label_by_itself():
     embedder.logit_scale, embedder.logit_bias = 10.0, -2.0
     shares = embedder.probabilities(np.asarray([[0.2, 0.5, -1.0]]))
     np.testing.assert_allclose(shares, 1 / (1 + np.exp(-np.asarray([[0.0, 3.0, -12.0]]))))
+
+
+def test_a_calibration_is_fitted_to_folders_and_says_what_not_to_trust(tmp_path):
+    for name in ("dog", "red"):
+        for i in range(6):
+            draw(tmp_path / "known" / name / f"{i}.png", i + 6 * (name == "red"))
+    file = tmp_path / "calibration.json"
+    done = run(tmp_path / "known", "--labels=dog,red", f"--fit={file}", "--coverage=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "for 50 % of 12 images" in done.stdout
+    done = run(tmp_path / "known", "--labels=dog,red", f"--calibration={file}", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    fitted = json.loads(file.read_text())
+    for row in rows:
+        given, calibrated = (np.asarray([x[k] for x in row["labels"]]) for k in KINDS)
+        # Of two labels the logits' difference is divided by the temperature.
+        odds = np.log(given[0] / given[1]) / fitted["temperature"]
+        assert calibrated[0] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
+        assert calibrated.sum() == pytest.approx(1)
+        assert row["abstain"] == bool(calibrated[0] < fitted["threshold"])
+        assert row["coverage"] == 0.5
+    assert sum(not row["abstain"] for row in rows) in (6, 7)  # of equal ones more
+    done = run(tmp_path / "known", "--labels=dog,blue", f"--calibration={file}")
+    assert done.returncode == 2 and "was fitted with the labels 'dog, red'" in done.stderr
+
+
+KINDS = ("share", "calibrated")
+
+
+def test_files_that_are_no_calibration_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="There is no calibration"):
+        zero_shot_calibration.load(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"temperature": 0}')
+    with pytest.raises(ValueError, match="was not written by --fit: KeyError"):
+        zero_shot_calibration.load(tmp_path / "a.json")
+    about = {"model": "x", "labels": ["dog"], "templates": ["{}"]}
+    with pytest.raises(ValueError, match="is in the folder 'cat', which is none of the labels"):
+        zero_shot_calibration.fit_to_folders(np.zeros((1, 1)), [Path("cat/1.png")], 0.8, **about)
+    made = zero_shot_calibration.fit_to_folders(np.zeros((1, 1)), [Path("dog/1.png")], 1.0, **about)
+    made.save(tmp_path / "a.json")
+    assert zero_shot_calibration.load(tmp_path / "a.json") == made
+    made.check("x", ["dog"], ["{}"])
+    with pytest.raises(ValueError, match="the model 'x' and is used with 'y'"):
+        made.check("y", ["dog"], ["{}"])

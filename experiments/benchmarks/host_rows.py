@@ -36,7 +36,7 @@ def opened(config_file, threads, processes=0):
     config = configs.load(config_file)
     with tempfile.TemporaryDirectory(prefix="mmjax-host-rows-") as folder:
         source = mixture.open_training(config.data, workdir=folder)
-    tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=experiment._texts(source))
+    tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=experiment.texts_of(source))
     size = config.batch_size
 
     def stream(cache=False):

@@ -10,13 +10,17 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@300
-# The last line: 5 minutes before the time is up, all tasks save and end with code 143. Submit it
-# again to go on; a second job with --dependency=afternotok:JOBID does that by itself.
+# The last line: 5 minutes before the time is up, all tasks save and end with code 143. Then, and
+# after a crash, the job puts itself back into the queue, up to MAX_RESTARTS (20) times.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
-config=$1 workdir=$2
-shift 2
-python=${PYTHON:-.venv/bin/python}
 
-srun "$python" -m mmjax.preflight --config="$config" --workdir="$workdir" "$@"
-srun --kill-on-bad-exit=1 "$python" -m mmjax.train --config="$config" --workdir="$workdir" "$@"
+code=0
+srun --kill-on-bad-exit=1 experiments/launch/host.sh "$@" || code=$?
+case $code in 0 | 2 | 130) exit $code ;; esac
+if ((${SLURM_RESTART_COUNT:-0} >= ${MAX_RESTARTS:-20})); then
+    echo "slurm.sh: it ended with code $code, after $SLURM_RESTART_COUNT restarts: giving up" >&2
+    exit $code
+fi
+echo "slurm.sh: it ended with code $code; the job goes back into the queue" >&2
+scontrol requeue "$SLURM_JOB_ID"

@@ -4,10 +4,11 @@ import collections
 import dataclasses
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmjax.data.transforms.decode import decode_image
 from mmjax.process.printable import printable
@@ -28,6 +29,7 @@ KINDS = {
     "bad_text": "records whose text cannot be read",
     "dotted_key": "records whose file names have a dot before the extension",
 }
+_WHEN_READ = "when_read"  # a field of lines that stay when the source is opened again
 # Enough of an image to notice damage: JPEG is decoded whole but scaled down, which is faster.
 _CHECKED_SIZE = 32
 
@@ -103,6 +105,54 @@ def allow(
         )
 
 
+class FoundBad:
+    """Records that turn out bad when they are read in training: listed, and counted up to a limit.
+    Thread-safe.
+
+    Args:
+      source: its name; known: how many of its records were found bad when it was opened.
+      total: its number of records, including those.
+      limit: maximum number of both, of those that this process reads: see `allow`.
+      folder: contains the list.
+    """
+
+    def __init__(self, source: str, known: int, total: int, limit: int | float, folder: Path):
+        self._given = (source, known, total, limit, folder)
+        self._most = most_allowed(limit, total, "max_bad_records")
+        self._keys: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        """Another process counts its own."""
+        return FoundBad, self._given
+
+    def add(self, bad: BadRecord) -> None:
+        """Count a record, once, and add it to the list; logs a warning whenever the count reaches a
+        power of two.
+
+        Raises:
+          ValueError: more bad records than the limit.
+        """
+        source, known, total, limit, folder = self._given
+        path = folder / LIST_NAME
+        with self._lock:
+            new = bad.key not in self._keys
+            self._keys.add(bad.key)
+            count = len(self._keys)
+            if new:
+                folder.mkdir(parents=True, exist_ok=True)
+                jsonl.append(path, [_row(source, bad) | {_WHEN_READ: True}])
+        what = f"{source}: {_named(bad)} is one of {count:,} {KINDS[bad.kind]} found when read"
+        if known + count > self._most:
+            before = f", after {known:,} found when it was opened" if known else ""
+            raise ValueError(
+                f"{what}{before}; max_bad_records = {limit} allows {self._most:,} of {total:,}: "
+                f"all are listed in {path}, fix them or raise max_bad_records."
+            )
+        if new and count & (count - 1) == 0:
+            _log.warning("%s; the next record replaces it; see %s", printable(what), path)
+
+
 def _named(bad: BadRecord) -> str:
     return f"'{printable(bad.key)}' ({printable(bad.reason)})"
 
@@ -126,14 +176,22 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     lines = []
     if path.exists():
         # Not by splitlines: a file of an earlier version may hold other line separators in a name.
-        lines = [x for x in path.read_text(encoding="utf-8").split("\n") if x and _of(x) != source]
-    lines += [jsonl.line({"source": source, **dataclasses.asdict(b)}) for b in bad]
+        lines = [
+            x for x in path.read_text(encoding="utf-8").split("\n") if x and not _is_of(x, source)
+        ]
+    lines += [jsonl.line(_row(source, b)) for b in bad]
     if lines or path.exists():
         whole_file.write(path, "".join(line + "\n" for line in lines))
 
 
-def _of(line: str) -> str | None:
+def _row(source: str, bad: BadRecord) -> dict[str, Any]:
+    return {"source": source, **dataclasses.asdict(bad)}
+
+
+def _is_of(line: str, source: str) -> bool:
+    """Whether a line of the list is of what a source has found when it was opened."""
     try:
-        return json.loads(line)["source"]
+        row = json.loads(line)
+        return row["source"] == source and _WHEN_READ not in row
     except (ValueError, KeyError, TypeError):
-        return None
+        return False

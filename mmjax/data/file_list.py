@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmjax.data.source import Source
+from mmjax import storage
+from mmjax.data.source import Source, StoredFile
 from mmjax.process.printable import printable
 from mmjax.workdir import jsonl
 
@@ -43,28 +44,34 @@ def list_files(source: Source) -> list[Entry]:
     for number, part in enumerate(source.inputs, start=1):
         own = f"source {number}: " if len(source.inputs) > 1 else ""  # names that both may have
         entries += [entry._replace(name=own + entry.name) for entry in list_files(part)]
-    paths = sorted({Path(os.path.abspath(path)) for path in source.files()})
-    if not paths:
+    files = {os.path.abspath(_path(file)): file for file in source.files()}
+    if not files:
         return entries
-    root = os.path.commonpath([path.parent for path in paths])
-    stats = [_stat(path) for path in paths]
+    paths = sorted(files)
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = [printable(os.path.relpath(path, root)) for path in paths]
-    sizes = [size for size, _ in stats]
-    if len(paths) <= HASHED_FILES and sum(sizes) <= HASHED_BYTES and min(sizes) >= 0:
-        stamps = [_content(path) for path in paths]
-    else:
-        stamps = [str(time) for _, time in stats]
+    sizes, stamps = zip(*(_stat(files[path]) for path in paths))
+    stored = any(storage.is_url(str(_path(file))) for file in files.values())
+    small = len(paths) <= HASHED_FILES and sum(sizes) <= HASHED_BYTES and min(sizes) >= 0
+    if small and not stored:
+        stamps = [_content(Path(path)) for path in paths]
     own = list(map(Entry, names, sizes, stamps))
     return entries + (_by_folder(own) if len(own) > LISTED else own)
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    """Size and time of modification in nanoseconds; (-1, 0) if there is no such file."""
+def _path(file: Path | StoredFile) -> Path | str:
+    return file.path if isinstance(file, StoredFile) else file
+
+
+def _stat(file: Path | StoredFile) -> tuple[int, str]:
+    """Size, and version or time of modification in nanoseconds; (-1, "0"): it is missing."""
+    if isinstance(file, StoredFile):
+        return file.bytes, file.version
     try:
-        found = path.stat()
+        found = file.stat()
     except OSError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+        return -1, "0"
+    return found.st_size, str(found.st_mtime_ns)
 
 
 def _content(path: Path) -> str:
@@ -161,7 +168,7 @@ class Watch:
     def _changed(self) -> str:
         found = {path: _stat(path) for path in self._stats}
         before, now = (
-            [Entry(printable(p), size, str(time)) for p, (size, time) in stats.items()]
+            [Entry(printable(path), *stat) for path, stat in stats.items()]
             for stats in (self._stats, found)
         )
         self._stats = found
@@ -169,7 +176,9 @@ class Watch:
 
 
 def files_of(source: Source) -> Iterable[Path]:
-    """The paths of a source's files, those of its parts included."""
-    yield from map(Path, source.files())
+    """The paths of a source's files, those of its parts included, but no URLs."""
+    for path in map(_path, source.files()):
+        if not storage.is_url(str(path)):
+            yield Path(path)
     for part in source.inputs:
         yield from files_of(part)

@@ -6,11 +6,22 @@
     }}
     config.data.transform = "tokenize(32)"  # for every part, after the part's own transform
 
-A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or "balanced" (for all
-parts): every combination of modalities is sampled equally often, and the parts that have the same
-combination in proportion to their size. Parts are numbered in the alphabetical order of their
-names; `order.py` has the order of the examples. Mixtures express curricula, balanced sampling and
-the gradual addition of a modality.
+A weight is a number, a schedule (see `mmjax.schedule`; 0 leaves a part out), or one word for all
+parts, which samples every combination of modalities
+    "balanced"      equally often,
+    "sqrt"          in proportion to the square root of its number of examples,
+    "proportional"  in proportion to that number,
+and the parts that have the same combination in proportion to their size. Parts are numbered in the
+alphabetical order of their names; `order.py` has the order of the examples. Mixtures express
+curricula, balanced sampling and the gradual addition of a modality.
+
+With "whole_batches": True each step takes its rows from one part, and weights are fractions of the
+steps. So parts may give arrays of different lengths, each of which is compiled once, such as patch
+budgets of NaFlex or lengths of texts, and have a "batch_size" each, at most config.batch_size: rows
+by a budget of tokens. Parts of the same source go through it together. With
+    "parts": {"128": {"transform": "decode | patches(128, 16)", "batch_size": 64, "source": S},
+              "512": {"transform": "decode | patches(512, 16)", "batch_size": 16, "source": S}}
+every step has 8,192 patches, and every example of S is in one batch of an epoch.
 """
 
 import collections
@@ -27,7 +38,7 @@ from mmjax.batch import MODALITIES
 from mmjax.config import nearest
 from mmjax.data import open_source as sources
 from mmjax.data.class_names import widest
-from mmjax.data.order import PLAIN, MixtureOrder, check_weights
+from mmjax.data.order import PLAIN, MixtureOrder, WholeBatches, check_weights
 from mmjax.data.source import Source
 from mmjax.data.sources.joined import Joined
 from mmjax.data.sources.memory import InMemory
@@ -38,6 +49,10 @@ from mmjax.schedule import is_number
 
 Transform = Callable[[dict, np.random.Generator], dict]
 History = list[tuple[int, dict[str, Any]]]
+
+# Word for a weight -> power of a combination's share of all examples. Between 0 and 1 this is the
+# sampling at a temperature, of 2 for "sqrt": Arivazhagan et al. 2019 (arXiv 1907.05019), section 4.
+POWERS = {"balanced": 0.0, "sqrt": 0.5, "proportional": 1.0}
 
 _log = logging.getLogger(__name__)
 _MAKES = {  # step -> modality it makes
@@ -57,6 +72,8 @@ class Part:
     source: Source
     transform: str = ""
     cached_transform: str = ""
+    batch_size: int = 0  # of a mixture of whole batches; 0: that of the run
+    like: str = ""  # the first part of the same source; "": this one
 
 
 class Mixture(Joined):
@@ -64,18 +81,20 @@ class Mixture(Joined):
 
     Args:
       history: [[step, {part: weight}], ...] of the run; see `MixtureOrder`.
+      whole_batches: each step takes its rows from one part; see `WholeBatches`.
 
     Attributes:
       class_names: of the part that has the classes of all others, by which their labels are
         numbered; None if there is none.
     """
 
-    def __init__(self, parts: Sequence[Part], history: History):
+    def __init__(self, parts: Sequence[Part], history: History, whole_batches: bool = False):
         names = widest(p.source.class_names for p in parts if p.source.class_names is not None)
         if names is not None:
             parts = [_numbered(p, names) if p.source.class_names else p for p in parts]
         super().__init__([part.source for part in parts])
         self.parts, self.history, self.class_names = tuple(parts), history, names
+        self.whole_batches = whole_batches
         self.name = "the mixture of " + ", ".join(part.name for part in parts)
 
     def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
@@ -104,13 +123,14 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
-        return sources.open_source(train, workdir=workdir)
+        return sources.open_source(train, workdir=workdir, check_media=False)
     if hold_out:
         raise ValueError(
             "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
             "parts sources of kind 'part', and evaluators on the rest."
         )
-    _check_names(train, ("kind", "parts"), "config.data.train")
+    _check_names(train, ("kind", "parts", "whole_batches"), "config.data.train")
+    whole = train.get("whole_batches", False)
     if not _is_section(train.get("parts", {})):
         raise ValueError(
             f"config.data.train.parts is {train['parts']!r}: use a dict, part name -> settings."
@@ -122,23 +142,30 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             "config.data.cached_transform is for one source, and config.data.train is a mixture: "
             "give its parts a cached_transform each."
         )
-    parts, weights = [], {}
+    parts, weights, opened = [], {}, {}
     for name, settings in sorted(train["parts"].items()):
         where = f"config.data.train.parts.{name}"
         if not _is_section(settings):
             raise ValueError(f"{where} is {settings!r}: use a dict with a source.")
         if _is_section(settings.get("weight", 1.0)):
-            raise ValueError(f"{where}.weight is a dict: use a number, points, or 'balanced'.")
-        _check_names(settings, ("source", "transform", "weight", "cached_transform"), where)
+            raise ValueError(f"{where}.weight is a dict: use a number, points, or {_WORDS}.")
+        known = ("source", "transform", "weight", "cached_transform")
+        _check_names(settings, (*known, "batch_size") if whole else known, where)
         if not settings.get("source"):
             raise ValueError(f"{where} has no source: give it the config of one.")
+        same = str(settings["source"])
         try:
-            source = sources.open_source(settings["source"], workdir=workdir)
+            if not whole or same not in opened:
+                given = settings["source"]
+                opened[same] = sources.open_source(given, workdir=workdir, check_media=False)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
+        source = opened[same]
         if not len(source):
             raise ValueError(f"{where}: {source.name} has no examples: take this part out.")
         own = {k: settings[k] for k in ("transform", "cached_transform") if k in settings}
+        first = next((part.name for part in parts if part.source is source), "")
+        own |= {"batch_size": _rows(settings, where), "like": first}
         parts.append(Part(str(name), source, **own))
         weights[str(name)] = _plain(settings.get("weight", 1.0))
     parts = _with_same_classes(parts, data.get("transform", ""))
@@ -147,7 +174,18 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
     for name, weight in weights.items():
         if not any([weight] if is_number(weight) else [y for _, y in weight]):
             _log.warning("part '%s' of the mixture has weight 0 at every step", name)
-    return Mixture(parts, [(0, weights)])
+    return Mixture(parts, [(0, weights)], whole)
+
+
+def _rows(settings: Mapping[str, Any], where: str) -> int:
+    """Rows of a step of a part; 0: as many as the run has."""
+    rows = settings.get("batch_size", 0)
+    if type(rows) is not int or rows < ("batch_size" in settings):
+        raise ValueError(f"{where}.batch_size is {rows!r}: use a whole number from 1.")
+    return rows
+
+
+_WORDS = "'balanced', 'sqrt' or 'proportional'"
 
 
 def _is_section(value: Any) -> bool:
@@ -199,7 +237,8 @@ def renumbered(source: Source, names: Sequence[str], whose: str) -> Source:
     """As `sources.renumbered.renumbered`, of a training source."""
     if not isinstance(source, Mixture):
         return renumbered_source(source, names, whose)
-    return Mixture([_numbered(part, names, whose) for part in source.parts], source.history)
+    parts = [_numbered(part, names, whose) for part in source.parts]
+    return Mixture(parts, source.history, source.whole_batches)
 
 
 def classes_of(source: Source) -> list[str] | None:
@@ -229,21 +268,33 @@ def _plain(value: Any) -> Any:
 
 
 def _resolved(weights: dict[str, Any], parts: Sequence[Part], after: str) -> dict[str, Any]:
-    """The weights with "balanced" replaced by numbers."""
-    balanced = [name for name, weight in weights.items() if weight == "balanced"]
-    if not balanced:
+    """The weights with one of the words of `POWERS` replaced by numbers."""
+    worded = {name: weight for name, weight in weights.items() if isinstance(weight, str)}
+    if not worded:
         return weights
-    if len(balanced) < len(parts):
-        other = next(name for name in weights if name not in balanced)
+    name, word = next(iter(worded.items()))
+    if word not in POWERS:
         raise ValueError(
-            f"Part '{balanced[0]}' of the mixture has the weight 'balanced' and part '{other}' has "
-            f"{weights[other]!r}: give all parts 'balanced', or none."
+            f"Part '{name}' of the mixture has the weight '{word}': use a number, points, or "
+            f"{_WORDS}.{nearest(word, POWERS)}"
+        )
+    other = next((name for name, weight in weights.items() if weight != word), None)
+    if other is not None:
+        raise ValueError(
+            f"Part '{name}' of the mixture has the weight '{word}' and part '{other}' has "
+            f"{weights[other]!r}: give all parts '{word}', or none."
         )
     given = {part.name: _modalities(part, after) for part in parts}
     total: collections.Counter = collections.Counter()
     for part in parts:
         total[given[part.name]] += len(part.source)
-    return {part.name: len(part.source) / total[given[part.name]] for part in parts}
+    every = sum(total.values())
+
+    def weight(part: Part) -> float:
+        same = total[given[part.name]]
+        return len(part.source) / same * (same / every) ** POWERS[word]
+
+    return {part.name: weight(part) for part in parts}
 
 
 def _modalities(part: Part, after: str) -> frozenset[str]:
@@ -278,7 +329,7 @@ def continued(source: Source, history: History | None, step: int) -> Source:
         check_weights(weights, [part.name for part in source.parts])
     if not kept or kept[-1][1] != now:
         kept.append((step if kept else 0, now))
-    return Mixture(source.parts, kept)
+    return Mixture(source.parts, kept, source.whole_batches)
 
 
 def history_of(source: Source) -> History | None:
@@ -298,8 +349,35 @@ def sizes_of(source: Source) -> dict[str, int]:
     return {name: len(part) for name, part in parts_of(source).items()}
 
 
-def order_of(source: Source, batch_size: int, seed: int) -> MixtureOrder:
-    """The order in which a training source is read."""
+def rows_of(source: Source, batch_size: int) -> dict[str, int]:
+    """Rows of a step of each part of a mixture of whole batches; {} for another source.
+
+    Raises:
+      ValueError: a part with more rows than a batch.
+    """
+    if not isinstance(source, Mixture) or not source.whole_batches:
+        return {}
+    rows = {part.name: part.batch_size or batch_size for part in source.parts}
+    name = max(rows, key=rows.get)
+    if rows[name] > batch_size:
+        raise ValueError(
+            f"config.data.train.parts.{name}.batch_size is {rows[name]}, more than "
+            f"config.batch_size, {batch_size}: raise that to the largest of all parts."
+        )
+    return rows
+
+
+def order_of(source: Source, batch_size: int, seed: int) -> MixtureOrder | WholeBatches:
+    """The order in which a training source is read.
+
+    Raises:
+      ValueError: as `rows_of`.
+    """
+    rows = rows_of(source, batch_size)
+    if rows:
+        names = list(rows)
+        firsts = [names.index(part.like or part.name) for part in source.parts]
+        return WholeBatches(source.history, seed, sizes_of(source), list(rows.values()), firsts)
     history = history_of(source) or [(0, {PLAIN: 1})]
     return MixtureOrder(history, batch_size, seed, sizes_of(source))
 
@@ -322,13 +400,15 @@ def make_transforms(
         context = {"tokenizer": tokenizer, "class_names": source.class_names}
         source = _cached(source, data["cached_transform"], context)
         return source, parse(data["transform"], **context)
-    parts, transforms = [], {}
+    parts, transforms, shared = [], {}, {}
     for part in source.parts:
         context = {"tokenizer": tokenizer, "class_names": part.source.class_names}
-        cached = _cached(part.source, part.cached_transform, context)
-        parts.append(dataclasses.replace(part, source=cached))
+        same = part.like or part.name, part.cached_transform
+        if same not in shared:
+            shared[same] = _cached(part.source, part.cached_transform, context)
+        parts.append(dataclasses.replace(part, source=shared[same]))
         transforms[part.name] = parse(_chained([part.transform, data["transform"]]), **context)
-    return Mixture(parts, source.history), transforms
+    return Mixture(parts, source.history, source.whole_batches), transforms
 
 
 def _cached(source: Source, text: str, context: Mapping[str, Any]) -> Source:

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
+from mmjax.data.sources import webdataset
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
+from mmjax.data.sources.bucket import open_bucket
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.conversations import open_conversations
 from mmjax.data.sources.digit_instructions import open_digit_instructions
@@ -34,19 +36,30 @@ from mmjax.data.sources.refcoco import open_refcoco
 from mmjax.data.sources.sa1b import open_sa1b
 from mmjax.data.sources.scenes import open_scenes
 from mmjax.data.sources.swapped import open_swapped
+from mmjax.data.sources.text_windows import open_text_windows
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
-from mmjax.data.sources.webdataset import open_shards
+
+# Sources whose examples are those of the sources that they are made of.
+_PASSING = ("part", "joined")
 
 
-def open_source(config: Mapping[str, Any], *, workdir: str | os.PathLike | None = None) -> Source:
+def open_source(
+    config: Mapping[str, Any],
+    *,
+    workdir: str | os.PathLike | None = None,
+    check_media: bool = True,
+) -> Source:
     """The source that a config describes.
 
     Args:
       config: `kind`, one of `KINDS` at the end of this file, and the settings of its opener. A
         setting that the opener annotates as a `Source` is itself a config, and is opened first.
       workdir: where `bad_records.jsonl` is written; None: the data cache.
+      check_media: every image and video is decoded once before the source is used, and those that
+        cannot be are left out. False, for training: a large source may find them when they are
+        read, see `Source.is_bad`.
 
     Raises:
       ValueError: an unknown kind, an unknown or missing setting, or unusable data.
@@ -62,9 +75,10 @@ def open_source(config: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         raise ValueError(f"The source's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
     opener = KINDS[kind]
     parameters = dict(inspect.signature(opener).parameters)
-    if parameters.pop("workdir", None):
-        settings["workdir"] = workdir
-    for name in settings.keys() - parameters.keys() - {"workdir"}:
+    given = {"workdir": workdir, "check_media": check_media}
+    given = {name: value for name, value in given.items() if parameters.pop(name, None)}
+    nested = {"workdir": workdir, "check_media": check_media or kind not in _PASSING}
+    for name in settings.keys() - parameters.keys():
         hint = nearest(name, parameters) or f" It takes: {', '.join(parameters)}."
         raise ValueError(f"A source of kind '{kind}' has no setting '{name}'.{hint}")
     inputs: list[Source] = []
@@ -75,15 +89,15 @@ def open_source(config: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             continue
         check_type(settings[name], parameter.annotation, f"The setting '{name}' of kind '{kind}'")
         if parameter.annotation is Source:
-            settings[name] = _nested(settings[name], kind, name, workdir)
+            settings[name] = _nested(settings[name], kind, name, **nested)
             inputs.append(settings[name])
         elif parameter.annotation == Sequence[Source]:
             several = (
                 settings[name] if isinstance(settings[name], tuple | list) else [settings[name]]
             )
-            settings[name] = [_nested(one, kind, name, workdir) for one in several]
+            settings[name] = [_nested(one, kind, name, **nested) for one in several]
             inputs += settings[name]
-    opened = opener(**settings)
+    opened = opener(**settings, **given)
     if opened not in inputs:  # some give back what they were given
         opened.inputs = [*opened.inputs, *(one for one in inputs if one not in opened.inputs)]
         opened.named_files = list(_named(settings))
@@ -99,13 +113,13 @@ def _named(settings: Mapping[str, Any]) -> Iterator[Path]:
             yield from [path for path in places if os.path.isfile(path)][:1]
 
 
-def _nested(config: Any, kind: str, name: str, workdir: str | os.PathLike | None) -> Source:
+def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
     if not hasattr(config, "items"):  # a ConfigDict is not a Mapping
         raise ValueError(
             f"The setting '{name}' of a source of kind '{kind}' is {config!r}: it must be the "
             "config of a source."
         )
-    return open_source(config, workdir=workdir)
+    return open_source(config, **given)
 
 
 KINDS = {
@@ -113,12 +127,14 @@ KINDS = {
     "folder": open_folder,
     "recordings": open_recordings,
     "videos": open_videos,
-    "webdataset": open_shards,
+    "text_windows": open_text_windows,
+    "webdataset": webdataset.open_shards,
     "array_record": open_records,
     "features": open_features,
     "lip_clips": open_lip_clips,
     "conversations": open_conversations,
     "packed": open_packed,
+    "bucket": open_bucket,
     "paired": Paired,
     "part": open_part,
     "joined": open_joined,
@@ -138,6 +154,23 @@ KINDS = {
     "sa1b": open_sa1b,
     "scenes": open_scenes,
 }
+
+
+def index_part(config: Mapping[str, Any], index: int, count: int) -> None:
+    """Do one of `count` parts of what opening a source, or the sources within it, would do first,
+    where that can be divided: process `index` of `count` calls it before one of them opens it.
+
+    Raises:
+      ValueError: unusable data.
+    """
+    if config.get("kind") == "webdataset":
+        names = inspect.signature(webdataset.index_part).parameters
+        settings = {name: value for name, value in config.items() if name in names}
+        webdataset.index_part((index, count), **settings)
+    for value in config.values():
+        for inner in value if isinstance(value, tuple | list) else [value]:
+            if hasattr(inner, "items"):
+                index_part(inner, index, count)
 
 
 def sources_of(config: ConfigDict) -> dict[str, ConfigDict]:

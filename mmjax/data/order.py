@@ -35,6 +35,49 @@ _BLOCK = 1024  # steps whose counts are computed at once
 _MAX_WEIGHT = 1e6
 
 
+class WholeBatches:
+    """The rows of every step of a mixture of which each step takes those of one part alone.
+
+    Of the first t steps each part gets a share within one step of its weights': the rule of
+    `MixtureOrder`, with a step for a row. Parts of one source go through it together: each of its
+    examples is in one batch of an epoch, of whichever of these parts.
+
+    Args:
+      weights_history, seed, sizes: as `MixtureOrder`.
+      rows: of a step of each part.
+      sources: for each part the number of the first part with its source.
+    """
+
+    def __init__(
+        self,
+        weights_history: Sequence[tuple[int, Weights]],
+        seed: int,
+        sizes: Mapping[str, int],
+        rows: Sequence[int],
+        sources: Sequence[int],
+    ):
+        self._steps = MixtureOrder(weights_history, 1, seed, sizes)
+        self._rows, self._sources = np.asarray(rows), np.asarray(sources)
+
+    def size(self, step: int) -> int:
+        """Rows of a step."""
+        return int(self._rows[self._part(step)])
+
+    def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `MixtureOrder.positions`."""
+        part = self._part(step)
+        before, size = self._steps.consumed(step) * self._rows, self._rows[part]
+        first = before[self._sources == self._sources[part]].sum()
+        return np.full(size, part, np.int32), np.arange(first, first + size)
+
+    def index(self, part: int, position: int) -> int:
+        """As `MixtureOrder.index`."""
+        return self._steps.index(self._sources[part], position)
+
+    def _part(self, step: int) -> int:
+        return int(self._steps.positions(step)[0][0])
+
+
 class MixtureOrder:
     """The rows of every step.
 
@@ -78,6 +121,11 @@ class MixtureOrder:
     def __reduce__(self):
         """Another process has its own lock and caches."""
         return MixtureOrder, self._given
+
+    def size(self, step: int) -> int:
+        """Rows of a step."""
+        del step
+        return self._batch_size
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Part [B] int32, and index of the example in that part [B] int64, of a step's rows."""

@@ -52,7 +52,8 @@ def train_batches(
       source: a plain source or a `Mixture`.
       transform: (example, rng) -> example whose arrays and numbers become the batch; for a mixture
         {part: transform}.
-      batch_size: rows of the global batch; each process yields `batch_size / process_count`.
+      batch_size: rows of the global batch; each process yields `batch_size / process_count`. A
+        mixture of whole batches may have parts with fewer.
       seed: 0 to 2**32 - 1.
       num_threads: threads that decode and transform.
       num_workers: processes that do so instead, one row at a time each; 0: none. For transforms
@@ -61,7 +62,9 @@ def train_batches(
       batch_transform: (batch, rng) -> batch, on this process's rows (Mixup); `rng` is the same in
         all processes.
       max_lost_records: how many records of each part may become unreadable during iteration (a
-        count, or a fraction as a float); each is replaced by the part's next readable record.
+        count, or a fraction as a float); each is replaced by the part's next readable record, as is
+        one whose image or video cannot be decoded (`Source.is_bad`). Which that is depends on the
+        data alone, so that a resumed run and any number of processes have the same rows.
       spec: what the system reads: name -> shape with a leading 1, and dtype. If given, and always
         for a mixture, every batch has the same keys; see `missing.py`.
 
@@ -84,41 +87,56 @@ def train_batches(
     lost = [LostRecords(p.source.name, len(p.source), max_lost_records) for p in parts]
     firsts = np.cumsum([0, *(len(part.source) for part in parts)])
     order = order_of(source, batch_size, seed)
-    fill = _identity
+    fills = [_identity] * len(parts)
     if mixed or spec is not None:
         # The spec describes the batch transform's output, not its input.
         reads = {} if spec is None or batch_transform is not None else spec
         reads = {key: x for key, x in reads.items() if key not in ("part", "example_id")}
-        fill = make_fill(_samples(parts, transforms, reads), reads, batch_transform is not None)
+        found = _samples(parts, transforms, reads)
+        alike = [found] * len(parts)  # which parts have the same arrays
+        if mixed and source.whole_batches:
+            alike = [{part.name: found[part.name]} for part in parts]
+        needed = batch_transform is not None
+        fills = [make_fill(samples, reads, needed) for samples in alike]
 
-    mine = slice(process_index * local, (process_index + 1) * local)  # this process's rows
+    def mine(step: int) -> slice:
+        """This process's rows of a step."""
+        rows = _local_size(order.size(step), process_index, process_count)
+        return slice(process_index * rows, (process_index + 1) * rows)
 
-    def load(i: int) -> dict[str, Any]:
-        step, offset = divmod(i, local)
-        place = mine.start + offset
+    def load(step: int, place: int) -> dict[str, Any]:
         numbers, positions = order.positions(step)
         number = int(numbers[place])
         index, one = order.index(number, positions[place]), parts[number].source
-        rng = row_rng(seed, step * batch_size + place)
-        while True:  # ends: `lost` raises before every record has been tried
+        for _ in range(len(one)):
+            rng = row_rng(seed, step * batch_size + place)
             try:
-                row = fill(_load(one, transforms[number], index, rng))
+                row = fills[number](_load(one, transforms[number], index, rng))
                 break
             except OSError as error:
                 lost[number].add(index, error)
-                index = (index + 1) % len(one)
+            except ValueError:
+                if not one.is_bad(index):
+                    raise
+            index = (index + 1) % len(one)
+        else:
+            raise ValueError(f"None of the {len(one)} examples of {one.name} can be read.")
         if mixed:
             row |= {"part": np.int32(number), "example_id": np.int64(firsts[number] + index)}
         return row
 
-    batches = _batches(load, start_step * local, sys.maxsize, local, num_threads, num_workers)
+    def load_rows(step: int, start: int, stop: int) -> list[dict[str, Any]]:
+        first, last = mine(step).start, mine(step).stop
+        return [load(step, place) for place in range(first + start, min(first + stop, last))]
+
+    batches = _batches(load_rows, start_step, sys.maxsize, local, num_threads, num_workers)
 
     def to_cache() -> Iterator[list[tuple[Source, int]]]:
         """Each step's cached examples in an epoch, after the batches that are made at once."""
         cached = [isinstance(p.source, memory.InMemory) and not num_workers for p in parts]
         steps = -(-len(source) // batch_size) if any(cached) else 0
         for step in range(start_step + AHEAD, start_step + steps):
-            rows = zip(*(array[mine] for array in order.positions(step)))
+            rows = zip(*(array[mine(step)] for array in order.positions(step)))
             yield [(parts[p].source, order.index(p, i)) for p, i in rows if cached[p]]
 
     def finished() -> Iterator[Batch]:
@@ -153,6 +171,10 @@ def _samples(
                 row = _load(part.source, transform, index, row_rng(0, index, EVAL))
             except OSError:  # reported by the run if this example is drawn
                 continue
+            except ValueError:
+                if part.source.is_bad(index):
+                    continue
+                raise
             row.pop("example_id")
             found[part.name] = row | found[part.name]
         if all(found.values()) and wanted <= set().union(*found.values()):
@@ -182,8 +204,7 @@ def eval_batches(
     if len(source) == 0:
         raise ValueError(f"Source {source.name} is empty: there is nothing to evaluate on.")
 
-    def load(i: int) -> dict[str, Any]:
-        step, offset = divmod(i, local)
+    def load(step: int, offset: int) -> dict[str, Any]:
         row = step * batch_size + process_index * local + offset
         index = min(row, len(source) - 1)
         try:
@@ -199,8 +220,10 @@ def eval_batches(
                 example[key] = np.bool_(False)
         return example
 
-    steps = -(-len(source) // batch_size)
-    return _batches(load, 0, steps * local, local, num_threads, 0)
+    def load_rows(step: int, start: int, stop: int) -> list[dict[str, Any]]:
+        return [load(step, offset) for offset in range(start, stop)]
+
+    return _batches(load_rows, 0, -(-len(source) // batch_size), local, num_threads, 0)
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -255,22 +278,30 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batches(
-    load: Callable[[int], dict],
+    load: Callable[[int, int, int], list[dict]],
     start: int,
     stop: int,
     size: int,
     num_threads: int,
     num_workers: int,
 ) -> Iterator[Batch]:
+    """Batches `start` to `stop`, of at most `size` rows.
+
+    Args:
+      load: (batch, first row, row after the last) -> those rows, fewer where the batch has fewer.
+    """
     # Threads pass rows on in chunks: on a machine that also trains, a hand-over waits for a core,
     # and one per row cost more than making the row.
     chunk = max(n for n in range(1, min(size, CHUNK) + 1) if size % n == 0)
 
-    def load_chunk(i: int) -> list[dict]:
-        return [load(i * chunk + j) for j in range(chunk)]
-
-    chunks = grain.MapDataset.range(start // chunk, stop // chunk).map(load_chunk)
     in_batch = size // chunk
+
+    def load_chunk(i: int) -> list[dict]:
+        step, first = i // in_batch, i % in_batch * chunk
+        return load(step, first, first + chunk)
+
+    last = min(stop * in_batch, sys.maxsize)
+    chunks = grain.MapDataset.range(start * in_batch, last).map(load_chunk)
     if num_workers:
         return workers.in_processes(chunks.map(stack), num_workers, in_batch, _join)
     ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=AHEAD * in_batch)
@@ -283,6 +314,7 @@ def _stack_chunks(chunks: Sequence[list[dict[str, Any]]]) -> Batch:
 
 def _join(chunks: Sequence[Batch]) -> Batch:
     """The batch of stacked chunks, as `stack` makes it of their rows."""
+    chunks = [chunk for chunk in chunks if chunk]  # of a batch with fewer rows
     kinds = {tuple((k, v.shape[1:], v.dtype) for k, v in sorted(c.items())) for c in chunks}
     if len(kinds) > 1:  # a modality that a whole chunk lacks, or an error
         sizes = [len(chunk["example_id"]) for chunk in chunks]

@@ -2,10 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 # Fields of an example that hold media; `meta` leaves them out.
 MEDIA = ("image", "audio", "waveform", "video")
+
+
+class StoredFile(NamedTuple):
+    """A file whose size and version its source knows: the time of its last modification, or what
+    the store of its URL gives."""
+
+    path: str
+    bytes: int
+    version: str
 
 
 class Source(Protocol):
@@ -43,12 +52,23 @@ class Source(Protocol):
         """
         return without_media(self[index])
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Path | StoredFile]:
         """The files that it reads itself, of any number: `data/file_list.py` notices changes.
 
         Sources that read others than their config names override this.
         """
         return self.named_files
+
+    def is_bad(self, index: int) -> bool:
+        """Whether the media of an example, which could not be used, cannot be decoded; then it is
+        counted, and training goes on with the next example.
+
+        False for sources whose media were checked when they were opened.
+
+        Raises:
+          ValueError: more bad records than the source's limit.
+        """
+        return False
 
 
 def without_media(example: Mapping[str, Any]) -> dict[str, Any]:

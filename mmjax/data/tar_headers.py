@@ -1,25 +1,36 @@
 """The files in a tar archive, by its headers alone: name, offset and size of each.
 
-Reads one block of 512 bytes per header, in a few µs, and bounds every number in it by the size of
-the file, so that a damaged or hostile archive costs neither time nor memory. Names are those of
-ustar (with its prefix), GNU's long names and pax; sizes are octal, GNU's base 256, or pax.
+Reads windows of a few blocks, since headers and short texts follow each other, and skips what is
+between them. Every number in a header is bounded by the size of the file, so that a damaged or
+hostile archive costs neither time nor memory. Checksums of plain headers are verified many at once,
+before any of them is returned. Names are those of ustar (with its prefix), GNU's long names and
+pax; sizes are octal, GNU's base 256, or pax.
 
 Source of the format: POSIX.1-2017, pax; GNU tar, "Basic Tar Format".
 """
 
 import os
-import zlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 BLOCK = 512
 LONGEST = 1 << 20  # bytes of a long name, or of the records of one pax header
+WINDOW = 8192  # bytes read at once of a local file
+_BATCH = 1024  # headers whose checksums are verified at once
 _ZEROS = bytes(BLOCK)
-_ADLER = 65521  # the modulus of Adler-32
+_PLAIN = ord("0")  # the kind of a file
 _FILES = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders
+# A pax header of nothing but the time, as Python's tarfile writes for every file whose time is no
+# integer, and with it the webdataset library. It changes neither name nor size.
+_TIME = re.compile(rb"(\d\d) mtime=[\d.]+\n")
+_WEIGHTS = 8 ** np.arange(5, -1, -1, dtype=np.int64)  # of the six octal digits of a checksum
+
+Read = Callable[[int, int], bytes]  # (offset, size) -> bytes, fewer at the end of the file
+File = tuple[int, int, bytes | None]  # offset, size, and the content where it was read too
 
 
 class Member(NamedTuple):
@@ -31,29 +42,68 @@ class Member(NamedTuple):
 
 
 def members(path: str | os.PathLike) -> Iterator[Member]:
-    """The regular files of an uncompressed tar archive, in its order.
+    """The regular files of an uncompressed tar archive on disk; see `scan`."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        end = os.fstat(file).st_size
+        for name, (offset, size, _) in scan(lambda at, size: os.pread(file, size, at), end):
+            yield Member(name, offset, size)
+    finally:
+        os.close(file)
+
+
+def scan(read: Read, end: int, window: int = WINDOW) -> Iterator[tuple[str, File]]:
+    """The regular files of an uncompressed tar archive, in its order, by name.
 
     Bytes of a name that are no UTF-8 are surrogates, as in `os.fsdecode`.
+
+    Args:
+      end: the size of the archive.
+      window: bytes that are read at once.
 
     Raises:
       ValueError: not a tar file, a damaged header, a file that is cut off, or a sparse one, whose
         content is not in one piece.
     """
-    file = os.open(path, os.O_RDONLY)
-    try:
-        yield from _members(file, os.fstat(file).st_size)
-    finally:
-        os.close(file)
-
-
-def _members(file: int, end: int) -> Iterator[Member]:
     at, whole, own, long_name = 0, {}, {}, None
+    buffer, first, length = b"", 0, 0  # what was read last, its place and size
+    blocks, files = [], []  # plain headers that are not verified yet, and their files
+    times: dict[bytes, int] = {}  # pax headers that were seen before `_TIME`, and their sizes
     while at < end:
-        block = os.pread(file, BLOCK, at)
+        place = at - first
+        if place + BLOCK > length:
+            buffer, first, place = read(at, window), at, 0
+            length = len(buffer)
+            if length < BLOCK:
+                yield from _verified(blocks, files)
+                raise ValueError(f"it is cut off in the header at byte {at:,}")
+        block = buffer[place : place + BLOCK]
+        start, size, digits = at + BLOCK, end, block[124:135]
+        # What nearly all headers are: of a file, with its size in eleven octal digits.
+        if block[156] == _PLAIN and not block[135] and digits.isdigit():
+            try:
+                size = int(digits, 8)
+            except ValueError:  # the digits 8 and 9
+                size = end
+        if start + size <= end and long_name is None and not own and not whole:
+            place += BLOCK
+            blocks.append(block)
+            inside = place + size <= length
+            files.append((start, size, buffer[place : place + size] if inside else None))
+            at = start + (size + BLOCK - 1 & -BLOCK)
+            if len(blocks) == _BATCH:
+                yield from _verified(blocks, files)
+                blocks, files = [], []
+            continue
+        if block in times and not own and _is_time(buffer, place + BLOCK, times[block]):
+            at = start + BLOCK
+            continue
+        yield from _verified(blocks, files)
+        blocks, files = [], []
         if block == _ZEROS:
             return
         size = _checked(block, at)
-        kind, start = block[156:157], at + BLOCK
+        kind = block[156:157]
         if own or whole:
             size = _decimal({**whole, **own}.get(b"size"), size, at)
         if kind in _WITHOUT_DATA:
@@ -65,40 +115,64 @@ def _members(file: int, end: int) -> Iterator[Member]:
                 f"{end:,}: it is cut off"
             )
         if kind == b"L":
-            long_name = _content(file, start, size).split(b"\0", 1)[0]
+            long_name = _content(read, start, size).split(b"\0", 1)[0]
         elif kind in (b"x", b"X"):
-            own = _records(_content(file, start, size), start)
+            content = _content(read, start, size)
+            own = _records(content, start)
+            if own.keys() == {b"mtime"} and _is_time(content, 0, size) and len(times) < _BATCH:
+                own, times[block] = {}, size
         elif kind == b"g":
-            whole |= _records(_content(file, start, size), start)
+            whole |= _records(_content(read, start, size), start)
         elif kind != b"K":
-            name = block[:100].partition(b"\0")[0]
-            if block[345] or own or whole or long_name is not None:
-                name = _long_name(block, {**whole, **own}, long_name, name)
-                own, long_name = {}, None
+            name = _name(block, {**whole, **own}, long_name)
+            own, long_name = {}, None
             if kind == b"S":
                 raise ValueError(f"'{os.fsdecode(name)}' is sparse: write it without --sparse")
-            # Before POSIX a folder was a file whose name ends in a slash.
             if kind in _FILES and not name.endswith(b"/"):
-                yield Member(os.fsdecode(name), start, size)
+                yield os.fsdecode(name), (start, size, None)
+    yield from _verified(blocks, files)
     if not end:
         raise ValueError("it is empty")
 
 
+def _verified(blocks: list[bytes], files: list[File]) -> Iterator[tuple[str, File]]:
+    """The files of plain headers, by name, after all checksums are verified.
+
+    Raises:
+      ValueError: a wrong checksum.
+    """
+    if not blocks:
+        return
+    headers = np.frombuffer(b"".join(blocks), np.uint8).reshape(-1, BLOCK)
+    # The sum of all bytes, with spaces in place of the sum itself.
+    field = headers[:, 148:156].astype(np.int64)
+    sums = headers.sum(1, dtype=np.int64) - field.sum(1) + 8 * 32
+    digits = field[:, :6] - ord("0")
+    usual = (digits >= 0).all(1) & (digits < 8).all(1) & (field[:, 6] == 0)
+    for i in np.flatnonzero(~usual | (digits @ _WEIGHTS != sums)):
+        _checked(blocks[i], files[i][0] - BLOCK)
+    names = headers[:, :100].copy()
+    if headers[:, 345].any() or ((names[:, :-1] == 0) & (names[:, 1:] != 0)).any():
+        decoded = [os.fsdecode(_name(block, {}, None)) for block in blocks]
+    else:
+        joined = b"\0".join(names.view("S100")[:, 0].tolist())
+        decoded = joined.decode("utf-8", "surrogateescape").split("\0")
+    named = zip(decoded, files, strict=True)
+    # Before POSIX a folder was a file whose name ends in a slash.
+    if headers[:, 345].any() or (names == ord("/")).any():
+        named = (pair for pair in named if pair[0][-1:] != "/")
+    yield from named
+
+
 def _checked(block: bytes, at: int) -> int:
     """The size in a header whose checksum is right."""
-    if len(block) < BLOCK:
-        raise ValueError(f"it is cut off in the header at byte {at:,}")
-    # The sum of all bytes, with spaces in place of the sum itself. The low half of Adler-32 is the
-    # sum plus one, in a tenth of Python's time.
-    stated, own = _octal(block[148:156]), block[148:156]
-    total = -1 if stated is None else 1 + stated + sum(own) - 8 * 32
-    if zlib.adler32(block) & 0xFFFF != total % _ADLER:
-        # Some programs add up the bytes as signed ones.
-        rest = np.frombuffer(block[:148] + block[156:], np.int8)
-        if int(rest.sum(dtype=np.int64)) + 8 * 32 != stated:
-            if at:
-                raise ValueError(f"the header at byte {at:,} has a wrong checksum")
-            raise ValueError("it does not begin with a header of a tar file")
+    stated, rest = _octal(block[148:156]), block[:148] + block[156:]
+    # Some programs add up the bytes as signed ones.
+    signed = int(np.frombuffer(rest, np.int8).sum(dtype=np.int64))
+    if stated not in (sum(rest) + 8 * 32, signed + 8 * 32):
+        if at:
+            raise ValueError(f"the header at byte {at:,} has a wrong checksum")
+        raise ValueError("it does not begin with a header of a tar file")
     if block[124] & 0x80:  # base 256, of which the first byte is a sign
         size = int.from_bytes(block[125:136], "big") if block[124] == 0x80 else None
     else:
@@ -119,6 +193,11 @@ def _octal(field: bytes) -> int | None:
         return None
 
 
+def _is_time(buffer: bytes, place: int, size: int) -> bool:
+    found = _TIME.fullmatch(buffer, place, place + size)
+    return found is not None and int(found[1]) == size <= BLOCK
+
+
 def _decimal(digits: bytes | None, default: int, at: int) -> int:
     if digits is None:
         return default
@@ -127,11 +206,11 @@ def _decimal(digits: bytes | None, default: int, at: int) -> int:
     return int(digits)
 
 
-def _content(file: int, start: int, size: int) -> bytes:
+def _content(read: Read, start: int, size: int) -> bytes:
     """The content of a special member; not more than `LONGEST`, and within the file."""
     if size > LONGEST:
         raise ValueError(f"the extended header at byte {start:,} has {size:,} bytes")
-    return os.pread(file, size, start)
+    return read(start, size)
 
 
 def _records(content: bytes, at: int) -> dict[bytes, bytes]:
@@ -150,14 +229,13 @@ def _records(content: bytes, at: int) -> dict[bytes, bytes]:
     return found
 
 
-def _long_name(
-    block: bytes, pax: dict[bytes, bytes], long_name: bytes | None, name: bytes
-) -> bytes:
+def _name(block: bytes, pax: dict[bytes, bytes], long_name: bytes | None) -> bytes:
     if b"path" in pax:
         return pax[b"path"]
     if long_name is not None:
         return long_name
+    name = block[:100].partition(b"\0")[0]
     # GNU has times in the place of the prefix.
     if block[257:263] == b"ustar\0" and block[345]:
-        return block[345:500].split(b"\0", 1)[0] + b"/" + name
+        return block[345:500].partition(b"\0")[0] + b"/" + name
     return name

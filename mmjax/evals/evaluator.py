@@ -109,11 +109,24 @@ class Evaluator:
             return {"place": place, "best": best, "classes": classes}
 
         found = self._embed(variables, source, ["logits", "label"], reduce=reduce, **inputs)
-        known = self.runner.class_names or getattr(source, "class_names", None) or ()
-        classes = int(found["classes"][0])
-        names = [*known, *(str(i) for i in range(len(known), classes))][:classes]
+        names = self._class_names(source, int(found["classes"][0]))
         label = mapped(found["label"], to_model)
         return Predictions(label, found["place"], found["best"], names, found["example_id"])
+
+    def _named_labels(
+        self, source: Any, outputs: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, list[str]]:
+        """Labels `[N]` as indices into the model's logits `[N, C]`, and the C class names.
+
+        Raises:
+          ValueError: as `_predict`.
+        """
+        label = mapped(outputs["label"], self._label_map(source))
+        return label, self._class_names(source, outputs["logits"].shape[1])
+
+    def _class_names(self, source: Any, classes: int) -> list[str]:
+        known = self.runner.class_names or getattr(source, "class_names", None) or ()
+        return [*known, *(str(i) for i in range(len(known), classes))][:classes]
 
     def _label_map(self, source: Any) -> np.ndarray | None:
         own = getattr(source, "class_names", None)

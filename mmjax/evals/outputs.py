@@ -129,6 +129,7 @@ def generate_texts(
     decode: Mapping[str, Any],
     modalities: Sequence[str],
     absent: Sequence[str] = (),
+    seed: int = 0,
 ) -> tuple[list[str], np.ndarray]:
     """The generated text of every example of `source`, in its order, and `present [N]`.
 
@@ -140,7 +141,7 @@ def generate_texts(
     Raises:
       ValueError: as `embed_images`, or the system generates no text.
     """
-    generate = runner.generate(decode)
+    generate = runner.generate(decode, seed)
 
     def texts(variables: Variables, given: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(list(generate(variables, given).texts), object)
@@ -205,11 +206,7 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
     size, embed = runner.batch_size, None
     for start in range(0, len(texts), size):
         chunk = list(texts[start : start + size])
-        # Padded to a constant batch shape, so that the model compiles once.
-        padded = chunk + [chunk[-1]] * (size - len(chunk))
-        text, mask = runner.tokenizer.encode(padded[runner.rows], runner.text_length)
-        batch = {"text": np.asarray(text, np.int32), "text_mask": np.asarray(mask, bool)}
-        outputs = runner.apply(variables, batch, ["text_embed"])
+        outputs = text_outputs(runner, variables, chunk, ["text_embed"])
         if "text_embed" not in outputs:
             raise ValueError(
                 "This evaluation embeds text and the model gives no text_embed: remove it."
@@ -220,6 +217,18 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
         embed[start : start + len(chunk)] = rows
         runner.progress("texts", start + len(chunk), len(texts))
     return embed
+
+
+def text_outputs(
+    runner: Runner, variables: Variables, texts: Sequence[str], names: Sequence[str]
+) -> Mapping[str, np.ndarray]:
+    """Those of the named outputs that the model has, for at most a batch of texts; rows after
+    these are padding."""
+    # Padded to a constant batch shape, so that the model compiles once.
+    padded = [*texts, *[texts[-1]] * (runner.batch_size - len(texts))]
+    text, mask = runner.tokenizer.encode(padded[runner.rows], runner.text_length)
+    batch = {"text": np.asarray(text, np.int32), "text_mask": np.asarray(mask, bool)}
+    return runner.apply(variables, batch, names)
 
 
 def match(

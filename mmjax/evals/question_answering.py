@@ -19,11 +19,15 @@ _READ = ("image", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """The questions of a source: text, type and human answers of each example."""
+    """The questions of a source: text, type, human answers and steps of each example.
+
+    `steps` is the number of steps to the answer where the source knows it, else 0.
+    """
 
     text: list[str]
     type: list[str]
     human: list[list[str]]
+    steps: list[int]
 
     @classmethod
     def of(cls, source: Any) -> "Questions":
@@ -32,7 +36,7 @@ class Questions:
         Raises:
           ValueError: an example that has no answers.
         """
-        text, kinds, human = [], [], []
+        text, kinds, human, steps = [], [], [], []
         for i in range(len(source)):
             example = source.meta(i)
             if not example.get("answers") or not example.get("captions"):
@@ -43,12 +47,13 @@ class Questions:
             text.append(str(example["captions"][0]))
             kinds.append(str(example.get("question_type", "all")))
             human.append([str(answer) for answer in example["answers"]])
-        return cls(text, kinds, human)
+            steps.append(int(example.get("steps", 0)))
+        return cls(text, kinds, human, steps)
 
     def at(self, places: np.ndarray) -> "Questions":
         """The questions at the given indices."""
-        pick = [[column[i] for i in places] for column in (self.text, self.type, self.human)]
-        return Questions(*pick)
+        columns = (self.text, self.type, self.human, self.steps)
+        return Questions(*([column[i] for i in places] for column in columns))
 
     def asked(self) -> list[tuple[str, str]]:
         """(type, question) of each."""
@@ -89,10 +94,15 @@ class Vqa(Evaluator):
     - `prior_all/...`, `prior_type/...`, `prior_question/...`: the most frequent training answer to
       all questions, to those of the same type, and to those with the same words.
     - `question_only/...`: logistic regression on the question's words; see `question_only.py`.
+    - `steps_n/accuracy`: of the questions that take n steps, where the source says how many.
+    - `majority_k/accuracy`: the most frequent of k sampled answers, for each k of `samples`
+      (self-consistency: Wang et al. 2022, arXiv 2203.11171).
 
     Settings:
       train_source: training data of the priors and of the question-only model.
       decode: settings of decoding.
+      after: the answer is what follows the last of these words in a generated text ("": all of it).
+      samples: numbers of sampled texts; temperature: that they are sampled with.
       choices: answers to choose from, by their log-probability, end token included.
       yes_no: also `yes_no/...` of the questions whose answer is yes or no; see `yes_no_metrics`.
     """
@@ -100,10 +110,20 @@ class Vqa(Evaluator):
     kind = "vqa"
     train_source: Mapping[str, Any]
     decode: Mapping[str, Any] | None = None
+    after: str = ""
+    samples: tuple[int, ...] = ()
+    temperature: float = 0.7
     choices: tuple[str, ...] = ()
     yes_no: bool = False
 
     def __post_init__(self):
+        if self.decode is None and (self.after or self.samples):
+            raise ValueError("A vqa has after or samples, of generated texts: add its decode.")
+        if any(k < 1 for k in self.samples) or (self.samples and self.temperature <= 0):
+            raise ValueError(
+                f"A vqa has samples {self.samples} at temperature {self.temperature}: use numbers "
+                "of at least 1, and a temperature above 0."
+            )
         if self.decode is not None and self.choices:
             raise ValueError("A vqa has decode and choices: remove one of them.")
         if self.decode is not None:
@@ -123,17 +143,42 @@ class Vqa(Evaluator):
         self, variables: Variables, source: Any, *absent: str
     ) -> tuple[list[str], np.ndarray]:
         """The model's answers, and the indices of their examples."""
+        if self.decode is not None:
+            return self._generated(variables, source, self.decode, absent)
         given = self.runner, variables, source, self._batches(source)
         if self.choices:
             found = score_texts(*given, self.choices, _READ, absent)
             places = np.flatnonzero(found["present"])
             return [self.choices[i] for i in found["scores"][places].argmax(axis=1)], places
-        if self.decode is not None:
-            texts, present = generate_texts(*given, self.decode, _READ, absent)
-            places = np.flatnonzero(present)
-            return [texts[i] for i in places], places
         logits, names, places = self._logits(variables, source, *absent)
         return [names[i] for i in logits.argmax(axis=1)], places
+
+    def _generated(
+        self,
+        variables: Variables,
+        source: Any,
+        decode: Mapping[str, Any],
+        absent: Sequence[str] = (),
+        seed: int = 0,
+    ) -> tuple[list[str], np.ndarray]:
+        """The answers in generated texts, and the indices of their examples."""
+        given = self.runner, variables, source, self._batches(source)
+        texts, present = generate_texts(*given, decode, _READ, absent, seed)
+        places = np.flatnonzero(present)
+        return [final_answer(texts[i], self.after) for i in places], places
+
+    def _majorities(self, variables: Variables, source: Any, asked: Questions) -> Results:
+        """The accuracy of the most frequent of k sampled answers."""
+        decode = {**self.decode, "temperature": self.temperature}
+        found = [
+            self._generated(variables, source, decode, seed=seed)
+            for seed in range(max(self.samples))
+        ]
+        for k in self.samples:
+            texts = [[normalize_answer(text) for text in row] for row, _ in found[:k]]
+            given = [most_frequent(row) for row in zip(*texts)]
+            metrics = vqa_metrics(given, asked.human, asked.type)
+            yield f"majority_{k}/accuracy", metrics["accuracy"]
 
     def _logits(
         self, variables: Variables, source: Any, *absent: str
@@ -184,6 +229,12 @@ class Vqa(Evaluator):
         yield from vqa_metrics(given, here.human, here.type).items()
         if self.yes_no:
             yield from _yes_no(given, here.human)
+        for steps in sorted(set(here.steps) - {0}):
+            own = here.at(np.flatnonzero(np.asarray(here.steps) == steps))
+            answers = [text for text, n in zip(given, here.steps) if n == steps]
+            yield f"steps_{steps}/accuracy", vqa_metrics(answers, own.human, own.type)["accuracy"]
+        if self.samples:
+            yield from self._majorities(variables, source, here)
         compared["other_image"] = self.answers(variables, OtherImages(source))
         compared["without_image"] = self.answers(variables, source, "image")
         learned = [_usual(texts) for texts in train.human]
@@ -204,6 +255,11 @@ def _yes_no(given: Sequence[str], human: Sequence[Sequence[str]]) -> Results:
     if places:
         found = yes_no_metrics([given[i] for i in places], [human[i][0] for i in places])
         yield from ((f"yes_no/{metric}", value) for metric, value in found.items())
+
+
+def final_answer(text: str, after: str) -> str:
+    """What follows the last occurrence of `after` in a text; without one, or of "", all of it."""
+    return (text.rpartition(after)[2] if after else text).strip()
 
 
 def _usual(answers: list[str]) -> str:

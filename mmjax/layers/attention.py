@@ -46,6 +46,7 @@ def attend(
     visible: jax.Array | None = None,
     bias: jax.Array | None = None,
     offset: jax.Array | None = None,
+    factor: jax.Array | None = None,
     zero_masked: bool = False,
     dtype="float32",
 ) -> tuple[jax.Array, jax.Array]:
@@ -57,6 +58,7 @@ def attend(
       visible: attention mask, bool, broadcast to [B, K, L, G, S]; None is all true.
       bias: float, broadcast to [B, K, L, G, S].
       offset: fp32, added to the weights [B, K, L, G, S].
+      factor: fp32, multiplied with the weights [B, K, L, G, S], as in dropout.
       zero_masked: the weights of a fully masked query are 0; otherwise they are 1 / S.
       dtype: of the weights in the product with the values.
 
@@ -82,6 +84,8 @@ def attend(
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     if offset is not None:
         weights = weights + offset
+    if factor is not None:
+        weights = weights * factor
     y = weights.astype(dtype).reshape(*query.shape[:-1], -1)
     y = jax.lax.dot_general(y, value, (((heads + 1,), (heads,)), batch))
     return y.reshape(split).transpose(0, 2, 1, 3, 4), weights
@@ -124,6 +128,7 @@ class Attention(nn.Module):
         logits of a query, which changes nothing.)
       cache_length: slots of the cache that the first call creates; 0: none, or it exists.
       rotary_magnitude: see `rotate`.
+      dropout: of the weights; the caller sets it in training alone.
 
     Raises:
       ValueError: head counts that do not divide, kv without `cross`, or `cross` without kv.
@@ -145,6 +150,7 @@ class Attention(nn.Module):
     qkv_init: Callable = nn.initializers.xavier_uniform()
     out_init: Callable = nn.initializers.xavier_uniform()
     key_bias: bool = True
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -184,9 +190,10 @@ class Attention(nn.Module):
                 offset = self.get_variable("offsets", "attention_weights")
                 offset = rearrange(offset, "b (k g) l s -> b k l g s", k=kv_heads)
 
-            def result(query, key, value, visible, bias):
+            def result(query, key, value, visible, bias, factor):
                 options = {"offset": offset, "zero_masked": self.cross, "dtype": dtype}
-                y, weights = attend(query, key, value, visible=visible, bias=bias, **options)
+                options |= {"visible": visible, "bias": bias, "factor": factor}
+                y, weights = attend(query, key, value, **options)
                 if sows:
                     weights = rearrange(weights, "b k l g s -> b (k g) l s")
                     self.sow("intermediates", "attention_weights", weights)
@@ -194,14 +201,22 @@ class Attention(nn.Module):
 
             weights = query[..., 0].size * key.shape[-2]  # of an unknown batch size in an export
             many = platform.current().attends_by_head and weights >= MANY
-            if many and visible is None and bias is None and not sows:
+            factor = self._dropped(query, key) if self.dropout else None
+            if many and visible is None and bias is None and factor is None and not sows:
                 y = attend_by_head(query, key, value, dtype)
             else:
                 if platform.current().recomputes and self.dtype == "float32" and not sows:
                     result = recompute(result)
-                y = result(query, key, value, visible, bias)
+                y = result(query, key, value, visible, bias, factor)
             y = y.reshape(*q.shape[:2], self.heads, -1)
         return self._out(y, q.shape[-1])
+
+    def _dropped(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """Dropout's factors of the weights, [B, K, L, G, S]."""
+        b, queries, k, g, _ = query.shape
+        shape, keep = (b, k, queries, g, key.shape[-2]), 1.0 - self.dropout
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
+        return kept.astype(jnp.float32) / keep
 
     def _out(self, y: jax.Array, width: int) -> jax.Array:
         """The last map: [B, L, H, head_dim] -> [B, L, width]."""
@@ -306,7 +321,7 @@ class Attention(nn.Module):
         """Whether the TPU kernel takes this call."""
         if not platform.current().fused_attention or bias is not None or self._keeps():
             return False
-        if self.is_mutable_collection("intermediates"):
+        if self.is_mutable_collection("intermediates") or self.dropout:
             return False
         if mask is not None and mask.ndim == 3 and mask.shape[1] > 1:
             return False  # a mask per query

@@ -43,7 +43,9 @@ class Block(nn.Module):
       mlp_dim: hidden units; 0: no MLP.
       branches: residual branches of the whole stack, for the initial scale of their last maps.
       kv_heads, head_dim, causal: of self-attention, see `Attention`.
-      norm: "pre", x + branch(norm(x)), or "post", norm(x + branch(x)).
+      norm: "pre", x + branch(norm(x)), or "post", norm(x + branch(x)); "between": as "pre", but the
+        MLP's norm is of the residual stream itself, x = norm(x); x + mlp(x) (Hassani et al. 2021,
+        SHI-Labs/Compact-Transformers, utils/transformers.py, TransformerEncoderLayer).
       norm_kind: "layer" or "rms".
       cross: "none": self-attention; "only": cross-attention to a context instead; "between":
         self-attention, then the branch `cross` to a context, then the MLP (Vaswani et al. 2017,
@@ -56,13 +58,15 @@ class Block(nn.Module):
         unchanged; in the paper the MLP branch would still change it.
       gated_mlp: see `MLP`; qkv_bias, out_bias, mlp_bias: which maps have biases; key_bias: see
         `Attention`.
+      attention_dropout: of the attention weights in training.
       cache_length, rotary_magnitude: see `Attention`.
 
     Initial standard deviations: with norm "pre", width^-1/2 in attention, and smaller by
     branches^-1/2 in the last map of each branch, as in openai/CLIP (model.py,
     initialize_parameters); with "post", in attention 0.02 at width 768, as in google-research/bert
     (modeling.py), and as much more as width^-1/2 at others: with 0.02 at width 128 the first tokens
-    of different texts have a mean cosine of 0.9998, and contrastive training does not start.
+    of different texts have a mean cosine of 0.9998, and contrastive training does not start. With
+    "between" all are 0.02, as there.
     """
 
     heads: int
@@ -88,6 +92,7 @@ class Block(nn.Module):
     cache_length: int = 0
     rotary_magnitude: float = 1.0
     key_bias: bool = True
+    attention_dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -128,15 +133,18 @@ class Block(nn.Module):
         mlp = MLP(
             self.mlp_dim,
             self.activation,
-            self.dropout if self.norm == "pre" else 0.0,
+            self.dropout if self.norm != "post" else 0.0,
             self.dtype,
             self.train,
             self.branches,
             self.gated_mlp,
             self.mlp_bias,
+            0.02 if self.norm == "between" else None,
             name="mlp",
         )
-        return self._add(x, mlp(self._normed(x, "norm_mlp")), "mlp", drop_rate, attends), None
+        y = self._normed(x, "norm_mlp")
+        x = y if self.norm == "between" else x
+        return self._add(x, mlp(y), "mlp", drop_rate, attends), None
 
     def _attention(
         self, x: jax.Array, cross: bool = False, kind: Callable[..., Attention] = Attention
@@ -148,6 +156,8 @@ class Block(nn.Module):
         }
         if self.norm == "post":
             inits = dict.fromkeys(inits, normal(0.02 * (768 / width) ** 0.5))
+        elif self.norm == "between":
+            inits = dict.fromkeys(inits, normal(0.02))
         return kind(
             self.heads,
             self.kv_heads,
@@ -161,6 +171,7 @@ class Block(nn.Module):
             self.rotary_magnitude,
             **inits,
             key_bias=self.key_bias,
+            dropout=self.attention_dropout if self.train else 0.0,
             name="attention",
         )
 

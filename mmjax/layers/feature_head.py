@@ -16,7 +16,7 @@ class FeatureHead(nn.Module):
     tower's own scale is arbitrary; then a linear map, plus a layer with GELU that is zero at first.
 
     Attributes:
-      inner: width of that layer.
+      inner: width of that layer; 0: without it, the map is linear.
       dropout: of the normalized features.
       vocab_size: of the tokens; 0: tokens are not used. Otherwise a sum of embeddings is added, a
         bag of words: what a sentence encoder's vector blurs, which words a caption has exactly.
@@ -40,10 +40,12 @@ class FeatureHead(nn.Module):
         x = jax.nn.standardize(x, axis=-1, epsilon=1e-5)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         fan_in, names = nn.initializers.normal(x.shape[-1] ** -0.5), ("embed", "joint")
-        up = Linear((self.inner,), names, kernel_init=fan_in, name="up")
-        down = Linear((self.width,), names, False, kernel_init=nn.initializers.zeros, name="down")
         y = Linear((self.width,), names, False, kernel_init=fan_in, name="linear")(x)
-        y = y + down(nn.gelu(up(x), approximate=False))
+        if self.inner:
+            zeros = nn.initializers.zeros
+            up = Linear((self.inner,), names, kernel_init=fan_in, name="up")
+            down = Linear((self.width,), names, False, kernel_init=zeros, name="down")
+            y = y + down(nn.gelu(up(x), approximate=False))
         if not self.vocab_size:
             return y
         shape, init = (self.vocab_size, self.width), nn.initializers.normal(0.02)

@@ -15,6 +15,7 @@ class MLP(nn.Module):
       gated: the activation of a third map multiplies the hidden units; with "silu" this is SwiGLU
         (Shazeer 2020, arXiv 2002.05202).
       branches: residual branches of the whole stack, for the initial scale of the last kernel.
+      std: initial standard deviation of both kernels, instead.
     """
 
     mlp_dim: int
@@ -25,6 +26,7 @@ class MLP(nn.Module):
     branches: int = 2
     gated: bool = False
     use_bias: bool = True
+    std: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -37,7 +39,7 @@ class MLP(nn.Module):
                 ("embed", "mlp"),
                 self.use_bias,
                 self.dtype,
-                normal((2 * width) ** -0.5),
+                normal(self.std or (2 * width) ** -0.5),
                 name=name,
             )(x)
             return shard(h, "batch", "length", "mlp")
@@ -54,7 +56,7 @@ class MLP(nn.Module):
             ("mlp", "embed"),
             self.use_bias,
             self.dtype,
-            kernel_init=normal(width**-0.5 * self.branches**-0.5),
+            kernel_init=normal(self.std or width**-0.5 * self.branches**-0.5),
             before=None if self.gated or drops else act,
             name="down",
         )(h)

@@ -131,6 +131,7 @@ def norm_class(kind: str) -> type[nn.Module]:
 
 
 def unit_length(features: jax.Array) -> jax.Array:
-    """Vectors [B, embed_dim] divided by their L2 norm."""
+    """Vectors [B, ..., embed_dim] divided by their L2 norm."""
+    names = ("batch", *(None,) * (features.ndim - 2), "joint")
     squared = jnp.square(features).sum(-1, keepdims=True)
-    return shard(features * jax.lax.rsqrt(squared + 1e-12), "batch", "joint")
+    return shard(features * jax.lax.rsqrt(squared + 1e-12), *names)

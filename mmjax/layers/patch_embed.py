@@ -36,6 +36,8 @@ def patchify(image: jax.Array, patch: int) -> jax.Array:
 class PatchEmbed(nn.Module):
     """A linear map of each patch: [B, H, W, 3] -> [B, H/patch, W/patch, width].
 
+    Of rows of patches, [B, N, patch*patch*3] as `patchify` gives them -> [B, N, width].
+
     The kernel is [patch*patch*3, width]: a convolution with stride = size is this matmul, which
     is faster on every platform.
     Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), eq. 1.
@@ -50,7 +52,7 @@ class PatchEmbed(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         return Linear(
             (self.width,), ("patch", "embed"), self.use_bias, self.dtype, name="projection"
-        )(patchify(image, self.patch))
+        )(patchify(image, self.patch) if image.ndim == 4 else image)
 
 
 class ConvStem(nn.Module):

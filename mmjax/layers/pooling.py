@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.layers.attention import Attention
+from mmjax.layers.linear import Linear
 from mmjax.layers.mlp import MLP
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
@@ -59,6 +60,8 @@ def pool_tokens(x: jax.Array, pool: str, mask: jax.Array | None = None) -> jax.A
 class AttentionPool(nn.Module):
     """Multi-head attention with one learned query, then a residual MLP: [B, L, D] -> [B, D].
 
+    With a mask [B, M, L], of several parts of a row: [B, M, D].
+
     Source: the MAP head of Zhai et al. 2022 (arXiv 2106.04560) and SigLIP; big_vision's
     MAPHead in models/vit.py.
     """
@@ -72,15 +75,30 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         batch, _, width = x.shape
+        parts = mask.shape[1] if mask is not None and mask.ndim == 3 else 1
         xavier = nn.initializers.xavier_uniform()
         probe = param(self, "probe", xavier, (1, width), (None, "embed"))
-        probe = jnp.broadcast_to(probe[None], (batch, 1, width)).astype(self.dtype)
+        probe = jnp.broadcast_to(probe[None], (batch, parts, width)).astype(self.dtype)
         y = Attention(self.heads, cross=True, dtype=self.dtype, name="attention")(
             probe, x, mask=mask
         )
         z = LayerNorm(self.epsilon, self.dtype, name="norm")(y)
         z = MLP(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(z)
-        return (y + z)[:, 0]
+        return y + z if mask is not None and mask.ndim == 3 else (y + z)[:, 0]
+
+
+class SequencePool(nn.Module):
+    """The mean of the tokens by learned weights, a softmax of a linear map: [B, L, D] -> [B, D].
+
+    Source: Hassani et al. 2021 (arXiv 2104.05704), section 3.2, SeqPool.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        logits = Linear((1,), ("embed", None), kernel_init=init, name="weight")(x)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=1)
+        return jnp.einsum("bld,bl->bd", x.astype(jnp.float32), weights[..., 0]).astype(x.dtype)
 
 
 class QueryPool(nn.Module):

@@ -4,11 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from mmjax.layers.parameters import param
+from mmjax.layers.patch_rows import Cells
 from mmjax.sharding import shard
 
-RESIZES = ("antialias", "bicubic", "corners")
+RESIZES = ("antialias", "bicubic", "corners", "linear")
 
 
 def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialias") -> jax.Array:
@@ -17,8 +19,9 @@ def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialia
     Args:
       method: "antialias" (bicubic, Keys' a = -0.5, a wider kernel for downsampling: jax.image,
         Pillow, DINOv2 with registers), "bicubic" (a = -0.75, four neighbors, edges repeated:
-        torch's interpolate, used by `transformers`) or "corners" (bilinear with aligned corners:
-        scipy's zoom of order 1, used by big_vision).
+        torch's interpolate, used by `transformers`), "corners" (bilinear with aligned corners:
+        scipy's zoom of order 1, used by big_vision) or "linear" (bilinear, a wider kernel for
+        downsampling: SigLIP 2 NaFlex).
 
     Raises:
       ValueError: another method.
@@ -27,8 +30,9 @@ def resize_grid(table: jax.Array, grid: tuple[int, int], method: str = "antialia
         raise ValueError(f"position_resize is '{method}'; use one of {', '.join(RESIZES)}.")
     if table.shape[:2] == tuple(grid):
         return table
-    if method == "antialias":
-        return jax.image.resize(table, (*grid, table.shape[-1]), "bicubic", antialias=True)
+    if method in ("antialias", "linear"):
+        kernel = "bicubic" if method == "antialias" else "linear"
+        return jax.image.resize(table, (*grid, table.shape[-1]), kernel, antialias=True)
     rows, columns = (_weights(old, new, method) for old, new in zip(table.shape, grid))
     return jnp.einsum("Hh,Ww,hwd->HWd", rows, columns, table, precision="highest")
 
@@ -46,6 +50,33 @@ def resize_grids(table: jax.Array, sizes: jax.Array, grid: tuple[int, int]) -> j
     columns = _corner_weights(table.shape[1], sizes[:, 1], grid[1])
     table = jnp.einsum("bHh,hwd->bHwd", rows, table, precision="highest")
     return jnp.einsum("bWw,bHwd->bHWd", columns, table, precision="highest")
+
+
+def resize_at(table: jax.Array, cells: Cells) -> jax.Array:
+    """A position table [h, w, D] resized to the grid of each image, at each patch: [B, N, D].
+
+    As "linear" of `resize_grid`, and one program for all grids.
+    Source: transformers, modeling_siglip2.py, resize_positional_embeddings.
+    """
+    rows, columns = (
+        _linear_weights(old, cells.place[..., i], cells.grid[..., i])
+        for i, old in enumerate(table.shape[:2])
+    )
+    weights = jnp.einsum("bnh,bnw->bnhw", rows, columns)
+    weights, table = (
+        rearrange(weights, "b n h w -> b n (h w)"),
+        rearrange(table, "h w d -> (h w) d"),
+    )
+    return jnp.einsum("bnp,pd->bnd", weights, table, precision="highest")
+
+
+def _linear_weights(old: int, at: jax.Array, new: jax.Array) -> jax.Array:
+    """[B, N, old]: weights of the old rows for row `at` [B, N] of `new` [B, N]."""
+    scale = old / new.astype(jnp.float32)
+    center = (at.astype(jnp.float32) + 0.5) * scale
+    far = jnp.abs(jnp.arange(old, dtype=jnp.float32)[None, None] + 0.5 - center[:, :, None])
+    weights = jnp.maximum(1 - far / jnp.maximum(scale, 1.0)[:, :, None], 0.0)
+    return weights / weights.sum(-1, keepdims=True)
 
 
 def _corner_weights(old: int, sizes: jax.Array, longest: int) -> jax.Array:
@@ -108,6 +139,21 @@ def sincos2d(
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], -1).astype(np.float32)
 
 
+def sincos1d(length: int, width: int) -> np.ndarray:
+    """Fixed positions of a sequence [length, width], sines and cosines in turn.
+
+    Raises:
+      ValueError: an odd width.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
+    """
+    if width % 2:
+        raise ValueError(f"'sincos1d' positions need an even width, not {width}.")
+    omega = 10_000.0 ** -(np.arange(0, width, 2) / width)
+    angles = np.arange(length)[:, None] * omega
+    return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, width).astype(np.float32)
+
+
 def sinusoids(length: int, width: int) -> np.ndarray:
     """Fixed positions of a sequence [length, width]: the sines, then the cosines.
 
@@ -130,25 +176,35 @@ class LearnedGrid(nn.Module):
     Attributes:
       stored: (h, w) of the parameter.
       resize: see `resize_grid`.
+      std: initial standard deviation; None: width^-1/2.
 
     Raises:
-      ValueError: `sizes` with another `resize` than "corners".
+      ValueError: `sizes` with another `resize` than "corners", or cells with another than
+        "linear".
     """
 
     stored: tuple[int, int]
     width: int
     resize: str = "antialias"
+    std: float | None = None
 
     @nn.compact
-    def __call__(self, grid: tuple[int, int], sizes: jax.Array | None = None) -> jax.Array:
-        """[*grid, D]; with `sizes`, a table per row, [B, *grid, D]: see `resize_grids`."""
+    def __call__(self, grid: tuple[int, int] | Cells, sizes: jax.Array | None = None) -> jax.Array:
+        """[*grid, D]; with `sizes`, a table per row, [B, *grid, D]: see `resize_grids`. For the
+        cells of rows of patches [B, N, D]: see `resize_at`."""
         table = param(
             self,
             "table",
-            nn.initializers.normal(self.width**-0.5),
+            nn.initializers.normal(self.std or self.width**-0.5),
             (*self.stored, self.width),
             ("height", "width", "embed"),
         )
+        if isinstance(grid, Cells):
+            if self.resize != "linear":
+                raise ValueError(
+                    f"Positions of rows of patches are resized by 'linear', not '{self.resize}'."
+                )
+            return resize_at(table, grid)
         if sizes is None:
             return resize_grid(table, grid, self.resize)
         if self.resize != "corners":

@@ -13,7 +13,8 @@ class Transformer(nn.Module):
     """`depth` blocks over [B, L, D]; every parameter has a leading `layers` axis.
 
     Attributes:
-      norm, cross, gated_mlp, qkv_bias, key_bias, layer_scale (its `scale`): see `Block`.
+      norm, cross, gated_mlp, qkv_bias, key_bias, layer_scale (its `scale`), attention_dropout: see
+        `Block`.
       stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
       remat: "none", "full" (save only the blocks' inputs) or "dots" (save the results of matmuls).
 
@@ -37,6 +38,7 @@ class Transformer(nn.Module):
     layer_scale: float | None = None
     cross: str = "none"
     key_bias: bool = True
+    attention_dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -61,7 +63,7 @@ class Transformer(nn.Module):
         layers = stack(Block, self.depth, self, (every, every, every, 0), self.remat)(
             self.heads,
             self.mlp_dim,
-            2 * self.depth if self.norm == "pre" else 2,
+            2 if self.norm == "post" else 2 * self.depth,
             causal=self.causal,
             norm=self.norm,
             cross=self.cross,
@@ -70,6 +72,7 @@ class Transformer(nn.Module):
             gated_mlp=self.gated_mlp,
             qkv_bias=self.qkv_bias,
             key_bias=self.key_bias,
+            attention_dropout=self.attention_dropout,
             dropout=self.dropout,
             epsilon=self.epsilon,
             dtype=self.dtype,

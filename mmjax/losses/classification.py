@@ -1,5 +1,6 @@
 """Softmax cross-entropy of labels, hard or soft."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,9 @@ import optax
 from jaxtyping import ArrayLike, Float
 
 from mmjax.batch import Batch
-from mmjax.system import Weighted
+from mmjax.losses.evidential import evidential_loss
+from mmjax.schedule import Schedule, check_schedule, schedule
+from mmjax.system import Context, Outputs, Terms, Weighted
 
 
 def classification_loss(
@@ -17,6 +20,7 @@ def classification_loss(
     batch: Batch,
     label_smoothing: float = 0.0,
     independent: bool = False,
+    evidential: ArrayLike | None = None,
 ) -> dict[str, Weighted]:
     """`classification` and `accuracy` per example; an example whose `label` is -1 is left out.
 
@@ -25,6 +29,7 @@ def classification_loss(
       independent: each class is a yes or no of its own: the sum of the binary cross-entropies, for
         `label_probs` that need not add up to 1, as for the answers of VQA (Teney et al. 2018, arXiv
         1708.02711, section 3.5).
+      evidential: the weight of the regularizer of `evidential_loss`, which then is the loss.
 
     Raises:
       ValueError: the batch has neither.
@@ -42,7 +47,9 @@ def classification_loss(
             f"{sorted(batch)}: use a data set with labels."
         )
     smooth = optax.smooth_labels(target, label_smoothing)
-    if independent:
+    if evidential is not None:
+        loss = evidential_loss(logits, smooth, evidential)
+    elif independent:
         loss = optax.sigmoid_binary_cross_entropy(logits, smooth).sum(-1)
     else:
         loss = optax.softmax_cross_entropy(logits, smooth)
@@ -51,6 +58,33 @@ def classification_loss(
         "classification": Weighted(loss, present),
         "accuracy": Weighted(correct, present),
     }
+
+
+def classification(
+    label_smoothing: float = 0.0, independent: bool = False, evidential: Schedule | None = None
+) -> Callable[..., Terms]:
+    """The loss function for these settings of `config.loss`; `evidential` may be a schedule."""
+    check_evidential(evidential, label_smoothing, independent)
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        weight = None if evidential is None else schedule(evidential, context.step)
+        return classification_loss(outputs["logits"], batch, label_smoothing, independent, weight)
+
+    return loss
+
+
+def check_evidential(
+    evidential: Schedule | None, label_smoothing: float, independent: bool = False
+) -> None:
+    """Raise ValueError for settings of `config.loss` that do not go together."""
+    if evidential is None:
+        return
+    check_schedule(evidential, "config.loss.evidential", low=0.0)
+    if label_smoothing or independent:
+        raise ValueError(
+            "config.loss.evidential takes one class of each example as it is: set label_smoothing "
+            "to 0 and independent to False."
+        )
 
 
 def check_classes(source: Any, classes: int, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""Losses of discrete autoencoders of images."""
+"""Losses of reconstructions: of the pixels of discrete autoencoders, and of features."""
 
 import jax
 import jax.numpy as jnp
@@ -31,3 +31,16 @@ def code_kl(logits: Float[ArrayLike, "b h w k"]) -> Float[Array, "b h w"]:
     """KL divergence in nats from softmax(logits) to the uniform distribution over the k codes."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     return (jnp.exp(log_p) * log_p).sum(-1) + jnp.log(float(logits.shape[-1]))
+
+
+def feature_error(
+    values: Float[ArrayLike, "*b d"], target: Float[ArrayLike, "*b d"]
+) -> Float[Array, "*b"]:
+    """Squared distance of features from their target, relative to the target's squared length.
+
+    0 is perfect, 1 that of zeros: it does not depend on the scale of the features. The target is a
+    constant for gradients.
+    """
+    target = jax.lax.stop_gradient(jnp.asarray(target, jnp.float32))
+    squared = jnp.square(jnp.asarray(values) - target).sum(-1)
+    return squared / jnp.maximum(jnp.square(target).sum(-1), 1e-6)

@@ -11,37 +11,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from mmjax.batch import Batch, Spec, modality_of
+from mmjax.batch import Batch, Spec, UpTo, modality_of
 from mmjax.config import check_kwargs
 from mmjax.layers.batch_norm import COUPLES_ROWS
 from mmjax.layers.feature_head import FeatureHead
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
-from mmjax.losses.contrastive import (
-    CHUNK_SIZE,
-    MEMORY_MB,
-    choose,
-    contrastive_loss,
-    held_bytes,
-)
+from mmjax.losses.contrastive import CHUNK_SIZE, MEMORY_MB, contrastive_loss
 from mmjax.losses.duplicates import Ids
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.frames import Frames
+from mmjax.models.loss_memory import leaner_losses, notes
+from mmjax.models.naflex import NaFlex
+from mmjax.models.packed_pairs import by_row, each_text, flat_pairs, packed_ids
 from mmjax.models.resnet import ModifiedResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
-from mmjax.sharding import batch_parts
 from mmjax.system import STATISTICS, Context, Outputs, System, Terms, Weighted
 
 IMAGE_TOWERS = {
     "vit": ViT,
     "efficientnet": EfficientNet,
     "frames": Frames,
+    "naflex": NaFlex,
     "resnet": ModifiedResNet,
 }
 TEXT_TOWERS = {"transformer": TextTransformer, "bert": BERT}
@@ -52,12 +48,14 @@ class CLIP(nn.Module):
 
     A batch with `image` gives image_features and image_embed [B, embed_dim]; one with `text`
     gives text_features and text_embed; both also give logit_scale (and logit_bias). Embeddings
-    are fp32 and of unit length.
+    are fp32 and of unit length. With several images and texts packed in each row, see `NaFlex`, the
+    text is [B, M, L] and features and embeddings are [B, M, D].
 
     Attributes:
       image, text: fields of the towers; they inherit `dtype`. `kind` selects a tower other than
         `ViT` and `TextTransformer`: "efficientnet" (`EfficientNet`), "resnet" (`ModifiedResNet`),
-        "frames" (`Frames`, of videos), "bert" (`BERT`).
+        "frames" (`Frames`, of videos), "naflex" (`NaFlex`, of images at their own aspect ratio),
+        "bert" (`BERT`).
       image_proj, text_proj: a linear map into the shared space; without one the tower's width
         must be embed_dim.
       proj_bias: those maps have a bias.
@@ -94,7 +92,7 @@ class CLIP(nn.Module):
     given: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
 
-    def image_tower(self, **kwargs) -> ViT | EfficientNet | Frames | ModifiedResNet:
+    def image_tower(self, **kwargs) -> ViT | EfficientNet | Frames | NaFlex | ModifiedResNet:
         """The image tower that `image` describes."""
         return self._tower(IMAGE_TOWERS, self.image, "vit", "config.model.image", **kwargs)
 
@@ -129,7 +127,7 @@ class CLIP(nn.Module):
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch and ("text_features" not in batch or self.is_initializing()):
-            text = self.text_tower(name="text")(batch, train=train)
+            text = each_text(self.text_tower(name="text"), batch, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
                 outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
@@ -252,11 +250,14 @@ def contrastive(
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         del context
+        images, texts, present = outputs["image_embed"], outputs["text_embed"], pairs_present(batch)
+        packed = images.ndim == 3
+        if packed:
+            images, texts, present = flat_pairs(images, texts, batch, present)
         image_ids, text_ids = duplicate_ids(batch) if mask_duplicates else (None, None)
-        present = pairs_present(batch)
         losses, metrics = contrastive_loss(
-            outputs["image_embed"],
-            outputs["text_embed"],
+            images,
+            texts,
             outputs["logit_scale"],
             outputs.get("logit_bias"),
             kind=kind,
@@ -271,9 +272,10 @@ def contrastive(
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         terms = {"contrastive": losses, **metrics}
         if alignment:
-            pairs = outputs["image_embed"] * outputs["text_embed"]
-            terms["alignment"] = 1 - pairs.astype(jnp.float32).sum(axis=-1)
-        if present is not None:
+            terms["alignment"] = 1 - (images * texts).astype(jnp.float32).sum(axis=-1)
+        if packed:
+            terms = by_row(terms, present, len(outputs["image_embed"]))
+        elif present is not None:
             terms = {k: Weighted(v, present) if v.ndim else v for k, v in terms.items()}
         return terms | scalars
 
@@ -300,49 +302,6 @@ def check_pairs(batch: Batch, pairs: Sequence[Sequence[str]] = (("image", "text"
         )
 
 
-def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
-    """The form of the contrastive loss on this mesh, and the memory that each form would need."""
-    form, held = _loss_form(config, batch_parts(mesh))
-    sizes = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items())
-    loss = config["loss"]
-    why = "as config.loss.implementation says"
-    if loss.get("implementation", "auto") == "auto":
-        why = f"budget {loss.get('memory_mb', MEMORY_MB):g} MB"
-    n = config["batch_size"]
-    return [f"contrastive loss of {n:,} pairs: {form} ({why}; a device would hold: {sizes})"]
-
-
-def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[str, Any], int]]:
-    """Settings of `config.loss` that need less memory, and the bytes that each saves per device.
-
-    First another form, then that form with smaller chunks.
-
-    Args:
-      devices: shards of the batch.
-    """
-    now, held = _loss_form(config, devices)
-    form = min(("chunked", "ring"), key=held.get)
-    chunk_size = max(1, config["loss"].get("chunk_size", CHUNK_SIZE) // 8)
-    smaller = _held(config, devices, chunk_size)
-    found = [
-        ({"implementation": form}, held[now] - held[form]),
-        ({"implementation": form, "chunk_size": chunk_size}, held[now] - smaller[form]),
-    ]
-    return [(settings, saved) for settings, saved in found if saved > 0]
-
-
-def _loss_form(config: Mapping[str, Any], devices: int) -> tuple[str, dict[str, int]]:
-    """The form of the loss, and the bytes that each form would need per device."""
-    loss = config["loss"]
-    held = _held(config, devices, loss.get("chunk_size", CHUNK_SIZE))
-    form = loss.get("implementation", "auto")
-    return (choose(held, loss.get("memory_mb", MEMORY_MB)) if form == "auto" else form), held
-
-
-def _held(config: Mapping[str, Any], devices: int, chunk_size: int) -> dict[str, int]:
-    return held_bytes(config["batch_size"], config["model"]["embed_dim"], chunk_size, devices)
-
-
 def duplicate_ids(batch: Batch) -> Ids:
     """Image ids and text ids, [B] each; equal ids mean the same image, or the same caption.
 
@@ -350,7 +309,10 @@ def duplicate_ids(batch: Batch) -> Ids:
     are random means of its copies; a caption by its tokens, or without them by its features.
     """
     if "text" in batch:
-        return batch.get("example_id"), row_ids(batch["text"], batch.get("text_mask"))
+        return packed_ids(batch, row_ids) or (
+            batch.get("example_id"),
+            row_ids(batch["text"], batch.get("text_mask")),
+        )
     features = jax.lax.bitcast_convert_type(batch["text_features"], jnp.int32)
     return batch.get("example_id"), row_ids(features)
 
@@ -387,13 +349,19 @@ def spec(model: CLIP, example_ids: bool) -> Spec:
 
 def inputs(model: CLIP) -> Spec:
     """The arrays that the towers read, for a batch of one."""
-    length = model.text_tower(parent=None).length
-    image = model.image_tower(parent=None)
-    arrays = {
-        "image": ((*image.train_size, 3), jnp.uint8),
-        "text": ((length,), jnp.int32),
-        "text_mask": ((length,), jnp.bool_),
-    }
+    image, words = model.image_tower(parent=None), model.text_tower(parent=None)
+    text = (words.length,)
+    if isinstance(image, NaFlex):
+        found = image.inputs()
+        text = (image.row_images, *text) if image.row_images else text
+    else:
+        found = {"image": jax.ShapeDtypeStruct((1, *image.train_size, 3), jnp.uint8)}
     if isinstance(image, Frames):
-        arrays["image_mask"] = ((image.frames,), jnp.bool_)
-    return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}
+        found["image_mask"] = jax.ShapeDtypeStruct((1, image.frames), jnp.bool_)
+    for name, dtype in (("text", jnp.int32), ("text_mask", jnp.bool_)):
+        shape = (1, *text)
+        padded = not isinstance(words, TextTransformer) or words.reads_padding
+        found[name] = (
+            jax.ShapeDtypeStruct(shape, dtype) if padded else UpTo(shape, dtype, len(text))
+        )
+    return found

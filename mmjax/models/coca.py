@@ -18,7 +18,7 @@ from mmjax.layers.parameters import param
 from mmjax.layers.pooling import QueryPool, pool_tokens
 from mmjax.layers.token_embed import TokenEmbed
 from mmjax.losses.captioning import captioning_loss
-from mmjax.models import captioner, clip, language
+from mmjax.models import captioner, clip, language, loss_memory
 from mmjax.models.text_decoder import GeneratesText, make_text_decoder
 from mmjax.models.vit import ViT
 from mmjax.system import Context, Outputs, System, Terms
@@ -199,8 +199,8 @@ def make_system(config: Mapping[str, Any]) -> System:
         limits=clip.limits(model),
         check_batch=check_batch,
         evaluators={"contrastive": {"kind": "retrieval"}} | language.caption_evaluator(model),
-        notes=functools.partial(clip.notes, config),
-        leaner_losses=functools.partial(clip.leaner_losses, config),
+        notes=functools.partial(loss_memory.notes, config),
+        leaner_losses=functools.partial(loss_memory.leaner_losses, config),
         **language.generation_hooks(model),
     )
 

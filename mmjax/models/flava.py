@@ -15,7 +15,7 @@ from mmjax.layers.bert_embed import WordHead
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import param
-from mmjax.models import clip
+from mmjax.models import clip, loss_memory
 from mmjax.models import flava_pretraining as pretraining
 from mmjax.models.build import build
 from mmjax.models.flava_encoders import MultimodalEncoder, TextEncoder
@@ -303,8 +303,8 @@ def make_system(config: Mapping[str, Any]) -> System:
         limits=clip.limits(model),
         evaluators={"contrastive": {"kind": "retrieval"}},
         check_batch=functools.partial(pretraining.check_rows, config.get("loss_weights", {})),
-        notes=functools.partial(clip.notes, config),
-        leaner_losses=functools.partial(clip.leaner_losses, config),
+        notes=functools.partial(loss_memory.notes, config),
+        leaner_losses=functools.partial(loss_memory.leaner_losses, config),
     )
 
 

@@ -1,7 +1,7 @@
 """One transformer for any set of modalities: classification and masked prediction."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,15 +11,23 @@ import jax.numpy as jnp
 from mmjax.batch import MODALITIES, Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.fusion import Fusion, Stream, make_fusion
+from mmjax.layers.fusion.alone import Alone, fall_back
 from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.parameters import param
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.tokens import TOKENS, Tokens
 from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.classification import (
+    check_classes,
+    check_evidential,
+    check_labels,
+    classification_loss,
+)
 from mmjax.losses.masked import masked_ids, masked_values
+from mmjax.losses.reconstruction import feature_error
+from mmjax.schedule import Schedule, schedule
 from mmjax.sharding import shard
-from mmjax.system import Context, Outputs, System, Terms
+from mmjax.system import Context, Outputs, System, Terms, Weighted
 
 
 class MultimodalTransformer(nn.Module):
@@ -29,7 +37,9 @@ class MultimodalTransformer(nn.Module):
     where the batch does not have it or `<modality>_present` is false: see `mmjax.layers.fusion`.
     Where the batch has `<modality>_masked` [B, L] (see `mask_tokens`), those tokens are replaced by
     a learned mask token and the model gives `<modality>_prediction` of every token,
-    `<modality>_content` and `<modality>_masked`.
+    `<modality>_content` and `<modality>_masked`. With `fallback_depth` it gives
+    `<modality>_logits` [B, num_classes] of each modality alone, and with `fusion.reconstruction`
+    `reconstruction`, `reconstruction_target` [B, M, width] and `reconstruction_known` [B, M].
 
     Attributes:
       image, audio, text: fields of `ImageTokens`, `AudioTokens`, `TextTokens` without the width;
@@ -37,6 +47,9 @@ class MultimodalTransformer(nn.Module):
       encoder_depth: blocks per modality before the fusion; may be 0.
       fusion: `kind` (see `mmjax.layers.fusion.FUSIONS`) and fields of that kind.
       num_classes: size of the head; None: no head.
+      fallback_depth: each modality also has a classifier of its own, after so many blocks over its
+        encoder's output; `logits` of an example that misses a modality are the mean of those of the
+        modalities that it has. None: no such classifiers.
       mask_ratio: probability with which a training step masks a token.
 
     Raises:
@@ -52,6 +65,7 @@ class MultimodalTransformer(nn.Module):
     text: Mapping[str, Any] | None = None
     encoder_depth: int = 2
     num_classes: int | None = None
+    fallback_depth: int | None = None
     mask_ratio: float = 0.0
     activation: str = "gelu"
     dropout: float = 0.0
@@ -72,11 +86,14 @@ class MultimodalTransformer(nn.Module):
         where = f"config.model.{modality}"
         return TOKENS[modality](**check_kwargs(TOKENS[modality], fields, where), **kwargs)
 
+    def sizes(self) -> dict[str, Any]:
+        """Settings that the model's parts share."""
+        names = ("heads", "mlp_dim", "activation", "dropout", "dtype")
+        return {name: getattr(self, name) for name in names} | {"epsilon": self.norm_epsilon}
+
     def make_fusion(self, **kwargs) -> Fusion:
         """The fusion; its sizes default to those of the model."""
-        names = ("heads", "mlp_dim", "activation", "dropout", "dtype")
-        own = {name: getattr(self, name) for name in names} | {"epsilon": self.norm_epsilon}
-        settings = {"modalities": self.modalities, **own, **self.fusion}
+        settings = {"modalities": self.modalities, **self.sizes(), **self.fusion}
         return make_fusion(settings, "config.model.fusion", **kwargs)
 
     @nn.compact
@@ -100,6 +117,12 @@ class MultimodalTransformer(nn.Module):
         outputs = {"fused_features": features}
         if self.num_classes is not None:
             outputs["logits"] = class_head(self.num_classes)(features)
+        if self.fallback_depth is not None:
+            outputs |= self._fall_back(outputs["logits"], streams, train)
+        if fused.reconstruction is not None:
+            outputs["reconstruction"] = fused.reconstruction.values.astype(jnp.float32)
+            outputs["reconstruction_target"] = fused.reconstruction.target
+            outputs["reconstruction_known"] = fused.reconstruction.known
         for m in given:
             if f"{m}_masked" in batch or (self.mask_ratio and self.is_initializing()):
                 outputs[f"{m}_prediction"] = self._predict(m, fused.tokens[m], tokens[m])
@@ -120,17 +143,23 @@ class MultimodalTransformer(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
         if self.encoder_depth:
-            x = Transformer(
-                self.encoder_depth,
-                self.heads,
-                self.mlp_dim,
-                activation=self.activation,
-                dropout=self.dropout,
-                epsilon=self.norm_epsilon,
-                dtype=self.dtype,
-                name=modality,
-            )(x, tokens.mask, train=train)
+            encoder = Transformer(self.encoder_depth, **self.sizes(), name=modality)
+            x = encoder(x, tokens.mask, train=train)
         return Stream(x, tokens.mask, present)
+
+    def _fall_back(
+        self, logits: jax.Array, streams: Mapping[str, Stream], train: bool
+    ) -> dict[str, jax.Array]:
+        """`logits`, and `<modality>_logits` of the modalities that the batch has."""
+        alone = {}
+        for m, stream in streams.items():
+            head = Alone(self.num_classes, self.fallback_depth, **self.sizes(), name=f"{m}_alone")
+            alone[m] = head(stream, train=train)
+        nothing, nowhere = jnp.zeros_like(logits), jnp.zeros(len(logits), bool)
+        every = jnp.stack([alone.get(m, nothing) for m in self.modalities], axis=1)
+        present = [streams[m].present if m in streams else nowhere for m in self.modalities]
+        found = {"logits": fall_back(logits, every, jnp.stack(present, axis=1))}
+        return found | {f"{m}_logits": x for m, x in alone.items()}
 
     def _predict(self, modality: str, fused: jax.Array, tokens: Tokens) -> jax.Array:
         """Predictions from the fused tokens [B, L, D]: values [B, L, P] or logits [B, L, V]."""
@@ -166,14 +195,27 @@ def check(model: MultimodalTransformer) -> None:
     for m in model.modalities:
         model.tokens(m, parent=None)
     model.make_fusion(parent=None)
+    if model.fallback_depth is not None and model.num_classes is None:
+        raise ValueError(
+            "config.model.fallback_depth is for classifiers, and config.model.num_classes is None: "
+            "set the number of classes, or leave out fallback_depth."
+        )
+    if model.fusion.get("reconstruction") and len(model.modalities) < 2:
+        raise ValueError(
+            "config.model.fusion.reconstruction decodes a modality from the others, and the model "
+            f"has {model.modalities[0]} alone: add a modality, or set it to 0."
+        )
 
 
 def make_system(config: Mapping[str, Any]) -> System:
     """Classification, masked prediction, or both, with any fusion.
 
     The loss gives `classification` and `accuracy` if the model has a head
-    (`config.loss.label_smoothing`; see `classification_loss`), and `masked_<modality>` if it has a
-    mask_ratio; a modality that is missing from a whole batch gives no loss.
+    (`config.loss.label_smoothing` and `evidential`; see `classification_loss`), `fallback`, the
+    mean over the modalities of an example of the cross-entropies of their own classifiers, if it
+    has those, `reconstruction`, the mean of `feature_error` over the modalities that are known, if
+    it has decoders, and `masked_<modality>` if it has a mask_ratio; a modality that is missing from
+    a whole batch gives no loss.
 
     Raises:
       ValueError: an unknown setting.
@@ -203,14 +245,23 @@ def mask_tokens(model: MultimodalTransformer, batch: Batch, context: Context) ->
     return {**batch, **masked}
 
 
-def terms(label_smoothing: float = 0.0) -> Callable[..., Terms]:
+def terms(label_smoothing: float = 0.0, evidential: Schedule | None = None) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`; see `make_system`."""
+    check_evidential(evidential, label_smoothing)
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        del context
         losses = {}
         if "logits" in outputs:
-            losses = classification_loss(outputs["logits"], batch, label_smoothing)
+            weight = None if evidential is None else schedule(evidential, context.step)
+            losses = classification_loss(
+                outputs["logits"], batch, label_smoothing, evidential=weight
+            )
+        alone = [m for m in MODALITIES if f"{m}_logits" in outputs]
+        if alone:
+            losses["fallback"] = _fallback_loss(alone, outputs, batch, label_smoothing)
+        if "reconstruction" in outputs:
+            errors = feature_error(outputs["reconstruction"], outputs["reconstruction_target"])
+            losses["reconstruction"] = _mean(errors, outputs["reconstruction_known"])
         for m in MODALITIES:
             if f"{m}_prediction" in outputs:
                 masked = masked_ids if m == "text" else masked_values
@@ -219,6 +270,25 @@ def terms(label_smoothing: float = 0.0) -> Callable[..., Terms]:
         return losses
 
     return loss
+
+
+def _fallback_loss(
+    modalities: Sequence[str], outputs: Outputs, batch: Batch, label_smoothing: float
+) -> Weighted:
+    """The cross-entropy of each modality's own classifier, averaged over those of the example."""
+    losses, known = [], []
+    for m in modalities:
+        term = classification_loss(outputs[f"{m}_logits"], batch, label_smoothing)["classification"]
+        losses.append(term.value)
+        known.append(term.weight & batch.get(f"{m}_present", True))
+    return _mean(jnp.stack(losses, axis=1), jnp.stack(known, axis=1))
+
+
+def _mean(values: jax.Array, known: jax.Array) -> Weighted:
+    """The mean of each row's known values [B, M]; a row without any does not count."""
+    count = known.sum(axis=1)
+    mean = jnp.where(known, values, 0.0).sum(axis=1) / jnp.maximum(count, 1).astype(jnp.float32)
+    return Weighted(mean, count > 0)
 
 
 def spec(model: MultimodalTransformer) -> Spec:

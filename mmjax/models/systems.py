@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from mmjax.config import nearest
 from mmjax.models import (
     albef,
+    aligner,
     audio_classifier,
     audioclip,
     avsr,
@@ -46,6 +47,7 @@ from mmjax.system import System
 
 SYSTEMS: dict[str, Callable[[Mapping[str, Any]], System]] = {
     "albef": albef.make_system,
+    "aligner": aligner.make_system,
     "audio_classifier": audio_classifier.make_system,
     "audioclip": audioclip.make_system,
     "avsr": avsr.make_system,

@@ -12,7 +12,7 @@ from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_text_variant, resolve
 from mmjax.layers.token_embed import look_up
-from mmjax.models.vit import pool_and_norm, tower_blocks
+from mmjax.models.tower import pool_and_norm, tower_blocks
 from mmjax.sharding import shard
 
 
@@ -56,6 +56,11 @@ class TextTransformer(nn.Module):
         names = ("width", "depth", "heads", "mlp_dim")
         decoded = decode_text_variant(self.variant) if self.variant else {}
         return resolve(decoded, {n: getattr(self, n) for n in names}, "config.model.text")
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a text's vector depends on its padding; if not, shorter arrays give the same."""
+        return self.pool == "last" or not (self.causal or self.mask_padding)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:

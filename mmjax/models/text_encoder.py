@@ -12,10 +12,9 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import class_head
 from mmjax.layers.norm import unit_length
-from mmjax.losses.classification import check_labels
+from mmjax.losses.classification import check_labels, classification
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
-from mmjax.models.vit import classification
 from mmjax.system import System
 
 
@@ -67,7 +66,7 @@ def make_model(config: Mapping[str, Any]) -> TextEncoder:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A text encoder. Only a classifier of texts has a loss, see `vit.classification`; others are
+    """A text encoder. Only a classifier of texts has a loss, see `classification`; others are
     trained as a tower of a `clip`.
 
     Raises:

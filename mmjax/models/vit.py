@@ -1,7 +1,8 @@
 """Vision transformer: from an image to one vector or to tokens, and with a head to class logits."""
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,22 +11,23 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
+from mmjax.layers.conv_tokenizer import ConvTokenizer
 from mmjax.layers.linear import Linear, class_head
 from mmjax.layers.norm import LayerNorm, unit_length
 from mmjax.layers.parameters import broadcast_last, param
 from mmjax.layers.patch_embed import ConvStem, PatchEmbed, check_divides, drop_patches
 from mmjax.layers.pixels import normalize
-from mmjax.layers.pooling import ONE_TOKEN, AttentionPool, check_pool, pool_tokens
-from mmjax.layers.position import LearnedGrid, sincos2d
+from mmjax.layers.pooling import check_pool, pool_tokens
+from mmjax.layers.position import LearnedGrid, sincos1d, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import height_width, image_tower_sizes
-from mmjax.layers.transformer import Transformer
-from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.classification import check_classes, check_labels, classification
 from mmjax.models.build import build
+from mmjax.models.tower import learned_token, pool_and_norm, tower_blocks
 from mmjax.sharding import shard
-from mmjax.system import System, Terms
+from mmjax.system import System
 
-POOLS = ("cls", "cls_mean", "cls_tokens", "mean", "map", "none", "all")
+POOLS = ("cls", "cls_mean", "cls_tokens", "mean", "map", "sequence", "none", "all")
 
 
 class ViT(nn.Module):
@@ -39,10 +41,10 @@ class ViT(nn.Module):
       image_size: (H, W) of training; sets the stored grid of positions. Other sizes work too.
       image_mean, image_std: of the pixels in [0, 1], per channel.
       pool: "cls" (adds a class token), "cls_mean" (class token and mean of the patches
-        concatenated, [B, 2 width]), "mean" or "map" (attention with a learned query); "none" gives
-        image_tokens [B, patches, width], normalized, instead of image_features; "all" gives all
-        tokens of the last block, not normalized, including those before the patches; "cls_tokens"
-        gives both the class token and image_tokens, normalized.
+        concatenated, [B, 2 width]), "mean", "map" (attention with a learned query) or "sequence" (a
+        mean by learned weights); "none" gives image_tokens [B, patches, width], normalized, instead
+        of image_features; "all" gives all tokens of the last block, not normalized, including those
+        before the patches; "cls_tokens" gives both the class token and image_tokens, normalized.
       feature_layer: with pool "all", the block whose tokens are returned: 1 the first, -1 the last.
         The parameters of the blocks after it, and of the final norm, exist and are not used, as in
         a LLaVA; None: the last block, without a final norm.
@@ -52,15 +54,19 @@ class ViT(nn.Module):
       registers: number of register tokens, without positions, not returned.
       mask_token: add a learned token for masked patches (BEiT).
       pre_logits: width of a final linear map with tanh that gives image_features.
-      position: "learned" or "sincos2d".
+      position: "learned", "sincos2d", or "sincos1d" of the tokens row by row.
       position_resize: how learned positions are resized to another grid, see `resize_grid`;
         "sincos2d" positions are scaled to the grid, or with "none" extended, as in big_vision.
-      stem: "patch" (one linear map per patch) or "conv" (3x3 convolutions of stride 2).
+      position_std: initial standard deviation of learned positions; None: width^-1/2.
+      stem: "patch" (one linear map per patch), "conv" (3x3 convolutions of stride 2) or "conv_pool"
+        (convolutions of `stem_kernel`, each with max pooling: see `ConvTokenizer`).
       pre_norm: a norm before the first block, as in CLIP.
       drop_partial_patches: drop the pixels at the bottom and right that do not fill a patch, like a
         convolution without padding; otherwise such images raise an error.
       patch_dropout: fraction of the patches that a training step drops.
-      gated_mlp, qkv_bias, layer_scale, stochastic_depth, remat: see `Transformer`.
+      block_norm: "pre" or "between"; see `Block`.
+      gated_mlp, qkv_bias, layer_scale, stochastic_depth, attention_dropout, remat: see
+        `Transformer`.
       num_classes: size of the head; None: no head.
       embed_dim: size of image_embed, of unit length, from a linear map of image_features as in a
         CLIP; None: no such map.
@@ -69,6 +75,7 @@ class ViT(nn.Module):
       ValueError: inconsistent settings.
 
     Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Radford et al. 2021 (arXiv 2103.00020);
+    "sequence", "conv_pool" and "between": CCT, Hassani et al. 2021 (arXiv 2104.05704);
     distillation: Touvron et al. 2021 (arXiv 2012.12877); registers: Darcet et al. 2023
     (arXiv 2309.16588); mask token: BEiT, Bao et al. 2022 (arXiv 2106.08254), section 2.3.
     """
@@ -107,6 +114,10 @@ class ViT(nn.Module):
     drop_partial_patches: bool = False
     embed_dim: int | None = None
     feature_layer: int | None = None
+    block_norm: str = "pre"
+    attention_dropout: float = 0.0
+    position_std: float | None = None
+    stem_kernel: int = 3
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -160,6 +171,8 @@ class ViT(nn.Module):
             gated_mlp=self.gated_mlp,
             qkv_bias=self.qkv_bias,
             layer_scale=self.layer_scale,
+            norm=self.block_norm,
+            attention_dropout=self.attention_dropout,
         )(x, train=train)
 
         # ---- one vector, or all tokens
@@ -210,6 +223,8 @@ class ViT(nn.Module):
                 f"A ViT with pool '{self.pool}' has feature_layer {self.feature_layer}, which pool "
                 "'all' alone takes: unset it."
             )
+        if self.block_norm not in ("pre", "between"):
+            raise ValueError(f"block_norm of a ViT is '{self.block_norm}'; use 'pre' or 'between'.")
         if self.distillation not in ("none", "token", "head"):
             raise ValueError(
                 f"distillation of a ViT is '{self.distillation}'; use 'none', 'token' or 'head'."
@@ -265,73 +280,25 @@ class ViT(nn.Module):
             return PatchEmbed(patch, width, self.patch_bias, self.dtype, name="stem")
         if self.stem == "conv":
             return ConvStem(patch, width, self.dtype, name="stem")
-        raise ValueError(f"stem of a ViT is '{self.stem}'; use 'patch' or 'conv'.")
+        if self.stem == "conv_pool":
+            return ConvTokenizer(patch, width, self.stem_kernel, self.dtype, name="stem")
+        raise ValueError(f"stem of a ViT is '{self.stem}'; use 'patch', 'conv' or 'conv_pool'.")
 
     def _positions(self, grid: tuple[int, int], width: int) -> jax.Array:
         stored = self.grid
         if self.position == "learned":
-            return LearnedGrid(stored, width, self.position_resize, name="position")(grid)
+            table = LearnedGrid(
+                stored, width, self.position_resize, self.position_std, name="position"
+            )
+            return table(grid)
+        if self.position == "sincos1d":
+            return jnp.asarray(sincos1d(math.prod(grid), width).reshape(*grid, width))
         if self.position == "sincos2d":
             stored = None if self.position_resize == "none" else stored
             return jnp.asarray(sincos2d(grid, width, stored))
-        raise ValueError(f"position of a ViT is '{self.position}'; use 'learned' or 'sincos2d'.")
-
-
-def learned_token(tower: nn.Module, name: str, width: int) -> jax.Array:
-    """A token of a tower, with a position of its own: [width]."""
-    init = nn.initializers.normal(width**-0.5)
-    token = param(tower, f"{name}_token", init, (width,), ("embed",))
-    return token + param(tower, f"{name}_position", init, (width,), ("embed",))
-
-
-def tower_blocks(
-    tower: nn.Module, sizes: Mapping[str, int], used: int | None = None, **settings: Any
-) -> Transformer:
-    """The blocks of an image or text tower, from the fields that both share, and `settings`.
-
-    Args:
-      used: how many of them are applied; None: all.
-    """
-    kind, depth = Transformer, sizes["depth"]
-    if used is not None and used < depth and not tower.is_initializing():
-        kind, depth = nn.map_variables(Transformer, "params", lambda x: first_layers(x, used)), used
-    return kind(
-        depth=depth,
-        heads=sizes["heads"],
-        mlp_dim=sizes["mlp_dim"],
-        activation=tower.activation,
-        dropout=tower.dropout,
-        stochastic_depth=tower.stochastic_depth,
-        remat=tower.remat,
-        epsilon=tower.norm_epsilon,
-        dtype=tower.dtype,
-        name="transformer",
-        **settings,
-    )
-
-
-def first_layers(variables: Any, count: int) -> Any:
-    """Parameters of the first `count` layers of a stack."""
-    return jax.tree.map(lambda x: x[:count], variables)
-
-
-def pool_and_norm(
-    tower: nn.Module,
-    norm: LayerNorm,
-    x: jax.Array,
-    mask: jax.Array | None,
-    heads: int,
-    mlp_dim: int,
-) -> jax.Array:
-    """The last steps of a tower: final norm and pooling, [B, L, D] -> [B, D]."""
-    if tower.pool in ONE_TOKEN:  # the norm of one token, not of all
-        return norm(pool_tokens(x, tower.pool, mask))
-    x = norm(x)
-    if tower.pool == "mean":
-        return pool_tokens(x, "mean", mask)
-    return AttentionPool(
-        heads, mlp_dim, tower.activation, tower.norm_epsilon, tower.dtype, name="pool"
-    )(x, mask)
+        raise ValueError(
+            f"position of a ViT is '{self.position}'; use 'learned', 'sincos1d' or 'sincos2d'."
+        )
 
 
 def make_model(config: Mapping[str, Any]) -> ViT:
@@ -349,7 +316,7 @@ def make_system(config: Mapping[str, Any]) -> System:
 
 
 def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
-    """A classifier of images; `config.loss` may set `label_smoothing` and `independent`.
+    """A classifier of images; `config.loss` may set `label_smoothing`, `independent`, `evidential`.
 
     Its loss gives `classification` and `accuracy`; see `classification_loss`.
 
@@ -369,13 +336,6 @@ def classifier(model: nn.Module, settings: Mapping[str, Any]) -> System:
         check_batch=functools.partial(check_labels, **head) if labeled else None,
         check_source=functools.partial(check_classes, **head) if labeled else None,
         evaluators={"classification": {"kind": "classification", "modalities": ("image",)}},
-    )
-
-
-def classification(label_smoothing: float = 0.0, independent: bool = False) -> Callable[..., Terms]:
-    """The loss function for these settings of `config.loss`."""
-    return lambda outputs, batch, context: classification_loss(
-        outputs["logits"], batch, label_smoothing, independent
     )
 
 

@@ -1,14 +1,14 @@
 r"""Write the features of frozen towers as a data set, on which a CLIP's maps are trained.
 
     python -m mmjax.photos.features --target=DIR         # of the names of ImageNet's classes
-    python -m mmjax.photos.features --config=CONFIG      # of config.data.train, of kind "features"
+    python -m mmjax.photos.features --config=CONFIG      # of its sources of kind "features"
 
 A record has `image_features` [C, D], and `text_features` [K, E] of its K `captions`. Without a
 config a record is a class of the image tower's classifier, and its image features are the
 classifier's weights for it: no image is needed, and C is 1. With a config, see
 `data/sources/features.py`, and configs/lit_emoji.py for an example; every source of that kind in
-config.data.train is written. An interrupted run resumes when it is run again, and a finished one
-does nothing.
+config.data.train and config.evals is written. An interrupted run resumes when it is run again, and
+a finished one does nothing.
 """
 
 # ruff: noqa: E402
@@ -26,6 +26,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -243,10 +244,11 @@ def main() -> None:
             {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": {}},
         )
         return
-    found = list(feature_sources(configs.load(ARGS.config, ARGS.overrides).data.train))
+    config = configs.load(ARGS.config, ARGS.overrides)
+    found = list(feature_sources([config.data.train, config.evals]))
     if not found:
-        raise ValueError(f"config.data.train of {ARGS.config} has no source of kind 'features'.")
-    for one in found:
+        raise ValueError(f"{ARGS.config} has no source of kind 'features' to train or evaluate on.")
+    for one in {json.dumps(_arguments(one), default=dict): one for one in found}.values():
         made = _arguments(one)
         root, of = Path(made.pop("root")).expanduser(), made["of"]
         made = settings(**made)

@@ -128,7 +128,7 @@ def costs(text: str, bundles: Mapping[str, int] | None = None, cores: int = 1) -
       bundles: kernel -> bundles for one point of its grid, from `schedule`.
       cores: number of cores that share a kernel's grid.
     """
-    entry, computations = _parse(text)
+    entry, computations = parse(text)
     devices = 1
     for found in re.finditer(
         r"(?:num_partitions|replica_count)=(\d+)", text.lstrip().partition("\n")[0]
@@ -228,7 +228,7 @@ def schedule(profile: str) -> dict[str, int]:
     return dict(found)
 
 
-def _parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
+def parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
     """The entry's name, and computation -> name -> instruction."""
     computations, entry, current = {}, "", {}
     # Only the metadata of a kernel span several lines.

@@ -1,13 +1,14 @@
 """An evaluator of a model, with those of its outputs that several sections of the report read."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mmjax.data.sources.subset import Subset
+from mmjax.evals.classification import Classification, ZeroShot
 from mmjax.evals.evaluator import Evaluator
-from mmjax.evals.evaluators import Classification, ZeroShot
 from mmjax.evals.image_text import IMAGE_TEXT, Pairs, Retrieval
 from mmjax.evals.zero_shot import Predictions
 from mmjax.run.evaluation import Runner
@@ -51,6 +52,14 @@ class Evaluated:
         if not isinstance(self.evaluator, ZeroShot | Classification):
             return None
         return self.evaluator.predictions(self.variables)
+
+    @functools.cached_property
+    def scores(self) -> tuple[np.ndarray, np.ndarray, Sequence[str]] | None:
+        """Scores `[N, C]`, labels `[N]` and class names of a classification, else None; what needs
+        no more than `predictions` reads those, as scores of many classes are large."""
+        if not isinstance(self.evaluator, ZeroShot | Classification):
+            return None
+        return self.evaluator.scores(self.variables)
 
     def drawn(self, total: int, count: int) -> np.ndarray:
         """Indices of `count` examples of `total`, drawn by the seed, in ascending order."""

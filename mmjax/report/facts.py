@@ -1,6 +1,7 @@
 """What a run's record says about it: the report's first line, and the details at its end."""
 
 import datetime
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 
 from mmjax.process.printable import printable
 from mmjax.process.progress import duration
+from mmjax.run import goodput
 from mmjax.run.experiment import Experiment
 from mmjax.workdir.manifest import git_revision, read_manifest
 
@@ -42,6 +44,7 @@ def details(run: Experiment, workdir: Path) -> dict[str, str]:
     found = {
         "Parameters": f"{sum(sizes.values()):,} ({towers})",
         **_achieved(manifest.get("training", {})),
+        **_time_spent(workdir),
         "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
         "Evaluated": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "Workdir": str(workdir),
@@ -58,10 +61,29 @@ def _achieved(training: Mapping[str, Any]) -> dict[str, str]:
     speed += f", {training['step_seconds']:.3g} s a step"
     if "mfu" in training:
         speed += f", {training['mfu']:.1%} MFU"
+    elif "tflops_per_device" in training:
+        speed += f", {training['tflops_per_device']:.3g} TFLOP/s per device"
     memory = f"host {training['host_memory_gib']:.1f} GiB"
     if "device_memory_gib" in training:
         memory += f", device {training['device_memory_gib']:.1f} GiB"
-    return {"Speed": f"{speed}, goodput {training['goodput']:.0%}", "Peak memory": memory}
+    return {"Speed": speed, "Peak memory": memory}
+
+
+def _time_spent(workdir: Path) -> dict[str, str]:
+    """Goodput until the report, and the table of `config.profile`."""
+    found = {}
+    if spent := goodput.read(workdir):
+        found["Goodput"] = goodput.sentence(spent)
+    file = workdir / "profile.json"
+    if file.exists():
+        profile = json.loads(file.read_text())
+        last = profile["start"] + profile["steps"] - 1
+        total = sum(profile["milliseconds"].values()) or 1.0
+        parts = sorted(profile["milliseconds"].items(), key=lambda item: -item[1])
+        said = ", ".join(f"{name} {ms / total:.1%}" for name, ms in parts if ms / total >= 0.001)
+        name = f"Steps {profile['start']} to {last}"
+        found[name] = f"{total:.3g} ms each: {said}"
+    return found
 
 
 def _short(number: int) -> str:

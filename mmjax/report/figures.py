@@ -196,6 +196,35 @@ def histogram(series: Mapping[str, np.ndarray], bins: int = 40) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
+def reliability(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """SVG: accuracy by confidence, (confidence [k], accuracy [k]) of each, and the diagonal."""
+    figure, axes = _figure(*CARD)
+    axes.plot([0, 1], [0, 1], color=AXIS, linewidth=1, linestyle="--")
+    for color, (name, (confidence, accuracy)) in zip(COLORS, series.items()):
+        axes.plot(confidence, accuracy, "o-", color=color, markersize=3, label=name)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.legend(loc="best")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def risk_coverage(coverage: np.ndarray, risk: np.ndarray, chosen: float | None) -> bytes:
+    """SVG: the error rate of the most confident examples, by their fraction; a line at `chosen`."""
+    figure, axes = _figure(*CARD)
+    axes.plot(coverage, risk, color=COLORS[0], linewidth=1.5)
+    if chosen is not None:
+        axes.axvline(chosen, color=COLORS[1], linewidth=1, linestyle="--")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("coverage")
+    axes.set_ylabel("error rate")
+    return _svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
 def modality_plane(image_points: np.ndarray, text_points: np.ndarray) -> bytes:
     """Images and texts on their common principal axes, and the gap between their centroids."""
     figure, axes = _figure(*CARD)

@@ -21,6 +21,7 @@ CLASSIFICATION = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean of c
 BEFORE, CHANGE = "before training", "change"
 _LOWER = ("median_rank", "alignment", "wer", "cer", "perplexity", "loss")
 _LOWER += ("bits_per_code", "bits_per_image")
+_LOWER += ("nll", "brier", "ece", "ece_adaptive", "aurc", "excess_aurc", "aurc_vacuity")
 
 
 def lower_is_better(metric: str) -> bool:

@@ -6,13 +6,14 @@ names of the files, and a resume compares that with the files there are now.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmjax.data import file_list, mixture
+from mmjax.data.bad_records import most_allowed
 from mmjax.data.file_list import Entry
 from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import Tokenizer
@@ -103,6 +104,52 @@ def changes(workdir: Path, manifest: Manifest, saved: Mapping[str, Any]) -> dict
     if fault and not found and distributed.is_main():
         print(f"warning: {workdir / NAME} {fault}: it is written again")
     return found
+
+
+def check_examples(
+    source: Source,
+    saved: Mapping[str, Any],
+    config: ConfigDict,
+    allow: Iterable[str],
+    changed: Mapping[str, str] = {},
+) -> None:
+    """Compare the size and the files of the training set with those of the run that is resumed.
+
+    The order is a permutation of all examples: with one file fewer, the whole order differs.
+
+    Args:
+      saved: the JSON part of the checkpoint.
+      allow: of --allow_change; "data.train" allows any size and any files.
+      changed: part -> how its files differ, see `changes`.
+
+    Raises:
+      ValueError: another size, and not one that `config.data.max_lost_records` allows; or as many
+        examples in other files.
+    """
+    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
+    for part, has in mixture.sizes_of(source).items():
+        had = sizes.get(part, has)
+        name = f"part '{part}'" if part else source.name
+        files = changed.get(part)
+        if had == has:
+            if files:
+                what = f"the files of {name} are not those of when this run was saved: {files}"
+                if "data.train" not in allow:
+                    raise ValueError(
+                        f"{what[0].upper()}{what[1:]}. Restore them, use another --workdir, or "
+                        "allow it with --allow_change=data.train."
+                    )
+                print(f"warning: {what}")
+            continue
+        what = f"{name} has {has:,} examples and had {had:,} when this run was saved"
+        what += f" ({files})" if files else ""
+        most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
+        if not 0 < had - has <= most and "data.train" not in allow:
+            raise ValueError(
+                f"{what}: with another number the order of the examples differs; restore the data "
+                "set, or allow it with --allow_change=data.train."
+            )
+        print(f"warning: {what}: from here on the order of the examples differs")
 
 
 def _read(path: Path, had: Manifest) -> tuple[Manifest, str]:

@@ -203,7 +203,9 @@ class Runner:
 
         return jax.jit(gradients, out_shardings=self._whole)
 
-    def generate(self, settings: Mapping[str, Any]) -> Callable[[Variables, Rows], Generated]:
+    def generate(
+        self, settings: Mapping[str, Any], seed: int = 0
+    ) -> Callable[[Variables, Rows], Generated]:
         """A function that generates one text per row with these decoding settings.
 
         `text` and `text_mask` of a batch, if it has them, are prompts.
@@ -212,7 +214,11 @@ class Runner:
           ValueError: the system generates no text, or a setting is wrong.
         """
         generate = self._hook("generate", "generates no text")(self.tokenizer, settings)
-        return functools.partial(self._on_mesh, generate)
+
+        def rows(variables, batch):
+            return generate(variables, batch, seed)
+
+        return functools.partial(self._on_mesh, rows)
 
     def score(self, texts: Sequence[str]) -> Callable[[Variables, Rows], np.ndarray]:
         """[B, C]: log p of each of C texts after each row's prompt.

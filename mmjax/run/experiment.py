@@ -6,7 +6,7 @@ Training and evaluation both start here, so that what is trained is what is eval
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from mmjax import sharding, step
 from mmjax.config import check_counts
 from mmjax.data import mixture, pipeline
 from mmjax.data import open_source as sources
-from mmjax.data.bad_records import most_allowed
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import make_system
@@ -189,28 +188,41 @@ def _check_schedules(config: ConfigDict) -> bool:
     return config.ema.decay != 0
 
 
-def _check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+def _check_batch_size(
+    config: ConfigDict, mesh: Mesh, rows: int | None = None, where: str = "config"
+) -> None:
+    """Raise ValueError for `rows`, by default config.batch_size, that the mesh does not divide."""
+    rows = config.batch_size if rows is None else rows
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * config.microbatches
-    if config.batch_size % parts:
-        low, high = config.batch_size // parts * parts, -(-config.batch_size // parts) * parts
+    if rows % parts:
+        low, high = rows // parts * parts, -(-rows // parts) * parts
         raise ValueError(
-            f"config.batch_size is {config.batch_size}, which the mesh {dict(mesh.shape)} with "
+            f"{where}.batch_size is {rows}, which the mesh {dict(mesh.shape)} with "
             f"{config.microbatches} microbatches splits in {parts}: use "
             + (f"{low} or {high}." if low else f"{high}.")
         )
 
 
-def open_source(source: Mapping[str, Any], workdir: Path) -> sources.Source:
+def open_source(
+    source: Mapping[str, Any], workdir: Path, check_media: bool = True
+) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others open it."""
-    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
-        return sources.open_source(source, workdir=workdir)
+    with _opening(source):
+        return sources.open_source(source, workdir=workdir, check_media=check_media)
 
 
 def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
     """The training source of `config.data`, perhaps a mixture; otherwise as `open_source`."""
-    train = data["train"]
-    with distributed.main_first(f"opening {train.get('kind')} {_named(train)}"):
+    with _opening(data["train"]):
         return mixture.open_training(data, workdir=workdir)
+
+
+@contextlib.contextmanager
+def _opening(source: Mapping[str, Any]) -> Iterator[None]:
+    if jax.process_count() > 1:
+        sources.index_part(source, jax.process_index(), jax.process_count())
+    with distributed.main_first(f"opening {source.get('kind')} {_named(source)}"):
+        yield
 
 
 def check_source(run: Experiment, source: sources.Source) -> None:
@@ -224,54 +236,10 @@ def check_source(run: Experiment, source: sources.Source) -> None:
             f"config.batch_size is {run.config.batch_size:,} and {source.name} has {len(source):,} "
             "training examples: a batch would hold some twice; lower it."
         )
+    for name, rows in mixture.rows_of(source, run.config.batch_size).items():
+        _check_batch_size(run.config, run.mesh, rows, f"config.data.train.parts.{name}")
     if run.system.check_source is not None:
         run.system.check_source(source)
-
-
-def check_examples(
-    source: sources.Source,
-    saved: Mapping[str, Any],
-    config: ConfigDict,
-    allow: Iterable[str],
-    changed: Mapping[str, str] = {},
-) -> None:
-    """Compare the size and the files of the training set with those of the run that is resumed.
-
-    The order is a permutation of all examples: with one file fewer, the whole order differs.
-
-    Args:
-      saved: the JSON part of the checkpoint.
-      allow: of --allow_change; "data.train" allows any size and any files.
-      changed: part -> how its files differ, see `data_manifest.changes`.
-
-    Raises:
-      ValueError: another size, and not one that `config.data.max_lost_records` allows; or as many
-        examples in other files.
-    """
-    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
-    for part, has in mixture.sizes_of(source).items():
-        had = sizes.get(part, has)
-        name = f"part '{part}'" if part else source.name
-        files = changed.get(part)
-        if had == has:
-            if files:
-                what = f"the files of {name} are not those of when this run was saved: {files}"
-                if "data.train" not in allow:
-                    raise ValueError(
-                        f"{what[0].upper()}{what[1:]}. Restore them, use another --workdir, or "
-                        "allow it with --allow_change=data.train."
-                    )
-                print(f"warning: {what}")
-            continue
-        what = f"{name} has {has:,} examples and had {had:,} when this run was saved"
-        what += f" ({files})" if files else ""
-        most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
-        if not 0 < had - has <= most and "data.train" not in allow:
-            raise ValueError(
-                f"{what}: with another number the order of the examples differs; restore the data "
-                "set, or allow it with --allow_change=data.train."
-            )
-        print(f"warning: {what}: from here on the order of the examples differs")
 
 
 def _named(source: Mapping[str, Any]) -> str:
@@ -296,7 +264,9 @@ def make_tokenizer(
     with distributed.main_first("making the tokenizer"):
         if saved:
             write_tokenizer(workdir, saved["tokenizer"])
-        tokenizer = tokenizers.make_tokenizer(config.tokenizer, corpus=_texts(source), saved=folder)
+        tokenizer = tokenizers.make_tokenizer(
+            config.tokenizer, corpus=texts_of(source), saved=folder
+        )
         if distributed.is_main():
             tokenizer.save(folder)
     distributed.check_same("the tokenizer", tokenizer.fingerprint)
@@ -324,7 +294,8 @@ def init_from(run: Experiment, state: step.TrainState) -> step.TrainState:
     return state.replace(params=params, average=average, memory=memory)
 
 
-def _texts(source: sources.Source) -> Iterator[str]:
+def texts_of(source: sources.Source) -> Iterator[str]:
+    """The texts that a tokenizer is trained on."""
     corpus = getattr(source, "corpus", None)
     if corpus is not None:
         yield from corpus

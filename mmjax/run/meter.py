@@ -1,8 +1,7 @@
-"""The numbers of a log line that are not the model's: speed, utilization, memory, goodput."""
+"""The numbers of a log line that are not the model's: speed, utilization, memory."""
 
 import resource
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -11,37 +10,32 @@ class Meter:
     """Reads what a training run achieves.
 
     Args:
-      first_step: the step that this process starts from.
+      batch_size: examples of a step.
+      devices: all of the run.
       peak: peak FLOP/s of one device; None: unknown.
 
     Attributes:
       flops: of one step, over all devices, recomputation included; 0: unknown.
     """
 
-    def __init__(self, first_step: int, peak: float | None = None):
+    def __init__(self, batch_size: int, devices: Sequence[jax.Device], peak: float | None = None):
         self.flops = 0.0
-        self._first, self._peak, self._began = first_step, peak, time.monotonic()
+        self._batch_size, self._devices, self._peak = batch_size, len(devices), peak
 
-    def read(
-        self, step: int, batch_size: int, examples_per_second: float, devices: Sequence[jax.Device]
-    ) -> dict[str, float]:
-        """The numbers at a step, at the present rate; those that are unknown are left out.
+    def read(self, examples_per_second: float) -> dict[str, float]:
+        """The numbers at this rate; those that are unknown are left out.
 
         - `step_seconds`; `tflops_per_device`: matrix products per second, in 10^12 FLOP/s; `mfu`:
           their fraction of the peak.
-        - `goodput`: the fraction of the time since this process began to train that its steps
-          took; the rest is compilation, waiting for data, evaluation and saving.
         - `host_memory_gib`, `device_memory_gib`: peaks of this process and of its first device.
         """
         found = {}
         if examples_per_second > 0:  # it is 0 before the second step
             found["examples_per_second"] = examples_per_second
-            seconds = batch_size / examples_per_second
-            elapsed = time.monotonic() - self._began
+            seconds = self._batch_size / examples_per_second
             found["step_seconds"] = seconds
-            found["goodput"] = min(1.0, (step - self._first) * seconds / elapsed)
             if self.flops:
-                each = self.flops / seconds / len(devices)
+                each = self.flops / seconds / self._devices
                 found["tflops_per_device"] = each / 1e12
                 if self._peak:
                     found["mfu"] = each / self._peak
@@ -50,3 +44,14 @@ class Meter:
         if "peak_bytes_in_use" in stats:
             found["device_memory_gib"] = stats["peak_bytes_in_use"] / 2**30
         return found
+
+    def short(self, examples_per_second: float) -> Iterator[str]:
+        """For a line: MFU, or where the peak is unknown FLOP/s; and the memory of the device, or
+        where it is unknown of this process."""
+        found = self.read(examples_per_second)
+        if "mfu" in found:
+            yield f"MFU {found['mfu']:.1%}"
+        elif "tflops_per_device" in found:
+            yield f"{found['tflops_per_device']:.3g} TFLOP/s per device"
+        memory = found.get("device_memory_gib", found["host_memory_gib"])
+        yield f"{memory:.1f} GiB"

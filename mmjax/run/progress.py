@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
 import jax
@@ -15,14 +15,16 @@ from mmjax.workdir.tables import number
 class ProgressLine:
     """One live line on a terminal; elsewhere a line every 10 s or 5 % of the run.
 
-    Shows percent, step (the last that the device finished), loss, logit_scale, examples/s, the
-    fraction of time in which the device waits for data and the time left. Rates are over the last
+    Shows percent, step (the last that the device finished), loss, logit_scale, examples/s, what a
+    meter adds (MFU, memory), the fraction of time in which the device waits for data and the time
+    left. Rates are over the last
     20 s and leave out the first step, which compiles.
     Scalars are shown once the device has them: drawing never waits for a step.
 
     Args:
       total_steps, examples_per_step: of the run; start_step: the step it resumes from.
       stream: where to draw; None is standard error.
+      meter: examples/s -> more for the line.
     """
 
     WINDOW_SECONDS = 20.0
@@ -33,7 +35,9 @@ class ProgressLine:
         examples_per_step: int,
         start_step: int = 0,
         stream: TextIO | None = None,
+        meter: Callable[[float], Iterable[str]] | None = None,
     ):
+        self._meter = meter
         self._examples, self._finished_step = examples_per_step, start_step
         self._shown: dict[str, float] = {}
         # Steps in flight, and when earlier ones were seen finished: the loop runs ahead of the
@@ -125,6 +129,7 @@ class ProgressLine:
         yield from (f"{name} {number(value)}" for name, value in self._shown.items())
         if rate > 0:
             yield f"{rate:,.0f} examples/s"
+            yield from self._meter(rate) if self._meter else ()
             yield f"waiting {100 * self.data_wait_share:.0f} %"
             yield f"ETA {duration((total - step) * self._examples / rate)}"
 

@@ -9,6 +9,7 @@ from mmjax.data.text.clip_bpe import clip_bpe
 from mmjax.data.text.from_file import from_file
 from mmjax.data.text.tokenizer import is_saved, load_tokenizer
 from mmjax.data.text.train_bpe import train_bpe
+from mmjax.data.text.train_characters import train_characters
 from mmjax.data.text.train_words import train_words
 from mmjax.weights.families.llama_gguf import from_gguf
 
@@ -19,7 +20,8 @@ def make_tokenizer(config, corpus=None, saved=None):
     Args:
       config: mapping with `kind`, one of `KINDS` below, optionally `strict`, and the arguments of
         the function of that kind.
-      corpus: iterable of str, for the kinds 'train_bpe' and 'train_words'.
+      corpus: iterable of str, for the kinds 'train_bpe', 'train_characters' and
+        'train_words'.
       saved: folder of a tokenizer saved earlier in this run; used if it exists.
 
     Raises:
@@ -42,7 +44,7 @@ def make_tokenizer(config, corpus=None, saved=None):
             was = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise ValueError(f"the tokenizer in {saved} was made from another config: {was}")
         return tokenizer
-    if kind in ("train_bpe", "train_words"):
+    if kind in ("train_bpe", "train_characters", "train_words"):
         if corpus is None:
             raise ValueError(f"tokenizer kind '{kind}' needs the corpus of the training set")
         args = (corpus,)
@@ -76,5 +78,6 @@ KINDS = {
     "gguf": from_gguf,
     "pretrained": from_pretrained,
     "train_bpe": train_bpe,
+    "train_characters": train_characters,
     "train_words": train_words,
 }

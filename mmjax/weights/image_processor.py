@@ -14,135 +14,12 @@ from mmjax.config import nearest
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
 from mmjax.layers.sizes import height_width
+from mmjax.models.naflex import NaFlex
 from mmjax.models.vit import ViT
 from mmjax.weights import published
+from mmjax.weights.image_defaults import CLASSES, FILTERS
 from mmjax.weights.published import Published
 
-# In the order of Pillow's filter numbers.
-FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-_BICUBIC = {"resample": FILTERS.index("bicubic"), "default_to_square": False}
-_CLIP = {
-    **_BICUBIC,
-    "size": {"shortest_edge": 224},
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-    "image_mean": CLIP_MEAN,
-    "image_std": CLIP_STD,
-}
-_HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
-_SQUARE = {"size": {"height": 224, "width": 224}, **_HALF}
-_TILES = {
-    **_HALF,
-    "resample": FILTERS.index("lanczos"),
-    "size": {"longest_edge": 4 * 364},
-    "max_image_size": {"longest_edge": 364},
-    "do_image_splitting": True,
-    "do_pad": True,
-}
-_VIDEO = {
-    **_HALF,
-    "resample": FILTERS.index("bilinear"),
-    "default_to_square": False,
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-}
-# Settings that a file may omit, by its image_processor_type: defaults of transformers 5.23.
-CLASSES = {
-    "BitImageProcessor": _CLIP,
-    "BlipImageProcessor": {
-        **_BICUBIC,
-        "default_to_square": True,
-        "size": {"height": 384, "width": 384},
-        "image_mean": CLIP_MEAN,
-        "image_std": CLIP_STD,
-    },
-    "CLIPImageProcessor": _CLIP,
-    "ChineseCLIPImageProcessor": _CLIP,
-    "DeiTImageProcessor": {
-        **_BICUBIC,
-        **_HALF,
-        "default_to_square": True,
-        "size": {"height": 256, "width": 256},
-        "do_center_crop": True,
-        "crop_size": {"height": 224, "width": 224},
-    },
-    "EfficientNetImageProcessor": {
-        **_BICUBIC,
-        **_HALF,
-        "default_to_square": True,
-        "size": {"height": 346, "width": 346},
-        "crop_size": {"height": 289, "width": 289},
-        "include_top": True,
-    },
-    "FlavaImageProcessor": {
-        **_CLIP,
-        "default_to_square": True,
-        "size": {"height": 224, "width": 224},
-        "codebook_do_resize": True,
-        "codebook_size": {"height": 112, "width": 112},
-        "codebook_resample": FILTERS.index("lanczos"),
-        "codebook_do_center_crop": True,
-        "codebook_crop_size": {"height": 112, "width": 112},
-        "codebook_do_rescale": True,
-        "codebook_rescale_factor": 1 / 255,
-        "codebook_do_map_pixels": True,
-        "codebook_do_normalize": True,
-        "codebook_image_mean": (0.0,) * 3,
-        "codebook_image_std": (1.0,) * 3,
-    },
-    "Idefics3ImageProcessor": _TILES,
-    "OwlViTImageProcessor": {
-        **_CLIP,
-        "default_to_square": True,
-        "size": {"height": 768, "width": 768},
-        "do_center_crop": False,
-    },
-    "Owlv2ImageProcessor": {
-        **_CLIP,
-        "default_to_square": True,
-        "size": {"height": 960, "width": 960},
-        "do_center_crop": False,
-        "do_pad": True,
-        "anti_aliasing": True,
-    },
-    "SamImageProcessor": {
-        "resample": FILTERS.index("bilinear"),
-        "size": {"longest_edge": 1024},
-        "do_pad": True,
-        "pad_size": {"height": 1024, "width": 1024},
-        "image_mean": (0.485, 0.456, 0.406),
-        "image_std": (0.229, 0.224, 0.225),
-    },
-    "SiglipImageProcessor": {**_BICUBIC, **_SQUARE},
-    "SmolVLMImageProcessor": _TILES,
-    "ViltImageProcessor": {
-        **_BICUBIC,
-        **_HALF,
-        "size": {"shortest_edge": 384},
-        "size_divisor": 32,
-        "do_pad": True,
-    },
-    "VideoMAEImageProcessor": {
-        **_VIDEO,
-        "size": {"shortest_edge": 224},
-    },
-    "VivitImageProcessor": {
-        **_VIDEO,
-        "size": {"shortest_edge": 256},
-        "rescale_factor": 1 / 127.5,
-        "rescale_offset": True,
-    },
-    "ViTImageProcessor": {
-        **_SQUARE,
-        "resample": FILTERS.index("bilinear"),
-        "default_to_square": True,
-    },
-}
 # Longer side of ViLT's images, for a shorter one: int(_LONGEST * shorter).
 _LONGEST = 1333 / 800
 # Settings of the classes that we cannot follow, where they are on.
@@ -242,6 +119,8 @@ def read(s: Mapping[str, Any]) -> Images:
         )
     elif "max_image_size" in s:  # Idefics3
         steps.append(_tiles(s))
+    elif "max_num_patches" in s:  # SigLIP 2 NaFlex
+        steps.append(_patches(s))
     elif s.get("do_resize", True):
         square, method = s.get("default_to_square", False), _filter(s["resample"])
         steps.append(_resize(s["size"], method, square, s.get("size_divisor")))
@@ -310,6 +189,19 @@ def _tiles(s: Mapping[str, Any]) -> str:
     return f"tiles({side}, {longest}, {splits}, '{_filter(s['resample'])}')"
 
 
+def _patches(s: Mapping[str, Any]) -> str:
+    """The step that makes a row of patches."""
+    budget, patch = s["max_num_patches"], s["patch_size"]
+    if type(budget) is not int or type(patch) is not int or min(budget, patch) < 1:
+        raise ValueError(
+            f"The image processor has max_num_patches {budget!r} and patch_size {patch!r}; whole "
+            "numbers from 1 can be read."
+        )
+    if not s.get("do_resize", True):
+        raise ValueError("The image processor has do_resize false, and NaFlex resizes each image.")
+    return f"patches({budget}, {patch}, '{_filter(s['resample'])}')"
+
+
 def sides(size: Any, name: str) -> tuple[int, int]:
     """(height, width) of a setting."""
     if isinstance(size, Mapping) and set(size) == {"height", "width"}:
@@ -327,6 +219,47 @@ def _named(size: int | Sequence[int]) -> dict[str, int]:
     return dict(zip(("height", "width"), height_width(size)))
 
 
+def _normalized(image: Any) -> dict[str, Any]:
+    """The settings of rescaling and normalization of an image tower."""
+    return {
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(image.image_mean),
+        "image_std": list(image.image_std),
+    }
+
+
+def write_patches(image: NaFlex, transform: str) -> dict[str, Any]:
+    """preprocessor_config.json of a SigLIP 2 NaFlex; of the chain only `patches` is used.
+
+    Raises:
+      ValueError: a chain without `patches`, or with options that the class does not have.
+    """
+    steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
+    given = _bound("patches", *steps.get("patches", ((1, 1), {"enlarge": False}))).arguments
+    if not given["enlarge"]:
+        raise ValueError(
+            f"The images of '{transform}' are not those of a Siglip2ImageProcessor, which enlarges "
+            "each image to the budget: save the model with a transform patches(budget, patch_size)."
+        )
+    return {
+        "image_processor_type": "Siglip2ImageProcessor",
+        "do_resize": True,
+        "resample": FILTERS.index(given["method"]),
+        "patch_size": given["patch_size"],
+        "max_num_patches": given["budget"],
+        **_normalized(image),
+    }
+
+
+def _bound(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    """The arguments of a step, defaults included."""
+    given = inspect.signature(getattr(transforms, name)).bind(*args, **kwargs)
+    given.apply_defaults()
+    return given
+
+
 def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
     """preprocessor_config.json for one of our image towers.
 
@@ -340,8 +273,7 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
     """
     size, method, crop, more = image.train_size, "bicubic", None, {}
     for name, args, kwargs, _ in chain.read(transform):
-        given = inspect.signature(getattr(transforms, name)).bind(*args, **kwargs)
-        given.apply_defaults()
+        given = _bound(name, args, kwargs)
         if name == "pad_square":
             more["do_pad"] = True
         elif name == "resize_smoothed":
@@ -380,10 +312,6 @@ def write(image: ViT, transform: str, processor: str) -> dict[str, Any]:
         "resample": FILTERS.index(method),
         "do_center_crop": crop is not None,
         "crop_size": _named(image.train_size if crop is None else crop),
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(image.image_mean),
-        "image_std": list(image.image_std),
+        **_normalized(image),
         **more,
     }

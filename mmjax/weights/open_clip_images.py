@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmjax.weights import image_processor
+from mmjax.weights import image_defaults, image_processor
 from mmjax.weights.published import OPEN_CLIP, Published
 
 SIZE = 224  # the default of CLIPVisionCfg
@@ -11,8 +11,8 @@ SIZE = 224  # the default of CLIPVisionCfg
 def pixels(found: Published) -> dict[str, Any]:
     """The means and deviations of the pixels."""
     given, channels = found.preprocessor or {}, image_processor.channels
-    mean = channels(given.get("mean") or image_processor.CLIP_MEAN, "mean")
-    std = channels(given.get("std") or image_processor.CLIP_STD, "std")
+    mean = channels(given.get("mean") or image_defaults.CLIP_MEAN, "mean")
+    std = channels(given.get("std") or image_defaults.CLIP_STD, "std")
     return {"image_mean": tuple(mean.tolist()), "image_std": tuple(std.tolist())}
 
 
@@ -60,6 +60,6 @@ def preprocess_cfg(image: Any, transform: str) -> dict[str, Any]:
         "size": sides,
         "mean": steps["image_mean"],
         "std": steps["image_std"],
-        "interpolation": image_processor.FILTERS[steps["resample"]],
+        "interpolation": image_defaults.FILTERS[steps["resample"]],
         "resize_mode": mode,
     }

@@ -1,4 +1,5 @@
-"""A run's metrics: written to metrics.jsonl and TensorBoard, and averaged between log points."""
+"""A run's metrics: written to metrics.jsonl, TensorBoard and a tracker, and averaged between log
+points."""
 
 import collections
 import json
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir.trackers import Tracker
 
 
 class MetricWriter:
@@ -25,6 +27,7 @@ class MetricWriter:
       workdir: created if missing.
       tensorboard: also write event files into `<workdir>/tensorboard`.
       process_index: this process, `jax.process_index()`.
+      tracker: also gets every line.
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class MetricWriter:
         *,
         tensorboard: bool = True,
         process_index: int = 0,
+        tracker: Tracker | None = None,
     ):
         self.path = Path(workdir) / "metrics.jsonl"
+        self._tracker = tracker
         self._active = process_index == 0
         self._tensorboard = tensorboard
         self._events = None  # made at the first write, as tensorboardX is slow to import
@@ -56,6 +61,8 @@ class MetricWriter:
         jsonl.append(self.path, [jsonl.plain({"step": int(step), **values})])
         if self._tensorboard:
             self._write_events(step, values)
+        if self._tracker is not None:
+            self._tracker.write(int(step), values)
 
     def _write_events(self, step: int, values: Mapping[str, float]) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
@@ -78,10 +85,12 @@ class MetricWriter:
         self._purge_step = step + 1
 
     def close(self) -> None:
-        """Close the event file; a later write opens another."""
+        """Close the event file and the tracker; a later write opens them again."""
         if self._events is not None:
             self._events.close()
             self._events = None
+        if self._tracker is not None:
+            self._tracker.close()
 
     def _event_writer(self):
         if self._events is None:

@@ -1,5 +1,6 @@
 """Which settings of a run's config may change when it is resumed."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ FREE_TO_CHANGE = (
     "data.num_workers",
     "data.max_lost_records",
     "step_timeout_seconds",
+    "profile",
+    "track",
 )
 # Settings of arrays in the checkpoint, which a resume keeps, with what of them and the default.
 OF_THE_STATE = {"loss.queue_size": ("size", None), "optim.moment_dtype": ("dtype", "float32")}
@@ -63,7 +66,7 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
     free = (*FREE_TO_CHANGE, *allow)
     refused = []
     saved, now = (configs.from_json(text) for text in (saved, configs.to_json(now)))
-    for key, (old, new) in configs.diff(saved, now).items():
+    for key, (old, new) in diff(saved, now).items():
         line = f"config.{key}: {old!r} -> {new!r}"
         if key in OF_THE_STATE:
             what, default = OF_THE_STATE[key]
@@ -92,3 +95,18 @@ def check_unchanged(saved: str, now: Any, allow: Iterable[str]) -> Iterator[str]
             + "; ".join(line for _, line in refused)
             + f". Use another --workdir, or --allow_change={names}."
         )
+
+
+def diff(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, as {"optim.learning_rate": (old, new)}; None where missing."""
+    a, b = (_flat(json.loads(configs.to_json(c))) for c in (old, new))
+    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        out = {}
+        for key, inner in value.items():
+            out |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        return out
+    return {prefix: value}

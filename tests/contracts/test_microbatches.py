@@ -10,6 +10,7 @@ from mmjax.models.efficientnet import lite_fields
 from mmjax.models.systems import SYSTEMS
 
 CONFIGS = {
+    "aligner": "align_emoji",
     "audioclip": "audioclip_stamps",
     "audio_classifier": "ast_esc10",
     "avsr": "avsr_digits",
@@ -68,7 +69,14 @@ def load(system):
     with config.unlocked():
         if system == "multimodal":
             config.model.mask_ratio = 0.4
+            config.model.update(fallback_depth=1)
+            config.model.fusion.reconstruction = 4
             config.loss_weights = {"classification": 1.0, "masked_image": 1.0, "masked_audio": 0.5}
+            config.loss_weights.update(fallback=0.5, reconstruction=0.5)
+        if system == "aligner":  # all of its objectives
+            config.model.update(space="text", cycle=True, discriminator=8, head={"inner": 0})
+            names = ("adversarial", "transport", "centroids", "translation", "cycle", "alignment")
+            config.loss_weights.update(dict.fromkeys(names, 0.5))
         if system == "vilt":  # all of its objectives
             config.model.update(words=True, matching=2)
             config.model.image.padded_size = (8, 8)

@@ -205,6 +205,40 @@ def test_balanced_gives_every_set_of_modalities_the_same():
     assert history_of(together)[0][1]["e"] == 7 / 47
 
 
+def test_square_roots_and_proportions_of_an_imbalance_of_1_10_100():
+    """Weights by hand: a set of modalities with n of 222 examples weighs (n / 222)^power."""
+    for word, power in (("balanced", 0.0), ("sqrt", 0.5), ("proportional", 1.0)):
+        parts = {
+            "pairs": part("image captions", word, TEXT, size=2),
+            "sounds": part("audio", word, size=20),
+            "more": part("image", word, size=50),
+            "images": part("image", word, size=150),
+        }
+        weights = history_of(open_training(data(parts)))[0][1]
+        want = {"pairs": 1.0, "sounds": 10.0**power, "more": 0.25, "images": 0.75}
+        want = {k: w * (100.0**power if k in ("more", "images") else 1) for k, w in want.items()}
+        found = {k: w / weights["pairs"] for k, w in weights.items()}
+        assert found == pytest.approx(want)
+        rows = np.concatenate([b["part"] for b in batches(data(parts), 60)])
+        counts = np.bincount(rows, minlength=4) / len(rows)
+        total = sum(want.values())
+        np.testing.assert_allclose(counts, [w / total for _, w in sorted(want.items())], atol=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("sqr", "Part 'a' of the mixture has the weight 'sqr': .* Did you mean 'sqrt'"),
+        ("balanced", "Part 'a' .* weight 'balanced' and part 'b' has 'sqrt': give all parts"),
+        (1.0, "Part 'b' .* weight 'sqrt' and part 'a' has 1.0: give all parts 'sqrt'"),
+    ],
+)
+def test_words_for_weights_are_of_all_parts(other, message):
+    parts = {"a": part("image", other), "b": part("audio", "sqrt")}
+    with pytest.raises(ValueError, match=message):
+        open_training(data(parts))
+
+
 def test_the_common_transform_comes_after_each_parts_own():
     parts = {
         "a": part("captions", transform="first_caption('1{}')"),

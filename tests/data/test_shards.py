@@ -9,7 +9,7 @@ from flowers import picture
 from written_sets import write_shard
 
 from mmjax.data.open_source import open_source
-from mmjax.data.sources import webdataset
+from mmjax.data.shards import build
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +67,8 @@ def test_index_is_cached_until_the_shard_changes(tmp_path, monkeypatch):
     config = {"kind": "webdataset", "pattern": str(path)}
     first = examples(open_source(config))
     read = []
-    index_shard = webdataset.index_shard
-    monkeypatch.setattr(webdataset, "index_shard", lambda *a: read.append(1) or index_shard(*a))
+    index_shard = build.index_shard
+    monkeypatch.setattr(build, "index_shard", lambda *a: read.append(1) or index_shard(*a))
     assert examples(open_source(config)) == first and read == []
     write_shard(path, record("1", "one", (1, 1, 1)) + record("2", "two", (2, 2, 2)))
     assert [e["key"] for e in examples(open_source(config))] == ["1", "2"] and read == [1]

@@ -242,8 +242,10 @@ MORE = {
     "knn": {"train_source": {}},
     "vqa": {"train_source": {}},
     "modality_ablation": {"modalities": ["image", "text"]},
+    "modality_gap": {"train_source": {}},
     "few_shot": PROMPTS,
     "few_shot_classification": PROMPTS,
+    "tool_use": {"decode": {}},
 }
 
 

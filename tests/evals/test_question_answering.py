@@ -11,6 +11,7 @@ from shapes import (
     read,
 )
 
+from mmjax.data.source import Source
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.question_answering import OtherImages, Questions
@@ -124,6 +125,92 @@ def test_vqa_by_writing():
     assert found["without_image/accuracy"] < 0.8
     found = run(runner, "vqa", source={"gaps": True}, train_source={"n": 30}, decode={})
     assert found["accuracy"] == 1.0 and found["questions"] == 22 and found["absent"] == 2
+
+
+def test_the_majority_of_sampled_answers_behind_a_rationale():
+    """Every third sample is wrong, each time in another way."""
+    seen = []
+
+    def sampled(settings):
+        def generate(params, batch):
+            logits = answer_logits(params, batch)["logits"]
+            right = [ANSWERS[i] for i in logits.argmax(axis=1)]
+            if not settings.get("temperature"):
+                return [f"Because. Answer: {word}" for word in right]
+            seed = len(seen) // 5
+            seen.append(settings["temperature"])
+            return [f"Answer: red. Answer: {w if seed % 3 else seed}" for w in right]
+
+        return generate
+
+    runner = dataclasses.replace(make_runner(Asked), write=sampled)
+    more = {"samples": (1, 3), "temperature": 0.5, "after": "Answer:"}
+    found = run(runner, "vqa", train_source={"n": 30}, decode={}, **more)
+    assert found["accuracy"] == 1.0 and set(seen) == {0.5} and len(seen) == 15
+    assert found["majority_1/accuracy"] == 0.0 and found["majority_3/accuracy"] == 1.0
+    for wrong in ({"samples": (0,)}, {"samples": (1,), "temperature": 0.0}):
+        with pytest.raises(ValueError, match="use numbers of at least 1, and a temperature"):
+            run(runner, "vqa", train_source={"n": 30}, decode={}, **wrong)
+    with pytest.raises(ValueError, match="of generated texts: add its decode"):
+        run(runner, "vqa", train_source={"n": 30}, after="Answer:")
+
+
+class Sums(Source):
+    """Additions of the digits of the example's number, in words: every second needs a tool."""
+
+    name = "sums"
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, i):
+        needs = i % 2 == 0
+        question = f"{i} + 7" if needs else f"{i}"
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "?"}]
+        example = {"messages": messages, "captions": [question], "steps": 1 + needs}
+        answer = str(i + 7 if needs else i)
+        return example | {"answers": [answer], "tool": "calculator" if needs else ""}
+
+    def meta(self, i):
+        return self[i]
+
+
+def test_tools_are_called_and_their_results_read():
+    """The model calls for every sum but the first, and for 1, which is no sum."""
+
+    def batches(source, spec, size):
+        for i in range(0, len(source), size):
+            rows = range(i, min(i + size, len(source)))
+            texts = [source[j]["messages"] for j in rows] + [None] * (size - len(rows))
+            ids = np.asarray([*rows, *[-1] * (size - len(rows))])
+            yield {"text": np.asarray([*texts, None], object)[:-1], "example_id": ids}
+
+    def generate(params, batch):
+        return ["" if messages is None else reply(messages) for messages in batch["text"]]
+
+    def reply(messages):
+        *_, last = messages
+        question = messages[0]["content"]
+        if last["role"] == "tool":
+            return "I do not know" if "error" in last["content"] else f"Answer: {last['content']}"
+        if question == "0 + 7":
+            return "Answer: 7"
+        if question == "1":
+            return "<tool calculator>1</tool> and on"
+        if "+" in question:
+            return f"<tool calculator>{question}</tool>"
+        return f"Answer: {question}"
+
+    runner = make_runner(lambda **_: Sums(), generate)
+    runner = dataclasses.replace(runner, batches=batches)
+    found = run(runner, "tool_use", decode={}, after="Answer:")
+    assert found["accuracy"] == 1.0
+    assert found["call/precision"] == 3 / 4 and found["call/recall"] == 3 / 4
+    assert found["call/right_result"] == 1.0
+    assert found["no_result/accuracy"] == 3 / 7  # 0 + 7, 3 and 5
+    assert found["other_result/accuracy"] == 3 / 7
+    with pytest.raises(ValueError, match="most_calls 0: use at least 1"):
+        run(runner, "tool_use", decode={}, most_calls=0)
 
 
 def test_other_pictures():

@@ -6,7 +6,7 @@ from parity import GOLDEN, close, expected, layers, outputs
 
 from experiments.albef_initial import initial
 from mmjax.pretrained import load, save_pretrained
-from mmjax.weights.image_processor import CLIP_MEAN, CLIP_STD
+from mmjax.weights.image_defaults import CLIP_MEAN, CLIP_STD
 
 
 def model_config(**text):

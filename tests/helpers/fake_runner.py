@@ -47,7 +47,7 @@ class FakeRunner:
         found = self.embed(variables, batch)
         return {name: found[name] for name in outputs if name in found}
 
-    def generate(self, settings):
+    def generate(self, settings, seed=0):
         write = self._has(self.write)(settings)
         return lambda variables, batch: Generated(write(variables, batch), None, None, None)
 

@@ -25,13 +25,15 @@ from mmjax import config as configs
 # Published parameter counts. CLIP: the checkpoints of openai/CLIP and open_clip. SigLIP:
 # google/siglip-base-patch16-224. AudioCLIP: its own code. CLAP, FLAVA, OWL-ViT, SAM: transformers'
 # ClapModel, FlavaForPreTraining, OwlViTForObjectDetection, SamModel. DiT: Peebles and Xie 2022,
-# without the fixed positions. The others: added up by hand, below.
+# without the fixed positions. CCT: its authors' code. The others: added up by hand, below.
 PUBLISHED = {
     "clip_b32_laion400m": 151_277_313,
     "clip_b16_laion2b": 149_620_737,
     "clip_l14": 427_616_513,
+    "siglip2_naflex_b16": 375_234_050,
     "siglip_b16": 203_155_970,
     "audioclip": 134_111_910,
+    "cct_cifar10": 283_723,
     "clap_htsat": 153_507_530 - (512 - 77) * 768,  # texts of 77 tokens
     "dit_xl2": 674_834_720,
     "flava_pmd": 357_645_303 - (512 - 77) * 768,  # texts of 77 tokens
@@ -55,6 +57,10 @@ def count_by_hand(name):
         return PUBLISHED[name]
     if name == "vit_cifar10":  # patch, positions (no class token), blocks, norm, head
         return (48 * 192 + 192) + 64 * 192 + tower(12, 192, 768) + 2 * 192 + (192 * 10 + 10)
+    if name == "char_gpt":  # of a block's biases only the norms' are left; the table is tied
+        text = load(name).model.text
+        biases = 4 * (5 * 128 + 512)  # of queries, keys, values, outputs, and two of the MLP
+        return (text.vocab_size + text.length) * 128 + tower(4, 128, 512) - biases + 2 * 128
     if name in ("ast_audioset", "ast_esc10", "kwt_fsdd"):
         return audio_classifier(load(name).model)
     if name == "lit_b16":  # no image projection; the class token has a position of its own
@@ -188,6 +194,9 @@ def count_by_hand(name):
         heads = 2 * 2 * (width * width + width) + (4 + 1) * (width + 1)
         heads += (width + 1) * model.embed_dim + 2 * (width + 1)
         return image + text + projections + 1 + 2 * width + heads
+    if name == "naflex_emoji":  # patches, positions, blocks, norm, and the pooling block's query
+        image = (8 * 8 * 3 + 1) * width + 6 * 6 * width + tower(4, width, 512) + 2 * width
+        return image + tower(1, width, 512) - 2 * width + width + text + projections + 1
     dual = drawn_image(model.image) + text + projections + 1
     if name == "prior_emoji":
         return dual + prior(model, width)

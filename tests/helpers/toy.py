@@ -26,6 +26,11 @@ def batch(config, seed=0):
     rng, size = np.random.default_rng(seed), config.batch_size
     if config.model.name == "clap":
         return _sounds(config, rng)
+    if config.model.name == "aligner":
+        widths = {m: config.model[f"{m}_width"] for m in ("image", "text")}
+        out = {f"{m}_features": rng.normal(size=(size, w)) for m, w in widths.items()}
+        out = {k: x.astype(np.float32) for k, x in out.items()}
+        return out | {"example_id": np.arange(size, dtype=np.int32)}
     if config.model.name == "audioclip":
         return _triplets(config, rng)
     if config.model.name == "audio_classifier":
@@ -45,6 +50,9 @@ def batch(config, seed=0):
     if config.model.name == "clip" and config.model.image.get("kind") == "frames":
         out["image"] = rng.integers(0, 256, (size, 2, 8, 8, 3), np.uint8)
         out["image_mask"] = np.arange(2)[None] < rng.integers(1, 3, size)[:, None]
+    if config.model.name == "clip" and config.model.image.get("kind") == "naflex":
+        out["image"] = rng.integers(0, 256, (size, 6, 48), np.uint8)
+        out["image_grid"] = rng.integers(1, (3, 4), (size, 2), np.int32)
     if config.model.name == "owlvit":
         return out | _regions(rng, size)
     if config.model.name == "diffusion":
@@ -53,6 +61,8 @@ def batch(config, seed=0):
         return out | {"label": rng.integers(0, config.model.num_classes, size, np.int32)}
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
+    if config.model.name == "language_model":
+        del out["image"]
     if config.model.name == "avsr":
         del out["image"]
         frames = np.arange(6)[None] < rng.integers(3, 7, size)[:, None]

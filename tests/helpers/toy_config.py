@@ -27,13 +27,18 @@ def shrink(config, dtype="float32", depth=1):
             config.model.given = {"image_features": 16, "text_features": 16}
             config.model.image.update(stem=4, stages=(stage,), head=16, image_size=8)
             config.model.text.update(TEXT, depth=depth)
+        elif config.model.name == "aligner":
+            config.model.update(image_width=16, text_width=12, embed_dim=8, head={"inner": 8})
         elif config.model.name in ("clip", "owlvit"):
             config.model.embed_dim = 16
             image = config.model.image
             if image.get("kind") == "frames":
                 image.update(frames=2, depth=depth, heads=2, mlp_dim=32)
                 image = image.image
-            image.update(IMAGE, depth=depth)
+            if image.get("kind") == "naflex":
+                image.update(TOWER, depth=depth, patch_size=4, position_grid=(2, 2), max_patches=6)
+            else:
+                image.update(IMAGE, depth=depth)
             config.model.text.update(TEXT, depth=depth)
             if config.model.name == "owlvit":
                 config.model.update(queries=3, boxes=2)
@@ -95,6 +100,9 @@ def shrink(config, dtype="float32", depth=1):
                 config.loss.mask_id = 1
         elif config.model.name in ("captioner", "coca", "flamingo"):
             _shrink_writer(config.model, depth)
+        elif config.model.name == "language_model":
+            config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
+            config.model.text.decoder.update(depth=depth, heads=2, mlp_dim=32)
         elif config.model.name == "llava":
             _shrink_llava(config.model, depth)
         elif config.model.name == "video_vit":

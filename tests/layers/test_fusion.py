@@ -10,6 +10,8 @@ from flax.core import meta
 from scipy.special import erf
 
 from mmjax.layers.fusion import FUSIONS, Stream, make_fusion
+from mmjax.layers.fusion.alone import fall_back
+from mmjax.layers.fusion.reconstruction import Decoders
 from mmjax.layers.fusion.streams import drop_modalities
 
 NAMES = ("image", "text", "audio")
@@ -180,6 +182,115 @@ def test_modality_dropout_is_for_training_alone():
     assert np.abs(np.asarray(trained.features)[0] - plain[0]).max() > 1e-3
 
 
+def test_uncertainty_weighs_by_inverse_variance_and_absent_modalities_by_0():
+    fusion, some = make("late", weights="uncertainty"), streams()
+    params = random_params(fusion)
+    run = jax.jit(lambda p: fusion.apply({"params": p}, some, mutable=["intermediates"]))
+    _, sown = run(params)
+    (weights,) = sown["intermediates"]["weights"]
+    present = np.stack([some[m].present for m in NAMES], axis=1)
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+    assert not np.asarray(weights)[:3][~present[:3]].any()
+    # The bias of a log-variance divides that modality's weight: precisions of 1, e^1, e^-2.
+    biases = dict(zip(NAMES, (0.0, -1.0, 2.0)))
+    fixed = {
+        f"{m}_log_variance": {"kernel": np.zeros((WIDTH, 1), np.float32), "bias": np.float32([b])}
+        for m, b in biases.items()
+    }
+    fused, sown = run({**params, **fixed})
+    precision = np.where(present, np.exp([[0.0, 1.0, -2.0]]), 0.0)
+    precision[3] = 1  # none is there: all have the same weight
+    want = precision / precision.sum(1, keepdims=True)
+    np.testing.assert_allclose(sown["intermediates"]["weights"][0], want, atol=1e-6)
+    rest = {k: v for k, v in params.items() if "log_variance" not in k}
+    numbers = {m: float(np.exp(-b)) for m, b in biases.items()}
+    same(fused.features, features(make("late", weights=numbers), rest, some))
+
+
+# ---- reconstruction
+
+
+def decode(params, pooled, i, given):
+    """The features of modality i of one example, by NumPy; params of `Decoders`."""
+    others = [j for j in range(len(NAMES)) if j != i]
+    inputs = np.stack([np.append(pooled[j] * given[j], given[j]) for j in others])
+    up, down = params[f"{NAMES[i]}_up"], params[NAMES[i]]
+    h = np.einsum("md,mdh->h", inputs, up["kernel"]) + up["bias"]
+    h = 0.5 * h * (1 + erf(h / np.sqrt(2)))
+    return h @ down["kernel"] + down["bias"]
+
+
+def test_reconstruction_takes_the_place_of_what_is_missing():
+    fusion, some = make("late", reconstruction=5), streams()
+    params = random_params(fusion)
+    fused = jitted(fusion)(params, some)[0]
+    made = fused.reconstruction
+    present = np.stack([some[m].present for m in NAMES], axis=1)
+    pooled = np.stack(
+        [(s.tokens * s.mask[..., None]).sum(1) / s.mask.sum(1)[:, None] for s in some.values()], 1
+    )
+    for row in range(4):
+        for i in range(3):
+            want = decode(params["decoders"], pooled[row], i, present[row])
+            np.testing.assert_allclose(made.values[row, i], want, atol=1e-5)
+    np.testing.assert_array_equal(made.made, [[1, 1, 1], [1, 1, 1], [1, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(made.known, made.made & present)
+    same(made.target, np.where(present[..., None], pooled, 0))
+    # A fusion without decoders, given the decoded features as the tokens that are missing.
+    filled = {}
+    for i, (m, s) in enumerate(some.items()):
+        there = s.present[:, None]
+        first = np.arange(LENGTHS[m])[None] == 0
+        values = np.asarray(made.values)[:, i, None]
+        filled[m] = Stream(
+            np.where(there[..., None], s.tokens, values),
+            np.where(there, s.mask, first),
+            s.present | np.asarray(made.made)[:, i],
+        )
+    rest = {k: v for k, v in params.items() if k != "decoders"}
+    same(fused.features, features(make("late"), rest, filled))
+    lacking = {m: s for m, s in some.items() if m != "text"}  # absent from every example
+    absent = some | {"text": some["text"].replace(present=np.zeros(4, bool))}
+    same(features(fusion, params, lacking), features(fusion, params, absent))
+
+
+def test_decoders_learn_and_what_they_read_and_predict_does_not():
+    decoders = Decoders(NAMES, 5)
+    rng = np.random.default_rng(3)
+    pooled = rng.normal(size=(4, 3, WIDTH)).astype(np.float32)
+    present = np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    params = decoders.init(jax.random.key(0), pooled, present, present)["params"]
+
+    def loss(params, pooled):
+        found = decoders.apply({"params": params}, pooled, present, present)
+        return jnp.square(found.values - found.target).sum()
+
+    of_params, of_pooled = jax.jit(jax.grad(loss, (0, 1)))(meta.unbox(params), pooled)
+    assert not np.asarray(of_pooled).any()
+    assert all(np.asarray(g).any() for g in jax.tree.leaves(of_params))
+
+
+def test_with_dropout_the_dropped_modality_is_decoded_and_still_the_target():
+    fusion = make("late", reconstruction=5, modality_dropout=0.9)
+    params, some = random_params(fusion), streams(present=np.ones((4, 3), bool))
+    rngs = {"dropout": jax.random.key(1)}
+    made = jax.jit(
+        lambda p: fusion.apply({"params": p}, some, train=True, rngs=rngs).reconstruction
+    )(params)
+    # With one modality kept, the others are decoded from it, and it is not, from nothing.
+    assert (np.asarray(made.made).sum(1) == 2).any()
+    np.testing.assert_array_equal(made.known, made.made)
+    assert np.asarray(made.target).any(-1).all()
+
+
+def test_the_own_classifiers_answer_exactly_where_a_modality_is_missing():
+    rng = np.random.default_rng(4)
+    fused, alone = rng.normal(size=(4, 2)), rng.normal(size=(4, 3, 2))
+    present = np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    found = fall_back(*(jnp.asarray(x, jnp.float32) for x in (fused, alone)), jnp.asarray(present))
+    same(found, [fused[0], (alone[1, 0] + alone[1, 2]) / 2, alone[2, 1], fused[3]])
+
+
 # ---- slow references, one example at a time
 
 
@@ -273,6 +384,7 @@ def test_bad_settings_are_named():
         ("late", {"weights": {"image": 1.0}}, "positive number for each of image, text, audio"),
         ("cross_attention", {"query": "video"}, "query of the fusion is 'video'"),
         ("bidirectional", {"modalities": ("image",)}, "needs two modalities"),
+        ("late", {"modalities": ("image",), "reconstruction": 4}, "reconstruction needs two"),
     ):
         fusion = make(kind, **fields)
         given = {m: s for m, s in streams().items() if m in fusion.modalities}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import toy
 
+from mmjax.losses.classification import classification
 from mmjax.models.clip import contrastive
-from mmjax.models.vit import classification
 from mmjax.system import Weighted, average
 
 N = 9

@@ -198,11 +198,83 @@ def test_the_classification_is_each_examples_cross_entropy():
     assert loss({}, BATCH, None) == {}
 
 
+ROBUST = {"fusion": {"kind": "late", "depth": 1, "reconstruction": 4}, "fallback_depth": 1}
+
+
+@functools.cache
+def robust():
+    """A model with classifiers of each modality and decoders: its parameters, and the function
+    batch -> outputs, losses, and the gradient of each."""
+    system = make_system(config(**ROBUST))
+    model, params = random_params.__wrapped__(**ROBUST)  # a dict has no hash
+
+    @jax.jit
+    def run(batch):
+        def f(p):
+            outputs = model.apply({"params": p}, batch)
+            means = toy.means(system.loss, outputs, batch)
+            return {k: means[k] for k in ("fallback", "reconstruction")}, outputs
+
+        grads, outputs = jax.jacrev(f, has_aux=True)(params)
+        return outputs, toy.means(system.loss, outputs, batch), grads
+
+    return params, run
+
+
+def test_where_a_modality_is_missing_the_own_classifiers_of_the_others_answer():
+    present = {"image": [1, 1, 0, 0], "audio": [1, 0, 1, 0], "text": [1, 1, 1, 0]}
+    batch = with_presence(**present) | {"label": np.asarray([0, 1, 2, -1], np.int32)}
+    params, run = robust()
+    outputs, means, grads = run(batch)
+    alone = {m: np.asarray(outputs[f"{m}_logits"]) for m in present}
+    want = [(alone["image"] + alone["text"])[1] / 2, (alone["audio"] + alone["text"])[2] / 2]
+    np.testing.assert_allclose(outputs["logits"][1:3], want, atol=1e-5)
+    features, head = outputs["fused_features"], params["head"]
+    fused = np.asarray(features) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(outputs["logits"][jnp.asarray([0, 3])], fused[[0, 3]], atol=1e-5)
+
+    log_p = {m: np.asarray(jax.nn.log_softmax(x)) for m, x in alone.items()}
+    rows = [
+        np.mean([-log_p[m][row, row] for m, there in present.items() if there[row]])
+        for row in range(3)
+    ]
+    np.testing.assert_allclose(means["fallback"], np.mean(rows), rtol=1e-5)
+    values, target = (np.asarray(outputs[f"reconstruction{x}"]) for x in ("", "_target"))
+    error = np.square(values - target).sum(-1) / np.square(target).sum(-1).clip(1e-6)
+    there = np.stack([present[m] for m in ("image", "text", "audio")], 1).astype(bool)
+    rows = [error[row][there[row]].mean() for row in range(3)]
+    np.testing.assert_allclose(means["reconstruction"], np.mean(rows), rtol=1e-5)
+
+    def trains(term):
+        found = {k for k, g in grads[term].items() if any(x.any() for x in jax.tree.leaves(g))}
+        return found | {f"fusion/{k}" for k, g in grads[term].get("fusion", {}).items()
+                        if any(x.any() for x in jax.tree.leaves(g))}  # fmt: skip
+
+    # The reconstruction trains nothing but its decoders; the own classifiers not the fusion.
+    assert trains("reconstruction") == {"fusion", "fusion/decoders"}
+    assert {"image_alone", "audio_alone", "text_alone", "image"} < trains("fallback")
+    assert not {"fusion", "head"} & trains("fallback")
+
+
+def test_a_modality_that_the_batch_lacks_falls_back_too():
+    lacking = {k: v for k, v in BATCH.items() if k != "image"}
+    params, _ = robust()
+    model = make_system(config(**ROBUST)).model
+    outputs = jax.jit(lambda p: model.apply({"params": p}, lacking))(params)
+    want = (outputs["audio_logits"] + outputs["text_logits"]) / 2
+    np.testing.assert_allclose(outputs["logits"], want, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"image": None, "audio": None, "text": None}, "config.model has no modality"),
         ({"image": {"patch": 4}}, "config.model.image.patch is not a setting of ImageTokens"),
+        ({"fallback_depth": 1, "num_classes": None}, "fallback_depth is for classifiers, and"),
+        (
+            {"image": None, "text": None, "fusion": {**FIELDS["fusion"], "reconstruction": 4}},
+            "reconstruction decodes a modality from the others, and the model has audio alone",
+        ),
         ({"fusion": {"kind": "erly"}}, "config.model.fusion.kind is 'erly'.*Did you mean 'early'"),
     ],
 )

@@ -7,8 +7,8 @@ from drawn import parameters
 from ml_collections import ConfigDict
 
 from mmjax.layers.pixels import normalize
+from mmjax.losses.classification import classification
 from mmjax.models.systems import make_system
-from mmjax.models.vit import classification
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)

@@ -87,7 +87,9 @@ def test_features_of_images_and_of_their_copies(tmp_path, monkeypatch):
     }
     (tmp_path / "mine.py").write_text(
         "from mmjax.config import defaults\n\n\ndef get_config():\n    config = defaults()\n"
-        f"    config.data.train = {source!r}\n    return config\n"
+        # The sources of evaluators too; one that is named twice is written once.
+        f"    config.evals = {{'x': {{'source': {source!r}, 'train_source': {source!r}}}}}\n"
+        "    return config\n"
     )
     monkeypatch.setattr(features, "ARGS", types.SimpleNamespace(
         config=str(tmp_path / "mine.py"), target="", overrides=()), raising=False)  # fmt: skip

@@ -7,10 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from mmjax.evals.metrics.uncertainty import Fitted
 from mmjax.report.gather import ReportData
 from mmjax.report.page import write_report
 from mmjax.report.sections import regions
 from mmjax.report.sections.attention import Attention
+from mmjax.report.sections.calibration import Trust, curves
 from mmjax.report.sections.captions import CaptionExample
 from mmjax.report.sections.confusion import SECTION, Confusion, count_pairs
 from mmjax.report.sections.grounding import Grounding
@@ -26,10 +28,13 @@ QUERY = Query(0, 1, 0, [Hit(0, 0.5, True)])
 HEALTH = {"positive_cosine": 0.5, "negative_cosine": 0.1, "modality_gap": 0.2, "alignment": 0.3}
 HEALTH |= {"uniformity_image": -1.0, "uniformity_text": -2.0}
 
+CURVES = curves(np.array([[1.0, 0.0], [0.0, 1.0], [0.3, 0.0]]), np.array([0, 1, 1]), 5)
+
 # The smallest data of every section; a new section needs a line here.
 DATA = {
     "retrieval": RetrievalExamples([QUERY], [QUERY], {0: IMAGE}, ["a cat"], {0: ["a cat"]}, 1),
     "confusion": count_pairs(np.array([0, 1]), np.array([0, 0]), ["cat", "dog"]),
+    "calibration": Trust("seen", CURVES, CURVES, Fitted(2.0, 0.6, 0.8)),
     "regions": [regions.Example(IMAGE, IMAGE, ["cat"], [0.5])],
     "captions": [CaptionExample(IMAGE, "a cat", ["the cat"], "")],
     "samples": Samples([Sample("a cat", {"sample": IMAGE})], {100: IMAGE}),

@@ -10,7 +10,7 @@ from written_sets import write_folder
 from mmjax import config as configs
 from mmjax.data import file_list, mixture
 from mmjax.data.source import Source
-from mmjax.run import data_manifest, experiment
+from mmjax.run import data_manifest
 
 
 class Files(Source):
@@ -145,13 +145,13 @@ def test_changed_files_are_refused_unless_allowed_by_name(root, tmp_path, capsys
     changed = {"": "1 is missing (a.tar)"}
     for more in ("Restore them", "--allow_change=data.train"):
         with pytest.raises(ValueError, match=f"The files of .*set are not .*a.tar.*{more}"):
-            experiment.check_examples(source, saved, config, ("seed",), changed)
-    experiment.check_examples(source, saved, config, ("data.train",), changed)
+            data_manifest.check_examples(source, saved, config, ("seed",), changed)
+    data_manifest.check_examples(source, saved, config, ("data.train",), changed)
     assert "warning: the files of" in capsys.readouterr().out
     with pytest.raises(
         ValueError, match=r"4 examples and had 5 .*saved \(1 is missing \(a.tar\)\)"
     ):
-        experiment.check_examples(source, {"examples": 5}, config, (), changed)
+        data_manifest.check_examples(source, {"examples": 5}, config, (), changed)
     assert data_manifest.changes(tmp_path, make(root), {}) == {}  # saved before there was one
 
 

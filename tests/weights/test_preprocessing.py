@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.vit import ViT
 from mmjax.pretrained import describe, load
-from mmjax.weights import image_processor
+from mmjax.weights import image_defaults, image_processor
 from mmjax.weights.family import FAMILIES
 from mmjax.weights.published import Published
 
@@ -103,7 +103,7 @@ def test_what_a_file_leaves_out_is_the_default_of_its_class():
     """Of transformers 5.23: a folder's family is not what counts."""
     found = complete("dinov2", {"image_processor_type": "BitImageProcessor"})
     crop = "resize_short(224, 'bicubic') | center_crop((224, 224))"
-    assert found == (f"decode | {crop}", image_processor.CLIP_MEAN, image_processor.CLIP_STD)
+    assert found == (f"decode | {crop}", image_defaults.CLIP_MEAN, image_defaults.CLIP_STD)
     found = complete("vit", {"image_processor_type": "CLIPImageProcessorFast", "image_mean": 0.5})
     assert found.transform == f"decode | {crop}" and found.mean == (0.5, 0.5, 0.5)
     older = complete("vit", {"feature_extractor_type": "CLIPFeatureExtractor", "size": 224})

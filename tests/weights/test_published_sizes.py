@@ -156,6 +156,13 @@ SAM_HUGE = {
             {},
             375_234_050,
         ),
+        ("siglip2", {"text_config": {"vocab_size": 256_000}}, {}, 375_234_050),  # NaFlex
+        (
+            "siglip2",
+            {"text_config": {"vocab_size": 256_000, **SO400M}, "vision_config": SO400M},
+            {},
+            1_135_670_962,
+        ),
         ("audioclip", {}, {}, 134_111_910),  # by its own code
         ("clap", {}, {}, 153_492_890),  # laion/clap-htsat-unfused
         ("clap", {"audio_config": {"enable_fusion": True}}, {}, 153_507_530),
@@ -228,7 +235,12 @@ def test_parameter_counts_are_the_published_ones(model_type, config, heads, para
     assert len(covered) == len(jax.tree.leaves([params, statistics]))
     if hasattr(theirs, "image_source"):
         assert image_processor.read(found.preprocessor).transform.startswith(
-            ("decode | resize", "decode | pad_square | resize", "decode | tiles")
+            (
+                "decode | resize",
+                "decode | pad_square | resize",
+                "decode | tiles",
+                "decode | patches",
+            )
         )
 
 

@@ -52,6 +52,11 @@ class Joined(Source):
         part, place = self.locate(index)
         return self._labeled(self._parts[part].meta(place))
 
+    def is_bad(self, index: int) -> bool:
+        """See `Source.is_bad`."""
+        part, place = self.locate(index)
+        return self._parts[part].is_bad(place)
+
     def _labeled(self, example: dict[str, Any]) -> dict[str, Any]:
         if self.class_names is None:
             example = {k: v for k, v in example.items() if k != "label"}

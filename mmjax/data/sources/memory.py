@@ -39,6 +39,10 @@ class InMemory(Source):
         """The source's `meta`, before the transform."""
         return self._source.meta(index)
 
+    def is_bad(self, index: int) -> bool:
+        """See `Source.is_bad`."""
+        return self._source.is_bad(index)
+
 
 @contextlib.contextmanager
 def filled(steps: Iterable[list[tuple[Source, int]]]) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Several conversations of a source in each row, as `python -m mmjax.pack` has arranged them."""
+"""Several examples of a source in each row, as `python -m mmjax.pack` has arranged them."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mmjax.data.source import Source
 
 
 def open_packed(source: Source, file: str | os.PathLike) -> "Packed":
-    """The conversations of a source, several to an example, by a file of `mmjax.pack`.
+    """The conversations or images of a source, several to an example, by a file of `mmjax.pack`.
 
     Raises:
       ValueError: no such file, or one of another source.
@@ -30,7 +30,7 @@ def open_packed(source: Source, file: str | os.PathLike) -> "Packed":
     members = sorted(i for group in groups for i in group)
     if members != list(range(len(source))):
         raise ValueError(
-            f"'{path}' arranges {len(members)} conversations and {source.name} has {len(source)}: "
+            f"'{path}' arranges {len(members)} examples and {source.name} has {len(source)}: "
             "write it again."
         )
     return Packed(source, groups)
@@ -38,7 +38,8 @@ def open_packed(source: Source, file: str | os.PathLike) -> "Packed":
 
 class Packed(Source):
     """See `open_packed`: examples with `conversations`, each with `messages`, `images` (their
-    number) and `key`, and `image`, the tuple of the images of all."""
+    number) and `key`, and `image`, the tuple of the images of all. Of a source without messages
+    they have `members`, its examples, and `captions`, those of all: see the step `pack`."""
 
     def __init__(self, source: Source, groups: Sequence[Sequence[int]]):
         self.name = f"{source.name}, packed"
@@ -57,12 +58,15 @@ class Packed(Source):
         return {k: v for k, v in found.items() if k != "image"}
 
     def _joined(self, members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        key = " + ".join(str(one.get("key", "")) for one in members)
+        if not any("messages" in one for one in members):
+            captions = [text for one in members for text in one.get("captions", ())]
+            return {"key": key, "members": list(members), "captions": captions}
         images = [images_of(one) for one in members]
         conversations = [
             {**{k: v for k, v in one.items() if k != "image"}, "images": len(own)}
             for one, own in zip(members, images)
         ]
-        key = " + ".join(str(one.get("key", "")) for one in members)
         return {
             "key": key,
             "conversations": conversations,
@@ -77,19 +81,19 @@ def images_of(example: dict[str, Any]) -> tuple:
 
 
 def first_fit(lengths: Sequence[int], images: Sequence[int], length: int, most: int):
-    """Groups of conversations that fit into rows of `length` tokens and `most` images.
+    """Groups of examples that fit into rows of `length` tokens and `most` images.
 
     The longest comes first, and each goes to the first row that has room: at most 11/9 of the
     fewest rows and one more (Johnson 1973; Dósa 2007). The order of rows is that of their first
     members, which says nothing of their length.
 
     Raises:
-      ValueError: a conversation that does not fit into a row of its own.
+      ValueError: an example that does not fit into a row of its own.
     """
     lengths, images = np.asarray(lengths), np.asarray(images)
     for i in np.flatnonzero((lengths > length) | (images > most)):
         raise ValueError(
-            f"Conversation {i} has {lengths[i]} tokens and {images[i]} images, and a row has room "
+            f"Example {i} has {lengths[i]} tokens and {images[i]} images, and a row has room "
             f"for {length} and {most}: raise them, or leave it out."
         )
     groups: list[list[int]] = []

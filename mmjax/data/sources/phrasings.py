@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from mmjax.data.builders.emoji_names import fraction_of
 
 PHRASINGS = ("known", "unseen")
+ANSWER = "Answer:"  # before the answer at the end of a rationale
 
 
 @dataclasses.dataclass(frozen=True)

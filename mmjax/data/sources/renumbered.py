@@ -44,6 +44,10 @@ class Renumbered(Source):
         """See `Source.meta`."""
         return self._mapped(self._source.meta(index))
 
+    def is_bad(self, index: int) -> bool:
+        """See `Source.is_bad`."""
+        return self._source.is_bad(index)
+
     def _mapped(self, example: dict[str, Any]) -> dict[str, Any]:
         label, regions = example.get("label"), example.get("regions")
         if self._place is not None and regions is not None:

@@ -23,3 +23,7 @@ class Subset(Source):
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`."""
         return self.source.meta(int(self.indices[index]))
+
+    def is_bad(self, index: int) -> bool:
+        """See `Source.is_bad`."""
+        return self.source.is_bad(int(self.indices[index]))

@@ -1,7 +1,7 @@
 """Conversations as text: chat templates, and the checks of messages.
 
-A message is {"role": "system" | "user" | "assistant", "content": str}; the content has `PLACE` for
-each image.
+A message is {"role": "system" | "user" | "assistant" | "tool", "content": str}; the content has
+`PLACE` for each image. A tool's message is the result of a call; see data/text/calls.py.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mmjax.config import nearest
 from mmjax.data.text.image_places import PLACE
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 # Templates by name, for tokenizers without one. "plain" is of LLaVA's first stage: an image and its
 # caption, without the question; "vicuna" is that of LLaVA-1.5; "chatml" that of SmolLM2 and Qwen.
 TEMPLATES = {
@@ -23,6 +23,7 @@ TEMPLATES = {
     "vicuna": (
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] + ' ' }}"
         "{% elif m['role'] == 'user' %}USER: {{ m['content'] + ' ' }}"
+        "{% elif m['role'] == 'tool' %}TOOL: {{ m['content'] + ' ' }}"
         "{% else %}ASSISTANT: {{ m['content'] + eos_token }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
     ),
@@ -147,7 +148,7 @@ def check_messages(messages: Sequence[Mapping[str, Any]], images: int) -> None:
             raise ValueError(f"turn {i} is by {role!r}: use one of {', '.join(ROLES)}")
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"turn {i}, by the {role}, is empty")
-        if role != "user" and PLACE in content:
+        if role not in ("user", "tool") and PLACE in content:
             raise ValueError(
                 f"turn {i}, by the {role}, has {PLACE}: images belong to the user's turns"
             )

@@ -10,7 +10,9 @@ def make_chain(spec, table, context):
 
     Args:
       spec: steps joined by `|`; each a name, or a call whose arguments are Python literals.
-      table: {name: factory}; a factory returns `step(example, rng) -> example`.
+      table: {name: factory}; a factory returns `step(example, rng) -> example`. An example of the
+        source `packed` with `members` has each of them go through every step, up to one whose
+        attribute `joins` is true.
       context: {name: value} for the factories' keyword-only arguments.
 
     Raises:
@@ -21,7 +23,10 @@ def make_chain(spec, table, context):
     def transform(example, rng):
         example = dict(example)
         for step in steps:
-            example = step(example, rng)
+            if "members" in example and not getattr(step, "joins", False):
+                example["members"] = [step(one, rng) for one in example["members"]]
+            else:
+                example = step(example, rng)
         return example
 
     return transform

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmjax.data.regions import WHOLE, window
 from mmjax.data.transforms import image_ops
+from mmjax.data.transforms.auto_augment import auto_augment_policy
 from mmjax.data.transforms.captions import example_name
 from mmjax.data.transforms.decode import as_rgb, decode_image
 from mmjax.data.transforms.on_image import (
@@ -131,6 +132,22 @@ def center_crop(size, half="down"):
         place = image_ops.center_place(image, size, half)
         part = window(image_ops.size_of(image), *place, *size)
         return image_ops.center_crop(image, size, half), part
+
+    return on_window(f)
+
+
+def trim(background=255, tolerance=16):
+    """The smallest part with all pixels that differ from the color `background` by more than
+    `tolerance` in some channel; the whole image where none does."""
+
+    def f(image, rng):
+        away = np.abs(image_ops.to_array(image).astype(np.int16) - background).max(-1) > tolerance
+        lines = [np.flatnonzero(away.any(axis)) for axis in (1, 0)]
+        if not len(lines[0]):
+            return image, WHOLE
+        (top, bottom), (left, right) = ((x[0], x[-1] + 1) for x in lines)
+        box = tuple(int(n) for n in (top, left, bottom - top, right - left))
+        return image_ops.crop(image, *box), window(image_ops.size_of(image), *box)
 
     return on_window(f)
 
@@ -295,6 +312,23 @@ def rand_augment(num_layers=2, magnitude=9, fill=128):
         return image
 
     return without_regions(on_pillow(f), "rand_augment")
+
+
+def auto_augment(policy="cifar10", fill=128):
+    """A random pair of operations of AutoAugment's policy, each with its own probability.
+
+    `fill` is the color outside the image. See `auto_augment.auto_augment_policy`.
+    """
+    pairs = auto_augment_policy(policy, fill)
+
+    def f(image, rng):
+        for op, p in pairs[rng.integers(len(pairs))]:
+            sign = 1 if rng.random() < 0.5 else -1
+            if rng.random() < p:
+                image = op(image, sign)
+        return image
+
+    return without_regions(on_pillow(f), "auto_augment")
 
 
 def random_erasing(p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3)):

@@ -24,6 +24,7 @@ from mmjax.data.transforms.chain import make_chain
 from mmjax.data.transforms.clap_steps import clap_input
 from mmjax.data.transforms.converse import ask, converse
 from mmjax.data.transforms.image_steps import (
+    auto_augment,
     center_crop,
     codebook_image,
     color_jitter,
@@ -42,10 +43,12 @@ from mmjax.data.transforms.image_steps import (
     resize_long,
     resize_short,
     resize_smoothed,
+    trim,
 )
 from mmjax.data.transforms.interleave import interleave
 from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
+from mmjax.data.transforms.patch_steps import pack, patches
 from mmjax.data.transforms.query_steps import name_queries
 from mmjax.data.transforms.region_steps import regions
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
@@ -59,6 +62,7 @@ from mmjax.data.transforms.text_steps import (
     label,
     longest_caption,
     multi_hot,
+    running_text,
     tokenize,
     transcript,
 )
@@ -108,7 +112,10 @@ TRANSFORMS = {
         pad_corner,
         resize_smoothed,
         center_crop,
+        trim,
         tiles,
+        patches,
+        pack,
         random_crop,
         random_resized_crop,
         codebook_image,
@@ -117,6 +124,7 @@ TRANSFORMS = {
         color_jitter,
         random_grayscale,
         rand_augment,
+        auto_augment,
         random_erasing,
         swap_images,
         name_queries,
@@ -127,6 +135,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        running_text,
         transcript,
         ask,
         converse,

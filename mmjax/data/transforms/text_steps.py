@@ -153,6 +153,19 @@ def tokenize(length, words=False, *, tokenizer):
     return f
 
 
+def running_text(length, *, tokenizer):
+    """Sets `text` (int32 `[length]`) and `text_mask` to the first tokens of the first caption, for
+    windows of a longer text: nothing is stripped, and no end token follows."""
+
+    def f(example, rng):
+        ids = tokenizer.prompts(example["captions"][:1])[0][:length]
+        text = np.full(length, tokenizer.pad_id, np.int32)
+        text[: len(ids)] = ids
+        return {**example, "text": text, "text_mask": np.arange(length) < len(ids)}
+
+    return f
+
+
 def transcript(length, language="en", task="transcribe", *, tokenizer):
     """Sets `text` (int32 `[length]`), `text_mask` and `text_loss_mask` from `caption`, as Whisper
     is trained: the tokens of language and task come first, and do not count in the loss.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.layers.attention import MASKED
+from mmjax.layers.fusion.reconstruction import Decoders, Reconstruction
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.parameters import param
 from mmjax.layers.pooling import pool_tokens
@@ -27,10 +28,12 @@ class Stream:
 
 @flax.struct.dataclass
 class Fused:
-    """Features [B, D], one vector per example, and each modality's tokens [B, L, D], normalized."""
+    """Features [B, D], one vector per example, and each modality's tokens [B, L, D], normalized;
+    `reconstruction` of the modalities' features, where the fusion has decoders."""
 
     features: jax.Array
     tokens: dict[str, jax.Array]
+    reconstruction: Reconstruction | None = None
 
 
 class Fusion(nn.Module):
@@ -45,9 +48,12 @@ class Fusion(nn.Module):
       depth: layers of the transformer over all tokens, or of each modality's own transformer.
       modality_dropout: probability with which a training step drops a present modality of an
         example; at least one is always kept.
+      reconstruction: inner width of decoders of each modality's features, the mean of its tokens,
+        from the other modalities; 0: none. The decoded features are then the one token of a
+        modality that is missing, or dropped, and it counts as present.
 
     Raises:
-      ValueError: a stream of an unknown modality, or no stream.
+      ValueError: a stream of an unknown modality, no stream, or one modality with a reconstruction.
     """
 
     modalities: tuple[str, ...]
@@ -57,6 +63,7 @@ class Fusion(nn.Module):
     activation: str = "gelu"
     dropout: float = 0.0
     modality_dropout: float = 0.0
+    reconstruction: int = 0
     epsilon: float = 1e-6
     dtype: str = "float32"
 
@@ -68,9 +75,12 @@ class Fusion(nn.Module):
                 f"A fusion of {', '.join(self.modalities)} was given {unknown or 'nothing'}: give "
                 "it at least one of its modalities, and no other."
             )
+        whole = streams
         if train and self.modality_dropout:
             streams = self._drop(streams)
-        return self.fuse({m: self._fill(m, streams) for m in self.modalities}, train)
+        made = self._reconstruct(whole, streams) if self.reconstruction else None
+        filled = {m: self._fill(m, streams, made) for m in self.modalities}
+        return self.fuse(filled, train).replace(reconstruction=made)
 
     def fuse(self, streams: Mapping[str, Stream], train: bool) -> Fused:
         """The fusion itself; gets a stream of every modality, in the order of `modalities`."""
@@ -81,23 +91,58 @@ class Fusion(nn.Module):
         kept = drop_modalities(present, self.modality_dropout, self.make_rng("dropout"))
         return {m: s.replace(present=kept[:, i]) for i, (m, s) in enumerate(streams.items())}
 
-    def _fill(self, modality: str, streams: Mapping[str, Stream]) -> Stream:
+    def _reconstruct(
+        self, whole: Mapping[str, Stream], kept: Mapping[str, Stream]
+    ) -> Reconstruction:
+        """Every modality's features from the other ones that dropout has kept."""
+        if len(self.modalities) < 2:
+            raise ValueError(
+                f"A reconstruction needs two modalities, and the model has {self.modalities}: add "
+                "one, or set reconstruction of the fusion to 0."
+            )
+        some = next(iter(whole.values())).tokens
+        pooled = [
+            pool_tokens(whole[m].tokens, "mean", whole[m].mask)
+            if m in whole
+            else jnp.zeros((len(some), some.shape[-1]), some.dtype)
+            for m in self.modalities
+        ]
+        nowhere = jnp.zeros(len(some), bool)
+        present, given = (
+            jnp.stack([s[m].present if m in s else nowhere for m in self.modalities], axis=1)
+            for s in (whole, kept)
+        )
+        decoders = Decoders(
+            self.modalities, self.reconstruction, self.activation, self.dtype, name="decoders"
+        )
+        return decoders(jnp.stack(pooled, axis=1), present, given)
+
+    def _fill(
+        self, modality: str, streams: Mapping[str, Stream], made: Reconstruction | None
+    ) -> Stream:
+        """The modality's stream; of an example without it, one token stands for it."""
         some = next(iter(streams.values())).tokens
         batch, _, width = some.shape
         init = nn.initializers.normal(width**-0.5)
         placeholder = param(self, f"{modality}_placeholder", init, (width,), ("embed",))
         placeholder = placeholder.astype(activation_dtype(self.dtype))[None, None]
+        found = jnp.zeros(batch, bool)
+        if made is not None:
+            i = self.modalities.index(modality)
+            found = made.made[:, i]
+            values = made.values[:, i, None].astype(placeholder.dtype)
+            placeholder = jnp.where(found[:, None, None], values, placeholder)
         if modality not in streams:
             tokens = jnp.broadcast_to(placeholder, (batch, 1, width))
-            return Stream(tokens, jnp.ones((batch, 1), bool), jnp.zeros(batch, bool))
+            return Stream(tokens, jnp.ones((batch, 1), bool), found)
         stream = streams[modality]
         present = stream.present[:, None]
         first = jnp.arange(stream.mask.shape[1])[None] == 0
         return Stream(
             jnp.where(present[:, :, None], stream.tokens, placeholder),
-            # One placeholder token is enough to mark it as missing.
+            # One token is enough in place of a missing modality.
             jnp.where(present, stream.mask, first),
-            stream.present,
+            stream.present | found,
         )
 
     # ---- building blocks of the kinds

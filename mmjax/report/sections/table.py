@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from mmjax.report.sections import (
     attention,
+    calibration,
     captions,
     confusion,
     grounding,
@@ -19,6 +20,7 @@ from mmjax.report.sections.section import Section
 SECTIONS: Mapping[str, Section] = {
     "retrieval": retrieval.SECTION,
     "confusion": confusion.SECTION,
+    "calibration": calibration.SECTION,
     "regions": regions.SECTION,
     "captions": captions.SECTION,
     "samples": samples.SECTION,

@@ -26,7 +26,8 @@ from mmjax.models.albef import ALBEF
 from mmjax.models.vit import ViT
 from mmjax.weights import activations, published, schema, tokenizer
 from mmjax.weights.families import bert, vit
-from mmjax.weights.image_processor import CLIP_MEAN, CLIP_STD, channels
+from mmjax.weights.image_defaults import CLIP_MEAN, CLIP_STD
+from mmjax.weights.image_processor import channels
 from mmjax.weights.layouts import (
     Arrays,
     Row,

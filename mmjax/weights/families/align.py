@@ -9,7 +9,7 @@ import numpy as np
 from mmjax.models.bert import BERT
 from mmjax.models.clip import CLIP
 from mmjax.models.efficientnet import EfficientNet, round_channels
-from mmjax.weights import image_processor, published
+from mmjax.weights import image_defaults, image_processor, published
 from mmjax.weights.families import bert, clip
 from mmjax.weights.layouts import (
     Row,
@@ -28,7 +28,7 @@ IGNORED = (r".*\.num_batches_tracked", r"text_model\.embeddings\.position_ids")
 # (transformers: convert_align_tf_to_hf.py, get_processor).
 IMAGES = {
     "do_center_crop": True,
-    "resample": image_processor.FILTERS.index("bilinear"),
+    "resample": image_defaults.FILTERS.index("bilinear"),
     "rescale_factor": 1 / 127.5,
     "rescale_offset": True,
     "do_normalize": False,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.data.builders.pypi import Member, Package, member_file
 from mmjax.models.efficientnet import LITES, EfficientNet, lite_fields
-from mmjax.weights import image_processor, published
+from mmjax.weights import image_defaults, image_processor, published
 from mmjax.weights.layouts import (
     Row,
     batch_counts,
@@ -253,7 +253,7 @@ def complete_config(config: dict[str, Any], pretrained: Any) -> dict[str, Any]:
             "resize_short and center_crop to a square."
         )
     prepared = {
-        "interpolation": image_processor.FILTERS[steps["resample"]],
+        "interpolation": image_defaults.FILTERS[steps["resample"]],
         "crop_pct": math.floor(1000 * crop / size) / 1000,  # timm rounds crop / crop_pct down
         "crop_mode": "center",
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.models.image_codebook import GROUPS, DVAEEncoder
-from mmjax.weights import image_processor, published
+from mmjax.weights import image_defaults, image_processor, published
 from mmjax.weights.layouts import Row, convolution, pointwise
 from mmjax.weights.published import Published
 
@@ -30,7 +30,7 @@ def prepare(found: Published) -> tuple[Published, list[str]]:
     if found.preprocessor is not None:
         return image_processor.complete(found, SOURCE)
     note = "no settings of an image processor: those of the published model"
-    return found._replace(preprocessor=image_processor.CLASSES[PROCESSOR]), [note]
+    return found._replace(preprocessor=image_defaults.CLASSES[PROCESSOR]), [note]
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def size(found: Published) -> tuple[tuple[int, int], str]:
             f"The image processor of '{found.folder}' crops the codebook's images, which are "
             f"resized to {height_width}, to {crop}: only uncropped images can be read."
         )
-    return height_width, image_processor.FILTERS[settings["resample"]]
+    return height_width, image_defaults.FILTERS[settings["resample"]]
 
 
 def transform(found: Published) -> str:

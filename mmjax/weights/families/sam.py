@@ -11,7 +11,7 @@ from mmjax.layers.sizes import height_width
 from mmjax.models.sam import SAM
 from mmjax.models.sam_masks import MaskHead
 from mmjax.system import BUFFERS
-from mmjax.weights import activations, image_processor, published, schema
+from mmjax.weights import activations, image_defaults, image_processor, published, schema
 from mmjax.weights.layouts import (
     Row,
     convolution,
@@ -87,7 +87,7 @@ def prepare(found: Published) -> tuple[Published, list[str]]:
     side = published.tower(found, VISION, "vision_config")["image_size"]
     sizes = {"size": {"longest_edge": side}, "pad_size": {"height": side, "width": side}}
     note = f"no settings of an image processor: those of the published models, at {side} pixels"
-    return found._replace(preprocessor={**image_processor.CLASSES[PROCESSOR], **sizes}), [note]
+    return found._replace(preprocessor={**image_defaults.CLASSES[PROCESSOR], **sizes}), [note]
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def transform(found: Published) -> str:
             f"The image processor of '{found.folder}' pads images to {settings['pad_size']}; the "
             f"model needs {side}x{side}."
         )
-    method = image_processor.FILTERS[settings["resample"]]
+    method = image_defaults.FILTERS[settings["resample"]]
     return f"decode | resize_long({side}, '{method}') | pad_corner({side})"
 
 
@@ -367,7 +367,7 @@ def published_preprocessor(model: SAM, transform: str) -> dict[str, Any]:
         "do_resize": True,
         "size": {"longest_edge": side},
         "mask_size": {"longest_edge": small},
-        "resample": image_processor.FILTERS.index(method),
+        "resample": image_defaults.FILTERS.index(method),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -51,15 +51,15 @@ def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of the model in a published folder.
 
     Raises:
-      ValueError: settings that our model does not support, or NaFlex.
+      ValueError: settings that our model does not support.
     """
-    if found.config["model_type"] == "siglip2":
-        raise ValueError(
-            f"'{found.folder}' is a SigLIP 2 of any resolution (NaFlex), which cannot be loaded: "
-            "use one of fixed resolution, such as siglip2-base-patch16-256."
-        )
-    text = published.tower(found, TEXT, "text_config")
     vision = published.tower(found, VISION, "vision_config")
+    return both_towers(found, image_fields(vision, found))
+
+
+def both_towers(found: Published, image: dict[str, Any]) -> dict[str, Any]:
+    """`config.model` with these fields of the image tower."""
+    text = published.tower(found, TEXT, "text_config")
     return {
         "name": "clip",
         "embed_dim": text.get("projection_size") or text["hidden_size"],
@@ -68,7 +68,7 @@ def model_config(found: Published) -> dict[str, Any]:
         # SigLIP's logit scale is not clamped, and exceeds CLIP's limit.
         "logit_scale_max": math.inf,
         "logit_bias_init": -10.0,
-        "image": image_fields(vision, found),
+        "image": image,
         "text": {
             **clip.tower_fields(text, "text_config"),
             "vocab_size": text["vocab_size"],
@@ -93,11 +93,8 @@ def image_fields(
     Raises:
       ValueError: settings that our model does not support.
     """
-    if head and not vision["vision_use_head"]:
-        raise ValueError(
-            f"'{found.folder}' has vision_use_head false, so no vector of an image: only SigLIPs "
-            "with their pooling head can be loaded."
-        )
+    if head:
+        check_head(found, vision)
     images = image_processor.read(found.preprocessor)
     return {
         **clip.tower_fields(vision, where),
@@ -108,6 +105,15 @@ def image_fields(
         "pool": "map" if head else "none",
         "position_resize": "bicubic",
     }
+
+
+def check_head(found: Published, vision: Mapping[str, Any]) -> None:
+    """Raise ValueError for an image tower without its pooling head."""
+    if not vision["vision_use_head"]:
+        raise ValueError(
+            f"'{found.folder}' has vision_use_head false, so no vector of an image: only SigLIPs "
+            "with their pooling head can be loaded."
+        )
 
 
 def image_source(found: Published) -> image_processor.Source:
@@ -158,8 +164,12 @@ def from_sentencepiece(path: Path) -> Tokenizer:
 
 def rows(model: CLIP) -> list[Row]:
     """The rename table of a model."""
+    return [*image_rows(model.image_tower(parent=None)), *other_rows(model)]
+
+
+def other_rows(model: CLIP) -> list[Row]:
+    """All but the image tower."""
     return [
-        *image_rows(model.image_tower(parent=None)),
         *clip.text_rows(model.text_tower(parent=None)),
         *norm("text/norm", "text_model.final_layer_norm"),
         *linear("text_proj", "text_model.head"),
@@ -174,17 +184,28 @@ def headless_rows(image: ViT) -> list[Row]:
     return [
         *patches("image/stem/projection", f"{embeddings}.patch_embedding", patch),
         *grid("image/position/table", f"{embeddings}.position_embedding.weight", image.grid),
-        *clip.blocks("image", "vision_model", image.sizes["heads"]),
+        *encoder_rows(image.sizes["heads"]),
+    ]
+
+
+def encoder_rows(heads: int) -> list[Row]:
+    """The blocks of the image tower and the norm after them."""
+    return [
+        *clip.blocks("image", "vision_model", heads),
         *norm("image/norm", "vision_model.post_layernorm"),
     ]
 
 
 def image_rows(image: ViT) -> list[Row]:
     """The image tower."""
-    head, heads = "vision_model.head", image.sizes["heads"]
+    return [*headless_rows(image), *head_rows(image.sizes["heads"])]
+
+
+def head_rows(heads: int) -> list[Row]:
+    """The pooling head of the image tower."""
+    head = "vision_model.head"
     attention = f"{head}.attention"
     return [
-        *headless_rows(image),
         *reshaped("image/pool/probe", f"{head}.probe", (1, -1), (1, 1, -1)),
         *fused_cross(
             "image/pool/attention",
@@ -210,13 +231,7 @@ def published_config(model: CLIP) -> dict[str, Any]:
         "siglip",
         {
             **{f"image.{name}": pair for name, pair in plain_image(image).items()},
-            "text.causal": (text.causal, False),
-            "text.mask_padding": (text.mask_padding, False),
-            "text.pool": (text.pool, "last"),
-            "image_proj": (model.image_proj, False),
-            "text_proj": (model.text_proj, True),
-            "proj_bias": (model.proj_bias, True),
-            "logit_bias_init is set": (model.logit_bias_init is not None, True),
+            **plain_rest(model, text),
         },
     )
     return {
@@ -226,13 +241,31 @@ def published_config(model: CLIP) -> dict[str, Any]:
             **clip.published_image(image),
             "model_type": "siglip_vision_model",
         },
-        "text_config": {
-            **clip.published_tower(text),
-            "model_type": "siglip_text_model",
-            "projection_size": model.embed_dim,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.length,
-        },
+        "text_config": published_text(model, text, "siglip_text_model"),
+    }
+
+
+def published_text(model: CLIP, text: TextTransformer, kind: str) -> dict[str, Any]:
+    """text_config of one of our models."""
+    return {
+        **clip.published_tower(text),
+        "model_type": kind,
+        "projection_size": model.embed_dim,
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": text.length,
+    }
+
+
+def plain_rest(model: CLIP, text: TextTransformer) -> dict[str, tuple[Any, Any]]:
+    """Settings of all but the image tower, and their values in a published SigLIP."""
+    return {
+        "text.causal": (text.causal, False),
+        "text.mask_padding": (text.mask_padding, False),
+        "text.pool": (text.pool, "last"),
+        "image_proj": (model.image_proj, False),
+        "text_proj": (model.text_proj, True),
+        "proj_bias": (model.proj_bias, True),
+        "logit_bias_init is set": (model.logit_bias_init is not None, True),
     }
 
 

@@ -223,6 +223,7 @@ def plain(model: ViT) -> dict[str, tuple[Any, Any]]:
         "registers": (model.registers, 0),
         "layer_scale": (model.layer_scale, None),
         "gated_mlp": (model.gated_mlp, False),
+        "block_norm": (model.block_norm, "pre"),
         "embed_dim": (model.embed_dim, None),
     }
 

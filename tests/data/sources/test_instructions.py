@@ -1,6 +1,7 @@
 """Instructions made from metadata: answers, held-out phrasings and concepts, balance."""
 
 import collections
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from mmjax.data.sources import digit_instructions, emoji_instructions
 from mmjax.data.sources.digit_instructions import held_out, open_digit_instructions
 from mmjax.data.sources.emoji_instructions import EmojiInstructions
 from mmjax.data.sources.emoji_questions import KINDS, LANGUAGES, TONES
+from mmjax.data.text.calls import read_call
+from mmjax.data.text.chat import check_messages
+from mmjax.tools.run import run
+from mmjax.tools.table import TOOLS
 
 CATEGORIES = KINDS["category"].answers
 
@@ -114,6 +119,40 @@ def test_digit_answers_are_those_of_the_digits_that_are_drawn(test):
         assert without_media(example) == source.meta(i)
     assert 0.35 < counts["yes"] / counts.total() < 0.65
     assert source[3]["messages"] == source[3]["messages"]
+
+
+@pytest.mark.parametrize("targets", ["steps", "tool"])
+def test_a_rationale_is_that_of_the_drawn_digits(targets):
+    source = open_digit_instructions(DIGITS, targets=targets)
+    plain, calls = open_digit_instructions(DIGITS), 0
+    for i in range(len(source)):
+        example = source[i]
+        corners = example["image"][::28, ::28, 0].ravel()
+        read = [(int(c) - 5) // 25 for c in corners if c > 0]  # in reading order
+        _, *said = example["messages"]
+        text = said[0]["content"]
+        assert text.startswith(" ".join(map(str, read)) + ". ")
+        assert said[-1]["content"].endswith(f"Answer: {example['answer']}")
+        assert example["answer"] == plain[i]["answer"] and example["steps"] == len(read)
+        assert (example["image"] == plain[i]["image"]).all()
+        if example["tool"] and targets == "tool":
+            calls += 1
+            call = read_call(text)
+            assert [m["role"] for m in said] == ["assistant", "tool", "assistant"]
+            assert run(call, TOOLS) == said[1]["content"] == str(sum(read))
+            assert call.arguments == " + ".join(map(str, read))
+        elif example["tool"]:
+            sums = re.findall(r"(\d+) \+ (\d+) = (\d+)\.", text)
+            assert len(sums) == len(read) - 1
+            assert all(int(a) + int(b) == int(c) for a, b, c in sums)
+            assert sums[-1][2] == example["answer"]
+        else:
+            assert len(said) == 1 and "=" not in text
+        check_messages(example["messages"], 1)
+    assert (calls > 50) == (targets == "tool")
+    assert any("Answer: " in text for text in source.corpus)
+    with pytest.raises(ValueError, match="targets of the digit instructions are 'why': use"):
+        open_digit_instructions(DIGITS, targets="why")
 
 
 def test_what_is_refused():

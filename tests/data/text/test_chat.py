@@ -369,5 +369,5 @@ def test_first_fit_fills_rows_and_loses_none():
     assert all(lengths[g].sum() <= 100 and images[g].sum() <= 4 for g in map(np.array, groups))
     fewest = max(lengths.sum() / 100, images.sum() / 4)
     assert len(groups) <= 11 / 9 * fewest + 6
-    with pytest.raises(ValueError, match="Conversation 1 has 101 tokens and 0 images, and a row"):
+    with pytest.raises(ValueError, match="Example 1 has 101 tokens and 0 images, and a row"):
         first_fit([3, 101], [0, 0], 100, 1)

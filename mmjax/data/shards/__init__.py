@@ -1,0 +1,1 @@
+"""The index of webdataset shards: built from tar headers, memory-mapped."""

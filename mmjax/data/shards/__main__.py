@@ -1,0 +1,57 @@
+"""Index webdataset shards ahead of training, on one machine or on several that share the cache.
+
+    python -m mmjax.data.shards --pattern='DIR/{00000..41407}.tar' --part=0/16
+
+Only headers and captions are read. A run with these shards indexes them by itself where that is
+missing; an indexing that was interrupted goes on when the command is run again.
+"""
+
+# ruff: noqa: E402
+from mmjax.process import command
+
+if __name__ == "__main__":  # before anything heavy is imported: see command.start
+    ARGS = command.start(
+        __doc__,
+        ("--pattern", {"required": True, "help": "as in the source's config"}),
+        ("--caption_key", {"default": "caption", "help": "as in the source's config [caption]"}),
+        ("--media", {"default": "image", "help": "image or video [image]"}),
+        (
+            "--part",
+            {"default": "0/1", "metavar": "I/N", "help": "each N-th shard from I on [0/1]"},
+        ),
+        ("--processes", {"type": int, "help": "how many work at the same time [one per CPU]"}),
+        ("--cache", {"help": "the folder of the indexes [shard_index in the data cache]"}),
+    )
+
+import re
+import sys
+from pathlib import Path
+
+from mmjax.data.shards.build import Part, Settings, build
+from mmjax.data.shards.merged import cache_folder
+from mmjax.data.shards.pattern import find_shards
+
+
+def _part(text: str) -> Part:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(f"--part is '{text}': write I/N with I from 0 to N - 1, such as 0/16.")
+    return int(match[1]), int(match[2])
+
+
+def main() -> None:
+    """Index; prints a line per shard where another process of mmjax reads them."""
+    shards, one = find_shards(ARGS.pattern), ARGS.processes == 1 and not sys.stdout.isatty()
+    build(
+        ARGS.pattern,
+        shards,
+        Settings(ARGS.caption_key, ARGS.media),
+        Path(ARGS.cache) if ARGS.cache else cache_folder(),
+        _part(ARGS.part),
+        ARGS.processes,
+        (lambda: print("indexed", flush=True)) if one else None,
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

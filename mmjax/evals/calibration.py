@@ -1,0 +1,121 @@
+"""Evaluators of how far a classifier's probabilities can be trusted."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.evals.classification import Classification, ZeroShot
+from mmjax.evals.evaluator import Evaluator, Results, left_out
+from mmjax.evals.metrics.calibration import BINS
+from mmjax.evals.metrics.selective import aurc
+from mmjax.evals.metrics.uncertainty import Fitted, confidences, fit, uncertainty_metrics
+from mmjax.evals.outputs import text_outputs
+from mmjax.evals.zero_shot import classification_metrics
+from mmjax.system import Variables
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibrated(Evaluator):
+    """Base class of both evaluators below.
+
+    Metrics: those of a classification; `nll`, `brier`, `ece`, `ece_adaptive`, `aurc` and
+    `excess_aurc` (see `uncertainty_metrics`). With a `fit_source` also `temperature`, the same
+    metrics after it as `calibrated/...`, and, with the threshold that keeps `coverage` of the
+    `fit_source`: `kept`, the fraction of this source that it keeps, and `kept_top1`, its accuracy.
+
+    Settings:
+      fit_source: examples that are neither trained on nor tested: temperature and threshold are
+        fitted there, and nothing else is.
+      coverage: the fraction of examples that should get an answer.
+      bins: of the calibration errors.
+    """
+
+    fit_source: Mapping[str, Any] | None = None
+    coverage: float = 0.8
+    bins: int = BINS
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fit_source == self.source:
+            raise ValueError(
+                f"A '{self.kind}' has its fit_source as source too: fit the temperature on other "
+                "examples than those it is reported on."
+            )
+        if not 0 < self.coverage <= 1 or self.bins < 1:
+            raise ValueError(
+                f"A '{self.kind}' has the coverage {self.coverage} and {self.bins} bins: use a "
+                "coverage above 0 and up to 1, and at least one bin."
+            )
+
+    def fitted(self, variables: Variables) -> Fitted | None:
+        """What the `fit_source` gives; None without one."""
+        if self.fit_source is None:
+            return None
+        logits, labels, _ = self.scores(variables, self.fit_source)
+        return fit(logits, labels, self.coverage)
+
+    def run(self, variables: Variables) -> Results:
+        logits, labels, _ = self.scores(variables)
+        yield from classification_metrics(logits, labels).items()
+        yield from uncertainty_metrics(logits, labels, self.bins).items()
+        fitted = self.fitted(variables)
+        if fitted is not None:
+            yield "temperature", fitted.temperature
+            calibrated = np.asarray(logits, np.float64) / fitted.temperature
+            for name, value in uncertainty_metrics(calibrated, labels, self.bins).items():
+                yield f"calibrated/{name}", value
+            confidence, right = confidences(calibrated, labels)
+            kept = confidence >= fitted.threshold
+            yield "kept", float(kept.mean())
+            if kept.any():
+                yield "kept_top1", float(right[kept].mean())
+        yield from left_out(len(self._open(self.source)) - len(labels))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration(Calibrated, Classification):
+    """Calibration of a model with a classification head; see `Calibrated`.
+
+    Settings:
+      evidential: the model was trained with `config.loss.evidential`: its probabilities are the
+        mean of the Dirichlet distribution. Also gives `vacuity`, the mean of C / S, its uncertainty
+        of having no evidence, and `aurc_vacuity`, with that in place of the probability (Sensoy et
+        al. 2018, arXiv 1806.01768, equation 1).
+    """
+
+    kind = "calibration"
+    evidential: bool = False
+
+    def scores(
+        self, variables: Variables, config: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Logits `[N, C]`, labels `[N]` and the class names."""
+        logits, labels, names = super().scores(variables, config)
+        # log(1 + exp(z)): of the Dirichlet's concentrations, see losses/evidential.py.
+        return (np.logaddexp(0, logits) if self.evidential else logits), labels, names
+
+    def run(self, variables: Variables) -> Results:
+        yield from super().run(variables)
+        if self.evidential:
+            logits, labels, _ = self.scores(variables)
+            vacuity = logits.shape[1] / np.exp(logits.astype(np.float64)).sum(axis=1)
+            yield "vacuity", float(vacuity.mean())
+            yield "aurc_vacuity", aurc(-vacuity, logits.argmax(axis=1) == labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShotCalibration(Calibrated, ZeroShot):
+    """Calibration of zero-shot probabilities, softmax of the cosines times the model's
+    `logit_scale`; see `Calibrated`."""
+
+    kind = "zero_shot_calibration"
+
+    def scores(
+        self, variables: Variables, config: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Logits `[N, C]`, labels `[N]` and the class names."""
+        cosines, labels, names = super().scores(variables, config)
+        scale = text_outputs(self.runner, variables, names[:1], ["logit_scale"])["logit_scale"]
+        return cosines * np.float32(scale), labels, names

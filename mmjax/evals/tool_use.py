@@ -1,0 +1,154 @@
+"""Answers with the help of tools: whether a model calls them when it should, and what they add."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.source import Source
+from mmjax.data.sources.subset import Subset
+from mmjax.data.text.calls import Call, read_call, until_call
+from mmjax.evals.captioning import derangement
+from mmjax.evals.evaluator import Evaluator, Results
+from mmjax.evals.outputs import generate_texts
+from mmjax.evals.question_answering import Questions, final_answer
+from mmjax.evals.vqa import vqa_metrics
+from mmjax.system import Variables
+from mmjax.tools.run import run
+from mmjax.tools.table import TOOLS
+
+
+class Continued(Source):
+    """A source with the messages of each example replaced."""
+
+    def __init__(self, source: Source, messages: Sequence[Sequence[Mapping[str, str]]]):
+        self.name, self._source, self._messages = source.name, source, messages
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._source[index], "messages": self._messages[index]}
+
+    def meta(self, index: int) -> dict[str, Any]:
+        return {**self._source.meta(index), "messages": self._messages[index]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolUse(Evaluator):
+    """VQA accuracy of answers for which the model may call tools.
+
+    The source has `messages`, `answers`, and `tool`: the name of the tool that the question is to
+    be answered with, "" for none. Metrics:
+    - `accuracy`, ...: see `vqa_metrics`.
+    - `call/precision`, `call/recall`: of calls of the right tool, in the first turn;
+      `call/right_result`: how many of these have a right answer as their result.
+    - `no_result/accuracy`: every call is answered by an error.
+    - `other_result/accuracy`: by the result of another example's call: a model that reads results
+      follows them, and is wrong.
+
+    Settings:
+      decode: settings of decoding a turn; after: as in a vqa.
+      most_calls: in one answer.
+    """
+
+    kind = "tool_use"
+    decode: Mapping[str, Any]
+    after: str = ""
+    most_calls: int = 2
+
+    def __post_init__(self):
+        if self.most_calls < 1:
+            raise ValueError(f"A tool_use has most_calls {self.most_calls}: use at least 1.")
+        self.runner.generate(self.decode)  # reports wrong settings before training
+
+    def _check_source(self, source: Any) -> None:
+        if "messages" not in source.meta(0) or "tool" not in source.meta(0):
+            raise ValueError(
+                "A tool_use needs examples with messages and tool, the name of the tool to call: "
+                "use a source such as digit_instructions."
+            )
+
+    def run(self, variables: Variables) -> Results:
+        source = self._open(self.source)
+        asked = Questions.of(source)
+        needed = [source.meta(i)["tool"] for i in range(len(source))]
+        begun = [_question(source.meta(i)["messages"]) for i in range(len(source))]
+        first = self._turn(variables, source, begun, range(len(source)))
+        calls = [read_call(text) for text in first]
+        given = self._answered(variables, source, begun, first, _run)
+        yield from vqa_metrics(given, asked.human, asked.type).items()
+        yield from _call_metrics(calls, needed, asked.human)
+        for name, results_of in (("no_result", _errors), ("other_result", _exchanged)):
+            given = self._answered(variables, source, begun, first, results_of)
+            metrics = vqa_metrics(given, asked.human, asked.type)
+            yield f"{name}/accuracy", metrics["accuracy"]
+
+    def _turn(
+        self, variables: Variables, source: Source, messages: Sequence, which: Sequence[int]
+    ) -> list[str]:
+        """The model's next turn in some of the conversations, up to its first call."""
+        part = Subset(Continued(source, messages), which)
+        given = self.runner, variables, part, self._batches(part)
+        texts, _ = generate_texts(*given, self.decode, ("image", "text"))
+        return [until_call(text).strip() for text in texts]
+
+    def _answered(
+        self,
+        variables: Variables,
+        source: Source,
+        begun: Sequence[list[dict[str, str]]],
+        first: Sequence[str],
+        results_of: Callable[[Sequence[Call]], Sequence[str]],
+    ) -> list[str]:
+        """The final answers, from the first turns on."""
+        messages, last = [list(one) for one in begun], list(first)
+        going = range(len(last))
+        for _ in range(self.most_calls):
+            going = [i for i in going if read_call(last[i])]
+            if not going:
+                break
+            results = results_of([read_call(last[i]) for i in going])
+            for i, result in zip(going, results):
+                messages[i] += [_said("assistant", last[i]), _said("tool", result)]
+            for i, text in zip(going, self._turn(variables, source, messages, going)):
+                last[i] = text
+        return [final_answer(text, self.after) for text in last]
+
+
+def _question(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The messages before the first answer."""
+    roles = [message["role"] for message in messages]
+    return list(messages[: roles.index("assistant") if "assistant" in roles else len(roles)])
+
+
+def _said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content or "..."}
+
+
+def _run(calls: Sequence[Call]) -> list[str]:
+    results = (run(call, TOOLS) for call in calls)
+    return [r if isinstance(r, str) else "error: only texts can be returned." for r in results]
+
+
+def _errors(calls: Sequence[Call]) -> list[str]:
+    return [f"error: {call.name} is not available." for call in calls]
+
+
+def _exchanged(calls: Sequence[Call]) -> list[str]:
+    results = _run(calls)
+    return [results[i] for i in derangement(len(results))] if len(results) > 1 else results
+
+
+def _call_metrics(
+    calls: Sequence[Call | None], needed: Sequence[str], human: Sequence[Sequence[str]]
+) -> Results:
+    """Precision and recall of calls of the needed tool; 0 where there are no calls, or no need."""
+    right = [i for i, call in enumerate(calls) if call and call.name == needed[i]]
+    total, wanted = sum(call is not None for call in calls), sum(map(bool, needed))
+    yield "call/precision", len(right) / total if total else 0.0
+    yield "call/recall", len(right) / wanted if wanted else 0.0
+    results = [run(calls[i], TOOLS) for i in right]
+    hits = [result in human[i] for i, result in zip(right, results)]
+    yield "call/right_result", float(np.mean(hits)) if hits else 0.0

@@ -1,0 +1,189 @@
+"""`config.profile`: a trace of a few steps, and a table of where their time goes.
+
+The trace is in `<workdir>/profile/`, for XProf (`xprof WORKDIR/profile`) or Perfetto, the table in
+`<workdir>/profile.json`, which the report shows.
+"""
+
+import heapq
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmjax.plan.categories import CATEGORIES, categories
+from mmjax.workdir import tables, whole_file
+
+FILE = "profile.json"
+
+Event = tuple[float, float, str]  # start, end, category
+
+
+def check(settings: Mapping[str, int], total_steps: int) -> None:
+    """Check `config.profile`: `start`, the first step to trace, and `steps`, how many.
+
+    Raises:
+      ValueError: steps that the run does not have.
+    """
+    last = settings["start"] + settings["steps"] - 1
+    if settings["steps"] and last > total_steps:
+        raise ValueError(
+            f"config.profile traces the steps {settings['start']} to {last}, and "
+            f"config.total_steps is {total_steps}: lower config.profile.start."
+        )
+
+
+class Profiler:
+    """Traces the steps of `config.profile` in the loop, once in a run.
+
+    Args:
+      settings: `config.profile`.
+      first: the step from which this process trains: its own first step compiles and is not
+        traced. A run that starts beyond `start` traces nothing.
+      active: whether this process traces; process 0 does.
+    """
+
+    def __init__(self, settings: Mapping[str, int], workdir: Path, first: int, active: bool):
+        start = max(settings["start"], first + 2)
+        due = active and settings["steps"] > 0 and first < settings["start"]
+        self._start, self._last = start, start + settings["steps"] - 1
+        self._folder, self._workdir, self._due = workdir / "profile", workdir, due
+        self._began, self._waited, self._traces = 0.0, 0.0, False
+
+    def starts_at(self, step: int) -> bool:
+        """Whether the trace begins before this step."""
+        return self._due and step == self._start
+
+    def ends_at(self, step: int) -> bool:
+        """Whether the trace ends after this step."""
+        return self._due and step == self._last
+
+    def start(self, state: Any, wait_seconds: float) -> None:
+        """Begin, once the device has computed `state`; `wait_seconds` for data so far."""
+        jax.block_until_ready(state)
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # it slows the steps
+        jax.profiler.start_trace(str(self._folder), profiler_options=options)
+        self._traces = True
+        self._began, self._waited = time.perf_counter(), wait_seconds
+
+    def finish(self, wait_seconds: float, traced: jax.stages.Traced) -> None:
+        """End the trace, and print and save the table; the device has finished the last step.
+
+        Args:
+          wait_seconds: for data so far.
+          traced: the step, which is compiled again, from the compile cache where there is one.
+        """
+        seconds = time.perf_counter() - self._began
+        self.close()
+        text = traced.lower().compile().as_text()
+        found = breakdown(newest_trace(self._folder), text, seconds)
+        waited = min(found["idle"], wait_seconds - self._waited)
+        found |= {"host wait": waited, "idle": found["idle"] - waited}
+        steps = self._last - self._start + 1
+        found = {name: 1e3 * value / steps for name, value in found.items()}
+        whole = {"start": self._start, "steps": steps, "milliseconds": found}
+        whole_file.write(self._workdir / FILE, json.dumps(whole, indent=1) + "\n")
+        title = f"the time of steps {self._start} to {self._last}"
+        tables.print_table(rows(found), title=title)
+        print(f"trace: {self._folder}")
+
+    def close(self) -> None:
+        """End a trace that is under way."""
+        self._due = False
+        if self._traces:
+            self._traces = False
+            jax.profiler.stop_trace()
+
+
+def rows(milliseconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The table: category, milliseconds, percent; the largest first."""
+    total = sum(milliseconds.values()) or 1.0
+    return [
+        {"category": name, "ms a step": value, "%": round(100 * value / total, 1)}
+        for name, value in sorted(milliseconds.items(), key=lambda item: -item[1])
+        if value > 0
+    ]
+
+
+def newest_trace(folder: str | os.PathLike) -> Path:
+    """The newest .xplane.pb in a folder of traces."""
+    return max(Path(folder).rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+
+
+def breakdown(trace: str | os.PathLike, text: str, seconds: float) -> dict[str, float]:
+    """Seconds by category of one device in a trace; "idle" is what remains of `seconds`.
+
+    Where several instructions run at once, as on the cores of a CPU, each gets an equal part of
+    that time, so that the sum is the wall time.
+
+    Args:
+      trace: a .xplane.pb file.
+      text: HLO of the program that the steps run.
+      seconds: the duration of the traced steps.
+    """
+    module, known = categories(text)
+    found = dict.fromkeys(CATEGORIES, 0.0)
+    found |= spread(_events(trace, module, known))
+    found["idle"] = max(0.0, seconds - sum(found.values()))
+    return found
+
+
+def _events(
+    trace: str | os.PathLike, module: str, known: Mapping[str, str | None]
+) -> Iterator[Event]:
+    """The instructions that ran, of the first device (all of a CPU's), in seconds.
+
+    XLA names an instruction in the statistics of its event on CPU and GPU, and in the name of the
+    event on TPU, in the line "XLA Ops".
+    """
+    planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
+    devices = sorted(
+        (p for p in planes if p.name.startswith(("/device:TPU", "/device:GPU"))),
+        key=lambda plane: plane.name,
+    )
+    for plane in devices[:1] or [p for p in planes if p.name == "/host:CPU"]:
+        for line in plane.lines:
+            for event in line.events:
+                stats = dict(event.stats)
+                name = stats.get("hlo_op")
+                if name is None and line.name == "XLA Ops":
+                    name = event.name.partition(" = ")[0].lstrip("%")
+                if name is None:
+                    continue
+                other = stats.get("hlo_module", module) != module
+                category = "other" if other else known.get(name, "other")
+                if category is not None:
+                    start = event.start_ns * 1e-9
+                    yield start, start + event.duration_ns * 1e-9, category
+
+
+def spread(events: Iterable[Event]) -> dict[str, float]:
+    """Seconds by category: each moment is divided equally among the events that it is in."""
+    found: Counter[str] = Counter()
+    running: list[tuple[float, str]] = []  # (end, category), a heap
+    active: Counter[str] = Counter()
+    now = 0.0
+
+    def until(moment: float) -> None:
+        nonlocal now
+        while now < moment and running:
+            step = min(moment, running[0][0])
+            for category, count in active.items():
+                found[category] += (step - now) * count / len(running)
+            now = step
+            while running and running[0][0] <= now:
+                active[heapq.heappop(running)[1]] -= 1
+        now = moment
+
+    for start, end, category in sorted(events):
+        until(start)
+        if end > start:
+            heapq.heappush(running, (end, category))
+            active[category] += 1
+    until(max((end for end, _ in running), default=now))
+    return dict(found)

@@ -1,0 +1,42 @@
+"""Running the tools that a model calls."""
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from mmjax.config import nearest
+from mmjax.data.text.calls import Call
+
+SECONDS = 20.0  # that a tool may take
+LONGEST = 500  # characters of a result
+
+# (arguments, the conversation's images) -> a text, or an image as the bytes of a file.
+Tool = Callable[[str, Sequence[bytes]], str | bytes]
+
+
+def run(
+    call: Call, tools: Mapping[str, Tool], images: Sequence[bytes] = (), seconds: float = SECONDS
+) -> str | bytes:
+    """The result of a call; whatever goes wrong is a text too, for the model to read."""
+    if call.name not in tools:
+        known = ", ".join(tools) or "none"
+        return f"error: there is no tool '{call.name}' (there are: {known})." + nearest(
+            call.name, tools
+        )
+    future: concurrent.futures.Future = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            future.set_result(tools[call.name](call.arguments, images))
+        except Exception as error:  # a tool of a user's own may raise anything
+            future.set_exception(error)
+
+    # A daemon, as Python cannot stop a thread: a tool that hangs must not keep the process alive.
+    threading.Thread(target=work, name=f"tool {call.name}", daemon=True).start()
+    try:
+        result = future.result(seconds)
+    except concurrent.futures.TimeoutError:
+        return f"error: {call.name} took longer than {seconds:g} s."
+    except Exception as error:
+        return f"error: {' '.join(str(error).split()) or type(error).__name__}."[:LONGEST]
+    return result if isinstance(result, bytes) else str(result)[:LONGEST]

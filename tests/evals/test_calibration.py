@@ -1,0 +1,126 @@
+"""Calibration evaluators on a model of known logits: fitted on one source, reported on another."""
+
+import numpy as np
+import pytest
+from fake_runner import FakeRunner
+
+from mmjax.data.source import Source
+from mmjax.evals.evaluators import make_evaluators
+from mmjax.evals.metrics import uncertainty
+from mmjax.report.evaluated import Evaluated
+from mmjax.report.sections import calibration as section
+
+WORDS = ("red", "green", "blue")
+
+
+class Tokenizer:
+    def encode(self, texts, length):
+        tokens = [[1 + next(i for i, w in enumerate(WORDS) if w in t)] for t in texts]
+        text = np.pad(np.array(tokens), ((0, 0), (0, length - 1)))
+        return text, text > 0
+
+
+def batches(source, spec, size):
+    for start in range(0, len(source), size):
+        rows = [source[i] for i in range(start, start + size)]
+        yield {
+            "image": np.stack([r["image"] for r in rows]),
+            "label": np.array([r["label"] for r in rows], np.int32),
+            "example_id": np.arange(start, start + size),
+        }
+
+
+class Drawn(Source):
+    """Images whose three gray values are logits, too large by a factor; labels follow them."""
+
+    class_names = WORDS
+
+    def __init__(self, seed=0, count=400):
+        rng = np.random.default_rng(seed)
+        self.pixels = rng.integers(0, 256, (count, 3), np.uint8)
+        logits = self.pixels / 64
+        self.labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        image = np.broadcast_to(self.pixels[i], (2, 2, 3))
+        return {"image": image, "captions": ["red"], "label": int(self.labels[i])}
+
+
+def embed(factor, batch):
+    if "image" not in batch:
+        return {
+            "text_embed": np.eye(3, dtype=np.float32)[batch["text"][:, 0] - 1],
+            "logit_scale": np.float32(factor / 64),
+        }
+    pixels = batch["image"][:, 0, 0].astype(np.float32)
+    return {"image_embed": pixels, "logits": pixels * np.float32(factor / 64)}
+
+
+@pytest.fixture(name="runner")
+def fake_runner():
+    return FakeRunner(
+        embed=embed,
+        open_source=lambda config: Drawn(**config),
+        batches=batches,
+        tokenizer=Tokenizer(),
+        text_length=4,
+        batch_size=4,
+    )
+
+
+def made(runner, **settings):
+    given = {"kind": "calibration", "source": {"seed": 1}, "transform": "", **settings}
+    return make_evaluators({"trust": given}, runner)["trust"]
+
+
+def test_temperature_and_threshold_come_from_the_fit_source_alone(runner):
+    evaluator = made(runner, fit_source={"seed": 2}, coverage=0.5)
+    found = dict(evaluator.run(4.0))
+    fit, test = Drawn(2), Drawn(1)
+    logits = 4.0 * test.pixels / 64
+    want = uncertainty.fit(4.0 * fit.pixels / 64, fit.labels, 0.5)
+    assert found["temperature"] == pytest.approx(want.temperature, rel=1e-5)
+    assert 3 < want.temperature < 5.5  # the factor, but for 400 examples
+    for name, value in uncertainty.uncertainty_metrics(logits, test.labels).items():
+        assert found[name] == pytest.approx(value, abs=1e-6)
+    calibrated = uncertainty.uncertainty_metrics(logits / want.temperature, test.labels)
+    for name, value in calibrated.items():
+        assert found[f"calibrated/{name}"] == pytest.approx(value, abs=1e-4)
+    assert found["calibrated/ece"] < found["ece"]
+    confidence, right = uncertainty.confidences(logits / want.temperature, test.labels)
+    kept = confidence >= want.threshold
+    assert found["kept"] == pytest.approx(kept.mean(), abs=1e-6)
+    assert found["kept_top1"] == pytest.approx(right[kept].mean())
+    assert found["kept_top1"] > found["top1"]
+    # The same of zero-shot logits: cosines times the model's scale.
+    zero_shot = made(runner, kind="zero_shot_calibration", fit_source={"seed": 2}, coverage=0.5)
+    assert dict(zero_shot.run(4.0)) == pytest.approx(found, abs=1e-5)
+
+
+def test_evidence_is_a_distribution_with_a_doubt_of_its_own(runner):
+    found = dict(made(runner, evidential=True).run(1.0))
+    test = Drawn(1)
+    alpha = 1 + np.exp(test.pixels / 64)
+    want = uncertainty.uncertainty_metrics(np.log(alpha), test.labels)
+    assert found["nll"] == pytest.approx(want["nll"], rel=1e-5)
+    assert found["vacuity"] == pytest.approx((3 / alpha.sum(1)).mean(), rel=1e-5)
+    assert "temperature" not in found and 0 < found["aurc_vacuity"] < 1
+
+
+def test_the_report_shows_both_curves(runner):
+    evaluated = Evaluated("trust", made(runner, fit_source={"seed": 2}), runner, 4.0, 0)
+    data = section.SECTION.collect(evaluated)
+    assert data.given.bins.count.sum() == 400 == data.calibrated.bins.count.sum()
+    assert data.calibrated.metrics["ece"] < data.given.metrics["ece"]
+    page = section.SECTION.html(data, 0)
+    assert page.count("<img") == 2 and "Threshold for 80 % coverage" in page
+
+
+def test_a_fit_on_the_reported_examples_is_refused(runner):
+    with pytest.raises(ValueError, match="has its fit_source as source too"):
+        made(runner, fit_source={"seed": 1})
+    with pytest.raises(ValueError, match="has the coverage 0.0 and 15 bins"):
+        made(runner, coverage=0.0)
