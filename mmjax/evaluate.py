@@ -25,6 +25,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmjax import config as configs
+from mmjax import storage
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
@@ -33,6 +34,7 @@ from mmjax.run import experiment
 from mmjax.run.evaluation import Runner
 from mmjax.run.hold_out import evals_of
 from mmjax.run.open_run import open_run
+from mmjax.storage import mirror
 from mmjax.system import Variables
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir import results as results_file
@@ -133,8 +135,9 @@ def finish(
     metrics.jsonl and report.html. Those of an earlier step or of other settings are in
     results.jsonl and a report of their own in reports/.
     """
+    shown = mirror.shown(workdir)
     if not evaluators:
-        print(f"{workdir} is done: step {step}; config.evals is empty, so there are no results")
+        print(f"{shown} is done: step {step}; config.evals is empty, so there are no results")
         return {}
     fingerprints = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
     report = workdir / "report.html"
@@ -157,7 +160,7 @@ def finish(
         for metric, value in known[step, name, fingerprints[name]].items()
     }
     if done:
-        print(f"{workdir} is done: step {step} is trained and evaluated")
+        print(f"{shown} is done: step {step} is trained and evaluated")
     else:
         if own:
             _record(evaluators, fingerprints, step, results, workdir, writer)
@@ -165,10 +168,10 @@ def finish(
     writer.close()
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
-    print(f"report: {report}")
+    print(f"report: {mirror.shown(report)}")
     model = run.config.model
     if model.name == "clip" and model.image.get("kind") != "frames":
-        search = command.line_of("python -m mmjax.search index FOLDER", [f"--model={workdir}"])
+        search = command.line_of("python -m mmjax.search index FOLDER", [f"--model={shown}"])
         print(f"search images with it: {search}")
     return results
 
@@ -296,11 +299,10 @@ def evaluate(
 
 def main() -> None:
     """The command."""
-    workdir = Path(ARGS.workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise ValueError(f"There is no run in '{workdir}': it has no folder checkpoints.")
+    if not storage.exists(storage.join(ARGS.workdir, "checkpoints")):
+        raise ValueError(f"There is no run in '{ARGS.workdir}': it has no folder checkpoints.")
     distributed.initialize(ARGS)
-    with workdir_lock.held_by_run(workdir):
+    with workdir_lock.opened_by_run(ARGS.workdir) as workdir:
         evaluate(workdir, ARGS.step, ARGS.overrides)
 
 

@@ -36,6 +36,7 @@ from mmjax.microbatch_check import check_rows
 from mmjax.process import distributed
 from mmjax.process.printable import printable
 from mmjax.run import experiment
+from mmjax.storage import mirror
 from mmjax.system import evaluation_context, variables
 from mmjax.workdir import checkpoint
 from mmjax.workdir import lock as workdir_lock
@@ -71,16 +72,9 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")
     _ok("batch", f"{config.batch_size}, {config.batch_size // share[1]} rows per reader")
 
-    _check_writable(workdir)
-    free = shutil.disk_usage(workdir).free
-    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state))
-    need = state * (config.checkpoint.keep + 1)  # a new one is complete before an old one goes
-    if free < need:
-        raise ValueError(
-            f"The workdir's disk has {free / 1e9:.1f} GB free and {config.checkpoint.keep + 1} "
-            f"checkpoints take {need / 1e9:.1f} GB: make room, or lower config.checkpoint.keep."
-        )
-    _ok("workdir", f"{workdir}, written and seen by all; {free / 1e9:.0f} GB free")
+    url = mirror.url_of(workdir)
+    room = "" if url else f"; {_check_disk(workdir, run) / 1e9:.0f} GB free"
+    _ok("workdir", f"{url or workdir}, written and seen by all{room}")  # a URL's lock shows it
 
     _ok("checkpoints", f"resumes from step {saved['step']}" if saved else "none: a new run")
     if config.data.train.get("kind") == "mixture":  # whose parts were opened one by one
@@ -128,6 +122,20 @@ def _check_rows(run: experiment.Experiment, batch: dict[str, jax.Array]) -> None
         check_rows(outputs_of, variables(run.params, state.memory), given, tolerance)
 
 
+def _check_disk(workdir: Path, run: experiment.Experiment) -> int:
+    """Bytes that are free, of a disk that all processes share."""
+    _check_writable(workdir)
+    free, keep = shutil.disk_usage(workdir).free, run.config.checkpoint.keep
+    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state))
+    need = state * (keep + 1)  # a new one is complete before an old one goes
+    if free < need:
+        raise ValueError(
+            f"The workdir's disk has {free / 1e9:.1f} GB free and {keep + 1} "
+            f"checkpoints take {need / 1e9:.1f} GB: make room, or lower config.checkpoint.keep."
+        )
+    return free
+
+
 def _check_writable(workdir: Path) -> None:
     """Every process writes a file that process 0 must see."""
     mine = workdir / f".preflight-{jax.process_index()}-{socket.gethostname()}-{os.getpid()}"
@@ -165,8 +173,8 @@ def main() -> None:
     """The command."""
     config = configs.load(ARGS.config, ARGS.overrides)
     distributed.initialize(ARGS)
-    with workdir_lock.held_by_run(ARGS.workdir):
-        preflight(config, Path(ARGS.workdir))
+    with workdir_lock.opened_by_run(ARGS.workdir) as workdir:
+        preflight(config, workdir)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from mmjax.data.transforms.patch_steps import as_image
 from mmjax.models.systems import DTYPES, make_system
 from mmjax.optim import tree_paths
 from mmjax.process.command import is_refusal
+from mmjax.storage import mirror
 from mmjax.system import System, Variables, memory_of, statistics_of, variables
 from mmjax.variables import (
     abstract_variables,
@@ -144,7 +145,7 @@ def load(
       path: a folder with config.json and model.safetensors (or its shards and their index), or
         with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
         model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; a
-        name of `weights/packages.py`; or a workdir.
+        name of `weights/packages.py`; or a workdir. A folder may be a URL, gs:// or s3://.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -157,7 +158,8 @@ def load(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is '{dtype}'; use one of {', '.join(DTYPES)}.")
-    return _load(resolve(path), mesh, dtype, strict, arrays=True)
+    with mirror.opened(path) as folder:
+        return _load(resolve(folder), mesh, dtype, strict, arrays=True)
 
 
 def describe(path: str | Path) -> Pretrained:
@@ -166,7 +168,8 @@ def describe(path: str | Path) -> Pretrained:
     Raises:
       ValueError: as `load`.
     """
-    return _load(resolve(path), None, "float32", strict=True, arrays=False)
+    with mirror.opened(path) as folder:
+        return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
 
 def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool) -> Pretrained:
@@ -289,7 +292,7 @@ def _from_run(workdir: Path, mesh: Mesh | None, dtype: str, arrays: bool) -> Pre
         params = restore_params(saves, saved.step, params, average=average)
         memory = restore_memory(saves, saved.step, memory)
         count = len(jax.tree.leaves(params))
-        report = f"{workdir}: step {saved.step}, {count} parameters restored"
+        report = f"{mirror.shown(workdir)}: step {saved.step}, {count} parameters restored"
         params = tree_paths.map_paths(lambda k, x: x.astype(kept_dtype(k, x.shape, dtype)), params)
     saved.checkpoints.close()
     data = saved.config.data

@@ -42,6 +42,7 @@ from mmjax.optim import lora
 from mmjax.report.examples import Example, worst_first, write_examples
 from mmjax.run import experiment, labels
 from mmjax.schedule import schedule
+from mmjax.storage import mirror
 from mmjax.system import (
     Context,
     Variables,
@@ -134,7 +135,7 @@ def replay(
     print(f"{title}: {verdict}")
     print(f"losses with the parameters of {where}; no dropout; mean {losses.mean():.4g}")
     _print_worst(examples[:PRINTED])
-    print(f"page: {folder / 'examples.html'}")
+    print(f"page: {mirror.shown(folder / 'examples.html')}")
     return examples
 
 
@@ -280,5 +281,11 @@ def _print_worst(examples: Sequence[Example]) -> None:
     print()
 
 
+def main() -> None:
+    """The command."""
+    with mirror.opened(ARGS.workdir, write=True) as workdir:
+        replay(workdir, ARGS.step, ARGS.overrides, ARGS.params)
+
+
 if __name__ == "__main__":
-    command.run(lambda: replay(Path(ARGS.workdir), ARGS.step, ARGS.overrides, ARGS.params))
+    command.run(main)

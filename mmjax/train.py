@@ -56,6 +56,7 @@ from mmjax.run import data_manifest, experiment, goodput, labels
 from mmjax.run.early_stopping import EarlyStopping
 from mmjax.run.meter import Meter
 from mmjax.run.progress import ProgressLine
+from mmjax.storage import mirror
 from mmjax.workdir import checkpoint, metrics, resume_config, trackers
 from mmjax.workdir import lock as workdir_lock
 from mmjax.workdir.batch_log import BatchLog
@@ -118,7 +119,7 @@ def train(
 
     Args:
       config: locked, from `mmjax.config.load`.
-      workdir: the run's folder.
+      workdir: the run's folder; one in a bucket is opened by `mmjax.workdir.lock.opened_by_run`.
       allow_change: config keys that may differ from the run being resumed.
       command_line: what started this, for the report.
       start_time: when that was, in seconds since the epoch; now, if not given.
@@ -130,7 +131,7 @@ def train(
       ValueError: bad input, in one sentence; existing checkpoints are kept.
       SystemExit: after SIGTERM or Ctrl-C, with the state saved and the code 143 or 130.
     """
-    workdir = Path(workdir)
+    workdir = mirror.local(workdir)
     signals, began = StopSignals(), time.monotonic()
     ledger = goodput.Ledger(workdir, start_time or time.time(), distributed.is_main())
     saves = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -167,7 +168,8 @@ def train(
         evaluate.check_evaluators(evaluators)
     if run.system.notes is not None:
         print("\n".join(run.system.notes(run.mesh)))
-    print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {workdir}")
+    name = mirror.shown(workdir)
+    print(f"{'resumed at' if saved else 'starts from'} step {at} of {total}, {name}")
     writer.rewind(at)
     if distributed.is_main():
         rewind_results(workdir, at)
@@ -305,7 +307,7 @@ def train(
     signals.leave_loop()
     if signals.stopping:
         writer.close()
-        signals.exit(f"saved step {at} in {workdir}; the same command resumes from there")
+        signals.exit(f"saved step {at} in {name}; the same command resumes from there")
     if early.stopped:
         print(f"stopped early at step {at}: {early.metric} did not improve on {early.best}")
 
@@ -331,7 +333,9 @@ def _check_finite(run, state, source, saves, workdir) -> None:
     batch = to_device(batch, sharding.batch_sharding(run.mesh))
     found = step.diagnose(run.gradients, state, batch, run.numbers(at))
     kept = saves.steps()
-    raise NonFiniteError(at + 1, found, workdir, str(saves.path(kept[0])) if kept else None)
+    raise NonFiniteError(
+        at + 1, found, mirror.shown(workdir), str(saves.path(kept[0])) if kept else None
+    )
 
 
 def main() -> None:
@@ -341,11 +345,11 @@ def main() -> None:
         print(configs.to_json(config))
         return
     distributed.initialize(ARGS)
-    with workdir_lock.held_by_run(ARGS.workdir):
-        command_line = command.line_of("mmjax train", sys.argv[1:])
+    command_line = command.line_of("mmjax train", sys.argv[1:])
+    with workdir_lock.opened_by_run(ARGS.workdir) as workdir:
         train(
             config,
-            ARGS.workdir,
+            workdir,
             [key for key in ARGS.allow_change.split(",") if key],
             command_line,
             runtime.began(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmjax import storage
 from mmjax.config import check_type, nearest
 from mmjax.data.source import Source
 from mmjax.data.sources import webdataset
@@ -88,6 +89,8 @@ def open_source(
                 raise ValueError(f"A source of kind '{kind}' needs the setting '{name}'.")
             continue
         check_type(settings[name], parameter.annotation, f"The setting '{name}' of kind '{kind}'")
+        if kind not in OF_BUCKETS and isinstance(settings[name], str):
+            _check_local(settings[name], kind, name)
         if parameter.annotation is Source:
             settings[name] = _nested(settings[name], kind, name, **nested)
             inputs.append(settings[name])
@@ -111,6 +114,14 @@ def _named(settings: Mapping[str, Any]) -> Iterator[Path]:
         if isinstance(value, str | os.PathLike):
             places = (Path(value).expanduser(), root / value)
             yield from [path for path in places if os.path.isfile(path)][:1]
+
+
+def _check_local(path: str, kind: str, name: str) -> None:
+    if storage.is_url(path):
+        raise ValueError(
+            f"The setting '{name}' of kind '{kind}' is '{path}', and this kind reads a disk: copy "
+            "the files there, or write them as webdataset shards, which are read from a bucket."
+        )
 
 
 def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
@@ -154,6 +165,9 @@ KINDS = {
     "sa1b": open_sa1b,
     "scenes": open_scenes,
 }
+
+
+OF_BUCKETS = {"webdataset"}  # kinds that read URLs
 
 
 def index_part(config: Mapping[str, Any], index: int, count: int) -> None:

@@ -13,9 +13,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
+from mmjax import storage
 from mmjax.process import runtime
 
-WORKDIR = ("--workdir", {"required": True, "help": "the run's folder: checkpoints, logs, report"})
+URLS = ("workdir", "model")  # flags whose value may be one: a folder of a bucket
+WORKDIR = ("--workdir", {"required": True, "help": "the run's folder, also gs:// or s3://"})
 PROCESSES = tuple(
     (flag, {"type": kind, "default": os.environ.get(variable), "help": f"{what} [{variable}]"})
     for flag, kind, variable, what in (
@@ -52,6 +54,10 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
         near = difflib.get_close_matches(wrong[0].partition("=")[0], [n for n, _ in flags], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         parser.error(f"unknown arguments {' '.join(wrong)}; {hint}a setting is --config.KEY=VALUE")
+    for name, value in vars(args).items():
+        if name not in URLS and isinstance(value, str) and storage.is_url(value):
+            known = " and ".join(f"--{flag}" for flag in URLS)
+            parser.error(f"--{name} is a URL, which only {known} may be: give a path of a disk")
     args.overrides = rest
     runtime.prepare()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8

@@ -12,6 +12,7 @@ from mmjax.process.printable import printable
 from mmjax.process.progress import duration
 from mmjax.run import goodput
 from mmjax.run.experiment import Experiment
+from mmjax.storage import mirror
 from mmjax.workdir.manifest import git_revision, read_manifest
 
 
@@ -47,7 +48,7 @@ def details(run: Experiment, workdir: Path) -> dict[str, str]:
         **_time_spent(workdir),
         "Revision": git["revision"][:12] + " (changed)" * git["dirty"] if git else "unknown",
         "Evaluated": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "Workdir": str(workdir),
+        "Workdir": mirror.shown(workdir),
     }
     if manifest.get("command"):
         found["Command"] = manifest["command"]

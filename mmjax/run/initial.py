@@ -14,6 +14,7 @@ from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.optim import lora
 from mmjax.optim.tree_paths import matching, shapes
+from mmjax.storage import mirror
 from mmjax.system import SAVED, statistics_of
 from mmjax.weights import packages, published
 from mmjax.workdir.checkpoint import CheckpointError, Checkpoints, compare
@@ -32,7 +33,7 @@ def parameters_from(path: str | Path, params: Any, only: Iterable[str] = ()) -> 
     The running statistics of batch norms, if there are any, are `batch_stats/...` beside them.
 
     Args:
-      path: a workdir, or what `pretrained.load` reads besides.
+      path: a workdir, or what `pretrained.load` reads besides; also a URL.
       params: this run's initial parameters; those that are not taken are kept.
       only: regular expressions for whole parameter paths; empty takes every parameter. Each must
         match something, and all that they match must be in the checkpoint.
@@ -57,13 +58,14 @@ def head_names(path: str | Path, params: Any, only: Iterable[str] = ()) -> Seque
     """
     if not path or not any(map(_HEAD.fullmatch, _taken(params, only))):
         return None
-    folder = packages.resolve(path)
-    if _is_published(folder, "config.init_from.path"):
-        return pretrained.describe(folder).class_names
-    source, step = _newest(folder)
-    names = source.run(step).get("class_names")
-    source.close()
-    return names
+    with mirror.opened(path) as given:
+        folder = packages.resolve(given)
+        if _is_published(folder, "config.init_from.path"):
+            return pretrained.describe(folder).class_names
+        source, step = _newest(folder)
+        names = source.run(step).get("class_names")
+        source.close()
+        return names
 
 
 def _taken(params: Any, only: Iterable[str]) -> set[str]:
@@ -96,9 +98,10 @@ def _take(
         for k, x in flat.items()
         if k in taken
     }
-    folder = packages.resolve(path)
-    read = _from_published if _is_published(folder, setting) else _from_run
-    where, found, theirs = read(folder, target, whole)
+    with mirror.opened(path) as given:
+        folder = packages.resolve(given)
+        read = _from_published if _is_published(folder, setting) else _from_run
+        where, found, theirs = read(folder, target, whole)
     lines = [f"init_from {path}, {where}:"]
     lines += [
         f"  {'taken' if k in taken else 'kept '}   {k} {list(s)}" for k, s in shapes(params).items()

@@ -1,8 +1,8 @@
 """Files on a disk or in a bucket, under one set of functions."""
 
+from mmjax.storage.errors import StorageError, is_unreachable, sentence
 from mmjax.storage.files import (
     Stat,
-    StorageError,
     exists,
     glob,
     is_url,
@@ -20,11 +20,13 @@ __all__ = [
     "StorageError",
     "exists",
     "glob",
+    "is_unreachable",
     "is_url",
     "join",
     "listing",
     "read",
     "remove",
+    "sentence",
     "stat",
     "write",
     "write_new",

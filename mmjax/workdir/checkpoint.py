@@ -3,7 +3,8 @@
 A checkpoint holds `state` (the TrainState, sharded) and `run` (JSON: its format, see migrate.py;
 step, config, tokenizer, git revision, early stopping; checksums of every array and of itself,
 compared on every restore). Order and randomness come from (seed, step), so the step is the data
-position. Orbax writes into a temporary folder and renames it: a kill leaves older ones intact.
+position. Orbax writes into a temporary folder and renames it, or in gs:// ends with a file that
+says so: a kill leaves older ones intact.
 """
 
 import contextlib
@@ -23,9 +24,11 @@ import jax
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from mmjax import storage
 from mmjax.optim import tree_paths
 from mmjax.process import distributed
 from mmjax.process.printable import printable
+from mmjax.storage import mirror
 from mmjax.workdir import migrate
 from mmjax.workdir.checksum import checksums
 
@@ -62,18 +65,24 @@ class Checkpoints:
     """The checkpoints of one workdir, in `<workdir>/checkpoints/<step>/`.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder, or the mirror of one in a bucket.
       keep: how many of the newest to keep.
       read_only: write and clean up nothing, as the run itself may still be going.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2, read_only: bool = False):
-        self.folder = Path(workdir).resolve() / "checkpoints"
+        self._workdir = Path(workdir).resolve()
+        self.folder = mirror.checkpoints_of(self._workdir)
         try:
             str(self.folder).encode()
         except UnicodeEncodeError:  # orbax could not write there, and would say so at the end
             name = printable(self.folder.parent)
             raise CheckpointError(f"The workdir '{name}' is not UTF-8: rename it.") from None
+        if jax.process_count() > 1 and (mirror.url_of(self._workdir) or "").startswith("s3://"):
+            raise CheckpointError(
+                "Several processes cannot write one checkpoint to s3://, as orbax does not: use "
+                "gs://, or a disk that they share."
+            )
         self._writing: int | None = None  # step of the checkpoint that was started last
         threading.excepthook = _print_once
         sys.unraisablehook = _print_unawaited
@@ -94,7 +103,11 @@ class Checkpoints:
                     enable_async_checkpointing=True,
                 ),
             )
-        except OSError as error:
+        except Exception as error:
+            if storage.is_url(self.folder):
+                raise storage.sentence(error, self.folder, "write") from error
+            if not isinstance(error, OSError):
+                raise
             raise CheckpointError(
                 f"Cannot use the workdir {workdir}: {error.strerror or error}."
             ) from error
@@ -115,6 +128,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        mirror.push(self._workdir)  # what is logged until this step comes before its checkpoint
         sums = jax.device_get(checksums(state))
         arrays = {name: [list(s), int(sums[name])] for name, s in tree_paths.shapes(state).items()}
         self.wait()
@@ -156,8 +170,10 @@ class Checkpoints:
         """The JSON part, and path -> [shape, checksum] of the arrays (None: saved without them)."""
         try:
             # Not by orbax, whose restore waits for all processes to do the same.
-            run = _unsealed(json.loads((self.path(step) / "run" / "metadata").read_text()))
+            run = _unsealed(json.loads(storage.read(self.path(step) / "run" / "metadata")))
         except (OSError, ValueError) as error:
+            if storage.is_url(self.folder) and storage.is_unreachable(error):
+                raise
             raise self._damaged(step, f"its JSON part: {_first_line(error)}") from error
         return run, run.pop("arrays", None)
 
@@ -199,8 +215,12 @@ class Checkpoints:
             restored = ocp.PyTreeCheckpointHandler().restore(self.path(step) / "state", args=args)
         except Exception as raised:
             error = raised
+        if error and storage.is_url(self.folder) and storage.is_unreachable(error):
+            error = storage.sentence(error, self.path(step), "read")
         how = _first_line(error) if error else ""
         every = distributed.exchange(f"reading checkpoint {step}", how, timeout=3600)
+        if isinstance(error, storage.StorageError):
+            raise error
         if any(every):
             raise self._damaged(step, next(filter(None, every))) from error
         self._verify(step, restored, arrays)
@@ -331,10 +351,11 @@ class Checkpoints:
             yield
         except Exception as error:
             kept = [s for s in self.steps() if s != step]
+            fix = "Look at the bucket" if storage.is_url(self.folder) else "Make room"
             last = f"the last good one is {self.path(kept[0])}" if kept else "none is saved"
             raise CheckpointError(
                 f"Checkpoint {step} could not be written to {self.folder} ({_cause(error)}); "
-                f"{last}. Make room and start again: the run resumes there."
+                f"{last}. {fix}, and start again: the run resumes there."
             ) from error
 
 

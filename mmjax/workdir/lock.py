@@ -2,7 +2,7 @@
 
 The lock is `<workdir>/.lock`, which names its holder. Within a host, and on network disks that
 support flock, the kernel releases it however the holder ends. Elsewhere the holder touches the file
-as a heartbeat; once that stops, the lock is free.
+as a heartbeat; once that stops, the lock is free. In a bucket it is `mmjax.storage.lease`.
 """
 
 import contextlib
@@ -11,27 +11,55 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from mmjax import storage
 from mmjax.process import distributed
+from mmjax.storage import lease, mirror
 
 NAME = ".lock"
 BEAT_SECONDS = 10.0
 DEAD_AFTER_SECONDS = 40.0  # without a beat
 
 
-@contextlib.contextmanager
-def held(workdir: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
+def held(
+    workdir: str | os.PathLike, flag: str = "--workdir"
+) -> contextlib.AbstractContextManager[None]:
     """Hold the workdir, or another folder that a flag names, while inside; created if missing.
 
     Raises:
       ValueError: another run holds it (named by host, process and start), or the workdir cannot
         be written.
     """
+    return (_held_in_bucket if storage.is_url(workdir) else _held_on_disk)(workdir, flag)
+
+
+@contextlib.contextmanager
+def _held_in_bucket(url: str, flag: str) -> Iterator[None]:
+    taken = lease.take(storage.join(url, NAME), _runs)
+    if not isinstance(taken, lease.Lease):
+        raise _refusal(url, taken, flag)
+
+    def lost():
+        sys.stderr.write(f"error: another run has taken {url}, as this one gave no sign of life.\n")
+        sys.stderr.flush()
+        os._exit(2)
+
+    taken.start(lost)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(storage.StorageError):  # it is free once the beat has stopped
+            taken.release()
+
+
+@contextlib.contextmanager
+def _held_on_disk(workdir: str | os.PathLike, flag: str) -> Iterator[None]:
     path = Path(workdir) / NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,14 +90,26 @@ def held_by_run(workdir: str | os.PathLike) -> Iterator[None]:
       ValueError: as `held`, or a process that sees another folder, named with its host.
     """
     with held(workdir) if distributed.is_main() else contextlib.nullcontext():
-        owner = json.dumps(_holder(Path(workdir) / NAME)) if distributed.is_main() else ""
+        path = storage.join(workdir, NAME)
+        owner = json.dumps(_holder(path)) if distributed.is_main() else ""
         owner = distributed.exchange("the lock of the workdir", owner)[0]
-        distributed.check_same("the workdir's disk", str(_sees(Path(workdir) / NAME, owner)))
+        distributed.check_same("the workdir's disk", str(_sees(path, owner)))
         yield
 
 
-def _sees(path: Path, owner: str, patience: float = 10) -> bool:
-    """Whether the file names this owner; waits, as a network disk may show it late."""
+@contextlib.contextmanager
+def opened_by_run(workdir: str | os.PathLike) -> Iterator[Path]:
+    """`held_by_run`, and the local folder to work in, which for a URL is a mirror of it.
+
+    Raises:
+      ValueError: as `held_by_run` and `mmjax.storage.mirror.opened`.
+    """
+    with held_by_run(workdir), mirror.opened(workdir, write=distributed.is_main()) as folder:
+        yield folder
+
+
+def _sees(path: str, owner: str, patience: float = 10) -> bool:
+    """Whether the lock names this owner; waits, as a network disk may show it late."""
     until = time.monotonic() + patience
     while (seen := json.dumps(_holder(path)) == owner) is False and time.monotonic() < until:
         time.sleep(0.2)
@@ -82,7 +122,7 @@ def _take(file: IO[str], path: Path, flag: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         has_flock = True
     except BlockingIOError:
-        raise _refusal(path, flag) from None
+        raise _refusal(path.parent, _holder(path), flag) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
@@ -92,7 +132,7 @@ def _take(file: IO[str], path: Path, flag: str) -> None:
     # On this host a free flock means that the holder has died; without flock its pid tells.
     dead = holder is None or (here and (has_flock or not _runs(holder["pid"])))
     if not dead and _beats(path):
-        raise _refusal(path, flag)
+        raise _refusal(path.parent, holder, flag)
     file.seek(0)
     file.truncate()
     started = time.strftime("%Y-%m-%d %H:%M:%S %z")
@@ -101,17 +141,19 @@ def _take(file: IO[str], path: Path, flag: str) -> None:
     os.fsync(file.fileno())
 
 
-def _refusal(path: Path, flag: str) -> ValueError:
-    holder = _holder(path) or {"host": "an unknown host", "pid": "?", "started": "?"}
+def _refusal(folder: str | os.PathLike, holder: Mapping[str, Any] | None, flag: str) -> ValueError:
+    holder = holder or {"host": "an unknown host", "pid": "?", "started": "?"}
     return ValueError(
-        f"The folder {path.parent} is in use by process {holder['pid']} on {holder['host']}, "
+        f"The folder {folder} is in use by process {holder['pid']} on {holder['host']}, "
         f"started {holder['started']}: wait for it to end, stop it, or use another {flag}."
     )
 
 
-def _holder(path: Path) -> dict | None:
+def _holder(path: str | os.PathLike) -> Mapping[str, Any] | None:
+    if storage.is_url(path):
+        return lease.holder(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(Path(path).read_text())
     except (OSError, ValueError):
         return None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "tiny_clip.py"
@@ -29,7 +30,7 @@ def state_of(workdir, step):
     """Every array of a checkpoint by path, unsharded, whatever devices wrote it."""
     import jax
 
-    path = Path(workdir) / "checkpoints" / str(step) / "state"
+    path = epath.Path(workdir) / "checkpoints" / str(step) / "state"
     reader = ocp.PyTreeCheckpointer()
     tree = reader.metadata(path).item_metadata.tree
     args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)

@@ -1,0 +1,219 @@
+"""A folder of a bucket as a local folder: pulled when it is opened, pushed as it changes.
+
+A run's files besides its arrays are small, and are written by many (TensorBoard, matplotlib, JSON
+lines that are appended to). They are written in a temporary folder, its mirror, and every file that
+has changed is written whole into the bucket: at each checkpoint, at the end, and meanwhile from
+time to time. A kill loses at most the lines since then, all of them after the last checkpoint.
+
+Checkpoints in gs:// are not mirrored: orbax writes them there itself, each process its part. In
+s3://, which orbax cannot write, they are.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from etils import epath
+
+from mmjax.storage import files
+from mmjax.storage.errors import StorageError
+
+MARK = ".url"  # in a mirror: what it is a mirror of
+CHECKPOINTS = "checkpoints"
+WHOLE = "_CHECKPOINT_METADATA"  # pushed last of a checkpoint: without it, it is not whole
+PUSH_SECONDS = 20.0
+_BLOCK = 64 << 20
+_NOT_MIRRORED = re.compile(
+    rf"{re.escape(MARK)}|\.lock(/.*)?|.*\.partial|.*\.orbax-checkpoint-tmp(/.*)?"
+)
+
+
+@contextlib.contextmanager
+def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
+    """The local folder to use for a folder that may be a URL; a local one is that folder itself.
+
+    Args:
+      write: push what changes. Only one process may, the one that holds the lock.
+
+    Raises:
+      StorageError: the bucket cannot be read; or what was written could not be pushed at the end:
+        it then stays in the mirror, which is named.
+    """
+    if not files.is_url(folder):
+        yield Path(folder)
+        return
+    url, here = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
+    mirror = Mirror(url, here)
+    pushed = True
+    try:
+        mirror.pull()
+        with mirror.pushing() if write else contextlib.nullcontext():
+            try:
+                yield here
+            finally:
+                if write:
+                    pushed = False
+                    mirror.push()
+                    pushed = True
+    except StorageError as error:
+        if pushed:
+            raise
+        raise StorageError(f"{error} What is not there yet is in {here}.") from error
+    finally:
+        if pushed:
+            shutil.rmtree(here, ignore_errors=True)
+
+
+def local(folder: str | os.PathLike) -> Path:
+    """A folder that must be a local one.
+
+    Raises:
+      StorageError: it is a URL.
+    """
+    if files.is_url(folder):
+        raise StorageError(f"{folder} is a URL here: open it by mmjax.storage.mirror.opened.")
+    return Path(folder)
+
+
+def url_of(folder: str | os.PathLike) -> str | None:
+    """The URL that a local folder is a mirror of; None if it is none."""
+    try:
+        return (Path(folder) / MARK).read_text()
+    except OSError:
+        return None
+
+
+def checkpoints_of(folder: Path) -> Path | epath.Path:
+    """Where the checkpoints of a run are: in its folder, or in gs:// if that is a mirror of it."""
+    url = url_of(folder) or ""
+    return (epath.Path(url) if url.startswith("gs://") else folder) / CHECKPOINTS
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path for a message: inside a mirror, the URL that stands for it."""
+    path = Path(path)
+    for folder in (path, *path.parents):
+        if url := url_of(folder):
+            inside = path.relative_to(folder).as_posix()
+            return url if inside == "." else files.join(url, inside)
+    return str(path)
+
+
+def push(folder: str | os.PathLike) -> None:
+    """Push what has changed in a mirror that is open for writing, now; else nothing.
+
+    Raises:
+      StorageError: the bucket cannot be written.
+    """
+    mirror = _PUSHING.get(str(folder))
+    if mirror:
+        mirror.push()
+
+
+class Mirror:
+    """A local folder and its URL."""
+
+    def __init__(self, url: str, here: Path):
+        self.url, self.here = url, here
+        self._pushed: dict[str, tuple[int, int]] = {}  # name -> size and time of change
+        self._lock = threading.Lock()
+        (here / MARK).write_text(url)
+
+    def pull(self) -> None:
+        """Make the local folder what the bucket has."""
+        names = [name[len(self.url) + 1 :] for name in files.listing(self.url)]
+        steps = {name.rpartition("/")[0] for name in names if name.endswith(f"/{WHOLE}")}
+        if any(name.startswith(f"{CHECKPOINTS}/") for name in names):
+            (self.here / CHECKPOINTS).mkdir()
+        wanted = [name for name in names if self._is_mirrored(name)]
+        wanted = [name for name in wanted if _step_of(name) is None or _step_of(name) in steps]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._pull_file, wanted))
+        self._pushed = self._changes()
+
+    def _pull_file(self, name: str) -> None:
+        path, at = self.here / name, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            while block := files.read(files.join(self.url, name), at, _BLOCK):
+                file.write(block)
+                at += len(block)
+                if len(block) < _BLOCK:
+                    break
+
+    def push(self) -> None:
+        """Write what has changed into the bucket; a checkpoint after all else, its mark last."""
+        with self._lock:
+            now = self._changes()
+            changed = [name for name in now if self._pushed.get(name) != now[name]]
+            for name in sorted(changed, key=_order):
+                try:
+                    content = (self.here / name).read_bytes()
+                except FileNotFoundError:  # removed meanwhile
+                    continue
+                files.write(files.join(self.url, name), content)
+                self._pushed[name] = now[name]
+            gone = [name for name in self._pushed if name not in now]
+            for name in sorted(gone, key=_order, reverse=True):
+                files.remove(files.join(self.url, name))
+                del self._pushed[name]
+
+    @contextlib.contextmanager
+    def pushing(self) -> Iterator[None]:
+        """Push from time to time while inside, at most a tenth of the time."""
+        done = threading.Event()
+
+        def keep_pushing():
+            pause = PUSH_SECONDS
+            while not done.wait(pause):
+                began = time.monotonic()
+                with contextlib.suppress(StorageError, OSError):  # again the next time
+                    self.push()
+                pause = max(PUSH_SECONDS, 10 * (time.monotonic() - began))
+
+        thread = threading.Thread(target=keep_pushing, name="mmjax.storage.mirror", daemon=True)
+        thread.start()
+        _PUSHING[str(self.here)] = self
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            del _PUSHING[str(self.here)]
+
+    def _changes(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for at, _, names in os.walk(self.here):
+            for name in names:
+                path = Path(at, name)
+                inside = path.relative_to(self.here).as_posix()
+                if self._is_mirrored(inside):
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        stat = path.stat()
+                        found[inside] = (stat.st_size, stat.st_mtime_ns)
+        return found
+
+    def _is_mirrored(self, name: str) -> bool:
+        if self.url.startswith("gs://") and name.startswith(f"{CHECKPOINTS}/"):
+            return False
+        return not _NOT_MIRRORED.fullmatch(name)
+
+
+_PUSHING: dict[str, Mirror] = {}  # the mirrors that are open for writing
+
+
+def _step_of(name: str) -> str | None:
+    """The folder of the checkpoint that a file is of."""
+    parts = name.split("/")
+    return "/".join(parts[:2]) if parts[0] == CHECKPOINTS and len(parts) > 2 else None
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    return _step_of(name) is not None, name.endswith(f"/{WHOLE}"), name
