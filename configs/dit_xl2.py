@@ -6,9 +6,11 @@ r"""DiT-XL/2 on latents of ImageNet at 256 px, the published setting.
 DIR has ArrayRecord files as `mmjax.data.convert` writes them, whose examples have `latents`
 [32, 32, 4] float32, those of the autoencoder sd-vae-ft-ema times 0.18215, and `label`. mmjax has
 neither that autoencoder nor a way to make these examples; a source of a plugin serves as well.
-Setting: Peebles and Xie 2022 (arXiv 2212.09748), section 4: AdamW at a constant 1e-4 without
-decay, batch 256, EMA 0.9999, classes dropped with 0.1, learned variance, 7M steps. Published: FID
-2.27 with guidance 1.5 at 250 DDPM steps (table 2).
+Setting: Peebles and Xie 2022 (arXiv 2212.09748) as in facebookresearch/DiT, train.py and models.py:
+AdamW at a constant 1e-4 without decay, batch 256, EMA 0.9999, classes dropped with 0.1, learned
+variance; 7M steps are the paper's. Published: FID 2.27 in the paper with guidance 1.5, 2.21 of the
+same weights in fp32 in PyTorch (that repository's README). The folders of diffusers embed times and
+normalize otherwise (findings/diffusers_dit_time_embedding.sh): loaded ones keep to that.
 """
 
 from mmjax.config import defaults

@@ -4,15 +4,21 @@ r"""Run a grid of settings and seeds as a queue, then write its table, plot and 
         --report=experiments/fusion
 
 The queue's state is the folder of runs itself: kill it at any time and start it again, and it
-resumes, also within a run. A run is named by the settings that differ from the grid's config file,
-or by its arm. `--dry` prints the commands; `--table` writes the report of the finished runs.
+resumes, also within a run. The same command on several machines that share the folder shares the
+runs out. A run is named by the settings that differ from the grid's config file, or by its arm.
+`--dry` prints the commands; `--table` writes the report of the finished runs.
 
 A grid is a Python file with `get_grid() -> dict`:
     config: the config file; fixed: {key: value} that every run has;
     axes: {key: list of values}, of which every combination is a cell; baseline: {key: value}, one
     cell; seeds: list; metrics: {"evaluation/metric": column title}, values in [0, 1].
 If the cells are not combinations, instead of axes
+    changes: list of {key: value}, each a cell, one at a time; the baseline is the config without
+    any of them; or
     arms: {title: {key: value}}, each a cell; baseline: one of the titles.
+A cell without prospects need not run to the end:
+    give_up: {"metric": "evaluation/metric", "seeds": N, "margin": M}: once a cell has been worse
+    than the baseline by more than M with each of the first N seeds, its other seeds are not run.
 """
 
 import argparse
@@ -22,26 +28,25 @@ import importlib.util
 import itertools
 import json
 import shlex
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Task
-
+from experiments.ablation_queue import work
 from experiments.ablation_table import write_report
 from mmjax import config as configs
 from mmjax.config import ConfigDict
 from mmjax.models.systems import make_system
 from mmjax.optim.optimizer import Settings
-from mmjax.process.progress import Line, duration
+from mmjax.workdir import resume_config
 
 TRAIN = ("python", "-m", "mmjax.train")
 LONGEST_NAME = 100  # characters of a run's folder; a longer one is cut, with a hash of all of it
-KEYS = {"config", "fixed", "baseline", "seeds", "metrics", "command"}
+KEYS = {"config", "fixed", "seeds", "metrics", "command", "give_up"}
+KINDS = {"axes": {"baseline"}, "arms": {"baseline"}, "changes": set()}  # and what else they need
+BASE = "base"  # the title of the config without changes
+GIVE_UP = {"metric", "seeds", "margin"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Run:
         manifest = json.loads(path.read_text()) if path.exists() else {}
         if "config" in manifest:
             there = configs.from_json(json.dumps(manifest["config"]))
-            changed = configs.diff(there, configs.from_json(configs.to_json(self.config)))
+            changed = resume_config.diff(there, configs.from_json(configs.to_json(self.config)))
             if changed:
                 key, (old, new) = next(iter(changed.items()))
                 raise ValueError(
@@ -96,12 +101,21 @@ def load_grid(path: str) -> dict[str, Any]:
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_grid"):
         raise ValueError(f"{path} defines no function get_grid().")
-    grid = {"fixed": {}, "command": TRAIN, **module.get_grid()}
-    keys = KEYS | {"arms" if "arms" in grid else "axes"}
+    grid = {"fixed": {}, "command": TRAIN, "give_up": None, **module.get_grid()}
+    kind = next((kind for kind in KINDS if kind in grid), "axes")
+    keys = KEYS | {kind} | KINDS[kind]
     if set(grid) != keys:
         wrong = sorted(set(grid) ^ keys)
         raise ValueError(
             f"The grid of {path} has unknown or missing keys {wrong}: its keys are {sorted(keys)}."
+        )
+    rule = grid["give_up"]
+    if rule is not None and (
+        set(rule) != GIVE_UP or rule["metric"] not in grid["metrics"] or rule["seeds"] < 1
+    ):
+        raise ValueError(
+            f"give_up of {path} is {rule}: give it {', '.join(sorted(GIVE_UP))}, the metric one of "
+            f"the grid's ({', '.join(grid['metrics'])}) and at least one seed."
         )
     baseline_of(grid, path)
     return grid
@@ -113,6 +127,8 @@ def baseline_of(grid: Mapping[str, Any], path: str = "the grid") -> Cell:
     Raises:
       ValueError: the grid's baseline is no cell.
     """
+    if "changes" in grid:
+        return cells(grid)[0]
     baseline = grid["baseline"]
     for cell in cells(grid):
         if baseline == (cell.title if "arms" in grid else cell.settings):
@@ -128,7 +144,10 @@ def baseline_of(grid: Mapping[str, Any], path: str = "the grid") -> Cell:
 
 
 def cells(grid: Mapping[str, Any]) -> list[Cell]:
-    """The arms; or every combination of the axes' values, the last axis changing fastest."""
+    """The arms; or the base and each change of it; or every combination of the axes' values, the
+    last axis changing fastest."""
+    if "changes" in grid:
+        return [Cell(BASE), *map(_combination, grid["changes"])]
     if "arms" in grid:
         return [Cell(title, settings) for title, settings in grid["arms"].items()]
     keys = list(grid["axes"])
@@ -146,7 +165,8 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
     """Every cell with every seed; a whole grid of one seed comes before the next seed.
 
     Raises:
-      ValueError: a setting that the config does not have, or two runs of the same config.
+      ValueError: a setting that the config does not have, or two cells or seeds that differ in
+        nothing.
     """
     base = configs.load(grid["config"])
     runs = []
@@ -159,18 +179,32 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
         if "arms" in grid:
             workdir = out / run_name({"arm": (None, cell.title), "seed": (None, seed)})
         else:
-            workdir = out / run_name(configs.diff(base, config))
+            workdir = out / run_name(resume_config.diff(base, config))
         command = (*grid["command"], f"--config={grid['config']}", f"--workdir={workdir}")
         runs.append(Run(cell, seed, workdir, config, (*command, *overrides)))
-    names = [run.workdir for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"Two runs of the grid have the same config, {name.name}: drop one.")
+    _check_differ(runs)
     return runs
 
 
+def _check_differ(runs: Sequence[Run]) -> None:
+    """Raise ValueError for two runs of the same config."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        other = seen.setdefault(configs.to_json(run.config), run)
+        if other is run:
+            continue
+        if other.cell.title != run.cell.title:
+            raise ValueError(
+                f"The cells '{other.cell.title}' and '{run.cell.title}' of the grid differ in "
+                "nothing: their configs are the same; change one, or drop it."
+            )
+        raise ValueError(
+            f"Two runs of the grid have the same config, {run.workdir.name}: drop one."
+        )
+
+
 def run_name(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """A folder's name from `config.diff`: "kind=late,seed=1"; "unchanged" for no difference."""
+    """A folder's name from `diff`: "kind=late,seed=1"; "unchanged" for no difference."""
     parts = []
     for key, (_, new) in changed.items():
         last = key.split(".")[-1]
@@ -184,89 +218,49 @@ def run_name(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return f"{name[:LONGEST_NAME]},{digest}"
 
 
-# ---- the queue
+class Hopeless:
+    """Which cells a grid gives up: see `give_up` above.
 
-
-def work(runs: Sequence[Run], jobs: int) -> list[Run]:
-    """Run what is not done, `jobs` runs at a time; returns those that failed.
-
-    On SIGTERM or Ctrl-C the runs get SIGTERM and save, and this process ends.
+    A run waits until the first seeds are done, so that the cells that are given up do not depend on
+    which machine runs what, or when.
     """
-    waiting = [run for run in runs if run.results() is None]
-    queue = Queue(len(runs), len(runs) - len(waiting), jobs)
-    active: dict[subprocess.Popen, tuple[Run, float]] = {}
-    failed: list[Run] = []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        while waiting or active:
-            while waiting and len(active) < jobs:
-                run = waiting.pop(0)
-                active[_start(run)] = run, time.monotonic()
-            time.sleep(0.1)
-            for process in [p for p in active if p.poll() is not None]:
-                run, began = active.pop(process)
-                seconds = time.monotonic() - began
-                done = process.returncode == 0 and run.results() is not None
-                if not done:
-                    failed.append(run)
-                queue.ended(run, seconds, done)
-            queue.draw(run for run, _ in active.values())
-    finally:
-        queue.close()
-        for process in active:
-            process.terminate()
-        for process in active:
-            process.wait()
-    return failed
 
+    def __init__(self, runs: Sequence[Run], baseline: Cell, rule: Mapping[str, Any] | None):
+        self._runs, self._baseline, self._rule = runs, baseline, rule
 
-def _start(run: Run) -> subprocess.Popen:
-    command = list(run.command)
-    if command[0] == "python":
-        command[0] = sys.executable
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    with open(run.workdir / "log.txt", "ab") as log:
-        # A session of its own: Ctrl-C reaches only this process, which then ends the run.
-        return subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    def __call__(self, run: Run, failed: Sequence[Run] = ()) -> bool | None:
+        """Whether the run need not be started; None: that is not known yet.
+
+        Args:
+          failed: runs that will have no results.
+        """
+        if self._rule is None or run.cell == self._baseline:
+            return False
+        seeds = list(dict.fromkeys(other.seed for other in self._runs))[: self._rule["seeds"]]
+        if run.seed in seeds:
+            return False
+        both = [r for r in self._runs if r.seed in seeds and r.cell in (run.cell, self._baseline)]
+        found = {(r.cell, r.seed): r.results() for r in both}
+        pairs = [(found[run.cell, seed], found[self._baseline, seed]) for seed in seeds]
+        metric, margin = self._rule["metric"], self._rule["margin"]
+        if any(None not in pair and pair[0][metric] - pair[1][metric] >= -margin for pair in pairs):
+            return False
+        missing = [r for r in both if found[r.cell, r.seed] is None]
+        if missing:
+            return False if any(r in failed for r in missing) else None
+        return True
+
+    def note(self) -> str:
+        """What the report says of it: the rule, and the cells that were given up."""
+        if self._rule is None:
+            return ""
+        given_up = dict.fromkeys(run.cell.title for run in self._runs if self(run))
+        rule = self._rule
+        return (
+            f"Given up, as each of the first {rule['seeds']} seeds was worse than the baseline's "
+            f"by more than {100 * rule['margin']:g} points of {rule['metric']}, and not tested: "
+            f"{', '.join(given_up) or 'none'}."
         )
-
-
-class Queue:
-    """A line for each run that ends, and on a terminal a live one with the active runs."""
-
-    def __init__(self, total: int, done: int, jobs: int):
-        self._total, self._done, self._jobs = total, done, jobs
-        self._seconds: list[float] = []
-        self._active: list[str] = []
-        print(f"{total} runs, {done} of them done", file=sys.stderr, flush=True)
-        self._line = Line(self._facts, total, done)
-
-    def _facts(self, task: Task) -> list[str]:
-        return [f"{self._done}/{self._total}", f"ETA {self._left()}", " | ".join(self._active)]
-
-    def _left(self) -> str:
-        if not self._seconds:
-            return "?"
-        mean = sum(self._seconds) / len(self._seconds)
-        return duration(mean * (self._total - self._done) / self._jobs)
-
-    def ended(self, run: Run, seconds: float, done: bool) -> None:
-        """Print how a run ended."""
-        self._done += 1
-        self._seconds.append(seconds)
-        how = f"in {seconds:.0f} s" if done else f"FAILED, see {run.workdir / 'log.txt'}"
-        line = f"{self._done}/{self._total}  {run.workdir.name}  {how}  ETA {self._left()}"
-        print(line, file=sys.stderr, flush=True)
-
-    def draw(self, active: Iterable[Run]) -> None:
-        """Redraw the line with the active runs."""
-        self._active = [run.workdir.name for run in active]
-        self._line.update(self._done)
-
-    def close(self) -> None:
-        """End the line."""
-        self._line.stop()
 
 
 # ---- the command
@@ -308,11 +302,13 @@ def main() -> int:
     if args.dry:
         print("\n".join(commands))
         return 0
-    failed = [] if args.table else work(runs, max(1, args.jobs))
     baseline = baseline_of(grid)
+    hopeless = Hopeless(runs, baseline, grid["give_up"])
+    failed = [] if args.table else work(runs, max(1, args.jobs), Path(args.out), hopeless)
     report = Path(args.report or args.out)
     found = list(gather(runs, list(grid["metrics"])))
-    print(write_report(report, found, cells(grid), baseline, grid["metrics"], commands))
+    note = hopeless.note()
+    print(write_report(report, found, cells(grid), baseline, grid["metrics"], commands, note))
     return 1 if failed else 0
 
 

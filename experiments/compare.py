@@ -2,11 +2,12 @@
 
     python -m experiments.compare runs/a runs/b                  # as text
     python -m experiments.compare runs/study --out=comparison    # and as a page, and JSON
+    python -m experiments.compare runs/a runs/b --without=probe  # an evaluator left out
 
 A folder without a run stands for the runs in it. Runs that differ in nothing but the seed are one
 group; its results are the mean over seeds ± half of the 95 % confidence interval (Student's t).
-Differences are from the first group, paired by seed. Evaluations by different settings, or of
-different steps, are marked, as they are not comparable.
+Differences are from the first group, paired by seed. Runs that were evaluated by different settings
+are refused; results of different steps are marked, as they are not comparable.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from mmjax import config as configs
 from mmjax.report.figures import lines
 from mmjax.report.markup import card_grid, inline_svg
 from mmjax.report.page import write_page
-from mmjax.workdir import whole_file
+from mmjax.workdir import resume_config, whole_file
 from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.metrics import read_metrics
 
@@ -56,11 +57,15 @@ class Group:
         return {seed: float(v[metric]) for seed, v in found.items() if metric in v}
 
 
-def find_runs(folders: Sequence[Path]) -> list[Run]:
+def find_runs(folders: Sequence[Path], without: Sequence[str] = ()) -> list[Run]:
     """The runs in the given folders, each a workdir or a folder of workdirs.
 
+    Args:
+      without: evaluators whose results are left out.
+
     Raises:
-      ValueError: a folder without runs, or a run without a config.
+      ValueError: a folder without runs, a run without a config, or runs that were evaluated by
+        different settings.
     """
     found = []
     for folder in folders:
@@ -74,7 +79,41 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
                 raise ValueError(f"{workdir}/run.json has no config: the run has not begun.")
             config = configs.from_json(json.dumps(manifest["config"]))
             found.append(Run(workdir, config, manifest.get("results", {}), read_metrics(workdir)))
+    known = sorted({name for run in found for name in run.results.get("evaluators", {})})
+    for name in without:
+        if name not in known:
+            raise ValueError(f"No run has an evaluator '{name}'; they have {', '.join(known)}.")
+    found = [_without(run, without) for run in found]
+    _check_same_evaluators(found)
     return found
+
+
+def _without(run: Run, names: Sequence[str]) -> Run:
+    results = {
+        **run.results,
+        "evaluators": {
+            k: v for k, v in run.results.get("evaluators", {}).items() if k not in names
+        },
+        "values": {
+            k: v for k, v in run.results.get("values", {}).items() if k.split("/")[0] not in names
+        },
+    }
+    return dataclasses.replace(run, results=results)
+
+
+def _check_same_evaluators(runs: Sequence[Run]) -> None:
+    """Raise ValueError for an evaluator that ran with other settings, or in another version."""
+    first: dict[str, tuple[Path, str]] = {}
+    for run in runs:
+        for name, fingerprint in run.results["evaluators"].items():
+            workdir, other = first.setdefault(name, (run.workdir, fingerprint))
+            if fingerprint != other:
+                raise ValueError(
+                    f"{workdir} and {run.workdir} were evaluated by '{name}' with other settings "
+                    f"or versions (fingerprints {other} and {fingerprint}), so their results are "
+                    "not comparable: evaluate both again with mmjax.evaluate, or leave it out with "
+                    f"--without={name}."
+                )
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
@@ -104,7 +143,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
 def config_diff(groups: Sequence[Group]) -> dict[str, list[Any]]:
     """The settings that differ: key -> one value per group; None where a group lacks it."""
     firsts = [next(iter(g.runs.values())).config for g in groups]
-    keys = sorted({key for other in firsts[1:] for key in configs.diff(firsts[0], other)})
+    keys = sorted({key for other in firsts[1:] for key in resume_config.diff(firsts[0], other)})
     keys = [key for key in keys if key not in ("seed", "name")]
     return {key: [_setting(config, key) for config in firsts] for key in keys}
 
@@ -122,7 +161,7 @@ def compare(groups: Sequence[Group]) -> dict[str, Any]:
     Returns:
       "groups": title, seeds, steps and workdirs; "config": see `config_diff`; "results": metric ->
       one dict per group with mean, half (of the interval; None for one seed), n, and for all but
-      the first delta and delta_half; "not_comparable": evaluators whose settings or steps differ.
+      the first delta and delta_half; "not_comparable": evaluators that ran at different steps.
     """
     metrics = sorted(
         {m for g in groups for r in g.runs.values() for m in r.results.get("values", {})}
@@ -159,13 +198,13 @@ def _finite(value: float) -> float | None:
 
 
 def _not_comparable(groups: Sequence[Group]) -> list[str]:
-    """Evaluators that ran with different settings or versions, or at different steps."""
-    seen: dict[str, set[tuple[Any, str]]] = {}
+    """Evaluators that ran at different steps."""
+    seen: dict[str, set[int]] = {}
     for one in groups:
         for run in one.runs.values():
-            for name, fingerprint in run.results.get("evaluators", {}).items():
-                seen.setdefault(name, set()).add((run.results["step"], fingerprint))
-    return sorted(name for name, kinds in seen.items() if len(kinds) > 1)
+            for name in run.results.get("evaluators", {}):
+                seen.setdefault(name, set()).add(run.results["step"])
+    return sorted(name for name, steps in seen.items() if len(steps) > 1)
 
 
 def text(found: Mapping[str, Any]) -> str:
@@ -258,10 +297,13 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, help="folder for compare.html and compare.json")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="NAME", help="an evaluator to leave out"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
     try:
-        groups = group(find_runs(args.runs))
+        groups = group(find_runs(args.runs, args.without))
         found = compare(groups)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -139,6 +139,8 @@ def finish(
     if not evaluators:
         print(f"{shown} is done: step {step}; config.evals is empty, so there are no results")
         return {}
+    with distributed.main_first("the results so far"):
+        mirror.sync(workdir)
     fingerprints = {name: evaluator.fingerprint() for name, evaluator in evaluators.items()}
     report = workdir / "report.html"
     own = _is_own(run.config, step, workdir)

@@ -12,10 +12,11 @@ Images at their own aspect ratio are packed likewise, where the transform has
 
     python -m mmjax.pack --config=configs/mine.py --lengths=16,32,64 --out=data/lengths.json
 
-sorts examples with captions by the tokens of the longest instead, for a mixture of whole batches
-(mmjax/data/mixture.py) with a part for each length: {"source": {"kind": "bucket", "source": the
-same source, "file": "data/lengths.json", "length": 16}, "transform": "... | tokenize(16)",
-"batch_size": ..., "weight": ...}. It prints the weights with which all examples are seen equally.
+sorts examples by length instead, by their patches if the transform has patches(...), otherwise by
+the tokens of their longest caption, for a mixture of whole batches (mmjax/data/mixture.py) with a
+part for each length: {"source": {"kind": "bucket", "source": the same source, "file":
+"data/lengths.json", "length": 16}, "transform": "... | tokenize(16)", "batch_size": ..., "weight":
+...}. It prints the weights with which all examples are seen equally often.
 """
 
 # ruff: noqa: E402
@@ -26,7 +27,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--config", {"required": True, "help": "a file with get_config()"}),
         ("--out", {"required": True, "help": "the file to write"}),
-        ("--lengths", {"default": "", "help": "tokens of buckets, by commas; default: pack rows"}),
+        ("--lengths", {"default": "", "help": "lengths of buckets, by commas; default: pack rows"}),
     )
 
 import inspect
@@ -62,7 +63,10 @@ def measure(
     """
     steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
     if "pack" in steps:
-        return patches_of(source, transform)
+        args, kwargs = steps["pack"]
+        given = inspect.signature(parse.pack).bind(*args, **kwargs).arguments
+        counts = patches_of(source, transform)
+        return counts, np.ones_like(counts), given["length"], given["images"]
     if "converse" not in steps:
         raise ValueError(
             "config.data.transform has neither converse(...) nor pack(...), which write the rows."
@@ -92,34 +96,43 @@ def measure(
     return tokens, images, given.arguments["length"], given.arguments["images"]
 
 
-# Steps of an image that leave its number of patches as it is, and those that draw it anew.
+# Steps of an image that say its number of patches, and those that draw it anew.
 _SIZED = ("decode", "resize", "resize_short", "resize_long", "center_crop", "pad_square", "trim")
 _SIZED += ("patches",)
-_DRAWN = ("random_crop", "random_resized_crop", "random_affine")
+_DRAWN = ("random_crop", "random_resized_crop")
 
 
-def patches_of(source: Source, transform: str) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Patches and images (1) [N] of each example, and how many of both a row has.
+def patches_of(source: Source, transform: str) -> np.ndarray:
+    """Patches [N] of the image of each example.
 
     Raises:
       ValueError: a chain without `patches`, or one that draws the size of an image at each step.
     """
-    steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
+    steps = [name for name, *_ in chain.read(transform)]
     drawn = [name for name in _DRAWN if name in steps]
     if "patches" not in steps or drawn:
         raise ValueError(
             f"config.data.transform has {drawn[0] if drawn else 'no patches(...)'}: only images "
             "whose patches are the same at each step can be packed."
         )
-    args, kwargs = steps["pack"]
-    given = inspect.signature(parse.pack).bind(*args, **kwargs).arguments
     cut = parse.parse(chain.only(transform, _SIZED))
-    tokens = np.zeros(len(source), np.int64)
+    counts = np.zeros(len(source), np.int64)
     with Progress(f"counting the patches of {source.name}", len(source)) as bar:
         for i in range(len(source)):
-            tokens[i] = cut(source[i], np.random.default_rng(0))["image_grid"].prod()
+            counts[i] = cut(source[i], np.random.default_rng(0))["image_grid"].prod()
             bar.advance(1)
-    return tokens, np.ones_like(tokens), given["length"], given["images"]
+    return counts
+
+
+def tokens_of(source: Source, tokenizer: Any, most: int) -> np.ndarray:
+    """Tokens [N] of the longest caption of each example, at most `most`."""
+    counts = np.zeros(len(source), np.int64)
+    with Progress(f"counting the tokens of {source.name}", len(source)) as bar:
+        for i in range(len(source)):
+            texts = captions_of(source.meta(i), source.class_names)
+            counts[i] = tokenizer.rows(texts, most)[1].sum(1).max()
+            bar.advance(1)
+    return counts
 
 
 def _without_pixels(example: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,41 +141,26 @@ def _without_pixels(example: Mapping[str, Any]) -> dict[str, Any]:
     return {**example, "image": (np.zeros((1, 1, 3), np.uint8),) * count}
 
 
-def sorted_by_length(
-    source: Source, tokenizer: Any, lengths: Sequence[int]
-) -> dict[int, list[int]]:
-    """The examples of each bucket: the shortest that holds the longest caption; what is longer than
-    all is in the longest.
-
-    Raises:
-      ValueError: lengths that are not whole numbers from 1, or an example without captions.
-    """
-    if not lengths or min(lengths) < 1:
-        raise ValueError(f"--lengths is {list(lengths)}: give whole numbers from 1, by commas.")
-    buckets: dict[int, list[int]] = {length: [] for length in sorted(set(lengths))}
-    with Progress(f"counting the tokens of {source.name}", len(source)) as bar:
-        for i in range(len(source)):
-            texts = captions_of(source.meta(i), source.class_names)
-            tokens = int(tokenizer.rows(texts, max(lengths))[1].sum(1).max())
-            buckets[next(length for length in buckets if tokens <= length)].append(i)
-            bar.advance(1)
-    return buckets
+def into_buckets(counts: np.ndarray, lengths: Sequence[int]) -> dict[int, list[int]]:
+    """The examples of each bucket: of the shortest that holds so many; of the longest, where none
+    does."""
+    buckets = sorted(set(lengths))
+    chosen = np.minimum(np.searchsorted(buckets, counts), len(buckets) - 1)
+    return {length: np.flatnonzero(chosen == b).tolist() for b, length in enumerate(buckets)}
 
 
-def _write_buckets(source: Source, tokenizer: Any) -> None:
+def _lengths() -> list[int]:
     try:
         lengths = [int(length) for length in ARGS.lengths.split(",")]
     except ValueError:
-        raise ValueError(f"--lengths is '{ARGS.lengths}': give whole numbers by commas.") from None
-    buckets = sorted_by_length(source, tokenizer, lengths)
-    whole = {"source": source.name, "buckets": buckets}
-    whole_file.write(Path(ARGS.out), json.dumps(whole) + "\n")
-    for length, members in buckets.items():
-        share = len(members) / len(source)
-        print(
-            f"at most {length} tokens: {len(members):,} examples, weight {share:.4g} for equal "
-            f"batches, {share * length:.4g} for equal tokens"
-        )
+        lengths = [0]
+    if min(lengths) < 1:
+        raise ValueError(f"--lengths is '{ARGS.lengths}': give whole numbers from 1, by commas.")
+    return lengths
+
+
+def _write(groups: Mapping[str, Any]) -> None:
+    whole_file.write(Path(ARGS.out), json.dumps(groups) + "\n")
 
 
 def main() -> None:
@@ -172,16 +170,28 @@ def main() -> None:
     train = train.get("source", train) if train.get("kind") == "packed" else train
     source = open_source(train)
     transform = " | ".join(filter(None, (config.data.cached_transform, config.data.transform)))
+    steps = {name for name, *_ in chain.read(transform)}
     tokenizer = None
-    if ARGS.lengths or "pack" not in {name for name, *_ in chain.read(transform)}:
+    if not steps & {"patches", "pack"}:
         tokenizer = make_tokenizer(config.tokenizer, corpus=texts_of(source))
     if ARGS.lengths:
-        _write_buckets(source, tokenizer)
+        lengths = _lengths()
+        if tokenizer is None:
+            counts = patches_of(source, transform)
+        else:
+            counts = tokens_of(source, tokenizer, max(lengths))
+        buckets = into_buckets(counts, lengths)
+        _write({"source": source.name, "buckets": buckets})
+        for length, members in buckets.items():
+            share = len(members) / len(source)
+            print(
+                f"at most {length}: {len(members):,} examples; weight {share:.4g} with equal "
+                f"batch sizes, {share * length:.4g} with equal tokens"
+            )
         return
     tokens, images, length, most = measure(source, transform, tokenizer)
     groups = first_fit(tokens, images, length, most)
-    about = {"source": source.name, "length": length, "images": most}
-    whole_file.write(Path(ARGS.out), json.dumps({**about, "groups": groups}) + "\n")
+    _write({"source": source.name, "length": length, "images": most, "groups": groups})
     filled = tokens.sum() / (len(groups) * length)
     print(
         f"{len(source):,} examples in {len(groups):,} rows of {length}: {filled:.1%} of the "

@@ -69,8 +69,7 @@ class Pretrained:
         the tokenizer adds the default one itself.
       no_tokenizer: a sentence that says why a model of text has no tokenizer; "" otherwise.
       generation: of a published language model, the content of generation_config.json.
-      kept: settings of a loaded config.json that the model does not read, to be saved with it: the
-        ids of special tokens, by their names there.
+      kept: ids of special tokens in a loaded config.json, by their names there, to be saved too.
     """
 
     config: dict[str, Any]
@@ -106,8 +105,7 @@ class Pretrained:
     def image(self, image: bytes | np.ndarray) -> np.ndarray:
         """The model's input, uint8 [h, w, 3], from an encoded image or its pixels [H, W, 3].
 
-        Of a NaFlex model images differ in size; its transform itself gives rows of patches, of
-        which several make a batch.
+        Of a NaFlex model they differ in size; its transform itself gives rows of patches.
 
         Raises:
           ValueError: an image that cannot be decoded, or a model without images.
@@ -163,11 +161,7 @@ def load(
 
 
 def describe(path: str | Path) -> Pretrained:
-    """As `load`, with shapes and dtypes instead of the parameters, and without a report.
-
-    Raises:
-      ValueError: as `load`.
-    """
+    """As `load`, with its errors; shapes and dtypes instead of the parameters, and no report."""
     with mirror.opened(path) as folder:
         return _load(resolve(folder), None, "float32", strict=True, arrays=False)
 
@@ -182,8 +176,8 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
     folder = sentences.encoder_folder(folder)
     if not any((folder / name).is_file() for name in (*published.CONFIGS, ctranslate2.FILE)):
         raise ValueError(
-            f"'{folder}' is not a model: it has neither a config.json, as published models have, "
-            "nor a folder checkpoints, as runs have."
+            f"'{mirror.shown(folder)}' is not a model: it has neither a config.json, as published "
+            "models have, nor a folder checkpoints, as runs have."
         )
     return _from_published(published.open_folder(folder), mesh, dtype, strict, arrays)
 

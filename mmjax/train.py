@@ -29,6 +29,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 import contextlib
 import dataclasses
 import datetime
+import functools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -216,10 +217,9 @@ def train(
     # ---- the loop
     window = metrics.ScalarWindow()
     chip = chips.chip_of(jax.devices()[0].device_kind)
-    meter = Meter(config.batch_size, jax.devices(), chip and chip.flops)
-    progress = ProgressLine(
-        total, config.batch_size, at, distributed.progress_stream(), meter.short
-    )
+    rows = mixture.mean_rows(source, config.batch_size)
+    meter = Meter(rows, jax.devices(), chip and chip.flops)
+    progress = ProgressLine(total, rows, at, distributed.progress_stream(), meter.short)
     share = sharding.batch_share(run.mesh)
     profiler = profile.Profiler(config.profile, workdir, at, distributed.is_main())
     seen = BatchLog(workdir)
@@ -249,7 +249,7 @@ def train(
             batches.check(batch, run.spec)
             if at == first:
                 traced = run.train_step.trace(state, batch, run.numbers(at))
-                meter.flops = flops.count(traced.jaxpr).flops
+            meter.add(batch, functools.partial(_flops, run, state, batch, at))
             if profiler.starts_at(at + 1):
                 profiler.start(state, stream.wait_seconds)
             state, scalars = run.train_step(state, batch, run.numbers(at))
@@ -319,6 +319,11 @@ def train(
         ledger.end(at)
         print(f"goodput: {goodput.sentence(ledger.seconds)}")
     return results
+
+
+def _flops(run, state, batch, at) -> float:
+    """Of a step on this batch."""
+    return flops.count(run.train_step.trace(state, batch, run.numbers(at)).jaxpr).flops
 
 
 def _check_finite(run, state, source, saves, workdir) -> None:

@@ -48,7 +48,7 @@ from mmjax.photos.default import named_or_default
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl
-from mmjax.zero_shot_calibration import ZeroShotCalibration, fit_to_folders
+from mmjax.zero_shot_calibration import LabelCalibration, fit_to_folders
 from mmjax.zero_shot_calibration import load as load_calibration
 
 
@@ -146,7 +146,7 @@ class Printer:
         self,
         labels: Sequence[str],
         paths: Sequence[Path],
-        calibration: ZeroShotCalibration | None,
+        calibration: LabelCalibration | None,
     ):
         self._labels, self._calibration = labels, calibration
         self._width, self._wide = max(len(printable(p)) for p in paths), max(map(len, labels))

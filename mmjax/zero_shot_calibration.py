@@ -14,7 +14,7 @@ from mmjax.workdir import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
-class ZeroShotCalibration:
+class LabelCalibration:
     """A temperature and a threshold, of a model with its labels and templates.
 
     Attributes:
@@ -60,7 +60,7 @@ def _shown(value: str | Sequence[str]) -> str:
 
 def fit_to_folders(
     logits: np.ndarray, paths: Sequence[Path], coverage: float, **about: str | Sequence[str]
-) -> ZeroShotCalibration:
+) -> LabelCalibration:
     """The calibration of logits `[N, C]` of images whose folders are named after their labels.
 
     Args:
@@ -79,10 +79,10 @@ def fit_to_folders(
     labels = np.asarray([place[path.parent.name] for path in paths], np.int64)
     temperature, threshold, coverage = fit(np.asarray(logits, np.float64), labels, coverage)
     about = {k: v if isinstance(v, str) else tuple(v) for k, v in about.items()}
-    return ZeroShotCalibration(temperature, threshold, coverage, len(paths), **about)
+    return LabelCalibration(temperature, threshold, coverage, len(paths), **about)
 
 
-def load(path: str | Path) -> ZeroShotCalibration:
+def load(path: str | Path) -> LabelCalibration:
     """The calibration that `save` wrote.
 
     Raises:
@@ -96,6 +96,6 @@ def load(path: str | Path) -> ZeroShotCalibration:
         texts = [tuple(str(x) for x in found[k]) for k in ("labels", "templates")]
         if not (0 < numbers[0] < float("inf") and 0 <= numbers[1] <= 1):
             raise ValueError("its temperature or its threshold is out of range")
-        return ZeroShotCalibration(*numbers, int(found["examples"]), str(found["model"]), *texts)
-    except (ValueError, TypeError, KeyError) as error:
+        return LabelCalibration(*numbers, int(found["examples"]), str(found["model"]), *texts)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"'{path}' was not written by --fit: {error!r}.") from None

@@ -59,7 +59,7 @@ def test_full_size(name):
         variables(run.params, run.state.memory),
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("albef", "blip", "clip", "coca", "flava"):
+    if config.model.name in ("albef", "aligner", "blip", "clip", "coca", "flava"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
     if config.model.name in ("audioclip", "clap"):
@@ -91,7 +91,7 @@ def test_full_size(name):
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
-    elif config.model.name not in ("clip", "diffusion_prior", "flava"):
+    elif config.model.name not in ("aligner", "clip", "diffusion_prior", "flava"):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -124,7 +124,7 @@ def test_data_fit_the_model(name):
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
-    if model.get("given"):
+    if model.get("given") or model.name == "aligner":
         assert transform.startswith(" | choose_features")
         assert model.get("text_words", False) == ("tokenize" in transform)
         assert "tokenize" not in transform or f"tokenize({model.text.length})" in transform
@@ -138,6 +138,11 @@ def test_data_fit_the_model(name):
         for chain in chains:
             assert words in chain
             assert f"crop({size})" in chain or f"resize({size})" in chain
+        return
+    if config.model.name == "relation_network":  # the images have their size from the start
+        sections = (config.data, *config.evals.values())
+        words = f"first_caption | tokenize({model.length}) | label"
+        assert all(x.transform == words for x in sections)
         return
     if config.model.name == "language_model":
         sections = (config.data, *config.evals.values())
@@ -213,13 +218,15 @@ def test_data_fit_the_model(name):
         assert run.spec["audio" if ast else "waveform"].shape[1:] == (
             (198, 64) if ast else (5 * 44_100,)
         )
+    elif name.endswith("stamps"):
+        sound = f"kaldi_fbank({model.audio.frames}, {model.audio.mels}"
     elif "audio" in model:
         sound = f"log_mel({model.audio.frames}, {model.audio.mels}"
     assert sound in transform
     for section in config.evals.values():
         # Written digits have their size from the start.
         resized = any(f"{step}({size}" in section.transform for step in (*steps[:2], "pad_corner"))
-        assert resized or name == "fusion_digits"
+        assert resized or name.endswith("digits")
         if config.model.name == "multimodal":
             assert sound in section.transform and words in section.transform
     assert set(config.validation) <= set(config.evals)
@@ -263,12 +270,16 @@ SAME = ("clip_b16_laion2b", "clip_b32_laion400m", "clip_l14", "clip_openclipart"
 SAME += (
     "ast_audioset",
     "avsr_lrs3",
+    "curriculum_digits",
+    "curriculum_stamps",
     "dalle2_decoder_3_5b",
     "dalle2_prior",
     "dalle_12b",
     "glide_3_5b",
+    "imbalanced_digits",
     "sam_vit_b_sa1b",
     "sam_vit_h_sa1b",
+    "siglip2_naflex_b16",
 )
 SAME += (
     "llava_1_5_7b_projector",

@@ -59,8 +59,9 @@ WITHOUT_DROPOUT = "--config.model.image.dropout=0.0"
 def undisturbed(pictures, tmp_path_factory):
     """Begun as a person does, with nothing imported."""
     workdir = tmp_path_factory.mktemp("undisturbed")
+    given = settings(pictures, WITHOUT_DROPOUT, "--config.profile={'start': 3, 'steps': 2}")
     done = subprocess.run(
-        [sys.executable, *TRAIN, f"--workdir={workdir}", *settings(pictures, WITHOUT_DROPOUT)],
+        [sys.executable, *TRAIN, f"--workdir={workdir}", *given],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": commands.xla_flags(devices=1)},
         capture_output=True,
@@ -87,6 +88,11 @@ def test_a_run_leaves_everything_that_it_promises(undisturbed):
     assert (workdir / "tokenizer" / "tokenizer.json").exists()
     assert list((workdir / "tensorboard").glob("events*"))
     assert "image/transformer" in (workdir / "parameters.txt").read_text()
+    assert "goodput" in rows[0] and "Goodput" in page and "goodput: " in done.stdout
+    assert "the time of steps 3 to 4\n" in done.stdout and "Steps 3 to 4" in page
+    spent = json.loads((workdir / "profile.json").read_text())["milliseconds"]
+    assert all(spent[name] > 0 for name in ("matmul", "attention", "norm", "loss", "optimizer"))
+    assert list(workdir.glob("profile/**/*.xplane.pb"))
 
 
 def test_a_second_start_says_that_it_is_done(undisturbed, pictures, capsys):

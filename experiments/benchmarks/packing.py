@@ -1,10 +1,11 @@
 """Padded rows of patches against packed ones: share of valid patches, and time of a training step.
 
-    python -m experiments.benchmarks.packing [FOLDER] [--rounds=5] [--images=64]
+    python -m experiments.benchmarks.packing [FOLDER] [--rounds=3] [--images=32]
 
 FOLDER has PNG files; the default is that of Tux Paint's stamps, which the source `tuxpaint`
 downloads. Their sizes alone are read; pixels are random. Step time is that of a forward and
-backward pass of a small NaFlex tower, in turns, for the same images. Results are in packing.md.
+backward pass of a small NaFlex tower, in turns, for the same images at their own sizes. Results are
+in packing.md.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from mmjax.models.naflex import NaFlex
 from mmjax.process import runtime
 
 STAMPS = "~/.cache/mmjax/data/tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
-PATCH, BUDGET, ROW, MOST = 16, 256, 512, 16
+PATCH, BUDGET, MOST = 16, 256, 16
+ROWS = (256, 512)
 BUCKETS = (64, 128, 256)
-TOWER = {"width": 384, "depth": 6, "heads": 6, "mlp_dim": 1536}
+TOWER = {"width": 192, "depth": 4, "heads": 3, "mlp_dim": 768}
 
 
 def sizes_of(folder):
@@ -45,13 +47,16 @@ def grids_of(sizes, enlarge):
 def layouts(grids):
     """name -> batches [(grids [B, M, 2], patches of a row)], which together hold all images."""
     counts = grids.prod(1)
-    groups = first_fit(counts, np.ones_like(counts), ROW, MOST)
-    packed = np.zeros((len(groups), max(map(len, groups)), 2), np.int32)
-    for row, group in enumerate(groups):
-        packed[row, : len(group)] = grids[group]
     bucket = np.searchsorted(BUCKETS, counts)
     kinds = [(grids[bucket == b][:, None], n) for b, n in enumerate(BUCKETS) if (bucket == b).any()]
-    return {"padded": [(grids[:, None], BUDGET)], "buckets": kinds, "packed": [(packed, ROW)]}
+    found = {"padded": [(grids[:, None], BUDGET)], f"buckets {BUCKETS}": kinds}
+    for length in ROWS:
+        groups = first_fit(counts, np.ones_like(counts), length, MOST)
+        packed = np.zeros((len(groups), max(map(len, groups)), 2), np.int32)
+        for row, group in enumerate(groups):
+            packed[row, : len(group)] = grids[group]
+        found[f"packed in {length}"] = [(packed, length)]
+    return found
 
 
 def filled(batches):
@@ -83,44 +88,40 @@ def main():
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", default=STAMPS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=32)
     args = parser.parse_args()
     runtime.prepare()
     sizes = sizes_of(args.folder)
     long = np.asarray([max(s) / min(s) for s in sizes])
     print(f"{len(sizes)} images; longer by shorter side: ", end="")
     print(", ".join(f"{p} %: {np.percentile(long, p):.2f}" for p in (10, 50, 90, 99)))
+    shares = {}
+    for enlarge in (True, False):
+        shares = {name: filled(x) for name, x in layouts(grids_of(sizes, enlarge)).items()}
+        print(f"enlarge={enlarge}: ", end="")
+        print(", ".join(f"{name} {share:.1%} valid" for name, share in shares.items()), flush=True)
+
     step, rng = make_step(), np.random.default_rng(0)
     chosen = rng.choice(len(sizes), args.images, replace=False)
-    for enlarge in (True, False):
-        grids = grids_of(sizes, enlarge)
-        shares = {name: filled(x) for name, x in layouts(grids).items()}
-        times = {name: [] for name in shares}
-        made = {}
-        for name, batches in layouts(grids[chosen]).items():
-            made[name] = [
-                {
-                    "image": rng.integers(0, 256, (len(g), n, 3 * PATCH**2), np.uint8),
-                    "image_grid": g,
-                }
-                for g, n in batches
-            ]
-        for turn in range(args.rounds + 1):  # the first compiles
-            for name, batches in made.items():
-                start = time.perf_counter()
-                for batch in batches:
-                    jax.block_until_ready(step(batch))
-                if turn:
-                    times[name].append(time.perf_counter() - start)
-        for name, share in shares.items():
-            ratios = sorted(a / b for a, b in zip(times["padded"], times[name]))
-            print(
-                f"enlarge={enlarge} {name}: {share:.1%} valid, {statistics.median(times[name]):.2f}"
-                f" s for {args.images} images, {statistics.median(ratios):.2f}x"
-                f" ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-                flush=True,
-            )
+    made, times = {}, {name: [] for name in shares}
+    for name, batches in layouts(grids_of([sizes[i] for i in chosen], False)).items():
+        made[name] = [
+            {"image": rng.integers(0, 256, (len(g), n, 3 * PATCH**2), np.uint8), "image_grid": g}
+            for g, n in batches
+        ]
+    for turn in range(args.rounds + 1):  # the first compiles
+        for name, batches in made.items():
+            start = time.perf_counter()
+            for batch in batches:
+                jax.block_until_ready(step(batch))
+            if turn:
+                times[name].append(time.perf_counter() - start)
+        if turn:
+            print(", ".join(f"{name} {x[-1]:.2f} s" for name, x in times.items()), flush=True)
+    for name in times:
+        ratios = sorted(a / b for a, b in zip(times["padded"], times[name]))
+        print(f"{name}: {statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 r"""A ViT's hunger for data: test accuracy on CIFAR-10 by the number of training images, at equal
-steps: patches, a convolutional stem, and both with RandAugment and Mixup.
+steps: patches, a convolutional stem, CCT's convolutions and sequence pooling (Hassani et al. 2021,
+arXiv 2104.05704), each also with RandAugment and Mixup.
 
     python -m experiments.ablate --grid=experiments/data_hunger/grid.py --out=runs/data_hunger \
         --report=experiments/data_hunger
@@ -19,6 +20,7 @@ SMALL = {"patch_size": 4, "width": 128, "depth": 4, "heads": 4, "mlp_dim": 256, 
 MODELS = {
     "ViT": {"model.stem": "patch"},
     "ViT with a convolutional stem": {"model.stem": "conv"},
+    "CCT": {"model.stem": "conv_pool", "model.pool": "sequence"},
 }
 AUGMENTS = {
     "": {"data.transform": PLAIN, "data.batch_transform": ""},

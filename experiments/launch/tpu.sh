@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Cloud TPU slice: the same command on all of its hosts, and again after a crash or a preemption.
 #   TPU=my-slice ZONE=us-east5-b TOPOLOGY=v5e:16x16 \
-#       experiments/launch/tpu.sh configs/clip_b16_laion2b.py /mnt/shared/runs/b16 [--config.KEY=VALUE ...]
+#       experiments/launch/tpu.sh configs/clip_b16_laion2b.py gs://BUCKET/runs/b16 [--config.KEY=VALUE ...]
 # The slice is there, with the repository in ~/mmjax of every host and jax[tpu] in its .venv. Or it
 # is asked for as a queued resource, and again whenever it is taken away:
 #   TYPE=v5litepod-256 VERSION=v2-alpha-tpuv5-lite SPOT=1 SETUP='git clone URL mmjax && ...' TPU=...

@@ -24,7 +24,6 @@ by a budget of tokens. Parts of the same source go through it together. With
 every step has 8,192 patches, and every example of S is in one batch of an epoch.
 """
 
-import collections
 import dataclasses
 import json
 import logging
@@ -34,10 +33,10 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.batch import MODALITIES
 from mmjax.config import nearest
 from mmjax.data import open_source as sources
 from mmjax.data.class_names import widest
+from mmjax.data.mixture_weights import WORDS, resolved
 from mmjax.data.order import PLAIN, MixtureOrder, WholeBatches, check_weights
 from mmjax.data.source import Source
 from mmjax.data.sources.joined import Joined
@@ -50,18 +49,7 @@ from mmjax.schedule import is_number
 Transform = Callable[[dict, np.random.Generator], dict]
 History = list[tuple[int, dict[str, Any]]]
 
-# Word for a weight -> power of a combination's share of all examples. Between 0 and 1 this is the
-# sampling at a temperature, of 2 for "sqrt": Arivazhagan et al. 2019 (arXiv 1907.05019), section 4.
-POWERS = {"balanced": 0.0, "sqrt": 0.5, "proportional": 1.0}
-
 _log = logging.getLogger(__name__)
-_MAKES = {  # step -> modality it makes
-    "clap_input": "audio",
-    "decode": "image",
-    "log_mel": "audio",
-    "tokenize": "text",
-    "waveform": "audio",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +136,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         if not _is_section(settings):
             raise ValueError(f"{where} is {settings!r}: use a dict with a source.")
         if _is_section(settings.get("weight", 1.0)):
-            raise ValueError(f"{where}.weight is a dict: use a number, points, or {_WORDS}.")
+            raise ValueError(f"{where}.weight is a dict: use a number, points, or {WORDS}.")
         known = ("source", "transform", "weight", "cached_transform")
         _check_names(settings, (*known, "batch_size") if whole else known, where)
         if not settings.get("source"):
@@ -169,7 +157,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         parts.append(Part(str(name), source, **own))
         weights[str(name)] = _plain(settings.get("weight", 1.0))
     parts = _with_same_classes(parts, data.get("transform", ""))
-    weights = _resolved(weights, parts, data.get("transform", ""))
+    weights = resolved(weights, parts, data.get("transform", ""))
     check_weights(weights, list(weights))
     for name, weight in weights.items():
         if not any([weight] if is_number(weight) else [y for _, y in weight]):
@@ -183,9 +171,6 @@ def _rows(settings: Mapping[str, Any], where: str) -> int:
     if type(rows) is not int or rows < ("batch_size" in settings):
         raise ValueError(f"{where}.batch_size is {rows!r}: use a whole number from 1.")
     return rows
-
-
-_WORDS = "'balanced', 'sqrt' or 'proportional'"
 
 
 def _is_section(value: Any) -> bool:
@@ -267,48 +252,6 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _resolved(weights: dict[str, Any], parts: Sequence[Part], after: str) -> dict[str, Any]:
-    """The weights with one of the words of `POWERS` replaced by numbers."""
-    worded = {name: weight for name, weight in weights.items() if isinstance(weight, str)}
-    if not worded:
-        return weights
-    name, word = next(iter(worded.items()))
-    if word not in POWERS:
-        raise ValueError(
-            f"Part '{name}' of the mixture has the weight '{word}': use a number, points, or "
-            f"{_WORDS}.{nearest(word, POWERS)}"
-        )
-    other = next((name for name, weight in weights.items() if weight != word), None)
-    if other is not None:
-        raise ValueError(
-            f"Part '{name}' of the mixture has the weight '{word}' and part '{other}' has "
-            f"{weights[other]!r}: give all parts '{word}', or none."
-        )
-    given = {part.name: _modalities(part, after) for part in parts}
-    total: collections.Counter = collections.Counter()
-    for part in parts:
-        total[given[part.name]] += len(part.source)
-    every = sum(total.values())
-
-    def weight(part: Part) -> float:
-        same = total[given[part.name]]
-        return len(part.source) / same * (same / every) ** POWERS[word]
-
-    return {part.name: weight(part) for part in parts}
-
-
-def _modalities(part: Part, after: str) -> frozenset[str]:
-    """Modalities of a part, by the steps of its transforms and the arrays of its first example."""
-    steps = {
-        name
-        for text in (part.cached_transform, part.transform, after)
-        for name, *_ in chain.read(text)
-    }
-    example = part.source[0]
-    found = {_MAKES[name] for name in steps & _MAKES.keys()}
-    return frozenset(found | {m for m in MODALITIES if isinstance(example.get(m), np.ndarray)})
-
-
 def continued(source: Source, history: History | None, step: int) -> Source:
     """The training source of a run that resumes at `step`.
 
@@ -365,6 +308,16 @@ def rows_of(source: Source, batch_size: int) -> dict[str, int]:
             f"config.batch_size, {batch_size}: raise that to the largest of all parts."
         )
     return rows
+
+
+def mean_rows(source: Source, batch_size: int) -> float:
+    """Mean number of rows of the run's steps, by the last weights."""
+    rows = rows_of(source, batch_size)
+    if not rows:
+        return batch_size
+    weights = source.history[-1][1]
+    last = {k: w if is_number(w) else w[-1][1] for k, w in weights.items()}
+    return sum(last[k] * n for k, n in rows.items()) / sum(last.values())
 
 
 def order_of(source: Source, batch_size: int, seed: int) -> MixtureOrder | WholeBatches:

@@ -15,6 +15,7 @@ from mmjax.data.sources import webdataset
 from mmjax.data.sources.array_records import open_records
 from mmjax.data.sources.balanced import Balanced
 from mmjax.data.sources.bucket import open_bucket
+from mmjax.data.sources.caption_swaps import open_caption_swaps
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.conversations import open_conversations
 from mmjax.data.sources.digit_instructions import open_digit_instructions
@@ -35,15 +36,14 @@ from mmjax.data.sources.part import open_part
 from mmjax.data.sources.recordings import open_recordings
 from mmjax.data.sources.refcoco import open_refcoco
 from mmjax.data.sources.sa1b import open_sa1b
+from mmjax.data.sources.scene_relations import open_scene_relations
 from mmjax.data.sources.scenes import open_scenes
+from mmjax.data.sources.sort_of_clevr import open_sort_of_clevr
 from mmjax.data.sources.swapped import open_swapped
 from mmjax.data.sources.text_windows import open_text_windows
 from mmjax.data.sources.tfds import open_tfds
 from mmjax.data.sources.videos import open_videos
 from mmjax.data.sources.visual_genome import open_visual_genome
-
-# Sources whose examples are those of the sources that they are made of.
-_PASSING = ("part", "joined")
 
 
 def open_source(
@@ -78,7 +78,9 @@ def open_source(
     parameters = dict(inspect.signature(opener).parameters)
     given = {"workdir": workdir, "check_media": check_media}
     given = {name: value for name, value in given.items() if parameters.pop(name, None)}
-    nested = {"workdir": workdir, "check_media": check_media or kind not in _PASSING}
+    # Parts are of all records, bad ones too: so they are the same whether there is a check or not.
+    within = {"part": False, "joined": check_media}.get(kind, True)
+    nested = {"workdir": workdir, "check_media": within}
     for name in settings.keys() - parameters.keys():
         hint = nearest(name, parameters) or f" It takes: {', '.join(parameters)}."
         raise ValueError(f"A source of kind '{kind}' has no setting '{name}'.{hint}")
@@ -164,6 +166,9 @@ KINDS = {
     "visual_genome": open_visual_genome,
     "sa1b": open_sa1b,
     "scenes": open_scenes,
+    "scene_relations": open_scene_relations,
+    "caption_swaps": open_caption_swaps,
+    "sort_of_clevr": open_sort_of_clevr,
 }
 
 

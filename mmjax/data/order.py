@@ -56,15 +56,21 @@ class WholeBatches:
         rows: Sequence[int],
         sources: Sequence[int],
     ):
+        self._given = (weights_history, seed, sizes, rows, sources)
         self._steps = MixtureOrder(weights_history, 1, seed, sizes)
         self._rows, self._sources = np.asarray(rows), np.asarray(sources)
+        self.positions = functools.lru_cache(maxsize=8)(self._positions)
+
+    def __reduce__(self):
+        """Another process has its own cache."""
+        return WholeBatches, self._given
 
     def size(self, step: int) -> int:
         """Rows of a step."""
         return int(self._rows[self._part(step)])
 
-    def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `MixtureOrder.positions`."""
+    def _positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Part [B] int32, and position in its source's order [B], of each row of a step."""
         part = self._part(step)
         before, size = self._steps.consumed(step) * self._rows, self._rows[part]
         first = before[self._sources == self._sources[part]].sum()

@@ -116,7 +116,7 @@ def train_batches(
             except OSError as error:
                 lost[number].add(index, error)
             except ValueError:
-                if not one.is_bad(index):
+                if not (getattr(one, "unchecked", False) and one.is_bad(index)):
                     raise
             index = (index + 1) % len(one)
         else:
@@ -172,9 +172,9 @@ def _samples(
             except OSError:  # reported by the run if this example is drawn
                 continue
             except ValueError:
-                if part.source.is_bad(index):
-                    continue
-                raise
+                if not (getattr(part.source, "unchecked", False) and part.source.is_bad(index)):
+                    raise
+                continue
             row.pop("example_id")
             found[part.name] = row | found[part.name]
         if all(found.values()) and wanted <= set().union(*found.values()):

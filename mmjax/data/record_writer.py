@@ -13,7 +13,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
 from mmjax.data.source import Source
-from mmjax.data.sources.array_records import DATASET, SHARDS
+from mmjax.data.sources.array_records import DATASET, SHARDS, meta_of, write_metas
 from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl, whole_file
 
@@ -116,7 +116,7 @@ def _write_shard(
 ) -> tuple[int, list[BadRecord]]:
     """Write a shard, renamed to `path` once complete: the number of records, and the bad ones."""
     partial = path.with_name(path.name + ".partial")
-    written, bad = 0, []
+    metas, bad = [], []
     try:
         # Group size 1: one record can be read alone. JPEGs are compressed already.
         writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
@@ -125,13 +125,15 @@ def _write_shard(
                 bad.append(record)
             elif record is not None:
                 writer.write(record)
-                written += 1
+                metas.append(meta_of(record))
             bar.advance()
         writer.close()
+        if 2 * sum(map(len, metas)) < partial.stat().st_size:  # else reading all costs no more
+            write_metas(path, metas)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"Cannot write {partial} ({error}): free some disk space and run the same command "
             "again; it continues from the last complete shard."
         ) from error
-    return written, bad
+    return len(metas), bad

@@ -22,14 +22,16 @@ class Source(Protocol):
 
     An example is a dict with some of `image`, `audio`, `captions`, `label`, `names`, `key` and
     other fields of the data set; CONTRIBUTING.md has the contract. `class_names` are the names of
-    the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions. `inputs`
-    are the sources that it is made of, and `named_files` the files that its config names;
+    the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions. Where
+    `unchecked`, an image or video may turn out not to be decodable when it is read: see `is_bad`.
+    `inputs` are the sources that it is made of, and `named_files` the files that its config names;
     `open_source` sets both.
     """
 
     name: str
     class_names: list[str] | None = None
     corpus: list[str] | None = None
+    unchecked: bool = False
     inputs: Sequence["Source"] = ()
     named_files: Sequence[Path] = ()
 
@@ -61,9 +63,7 @@ class Source(Protocol):
 
     def is_bad(self, index: int) -> bool:
         """Whether the media of an example, which could not be used, cannot be decoded; then it is
-        counted, and training goes on with the next example.
-
-        False for sources whose media were checked when they were opened.
+        counted, and training goes on with the next example. False unless `unchecked`.
 
         Raises:
           ValueError: more bad records than the source's limit.

@@ -16,6 +16,7 @@ import numpy as np
 from mmjax.config import check_type, nearest
 from mmjax.data.class_names import label_map, mapped
 from mmjax.evals.calibration import Calibration, ZeroShotCalibration
+from mmjax.evals.caption_swaps import CaptionSwaps
 from mmjax.evals.captioning import Captioning
 from mmjax.evals.classification import Classification, ZeroShot
 from mmjax.evals.clicks import Clicks
@@ -130,6 +131,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         LinearProbe,
         Knn,
         EmbeddingHealth,
+        CaptionSwaps,
         Captioning,
         Clicks,
         FewShot,

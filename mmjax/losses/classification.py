@@ -1,6 +1,5 @@
 """Softmax cross-entropy of labels, hard or soft."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,8 +10,8 @@ from jaxtyping import ArrayLike, Float
 
 from mmjax.batch import Batch
 from mmjax.losses.evidential import evidential_loss
-from mmjax.schedule import Schedule, check_schedule, schedule
-from mmjax.system import Context, Outputs, Terms, Weighted
+from mmjax.schedule import Schedule, check_schedule
+from mmjax.system import Weighted
 
 
 def classification_loss(
@@ -58,19 +57,6 @@ def classification_loss(
         "classification": Weighted(loss, present),
         "accuracy": Weighted(correct, present),
     }
-
-
-def classification(
-    label_smoothing: float = 0.0, independent: bool = False, evidential: Schedule | None = None
-) -> Callable[..., Terms]:
-    """The loss function for these settings of `config.loss`; `evidential` may be a schedule."""
-    check_evidential(evidential, label_smoothing, independent)
-
-    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
-        weight = None if evidential is None else schedule(evidential, context.step)
-        return classification_loss(outputs["logits"], batch, label_smoothing, independent, weight)
-
-    return loss
 
 
 def check_evidential(

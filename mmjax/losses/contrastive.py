@@ -42,6 +42,8 @@ def contrastive_loss(
     text_ids: Int[ArrayLike, "..."] | None = None,
     present: Bool[ArrayLike, "..."] | None = None,
     directions: tuple[float, float] = (0.5, 0.5),
+    negatives: Float[ArrayLike, "m d"] | None = None,
+    negatives_apply: Bool[ArrayLike, "n m"] | None = None,
 ) -> tuple[Float[Array, " n"], dict[str, jax.Array]]:
     """Contrastive loss of each of N image-text pairs, pair (i, i) being the match.
 
@@ -71,6 +73,9 @@ def contrastive_loss(
       image_ids, text_ids: [N] int32; pairs with equal ids are false negatives and are left out.
       present: [N] bool; a pair with a missing image or text is left out of the loss.
       directions: weights of images among texts, and of texts among images, for "softmax".
+      negatives: embeddings of M further texts that belong to no image, such as captions with
+        swapped words; negatives_apply: [N, M], which of them each image is compared with. They need
+        the dense implementation, and no label_smoothing.
 
     Returns:
       The losses [N] fp32 (undefined where a pair is not present), and a dict:
@@ -87,6 +92,12 @@ def contrastive_loss(
     """
     ids = (image_ids, text_ids)
     _check(image_embed, text_embed, kind, implementation, chunk_size, label_smoothing, ids, present)
+    if negatives is not None:
+        _check_negatives(implementation, label_smoothing)
+        implementation = "dense"
+        extra = {"negatives": (jnp.asarray(negatives).astype(jnp.float32), negatives_apply)}
+    else:
+        extra = {}
     if implementation == "auto":
         n, dim = image_embed.shape
         parts = batch_parts(jax.sharding.get_abstract_mesh())
@@ -103,6 +114,7 @@ def contrastive_loss(
         chunk_size=chunk_size,
         label_smoothing=label_smoothing,
         directions=directions,
+        **extra,
     )
 
 
@@ -135,8 +147,25 @@ def choose(held: dict[str, int], memory_mb: float) -> str:
     return min(("chunked", "ring"), key=held.get)
 
 
-def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoothing, directions):
-    """The reference form of `contrastive_loss`, all logits at once; chunk_size is not used."""
+def dense(
+    x,
+    y,
+    scale,
+    bias,
+    ids: Ids,
+    present,
+    *,
+    kind,
+    chunk_size,
+    label_smoothing,
+    directions,
+    negatives=None,
+):
+    """The reference form of `contrastive_loss`, all logits at once; chunk_size is not used.
+
+    Args:
+      negatives: further texts [M, D], and the mask [N, M] of the images that they apply to.
+    """
     del chunk_size
     n = x.shape[0]
     # On TPU and GPU the default precision would round the logits to 8 or 11 bits.
@@ -151,10 +180,15 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
         pairs = jnp.maximum(present.sum(dtype=jnp.float32), 1.0)
     kept = own | negative
     others = jnp.where(negative, logits, -jnp.inf)
+    texts = others  # what each image is compared with
+    if negatives is not None:
+        further = scale * jnp.matmul(x, negatives[0].T, precision=jax.lax.Precision.HIGHEST) + bias
+        texts = jnp.concatenate([others, jnp.where(negatives[1], further, -jnp.inf)], 1)
 
     def directed(axis):  # 1: each image among the texts; 0: each text among the images
         # -log softmax of the positive, in a form that is accurate for confident positives.
-        cross_entropy = jax.nn.softplus(jax.nn.logsumexp(others, axis) - positives)
+        seen = texts if axis else others
+        cross_entropy = jax.nn.softplus(jax.nn.logsumexp(seen, axis) - positives)
         return cross_entropy + label_smoothing * (positives - jnp.mean(logits, axis, where=kept))
 
     if kind == "softmax":
@@ -164,6 +198,8 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
         signed = jnp.where(own, -logits, logits)
         terms = jax.nn.softplus(signed) - label_smoothing / 2 * signed
         losses = jnp.sum(terms, 1, where=kept)
+        if negatives is not None:
+            losses += jnp.sum(jax.nn.softplus(further), 1, where=negatives[1])
 
     metrics = {
         "image_to_text_accuracy": positives > others.max(1),
@@ -178,6 +214,14 @@ def dense(x, y, scale, bias, ids: Ids, present, *, kind, chunk_size, label_smoot
 
 # Every implementation takes the arguments of `dense`.
 IMPLEMENTATIONS = {"dense": dense, "chunked": chunked, "ring": ring}
+
+
+def _check_negatives(implementation: str, label_smoothing: float) -> None:
+    if implementation not in ("auto", "dense") or label_smoothing:
+        raise ValueError(
+            f"contrastive_loss got negatives with implementation '{implementation}' and "
+            f"label_smoothing {label_smoothing}: use 'dense' and 0."
+        )
 
 
 def _check(

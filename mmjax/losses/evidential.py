@@ -61,8 +61,8 @@ STIRLING = 8.0  # from here on the series below are exact to float32
 
 def _g(x: jax.Array) -> jax.Array:
     """lnΓ(x) - x ln x + x, of x >= 1."""
-    small, large = jnp.minimum(x, STIRLING), jnp.maximum(x, STIRLING)
-    series = 0.5 * jnp.log(2 * math.pi / large) + 1 / (12 * large) - 1 / (360 * large**3)
+    small, inverse = jnp.minimum(x, STIRLING), 1 / jnp.maximum(x, STIRLING)
+    series = 0.5 * jnp.log(2 * math.pi * inverse) + inverse / 12 - inverse**3 / 360
     return jnp.where(
         x < STIRLING, jax.scipy.special.gammaln(small) - small * jnp.log(small) + small, series
     )
@@ -70,6 +70,6 @@ def _g(x: jax.Array) -> jax.Array:
 
 def _h(x: jax.Array) -> jax.Array:
     """ψ(x) - ln x, of x >= 1."""
-    small, large = jnp.minimum(x, STIRLING), jnp.maximum(x, STIRLING)
-    series = -1 / (2 * large) - 1 / (12 * large**2) + 1 / (120 * large**4)
+    small, inverse = jnp.minimum(x, STIRLING), 1 / jnp.maximum(x, STIRLING)
+    series = -inverse / 2 - inverse**2 / 12 + inverse**4 / 120
     return jnp.where(x < STIRLING, jax.scipy.special.digamma(small) - jnp.log(small), series)

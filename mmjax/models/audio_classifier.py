@@ -17,8 +17,9 @@ from mmjax.layers.norm import LayerNorm
 from mmjax.layers.position import LearnedGrid
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import decode_variant, resolve
-from mmjax.losses.classification import check_classes, check_labels, classification
+from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
+from mmjax.models.classification import classification
 from mmjax.models.tower import learned_token, tower_blocks
 from mmjax.sharding import shard
 from mmjax.system import System

@@ -107,6 +107,11 @@ class AudioVisualSpeech(GeneratesText, nn.Module):
                 "config.model.fusion.modality_dropout is drawn in the model: set "
                 "config.model.modality_dropout instead, which is drawn before it."
             )
+        if fields.get("reconstruction"):
+            raise ValueError(
+                "config.model.fusion.reconstruction is set, and no loss of this system trains its "
+                "decoders: leave it out."
+            )
         return Bidirectional(**fields, **kwargs)
 
     def text_decoder(self, **kwargs) -> TextDecoder:

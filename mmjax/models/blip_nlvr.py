@@ -17,9 +17,10 @@ from mmjax.layers.norm import LayerNorm
 from mmjax.layers.pair_attention import PairBlock
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.stack import stack
-from mmjax.losses.classification import check_classes, check_labels, classification
+from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models import captioner
 from mmjax.models.build import build
+from mmjax.models.classification import classification
 from mmjax.models.vit import ViT
 from mmjax.system import System
 

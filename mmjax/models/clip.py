@@ -25,6 +25,7 @@ from mmjax.models.bert import BERT
 from mmjax.models.build import build
 from mmjax.models.efficientnet import EfficientNet
 from mmjax.models.frames import Frames
+from mmjax.models.hard_negatives import negatives_of, with_negatives
 from mmjax.models.loss_memory import leaner_losses, notes
 from mmjax.models.naflex import NaFlex
 from mmjax.models.packed_pairs import by_row, each_text, flat_pairs, packed_ids
@@ -127,10 +128,11 @@ class CLIP(nn.Module):
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch and ("text_features" not in batch or self.is_initializing()):
-            text = each_text(self.text_tower(name="text"), batch, train=train)
+            texts, rows = with_negatives(batch), len(batch["text"])
+            text = each_text(self.text_tower(name="text"), texts, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
-                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)
+                outputs["text_tokens"] = text["text_tokens"].astype(jnp.float32)[:rows]
         outputs |= {k: x for k, x in batch.items() if k in ("image_features", "text_features")}
         if self.head:
             return outputs | self._heads(outputs, batch, train) | self._scale()
@@ -144,6 +146,11 @@ class CLIP(nn.Module):
                 text_map = Linear((self.text_map,), names, kernel_init=init, name="text_map")
                 features = nn.relu(text_map(features))
             outputs["text_embed"] = self._embed(features, "text_proj")
+            if "text_negative" in batch:
+                rows = len(batch["text"])
+                outputs["text_negative_embed"] = outputs["text_embed"][rows:]
+                for name in ("text_features", "text_embed"):
+                    outputs[name] = outputs[name][:rows]
 
         return outputs | self._scale()
 
@@ -215,10 +222,16 @@ def make_system(config: Mapping[str, Any]) -> System:
     elif model.text_words:
         raise ValueError("config.model.text_words is read by a head: set config.model.head too.")
     settings = check_kwargs(contrastive, loss, "config.loss")
+    hard_negatives = bool(settings.get("hard_negatives"))
+    if hard_negatives and (model.head or model.given):
+        raise ValueError(
+            "config.loss.hard_negatives needs a text tower that reads them: unset "
+            "config.model.head and config.model.given."
+        )
     normed = isinstance(model.image_tower(parent=None), ModifiedResNet) and not model.lock_image
     return System(
         model=model,
-        spec=spec(model, bool(settings.get("mask_duplicates"))),
+        spec=spec(model, bool(settings.get("mask_duplicates")), hard_negatives),
         loss=contrastive(**settings),
         limits=limits(model),
         mutable=(STATISTICS,) if normed else (),
@@ -238,6 +251,7 @@ def contrastive(
     label_smoothing: float = 0.0,
     mask_duplicates: bool = False,
     alignment: bool = False,
+    hard_negatives: bool = False,
 ) -> Callable[..., Terms]:
     """The loss function for these settings of `config.loss`; see `contrastive_loss`.
 
@@ -246,6 +260,8 @@ def contrastive(
     Args:
       mask_duplicates: do not use pairs that share an image or a caption as negatives.
       alignment: also give `alignment`, one minus the cosine of each pair.
+      hard_negatives: swapped captions, which the step `hard_negative` makes, are further texts that
+        an image is compared with (Yuksekgonul et al. 2023, arXiv 2210.01936, section 4: NegCLIP).
     """
 
     def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
@@ -268,6 +284,7 @@ def contrastive(
             image_ids=image_ids,
             text_ids=text_ids,
             present=present,
+            **(negatives_of(outputs, batch, text_ids, row_ids) if hard_negatives else {}),
         )
         scalars = {k: outputs[k] for k in ("logit_scale", "logit_bias") if k in outputs}
         terms = {"contrastive": losses, **metrics}
@@ -332,7 +349,7 @@ def row_ids(text: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     return jax.lax.bitcast_convert_type(mixed.sum(1, dtype=jnp.uint32), jnp.int32)
 
 
-def spec(model: CLIP, example_ids: bool) -> Spec:
+def spec(model: CLIP, example_ids: bool, hard_negatives: bool = False) -> Spec:
     """The arrays that the model and its loss need, for a batch of one; see `duplicate_ids`."""
     arrays = {
         name: x
@@ -342,6 +359,8 @@ def spec(model: CLIP, example_ids: bool) -> Spec:
     }
     for name, width in model.given.items():
         arrays[name] = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    if hard_negatives:
+        arrays["text_negative"], arrays["text_negative_mask"] = arrays["text"], arrays["text_mask"]
     if example_ids:
         arrays["example_id"] = jax.ShapeDtypeStruct((1,), jnp.int32)
     return arrays

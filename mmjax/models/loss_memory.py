@@ -24,11 +24,14 @@ def notes(config: Mapping[str, Any], mesh: Mesh) -> list[str]:
 def leaner_losses(config: Mapping[str, Any], devices: int) -> list[tuple[dict[str, Any], int]]:
     """Settings of `config.loss` that need less memory, and the bytes that each saves per device.
 
-    First another form, then that form with smaller chunks.
+    First another form, then that form with smaller chunks; none with hard negatives, for which
+    there is one form.
 
     Args:
       devices: shards of the batch.
     """
+    if config["loss"].get("hard_negatives"):
+        return []
     now, held = _loss_form(config, devices)
     form = min(("chunked", "ring"), key=held.get)
     chunk_size = max(1, config["loss"].get("chunk_size", CHUNK_SIZE) // 8)
@@ -44,7 +47,7 @@ def _loss_form(config: Mapping[str, Any], devices: int) -> tuple[str, dict[str, 
     """The form of the loss, and the bytes that each form would need per device."""
     loss = config["loss"]
     held = _held(config, devices, loss.get("chunk_size", CHUNK_SIZE))
-    form = loss.get("implementation", "auto")
+    form = "dense" if loss.get("hard_negatives") else loss.get("implementation", "auto")
     return (choose(held, loss.get("memory_mb", MEMORY_MB)) if form == "auto" else form), held
 
 

@@ -221,6 +221,7 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
+    _check_trained(model, config.get("loss_weights", {}))
     head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = model.num_classes is not None
     return System(
@@ -232,6 +233,21 @@ def make_system(config: Mapping[str, Any]) -> System:
         check_source=functools.partial(check_classes, **head) if labeled else None,
         evaluators={"classification": {"kind": "classification", "modalities": model.modalities}},
     )
+
+
+def _check_trained(model: MultimodalTransformer, weights: Mapping[str, Any]) -> None:
+    """Raise ValueError for parts that are used where a modality is missing and that no loss of
+    `config.loss_weights`, if it has any, trains."""
+    parts = {
+        "fallback": ("fallback_depth", model.fallback_depth is not None),
+        "reconstruction": ("fusion.reconstruction", bool(model.fusion.get("reconstruction"))),
+    }
+    for term, (setting, used) in parts.items():
+        if used and weights and term not in weights:
+            raise ValueError(
+                f"config.model.{setting} is set and config.loss_weights has no '{term}', which "
+                f"trains it: add a weight, such as 1.0, or leave out {setting}."
+            )
 
 
 def mask_tokens(model: MultimodalTransformer, batch: Batch, context: Context) -> Batch:

@@ -12,9 +12,10 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import class_head
 from mmjax.layers.norm import unit_length
-from mmjax.losses.classification import check_labels, classification
+from mmjax.losses.classification import check_labels
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
+from mmjax.models.classification import classification
 from mmjax.system import System
 
 

@@ -24,8 +24,9 @@ from mmjax.layers.tubelet_embed import (
     alternating_sinusoids,
     check_tubelets,
 )
-from mmjax.losses.classification import check_classes, check_labels, classification
+from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
+from mmjax.models.classification import classification
 from mmjax.sharding import shard
 from mmjax.system import System
 

@@ -21,8 +21,9 @@ from mmjax.layers.pooling import check_pool, pool_tokens
 from mmjax.layers.position import LearnedGrid, sincos1d, sincos2d
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.sizes import height_width, image_tower_sizes
-from mmjax.losses.classification import check_classes, check_labels, classification
+from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
+from mmjax.models.classification import classification
 from mmjax.models.tower import learned_token, pool_and_norm, tower_blocks
 from mmjax.sharding import shard
 from mmjax.system import System

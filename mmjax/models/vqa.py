@@ -75,7 +75,13 @@ def make_model(config: Mapping[str, Any]) -> VQA:
       ValueError: an unknown setting, in it or in its parts.
     """
     model = VQA(**check_kwargs(VQA, config, "config.model"))
-    multimodal.check(model.main_model(parent=None))
+    main = model.main_model(parent=None)
+    multimodal.check(main)
+    if main.fallback_depth is not None or main.fusion.get("reconstruction"):
+        raise ValueError(
+            "config.model.main of a VQA has no fallback_depth and no fusion.reconstruction, since "
+            "none of its losses trains them: leave them out, or use the system 'multimodal'."
+        )
     model.question_model(parent=None)
     return model
 

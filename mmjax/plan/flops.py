@@ -26,18 +26,27 @@ class Work:
         return Work(self.flops * times, self.seconds * times)
 
 
-def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf) -> Work:
+def count(
+    jaxpr: core.Jaxpr,
+    peak: float = math.inf,
+    bandwidth: float = math.inf,
+    batched_products: bool = True,
+) -> Work:
     """The work of one run, over all devices.
 
     Args:
       jaxpr: of the program, closed or not.
       peak, bandwidth: FLOP/s and bytes/s of all devices; a product takes the longer of its FLOPs
         and its operands and result (roofline, Williams et al. 2009).
+      batched_products: whether products of two arrays with batch axes count, such as those of
+        attention; tools that sum over layers with weights leave them out.
     """
     total = Work()
     for eqn in _used(getattr(jaxpr, "jaxpr", jaxpr)):
         name = eqn.primitive.name
         if name in ("dot_general", "conv_general_dilated"):
+            if name == "dot_general" and not (batched_products or _weights_alone(eqn)):
+                continue
             flops = (_dot if name == "dot_general" else _convolution)(eqn)
             moved = sum(v.aval.size * v.aval.dtype.itemsize for v in (*eqn.invars, *eqn.outvars))
             total += Work(flops, max(flops / peak, moved / bandwidth))
@@ -46,7 +55,7 @@ def count(jaxpr: core.Jaxpr, peak: float = math.inf, bandwidth: float = math.inf
             own = eqn.params["cost_estimate"]
             total += Work(own.flops, max(own.flops / peak, own.bytes_accessed / bandwidth))
             continue
-        inner = [count(j, peak, bandwidth) for j in _jaxprs(eqn)]
+        inner = [count(j, peak, bandwidth, batched_products) for j in _jaxprs(eqn)]
         if name == "cond":
             total += max(inner, key=lambda w: w.flops)
             continue
@@ -73,6 +82,12 @@ def _jaxprs(eqn: core.JaxprEqn) -> list:
         list(eqn.params.values()), is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr)
     )
     return [x for x in found if isinstance(x, core.Jaxpr | core.ClosedJaxpr)]
+
+
+def _weights_alone(eqn: core.JaxprEqn) -> bool:
+    """Whether a product has no batch axes."""
+    _, (batch, _) = eqn.params["dimension_numbers"]
+    return not batch
 
 
 def _dot(eqn: core.JaxprEqn) -> float:

@@ -16,9 +16,13 @@ from typing import Any
 import jax
 
 from mmjax.plan.categories import CATEGORIES, categories
+from mmjax.storage import mirror
 from mmjax.workdir import tables, whole_file
 
 FILE = "profile.json"
+# The compile cache else gives a program of other code that differs only in the names of its modules
+# and scopes, such as of an earlier version, and with it those names.
+_NAMES_IN_KEY = "jax_compilation_cache_include_metadata_in_key"
 
 Event = tuple[float, float, str]  # start, end, category
 
@@ -53,6 +57,9 @@ class Profiler:
         self._start, self._last = start, start + settings["steps"] - 1
         self._folder, self._workdir, self._due = workdir / "profile", workdir, due
         self._began, self._waited, self._traces = 0.0, 0.0, False
+        self._key = getattr(jax.config, _NAMES_IN_KEY)
+        if due:  # before the step is compiled
+            jax.config.update(_NAMES_IN_KEY, True)
 
     def starts_at(self, step: int) -> bool:
         """Whether the trace begins before this step."""
@@ -79,8 +86,9 @@ class Profiler:
           traced: the step, which is compiled again, from the compile cache where there is one.
         """
         seconds = time.perf_counter() - self._began
-        self.close()
+        self._stop()
         text = traced.lower().compile().as_text()
+        self.close()
         found = breakdown(newest_trace(self._folder), text, seconds)
         waited = min(found["idle"], wait_seconds - self._waited)
         found |= {"host wait": waited, "idle": found["idle"] - waited}
@@ -90,11 +98,16 @@ class Profiler:
         whole_file.write(self._workdir / FILE, json.dumps(whole, indent=1) + "\n")
         title = f"the time of steps {self._start} to {self._last}"
         tables.print_table(rows(found), title=title)
-        print(f"trace: {self._folder}")
+        print(f"trace: {mirror.shown(self._folder)}")
 
     def close(self) -> None:
         """End a trace that is under way."""
-        self._due = False
+        self._stop()
+        if self._due:
+            self._due = False
+            jax.config.update(_NAMES_IN_KEY, self._key)
+
+    def _stop(self) -> None:
         if self._traces:
             self._traces = False
             jax.profiler.stop_trace()

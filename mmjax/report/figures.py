@@ -53,12 +53,14 @@ STYLE = {
 }
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> bytes:
+def as_svg(figure: Figure) -> bytes:
+    """The bytes of an SVG whose colors follow the reader's light or dark scheme."""
     buffer = io.BytesIO()
     # The layout uses the tick labels of the previous draw, so draw once before saving.
     figure.draw_without_rendering()
@@ -111,7 +113,7 @@ def lines(
       smoothed: draw the series faintly under their running mean; reference: (value, name) of a
         dashed line; unit: written beside the axis; height: in inches.
     """
-    figure, axes = _figure(CARD[0], height)
+    figure, axes = new_figure(CARD[0], height)
     for color, (name, (steps, values)) in zip(_cycle(len(series)), series.items()):
         x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
         if smoothed and len(y) > 20 and np.isfinite(y).all():
@@ -147,7 +149,7 @@ def lines(
     axes.margins(x=0.01)
     if len(series) > 1:
         axes.legend(loc="best")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _cycle(count: int) -> list[str]:
@@ -161,7 +163,7 @@ def similarities(edges: np.ndarray, positives: np.ndarray, negatives: np.ndarray
     Args:
       edges: `[bins + 1]`; positives, negatives: counts `[bins]`.
     """
-    figure, axes = _figure(*CARD)
+    figure, axes = new_figure(*CARD)
     centers = (edges[1:] + edges[:-1]) / 2
     width = edges[1] - edges[0]
     for counts, name, color in (
@@ -178,13 +180,13 @@ def similarities(edges: np.ndarray, positives: np.ndarray, negatives: np.ndarray
     axes.set_xlabel("cosine similarity")
     axes.set_ylabel("density")
     axes.legend(loc="best")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def histogram(series: Mapping[str, np.ndarray], bins: int = 40) -> bytes:
     """SVG: how often values in [0, 1] occur, as a fraction of each series."""
-    figure, axes = _figure(*CARD)
+    figure, axes = new_figure(*CARD)
     edges = np.linspace(0, 1, bins + 1)
     for color, (name, values) in zip(COLORS, series.items()):
         weights = np.full(len(values), 1 / len(values))
@@ -192,13 +194,13 @@ def histogram(series: Mapping[str, np.ndarray], bins: int = 40) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylabel("fraction")
     axes.legend()
-    return _svg(figure)
+    return as_svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def reliability(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
     """SVG: accuracy by confidence, (confidence [k], accuracy [k]) of each, and the diagonal."""
-    figure, axes = _figure(*CARD)
+    figure, axes = new_figure(*CARD)
     axes.plot([0, 1], [0, 1], color=AXIS, linewidth=1, linestyle="--")
     for color, (name, (confidence, accuracy)) in zip(COLORS, series.items()):
         axes.plot(confidence, accuracy, "o-", color=color, markersize=3, label=name)
@@ -207,13 +209,13 @@ def reliability(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.legend(loc="best")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def risk_coverage(coverage: np.ndarray, risk: np.ndarray, chosen: float | None) -> bytes:
     """SVG: the error rate of the most confident examples, by their fraction; a line at `chosen`."""
-    figure, axes = _figure(*CARD)
+    figure, axes = new_figure(*CARD)
     axes.plot(coverage, risk, color=COLORS[0], linewidth=1.5)
     if chosen is not None:
         axes.axvline(chosen, color=COLORS[1], linewidth=1, linestyle="--")
@@ -221,13 +223,13 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, chosen: float | None) 
     axes.set_ylim(bottom=0)
     axes.set_xlabel("coverage")
     axes.set_ylabel("error rate")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def modality_plane(image_points: np.ndarray, text_points: np.ndarray) -> bytes:
     """Images and texts on their common principal axes, and the gap between their centroids."""
-    figure, axes = _figure(*CARD)
+    figure, axes = new_figure(*CARD)
     centroids = []
     for points, name, color in (
         (image_points, "images", IMAGE),
@@ -243,7 +245,7 @@ def modality_plane(image_points: np.ndarray, text_points: np.ndarray) -> bytes:
     axes.set_ylabel("second")
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(loc="best")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -253,7 +255,7 @@ def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequen
     Args:
       rows: metric -> value, and alpha, in the order of alpha.
     """
-    figure, axes = _figure(6.0, 4.2)
+    figure, axes = new_figure(6.0, 4.2)
     across = [row[target] for row in rows]
     for name, color in zip(retained, _cycle(len(retained))):
         up = [row[name] for row in rows]
@@ -265,21 +267,21 @@ def trade_off(rows: Sequence[Mapping[str, float]], target: str, retained: Sequen
     axes.set_ylabel("retained")
     axes.set_title("one point per α: 0 is the base, 1 the tuned model", fontsize=9.5, loc="left")
     axes.legend(loc="best")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def confusion(matrix: np.ndarray) -> bytes:
     """Counts `[C, C]`, normalized by row, as a heat map; for many classes."""
     size = 6.4
-    figure, axes = _figure(size, size * 0.92)
+    figure, axes = new_figure(size, size * 0.92)
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     drawn = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.grid(False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="fraction of the true class")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def attention_overlay(image: np.ndarray, weights: np.ndarray, size: int = 192) -> np.ndarray:

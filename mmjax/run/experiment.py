@@ -31,6 +31,7 @@ from mmjax.process import distributed
 from mmjax.run import given_parts, initial
 from mmjax.run import tokenizer as tokenizers
 from mmjax.schedule import check_schedule, schedule
+from mmjax.storage import mirror
 from mmjax.system import Params, System, Variables, seed_data, statistics_of, variables
 from mmjax.variables import make_state_function, sharded_state, sharded_variables
 from mmjax.workdir.saved import write_tokenizer
@@ -262,6 +263,7 @@ def make_tokenizer(
         return None
     folder = workdir / "tokenizer"
     with distributed.main_first("making the tokenizer"):
+        mirror.sync(workdir)
         if saved:
             write_tokenizer(workdir, saved["tokenizer"])
         tokenizer = tokenizers.make_tokenizer(
@@ -269,6 +271,7 @@ def make_tokenizer(
         )
         if distributed.is_main():
             tokenizer.save(folder)
+            mirror.push(workdir)
     distributed.check_same("the tokenizer", tokenizer.fingerprint)
     return tokenizer
 

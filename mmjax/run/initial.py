@@ -121,7 +121,9 @@ def _newest(folder: Path) -> tuple[Checkpoints, int]:
     """The checkpoints of a run, and the newest step."""
     source = Checkpoints(folder, read_only=True) if (folder / "checkpoints").is_dir() else None
     if source is None or not source.steps():
-        raise CheckpointError(f"There are no checkpoints in '{folder}' to start from.")
+        raise CheckpointError(
+            f"There are no checkpoints in '{mirror.shown(folder)}' to start from."
+        )
     return source, source.steps()[0]
 
 

@@ -1,26 +1,41 @@
 """The numbers of a log line that are not the model's: speed, utilization, memory."""
 
+import collections
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+
+from mmjax.batch import Batch
 
 
 class Meter:
     """Reads what a training run achieves.
 
     Args:
-      batch_size: examples of a step.
+      batch_size: examples of a step; their mean where steps differ.
       devices: all of the run.
       peak: peak FLOP/s of one device; None: unknown.
-
-    Attributes:
-      flops: of one step, over all devices, recomputation included; 0: unknown.
     """
 
-    def __init__(self, batch_size: int, devices: Sequence[jax.Device], peak: float | None = None):
-        self.flops = 0.0
+    def __init__(self, batch_size: float, devices: Sequence[jax.Device], peak: float | None = None):
+        self._flops: dict[tuple, float] = {}  # by the shapes of a batch
+        self._steps: collections.Counter = collections.Counter()
         self._batch_size, self._devices, self._peak = batch_size, len(devices), peak
+
+    def add(self, batch: Batch, count: Callable[[], float]) -> None:
+        """A step on this batch; `count` gives its FLOPs over all devices, recomputation included,
+        and is called once for batches of the same shapes."""
+        shapes = tuple(sorted((name, x.shape) for name, x in batch.items()))
+        if shapes not in self._flops:
+            self._flops[shapes] = count()
+        self._steps[shapes] += 1
+
+    @property
+    def flops(self) -> float:
+        """Of a step, the mean of those so far; 0: unknown."""
+        total = sum(flops * self._steps[shapes] for shapes, flops in self._flops.items())
+        return total / max(1, self._steps.total())
 
     def read(self, examples_per_second: float) -> dict[str, float]:
         """The numbers at this rate; those that are unknown are left out.

@@ -22,7 +22,8 @@ class ProgressLine:
     Scalars are shown once the device has them: drawing never waits for a step.
 
     Args:
-      total_steps, examples_per_step: of the run; start_step: the step it resumes from.
+      total_steps, examples_per_step: of the run, of steps that differ the mean; start_step: the
+        step it resumes from.
       stream: where to draw; None is standard error.
       meter: examples/s -> more for the line.
     """
@@ -32,7 +33,7 @@ class ProgressLine:
     def __init__(
         self,
         total_steps: int,
-        examples_per_step: int,
+        examples_per_step: float,
         start_step: int = 0,
         stream: TextIO | None = None,
         meter: Callable[[float], Iterable[str]] | None = None,

@@ -39,6 +39,8 @@ _NOT_MIRRORED = re.compile(
 def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
     """The local folder to use for a folder that may be a URL; a local one is that folder itself.
 
+    A single file is read as well, such as a model of one file.
+
     Args:
       write: push what changes. Only one process may, the one that holds the lock.
 
@@ -49,10 +51,16 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
     if not files.is_url(folder):
         yield Path(folder)
         return
-    url, here = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
-    mirror = Mirror(url, here)
+    url, above = os.fspath(folder).rstrip("/"), Path(tempfile.mkdtemp(prefix="mmjax-")).resolve()
+    here = above / url.rpartition("/")[2]  # its name is that of the run
     pushed = True
     try:
+        if not write and _is_file(url):
+            _download(url, here)
+            yield here
+            return
+        here.mkdir()
+        mirror = _OPEN[str(here)] = Mirror(url, here, write)
         mirror.pull()
         with mirror.pushing() if write else contextlib.nullcontext():
             try:
@@ -67,8 +75,9 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
             raise
         raise StorageError(f"{error} What is not there yet is in {here}.") from error
     finally:
+        _OPEN.pop(str(here), None)
         if pushed:
-            shutil.rmtree(here, ignore_errors=True)
+            shutil.rmtree(above, ignore_errors=True)
 
 
 def local(folder: str | os.PathLike) -> Path:
@@ -112,41 +121,47 @@ def push(folder: str | os.PathLike) -> None:
     Raises:
       StorageError: the bucket cannot be written.
     """
-    mirror = _PUSHING.get(str(folder))
-    if mirror:
+    mirror = _OPEN.get(str(folder))
+    if mirror and mirror.write:
         mirror.push()
+
+
+def sync(folder: str | os.PathLike) -> None:
+    """`push`; a mirror that is open for reading pulls instead what another process has pushed.
+
+    Raises:
+      StorageError: the bucket cannot be read or written.
+    """
+    mirror = _OPEN.get(str(folder))
+    if mirror:
+        (mirror.push if mirror.write else mirror.pull)()
 
 
 class Mirror:
     """A local folder and its URL."""
 
-    def __init__(self, url: str, here: Path):
-        self.url, self.here = url, here
+    def __init__(self, url: str, here: Path, write: bool):
+        self.url, self.here, self.write = url, here, write
+        self._pulled: dict[str, files.Stat] = {}
         self._pushed: dict[str, tuple[int, int]] = {}  # name -> size and time of change
         self._lock = threading.Lock()
         (here / MARK).write_text(url)
 
     def pull(self) -> None:
-        """Make the local folder what the bucket has."""
-        names = [name[len(self.url) + 1 :] for name in files.listing(self.url)]
-        steps = {name.rpartition("/")[0] for name in names if name.endswith(f"/{WHOLE}")}
-        if any(name.startswith(f"{CHECKPOINTS}/") for name in names):
-            (self.here / CHECKPOINTS).mkdir()
-        wanted = [name for name in names if self._is_mirrored(name)]
-        wanted = [name for name in wanted if _step_of(name) is None or _step_of(name) in steps]
+        """Read what the bucket has and the local folder has not, or of another version."""
+        there = {name[len(self.url) + 1 :]: x for name, x in files.listing(self.url).items()}
+        steps = {name.rpartition("/")[0] for name in there if name.endswith(f"/{WHOLE}")}
+        if any(name.startswith(f"{CHECKPOINTS}/") for name in there):
+            (self.here / CHECKPOINTS).mkdir(exist_ok=True)
+        wanted = {
+            name: stat
+            for name, stat in there.items()
+            if self._is_mirrored(name) and (_step_of(name) is None or _step_of(name) in steps)
+        }
+        changed = [name for name, stat in wanted.items() if self._pulled.get(name) != stat]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            list(pool.map(self._pull_file, wanted))
-        self._pushed = self._changes()
-
-    def _pull_file(self, name: str) -> None:
-        path, at = self.here / name, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            while block := files.read(files.join(self.url, name), at, _BLOCK):
-                file.write(block)
-                at += len(block)
-                if len(block) < _BLOCK:
-                    break
+            list(pool.map(lambda k: _download(files.join(self.url, k), self.here / k), changed))
+        self._pulled, self._pushed = wanted, self._changes()
 
     def push(self) -> None:
         """Write what has changed into the bucket; a checkpoint after all else, its mark last."""
@@ -180,13 +195,11 @@ class Mirror:
 
         thread = threading.Thread(target=keep_pushing, name="mmjax.storage.mirror", daemon=True)
         thread.start()
-        _PUSHING[str(self.here)] = self
         try:
             yield
         finally:
             done.set()
             thread.join()
-            del _PUSHING[str(self.here)]
 
     def _changes(self) -> dict[str, tuple[int, int]]:
         found = {}
@@ -206,7 +219,26 @@ class Mirror:
         return not _NOT_MIRRORED.fullmatch(name)
 
 
-_PUSHING: dict[str, Mirror] = {}  # the mirrors that are open for writing
+_OPEN: dict[str, Mirror] = {}  # the mirrors of this process, by their folder
+
+
+def _is_file(url: str) -> bool:
+    try:
+        files.stat(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _download(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    at = 0
+    with open(path, "wb") as file:
+        while block := files.read(url, at, _BLOCK):
+            file.write(block)
+            at += len(block)
+            if len(block) < _BLOCK:
+                break
 
 
 def _step_of(name: str) -> str | None:

@@ -10,11 +10,7 @@ says so: a kill leaves older ones intact.
 import contextlib
 import errno
 import json
-import logging
 import os
-import sys
-import threading
-import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,7 +25,7 @@ from mmjax.optim import tree_paths
 from mmjax.process import distributed
 from mmjax.process.printable import printable
 from mmjax.storage import mirror
-from mmjax.workdir import migrate
+from mmjax.workdir import migrate, repeated_errors
 from mmjax.workdir.checksum import checksums
 
 
@@ -43,22 +39,6 @@ class DamagedError(CheckpointError):
     def __init__(self, path: Path, how: str):
         self.what = f"The checkpoint {path} is damaged ({how})"
         super().__init__(f"{self.what}; use an older one.")
-
-
-def _is_repeated(trace: Any) -> bool:
-    """Whether an error is from orbax's threads and tasks, which the main thread raises too."""
-    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
-    return any(module.startswith(("orbax.", "asyncio.")) for module in modules)
-
-
-def _print_once(args: threading.ExceptHookArgs) -> None:
-    if not _is_repeated(args.exc_traceback):
-        threading.__excepthook__(args)
-
-
-def _print_unawaited(args: Any) -> None:
-    if not _is_repeated(args.exc_traceback):
-        sys.__unraisablehook__(args)
 
 
 class Checkpoints:
@@ -84,10 +64,7 @@ class Checkpoints:
                 "gs://, or a disk that they share."
             )
         self._writing: int | None = None  # step of the checkpoint that was started last
-        threading.excepthook = _print_once
-        sys.unraisablehook = _print_unawaited
-        for noisy in ("absl", "asyncio"):  # they also print what is raised in the end
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        repeated_errors.silence()
         try:
             self._manager = ocp.CheckpointManager(
                 self.folder,

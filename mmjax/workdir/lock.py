@@ -27,14 +27,18 @@ BEAT_SECONDS = 10.0
 DEAD_AFTER_SECONDS = 40.0  # without a beat
 
 
+class InUseError(ValueError):
+    """Another process holds the folder."""
+
+
 def held(
     workdir: str | os.PathLike, flag: str = "--workdir"
 ) -> contextlib.AbstractContextManager[None]:
     """Hold the workdir, or another folder that a flag names, while inside; created if missing.
 
     Raises:
-      ValueError: another run holds it (named by host, process and start), or the workdir cannot
-        be written.
+      InUseError: another run holds it (named by host, process and start).
+      ValueError: the workdir cannot be written.
     """
     return (_held_in_bucket if storage.is_url(workdir) else _held_on_disk)(workdir, flag)
 
@@ -141,9 +145,9 @@ def _take(file: IO[str], path: Path, flag: str) -> None:
     os.fsync(file.fileno())
 
 
-def _refusal(folder: str | os.PathLike, holder: Mapping[str, Any] | None, flag: str) -> ValueError:
+def _refusal(folder: str | os.PathLike, holder: Mapping[str, Any] | None, flag: str) -> InUseError:
     holder = holder or {"host": "an unknown host", "pid": "?", "started": "?"}
-    return ValueError(
+    return InUseError(
         f"The folder {folder} is in use by process {holder['pid']} on {holder['host']}, "
         f"started {holder['started']}: wait for it to end, stop it, or use another {flag}."
     )

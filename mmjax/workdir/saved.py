@@ -11,6 +11,7 @@ from mmjax import config as configs
 from mmjax.data.text.tokenizer import Tokenizer, load_tokenizer
 from mmjax.optim import lora
 from mmjax.process import distributed
+from mmjax.storage import mirror
 from mmjax.workdir.checkpoint import Checkpoints
 
 
@@ -38,10 +39,8 @@ def open_checkpoint(
     saves = Checkpoints(workdir, read_only=True)
     steps = saves.steps()
     if not steps or (at_step is not None and at_step not in steps):
-        raise ValueError(
-            f"'{workdir}' has no checkpoint {'' if at_step is None else f'of step {at_step}'}; "
-            f"there are {steps}."
-        )
+        which = "" if at_step is None else f"of step {at_step}"
+        raise ValueError(f"'{mirror.shown(workdir)}' has no checkpoint {which}; there are {steps}.")
     at = steps[0] if at_step is None else at_step
     saved = saves.run(at)
     config = configs.override(configs.from_json(saved["config"]), overrides)
@@ -99,8 +98,9 @@ def write_tokenizer(workdir: Path, files: Mapping[str, str]) -> None:
     present = tokenizer_files(workdir)
     if present and present != files:
         raise ValueError(
-            f"The tokenizer in {workdir / 'tokenizer'} is not the one that this run's checkpoint "
-            "was trained with: delete that folder to restore it from the checkpoint."
+            f"The tokenizer in {mirror.shown(workdir / 'tokenizer')} is not the one that this "
+            "run's checkpoint was trained with: delete that folder to restore it from the "
+            "checkpoint."
         )
     if present:
         return

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.config import nearest
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 from mmjax.workdir.manifest import read_manifest, write_manifest
 
@@ -87,7 +88,7 @@ class Tracker:
             self._failed, self._open = True, None
             print(
                 f"warning: {kind} failed ({_first_line(error)}) and gets no more metrics of this "
-                f"run; {self._workdir / 'metrics.jsonl'} has all."
+                f"run; {mirror.shown(self._workdir / 'metrics.jsonl')} has all."
             )
 
     def close(self) -> None:
@@ -117,9 +118,8 @@ def _wandb(project: str, run_id: str, workdir: Path, config: Mapping[str, Any]) 
     if not mode and not wandb.login(prompt=False, verify=False):
         reason = "there is no login (`wandb login`, or WANDB_API_KEY)"
     settings = wandb.Settings(silent=True, console="off", init_timeout=60)
-    folder = str(workdir)
-    given = {"project": project, "id": run_id, "name": workdir.name, "resume": "allow"}
-    given |= {"dir": folder, "config": dict(config), "settings": settings}
+    given = {"project": project, "id": run_id, "name": _name(workdir), "resume": "allow"}
+    given |= {"dir": str(workdir), "config": dict(config), "settings": settings}
     run = None
     if not reason:
         try:
@@ -133,7 +133,8 @@ def _wandb(project: str, run_id: str, workdir: Path, config: Mapping[str, Any]) 
     said = f"tracked by Weights & Biases, run {run_id} of project '{project}'"
     if run.offline:
         why = f", as {reason}" if reason else ""
-        said += f", offline{why}: `wandb sync {folder}/wandb/offline-run-*` uploads it"
+        files = mirror.shown(workdir / "wandb" / "offline-run-*")
+        said += f", offline{why}: `wandb sync {files}` uploads it"
     elif run.url:
         said += f": {run.url}"
     return _Open(lambda step, values: run.log({"step": step, **values}), run.finish, said)
@@ -142,7 +143,7 @@ def _wandb(project: str, run_id: str, workdir: Path, config: Mapping[str, Any]) 
 def _trackio(project: str, run_id: str, workdir: Path, config: Mapping[str, Any]) -> _Open:
     import trackio
 
-    name = f"{workdir.name}-{run_id}"  # by which trackio finds a run
+    name = f"{_name(workdir)}-{run_id}"  # by which trackio finds a run
     given = {"project": project, "name": name, "resume": "allow", "config": dict(config)}
     given["embed"] = False
     reason = ""
@@ -164,6 +165,10 @@ def _trackio(project: str, run_id: str, workdir: Path, config: Mapping[str, Any]
     said = f"tracked by trackio, run {name} of project '{project}'{where}"
     said += f": `trackio show --project {project}` shows it"
     return _Open(lambda step, values: run.log(dict(values), step=step), finish, said)
+
+
+def _name(workdir: Path) -> str:
+    return mirror.shown(workdir).rstrip("/").rpartition("/")[2]
 
 
 def _first_line(error: Exception) -> str:

@@ -45,6 +45,7 @@ UNTRAINED = (
 )  # no loss of its own, the latter without a head
 # Rows are fused with those of others, or normalized with them.
 COUPLED = {"albef": "albef_emoji", "blip": "blip_emoji", "clap": "clap_esc10"}
+COUPLED |= {"relation_network": "sort_of_clevr"}
 
 
 def load(system):

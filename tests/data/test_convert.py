@@ -17,7 +17,7 @@ from written_sets import photo, write_folder, write_tar, write_tfds
 from mmjax.data import convert as command
 from mmjax.data.convert import convert
 from mmjax.data.open_source import open_source
-from mmjax.data.sources.array_records import SHARDS
+from mmjax.data.sources.array_records import SHARDS, RecordSource
 from mmjax.data.transforms.decode import decode_image
 from mmjax.workdir.metrics import read_metrics
 
@@ -45,15 +45,19 @@ def direct(data, short, quality):
 
 
 @pytest.mark.parametrize("write", [write_folder, write_tar, write_tfds])
-def test_examples_stay_as_they_are_but_for_the_picture(write, tmp_path):
+def test_examples_stay_as_they_are_but_for_the_picture(write, tmp_path, monkeypatch):
     settings = write(tmp_path / "original")
     original = open_source(settings)
     for quality, name in ((90, "jpeg"), (None, "raw")):
         convert(settings, tmp_path / name, size=20, quality=quality, shard_records=2)
         found = examples(tmp_path / name)
+        converted = open_source({"kind": "array_record", "root": str(tmp_path / name)})
         assert len(found) == len(original)
         for i, example in enumerate(found):
             before, picture = original[i], example.pop("image")
+            with monkeypatch.context() as patch:  # no media are read
+                patch.setattr(RecordSource, "__getitem__", None)
+                assert converted.meta(i) == example
             expected = direct(before.pop("image"), 20, quality)
             assert example == before
             pixels = decode_image(picture) if quality else picture

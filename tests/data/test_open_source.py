@@ -50,6 +50,11 @@ def test_unknown_kind_and_settings():
 # ---------------------------------------------------------------- any TFDS set
 
 
+def test_a_source_of_a_disk_refuses_a_url():
+    with pytest.raises(ValueError, match=r"'root' of kind 'folder' is 'gs://b/x'.* reads a disk"):
+        open_source({"kind": "folder", "root": "gs://b/x", "captions": "c.csv"})
+
+
 def test_any_prepared_tfds_set(tmp_path):
     Flowers(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     source = open_source(

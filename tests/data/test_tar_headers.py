@@ -1,11 +1,12 @@
 """Headers of tar archives: against Python's tarfile, and bounded."""
 
 import io
+import random
 import tarfile
 
 import pytest
 
-from mmjax.data.tar_headers import members
+from mmjax.data.tar_headers import members, scan
 
 NAMES = ["a.jpg", "folder/b.txt", "é.json", "x" * 99 + ".png", "d/" * 70 + "long.jpg"]
 NAMES += ["n" * 101, "empty.txt", "d/" * 40 + "ü" * 60]
@@ -129,3 +130,26 @@ def test_checksums_of_signed_bytes_are_accepted(tmp_path):
     block[148:156] = b"%06o\0 " % sum(x - 256 * (x > 127) for x in block)
     (tmp_path / "a.tar").write_bytes(block)
     assert [m.name for m in members(tmp_path / "a.tar")] == ["é.jpg"]
+
+
+@pytest.mark.parametrize("window", [512, 1536, 8192, 1 << 20])
+def test_windows_of_any_size_read_the_same(window, tmp_path):
+    """Times as the webdataset library writes them, between names of all lengths."""
+    rng, path = random.Random(window), tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(300):
+            name = f"{'d/' * rng.choice([0, 0, 0, 3, 60])}{i}{rng.choice(['', 'é'])}.jpg"
+            member = tarfile.TarInfo(name)
+            member.size = rng.choice([0, 1, 511, 512, 513, 700, 5000])
+            member.mtime = rng.choice([3, 1e9 + 0.5, 1e9 + i / 7, 1e9 + i / 7])
+            tar.addfile(member, io.BytesIO(rng.randbytes(member.size)))
+    data = path.read_bytes()
+    found = list(scan(lambda at, size: data[at : at + size], len(data), window))
+    assert [(name, *file[:2]) for name, file in found] == expected(path)
+    for _, (at, size, content) in found:
+        assert content in (None, data[at : at + size])
+    assert window == 512 or any(file[2] for _, file in found)
+    wrong = bytearray(data)
+    wrong[found[200][1][0] - 512] ^= 1  # in a name: the headers before it are right
+    with pytest.raises(ValueError, match=f"byte {found[200][1][0] - 512:,} has a wrong checksum"):
+        list(scan(lambda at, size: bytes(wrong[at : at + size]), len(wrong), window))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 
 import drawn
 import jax
@@ -12,11 +13,19 @@ from same import assert_same
 from mmjax import batch as batches
 from mmjax import config as configs
 from mmjax.data import open_source
-from mmjax.data.mixture import continued, history_of, make_transforms, open_training, order_of
+from mmjax.data.mixture import (
+    continued,
+    history_of,
+    make_transforms,
+    mean_rows,
+    open_training,
+    order_of,
+)
 from mmjax.data.pipeline import train_batches
 from mmjax.data.source import Source
 from mmjax.models.text import TextTransformer
-from mmjax.pack import sorted_by_length
+from mmjax.pack import into_buckets, tokens_of
+from mmjax.run.meter import Meter
 
 OPENED = []
 
@@ -126,6 +135,8 @@ def test_weights_changed_on_resume_keep_what_was_seen():
         np.testing.assert_equal(one.positions(step), other.positions(step))
     later = [other.positions(step)[0] for step in range(7, 20)]
     assert not any((part == 0).any() for part in later)
+    copy = pickle.loads(pickle.dumps(other))  # as the processes that make rows get it
+    np.testing.assert_equal(copy.positions(9), other.positions(9))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +192,7 @@ def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
             mask = np.arange(length)[None] < np.array([[len(x.split())] for x in texts])
             return mask.astype(np.int32), mask, None
 
-    buckets = sorted_by_length(Captions(), Words(), (12, 3, 18))
+    buckets = into_buckets(tokens_of(Captions(), Words(), 18), (12, 3, 18))
     assert buckets == {3: [0, 1], 12: [2, 3, 4], 18: [5, 6, 7, 8]}  # 21 and 24 words are cut
     monkeypatch.setitem(open_source.KINDS, "captions", Captions)
     file = tmp_path / "lengths.json"
@@ -190,7 +201,7 @@ def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
     source = open_source.open_source(wanted)
     assert [source[i]["key"] for i in range(len(source))] == ["2", "3", "4"]
     for changed, words in (
-        ({"length": 4}, "no bucket of 4 tokens; it has 3, 12, 18"),
+        ({"length": 4}, "no bucket of length 4; it has 3, 12, 18"),
         ({"file": "none.json"}, "There is no 'none.json': write it with .*--lengths"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -201,8 +212,6 @@ def test_texts_are_sorted_into_buckets_of_their_lengths(tmp_path, monkeypatch):
     file.write_text("{}")
     with pytest.raises(ValueError, match="was not written by mmjax.pack --lengths"):
         open_source.open_source(wanted)
-    with pytest.raises(ValueError, match=r"--lengths is \[0\]: give whole numbers from 1"):
-        sorted_by_length(Captions(), Words(), (0,))
 
 
 def test_a_shorter_array_gives_the_same_text():
@@ -220,3 +229,18 @@ def test_a_shorter_array_gives_the_same_text():
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
     assert TextTransformer(**sizes, causal=False, pool="last").reads_padding
     assert TextTransformer(**sizes, causal=False).reads_padding
+
+
+def test_rows_and_flops_of_a_step_are_means():
+    settings = data({k: v for k, v in parts().items() if k != "others"})
+    assert mean_rows(open_training(settings), 6) == (2 * 6 + 2) / 3
+    meter, counted = Meter((2 * 6 + 2) / 3, [None]), []
+    for size in (6, 2, 6):
+
+        def count(size=size):
+            counted.append(size)
+            return 10.0 * size
+
+        meter.add({"image": np.zeros((size, 4))}, count)
+    assert counted == [6, 2] and meter.flops == pytest.approx(10 * 14 / 3)
+    assert meter.read(14 / 3)["step_seconds"] == pytest.approx(1.0)

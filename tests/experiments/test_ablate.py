@@ -14,7 +14,8 @@ import pytest
 from scipy import stats
 
 from experiments import ablate
-from experiments.ablation_table import difference, markdown, mean_and_interval
+from experiments.ablation_queue import work
+from experiments.ablation_table import compared, difference, holm, markdown, mean_and_interval
 from mmjax import config as configs
 
 ROOT = Path(__file__).parents[2]
@@ -140,9 +141,11 @@ def test_killed_in_the_middle_it_goes_on_and_the_table_is_right(grid, tmp_path):
     t = stats.t.ppf(0.975, 2)
     table = (tmp_path / "report" / "table.md").read_text()
     assert printed.strip() in table
-    assert f"| width 1 (baseline) | 3 | 11.0 ± {t / math.sqrt(3):.1f} |  |" in table
+    assert f"| width 1 (baseline) | 3 | 11.0 ± {t / math.sqrt(3):.1f} |  |  |  |" in table
     half, delta = (3 * t / math.sqrt(3), 2 * t / math.sqrt(3))
-    assert f"| width 2 | 3 | 23.0 ± {half:.1f} | +12.0 ± {delta:.1f} |" in table
+    p = stats.ttest_rel([0.20, 0.23, 0.26], [0.10, 0.11, 0.12]).pvalue
+    row = f"| width 2 | 3 | 23.0 ± {half:.1f} | +12.0 ± {delta:.1f} | {p:.2g} | +6.0 |"
+    assert row in table
     commands = (tmp_path / "report" / "commands.txt").read_text().splitlines()
     assert len(commands) == 6 and "--config.model.width=2 --config.seed=2" in commands[-1]
     assert (tmp_path / "report" / "plot.png").read_bytes()[:4] == b"\x89PNG"
@@ -154,13 +157,13 @@ def test_a_run_that_fails_stops_no_other_and_comes_again(grid, tmp_path):
     process = start(path, out, "--jobs=2")
     printed, progress = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "width=3  FAILED, see" in progress and "| width 3 | 0 | – | – |" in printed
+    assert "width=3  FAILED, see" in progress and "| width 3 | 0 | – | – | – | – |" in printed
     assert "it broke" in (out / "width=3" / "log.txt").read_text()
     (out / "go").touch()
     process = start(path, out)
     printed, progress = process.communicate(timeout=120)
     assert process.returncode == 0 and "2 runs, 1 of them done" in progress
-    assert "| width 3 | 1 | 30.0 | +20.0 |" in printed
+    assert "| width 3 | 1 | 30.0 | +20.0 | – | – |" in printed
 
 
 def test_the_folder_of_another_config_is_not_taken_for_done(grid, tmp_path):
@@ -205,13 +208,122 @@ def test_differences_are_paired_by_seed():
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
 
 
+def test_tests_are_paired_two_sided_and_corrected_by_holm():
+    rng = np.random.default_rng(1)
+    cells = [ablate.Cell(name) for name in "abcd"]
+    values = {(c, "m"): dict(enumerate(rng.normal(0.1 * i, 0.1, 5))) for i, c in enumerate(cells)}
+    del values[cells[3], "m"][4]  # one seed less: given up, or not done
+    found = compared(values, cells, cells[0], ["m"])
+    base = list(values[cells[0], "m"].values())
+    raw = []
+    for cell in cells[1:3]:
+        mine = list(values[cell, "m"].values())
+        raw.append(stats.ttest_rel(mine, base).pvalue)
+        differences = np.subtract(mine, base)
+        np.testing.assert_allclose(
+            found[cell, "m"][1], differences.mean() / differences.std(ddof=1)
+        )
+    small, large = sorted(raw)
+    want = dict(zip(sorted(raw), (2 * small, max(2 * small, large))))
+    np.testing.assert_allclose([found[c, "m"][0] for c in cells[1:3]], [want[p] for p in raw])
+    assert all(map(math.isnan, found[cells[3], "m"]))
+    # Holm 1979 by hand: 0.01 * 4, 0.02 * 3, and 0.03 * 2 and 0.04 are not below the one before.
+    np.testing.assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and math.isnan(holm([math.nan, 0.1])[0])
+    same = {(cells[0], "m"): {0: 0.5, 1: 0.6}, (cells[1], "m"): {0: 0.5, 1: 0.6}}
+    assert compared(same, cells[:2], cells[0], ["m"])[cells[1], "m"] == (1.0, 0.0)
+
+
+def changes(path, listed, more=""):
+    """The grid's file with a list of changes instead of axes."""
+    text = Path(path).read_text()
+    text = text.replace('"axes": {"model.width": [1, 2]}', f'"changes": {listed}')
+    text = text.replace('        "baseline": {"model.width": 1},\n', more)
+    Path(path).write_text(text)
+    return path
+
+
+def test_changes_are_made_one_at_a_time(grid, tmp_path):
+    path = changes(grid(seeds=(0,)), '[{"model.width": 2}, {"model.depth": 1, "batch_size": 16}]')
+    found = ablate.load_grid(path)
+    assert ablate.baseline_of(found) == ablate.Cell("base")
+    runs = ablate.make_runs(found, tmp_path)
+    assert [run.cell.title for run in runs] == ["base", "width 2", "depth 1, batch_size 16"]
+    assert [run.config.model.width for run in runs] == [1, 2, 1]
+    assert [run.workdir.name for run in runs] == [
+        *("unchanged", "width=2", "batch_size=16,depth=1"),
+    ]
+
+
+class Done:
+    """A run whose result is known when it is asked for."""
+
+    def __init__(self, cell, seed, value, folder):
+        self.cell, self.seed, self.value = ablate.Cell(cell), seed, value
+        self.workdir = folder / f"{cell}{seed}"
+        self.command = ("python", "-c", f"open({str(self.workdir / 'done')!r}, 'w').close()")
+
+    def results(self):
+        return {"m": self.value} if (self.workdir / "done").exists() else None
+
+
+def test_hopeless_cells_are_given_up_by_the_rule(tmp_path, capsys):
+    table = {"base": (0.5, 0.6, 0.7), "bad": (0.3, 0.4, 0.9), "once": (0.3, 0.58, 0.9)}
+    runs = [Done(c, s, values[s], tmp_path) for s in range(3) for c, values in table.items()]
+    rule = {"metric": "m", "seeds": 2, "margin": 0.1}
+    hopeless = ablate.Hopeless(runs, runs[0].cell, rule)
+    assert work(runs, 2, tmp_path, hopeless) == []
+    assert [run.workdir.name for run in runs if run.results() is None] == ["bad2"]
+    assert "bad2  is given up" in capsys.readouterr().err
+    assert hopeless.note().endswith("by more than 10 points of m, and not tested: bad.")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('"give_up": {"metric": "test/top1"},', "give_up of .* is .*: give it margin, metric"),
+        (
+            '"give_up": {"metric": "x", "seeds": 1, "margin": 0},',
+            r"the metric one of the grid's \(test/top1\)",
+        ),
+    ],
+)
+def test_a_rule_that_is_not_whole_is_refused(grid, more, message):
+    with pytest.raises(ValueError, match=message):
+        ablate.load_grid(changes(grid(), '[{"model.width": 2}]', more))
+
+
+def test_cells_that_differ_in_nothing_are_refused(grid, tmp_path):
+    path = changes(grid(), '[{"model.width": 2}, {"model.width": 1}]')
+    with pytest.raises(ValueError, match="'base' and 'width 1' of the grid differ in nothing"):
+        ablate.make_runs(ablate.load_grid(path), tmp_path)
+
+
+def test_two_machines_that_share_the_folder_share_the_runs(grid, tmp_path):
+    out = tmp_path / "runs"
+    order = out / "order.txt"
+    first = start(grid(), out)  # waits in a run until there is a file "go"
+    wait_for(lambda: order.exists() and "width=2,seed=1" in order.read_text())
+    second = start(grid(), out)
+    wait_for(lambda: "width=2,seed=2" in order.read_text())
+    (out / "go").touch()
+    for process in (first, second):
+        printed, progress = process.communicate(timeout=120)
+        assert process.returncode == 0, progress
+        assert "| width 2 | 3 | 23.0" in printed
+    begun = order.read_text().split()
+    assert len(begun) == len(set(begun)) == 6  # each once
+    # A claim is free again when its holder is gone.
+    assert all(not path.read_text() for path in (out / ".claims").glob("*/.lock"))
+
+
 def test_a_cell_without_runs_has_dashes():
     cell = ablate.Cell("width 1")
     other = ablate.Cell("width 2")
     table = markdown({(cell, "m"): {0: 0.5}}, [cell, other], cell, {"m": "top"})
     assert table.splitlines()[2:] == [
-        "| width 1 (baseline) | 1 | 50.0 |  |",
-        "| width 2 | 0 | – | – |",
+        "| width 1 (baseline) | 1 | 50.0 |  |  |  |",
+        "| width 2 | 0 | – | – | – | – |",
     ]
 
 

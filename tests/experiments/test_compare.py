@@ -48,10 +48,19 @@ def test_seeds_are_grouped_and_differences_paired(study):
     assert found["not_comparable"] == []
 
 
-@pytest.mark.parametrize("other", [{"fingerprint": "bb"}, {"step": 20}])
-def test_other_settings_of_an_evaluator_or_steps_are_marked(tmp_path, other):
+def test_other_settings_of_an_evaluator_are_refused(tmp_path):
+    folders = write_run(tmp_path / "a"), write_run(tmp_path / "b", rate=1.0, fingerprint="bb")
+    with pytest.raises(ValueError, match=r"a and .*b were evaluated by 'test' .*aa and bb\), so"):
+        compare.find_runs(folders)
+    found = compare.compare(compare.group(compare.find_runs(folders, ["test"])))
+    assert found["results"] == {} and len(found["groups"]) == 2
+    with pytest.raises(ValueError, match="No run has an evaluator 'tset'; they have test"):
+        compare.find_runs(folders, ["tset"])
+
+
+def test_other_steps_are_marked(tmp_path):
     write_run(tmp_path / "a")
-    write_run(tmp_path / "b", rate=1.0, **other)
+    write_run(tmp_path / "b", rate=1.0, step=20)
     found = compare.compare(compare.group(compare.find_runs([tmp_path / "a", tmp_path / "b"])))
     assert found["not_comparable"] == ["test"]
     assert "test/top1 (not comparable)" in compare.text(found)

@@ -7,6 +7,7 @@ that are killed, is `python -m experiments.launch.rehearse`.
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -187,3 +188,68 @@ def test_the_jobset_starts_as_many_pods_as_it_says():
     assert rule["onExitCodes"]["values"] == [2] and rule["action"] == "FailJob"
     assert rule["onExitCodes"]["containerName"] == container["name"]
     assert pod["restartPolicy"] == "Never" and job["backoffLimit"] == 0
+
+
+# What the processes of a run print and write, as far as a rehearsal looks at it.
+ACTOR = """
+import json, os, sys, time
+from pathlib import Path
+
+work = Path([w for w in sys.argv if w.startswith("--workdir=")][0].partition("=")[2])
+if "mmjax.preflight" in sys.argv:
+    print("ok  all: is ready")
+    sys.exit()
+me, first = int(os.environ["JAX_PROCESS_ID"]), not (work / "lost").exists()
+work.mkdir(parents=True, exist_ok=True)
+if first:
+    (work / f"pid{me}").write_text(str(os.getpid()))
+    while len(list(work.glob("pid*"))) < 3:
+        time.sleep(0.02)
+    print("starts from step 0 of 9\\n 11.1 %  step 1/9", flush=True)
+    (work / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
+    (work / "checkpoints" / "3" / "_CHECKPOINT_METADATA").touch()
+    print(" 44.4 %  step 4/9", flush=True)
+    while True:
+        time.sleep(0.02)
+        pids = [int(p.read_text() or 0) for p in work.glob("pid*")]
+        if any(not Path(f"/proc/{p}").exists() or "Z" in
+               Path(f"/proc/{p}/stat").read_text().split()[2] for p in pids if p):
+            (work / "lost").touch()
+            sys.exit(1)
+print(f"resumed at step {os.environ['RESUMES']} of 9", flush=True)
+if me == 0:
+    lines = [{"step": n, "train/loss": 1.0} for n in range(1, 10)]
+    (work / "metrics.jsonl").write_text("".join(json.dumps(x) + "\\n" for x in lines))
+    spent = [{"began": 0, "time": 1, "step": 0, "lost": {}}, {"time": 5, "step": 4, "lost": {}}]
+    spent += [{"began": 8, "time": 9, "step": 3, "lost": {}}, {"time": 12, "step": 9, "lost": {}}]
+    (work / "goodput.jsonl").write_text("".join(json.dumps(x) + "\\n" for x in spent))
+    (work / "report.html").touch()
+"""
+
+
+@pytest.mark.parametrize("resumes", [3, 0])
+def test_a_rehearsal_goes_through_all_stages(tmp_path, capsys, monkeypatch, resumes):
+    from experiments.launch.rehearse import Rehearsal, rehearse
+
+    (tmp_path / "actor.py").write_text(ACTOR)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/bash\nexec {sys.executable} -S {tmp_path / "actor.py"} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHON", str(python))
+    monkeypatch.setenv("RESUMES", str(resumes))
+    run = Rehearsal(["c.py", str(tmp_path / "run")], tmp_path / "logs", processes=3, patience=30)
+    if resumes == 0:  # the checkpoint was not used
+        with pytest.raises(SystemExit):
+            rehearse(run, victim=1)
+        error = capsys.readouterr().out
+        assert "ended before: restarted, and resumed at step 3" in error
+        assert error.endswith("ends with:\nok  all: is ready\nresumed at step 0 of 9\n")
+        return
+    rehearse(run, victim=1)
+    said = capsys.readouterr().out
+    assert said.count("ok ") == 11
+    assert "process 1 was killed, and all ended (codes 1, -9, 1)" in said
+    assert "goodput adds up to the 12 s of wall time, 3 s of them down" in said
+    with pytest.raises(SystemExit, match="has a run already"):
+        (tmp_path / "run" / "run.json").touch()
+        rehearse(run, victim=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments import ablate
-from mmjax.data.mixture import POWERS
+from mmjax.data.mixture_weights import POWERS
 from mmjax.data.order import check_weights
 
 GRIDS = sorted((Path(__file__).parents[2] / "experiments" / "strategies").glob("*/*.py"))

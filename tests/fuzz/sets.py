@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
+from mmjax import zero_shot_calibration
 from mmjax.data import rle
 from mmjax.data.sources import captions
 from mmjax.data.sources.coco import open_coco
@@ -43,6 +44,8 @@ def _shards(folder) -> list[Seed]:
                 ):
                     member = tarfile.TarInfo(f"{name}.{suffix}")
                     member.size = len(data)
+                    if form == tarfile.PAX_FORMAT:
+                        member.mtime = 1.5  # as the webdataset library: a pax header of the time
                     if form == tarfile.PAX_FORMAT and suffix == "jpg":
                         member.pax_headers = {"size": str(len(data)), "comment": "é" * 40}
                     tar.addfile(member, io.BytesIO(data))
@@ -229,7 +232,21 @@ def _read_runs(data: bytes, seed: Seed, folder) -> None:
     rle.iou([found], [found], [True])
 
 
+def _calibrations(folder) -> list[Seed]:
+    about = {"model": "abc", "labels": ["dog", "cat"], "templates": ["{}"]}
+    given = {"temperature": 2.0, "threshold": 0.7, "coverage": 0.8, "examples": 9, **about}
+    return [Seed(json.dumps(given).encode(), tree=tree) for tree in (True, False)]
+
+
+def _read_calibration(data: bytes, seed: Seed, folder) -> None:
+    (folder / "calibration.json").write_bytes(data)
+    found = zero_shot_calibration.load(folder / "calibration.json")
+    assert np.isfinite(found.probabilities(np.array([[3.0, -1.0]]))).all()
+    found.check("abc", ["dog", "cat"], ["{}"])
+
+
 READERS = {
+    "calibration": Reader(_calibrations, _read_calibration, 400),
     "tar": Reader(_shards, _read_shard, 60),
     "captions": Reader(_captions, _read_captions, 80),
     "annotations": Reader(_annotations, _read_annotations, 200),

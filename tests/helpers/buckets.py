@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.client
+import json
 import os
 import re
 import threading
@@ -24,18 +25,21 @@ class Fault(NamedTuple):
     status: int = 0  # the answer; 0: the connection is lost
     lost_answer: bool = False  # only after the store has done what was asked
     seconds: float = 0.0  # only late, and then as it should be
+    held: bool = False  # nothing until `failing` ends, and then the connection is lost
 
 
 class Proxy(ThreadingHTTPServer):
     """Passes requests on to an emulator, except those that `faults` match; one each.
 
-    It also keeps the preconditions that gcp-storage-emulator ignores.
+    It also keeps the preconditions of gs, which gcp-storage-emulator ignores, and tells the
+    generation of what is read, which it does not.
     """
 
     daemon_threads = True
 
     def __init__(self, port: int):
         self.target, self.faults, self.requests = port, [], []
+        self.over = threading.Event()
         self.lock = threading.RLock()
         super().__init__(("127.0.0.1", 0), _Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -48,11 +52,13 @@ class Proxy(ThreadingHTTPServer):
     def failing(self, *faults: Fault):
         """Let requests fail while inside, and expect that every fault was met."""
         self.faults = list(faults)
+        self.over.clear()
         try:
             yield
             assert not self.faults, f"never met: {self.faults}"
         finally:
             self.faults = []
+            self.over.set()
 
     def fault_of(self, line: str) -> Fault | None:
         with self.lock:
@@ -81,6 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass(self):
         body = self._body()
         fault = self.server.fault_of(f"{self.command} {self.path}")
+        if fault and fault.held:
+            self.server.over.wait()
+            return self._drop()
         if fault and fault.seconds:
             time.sleep(fault.seconds)
         elif fault and fault.status:
@@ -90,12 +99,21 @@ class _Handler(BaseHTTPRequestHandler):
         if f"/{PRIVATE}" in self.path:
             return self._answer(403, [], b'{"error": {"code": 403, "message": "no permission"}}')
         with self.server.lock:
-            if not self._is_met(body):
+            now = self._generation(body)
+            wanted = self._query().get("ifGenerationMatch", [now])[0]
+            known = self._query().get("ifGenerationNotMatch", [None])[0]
+            if wanted != now:
                 return self._answer(412, [], b'{"error": {"code": 412, "message": "changed"}}')
-            answer = self.server.ask(self.command, self.path, body, self._headers())
+            if known and known == now:
+                return self._answer(304, [], b"")
+            status, headers, content = self.server.ask(
+                self.command, self.path, body, self._headers()
+            )
+        if self.command == "GET" and now:
+            headers = [*headers, ("x-goog-generation", now)]
         if fault and fault.lost_answer:
             return self._drop()
-        return self._answer(*answer)
+        return self._answer(status, headers, content)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = _pass
 
@@ -117,19 +135,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _is_met(self, body: bytes) -> bool:
-        """Whether the object has the generation that a request to gs asks for."""
-        url = urlsplit(self.path)
-        query = parse_qs(url.query)
-        wanted = query.get("ifGenerationMatch", [None])[0]
-        if wanted is None:
-            return True
-        bucket, _, name = re.search(r"/b/([^/]+)/o(/(.+))?$", url.path).groups()
+    def _query(self):
+        return parse_qs(urlsplit(self.path).query)
+
+    def _generation(self, body: bytes) -> str | None:
+        """The generation of the object of gs that is asked for, "0" if there is none."""
+        found = re.search(r"/b/([^/]+)/o(/(.+))?$", urlsplit(self.path).path)
+        if found is None:
+            return None
+        bucket, _, name = found.groups()
+        if name is None and "ifGenerationMatch" not in self._query():
+            return None  # a listing, or a file that is written in any case
         named = re.search(rb'"name": ?"([^"]+)"', body)
-        name = name or quote(query["name"][0] if "name" in query else named[1].decode(), safe="")
-        found = self.server.ask("GET", f"/storage/v1/b/{bucket}/o/{name}")
-        now = re.search(rb'"generation": ?"(\d+)"', found[2]) if found[0] == 200 else None
-        return wanted == (now[1].decode() if now else "0")
+        name = name or quote((self._query().get("name") or [named[1].decode()])[0], safe="")
+        status, _, about = self.server.ask("GET", f"/storage/v1/b/{bucket}/o/{name}")
+        return json.loads(about)["generation"] if status == 200 else "0"
 
     def _answer(self, status, headers, body):
         self.send_response_only(status)
@@ -141,8 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", dict(headers).get("Content-Length", "0"))
         else:
             self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # who asked was killed
+            self.end_headers()
+            self.wfile.write(body)
 
 
 @functools.cache

@@ -67,10 +67,18 @@ def count_by_hand(name):
         image = (768 * 768 + 768) + 768 + 197 * 768 + tower(12, 768, 3072) + 2 * 768
         text = 30_522 * 768 + 16 * 768 + tower(12, 768, 3072) + 2 * 768 + 768 * 768
         return image + text + 1
-    if name == "fusion_digits":  # projection, positions, kind and placeholder of each modality
+    if name == "align_emoji":  # of each tower's features a linear map and a perceptron; the scale
+        return sum(d * 256 + (d * 512 + 512) + 512 * 256 for d in (1280, 384)) + 1
+    # The same model in all: projection, positions, kind and placeholder of each modality.
+    if name in ("fusion_digits", "curriculum_digits", "imbalanced_digits"):
         patches = {"image": (7 * 7 * 3, 16), "audio": (16 * 16, 8)}
         each = [(p * 64 + 64) + n * 64 + 64 + 64 + tower(1, 64, 128) for p, n in patches.values()]
         return sum(each) + tower(2, 64, 128) + 2 * 64 + (64 * 10 + 10)
+    if name in ("fusion_stamps", "curriculum_stamps"):
+        patches = {"image": (12 * 12 * 3, 16), "audio": (32 * 32, 12)}
+        inputs = sum((p * 64 + 64) + n * 64 for p, n in patches.values()) + (1024 + 12) * 64
+        each = 2 * 64 + tower(1, 64, 128)
+        return inputs + 3 * each + tower(2, 64, 128) + 2 * 64 + (64 * 16 + 16)
     if name == "fusion_openclipart":
         image = (8 * 8 * 3 * 96 + 96) + 64 * 96
         text = (4096 + 24) * 96
@@ -128,6 +136,10 @@ def count_by_hand(name):
         main = image + text + 2 * (2 * 96 + tower(2, 96, 256)) + tower(2, 96, 256) + 2 * 96
         question = text + tower(1, 96, 256) + 2 * 96
         return main + question + 2 * (96 * 42 + 42) + (96 + 1)
+    if name == "sort_of_clevr":  # four convolutions with norms; cells with their coordinates
+        image = (27 + 1) * 24 + 3 * (9 * 24 + 1) * 24 + 4 * 2 * 24
+        related = 2 * (24 + 2) * 256 + (model.vocab_size + 1) * 256 + 3 * 257 * 256
+        return image + related + 2 * 257 * 256 + 257 * 10
     if name == "sam_boards":
         return prompted(model)
     if name == "clap_esc10":

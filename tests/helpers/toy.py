@@ -61,6 +61,9 @@ def batch(config, seed=0):
         return out | {"label": rng.integers(0, config.model.num_classes, size, np.int32)}
     if config.model.name == "whisper":
         out["audio"] = rng.normal(size=(size, 12, 4)).astype(np.float32)
+    if config.model.name == "relation_network":
+        out |= _texts(rng, size)
+        return out | {"label": rng.integers(0, config.model.answers, size, np.int32)}
     if config.model.name == "language_model":
         del out["image"]
     if config.model.name == "avsr":

@@ -132,6 +132,9 @@ def shrink(config, dtype="float32", depth=1):
             config.model.audio.update(mels=4, length=6, width=16, **sizes)
             config.model.text.update({k: TEXT[k] for k in ("vocab_size", "width", "length")})
             config.model.text.decoder.update(sizes)
+        elif config.model.name == "relation_network":
+            config.model.update(image_size=(8, 8), channels=8, layers=2, width=16)
+            config.model.update({k: TEXT[k] for k in ("vocab_size", "length")})
         elif config.model.name == "sam":
             image = {"patch_size": 4, "image_size": 16, "window": 3, "global_blocks": (1,)}
             config.model.image.update(TOWER, depth=2, out_width=16, **image)

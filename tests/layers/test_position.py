@@ -81,8 +81,8 @@ def test_bicubic_has_the_four_weights_of_torch():
 
 
 def test_an_unknown_way_to_resize_is_named():
-    with pytest.raises(ValueError, match="position_resize is 'linear'; use one of antialias"):
-        resize_grid(jnp.zeros((2, 2, 1)), (3, 3), "linear")
+    with pytest.raises(ValueError, match="position_resize is 'cubic'; use one of antialias"):
+        resize_grid(jnp.zeros((2, 2, 1)), (3, 3), "cubic")
 
 
 def test_the_parameter_has_the_stored_shape_whatever_the_image():

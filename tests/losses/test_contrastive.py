@@ -365,3 +365,36 @@ def test_bad_input_is_named(change, message):
     x, y = pairs(5, 3)
     with pytest.raises(ValueError, match=message):
         contrastive_loss(**{"image_embed": x, "text_embed": y, "logit_scale": 1.0, **change})
+
+
+def slow_hard_negatives(x, y, scale, negatives, applies, kind):
+    """Each pair's loss with further texts for the images, by loops in float64."""
+    losses = []
+    for i in range(len(x)):
+        own = scale * x[i] @ y[i]
+        texts = [scale * x[i] @ y[j] for j in range(len(y))]
+        more = [scale * x[i] @ n for n, a in zip(negatives, applies[i]) if a]
+        images = [scale * x[j] @ y[i] for j in range(len(x))]
+        if kind == "softmax":
+            both = (np.log(np.sum(np.exp(one))) - own for one in (texts + more, images))
+            losses.append(0.5 * sum(both))
+        else:
+            others = [t for j, t in enumerate(texts) if j != i] + more
+            losses.append(np.log1p(np.exp(-own)) + np.sum(np.log1p(np.exp(others))))
+    return np.asarray(losses)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_hard_negatives_are_further_texts_of_the_images(kind):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 5, 4)).astype(np.float32)
+    negatives = rng.normal(size=(3, 4)).astype(np.float32)
+    applies = np.array([[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)
+    loss = functools.partial(contrastive_loss, kind=kind, negatives_apply=applies)
+    got, _ = loss(x, y, np.float32(2), negatives=negatives)
+    want = slow_hard_negatives(*(a.astype(np.float64) for a in (x, y)), 2, negatives, applies, kind)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    gradient = jax.grad(lambda n: loss(x, y, np.float32(2), negatives=n)[0].sum())(negatives)
+    assert np.isfinite(gradient).all() and np.abs(gradient).min() > 0
+    with pytest.raises(ValueError, match="negatives with implementation 'ring'"):
+        loss(x, y, np.float32(2), negatives=negatives, implementation="ring")

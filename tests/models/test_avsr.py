@@ -182,6 +182,8 @@ def test_wrong_settings_are_refused():
         changed(audio=None, video=None)
     with pytest.raises(ValueError, match="config.model.modality_dropout instead"):
         changed(fusion={"depth": 1, "heads": 2, "mlp_dim": 8, "modality_dropout": 0.1})
+    with pytest.raises(ValueError, match="fusion.reconstruction is set, and no loss of this"):
+        changed(fusion={"depth": 1, "heads": 2, "mlp_dim": 8, "reconstruction": 4})
     with pytest.raises(ValueError, match="video.channels are .10,.: give multiples of 8"):
         model = changed(video={"size": (8, 8), "channels": (10,)}).model
         jax.eval_shape(lambda: model.init(jax.random.key(0), batch()))

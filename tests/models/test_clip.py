@@ -266,3 +266,39 @@ def test_typing_errors_name_their_place():
             make_system(config(**wrong))
     with pytest.raises(ValueError, match="config.loss.kid.*'kind'"):
         make_system(config(loss={"kid": "softmax"}))
+
+
+def test_hard_negatives_are_texts_beside_the_others():
+    system = make_system(config(loss={"hard_negatives": True, "mask_duplicates": True}))
+    assert {"text_negative", "text_negative_mask"} <= system.spec.keys()
+    params = parameters(system.model, BATCH)
+    # The first image's negative is the second one's caption; the last image has none.
+    text, mask = (np.roll(BATCH[k], -1, 0) for k in ("text", "text_mask"))
+    text[1:, 0] = (text[1:, 0] + 1) % VOCAB
+    mask = mask & (np.arange(B) < B - 1)[:, None]
+    batch = {**BATCH, "text_negative": text, "text_negative_mask": mask}
+    found = run(system.model, params, batch)
+    alone = run(system.model, params, {**BATCH, "text": text, "text_mask": mask})
+    plain = run(system.model, params, BATCH)
+    for name in ("text_embed", "text_features", "image_embed"):
+        np.testing.assert_allclose(found[name], plain[name], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found["text_negative_embed"][:-1], alone["text_embed"][:-1], rtol=1e-5, atol=1e-6
+    )
+    logits = {
+        name: float(found["logit_scale"]) * np.asarray(found["image_embed"]) @ np.asarray(x).T
+        for name, x in (("own", found["text_embed"]), ("more", found["text_negative_embed"]))
+    }
+    applies = np.ones((B, B), bool)
+    applies[:, -1] = applies[1, 0] = False
+    more = np.exp(np.where(applies, logits["more"], -np.inf))
+    own = np.diagonal(logits["own"])
+    images = np.log(np.exp(logits["own"]).sum(1) + more.sum(1)) - own
+    texts = np.log(np.exp(logits["own"]).sum(0)) - own
+    terms = toy.means(system.loss, found, batch)
+    np.testing.assert_allclose(terms["contrastive"], np.mean(images + texts) / 2, rtol=1e-5)
+
+
+def test_hard_negatives_need_a_text_tower_that_is_trained():
+    with pytest.raises(ValueError, match="config.loss.hard_negatives needs a text tower"):
+        make_system(config(loss={"hard_negatives": True}, head={"inner": 8}))

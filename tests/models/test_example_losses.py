@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from mmjax.losses.classification import classification
+from mmjax.models.classification import classification
 from mmjax.models.clip import contrastive
 from mmjax.system import Weighted, average
 

@@ -283,6 +283,16 @@ def test_bad_settings_are_named(fields, message):
         make_system(config(**fields))
 
 
+def test_classifiers_and_decoders_without_their_losses_are_refused():
+    weights = {"classification": 1.0, "reconstruction": 1.0}
+    with pytest.raises(ValueError, match="fallback_depth is set and config.loss_weights has no 'f"):
+        make_system(config(**ROBUST) | {"loss_weights": weights})
+    del weights["reconstruction"]
+    weights["fallback"] = 1.0
+    with pytest.raises(ValueError, match="fusion.reconstruction is set and .* no 'reconstruction'"):
+        make_system(config(**ROBUST) | {"loss_weights": weights})
+
+
 def test_a_modality_that_no_row_has_gives_no_loss_and_the_rest_trains():
     absent = with_presence(text=[0, 0, 0, 0])
     system = make_system(config(mask_ratio=0.5))

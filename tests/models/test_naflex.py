@@ -7,12 +7,14 @@ import pytest
 from parity import GOLDEN, close
 
 from mmjax import pack as packing
+from mmjax.batch import check, to_device_dtypes
+from mmjax.data.pipeline import train_batches
 from mmjax.data.source import Source
 from mmjax.data.sources.packed import Packed, first_fit
 from mmjax.data.transforms import parse as transforms
 from mmjax.layers.patch_rows import read_grids, same_image
 from mmjax.layers.position import LearnedGrid, resize_at, resize_grid
-from mmjax.models.clip import contrastive
+from mmjax.models.clip import contrastive, spec
 from mmjax.pretrained import load
 from mmjax.system import average
 
@@ -154,3 +156,18 @@ def test_rows_of_more_texts_than_images_are_named(both, loaded):
     outputs = jax.eval_shape(loaded.model.apply, loaded.variables, wrong)
     with pytest.raises(ValueError, match=r"\(4,\) images and \(2,\) texts"):
         contrastive()(outputs, wrong, None)
+
+
+def test_packed_rows_are_what_the_system_asks_for(loaded):
+    image = {**loaded.model.image, "max_patches": 48, "row_images": 4}
+    wanted = spec(loaded.model.clone(image=image), True)
+    chain = transforms.parse(f"{CHAIN} | pack(48, 4)", tokenizer=loaded.tokenizer)
+    packed = Packed(Drawings(), GROUPS)
+    stream = train_batches(packed, chain, batch_size=3, seed=0, spec=wanted)
+    for _ in range(2):
+        batch = to_device_dtypes(next(stream))
+        check(batch, wanted)
+        assert sorted(batch["example_id"]) == [0, 1, 2]
+    stream.close()
+    with pytest.raises(ValueError, match=r"'image' is uint8\[48, 48\].*at most uint8\[16, 48\]"):
+        check(batch, spec(loaded.model, True))  # a budget below that of the transform

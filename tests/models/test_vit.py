@@ -7,7 +7,7 @@ from drawn import parameters
 from ml_collections import ConfigDict
 
 from mmjax.layers.pixels import normalize
-from mmjax.losses.classification import classification
+from mmjax.models.classification import classification
 from mmjax.models.systems import make_system
 
 RNG = np.random.default_rng(0)

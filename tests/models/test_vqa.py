@@ -94,3 +94,5 @@ def test_unknown_settings():
     with pytest.raises(ValueError, match="fusion.kind is 'earley'.*Did you mean 'early'"):
         main = {**CONFIG["main"], "fusion": {"kind": "earley", "depth": 1}}
         vqa.make_model({**CONFIG, "main": main})
+    with pytest.raises(ValueError, match="main of a VQA has no fallback_depth and no fusion.rec"):
+        vqa.make_model({**CONFIG, "main": {**CONFIG["main"], "fallback_depth": 1}})

@@ -22,6 +22,13 @@ def test_matmul_and_batched_einsum():
     q = jax.ShapeDtypeStruct((2, 5, 3, 4), jnp.float32)
     assert count(lambda q: jnp.einsum("bqhd,bkhd->bhqk", q, q), q).flops == 2 * 2 * 3 * 5 * 5 * 4
 
+    def both(q, b):
+        weights = jnp.einsum("bqhd,bkhd->bhqk", q, q)
+        return weights, q.reshape(2 * 5 * 3, 4) @ b
+
+    b = jax.ShapeDtypeStruct((4, 7), jnp.float32)
+    assert count(both, q, b, batched_products=False).flops == 2 * (2 * 5 * 3) * 4 * 7
+
 
 def test_loops_branches_and_remat():
     one = 2 * 8 * 16 * 16

@@ -120,6 +120,29 @@ def test_a_real_trace(tmp_path, capsys):
     assert "the time of steps 5 to 7\n" in said and "matmul" in said
 
 
+def test_the_names_are_those_of_the_code_and_not_of_a_cached_program(tmp_path):
+    """Two programs that differ in a scope alone are one to the compile cache."""
+
+    def run(scope):
+        profiler = profile.Profiler({"start": 2, "steps": 1}, tmp_path, first=0, active=True)
+
+        def step(x):
+            with jax.named_scope(scope):
+                return x @ x + 1.25
+
+        x = jnp.ones((300, 300))
+        traced = jax.jit(step).trace(x)
+        compiled = traced.lower().compile()
+        profiler.start(x, 0.0)
+        jax.block_until_ready(compiled(x))
+        profiler.finish(0.0, traced)
+        return json.loads((tmp_path / profile.FILE).read_text())["milliseconds"]
+
+    assert run("attention")["attention"] > 0
+    assert run("loss")["loss"] > 0
+    assert not jax.config.jax_compilation_cache_include_metadata_in_key
+
+
 def test_when_it_traces(tmp_path):
     def starts(first, start=5, steps=2, active=True):
         found = profile.Profiler({"start": start, "steps": steps}, tmp_path, first, active)

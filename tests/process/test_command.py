@@ -108,6 +108,7 @@ def test_the_refusal_of_imports_works():
     [
         (("--workdir=w", "--config=c", "--confg.seed=1"), "unknown arguments --confg.seed=1"),
         (("--workdir=w", "--config=c", "seed=1"), "unknown arguments seed=1"),
+        (("--workdir=gs://b/w", "--config=gs://b/c.py"), "--config is a URL, which only --workdir"),
         (("--workdr=w", "--config=c", "--workdir=w"), "--workdr=w; did you mean --workdir?"),
         (("--workdir=w", "--conf=c"), "--config"),  # no abbreviations
         (("--config=c",), "--workdir"),

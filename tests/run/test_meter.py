@@ -11,7 +11,7 @@ def test_numbers_at_a_rate(monkeypatch):
     device = types.SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 3 * 2**30})
     monkeypatch.setattr(meter.jax, "local_devices", lambda: [device])
     found = meter.Meter(64, [device] * 4, peak=4e12)
-    found.flops = 16e12
+    found.add({}, lambda: 16e12)
     now = found.read(32.0)  # steps of 2 s
     assert now.pop("host_memory_gib") > 0.05
     assert now == pytest.approx(
@@ -32,6 +32,6 @@ def test_what_is_unknown_is_left_out(monkeypatch):
     found = meter.Meter(64, [device])
     assert set(found.read(0.0)) == {"host_memory_gib"}
     assert "mfu" not in found.read(1.0)
-    found.flops = 128e12
+    found.add({}, lambda: 128e12)
     speed, memory = found.short(32.0)
     assert speed == "64 TFLOP/s per device" and memory.endswith(" GiB")

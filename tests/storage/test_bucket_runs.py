@@ -1,13 +1,15 @@
 """Whole runs in a bucket: killed in the middle of a save, resumed, evaluated, and refused."""
 
+import io
 import json
+import tarfile
 import time
 
 import buckets
 import commands
 import numpy as np
 import pytest
-from runs import TRAIN, refused, state_of
+from runs import TRAIN, ends, free_port, refused, state_of
 from tiny_clip import write_folder
 
 from mmjax import storage
@@ -18,31 +20,44 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with images, and the run on a disk that nothing has disturbed."""
+    """A folder with two shards, and the run on a disk that nothing has disturbed."""
     place = tmp_path_factory.mktemp("bucket_runs")
-    write_folder(place / "images")
+    captions = write_folder(place / "images")
+    for n in range(2):
+        with tarfile.open(place / f"{n}.tar", "w") as tar:
+            for i in range(n, len(captions), 2):
+                image = (place / "images" / f"{i:03d}.png").read_bytes()
+                for suffix, data in (("png", image), ("txt", captions[i].encode())):
+                    member = tarfile.TarInfo(f"{i:03d}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
     done = commands.run(*train(place, place / "undisturbed", "--config.evals={}"))
     assert done.returncode == 0, done.stderr
     return place
 
 
-def train(place, workdir, *more):
-    root = f"--config.data.train.root={place / 'images'}"
-    evals = f"--config.evals.health.source.root={place / 'images'}"
-    own = [f"--config.total_steps={STEPS}", "--config.evals.all=None", root, evals]
-    return [*TRAIN, f"--workdir={workdir}", *own, *more]
+def train(data, workdir, *more, steps=STEPS):
+    source = {"kind": "webdataset", "pattern": f"{data}/{{0..1}}.tar"}
+    evals = {"health": {"kind": "embedding_health", "source": source, "transform": "decode"}}
+    own = [f"--config.data.train={source}", f"--config.evals={evals}"]
+    return [*TRAIN, f"--workdir={workdir}", f"--config.total_steps={steps}", *own, *more]
 
 
-def opened(scheme):
-    return getattr(buckets, scheme)(), f"{scheme}://{buckets.BUCKET}/run"
+def opened(scheme, place):
+    """(proxy, the URL of the shards, that of a run)."""
+    proxy, url = getattr(buckets, scheme)(), f"{scheme}://{buckets.BUCKET}"
+    for name in ("0.tar", "1.tar"):
+        storage.write(f"{url}/shards/{name}", (place / name).read_bytes())
+    return proxy, f"{url}/shards", f"{url}/run"
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_a_run_killed_in_a_save_resumes_to_the_same_parameters(place, scheme, tmp_path):
-    proxy, url = opened(scheme)
-    held = buckets.Fault(r"^P(OST|UT) .*checkpoints(%2F|/)4\b.*manifest", seconds=60)
+def test_a_run_killed_in_a_save_resumes_to_the_same_parameters(place, scheme):
+    """Its shards are in the bucket too."""
+    proxy, shards, url = opened(scheme, place)
+    held = buckets.Fault(r"^P(OST|UT) .*checkpoints(%2F|/)4\b.*manifest", held=True)
     with proxy.failing(held):
-        run = commands.start(*train(place, url))
+        run = commands.start(*train(shards, url))
         while proxy.faults and run.poll() is None:
             time.sleep(0.05)
         run.kill()
@@ -54,7 +69,7 @@ def test_a_run_killed_in_a_save_resumes_to_the_same_parameters(place, scheme, tm
         buckets.Fault(r"^GET .*checkpoints(%2F|/)2\b.*(%2F|/)manifest"),
         buckets.Fault(r"^P(OST|UT) .*checkpoints(%2F|/)6\b.*manifest", lost_answer=True),
     ):
-        done = commands.run(*train(place, url))
+        done = commands.run(*train(shards, url))
     assert done.returncode == 0, done.stderr
     assert f"resumed at step 2 of {STEPS}, {url}" in done.stdout
     assert f"report: {url}/report.html" in done.stdout
@@ -74,7 +89,7 @@ def test_a_run_killed_in_a_save_resumes_to_the_same_parameters(place, scheme, tm
 
 
 def test_a_run_in_a_bucket_is_evaluated_and_loaded(place):
-    proxy, url = opened("gs")
+    _, _, url = opened("gs", place)
     done = commands.run("-m", "mmjax.evaluate", f"--workdir={url}", "--step=4")
     assert done.returncode == 0, done.stderr
     assert f"report: {url}/reports/step-4-" in done.stdout
@@ -82,6 +97,23 @@ def test_a_run_in_a_bucket_is_evaluated_and_loaded(place):
     import mmjax
 
     assert f"{url}: step {STEPS}" in mmjax.load(url).report
+
+
+def test_two_processes_write_one_run_and_resume_it(place):
+    """Each has a mirror of its own: what process 0 has written reaches the other through it."""
+    buckets.gs()
+    url = f"gs://{buckets.BUCKET}/two"
+    for steps in (3, STEPS):
+        flags = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+        words = train(place, url, *flags, "--allow_change=total_steps", steps=steps)
+        both = [commands.start(*words, f"--process_id={i}") for i in range(2)]
+        for code, stdout, stderr in ends(both):
+            assert code == 0, stdout + stderr
+        said = both[0].said()
+        assert f"report: {url}/report.html" in said
+    assert f"resumed at step 3 of {STEPS}, {url}" in said
+    names = {name.removeprefix(f"{url}/").split("/")[0] for name in storage.listing(url)}
+    assert names >= {"checkpoints", "metrics.jsonl", "run.json", "tokenizer", "report.html"}
 
 
 @pytest.mark.parametrize(

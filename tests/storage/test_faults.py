@@ -52,6 +52,10 @@ def test_no_permission_and_no_bucket_are_one_sentence(bucket):
     for call in (lambda p: storage.write(p, ""), storage.read, storage.stat, storage.listing):
         with pytest.raises(storage.StorageError, match=f"no permission .*{scheme}://private"):
             call(f"{scheme}://{buckets.PRIVATE}/a")
+    if scheme == "gs":
+        refused = pytest.raises(storage.StorageError, match="are no credentials .*gcloud auth")
+        with bucket[0].failing(buckets.Fault("^GET ", status=401)), refused:
+            storage.read(f"{bucket[1]}/a")
     with pytest.raises(storage.StorageError, match=f"bucket {scheme}://missing does not exist"):
         storage.write(f"{scheme}://missing/a", "")
 
@@ -103,7 +107,12 @@ def test_a_mirror_pushes_what_changes(bucket):
     assert storage.read(f"{url}/d/new.txt") == b"newer"
     with mirror.opened(url) as here:
         (here / "old.txt").write_text("of a reader")
+        storage.write(f"{url}/d/new.txt", "of the writer")
+        mirror.sync(here)
+        assert (here / "d" / "new.txt").read_text() == "of the writer"
     assert storage.read(f"{url}/old.txt") == b"old"
+    with mirror.opened(f"{url}/old.txt") as file:
+        assert file.name == "old.txt" and file.read_text() == "old"
 
 
 def test_what_cannot_be_pushed_stays(bucket, monkeypatch):
@@ -112,7 +121,7 @@ def test_what_cannot_be_pushed_stays(bucket, monkeypatch):
         with mirror.opened(url, write=True) as here:
             (here / "a.txt").write_text("kept")
             private = url.replace(f"//{buckets.BUCKET}/", f"//{buckets.PRIVATE}/")
-            monkeypatch.setattr(mirror._PUSHING[str(here)], "url", private)
+            monkeypatch.setattr(mirror._OPEN[str(here)], "url", private)
     assert str(here) in str(error.value) and (here / "a.txt").read_text() == "kept"
 
 

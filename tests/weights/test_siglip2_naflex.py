@@ -141,6 +141,11 @@ def test_a_saved_model_is_the_published_one_and_opens_in_transformers(golden, tm
         ("config.json", {"vision_config": {"vision_use_head": False}}, "vision_use_head false"),
         ("config.json", {"vision_config": {"num_patches": 25}}, r"position_embedding.*different"),
         ("preprocessor_config.json", {"max_num_patches": 0}, "max_num_patches 0.*from 1 can"),
+        (
+            "preprocessor_config.json",
+            {"image_processor_type": "SiglipImageProcessor", "patch_size": None},
+            "makes no patches: only a Siglip2ImageProcessor does",
+        ),
         ("preprocessor_config.json", {"do_resize": False}, "do_resize false.*resizes each image"),
     ],
 )

@@ -6,6 +6,7 @@ takes its part of the shards. A build that was killed goes on with the shards th
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import subprocess
@@ -18,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax import storage
-from mmjax.data import tar_headers
-from mmjax.data.shards import columns
+from mmjax.data import columns, tar_headers
 from mmjax.data.shards.index import image_extensions, index_shard
 from mmjax.data.shards.pattern import Shard
 from mmjax.process.progress import Progress
@@ -57,7 +57,8 @@ def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def _index_file(cache: Path, shard: Shard, settings: Settings) -> Path:
+def index_file(cache: Path, shard: Shard, settings: Settings) -> Path:
+    """Where the index of a shard is."""
     return cache / f"{file_name([shard], settings)}.index"
 
 
@@ -65,10 +66,13 @@ def read_index(
     cache: Path, shard: Shard, settings: Settings
 ) -> tuple[dict[str, Any], columns.Arrays] | None:
     """(facts, arrays) of a shard's index; None if it is missing or of another state."""
-    found = columns.read(_index_file(cache, shard, settings))
-    if found is None or found[0]["state"] != [*settings.state(), shard.size, shard.version]:
-        return None
-    return found
+    found = columns.read(index_file(cache, shard, settings))
+    return None if found is None or found[0]["state"] != index_state(shard, settings) else found
+
+
+def index_state(shard: Shard, settings: Settings) -> list[str]:
+    """What an index is for."""
+    return [*settings.state(), str(shard.size), shard.version]
 
 
 def build(
@@ -96,9 +100,9 @@ def build(
     missing = [s for s in mine if read_index(cache, s, settings) is None]
     if not missing:
         return
-    processes = len(os.sched_getaffinity(0)) if processes is None else processes
+    processes = (os.cpu_count() or 1) if processes is None else processes
     until = time.monotonic() + PATIENCE
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, _without_collector():
         if advance is None:
             advance = stack.enter_context(Progress(f"Indexing {pattern}", len(missing))).advance
         threads = URL_THREADS if storage.is_url(pattern) else 1
@@ -114,6 +118,18 @@ def build(
                 advance()
 
 
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Without Python's search for cycles: an index is many small objects and has none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
     with _reading(shard) as (read, window):
         try:
@@ -126,12 +142,12 @@ def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
                 "uncompressed tar file; download or write it again."
             ) from None
     facts = {
-        "state": [*settings.state(), shard.size, shard.version],
+        "state": index_state(shard, settings),
         "bad": found.bad,
         "skipped": found.skipped,
         "several": [found.several, found.first_several],
     }
-    columns.write(_index_file(cache, shard, settings), facts, found.arrays)
+    columns.write(index_file(cache, shard, settings), facts, found.arrays)
 
 
 @contextlib.contextmanager

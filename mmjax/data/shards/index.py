@@ -22,7 +22,6 @@ from mmjax.data.transforms.decode import image_suffixes
 
 MAX_FILE = 1 << 32  # bytes of an image or video
 MAX_TEXTS = 1 << 32  # bytes of a shard's keys and captions
-HASH_BYTES = 8
 
 
 class Index(NamedTuple):
@@ -65,7 +64,9 @@ def index_shard(
             bad += [[name, "dotted_key", f"{shard}: {reason}"] for name, reason in lost]
             if found is None:
                 continue  # each of its images is named already
-        captions, fault = _captions(read, files, key, caption_key)
+        captions, fault = _ascii(files.get("txt")), None
+        if not captions:
+            captions, fault = _captions(read, files, key, caption_key)
         if found is None:
             skipped.update(f".{e}" for e in files if e not in ("txt", "json"))
             reason = f"{shard} has no {media} for it, only {', '.join(files)}"
@@ -81,7 +82,7 @@ def index_shard(
         else:
             blocks.append(found[0] // BLOCK)
             sizes.append(found[1])
-            hashes.append(hashlib.blake2b(_bytes(key), digest_size=HASH_BYTES).digest())
+            hashes.append(_hash(key))
             lines.append(_line(key, captions))
             if len(captions) == 1 and len(split(captions)) > 1:
                 several.append(key)
@@ -98,8 +99,8 @@ def index_shard(
     return Index(arrays, bad, dict(skipped), len(several), several[0] if several else "")
 
 
-def _bytes(key: str) -> bytes:
-    return key.encode("utf-8", "surrogateescape")
+def _hash(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 def _line(key: str, captions: Iterable[str]) -> bytes:
@@ -209,12 +210,19 @@ def _captions(
     return texts, None
 
 
+def _ascii(file: File | None) -> list[str]:
+    """The text of nearly all records, as `_captions` would give it, faster; none for others."""
+    content = file[2] if file is not None else None
+    if content is None or not content.isascii() or b"\0" in content:
+        return []
+    text = content.decode("ascii").strip()
+    return [text] if text else []
+
+
 def _text(read: Read, file: File | None, name: str) -> str:
     if file is None:
         return ""
     offset, size, content = file
     if content is None:
         content = read(offset, size)
-    if content.isascii() and b"\0" not in content:  # what `decode` would do, faster
-        return content.decode("ascii")
     return text_file.decode(content, name)

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from mmjax.data import columns
 from mmjax.data.cache import data_root
-from mmjax.data.shards import columns
 from mmjax.data.shards.build import Settings, build, file_name, read_index
 from mmjax.data.shards.index import text_of
 from mmjax.data.shards.pattern import Shard
@@ -25,7 +25,7 @@ from mmjax.data.tar_headers import BLOCK
 _SORTED = 1 << 24  # hashes that are sorted at once
 _OPEN_SHARDS = 64  # whose texts stay open
 _SHORT = 256  # bytes of a text that are read at first
-_COLUMNS = {"block": np.uint32, "size": np.uint32, "text": np.uint32}
+_COLUMNS = ("block", "size", "text")  # of a record, side by side: on one page of the file
 
 Opened = tuple[dict[str, Any], columns.Arrays]
 
@@ -51,7 +51,7 @@ class Merged:
         self.facts, arrays = found
         self.shards, self.settings, self.cache = shards, settings, cache
         self._ends = np.array(arrays["ends"])
-        self._block, self._size, self._text = (arrays[name] for name in _COLUMNS)
+        self._records = arrays["records"].reshape(-1, len(_COLUMNS))
         self._open = functools.lru_cache(maxsize=_OPEN_SHARDS)(self.index_of)
 
     def __reduce__(self):
@@ -59,12 +59,13 @@ class Merged:
         return _opened_again, (self.cache, self.shards, self.settings)
 
     def __len__(self) -> int:
-        return len(self._block)
+        return len(self._records)
 
     def place(self, index: int) -> Place:
         """Where the image or video of a record is."""
-        shard = self._shard_of(index)
-        return Place(self.shards[shard], int(self._block[index]) * BLOCK, int(self._size[index]))
+        shard = self.shards[self._shard_of(index)]
+        block, size, _ = self._records[index].tolist()
+        return Place(shard, block * BLOCK, size)
 
     def text(self, index: int) -> tuple[str, list[str]]:
         """The key and the captions of a record.
@@ -72,7 +73,8 @@ class Merged:
         Raises:
           OSError: the shard has been changed and indexed again since.
         """
-        return _text_at(self._open(self._shard_of(index))["texts"], int(self._text[index]))
+        texts = self._open(self._shard_of(index))["texts"]
+        return _text_at(texts, int(self._records[index, 2]))
 
     def rows(self, shard: int) -> range:
         """The records of a shard."""
@@ -115,7 +117,7 @@ def open_merged(pattern: str, shards: Sequence[Shard], settings: Settings, cache
     Raises:
       ValueError: a shard that cannot be read.
     """
-    found = _read(cache, shards, settings)
+    found = read_merged(cache, shards, settings)
     if found is None:
         build(pattern, shards, settings, cache)
         _merge(shards, settings, cache)
@@ -124,7 +126,7 @@ def open_merged(pattern: str, shards: Sequence[Shard], settings: Settings, cache
 
 
 def _opened_again(cache: Path, shards: Sequence[Shard], settings: Settings) -> Merged:
-    found = _read(cache, shards, settings)
+    found = read_merged(cache, shards, settings)
     if found is None:
         raise ValueError(
             f"The index of {shards[0].path} and others has been changed meanwhile: start again."
@@ -136,7 +138,8 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
     return cache / f"{file_name(shards, settings)}.merged"
 
 
-def _read(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
+def read_merged(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
+    """(facts, arrays) of the index of some shards; None if it is missing or of another state."""
     found = columns.read(_file(cache, shards, settings))
     return None if found is None or found[0]["state"] != _state(shards, settings) else found
 
@@ -165,13 +168,13 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
 
     def fill(views: columns.Arrays) -> None:
         views["ends"][:] = ends - np.searchsorted(dropped, ends)
-        to = 0
+        records, to = views["records"].reshape(-1, len(_COLUMNS)), 0
         for shard, count, end in zip(shards, counts, ends, strict=True):
             _, arrays = _index_of(cache, shard, settings)
             first, last = np.searchsorted(dropped, (end - count, end))
             left = np.delete(np.arange(count), dropped[first:last] - (end - count))
-            for name in _COLUMNS:
-                views[name][to : to + len(left)] = arrays[name][left]
+            for column, name in enumerate(_COLUMNS):
+                records[to : to + len(left), column] = arrays[name][left]
             to += len(left)
 
     total = int(sum(counts)) - len(dropped)
@@ -181,8 +184,7 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
         "skipped": dict(skipped),
         "several": [several, first_several],
     }
-    kinds = {"ends": (np.int64, len(shards))}
-    kinds |= {name: (dtype, total) for name, dtype in _COLUMNS.items()}
+    kinds = {"ends": (np.int64, len(shards)), "records": (np.uint32, total * len(_COLUMNS))}
     columns.write_with(_file(cache, shards, settings), facts, kinds, fill)
 
 

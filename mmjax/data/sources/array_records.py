@@ -1,7 +1,8 @@
 """Data sets written by `mmjax.data.convert`: ArrayRecord shards of pre-resized images.
 
 The folder holds `dataset.json` (the settings of the conversion), `shards.jsonl` (one line per
-complete shard) and the shards, whose records are examples as msgpack.
+complete shard), the shards, whose records are examples as msgpack, and beside each shard of images
+the same records without their media.
 """
 
 import json
@@ -10,8 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mmjax.data import columns
 from mmjax.data.regions import Regions
-from mmjax.data.source import Source
+from mmjax.data.source import Source, without_media
 from mmjax.workdir import jsonl
 
 DATASET, SHARDS = "dataset.json", "shards.jsonl"
@@ -50,21 +54,54 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
                 f"The shard {path} {found} and was written with {shard['bytes']:,}: restore it, "
                 "or convert the data set again."
             )
-    files = [root / name for name in (DATASET, SHARDS, *(shard["name"] for shard in shards))]
     parts = [f"{root / s['name']}[0:{s['records']}]" for s in shards if s["records"]]
     if not parts:
         raise ValueError(f"{root} has no examples: all records of its source were bad.")
-    return RecordSource(str(root), ArrayRecordDataSource(parts), dataset["class_names"], files)
+    files = [root / name for name in (DATASET, SHARDS, *(shard["name"] for shard in shards))]
+    metas = [columns.read(_metas_of(root / s["name"])) for s in shards if s["records"]]
+    return RecordSource(
+        str(root), ArrayRecordDataSource(parts), dataset["class_names"], metas, files
+    )
+
+
+def meta_of(record: bytes) -> bytes:
+    """A record without its media."""
+    from flax.serialization import msgpack_restore, msgpack_serialize
+
+    return msgpack_serialize(without_media(msgpack_restore(record)))
+
+
+def write_metas(shard: Path, metas: Sequence[bytes]) -> None:
+    """Write what `meta_of` gives of the records of a shard beside it."""
+    ends = np.cumsum([len(meta) for meta in metas], dtype=np.int64)
+    texts = np.frombuffer(b"".join(metas), np.uint8)
+    columns.write(_metas_of(shard), {}, {"ends": ends, "metas": texts})
+
+
+def _metas_of(shard: Path) -> Path:
+    return shard.with_name(f"{shard.name}.meta")
 
 
 class RecordSource(Source):
-    """Examples of the original source; `image` is JPEG, or uint8 [H, W, 3] if converted raw."""
+    """Examples of the original source; `image` is JPEG, or uint8 [H, W, 3] if converted raw.
+
+    Args:
+      metas: of each shard, what `write_metas` wrote; None: nothing, so that `meta` reads all.
+      files: that they are in.
+    """
 
     def __init__(
-        self, name: str, data: Any, class_names: list[str] | None, files: Sequence[Path] = ()
+        self,
+        name: str,
+        data: Any,
+        class_names: list[str] | None,
+        metas: Sequence[tuple[dict, columns.Arrays] | None],
+        files: Sequence[Path] = (),
     ):
         self.name, self.class_names, self._data = name, class_names, data
         self._files = files
+        self._metas = None if None in metas else [arrays for _, arrays in metas]
+        self._firsts = np.cumsum([0, *(len(m["ends"]) for m in self._metas or ())])
 
     def __len__(self) -> int:
         return len(self._data)
@@ -80,6 +117,22 @@ class RecordSource(Source):
             example = msgpack_restore(self._data[index])
         except RuntimeError as error:  # array_record raises it for a missing or truncated file
             raise OSError(str(error)) from error
-        if "regions" in example:
-            example["regions"] = Regions(**example["regions"])
-        return example
+        return _with_regions(example)
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """See `Source.meta`; no media are read."""
+        from flax.serialization import msgpack_restore
+
+        if self._metas is None:
+            return super().meta(index)
+        shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        ends, metas = (self._metas[shard][name] for name in ("ends", "metas"))
+        place = index - int(self._firsts[shard])
+        start = int(ends[place - 1]) if place else 0
+        return _with_regions(msgpack_restore(metas[start : int(ends[place])].tobytes()))
+
+
+def _with_regions(example: dict[str, Any]) -> dict[str, Any]:
+    if "regions" in example:
+        example["regions"] = Regions(**example["regions"])
+    return example

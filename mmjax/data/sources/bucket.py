@@ -1,4 +1,4 @@
-"""The examples of a source whose texts have a similar length, as `mmjax.pack` has sorted them."""
+"""The examples of a source that have a similar length, as `mmjax.pack` has sorted them."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from mmjax.data.sources.subset import Subset
 
 
 def open_bucket(source: Source, file: str | os.PathLike, length: int) -> Subset:
-    """Those whose texts have at most `length` tokens, and more than those of the bucket below.
+    """Those of at most `length` tokens or patches, and of more than the bucket below.
 
     Raises:
       ValueError: no such file or bucket, or a file of another source.
@@ -33,6 +33,6 @@ def open_bucket(source: Source, file: str | os.PathLike, length: int) -> Subset:
         )
     if length not in buckets:
         raise ValueError(
-            f"'{path}' has no bucket of {length} tokens; it has {', '.join(map(str, buckets))}."
+            f"'{path}' has no bucket of length {length}; it has {', '.join(map(str, buckets))}."
         )
     return Subset(source, buckets[length])

@@ -32,6 +32,7 @@ class Joined(Source):
         self._parts = list(parts)
         self._ends = np.cumsum([len(part) for part in self._parts])
         self.name = " + ".join(part.name for part in self._parts)
+        self.unchecked = any(getattr(part, "unchecked", False) for part in self._parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -19,6 +19,7 @@ class InMemory(Source):
 
     def __init__(self, source: Source, transform: Callable[[dict, None], dict]):
         self.name, self.class_names = source.name, source.class_names
+        self.unchecked = getattr(source, "unchecked", False)
         self._source, self._transform = source, transform
         self._examples: dict[int, dict[str, Any]] = {}
 

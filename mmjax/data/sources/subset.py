@@ -13,6 +13,7 @@ class Subset(Source):
         self.source, self.indices = source, indices
         self.name = f"part of {getattr(source, 'name', 'a source')}"
         self.class_names = getattr(source, "class_names", None)
+        self.unchecked = getattr(source, "unchecked", False)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data import text_file
+from mmjax.data.builders.shakespeare import shakespeare
 from mmjax.data.source import Source
 
 
@@ -15,25 +16,32 @@ def open_text_windows(
     The tokenizer is trained on the whole file, as nanoGPT's `prepare.py` does it.
 
     Args:
+      file: a UTF-8 file, or "shakespeare": see `builders/shakespeare.py`.
       length: characters of a window; stride: from the beginning of one to that of the next.
       start, stop: fractions of the file's characters.
 
     Raises:
       ValueError: no such file, one that is not UTF-8, or a part without a whole window.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ValueError(f"There is no text file '{path}'.")
     if length < 1 or stride < 1:
         raise ValueError(f"length is {length} and stride {stride}: use 1 or more.")
-    text = text_file.read(path)
+    text = _read(file)
     first, last = (int(fraction * len(text)) for fraction in (start, stop))
     if not 0 <= first <= last - length <= len(text) - length:
         raise ValueError(
-            f"The part from {start} to {stop} of {path} has no {length} characters in a row: use "
+            f"The part from {start} to {stop} of {file} has no {length} characters in a row: use "
             "fractions 0 ≤ start < stop ≤ 1, further apart."
         )
-    return TextWindows(text, path.name, first, last, length, stride)
+    return TextWindows(text, Path(file).name, first, last, length, stride)
+
+
+def _read(file: str) -> str:
+    if file == "shakespeare":
+        return shakespeare()
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"There is no text file '{path}': give one, or \"shakespeare\".")
+    return text_file.read(path)
 
 
 class TextWindows(Source):

@@ -19,7 +19,7 @@ from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.image_files import Skipped
 from mmjax.data.shards import build
 from mmjax.data.shards.index import split
-from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged
+from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged, read_merged
 from mmjax.data.shards.pattern import find_shards
 from mmjax.data.source import Source, StoredFile
 from mmjax.data.sources.videos import video_fault, video_reader
@@ -103,7 +103,9 @@ def index_part(
       part: (i, n): every n-th shard from the i-th on.
     """
     settings = _settings(pattern, caption_key, media)
-    build.build(pattern, find_shards(pattern), settings, cache_folder(data_dir), part)
+    shards, cache = find_shards(pattern), cache_folder(data_dir)
+    if read_merged(cache, shards, settings) is None:
+        build.build(pattern, shards, settings, cache, part)
 
 
 def _settings(pattern: str, caption_key: str, media: str) -> build.Settings:
@@ -133,6 +135,7 @@ class ShardSource(Source):
         self.name = name
         self._merged, self._split, self._rows = merged, split_captions, rows
         self._media, self._found_bad = merged.settings.media, found_bad
+        self.unchecked = found_bad is not None
 
     def __len__(self) -> int:
         return len(self._merged) if self._rows is None else len(self._rows)
@@ -204,7 +207,7 @@ def _faults_of_shard(merged: Merged, number: int) -> dict[str, str]:
     """Offset of what cannot be decoded in a shard -> why; cached until the shard changes."""
     shard, settings = merged.shards[number], merged.settings
     reader = PIL.__version__ if settings.media == "image" else video_reader()
-    state = [*settings.state(), shard.size, shard.version, reader]  # another may read other files
+    state = [*build.index_state(shard, settings), reader]  # another may read other files
     path = merged.cache / f"{build.file_name([shard], settings)}.faults.json"
     found = read_json(path)
     if found is None or found["state"] != state:

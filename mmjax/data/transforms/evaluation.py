@@ -15,6 +15,7 @@ FORMS = {
     "color_jitter": None,
     "random_grayscale": None,
     "rand_augment": None,
+    "auto_augment": None,
     "random_erasing": None,
     "add_noise": None,
     "speed": None,

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from mmjax.data.text.special_tokens import is_of_whisper, prompt
+from mmjax.data.text.swaps import alternatives
 from mmjax.data.transforms import captions as captions_lib
 from mmjax.data.transforms.cached import CAPTIONS, Cached
 
@@ -149,6 +150,31 @@ def tokenize(length, words=False, *, tokenizer):
         arrays, truncated = row(example["caption"])
         tokenizer.count(1, truncated)
         return {**example, **arrays}
+
+    return f
+
+
+def hard_negative(length, *, tokenizer):
+    """Sets `text_negative` (int32 `[length]`) and `text_negative_mask` to a swapped caption.
+
+    It is a random one of the example's `swapped_captions`, or else of the `alternatives` of
+    `caption`, of a random kind; a caption that has none gets a mask without any token.
+    """
+    none = np.full(length, tokenizer.pad_id, np.int32), np.zeros(length, bool)
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError(
+                "hard_negative comes after choose_caption or first_caption in the chain"
+            )
+        kinds = [example["swapped_captions"]] if example.get("swapped_captions") else None
+        kinds = kinds or list(alternatives(example["caption"]).values())
+        text, mask = none
+        if kinds:
+            texts = kinds[rng.integers(len(kinds))]
+            rows = tokenizer.rows([captions_lib.as_text(texts[rng.integers(len(texts))])], length)
+            text, mask = rows[0][0], rows[1][0]
+        return {**example, "text_negative": text, "text_negative_mask": mask}
 
     return f
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.batch import modality_of
 from mmjax.data.sources.subset import Subset
 from mmjax.evals.grad_cam import grad_cam, middle
 from mmjax.report import figures
@@ -40,7 +41,8 @@ def _collect(evaluated: Evaluated) -> list[Grounding] | None:
     batch = next(iter(runner.batches(Subset(source, drawn), evaluated.evaluator.transform, size)))
     padded = captions + captions[-1:] * (size - count)
     ids, mask = runner.tokenizer.encode(padded[runner.rows], runner.text_length)
-    given = {"image": batch["image"], "text": np.asarray(ids), "text_mask": np.asarray(mask)}
+    given = {k: x for k, x in batch.items() if modality_of(k) == "image"}
+    given |= {"text": np.asarray(ids), "text_mask": np.asarray(mask)}
     found = runner.match_gradients(evaluated.variables, given)
     if found is None:
         return None

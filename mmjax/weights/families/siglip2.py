@@ -29,8 +29,13 @@ def model_config(found: Published) -> dict[str, Any]:
     """
     vision = published.tower(found, VISION, "vision_config")
     where = f"'{found.folder / published.CONFIG}'"
-    side, patch = math.isqrt(vision["num_patches"]), vision["patch_size"]
-    if side**2 != vision["num_patches"]:
+    side, patch = math.isqrt(max(0, vision["num_patches"])), vision["patch_size"]
+    if not {"patch_size", "max_num_patches"} <= found.preprocessor.keys():
+        raise ValueError(
+            f"{where} is of a NaFlex, and the image processor beside it makes no patches: only a "
+            "Siglip2ImageProcessor does."
+        )
+    if not side or side**2 != vision["num_patches"]:
         raise ValueError(
             f"{where} has num_patches {vision['num_patches']}, which is no square: the position "
             "table of a NaFlex has as many rows as columns."

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mmjax.data.builders.shakespeare import plain
 from mmjax.data.open_source import open_source
 from mmjax.data.text.tokenizer import load_tokenizer
 from mmjax.data.transforms import parse
@@ -53,7 +54,7 @@ def test_characters_are_tokens_in_the_order_of_nanogpt(file, tmp_path):
 def test_what_cannot_be_used_is_refused(file):
     windows = {"kind": "text_windows", "file": file, "length": 7}
     for wrong, message in (
-        ({"file": "missing.txt"}, "There is no text file 'missing.txt'"),
+        ({"file": "missing.txt"}, "There is no text file 'missing.txt': give one"),
         ({"stride": 0}, "length is 7 and stride 0"),
         ({"start": 0.5, "stop": 0.51}, "has no 7 characters in a row"),
         ({"stop": 1.1}, "has no 7 characters in a row"),
@@ -62,3 +63,14 @@ def test_what_cannot_be_used_is_refused(file):
             open_source(windows | wrong)
     with pytest.raises(ValueError, match="the corpus for the tokenizer is empty"):
         make_tokenizer({"kind": "train_characters"}, corpus=[""])
+
+
+def test_a_play_loses_its_headings_and_stage_directions():
+    play = (
+        "# Coriolanus\n\n## ACT I\n\n### SCENE I. Rome.\n\n_Enter Citizens, with\nstaves_\n\n"
+        "**First Citizen**  \nBefore we proceed,  \nhear me speak.\n\n**All**  \n"
+        "_\\[To them]_  \nSpeak, '\\--speak.\n\n_Exeunt_\n"
+    )
+    assert plain(play) == (
+        "First Citizen:\nBefore we proceed,\nhear me speak.\n\nAll:\nSpeak, '--speak.\n\n"
+    )

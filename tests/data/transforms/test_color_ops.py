@@ -7,6 +7,7 @@ import pytest
 from images import noise, run, smooth
 
 from mmjax.data.transforms import image_ops
+from mmjax.data.transforms.auto_augment import auto_augment_policy
 from mmjax.data.transforms.rand_augment import rand_augment_ops
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -107,6 +108,21 @@ def test_rand_augment_draws_every_operation():
     # 10 operations of two signs (but for solarize, posterize), 2 with one, the untouched image
     assert len(outs) == 9 * 2 + 2 + 2 + 1 and image.tobytes() in outs
     assert (run("rand_augment(0, 9)", image) == image).all()
+
+
+def test_auto_augment_applies_each_operation_of_a_pair_with_its_probability():
+    image, pairs = smooth(), auto_augment_policy("cifar10")
+    assert len(pairs) == 25 and all(len(pair) == 2 for pair in pairs)
+    (invert, p), (contrast, q) = pairs[0]
+    assert (p, q) == (0.1, 0.2)
+    np.testing.assert_array_equal(invert(image, 1), 255 - image)
+    np.testing.assert_array_equal(contrast(image, -1), image_ops.contrast(image, 1 - 0.9 * 6 / 9))
+    # An image stays itself where neither is applied, or where equalize or posterize change nothing.
+    kept = np.mean([(run("auto_augment('cifar10')", image, i) == image).all() for i in range(400)])
+    alone = np.mean([(1 - p) * (1 - q) for (_, p), (_, q) in pairs])
+    assert alone - 0.05 < kept < alone + 0.2
+    with pytest.raises(ValueError, match="auto_augment has the policies cifar10, not 'svhn'"):
+        run("auto_augment('svhn')", image)
 
 
 def test_random_erasing_changes_one_rectangle():

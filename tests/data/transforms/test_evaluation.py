@@ -48,12 +48,14 @@ def test_what_is_left_draws_nothing():
         "kaldi_fbank": "4",
         "multi_hot": "3",
         "speech_mel": "100, 4",
+        "patches": "4, 3",
     }
     image = np.zeros((9, 9, 3), np.uint8)
     sound = {"waveform": np.zeros(16000, np.float32)}
     apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
-    apart |= {"each_frame", "video_tokens", "tiles", "ask"}
-    apart |= {"name_queries", "converse"}  # draw negatives, or a turn: the same in every pass
+    apart |= {"each_frame", "video_tokens", "tiles", "ask", "running_text", "pack"}
+    # These draw negatives, or a turn: the same in every pass.
+    apart |= {"name_queries", "converse", "hard_negative"}
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
     arguments |= {"dense_frames": "2, 4", "middle_frames": "2, 4"}
     for name in transforms.TRANSFORMS.keys() - apart:

@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays] | None:
 
 
 def _views(content: np.ndarray, start: int, places: Mapping[str, Any]) -> Arrays:
-    views = {}
+    views, content = {}, np.asarray(content)  # whose elements are read faster than a memmap's
     for name, (kind, length, place) in places.items():
         dtype, first = np.dtype(kind), start + place
         views[name] = content[first : first + length * dtype.itemsize].view(dtype)

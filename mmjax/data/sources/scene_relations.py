@@ -1,0 +1,71 @@
+"""What is left of what in synthetic scenes, with the mirrored scene for the swapped caption."""
+
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.draws import PLACES, row_rng
+from mmjax.data.source import Source
+from mmjax.data.sources.scenes import Scenes
+
+CAPTION = "{} to the left of {}"
+
+
+def open_scene_relations(source: Source, seed: int = 0) -> "SceneRelations":
+    """Two examples of each scene: "A to the left of B", and, mirrored, "B to the left of A".
+
+    A and B are two objects of the scene with different names, drawn from those whose centers are at
+    least a quarter of the image apart, or the two farthest apart. The fields are those of
+    `open_caption_swaps`: the swap has the same words, so that only their order tells.
+
+    Args:
+      source: of kind `scenes`, with two or more objects in each.
+
+    Raises:
+      ValueError: another source.
+    """
+    if not isinstance(source, Scenes):
+        raise ValueError(f"{source.name} is not of kind 'scenes', whose objects have boxes.")
+    return SceneRelations(source, seed)
+
+
+class SceneRelations(Source):
+    """See `open_scene_relations`."""
+
+    def __init__(self, source: Scenes, seed: int):
+        self.name = f"relations in {source.name}"
+        self._source, self._seed = source, seed
+        self.corpus = [CAPTION.format(a, a) for a in source.class_names]
+
+    def __len__(self) -> int:
+        return 2 * len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        scene, mirrored = divmod(index, 2)
+        example = self._source[scene]
+        left, right = self._pair(scene, example["regions"])
+        texts = [CAPTION.format(left, right), CAPTION.format(right, left)]
+        own, other = texts[::-1] if mirrored else texts
+        image = example["image"][:, ::-1] if mirrored else example["image"]
+        swap = {"swapped_captions": [other], "swap_kind": "relation", "group": str(scene)}
+        key = f"{self.name}[{index}]"
+        return {"key": key, "image": np.ascontiguousarray(image), "captions": [own], **swap}
+
+    def _pair(self, scene: int, regions: Any) -> tuple[str, str]:
+        """The names of two objects, the left one first."""
+        centers = np.asarray(regions.boxes, np.float64)[:, [0, 2]].mean(axis=1)
+        names = [self._source.class_names[label] for label in regions.labels]
+        found = [
+            (centers[j] - centers[i], i, j)
+            for i in range(len(names))
+            for j in range(len(names))
+            if names[i] != names[j] and centers[j] > centers[i]
+        ]
+        if not found:
+            raise ValueError(
+                f"Scene {scene} of {self._source.name} has no two objects of different names: set "
+                "its per_scene to more, or give it more objects."
+            )
+        far = [x for x in found if x[0] >= 0.25 * regions.width] or [max(found)]
+        _, i, j = far[int(row_rng(self._seed, scene, PLACES).integers(len(far)))]
+        return names[i], names[j]
