@@ -64,7 +64,9 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
         source = experiment.open_source(settings, workdir, check_media=not training)
         examples = [source[0], source[len(source) - 1]]
         _ok(name, f"{len(source):,} examples of {source.name}, such as '{examples[0].get('key')}'")
-    source, _, run, evaluators, _ = train.prepare(config, workdir, saved)
+    source, _, run, evaluators, _, data = train.prepare(config, workdir, saved)
+    files = [f"{one['files']:,} files, {one['bytes']:,} bytes" for one in data["sources"].values()]
+    _ok("data", f"{'; '.join(files)}")
     share = sharding.batch_share(run.mesh)
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     _ok("model", f"{parameters:,} parameters on the mesh {dict(run.mesh.shape)}")

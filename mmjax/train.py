@@ -42,7 +42,7 @@ from ml_collections import ConfigDict
 from mmjax import batch as batches
 from mmjax import config as configs
 from mmjax import evaluate, sharding, step
-from mmjax.data import mixture
+from mmjax.data import file_list, mixture
 from mmjax.data.prefetch import prefetch_to_device, to_device
 from mmjax.data.source import Source
 from mmjax.evals.evaluator import Evaluator
@@ -53,7 +53,7 @@ from mmjax.plan import chips, flops, profile
 from mmjax.process import distributed, runtime
 from mmjax.process.preemption import StopSignals
 from mmjax.process.watchdog import Watchdog
-from mmjax.run import experiment, goodput, labels
+from mmjax.run import data_manifest, experiment, goodput, labels
 from mmjax.run.early_stopping import EarlyStopping
 from mmjax.run.meter import Meter
 from mmjax.run.progress import ProgressLine
@@ -68,13 +68,14 @@ from mmjax.workdir.saved import tokenizer_files
 
 class Prepared(NamedTuple):
     """What `prepare` makes: the source, with labels of the model, and its own class names; model,
-    loss, optimizer and tokenizer; evaluators; early stopping."""
+    loss, optimizer and tokenizer; evaluators; early stopping; the manifest of the data."""
 
     source: Source
     source_classes: Sequence[str] | None
     run: experiment.Experiment
     evaluators: dict[str, Evaluator]
     early: EarlyStopping
+    data: data_manifest.Manifest
 
 
 def prepare(
@@ -100,10 +101,12 @@ def prepare(
     classes = mixture.classes_of(source)
     source = labels.by_name(run, source, saved, allow_change)
     run = dataclasses.replace(run, class_names=source.class_names)
+    data = data_manifest.make(source, config, tokenizer)
     if saved:
-        experiment.check_examples(source, saved, config, allow_change)
+        changed = data_manifest.changes(workdir, data, saved)
+        data_manifest.check_examples(source, saved, config, allow_change, changed)
     evaluators = evaluate.make_evaluators(run, workdir)
-    return Prepared(source, classes, run, evaluators, EarlyStopping.of(config))
+    return Prepared(source, classes, run, evaluators, EarlyStopping.of(config), data)
 
 
 def train(
@@ -143,7 +146,9 @@ def train(
     distributed.check_same("the config", configs.to_json(config))
     distributed.check_same("the checkpoint to resume from", str(saved and saved["step"]))
 
-    source, classes, run, evaluators, early = prepare(config, workdir, saved, allow_change)
+    prepared = prepare(config, workdir, saved, allow_change)
+    source, classes, run, evaluators, early, data = prepared
+    watch = file_list.Watch(mixture.parts_of(source).values())
     writer = evaluate.make_writer(config, workdir)
 
     # ---- the state: resumed, or new
@@ -153,8 +158,9 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     if distributed.is_main():
-        data = {"name": source.name, "examples": len(source)}
-        write_manifest(workdir, config=config, command=command_line, data=data)
+        about = {"name": source.name, "examples": len(source)}
+        write_manifest(workdir, config=config, command=command_line, data=about)
+        data_manifest.write(workdir, data)
         parameters = optim.describe(run.state.params, config.optim)
         (workdir / "parameters.txt").write_text(parameters + "\n")
     at, total = int(state.step), config.total_steps
@@ -187,6 +193,8 @@ def train(
         with ledger.lost("checkpoint", after=state):
             seen.flush()
             _check_finite(run, state, source, saves, workdir)
+            if distributed.is_main() and (what := watch.changed()):
+                print(f"warning: of the files of the data, {what} since the run was started")
             saves.save(at, state, rest_of_checkpoint())
         ledger.record(at, stream.wait_seconds)
 
@@ -194,6 +202,7 @@ def train(
         return {
             "step": at,
             "examples": len(source),
+            "data": data_manifest.summary(data),
             "parts": mixture.sizes_of(source),
             "mixture_weights": mixture.history_of(source),
             "class_names": source.class_names,
@@ -235,7 +244,8 @@ def train(
     ):
         while at < total and not early.stopped and not signals.agreed(run.mesh):
             watchdog.step(at)
-            batch = next(stream)
+            with watch.explaining():
+                batch = next(stream)
             batches.check(batch, run.spec)
             if at == first:
                 traced = run.train_step.trace(state, batch, run.numbers(at))

@@ -1,7 +1,8 @@
 """Whole runs over two processes of four devices each, against one process of eight.
 
 One chain, since every start costs seconds: a run alone (`alone`); a run of two that SIGTERM to
-one of them ends, resumed by one process on four devices; and a run of two, by the SLURM launcher,
+one of them ends, resumed by one process on four devices and then by four on two devices each; and
+a run of two, by the SLURM launcher,
 that finds the lone run's newest checkpoint damaged, goes on from the one before, and evaluates.
 """
 
@@ -49,9 +50,21 @@ def start(command, workdir, *flags, devices=4):
     return commands.start("-m", f"mmjax.{command}", f"--workdir={workdir}", *flags, devices=devices)
 
 
+def several(count, command, workdir, *flags, devices=4):
+    flags = (*flags, f"--coordinator=localhost:{free_port()}", f"--num_processes={count}")
+    return [
+        start(command, workdir, *flags, f"--process_id={i}", devices=devices) for i in range(count)
+    ]
+
+
 def two(command, workdir, *flags):
-    flags = (*flags, f"--coordinator=localhost:{free_port()}", "--num_processes=2")
-    return [start(command, workdir, *flags, f"--process_id={i}") for i in range(2)]
+    return several(2, command, workdir, *flags)
+
+
+def batches_of(workdir):
+    """step -> checksum of every array of its batch, as it was taken last."""
+    lines = (workdir / "batches.jsonl").read_text().splitlines()
+    return {row.pop("step"): row for row in map(json.loads, lines)}
 
 
 def assert_close(a, b):
@@ -77,11 +90,12 @@ def alone(flags, tmp_path_factory):
     return workdir
 
 
-def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
+def test_sigterm_to_one_process_stops_both_at_one_step_and_one_goes_on_and_four_after_it(
     flags, alone, tmp_path
 ):
     workdir = tmp_path / "run"
-    flags = [*flags, "--config.evals={}"]
+    flags = [*flags, "--config.evals={}", "--config.checkpoint.every=1"]
+    flags += [f"--config.checkpoint.keep={STEPS}"]
     both = two("train", workdir, *flags)
     deadline = time.monotonic() + 300
     while not losses(workdir):
@@ -102,6 +116,19 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
         list(losses(workdir).values()), list(losses(alone).values()), rtol=1e-5
     )
     assert len(losses(workdir)) == STEPS
+    assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
+
+    # as if the one had been killed after its first step, in a place where there are four
+    for step in range(saved + 2, STEPS + 1):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    (workdir / "batches.jsonl").write_text("")
+    done = ends(several(4, "train", workdir, *flags, devices=2))
+    assert [code for code, _, _ in done] == [0] * 4, done
+    begins = min(saved + 1, STEPS)
+    assert f"resumed at step {begins} of {STEPS}" in done[0][1] and "8 devices" in done[0][1]
+    seen, wanted = batches_of(workdir), batches_of(alone)
+    assert "example_id" in seen[STEPS] and seen == {s: wanted[s] for s in seen}
+    assert set(seen) == set(range(begins + 1, STEPS + 1))
     assert_close(state_of(workdir, STEPS), state_of(alone, STEPS))
 
 

@@ -68,7 +68,7 @@ def test_a_full_disk(config, tmp_path, monkeypatch):
     ("change", "words"),
     [
         ("data.transform=decode | nonsense(3)", "no transform 'nonsense'"),
-        ("data.transform=decode | resize(16) | first_caption | tokenize(9)", "batch's 'text' is"),
+        ("data.transform=decode | resize(16) | first_caption | tokenize(13)", "batch's 'text' is"),
         ("evals.all.kind=retreival", "nearest: 'retrieval'"),
         ("evals.al.captions_per_image=1", "config.evals.al has no kind.*Did you mean 'all'"),
         ("evals.all=None", "config.evals.all is None, not the settings of an evaluator"),

@@ -165,6 +165,25 @@ def test_replay_says_what_has_changed_since(place):
     assert "the start of the run, those that the step began with" in page
 
 
+def test_other_data_than_the_checkpoint_was_trained_on_are_refused_by_name(place, capsys):
+    workdir, path = place / "undisturbed", place / "images" / "007.png"
+    manifest, whole = json.loads((workdir / "data.json").read_text()), path.read_bytes()
+    saved = json.loads((workdir / "checkpoints" / str(STEPS) / "run" / "metadata").read_text())
+    (source,) = manifest["sources"].values()
+    assert source["files"] == 25 and source["digest"] == saved["data"]["sources"][""]["digest"]
+    assert manifest["tokenizer"] == saved["data"]["tokenizer"] is not None
+    Image.new("RGB", (16, 16)).save(path)
+    try:
+        with pytest.raises(ValueError, match="007.png.*--allow_change=data.train"):
+            train_here(config_of(place), workdir)
+        path.unlink()
+        with pytest.raises(ValueError, match=r"23 examples and had 24 .*missing \(007.png\)"):
+            train_here(config_of(place), workdir)
+    finally:
+        path.write_bytes(whole)
+    assert json.loads((workdir / "data.json").read_text()) == manifest
+
+
 def test_replay_refuses_what_is_not_there(place):
     with pytest.raises(ValueError, match="--step is 0: the first step is 1"):
         replay.replay(place / "undisturbed", 0)

@@ -1,7 +1,7 @@
 """Files that disappear during a run: reported, counted, and skipped up to a limit.
 
 The order of the examples does not change until the run is restarted. Then the source has fewer
-records and their order differs, which `experiment.check_examples` reports; restoring the files
+records and their order differs, which `data_manifest.check_examples` reports; restoring the files
 restores the order.
 """
 

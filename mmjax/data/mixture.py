@@ -280,11 +280,16 @@ def history_of(source: Source) -> History | None:
     return source.history if isinstance(source, Mixture) else None
 
 
-def sizes_of(source: Source) -> dict[str, int]:
-    """Examples of each part; a plain source is one part, `PLAIN`."""
+def parts_of(source: Source) -> dict[str, Source]:
+    """The parts; a plain source is one part, `PLAIN`."""
     if isinstance(source, Mixture):
-        return {part.name: len(part.source) for part in source.parts}
-    return {PLAIN: len(source)}
+        return {part.name: part.source for part in source.parts}
+    return {PLAIN: source}
+
+
+def sizes_of(source: Source) -> dict[str, int]:
+    """Examples of each of `parts_of`."""
+    return {name: len(part) for name, part in parts_of(source).items()}
 
 
 def rows_of(source: Source, batch_size: int) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -83,6 +84,7 @@ def open_source(
     for name in settings.keys() - parameters.keys():
         hint = nearest(name, parameters) or f" It takes: {', '.join(parameters)}."
         raise ValueError(f"A source of kind '{kind}' has no setting '{name}'.{hint}")
+    inputs: list[Source] = []
     for name, parameter in parameters.items():
         if name not in settings:
             if parameter.default is parameter.empty:
@@ -93,12 +95,27 @@ def open_source(
             _check_local(settings[name], kind, name)
         if parameter.annotation is Source:
             settings[name] = _nested(settings[name], kind, name, **nested)
+            inputs.append(settings[name])
         elif parameter.annotation == Sequence[Source]:
             several = (
                 settings[name] if isinstance(settings[name], tuple | list) else [settings[name]]
             )
             settings[name] = [_nested(one, kind, name, **nested) for one in several]
-    return opener(**settings, **given)
+            inputs += settings[name]
+    opened = opener(**settings, **given)
+    if opened not in inputs:  # some give back what they were given
+        opened.inputs = [*opened.inputs, *(one for one in inputs if one not in opened.inputs)]
+        opened.named_files = list(_named(settings))
+    return opened
+
+
+def _named(settings: Mapping[str, Any]) -> Iterator[Path]:
+    """The files that settings name, by their path or below `root`."""
+    root = Path(settings.get("root") or "").expanduser()
+    for value in settings.values():
+        if isinstance(value, str | os.PathLike):
+            places = (Path(value).expanduser(), root / value)
+            yield from [path for path in places if os.path.isfile(path)][:1]
 
 
 def _check_local(path: str, kind: str, name: str) -> None:

@@ -1,10 +1,20 @@
 """The interface of a source: random access to the examples of a data set."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 # Fields of an example that hold media; `meta` leaves them out.
 MEDIA = ("image", "audio", "waveform", "video")
+
+
+class StoredFile(NamedTuple):
+    """A file whose size and version its source knows: the time of its last modification, or what
+    the store of its URL gives."""
+
+    path: str
+    bytes: int
+    version: str
 
 
 class Source(Protocol):
@@ -14,12 +24,16 @@ class Source(Protocol):
     other fields of the data set; CONTRIBUTING.md has the contract. `class_names` are the names of
     the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions. Where
     `unchecked`, an image or video may turn out not to be decodable when it is read: see `is_bad`.
+    `inputs` are the sources that it is made of, and `named_files` the files that its config names;
+    `open_source` sets both.
     """
 
     name: str
     class_names: list[str] | None = None
     corpus: list[str] | None = None
     unchecked: bool = False
+    inputs: Sequence["Source"] = ()
+    named_files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -39,6 +53,13 @@ class Source(Protocol):
         Sources that can do so without reading the media override this.
         """
         return without_media(self[index])
+
+    def files(self) -> Iterable[Path | StoredFile]:
+        """The files that it reads itself, of any number: `data/file_list.py` notices changes.
+
+        Sources that read others than their config names override this.
+        """
+        return self.named_files
 
     def is_bad(self, index: int) -> bool:
         """Whether the media of an example, which could not be used, cannot be decoded; then it is

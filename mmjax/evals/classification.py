@@ -11,7 +11,7 @@ from mmjax.data.class_names import label_map, mapped
 from mmjax.data.transforms.captions import get_templates
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.outputs import embed_texts
-from mmjax.evals.zero_shot import classification_metrics, classifier_weights
+from mmjax.evals.zero_shot import Predictions, classifier_weights, predict
 from mmjax.system import Variables
 
 
@@ -62,6 +62,16 @@ class ZeroShot(Evaluator):
         self, variables: Variables, config: Mapping[str, Any] | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Cosines `[N, C]`, labels `[N]` and the class names, of another source if it is given."""
+        embed, weights, label, names, _ = self._embedded(variables, config)
+        return embed @ weights.T, label, names
+
+    def predictions(self, variables: Variables) -> Predictions:
+        """By the largest cosine; without those of all classes in memory."""
+        embed, weights, label, names, example_id = self._embedded(variables, None)
+        return Predictions(label, *predict(embed, weights, label), names, example_id)
+
+    def _embedded(self, variables: Variables, config: Mapping[str, Any] | None) -> tuple:
+        """Embeddings `[N, D]` and the classifier `[C, D]`, labels, class names and indices."""
         source = self._open(config or self.source)
         names = class_names_of(source, self.class_names)
         embed = f"{self.modality}_embed"
@@ -72,7 +82,7 @@ class ZeroShot(Evaluator):
             self.templates,
         )
         label = mapped(outputs["label"], self._place(source, names))
-        return outputs[embed] @ weights.T, label, names
+        return outputs[embed], weights, label, names, outputs["example_id"]
 
     def _check_source(self, source: Any) -> None:
         self._place(source, class_names_of(source, self.class_names))
@@ -86,9 +96,9 @@ class ZeroShot(Evaluator):
         return label_map(own, names, "the source", "class_names")
 
     def run(self, variables: Variables) -> Results:
-        scores, labels, _ = self.scores(variables)
-        yield from classification_metrics(scores, labels).items()
-        yield from left_out(len(self._open(self.source)) - len(labels))
+        found = self.predictions(variables)
+        yield from found.metrics().items()
+        yield from left_out(len(self._open(self.source)) - len(found.labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +138,12 @@ class Classification(Evaluator):
         outputs = self._embed(variables, source, ["logits", "label"], **inputs)
         return outputs["logits"], *self._named_labels(source, outputs)
 
+    def predictions(self, variables: Variables) -> Predictions:
+        """By the largest logit; without those of all classes in memory."""
+        inputs = {"modalities": self.modalities, "absent": self.absent}
+        return self._predict(variables, self._open(self.source), **inputs)
+
     def run(self, variables: Variables) -> Results:
-        scores, labels, _ = self.scores(variables)
-        yield from classification_metrics(scores, labels).items()
-        yield from left_out(len(self._open(self.source)) - len(labels))
+        found = self.predictions(variables)
+        yield from found.metrics().items()
+        yield from left_out(len(self._open(self.source)) - len(found.labels))

@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mmjax.data.class_names import label_map, mapped
 from mmjax.evals.outputs import embed_images
+from mmjax.evals.zero_shot import Predictions, places
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
@@ -91,37 +92,68 @@ class Evaluator:
         """This process's rows of the model's input batches."""
         return self.runner.batches(source, self.transform, self.runner.batch_size)
 
-    def _named_labels(
-        self, source: Any, outputs: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, list[str]]:
-        """Labels `[N]` as indices into the model's logits `[N, C]`, and the C class names.
+    def _predict(self, variables: Variables, source: Any, **inputs: Any) -> Predictions:
+        """What the model's logits `[N, C]` say, of which no more than a batch is kept.
 
         The source may have a subset of the model's classes, in any order: they are matched by name.
 
         Raises:
           ValueError: a class of the source that the model does not have.
         """
-        classes = outputs["logits"].shape[1]
-        known = self.runner.class_names or getattr(source, "class_names", None)
+        to_model = self._label_map(source)
+
+        def reduce(outputs: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+            logits, label = outputs["logits"], mapped(outputs["label"], to_model)
+            place, best = places(logits, label)
+            classes = np.full(len(logits), logits.shape[1])
+            return {"place": place, "best": best, "classes": classes}
+
+        found = self._embed(variables, source, ["logits", "label"], reduce=reduce, **inputs)
+        names = self._class_names(source, int(found["classes"][0]))
+        label = mapped(found["label"], to_model)
+        return Predictions(label, found["place"], found["best"], names, found["example_id"])
+
+    def _named_labels(
+        self, source: Any, outputs: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, list[str]]:
+        """Labels `[N]` as indices into the model's logits `[N, C]`, and the C class names.
+
+        Raises:
+          ValueError: as `_predict`.
+        """
         label = mapped(outputs["label"], self._label_map(source))
-        names = [*(known or ()), *(str(i) for i in range(len(known or ()), classes))]
-        return label, names[:classes]
+        return label, self._class_names(source, outputs["logits"].shape[1])
+
+    def _class_names(self, source: Any, classes: int) -> list[str]:
+        known = self.runner.class_names or getattr(source, "class_names", None) or ()
+        return [*known, *(str(i) for i in range(len(known), classes))][:classes]
 
     def _label_map(self, source: Any) -> np.ndarray | None:
         own = getattr(source, "class_names", None)
         return label_map(own, self.runner.class_names, "the source", "the training set")
 
     def _embed(
-        self, variables: Variables, source: Any, need: Sequence[str], **inputs: Any
+        self,
+        variables: Variables,
+        source: Any,
+        need: Sequence[str],
+        reduce: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]] = dict,
+        **inputs: Any,
     ) -> dict[str, np.ndarray]:
         """See `embed_images`; without the examples whose modalities are missing."""
-        outputs = embed_images(self.runner, variables, source, self.transform, need, **inputs)
-        missing = [name for name in need if name not in outputs]  # includes `label` of the source
-        if missing:
-            raise ValueError(
-                f"{type(self).__name__} needs {missing} and the model and source give "
-                f"{sorted(outputs)}: remove this evaluation or change its transform."
-            )
+
+        def checked(outputs: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+            missing = [name for name in need if name not in outputs]  # perhaps the source's `label`
+            if missing:
+                raise ValueError(
+                    f"{type(self).__name__} needs {missing} and the model and source give "
+                    f"{sorted(outputs)}: remove this evaluation or change its transform."
+                )
+            return reduce(outputs)
+
+        outputs = embed_images(
+            self.runner, variables, source, self.transform, need, reduce=checked, **inputs
+        )
         present = outputs.pop("present")
         if not present.any():
             raise ValueError(

@@ -50,9 +50,8 @@ class ImagePairs(Evaluator):
     def _right(self, variables: Variables, source: Any, *absent: str) -> tuple[np.ndarray, ...]:
         """Whether each answer is right, the labels, and the indices of the examples."""
         inputs = {"modalities": _READ, "absent": absent, "every": True}
-        outputs = self._embed(variables, source, ["logits", "label"], **inputs)
-        labels, _ = self._named_labels(source, outputs)
-        return outputs["logits"].argmax(1) == labels, labels, outputs["example_id"]
+        found = self._predict(variables, source, **inputs)
+        return found.best == found.labels, found.labels, found.example_id
 
     def run(self, variables: Variables) -> Results:
         source = self._open(self.source)

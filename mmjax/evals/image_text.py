@@ -140,13 +140,14 @@ class Retrieval(ImageText):
 
     def run(self, variables: Variables) -> Results:
         p = self.pairs(variables, bool(self.rerank))
-        given = {"text_ids": caption_ids(p.texts) if p.texts else None, "pair": self.pair}
-        embeds = p.image_embed, p.text_embed, p.text_image_index
-        yield from retrieval_metrics(*embeds, **given).items()
-        if self.rerank:
-            given["first"] = self._rerank(variables, p)
-            metrics = retrieval_metrics(*embeds, **given)
-            yield from ((f"reranked/{name}", value) for name, value in metrics.items())
+        yield from retrieval_metrics(
+            p.image_embed,
+            p.text_embed,
+            p.text_image_index,
+            text_ids=caption_ids(p.texts) if p.texts else None,
+            first=self._rerank(variables, p) if self.rerank else None,
+            pair=self.pair,
+        ).items()
         yield from left_out(p.absent)
 
     def _rerank(self, variables: Variables, p: Pairs) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from mmjax.batch import MODALITIES
 from mmjax.evals.evaluator import Evaluator, Results, left_out
-from mmjax.evals.zero_shot import classification_metrics
 from mmjax.system import Variables
 
 
@@ -45,16 +44,11 @@ class ModalityAblation(Evaluator):
         source = self._open(self.source)
         whole = None
         for absent in ((), *((m,) for m in self.modalities)):
-            outputs = self._embed(
-                variables, source, ["logits", "label"], modalities=self.modalities, absent=absent
-            )
-            answers = outputs["logits"].argmax(axis=1)
+            found = self._predict(variables, source, modalities=self.modalities, absent=absent)
             name = f"without_{absent[0]}" if absent else "all"
-            label, _ = self._named_labels(source, outputs)
-            metrics = classification_metrics(outputs["logits"], label)
-            yield from ((f"{name}/{metric}", value) for metric, value in metrics.items())
+            yield from ((f"{name}/{metric}", value) for metric, value in found.metrics().items())
             if whole is None:
-                whole = answers
+                whole = found.best
             else:
-                yield f"{name}/same_answer", float(np.mean(answers == whole))
+                yield f"{name}/same_answer", float(np.mean(found.best == whole))
         yield from left_out(len(source) - len(whole))

@@ -64,9 +64,10 @@ def in_order(
     parts: dict[str, list[np.ndarray]] = {}
     done = 0
     for batch, made in batches:
-        known = runner.gather({k: batch[k] for k in _LABELS if k in batch})
-        real = known["example_id"] >= 0
-        for name, rows in {**made, **known}.items():
+        known = runner.gather({k: batch[k] for k in _LABELS if k in batch and k not in made})
+        rows_of = {**made, **known}
+        real = rows_of["example_id"] >= 0
+        for name, rows in rows_of.items():
             parts.setdefault(name, []).append(np.asarray(rows)[real])
         done += int(real.sum())
         runner.progress(what, done, len(source))
@@ -91,6 +92,7 @@ def embed_images(
     modalities: Sequence[str] = ("image",),
     absent: Sequence[str] = (),
     every: bool = False,
+    reduce: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]] = dict,
 ) -> dict[str, np.ndarray]:
     """Outputs of the model for every example of `source`, in its order.
 
@@ -98,10 +100,11 @@ def embed_images(
       spec: the transforms, as one string.
       names: of the outputs, such as `image_embed` [N, D], `image_features` [N, F], `logits` [N, C].
       modalities, absent, every: see `select`.
+      reduce: of each batch's outputs and labels, what is kept.
 
     Returns:
-      The outputs that the model has, `label [N]` or `label_probs [N, C]` if the batches have it,
-      `present [N]` (see `select`), and `example_id [N]` = 0 ... N-1.
+      The outputs that the model has, reduced; `label [N]` or `label_probs [N, C]` if the batches
+      have it, `present [N]` (see `select`), and `example_id [N]` = 0 ... N-1.
 
     Raises:
       ValueError: a missing or duplicate example, or a batch that has none of the modalities.
@@ -111,7 +114,9 @@ def embed_images(
         for batch in runner.batches(source, spec, runner.batch_size):
             given, present = select(batch, modalities, absent, every)
             outputs = runner.apply(variables, given, names)
-            yield batch, {**outputs, **runner.gather({"present": present})}
+            labels = {key: batch[key] for key in _LABELS if key in batch}
+            known = runner.gather({"present": present, **labels})
+            yield batch, {**reduce({**outputs, **known}), **known}
 
     return in_order(runner, source, made(), "images")
 
@@ -198,7 +203,7 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
         raise ValueError("This evaluation embeds text and the run has no tokenizer: remove it.")
     if not texts:
         raise ValueError("This evaluation embeds text and its source has no captions.")
-    size, parts = runner.batch_size, []
+    size, embed = runner.batch_size, None
     for start in range(0, len(texts), size):
         chunk = list(texts[start : start + size])
         outputs = text_outputs(runner, variables, chunk, ["text_embed"])
@@ -206,9 +211,12 @@ def embed_texts(runner: Runner, variables: Variables, texts: Sequence[str]) -> n
             raise ValueError(
                 "This evaluation embeds text and the model gives no text_embed: remove it."
             )
-        parts.append(np.asarray(outputs["text_embed"])[: len(chunk)])
+        rows = np.asarray(outputs["text_embed"])[: len(chunk)]
+        if embed is None:  # whole, as parts would be in memory twice when they are joined
+            embed = np.empty((len(texts), rows.shape[1]), rows.dtype)
+        embed[start : start + len(chunk)] = rows
         runner.progress("texts", start + len(chunk), len(texts))
-    return np.concatenate(parts)
+    return embed
 
 
 def text_outputs(

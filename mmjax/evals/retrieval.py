@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mmjax.evals.rank_counts import TIE, irrelevant_ahead
+
 RECALL_AT = (1, 5, 10)
-# Scores of unit vectors that differ by less than this are float32 noise, hence ties.
-TIE = 1e-6
 
 
 def caption_ids(texts: Sequence[str]) -> np.ndarray:
@@ -25,45 +25,47 @@ def caption_ids(texts: Sequence[str]) -> np.ndarray:
     )
 
 
+def relevant_pairs(
+    text_image_index: np.ndarray, text_ids: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(image, text) `[P]` each: the images relevant to each of M texts, by text and image."""
+    index = np.asarray(text_image_index, np.int64)
+    texts = np.arange(len(index))
+    if text_ids is None or not len(index):
+        return index, texts
+    _, group = np.unique(text_ids, return_inverse=True)
+    group, size = group.reshape(-1), 1 + int(index.max())
+    # The distinct images of each text, sorted by group, and by image within it.
+    of_group, image = np.divmod(np.unique(group * size + index), size)
+    first = np.searchsorted(of_group, np.arange(1 + group.max() + 1))
+    counts = np.diff(first)[group]
+    text = np.repeat(texts, counts)
+    place = np.arange(len(text)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return image[first[group[text]] + place], text
+
+
 def relevant_images(text_image_index: np.ndarray, text_ids: np.ndarray) -> list[np.ndarray]:
     """For each of M captions, the sorted indices of the images that have the same text."""
-    order = np.argsort(text_ids, kind="stable")
-    _, starts = np.unique(text_ids[order], return_index=True)
-    result: list[np.ndarray] = [np.empty(0, np.int64)] * len(text_ids)
-    for same_text in np.split(order, starts[1:]):
-        images = np.unique(text_image_index[same_text])
-        for text in same_text:
-            result[text] = images
-    return result
-
-
-def _invert(relevant: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-    """Turn 'items relevant to each query' into 'queries relevant to each item'."""
-    result: list[list[int]] = [[] for _ in range(size)]
-    for query, items in enumerate(relevant):
-        for item in items:
-            result[item].append(query)
-    return [np.asarray(queries, np.int64) for queries in result]
+    image, text = relevant_pairs(text_image_index, text_ids)
+    return np.split(image, np.searchsorted(text, np.arange(1, len(text_ids))))
 
 
 def relevance(
     images: int, text_image_index: np.ndarray, text_ids: np.ndarray | None
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(texts relevant to each of N images, images relevant to each of M texts).
+) -> tuple[np.ndarray, np.ndarray]:
+    """`relevant_pairs` of N images.
 
     Raises:
       ValueError: an image without a caption.
     """
-    own = np.arange(len(text_image_index))
-    relevant = relevant_images(text_image_index, own if text_ids is None else text_ids)
-    captions = _invert(relevant, images)
-    bare = [i for i, texts in enumerate(captions) if len(texts) == 0]
-    if bare:
+    image, text = relevant_pairs(text_image_index, text_ids)
+    bare = np.flatnonzero(np.bincount(image, minlength=images) == 0)
+    if len(bare):
         raise ValueError(
             f"{len(bare)} images have no caption (the first is image {bare[0]}): leave them out of "
             "the retrieval gallery or give each a caption."
         )
-    return captions, relevant
+    return image, text
 
 
 def score_chunks(
@@ -76,54 +78,58 @@ def score_chunks(
 
 
 def nearest(
-    queries: np.ndarray, gallery: np.ndarray, count: int, chunk_size: int = 1024
+    queries: np.ndarray, gallery: np.ndarray, count: int, chunk_size: int = 256
 ) -> np.ndarray:
     """`[Q, k]`: the items of the gallery with the largest scores, k = count or all of them."""
     count = min(count, len(gallery))
-    chunks = score_chunks(queries, gallery, chunk_size)
-    return np.concatenate(
-        [np.argsort(-scores, axis=1, kind="stable")[:, :count] for _, scores in chunks]
-    )
+    found = np.empty((len(queries), count), np.int64)
+    for start, scores in score_chunks(queries, gallery, chunk_size):
+        for row, scored in enumerate(scores, start=start):
+            least = np.partition(scored, len(scored) - count)[len(scored) - count]
+            items = np.flatnonzero(scored >= least)
+            found[row] = items[np.argsort(-scored[items], kind="stable")][:count]
+    return found
 
 
-def _ahead(scores: np.ndarray, items: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Scores `[G]` with new ones of some items, which come before all others, in float64."""
-    scores = scores - scores.max() + new.min() - 1.0
-    scores[items] = new
-    return scores
-
-
-def ranks_and_precisions(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    relevant: Sequence[np.ndarray],
-    chunk_size: int = 1024,
-    first: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def ranks_and_precisions(query: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rank of the best relevant item (from 1) and average precision, `[Q]` each.
 
     Args:
-      queries: `[Q, D]`; gallery: `[G, D]`; relevant: for each query the gallery's indices.
-      first: items `[Q, k]` that come before all others, and their scores `[Q, k]` in float64.
+      query: `[P]`, that of each relevant pair, every one from 0 to Q - 1 at least once.
+      ahead: `[P]`, the number of irrelevant items that rank before the pair's item.
     """
-    ranks = np.empty(len(queries), np.int64)
-    precisions = np.empty(len(queries), np.float64)
-    for start, scores in score_chunks(queries, gallery, chunk_size):
-        for row, scored in enumerate(scores):
-            items = relevant[start + row]
-            if first is not None:
-                scored = _ahead(scored, *(x[start + row] for x in first))
-            mine = -np.sort(-scored[items])  # best first
-            ordered = np.sort(scored)
-            # Irrelevant items that reach a relevant item's score rank before it: the
-            # pessimistic order of ties.
-            reach = len(scored) - np.searchsorted(ordered, mine - TIE)
-            mine_reach = len(mine) - np.searchsorted(mine[::-1], mine - TIE)
-            before = reach - mine_reach
-            found = np.arange(1, len(mine) + 1)
-            ranks[start + row] = 1 + before[0]
-            precisions[start + row] = np.mean(found / (found + before))
-    return ranks, precisions
+    order = np.lexsort((ahead, query))
+    query, ahead = query[order], ahead[order]
+    first = np.searchsorted(query, np.arange(1 + query[-1]))
+    found = 1 + np.arange(len(query)) - first[query]
+    precisions = np.bincount(query, found / (found + ahead)) / np.bincount(query)
+    return 1 + ahead[first], precisions
+
+
+def reranked(
+    query: np.ndarray,
+    item: np.ndarray,
+    ahead: np.ndarray,
+    first: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """`ahead` `[P]` of relevant pairs after the nearest items of each query got new scores.
+
+    Args:
+      query, item: `[P]`; ahead: `[P]` before, which stays for all items but the nearest.
+      first: the nearest items `[Q, k]`, and their scores `[Q, k]` in float64.
+    """
+    nearest_items, scores = first
+    size = 1 + max(int(item.max()), int(nearest_items.max(initial=0)))
+    keys = query * size + item
+    order = np.argsort(keys)
+    wanted = np.arange(len(nearest_items))[:, None] * size + nearest_items
+    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+    relevant = keys[order[place]] == wanted
+    rows, columns = np.nonzero(relevant)
+    reach = scores[rows] >= scores[rows, columns][:, None] - TIE
+    result = ahead.copy()
+    result[order[place[rows, columns]]] = np.sum(reach & ~relevant[rows], axis=1)
+    return result
 
 
 def summarize_ranks(ranks: np.ndarray, precisions: np.ndarray) -> dict[str, float]:
@@ -142,7 +148,7 @@ def retrieval_metrics(
     text_image_index: np.ndarray,
     *,
     text_ids: np.ndarray | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int = 512,
     first: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     pair: Sequence[str] = ("image", "text"),
 ) -> dict[str, float]:
@@ -153,9 +159,9 @@ def retrieval_metrics(
       text_image_index: `[M]`, the image of each caption (possibly many captions per image).
       text_ids: `[M]`, equal for captions with the same text (see `caption_ids`); None: a caption is
         relevant to its own image only.
-      chunk_size: number of queries scored at once.
-      first: for `image_to_text` and `text_to_image`, items that come first and their scores; see
-        `ranks_and_precisions`.
+      chunk_size: number of images scored at once.
+      first: for `image_to_text` and `text_to_image`, the nearest items and their new scores; see
+        `reranked`. The result then has both, `reranked/image_to_text/recall@1` and so on.
       pair: names of the two modalities in the names of the metrics.
 
     Returns:
@@ -178,21 +184,32 @@ def retrieval_metrics(
             f"{len(image_embed)} images: give indices from 0 to {len(image_embed) - 1}."
         )
     for name, embed in (("image_embed", image_embed), ("text_embed", text_embed)):
-        # A comparison with NaN is false, which would put every query at rank 1.
-        if not np.isfinite(embed).all():
+        # A comparison with NaN is false, which would put every query at rank 1. A float64 sum of
+        # finite float32 values is finite, and needs no array of their size.
+        if not np.isfinite(np.sum(embed, dtype=np.float64)):
             raise ValueError(f"{name} holds values that are not finite: retrieval has no ranks.")
-    captions, relevant = relevance(len(image_embed), index, text_ids)
+    image, text = relevance(len(image_embed), index, text_ids)
+    ahead = irrelevant_ahead(image_embed, text_embed, image, text, chunk_size)
     one, other = pair
-    directions = {
-        f"{one}_to_{other}": (image_embed, text_embed, captions),
-        f"{other}_to_{one}": (text_embed, image_embed, relevant),
+    ways = {
+        f"{one}_to_{other}": (image, text, ahead[0]),
+        f"{other}_to_{one}": (text, image, ahead[1]),
     }
+    result = _metrics(ways)
+    if first is not None:
+        again = {
+            way: (q, item, reranked(q, item, n, first[way])) for way, (q, item, n) in ways.items()
+        }
+        result |= {f"reranked/{name}": value for name, value in _metrics(again).items()}
+    return result
+
+
+def _metrics(ways: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """The metrics of each direction, from the query and item of each pair and what is ahead."""
     return {
-        f"{direction}/{name}": value
-        for direction, given in directions.items()
-        for name, value in summarize_ranks(
-            *ranks_and_precisions(*given, chunk_size, (first or {}).get(direction))
-        ).items()
+        f"{way}/{name}": value
+        for way, (query, _, ahead) in ways.items()
+        for name, value in summarize_ranks(*ranks_and_precisions(query, ahead)).items()
     }
 
 
@@ -208,17 +225,17 @@ def chance_metrics(
     Args:
       images: N; text_image_index: `[M]`; text_ids: `[M]` or None, as in `retrieval_metrics`.
     """
-    captions, relevant = relevance(images, np.asarray(text_image_index), text_ids)
-    result = {}
-    for direction, sets, size in (
-        ("image_to_text", captions, len(relevant)),
-        ("text_to_image", relevant, images),
+    image, text = relevance(images, np.asarray(text_image_index), text_ids)
+    texts, result = len(text_image_index), {}
+    for direction, relevant, size in (
+        ("image_to_text", np.bincount(image), texts),
+        ("text_to_image", np.bincount(text), images),
     ):
         place = np.arange(1, size + 1)
         harmonic = np.sum(1.0 / place)
         at_rank, precision = np.zeros(size), 0.0
-        for count, queries in zip(*np.unique([len(s) for s in sets], return_counts=True)):
-            fraction = queries / len(sets)
+        for count, queries in zip(*np.unique(relevant, return_counts=True)):
+            fraction = queries / len(relevant)
             beyond = np.cumprod(np.clip((size - count - place + 1) / (size - place + 1), 0, None))
             at_rank += fraction * -np.diff(beyond, prepend=1.0)
             further = (count - 1) / (size - 1) if size > 1 else 0.0

@@ -1,11 +1,14 @@
 """Zero-shot classification: class names become a classifier through the text tower."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
 
 from mmjax.data.transforms.captions import prompt_ensemble
+
+CHUNK = 1 << 23  # scores in memory at once
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -38,33 +41,77 @@ def classifier_weights(
     return ensemble_weights(of_names)
 
 
-def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Top-1, top-5 and the mean of the per-class accuracies, in [0, 1].
+class Predictions(NamedTuple):
+    """What a classifier says of N examples, without its scores of all classes.
+
+    Attributes:
+      labels: `[N]`; place: `[N]`, the true class's place by score, from 1, 0 where scores are not
+        finite; best: `[N]`, the class with the highest score; class_names: of all C classes;
+        example_id: `[N]`, their indices in the source.
+    """
+
+    labels: np.ndarray
+    place: np.ndarray
+    best: np.ndarray
+    class_names: Sequence[str]
+    example_id: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """See `place_metrics`."""
+        return place_metrics(self.place, self.labels, len(self.class_names))
+
+
+def places(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`place` and `best` of `Predictions` from scores `[N, C]`, higher is more likely.
 
     A class that ties with the true one ranks before it, so equal scores count as wrong.
+    """
+    scores = np.asarray(scores)
+    label = np.clip(labels, 0, scores.shape[1] - 1)  # wrong ones are refused by `place_metrics`
+    true = np.take_along_axis(scores, label[:, None], axis=1)
+    place = np.count_nonzero(scores >= true, axis=1)  # the true class counts itself
+    place[~np.isfinite(scores).all(axis=1)] = 0
+    return place, scores.argmax(axis=1)
+
+
+def predict(embed: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> tuple:
+    """`places` by the cosines of embeddings `[N, D]` with a classifier `[C, D]`, in chunks."""
+    rows = max(1, CHUNK // len(weights))
+    parts = [
+        places(embed[start : start + rows] @ weights.T, labels[start : start + rows])
+        for start in range(0, len(embed), rows)
+    ]
+    return tuple(np.concatenate(part) for part in zip(*parts))
+
+
+def place_metrics(place: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
+    """Top-1, top-5 and the mean of the per-class accuracies, in [0, 1].
 
     Args:
-      scores: `[N, C]`, higher is more likely; labels: `[N]` int.
+      place: `[N]`, see `Predictions`; labels: `[N]` int; classes: their number.
 
     Raises:
       ValueError: scores that are not finite, or a label outside the classes.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    if not np.isfinite(scores).all():
+    if not place.all():
         raise ValueError("The scores of a classification hold values that are not finite.")
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= scores.shape[1]:
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
         found = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
         raise ValueError(
-            f"Labels run over {found} and the classifier has {scores.shape[1]} classes: each "
+            f"Labels run over {found} and the classifier has {classes} classes: each "
             "example needs a label from 0 to one less than the classes."
         )
-    true = np.take_along_axis(scores, labels[:, None], axis=1)  # [N, 1]
-    rank = (scores >= true).sum(axis=1)  # the true class counts itself
-    right = rank <= 1
+    right = place <= 1
     counts = np.bincount(labels)
     correct = np.bincount(labels, weights=right)
     return {
         "top1": float(right.mean()),
-        "top5": float((rank <= 5).mean()),
+        "top5": float((place <= 5).mean()),
         "mean_per_class": float(np.mean(correct[counts > 0] / counts[counts > 0])),
     }
+
+
+def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """`place_metrics` of scores `[N, C]` and labels `[N]`."""
+    labels = np.asarray(labels)
+    return place_metrics(places(scores, labels)[0], labels, np.shape(scores)[1])

@@ -10,6 +10,7 @@ from mmjax.data.sources.subset import Subset
 from mmjax.evals.classification import Classification, ZeroShot
 from mmjax.evals.evaluator import Evaluator
 from mmjax.evals.image_text import IMAGE_TEXT, Pairs, Retrieval
+from mmjax.evals.zero_shot import Predictions
 from mmjax.run.evaluation import Runner
 from mmjax.system import Variables
 
@@ -46,8 +47,16 @@ class Evaluated:
         return Subset(self.source, self.pairs.places)
 
     @functools.cached_property
+    def predictions(self) -> Predictions | None:
+        """Of a classification, else None."""
+        if not isinstance(self.evaluator, ZeroShot | Classification):
+            return None
+        return self.evaluator.predictions(self.variables)
+
+    @functools.cached_property
     def scores(self) -> tuple[np.ndarray, np.ndarray, Sequence[str]] | None:
-        """Scores `[N, C]`, labels `[N]` and class names of a classification, else None."""
+        """Scores `[N, C]`, labels `[N]` and class names of a classification, else None; what needs
+        no more than `predictions` reads those, as scores of many classes are large."""
         if not isinstance(self.evaluator, ZeroShot | Classification):
             return None
         return self.evaluator.scores(self.variables)

@@ -6,7 +6,7 @@ Training and evaluation both start here, so that what is trained is what is eval
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from mmjax import sharding, step
 from mmjax.config import check_counts
 from mmjax.data import mixture, pipeline
 from mmjax.data import open_source as sources
-from mmjax.data.bad_records import most_allowed
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import parse as transforms
 from mmjax.models.systems import make_system
@@ -242,36 +241,6 @@ def check_source(run: Experiment, source: sources.Source) -> None:
         _check_batch_size(run.config, run.mesh, rows, f"config.data.train.parts.{name}")
     if run.system.check_source is not None:
         run.system.check_source(source)
-
-
-def check_examples(
-    source: sources.Source, saved: Mapping[str, Any], config: ConfigDict, allow: Iterable[str]
-) -> None:
-    """Compare the size of the training set with that of the run that is resumed.
-
-    The order is a permutation of all examples: with one file fewer, the whole order differs.
-
-    Args:
-      saved: the JSON part of the checkpoint.
-      allow: of --allow_change; "data.train" allows any size.
-
-    Raises:
-      ValueError: another size, and not one that `config.data.max_lost_records` allows.
-    """
-    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
-    for part, has in mixture.sizes_of(source).items():
-        had = sizes.get(part, has)
-        if had == has:
-            continue
-        name = f"part '{part}'" if part else source.name
-        what = f"{name} has {has:,} examples and had {had:,} when this run was saved"
-        most = most_allowed(config.data.max_lost_records, had, "config.data.max_lost_records")
-        if not 0 < had - has <= most and "data.train" not in allow:
-            raise ValueError(
-                f"{what}: with another number the order of the examples differs; restore the data "
-                "set, or allow it with --allow_change=data.train."
-            )
-        print(f"warning: {what}: from here on the order of the examples differs")
 
 
 def _named(source: Mapping[str, Any]) -> str:

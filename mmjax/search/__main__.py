@@ -12,6 +12,8 @@ Search is exact, or approximate with --approximate (pip install -e '.[approximat
 """
 
 # ruff: noqa: E402
+import sys
+
 from mmjax.process import command
 
 if __name__ == "__main__":  # before jax is imported: see command.start
@@ -44,13 +46,18 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--json", {"action": "store_true", "help": "query: print one JSON object per line"}),
     )
 
+    if ARGS.action == "query":
+        from mmjax.search import quick
+
+        command.run(lambda: quick.answer(ARGS) and sys.exit())  # before jax is imported
+
 from pathlib import Path
 
 from mmjax.data import image_files
 from mmjax.embedder import open_embedder
 from mmjax.photos.default import named_or_default
 from mmjax.process.printable import printable
-from mmjax.search import approximate, build
+from mmjax.search import approximate, build, lookup, text_tower
 from mmjax.search.index import (
     INDEX,
     Index,
@@ -61,9 +68,8 @@ from mmjax.search.index import (
     read_about,
     set_aside,
 )
-from mmjax.workdir import jsonl
+from mmjax.search.quick import print_hits
 from mmjax.workdir import lock as workdir_lock
-from mmjax.workdir.tables import print_table
 
 LISTED = 10  # maximum number of unreadable files printed; all are in the index
 
@@ -95,6 +101,8 @@ def index(args) -> None:
         writer = Writer(folder)
         writer.check_model(embedder.fingerprint, model)
         done = build.update(writer, embedder)
+        lookup.write(folder, writer.about["generation"])
+        text_tower.save(embedder)
         if args.approximate:
             approximate.build(Index(folder))
     print(
@@ -120,14 +128,7 @@ def query(args) -> None:
     opened.check_model(embedder.fingerprint, model)
     asked = embedder.images([embedder.prepare(image)]) if image else embedder.texts([args.what])
     (hits,) = opened.search(asked, args.k, by=graph)
-    if args.json:
-        for hit in hits:
-            path, *also = (str(opened.root / p) for p in hit.paths)
-            row = {"score": hit.score, "path": path, "also": also}
-            print(jsonl.line(row))
-    else:
-        rows = [{"score": f"{h.score:.4f}", "path": opened.root / h.paths[0]} for h in hits]
-        print_table(rows)
+    print_hits(hits, opened.root, args.json)
 
 
 def _read(path: str) -> bytes:

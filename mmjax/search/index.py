@@ -25,7 +25,6 @@ import numpy as np
 
 from mmjax.data.cache import data_root
 from mmjax.search.storage import KINDS, encode
-from mmjax.search.top_k import Gallery
 from mmjax.workdir import jsonl, whole_file
 
 INDEX = "index.json"
@@ -128,8 +127,11 @@ class Index:
         return {f.sha256: f.path for f in self.files.values() if f.row is not None}
 
     @functools.cached_property
-    def gallery(self) -> Gallery:
-        """The vectors, for searching."""
+    def gallery(self) -> Any:
+        """The `top_k.Gallery` of the vectors, for searching."""
+        # Imported late: a query of the command line does without JAX, see quick.py.
+        from mmjax.search.top_k import Gallery
+
         return Gallery(self.vectors, self.scales)
 
     def prepare(self) -> None:

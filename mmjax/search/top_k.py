@@ -161,10 +161,11 @@ class Gallery:
     def _error_bound(self) -> float:
         """Upper bound on the error of a first-stage score, for vectors of unit length.
 
-        Rounding both factors to p bits adds at most 2^-p (1 + 2^-p / 4) of |q| |x| (Cauchy-Schwarz
-        inequality); a sum of D products in fp32, in any order, D 2^-24 (Higham 2002, section 3.1).
+        Rounding a factor to p bits changes it by at most 2^-p of its length, hence the score by at
+        most 2^(1-p) (1 + 2^-p / 2) of |q| |x| (Cauchy-Schwarz inequality), where bf16 has p = 8; a
+        sum of D products in fp32 by D 2^-24, in any order (Higham 2002, section 3.1).
         """
-        factors = 2**-8 if self.dtype == "bfloat16" else 0.0
+        factors = 2**-7 * (1 + 2**-9) if self.dtype == "bfloat16" else 0.0
         return 1.03 * (factors + self.vectors.shape[1] * 2**-23)
 
     def _read(self) -> Iterator[tuple[jax.Array, jax.Array | None]]:

@@ -14,7 +14,7 @@ from mmjax import config as configs
 from mmjax.data import pipeline
 from mmjax.data.open_source import open_source
 from mmjax.data.sources.tfds import TfdsSource
-from mmjax.run import experiment
+from mmjax.run import data_manifest
 
 
 def epoch(source, limit, batch_size=4):
@@ -75,13 +75,13 @@ def test_a_set_of_another_size_is_not_gone_on_with_unless_allowed(folder, capsys
     ):
         config.data.max_lost_records = limit
         if fine:
-            experiment.check_examples(folder, {"examples": had}, config, allow)
+            data_manifest.check_examples(folder, {"examples": had}, config, allow)
             said = f"has 24 examples and had {had} when" in capsys.readouterr().out
             assert said == (had != 24)
         else:
             with pytest.raises(ValueError, match=f"has 24 examples and had {had} .*data.train"):
-                experiment.check_examples(folder, {"examples": had}, config, allow)
-    experiment.check_examples(folder, {}, config, ())  # a checkpoint of before this was kept
+                data_manifest.check_examples(folder, {"examples": had}, config, allow)
+    data_manifest.check_examples(folder, {}, config, ())  # a checkpoint of before this was kept
 
 
 @pytest.fixture

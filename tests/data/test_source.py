@@ -4,6 +4,7 @@ import pytest
 from written_sets import write_folder, write_tar, write_tfds
 
 from mmjax.data import convert as command
+from mmjax.data import file_list
 from mmjax.data.open_source import open_source
 from mmjax.data.source import MEDIA
 from mmjax.data.sources.memory import InMemory
@@ -72,6 +73,20 @@ def test_meta_is_the_example_without_its_media(tmp_path, write):
         example = source[i]
         assert "image" in example
         assert source.meta(i) == {k: v for k, v in example.items() if k not in MEDIA}
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_the_files_of_a_source_are_listed(tmp_path, write):
+    source = open_source(write(tmp_path / "set"))
+    files = set(file_list.files_of(source))
+    below = {path for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    assert files <= below and all(entry.bytes > 0 for entry in file_list.list_files(source))
+    media = {path for path in below if path.suffix in (".png", ".tar", ".jsonl")}
+    assert files >= media or write in (write_tfds, array_record, balanced, of_classes) and files
+    before = file_list.list_files(source)
+    for path in list(files)[:1]:
+        path.write_bytes(path.read_bytes() + b" ")
+    assert " changed (" in file_list.difference(before, file_list.list_files(source))
 
 
 @pytest.mark.parametrize("write", [write_folder, write_tar, by_class, part, joined, paired])

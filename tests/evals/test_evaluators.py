@@ -342,7 +342,9 @@ def test_labels_are_matched_by_the_names_of_their_classes(kind):
     evaluator = make_evaluators({"x": settings}, runner)["x"]
     assert dict(evaluator.run(0))["top1"] == 1.0
     if kind == "classification":
-        assert evaluator.scores(0)[2] == list(WORDS)  # a head larger than the source's classes
+        assert evaluator.predictions(0).class_names == list(
+            WORDS
+        )  # a head larger than the source's classes
 
 
 def test_zero_shot_matches_its_class_names_by_name(runner):

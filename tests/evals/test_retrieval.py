@@ -15,6 +15,7 @@ from mmjax.data.open_source import open_source
 from mmjax.data.pipeline import eval_batches
 from mmjax.data.source import Source
 from mmjax.data.transforms.parse import parse
+from mmjax.evals import rank_counts
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.retrieval import (
     caption_ids,
@@ -63,7 +64,9 @@ def slow_retrieval(image, text, index, ids):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_slow_loops_with_many_captions_and_shared_texts(seed):
+def test_equals_slow_loops_with_many_captions_and_shared_texts(seed, monkeypatch):
+    for name, size in {"COLUMNS": 16, "PIECE": 3, "FEW": seed}.items():
+        monkeypatch.setattr(rank_counts, name, size)
     rng = np.random.default_rng(seed)
     images, captions = 17, 40
     index = np.concatenate([np.arange(images), rng.integers(0, images, captions - images)])

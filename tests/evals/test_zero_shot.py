@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmjax.evals import zero_shot
 from mmjax.evals.zero_shot import (
     classification_metrics,
     classifier_weights,
@@ -47,6 +48,21 @@ def test_metrics_equal_loops_with_ties_against_the_model(count, classes, seed):
     assert metrics["mean_per_class"] == pytest.approx(
         sum(sum(v) / len(v) for v in by_class.values()) / len(by_class)
     )
+
+
+def test_chunks_of_the_scores_predict_as_the_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    embed, weights = (rng.integers(-2, 3, (n, 3)).astype(np.float32) for n in (23, 7))  # ties
+    embed[4, 1], labels = np.nan, rng.integers(0, 7, 23)
+    monkeypatch.setattr(zero_shot, "CHUNK", 5 * 7 + 1)
+    place, best = zero_shot.predict(embed, weights, labels)
+    scores = embed @ weights.T
+    rows = np.delete(np.arange(23), 4)
+    want = [
+        1 + sum(s >= row[y] for c, s in enumerate(row) if c != y) for row, y in zip(scores, labels)
+    ]
+    assert place[4] == 0 and place[rows].tolist() == [want[i] for i in rows]
+    np.testing.assert_array_equal(best, scores.argmax(1))
 
 
 def test_bad_scores_and_labels_are_errors():

@@ -11,6 +11,7 @@ from fake_runner import FakeRunner
 
 from mmjax.data.source import Source
 from mmjax.evals.evaluators import make_evaluators
+from mmjax.evals.zero_shot import Predictions
 from mmjax.report.gather import gather_report
 from mmjax.report.page import write_report
 from mmjax.report.sections import sounds
@@ -39,8 +40,9 @@ class Some(Tones):
 
 
 def test_examples_without_audio_are_left_out():
-    scores, labels = np.eye(2)[[0, 1, 0, 1]], np.arange(4) % 2
-    found = sounds.sounds_of(Some(), scores, labels, Tones.class_names, 0)
+    labels = np.arange(4) % 2
+    right = Predictions(labels, np.ones(4, int), labels, Tones.class_names, np.arange(4))
+    found = sounds.sounds_of(Some(), right, 0)
     assert [s.name for s in found] == ["high", "high"]
 
 

@@ -7,7 +7,7 @@ the same records without their media.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,11 @@ def open_records(root: str | os.PathLike) -> "RecordSource":
     parts = [f"{root / s['name']}[0:{s['records']}]" for s in shards if s["records"]]
     if not parts:
         raise ValueError(f"{root} has no examples: all records of its source were bad.")
+    files = [root / name for name in (DATASET, SHARDS, *(shard["name"] for shard in shards))]
     metas = [columns.read(_metas_of(root / s["name"])) for s in shards if s["records"]]
-    return RecordSource(str(root), ArrayRecordDataSource(parts), dataset["class_names"], metas)
+    return RecordSource(
+        str(root), ArrayRecordDataSource(parts), dataset["class_names"], metas, files
+    )
 
 
 def meta_of(record: bytes) -> bytes:
@@ -84,6 +87,7 @@ class RecordSource(Source):
 
     Args:
       metas: of each shard, what `write_metas` wrote; None: nothing, so that `meta` reads all.
+      files: that they are in.
     """
 
     def __init__(
@@ -92,13 +96,19 @@ class RecordSource(Source):
         data: Any,
         class_names: list[str] | None,
         metas: Sequence[tuple[dict, columns.Arrays] | None],
+        files: Sequence[Path] = (),
     ):
         self.name, self.class_names, self._data = name, class_names, data
+        self._files = files
         self._metas = None if None in metas else [arrays for _, arrays in metas]
         self._firsts = np.cumsum([0, *(len(m["ends"]) for m in self._metas or ())])
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return self._files
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         from flax.serialization import msgpack_restore

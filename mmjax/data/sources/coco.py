@@ -135,6 +135,10 @@ class AnnotatedImages(Source):
     def __len__(self) -> int:
         return len(self._records)
 
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return [*self.named_files, *(file for file, _, _ in self._records)]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         file, image, _ = self._records[index]
         data = file.read_bytes()

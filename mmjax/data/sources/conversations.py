@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,13 @@ class Conversations(Source):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        yield from self.named_files
+        for record in self._records:
+            for name in (*record["files"], *filter(None, [record["audio"]])):
+                yield self._root / name
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]

@@ -93,7 +93,7 @@ class EmojiInstructions(Source):
     """See `open_emoji_instructions`."""
 
     def __init__(self, name: str, sources: Sequence[Source], phrasings: str, tasks: Sequence[str]):
-        self.name = name
+        self.name, self.inputs = name, sources
         self._images = InMemory(Joined(sources), lambda example, rng: example)
         self._meta = [self._images.meta(i) for i in range(len(self._images))]
         self._rows = [row for row in self._asked(phrasings) if row[1] in tasks]

@@ -144,7 +144,7 @@ class EmojiPairs(Source):
     class_names = LABELS
 
     def __init__(self, name: str, sources: Sequence[Source], types: Sequence[str]):
-        self.name = name
+        self.name, self.inputs = name, sources
         # Encoded images take a few MB, and each is in many pairs.
         self._images = InMemory(Joined(sources), lambda example, rng: example)
         metas = [self._images.meta(i) for i in range(len(self._images))]

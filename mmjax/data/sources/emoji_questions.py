@@ -245,7 +245,7 @@ class EmojiQuestions(Source):
     class_names = ANSWERS
 
     def __init__(self, name: str, sources: Sequence[Source], bias: float, types: Sequence[str]):
-        self.name = name
+        self.name, self.inputs = name, sources
         # Encoded images take a few MB, and each has several questions.
         self._images = InMemory(Joined(sources), lambda example, rng: example)
         self._meta = [self._images.meta(i) for i in range(len(self._images))]

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,11 @@ class FolderSource(Source):
         """See `Source.meta`; nothing is read."""
         record = self._records[index]
         return {**record, "key": printable(record["key"])}
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        captions = [self._root / name for name in CAPTION_FILES if (self._root / name).is_file()]
+        return [*self.named_files, *captions, *(self._root / r["key"] for r in self._records)]
 
     def _path(self, index: int) -> Path:
         return self._root / self._records[index]["key"]

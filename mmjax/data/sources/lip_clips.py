@@ -6,7 +6,7 @@ its own sound. Video files need the extra `mmjax[video]`.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +134,12 @@ class LipClips(Source):
 
     def __len__(self) -> int:
         return len(self._clips)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        for clip in self._clips:
+            yield from frame_files(clip.video) if clip.video.is_dir() else [clip.video]
+            yield from filter(None, [clip.sound])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = self._clips[index]

@@ -1,6 +1,7 @@
 """NLVR2: sentences about pairs of photographs, true or false."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ class NLVR2(Source):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return [*self.named_files, *(file for record in self._records for file in record["pair"])]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = tuple(file.read_bytes() for file in self._records[index]["pair"])

@@ -1,6 +1,7 @@
 """A folder of recordings with a file of what is said in them."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ class RecordingSource(Source):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return [*self.named_files, *(self._root / record["key"] for record in self._records)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self._root / self._records[index]["key"]

@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: expressions that refer to one object of an image."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,10 @@ class RefCoco(Source):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return [*self.named_files, *(self._root / file_name(r[0]) for r in self._records)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = self._records[index][0]

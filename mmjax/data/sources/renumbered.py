@@ -32,7 +32,7 @@ class Renumbered(Source):
     def __init__(self, source: Source, names: Sequence[str], whose: str):
         self.name, self.class_names = source.name, list(names)
         self.unchecked = getattr(source, "unchecked", False)
-        self._source = source
+        self._source, self.inputs = source, [source]
         self._place = label_map(source.class_names, names, source.name, whose)
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """SA-1B: images with masks that have no names, a JSON file beside each."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ class Sa1b(Source):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return [file for path in self._images for file in (path, path.with_suffix(".json"))]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         data = self._images[index].read_bytes()

@@ -1,7 +1,8 @@
 """Prepared TFDS data sets, this project's included, as sources of the Example contract."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmjax.data import rle
@@ -85,7 +86,14 @@ def open_tfds(
         label_key=label_key,
         class_names=class_names,
         meta=meta,
+        files=_files(builder, split),
     )
+
+
+def _files(builder: Any, split: str) -> list[Path]:
+    """Those of the splits that are read, also of a part of one."""
+    names = dict.fromkeys(part.split("[")[0] for part in split.split("+"))
+    return [Path(path) for name in names for path in builder.info.splits[name].filepaths]
 
 
 class _WithoutMedia:
@@ -165,6 +173,7 @@ class TfdsSource(Source):
 
     Args:
       data, meta: its records, and the same without media (None: `meta` reads the full records).
+      files: that they are in.
     """
 
     def __init__(
@@ -176,13 +185,18 @@ class TfdsSource(Source):
         label_key: str | None,
         class_names: list[str] | None,
         meta: Any = None,
+        files: Sequence[Path] = (),
     ):
         self.name, self.class_names = name, class_names
         self._data, self._meta, self._image_key = data, meta, image_key
-        self._caption_keys, self._label_key = caption_keys, label_key
+        self._caption_keys, self._label_key, self._files = caption_keys, label_key, files
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`."""
+        return self._files
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = _read(self._data, index)

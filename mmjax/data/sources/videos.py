@@ -5,9 +5,10 @@ WebP), or a folder of its frames as images.
 """
 
 import importlib.metadata
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ class VideoSource(Source):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def files(self) -> Iterable[Path]:
+        """See `Source.files`; of frames, those of each folder."""
+        paths = [self._root / record["key"] for record in self._records]
+        frames = (frame_files(path) if path.is_dir() else [path] for path in paths)
+        return [*self.named_files, *itertools.chain.from_iterable(frames)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self._root / self._records[index]["key"]

@@ -21,7 +21,7 @@ from mmjax.data.shards import build
 from mmjax.data.shards.index import split
 from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged, read_merged
 from mmjax.data.shards.pattern import find_shards
-from mmjax.data.source import Source
+from mmjax.data.source import Source, StoredFile
 from mmjax.data.sources.videos import video_fault, video_reader
 from mmjax.data.tar_headers import BLOCK
 from mmjax.process.printable import printable
@@ -139,6 +139,10 @@ class ShardSource(Source):
 
     def __len__(self) -> int:
         return len(self._merged) if self._rows is None else len(self._rows)
+
+    def files(self) -> list[StoredFile]:
+        """See `Source.files`."""
+        return [StoredFile(x.path, x.size, x.version) for x in self._merged.shards]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self.meta(index), self._media: _read(self._merged.place(self._row(index)))}

@@ -67,10 +67,8 @@ def count_pairs(
 
 
 def _collect(evaluated: Evaluated) -> Confusion | None:
-    if evaluated.scores is None:
-        return None
-    scores, labels, names = evaluated.scores
-    return count_pairs(labels, scores.argmax(axis=1), names)
+    found = evaluated.predictions
+    return None if found is None else count_pairs(found.labels, found.best, found.class_names)
 
 
 def _html(data: Confusion, seed: int) -> str:

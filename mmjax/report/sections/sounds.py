@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax.data.transforms.audio_ops import decode_at
 from mmjax.data.transforms.spectrogram import Frames, decibels, mel_filters, mel_power
+from mmjax.evals.zero_shot import Predictions
 from mmjax.report.evaluated import Evaluated
 from mmjax.report.markup import image_tag
 from mmjax.report.sections.section import Section
@@ -29,26 +30,21 @@ class Sound:
 
 
 def _collect(evaluated: Evaluated) -> list[Sound] | None:
-    if evaluated.scores is None:
+    if evaluated.predictions is None:
         return None
-    return sounds_of(evaluated.source, *evaluated.scores, evaluated.seed) or None
+    return sounds_of(evaluated.source, evaluated.predictions, evaluated.seed) or None
 
 
-def sounds_of(
-    source: Any, scores: np.ndarray, labels: np.ndarray, names: Sequence[str], seed: int
-) -> list[Sound]:
-    """A few randomly drawn examples, of those that have encoded audio.
-
-    Args:
-      scores: [N, C] of all examples; labels: [N].
-    """
-    if len(scores) != len(source):
+def sounds_of(source: Any, found: Predictions, seed: int) -> list[Sound]:
+    """A few randomly drawn examples, of those that have encoded audio."""
+    if len(found.labels) != len(source):
         return []
+    names = found.class_names
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(source), min(COUNT, len(source)), replace=False))
     encoded = {i: source[int(i)].get("audio") for i in drawn}
     return [
-        Sound(decode_at(data, RATE, SECONDS), names[labels[i]], names[scores[i].argmax()])
+        Sound(decode_at(data, RATE, SECONDS), names[found.labels[i]], names[found.best[i]])
         for i, data in encoded.items()
         if isinstance(data, bytes)
     ]

@@ -11,7 +11,7 @@ from mmjax.data import rle
 from mmjax.data.convert import convert
 from mmjax.data.open_source import open_source
 from mmjax.data.transforms.parse import parse
-from mmjax.run.experiment import _texts
+from mmjax.run.experiment import texts_of
 
 
 def annotation(number, image=1, category=3, box=(2, 3, 10, 8), **more):
@@ -213,7 +213,7 @@ def test_sizes_are_those_of_a_photograph_as_it_is_shown(tmp_path):
 def test_a_tokenizer_is_trained_on_the_names_of_regions(tmp_path):
     config = written(tmp_path, [annotation(1), annotation(2, image=2, category=7)])
     for source in (config, {"kind": "part", "source": config, "stop": 1.0}):
-        assert sorted(_texts(open_source(source))) == ["cat", "dog"]
+        assert sorted(texts_of(open_source(source))) == ["cat", "dog"]
 
 
 def test_images_are_read_as_bytes(tmp_path):
