@@ -24,10 +24,11 @@ import numpy as np
 
 from experiments.ablation_table import difference, mean_and_interval
 from mmjax import config as configs
+from mmjax import storage
 from mmjax.report.figures import lines
 from mmjax.report.markup import card_grid, inline_svg
 from mmjax.report.page import write_page
-from mmjax.workdir import resume_config, whole_file
+from mmjax.workdir import resume_config
 from mmjax.workdir.manifest import read_manifest
 from mmjax.workdir.metrics import read_metrics
 
@@ -311,7 +312,7 @@ def main() -> None:
     print(json.dumps(found, indent=2) if args.json else text(found))
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        whole_file.write(args.out / "compare.json", json.dumps(found, indent=2) + "\n")
+        storage.write(args.out / "compare.json", json.dumps(found, indent=2) + "\n")
         write_html(args.out / "compare.html", found, curves(groups))
         print(f"report: {args.out / 'compare.html'}", file=sys.stderr)
 

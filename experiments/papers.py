@@ -17,8 +17,8 @@ from pathlib import Path
 
 from experiments.ledger import claims, page
 from experiments.ledger.outcome import Outcome, outcome
+from mmjax import storage
 from mmjax.process.progress import Line
-from mmjax.workdir import whole_file
 from mmjax.workdir.manifest import git_revision
 
 LEDGER = Path("experiments/papers.toml")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out = args.out or args.ledger.with_suffix(".md")
             about = _about(found, time.monotonic() - began)
             counted = f"{about['Date']}, revision {about['Revision']}"
-            whole_file.write(out, page.markdown(found, counted))
+            storage.write(out, page.markdown(found, counted))
             page.write_html(
                 out.with_suffix(".html"), found, _about(found, time.monotonic() - began)
             )

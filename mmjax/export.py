@@ -31,12 +31,11 @@ import numpy as np
 from flax import traverse_util
 from jax import export as jax_export
 
-from mmjax import pretrained
+from mmjax import pretrained, storage
 from mmjax.data.text.tokenizer import cleaner_name
 from mmjax.layers.platform import compiling_for
 from mmjax.models.systems import make_system
 from mmjax.system import variables
-from mmjax.workdir import whole_file
 
 ABOUT = "export.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -113,7 +112,7 @@ def export(model: pretrained.Pretrained, out: str | Path) -> dict[str, Any]:
             **{k: getattr(model.tokenizer, k) for k in ("bos_id", "eos_id", "pad_id", "prefix")},
             "cleaning": cleaner_name(model.tokenizer.clean),
         }
-    whole_file.write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+    storage.write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
     return about
 
 

@@ -44,12 +44,12 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import config as configs
-from mmjax import evaluate, pretrained
+from mmjax import evaluate, pretrained, storage
 from mmjax.evals.evaluator import Evaluator
 from mmjax.run import experiment, initial
 from mmjax.run.open_run import open_run
 from mmjax.system import Memory, Variables, memory_of, variables
-from mmjax.workdir import checkpoint, whole_file
+from mmjax.workdir import checkpoint
 from mmjax.workdir.manifest import git_revision
 from mmjax.workdir.saved import tokenizer_files
 
@@ -116,13 +116,13 @@ def write_curve(out: Path, rows: Sequence[Mapping[str, float]], about: Mapping[s
     """Write curve.json, curve.md and curve.svg: a row per α, the target, the retained metrics."""
     from mmjax.report import figures  # imported late: matplotlib takes a second
 
-    whole_file.write(out / "curve.json", json.dumps({**about, "rows": list(rows)}, indent=2) + "\n")
+    storage.write(out / "curve.json", json.dumps({**about, "rows": list(rows)}, indent=2) + "\n")
     columns = list(rows[0])
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(f'{row[c]:.4g}' for c in columns)} |" for row in rows]
-    whole_file.write(out / "curve.md", "\n".join(lines) + "\n")
+    storage.write(out / "curve.md", "\n".join(lines) + "\n")
     plot = figures.trade_off(rows, columns[1], columns[2:])
-    whole_file.write(out / "curve.svg", plot.decode())
+    storage.write(out / "curve.svg", plot.decode())
 
 
 def save_workdir(

@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 
 from mmjax import config as configs
+from mmjax import storage
 from mmjax.data.open_source import open_source
 from mmjax.data.source import Source
 from mmjax.data.sources.packed import first_fit, images_of
@@ -48,7 +49,6 @@ from mmjax.data.transforms.converse import converse
 from mmjax.process.progress import Progress
 from mmjax.run.experiment import texts_of
 from mmjax.run.tokenizer import make_tokenizer
-from mmjax.workdir import whole_file
 
 
 def measure(
@@ -160,7 +160,7 @@ def _lengths() -> list[int]:
 
 
 def _write(groups: Mapping[str, Any]) -> None:
-    whole_file.write(Path(ARGS.out), json.dumps(groups) + "\n")
+    storage.write(Path(ARGS.out), json.dumps(groups) + "\n")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mmjax import storage
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import chain
 from mmjax.data.transforms import parse as transforms
@@ -41,7 +42,6 @@ from mmjax.weights.convert import kept_dtype, read_params, write_tensors
 from mmjax.weights.family import family, saving_family
 from mmjax.weights.one_file import OPENERS
 from mmjax.weights.packages import resolve
-from mmjax.workdir import whole_file
 from mmjax.workdir.saved import open_checkpoint, restore_memory, restore_params
 
 # Deterministic transforms from an image to the input of a model, and from audio.
@@ -378,14 +378,14 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     settings = saved_config.generation if generates else lambda pretrained: {}
     generation = getattr(theirs, "published_generation", settings)(pretrained)
     if generation:
-        whole_file.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
+        storage.write(folder / tokenizer.GENERATION, json.dumps(generation, indent=2))
     if pretrained.transform and hasattr(theirs, "published_preprocessor"):
         preprocessor = theirs.published_preprocessor(model, pretrained.transform)
-        whole_file.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
+        storage.write(folder / published.PREPROCESSOR, json.dumps(preprocessor, indent=2))
     for name, content in getattr(theirs, "published_files", lambda _: {})(pretrained).items():
         (folder / name).parent.mkdir(exist_ok=True)
-        whole_file.write(folder / name, json.dumps(content, indent=2))
-    whole_file.write(folder / layout.config, json.dumps(config, indent=2))
+        storage.write(folder / name, json.dumps(content, indent=2))
+    storage.write(folder / layout.config, json.dumps(config, indent=2))
 
 
 def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.ndarray) -> bool:

@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmjax import pretrained
+from mmjax import pretrained, storage
 from mmjax.data import image_files, rle
 from mmjax.data.transforms import parse as transforms
 from mmjax.masks import rules
@@ -46,7 +46,6 @@ from mmjax.masks.automatic import Found, Settings, automatic_masks
 from mmjax.masks.segmenter import Prompt, Segmenter
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
-from mmjax.workdir import whole_file
 
 
 def numbers(text: str, counts: Sequence[int], form: str) -> list[float]:
@@ -173,8 +172,8 @@ def main() -> None:
             faults += 1
             print(printable(f"{path}: {error}"), file=sys.stderr)
             continue
-        whole_file.write(out / f"{name}.png", colored(image, found))
-        whole_file.write(out / f"{name}.json", as_json(found))
+        storage.write(out / f"{name}.png", colored(image, found))
+        storage.write(out / f"{name}.json", as_json(found))
         best = f", the best with a predicted IoU of {found[0].iou:.3f}" if found else ""
         print(printable(f"{path}: {len(found)} masks{best}"), flush=True)
     if faults == len(paths):

@@ -37,7 +37,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mmjax import pretrained
+from mmjax import pretrained, storage
 from mmjax.data.text.special_tokens import not_speech, special_tokens, text_ids
 from mmjax.decode.settings import Settings
 from mmjax.decode.timestamps import NotFirst, TimestampRules
@@ -50,7 +50,6 @@ from mmjax.speech.recording import Recording
 from mmjax.speech.windows import Opened, Result, Transcriber
 from mmjax.speech.words import Aligner
 from mmjax.speech.writers import FORMATS, Transcript, clock
-from mmjax.workdir import whole_file
 
 BEST_OF = 5  # samples of a window at a temperature above 0
 
@@ -268,7 +267,7 @@ def main() -> None:
             if not formats:
                 _print(path, found, title=len(files) > 1)
             for name, to in zip(formats, paths.get(path, ())):
-                whole_file.write(to, FORMATS[name](found))
+                storage.write(to, FORMATS[name](found))
     if len(faults) == len(files) == 1:
         raise ValueError(f"Cannot transcribe '{files[0]}': {faults[0][1]}.")
     for path, fault in faults:

@@ -41,14 +41,13 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from mmjax import pretrained
+from mmjax import pretrained, storage
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.run.given_parts import fingerprint
 from mmjax.sample.embeddings import slerp, text_diff
 from mmjax.sample.sheet import tile
 from mmjax.system import System, row_keys
-from mmjax.workdir import whole_file
 
 SHARED = ("image", "image_proj")  # the parts of the CLIP that the decoder has too
 FARTHEST = 0.5  # of the way to the difference of two texts: the paper's section 3.3
@@ -138,7 +137,7 @@ def main() -> None:
     found = decoder.sample(batch, ARGS.seed, settings)["image"]
     buffer = io.BytesIO()
     Image.fromarray(tile(found, ARGS.count)).save(buffer, "PNG")
-    whole_file.write(out, buffer.getvalue())
+    storage.write(out, buffer.getvalue())
     print(f"{out}: {len(found)} images")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmjax import storage
 from mmjax.data import text_file
 from mmjax.evals.metrics.calibration import log_softmax
 from mmjax.evals.metrics.uncertainty import fit
-from mmjax.workdir import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LabelCalibration:
 
     def save(self, path: str | Path) -> None:
         """Write the file."""
-        whole_file.write(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        storage.write(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
 def _shown(value: str | Sequence[str]) -> str:

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mmjax import storage
 from mmjax.data.transforms.decode import decode_image
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 LIST_NAME = "bad_records.jsonl"
 KINDS = {
@@ -181,7 +182,7 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
         ]
     lines += [jsonl.line(_row(source, b)) for b in bad]
     if lines or path.exists():
-        whole_file.write(path, "".join(line + "\n" for line in lines))
+        storage.write(path, "".join(line + "\n" for line in lines))
 
 
 def _row(source: str, bad: BadRecord) -> dict[str, Any]:

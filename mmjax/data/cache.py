@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax.workdir import jsonl, whole_file
+from mmjax import storage
+from mmjax.workdir import jsonl
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> Path:
@@ -36,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically."""
-    whole_file.write(path, jsonl.line(value))
+    storage.write(path, jsonl.line(value))
 
 
 def read_json(path: Path) -> Any:

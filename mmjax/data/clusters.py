@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmjax.workdir import whole_file
+from mmjax import storage
 
 FORMAT = 1
 _CHUNK = 1 << 14  # vectors whose distances are held at once
@@ -213,7 +213,7 @@ def save(clusters: Clusters, folder: str | os.PathLike) -> None:
         "leaves_used": int((clusters.counts > 0).sum()),
         "vectors": int(clusters.counts.sum()),
     }
-    whole_file.write(folder / "clusters.json", json.dumps(about, indent=2) + "\n")
+    storage.write(folder / "clusters.json", json.dumps(about, indent=2) + "\n")
 
 
 def is_saved(folder: str | os.PathLike) -> bool:

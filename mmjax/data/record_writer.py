@@ -10,12 +10,13 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from mmjax import storage
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
 from mmjax.data.source import Source
 from mmjax.data.sources.array_records import DATASET, SHARDS, meta_of, write_metas
 from mmjax.process.progress import Progress
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 # A record as msgpack, an example that cannot be used, or None: left out on purpose.
 Record = bytes | BadRecord | None
@@ -100,7 +101,7 @@ def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
                 f"The target {target} holds shards but no {DATASET}: give a --target that is new "
                 "or empty."
             )
-        return whole_file.write(path, text)
+        return storage.write(path, text)
     begun, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
     for key in now:
         if begun.get(key) != now[key]:

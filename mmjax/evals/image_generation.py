@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmjax import storage
 from mmjax.data.sources.renumbered import renumbered
 from mmjax.data.sources.subset import Subset
 from mmjax.data.transforms.captions import captions_of
@@ -23,7 +24,6 @@ from mmjax.evals.outputs import in_order
 from mmjax.process import distributed
 from mmjax.sample.sheet import columns_of, tile
 from mmjax.system import Variables
-from mmjax.workdir import whole_file
 
 PROMPTS = 64  # texts or images that a CLIP embeds at once
 
@@ -242,7 +242,7 @@ class ImageGeneration(Evaluator):
             shown = images[: self.shown]
             Image.fromarray(tile(shown, columns_of(len(shown)))).save(file, "PNG")
             name = f"{self.fingerprint()}-{self.runner.step:08d}.png"
-            whole_file.write(self.runner.samples / name, file.getvalue())
+            storage.write(self.runner.samples / name, file.getvalue())
 
     def kept(self) -> dict[int, np.ndarray]:
         """The grids of this and earlier evaluations of the run: step -> uint8 [H, W, 3]."""

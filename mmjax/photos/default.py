@@ -9,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mmjax import storage
 from mmjax.data.cache import data_root, locked
 from mmjax.photos import config as photos
-from mmjax.workdir import whole_file
 
 VERSION = 1  # another number wherever the model changes: indexes depend on it
 MANIFEST = "model.json"
@@ -85,7 +85,7 @@ def _run(module: str, *flags: str) -> None:
 def seal(folder: Path) -> None:
     """Write the size and SHA-256 of every file of a folder into its manifest."""
     files = {name: _facts(folder / name) for name in _files(folder)}
-    whole_file.write(folder / MANIFEST, json.dumps({"version": VERSION, "files": files}, indent=1))
+    storage.write(folder / MANIFEST, json.dumps({"version": VERSION, "files": files}, indent=1))
 
 
 def damage(folder: Path) -> str:

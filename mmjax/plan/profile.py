@@ -15,9 +15,10 @@ from typing import Any
 
 import jax
 
+from mmjax import storage
 from mmjax.plan.categories import CATEGORIES, categories
 from mmjax.storage import mirror
-from mmjax.workdir import tables, whole_file
+from mmjax.workdir import tables
 
 FILE = "profile.json"
 # The compile cache else gives a program of other code that differs only in the names of its modules
@@ -95,7 +96,7 @@ class Profiler:
         steps = self._last - self._start + 1
         found = {name: 1e3 * value / steps for name, value in found.items()}
         whole = {"start": self._start, "steps": steps, "milliseconds": found}
-        whole_file.write(self._workdir / FILE, json.dumps(whole, indent=1) + "\n")
+        storage.write(self._workdir / FILE, json.dumps(whole, indent=1) + "\n")
         title = f"the time of steps {self._start} to {self._last}"
         tables.print_table(rows(found), title=title)
         print(f"trace: {mirror.shown(self._folder)}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmjax import storage
 from mmjax.report import curves, headline, tables, training
 from mmjax.report.gather import ReportData
 from mmjax.report.losses import compare_losses
@@ -14,7 +15,6 @@ from mmjax.report.markup import facts as facts_list
 from mmjax.report.markup import folded
 from mmjax.report.sections.table import SECTIONS
 from mmjax.report.style import STYLE
-from mmjax.workdir import whole_file
 from mmjax.workdir.metrics import read_metrics
 
 HTMLSection = tuple[str, str, str]  # (key, name, HTML)
@@ -105,7 +105,7 @@ def write_page(
         f"<header><h1>{html.escape(title)}</h1>{facts_list(about)}</header>"
         f'<nav aria-label="Sections">{menu}</nav><main>{body}</main></body></html>\n'
     )
-    whole_file.write(path, page)
+    storage.write(path, page)
 
 
 def _config(config: Mapping[str, Any]) -> str:

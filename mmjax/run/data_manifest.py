@@ -12,13 +12,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmjax import storage
 from mmjax.data import file_list, mixture
 from mmjax.data.bad_records import most_allowed
 from mmjax.data.file_list import Entry
 from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.process import distributed
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 NAME = "data.json"
 FORMAT = 1
@@ -72,7 +73,7 @@ def write(workdir: Path, manifest: Manifest) -> None:
     Raises:
       ValueError: it cannot be written; the old one stays.
     """
-    whole_file.write(workdir / NAME, jsonl.line(jsonl.plain(manifest)) + "\n")
+    storage.write(workdir / NAME, jsonl.line(jsonl.plain(manifest)) + "\n")
 
 
 def changes(workdir: Path, manifest: Manifest, saved: Mapping[str, Any]) -> dict[str, str]:

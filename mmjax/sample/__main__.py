@@ -47,7 +47,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from mmjax import pretrained
+from mmjax import pretrained, storage
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.process.progress import Progress
@@ -55,7 +55,6 @@ from mmjax.rerank import chooser
 from mmjax.sample.progress import reported
 from mmjax.sample.sheet import columns_of, tile
 from mmjax.system import System, row_keys
-from mmjax.workdir import whole_file
 
 SETTINGS = ("frames", "guidance", "steps", "sampler", "eta", "variance", "temperature", "top_k")
 SETTINGS += ("top_p", "candidates", "rerank")
@@ -188,7 +187,7 @@ def _write(path: Path, values: np.ndarray, columns: int) -> None:
         np.save(buffer, values)
     else:
         Image.fromarray(tile(values, columns)).save(buffer, "PNG")
-    whole_file.write(path, buffer.getvalue())
+    storage.write(path, buffer.getvalue())
 
 
 if __name__ == "__main__":

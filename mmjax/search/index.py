@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import storage
 from mmjax.data.cache import data_root
 from mmjax.search.storage import KINDS, encode
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 INDEX = "index.json"
 FORMAT = 1
@@ -231,7 +232,7 @@ class Writer(Index):
             for f in self.files.values()
         ]
         lines = "".join(json.dumps(_line(f)) + "\n" for f in files)
-        whole_file.write(self.folder / f"files-{generation}.jsonl", lines)
+        storage.write(self.folder / f"files-{generation}.jsonl", lines)
         _write_about(self.folder, {**self.about, "generation": generation})
         self.__init__(self.folder)
 
@@ -282,7 +283,7 @@ def _line(file: File) -> dict:
 
 
 def _write_about(folder: Path, about: Mapping) -> None:
-    whole_file.write(folder / INDEX, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
+    storage.write(folder / INDEX, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
 
 
 def stamp(folder: Path) -> tuple[int, ...] | None:

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmjax import storage
 from mmjax.data import text_file
-from mmjax.workdir import whole_file
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What zipfile and numpy raise for damaged archives besides ValueError and OSError.
@@ -277,4 +277,4 @@ def write(
     if len(names) > 1:
         file_of = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
         content = {"metadata": {"total_size": total}, "weight_map": file_of}
-        whole_file.write(folder / index, json.dumps(content, indent=2))
+        storage.write(folder / index, json.dumps(content, indent=2))

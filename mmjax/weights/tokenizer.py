@@ -10,12 +10,12 @@ import numpy as np
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
+from mmjax import storage
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.from_file import from_backend, open_backend
 from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
 from mmjax.weights import tokenizer_classes
 from mmjax.weights.published import CONFIG, PROCESSOR, read_json
-from mmjax.workdir import whole_file
 
 GENERATION = "generation_config.json"
 FILE, SETTINGS, SPECIALS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
@@ -228,7 +228,7 @@ def write(
         single=[*before, "$A", *after],
         special_tokens=[(name, backend.token_to_id(name)) for name in {*before, *after}],
     )
-    whole_file.write(folder / FILE, backend.to_str(pretty=False))
+    storage.write(folder / FILE, backend.to_str(pretty=False))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
@@ -239,7 +239,7 @@ def write(
     }
     if tokenizer.chat_template is not None:
         settings["chat_template"] = tokenizer.chat_template
-    whole_file.write(folder / SETTINGS, json.dumps(settings, indent=2))
+    storage.write(folder / SETTINGS, json.dumps(settings, indent=2))
 
 
 def with_end(tokenizer: Tokenizer, eos_id: int) -> Tokenizer:

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from mmjax.workdir import jsonl, whole_file
+from mmjax import storage
+from mmjax.workdir import jsonl
 
 PACKAGES = (
     "mmjax",
@@ -49,7 +50,7 @@ def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
         "git": git_revision(),
     }
     manifest |= sections
-    whole_file.write(path, json.dumps(jsonl.plain(manifest), indent=2, allow_nan=False) + "\n")
+    storage.write(path, json.dumps(jsonl.plain(manifest), indent=2, allow_nan=False) + "\n")
 
 
 def read_manifest(workdir: str | os.PathLike) -> dict[str, Any]:

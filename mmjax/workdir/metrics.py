@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax.workdir import jsonl, whole_file
+from mmjax import storage
+from mmjax.workdir import jsonl
 from mmjax.workdir.trackers import Tracker
 
 
@@ -80,7 +81,7 @@ class MetricWriter:
         if not self._active:
             return
         kept = [row for row in jsonl.read(self.path) if row["step"] <= step]
-        whole_file.write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        storage.write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.close()
         self._purge_step = step + 1
 

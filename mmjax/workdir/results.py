@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmjax.workdir import jsonl, whole_file
+from mmjax import storage
+from mmjax.workdir import jsonl
 from mmjax.workdir.manifest import read_manifest, write_manifest
 
 Key = tuple[int, str, str]  # step, name of the evaluator, fingerprint of its settings
@@ -33,7 +34,7 @@ def rewind_results(workdir: str | os.PathLike, step: int) -> None:
     rows = jsonl.read(path)
     kept = [row for row in rows if row["step"] <= step]
     if len(kept) < len(rows):
-        whole_file.write(path, "".join(jsonl.line(row) + "\n" for row in kept))
+        storage.write(path, "".join(jsonl.line(row) + "\n" for row in kept))
     if read_manifest(workdir).get("results", {}).get("step", 0) > step:
         write_manifest(workdir, results={})
 

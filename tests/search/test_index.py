@@ -14,11 +14,12 @@ import pytest
 from png import png
 from tiny_index import MODEL, asked, draw
 
+from mmjax import storage
 from mmjax.embedder import open_embedder
 from mmjax.search import __main__ as command
 from mmjax.search import build
 from mmjax.search.index import Index, Writer, create
-from mmjax.workdir import jsonl, whole_file
+from mmjax.workdir import jsonl
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def kill_at(monkeypatch, number):
 
     jsonl_append = jsonl.append
     monkeypatch.setattr(jsonl, "append", dies(jsonl.append))
-    monkeypatch.setattr(whole_file, "write", dies(whole_file.write))
+    monkeypatch.setattr(storage, "write", dies(storage.write))
     monkeypatch.setattr(os, "fsync", dies(os.fsync))
     monkeypatch.setattr(Path, "unlink", dies(Path.unlink))
     monkeypatch.setattr(os, "truncate", dies(os.truncate))

@@ -9,10 +9,10 @@ import threading
 import numpy as np
 import tokenizers as hf
 
+from mmjax import storage
 from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.clean_caption import clean_caption
-from mmjax.workdir import whole_file
 
 FILE, _META = "tokenizer.json", "tokenizer_meta.json"
 _CACHE_SIZE = 100_000
@@ -265,9 +265,9 @@ class Tokenizer:
             "encode_special_tokens": self.plain_specials,
             "fingerprint": self.fingerprint,
         }
-        whole_file.write(os.path.join(directory, FILE), self.json())
+        storage.write(os.path.join(directory, FILE), self.json())
         # The meta file is written last: if it exists, the other one is complete.
-        whole_file.write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
+        storage.write(os.path.join(directory, _META), json.dumps(meta, indent=1, sort_keys=True))
 
 
 def is_saved(directory):

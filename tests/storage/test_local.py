@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from mmjax.workdir import jsonl, whole_file
+from mmjax import storage
+from mmjax.workdir import jsonl
 
 
 def test_text_that_cannot_be_encoded_is_escaped(tmp_path):
     text = "caf\udce9 \u2028 ü"
-    whole_file.write(tmp_path / "a.html", text)
+    storage.write(tmp_path / "a.html", text)
     assert (tmp_path / "a.html").read_bytes() == "caf\\udce9 \u2028 ü".encode()
-    whole_file.write(tmp_path / "a.json", json.dumps([text], ensure_ascii=False))
+    storage.write(tmp_path / "a.json", json.dumps([text], ensure_ascii=False))
     assert json.loads((tmp_path / "a.json").read_text()) == [text]
 
 
