@@ -111,7 +111,7 @@ def _check_rows(run: experiment.Experiment, batch: dict[str, jax.Array]) -> None
 
     def some(batch, memory):
         if system.corrupt is not None:
-            ids = jnp.arange(run.config.batch_size, dtype=jnp.int32)
+            ids = jnp.arange(len(next(iter(batch.values()))), dtype=jnp.int32)
             batch = system.corrupt(batch, evaluation_context({"example_id": ids}, 0, memory))
         return {k: x[:rows] for k, x in batch.items()}
 

@@ -200,7 +200,7 @@ def example_losses(
     Noise and masks are those of the step; dropout is off, and the model is its own teacher. A row
     without a term has 0 for it; scalar terms are left out.
     """
-    system, size = run.system, run.config.batch_size
+    system, size = run.system, len(next(iter(batch.values())))
     memory = memory_of(given)
     _, rng = training_keys(seed_data(run.config.seed), step, size)
     context = Context(jnp.asarray(step, jnp.int32), rng, None, memory)

@@ -188,7 +188,7 @@ def test_data_fit_the_model(name):
             found = parse(chain.lstrip(" |"))(example, np.random.default_rng(0))
             check_batch({k: found[k][None] for k in read}, read)
         return
-    if model.image.get("kind") == "naflex":
+    if model.get("image", {}).get("kind") == "naflex":
         tower = run.model.image_tower(parent=None)
         budgets = (*config.data.train.parts.values(), *config.evals.values())
         chains = [section.transform for section in budgets]

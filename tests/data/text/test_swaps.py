@@ -102,6 +102,14 @@ def test_a_relation_is_true_in_its_scene_and_swapped_in_the_mirrored_one():
     assert source[1]["captions"] == source[0]["swapped_captions"]
     with pytest.raises(ValueError, match="is not of kind 'scenes'"):
         open_scene_relations(Cutouts())
+    with pytest.raises(IndexError, match="has 24 examples, not one numbered 24"):
+        source[24]
+    single = open_scenes(Cutouts(), 12, size=48, per_scene=(1, 2), scale=(0.2, 0.2))
+    assert any(len(single[i]["regions"]) == 1 for i in range(12))
+    mixed = open_scene_relations(single)
+    assert all("to the left of" in mixed.meta(i)["captions"][0] for i in range(24))
+    with pytest.raises(ValueError, match="No scene of .* has two objects of different names"):
+        open_scene_relations(open_scenes(Cutouts(), 3, size=48, per_scene=(1, 1)))[0]
 
 
 class Words:
