@@ -339,7 +339,7 @@ def _check_finite(run, state, source, saves, workdir) -> None:
     found = step.diagnose(run.gradients, state, batch, run.numbers(at))
     kept = saves.steps()
     raise NonFiniteError(
-        at + 1, found, mirror.shown(workdir), str(saves.path(kept[0])) if kept else None
+        at + 1, found, mirror.shown(workdir), mirror.shown(saves.path(kept[0])) if kept else None
     )
 
 

@@ -14,6 +14,7 @@ from mmjax import storage
 from mmjax.data.transforms.decode import decode_image
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 LIST_NAME = "bad_records.jsonl"
@@ -91,7 +92,7 @@ def allow(
         raise ValueError(
             f"{source} has {len(bad)} bad records of {total}, and max_bad_records = {limit} "
             f"allows {most}: {found}; the first is {_named(bad[0])}. "
-            f"All are listed in {path}: fix them or raise max_bad_records."
+            f"All are listed in {mirror.shown(path)}: fix them or raise max_bad_records."
         )
     for kind, n in counts.most_common():
         first = next(b for b in bad if b.kind == kind)
@@ -102,7 +103,7 @@ def allow(
             KINDS[kind],
             total,
             _named(first),
-            path,
+            mirror.shown(path),
         )
 
 
@@ -148,10 +149,11 @@ class FoundBad:
             before = f", after {known:,} found when it was opened" if known else ""
             raise ValueError(
                 f"{what}{before}; max_bad_records = {limit} allows {self._most:,} of {total:,}: "
-                f"all are listed in {path}, fix them or raise max_bad_records."
+                f"all are listed in {mirror.shown(path)}, fix them or raise max_bad_records."
             )
         if new and count & (count - 1) == 0:
-            _log.warning("%s; the next record replaces it; see %s", printable(what), path)
+            said = "%s; the next record replaces it; see %s"
+            _log.warning(said, printable(what), mirror.shown(path))
 
 
 def _named(bad: BadRecord) -> str:

@@ -19,6 +19,7 @@ from mmjax.data.file_list import Entry
 from mmjax.data.source import Source
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.process import distributed
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 NAME = "data.json"
@@ -103,7 +104,7 @@ def changes(workdir: Path, manifest: Manifest, saved: Mapping[str, Any]) -> dict
             entries = [Entry(*entry) for entry in before["sources"][name]["entries"]]
             found[name] = file_list.difference(entries, now["entries"]) or "in another order"
     if fault and not found and distributed.is_main():
-        print(f"warning: {workdir / NAME} {fault}: it is written again")
+        print(f"warning: {mirror.shown(workdir / NAME)} {fault}: it is written again")
     return found
 
 

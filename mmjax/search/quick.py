@@ -37,11 +37,14 @@ def answer(args: argparse.Namespace) -> bool:
         vectors, scales = _vectors(folder, about)
     except (OSError, ValueError):
         return False
+    listed = lookup.rows()
+    if not len(listed) or listed[-1] >= len(vectors):  # damaged: `Index` says so
+        return False
     tower = text_tower.find(about["fingerprint"])
-    if tower is None or not len(vectors):
+    if tower is None:
         return False
     query = tower.embed(args.what)
-    scores, rows = best(vectors, scales, query, lookup.rows(), args.k)
+    scores, rows = best(vectors, scales, query, listed, args.k)
     hits = [Hit(float(s), "", lookup.paths(int(row))) for s, row in zip(scores, rows)]
     print_hits(hits, Path(about["root"]), args.json)
     return True

@@ -64,7 +64,7 @@ def sentence(error: Exception, path: str | os.PathLike, what: str) -> StorageErr
             f"Cannot {what} {path}: this account has no permission to do so in {bucket}; give it "
             "one to list, read and write there, or use another bucket."
         )
-    why = (str(error).strip().splitlines() or [name])[0][:300]
+    why = " ".join(str(error).split())[:300] or name
     return StorageError(
         f"Cannot {what} {path}, after several tries ({why}): look whether {bucket} can be reached, "
         "and start again."

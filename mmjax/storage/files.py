@@ -122,7 +122,9 @@ def listing(folder: Path) -> dict[str, Stat]:
     """
     with _one_sentence(folder, "list"):
         if is_url(folder):
-            return _stats(folder, stores.of(folder).find(_below(folder), detail=True))
+            found = _stats(folder, stores.of(folder).find(_below(folder), detail=True))
+            # s3fs finds a file of the folder's own name too.
+            return {name: stat for name, stat in found.items() if name.startswith(_below(folder))}
         names = (join(at, name) for at, _, files in os.walk(folder) for name in files)
         return {name: stat(name) for name in sorted(names)}
 

@@ -47,11 +47,13 @@ def take(folder: str, runs: Callable[[int], bool]) -> "Lease | Holder":
     }
     while True:
         number = _newest(folder)
-        found = _read(folder, number) if number else None
-        if found is not None:
-            here = found["host"] == mine["host"]
-            if (not here or runs(found["pid"])) and _beats(_path(folder, number)):
+        if number:
+            found = _read(folder, number)
+            here = found is not None and found["host"] == mine["host"]
+            if found and (not here or runs(found["pid"])) and _beats(_path(folder, number)):
                 return found
+            if not found or _read(folder, number) != found:  # released, and perhaps taken again
+                continue
         files.write_new(_path(folder, number + 1), json.dumps(mine))
         if _read(folder, number + 1) == mine:  # else another one has just taken it
             for path in files.listing(folder):
@@ -100,7 +102,8 @@ def _path(folder: str, number: int) -> str:
 
 
 def _newest(folder: str) -> int:
-    return max((int(path.rpartition("/")[2]) for path in files.listing(folder)), default=0)
+    names = (path.rpartition("/")[2] for path in files.listing(folder))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _read(folder: str, number: int) -> Holder | None:

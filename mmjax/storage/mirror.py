@@ -107,6 +107,8 @@ def checkpoints_of(folder: Path) -> Path | epath.Path:
 
 def shown(path: str | os.PathLike) -> str:
     """A path for a message: inside a mirror, the URL that stands for it."""
+    if files.is_url(path):
+        return os.fspath(path)
     path = Path(path)
     for folder in (path, *path.parents):
         if url := url_of(folder):
@@ -166,6 +168,11 @@ class Mirror:
     def push(self) -> None:
         """Write what has changed into the bucket; a checkpoint after all else, its mark last."""
         with self._lock:
+            if not (self.here / MARK).exists():  # else all of it would be removed from the bucket
+                raise StorageError(
+                    f"The temporary folder {self.here} of {self.url} has been emptied: set TMPDIR "
+                    "to one that nothing cleans up, and start again."
+                )
             now = self._changes()
             changed = [name for name in now if self._pushed.get(name) != now[name]]
             for name in sorted(changed, key=_order):

@@ -36,7 +36,7 @@ class CheckpointError(ValueError):
 class DamagedError(CheckpointError):
     """A checkpoint whose files are not what was written; `what` names it and the symptom."""
 
-    def __init__(self, path: Path, how: str):
+    def __init__(self, path: str, how: str):
         self.what = f"The checkpoint {path} is damaged ({how})"
         super().__init__(f"{self.what}; use an older one.")
 
@@ -82,7 +82,8 @@ class Checkpoints:
             )
         except Exception as error:
             if storage.is_url(self.folder):
-                raise storage.sentence(error, self.folder, "write") from error
+                what = "read" if read_only else "write"
+                raise storage.sentence(error, self.folder, what) from error
             if not isinstance(error, OSError):
                 raise
             raise CheckpointError(
@@ -96,6 +97,9 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         """Folder of a step's checkpoint."""
         return self.folder / str(step)
+
+    def _shown(self, step: int) -> str:
+        return mirror.shown(self.path(step))
 
     def save(self, step: int, state: Any, run: Mapping[str, Any]) -> None:
         """Start to write a checkpoint; returns once the state is copied, before it is on disk.
@@ -155,7 +159,7 @@ class Checkpoints:
         return run, run.pop("arrays", None)
 
     def _damaged(self, step: int, how: str) -> DamagedError:
-        return DamagedError(self.path(step), how)
+        return DamagedError(self._shown(step), how)
 
     def restore(self, step: int, target: Any) -> Any:
         """The state of a step, sharded as `target` (ShapeDtypeStructs with shardings) says.
@@ -167,7 +171,7 @@ class Checkpoints:
           DamagedError: its files cannot be read, or their values are not those that were saved.
         """
         run, arrays = self._read(step)
-        made, what = self._moves(step, run, arrays), f"checkpoint {self.path(step)}"
+        made, what = self._moves(step, run, arrays), f"checkpoint {self._shown(step)}"
         compare({k: m.shape for k, m in made.items()}, tree_paths.shapes(target), what)
         item = target
         if run.get("format", 1) != migrate.FORMAT:
@@ -247,7 +251,7 @@ class Checkpoints:
           DamagedError: as `restore`.
         """
         run, arrays = self._read(step)
-        made, what = self._moves(step, run, arrays), f"checkpoint {self.path(step)}"
+        made, what = self._moves(step, run, arrays), f"checkpoint {self._shown(step)}"
         item = {part: target}
         wanted = tree_paths.shapes(item)
         every = {k: m.shape for k, m in made.items() if whole and k.startswith(f"{part}/")}
@@ -276,7 +280,7 @@ class Checkpoints:
 
     def _none_intact(self, damaged: Iterable[str]) -> CheckpointError:
         return CheckpointError(
-            f"No checkpoint in {self.folder} can be used and none was changed: "
+            f"No checkpoint in {mirror.shown(self.folder)} can be used and none was changed: "
             f"{'; '.join(damaged)}. Restore one from a backup, or use another --workdir."
         )
 
@@ -304,7 +308,7 @@ class Checkpoints:
     ) -> dict[str, migrate.Move]:
         """Path in the current format -> how its array is made from those on disk."""
         saved = self._shapes(step, arrays)
-        return migrate.moves(saved, run.get("format", 1), f"checkpoint {self.path(step)}")
+        return migrate.moves(saved, run.get("format", 1), f"checkpoint {self._shown(step)}")
 
     def _shapes(self, step: int, arrays: dict[str, list] | None) -> dict[str, tuple[int, ...]]:
         if arrays is not None:
@@ -329,10 +333,10 @@ class Checkpoints:
         except Exception as error:
             kept = [s for s in self.steps() if s != step]
             fix = "Look at the bucket" if storage.is_url(self.folder) else "Make room"
-            last = f"the last good one is {self.path(kept[0])}" if kept else "none is saved"
+            last = f"the last good one is {self._shown(kept[0])}" if kept else "none is saved"
             raise CheckpointError(
-                f"Checkpoint {step} could not be written to {self.folder} ({_cause(error)}); "
-                f"{last}. {fix}, and start again: the run resumes there."
+                f"Checkpoint {step} could not be written to {mirror.shown(self.folder)} "
+                f"({_cause(error)}); {last}. {fix}, and start again: the run resumes there."
             ) from error
 
 

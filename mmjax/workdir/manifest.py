@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from mmjax import storage
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 PACKAGES = (
@@ -63,7 +64,7 @@ def read_manifest(workdir: str | os.PathLike) -> dict[str, Any]:
     try:
         return json.loads(path.read_text()) if path.exists() else {}
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): delete it.") from None
+        raise ValueError(f"{mirror.shown(path)} is not JSON ({error}): delete it.") from None
 
 
 def git_revision() -> dict[str, Any] | None:

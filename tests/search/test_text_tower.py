@@ -175,6 +175,10 @@ def test_a_query_answers_as_the_model_does_and_imports_no_jax(tmp_path, capsys):
     assert "3.png" not in capsys.readouterr().out
     for more in ({"image": "x.png"}, {"model": MODEL}, {"approximate": True}, {"k": 0}):
         assert not quick.answer(asked("a", **{"index": folder, **more}))
+    rows = (folder / "vectors-0.bin").read_bytes()
+    (folder / "vectors-0.bin").write_bytes(rows[: len(rows) // 2])  # damaged: for `Index` to say
+    assert not quick.answer(query)
+    (folder / "vectors-0.bin").write_bytes(rows)
     assert lookup.Lookup(folder, 0).rows().tolist() == sorted(
         {f.row for f in Index(folder).files.values()}
     )

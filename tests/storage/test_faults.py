@@ -58,6 +58,9 @@ def test_no_permission_and_no_bucket_are_one_sentence(bucket):
             storage.read(f"{bucket[1]}/a")
     with pytest.raises(storage.StorageError, match=f"bucket {scheme}://missing does not exist"):
         storage.write(f"{scheme}://missing/a", "")
+    if scheme == "s3":
+        with pytest.raises(storage.StorageError, match="failed: Invalid bucket name"):
+            storage.read("s3://Bad!/a")
 
 
 def test_a_lock_has_one_holder_until_its_beat_stops(bucket, monkeypatch):
@@ -83,6 +86,26 @@ def test_a_lock_has_one_holder_until_its_beat_stops(bucket, monkeypatch):
     # Of a process that has died on this host no beat is awaited.
     monkeypatch.setattr(lease, "DEAD_AFTER_SECONDS", 1000.0)
     assert isinstance(lease.take(folder, lambda pid: False), lease.Lease)
+
+
+def test_a_lock_that_is_released_while_it_is_watched_is_looked_at_again(bucket, monkeypatch):
+    folder, watched = f"{bucket[1]}/.lock", []
+    storage.write(folder, "")  # of a run on a disk that was copied, and another file that was
+    storage.write(f"{folder}/note", "")
+    first = lease.take(folder, lambda pid: True)
+    first.start(lambda: None)
+
+    def beats(path):
+        watched.append(path)
+        if len(watched) == 1:
+            first.release()
+            lease.take(folder, lambda pid: True)  # another run is faster
+        return len(watched) > 1
+
+    monkeypatch.setattr(lease, "_beats", beats)
+    refused = lease.take(folder, lambda pid: True)
+    assert len(watched) == 2 and refused == lease.holder(folder)
+    assert lease._newest(folder) == 1
 
 
 def test_a_mirror_pushes_what_changes(bucket):
@@ -123,6 +146,16 @@ def test_what_cannot_be_pushed_stays(bucket, monkeypatch):
             private = url.replace(f"//{buckets.BUCKET}/", f"//{buckets.PRIVATE}/")
             monkeypatch.setattr(mirror._OPEN[str(here)], "url", private)
     assert str(here) in str(error.value) and (here / "a.txt").read_text() == "kept"
+
+
+def test_a_mirror_that_was_emptied_removes_nothing(bucket):
+    _, url = bucket
+    storage.write(f"{url}/a.txt", "kept")
+    with pytest.raises(storage.StorageError, match=r"has been emptied: set TMPDIR"):  # noqa: SIM117
+        with mirror.opened(url, write=True) as here:
+            for path in here.iterdir():
+                path.unlink()
+    assert storage.read(f"{url}/a.txt") == b"kept"
 
 
 def test_of_a_checkpoint_that_was_pushed_in_part_nothing_is_pulled(tmp_path):

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
         __doc__,
         ("--pattern", {"required": True, "help": "as in the source's config"}),
         ("--caption_key", {"default": "caption", "help": "as in the source's config [caption]"}),
-        ("--media", {"default": "image", "help": "image or video [image]"}),
+        ("--media", {"default": "image", "choices": ("image", "video"), "help": "[image]"}),
         (
             "--part",
             {"default": "0/1", "metavar": "I/N", "help": "each N-th shard from I on [0/1]"},

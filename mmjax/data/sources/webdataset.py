@@ -20,7 +20,7 @@ from mmjax.data.image_files import Skipped
 from mmjax.data.shards import build
 from mmjax.data.shards.index import split
 from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged, read_merged
-from mmjax.data.shards.pattern import find_shards
+from mmjax.data.shards.pattern import Shard, find_shards
 from mmjax.data.source import Source, StoredFile
 from mmjax.data.sources.videos import video_fault, video_reader
 from mmjax.data.tar_headers import BLOCK
@@ -157,9 +157,12 @@ class ShardSource(Source):
         if self._found_bad is None:
             return False
         row = self._row(index)
-        reason = _fault_of(self._media)(_read(self._merged.place(row)))
+        place = self._merged.place(row)
+        reason = _fault_of(self._media)(_read(place))
         if reason is None:
             return False
+        if storage.is_url(place.shard.path):
+            _check_unchanged(place.shard)
         key, _ = self._merged.text(row)
         self._found_bad.add(BadRecord(key, f"unreadable_{self._media}", reason))
         return True
@@ -168,9 +171,19 @@ class ShardSource(Source):
         return int(index if self._rows is None else self._rows[index])
 
 
+def _check_unchanged(shard: Shard) -> None:
+    """Of a shard in a bucket; `_read` does not look, as that is a request for each record.
+
+    Raises:
+      ValueError: it has been changed.
+    """
+    if storage.stat(shard.path) != (shard.size, shard.version):
+        raise ValueError(f"{_CHANGED}: {shard.path}; start the run again, which indexes it anew.")
+
+
 def _read(place: Place) -> bytes:
     shard = place.shard
-    if storage.is_url(shard.path):  # where an object does not change, or only as a whole
+    if storage.is_url(shard.path):
         data = storage.read(shard.path, place.offset, place.size)
         if len(data) < place.size:
             raise OSError(errno.EIO, _CHANGED, shard.path)

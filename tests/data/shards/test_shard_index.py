@@ -9,6 +9,7 @@ import random
 import tarfile
 import threading
 
+import commands
 import numpy as np
 import pytest
 
@@ -189,6 +190,11 @@ def test_processes_write_the_same_cache(shards, monkeypatch):
     for i in range(3):
         build.build(pattern, find_shards(pattern), SETTINGS, parts, (i, 3), processes=1)
         assert len(list(parts.iterdir())) == (2, 3, 4)[i]
+
+
+def test_media_that_shards_do_not_have_are_refused_by_the_command():
+    done = commands.run("-m", "mmjax.data.shards", "--pattern=*.tar", "--media=audio")
+    assert done.returncode == 2 and "--media: invalid choice: 'audio'" in done.stderr
 
 
 def test_each_process_of_a_run_indexes_its_part(shards, monkeypatch):

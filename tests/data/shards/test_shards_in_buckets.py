@@ -26,6 +26,11 @@ def test_shards_of_a_bucket(scheme, tmp_path, monkeypatch):
         assert [source[i] for i in (0, 5, 11)] == [local[i] for i in (0, 5, 11)]
     with pytest.raises(ValueError, match=r"There is no shard .*/3\.tar"):
         open_shards(f"{base}/{{0..3}}.tar", **settings)
+    training = open_shards(f"{base}/*.tar", check_media=False, max_bad_records=9, **settings)
+    assert not training.is_bad(4)
+    storage.write(f"{base}/1.tar", bytes(9000))
+    with pytest.raises(ValueError, match=r"has been changed since .*/1\.tar; start"):
+        training.is_bad(4)
     storage.write(f"{base}/1.tar", (tmp_path / "2.tar").read_bytes()[:3000])
     with pytest.raises(OSError, match="has been changed since"):
         source[7]
