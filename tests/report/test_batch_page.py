@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.config import defaults, override
 from mmjax.data.inspect import inspect
+from mmjax.data.transforms.patch_steps import row_of
 from mmjax.report import batch_page
 
 
@@ -80,6 +81,23 @@ def test_what_a_row_shows(batch):
     several["image_size"] = np.full((3, 2, 2), (4, 6), np.int32)
     shapes = [[x.shape for x in batch_page.images_of(several, row)] for row in range(3)]
     assert shapes == [[(4, 6, 3)], [(4, 6, 3)], []]
+
+
+def test_rows_of_patches_are_shown_as_images():
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    row = row_of(image, 4, 7)
+    batch = {name: np.stack([x, 0 * x]) for name, x in row.items()}
+    batch["image_present"] = np.array([True, False])
+    (shown,) = batch_page.images_of(batch, 0)
+    np.testing.assert_array_equal(shown, image)
+    assert batch_page.images_of(batch, 1) == []
+    packed = {"image": row["image"][None], "image_grid": np.array([[[2, 2], [0, 0], [1, 2]]])}
+    (shown,) = batch_page.images_of(packed, 0)
+    assert shown.shape == (8, 8 + 8, 3) and (shown[4:, 8:] == 255).all()
+    (found,) = batch_page.arrays(
+        [{"image": np.zeros((2, 4, 12))}, {"image": np.ones((6, 4, 8))}], {}
+    )
+    assert found["shape"] == "[2, 4, 12] or [6, 4, 8]" and found["mean"] == f"{192 / 288:.4g}"
 
 
 def test_numbers_of_batches(batch, tmp_path):
