@@ -154,3 +154,23 @@ def test_the_command(tmp_path, capsys):
         inspect(config, tmp_path / "page.html", seconds=0.0)
     with pytest.raises(ValueError, match="--step is 0"):
         inspect(defaults(), tmp_path / "page.html", step=0)
+
+
+def test_the_command_on_parts_of_other_batch_sizes(tmp_path, capsys, monkeypatch):
+    """More rows than are made, of which the smaller part allows halves alone."""
+    from tiny_clip import get_config, write_folder
+
+    monkeypatch.setattr("mmjax.data.inspect.MOST_ROWS", 3)
+    write_folder(tmp_path / "images")
+    config = get_config()
+    parts = {"few": {"batch_size": 6}, "many": {}}
+    source = {**config.data.train, "root": str(tmp_path / "images")}
+    for part in parts.values():
+        part.update(source=source, transform="decode")
+    config.data.train = {"kind": "mixture", "whole_batches": True, "parts": parts}
+    config.data.transform = "choose_caption | tokenize(12)"
+    config = override(config, [])
+    for step in (1, 2):
+        inspect(config, tmp_path / "page.html", step=step, seconds=0.0)
+    said = capsys.readouterr().out
+    assert "step 1: the first 3 of 6 rows" in said and "step 2: the first 4 of 8 rows" in said
