@@ -221,7 +221,10 @@ def train(
     meter = Meter(rows, jax.devices(), chip and chip.flops)
     progress = ProgressLine(total, rows, at, distributed.progress_stream(), meter.short)
     share = sharding.batch_share(run.mesh)
-    profiler = profile.Profiler(config.profile, workdir, at, total, distributed.is_main())
+    pauses = (config.eval_every, config.checkpoint.every)
+    profiler = profile.Profiler(
+        config.profile, workdir, at, total, pauses, active=distributed.is_main()
+    )
     seen = BatchLog(workdir)
     stream = prefetch_to_device(
         experiment.training_batches(config, run.system, source, run.tokenizer, at, share),

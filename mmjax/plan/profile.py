@@ -50,16 +50,25 @@ class Profiler:
       settings: `config.profile`.
       first: the step from which this process trains: its own first step compiles and is not
         traced. A run that starts beyond `start` traces nothing.
-      total: steps of the run, the last of which ends the trace at the latest.
+      total: steps of the run.
+      pauses: after every so many steps an evaluation or a save, whose time is not that of steps: a
+        trace ends before it, with fewer steps; 0: never.
       active: whether this process traces; process 0 does.
     """
 
     def __init__(
-        self, settings: Mapping[str, int], workdir: Path, first: int, total: int, active: bool
+        self,
+        settings: Mapping[str, int],
+        workdir: Path,
+        first: int,
+        total: int,
+        pauses: Sequence[int] = (),
+        active: bool = True,
     ):
         start = max(settings["start"], first + 2)
         due = active and settings["steps"] > 0 and first < settings["start"] and start <= total
-        self._start, self._last = start, min(start + settings["steps"] - 1, total)
+        ends = [start + settings["steps"] - 1, total, *(-(-start // n) * n for n in pauses if n)]
+        self._start, self._last = start, min(ends)
         self._folder, self._workdir, self._due = workdir / "profile", workdir, due
         self._began, self._waited, self._traces = 0.0, 0.0, False
         self._programs: dict[tuple, jax.stages.Traced] = {}  # by the shapes of a batch

@@ -101,7 +101,7 @@ def test_a_real_trace(tmp_path, capsys):
     x = jax.random.normal(jax.random.key(0), (700, 700))
     traced = jax.jit(step).trace(x, x)
     run = traced.lower().compile()
-    profiler = profile.Profiler({"start": 5, "steps": 3}, tmp_path, 0, 10, active=True)
+    profiler = profile.Profiler({"start": 5, "steps": 3}, tmp_path, 0, 10)
     for number in range(1, 10):
         if profiler.starts_at(number):
             profiler.start(x, wait_seconds=1.0)
@@ -126,7 +126,7 @@ def test_the_names_are_those_of_the_code_and_not_of_a_cached_program(tmp_path):
     """Two programs that differ in a scope alone are one to the compile cache."""
 
     def run(scope):
-        profiler = profile.Profiler({"start": 2, "steps": 1}, tmp_path, 0, 10, active=True)
+        profiler = profile.Profiler({"start": 2, "steps": 1}, tmp_path, 0, 10)
 
         def step(x):
             with jax.named_scope(scope):
@@ -154,7 +154,7 @@ def test_steps_of_two_shapes_are_told_apart(tmp_path):
         with jax.named_scope("attention" if len(x) == 300 else "optimizer"):
             return jnp.exp(x)
 
-    run, profiler = jax.jit(step), profile.Profiler({"start": 2, "steps": 2}, tmp_path, 0, 10, True)
+    run, profiler = jax.jit(step), profile.Profiler({"start": 2, "steps": 2}, tmp_path, 0, 10)
     arrays = [jnp.zeros((n, 4000)) for n in (300, 3000)]
     for x in arrays:  # as in earlier steps
         run(x)
@@ -169,8 +169,9 @@ def test_steps_of_two_shapes_are_told_apart(tmp_path):
 
 
 def test_when_it_traces(tmp_path):
-    def of(first, start=5, steps=2, total=20, active=True):
-        found = profile.Profiler({"start": start, "steps": steps}, tmp_path, first, total, active)
+    def of(first, start=5, steps=2, total=20, **more):
+        settings = {"start": start, "steps": steps}
+        found = profile.Profiler(settings, tmp_path, first, total, **more)
         numbers = range(first + 1, total + 1)
         found = [[n for n in numbers if at(n)] for at in (found.starts_at, found.ends_at)]
         return sum(found, [])
@@ -179,6 +180,8 @@ def test_when_it_traces(tmp_path):
     assert of(4) == [6, 7]  # its step 5 compiles
     assert of(4, total=6) == [6, 6]  # and the run is over then
     assert of(4, steps=1, total=5) == []
+    assert of(0, steps=9, pauses=(0, 100, 4)) == [5, 8]  # an evaluation comes then
+    assert of(0, steps=9, pauses=(5, 7)) == [5, 5]
     assert of(5) == of(0, steps=0) == of(0, active=False) == []
     with pytest.raises(ValueError, match="traces the steps 9 to 11, and config.total_steps is 10"):
         profile.check({"start": 9, "steps": 3}, 10)
