@@ -250,12 +250,14 @@ def train(
             with watch.explaining():
                 batch = next(stream)
             batches.check(batch, run.spec)
-            meter.add(batch, functools.partial(_flops, run, state, batch, at))
             if profiler.starts_at(at + 1):
                 with ledger.lost("other", after=state):
                     profiler.start(state, stream.wait_seconds)
-            profiler.add(batch, functools.partial(_traced, run, state, batch, at))
-            state, scalars = run.train_step(state, batch, run.numbers(at))
+            compiles = at > first and meter.is_new(batch)
+            with ledger.lost("compile", after=state) if compiles else contextlib.nullcontext():
+                meter.add(batch, functools.partial(_flops, run, state, batch, at))
+                profiler.add(batch, functools.partial(_traced, run, state, batch, at))
+                state, scalars = run.train_step(state, batch, run.numbers(at))
             if lockstep:
                 jax.block_until_ready(scalars)
             if at == first:
@@ -266,6 +268,8 @@ def train(
             window.add(scalars)
             progress.update(at, scalars, stream.wait_seconds - waited)
             waited = stream.wait_seconds
+            if compiles:
+                progress.restart()
 
             if at % config.log_every == 0 or at == total:
                 seen.flush()

@@ -63,6 +63,8 @@ def test_a_run_in_two_budgets_resumes_exactly(tmp_path, capsys):
     assert losses[0] == losses[1] and len(losses[0]) == 4
     lines = [(path / "batches.jsonl").read_text().splitlines() for path in (whole, parts)]
     assert lines[0] == lines[1] and len(lines[0]) == 4
+    spent = [json.loads(line) for line in (whole / "goodput.jsonl").open()]
+    assert [row["step"] for row in spent if "compile" in row["lost"]] == [1, 2]  # once a budget
     capsys.readouterr()
     for step in (2, 3):  # one of each budget
         replay.replay(parts, step)

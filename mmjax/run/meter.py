@@ -23,6 +23,10 @@ class Meter:
         self._steps: collections.Counter = collections.Counter()
         self._batch_size, self._devices, self._peak = batch_size, len(devices), peak
 
+    def is_new(self, batch: Batch) -> bool:
+        """Whether no batch of its shapes has been added, so that its step is compiled now."""
+        return shapes(batch) not in self._flops
+
     def add(self, batch: Batch, count: Callable[[], float]) -> None:
         """A step on this batch; `count` gives its FLOPs over all devices, recomputation included,
         and is called once for batches of the same shapes."""
