@@ -109,7 +109,8 @@ def inspect(
         if table:
             print_table(table)
     print(f"page: {out}")
-    check(to_device_dtypes(kept[0]), run.spec)
+    for batch in kept:  # parts of a mixture may differ
+        check(to_device_dtypes(batch), run.spec)
 
 
 def main() -> None:
