@@ -17,7 +17,7 @@ With images of your own, whose features are also computed once, give both comman
 
 and the first one --config=configs/lit_photos.py in place of --target, a second time.
 
-Locked-image tuning: Zhai et al. 2022 (arXiv 2111.07991). Expected, of one seed: see
+Locked-image tuning: Zhai et al. 2022 (arXiv 2111.07991). Expected, of three seeds: see
 experiments/photos/README.md.
 """
 
