@@ -50,6 +50,11 @@ def spec_of(batch: Batch) -> Spec:
     return {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}
 
 
+def shapes(batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The shape of each array, for comparison: a step is compiled once for batches of the same."""
+    return tuple(sorted((name, x.shape) for name, x in batch.items()))
+
+
 def check(batch: Batch, spec: Spec) -> None:
     """Compare a batch with what the model expects, all axes but the first; see `UpTo`.
 

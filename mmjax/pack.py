@@ -46,6 +46,7 @@ from mmjax.data.sources.packed import first_fit, images_of
 from mmjax.data.transforms import chain, parse
 from mmjax.data.transforms.captions import captions_of
 from mmjax.data.transforms.converse import converse
+from mmjax.data.transforms.patch_steps import budget_of
 from mmjax.process.progress import Progress
 from mmjax.run.experiment import texts_of
 from mmjax.run.tokenizer import make_tokenizer
@@ -57,14 +58,20 @@ def measure(
     """Tokens and images [N] of each example, and how many of both a row has.
 
     Raises:
-      ValueError: a chain with neither `converse` nor `pack`, or as `patches_of`; a conversation
-        that does not fit into a row, or an example without messages, which the chain would draw
-        anew at each step.
+      ValueError: a chain with neither `converse` nor `pack`, rows shorter than the budget of an
+        image, or as `patches_of`; a conversation that does not fit into a row, or an example
+        without messages, which the chain would draw anew at each step.
     """
     steps = {name: (args, kwargs) for name, args, kwargs, _ in chain.read(transform)}
     if "pack" in steps:
         args, kwargs = steps["pack"]
         given = inspect.signature(parse.pack).bind(*args, **kwargs).arguments
+        budget, _ = budget_of(transform) or (0, 0)
+        if budget > given["length"]:
+            raise ValueError(
+                f"config.data.transform has images of up to {budget} patches, and pack(...) rows "
+                f"of {given['length']}: lower the budget of patches(...), or make the rows longer."
+            )
         counts = patches_of(source, transform)
         return counts, np.ones_like(counts), given["length"], given["images"]
     if "converse" not in steps:
@@ -97,8 +104,8 @@ def measure(
 
 
 # Steps of an image that say its number of patches, and those that draw it anew.
-_SIZED = ("decode", "resize", "resize_short", "resize_long", "center_crop", "pad_square", "trim")
-_SIZED += ("patches",)
+_SIZED = ("decode", "resize", "resize_short", "resize_long", "resize_between", "resize_smoothed")
+_SIZED += ("center_crop", "pad_square", "trim", "patches")
 _DRAWN = ("random_crop", "random_resized_crop")
 
 

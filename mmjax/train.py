@@ -221,7 +221,10 @@ def train(
     meter = Meter(rows, jax.devices(), chip and chip.flops)
     progress = ProgressLine(total, rows, at, distributed.progress_stream(), meter.short)
     share = sharding.batch_share(run.mesh)
-    profiler = profile.Profiler(config.profile, workdir, at, distributed.is_main())
+    pauses = (config.eval_every, config.checkpoint.every)
+    profiler = profile.Profiler(
+        config.profile, workdir, at, total, pauses, active=distributed.is_main()
+    )
     seen = BatchLog(workdir)
     stream = prefetch_to_device(
         experiment.training_batches(config, run.system, source, run.tokenizer, at, share),
@@ -247,12 +250,14 @@ def train(
             with watch.explaining():
                 batch = next(stream)
             batches.check(batch, run.spec)
-            if at == first:
-                traced = run.train_step.trace(state, batch, run.numbers(at))
-            meter.add(batch, functools.partial(_flops, run, state, batch, at))
             if profiler.starts_at(at + 1):
-                profiler.start(state, stream.wait_seconds)
-            state, scalars = run.train_step(state, batch, run.numbers(at))
+                with ledger.lost("other", after=state):
+                    profiler.start(state, stream.wait_seconds)
+            compiles = at > first and meter.is_new(batch)
+            with ledger.lost("compile", after=state) if compiles else contextlib.nullcontext():
+                meter.add(batch, functools.partial(_flops, run, state, batch, at))
+                profiler.add(batch, functools.partial(_traced, run, state, batch, at))
+                state, scalars = run.train_step(state, batch, run.numbers(at))
             if lockstep:
                 jax.block_until_ready(scalars)
             if at == first:
@@ -263,6 +268,8 @@ def train(
             window.add(scalars)
             progress.update(at, scalars, stream.wait_seconds - waited)
             waited = stream.wait_seconds
+            if compiles:
+                progress.restart()
 
             if at % config.log_every == 0 or at == total:
                 seen.flush()
@@ -281,7 +288,7 @@ def train(
             watchdog.rest()
             if profiler.ends_at(at):
                 with ledger.lost("other", after=state):
-                    profiler.finish(stream.wait_seconds, traced)
+                    profiler.finish(stream.wait_seconds)
                 progress.restart()
 
             if config.eval_every and at % config.eval_every == 0 and at < total:
@@ -321,9 +328,14 @@ def train(
     return results
 
 
+def _traced(run, state, batch, at) -> jax.stages.Traced:
+    """A step on this batch."""
+    return run.train_step.trace(state, batch, run.numbers(at))
+
+
 def _flops(run, state, batch, at) -> float:
     """Of a step on this batch."""
-    return flops.count(run.train_step.trace(state, batch, run.numbers(at)).jaxpr).flops
+    return flops.count(_traced(run, state, batch, at).jaxpr).flops
 
 
 def _check_finite(run, state, source, saves, workdir) -> None:

@@ -51,6 +51,12 @@ def test_a_run_in_two_budgets_resumes_exactly(tmp_path, capsys):
         uneven.data.train.parts.many.batch_size = 4  # on 8 devices
     with pytest.raises(ValueError, match="parts.many.batch_size is 4, which the mesh.*use 8"):
         train(uneven, whole)
+    small = config(root, 4)
+    with small.unlocked():
+        few = small.data.train.parts.few
+        few.source = {"kind": "part", "source": few.source, "stop": 0.5}
+    with pytest.raises(ValueError, match="parts.few has 16 rows, and its source 8 examples"):
+        train(small, whole)
     results = train(config(root, 4), whole)
     assert 0 < results["all/image_to_text/recall@5"] <= 1
     train(config(root, 3), parts)
@@ -63,6 +69,8 @@ def test_a_run_in_two_budgets_resumes_exactly(tmp_path, capsys):
     assert losses[0] == losses[1] and len(losses[0]) == 4
     lines = [(path / "batches.jsonl").read_text().splitlines() for path in (whole, parts)]
     assert lines[0] == lines[1] and len(lines[0]) == 4
+    spent = [json.loads(line) for line in (whole / "goodput.jsonl").open()]
+    assert [row["step"] for row in spent if "compile" in row["lost"]] == [1, 2]  # once a budget
     capsys.readouterr()
     for step in (2, 3):  # one of each budget
         replay.replay(parts, step)

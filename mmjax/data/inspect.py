@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
     )
 
 import contextlib
+import math
 import os
 import tempfile
 import time
@@ -30,7 +31,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as configs
 from mmjax.batch import check, to_device_dtypes
-from mmjax.data.mixture import Mixture
+from mmjax.data.mixture import Mixture, rows_of
 from mmjax.process.printable import printable
 from mmjax.report import batch_page
 from mmjax.run import experiment, labels
@@ -53,14 +54,16 @@ def inspect(
     with config.unlocked():  # this machine's devices
         config.mesh, config.microbatches = {"data": -1, "fsdp": 1, "tensor": 1}, 1
     size = config.batch_size
-    local = next(n for n in range(min(size, MOST_ROWS), 0, -1) if size % n == 0)
     with tempfile.TemporaryDirectory() as folder:  # for a tokenizer that is trained
         source = experiment.open_training(config.data, Path(folder))
         tokenizer = experiment.make_tokenizer(config, Path(folder), source, None)
     run = experiment.build(config, tokenizer)
     source = labels.by_name(run, source, None)
+    common = math.gcd(size, *rows_of(source, size).values())  # of the batches of all parts
+    divisors = [n for n in range(1, common + 1) if common % n == 0]
+    blocks = next((n for n in divisors if size <= n * MOST_ROWS), common)
     stream = experiment.training_batches(
-        config, run.system, source, tokenizer, step - 1, (0, size // local)
+        config, run.system, source, tokenizer, step - 1, (0, blocks)
     )
     began, kept = time.perf_counter(), []
     with contextlib.closing(stream):
@@ -69,19 +72,19 @@ def inspect(
         while len(kept) < MOST_BATCHES and time.perf_counter() - began - first < seconds:
             kept.append(next(stream))
         taken = time.perf_counter() - began - first
-    made = len(kept) - 1
+    made = sum(len(batch["example_id"]) for batch in kept[1:])
+    local = len(kept[0]["example_id"])
+    which = f"all {local:,}" if blocks == 1 else f"the first {local:,} of {blocks * local:,}"
     mixed = isinstance(source, Mixture)
     workers = config.data.num_workers
     makers = f"{workers} processes" if workers else f"{config.data.num_threads} threads"
     about = {
         "Source": f"{printable(source.name)}, {len(source):,} examples",
-        "Batch": f"step {step}: "
-        + (f"all {size:,} rows" if local == size else f"the first {local:,} of {size:,} rows"),
+        "Batch": f"step {step}: {which} rows",
         "First rows after": f"{first:.2f} s",
     }
     if made:
-        rate = made * local / taken
-        about["Rate"] = f"{rate:,.0f} examples/s by {makers} on {os.cpu_count()} cores"
+        about["Rate"] = f"{made / taken:,.0f} examples/s by {makers} on {os.cpu_count()} cores"
     if tokenizer is not None and not workers:
         about["Truncated texts"] = f"{tokenizer.truncation_rate:.1%}"
     batch_page.write_batch_page(
@@ -106,7 +109,8 @@ def inspect(
         if table:
             print_table(table)
     print(f"page: {out}")
-    check(to_device_dtypes(kept[0]), run.spec)
+    for batch in kept:  # parts of a mixture may differ
+        check(to_device_dtypes(batch), run.spec)
 
 
 def main() -> None:

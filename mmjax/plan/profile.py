@@ -9,13 +9,14 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mmjax import storage
+from mmjax.batch import Batch, shapes
 from mmjax.plan.categories import CATEGORIES, categories
 from mmjax.storage import mirror
 from mmjax.workdir import tables
@@ -49,15 +50,28 @@ class Profiler:
       settings: `config.profile`.
       first: the step from which this process trains: its own first step compiles and is not
         traced. A run that starts beyond `start` traces nothing.
+      total: steps of the run.
+      pauses: after every so many steps an evaluation or a save, whose time is not that of steps: a
+        trace ends before it, with fewer steps; 0: never.
       active: whether this process traces; process 0 does.
     """
 
-    def __init__(self, settings: Mapping[str, int], workdir: Path, first: int, active: bool):
+    def __init__(
+        self,
+        settings: Mapping[str, int],
+        workdir: Path,
+        first: int,
+        total: int,
+        pauses: Sequence[int] = (),
+        active: bool = True,
+    ):
         start = max(settings["start"], first + 2)
-        due = active and settings["steps"] > 0 and first < settings["start"]
-        self._start, self._last = start, start + settings["steps"] - 1
+        due = active and settings["steps"] > 0 and first < settings["start"] and start <= total
+        ends = [start + settings["steps"] - 1, total, *(-(-start // n) * n for n in pauses if n)]
+        self._start, self._last = start, min(ends)
         self._folder, self._workdir, self._due = workdir / "profile", workdir, due
         self._began, self._waited, self._traces = 0.0, 0.0, False
+        self._programs: dict[tuple, jax.stages.Traced] = {}  # by the shapes of a batch
         self._key = getattr(jax.config, _NAMES_IN_KEY)
         if due:  # before the step is compiled
             jax.config.update(_NAMES_IN_KEY, True)
@@ -79,18 +93,25 @@ class Profiler:
         self._traces = True
         self._began, self._waited = time.perf_counter(), wait_seconds
 
-    def finish(self, wait_seconds: float, traced: jax.stages.Traced) -> None:
+    def add(self, batch: Batch, trace: Callable[[], jax.stages.Traced]) -> None:
+        """A step on this batch; while a trace is under way, `trace` gives the step's program, and
+        is called once for batches of the same shapes."""
+        if self._traces and (key := shapes(batch)) not in self._programs:
+            self._programs[key] = trace()
+
+    def finish(self, wait_seconds: float) -> None:
         """End the trace, and print and save the table; the device has finished the last step.
+
+        The programs of the steps are compiled again, from the compile cache where there is one.
 
         Args:
           wait_seconds: for data so far.
-          traced: the step, which is compiled again, from the compile cache where there is one.
         """
         seconds = time.perf_counter() - self._began
         self._stop()
-        text = traced.lower().compile().as_text()
+        texts = [traced.lower().compile().as_text() for traced in self._programs.values()]
         self.close()
-        found = breakdown(newest_trace(self._folder), text, seconds)
+        found = breakdown(newest_trace(self._folder), texts, seconds)
         waited = min(found["idle"], wait_seconds - self._waited)
         found |= {"host wait": waited, "idle": found["idle"] - waited}
         steps = self._last - self._start + 1
@@ -129,7 +150,7 @@ def newest_trace(folder: str | os.PathLike) -> Path:
     return max(Path(folder).rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
 
 
-def breakdown(trace: str | os.PathLike, text: str, seconds: float) -> dict[str, float]:
+def breakdown(trace: str | os.PathLike, texts: Sequence[str], seconds: float) -> dict[str, float]:
     """Seconds by category of one device in a trace; "idle" is what remains of `seconds`.
 
     Where several instructions run at once, as on the cores of a CPU, each gets an equal part of
@@ -137,29 +158,33 @@ def breakdown(trace: str | os.PathLike, text: str, seconds: float) -> dict[str, 
 
     Args:
       trace: a .xplane.pb file.
-      text: HLO of the program that the steps run.
+      texts: HLO of the programs that the steps run, in the order of their first steps.
       seconds: the duration of the traced steps.
     """
-    module, known = categories(text)
     found = dict.fromkeys(CATEGORIES, 0.0)
-    found |= spread(_events(trace, module, known))
+    found |= spread(_events(trace, [categories(text) for text in texts]))
     found["idle"] = max(0.0, seconds - sum(found.values()))
     return found
 
 
 def _events(
-    trace: str | os.PathLike, module: str, known: Mapping[str, str | None]
+    trace: str | os.PathLike, programs: Sequence[tuple[str, Mapping[str, str | None]]]
 ) -> Iterator[Event]:
     """The instructions that ran, of the first device (all of a CPU's), in seconds.
 
     XLA names an instruction in the statistics of its event on CPU and GPU, and in the name of the
-    event on TPU, in the line "XLA Ops".
+    event on TPU, in the line "XLA Ops". The number that it gives a program says no more than that
+    it is another one: programs are told apart by the order in which they begin.
+
+    Args:
+      programs: module and categories of each.
     """
     planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
     devices = sorted(
         (p for p in planes if p.name.startswith(("/device:TPU", "/device:GPU"))),
         key=lambda plane: plane.name,
     )
+    found = []
     for plane in devices[:1] or [p for p in planes if p.name == "/host:CPU"]:
         for line in plane.lines:
             for event in line.events:
@@ -167,13 +192,17 @@ def _events(
                 name = stats.get("hlo_op")
                 if name is None and line.name == "XLA Ops":
                     name = event.name.partition(" = ")[0].lstrip("%")
-                if name is None:
-                    continue
-                other = stats.get("hlo_module", module) != module
-                category = "other" if other else known.get(name, "other")
-                if category is not None:
-                    start = event.start_ns * 1e-9
-                    yield start, start + event.duration_ns * 1e-9, category
+                if name is not None:
+                    at, own = (event.start_ns, event.duration_ns), programs[0][0]
+                    found.append((*at, name, stats.get("hlo_module", own), stats.get("program_id")))
+    numbers: dict[Any, int] = {}
+    for start, duration, name, module, number in sorted(found, key=lambda event: event[0]):
+        category = "other"
+        if module == programs[0][0]:
+            at = numbers.setdefault(number, min(len(numbers), len(programs) - 1))
+            category = programs[at][1].get(name, "other")
+        if category is not None:
+            yield start * 1e-9, (start + duration) * 1e-9, category
 
 
 def spread(events: Iterable[Event]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.batch import MODALITIES, Spec
+from mmjax.data.transforms.patch_steps import as_image
 from mmjax.report.markup import image_tag, scrolled, text
 from mmjax.report.page import write_page
 from mmjax.report.sections.regions import drawn
@@ -62,19 +63,20 @@ def write_batch_page(
 
 
 def arrays(batches: Sequence[Batch], spec: Spec) -> list[dict[str, Any]]:
-    """A row for each array: shape, dtype, range and mean over all batches (of a mask: the true
-    fraction), bytes of an example, and whether the model reads it."""
+    """A row for each array: shapes, dtype, range and mean over all batches (of a mask: the true
+    fraction), bytes of an example of the first, and whether the model reads it."""
     found = []
     for name, one in batches[0].items():
         values = [np.asarray(batch[name]) for batch in batches]
         low, high = min(x.min() for x in values), max(x.max() for x in values)
-        mean = float(np.mean([x.mean(dtype=np.float64) for x in values]))
+        total = sum(x.sum(dtype=np.float64) for x in values)
+        mean = float(total / sum(x.size for x in values))
         bad = sum(int((~np.isfinite(x)).sum()) for x in values if x.dtype.kind == "f")
         found.append(
             {
                 "array": name,
                 "dtype": str(one.dtype),
-                "shape": str(list(one.shape)),
+                "shape": " or ".join(dict.fromkeys(str(list(x.shape)) for x in values)),
                 "range": "" if one.dtype == bool else f"{low:.4g} to {high:.4g}",
                 "mean": f"{mean:.1%} true" if one.dtype == bool else f"{mean:.4g}",
                 "not finite": f"{bad:,}" if bad else "",
@@ -110,8 +112,9 @@ def part_counts(batches: Sequence[Batch], parts: Sequence[str]) -> list[dict[str
 
 
 def images_of(batch: Batch, row: int) -> list[np.ndarray]:
-    """What a row shows, each uint8 [H, W, 3]: its images with boxes and masks, the frames of its
-    video, its spectrogram or the one of its waveform. Padding and what a mask leaves out is dark.
+    """What a row shows, each uint8 [H, W, 3]: its images with boxes and masks (those packed in a
+    row of patches side by side), the frames of its video, its spectrogram or the one of its
+    waveform. Padding and what a mask leaves out is dark.
     """
     found = []
     if "image" in batch and _present(batch, "image", row):
@@ -131,6 +134,9 @@ def images_of(batch: Batch, row: int) -> list[np.ndarray]:
 
 
 def _images(batch: Batch, row: int) -> Iterable[np.ndarray]:
+    if batch["image"].ndim == 3:  # rows of patches
+        yield as_image({name: batch[name][row] for name in ("image", "image_grid")})
+        return
     images, several = batch["image"][row], batch["image"].ndim == 5
     valid = batch["image_mask"][row] if "image_mask" in batch and several else None
     for i, image in enumerate(images if several else images[None]):

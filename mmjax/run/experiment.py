@@ -238,7 +238,13 @@ def check_source(run: Experiment, source: sources.Source) -> None:
             "training examples: a batch would hold some twice; lower it."
         )
     for name, rows in mixture.rows_of(source, run.config.batch_size).items():
-        _check_batch_size(run.config, run.mesh, rows, f"config.data.train.parts.{name}")
+        where, examples = f"config.data.train.parts.{name}", len(mixture.parts_of(source)[name])
+        if examples < rows:
+            raise ValueError(
+                f"A batch of {where} has {rows:,} rows, and its source {examples:,} examples: a "
+                f"batch would hold some twice; set {where}.batch_size to less."
+            )
+        _check_batch_size(run.config, run.mesh, rows, where)
     if run.system.check_source is not None:
         run.system.check_source(source)
 

@@ -7,7 +7,8 @@ command to the last record; every second of it belongs to one cause:
 - `redone`: steps trained before a restart from an older checkpoint, which are trained again.
 - `startup`: from the start of a command to its loop: imports, joining the other processes, opening
   data, restoring.
-- `compile`: from there until the first step is dispatched.
+- `compile`: from there until the first step is dispatched, and the dispatch of each later step
+  whose batch has new shapes.
 - `checkpoint`: the loop stands still for a save.
 - `data`: the device is idle and waits for a batch.
 - `evaluation`: evaluators, before, during and after training, and the report.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
-from mmjax.batch import Batch
+from mmjax.batch import Batch, shapes
 
 
 class Meter:
@@ -23,18 +23,22 @@ class Meter:
         self._steps: collections.Counter = collections.Counter()
         self._batch_size, self._devices, self._peak = batch_size, len(devices), peak
 
+    def is_new(self, batch: Batch) -> bool:
+        """Whether no batch of its shapes has been added, so that its step is compiled now."""
+        return shapes(batch) not in self._flops
+
     def add(self, batch: Batch, count: Callable[[], float]) -> None:
         """A step on this batch; `count` gives its FLOPs over all devices, recomputation included,
         and is called once for batches of the same shapes."""
-        shapes = tuple(sorted((name, x.shape) for name, x in batch.items()))
-        if shapes not in self._flops:
-            self._flops[shapes] = count()
-        self._steps[shapes] += 1
+        key = shapes(batch)
+        if key not in self._flops:
+            self._flops[key] = count()
+        self._steps[key] += 1
 
     @property
     def flops(self) -> float:
         """Of a step, the mean of those so far; 0: unknown."""
-        total = sum(flops * self._steps[shapes] for shapes, flops in self._flops.items())
+        total = sum(flops * self._steps[key] for key, flops in self._flops.items())
         return total / max(1, self._steps.total())
 
     def read(self, examples_per_second: float) -> dict[str, float]:

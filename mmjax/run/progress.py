@@ -17,9 +17,8 @@ class ProgressLine:
 
     Shows percent, step (the last that the device finished), loss, logit_scale, examples/s, what a
     meter adds (MFU, memory), the fraction of time in which the device waits for data and the time
-    left. Rates are over the last
-    20 s and leave out the first step, which compiles.
-    Scalars are shown once the device has them: drawing never waits for a step.
+    left. Rates are over the last 20 s and leave out the first step, which compiles. Scalars are
+    shown once the device has them: drawing never waits for a step.
 
     Args:
       total_steps, examples_per_step: of the run, of steps that differ the mean; start_step: the
@@ -64,7 +63,8 @@ class ProgressLine:
         return bool(self._pending) and not all(map(_is_ready, self._pending[-1][1].values()))
 
     def restart(self) -> None:
-        """Restart the window after an evaluation or a save, which must not count as step time."""
+        """Restart the window after an evaluation, a save or a compilation, which must not count as
+        step time."""
         now = time.monotonic()
         self._see_finished(now)
         self._finished.clear()

@@ -143,6 +143,10 @@ def test_packs_of_images_are_arranged_by_their_patches(loaded):
         packing.measure(Drawings(), f"decode | random_crop(4) | {chain}", None)
     with pytest.raises(ValueError, match="no patches.*only images whose patches are the same"):
         packing.measure(Drawings(), "decode | pack(37, 3)", None)
+    with pytest.raises(ValueError, match="of up to 16 patches, and pack.* rows of 12: lower the"):
+        packing.measure(Drawings(), f"{CHAIN} | pack(12, 3)", None)
+    square = CHAIN.replace("decode", "decode | resize_smoothed((8, 8))")
+    assert packing.patches_of(Drawings(), square).tolist() == [16] * len(SIZES)
     tight = f"{CHAIN} | pack(20, 3)"
     with pytest.raises(ValueError, match="2 images of .* room for 3 and 20: write the file of"):
         rows(Packed(Drawings(), GROUPS), tight, loaded.tokenizer)

@@ -1,6 +1,7 @@
 # ruff: noqa: E501  (HLO)
 """Where a step's time goes: by hand, and of a real trace."""
 
+import functools
 import json
 import re
 
@@ -100,14 +101,15 @@ def test_a_real_trace(tmp_path, capsys):
     x = jax.random.normal(jax.random.key(0), (700, 700))
     traced = jax.jit(step).trace(x, x)
     run = traced.lower().compile()
-    profiler = profile.Profiler({"start": 5, "steps": 3}, tmp_path, first=0, active=True)
+    profiler = profile.Profiler({"start": 5, "steps": 3}, tmp_path, 0, 10)
     for number in range(1, 10):
         if profiler.starts_at(number):
             profiler.start(x, wait_seconds=1.0)
+        profiler.add({"x": x}, lambda: traced)
         y = run(x, x)
         if profiler.ends_at(number):
             jax.block_until_ready(y)
-            profiler.finish(1.0, traced)
+            profiler.finish(1.0)
     profiler.close()
     found = json.loads((tmp_path / profile.FILE).read_text())
     assert (found["start"], found["steps"]) == (5, 3)
@@ -124,7 +126,7 @@ def test_the_names_are_those_of_the_code_and_not_of_a_cached_program(tmp_path):
     """Two programs that differ in a scope alone are one to the compile cache."""
 
     def run(scope):
-        profiler = profile.Profiler({"start": 2, "steps": 1}, tmp_path, first=0, active=True)
+        profiler = profile.Profiler({"start": 2, "steps": 1}, tmp_path, 0, 10)
 
         def step(x):
             with jax.named_scope(scope):
@@ -134,8 +136,9 @@ def test_the_names_are_those_of_the_code_and_not_of_a_cached_program(tmp_path):
         traced = jax.jit(step).trace(x)
         compiled = traced.lower().compile()
         profiler.start(x, 0.0)
+        profiler.add({"x": x}, lambda: traced)
         jax.block_until_ready(compiled(x))
-        profiler.finish(0.0, traced)
+        profiler.finish(0.0)
         return json.loads((tmp_path / profile.FILE).read_text())["milliseconds"]
 
     assert run("attention")["attention"] > 0
@@ -143,14 +146,43 @@ def test_the_names_are_those_of_the_code_and_not_of_a_cached_program(tmp_path):
     assert not jax.config.jax_compilation_cache_include_metadata_in_key
 
 
-def test_when_it_traces(tmp_path):
-    def starts(first, start=5, steps=2, active=True):
-        found = profile.Profiler({"start": start, "steps": steps}, tmp_path, first, active)
-        return [n for n in range(first + 1, 20) if found.starts_at(n)]
+def test_steps_of_two_shapes_are_told_apart(tmp_path):
+    """The same names of instructions are products in one program and of the optimizer in the other,
+    whichever of them is compiled first."""
 
-    assert starts(0) == starts(3) == [5]
-    assert starts(4) == [6]  # its step 5 compiles
-    assert starts(5) == starts(0, steps=0) == starts(0, active=False) == []
+    def step(x):
+        with jax.named_scope("attention" if len(x) == 300 else "optimizer"):
+            return jnp.exp(x)
+
+    run, profiler = jax.jit(step), profile.Profiler({"start": 2, "steps": 2}, tmp_path, 0, 10)
+    arrays = [jnp.zeros((n, 4000)) for n in (300, 3000)]
+    for x in arrays:  # as in earlier steps
+        run(x)
+    profiler.start(arrays, 0.0)
+    for number, x in zip((2, 3), reversed(arrays)):
+        profiler.add({"x": x}, functools.partial(run.trace, x))
+        jax.block_until_ready(run(x))
+        assert profiler.ends_at(number) == (number == 3)
+    profiler.finish(0.0)
+    spent = json.loads((tmp_path / profile.FILE).read_text())["milliseconds"]
+    assert spent["optimizer"] > 2 * spent["attention"] > 0
+
+
+def test_when_it_traces(tmp_path):
+    def of(first, start=5, steps=2, total=20, **more):
+        settings = {"start": start, "steps": steps}
+        found = profile.Profiler(settings, tmp_path, first, total, **more)
+        numbers = range(first + 1, total + 1)
+        found = [[n for n in numbers if at(n)] for at in (found.starts_at, found.ends_at)]
+        return sum(found, [])
+
+    assert of(0) == of(3) == [5, 6]
+    assert of(4) == [6, 7]  # its step 5 compiles
+    assert of(4, total=6) == [6, 6]  # and the run is over then
+    assert of(4, steps=1, total=5) == []
+    assert of(0, steps=9, pauses=(0, 100, 4)) == [5, 8]  # an evaluation comes then
+    assert of(0, steps=9, pauses=(5, 7)) == [5, 5]
+    assert of(5) == of(0, steps=0) == of(0, active=False) == []
     with pytest.raises(ValueError, match="traces the steps 9 to 11, and config.total_steps is 10"):
         profile.check({"start": 9, "steps": 3}, 10)
     profile.check({"start": 9, "steps": 2}, 10)

@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.config import defaults, override
 from mmjax.data.inspect import inspect
+from mmjax.data.transforms.patch_steps import row_of
 from mmjax.report import batch_page
 
 
@@ -82,6 +83,23 @@ def test_what_a_row_shows(batch):
     assert shapes == [[(4, 6, 3)], [(4, 6, 3)], []]
 
 
+def test_rows_of_patches_are_shown_as_images():
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    row = row_of(image, 4, 7)
+    batch = {name: np.stack([x, 0 * x]) for name, x in row.items()}
+    batch["image_present"] = np.array([True, False])
+    (shown,) = batch_page.images_of(batch, 0)
+    np.testing.assert_array_equal(shown, image)
+    assert batch_page.images_of(batch, 1) == []
+    packed = {"image": row["image"][None], "image_grid": np.array([[[2, 2], [0, 0], [1, 2]]])}
+    (shown,) = batch_page.images_of(packed, 0)
+    assert shown.shape == (8, 8 + 8, 3) and (shown[4:, 8:] == 255).all()
+    (found,) = batch_page.arrays(
+        [{"image": np.zeros((2, 4, 12))}, {"image": np.ones((6, 4, 8))}], {}
+    )
+    assert found["shape"] == "[2, 4, 12] or [6, 4, 8]" and found["mean"] == f"{192 / 288:.4g}"
+
+
 def test_numbers_of_batches(batch, tmp_path):
     other = {**batch, "image": batch["image"] // 2}
     other["audio"] = np.where(batch["audio"] == 3, np.nan, batch["audio"])
@@ -136,3 +154,23 @@ def test_the_command(tmp_path, capsys):
         inspect(config, tmp_path / "page.html", seconds=0.0)
     with pytest.raises(ValueError, match="--step is 0"):
         inspect(defaults(), tmp_path / "page.html", step=0)
+
+
+def test_the_command_on_parts_of_other_batch_sizes(tmp_path, capsys, monkeypatch):
+    """More rows than are made, of which the smaller part allows halves alone."""
+    from tiny_clip import get_config, write_folder
+
+    monkeypatch.setattr("mmjax.data.inspect.MOST_ROWS", 3)
+    write_folder(tmp_path / "images")
+    config = get_config()
+    parts = {"few": {"batch_size": 6}, "many": {}}
+    source = {**config.data.train, "root": str(tmp_path / "images")}
+    for part in parts.values():
+        part.update(source=source, transform="decode")
+    config.data.train = {"kind": "mixture", "whole_batches": True, "parts": parts}
+    config.data.transform = "choose_caption | tokenize(12)"
+    config = override(config, [])
+    for step in (1, 2):
+        inspect(config, tmp_path / "page.html", step=step, seconds=0.0)
+    said = capsys.readouterr().out
+    assert "step 1: the first 3 of 6 rows" in said and "step 2: the first 4 of 8 rows" in said
