@@ -338,7 +338,7 @@ def test_packed_conversations_are_those_of_rows_of_their_own(folder):
             alone = converse("60, 3, 5, images=3, size=1, template='vicuna'", example)
             for name in ("text", "text_loss_mask"):
                 np.testing.assert_array_equal(row[name][mine], alone[name][alone["text_mask"]])
-    with pytest.raises(ValueError, match="arranges 2 conversations and .* has 3: write it again"):
+    with pytest.raises(ValueError, match="arranges 2 examples and .* has 3: write it again"):
         (folder / "packs.json").write_text(json.dumps({"groups": [[0, 1]]}))
         open_source({"kind": "packed", "source": inner, "file": str(folder / "packs.json")})
 
