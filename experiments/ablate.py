@@ -29,7 +29,7 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +87,34 @@ class Run:
         return manifest.get("results", {}).get("values")
 
 
-def load_grid(path: str) -> dict[str, Any]:
-    """The dict of a grid's file.
+def function_of(path: str, name: str, about: str) -> Callable[..., Any]:
+    """A function of a grid's file.
+
+    Args:
+      about: for the error, its arguments and what it gives.
 
     Raises:
-      ValueError: no such file or function, an unknown or a missing key, or a baseline that is not
-        a cell.
+      ValueError: no such file or function.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no grid file '{path}'.")
     module_spec = importlib.util.spec_from_file_location("config_grid", path)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_grid"):
-        raise ValueError(f"{path} defines no function get_grid().")
-    grid = {"fixed": {}, "command": TRAIN, "give_up": None, **module.get_grid()}
+    if not hasattr(module, name):
+        raise ValueError(f"{path} defines no function {name}{about}.")
+    return getattr(module, name)
+
+
+def load_grid(path: str) -> dict[str, Any]:
+    """The dict of a grid's file.
+
+    Raises:
+      ValueError: no such file or function, an unknown, a missing or an empty key, or a baseline
+        that is not a cell.
+    """
+    make = function_of(path, "get_grid", "()")
+    grid = {"fixed": {}, "command": TRAIN, "give_up": None, **make()}
     kind = next((kind for kind in KINDS if kind in grid), "axes")
     keys = KEYS | {kind} | KINDS[kind]
     if set(grid) != keys:
@@ -109,6 +122,9 @@ def load_grid(path: str) -> dict[str, Any]:
         raise ValueError(
             f"The grid of {path} has unknown or missing keys {wrong}: its keys are {sorted(keys)}."
         )
+    empty = next((key for key in (kind, "seeds", "metrics") if not grid[key]), None)
+    if empty is not None:
+        raise ValueError(f"The grid of {path} has no {empty}: give it at least one.")
     rule = grid["give_up"]
     if rule is not None and (
         set(rule) != GIVE_UP or rule["metric"] not in grid["metrics"] or rule["seeds"] < 1
@@ -147,18 +163,25 @@ def cells(grid: Mapping[str, Any]) -> list[Cell]:
     """The arms; or the base and each change of it; or every combination of the axes' values, the
     last axis changing fastest."""
     if "changes" in grid:
-        return [Cell(BASE), *map(_combination, grid["changes"])]
+        keys = {key for settings in grid["changes"] for key in settings}
+        return [Cell(BASE), *(_combination(settings, keys) for settings in grid["changes"])]
     if "arms" in grid:
         return [Cell(title, settings) for title, settings in grid["arms"].items()]
     keys = list(grid["axes"])
     combinations = itertools.product(*grid["axes"].values())
-    return [_combination(dict(zip(keys, values))) for values in combinations]
+    return [_combination(dict(zip(keys, values)), keys) for values in combinations]
 
 
-def _combination(settings: Mapping[str, Any]) -> Cell:
-    """Its title is short, for tables: the last word of each key, and its value."""
-    title = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in settings.items())
+def _combination(settings: Mapping[str, Any], keys: Collection[str]) -> Cell:
+    """Its title is short, for tables: of each setting its `_short` key and its value."""
+    title = ", ".join(f"{_short(key, keys)} {value}" for key, value in settings.items())
     return Cell(title, settings)
+
+
+def _short(key: str, keys: Collection[str]) -> str:
+    """The last word of a key, if no other one of the grid's keys ends in it."""
+    last = key.split(".")[-1]
+    return last if {other for other in keys if other.split(".")[-1] == last} <= {key} else key
 
 
 def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
@@ -166,20 +189,24 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
 
     Raises:
       ValueError: a setting that the config does not have, or two cells or seeds that differ in
-        nothing.
+        nothing, or in nothing that a folder's name tells.
     """
     base = configs.load(grid["config"])
-    runs = []
+    found = []
     for seed, cell in itertools.product(grid["seeds"], cells(grid)):
         settings = {**grid["fixed"], **cell.settings, "seed": seed}
         overrides = tuple(f"--config.{key}={value}" for key, value in settings.items())
         config = configs.load(grid["config"], overrides)
         make_system(config)  # refuses settings that it does not have, before any run starts
         configs.check_kwargs(Settings, config.optim, "config.optim")
-        if "arms" in grid:
-            workdir = out / run_name({"arm": (None, cell.title), "seed": (None, seed)})
-        else:
-            workdir = out / run_name(resume_config.diff(base, config))
+        changed = {"arm": (None, cell.title), "seed": (None, seed)}
+        if "arms" not in grid:
+            changed = resume_config.diff(base, config)
+        found.append((cell, seed, config, overrides, changed))
+    keys = {key for *_, changed in found for key in changed}
+    runs = []
+    for cell, seed, config, overrides, changed in found:
+        workdir = out / run_name(changed, keys)
         command = (*grid["command"], f"--config={grid['config']}", f"--workdir={workdir}")
         runs.append(Run(cell, seed, workdir, config, (*command, *overrides)))
     _check_differ(runs)
@@ -187,30 +214,38 @@ def make_runs(grid: Mapping[str, Any], out: Path) -> list[Run]:
 
 
 def _check_differ(runs: Sequence[Run]) -> None:
-    """Raise ValueError for two runs of the same config."""
+    """Raise ValueError for two runs of the same config, or in the same folder."""
     seen: dict[str, Run] = {}
+    folders: dict[Path, Run] = {}
     for run in runs:
         other = seen.setdefault(configs.to_json(run.config), run)
-        if other is run:
-            continue
         if other.cell.title != run.cell.title:
             raise ValueError(
                 f"The cells '{other.cell.title}' and '{run.cell.title}' of the grid differ in "
                 "nothing: their configs are the same; change one, or drop it."
             )
-        raise ValueError(
-            f"Two runs of the grid have the same config, {run.workdir.name}: drop one."
-        )
+        if other is not run:
+            raise ValueError(
+                f"Two runs of the grid have the same config, {run.workdir.name}: drop one."
+            )
+        other = folders.setdefault(run.workdir, run)
+        if other is not run:
+            raise ValueError(
+                f"The cells '{other.cell.title}' and '{run.cell.title}' of the grid have the same "
+                f"folder, {run.workdir.name}: give them other titles as arms."
+            )
 
 
-def run_name(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """A folder's name from `diff`: "kind=late,seed=1"; "unchanged" for no difference."""
+def run_name(changed: Mapping[str, tuple[Any, Any]], keys: Collection[str]) -> str:
+    """A folder's name from `diff`: "kind=late,seed=1"; "unchanged" for no difference.
+
+    Args:
+      keys: those that differ in any run of the grid.
+    """
     parts = []
     for key, (_, new) in changed.items():
-        last = key.split(".")[-1]
-        alone = sum(other.split(".")[-1] == last for other in changed) == 1
         value = "".join(c if c.isalnum() or c in "._-+" else "_" for c in str(new))
-        parts.append(f"{last if alone else key}={value}")
+        parts.append(f"{_short(key, keys)}={value}")
     name = ",".join(parts) or "unchanged"
     if len(name) <= LONGEST_NAME:
         return name

@@ -8,14 +8,13 @@ done are left out; `--more` adds lines of a JSON file {line: {x: [value of each 
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.ablate import gather, load_grid, make_runs
+from experiments.ablate import function_of, gather, load_grid, make_runs
 from experiments.ablation_table import mean_and_interval
 
 Lines = dict[str, dict[float, list[float]]]  # line -> x -> the value of each seed
@@ -27,15 +26,11 @@ def collect(path: str, out: Path, metric: str) -> Lines:
     Raises:
       ValueError: the grid's file has no `curve`.
     """
-    spec = importlib.util.spec_from_file_location("curves_grid", path)
-    module = importlib.util.module_from_spec(spec)
     grid = load_grid(path)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "curve"):
-        raise ValueError(f"{path} has no function curve(title), which gives a cell's line and x.")
+    curve = function_of(path, "curve", "(title), which gives a cell's line and x")
     lines: Lines = {}
     for cell, _, _, value in gather(make_runs(grid, out), [metric]):
-        line, x = module.curve(cell.title)
+        line, x = curve(cell.title)
         lines.setdefault(line, {}).setdefault(x, []).append(value)
     return lines
 
@@ -80,9 +75,18 @@ def plot(lines: Lines, title: str, path: Path, log: bool) -> None:
 
 
 def read_lines(path: str) -> Lines:
-    """The lines of a JSON file."""
+    """The lines of a JSON file.
+
+    Raises:
+      ValueError: no such file, or no lines in it.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file of lines '{path}'.")
     found: Mapping[str, Mapping[str, list[float]]] = json.loads(Path(path).read_text())
-    return {name: {float(x): v for x, v in points.items()} for name, points in found.items()}
+    try:
+        return {name: {float(x): v for x, v in points.items()} for name, points in found.items()}
+    except (AttributeError, ValueError):
+        raise ValueError(f"{path} has no lines, {{line: {{x: [value of each seed]}}}}.") from None
 
 
 def main() -> int:

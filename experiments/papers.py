@@ -51,17 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         every = claims.read(args.ledger)
         chosen = claims.choose(every, args.kind, args.names)
+        whole = len(chosen) == len(every)
+        if args.out and not whole:
+            raise ValueError("--out takes the whole ledger: give it without --kind and names.")
         found = outcomes(chosen)
         print(page.text(found))
         print(f"\n{page.headline(found)}")
-        if len(chosen) == len(every):
+        if whole:
             out = args.out or args.ledger.with_suffix(".md")
             about = _about(found, time.monotonic() - began)
             counted = f"{about['Date']}, revision {about['Revision']}"
             storage.write(out, page.markdown(found, counted))
-            page.write_html(
-                out.with_suffix(".html"), found, _about(found, time.monotonic() - began)
-            )
+            page.write_html(out.with_suffix(".html"), found, about)
             print(f"report: {out.with_suffix('.html')}", file=sys.stderr)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

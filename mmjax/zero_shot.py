@@ -48,7 +48,7 @@ from mmjax.photos.default import named_or_default
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl
-from mmjax.zero_shot_calibration import LabelCalibration, fit_to_folders
+from mmjax.zero_shot_calibration import LabelCalibration, fit_to_folders, folder_labels
 from mmjax.zero_shot_calibration import load as load_calibration
 
 
@@ -186,6 +186,10 @@ def main() -> None:
         raise ValueError("--fit writes a calibration and --calibration reads one: give one.")
     calibration = load_calibration(ARGS.calibration) if ARGS.calibration else None
     paths = image_files.find(ARGS.images)
+    if ARGS.fit:  # before all images are read
+        if not 0 < ARGS.coverage <= 1:
+            raise ValueError(f"--coverage is {ARGS.coverage}: use one above 0 and up to 1.")
+        folder_labels(paths, labels)
     embedder = open_embedder(named_or_default(ARGS.model), sizes=(min(64, len(paths)),))
     about = {"labels": labels, "templates": templates}
     if ARGS.fit or calibration:

@@ -58,6 +58,22 @@ def _shown(value: str | Sequence[str]) -> str:
     return repr(text if len(text) < 80 else f"{text[:77]}...")
 
 
+def folder_labels(paths: Sequence[Path], labels: Sequence[str]) -> np.ndarray:
+    """The label's number `[N]` of each image, whose folder is named after it.
+
+    Raises:
+      ValueError: a folder that is none of the labels.
+    """
+    place = {name: i for i, name in enumerate(labels)}
+    other = next((path for path in paths if path.parent.name not in place), None)
+    if other is not None:
+        raise ValueError(
+            f"{other} is in the folder '{other.parent.name}', which is none of the labels: --fit "
+            "takes images in folders named after their labels."
+        )
+    return np.asarray([place[path.parent.name] for path in paths], np.int64)
+
+
 def fit_to_folders(
     logits: np.ndarray, paths: Sequence[Path], coverage: float, **about: str | Sequence[str]
 ) -> LabelCalibration:
@@ -69,14 +85,7 @@ def fit_to_folders(
     Raises:
       ValueError: a folder that is none of the labels, or a coverage outside (0, 1].
     """
-    place = {name: i for i, name in enumerate(about["labels"])}
-    other = next((path for path in paths if path.parent.name not in place), None)
-    if other is not None:
-        raise ValueError(
-            f"{other} is in the folder '{other.parent.name}', which is none of the labels: --fit "
-            "takes images in folders named after their labels."
-        )
-    labels = np.asarray([place[path.parent.name] for path in paths], np.int64)
+    labels = folder_labels(paths, about["labels"])
     temperature, threshold, coverage = fit(np.asarray(logits, np.float64), labels, coverage)
     about = {k: v if isinstance(v, str) else tuple(v) for k, v in about.items()}
     return LabelCalibration(temperature, threshold, coverage, len(paths), **about)

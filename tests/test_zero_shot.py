@@ -106,6 +106,14 @@ def test_a_calibration_is_fitted_to_folders_and_says_what_not_to_trust(tmp_path)
         for i in range(6):
             draw(tmp_path / "known" / name / f"{i}.png", i + 6 * (name == "red"))
     file = tmp_path / "calibration.json"
+    # Refused before an image or a model is read.
+    known = ("-m", "mmjax.zero_shot", "--model=gone", f"--fit={file}", tmp_path / "known")
+    for labels, coverage, message in (
+        ("dog,red", 2, "--coverage is 2"),
+        ("dog", 1, "folder 'red'"),
+    ):
+        done = commands.run(*known, f"--labels={labels}", f"--coverage={coverage}")
+        assert done.returncode == 2 and message in done.stderr, done.stderr
     done = run(tmp_path / "known", "--labels=dog,red", f"--fit={file}", "--coverage=0.5")
     assert done.returncode == 0, done.stderr
     assert "for 50 % of 12 images" in done.stdout

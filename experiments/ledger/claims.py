@@ -70,20 +70,35 @@ def read(path: Path) -> list[Claim]:
     if not path.is_file():
         raise ValueError(f"There is no ledger '{path}'.")
     try:
-        papers = tomllib.loads(path.read_text(encoding="utf-8")).get("paper", [])
+        papers = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not TOML ({error}).") from None
     claims = []
-    for shared in papers:
-        group = shared.get("name", "")
+    for shared in _tables(papers, "paper", f"{path}"):
+        group = _name(shared, f"A paper of {path}")
         defaults = {k: v for k, v in shared.items() if k not in ("claim", "name")}
-        for row in shared.get("claim", []):
-            claims.append(_claim(path.name, f"{group}/{row.get('name', '')}", defaults | row))
+        for row in _tables(shared, "claim", f"The paper '{group}' of {path}"):
+            name = _name(row, f"A claim of the paper '{group}' of {path}")
+            claims.append(_claim(path.name, f"{group}/{name}", defaults | row))
     names = [claim.name for claim in claims]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{path} has the claim '{name}' twice: rename one.")
     return claims
+
+
+def _tables(parent: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+    found = parent.get(key)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        header = "[[paper]]" if key == "paper" else "[[paper.claim]]"
+        raise ValueError(f"{where} has no tables {header}: write each {key} as one.")
+    return found
+
+
+def _name(row: Mapping[str, Any], where: str) -> str:
+    if not isinstance(row.get("name"), str) or not row["name"]:
+        raise ValueError(f"{where} has no name: add one.")
+    return row["name"]
 
 
 def _claim(file: str, name: str, row: Mapping[str, Any]) -> Claim:
@@ -104,7 +119,7 @@ def _claim(file: str, name: str, row: Mapping[str, Any]) -> Claim:
     else:
         _check_measured(claim, where)
     for config in _configs(claim):
-        if not Path(config).is_file():
+        if not isinstance(config, str) or not Path(config).is_file():
             raise ValueError(f"{where} names the config '{config}', which does not exist.")
     return claim
 
@@ -118,6 +133,9 @@ def _check_values(claim: Claim, where: str) -> None:
         if claim.tolerance is None:
             raise ValueError(f"{where} has no tolerance: add one for its published value.")
         limits(claim.published, claim.tolerance, where)
+    for key in ("exact", "ours"):
+        if getattr(claim, key) is not None and not _is_number(getattr(claim, key)):
+            raise ValueError(f"{where} has {key} = '{getattr(claim, key)}': write a number.")
     if claim.exact is not None and not claim.counted_by:
         raise ValueError(f"{where} has no counted_by: name the code that its exact count is of.")
 
@@ -127,6 +145,8 @@ def _check_counted(claim: Claim, where: str) -> None:
         raise ValueError(
             f"{where} counts '{claim.metric}'; what can be counted is {', '.join(METRICS)}."
         )
+    if claim.ours is not None:
+        raise ValueError(f"{where} is counted now, and has `ours` too: drop that.")
     kinds = [key for key in DESCRIPTIONS if key in claim.described]
     if len(kinds) + bool(claim.missing) != 1:
         raise ValueError(
@@ -151,8 +171,7 @@ def _check_measured(claim: Claim, where: str) -> None:
 def _configs(claim: Claim) -> Iterable[str]:
     if "config" in claim.described:
         yield claim.described["config"]
-    if claim.ours is not None or claim.kind == "planned":
-        yield from re.findall(r"--config=(\S+\.py)", claim.command)
+    yield from re.findall(r"--config=(\S+\.py)", claim.command)
 
 
 def value(published: str | float, where: str = "It") -> float:
@@ -161,7 +180,7 @@ def value(published: str | float, where: str = "It") -> float:
     Raises:
       ValueError: anything else than a number with one of K, M, G, B and T.
     """
-    if not isinstance(published, str):
+    if _is_number(published):
         return float(published)
     digits, letter = _digits(published, where)
     return float(digits) * LETTERS[letter]
@@ -190,18 +209,24 @@ def limits(
         if relative:
             half = abs(middle) * float(relative[1]) / 100
         elif tolerance == "rounding":
-            digits, letter = _digits(str(published), where)
+            digits, letter = _digits(published, where)
             places = len(digits.partition(".")[2])
             half = 0.5 * 10.0**-places * LETTERS[letter]
         else:
             half = 0.0
-    else:
+    elif _is_number(tolerance) and tolerance >= 0:
         half = float(tolerance)
+    else:
+        raise ValueError(f"{where} has the tolerance {tolerance}: use a number from 0 on, or text.")
     return middle - half, middle + half
 
 
-def _digits(published: str, where: str) -> tuple[str, str]:
-    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([KMGBT]?)", published.replace(",", ""))
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def _digits(published: Any, where: str) -> tuple[str, str]:
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([KMGBT]?)", str(published).replace(",", ""))
     if not found:
         raise ValueError(f"{where} prints '{published}'; write it as '5.72M' or as a number.")
     return found[1], found[2]

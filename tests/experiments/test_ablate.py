@@ -177,13 +177,16 @@ def test_the_folder_of_another_config_is_not_taken_for_done(grid, tmp_path):
 
 
 def test_names_are_the_config_diff():
-    named = ablate.run_name({"seed": (0, 1), "model.fusion.kind": ("early", "late")})
-    assert named == "seed=1,kind=late"
+    changed = {"seed": (0, 1), "model.fusion.kind": ("early", "late")}
+    assert ablate.run_name(changed, changed) == "seed=1,kind=late"
+    assert ablate.run_name(changed, {*changed, "a.kind"}) == "seed=1,model.fusion.kind=late"
     both = {"model.image.depth": (1, 2), "model.text.depth": (1, 3), "a.list": (1, (2, "x/y"))}
-    assert ablate.run_name(both) == "model.image.depth=2,model.text.depth=3,list=_2___x_y__"
-    assert ablate.run_name({}) == "unchanged"
+    assert ablate.run_name(both, both) == "model.image.depth=2,model.text.depth=3,list=_2___x_y__"
+    assert ablate.run_name({}, both) == "unchanged"
     long = {f"model.setting_{i}": (0, i) for i in range(30)}
-    name, other = ablate.run_name(long), ablate.run_name(long | {"model.setting_29": (0, 30)})
+    name, other = (
+        ablate.run_name(one, long) for one in (long, long | {"model.setting_29": (0, 30)})
+    )
     assert name != other and len(name) < 255 and name.startswith("setting_0=0,setting_1=1")
 
 
@@ -299,6 +302,20 @@ def test_cells_that_differ_in_nothing_are_refused(grid, tmp_path):
         ablate.make_runs(ablate.load_grid(path), tmp_path)
 
 
+def test_settings_of_the_same_name_are_told_apart(grid, tmp_path):
+    path = changes(grid(seeds=(0,)), '[{"name": "lion"}, {"optim.name": "lion"}]')
+    runs = ablate.make_runs(ablate.load_grid(path), tmp_path)
+    assert [run.cell.title for run in runs] == ["base", "name lion", "optim.name lion"]
+    assert runs[1].workdir.name == "name=lion"
+    assert runs[2].workdir.name.endswith(",optim.name=lion")
+
+
+def test_cells_of_the_same_folder_are_refused(grid, tmp_path):
+    path = changes(grid(), '[{"name": "a b"}, {"name": "a_b"}]')
+    with pytest.raises(ValueError, match="'name a b' and 'name a_b' .* same folder, name=a_b"):
+        ablate.make_runs(ablate.load_grid(path), tmp_path)
+
+
 def test_two_machines_that_share_the_folder_share_the_runs(grid, tmp_path):
     out = tmp_path / "runs"
     order = out / "order.txt"
@@ -331,6 +348,8 @@ def test_a_cell_without_runs_has_dashes():
     ("change", "message"),
     [
         ({"widths": (2, 3)}, "baseline {'model.width': 1} of .* is no cell"),
+        ({"seeds": ()}, "has no seeds: give it at least one"),
+        ({"metrics": {}}, "has no metrics: give it at least one"),
         ({"seeds": (1, 1)}, "Two runs of the grid have the same config, seed=1"),
         ({"metrics": {"test/top2": "x"}}, "metric 'test/top2' is none of .* it has test/other"),
     ],

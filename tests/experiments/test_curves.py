@@ -55,10 +55,16 @@ def test_each_run_is_at_its_place_and_what_is_not_done_is_left_out(tmp_path, cap
 def test_a_grid_without_places_and_one_without_runs_are_refused(tmp_path, monkeypatch):
     grid = tmp_path / "grid.py"
     grid.write_text(GRID.replace("def curve", "def other"))
-    with pytest.raises(ValueError, match="has no function curve"):
+    with pytest.raises(ValueError, match=r"defines no function curve\(title\), which gives"):
         curves.collect(str(grid), tmp_path, "test/top1")
     grid.write_text(GRID)
     args = ["curves", f"--grid={grid}", f"--out={tmp_path}", "--metric=x/y", "--plot=p.png"]
     monkeypatch.setattr("sys.argv", args)
     with pytest.raises(ValueError, match="No run of .* is done: start experiments.ablate"):
+        curves.main()
+    monkeypatch.setattr("sys.argv", [*args, f"--more={tmp_path / 'more.json'}"])
+    with pytest.raises(ValueError, match="There is no file of lines '.*more.json'"):
+        curves.main()
+    (tmp_path / "more.json").write_text("[0.5]")
+    with pytest.raises(ValueError, match="more.json has no lines"):
         curves.main()

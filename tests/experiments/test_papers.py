@@ -157,6 +157,8 @@ def test_the_command_prints_and_writes_all(ledger, tmp_path, capsys):
     (tmp_path / "papers.md").unlink()
     assert papers.main([f"--ledger={path}", "--kind=reproduced", "vit/later"]) == 0
     assert NOT_RUN in capsys.readouterr().out and not (tmp_path / "papers.md").exists()
+    assert papers.main([f"--ledger={path}", "vit/later", f"--out={tmp_path / 'a.md'}"]) == 2
+    assert "--out takes the whole ledger" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -164,6 +166,17 @@ def test_the_command_prints_and_writes_all(ledger, tmp_path, capsys):
     [
         (('source = "a table"\n', ""), "The claim 'vit/tiny' of papers.toml has no source"),
         (('tolerance = "rounding"\n', ""), "has no tolerance: add one for its published value"),
+        (('"rounding"', "-5"), "has the tolerance -5: use a number from 0 on, or text"),
+        (('"rounding"', "[1]"), r"has the tolerance \[1\]: use a number"),
+        (('"12K"', "[12]"), r"prints '\[12\]'; write it as '5.72M'"),
+        (("12001", '"12001"'), "has exact = '12001': write a number"),
+        (
+            ('kind = "counted"', 'kind = "counted"\nours = 12001'),
+            "is counted now, and has `ours` too",
+        ),
+        (('name = "tiny"\n', ""), "A claim of the paper 'vit' of .* has no name"),
+        (("[[paper.claim]]", "[paper.claim]"), r"has no tables \[\[paper.claim\]\]"),
+        (("[[paper]]", "[paper]"), r"has no tables \[\[paper\]\]: write each paper as one"),
         (('"rounding"', '"about"'), "has the tolerance 'about'; use 'exact', 'rounding'"),
         (('"12K"', '"12 thousand"'), "prints '12 thousand'; write it as '5.72M'"),
         (('kind = "counted"', 'kind = "guessed"'), "of the kind 'guessed'; use one of counted,"),
@@ -208,8 +221,9 @@ def test_a_measured_claim_whose_config_is_gone_or_that_says_no_date(ledger):
         claims.read(ledger(more=MEASURED + "ours = 88.0\n"))
     dated = 'ours = 88.0\ndate = "x"\ncommit = "y"\n'
     gone = MEASURED.replace("vit_cifar10", "gone")
-    with pytest.raises(ValueError, match="'configs/gone.py', which does not exist"):
-        claims.read(ledger(more=gone + dated))
+    for more in (dated, 'missing = "no time"\n'):
+        with pytest.raises(ValueError, match="'configs/gone.py', which does not exist"):
+            claims.read(ledger(more=gone + more))
     with pytest.raises(ValueError, match="scale 'both'; use 'full'"):
         claims.read(ledger(more=MEASURED.replace('"ours"', '"both"') + dated))
     with pytest.raises(ValueError, match="neither `ours` nor `missing`"):

@@ -14,10 +14,10 @@ CAPTION = "{} to the left of {}"
 def open_scene_relations(source: Source, seed: int = 0) -> "SceneRelations":
     """Two examples of each scene: "A to the left of B", and, mirrored, "B to the left of A".
 
-    A and B are two objects of the scene with different names, drawn from those whose centers are at
-    least a quarter of the image apart, or the two farthest apart; a scene without such objects is
-    replaced by the next one that has them. The fields are those of `open_caption_swaps`: the swap
-    has the same words, so that only their order tells.
+    A and B are two objects of the scene, each the only one of its name, drawn from those whose
+    centers are at least a quarter of the image apart, or the two farthest apart; a scene without
+    such objects is replaced by the next one that has them. The fields are those of
+    `open_caption_swaps`: the swap has the same words, so that only their order tells.
 
     Args:
       source: of kind `scenes`, with two or more objects in each.
@@ -67,14 +67,13 @@ class SceneRelations(Source):
         )
 
     def _pair(self, scene: int, regions: Any) -> tuple[str, str] | None:
-        """The names of two objects, the left one first; None: all have one name."""
+        """The names of two objects, the left one first; None: no two have names of their own."""
         centers = np.asarray(regions.boxes, np.float64)[:, [0, 2]].mean(axis=1)
         names = [self._source.class_names[label] for label in regions.labels]
+        # Of two dogs one can be left and one right of a cat: both captions would be true.
+        only = [i for i, name in enumerate(names) if names.count(name) == 1]
         found = [
-            (centers[j] - centers[i], i, j)
-            for i in range(len(names))
-            for j in range(len(names))
-            if names[i] != names[j] and centers[j] > centers[i]
+            (centers[j] - centers[i], i, j) for i in only for j in only if centers[j] > centers[i]
         ]
         if not found:
             return None

@@ -30,8 +30,7 @@ _TWO_TONES = re.compile(f"(.*): {_TONE}, {_TONE}")
 
 
 def _words(names: Sequence[str]) -> re.Pattern:
-    # "medium-dark" and "light-blue" are words of their own.
-    return re.compile(r"(?<![\w])(" + "|".join(names) + r")(?![\w])", re.IGNORECASE)
+    return re.compile(r"\b(" + "|".join(names) + r")\b", re.IGNORECASE)
 
 
 _COLOR, _DIRECTION, _GENDER = (_words([*m]) for m in (COLORS, OPPOSITES, GENDERS))

@@ -112,6 +112,25 @@ def test_a_relation_is_true_in_its_scene_and_swapped_in_the_mirrored_one():
         open_scene_relations(open_scenes(Cutouts(), 3, size=48, per_scene=(1, 1)))[0]
 
 
+class Doubled(Cutouts):
+    """Two of the squares have the same name."""
+
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), "label": max(0, i - 1)}
+
+
+def test_a_name_that_a_scene_has_twice_is_not_asked_about():
+    scenes = open_scenes(Doubled(), 40, size=48, per_scene=(3, 3), scale=(0.2, 0.2))
+    source = open_scene_relations(scenes)
+    asked = 0
+    for scene in range(40):
+        names = [Doubled.class_names[label] for label in scenes[scene]["regions"].labels]
+        pair = source._pair(scene, scenes[scene]["regions"])
+        asked += pair is not None
+        assert pair is None or all(names.count(name) == 1 for name in pair)
+    assert 5 < asked < 40
+
+
 class Words:
     """A tokenizer of one id per text, which notes the texts."""
 
