@@ -124,7 +124,7 @@ def test_data_fit_the_model(name):
     transform = " | ".join(f"{x.get('cached_transform', '')} | {x.transform}" for x in parts)
     transform += f"{config.data.cached_transform} | {config.data.transform}"
     model = config.model.get("main", config.model)
-    if model.get("given") or model.name == "aligner":
+    if model.get("given") or config.model.get("name") == "aligner":
         assert transform.startswith(" | choose_features")
         assert model.get("text_words", False) == ("tokenize" in transform)
         assert "tokenize" not in transform or f"tokenize({model.text.length})" in transform

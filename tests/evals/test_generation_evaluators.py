@@ -278,7 +278,7 @@ def test_what_a_system_writes_reaches_the_evaluators(tmp_path):
     def generate(tokenizer, settings):
         made.append((tokenizer, settings))
 
-        def write(params, batch):
+        def write(params, batch, seed):
             assert params == "sees" and isinstance(batch["image"], jax.Array)
             texts = write_captions(params, jax.tree.map(np.asarray, batch))
             return Generated(texts, None, None, None)
