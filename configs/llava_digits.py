@@ -15,7 +15,8 @@ Expected: see experiments/reasoning/README.md.
 
 from mmjax.config import defaults
 
-IMAGE_TOKEN, PER_IMAGE, LENGTH, SIZE = 3, 16, 96, 64
+# A prompt with a call and its result, or an error, has up to 104 tokens; an answer up to 36.
+IMAGE_TOKEN, PER_IMAGE, LENGTH, SIZE = 3, 16, 144, 64
 CONVERSE = f"converse({LENGTH}, {IMAGE_TOKEN}, {PER_IMAGE}, template='vicuna'"
 ANSWER = {"max_new_tokens": 36}
 
@@ -96,6 +97,6 @@ def get_config():
     config.evals = {
         "digits": asked("vqa", 0.1, samples=(1, 5, 15), **priors),
         "phrasings": asked("vqa", 0.1, "unseen", **priors),
-        "tools": asked("tool_use", 0.1),
+        "tools": asked("tool_use", 0.1, most_calls=1),
     }
     return config

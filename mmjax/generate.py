@@ -63,6 +63,7 @@ from mmjax.tools.table import named
 
 PLACE = "<image>"  # placeholder of an image in a prompt
 MOST_CALLS = 4  # of tools in one answer
+NO_ROOM = "error: the result is too long."
 
 
 def open_model(path: str) -> Pretrained:
@@ -206,7 +207,8 @@ def chat(
 
     Args:
       images: paths; the first turn is about them.
-      tools: those that the model may call, at most `MOST_CALLS` times in an answer.
+      tools: those that the model may call, at most `MOST_CALLS` times in an answer, which ends
+        where not even an error fits into the window.
 
     Raises:
       ValueError: as `generate`, a model that is no LLaVA, or one without a chat template.
@@ -229,8 +231,19 @@ def chat(
             text += piece
             yield piece
         text = until_call(text) if tools else text
-        text = text.replace(PLACE, "").strip()  # no place of an image in the next prompt
+        text = text.replace(PLACE, " ").strip()  # no place of an image in the next prompt
         messages.append({"role": "assistant", "content": text or "..."})
+
+    def add_result(result: str | bytes) -> bool:
+        """Add a tool's message; False, and nothing is added, if it leaves no room for a token."""
+        image = isinstance(result, bytes)
+        content = PLACE if image else result.strip() or "..."
+        said, seen = [*messages, {"role": "tool", "content": content}], [*given, *[result] * image]
+        batch = conversation.make_batch(loaded, said, seen)
+        if int(batch["text_mask"].sum()) + (max_new_tokens or 1) > loaded.model.window:
+            return False
+        messages[:], given[:] = said, seen
+        return True
 
     def answer() -> Iterator[str]:
         for calls in range(MOST_CALLS + 1):
@@ -239,11 +252,13 @@ def chat(
             if call is None or calls == MOST_CALLS:
                 return
             result = run(call, tools, [conversation.read_image(image) for image in given])
-            if isinstance(result, bytes):
-                given.append(result)
-                result = PLACE
-            messages.append({"role": "tool", "content": result.strip() or "..."})
-            yield f" [{call.name}: {result}] "
+            added = add_result(result)
+            if not added:
+                result = NO_ROOM
+                added = add_result(result)
+            yield f" [{call.name}: {PLACE if isinstance(result, bytes) else result}] "
+            if not added:
+                return
 
     for text in turns:
         messages += conversation.first_turn(text, 0 if messages else len(given))

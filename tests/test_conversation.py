@@ -11,6 +11,7 @@ from PIL import Image
 from configs import llava_emoji
 from mmjax import conversation, generate, pretrained
 from mmjax.data.transforms.converse import named_template
+from mmjax.models.llava import Llava
 from mmjax.pretrained import describe
 from mmjax.tools.table import TOOLS
 
@@ -75,6 +76,7 @@ def test_a_conversation_with_tools(monkeypatch, files):
         return stream
 
     monkeypatch.setattr(generate, "make_text_stream", make_text_stream)
+    monkeypatch.setattr(Llava, "window", 2000)
     turns = generate.chat(
         str(GOLDEN / "llava"), ["what?", "why?", "sum?"], files[:1], tools=TOOLS, max_new_tokens=4
     )
@@ -83,6 +85,22 @@ def test_a_conversation_with_tools(monkeypatch, files):
     assert first.endswith("a corner") and prompts[1].count("<image>") == 2 * 9
     assert "more" not in prompts[1] and "".join(next(turns)) == "again"
     assert "".join(next(turns)).count("[calculator: 2]") == generate.MOST_CALLS
+
+
+@pytest.mark.parametrize("window", [75, 100])
+def test_a_result_that_leaves_no_room_ends_no_conversation(monkeypatch, files, window):
+    """In the larger window an error takes its place; in the smaller one the answer ends."""
+    said = ["<tool add>?</tool>", "so <im<image>age> it"]
+
+    monkeypatch.setattr(
+        generate, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)] if said else [])
+    )
+    monkeypatch.setattr(Llava, "window", window)
+    tools = {"add": lambda arguments, images: "long " * 99}
+    turns = ["what?", "why?"]
+    text, after = map("".join, generate.chat(str(GOLDEN / "llava"), turns, files[:1], tools=tools))
+    assert f"[add: {generate.NO_ROOM}]" in text
+    assert text.endswith("it") == (window == 100) and after.endswith("it") == (window == 75)
 
 
 def test_the_prompts_of_a_paligemma_and_of_a_llava(files):

@@ -1,13 +1,17 @@
 """A logits processor that keeps the calls of tools well-formed."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from mmjax.data.text.calls import CLOSE, OPEN
+
+# What a call may follow, as a space or a punctuation mark may be part of its first token; "": the
+# begin of a text.
+BEFORE = ("", *(f"{end}{space}" for end in ("a", "1", ".", ")", ":") for space in ("", " ", "\n")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +22,21 @@ class WellFormedCalls:
     before `</tool>`; after `</tool>` the end of the turn, as the result comes next.
 
     Attributes:
-      opening: the tokens of `<tool `.
-      heads: those of `<tool NAME>` of each tool, each with `opening` at its start.
-      closing: those of `</tool>`.
+      heads: of each tool the tokens of `<tool `, and those of `NAME>` after them; as often as a
+        tokenizer has other tokens for them, by what is before; see `BEFORE`.
+      closings: the tokens of `</tool>`, likewise.
       end_ids: the end tokens.
 
     Raises:
-      ValueError: heads that do not begin with the opening: the tokenizer merges it with a name.
+      ValueError: a head without an opening or a name: the tokenizer merges the two.
     """
 
-    opening: tuple[int, ...]
-    heads: tuple[tuple[int, ...], ...]
-    closing: tuple[int, ...]
+    heads: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    closings: tuple[tuple[int, ...], ...]
     end_ids: tuple[int, ...]
 
     def __post_init__(self):
-        size = len(self.opening)
-        if not size or any(h[:size] != self.opening or len(h) == size for h in self.heads):
+        if not all(opening and name for opening, name in self.heads):
             raise ValueError(
                 f"The tokenizer merges '{OPEN}' with the names of tools: give them other names."
             )
@@ -44,17 +46,23 @@ class WellFormedCalls:
         """The processor for a tokenizer and the names of tools.
 
         Raises:
-          ValueError: no tools, or a tokenizer that merges a call's parts with what is around them.
+          ValueError: no tools, or a tokenizer that merges `<tool ` with their names.
         """
         if not names:
             raise ValueError("There are no tools to call: name some.")
 
-        def ids(text: str) -> tuple[int, ...]:
-            return tuple(tokenizer.pieces(text)[0])
+        def ids(before: str, text: str) -> tuple[int, ...]:
+            alone, whole = (tuple(tokenizer.pieces(t)[0]) for t in (before, before + text))
+            return whole[_common([alone, whole]) :]
 
-        heads = tuple(ids(f"{OPEN}{name}>") for name in names)
-        opening = _common([*heads, ids(f"{OPEN}>")])  # a space may be part of a name's token
-        return cls(opening, heads, ids(CLOSE), tokenizer.end_ids)
+        heads = set()
+        for before in BEFORE:
+            rows = [ids(before, f"{OPEN}{name}>") for name in names]
+            # The last space may be part of a name's token.
+            size = _common([*rows, ids(before, f"{OPEN}>")])
+            heads |= {(row[:size], row[size:]) for row in rows}
+        closings = {ids(before, CLOSE) for before in BEFORE[1:]}
+        return cls(tuple(sorted(heads)), tuple(sorted(closings)), tokenizer.end_ids)
 
     def __call__(
         self,
@@ -66,40 +74,46 @@ class WellFormedCalls:
         """The logits with those of tokens that would break a call -inf."""
         vocabulary = logits.shape[1]
         place = jnp.arange(history.shape[1])[None]
-        own = place >= (count - new)[:, None]  # of the continuation
+        mine = (place >= (count - new)[:, None]) & (place < count[:, None])  # the continuation
+        own = jnp.where(mine, history, -1)
+        longest = max(map(len, (*(a + b for a, b in self.heads), *self.closings)))
+        last = (count - longest)[:, None] + jnp.arange(longest)[None]
+        tail = jnp.take_along_axis(own, jnp.maximum(last, 0), axis=1)
+        tail = jnp.where(last < 0, -1, tail)
 
-        def ends(ids: Sequence[int]) -> Bool[Array, "r t"]:
-            """Where the continuation has these tokens, at the place of the last."""
-            found = own & (place < count[:, None])
-            for back, token in enumerate(reversed(ids)):
-                found &= jnp.roll(jnp.where(own, history, -1), back, axis=1) == token
-            return found & (place >= len(ids) - 1)
+        def at_end(ids: Sequence[int]) -> Bool[Array, " r"]:
+            return (tail[:, longest - len(ids) :] == jnp.asarray(ids)[None]).all(1)
 
-        def at_end(found: Bool[Array, "r t"]) -> Bool[Array, " r"]:
-            return jnp.take_along_axis(found, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+        def latest(texts: Iterable[Sequence[int]]) -> Int[Array, " r"]:
+            """The place of the last token of the latest of these in the continuation; -1: none."""
+            found = jnp.full(len(logits), -1)
+            for ids in texts:
+                same = place >= len(ids) - 1
+                for back, token in enumerate(reversed(ids)):
+                    same &= jnp.roll(own, back, axis=1) == token
+                found = jnp.maximum(found, jnp.where(same, place, -1).max(1))
+            return found
 
-        opened = jnp.where(ends(self.opening), place, -1).max(1)
-        closed = jnp.where(ends(self.closing), place, -1).max(1)
-        calling = opened > closed
+        opened = latest({opening for opening, _ in self.heads})
+        calling = opened > latest(self.closings)
         naming = jnp.zeros(len(logits), bool)
         names = jnp.zeros((len(logits), vocabulary), bool)
-        for head in self.heads:
-            for size in range(len(self.opening), len(head)):
-                here = calling & at_end(ends(head[:size]))
-                here &= opened == count - 1 - (size - len(self.opening))
+        for opening, name in self.heads:
+            for size in range(len(name)):
+                here = calling & (opened == count - 1 - size) & at_end(opening + name[:size])
                 naming |= here
-                names = names.at[:, head[size]].max(here)
+                names = names.at[:, name[size]].max(here)
         is_end = jnp.zeros(vocabulary, bool).at[np.asarray(self.end_ids, int)].set(True)[None]
-        over = at_end(ends(self.closing))
+        over = jnp.stack([at_end(ids) for ids in self.closings]).any(0)
         wrong = naming[:, None] & ~names
         wrong |= (calling & ~naming)[:, None] & is_end
         wrong |= over[:, None] & ~is_end
         return jnp.where(wrong, -jnp.inf, logits)
 
 
-def _common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The longest start that all rows share."""
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """The length of the longest start that all rows share."""
     size = 0
     while all(len(row) > size for row in rows) and len({row[size] for row in rows}) == 1:
         size += 1
-    return tuple(rows[0][:size])
+    return size

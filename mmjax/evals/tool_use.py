@@ -9,6 +9,8 @@ import numpy as np
 from mmjax.data.source import Source
 from mmjax.data.sources.subset import Subset
 from mmjax.data.text.calls import Call, read_call, until_call
+from mmjax.data.text.image_places import PLACE
+from mmjax.data.transforms.parse import parse
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluator import Evaluator, Results
 from mmjax.evals.outputs import generate_texts
@@ -50,7 +52,8 @@ class ToolUse(Evaluator):
 
     Settings:
       decode: settings of decoding a turn; after: as in a vqa.
-      most_calls: in one answer.
+      most_calls: in one answer. An answer ends with its last call, or with the one whose result
+        leaves no room in the model's window.
     """
 
     kind = "tool_use"
@@ -92,7 +95,22 @@ class ToolUse(Evaluator):
         part = Subset(Continued(source, messages), which)
         given = self.runner, variables, part, self._batches(part)
         texts, _ = generate_texts(*given, self.decode, ("image", "text"))
-        return [until_call(text).strip() for text in texts]
+        # No place of an image in the next prompt.
+        return [until_call(text).replace(PLACE, " ").strip() for text in texts]
+
+    def _with_room(self, source: Source, which: Sequence[int]) -> list[int]:
+        """Those of the conversations that leave room for another turn."""
+        prepare = parse(self.transform, tokenizer=self.runner.tokenizer)
+        most = self.runner.window - self.decode["max_new_tokens"]
+        found = []
+        for i in which:
+            try:
+                row = prepare(source[i], np.random.default_rng(0))
+            except ValueError:  # longer than a row: the shorter prompt before it was none
+                continue
+            if row["text_mask"].sum() <= most:
+                found.append(i)
+        return found
 
     def _answered(
         self,
@@ -107,11 +125,12 @@ class ToolUse(Evaluator):
         going = range(len(last))
         for _ in range(self.most_calls):
             going = [i for i in going if read_call(last[i])]
-            if not going:
-                break
             results = results_of([read_call(last[i]) for i in going])
             for i, result in zip(going, results):
                 messages[i] += [_said("assistant", last[i]), _said("tool", result)]
+            going = self._with_room(Continued(source, messages), going)
+            if not going:
+                break
             for i, text in zip(going, self._turn(variables, source, messages, going)):
                 last[i] = text
         return [final_answer(text, self.after) for text in last]

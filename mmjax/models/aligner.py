@@ -120,12 +120,18 @@ def make_system(config: Mapping[str, Any]) -> System:
     """Heads on the features of frozen towers, with the losses of `config.loss`; see `terms`.
 
     Raises:
-      ValueError: an unknown setting.
+      ValueError: an unknown setting, or a discriminator or a cycle that no loss trains.
     """
     model = Aligner(**check_kwargs(Aligner, config["model"], "config.model"))
     model.check()
     settings = check_kwargs(terms, config["loss"], "config.loss")
     weights = config.get("loss_weights", {})
+    for term, setting in (("adversarial", "discriminator"), ("cycle", "cycle")):
+        if weights and getattr(model, setting) and term not in weights:
+            raise ValueError(
+                f"config.model.{setting} is set and config.loss_weights has no '{term}', which "
+                f"trains it: add a weight, such as 0.5, or leave out {setting}."
+            )
     wanted = tuple(name for name in OF_BATCH if name in weights)
     return System(
         model=model,

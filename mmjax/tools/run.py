@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mmjax.config import nearest
 from mmjax.data.text.calls import Call
+from mmjax.data.text.image_places import PLACE
+from mmjax.data.transforms.decode import decode_image
 
 SECONDS = 20.0  # that a tool may take
 LONGEST = 500  # characters of a result
@@ -17,17 +19,25 @@ Tool = Callable[[str, Sequence[bytes]], str | bytes]
 def run(
     call: Call, tools: Mapping[str, Tool], images: Sequence[bytes] = (), seconds: float = SECONDS
 ) -> str | bytes:
-    """The result of a call; whatever goes wrong is a text too, for the model to read."""
+    """The result of a call; whatever goes wrong is a text too, for the model to read.
+
+    A text has at most `LONGEST` characters and no `PLACE`, as no image comes with it; an image can
+    be decoded.
+    """
     if call.name not in tools:
         known = ", ".join(tools) or "none"
-        return f"error: there is no tool '{call.name}' (there are: {known})." + nearest(
-            call.name, tools
+        return _text(
+            f"error: there is no tool '{call.name}' (there are: {known})."
+            f"{nearest(call.name, tools)}"
         )
     future: concurrent.futures.Future = concurrent.futures.Future()
 
     def work() -> None:
         try:
-            future.set_result(tools[call.name](call.arguments, images))
+            result = tools[call.name](call.arguments, images)
+            if isinstance(result, bytes):
+                decode_image(result)  # raises ValueError where it is no image
+            future.set_result(result)
         except Exception as error:  # a tool of a user's own may raise anything
             future.set_exception(error)
 
@@ -35,8 +45,12 @@ def run(
     threading.Thread(target=work, name=f"tool {call.name}", daemon=True).start()
     try:
         result = future.result(seconds)
-    except concurrent.futures.TimeoutError:
-        return f"error: {call.name} took longer than {seconds:g} s."
     except Exception as error:
-        return f"error: {' '.join(str(error).split()) or type(error).__name__}."[:LONGEST]
-    return result if isinstance(result, bytes) else str(result)[:LONGEST]
+        if not future.done():
+            return f"error: {call.name} took longer than {seconds:g} s."
+        return _text(f"error: {' '.join(str(error).split()) or type(error).__name__}.")
+    return result if isinstance(result, bytes) else _text(str(result))
+
+
+def _text(result: str) -> str:
+    return result.replace(PLACE, " ")[:LONGEST]

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from parity import GOLDEN
 from shapes import (
     COLORS,
     Shapes,
@@ -12,11 +13,13 @@ from shapes import (
 )
 
 from mmjax.data.source import Source
+from mmjax.data.text.image_places import PLACE
 from mmjax.evals.captioning import derangement
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.question_answering import OtherImages, Questions
 from mmjax.evals.question_only import question_only
 from mmjax.evals.vqa import vqa_metrics
+from mmjax.weights import tokenizer as published
 
 
 def run(runner, kind, params="sees", **settings):
@@ -198,17 +201,25 @@ def test_tools_are_called_and_their_results_read():
         if question == "1":
             return "<tool calculator>1</tool> and on"
         if "+" in question:
-            return f"<tool calculator>{question}</tool>"
+            return f"{PLACE}<tool calculator>{question}</tool>"
         return f"Answer: {question}"
 
-    runner = make_runner(lambda **_: Sums(), generate)
+    words = {"tokenizer": published.read_for_generation(GOLDEN / "llava"), "window": 200}
+    runner = make_runner(lambda **_: Sums(), generate, **words)
     runner = dataclasses.replace(runner, batches=batches)
-    found = run(runner, "tool_use", decode={}, after="Answer:")
+    settings = {"decode": {"max_new_tokens": 60}, "after": "Answer:"}
+    settings["transform"] = "converse(200, template='vicuna', prompt=True)"
+    found = run(runner, "tool_use", **settings)
     assert found["accuracy"] == 1.0
     assert found["call/precision"] == 3 / 4 and found["call/recall"] == 3 / 4
     assert found["call/right_result"] == 1.0
     assert found["no_result/accuracy"] == 3 / 7  # 0 + 7, 3 and 5
     assert found["other_result/accuracy"] == 3 / 7
+    # Answers that leave no room for a result, in the window or in a row, end with the call.
+    settings["decode"] = {"max_new_tokens": 190}
+    assert run(runner, "tool_use", **settings)["accuracy"] == 3 / 7
+    settings |= {"decode": {"max_new_tokens": 1}, "transform": "converse(30, template='vicuna')"}
+    assert run(runner, "tool_use", **settings)["accuracy"] == 3 / 7
     with pytest.raises(ValueError, match="most_calls 0: use at least 1"):
         run(runner, "tool_use", decode={}, most_calls=0)
 

@@ -112,3 +112,18 @@ def test_the_head_climbs_what_the_discriminator_descends():
 def test_bad_settings_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         make_system({"model": {**FIELDS, **fields}, "loss": {}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "term"),
+    [
+        ({"discriminator": 4}, "adversarial"),
+        ({"space": "text", "cycle": True, "discriminator": 0}, "cycle"),
+    ],
+)
+def test_parts_that_no_loss_trains_are_refused(fields, term):
+    config = {"model": {**FIELDS, **fields}, "loss": {}}
+    with pytest.raises(ValueError, match=f"config.loss_weights has no '{term}', which trains it"):
+        make_system({**config, "loss_weights": {"contrastive": 1.0}})
+    make_system({**config, "loss_weights": {"contrastive": 1.0, term: 0.5}})
+    make_system(config)

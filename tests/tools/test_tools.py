@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data.text.calls import Call, read_call, until_call
+from mmjax.data.text.image_places import PLACE
 from mmjax.tools.calculator import calculate
 from mmjax.tools.crop import SIDE
 from mmjax.tools.run import LONGEST, run
@@ -78,9 +79,27 @@ def test_a_tool_that_fails_or_hangs_is_a_text_for_the_model():
     over.set()
     assert len(run(Call("talks", "a"), tools)) == LONGEST
     assert run(Call("talk", ""), tools).startswith("error: there is no tool 'talk' (there are: ")
+    assert len(run(Call("t" * 999, ""), tools)) == LONGEST
     assert [*named("crop, calculator")] == ["crop", "calculator"] and not named("")
     with pytest.raises(ValueError, match="There is no tool 'calc': use calculator, crop"):
         named("calc")
+
+
+def test_a_result_is_text_without_the_place_of_an_image_or_an_image():
+    tools = {
+        "says": lambda arguments, images: f"a<im{arguments}age>",
+        "draws": lambda arguments, images: b"no image",
+        "waits": lambda arguments, images: open_late(),
+    }
+
+    def open_late():
+        raise TimeoutError("no answer")
+
+    for arguments in ("", PLACE):
+        assert PLACE not in run(Call("says", arguments), tools)
+        assert PLACE not in run(Call("calculator", f"1 + <im{arguments}age>"), TOOLS)
+    assert run(Call("draws", ""), tools).startswith("error: ")
+    assert run(Call("waits", ""), tools) == "error: no answer."
 
 
 def test_calls_are_read_from_a_text():

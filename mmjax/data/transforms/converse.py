@@ -85,7 +85,8 @@ def converse(
       images: most images of a row; size: sides of the images of a row without any.
       template: a name of `chat.TEMPLATES` in place of the tokenizer's template.
       places: further fields of `ImagePlaces`.
-      prompt: leave the last response out, as in evaluation.
+      prompt: leave out what follows the last question, as in evaluation: the last response with its
+        calls of tools and their results. A conversation that ends otherwise is kept whole.
 
     Raises:
       ValueError: from the step, a conversation that `check_messages` refuses, one that is too long
@@ -136,7 +137,8 @@ def _named(one, example, grids, template, layout, tokenizer, prompt) -> Conversa
         messages = one.get("messages") or ()
         check_messages(messages, len(grids))
         if prompt and messages[-1]["role"] == "assistant":
-            messages = messages[:-1]
+            asked = max(i for i, message in enumerate(messages) if message["role"] == "user")
+            messages = messages[: asked + 1]
         return encode(messages, grids, template, layout, tokenizer, prompt)
     except ValueError as error:
         name = example_name(one if "key" in one else example)

@@ -150,6 +150,17 @@ def test_a_row_has_its_images_where_they_are_written_and_learns_the_responses():
     assert not prompt["text_loss_mask"].any()
 
 
+def test_a_prompt_has_neither_the_references_call_of_a_tool_nor_its_result():
+    called = [*turns("sum?", "<tool add>1 + 2</tool>"), {"role": "tool", "content": "3"}]
+    prompt = "80, 3, 5, size=4, template='vicuna', prompt=True"
+    row = converse(prompt, {"messages": [*called, {"role": "assistant", "content": "it is 3"}]})
+    assert words(row, row["text_mask"]).removeprefix("<s>") == "USER: sum? ASSISTANT:"
+    row = converse(prompt, {"messages": called})  # what the model called itself is kept
+    assert words(row, row["text_mask"]).endswith("</tool></s>TOOL: 3 ASSISTANT:")
+    row = converse("80, 3, 5, size=4, template='vicuna'", {"messages": called})
+    assert words(row, row["text_loss_mask"]) == " <tool add>1 + 2</tool></s>"
+
+
 def test_the_tokenizers_own_template_and_tokens_around_an_image(tmp_path):
     example = {"image": (image(),), "messages": turns("<image>bus?", "a bus")}
     row = converse("40, 3, 2, places={'start': '[', 'end': ']'}", example)
@@ -199,7 +210,8 @@ def test_a_tokenizer_of_the_runs_own_corpus_has_a_token_for_images(tmp_path):
         (turns("a", " "), 0, "turn 1, by the assistant, is empty"),
         (turns("a", "b")[1:], 0, "it starts with assistant: the user has the first turn"),
         ([], 0, "it has no messages"),
-        ([{"role": "tool", "content": "a"}], 0, "turn 0 is by 'tool': use one of system, user"),
+        ([{"role": "tool", "content": "a"}], 0, "it starts with tool: the user has the first turn"),
+        ([{"role": "critic", "content": "a"}], 0, "turn 0 is by 'critic': use one of system, user"),
     ],
 )
 def test_conversations_that_cannot_be_learned_from_are_named(messages, images, message):
