@@ -128,7 +128,7 @@ class CLIP(nn.Module):
             if self.lock_image:
                 outputs = jax.lax.stop_gradient(outputs)
         if "text" in batch and ("text_features" not in batch or self.is_initializing()):
-            texts, rows = with_negatives(batch), len(batch["text"])
+            texts, rows = with_negatives(batch), batch["text"].shape[0]
             text = each_text(self.text_tower(name="text"), texts, train=train)
             outputs["text_features"] = text["text_features"]
             if self.text_tokens:
@@ -147,7 +147,7 @@ class CLIP(nn.Module):
                 features = nn.relu(text_map(features))
             outputs["text_embed"] = self._embed(features, "text_proj")
             if "text_negative" in batch:
-                rows = len(batch["text"])
+                rows = batch["text"].shape[0]
                 outputs["text_negative_embed"] = outputs["text_embed"][rows:]
                 for name in ("text_features", "text_embed"):
                     outputs[name] = outputs[name][:rows]
