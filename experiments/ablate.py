@@ -100,7 +100,10 @@ def function_of(path: str, name: str, about: str) -> Callable[..., Any]:
         raise ValueError(f"There is no grid file '{path}'.")
     module_spec = importlib.util.spec_from_file_location("config_grid", path)
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"{path} is not Python: {error}.") from None
     if not hasattr(module, name):
         raise ValueError(f"{path} defines no function {name}{about}.")
     return getattr(module, name)

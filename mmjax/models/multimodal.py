@@ -224,6 +224,11 @@ def make_system(config: Mapping[str, Any]) -> System:
     _check_trained(model, config.get("loss_weights", {}))
     head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = model.num_classes is not None
+    if model.fallback_depth is not None and config["loss"].get("evidential") is not None:
+        raise ValueError(
+            "config.loss.evidential reads logits as evidence, and the classifiers of "
+            "config.model.fallback_depth are trained by cross-entropy: leave one of them out."
+        )
     return System(
         model=model,
         spec=spec(model),

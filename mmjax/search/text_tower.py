@@ -50,7 +50,7 @@ def find(fingerprint: str) -> TextTower | None:
     """The recorded tower of a model; None if there is none that can be read."""
     try:
         return TextTower(folder_of(fingerprint))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -369,3 +369,11 @@ def test_a_setting_that_the_config_lacks_names_the_nearest(grid, tmp_path):
     Path(tmp_path / "grid.py").write_text(text)
     with pytest.raises(ValueError, match="Did you mean 'width'"):
         ablate.make_runs(ablate.load_grid(str(tmp_path / "grid.py")), tmp_path)
+
+
+def test_a_grid_file_that_is_not_python_is_named(tmp_path):
+    (tmp_path / "grid.py").write_text("def get_grid(:\n")
+    with pytest.raises(ValueError, match="grid.py is not Python: invalid syntax"):
+        ablate.load_grid(str(tmp_path / "grid.py"))
+    with pytest.raises(ValueError, match="There is no grid file 'none.py'"):
+        ablate.load_grid("none.py")
