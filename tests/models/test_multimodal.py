@@ -288,7 +288,7 @@ def test_classifiers_and_decoders_without_their_losses_are_refused():
     with pytest.raises(ValueError, match="fallback_depth is set and config.loss_weights has no 'f"):
         make_system(config(**ROBUST) | {"loss_weights": weights})
     with pytest.raises(
-        ValueError, match="evidential reads logits as evidence, and the classifiers"
+        ValueError, match="evidential reads logits as evidence, and the"
     ):
         make_system(config(**ROBUST) | {"loss": {"evidential": 0.1}})
     del weights["reconstruction"]
