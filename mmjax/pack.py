@@ -190,10 +190,10 @@ def main() -> None:
         buckets = into_buckets(counts, lengths)
         _write({"source": source.name, "buckets": buckets})
         for length, members in buckets.items():
-            share = len(members) / len(source)
+            fraction = len(members) / len(source)
             print(
-                f"at most {length}: {len(members):,} examples; weight {share:.4g} with equal "
-                f"batch sizes, {share * length:.4g} with equal tokens"
+                f"at most {length}: {len(members):,} examples; weight {fraction:.4g} with equal "
+                f"batch sizes, {fraction * length:.4g} with equal tokens"
             )
         return
     tokens, images, length, most = measure(source, transform, tokenizer)

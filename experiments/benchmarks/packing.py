@@ -1,4 +1,4 @@
-"""Padded rows of patches against packed ones: share of valid patches, and time of a training step.
+"""Padded rows of patches against packed ones: fraction of valid patches, time of a training step.
 
     python -m experiments.benchmarks.packing [FOLDER] [--rounds=3] [--images=32]
 
@@ -96,15 +96,18 @@ def main():
     long = np.asarray([max(s) / min(s) for s in sizes])
     print(f"{len(sizes)} images; longer by shorter side: ", end="")
     print(", ".join(f"{p} %: {np.percentile(long, p):.2f}" for p in (10, 50, 90, 99)))
-    shares = {}
+    valid = {}
     for enlarge in (True, False):
-        shares = {name: filled(x) for name, x in layouts(grids_of(sizes, enlarge)).items()}
+        valid = {name: filled(x) for name, x in layouts(grids_of(sizes, enlarge)).items()}
         print(f"enlarge={enlarge}: ", end="")
-        print(", ".join(f"{name} {share:.1%} valid" for name, share in shares.items()), flush=True)
+        print(
+            ", ".join(f"{name} {fraction:.1%} valid" for name, fraction in valid.items()),
+            flush=True,
+        )
 
     step, rng = make_step(), np.random.default_rng(0)
     chosen = rng.choice(len(sizes), args.images, replace=False)
-    made, times = {}, {name: [] for name in shares}
+    made, times = {}, {name: [] for name in valid}
     for name, batches in layouts(grids_of([sizes[i] for i in chosen], False)).items():
         made[name] = [
             {"image": rng.integers(0, 256, (len(g), n, 3 * PATCH**2), np.uint8), "image_grid": g}

@@ -10,7 +10,7 @@ from mmjax.batch import MODALITIES
 from mmjax.config import nearest
 from mmjax.data.transforms import chain
 
-# Word for a weight -> power of a combination's share of all examples. Between 0 and 1 this is the
+# Word for a weight -> power of a combination's fraction of all examples. Between 0 and 1 this is
 # sampling at a temperature, of 2 for "sqrt": Arivazhagan et al. 2019 (arXiv 1907.05019), section 4.
 POWERS = {"balanced": 0.0, "sqrt": 0.5, "proportional": 1.0}
 WORDS = "'balanced', 'sqrt' or 'proportional'"

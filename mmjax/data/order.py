@@ -38,7 +38,7 @@ _MAX_WEIGHT = 1e6
 class WholeBatches:
     """The rows of every step of a mixture of which each step takes those of one part alone.
 
-    Of the first t steps each part gets a share within one step of its weights': the rule of
+    Of the first t steps each part gets its fraction to within one step: the rule of
     `MixtureOrder`, with a step for a row. Parts of one source go through it together: each of its
     examples is in one batch of an epoch, of whichever of these parts.
 

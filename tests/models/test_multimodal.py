@@ -287,9 +287,7 @@ def test_classifiers_and_decoders_without_their_losses_are_refused():
     weights = {"classification": 1.0, "reconstruction": 1.0}
     with pytest.raises(ValueError, match="fallback_depth is set and config.loss_weights has no 'f"):
         make_system(config(**ROBUST) | {"loss_weights": weights})
-    with pytest.raises(
-        ValueError, match="evidential reads logits as evidence, and the"
-    ):
+    with pytest.raises(ValueError, match="evidential reads logits as evidence, and the"):
         make_system(config(**ROBUST) | {"loss": {"evidential": 0.1}})
     del weights["reconstruction"]
     weights["fallback"] = 1.0
