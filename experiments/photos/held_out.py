@@ -19,6 +19,7 @@ from evaluate import ridge, trained, unit
 from mmjax import config as configs
 from mmjax import train
 from mmjax.data.sources.array_records import open_records
+from mmjax.data.sources.memory import InMemory
 from mmjax.data.sources.subset import Subset
 from mmjax.photos.features import write
 
@@ -48,7 +49,9 @@ def main():
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--folds", nargs="+", type=int, default=[0])
     args, overrides = parser.parse_known_args()
-    records = open_records(args.names)
+    # A record may have several vectors, of copies of its image; a class has one.
+    alone = lambda row, rng: {**row, "image_features": row["image_features"][0]}  # noqa: E731
+    records = InMemory(open_records(args.names), alone)
     rows = [records[i] for i in range(len(records))]
     vectors = unit(np.stack([row["image_features"] for row in rows]))
     features = np.stack([row["text_features"][1] for row in rows])  # "a photo of a NAME"
