@@ -6,13 +6,13 @@ bytes.
 
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from mmjax.storage.local import partial_file
 from mmjax.workdir import jsonl
 
 _ALIGNED = 64
@@ -55,10 +55,7 @@ def write_with(
         end += -(-length * dtype.itemsize // _ALIGNED) * _ALIGNED
     line = jsonl.line({"arrays": places, "facts": facts}).encode()
     line = line.ljust(-(-(len(line) + 1) // _ALIGNED) * _ALIGNED - 1) + b"\n"
-    # Each of several processes that write the same file has its own partial file.
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with partial_file(path) as partial:
         with partial.open("w+b") as file:
             file.write(line)
             _allocate(file, end)
@@ -66,12 +63,6 @@ def write_with(
             fill(_views(content, len(line), places))
             content.flush()
         os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(
-            f"Cannot write {path}: {error.strerror or error}; make room, and start again."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _allocate(file: BinaryIO, size: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmjax.storage.errors import StorageError
@@ -19,13 +20,15 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
     Raises:
       StorageError: it cannot be written; the old one stays.
     """
-    with _partial(Path(path), content) as partial:
+    with partial_file(path) as partial:
+        _fill(partial, content)
         os.replace(partial, path)
 
 
 def write_new(path: str | os.PathLike, content: str | bytes) -> bool:
     """`write`, unless there is such a file: False then."""
-    with _partial(Path(path), content) as partial:
+    with partial_file(path) as partial:
+        _fill(partial, content)
         try:
             os.link(partial, path)
         except FileExistsError:
@@ -34,16 +37,18 @@ def write_new(path: str | os.PathLike, content: str | bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _partial(path: Path, content: str | bytes):
-    """A file beside `path` with the content, on the disk, which is removed in the end."""
+def partial_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A name beside `path`, in a folder that is created if missing, for what is to be renamed to
+    it; what is left under that name is removed in the end.
+
+    Raises:
+      StorageError: for an OSError inside, such as a full disk.
+    """
+    path = Path(path)
     # Each of several processes that write the same file has its own partial file.
     partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(encoded(content))
-            file.flush()
-            os.fsync(file.fileno())
         yield partial
     except OSError as error:
         raise StorageError(
@@ -51,3 +56,11 @@ def _partial(path: Path, content: str | bytes):
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _fill(path: Path, content: str | bytes) -> None:
+    """Write a file, to the disk."""
+    with open(path, "wb") as file:
+        file.write(encoded(content))
+        file.flush()
+        os.fsync(file.fileno())
