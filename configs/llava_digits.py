@@ -13,6 +13,7 @@ the image and with another one; and calls of the calculator, also with no or ano
 Expected: see experiments/reasoning/README.md.
 """
 
+from configs.llava_emoji import small_llava
 from mmjax.config import defaults
 
 # A prompt with a call and its result, or an error, has up to 104 tokens; an answer up to 36.
@@ -53,37 +54,8 @@ def get_config():
     config.data.transform = f"decode | resize({SIZE}) | {CONVERSE})"
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 320, "specials": ("<image>",)}
 
-    small = {"heads": 4, "mlp_dim": 512}
-    config.model = {
-        "name": "llava",
-        "dtype": "bfloat16",
-        "image": {
-            **small,
-            "width": 128,
-            "depth": 4,
-            "patch_size": 8,
-            "image_size": (SIZE, SIZE),
-            "stem": "conv",
-            "activation": "gelu_tanh",
-        },
-        "projector": {"kind": "mlp", "shuffle": 2},
-        "text": {
-            "vocab_size": config.tokenizer.get_ref("vocab_size"),
-            "width": 128,
-            "length": LENGTH,
-            "decoder": {
-                **small,
-                "depth": 4,
-                "norm": "rms",
-                "activation": "silu",
-                "gated_mlp": True,
-                "use_bias": False,
-                "positions": "rope",
-            },
-        },
-        "image_token": IMAGE_TOKEN,
-        "lock_image": False,
-    }
+    vocab_size = config.tokenizer.get_ref("vocab_size")
+    config.model = small_llava(vocab_size, SIZE, IMAGE_TOKEN, LENGTH)
     config.loss_weights = {"captioning": 1.0}
     config.optim = {
         "name": "adamw",

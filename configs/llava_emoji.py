@@ -49,6 +49,42 @@ def answers(source, train, stop=1.0, **more):
     }
 
 
+def small_llava(vocab_size, side, image_token, length, **decoder):
+    """The model: 4 layers of width 128 in the image tower and in the decoder."""
+    small = {"heads": 4, "mlp_dim": 512}
+    return {
+        "name": "llava",
+        "dtype": "bfloat16",
+        "image": {
+            **small,
+            "width": 128,
+            "depth": 4,
+            "patch_size": 8,
+            "image_size": (side, side),
+            "stem": "conv",
+            "activation": "gelu_tanh",
+        },
+        "projector": {"kind": "mlp", "shuffle": 2},
+        "text": {
+            "vocab_size": vocab_size,
+            "width": 128,
+            "length": length,
+            "decoder": {
+                **small,
+                "depth": 4,
+                "norm": "rms",
+                "activation": "silu",
+                "gated_mlp": True,
+                "use_bias": False,
+                "positions": "rope",
+                **decoder,
+            },
+        },
+        "image_token": image_token,
+        "lock_image": False,
+    }
+
+
 def get_config():
     """The config of this experiment."""
     config = defaults()
@@ -79,38 +115,9 @@ def get_config():
     }
     config.tokenizer = {"kind": "train_bpe", "vocab_size": 2048, "specials": ("<image>",)}
 
-    small = {"heads": 4, "mlp_dim": 512}
-    config.model = {
-        "name": "llava",
-        "dtype": "bfloat16",
-        "image": {
-            **small,
-            "width": 128,
-            "depth": 4,
-            "patch_size": 8,
-            "image_size": (48, 48),
-            "stem": "conv",
-            "activation": "gelu_tanh",
-        },
-        "projector": {"kind": "mlp", "shuffle": 2},
-        "text": {
-            "vocab_size": config.tokenizer.get_ref("vocab_size"),
-            "width": 128,
-            "length": LENGTH,
-            "decoder": {
-                **small,
-                "depth": 4,
-                "norm": "rms",
-                "activation": "silu",
-                "gated_mlp": True,
-                "use_bias": False,
-                "positions": "rope",
-                "dropout": 0.1,
-            },
-        },
-        "image_token": IMAGE_TOKEN,
-        "lock_image": False,
-    }
+    config.model = small_llava(
+        config.tokenizer.get_ref("vocab_size"), 48, IMAGE_TOKEN, LENGTH, dropout=0.1
+    )
     config.loss_weights = {"captioning": 1.0}
     config.optim = {
         "name": "adamw",
