@@ -166,7 +166,7 @@ class Mirror:
         self._pulled, self._pushed = wanted, self._changes()
 
     def push(self) -> None:
-        """Write what has changed into the bucket; a checkpoint after all else, its mark last."""
+        """Write what has changed into the bucket; checkpoints after all else, each mark last."""
         with self._lock:
             if not (self.here / MARK).exists():  # else all of it would be removed from the bucket
                 raise StorageError(
@@ -254,5 +254,8 @@ def _step_of(name: str) -> str | None:
     return "/".join(parts[:2]) if parts[0] == CHECKPOINTS and len(parts) > 2 else None
 
 
-def _order(name: str) -> tuple[bool, bool, str]:
-    return _step_of(name) is not None, name.endswith(f"/{WHOLE}"), name
+def _order(name: str) -> tuple[tuple[int, str], bool, str]:
+    """Checkpoints last, one after the other, each with its mark last: a kill costs only one."""
+    folder = _step_of(name) or ""
+    step = folder.rpartition("/")[2]
+    return (int(step) if step.isdecimal() else -1, folder), name.endswith(f"/{WHOLE}"), name

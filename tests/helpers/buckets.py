@@ -175,6 +175,7 @@ def gs() -> Proxy:
     except ImportError as error:
         pytest.skip(f"gs:// is tested with gcsfs and gcp-storage-emulator ({error})")
     server = create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
+    server._api.daemon = True  # else pytest would wait for it at the end
     server.start()
     proxy = Proxy(server._api._httpd.server_address[1])
     os.environ["STORAGE_EMULATOR_HOST"] = os.environ["TENSORSTORE_GCS_HTTP_URL"] = proxy.url

@@ -166,3 +166,20 @@ def test_of_a_checkpoint_that_was_pushed_in_part_nothing_is_pulled(tmp_path):
     with mirror.opened(url) as here:
         found = sorted(str(x.relative_to(here)) for x in here.rglob("*") if x.is_file())
     assert found == [".url", f"checkpoints/2/{mirror.WHOLE}", "checkpoints/2/state/a"]
+
+
+def test_a_push_of_several_checkpoints_completes_one_after_the_other(tmp_path):
+    """So a kill in the second leaves the first whole."""
+    proxy = buckets.s3()
+    with mirror.opened(f"s3://{buckets.BUCKET}/{tmp_path.name}", write=True) as here:
+        for name in (f"10/{mirror.WHOLE}", "10/state/a", f"2/{mirror.WHOLE}", "2/state/a"):
+            path = here / "checkpoints" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+        (here / "metrics.jsonl").write_text("x")
+        before = len(proxy.requests)
+        mirror.push(here)
+        written = [x.split(f"{tmp_path.name}/")[1] for x in proxy.requests[before:] if "PUT" in x]
+    assert written == ["metrics.jsonl"] + [
+        f"checkpoints/{step}/{name}" for step in (2, 10) for name in ("state/a", mirror.WHOLE)
+    ]
