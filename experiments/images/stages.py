@@ -1,0 +1,78 @@
+"""The runs of the study of images from text, and how long each may take."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SECONDS = {  # of CPU for a step, measured on two cores with other work; see README.md
+    "glide": 0.0,
+    "vq": 0.0,
+    "dalle": 0.0,
+    "clip": 0.0,
+    "prior": 0.0,
+    "decoder": 0.0,
+}
+# Of each system the runs in order, and their parts of its budget.
+SYSTEMS = {
+    "glide": {"glide": 1.0},
+    "dalle": {"vq": 0.25, "dalle": 0.75},
+    "unclip": {"clip": 0.2, "prior": 0.2, "decoder": 0.6},
+}
+CONFIGS = {
+    "glide": "configs/glide_emoji.py",
+    "vq": "configs/dvae_emoji.py",
+    "dalle": "configs/dalle_emoji.py",
+    "clip": "configs/clip_emoji.py",
+    "prior": "configs/prior_emoji.py",
+    "decoder": "configs/unclip_emoji.py",
+}
+JUDGE, JUDGE_STEPS = "judge", 600  # the CLIP that measures, which no system has seen
+# Nothing is evaluated during training: the comparison does it once, for all in the same way.
+PLAIN = ("--config.evals={}", "--config.validation=()", "--config.baselines=")
+PLAIN += ("--config.optim.warmup_steps=0.05",)
+
+
+def steps_of(stage: str, minutes: float) -> int:
+    """Steps of a run when its system has so many minutes of CPU."""
+    part = next(stages[stage] for stages in SYSTEMS.values() if stage in stages)
+    return max(20, round(60 * minutes * part / SECONDS[stage]))
+
+
+def changes(stage: str, folder: Path) -> list[str]:
+    """What a run changes in its config, besides its length."""
+    clip = [f"--config.{key}.path={folder / 'clip'}" for key in ("init_from", "tokenizer")]
+    return {
+        "vq": [
+            "--config.model.kind=vq",
+            "--config.loss={}",
+            "--config.loss_weights={'reconstruction': 1.0, 'commitment': 0.25}",
+        ],
+        "dalle": [f"--config.init_from.path={folder / 'vq'}"],
+        "prior": clip,
+        "decoder": [*clip, "--config.model.image_size=32"],
+    }.get(stage, [])
+
+
+def train(stage: str, folder: Path, seed: int, minutes: float) -> None:
+    """Train a run in a process of its own, if it is not done; an unfinished one is resumed.
+
+    Raises:
+      ValueError: it failed.
+    """
+    judge = stage == JUDGE
+    config = CONFIGS["clip" if judge else stage]
+    steps = JUDGE_STEPS if judge else steps_of(stage, minutes)
+    workdir = folder / stage
+    manifest = workdir / "run.json"
+    if manifest.exists() and "training" in json.loads(manifest.read_text()):
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mmjax.train", f"--config={config}", f"--workdir={workdir}"]
+    command += [f"--config.seed={seed}", f"--config.total_steps={steps}", *PLAIN]
+    command += [f"--config.checkpoint.every={max(20, steps // 5)}", *changes(stage, folder)]
+    print(f"{workdir}: {steps} steps, see {workdir / 'log.txt'}", flush=True)
+    with open(workdir / "log.txt", "ab") as log:
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+    if code:
+        raise ValueError(f"The run in {workdir} failed: its log is {workdir / 'log.txt'}.")
