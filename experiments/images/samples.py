@@ -14,7 +14,7 @@ from mmjax.sample.__main__ import conditions, draw
 from mmjax.unclip import Part, check_same_clip
 
 BATCH = 64
-DIFFUSION = {"sampler": "ddim", "steps": 25}
+DIFFUSION = {"sampler": "dpm_solver", "steps": 15}
 
 
 class Sampler:

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--out", {"required": True, "help": "folder of the runs and the table"}),
         ("--seeds", {"default": "0,1,2", "help": "of training and sampling [0,1,2]"}),
         ("--minutes", {"type": float, "default": 60.0, "help": "CPU minutes of a system [60]"}),
-        ("--count", {"type": int, "default": 540, "help": "images of a split at most [540]"}),
+        ("--count", {"type": int, "default": 256, "help": "images of a split at most [256]"}),
     )
 
 import functools

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Int, Key
 
 from mmjax.batch import Batch
 from mmjax.decode.generate import read_token
@@ -194,10 +194,7 @@ def draw(
     Source: Ramesh et al. 2022 (arXiv 2204.06125), section 2.2.
     """
     rows, twice = len(keys), len(condition["text_embed"]) > len(keys)
-    below = jnp.cumsum(variables[BUFFERS]["dots"])
-    upper = jnp.where(below > below[-1] / 2, variables[BUFFERS]["dots"], 0.0)
-    draws = jax.vmap(jax.random.categorical, in_axes=(0, None))
-    dot = draws(numbered(keys, 0), jnp.log(upper)).astype(jnp.int32)
+    dot = upper_half(variables[BUFFERS]["dots"], numbered(keys, 0))
     if twice:
         nothing = bucket(jnp.zeros(rows), 1.0, model.buckets)
         dot = jnp.concatenate([dot, nothing])
@@ -218,3 +215,11 @@ def draw(
     first = outputs["next_logits"], made["cache"]
     _, codes = jax.lax.scan(step, first, jnp.arange(model.components))
     return model.apply(variables, codes.T, method="embeddings")
+
+
+def upper_half(counts: Float[Array, " n"], keys: Key[Array, " b"]) -> Int[Array, " b"]:
+    """Buckets drawn from the upper half of a distribution, in which each was seen so often."""
+    below = jnp.cumsum(counts)
+    upper = jnp.where(below > below[-1] / 2, counts, 0.0)
+    draws = jax.vmap(jax.random.categorical, in_axes=(0, None))
+    return draws(keys, jnp.log(upper)).astype(jnp.int32)
