@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from mmjax.batch import Batch
 from mmjax.config import check_kwargs
+from mmjax.layers.parameters import param
 from mmjax.models import clip
 from mmjax.models.build import build
-from mmjax.models.clip import CLIP, IMAGE_TOWERS
+from mmjax.models.clip import CLIP
 from mmjax.models.vit import ViT
 from mmjax.sample.guidance import Predict
 from mmjax.sample.rows import normal, numbered
@@ -21,18 +22,34 @@ from mmjax.sample.schedules import Schedule
 from mmjax.system import Context, System, Variables
 
 
+class TimedViT(ViT):
+    """A `ViT` of images at batch["time"] [B], whose only token is a class token for each time.
+
+    Attributes:
+      times: how many there are.
+
+    Source: openai/glide-text2im, clip/encoders.py, ImageEmbedding.
+    """
+
+    times: int = 1000
+
+    def _first_tokens(self, width: int, batch: Batch) -> jax.Array:
+        init = nn.initializers.normal(width**-0.5)
+        table = param(self, "class_of_time", init, (self.times, width), (None, "embed"))
+        return table[batch["time"].astype(jnp.int32)][:, None]
+
+
 class NoisedCLIP(CLIP):
     """A CLIP whose image tower reads images with noise, and how much there is.
 
     The batch has the clean `image` [B, H, W, 3] uint8, which is seen as that of time 0, or `noised`
-    [B, H, W, 3] and `time` [B], as of a diffusion; pixels are in -1 ... 1. The image tower, a `ViT`
-    with pool "cls", has a class token for each time.
+    [B, H, W, 3] and `time` [B], as of a diffusion; pixels are in -1 ... 1. The image tower is a
+    `TimedViT` with pool "cls".
 
     Attributes:
       schedule: fields of `Schedule`, a discrete one.
 
-    Source: Nichol et al. 2021 (arXiv 2112.10741), section 4.4; the tokens: openai/glide-text2im,
-    clip/encoders.py, ImageEmbedding.
+    Source: Nichol et al. 2021 (arXiv 2112.10741), section 4.4.
     """
 
     schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -57,13 +74,14 @@ class NoisedCLIP(CLIP):
         Raises:
           ValueError: settings that it does not take.
         """
-        if self.image.get("kind", "vit") != "vit" or self.image.get("pool", "cls") != "cls":
+        fields = {"kind": "vit", "dtype": self.dtype, **self.image}
+        fields |= {"times": self.noise_schedule().steps}
+        if fields.pop("kind") != "vit" or fields.get("pool", "cls") != "cls":
             raise ValueError(
                 "The image tower of a noised CLIP is a ViT with a class token for each time: set "
                 "config.model.image.kind to 'vit' and pool to 'cls'."
             )
-        fields = {**self.image, "times": self.noise_schedule().steps}
-        return self._tower(IMAGE_TOWERS, fields, "vit", "config.model.image", **kwargs)
+        return TimedViT(**check_kwargs(TimedViT, fields, "config.model.image"), **kwargs)
 
     def check_guides(self, shape: tuple[int, int, int], schedule: Schedule) -> None:
         """Raise ValueError if it does not fit a diffusion of images [H, W, C] and its schedule."""

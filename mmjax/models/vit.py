@@ -50,8 +50,6 @@ class ViT(nn.Module):
         The parameters of the blocks after it, and of the final norm, exist and are not used, as in
         a LLaVA; None: the last block, without a final norm.
       class_token: add a class token whatever the pool. Only pools named "cls..." return it.
-      times: 0: one class token; otherwise so many, of which batch["time"] [B] chooses, for images
-        with noise.
       distillation: "token" adds a second token with a position (DeiT), "head" also a head on it;
         the logits are the mean of both heads.
       registers: number of register tokens, without positions, not returned.
@@ -106,7 +104,6 @@ class ViT(nn.Module):
     num_classes: int | None = None
     dtype: str = "float32"
     class_token: bool = False
-    times: int = 0
     distillation: str = "none"
     registers: int = 0
     mask_token: bool = False
@@ -158,7 +155,7 @@ class ViT(nn.Module):
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
-        first = self._first_tokens(width, batch.get("time"))  # in front of the patches
+        first = self._first_tokens(width, batch)  # in front of the patches
         if first is not None:
             first = jnp.broadcast_to(first.astype(stream), (len(x), *first.shape[1:]))
             x = jnp.concatenate([first, x], axis=1)
@@ -237,11 +234,6 @@ class ViT(nn.Module):
             raise ValueError(
                 f"A ViT with a distillation token has pool 'cls', not '{self.pool}': change one."
             )
-        if self.times and self.pool not in ("cls", "cls_mean", "cls_tokens"):
-            raise ValueError(
-                f"times of a ViT is {self.times}, and its pool '{self.pool}' has no class token: "
-                "choose 'cls', or leave times at 0."
-            )
         if self.distillation == "head" and self.num_classes is None:
             raise ValueError("A ViT with distillation 'head' has two heads: set num_classes.")
 
@@ -269,26 +261,20 @@ class ViT(nn.Module):
             masked.reshape(*x.shape[:3], 1), broadcast_last(token.astype(x.dtype), x.ndim), x
         )
 
-    def _first_tokens(self, width: int, time: jax.Array | None) -> jax.Array | None:
+    def _first_tokens(self, width: int, batch: Batch) -> jax.Array | None:
         """Class token, distillation token and registers, if any: [1 or B, n, width]."""
-        wanted = self.class_token or self.pool in ("cls", "cls_mean", "cls_tokens")
+        del batch
         names = {
-            "class": wanted and not self.times,
+            "class": self.class_token or self.pool in ("cls", "cls_mean", "cls_tokens"),
             "distillation": self.distillation != "none",
         }
         tokens = [
             learned_token(self, name, width)[None] for name, wanted in names.items() if wanted
         ]
-        init = nn.initializers.normal(width**-0.5)
         if self.registers:
-            shape = (self.registers, width)
+            shape, init = (self.registers, width), nn.initializers.normal(width**-0.5)
             tokens.append(param(self, "registers", init, shape, ("length", "embed")))
-        if not self.times:
-            return jnp.concatenate(tokens)[None] if tokens else None
-        table = param(self, "class_of_time", init, (self.times, width), (None, "embed"))
-        chosen = table[time.astype(jnp.int32)][:, None]
-        others = [jnp.broadcast_to(x[None], (len(chosen), *x.shape)) for x in tokens]
-        return jnp.concatenate([chosen, *others], axis=1)
+        return jnp.concatenate(tokens)[None] if tokens else None
 
     def _stem(self, sizes: dict[str, int]) -> nn.Module:
         patch, width = sizes["patch_size"], sizes["width"]
