@@ -18,15 +18,22 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check transformers==5.23.0 tokenizers==0.23.3 \
-    open_clip_torch==3.3.0 ftfy==6.3.1 torch==2.13.0 numpy==2.4.6
+    ftfy==6.3.1 regex==2026.11.19 torch==2.13.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0
 cd "$folder"
 "$folder/venv/bin/python" - <<'PY'
+import importlib.metadata
+import importlib.util
 import sys
 
-from open_clip.tokenizer import SimpleTokenizer
 from transformers import CLIPTokenizer
 
-original = SimpleTokenizer()
+# The module alone: the package would also want torchvision and timm.
+path = importlib.metadata.distribution("open_clip_torch").locate_file("open_clip/tokenizer.py")
+spec = importlib.util.spec_from_file_location("tokenizer", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+original = module.SimpleTokenizer()
 merges = sorted(original.bpe_ranks, key=original.bpe_ranks.get)
 tokenizer = CLIPTokenizer(vocab=dict(original.encoder), merges=merges)
 same = ["a photo of a dog", "a cat's hat", "100% sure, isn't it?"]
