@@ -51,7 +51,8 @@ class PrincipalCodes(nn.Module):
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Vectors [B, E] with each component in the middle of its bucket."""
-        y = ((codes + 0.5) * (2 * LIMIT / self.buckets) - LIMIT) * self.book["deviation"][None]
+        middle = codes.astype(jnp.float32) + 0.5
+        y = (middle * (2 * LIMIT / self.buckets) - LIMIT) * self.book["deviation"][None]
         back = jnp.matmul(y, self.book["basis"].T, precision="highest")
         return back + self.book["mean"][None]
 

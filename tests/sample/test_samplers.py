@@ -123,7 +123,9 @@ def no_noise(step):
 
 
 def test_inversion_finds_the_noise_that_ddim_started_from():
-    process = samplers.Process(even(COSINE, 25))
+    # Where alpha is not so small that dividing by it makes rounding count.
+    times = np.arange(800, -1, -40)
+    process = samplers.Process(at_times(COSINE, times))
     start = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     # A linear model: DDIM is one linear map of each number, whose inverse is known.
     predict = gaussian(COSINE)
@@ -133,11 +135,11 @@ def test_inversion_finds_the_noise_that_ddim_started_from():
     x0 = np.asarray(there(start))
     np.testing.assert_allclose(x0, offset + slope * start, atol=1e-5)
     back = [jax.jit(lambda x, n=n: samplers.invert(predict, x, process, n))(x0) for n in (1, 20)]
-    np.testing.assert_allclose(back[1], (x0 - offset) / slope, atol=2e-4)
-    np.testing.assert_allclose(back[1], start, atol=2e-4)
+    np.testing.assert_allclose(back[1], (x0 - offset) / slope, atol=2e-5)
+    np.testing.assert_allclose(back[1], start, atol=2e-5)
     assert 1e-3 < np.abs(back[0] - start).max() < 0.3  # one call for each level is approximate
     # A model that is not linear, and predicts v.
-    process = samplers.Process(even(COSINE, 40), target="v")
+    process = process._replace(target="v")
 
     def model(x, time):
         return toy(x, time)[..., :4]
