@@ -36,7 +36,7 @@ class TimedViT(ViT):
     def _first_tokens(self, width: int, batch: Batch) -> jax.Array:
         init = nn.initializers.normal(width**-0.5)
         table = param(self, "class_of_time", init, (self.times, width), (None, "embed"))
-        return table[batch["time"].astype(jnp.int32)][:, None]
+        return jnp.take(table, batch["time"].astype(jnp.int32), axis=0)[:, None]
 
 
 class NoisedCLIP(CLIP):

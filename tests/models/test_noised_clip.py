@@ -26,7 +26,14 @@ MODEL = {
 GLIDE = {
     "name": "glide",
     "image_size": 8,
-    "backbone": {"kind": "unet", "channels": (8,), "blocks": 1, "attention": (False,), "groups": 2},
+    "backbone": {
+        "kind": "unet",
+        "channels": (8,),
+        "blocks": 1,
+        "attention": (False,),
+        "head_dim": 4,
+        "groups": 2,
+    },
     "text": {"vocab_size": 64, "length": 8, "width": 16, "depth": 1, "heads": 2},
     "schedule": {"steps": 20},
 }
