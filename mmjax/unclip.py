@@ -142,7 +142,7 @@ def main() -> None:
     else:
         prior = Part(ARGS.prior, "diffusion_prior")
         check_same_clip(decoder, prior)
-        batch = _embeddings(decoder, prior, images, prompts, settings)
+        batch = embeddings(decoder, prior, images, prompts, settings)
     found = decoder.sample(batch, ARGS.seed, settings)["image"]
     buffer = io.BytesIO()
     Image.fromarray(tile(found, ARGS.count)).save(buffer, "PNG")
@@ -150,7 +150,7 @@ def main() -> None:
     print(f"{out}: {len(found)} images")
 
 
-def _embeddings(
+def embeddings(
     decoder: Part, prior: Part, images: Sequence[bytes], prompts: Sequence[str], settings: dict
 ) -> dict[str, np.ndarray]:
     """The batch that the decoder samples from."""

@@ -74,6 +74,11 @@ def train(stage: str, folder: Path, seed: int, minutes: float) -> None:
     command += [f"--config.checkpoint.every={max(20, steps // 5)}", *changes(stage, folder)]
     print(f"{workdir}: {steps} steps, see {workdir / 'log.txt'}", flush=True)
     with open(workdir / "log.txt", "ab") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-    if code:
+        run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            run.wait()
+        finally:  # this process may have been told to end: the run saves, too
+            run.terminate()
+            run.wait()
+    if run.returncode:
         raise ValueError(f"The run in {workdir} failed: its log is {workdir / 'log.txt'}.")
