@@ -1,6 +1,5 @@
 """The runs of the study of images from text, and how long each may take."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +64,8 @@ def train(stage: str, folder: Path, seed: int, minutes: float) -> None:
     config = CONFIGS["clip" if judge else stage]
     steps = JUDGE_STEPS if judge else steps_of(stage, minutes)
     workdir = folder / stage
-    manifest = workdir / "run.json"
-    if manifest.exists() and "training" in json.loads(manifest.read_text()):
+    saved = [int(x.name) for x in (workdir / "checkpoints").glob("*") if x.name.isdecimal()]
+    if max(saved, default=0) >= steps:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mmjax.train", f"--config={config}", f"--workdir={workdir}"]

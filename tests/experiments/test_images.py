@@ -27,6 +27,15 @@ def test_systems_have_equal_budgets_and_their_runs_are_configs(tmp_path):
                 assert system.model.shape == (32, 32, 3)
 
 
+def test_a_finished_run_is_not_started_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages.subprocess, "Popen", lambda *args, **_: 1 / 0)
+    steps = stages.steps_of("vq", 1)
+    (tmp_path / "vq" / "checkpoints" / str(steps)).mkdir(parents=True)
+    stages.train("vq", tmp_path, 0, 1)
+    with pytest.raises(ZeroDivisionError):
+        stages.train("vq", tmp_path, 0, 2)
+
+
 def test_the_table_has_a_row_for_each_setting_with_its_spread(tmp_path):
     for seed in (0, 1):
         folder = tmp_path / f"seed={seed}" / "scores"
