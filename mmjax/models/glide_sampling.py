@@ -13,12 +13,16 @@ from mmjax.config import check_kwargs
 from mmjax.models import noised_clip
 from mmjax.models.diffusion import pixels
 from mmjax.sample import samplers
+from mmjax.sample.grid import Grid
 from mmjax.sample.guidance import Predict, guided
 from mmjax.sample.settings import Settings, draw, levels
 from mmjax.system import Variables
 
 CONDITION = ("condition", "context")
-ITERATIONS = 3  # of inversion, at each level
+ITERATIONS = 5  # of inversion, at each level
+# Inversion goes up to this alpha: noisier levels say hardly anything of the image, and on the way
+# back DDIM would enlarge every error by 1 / alpha.
+LEAST_ALPHA = 0.05
 
 
 def sample(
@@ -33,7 +37,8 @@ def sample(
     Args:
       batch: `text` and `text_mask`, without which there is no text; of an upsampler `low_res` in
         -1 ... 1, or the image that is reduced to it; for inpainting `image` and `inpaint_mask`,
-        whose pixels stay; `start` [B, H, W, C], as of `invert`, in place of random noise.
+        whose pixels stay; `start` [B, H, W, C], as of `invert`, in place of random noise at the
+        noisiest level.
       settings: fields of `mmjax.sample.settings.Settings`; with `clip_guidance` above 0 also
         `clip`, see mmjax/guide.py.
 
@@ -43,6 +48,9 @@ def sample(
     """
     how, score = _settings(model, variables, batch, settings)
     predict = prediction(model, variables, batch, len(rng), how.guidance)
+    given = {"clip": 1.0}
+    if "start" in batch:  # with a limit of x0 there is no way back
+        given = {"start": batch["start"], "grid": invertible(model, how)}
     x, frames = draw(
         predict,
         rng,
@@ -51,9 +59,8 @@ def sample(
         how,
         target=model.target,
         learned_variance=model.learned_variance,
-        clip=None if "start" in batch else 1.0,  # with a limit there is no way back
         score=score,
-        start=batch.get("start"),
+        **given,
     )
     if model.inpaint and "inpaint_mask" in batch:
         x = jnp.where(batch["inpaint_mask"][..., None], model.clean(batch), x)
@@ -84,9 +91,15 @@ def invert(
             "back from an image to its noise."
         )
     predict = prediction(model, variables, batch, len(rng), how.guidance)
-    grid = levels(how, model.noise_schedule)
-    process = samplers.Process(grid, model.target, score=score)
+    process = samplers.Process(invertible(model, how), model.target, score=score)
     return {"start": samplers.invert(predict, model.clean(batch), process, ITERATIONS)}
+
+
+def invertible(model: Any, settings: Settings) -> Grid:
+    """The noise levels of a sampler from `LEAST_ALPHA` on."""
+    grid = levels(settings, model.noise_schedule)
+    first = int((grid.alpha < LEAST_ALPHA).sum())
+    return Grid(grid.times[first:], grid.alpha[first:], grid.sigma[first:])
 
 
 def _settings(
