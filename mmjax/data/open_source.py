@@ -132,6 +132,12 @@ def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
             f"The setting '{name}' of a source of kind '{kind}' is {config!r}: it must be the "
             "config of a source."
         )
+    if config.get("kind") == "webdataset" and config.get("window"):
+        raise ValueError(
+            f"The setting '{name}' of a source of kind '{kind}' has shards with a window, which is "
+            "for config.data.train itself or a part of a mixture, without hold_out: take it out, "
+            "or evaluate on other shards."
+        )
     return open_source(config, **given)
 
 

@@ -40,7 +40,7 @@ def make(source: Source, config: ConfigDict, tokenizer: Tokenizer | None) -> Man
         entries = file_list.list_files(part)
         sources[name] = {
             "name": part.name,
-            "examples": len(part),
+            "examples": part.total,
             "files": sum(entry.files for entry in entries),
             "bytes": sum(max(0, entry.bytes) for entry in entries),
             "digest": file_list.digest(entries),
@@ -114,6 +114,7 @@ def check_examples(
     config: ConfigDict,
     allow: Iterable[str],
     changed: Mapping[str, str] = {},
+    position: int = 0,
 ) -> None:
     """Compare the size and the files of the training set with those of the run that is resumed.
 
@@ -123,13 +124,15 @@ def check_examples(
       saved: the JSON part of the checkpoint.
       allow: of --allow_change; "data.train" allows any size and any files.
       changed: part -> how its files differ, see `changes`.
+      position: rows trained on before, see `Source.size_at`.
 
     Raises:
       ValueError: another size, and not one that `config.data.max_lost_records` allows; or as many
         examples in other files.
     """
-    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
-    for part, has in mixture.sizes_of(source).items():
+    now = mixture.sizes_of(source, position)
+    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", sum(now.values()))}
+    for part, has in now.items():
         had = sizes.get(part, has)
         name = f"part '{part}'" if part else source.name
         files = changed.get(part)

@@ -232,10 +232,11 @@ def check_source(run: Experiment, source: sources.Source) -> None:
     Raises:
       ValueError: fewer than a batch, or a number that the system refuses.
     """
-    if len(source) < run.config.batch_size:
+    if source.ready < run.config.batch_size:
+        where = " in its first window" if hasattr(source, "index_at") else ""
         raise ValueError(
-            f"config.batch_size is {run.config.batch_size:,} and {source.name} has {len(source):,} "
-            "training examples: a batch would hold some twice; lower it."
+            f"config.batch_size is {run.config.batch_size:,} and {source.name} has "
+            f"{source.ready:,} training examples{where}: a batch would hold some twice; lower it."
         )
     for name, rows in mixture.rows_of(source, run.config.batch_size).items():
         where, examples = f"config.data.train.parts.{name}", len(mixture.parts_of(source)[name])

@@ -6,7 +6,7 @@
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mmjax.data.shards import build
 from mmjax.data.shards.index import split
 from mmjax.data.shards.merged import Merged, Place, cache_folder, open_merged, read_merged
 from mmjax.data.shards.pattern import Shard, find_shards
+from mmjax.data.shards.windows import Windows, index_ahead
 from mmjax.data.source import Source, StoredFile
 from mmjax.data.sources.videos import video_fault, video_reader
 from mmjax.data.tar_headers import BLOCK
@@ -38,6 +39,7 @@ def open_shards(
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
     check_media: bool = True,
+    window: int = 0,
 ) -> "ShardSource":
     """The records of all shards that match a pattern.
 
@@ -52,13 +54,28 @@ def open_shards(
       max_bad_records: see `mmjax.data.bad_records.allow`.
       workdir: where bad records are listed; None: the data cache.
       check_media: see `open_source`. True: every image is decoded once, of a video the first frame.
+      window: in training, of many shards: how many are shuffled together, in the order of
+        `mmjax.data.shards.windows`. Training starts when the first window is indexed, a fraction in
+        `max_bad_records` is that of the windows read so far, and keys that are used in several
+        shards are not looked for. 0: all are shuffled together, and indexed before.
 
     Raises:
       ValueError: no shard, a shard that is not a complete tar file, several lines in most texts
         where `multiple_captions` is not set, or too many bad records.
     """
-    settings = _settings(pattern, caption_key, media)
+    settings = _settings(pattern, caption_key, media, window)
     shards, cache = find_shards(pattern), cache_folder(data_dir)
+    folder = Path(workdir or data_root(data_dir))
+    if window and not check_media:
+        index_ahead(pattern, shards, settings, cache, window)
+        found = FoundBad(pattern, 0, 0, max_bad_records, folder)
+        source = WindowSource(pattern, shards, settings, cache, window, multiple_captions, found)
+        if source.ready == 0:
+            raise ValueError(
+                f"The first {window} shards of {pattern} hold no {media} with a caption."
+            )
+        _check_lines(pattern, multiple_captions, *source.several, source.ready)
+        return source
     merged = open_merged(pattern, shards, settings, cache)
     skipped = Skipped()
     for what, number in merged.facts["skipped"].items():
@@ -72,22 +89,26 @@ def open_shards(
     for row, reason in faults.items():
         key, _ = merged.text(row)
         bad.append(BadRecord(key, f"unreadable_{media}", reason))
-    folder = Path(workdir or data_root(data_dir))
     allow(bad, total, max_bad_records, pattern, folder)
     if len(merged) == len(faults):
         raise ValueError(f"The shards {pattern} have no usable record left: all {total} are bad.")
-    several, first = merged.facts["several"]
-    if multiple_captions is None and 2 * several >= len(merged):
-        raise ValueError(
-            f"{several} of {len(merged)} texts of {pattern} have several lines, such as that of "
-            f"'{printable(first)}': if each line is one caption of the image, set "
-            "multiple_captions=True; if the lines are one text, set it to False."
-        )
+    _check_lines(pattern, multiple_captions, *merged.facts["several"], len(merged))
     rows = np.delete(np.arange(len(merged)), list(faults)) if faults else None
     found = None
     if not check_media:
         found = FoundBad(pattern, len(bad), total, max_bad_records, folder)
     return ShardSource(pattern, merged, bool(multiple_captions), rows, found)
+
+
+def _check_lines(
+    pattern: str, multiple_captions: bool | None, several: int, first: str, total: int
+) -> None:
+    if multiple_captions is None and 2 * several >= total:
+        raise ValueError(
+            f"{several} of {total} texts of {pattern} have several lines, such as that of "
+            f"'{printable(first)}': if each line is one caption of the image, set "
+            "multiple_captions=True; if the lines are one text, set it to False."
+        )
 
 
 def index_part(
@@ -96,19 +117,24 @@ def index_part(
     caption_key: str = "caption",
     media: str = "image",
     data_dir: str | os.PathLike | None = None,
+    window: int = 0,
 ) -> None:
     """Index a part of the shards that `open_shards` will open, where that is missing.
 
     Args:
       part: (i, n): every n-th shard from the i-th on.
     """
-    settings = _settings(pattern, caption_key, media)
+    settings = _settings(pattern, caption_key, media, window)
     shards, cache = find_shards(pattern), cache_folder(data_dir)
-    if read_merged(cache, shards, settings) is None:
+    if window:
+        index_ahead(pattern, shards, settings, cache, window, part)
+    elif read_merged(cache, shards, settings) is None:
         build.build(pattern, shards, settings, cache, part)
 
 
-def _settings(pattern: str, caption_key: str, media: str) -> build.Settings:
+def _settings(pattern: str, caption_key: str, media: str, window: int) -> build.Settings:
+    if window < 0:
+        raise ValueError(f"The window of {pattern} is {window}: use a number of shards, or 0.")
     if media not in ("image", "video"):
         raise ValueError(f"The media of {pattern} is '{media}'; use 'image' or 'video'.")
     return build.Settings(caption_key, media)
@@ -127,7 +153,7 @@ class ShardSource(Source):
     def __init__(
         self,
         name: str,
-        merged: Merged,
+        merged: Merged | Windows,
         split_captions: bool = False,
         rows: np.ndarray | None = None,
         found_bad: FoundBad | None = None,
@@ -169,6 +195,56 @@ class ShardSource(Source):
 
     def _row(self, index: int) -> int:
         return int(index if self._rows is None else self._rows[index])
+
+
+class WindowSource(ShardSource):
+    """Records of tar shards, of which windows are indexed as they are read; for training.
+
+    Args:
+      shards: all, in the order of the pattern.
+      found_bad: counts all bad records, also those that are found when a window is indexed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shards: Sequence[Shard],
+        settings: build.Settings,
+        cache: Path,
+        window: int,
+        multiple_captions: bool | None,
+        found_bad: FoundBad,
+    ):
+        self._given = (name, shards, settings, cache, window, multiple_captions, found_bad)
+        windows = Windows(name, shards, settings, cache, window, found_bad.indexed)
+        super().__init__(name, windows, bool(multiple_captions), found_bad=found_bad)
+        self._windows, self.several = windows, windows.several
+
+    def __reduce__(self):
+        """Another process indexes what it needs, where that is missing."""
+        return WindowSource, self._given
+
+    @property
+    def ready(self) -> int:
+        """See `Source.ready`."""
+        return self._windows.ready
+
+    @property
+    def total(self) -> int | None:
+        """See `Source.total`."""
+        return self._windows.total
+
+    def index_at(self, seed: int, position: int) -> int:
+        """See `Source.index_at`."""
+        return self._windows.index_at(seed, position)
+
+    def size_at(self, position: int) -> int:
+        """See `Source.size_at`."""
+        return self._windows.size_at(position)
+
+    def following(self, index: int) -> int:
+        """See `Source.following`."""
+        return self._windows.following(index)
 
 
 def _check_unchanged(shard: Shard) -> None:
