@@ -167,7 +167,9 @@ def train(
     at, total = int(state.step), config.total_steps
     source = mixture.continued(source, saved and saved.get("mixture_weights"), at)
     if at < total:
-        evaluate.check_evaluators(evaluators)
+        opened = evaluate.check_evaluators(evaluators)
+        if distributed.is_main():
+            data_manifest.add_evaluators(workdir, opened)
     if run.system.notes is not None:
         print("\n".join(run.system.notes(run.mesh)))
     name = mirror.shown(workdir)

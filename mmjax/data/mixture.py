@@ -89,16 +89,19 @@ class Mixture(Joined):
         return example  # the part's transform reads the label
 
 
-def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None = None) -> Source:
+def open_training(
+    data: Mapping[str, Any], *, workdir: str | os.PathLike | None = None, processes: int = 1
+) -> Source:
     """The source of `config.data.train`, a `Mixture` if its kind is "mixture".
 
     Args:
       data: `config.data`.
-      workdir: see `open_source`.
+      workdir, processes: see `open_source`.
 
     Raises:
       ValueError: as `open_source`; unknown, missing or invalid settings of a mixture.
     """
+    opening = {"workdir": workdir, "check_media": False, "processes": processes}
     train, hold_out = data["train"], data.get("hold_out", 0.0)
     if not 0 <= hold_out < 1:
         raise ValueError(f"config.data.hold_out is {hold_out}: use a fraction from 0 to below 1.")
@@ -111,7 +114,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
-        return sources.open_source(train, workdir=workdir, check_media=False)
+        return sources.open_source(train, **opening)
     if hold_out:
         raise ValueError(
             "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
@@ -145,7 +148,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         try:
             if not whole or same not in opened:
                 given = settings["source"]
-                opened[same] = sources.open_source(given, workdir=workdir, check_media=False)
+                opened[same] = sources.open_source(given, **opening)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         source = opened[same]

@@ -209,13 +209,16 @@ def open_source(
 ) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others open it."""
     with _opening(source):
-        return sources.open_source(source, workdir=workdir, check_media=check_media)
+        processes = jax.process_count()
+        return sources.open_source(
+            source, workdir=workdir, check_media=check_media, processes=processes
+        )
 
 
 def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
     """The training source of `config.data`, perhaps a mixture; otherwise as `open_source`."""
     with _opening(data["train"]):
-        return mixture.open_training(data, workdir=workdir)
+        return mixture.open_training(data, workdir=workdir, processes=jax.process_count())
 
 
 @contextlib.contextmanager

@@ -211,13 +211,18 @@ def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
 def _reading(shard: Shard) -> Iterator[tuple[tar_headers.Read, int]]:
     """How a shard is read, and how many bytes at once."""
     if storage.is_url(shard.path):
-        yield functools.partial(storage.read, shard.path), URL_WINDOW
+        yield functools.partial(_read_object, shard), URL_WINDOW
         return
     file = os.open(shard.path, os.O_RDONLY)
     try:
         yield lambda offset, size: os.pread(file, size, offset), tar_headers.WINDOW
     finally:
         os.close(file)
+
+
+def _read_object(shard: Shard, offset: int, size: int) -> bytes:
+    size = max(0, min(size, shard.size - offset))
+    return storage.read_version(shard.path, shard.version, offset, size)
 
 
 def in_processes(

@@ -26,7 +26,11 @@ from mmjax.data.source import Source, StoredFile
 from mmjax.data.sources.videos import video_fault, video_reader
 from mmjax.data.tar_headers import BLOCK
 from mmjax.process.printable import printable
+from mmjax.storage.blocks import Blocks
 
+Read = Callable[[Place], bytes]
+
+_FEW = 4  # processes, up to which each uses many of the records of a block
 _CHANGED = "The shard has been changed since it was indexed"
 
 
@@ -39,7 +43,9 @@ def open_shards(
     data_dir: str | os.PathLike | None = None,
     workdir: str | os.PathLike | None = None,
     check_media: bool = True,
+    processes: int = 1,
     window: int = 0,
+    cache_gb: float = 20.0,
 ) -> "ShardSource":
     """The records of all shards that match a pattern.
 
@@ -58,6 +64,9 @@ def open_shards(
         `mmjax.data.shards.windows`. Training starts when the first window is indexed, a fraction in
         `max_bad_records` is that of the windows read so far, and keys that are used in several
         shards are not looked for. 0: all are shuffled together, and indexed before.
+      cache_gb: of shards in a bucket, how much is kept in the data cache. They are read in blocks
+        of several records if they all fit, or have a window and few processes share the records
+        of a block; else record by record, and nothing is kept.
 
     Raises:
       ValueError: no shard, a shard that is not a complete tar file, several lines in most texts
@@ -66,10 +75,16 @@ def open_shards(
     settings = _settings(pattern, caption_key, media, window)
     shards, cache = find_shards(pattern), cache_folder(data_dir)
     folder = Path(workdir or data_root(data_dir))
+    read = _read
+    whole = sum(shard.size for shard in shards) <= cache_gb * 1e9
+    if storage.is_url(pattern) and (whole or (window and cache_gb and processes <= _FEW)):
+        blocks = Blocks(data_root(data_dir) / "blocks", int(cache_gb * 1e9))
+        read = functools.partial(_read_cached, blocks)
     if window and not check_media:
         index_ahead(pattern, shards, settings, cache, window)
         found = FoundBad(pattern, 0, 0, max_bad_records, folder)
-        source = WindowSource(pattern, shards, settings, cache, window, multiple_captions, found)
+        split_captions = bool(multiple_captions)
+        source = WindowSource(pattern, shards, settings, cache, window, split_captions, found, read)
         if source.ready == 0:
             raise ValueError(
                 f"The first {window} shards of {pattern} hold no {media} with a caption."
@@ -85,7 +100,7 @@ def open_shards(
     total = len(merged) + len(bad)
     if total == 0:
         raise ValueError(f"The shards {pattern} hold no {media} with a caption: they are empty.")
-    faults = _faults(pattern, merged) if check_media else {}
+    faults = _faults(pattern, merged, read) if check_media else {}
     for row, reason in faults.items():
         key, _ = merged.text(row)
         bad.append(BadRecord(key, f"unreadable_{media}", reason))
@@ -97,7 +112,7 @@ def open_shards(
     found = None
     if not check_media:
         found = FoundBad(pattern, len(bad), total, max_bad_records, folder)
-    return ShardSource(pattern, merged, bool(multiple_captions), rows, found)
+    return ShardSource(pattern, merged, bool(multiple_captions), rows, found, read)
 
 
 def _check_lines(
@@ -148,6 +163,7 @@ class ShardSource(Source):
       split_captions: each line of a record's only text is a caption.
       rows: the records that are used; None: all.
       found_bad: counts those whose media cannot be decoded; None: all can.
+      read: gives the bytes at a place of a shard.
     """
 
     def __init__(
@@ -157,8 +173,9 @@ class ShardSource(Source):
         split_captions: bool = False,
         rows: np.ndarray | None = None,
         found_bad: FoundBad | None = None,
+        read: Read | None = None,
     ):
-        self.name = name
+        self.name, self._read = name, read or _read
         self._merged, self._split, self._rows = merged, split_captions, rows
         self._media, self._found_bad = merged.settings.media, found_bad
         self.unchecked = found_bad is not None
@@ -171,7 +188,7 @@ class ShardSource(Source):
         return [StoredFile(x.path, x.size, x.version) for x in self._merged.shards]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.meta(index), self._media: _read(self._merged.place(self._row(index)))}
+        return {**self.meta(index), self._media: self._read(self._merged.place(self._row(index)))}
 
     def meta(self, index: int) -> dict[str, Any]:
         """See `Source.meta`; taken from the index, no shard is read."""
@@ -183,12 +200,9 @@ class ShardSource(Source):
         if self._found_bad is None:
             return False
         row = self._row(index)
-        place = self._merged.place(row)
-        reason = _fault_of(self._media)(_read(place))
+        reason = _fault_of(self._media)(self._read(self._merged.place(row)))
         if reason is None:
             return False
-        if storage.is_url(place.shard.path):
-            _check_unchanged(place.shard)
         key, _ = self._merged.text(row)
         self._found_bad.add(BadRecord(key, f"unreadable_{self._media}", reason))
         return True
@@ -212,12 +226,13 @@ class WindowSource(ShardSource):
         settings: build.Settings,
         cache: Path,
         window: int,
-        multiple_captions: bool | None,
+        split_captions: bool,
         found_bad: FoundBad,
+        read: Read,
     ):
-        self._given = (name, shards, settings, cache, window, multiple_captions, found_bad)
+        self._given = (name, shards, settings, cache, window, split_captions, found_bad, read)
         windows = Windows(name, shards, settings, cache, window, found_bad.indexed)
-        super().__init__(name, windows, bool(multiple_captions), found_bad=found_bad)
+        super().__init__(name, windows, split_captions, found_bad=found_bad, read=read)
         self._windows, self.several = windows, windows.several
 
     def __reduce__(self):
@@ -247,23 +262,28 @@ class WindowSource(ShardSource):
         return self._windows.following(index)
 
 
-def _check_unchanged(shard: Shard) -> None:
-    """Of a shard in a bucket; `_read` does not look, as that is a request for each record.
-
-    Raises:
-      ValueError: it has been changed.
-    """
-    if storage.stat(shard.path) != (shard.size, shard.version):
-        raise ValueError(f"{_CHANGED}: {shard.path}; start the run again, which indexes it anew.")
+def _read_cached(blocks: Blocks, place: Place) -> bytes:
+    """As `_read`, of a bucket, through a local cache."""
+    shard = place.shard
+    stat = storage.Stat(shard.size, shard.version)
+    try:
+        return blocks.read(shard.path, stat, place.offset, place.size)
+    except storage.ChangedFileError as error:
+        raise OSError(errno.EIO, _CHANGED, shard.path) from error
 
 
 def _read(place: Place) -> bytes:
+    """The bytes at a place.
+
+    Raises:
+      OSError: the shard has been changed since it was indexed.
+    """
     shard = place.shard
     if storage.is_url(shard.path):
-        data = storage.read(shard.path, place.offset, place.size)
-        if len(data) < place.size:
-            raise OSError(errno.EIO, _CHANGED, shard.path)
-        return data
+        try:
+            return storage.read_version(shard.path, shard.version, place.offset, place.size)
+        except storage.ChangedFileError as error:
+            raise OSError(errno.EIO, _CHANGED, shard.path) from error
     file = os.open(shard.path, os.O_RDONLY)
     try:
         found = os.fstat(file)
@@ -279,9 +299,9 @@ def _fault_of(media: str) -> Callable[[bytes], str | None]:
     return image_fault if media == "image" else video_fault
 
 
-def _faults(pattern: str, merged: Merged) -> dict[int, str]:
+def _faults(pattern: str, merged: Merged, read: Read) -> dict[int, str]:
     """The records whose media cannot be decoded, and why."""
-    work = functools.partial(_faults_of_shard, merged)
+    work = functools.partial(_faults_of_shard, merged, read)
     numbers = range(len(merged.shards))
     faults = {}
     for number, known in zip(numbers, in_threads(work, numbers, f"Checking {pattern}")):
@@ -292,7 +312,7 @@ def _faults(pattern: str, merged: Merged) -> dict[int, str]:
     return faults
 
 
-def _faults_of_shard(merged: Merged, number: int) -> dict[str, str]:
+def _faults_of_shard(merged: Merged, read: Read, number: int) -> dict[str, str]:
     """Offset of what cannot be decoded in a shard -> why; cached until the shard changes."""
     shard, settings = merged.shards[number], merged.settings
     reader = PIL.__version__ if settings.media == "image" else video_reader()
@@ -304,7 +324,7 @@ def _faults_of_shard(merged: Merged, number: int) -> dict[str, str]:
         offsets = (arrays["block"].astype(int) * BLOCK).tolist()
         faults = {}
         for offset, size in zip(offsets, arrays["size"].tolist()):
-            reason = fault_of(_read(Place(shard, offset, size)))
+            reason = fault_of(read(Place(shard, offset, size)))
             if reason is not None:
                 faults[str(offset)] = f"{shard.name}: {reason}"
         found = {"state": state, "faults": faults}
