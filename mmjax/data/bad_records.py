@@ -151,7 +151,7 @@ class FoundBad:
           ValueError: more bad records than the limit.
         """
         source, limit, folder = self._source, self._limit, self._folder
-        path = folder / LIST_NAME
+        path = mirror.own(folder / LIST_NAME)
         with self._lock:
             new = bad.key not in self._keys
             self._keys.add(bad.key)
