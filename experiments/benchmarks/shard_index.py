@@ -134,7 +134,7 @@ def run_once(name: str, code: str, clock: str, folder: Path, args: argparse.Name
     code = f"""
 import time
 PATTERN, PATHS, CACHE = {pattern!r}, {paths!r}, {str(cache)!r}
-{IMPORTS.get(name, "")}
+{IMPORTS.get(name.partition(",")[0], "")}
 start = time.{clock}()
 {code}
 print(time.{clock}() - start)
