@@ -19,7 +19,7 @@ from mmjax.search.lookup import Lookup
 from mmjax.workdir import jsonl
 from mmjax.workdir.tables import print_table
 
-CHUNK = 1024  # vectors that a thread widens to float32 at once: they stay in its cache
+CHUNK = 512  # vectors that a thread widens to float32 at once: they stay in its cache
 _HALF = np.float32(2.0**112)  # by which a float16's bits, as those of a float32, are too small
 _HALF_BITS = np.int32(-0x70000001)  # the sign, and below it the shifted exponent and fraction
 
