@@ -14,6 +14,7 @@ from mmjax import batch as batches
 from mmjax import config as configs
 from mmjax.data import open_source
 from mmjax.data.mixture import (
+    about,
     continued,
     history_of,
     make_transforms,
