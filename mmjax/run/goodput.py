@@ -29,6 +29,7 @@ from typing import Any
 import jax
 
 from mmjax.process.progress import duration
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 NAMES = {
@@ -75,7 +76,7 @@ class Ledger:
         if self.active:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             jsonl.cut_torn_end(self._path)
-            before = jsonl.read(self._path)
+            before = _rows(self._path)
             self.active = step < total or not (before and before[-1].get("end"))
             for row in before:
                 self._account.add(row)
@@ -183,8 +184,30 @@ def account(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def read(workdir: str | os.PathLike) -> dict[str, float]:
     """The account of a workdir; empty without a record."""
-    rows = jsonl.read(Path(workdir) / FILE)
+    rows = _rows(Path(workdir) / FILE)
     return account(rows) if rows else {}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The records of a file.
+
+    Raises:
+      ValueError: a line that is no record; names its number.
+    """
+    rows = jsonl.read(path)
+    for number, row in enumerate(rows, start=1):
+        ok = isinstance(row, dict) and isinstance(row.get("lost"), dict)
+        ok = ok and row["lost"].keys() <= NAMES.keys() and isinstance(row.get("step"), int)
+        times = [row.get("time"), row.get("began", 0.0), *row["lost"].values()] if ok else [None]
+        if not all(isinstance(x, int | float) for x in times):
+            raise ValueError(
+                f"{mirror.shown(path)}, line {number}, is no record of goodput: delete that line."
+            )
+    if rows and "began" not in rows[0]:
+        raise ValueError(
+            f"{mirror.shown(path)} does not begin with the start of a run: delete the file."
+        )
+    return rows
 
 
 def fraction(found: Mapping[str, float]) -> float:
