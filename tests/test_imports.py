@@ -32,6 +32,7 @@ evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
 rerank
+guide
 speech  masks
 detection
 search
