@@ -11,6 +11,7 @@ import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
 from mmjax import storage
+from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.from_file import from_backend, open_backend
 from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
@@ -105,10 +106,10 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The chat template: chat_template.jinja, that of a processor, or of tokenizer_config.json.
 
     Raises:
-      ValueError: a file whose template is no text.
+      ValueError: a template that is no text, or not in UTF-8.
     """
     if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text(encoding="utf-8")
+        return text_file.read(folder / TEMPLATE)
     files = [
         folder / name for name in ("chat_template.json", PROCESSOR) if (folder / name).is_file()
     ]
