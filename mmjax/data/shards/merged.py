@@ -72,9 +72,11 @@ class Merged:
 
         Raises:
           OSError: the shard has been changed and indexed again since.
+          ValueError: the index is damaged.
         """
-        texts = self._open(self._shard_of(index))["texts"]
-        return _text_at(texts, int(self._records[index, 2]))
+        shard = self._shard_of(index)
+        texts = self._open(shard)["texts"]
+        return _text_at(texts, int(self._records[index, 2]), self.shards[shard], self.cache)
 
     def rows(self, shard: int) -> range:
         """The records of a shard."""
@@ -97,12 +99,18 @@ class Merged:
         return int(np.searchsorted(self._ends, index, side="right"))
 
 
-def _text_at(texts: np.ndarray, start: int) -> tuple[str, list[str]]:
+def _text_at(texts: np.ndarray, start: int, shard: Shard, cache: Path) -> tuple[str, list[str]]:
     length = _SHORT
     while True:
         line, newline, _ = texts[start : start + length].tobytes().partition(b"\n")
-        if newline:
-            return text_of(line)
+        found = text_of(line) if newline else None
+        if found is not None:
+            return found
+        if newline or start + length >= len(texts):
+            raise ValueError(
+                f"The index of {shard.path} in {cache} is damaged: delete that folder, and start "
+                "again."
+            )
         length *= 8
 
 
@@ -141,7 +149,12 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
 def read_merged(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
     """(facts, arrays) of the index of some shards; None if it is missing or of another state."""
     found = columns.read(_file(cache, shards, settings))
-    return None if found is None or found[0]["state"] != _state(shards, settings) else found
+    if found is None or found[0]["state"] != _state(shards, settings):
+        return None
+    ends, records = (np.asarray(found[1][name]) for name in ("ends", "records"))
+    total = len(records) // len(_COLUMNS)
+    whole = len(ends) == len(shards) and ends[-1] == total and (np.diff(ends, prepend=0) >= 0).all()
+    return found if whole else None
 
 
 def _state(shards: Sequence[Shard], settings: Settings) -> list[str]:
@@ -241,7 +254,7 @@ def _duplicates(
         if opened is None or opened[0] is not shard:
             opened = shard, _index_of(cache, shard, settings)[1]
         arrays, start = opened[1], int(ends[number]) - len(opened[1]["text"])
-        key, _ = _text_at(arrays["texts"], int(arrays["text"][row - start]))
+        key, _ = _text_at(arrays["texts"], int(arrays["text"][row - start]), shard, cache)
         if key in first_with:
             reason = f"it is in {first_with[key].name} and again in {shard.name}"
             bad.append([key, "duplicate_key", reason])
