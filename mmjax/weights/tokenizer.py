@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
@@ -15,7 +14,7 @@ from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.from_file import from_backend, open_backend
 from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
-from mmjax.weights import tokenizer_classes
+from mmjax.weights import schema, tokenizer_classes
 from mmjax.weights.published import CONFIG, PROCESSOR, read_json
 
 GENERATION = "generation_config.json"
@@ -180,8 +179,11 @@ def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer |
         return None
     files = (folder / name for name in (GENERATION, CONFIG))
     found = (read_json(file).get("eos_token_id") for file in files if file.is_file())
-    ends = next((ids for ids in found if ids is not None), ())
-    tokenizer.end_ids = tuple(dict.fromkeys((tokenizer.eos_id, *np.atleast_1d(ends).tolist())))
+    ends = next((ids for ids in found if ids is not None), [])
+    ends = ends if isinstance(ends, list) else [ends]
+    if not schema.fits("eos_token_id", ends, [0]):
+        raise ValueError(f"'{folder}' has eos_token_id {ends!r}: it must be an id, or a list.")
+    tokenizer.end_ids = tuple(dict.fromkeys((tokenizer.eos_id, *ends)))
     return tokenizer
 
 

@@ -116,7 +116,7 @@ def text_fields(found: Published) -> dict[str, Any]:
       ValueError: a decoder of another family.
     """
     kind = found.config["text_config"]["model_type"]
-    if kind not in llama.BARE:
+    if not isinstance(kind, str) or kind not in llama.BARE:
         raise ValueError(
             f"'{found.folder / published.CONFIG}' has a decoder of type '{kind}'; "
             f"{', '.join(llama.BARE)} can be loaded."
