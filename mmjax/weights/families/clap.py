@@ -137,8 +137,8 @@ def _audio_fields(found: Published) -> dict[str, Any]:
 
 def _side(size: Any) -> Any:
     """A patch or stride as one number where both sides are equal."""
-    sides = set(size) if isinstance(size, list | tuple) else {size}
-    return sides.pop() if len(sides) == 1 else size
+    sides = size if isinstance(size, list | tuple) else [size]
+    return sides[0] if sides and all(side == sides[0] for side in sides) else size
 
 
 def features(found: Published) -> dict[str, Any]:
