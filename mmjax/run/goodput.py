@@ -198,7 +198,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         seconds = [row["time"], row.get("began", row["time"]), *row["lost"].values()]
         known = all(type(x) in (int, float) and 0 <= x < _LATEST for x in seconds)
-        if not known or row["lost"].keys() - NAMES.keys():
+        if not known or row["lost"].keys() - NAMES.keys() or "began" not in rows[0]:
             raise ValueError(f"{path}, line {number}, has no seconds of ours: delete that line.")
     return rows
 

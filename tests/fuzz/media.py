@@ -153,6 +153,7 @@ def _sounds(folder) -> list[Seed]:
         "AU": ("PCM_16",),
         "W64": ("PCM_16",),
         "CAF": ("PCM_16",),
+        "NIST": ("PCM_16",),
     }.items():
         for subtype in subtypes:
             file = io.BytesIO()

@@ -1,6 +1,7 @@
 """Fuzzed readers of files that mmjax itself wrote and something else has damaged: those of a run,
 converted sets, indexes of shards and images, clusters."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -135,7 +136,8 @@ def _read_set(data: bytes, seed: Seed, folder) -> None:
     try:
         source = open_records(folder / "set")
         for i in range(len(source)):
-            source.meta(i)
+            with contextlib.suppress(OSError):  # the example is taken as missing
+                source.meta(i)
     finally:
         seed.about.write_bytes(seed.data)
 
@@ -161,10 +163,8 @@ def _read_index(data: bytes, seed: Seed, folder) -> None:
             str(folder / "0.tar"), max_bad_records=1.0, data_dir=folder, workdir=folder
         )
         for i in range(len(source)):
-            try:
+            with contextlib.suppress(OSError):  # as of a shard that has changed since
                 source[i]
-            except OSError:  # as of a shard that has changed: the example is taken as missing
-                continue
     finally:
         path.write_bytes(seed.data + rest)
 
@@ -194,7 +194,8 @@ def _read_gallery(data: bytes, seed: Seed, folder) -> None:
         if path.suffix == ".npy":
             try:
                 found = lookup.Lookup(path.parent, 0)
-                found.paths(int(found.rows()[-1]))
+                for row in found.rows()[-1:]:
+                    found.paths(int(row))
             except (OSError, ValueError):  # then the search goes without it
                 return
         else:

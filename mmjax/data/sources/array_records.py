@@ -76,8 +76,8 @@ def read_dataset(root: Path) -> dict[str, Any]:
         fault = jsonl.fault_of(found, shards=int)
     except ValueError as error:
         fault = f"is no JSON ({error})"
-    if fault is None and not _are_names(found.get("class_names")):
-        fault = "has 'class_names' that are no list of texts"
+    if fault is None and not _are_names(found.get("class_names", ...)):
+        fault = "has no 'class_names', a list of texts or null"
     if fault is not None:
         raise ValueError(f"{path} {fault}: restore it, or convert the data set again.")
     return found
