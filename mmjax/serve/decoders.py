@@ -28,7 +28,7 @@ from PIL import Image
 import mmjax
 from mmjax.data.image_files import check_image
 from mmjax.data.prepared_image import prepared
-from mmjax.data.transforms.decode import decode_image, opened
+from mmjax.data.transforms.decode import decode_image, decoded_size, opened
 from mmjax.serve.batcher import Busy
 
 PROCESSES, LARGE_PROCESSES = 2, 1
@@ -63,6 +63,23 @@ class Decoders:
           ValueError: see `check_image`; or the image is damaged.
         """
         return self._ask({"size": size}, data)[1]
+
+    def reduced(self, data: bytes, size: int) -> bytes:
+        """The image as PNG, with its own pixels if its longer side has at most `size`, else reduced
+        to that.
+
+        Raises:
+          ValueError: as `thumbnail`.
+        """
+        return self._ask({"size": size, "lossless": True}, data)[1]
+
+    def start(self) -> None:
+        """Start all processes, so that no image waits for it."""
+        processes = [_Process() for _ in range(self._free.qsize())]
+        for process in processes:
+            process.ask({"size": 16}, b"")
+            self._free.get()
+            self._free.put(process)
 
     def _ask(self, order: dict, data: bytes) -> tuple[list[int], bytes]:
         process = self._free.get()
@@ -99,11 +116,23 @@ class Lanes:
         """Those for images that are not large, for threads."""
         return self._lanes[False][0]
 
+    def start(self) -> None:
+        """Start all processes, so that no image waits for it."""
+        for decoders, *_ in self._lanes.values():
+            decoders.start()
+
     async def prepare(self, data: bytes, transform: str) -> np.ndarray:
         """As `prepared_image.prepared`."""
+        return await self._decode(Decoders.prepare, data, transform)
+
+    async def reduced(self, data: bytes, size: int) -> bytes:
+        """As `Decoders.reduced`."""
+        return await self._decode(Decoders.reduced, data, size)
+
+    async def _decode(self, method: Callable, data: bytes, *args: Any) -> Any:
         large = await asyncio.to_thread(_is_large, data)
         decoders, pool, _ = self._lanes[large]
-        return await self._run(large, pool, decoders.prepare, data, transform)
+        return await self._run(large, pool, method, decoders, data, *args)
 
     async def work(self, function: Callable, *args: Any) -> Any:
         """A function that uses `small`."""
@@ -186,10 +215,21 @@ def _thumbnail(data: bytes, size: int) -> bytes:
     return file.getvalue()
 
 
+def _reduced(data: bytes, size: int) -> bytes:
+    check_image(data)
+    large = max(decoded_size(data)) > size
+    image = Image.fromarray(decode_image(data, size if large else None))
+    image.thumbnail((size, size))
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
 def _answer(order: dict, data: bytes) -> tuple[dict, bytes]:
     try:
         if "size" in order:
-            return {"shape": None}, _thumbnail(data, order["size"])
+            make = _reduced if "lossless" in order else _thumbnail
+            return {"shape": None}, make(data, order["size"])
         image = np.ascontiguousarray(prepared(data, order["transform"]))
     except ValueError as error:
         return {"error": str(error)}, b""

@@ -29,7 +29,11 @@ class _Refused(Exception):
 
 
 class Limits:
-    """ASGI middleware: above a limit the response is 503, 413, 408 or 504, with a JSON error."""
+    """ASGI middleware: above a limit the response is 503, 413, 408 or 504, with a JSON error.
+
+    Args:
+      longer: path -> seconds, in place of `seconds`.
+    """
 
     def __init__(
         self,
@@ -39,9 +43,10 @@ class Limits:
         size: int = BYTES,
         seconds: float = SECONDS,
         stalled: float = STALLED_SECONDS,
+        longer: Mapping[str, float] | None = None,
     ):
         self.app, self.requests, self.client, self.size = app, requests, client, size
-        self.seconds, self.stalled = seconds, stalled
+        self.seconds, self.stalled, self.longer = seconds, stalled, longer or {}
         self.running = self.buffered = 0
         self._of_client: collections.Counter[str] = collections.Counter()
 
@@ -105,7 +110,7 @@ class Limits:
     async def _bounded(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if self.running >= self.requests:
             raise _Refused(503, _BUSY, False)
-        started = False
+        started, seconds = False, self.longer.get(scope["path"], self.seconds)
 
         async def noted(message: Mapping[str, Any]) -> None:
             nonlocal started
@@ -114,11 +119,11 @@ class Limits:
 
         self.running += 1
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout(seconds):
                 await self.app(scope, receive, noted)
         except TimeoutError:
             if not started:
-                sentence = f"This took longer than {self.seconds:g} seconds."
+                sentence = f"This took longer than {seconds:g} seconds."
                 raise _Refused(504, sentence, False) from None
         finally:
             self.running -= 1
