@@ -97,16 +97,16 @@ class Hostile:
 
         await self._repeat(number, once)
 
-    async def run(self, count: int, resident) -> int:
+    async def run(self, count: int, memory: "Memory") -> tuple[float, float]:
         """Let all of them run; returns the most memory."""
         kinds = random.Random(0).choices(
             (self.half_header, self.slow_body, self.large_image), (6, 3, 1), k=count
         )
         tasks = [asyncio.create_task(kind(number)) for number, kind in enumerate(kinds)]
-        most = 0
+        most = (0.0, 0.0)
         while time.monotonic() < self.end:
             await asyncio.sleep(2)
-            most = max(most, resident())
+            most = max(most, memory.now(), key=sum)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,14 +193,29 @@ def start(index: Path) -> tuple[subprocess.Popen, int]:
     raise SystemExit("the server ended")
 
 
-def resident_of(pid: int) -> int:
-    """Bytes of a process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    pages = 0
-    for one in [pid, *children]:
-        with contextlib.suppress(OSError):  # it has just ended
-            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+class Memory:
+    """Resident memory of a process and its children."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+
+    def now(self) -> tuple[float, float]:
+        """That of the process and that of its children together, in MB."""
+        tasks = Path(f"/proc/{self._pid}/task").glob("*/children")
+        children = [pid for task in tasks for pid in task.read_text().split()]
+        return self._of(self._pid), sum(map(self._of, children))
+
+    def _of(self, pid: int | str) -> float:
+        try:
+            pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+        except OSError:  # it has just ended
+            return 0.0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def show(when: str, memory: tuple[float, float]) -> None:
+    server, decoders = memory
+    print(f"memory {when:8s}{server:6.0f} MB of the server, {decoders:6.0f} MB of its decoders")
 
 
 def main() -> None:
@@ -214,7 +229,8 @@ def main() -> None:
         make_index(Path(folder))
         server, port = start(Path(folder, "index"))
         try:
-            print(f"memory before  {resident_of(server.pid) / 1e6:6.0f} MB", flush=True)
+            memory = Memory(server.pid)
+            show("before", memory.now())
             begun = time.monotonic()
             end = begun + args.seconds
             users = multiprocessing.get_context("spawn").Process(
@@ -222,11 +238,10 @@ def main() -> None:
             )
             users.start()
             hostile = Hostile(port, end)
-            most = asyncio.run(hostile.run(args.hostile, lambda: resident_of(server.pid)))
+            show("at most", asyncio.run(hostile.run(args.hostile, memory)))
             users.join()
-            print(f"memory at most {most / 1e6:6.0f} MB", flush=True)
             time.sleep(WAIT)
-            print(f"memory after   {resident_of(server.pid) / 1e6:6.0f} MB")
+            show("after", memory.now())
         finally:
             server.terminate()
             server.wait()

@@ -1,6 +1,6 @@
 """Images decoded in processes of bounded memory, which is the system's again when they have gone.
 
-    python -m mmjax.serve.decoders      # such a process; `Decoders` starts them
+    python -m mmjax.serve.decoders NICE      # such a process; `Decoders` starts them
 
 Allocators keep a part of what large images needed, in every thread. Here that is a part of a small
 process, which has no model, gives its memory back after a large image, and is replaced if it dies.
@@ -36,6 +36,7 @@ WAITING, LARGE_WAITING = 32, 2  # images that may wait for them
 LARGE_PIXELS = 25_000_000  # more than these take a second or more
 MEMORY = 1536 * 2**20  # bytes above the idle process
 SECONDS = 20.0  # for an image
+LARGE_NICE = 10  # priority below that of the server, whose users have small images
 _LARGE = 4 * 2**20  # bytes of a decoded image from which on memory is given back
 
 
@@ -43,10 +44,11 @@ class Decoders:
     """Decodes images for many threads, each of which waits until a process is free.
 
     Args:
-      count: processes, which are started when they are first used.
+      count: processes, which are started when they are first used; nice: their niceness.
     """
 
-    def __init__(self, count: int = PROCESSES):
+    def __init__(self, count: int = PROCESSES, nice: int = 0):
+        self._nice = nice
         self._free: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(count):
             self._free.put(None)
@@ -75,7 +77,7 @@ class Decoders:
 
     def start(self) -> None:
         """Start all processes, so that no image waits for it."""
-        processes = [_Process() for _ in range(self._free.qsize())]
+        processes = [_Process(self._nice) for _ in range(self._free.qsize())]
         for process in processes:
             process.ask({"size": 16}, b"")
             self._free.get()
@@ -85,7 +87,7 @@ class Decoders:
         process = self._free.get()
         try:
             if process is None or process.ended:
-                process = _Process()
+                process = _Process(self._nice)
             answer, content = process.ask(order, data)
         finally:
             self._free.put(process)
@@ -103,10 +105,10 @@ class Lanes:
 
     def __init__(self):
         self._lanes = {
-            large: (Decoders(count), ThreadPoolExecutor(count), count + waiting)
-            for large, count, waiting in (
-                (False, PROCESSES, WAITING),
-                (True, LARGE_PROCESSES, LARGE_WAITING),
+            large: (Decoders(count, nice), ThreadPoolExecutor(count), count + waiting)
+            for large, count, waiting, nice in (
+                (False, PROCESSES, WAITING, 0),
+                (True, LARGE_PROCESSES, LARGE_WAITING, LARGE_NICE),
             )
         }
         self._inside = {False: 0, True: 0}
@@ -157,11 +159,11 @@ def _is_large(data: bytes) -> bool:
 class _Process:
     """One process, and what it is asked."""
 
-    def __init__(self):
+    def __init__(self, nice: int):
         root = str(Path(mmjax.__file__).parents[1])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mmjax.serve.decoders"],
+            [sys.executable, "-m", "mmjax.serve.decoders", str(nice)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
@@ -253,6 +255,7 @@ def main() -> None:
     """Answer until the input ends, as it does with the server."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
+    os.nice(int(sys.argv[1]))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     idle = _resident()
