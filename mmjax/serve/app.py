@@ -13,6 +13,7 @@ from mmjax.serve.batcher import Busy
 from mmjax.serve.chat_api import CHAT
 from mmjax.serve.chats import SECONDS, Chats
 from mmjax.serve.limits import Limits
+from mmjax.serve.segment_api import CLICKS
 from mmjax.serve.segments import MAX_POINTS, NotKept, Segments
 from mmjax.serve.service import Service
 
@@ -46,7 +47,7 @@ def make_app(
     summary = "Search a folder of images, look into models, chat about images, and segment them."
     # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(title="mmjax", summary=summary, docs_url=None, redoc_url=None)
-    app.add_middleware(Limits, longer={CHAT: SECONDS + 5})
+    app.add_middleware(Limits, longer={CHAT: SECONDS + 5}, smaller={CLICKS: 2**16})
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     for address, (name, kind) in PAGE.items():
         _serve_file(app, address, (HERE / name).read_text(encoding="utf-8"), kind)

@@ -2,8 +2,8 @@
 "use strict";
 {
   const LARGE = 1.5e6, SIDE = 2048;  // a larger file is reduced to so many pixels before it is sent
-  let messages = [];   // {role, text, images}: what was said, as the server takes it
-  let attached = [];   // images of the next question, as base64
+  let messages = [];   // {role, text, images}: what was said; images are blobs
+  let attached = [];   // images of the next question
   let running = null;  // stops the request that is answered
   const opening = (about) => "Ask about an image, or just ask."
     + (about.tools.length ? " The model may call: " + about.tools.join(", ") + "." : "");
@@ -32,12 +32,8 @@
 
   // ---- images
 
-  const base64 = (blob) => new Promise((done, failed) => {
-    const reader = new FileReader();
-    reader.onload = () => done(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => failed(new Error("The image cannot be read."));
-    reader.readAsDataURL(blob);
-  });
+  const blobOf = (base64) =>
+    new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], { type: "image/png" });
   async function reduced(file) {
     if (file.size < LARGE) return file;
     try {
@@ -49,14 +45,14 @@
       return await new Promise((done) => canvas.toBlob((blob) => done(blob || file), "image/jpeg", .92));
     } catch { return file; }  // a format that the browser does not know: the server may
   }
-  function picture(data, alt) {
+  function picture(blob, alt) {
     const image = make("img");
-    image.src = "data:image/" + (data.startsWith("iVBOR") ? "png" : "jpeg") + ";base64," + data;
+    image.src = URL.createObjectURL(blob);
     image.alt = alt;
     return image;
   }
   async function attach(file) {
-    attached.push(await base64(await reduced(file)));
+    attached.push(await reduced(file));
     showAttached();
   }
   async function take(files) {
@@ -64,12 +60,12 @@
     tabs.chat.focus();
   }
   function showAttached() {
-    $("attached").replaceChildren(...attached.map((data, i) => {
+    $("attached").replaceChildren(...attached.map((blob, i) => {
       const chip = make("span", undefined, "chip"), remove = make("button", "✕");
       remove.type = "button";
       remove.setAttribute("aria-label", "Remove the image");
       remove.onclick = () => { attached.splice(i, 1); showAttached(); tabs.chat.focus(); };
-      chip.append(picture(data, "image " + (i + 1)), remove);
+      chip.append(picture(blob, "image " + (i + 1)), remove);
       return chip;
     }));
   }
@@ -113,12 +109,18 @@
       for (const line of lines) yield JSON.parse(line);
     }
   }
+  function formOfAll(all) {
+    const form = new FormData();
+    form.append("messages", JSON.stringify(all.map((one) => ({ ...one, images: one.images.length }))));
+    for (const one of all) for (const blob of one.images) form.append("files", blob, "image");
+    return form;
+  }
   async function ask() {
     const text = $("question").value.trim(), images = attached;
     if (running || !(text || images.length)) return;
     const mine = { role: "user", text, images };
     const question = turn("user"), answer = turn("assistant");
-    question.append(...images.map((data, i) => picture(data, "image " + (i + 1))));
+    question.append(...images.map((blob, i) => picture(blob, "image " + (i + 1))));
     if (text) question.append(make("p", text));
     $("question").value = "";
     attached = [];
@@ -132,8 +134,7 @@
     try {
       const response = await fetch("/api/chat", {
         method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ messages: [...messages, mine] }),
+        body: formOfAll([...messages, mine]),
         signal: running.signal,
       });
       if (!response.ok) {
@@ -148,15 +149,19 @@
           raw += event.text;
           line.textContent = textOf(raw);
         }
-        if (event.call) result = showCall(answer, event.call);
+        if (event.call) {
+          if (!line.textContent) line.remove();
+          result = showCall(answer, event.call);
+        }
         if (event.result) {
           const { text: words, image } = event.result;
-          result.replaceChildren(image ? picture(image, "the tool's image") : make("span", words));
+          result.replaceChildren(image ? picture(blobOf(image), "the tool's image") : make("span", words));
           raw = "";
           line = make("p");
           answer.append(line);
         }
-        if (event.said) said = event.said;
+        if (event.said)
+          said = event.said.map((one) => ({ ...one, images: one.images.map(blobOf) }));
         follow();
       }
       if (!said) throw new Error("The connection was lost.");

@@ -1,31 +1,29 @@
 """The endpoint of the chat: an answer as a stream of JSON lines."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Form, UploadFile
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from mmjax.serve.chats import Chats, Said
+from mmjax.serve.chats import MOST_IMAGES, MOST_MESSAGES, Chats, Said
 
 CHAT = "/api/chat"
 
 
 class Message(BaseModel):
-    """A message; images are files as base64."""
+    """A message, and how many of the files that are sent are its images."""
 
     role: Literal["user", "assistant", "tool"]
     text: str
-    images: list[str] = []
+    images: Annotated[int, Field(ge=0, le=MOST_IMAGES)] = 0
 
 
-class Conversation(BaseModel):
-    """A conversation, whose last message is a question."""
-
-    messages: list[Message]
+MESSAGES = TypeAdapter(Annotated[list[Message], Field(max_length=MOST_MESSAGES)])
 
 
 class Lines(StreamingResponse):
@@ -42,11 +40,35 @@ class Lines(StreamingResponse):
             await super().stream_response(send)
 
 
+def read(messages: str, files: list[bytes]) -> list[Said]:
+    """The conversation of a request.
+
+    Raises:
+      ValueError: no JSON of messages, or another number of files than of images.
+    """
+    try:
+        found = MESSAGES.validate_json(messages)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "/".join(map(str, ("messages", *first["loc"])))
+        raise ValueError(f"{place}: {first['msg']}.") from None
+    images = sum(message.images for message in found)
+    if images != len(files):
+        raise ValueError(f"The messages have {images} images, and {len(files)} files came.")
+    rest = iter(files)
+    return [Said(m.role, m.text, list(itertools.islice(rest, m.images))) for m in found]
+
+
 def add(app: FastAPI, chats: Chats) -> None:
     """Add it to an application."""
 
     @app.post(CHAT, response_class=Lines)
-    async def chat(conversation: Conversation) -> Lines:
+    async def chat(
+        messages: Annotated[
+            str, Form(description='JSON: [{"role": "user", "text": ..., "images": COUNT}, ...]')
+        ],
+        files: Annotated[list[UploadFile] | None, Form(description="the images, in order")] = None,
+    ) -> Lines:
         """The answer to a conversation, as lines of JSON while it is made: see `Chats.answer`."""
-        said = [Said(m.role, m.text, m.images) for m in conversation.messages]
-        return Lines(await chats.answer(said))
+        data = [await file.read() for file in files or []]
+        return Lines(await chats.answer(read(messages, data)))

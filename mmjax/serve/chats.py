@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import io
 import itertools
@@ -32,14 +31,14 @@ SECONDS = 240.0  # for an answer, waiting included
 
 
 class Said(NamedTuple):
-    """A message: who said it ("user", "assistant" or "tool"), its text, and its images as base64.
+    """A message: who said it ("user", "assistant" or "tool"), its text, and its images as files.
 
     A tool's message is either a text or an image.
     """
 
     role: str
     text: str
-    images: Sequence[str] = ()
+    images: Sequence[bytes] = ()
 
 
 class Chats:
@@ -60,7 +59,7 @@ class Chats:
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "PNG")
         for images in ([], [file.getvalue()]):
-            said = Said("user", "a", [""] * len(images))
+            said = Said("user", "a", images)
             pieces = self._chat.answer(messages_of([said]), images)
             for _ in itertools.islice(pieces, 3):  # the first token, and the others
                 pass
@@ -84,15 +83,9 @@ class Chats:
         check(said)
         if self._inside > WAITING:
             raise Busy
-        images = [await self._image(image) for one in said for image in one.images]
+        given = [image for one in said for image in one.images]
+        images = [await self._decoding.reduced(image, SIDE) for image in given]
         return self._events(messages_of(said), images)
-
-    async def _image(self, text: str) -> bytes:
-        try:
-            data = await asyncio.to_thread(base64.b64decode, text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("An image of the conversation is no base64.") from None
-        return await self._decoding.reduced(data, SIDE)
 
     async def _events(self, messages: list, images: list) -> AsyncIterator[dict[str, Any]]:
         if self._inside > WAITING:  # those that came at once have passed the check above

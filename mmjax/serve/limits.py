@@ -32,7 +32,7 @@ class Limits:
     """ASGI middleware: above a limit the response is 503, 413, 408 or 504, with a JSON error.
 
     Args:
-      longer: path -> seconds, in place of `seconds`.
+      longer: path -> seconds, in place of `seconds`; smaller: path -> bytes, in place of `size`.
     """
 
     def __init__(
@@ -44,9 +44,11 @@ class Limits:
         seconds: float = SECONDS,
         stalled: float = STALLED_SECONDS,
         longer: Mapping[str, float] | None = None,
+        smaller: Mapping[str, int] | None = None,
     ):
         self.app, self.requests, self.client, self.size = app, requests, client, size
-        self.seconds, self.stalled, self.longer = seconds, stalled, longer or {}
+        self.seconds, self.stalled = seconds, stalled
+        self.longer, self.smaller = longer or {}, smaller or {}
         self.running = self.buffered = 0
         self._of_client: collections.Counter[str] = collections.Counter()
 
@@ -79,9 +81,10 @@ class Limits:
     @contextlib.asynccontextmanager
     async def _whole(self, scope: Mapping[str, Any], receive: Receive) -> AsyncIterator[bytes]:
         """The body, which counts as buffered; None if the client has gone."""
-        too_large = f"The request has more than {self.size:,} bytes: send a smaller image."
+        size = self.smaller.get(scope["path"], self.size)
+        too_large = f"The request has more than {size:,} bytes: send a smaller image."
         claimed = dict(scope["headers"]).get(b"content-length", b"0")
-        if claimed.isdigit() and int(claimed) > self.size:
+        if claimed.isdigit() and int(claimed) > size:
             raise _Refused(413, too_large, True)
         parts, read, more = [], 0, True
         try:
@@ -95,7 +98,7 @@ class Limits:
                     parts.append(part)
                     read += len(part)
                     self.buffered += len(part)
-                    if read > self.size:
+                    if read > size:
                         raise _Refused(413, too_large, more)
                     if self.buffered > BUFFERED:
                         raise _Refused(503, _BUSY, more)

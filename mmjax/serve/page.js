@@ -221,7 +221,11 @@ async function start() {
     } else delete tabs.search;
     for (const name of ["chat", "segment"])
       if (about[name]) tabs[name].begin(about[name]); else delete tabs[name];
-  } catch (error) { say(error.message, true); }
+  } catch (error) {
+    delete tabs.chat;
+    delete tabs.segment;
+    say(error.message, true);
+  }
   makeTabs(state.get("tab"));
   if (!tabs.search) return;
   $("words").value = state.get("words") || "";

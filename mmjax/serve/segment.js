@@ -5,6 +5,7 @@
   const NEAR = 6;      // pixels: a shorter drag is a click
   let which = null;    // {file} or {image, name}: the image
   let encoded = null;  // what the server knows it by; null: not yet
+  let failed = false;  // or it was refused
   let clicks = [];     // in order: {x, y, on} or {box}, in fractions of the image
   let masks = [], chosen = 0;
   let mode = "on", most = 32;
@@ -56,6 +57,7 @@
   }
   async function encode(one) {
     note("Reading the image …");
+    failed = false;
     try {
       const found = await call("/api/segment/image", formOf(one));
       if (which !== one) return;
@@ -63,7 +65,9 @@
       note("Click on an object.");
       update();
     } catch (error) {
-      if (which === one) note(error.message, true);
+      if (which !== one) return;
+      failed = true;  // the next click tries again
+      note(error.message, true);
     }
   }
   $("segempty").onclick = $("segchoose").onclick = () => $("segfile").click();
@@ -90,11 +94,13 @@
     clicks = [];
     corner = null;
     masks = [];
+    showMasks();
     update();
   }
   // Shows the clicks, and asks for their masks: one request at a time, of the newest clicks.
   async function update() {
     showMarks();
+    if (!encoded && failed && clicks.length) encode(which);
     if (!encoded) return;
     if (!box() && !points().some((point) => point.on)) {
       masks = [];

@@ -9,6 +9,7 @@ from mmjax.serve.search_api import Name, image_of
 from mmjax.serve.segments import MAX_POINTS, Encoded, Mask, Segments
 from mmjax.serve.service import Service
 
+CLICKS = "/api/segment"
 Fraction = Annotated[float, Field(ge=0, le=1, description="of the image's width or height")]
 
 
@@ -36,7 +37,7 @@ def add(app: FastAPI, segments: Segments, service: Service | None) -> None:
         """Encode an image, so that clicks may refer to it; it is kept for a while."""
         return await segments.encode(await image_of(service, file, image))
 
-    @app.post("/api/segment")
+    @app.post(CLICKS)
     async def masks(clicks: Clicks) -> list[Mask]:
         """The masks of points and a box, the best first: three of a single point, else one."""
         points = [(point.x, point.y) for point in clicks.points]

@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 import time
+import urllib.parse
 
 import pytest
 from parity import GOLDEN
@@ -23,7 +24,7 @@ from mmjax.serve.app import make_app
 from mmjax.serve.chats import Chats, open_chats
 from mmjax.serve.decoders import Lanes
 
-IMAGE = base64.b64encode(png(8, 8)).decode()
+IMAGE = png(8, 8)
 
 
 class Scripted:
@@ -51,8 +52,13 @@ def scripted(*args, **kwargs):
     return chat, Chats(chat, "model", ["crop"], Lanes())
 
 
-def user(text, *images):
+def user(text, images=0):
     return {"role": "user", "text": text, "images": images}
+
+
+def form(messages, *images):
+    files = [("files", ("image", image)) for image in images]
+    return {"data": {"messages": json.dumps(messages)}, "files": files or None}
 
 
 def events(answer):
@@ -65,12 +71,13 @@ def test_the_page_says_what_the_command_says():
     found = open_chats(str(GOLDEN / "llava"), "", Lanes())
     with TestClient(make_app(["testserver"], chats=found)) as client:
         assert client.get("/api/about").json()["chat"] == {"model": "llava", "tools": []}
-        first = [user("what?", IMAGE)]
-        *pieces, last = events(client.post("/api/chat", json={"messages": first}))
+        first = [user("what?", 1)]
+        *pieces, last = events(client.post("/api/chat", **form(first, IMAGE)))
         said = last["said"]
-        again = events(client.post("/api/chat", json={"messages": [*first, *said, user("why?")]}))
+        back = [*first, *({**one, "images": 0} for one in said), user("why?")]
+        again = events(client.post("/api/chat", **form(back, IMAGE)))
     messages = [{"role": "user", "content": "<image>\nwhat?"}]
-    want = "".join(found._chat.answer(messages, [png(8, 8)]))
+    want = "".join(found._chat.answer(messages, [IMAGE]))
     assert "".join(piece["text"] for piece in pieces) == want
     assert said == [{"role": "assistant", "text": messages[-1]["content"], "images": []}]
     assert "said" in again[-1] or "window" in again[-1]["error"]  # of 64 tokens
@@ -88,8 +95,8 @@ def test_calls_and_results_are_events_and_come_back_with_the_next_question():
     pieces = (str(call), call, Result(call, b"PNG"), "so ", str(other), other, Result(other, "2"))
     chat, found = scripted(*pieces, "two", said=said, images=[b"PNG"])
     with TestClient(make_app(["testserver"], chats=found)) as client:
-        asked = [user("a<image>b", IMAGE)]
-        got = events(client.post("/api/chat", json={"messages": asked}))
+        asked = [user("a<image>b", 1)]
+        got = events(client.post("/api/chat", **form(asked, IMAGE)))
         assert got[:3] == [
             {"text": str(call)},
             {"call": {"name": "crop", "arguments": "0, 0, 1, 1"}},
@@ -98,34 +105,36 @@ def test_calls_and_results_are_events_and_come_back_with_the_next_question():
         assert {"result": {"text": "2"}} in got and NO_ROOM not in str(got)
         back = got[-1]["said"]
         assert [m["role"] for m in back] == [m["role"] for m in said]
-        back[1]["images"] = [IMAGE]  # bytes that are an image
-        events(client.post("/api/chat", json={"messages": [*asked, *back, user("and?")]}))
+        back = [{**one, "images": len(one["images"])} for one in back]
+        events(client.post("/api/chat", **form([*asked, *back, user("and?")], IMAGE, IMAGE)))
     assert chat.asked[0] == [{"role": "user", "content": "<image>\na b"}]
     assert chat.asked[1][1:-1] == said
 
 
 @pytest.mark.parametrize(
-    "messages, status, said",
+    "messages, images, said",
     [
-        ([], 400, "it has no messages"),
-        ([user(" ")], 400, "turn 0, by the user, is empty"),
-        ([user("a"), {"role": "assistant", "text": "b"}], 400, "The last message is not yours"),
-        ([{"role": "assistant", "text": "b"}, user("a")], 400, "it starts with assistant"),
-        ([user("a", "no base64!")], 400, "is no base64"),
-        ([user("a", base64.b64encode(b"text").decode())], 400, "are no image"),
-        ([user("a", *[IMAGE] * 9)], 400, "has 9 images, and at most 8"),
-        ([user("a")] * 101, 400, "has 101 messages, and at most 100"),
-        ([user("a" * 20_001)], 400, "has 20,001 characters"),
-        ([{"role": "root", "text": "a"}], 422, "role: Input should be"),
-        ([{"role": "assistant", "text": "b", "images": [IMAGE]}], 400, "by the assistant, has"),
-        ("hello", 422, "messages: "),
+        ([], [], "it has no messages"),
+        ([user(" ")], [], "turn 0, by the user, is empty"),
+        ([user("a"), {"role": "assistant", "text": "b"}], [], "The last message is not yours"),
+        ([{"role": "assistant", "text": "b"}, user("a")], [], "it starts with assistant"),
+        ([user("a", 1)], [b"text"], "are no image"),
+        ([user("a", 1)], [], "The messages have 1 images, and 0 files came"),
+        ([user("a")], [IMAGE], "The messages have 0 images, and 1 files came"),
+        ([user("a", 8), user("a", 1)], [IMAGE] * 9, "has 9 images, and at most 8"),
+        ([user("a", -1)], [], "messages/0/images: Input should be greater"),
+        ([user("a")] * 101, [], "messages: List should have at most 100 items"),
+        ([user("a" * 20_001)], [], "has 20,001 characters"),
+        ([{"role": "root", "text": "a"}], [], "messages/0/role: Input should be"),
+        ([{"role": "assistant", "text": "b", "images": 1}], [IMAGE], "by the assistant, has"),
+        ("hello", [], "messages: Input should be a valid"),
     ],
 )
-def test_conversations_that_are_none_get_one_sentence(messages, status, said):
+def test_conversations_that_are_none_get_one_sentence(messages, images, said):
     chat, found = scripted("a")
     with TestClient(make_app(["testserver"], chats=found)) as client:
-        answer = client.post("/api/chat", json={"messages": messages})
-        assert answer.status_code == status and said in answer.json()["error"]
+        answer = client.post("/api/chat", **form(messages, *images))
+        assert answer.status_code == 400 and said in answer.json()["error"]
         assert not chat.asked
         assert client.post("/api/search", data={"image": "0"}).status_code in (404, 405)
 
@@ -133,8 +142,9 @@ def test_conversations_that_are_none_get_one_sentence(messages, status, said):
 def ask(address):
     """A connection that has asked, and its response, which is not read yet."""
     client = http.client.HTTPConnection(*address, timeout=20)
-    body = json.dumps({"messages": [user("what?")]})
-    client.request("POST", "/api/chat", body, {"Content-Type": "application/json"})
+    body = urllib.parse.urlencode({"messages": json.dumps([user("what?")])})
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    client.request("POST", "/api/chat", body, kind)
     return client, client.getresponse()
 
 

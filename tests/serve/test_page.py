@@ -216,7 +216,7 @@ def test_a_question_about_an_image_is_answered(page, address):
     page.wait("attached.children.length === 1 && document.activeElement === question")
     page.run("question.value = 'what?'")
     press(page, "Enter")
-    page.wait("stop.hidden && talk.querySelector('.assistant:not([aria-busy]) p')")
+    page.wait("$('stop').hidden && talk.querySelector('.assistant:not([aria-busy]) p')")
     assert page.run("talk.querySelector('.user').innerText") == "what?"
     assert page.run("talk.querySelector('.user img').naturalWidth") == 60
     assert page.run("attached.children.length === 0 && question.value === ''")
@@ -236,7 +236,7 @@ def test_the_tools_that_are_called_are_shown_and_errors_give_the_question_back(p
             { text: 'four' }, { said }];
         window.fetch = async (path, settings) => {
             if (path !== '/api/chat') return real(path, settings);
-            sent.push(JSON.parse(settings.body).messages);
+            sent.push(JSON.parse(settings.body.get('messages')));
             const last = sent.length > 1 ? [{ error: 'It is too long.' }] : events;
             return new Response(last.map((event) => JSON.stringify(event) + '\\n').join(''));
         };

@@ -110,6 +110,7 @@ def test_numbers_that_are_none_and_images_that_are_none(client):
     body = b'{"image": "a", "points": [{"x": NaN, "y": 0}]}'
     kind = {"content-type": "application/json"}
     assert client.post("/api/segment", content=body, headers=kind).status_code == 422
+    assert client.post("/api/segment", content=body * 2000, headers=kind).status_code == 413
     answer = client.post("/api/segment/image", files={"file": b"text"})
     assert answer.status_code == 400 and "are no image" in answer.json()["error"]
     answer = client.post("/api/segment/image", data={"image": "0"})
