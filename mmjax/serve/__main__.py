@@ -12,7 +12,7 @@ runs.
 """
 
 # ruff: noqa: E402
-from mmjax.process import command
+from mmjax.process import command, runtime
 
 if __name__ == "__main__":  # before jax is imported: see command.start
     ARGS = command.start(
@@ -65,6 +65,7 @@ def main() -> None:
     decoding.start()
     for part in filter(None, (service, chats, segments)):
         part.warm_up()
+    runtime.release_freed_memory()  # the compiler's
     local = ARGS.host in LOOPBACK
     app = make_app(list(LOOPBACK) if local else ["*"], service, chats or None, segments or None)
     if not local and index:

@@ -8,7 +8,6 @@ process, which has no model, gives its memory back after a large image, and is r
 
 import asyncio
 import contextlib
-import ctypes
 import io
 import json
 import os
@@ -29,6 +28,7 @@ import mmjax
 from mmjax.data.image_files import check_image
 from mmjax.data.prepared_image import prepared
 from mmjax.data.transforms.decode import decode_image, decoded_size, opened
+from mmjax.process import runtime
 from mmjax.serve.batcher import Busy
 
 PROCESSES, LARGE_PROCESSES = 2, 1
@@ -247,8 +247,7 @@ def _resident() -> int:
 def _trim() -> None:
     """Give the system the memory that the allocators of Pillow and of C keep."""
     Image.core.clear_cache()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    runtime.release_freed_memory()
 
 
 def main() -> None:

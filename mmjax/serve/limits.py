@@ -11,11 +11,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from mmjax.process import runtime
+
 REQUESTS = 64  # in progress, with their bodies
 CLIENT = 32  # requests of one client, those that are still arriving included
 BYTES = 16 * 2**20  # per request
 BUFFERED = 512 * 2**20  # of all bodies together
 SECONDS = 30.0  # for the response
+RELEASED = 32 * 2**20  # bytes of bodies after which freed memory is given back, when none is left
 UPLOAD_SECONDS, STALLED_SECONDS = 60.0, 10.0  # for the whole body; until its next bytes
 _BUSY = "The server is overloaded: try again in a second."
 _DRAINED, _DRAIN_SECONDS = 256 * 2**20, 5.0  # of a body that is refused
@@ -49,7 +52,7 @@ class Limits:
         self.app, self.requests, self.client, self.size = app, requests, client, size
         self.seconds, self.stalled = seconds, stalled
         self.longer, self.smaller = longer or {}, smaller or {}
-        self.running = self.buffered = 0
+        self.running = self.buffered = self._read = 0
         self._of_client: collections.Counter[str] = collections.Counter()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -109,6 +112,10 @@ class Limits:
             raise _Refused(408, "The upload was too slow: send it again.", False) from None
         finally:
             self.buffered -= read
+            self._read += read
+            if not self.buffered and self._read > RELEASED:
+                self._read = 0
+                asyncio.get_running_loop().run_in_executor(None, runtime.release_freed_memory)
 
     async def _bounded(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if self.running >= self.requests:

@@ -18,6 +18,7 @@ pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[demo]'")
 
 from served import served
 
+from mmjax.serve import limits
 from mmjax.serve.batcher import Batcher, Busy
 from mmjax.serve.decoders import Decoders
 from mmjax.serve.limits import Limits
@@ -189,6 +190,24 @@ def test_decoding_gives_its_memory_back_and_survives_its_process():
     file = io.BytesIO()
     small.save(file, "WEBP", lossless=True)
     assert Image.open(io.BytesIO(decoders.reduced(file.getvalue(), 9))).tobytes() == small.tobytes()
+
+
+def test_memory_is_given_back_when_the_last_of_many_bodies_is_done(monkeypatch):
+    released = []
+    monkeypatch.setattr(limits.runtime, "release_freed_memory", lambda: released.append(1))
+    monkeypatch.setattr(limits, "RELEASED", 1000)
+
+    async def ask():
+        transport = httpx.ASGITransport(Limits(echo))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            for size, want in ((900, 0), (90, 0), (20, 1), (900, 1), (200, 2)):
+                await client.post("/", content=bytes(size))
+                end = time.monotonic() + 5
+                while len(released) < want and time.monotonic() < end:
+                    await asyncio.sleep(0.01)
+                assert len(released) == want
+
+    asyncio.run(ask())
 
 
 def test_what_takes_too_long_is_given_up():
