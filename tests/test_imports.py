@@ -33,7 +33,8 @@ evals.grad_cam
 embedder
 rerank
 guide
-speech  masks
+speech  masks  conversation  text_stream
+chat
 detection
 search
 serve
@@ -44,7 +45,6 @@ plan
 evaluate
 train
 photos
-conversation
 search.__main__  serve.__main__  sample.__main__
 zero_shot_calibration
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
