@@ -283,6 +283,7 @@ SAME += (
 )
 SAME += (
     "llava_1_5_7b_projector",
+    "llava_boards",
     "nanovlm_222m",
     "smolvlm_256m",
     "videobert",
