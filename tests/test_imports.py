@@ -28,12 +28,16 @@ variables
 weights
 workdir.saved
 pretrained
+photos
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
 rerank
 speech  masks
+transcribe
 detection
+tools.classifier  tools.detector  tools.speech
+tools.table
 search
 serve
 run
@@ -42,11 +46,10 @@ report
 plan
 evaluate
 train
-photos
 conversation
 search.__main__  serve.__main__  sample.__main__
 zero_shot_calibration
-zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
+zero_shot  segment  generate  pack  export  interpolate  replay  preflight  data.inspect
 cluster_video
 detect  unclip
 __main__
