@@ -44,7 +44,7 @@ def _speech(path: str) -> Tool:
 TOOLS: Mapping[str, Tool] = {"calculator": _calculator, "crop": _crop, "ocr": read_text}
 # Those with a model, from its path, and the seconds that calls after the first may take.
 MODELS: Mapping[str, tuple[Callable[[str], Tool], float]] = {
-    "classifier": (_classifier, 60.0),
+    "classifier": (_classifier, 300.0),
     "detector": (_detector, 60.0),
     "speech": (_speech, 300.0),
 }
