@@ -17,16 +17,24 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check vit-pytorch==1.26.14 torch==2.13.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check einops==0.8.2 torch==2.13.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps vit-pytorch==1.26.14
 cd "$folder"
 "$folder/venv/bin/python" - <<'PY'
+import importlib.metadata
+import importlib.util
 import sys
 
 import torch
-from vit_pytorch.cct import TransformerEncoderLayer
+
+# The module alone: the package would also want torchvision.
+path = importlib.metadata.distribution("vit-pytorch").locate_file("vit_pytorch/cct.py")
+spec = importlib.util.spec_from_file_location("cct", path)
+cct = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cct)
 
 torch.manual_seed(0)
-block = TransformerEncoderLayer(d_model=8, nhead=2, dim_feedforward=16).eval()
+block = cct.TransformerEncoderLayer(d_model=8, nhead=2, dim_feedforward=16).eval()
 for part in (block.self_attn.proj, block.linear2):  # the last product of each branch
     torch.nn.init.zeros_(part.weight)
     torch.nn.init.zeros_(part.bias)
