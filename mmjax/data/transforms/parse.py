@@ -50,7 +50,7 @@ from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
 from mmjax.data.transforms.patch_steps import pack, patches
 from mmjax.data.transforms.query_steps import name_queries
-from mmjax.data.transforms.region_steps import regions
+from mmjax.data.transforms.region_steps import regions, write_boxes
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
@@ -168,6 +168,7 @@ TRANSFORMS = {
         sound,
         speech_mel,
         regions,
+        write_boxes,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}
