@@ -20,6 +20,7 @@ from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
+from mmjax.run.kept import Kept
 from mmjax.system import (
     Outputs,
     Term,
@@ -54,6 +55,7 @@ class Runner:
       progress: called with (what, done, total).
       samples: the folder of what evaluators keep of samples.
       step: the number of updates of the variables that are evaluated.
+      kept: outputs of whole splits that several evaluators or the report read.
     """
 
     def __init__(self, run: Experiment, workdir: Path, progress: Callable[[str, int, int], None]):
@@ -63,6 +65,7 @@ class Runner:
         self.codes = getattr(run.model, "codes", 0)
         self.class_names, self.spec = run.class_names, run.spec
         self.progress, self.samples, self.step = progress, workdir / "samples", 0
+        self.kept = Kept()
         self._run, self._workdir = run, workdir
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
         self._share = sharding.batch_share(run.mesh)

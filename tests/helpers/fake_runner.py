@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmjax.decode.generate import Generated
+from mmjax.run.kept import Kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,7 @@ class FakeRunner:
       write: settings -> ((variables, batch) -> a text for each row); None: it generates none.
       choose: texts -> ((variables, batch) -> [B, C]).
       draw: settings -> ((variables, batch, seed) -> samples); None: it samples nothing.
-      samples, step: as of `Runner`.
+      samples, step, kept: as of `Runner`.
     """
 
     open_source: Callable[[Any], Any]
@@ -28,6 +29,7 @@ class FakeRunner:
     draw: Callable[..., Any] | None = None
     samples: Any = None
     step: int = 0
+    kept: Kept = dataclasses.field(default_factory=Kept)
     attention: Callable[[Any, Any], Any] = lambda variables, batch: None
     match_gradients: Callable[[Any, Any], Any] = lambda variables, batch: None
     tokenizer: Any = None
