@@ -21,6 +21,7 @@ from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.run.kept import Kept
+from mmjax.run.open_run import open_run
 from mmjax.system import (
     Outputs,
     Term,
@@ -75,6 +76,15 @@ class Runner:
         self._forward = functools.cache(self._make_forward)
         self._collect = jax.jit(lambda _, batch: batch, out_shardings=self._whole)
         self._keys = jax.jit(lambda seed, rows: row_keys(jax.random.wrap_key_data(seed), rows))
+
+    def open_member(self, workdir: str) -> tuple["Runner", Variables]:
+        """Another run of an ensemble with the variables of its newest checkpoint.
+
+        Raises:
+          ValueError: a workdir without a checkpoint.
+        """
+        run, found, _ = open_run(Path(workdir))
+        return Runner(run, Path(workdir), self.progress), found
 
     def open_source(self, config: Mapping[str, Any]) -> Any:
         """The source that a config describes."""
