@@ -1,5 +1,6 @@
 """The runs of the study of images from text, and how long each may take."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,10 +75,12 @@ def train(stage: str, folder: Path, seed: int, minutes: float) -> None:
     print(f"{workdir}: {steps} steps, see {workdir / 'log.txt'}", flush=True)
     with open(workdir / "log.txt", "ab") as log:
         run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             run.wait()
-        finally:  # this process may have been told to end: the run saves, too
+        finally:  # if this process was told to end, the run ends too, and saves
             run.terminate()
             run.wait()
+            signal.signal(signal.SIGTERM, before)
     if run.returncode:
         raise ValueError(f"The run in {workdir} failed: its log is {workdir / 'log.txt'}.")

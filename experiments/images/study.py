@@ -33,8 +33,6 @@ if __name__ == "__main__":  # before jax is imported: see command.start
 
 import functools
 import json
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +77,6 @@ def of_seed(out: Path, seed: int, minutes: float, count: int, judge: Judge) -> N
 
 def main() -> None:
     """The command."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out, seeds = Path(ARGS.out), [int(seed) for seed in ARGS.seeds.split(",")]
     if ARGS.minutes <= 0 or ARGS.count < 4:
         raise ValueError("Give --minutes above 0 and a --count of at least 4.")
