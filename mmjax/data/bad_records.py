@@ -195,9 +195,8 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     lines = []
     if path.exists():
         # Not by splitlines: a file of an earlier version may hold other line separators in a name.
-        lines = [
-            x for x in path.read_text(encoding="utf-8").split("\n") if x and not _is_of(x, source)
-        ]
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = [x for x in text.split("\n") if x and not _is_of(x, source)]
     lines += [jsonl.line(_row(source, b)) for b in bad]
     if lines or path.exists():
         storage.write(path, "".join(line + "\n" for line in lines))
@@ -212,5 +211,5 @@ def _is_of(line: str, source: str) -> bool:
     try:
         row = json.loads(line)
         return row["source"] == source and _WHEN_READ not in row
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

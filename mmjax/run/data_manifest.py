@@ -228,9 +228,10 @@ def _read(path: Path, had: Manifest) -> tuple[Manifest, str]:
             name: file_list.digest([Entry(*entry) for entry in one["entries"]])
             for name, one in found["sources"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        stated = {name: one["digest"] for name, one in found["sources"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return {}, f"is damaged ({type(error).__name__})"
-    if digests != {name: one["digest"] for name, one in found["sources"].items()}:
+    if digests != stated:
         return {}, "is damaged (its files do not have its digest)"
     if digests != {name: one["digest"] for name, one in had["sources"].items()}:
         return {}, "is of another run than the checkpoint"

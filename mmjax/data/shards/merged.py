@@ -72,9 +72,11 @@ class Merged:
 
         Raises:
           OSError: the shard has been changed and indexed again since.
+          ValueError: the index is damaged.
         """
-        texts = self._open(self._shard_of(index))["texts"]
-        return text_at(texts, int(self._records[index, 2]))
+        shard = self._shard_of(index)
+        texts = self._open(shard)["texts"]
+        return text_at(texts, int(self._records[index, 2]), self.shards[shard], self.cache)
 
     def rows(self, shard: int) -> range:
         """The records of a shard."""
@@ -97,13 +99,23 @@ class Merged:
         return int(np.searchsorted(self._ends, index, side="right"))
 
 
-def text_at(texts: np.ndarray, start: int) -> tuple[str, list[str]]:
-    """The key and the captions at a place of the texts of a shard's index."""
+def text_at(texts: np.ndarray, start: int, shard: Shard, cache: Path) -> tuple[str, list[str]]:
+    """The key and the captions at a place of the texts of a shard's index.
+
+    Raises:
+      ValueError: the index is damaged.
+    """
     length = _SHORT
     while True:
         line, newline, _ = texts[start : start + length].tobytes().partition(b"\n")
-        if newline:
-            return text_of(line)
+        found = text_of(line) if newline else None
+        if found is not None:
+            return found
+        if newline or start + length >= len(texts):
+            raise ValueError(
+                f"The index of {shard.path} in {cache} is damaged: delete that folder, and start "
+                "again."
+            )
         length *= 8
 
 
@@ -142,7 +154,12 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
 def read_merged(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
     """(facts, arrays) of the index of some shards; None if it is missing or of another state."""
     found = columns.read(_file(cache, shards, settings))
-    return None if found is None or found[0]["state"] != state_of(shards, settings) else found
+    if found is None or found[0]["state"] != state_of(shards, settings):
+        return None
+    ends, records = (np.asarray(found[1][name]) for name in ("ends", "records"))
+    total = len(records) // len(_COLUMNS)
+    whole = len(ends) == len(shards) and ends[-1] == total and (np.diff(ends, prepend=0) >= 0).all()
+    return found if whole else None
 
 
 def state_of(shards: Sequence[Shard], settings: Settings) -> list[str]:
@@ -248,7 +265,7 @@ def _duplicates(
         if opened is None or opened[0] is not shard:
             opened = shard, index_of(cache, shard, settings)[1]
         arrays, start = opened[1], int(ends[number]) - len(opened[1]["text"])
-        key, _ = text_at(arrays["texts"], int(arrays["text"][row - start]))
+        key, _ = text_at(arrays["texts"], int(arrays["text"][row - start]), shard, cache)
         if key in first_with:
             reason = f"it is in {first_with[key].name} and again in {shard.name}"
             bad.append([key, "duplicate_key", reason])

@@ -102,10 +102,13 @@ class Windows:
 
         Raises:
           OSError: the shard has been changed and indexed again since.
+          ValueError: the index is damaged.
         """
         shard, record = self._locate(index)
         arrays = self._open(shard)
-        return text_at(arrays["texts"], int(arrays["text"][record]))
+        return text_at(
+            arrays["texts"], int(arrays["text"][record]), self.shards[shard], self._cache
+        )
 
     def index_at(self, seed: int, position: int) -> int:
         """The record at a position of training; see the module's docstring."""
