@@ -284,7 +284,8 @@ def test_every_change_is_a_config_that_builds(made_up):
 
 
 def test_hours_of_whole_batches_are_a_bound(made_up):
-    it = dataclasses.replace(made_up, compute_seconds=1.0, network_seconds=0.0, largest=True)
+    times = {"compute_seconds": 1.0, "network_seconds": 0.0, "peak_flops": 1.0}
+    it = dataclasses.replace(made_up, **times, largest=True)
     (hours,) = [x for x in plan_page._time(it, chips.parse("cpu:8"), None) if "hours " in x][:1]
     assert hours.endswith("at most, with each step of the largest part")
 
