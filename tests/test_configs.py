@@ -59,7 +59,7 @@ def test_full_size(name):
         variables(run.params, run.state.memory),
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("albef", "aligner", "blip", "clip", "coca", "flava"):
+    if config.model.name in ("albef", "aligner", "blip", "clip", "coca", "flava", "noised_clip"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
     if config.model.name in ("audioclip", "clap"):
@@ -91,7 +91,13 @@ def test_full_size(name):
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
-    elif config.model.name not in ("aligner", "clip", "diffusion_prior", "flava"):
+    elif config.model.name not in (
+        "aligner",
+        "clip",
+        "diffusion_prior",
+        "flava",
+        "noised_clip",
+    ):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.

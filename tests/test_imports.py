@@ -32,7 +32,9 @@ evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
 rerank
-speech  masks
+guide
+speech  masks  conversation  text_stream
+chat
 detection
 search
 serve
@@ -43,7 +45,6 @@ plan
 evaluate
 train
 photos
-conversation
 search.__main__  serve.__main__  sample.__main__
 zero_shot_calibration
 zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect

@@ -205,7 +205,7 @@ def save(clusters: Clusters, folder: str | os.PathLike) -> None:
     """Write a folder; see the module."""
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"centers.{i}": x for i, x in enumerate(clusters.centers)}
+    arrays = {f"centers.{i}": np.asarray(x, order="C") for i, x in enumerate(clusters.centers)}
     temporary = folder / "clusters.safetensors.partial"
     save_file({**arrays, "counts": clusters.counts}, temporary)
     temporary.replace(folder / "clusters.safetensors")

@@ -51,6 +51,7 @@ def open_source(
     *,
     workdir: str | os.PathLike | None = None,
     check_media: bool = True,
+    processes: int = 1,
 ) -> Source:
     """The source that a config describes.
 
@@ -61,6 +62,7 @@ def open_source(
       check_media: every image and video is decoded once before the source is used, and those that
         cannot be are left out. False, for training: a large source may find them when they are
         read, see `Source.is_bad`.
+      processes: how many share the examples of each batch.
 
     Raises:
       ValueError: an unknown kind, an unknown or missing setting, or unusable data.
@@ -76,11 +78,11 @@ def open_source(
         raise ValueError(f"The source's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
     opener = KINDS[kind]
     parameters = dict(inspect.signature(opener).parameters)
-    given = {"workdir": workdir, "check_media": check_media}
+    given = {"workdir": workdir, "check_media": check_media, "processes": processes}
     given = {name: value for name, value in given.items() if parameters.pop(name, None)}
     # Parts are of all records, bad ones too: so they are the same whether there is a check or not.
     within = {"part": False, "joined": check_media}.get(kind, True)
-    nested = {"workdir": workdir, "check_media": within}
+    nested = {"workdir": workdir, "check_media": within, "processes": processes}
     for name in settings.keys() - parameters.keys():
         hint = nearest(name, parameters) or f" It takes: {', '.join(parameters)}."
         raise ValueError(f"A source of kind '{kind}' has no setting '{name}'.{hint}")
@@ -131,6 +133,12 @@ def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
         raise ValueError(
             f"The setting '{name}' of a source of kind '{kind}' is {config!r}: it must be the "
             "config of a source."
+        )
+    if config.get("kind") == "webdataset" and config.get("window"):
+        raise ValueError(
+            f"The setting '{name}' of a source of kind '{kind}' has shards with a window, which is "
+            "for config.data.train itself or a part of a mixture, without hold_out: take it out, "
+            "or evaluate on other shards."
         )
     return open_source(config, **given)
 

@@ -15,6 +15,7 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import to_device
 from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
+from mmjax.guide import guide
 from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
@@ -235,13 +236,15 @@ class Runner:
         """A function (variables, batch, seed) that samples images or whatever else the system does.
 
         A row's sample follows from the seed and its `example_id` alone. Of several candidates a
-        CLIP chooses: `rerank` of the settings, see mmjax/rerank.py.
+        CLIP chooses: `rerank` of the settings, see mmjax/rerank.py; another one may guide the
+        sampler, see mmjax/guide.py.
 
         Raises:
-          ValueError: the system samples nothing, or no CLIP is at the path.
+          ValueError: the system samples nothing, or no CLIP is at a path.
         """
         sample = self._hook("sample", "samples nothing")
         settings, choose = chooser(settings, self.tokenizer)
+        settings, add = guide(settings, self.tokenizer)
 
         def rows(given, batch):
             variables, seed = given
@@ -249,7 +252,8 @@ class Runner:
             return self._collect(None, dict(found))
 
         def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
-            found = self._on_mesh(rows, (variables, seed_data(seed)), batch)
+            variables, given = add(variables, batch)
+            found = self._on_mesh(rows, (variables, seed_data(seed)), given)
             return choose(jax.tree.map(np.asarray, found), self.gather(batch))
 
         return sampled

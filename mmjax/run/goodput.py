@@ -29,6 +29,7 @@ from typing import Any
 import jax
 
 from mmjax.process.progress import duration
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 NAMES = {
@@ -199,7 +200,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         seconds = [row["time"], row.get("began", row["time"]), *row["lost"].values()]
         known = all(type(x) in (int, float) and 0 <= x < _LATEST for x in seconds)
         if not known or row["lost"].keys() - NAMES.keys() or "began" not in rows[0]:
-            raise ValueError(f"{path}, line {number}, has no seconds of ours: delete that line.")
+            raise ValueError(
+                f"{mirror.shown(path)}, line {number}, has no seconds of ours: delete that line."
+            )
     return rows
 
 

@@ -268,7 +268,8 @@ def write(
         pending_bytes = sum(x.nbytes for x in pending.values())
         if index and pending and pending_bytes + array.nbytes > shard_bytes:
             flush()
-        pending[name] = array
+        # safetensors 0.8.0 writes the memory of a transposed array as it is
+        pending[name] = np.asarray(array, order="C")
         total += array.nbytes
     flush()
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]

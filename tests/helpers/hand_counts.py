@@ -212,4 +212,6 @@ def count_by_hand(name):
     dual = drawn_image(model.image) + text + projections + 1
     if name == "prior_emoji":
         return dual + prior(model, width)
+    if name == "noised_clip_emoji":  # a class token for each time
+        return dual + 1000 * width
     return dual + (name == "siglip_emoji")

@@ -99,6 +99,10 @@ class Tokenizer:
     def rows(self, texts, length):
         """As `encode`, and which texts were truncated `[B] bool`; they do not count in
         `truncation_rate`: see `count`."""
+        return self.placed(self._ids(texts), texts, length)
+
+    def placed(self, ids_of_texts, texts, length):
+        """`rows` of texts whose ids, without special tokens, are given."""
         specials = 1 if self.bos_id is None else 2
         if length <= specials:
             raise ValueError(
@@ -107,7 +111,7 @@ class Tokenizer:
         text = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), bool)
         truncated = np.zeros(len(texts), bool)
-        for row, ids in enumerate(self._ids(texts)):
+        for row, ids in enumerate(ids_of_texts):
             if len(ids) > length - specials:
                 if self.strict:
                     raise ValueError(
@@ -133,6 +137,15 @@ class Tokenizer:
         out = np.full(length, -1, np.int32)
         out[first : first + len(found)] = [number[word] for word in found]
         return out
+
+    def split(self, text):
+        """The words that a text is encoded in, as the backend normalizes them."""
+        _check_unicode([text])
+        cleaned = self.prefix + text
+        cleaned = self.clean(cleaned) if self.clean else cleaned
+        if self._backend.normalizer is not None:
+            cleaned = self._backend.normalizer.normalize_str(cleaned)
+        return [word for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(cleaned)]
 
     def token_id(self, token):
         """The id of a token; None: there is none."""

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from mmjax.data.text.bpe_dropout import BPEDropout
 from mmjax.data.text.special_tokens import is_of_whisper, prompt
 from mmjax.data.text.swaps import alternatives
 from mmjax.data.transforms import captions as captions_lib
@@ -124,14 +125,17 @@ def drop_words(words):
     return f
 
 
-def tokenize(length, words=False, *, tokenizer):
+def tokenize(length, words=False, dropout=0.0, *, tokenizer):
     """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`.
 
     Args:
       length: tokens of a text.
       words: also set `text_word` (int32 `[length]`), the number of each token's word, -1 for none,
         for whole-word masking.
+      dropout: probability that a merge of the BPE is left out, for training; see `BPEDropout`.
     """
+    if dropout:
+        return _tokenize_anew(length, words, BPEDropout(tokenizer, dropout), tokenizer)
 
     def encoded(caption):
         text, mask, truncated = tokenizer.rows([caption], length)
@@ -150,6 +154,22 @@ def tokenize(length, words=False, *, tokenizer):
         arrays, truncated = row(example["caption"])
         tokenizer.count(1, truncated)
         return {**example, **arrays}
+
+    return f
+
+
+def _tokenize_anew(length, words, ids, tokenizer):
+    """`tokenize` by ids(text, rng)."""
+    if words:
+        raise ValueError("tokenize has words and dropout: choose one of the two.")
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("tokenize comes after choose_caption or first_caption in the chain")
+        caption = example["caption"]
+        text, mask, truncated = tokenizer.placed([ids(caption, rng)], [caption], length)
+        tokenizer.count(1, int(truncated[0]))
+        return {**example, "text": text[0], "text_mask": mask[0]}
 
     return f
 
