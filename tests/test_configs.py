@@ -243,6 +243,7 @@ def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, end_ids=(1,), pad_id=0, vocab_size=2)
     tokenizer.token_id = lambda token: None
+    tokenizer.pieces = lambda text: (list(text.encode()), [])
     run = dataclasses.replace(run, tokenizer=tokenizer)
     runner = Runner(run, tmp_path, lambda *args: None)
     assert set(make_evaluators(config.evals, runner)) == set(config.evals)
@@ -289,6 +290,7 @@ SAME += (
 )
 SAME += (
     "llava_1_5_7b_projector",
+    "llava_boards",
     "nanovlm_222m",
     "smolvlm_256m",
     "videobert",

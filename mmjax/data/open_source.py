@@ -24,6 +24,7 @@ from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.features import open_features
 from mmjax.data.sources.folder import open_folder
+from mmjax.data.sources.grounded_instructions import open_grounded_instructions
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.lip_clips import open_lip_clips
 from mmjax.data.sources.mosaics import open_mosaics
@@ -166,6 +167,7 @@ KINDS = {
     "emoji_pairs": open_emoji_pairs,
     "emoji_instructions": open_emoji_instructions,
     "digit_instructions": open_digit_instructions,
+    "grounded_instructions": open_grounded_instructions,
     "emoji_questions": open_questions,
     "neighbors": open_neighbors,
     "nlvr2": open_nlvr2,

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mmjax.system import Variables
 METRIC_VERSION = 2
 
 Results = Iterator[tuple[str, float]]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,18 @@ class Evaluator:
 
     def _open(self, config: Mapping[str, Any]) -> Any:
         return self.runner.open_source(config)
+
+    def _once(self, variables: Variables, what: str, make: Callable[[], T], **settings: Any) -> T:
+        """`make()`, computed once for all evaluators whose source, transform and settings are the
+        same, and for the report; see `Kept`.
+
+        Args:
+          what: a name for what is made; settings: all else that it depends on; a `source` given
+            here takes the place of the evaluator's own.
+        """
+        settings = {"source": self.source, "transform": self.transform, **settings}
+        key = json.dumps([what, settings], sort_keys=True, default=list)
+        return self.runner.kept.once(variables, key, make)
 
     def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
         """This process's rows of the model's input batches."""

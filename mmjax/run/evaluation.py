@@ -20,6 +20,8 @@ from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
+from mmjax.run.kept import Kept
+from mmjax.run.open_run import open_run
 from mmjax.system import (
     Outputs,
     Term,
@@ -54,6 +56,7 @@ class Runner:
       progress: called with (what, done, total).
       samples: the folder of what evaluators keep of samples.
       step: the number of updates of the variables that are evaluated.
+      kept: outputs of whole splits that several evaluators or the report read.
     """
 
     def __init__(self, run: Experiment, workdir: Path, progress: Callable[[str, int, int], None]):
@@ -63,6 +66,7 @@ class Runner:
         self.codes = getattr(run.model, "codes", 0)
         self.class_names, self.spec = run.class_names, run.spec
         self.progress, self.samples, self.step = progress, workdir / "samples", 0
+        self.kept = Kept()
         self._run, self._workdir = run, workdir
         self._placed, self._whole = sharding.batch_sharding(run.mesh), sharding.named(run.mesh)
         self._share = sharding.batch_share(run.mesh)
@@ -72,6 +76,15 @@ class Runner:
         self._forward = functools.cache(self._make_forward)
         self._collect = jax.jit(lambda _, batch: batch, out_shardings=self._whole)
         self._keys = jax.jit(lambda seed, rows: row_keys(jax.random.wrap_key_data(seed), rows))
+
+    def open_member(self, workdir: str) -> tuple["Runner", Variables]:
+        """Another run of an ensemble with the variables of its newest checkpoint.
+
+        Raises:
+          ValueError: a workdir without a checkpoint.
+        """
+        run, found, _ = open_run(Path(workdir))
+        return Runner(run, Path(workdir), self.progress), found
 
     def open_source(self, config: Mapping[str, Any]) -> Any:
         """The source that a config describes."""

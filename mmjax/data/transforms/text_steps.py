@@ -174,6 +174,29 @@ def _tokenize_anew(length, words, ids, tokenizer):
     return f
 
 
+def label_words(length, *, tokenizer):
+    """Sets `text_label` (int32 `[length]`), the class of each token's word in `caption`.
+
+    The example's `word_labels` has a class for each word as the tokenizer splits them, or -1 for
+    none; special tokens and padding have -1 too. With `tokenize(length)` of the same length.
+    """
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("label_words comes after choose_caption or first_caption in the chain")
+        caption, labels = example["caption"], np.asarray(example.get("word_labels", ()), np.int32)
+        whole = tokenizer.words(caption, 4 * len(caption) + 16)  # longer than the text
+        if labels.shape != (whole.max() + 1,):
+            raise ValueError(
+                f"example {captions_lib.example_name(example)} has {len(labels)} word_labels and "
+                f"its caption {whole.max() + 1} words: give one for each, punctuation included"
+            )
+        word = tokenizer.words(caption, length)
+        return {**example, "text_label": np.where(word < 0, np.int32(-1), labels[word])}
+
+    return f
+
+
 def hard_negative(length, *, tokenizer):
     """Sets `text_negative` (int32 `[length]`) and `text_negative_mask` to a swapped caption.
 
