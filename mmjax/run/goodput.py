@@ -193,7 +193,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of goodput.jsonl.
 
     Raises:
-      ValueError: a line that is none of them.
+      ValueError: a line that is none of them, or a first one that is no start.
     """
     rows = jsonl.read(path, step=int, time=float, lost=dict)
     for number, row in enumerate(rows, 1):
