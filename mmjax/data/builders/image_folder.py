@@ -118,7 +118,7 @@ def _in_archive(
             members = [
                 (PurePosixPath(member.name).parts, member)
                 for member in archive.getmembers()
-                if member.isfile()
+                if member.isfile() and PurePosixPath(member.name).parts
             ]
             kept = [
                 (parts, member)
