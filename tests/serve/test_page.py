@@ -216,7 +216,7 @@ def test_a_question_about_an_image_is_answered(page, address):
     page.wait("attached.children.length === 1 && document.activeElement === question")
     page.run("question.value = 'what?'")
     press(page, "Enter")
-    page.wait("$('stop').hidden && talk.querySelector('.assistant:not([aria-busy]) p')")
+    page.wait("$('stop').hidden && talk.querySelector('.assistant:not([aria-busy]) p')", 180)
     assert page.run("talk.querySelector('.user').innerText") == "what?"
     assert page.run("talk.querySelector('.user img').naturalWidth") == 60
     assert page.run("attached.children.length === 0 && question.value === ''")
