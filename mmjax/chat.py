@@ -1,6 +1,6 @@
 """Conversations with a LLaVA: its answers, piece by piece, with the tools that it calls."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmjax import conversation
@@ -29,6 +29,7 @@ class Chat:
       name: of the model, for messages.
       tools: those that the model may call, at most `MOST_CALLS` times in an answer, which ends
         where not even an error fits into the window.
+      audio: paths of recordings, for the tools.
       max_new_tokens: between two calls; None: as many as fit, at most 64; decode: further fields
         of `Settings`.
 
@@ -42,6 +43,7 @@ class Chat:
         name: str,
         *,
         tools: Mapping[str, Tool] | None = None,
+        audio: Sequence[str] = (),
         seed: int = 0,
         max_new_tokens: int | None = None,
         **decode: Any,
@@ -53,7 +55,7 @@ class Chat:
             raise ValueError(f"'{name}' has no chat template: ask it one --prompt, without --chat.")
         if tools:
             decode["processors"] = (WellFormedCalls.of(loaded.tokenizer, tools),)
-        self.loaded, self._tools = loaded, tools or {}
+        self.loaded, self._tools, self._audio = loaded, tools or {}, audio
         self._seed, self._new, self._decode = seed, max_new_tokens, decode
         self._settings = self._stream = None
 
@@ -78,7 +80,8 @@ class Chat:
             if call is None or calls == MOST_CALLS:
                 return
             yield call
-            content = run(call, self._tools, [conversation.read_image(image) for image in images])
+            seen = [conversation.read_image(image) for image in images]
+            content = run(call, self._tools, seen, self._audio)
             added = self._add(content, messages, images)
             if not added:
                 content = NO_ROOM

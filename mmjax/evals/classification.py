@@ -72,7 +72,18 @@ class ZeroShot(Evaluator):
 
     def _embedded(self, variables: Variables, config: Mapping[str, Any] | None) -> tuple:
         """Embeddings `[N, D]` and the classifier `[C, D]`, labels, class names and indices."""
-        source = self._open(config or self.source)
+        config = config or self.source
+        return self._once(
+            variables,
+            "zero_shot",
+            lambda: self._embed_both(variables, self._open(config)),
+            source=config,
+            templates=self.templates,
+            class_names=self.class_names,
+            modality=self.modality,
+        )
+
+    def _embed_both(self, variables: Variables, source: Any) -> tuple:
         names = class_names_of(source, self.class_names)
         embed = f"{self.modality}_embed"
         outputs = self._embed(variables, source, [embed, "label"], modalities=(self.modality,))
@@ -133,15 +144,24 @@ class Classification(Evaluator):
         self, variables: Variables, config: Mapping[str, Any] | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names, of another source if it is given."""
-        source = self._open(config or self.source)
+        config = config or self.source
         inputs = {"modalities": self.modalities, "absent": self.absent}
-        outputs = self._embed(variables, source, ["logits", "label"], **inputs)
-        return outputs["logits"], *self._named_labels(source, outputs)
+
+        def scores() -> tuple[np.ndarray, np.ndarray, list[str]]:
+            source = self._open(config)
+            outputs = self._embed(variables, source, ["logits", "label"], **inputs)
+            return outputs["logits"], *self._named_labels(source, outputs)
+
+        return self._once(variables, "scores", scores, source=config, **inputs)
 
     def predictions(self, variables: Variables) -> Predictions:
         """By the largest logit; without those of all classes in memory."""
         inputs = {"modalities": self.modalities, "absent": self.absent}
-        return self._predict(variables, self._open(self.source), **inputs)
+
+        def predictions() -> Predictions:
+            return self._predict(variables, self._open(self.source), **inputs)
+
+        return self._once(variables, "predictions", predictions, **inputs)
 
     def run(self, variables: Variables) -> Results:
         found = self.predictions(variables)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mmjax.system import Variables
 METRIC_VERSION = 2
 
 Results = Iterator[tuple[str, float]]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,11 @@ class Evaluator:
         text = json.dumps(self.settings(), sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def check(self) -> None:
+    def check(self) -> dict[str, Any]:
         """Open every source and make a row of the first batch; called before training.
+
+        Returns:
+          setting -> source.
 
         Raises:
           ValueError: a missing source, a transform that does not fit its examples, or a model
@@ -52,12 +56,14 @@ class Evaluator:
         """
         size = self.runner.batch_size
         processes = size // len(range(size)[self.runner.rows])
+        opened = {}
         for name, value in self.settings().items():
             if name.endswith("source") and value is not None:
-                source = self._open(value)
+                source = opened[name] = self._open(value)
                 if name == "source":
                     self._check_source(source)
                     self._check_row(next(self.runner.batches(source, self.transform, processes)))
+        return opened
 
     def _check_source(self, source: Any) -> None:
         """Raise ValueError if the source's classes do not fit what the evaluator needs."""
@@ -87,6 +93,18 @@ class Evaluator:
 
     def _open(self, config: Mapping[str, Any]) -> Any:
         return self.runner.open_source(config)
+
+    def _once(self, variables: Variables, what: str, make: Callable[[], T], **settings: Any) -> T:
+        """`make()`, computed once for all evaluators whose source, transform and settings are the
+        same, and for the report; see `Kept`.
+
+        Args:
+          what: a name for what is made; settings: all else that it depends on; a `source` given
+            here takes the place of the evaluator's own.
+        """
+        settings = {"source": self.source, "transform": self.transform, **settings}
+        key = json.dumps([what, settings], sort_keys=True, default=list)
+        return self.runner.kept.once(variables, key, make)
 
     def _batches(self, source: Any) -> Iterator[Mapping[str, np.ndarray]]:
         """This process's rows of the model's input batches."""

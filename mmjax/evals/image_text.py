@@ -87,6 +87,17 @@ class ImageText(Evaluator):
 
     def pairs(self, variables: Variables, tokens: bool = False) -> Pairs:
         """Embeddings of the whole source by both towers, and `image_tokens` if asked for."""
+        if tokens:  # too large to be kept
+            return self._embed_both(variables, tokens)
+        return self._once(
+            variables,
+            "pairs",
+            lambda: self._embed_both(variables),
+            captions_per_image=self.captions_per_image,
+            pair=self.pair,
+        )
+
+    def _embed_both(self, variables: Variables, tokens: bool = False) -> Pairs:
         source = self._open(self.source)
         one, other = (f"{name}_embed" for name in self.pair)
         if other != "text_embed":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmjax.decode.generate import Generated
+from mmjax.run.kept import Kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,8 @@ class FakeRunner:
       write: settings -> ((variables, batch) -> a text for each row); None: it generates none.
       choose: texts -> ((variables, batch) -> [B, C]).
       draw: settings -> ((variables, batch, seed) -> samples); None: it samples nothing.
-      samples, step: as of `Runner`.
+      members: workdir -> variables, of the runs that `open_member` finds.
+      samples, step, kept: as of `Runner`.
     """
 
     open_source: Callable[[Any], Any]
@@ -26,8 +28,10 @@ class FakeRunner:
     write: Callable[..., Any] | None = None
     choose: Callable[..., Any] | None = None
     draw: Callable[..., Any] | None = None
+    members: dict = dataclasses.field(default_factory=dict)
     samples: Any = None
     step: int = 0
+    kept: Kept = dataclasses.field(default_factory=Kept)
     attention: Callable[[Any, Any], Any] = lambda variables, batch: None
     match_gradients: Callable[[Any, Any], Any] = lambda variables, batch: None
     tokenizer: Any = None
@@ -42,6 +46,9 @@ class FakeRunner:
     @property
     def rows(self):
         return slice(0, self.batch_size)
+
+    def open_member(self, workdir):
+        return self, self.members[workdir]
 
     def apply(self, variables, batch, outputs):
         found = self.embed(variables, batch)

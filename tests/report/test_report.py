@@ -1,10 +1,12 @@
 """The report: what it draws from a model with known answers, and that the page holds it all."""
 
+import dataclasses
 import html.parser
 import io
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from fake_runner import FakeRunner
@@ -90,6 +92,37 @@ def gathered(*kinds, **more):
     evaluators = make_evaluators(presets(*kinds), runner(**more))
     results = {name: dict(e.run(None)) for name, e in evaluators.items()}
     return results, gather_report(runner(**more), None, evaluators, seed=3)
+
+
+def test_evaluators_and_report_embed_a_split_once():
+    """Those of one source, transform and settings, in one round; the numbers are the same."""
+    calls = []
+
+    def counted(params, batch):
+        calls.append("text" if "text" in batch else "image")
+        return embed(params, batch)
+
+    given = presets("retrieval", "embedding_health", "zero_shot", "classification")
+    given["retrieval"]["captions_per_image"] = 1
+    given["other_transform"] = given["retrieval"] | {"transform": "decode | resize(16)"}
+    made = dataclasses.replace(runner(), embed=counted)
+    evaluators, variables = make_evaluators(given, made), {}
+
+    def everything():
+        calls.clear()
+        found = {name: dict(e.run(variables)) for name, e in evaluators.items()}
+        return found, gather_report(made, variables, evaluators), sorted(calls)
+
+    *want, alone = everything()
+    with made.kept.during(variables):
+        *found, together = everything()
+    assert alone == ["image"] * 9 + ["text"] * 7
+    assert together == ["image"] * 4 + ["text"] * 3
+    for a, b in zip(
+        *(jax.tree.leaves(dataclasses.asdict(x[1])) for x in (found, want)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert found[0] == want[0]
 
 
 class Checker(html.parser.HTMLParser):
