@@ -193,16 +193,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of goodput.jsonl.
 
     Raises:
-      ValueError: a line that is none of them.
+      ValueError: a line that is none of them, or a first one that is no start.
     """
     rows = jsonl.read(path, step=int, time=float, lost=dict)
     for number, row in enumerate(rows, 1):
         seconds = [row["time"], row.get("began", row["time"]), *row["lost"].values()]
         known = all(type(x) in (int, float) and 0 <= x < _LATEST for x in seconds)
-        if not known or row["lost"].keys() - NAMES.keys() or "began" not in rows[0]:
+        if not known or row["lost"].keys() - NAMES.keys():
             raise ValueError(
                 f"{mirror.shown(path)}, line {number}, has no seconds of ours: delete that line."
             )
+    if rows and "began" not in rows[0]:
+        raise ValueError(
+            f"{mirror.shown(path)} does not begin with the start of a run: delete the file."
+        )
     return rows
 
 
