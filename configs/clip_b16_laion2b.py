@@ -19,6 +19,7 @@ def get_config():
     config.batch_size = 88_064
     config.total_steps = 34_000_000_000 // 88_064
     config.data.train.pattern = "data/laion2b/{00000..231349}.tar"
+    config.data.train.window = 64
     config.model.embed_dim = 512
     config.model.image.variant = "B/16"
     config.model.text.variant = "B"

@@ -16,6 +16,7 @@ def get_config():
     """The config of this experiment."""
     config = clip_l14()
     config.data.train.pattern = "data/laion400m/{00000..41407}.tar"
+    config.data.train.window = 64
     config.model.embed_dim = 512
     config.model.image.variant = "B/32"
     config.model.text.variant = "B"

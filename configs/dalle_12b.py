@@ -13,7 +13,7 @@ halves it by hand, and gradients are clipped in all updates, where the paper's a
 alone. The matrices of the layers have 12 · 64 · 3,968² = 12,092,178,432 parameters; 62 heads divide
 over 2 tensor parts. Expected: not measured here. DVAE is a folder of the discrete VAE as
 `mmjax.load` reads it (model_type "dall_e", see mmjax/weights/families/dall_e.py), BPE one with a
-tokenizer of at most 16,384 tokens. Not here: BPE dropout, and the paper's gradients in 16 bits.
+tokenizer of at most 16,384 tokens. Not here: the paper's gradients in 16 bits.
 """
 
 from mmjax.config import defaults
@@ -32,7 +32,7 @@ def get_config():
     config.data.train = {"kind": "webdataset", "pattern": "data/pairs_250m/{00000..24999}.tar"}
     config.data.transform = (
         f"decode(min_size={SIZE}) | random_resized_crop({SIZE}, scale=(0.8, 1))"
-        f" | first_caption | tokenize({LENGTH})"
+        f" | first_caption | tokenize({LENGTH}, dropout=0.1)"
     )
     config.data.num_threads = 32
     config.tokenizer = {"kind": "pretrained", "path": "data/bpe_16384"}

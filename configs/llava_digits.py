@@ -69,6 +69,6 @@ def get_config():
     config.evals = {
         "digits": asked("vqa", 0.1, samples=(1, 5, 15), **priors),
         "phrasings": asked("vqa", 0.1, "unseen", **priors),
-        "tools": asked("tool_use", 0.1, most_calls=1),
+        "tools": asked("tool_use", 0.1, most_calls=1, tools="calculator", well_formed=True),
     }
     return config

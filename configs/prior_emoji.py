@@ -1,7 +1,12 @@
-"""The diffusion prior of DALL-E 2 on emoji: image embeddings of a CLIP from the names.
+r"""The diffusion prior of DALL-E 2 on emoji: image embeddings of a CLIP from the names.
 
     python -m mmjax.train --config=configs/clip_emoji.py --workdir=runs/clip_emoji
     python -m mmjax.train --config=configs/prior_emoji.py --workdir=runs/prior_emoji
+
+The autoregressive prior of the paper, on 64 of the 128 principal components, and a one-shot one:
+
+    ... --config.model.kind=autoregressive --config.model.prior.components=64
+    ... --config.model.kind=one_shot
 
 The CLIP and its tokenizer are those of the first run; to take others, set config.init_from.path and
 config.tokenizer.path. `text_cosine` is what the text's own embedding gives, without a prior; expect

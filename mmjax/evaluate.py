@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as configs
 from mmjax import storage
+from mmjax.data.source import Source
 from mmjax.evals import evaluators as evaluator_kinds
 from mmjax.evals.evaluators import Evaluator
 from mmjax.process import distributed
@@ -65,11 +66,17 @@ def make_writer(config: ConfigDict, workdir: Path) -> MetricWriter:
     return MetricWriter(workdir, process_index=jax.process_index(), tracker=tracker)
 
 
-def check_evaluators(evaluators: Mapping[str, Evaluator]) -> None:
-    """Raise ValueError for problems that would otherwise show only at the end of training."""
+def check_evaluators(evaluators: Mapping[str, Evaluator]) -> dict[str, Source]:
+    """The opened sources, by their place in config.evals.
+
+    Raises:
+      ValueError: problems that would otherwise show only at the end of training.
+    """
+    opened = {}
     for name, evaluator in evaluators.items():
         with evaluator_kinds.naming(name):
-            evaluator.check()
+            opened |= {f"{name}.{key}": source for key, source in evaluator.check().items()}
+    return opened
 
 
 def run_evaluators(

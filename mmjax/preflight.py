@@ -62,8 +62,9 @@ def preflight(config: ConfigDict, workdir: Path) -> None:
     for name, settings in sources_of(config).items():
         training = name.startswith("data.train")
         source = experiment.open_source(settings, workdir, check_media=not training)
-        examples = [source[0], source[len(source) - 1]]
-        _ok(name, f"{len(source):,} examples of {source.name}, such as '{examples[0].get('key')}'")
+        examples = [source[0], source[source.ready - 1]]
+        several = f"{source.ready:,}" + ("" if source.total else " and more")
+        _ok(name, f"{several} examples of {source.name}, such as '{examples[0].get('key')}'")
     source, _, run, evaluators, _, data = train.prepare(config, workdir, saved)
     files = [f"{one['files']:,} files, {one['bytes']:,} bytes" for one in data["sources"].values()]
     _ok("data", f"{'; '.join(files)}")

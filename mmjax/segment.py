@@ -43,6 +43,7 @@ from mmjax.data import image_files, rle
 from mmjax.data.transforms import parse as transforms
 from mmjax.masks import rules
 from mmjax.masks.automatic import Found, Settings, automatic_masks
+from mmjax.masks.prompted import prompted_masks
 from mmjax.masks.segmenter import Prompt, Segmenter
 from mmjax.process.printable import printable
 from mmjax.process.progress import Progress
@@ -81,27 +82,6 @@ def read_prompt(points: Sequence[str], box: str | None) -> Prompt | None:
         [int(point[2]) if len(point) == 3 else 1 for point in given],
         None if box is None else tuple(numbers(box, (4,), "x0,y0,x1,y1 (--box)")),
     )
-
-
-def prompted_masks(segmenter: Segmenter, image: np.ndarray, prompt: Prompt) -> list[Found]:
-    """The masks of a prompt, the best first: three of a single point, else one.
-
-    Raises:
-      ValueError: a prompt that does not fit the image.
-    """
-    prompt.check(image.shape[:2], segmenter.low)
-    seen = segmenter.see(image)
-    masks = segmenter.masks(seen, [prompt])
-    ambiguous = len(prompt.points) == 1 and prompt.box is None
-    which = np.arange(1, masks.iou.shape[1]) if ambiguous else np.zeros(1, int)
-    which = which[np.argsort(-masks.iou[0, which], kind="stable")]
-    full = segmenter.enlarge(masks.logits[0, which], seen)
-    boxes, stable = rules.boxes_of(full > 0), rules.stability(full, Settings().offset)
-    point = tuple(prompt.points[0]) if prompt.points else tuple(prompt.box[:2])
-    return [
-        Found(rle.encode(m > 0), float(masks.iou[0, k]), float(s), tuple(b.tolist()), point)
-        for m, k, s, b in zip(full, which, stable, boxes)
-    ]
 
 
 def as_json(found: Sequence[Found]) -> str:
@@ -163,7 +143,8 @@ def main() -> None:
             image_files.check_image(data)
             image = transforms.parse("decode")({"image": data}, np.random.default_rng(0))["image"]
             if prompt is not None:
-                found = prompted_masks(segmenter, image, prompt)
+                prompt.check(image.shape[:2], segmenter.low)
+                found = prompted_masks(segmenter, segmenter.see(image), prompt)
             else:
                 crops = rules.crop_boxes(*image.shape[:2], settings.crop_layers, settings.overlap)
                 with Progress(printable(path), len(crops) * settings.points**2) as bar:

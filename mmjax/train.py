@@ -104,7 +104,8 @@ def prepare(
     data = data_manifest.make(source, config, tokenizer)
     if saved:
         changed = data_manifest.changes(workdir, data, saved)
-        data_manifest.check_examples(source, saved, config, allow_change, changed)
+        position = saved["step"] * configs.from_json(saved["config"]).batch_size
+        data_manifest.check_examples(source, saved, config, allow_change, changed, position)
     evaluators = evaluate.make_evaluators(run, workdir)
     return Prepared(source, classes, run, evaluators, EarlyStopping.of(config), data)
 
@@ -158,7 +159,7 @@ def train(
     else:
         state = experiment.init_from(run, run.init())
     if distributed.is_main():
-        about = {"name": source.name, "examples": len(source)}
+        about = mixture.about(source, config.batch_size)
         write_manifest(workdir, config=config, command=command_line, data=about)
         data_manifest.write(workdir, data)
         parameters = optim.describe(run.state.params, config.optim)
@@ -166,7 +167,9 @@ def train(
     at, total = int(state.step), config.total_steps
     source = mixture.continued(source, saved and saved.get("mixture_weights"), at)
     if at < total:
-        evaluate.check_evaluators(evaluators)
+        opened = evaluate.check_evaluators(evaluators)
+        if distributed.is_main():
+            data_manifest.add_evaluators(workdir, opened)
     if run.system.notes is not None:
         print("\n".join(run.system.notes(run.mesh)))
     name = mirror.shown(workdir)
@@ -199,11 +202,12 @@ def train(
         ledger.record(at, stream.wait_seconds)
 
     def rest_of_checkpoint():
+        sizes = mixture.sizes_of(source, at * config.batch_size)
         return {
             "step": at,
-            "examples": len(source),
+            "examples": sum(sizes.values()),
             "data": data_manifest.summary(data),
-            "parts": mixture.sizes_of(source),
+            "parts": sizes,
             "mixture_weights": mixture.history_of(source),
             "class_names": source.class_names,
             "source_classes": classes,
@@ -310,7 +314,7 @@ def train(
         numbers = meter.read(progress.examples_per_second)
         numbers["goodput"] = goodput.fraction(ledger.seconds)
         numbers["seconds"] = seconds_before + time.monotonic() - began
-        write_manifest(workdir, training=numbers)
+        write_manifest(workdir, training=numbers, data=mixture.about(source, config.batch_size))
     signals.leave_loop()
     if signals.stopping:
         writer.close()

@@ -8,9 +8,10 @@ r"""Images by a prior and a decoder as in DALL-E 2: of texts, variations, and wh
     python -m mmjax.unclip --decoder=runs/unclip_emoji --prior=runs/prior_emoji --image=a.png \
         --prompt="a cat" --prompt="a red cat" --count=5 --out=redder.png
 
-With one image: variations of it, which share its embedding. With two: the images of embeddings
-between theirs. With an image and two prompts: its embedding moved by up to half of the way to the
-difference of the two texts. Both runs must have the same CLIP.
+With one image: variations of it, which share its embedding. With two: what is between them; with
+an image and two prompts: its embedding moved by up to half of the way to the difference of the two
+texts. Both start from the noise that DDIM inversion finds in the images, so that the ends are
+reconstructions. Both runs must have the same CLIP.
 """
 
 # ruff: noqa: E402
@@ -42,10 +43,12 @@ import numpy as np
 from PIL import Image
 
 from mmjax import pretrained, storage
+from mmjax.models import unclip
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.run.given_parts import fingerprint
-from mmjax.sample.embeddings import slerp, text_diff
+from mmjax.sample.compiled import compiled
+from mmjax.sample.embeddings import noise_between, slerp, text_diff
 from mmjax.sample.sheet import tile
 from mmjax.system import System, row_keys
 
@@ -77,6 +80,12 @@ class Part:
         keys = row_keys(jax.random.key(seed), jnp.arange(rows))
         found = self.system.sample(self.loaded.variables, batch, keys, settings)
         return jax.device_get(dict(found))
+
+    def inverted(self, batch: dict, settings: dict) -> np.ndarray:
+        """The noise [B, H, W, C] from which a decoder makes the images of a batch."""
+        keys = row_keys(jax.random.key(0), jnp.arange(len(batch["image"])))
+        invert = compiled(functools.partial(unclip.invert, self.system.model))
+        return np.asarray(invert(self.loaded.variables, batch, keys, settings)["start"])
 
     def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """The tokens of texts, as the model reads them."""
@@ -133,7 +142,7 @@ def main() -> None:
     else:
         prior = Part(ARGS.prior, "diffusion_prior")
         check_same_clip(decoder, prior)
-        batch = _embeddings(decoder, prior, images, prompts)
+        batch = embeddings(decoder, prior, images, prompts, settings)
     found = decoder.sample(batch, ARGS.seed, settings)["image"]
     buffer = io.BytesIO()
     Image.fromarray(tile(found, ARGS.count)).save(buffer, "PNG")
@@ -141,20 +150,22 @@ def main() -> None:
     print(f"{out}: {len(found)} images")
 
 
-def _embeddings(
-    decoder: Part, prior: Part, images: Sequence[bytes], prompts: Sequence[str]
+def embeddings(
+    decoder: Part, prior: Part, images: Sequence[bytes], prompts: Sequence[str], settings: dict
 ) -> dict[str, np.ndarray]:
     """The batch that the decoder samples from."""
     if not images:
         texts = [text for text in prompts for _ in range(ARGS.count)]
-        settings = {"steps": ARGS.steps, "guidance": ARGS.prior_guidance}
-        embed = prior.sample(prior.texts(texts), ARGS.seed, settings)["image_embed"]
+        how = {"steps": ARGS.steps, "guidance": ARGS.prior_guidance}
+        embed = prior.sample(prior.texts(texts), ARGS.seed, how)["image_embed"]
         return {"image_embed": embed, **decoder.texts(texts)}
     given, steps = image_embeddings(prior, images), np.linspace(0, 1, ARGS.count)
+    pixels = np.stack([decoder.loaded.image(image) for image in images])
+    noise = decoder.inverted({"image": pixels, "image_embed": given}, settings)
     if prompts:
-        way = FARTHEST * steps
-        return {"image_embed": text_diff(given[0], *text_embeddings(prior, prompts), way)}
-    return {"image_embed": slerp(*given, steps)}
+        embed = text_diff(given[0], *text_embeddings(prior, prompts), FARTHEST * steps)
+        return {"image_embed": embed, "start": np.repeat(noise, len(steps), axis=0)}
+    return {"image_embed": slerp(*given, steps), "start": noise_between(*noise, steps)}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,12 @@ The default model is for photographs; it is built at first use.
 --fit reads images in folders named after their labels, and writes a temperature and the confidence
 that keeps the given fraction of them. With --calibration the probabilities are those at that
 temperature, and an image of less confidence is marked as one to abstain from.
+
+    python -m mmjax.zero_shot photos/ --labels="cat,dog" --model=A --members B C --json
+
+With --members the probabilities are the means over an ensemble of models, and JSON also has how far
+these disagree: the standard deviation of each probability, and the mutual information of label and
+model in nats, 0 where all say the same.
 """
 
 # ruff: noqa: E402
@@ -30,6 +36,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--fit", {"help": "file of a calibration, fitted to the images' folders, to write"}),
         ("--coverage", {"type": float, "default": 0.8, "help": "of --fit: fraction answered"}),
         ("--calibration", {"help": "file that --fit has written"}),
+        ("--members", {"nargs": "+", "default": [], "help": "further models of an ensemble"}),
     )
 
 import contextlib
@@ -43,6 +50,8 @@ import numpy as np
 from mmjax.data import image_files, text_file
 from mmjax.data.transforms.captions import TEMPLATES, get_templates
 from mmjax.embedder import Embedder, open_embedder
+from mmjax.evals.metrics.calibration import log_softmax
+from mmjax.evals.metrics.ensemble import ensemble
 from mmjax.evals.zero_shot import classifier_weights
 from mmjax.photos.default import named_or_default
 from mmjax.process.printable import printable
@@ -123,20 +132,36 @@ def zero_shot(
         yield path, found if isinstance(found, ValueError) else embedder.probabilities(found)
 
 
+def classify_together(
+    embedders: Sequence[Embedder], weights: Sequence[np.ndarray], paths: Sequence[Path]
+) -> Iterator[tuple[Path, list[np.ndarray] | ValueError]]:
+    """Each path with its labels' cosines `[C]` of every model, or why it cannot be read."""
+    for found in zip(*(classify(e, w, paths) for e, w in zip(embedders, weights))):
+        fault = next((x for _, x in found if isinstance(x, ValueError)), None)
+        yield found[0][0], [x for _, x in found] if fault is None else fault
+
+
 def best(labels: Sequence[str], probs: np.ndarray, top: int) -> list[tuple[str, float]]:
     """The most probable labels and their probabilities."""
     return [(labels[i], float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
 
 
 def json_row(
-    labels: Sequence[str], probs: np.ndarray, calibrated: np.ndarray | None, top: int
+    labels: Sequence[str], probs: np.ndarray, top: int, **more: np.ndarray | None
 ) -> list[dict[str, Any]]:
-    """The labels of a JSON row, the most probable ones first."""
+    """The labels of a JSON row, the most probable ones first, with `more` of each label."""
     shown = [{"label": n, "share": p} for n, p in best(labels, probs, top)]
-    if calibrated is not None:
-        of = dict(zip(labels, calibrated.tolist()))
-        shown = [{**row, "calibrated": of[row["label"]]} for row in shown]
+    for name, values in more.items():
+        if values is not None:
+            of = dict(zip(labels, values.tolist()))
+            shown = [{**row, name: of[row["label"]]} for row in shown]
     return shown
+
+
+def agreement(logits: np.ndarray) -> float:
+    """The mutual information of label and model, in nats, of logits `[M, C]`: one label is right,
+    whatever the models' losses."""
+    return float(ensemble(np.exp(log_softmax(logits))[:, None]).mutual_information[0])
 
 
 class Printer:
@@ -153,14 +178,18 @@ class Printer:
         if not ARGS.json:
             print(f"{'image':{self._width}}  {'label':{self._wide}}  probability")
 
-    def row(self, path: Path, logits: np.ndarray, probs: np.ndarray) -> None:
-        """Print an image's labels, by its logits `[C]` and the model's probabilities `[C]`."""
-        calibrated, abstain = None, False
+    def row(self, path: Path, logits: np.ndarray, every: np.ndarray) -> None:
+        """Print an image's labels, by the logits and probabilities `[M, C]` of the models."""
+        calibrated, abstain, together = None, False, len(every) > 1
+        probs = every.mean(axis=0)
         if self._calibration is not None:
-            calibrated = self._calibration.probabilities(logits[None])[0]
+            calibrated = self._calibration.probabilities(logits)[0]
             abstain = bool(calibrated.max() < self._calibration.threshold)
         if ARGS.json:
-            row = {"path": str(path), "labels": json_row(self._labels, probs, calibrated, ARGS.top)}
+            more = {"calibrated": calibrated, "deviation": every.std(axis=0) if together else None}
+            row = {"path": str(path), "labels": json_row(self._labels, probs, ARGS.top, **more)}
+            if together:
+                row["mutual_information"] = agreement(logits)
             if calibrated is not None:
                 row |= {"abstain": abstain, "coverage": self._calibration.coverage}
             print(jsonl.line(row), flush=True)
@@ -184,35 +213,40 @@ def main() -> None:
         raise ValueError(f"--top is {ARGS.top}: use 1 or more.")
     if ARGS.fit and ARGS.calibration:
         raise ValueError("--fit writes a calibration and --calibration reads one: give one.")
+    if ARGS.members and (ARGS.fit or ARGS.calibration):
+        raise ValueError("A calibration is of one model: give it without --members.")
     calibration = load_calibration(ARGS.calibration) if ARGS.calibration else None
     paths = image_files.find(ARGS.images)
     if ARGS.fit:  # before all images are read
         if not 0 < ARGS.coverage <= 1:
             raise ValueError(f"--coverage is {ARGS.coverage}: use one above 0 and up to 1.")
         folder_labels(paths, labels)
-    embedder = open_embedder(named_or_default(ARGS.model), sizes=(min(64, len(paths)),))
+    models = [named_or_default(model) for model in (ARGS.model, *ARGS.members)]
+    embedders = [open_embedder(model, sizes=(min(64, len(paths)),)) for model in models]
     about = {"labels": labels, "templates": templates}
     if ARGS.fit or calibration:
-        about["model"] = embedder.fingerprint
+        about["model"] = embedders[0].fingerprint
     if calibration is not None:
         calibration.check(**about)
-    weights = classifier_weights(embedder.texts, labels, templates)
+    weights = [classifier_weights(e.texts, labels, templates) for e in embedders]
     printer = None if ARGS.fit else Printer(labels, paths, calibration)
     faults, found = [], []
     # On a terminal the rows show the progress, and a progress line would interleave with them.
     shown = sys.stdout.isatty() and not ARGS.fit
     quiet = contextlib.nullcontext() if shown else Progress("Images", len(paths))
     with quiet as bar:
-        for path, cosines in classify(embedder, weights, paths):
-            if isinstance(cosines, ValueError):
-                faults.append((path, cosines))
+        for path, every in classify_together(embedders, weights, paths):
+            if isinstance(every, ValueError):
+                faults.append((path, every))
                 if printer:
-                    printer.fault(path, cosines)
-            elif printer:
-                logits = embedder.logit_scale * cosines
-                printer.row(path, logits, embedder.probabilities(cosines))
+                    printer.fault(path, every)
             else:
-                found.append((path, embedder.logit_scale * cosines))
+                logits = np.stack([e.logit_scale * x for e, x in zip(embedders, every)])
+                if printer:
+                    probs = [e.probabilities(x) for e, x in zip(embedders, every)]
+                    printer.row(path, logits, np.stack(probs))
+                else:
+                    found.append((path, logits[0]))
             if bar is not None:
                 bar.advance()
     if faults and not (ARGS.json and printer):

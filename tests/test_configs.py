@@ -59,7 +59,7 @@ def test_full_size(name):
         variables(run.params, run.state.memory),
         {k: jax.ShapeDtypeStruct((8, *s.shape[1:]), s.dtype) for k, s in run.spec.items()},
     )
-    if config.model.name in ("albef", "aligner", "blip", "clip", "coca", "flava"):
+    if config.model.name in ("albef", "aligner", "blip", "clip", "coca", "flava", "noised_clip"):
         assert outputs["image_embed"].shape == (8, config.model.embed_dim)
         assert outputs["text_embed"].shape == (8, config.model.embed_dim)
     if config.model.name in ("audioclip", "clap"):
@@ -91,7 +91,13 @@ def test_full_size(name):
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
-    elif config.model.name not in ("aligner", "clip", "diffusion_prior", "flava"):
+    elif config.model.name not in (
+        "aligner",
+        "clip",
+        "diffusion_prior",
+        "flava",
+        "noised_clip",
+    ):
         classes = config.model.get("num_classes", config.model.get("answers", 2))
         assert outputs["logits"].shape == (8, classes)
         # A source with more classes is refused before training.
@@ -237,6 +243,7 @@ def test_its_evaluators_can_be_made(name, tmp_path):
     config, run = full_size(name)
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, end_ids=(1,), pad_id=0, vocab_size=2)
     tokenizer.token_id = lambda token: None
+    tokenizer.pieces = lambda text: (list(text.encode()), [])
     run = dataclasses.replace(run, tokenizer=tokenizer)
     runner = Runner(run, tmp_path, lambda *args: None)
     assert set(make_evaluators(config.evals, runner)) == set(config.evals)
@@ -283,6 +290,7 @@ SAME += (
 )
 SAME += (
     "llava_1_5_7b_projector",
+    "llava_boards",
     "nanovlm_222m",
     "smolvlm_256m",
     "videobert",

@@ -9,7 +9,7 @@ from parity import GOLDEN, expected
 from PIL import Image
 
 from configs import llava_emoji
-from mmjax import conversation, generate, pretrained
+from mmjax import chat, conversation, generate, pretrained
 from mmjax.data.transforms.converse import named_template
 from mmjax.models.llava import Llava
 from mmjax.pretrained import describe
@@ -55,7 +55,7 @@ def test_a_llava_answers_a_prompt_and_a_conversation(files):
 
 def test_an_answer_with_the_place_of_an_image_does_not_end_a_conversation(monkeypatch):
     monkeypatch.setattr(
-        generate, "make_text_stream", lambda *_: lambda batch, seed: iter(["a<im", "age>"])
+        chat, "make_text_stream", lambda *_: lambda batch, seed: iter(["a<im", "age>"])
     )
     turns = generate.chat(str(GOLDEN / "llava"), ["what?", "why?"], max_new_tokens=4)
     assert ["".join(pieces) for pieces in turns] == ["a<image>"] * 2
@@ -75,7 +75,7 @@ def test_a_conversation_with_tools(monkeypatch, files):
 
         return stream
 
-    monkeypatch.setattr(generate, "make_text_stream", make_text_stream)
+    monkeypatch.setattr(chat, "make_text_stream", make_text_stream)
     monkeypatch.setattr(Llava, "window", 2000)
     turns = generate.chat(
         str(GOLDEN / "llava"), ["what?", "why?", "sum?"], files[:1], tools=TOOLS, max_new_tokens=4
@@ -84,7 +84,7 @@ def test_a_conversation_with_tools(monkeypatch, files):
     assert "[crop: <image>]" in first and "[sum: error: there is no tool 'sum'" in first
     assert first.endswith("a corner") and prompts[1].count("<image>") == 2 * 9
     assert "more" not in prompts[1] and "".join(next(turns)) == "again"
-    assert "".join(next(turns)).count("[calculator: 2]") == generate.MOST_CALLS
+    assert "".join(next(turns)).count("[calculator: 2]") == chat.MOST_CALLS
 
 
 @pytest.mark.parametrize("window", [75, 100])
@@ -93,14 +93,25 @@ def test_a_result_that_leaves_no_room_ends_no_conversation(monkeypatch, files, w
     said = ["<tool add>?</tool>", "so <im<image>age> it"]
 
     monkeypatch.setattr(
-        generate, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)] if said else [])
+        chat, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)] if said else [])
     )
     monkeypatch.setattr(Llava, "window", window)
     tools = {"add": lambda arguments, images: "long " * 99}
     turns = ["what?", "why?"]
     text, after = map("".join, generate.chat(str(GOLDEN / "llava"), turns, files[:1], tools=tools))
-    assert f"[add: {generate.NO_ROOM}]" in text
+    assert f"[add: {chat.NO_ROOM}]" in text
     assert text.endswith("it") == (window == 100) and after.endswith("it") == (window == 75)
+
+
+def test_tools_hear_the_recordings_and_see_the_images(monkeypatch, files):
+    said = ["<tool hear>now</tool>", "well"]
+    monkeypatch.setattr(generate, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)]))
+    monkeypatch.setattr(Llava, "window", 2000)
+    tools = {"hear": lambda words, given: f"{words} {given.audio[-1]} {given.image()[1:4]}"}
+    turns = generate.chat(
+        str(GOLDEN / "llava"), ["what?"], files[:1], tools=tools, audio=["a.wav", "b.wav"]
+    )
+    assert "[hear: now b.wav b'PNG']" in "".join(next(turns))
 
 
 def test_the_prompts_of_a_paligemma_and_of_a_llava(files):

@@ -8,7 +8,7 @@ import pytest
 import tiny_clip
 from runs import CONFIG
 
-from mmjax import generate
+from mmjax import generate, text_stream
 from mmjax.data.transforms.interleave import join
 from mmjax.decode.settings import Settings
 from mmjax.models.systems import make_system
@@ -126,6 +126,6 @@ def test_no_end_token_is_written():
     )
     stream = lambda *_: iter(np.array([[t] for t in tokens]))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "make_stream", lambda *_: stream)
-        text_stream = generate.make_text_stream(loaded, Settings(4, end_ids=(2,)))
-        assert "".join(text_stream({})) == "7"
+        patch.setattr(text_stream, "make_stream", lambda *_: stream)
+        pieces = text_stream.make_text_stream(loaded, Settings(4, end_ids=(2,)))
+        assert "".join(pieces({})) == "7"

@@ -28,12 +28,18 @@ variables
 weights
 workdir.saved
 pretrained
+photos
 evals.metrics  evals.attention_rollout  evals.occlusion  evals.zero_shot
 evals.grad_cam
 embedder
 rerank
-speech  masks
+guide
+speech  masks  conversation  text_stream
+transcribe
 detection
+tools.classifier  tools.detector  tools.speech
+tools.table
+chat
 search
 serve
 run
@@ -42,11 +48,9 @@ report
 plan
 evaluate
 train
-photos
-conversation
 search.__main__  serve.__main__  sample.__main__
 zero_shot_calibration
-zero_shot  segment  generate  pack  transcribe  export  interpolate  replay  preflight  data.inspect
+zero_shot  segment  generate  pack  export  interpolate  replay  preflight  data.inspect
 cluster_video
 detect  unclip
 __main__

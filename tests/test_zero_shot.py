@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import commands
@@ -9,6 +10,7 @@ import numpy as np
 import odd_names
 import pytest
 from png import png
+from safetensors.numpy import load_file, save_file
 from tiny_index import MODEL, draw
 
 from mmjax import zero_shot, zero_shot_calibration
@@ -135,6 +137,30 @@ def test_a_calibration_is_fitted_to_folders_and_says_what_not_to_trust(tmp_path)
 
 
 KINDS = ("share", "calibrated")
+
+
+def test_an_ensemble_of_models_says_how_far_they_disagree(tmp_path):
+    # The same model with a lower temperature: as sure of the same labels, less or more.
+    other = shutil.copytree(MODEL, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["logit_scale"] = np.asarray(tensors["logit_scale"] - np.float32(2))
+    save_file(tensors, other / "model.safetensors")
+    draw(tmp_path / "some" / "a.png", 0)
+    done = run(tmp_path / "some", "--labels=dog,red", "--json", "--members", other)
+    assert done.returncode == 0, done.stderr
+    (row,) = (json.loads(line) for line in done.stdout.splitlines())
+    paths, labels = [tmp_path / "some" / "a.png"], ("dog", "red")
+    p = np.stack(
+        [dict(zero_shot.zero_shot(m, labels, paths, ("{}",)))[paths[0]] for m in (MODEL, other)]
+    )
+    shown = {x["label"]: (x["share"], x["deviation"]) for x in row["labels"]}
+    for i, label in enumerate(labels):
+        assert shown[label] == pytest.approx((p[:, i].mean(), p[:, i].std()), abs=1e-5)
+    entropy = -(p * np.log(p)).sum(1).mean(), -(p.mean(0) * np.log(p.mean(0))).sum()
+    assert row["mutual_information"] == pytest.approx(entropy[1] - entropy[0], abs=1e-5)
+    assert row["mutual_information"] > 0
+    done = run(tmp_path / "some", "--labels=dog,red", "--members", other, "--fit=a.json")
+    assert done.returncode == 2 and "A calibration is of one model" in done.stderr
 
 
 def test_files_that_are_no_calibration_are_refused(tmp_path):

@@ -76,15 +76,16 @@ for _ in range(256):
     sample = next(stream)
     Image.open(io.BytesIO(sample["jpg"])).convert("RGB"), sample["txt"]
 """,
-    "mmjax": """
+}
+for name, window in (("mmjax, all", 0), ("mmjax, window of 2", 2)):
+    FIRST[name] = f"""
 from mmjax.data import mixture, pipeline
 from mmjax.data.transforms.decode import decode_image
-data = {"train": {"kind": "webdataset", "pattern": PATTERN, "data_dir": CACHE}}
-source = mixture.open_training(data, workdir=CACHE)
-read = lambda example, rng: {"image": decode_image(example["image"])}
+train = {{"kind": "webdataset", "pattern": PATTERN, "data_dir": CACHE, "window": {window}}}
+source = mixture.open_training({{"train": train}}, workdir=CACHE)
+read = lambda example, rng: {{"image": decode_image(example["image"])}}
 next(pipeline.train_batches(source, read, batch_size=256, seed=0))
-""",
-}
+"""
 IMPORTS = {
     "webdataset": "import webdataset",
     "before": "import mmjax.data.sources.webdataset",
@@ -133,7 +134,7 @@ def run_once(name: str, code: str, clock: str, folder: Path, args: argparse.Name
     code = f"""
 import time
 PATTERN, PATHS, CACHE = {pattern!r}, {paths!r}, {str(cache)!r}
-{IMPORTS.get(name, "")}
+{IMPORTS.get(name.partition(",")[0], "")}
 start = time.{clock}()
 {code}
 print(time.{clock}() - start)
@@ -172,7 +173,7 @@ def first(args: argparse.Namespace) -> None:
                 found[name].append(run_once(name, code, "perf_counter", Path(folder), args))
     for name, values in found.items():
         print(
-            f"{name:12s} {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
+            f"{name:20s} {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
         )
 
 

@@ -20,6 +20,7 @@ def get_grid():
             "digits/majority_15/accuracy": "majority of 15",
             "digits/without_image/accuracy": "no image",
             "tools/accuracy": "with tools",
+            "tools/well_formed/accuracy": "well-formed calls",
             "tools/other_result/accuracy": "results exchanged",
         },
     }

@@ -119,14 +119,29 @@ class FoundBad:
     """
 
     def __init__(self, source: str, known: int, total: int, limit: int | float, folder: Path):
-        self._given = (source, known, total, limit, folder)
-        self._most = most_allowed(limit, total, "max_bad_records")
+        self._source, self._known, self._total = source, known, total
+        self._limit, self._folder = limit, folder
         self._keys: set[str] = set()
         self._lock = threading.Lock()
+        most_allowed(limit, total, "max_bad_records")
 
     def __reduce__(self):
         """Another process counts its own."""
-        return FoundBad, self._given
+        return FoundBad, (self._source, self._known, self._total, self._limit, self._folder)
+
+    def indexed(self, bad: Sequence[Sequence[str]], total: int) -> None:
+        """Of a source that is indexed while it is read: all records found so far, and the bad ones
+        among them, as (key, kind, reason); these are listed whenever they have doubled.
+
+        Raises:
+          ValueError: more bad records than the limit allows of the records found so far.
+        """
+        most = most_allowed(self._limit, total, "max_bad_records")
+        with self._lock:
+            before, self._known, self._total = self._known, len(bad), total
+        if len(bad) > most or len(bad) >= 2 * max(1, before):
+            found = [BadRecord(*one) for one in bad]
+            allow(found, total, self._limit, self._source, self._folder)
 
     def add(self, bad: BadRecord) -> None:
         """Count a record, once, and add it to the list; logs a warning whenever the count reaches a
@@ -135,20 +150,21 @@ class FoundBad:
         Raises:
           ValueError: more bad records than the limit.
         """
-        source, known, total, limit, folder = self._given
-        path = folder / LIST_NAME
+        source, limit, folder = self._source, self._limit, self._folder
+        path = mirror.own(folder / LIST_NAME)
         with self._lock:
             new = bad.key not in self._keys
             self._keys.add(bad.key)
-            count = len(self._keys)
+            count, known, total = len(self._keys), self._known, self._total
             if new:
                 folder.mkdir(parents=True, exist_ok=True)
                 jsonl.append(path, [_row(source, bad) | {_WHEN_READ: True}])
         what = f"{source}: {_named(bad)} is one of {count:,} {KINDS[bad.kind]} found when read"
-        if known + count > self._most:
+        most = most_allowed(limit, total, "max_bad_records")
+        if known + count > most:
             before = f", after {known:,} found when it was opened" if known else ""
             raise ValueError(
-                f"{what}{before}; max_bad_records = {limit} allows {self._most:,} of {total:,}: "
+                f"{what}{before}; max_bad_records = {limit} allows {most:,} of {total:,}: "
                 f"all are listed in {mirror.shown(path)}, fix them or raise max_bad_records."
             )
         if new and count & (count - 1) == 0:
@@ -179,9 +195,8 @@ def _write_list(path: Path, bad: Iterable[BadRecord], source: str) -> None:
     lines = []
     if path.exists():
         # Not by splitlines: a file of an earlier version may hold other line separators in a name.
-        lines = [
-            x for x in path.read_text(encoding="utf-8").split("\n") if x and not _is_of(x, source)
-        ]
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = [x for x in text.split("\n") if x and not _is_of(x, source)]
     lines += [jsonl.line(_row(source, b)) for b in bad]
     if lines or path.exists():
         storage.write(path, "".join(line + "\n" for line in lines))
@@ -196,5 +211,5 @@ def _is_of(line: str, source: str) -> bool:
     try:
         row = json.loads(line)
         return row["source"] == source and _WHEN_READ not in row
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

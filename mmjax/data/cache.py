@@ -44,5 +44,5 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file, or None if the file is missing or invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -19,10 +19,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmjax import storage
+from mmjax.data import text_file
 
 FORMAT = 1
 _CHUNK = 1 << 14  # vectors whose distances are held at once
-_DAMAGED = (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError)
+_DAMAGED = (OSError, KeyError, TypeError, AttributeError, ValueError, OverflowError)
+
+
+class FormatError(ValueError):
+    """Clusters of another version."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +205,7 @@ def save(clusters: Clusters, folder: str | os.PathLike) -> None:
     """Write a folder; see the module."""
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"centers.{i}": x for i, x in enumerate(clusters.centers)}
+    arrays = {f"centers.{i}": np.asarray(x, order="C") for i, x in enumerate(clusters.centers)}
     temporary = folder / "clusters.safetensors.partial"
     save_file({**arrays, "counts": clusters.counts}, temporary)
     temporary.replace(folder / "clusters.safetensors")
@@ -234,18 +239,22 @@ def load(folder: str | os.PathLike) -> Clusters:
             f"There are no clusters in '{folder}': make them by `python -m mmjax.cluster_video`."
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = text_file.parse_json(path.read_bytes())
         version = about.get("format")
         if version != FORMAT:
-            raise ValueError(
+            raise FormatError(
                 f"'{path}' has the format {version}, and this version of mmjax reads {FORMAT}."
             )
         arrays = load_file(folder / "clusters.safetensors")
         centers = tuple(arrays[f"centers.{i}"] for i in range(about["levels"]))
         shapes = [x.shape for x in centers]
         k, width = about["k"], about["width"]
-        if shapes != [(k**i, k, width) for i in range(len(centers))]:
+        if not shapes or shapes != [(k**i, k, width) for i in range(len(centers))]:
             raise TypeError(f"the centers have the shapes {shapes}")
-        return Clusters(centers, arrays["counts"], about["features"])
+        if arrays["counts"].shape != (k ** len(centers),):
+            raise TypeError(f"there are {arrays['counts'].shape} counts")
+        return Clusters(centers, arrays["counts"], dict(about["features"]))
+    except FormatError:
+        raise
     except (*_DAMAGED, SafetensorError) as error:
         raise ValueError(f"The clusters in '{folder}' are damaged ({error}).") from None

@@ -1,11 +1,12 @@
 """A file of named arrays, memory-mapped: processes that read it share its memory.
 
-A line of JSON (padded with spaces), then the arrays one after another, each at a multiple of 64
-bytes.
+A line of JSON (padded with spaces, with its checksum), then the arrays one after another, each at
+a multiple of 64 bytes.
 """
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,7 +54,8 @@ def write_with(
         dtype = np.dtype(dtype)
         places[name] = [dtype.str, length, end]
         end += -(-length * dtype.itemsize // _ALIGNED) * _ALIGNED
-    line = jsonl.line({"arrays": places, "facts": facts}).encode()
+    head = {"arrays": places, "facts": facts}
+    line = jsonl.line({**head, "checksum": _checksum(head)}).encode()
     line = line.ljust(-(-(len(line) + 1) // _ALIGNED) * _ALIGNED - 1) + b"\n"
     with partial_file(path) as partial:
         with partial.open("w+b") as file:
@@ -63,6 +65,10 @@ def write_with(
             fill(_views(content, len(line), places))
             content.flush()
         os.replace(partial, path)
+
+
+def _checksum(head: Mapping[str, Any]) -> int:
+    return zlib.crc32(jsonl.line(head).encode())
 
 
 def _allocate(file: BinaryIO, size: int) -> None:
@@ -81,8 +87,11 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays] | None:
             line = file.readline(_LONGEST)
             content = np.memmap(file, np.uint8, "r")
         found = json.loads(line)
+        head = {"arrays": found["arrays"], "facts": found["facts"]}
+        if found.get("checksum", (now := _checksum(head))) != now:
+            return None
         return found["facts"], _views(content, len(line), found["arrays"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # of JSON and of NumPy's types, of any kind
         return None
 
 

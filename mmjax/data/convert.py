@@ -52,10 +52,9 @@ from mmjax.data.bad_records import BadRecord
 from mmjax.data.open_source import open_source, sources_of
 from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
-from mmjax.data.sources.array_records import SHARDS
+from mmjax.data.sources.array_records import read_shards
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.decode import JPEG_START, as_rgb, decode_image
-from mmjax.workdir import jsonl
 
 
 def convert(
@@ -173,7 +172,7 @@ def main() -> None:
         shard_records=ARGS.shard_records,
         max_bad_records=ARGS.max_bad_records,
     )
-    shards = jsonl.read(target / SHARDS)
+    shards = read_shards(target)
     records, size = (sum(s[key] for s in shards) for key in ("records", "bytes"))
     print(f"{target}: {records:,} examples, {len(shards)} shards, {size / 1e6:,.1f} MB; read it as")
     print({"kind": "array_record", "root": str(target)})

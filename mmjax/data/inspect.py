@@ -79,7 +79,8 @@ def inspect(
     workers = config.data.num_workers
     makers = f"{workers} processes" if workers else f"{config.data.num_threads} threads"
     about = {
-        "Source": f"{printable(source.name)}, {len(source):,} examples",
+        "Source": f"{printable(source.name)}, {source.ready:,} examples"
+        + ("" if source.total else " and more"),
         "Batch": f"step {step}: {which} rows",
         "First rows after": f"{first:.2f} s",
     }

@@ -89,16 +89,19 @@ class Mixture(Joined):
         return example  # the part's transform reads the label
 
 
-def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None = None) -> Source:
+def open_training(
+    data: Mapping[str, Any], *, workdir: str | os.PathLike | None = None, processes: int = 1
+) -> Source:
     """The source of `config.data.train`, a `Mixture` if its kind is "mixture".
 
     Args:
       data: `config.data`.
-      workdir: see `open_source`.
+      workdir, processes: see `open_source`.
 
     Raises:
       ValueError: as `open_source`; unknown, missing or invalid settings of a mixture.
     """
+    opening = {"workdir": workdir, "check_media": False, "processes": processes}
     train, hold_out = data["train"], data.get("hold_out", 0.0)
     if not 0 <= hold_out < 1:
         raise ValueError(f"config.data.hold_out is {hold_out}: use a fraction from 0 to below 1.")
@@ -111,7 +114,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
             )
         if hold_out:
             train = {"kind": "part", "source": train, "stop": 1 - hold_out}
-        return sources.open_source(train, workdir=workdir, check_media=False)
+        return sources.open_source(train, **opening)
     if hold_out:
         raise ValueError(
             "config.data.hold_out is for one source, and config.data.train is a mixture: give its "
@@ -145,7 +148,7 @@ def open_training(data: Mapping[str, Any], *, workdir: str | os.PathLike | None 
         try:
             if not whole or same not in opened:
                 given = settings["source"]
-                opened[same] = sources.open_source(given, workdir=workdir, check_media=False)
+                opened[same] = sources.open_source(given, **opening)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         source = opened[same]
@@ -287,9 +290,24 @@ def parts_of(source: Source) -> dict[str, Source]:
     return {PLAIN: source}
 
 
-def sizes_of(source: Source) -> dict[str, int]:
-    """Examples of each of `parts_of`."""
-    return {name: len(part) for name, part in parts_of(source).items()}
+def sizes_of(source: Source, position: int) -> dict[str, int]:
+    """How many examples of each of `parts_of` the order depends on, up to a position of a plain
+    source; see `Source.size_at`."""
+    if isinstance(source, Mixture):
+        return {part.name: len(part.source) for part in source.parts}
+    return {PLAIN: source.size_at(position)}
+
+
+def about(source: Source, batch_size: int) -> dict[str, Any]:
+    """Name, number of examples (those that several parts share counted once; None while it is not
+    known), and mean number of rows of a step, of a training source."""
+    parts = source.parts if isinstance(source, Mixture) else ()
+    examples = sum(len(part.source) for part in parts if not part.like) if parts else source.total
+    return {
+        "name": source.name,
+        "examples": examples,
+        "rows": mean_rows(source, batch_size),
+    }
 
 
 def rows_of(source: Source, batch_size: int) -> dict[str, int]:
@@ -326,13 +344,16 @@ def order_of(source: Source, batch_size: int, seed: int) -> MixtureOrder | Whole
     Raises:
       ValueError: as `rows_of`.
     """
-    rows = rows_of(source, batch_size)
+    rows, parts = rows_of(source, batch_size), parts_of(source)
+    sizes = {name: part.ready for name, part in parts.items()}
+    orders = {name: part.index_at for name, part in parts.items() if hasattr(part, "index_at")}
     if rows:
         names = list(rows)
         firsts = [names.index(part.like or part.name) for part in source.parts]
-        return WholeBatches(source.history, seed, sizes_of(source), list(rows.values()), firsts)
+        given = (source.history, seed, sizes, list(rows.values()), firsts, orders)
+        return WholeBatches(*given)
     history = history_of(source) or [(0, {PLAIN: 1})]
-    return MixtureOrder(history, batch_size, seed, sizes_of(source))
+    return MixtureOrder(history, batch_size, seed, sizes, orders)
 
 
 def make_transforms(
@@ -365,6 +386,11 @@ def make_transforms(
 
 
 def _cached(source: Source, text: str, context: Mapping[str, Any]) -> Source:
+    if text and hasattr(source, "index_at"):
+        raise ValueError(
+            f"{source.name} is read in windows, and a cached_transform keeps every example in "
+            "memory: take out one of the two, 'window' or 'cached_transform'."
+        )
     return InMemory(source, parse(text, **context)) if text else source
 
 

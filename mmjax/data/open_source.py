@@ -24,6 +24,7 @@ from mmjax.data.sources.emoji_pairs import open_emoji_pairs
 from mmjax.data.sources.emoji_questions import open_questions
 from mmjax.data.sources.features import open_features
 from mmjax.data.sources.folder import open_folder
+from mmjax.data.sources.grounded_instructions import open_grounded_instructions
 from mmjax.data.sources.joined import open_joined
 from mmjax.data.sources.lip_clips import open_lip_clips
 from mmjax.data.sources.mosaics import open_mosaics
@@ -51,6 +52,7 @@ def open_source(
     *,
     workdir: str | os.PathLike | None = None,
     check_media: bool = True,
+    processes: int = 1,
 ) -> Source:
     """The source that a config describes.
 
@@ -61,6 +63,7 @@ def open_source(
       check_media: every image and video is decoded once before the source is used, and those that
         cannot be are left out. False, for training: a large source may find them when they are
         read, see `Source.is_bad`.
+      processes: how many share the examples of each batch.
 
     Raises:
       ValueError: an unknown kind, an unknown or missing setting, or unusable data.
@@ -76,11 +79,11 @@ def open_source(
         raise ValueError(f"The source's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
     opener = KINDS[kind]
     parameters = dict(inspect.signature(opener).parameters)
-    given = {"workdir": workdir, "check_media": check_media}
+    given = {"workdir": workdir, "check_media": check_media, "processes": processes}
     given = {name: value for name, value in given.items() if parameters.pop(name, None)}
     # Parts are of all records, bad ones too: so they are the same whether there is a check or not.
     within = {"part": False, "joined": check_media}.get(kind, True)
-    nested = {"workdir": workdir, "check_media": within}
+    nested = {"workdir": workdir, "check_media": within, "processes": processes}
     for name in settings.keys() - parameters.keys():
         hint = nearest(name, parameters) or f" It takes: {', '.join(parameters)}."
         raise ValueError(f"A source of kind '{kind}' has no setting '{name}'.{hint}")
@@ -132,6 +135,12 @@ def _nested(config: Any, kind: str, name: str, **given: Any) -> Source:
             f"The setting '{name}' of a source of kind '{kind}' is {config!r}: it must be the "
             "config of a source."
         )
+    if config.get("kind") == "webdataset" and config.get("window"):
+        raise ValueError(
+            f"The setting '{name}' of a source of kind '{kind}' has shards with a window, which is "
+            "for config.data.train itself or a part of a mixture, without hold_out: take it out, "
+            "or evaluate on other shards."
+        )
     return open_source(config, **given)
 
 
@@ -158,6 +167,7 @@ KINDS = {
     "emoji_pairs": open_emoji_pairs,
     "emoji_instructions": open_emoji_instructions,
     "digit_instructions": open_digit_instructions,
+    "grounded_instructions": open_grounded_instructions,
     "emoji_questions": open_questions,
     "neighbors": open_neighbors,
     "nlvr2": open_nlvr2,

@@ -12,13 +12,14 @@ turn; "soonest" is computed from the weights of the current step, so schedules n
 If a part's count would have to decrease (its quota is, or has just fallen, below one row per
 batch), it stays the same.
 
-Within a part the rows follow its own order, a new permutation in each epoch.
+Within a part the rows follow its own order: a new permutation of all examples in each epoch, or
+that of its source, such as shards that are read in windows.
 """
 
 import functools
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from mmjax.data.draws import PLACES, row_rng
 from mmjax.schedule import Schedule, check_schedule, is_number, schedule
 
 Weights = Mapping[str, Schedule]
+IndexAt = Callable[[int, int], int]  # (seed, position) -> index: `Source.index_at`
 
 PLAIN = ""  # the name of the only part of a plain source
 _BITS = 24  # quotas are integers in units of 2**-24 row, so that sums are exact
@@ -46,6 +48,7 @@ class WholeBatches:
       weights_history, seed, sizes: as `MixtureOrder`.
       rows: of a step of each part.
       sources: for each part the number of the first part with its source.
+      orders: as `MixtureOrder`.
     """
 
     def __init__(
@@ -55,9 +58,10 @@ class WholeBatches:
         sizes: Mapping[str, int],
         rows: Sequence[int],
         sources: Sequence[int],
+        orders: Mapping[str, IndexAt] = {},
     ):
-        self._given = (weights_history, seed, sizes, rows, sources)
-        self._steps = MixtureOrder(weights_history, 1, seed, sizes)
+        self._given = (weights_history, seed, sizes, rows, sources, orders)
+        self._steps = MixtureOrder(weights_history, 1, seed, sizes, orders)
         self._rows, self._sources = np.asarray(rows), np.asarray(sources)
         self.positions = functools.lru_cache(maxsize=8)(self._positions)
 
@@ -93,6 +97,7 @@ class MixtureOrder:
       batch_size: B, of the global batch.
       seed: 0 to 2**32 - 1.
       sizes: part -> number of examples. Parts are numbered in this order.
+      orders: part -> order of its source, of parts whose source has one.
 
     Raises:
       ValueError: a part without examples, or weights that `check_weights` refuses.
@@ -104,8 +109,9 @@ class MixtureOrder:
         batch_size: int,
         seed: int,
         sizes: Mapping[str, int],
+        orders: Mapping[str, IndexAt] = {},
     ):
-        self._given = (weights_history, batch_size, seed, sizes)
+        self._given = (weights_history, batch_size, seed, sizes, orders)
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"Part '{name}' of the mixture has no examples: take it out.")
@@ -117,7 +123,9 @@ class MixtureOrder:
             check_weights(weights, sizes)
         self._batch_size, self._seed, self._names = batch_size, seed, list(sizes)
         # Seeded by name, not number: adding a part does not change the order of the others.
-        self._orders = [(size, _seed_of(seed, name)) for name, size in sizes.items()]
+        self._orders = [
+            (size, _seed_of(seed, name), orders.get(name)) for name, size in sizes.items()
+        ]
         zero = np.zeros(len(sizes), np.int64)
         self._starts = [(zero, zero)]  # T and C at the start of each block computed so far
         self._lock = threading.Lock()
@@ -142,10 +150,12 @@ class MixtureOrder:
     def index(self, part: int, position: int) -> int:
         """Index of the example at a position of a part's order.
 
-        A permutation per epoch, of which single values can be computed; the one of
-        `grain.MapDataset.shuffle`.
+        Without an order of its source a permutation per epoch, of which single values can be
+        computed; the one of `grain.MapDataset.shuffle`.
         """
-        size, seed = self._orders[part]
+        size, seed, index_at = self._orders[part]
+        if index_at is not None:
+            return index_at(seed, int(position))
         epoch, place = divmod(int(position), size)
         return index_shuffle(place, max_index=size - 1, seed=(seed + epoch) % 2**32, rounds=4)
 

@@ -77,15 +77,15 @@ def train_batches(
         (names its key).
     """
     local = _local_size(batch_size, process_index, process_count)
-    if len(source) == 0:
+    if source.ready == 0:
         raise ValueError(f"Source {source.name} is empty: there is nothing to train on.")
     if not 0 <= seed < 2**32:
         raise ValueError(f"The data seed is {seed}; it must be between 0 and 2**32 - 1.")
     mixed = isinstance(source, Mixture)
     parts = source.parts if mixed else (Part(PLAIN, source),)
     transforms = [transform[part.name] for part in parts] if mixed else [transform]
-    lost = [LostRecords(p.source.name, len(p.source), max_lost_records) for p in parts]
-    firsts = np.cumsum([0, *(len(part.source) for part in parts)])
+    lost = [LostRecords(p.source.name, p.source.ready, max_lost_records) for p in parts]
+    firsts = np.cumsum([0, *(len(part.source) for part in parts)]) if mixed else ()
     order = order_of(source, batch_size, seed)
     fills = [_identity] * len(parts)
     if mixed or spec is not None:
@@ -108,7 +108,7 @@ def train_batches(
         numbers, positions = order.positions(step)
         number = int(numbers[place])
         index, one = order.index(number, positions[place]), parts[number].source
-        for _ in range(len(one)):
+        for _ in range(one.ready):
             rng = row_rng(seed, step * batch_size + place)
             try:
                 row = fills[number](_load(one, transforms[number], index, rng))
@@ -118,9 +118,9 @@ def train_batches(
             except ValueError:
                 if not (getattr(one, "unchecked", False) and one.is_bad(index)):
                     raise
-            index = (index + 1) % len(one)
+            index = one.following(index)
         else:
-            raise ValueError(f"None of the {len(one)} examples of {one.name} can be read.")
+            raise ValueError(f"None of the {one.ready} examples of {one.name} can be read.")
         if mixed:
             row |= {"part": np.int32(number), "example_id": np.int64(firsts[number] + index)}
         return row
@@ -163,7 +163,7 @@ def _samples(
     wanted = {key for key in spec if not key.endswith("_present")}
     for n in range(SAMPLES):
         for part, transform in zip(parts, transforms, strict=True):
-            size = len(part.source)
+            size = part.source.ready
             if n >= min(size, SAMPLES):
                 continue
             index = n * size // min(size, SAMPLES)

@@ -14,7 +14,14 @@ from mmjax import storage
 from mmjax.data.bad_records import LIST_NAME, BadRecord, allow, most_allowed
 from mmjax.data.cache import locked
 from mmjax.data.source import Source
-from mmjax.data.sources.array_records import DATASET, SHARDS, meta_of, write_metas
+from mmjax.data.sources.array_records import (
+    DATASET,
+    SHARDS,
+    meta_of,
+    read_dataset,
+    read_shards,
+    write_metas,
+)
 from mmjax.process.progress import Progress
 from mmjax.workdir import jsonl
 
@@ -58,7 +65,7 @@ def write_set(
         sizes = {"records": len(source), "shard_records": shard_records, "shards": len(firsts)}
         _claim(target, {**settings, **sizes, "class_names": source.class_names})
         jsonl.cut_torn_end(target / SHARDS)
-        done = jsonl.read(target / SHARDS)
+        done = read_shards(target)
         bad = [BadRecord(*b) for shard in done for b in shard["bad"]]
         most = most_allowed(max_bad_records, len(source), "max_bad_records")
         name = f"{source.name} ({what.lower()})"
@@ -102,7 +109,7 @@ def _claim(target: Path, dataset: Mapping[str, Any]) -> None:
                 "or empty."
             )
         return storage.write(path, text)
-    begun, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    begun, now = read_dataset(target), json.loads(text)
     for key in now:
         if begun.get(key) != now[key]:
             raise ValueError(

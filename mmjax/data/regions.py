@@ -41,6 +41,14 @@ class Regions:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def at(self, which: Sequence[int]) -> "Regions":
+        """Some of the regions."""
+        arrays = {
+            name: getattr(self, name)[list(which)] for name in ("boxes", "labels", "crowd", "areas")
+        }
+        segments = [self.segments[i] for i in which]
+        return dataclasses.replace(self, segments=segments, **arrays)
+
     def mask(self, index: int) -> rle.Rle:
         """The mask of one region.
 

@@ -25,7 +25,8 @@ class Source(Protocol):
     the labels, if known. `corpus` is what a tokenizer is trained on; None: all captions. Where
     `unchecked`, an image or video may turn out not to be decodable when it is read: see `is_bad`.
     `inputs` are the sources that it is made of, and `named_files` the files that its config names;
-    `open_source` sets both.
+    `open_source` sets both. A source with an order of training of its own has
+    `index_at(seed, position) -> index`; else `data/order.py` permutes all examples.
     """
 
     name: str
@@ -60,6 +61,27 @@ class Source(Protocol):
         Sources that read others than their config names override this.
         """
         return self.named_files
+
+    @property
+    def total(self) -> int | None:
+        """The number of examples; None while that is not known, see `ready`."""
+        return len(self)
+
+    @property
+    def ready(self) -> int:
+        """How many examples, from the first on, can be read at once: all, but of a source that is
+        indexed while it is read; there `len` waits for all."""
+        return len(self)
+
+    def following(self, index: int) -> int:
+        """The example after another one; after the last one the first."""
+        return (index + 1) % len(self)
+
+    def size_at(self, position: int) -> int:
+        """How many examples the order of training depends on up to a position: all, but of a source
+        that is indexed while it is read."""
+        del position
+        return len(self)
 
     def is_bad(self, index: int) -> bool:
         """Whether the media of an example, which could not be used, cannot be decoded; then it is

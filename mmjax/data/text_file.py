@@ -21,6 +21,7 @@ _OTHER_MARKS = {
 MAX_DEPTH = 100  # of lists and objects within each other in JSON
 _MEASURED = 1 << 20  # characters up to which the depth is counted; Python itself bounds the rest
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PERHAPS_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -90,6 +91,22 @@ def is_text(text: str) -> bool:
     """Whether a text is one of Unicode: an escape in JSON may be half of a surrogate pair, as where
     a program cut a text within an emoji, which no tokenizer takes."""
     return not _SURROGATE.search(text)
+
+
+def has_surrogate(data: bytes, value: Any) -> bool:
+    """Whether a text within a JSON value is none of Unicode, see `is_text`; `data` is its file."""
+    if not _PERHAPS_SURROGATE.search(data):
+        return False
+    left = [value]
+    while left:
+        x = left.pop()
+        if isinstance(x, dict):
+            left += [*x.keys(), *x.values()]
+        elif isinstance(x, list):
+            left += x
+        elif isinstance(x, str) and not is_text(x):
+            return True
+    return False
 
 
 def lines(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Evaluators of how far a classifier's probabilities can be trusted."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from mmjax.evals.classification import Classification, ZeroShot
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.metrics.calibration import BINS
+from mmjax.evals.metrics.ensemble import ensemble_logits, ensemble_metrics
 from mmjax.evals.metrics.selective import aurc
 from mmjax.evals.metrics.uncertainty import Fitted, confidences, fit, uncertainty_metrics
 from mmjax.evals.outputs import text_outputs
@@ -24,17 +25,22 @@ class Calibrated(Evaluator):
     `excess_aurc` (see `uncertainty_metrics`). With a `fit_source` also `temperature`, the same
     metrics after it as `calibrated/...`, and, with the threshold that keeps `coverage` of the
     `fit_source`: `kept`, the fraction of this source that it keeps, and `kept_top1`, its accuracy.
+    With `members` all of these are of the mean probability of an ensemble, and the metrics of
+    `ensemble_metrics` are added: what its members disagree about.
 
     Settings:
       fit_source: examples that are neither trained on nor tested: temperature and threshold are
         fitted there, and nothing else is.
       coverage: the fraction of examples that should get an answer.
       bins: of the calibration errors.
+      members: workdirs of further runs, such as other seeds, of which each is evaluated with its
+        newest checkpoint; they may have other architectures, and have the same classes.
     """
 
     fit_source: Mapping[str, Any] | None = None
     coverage: float = 0.8
     bins: int = BINS
+    members: tuple[str, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,6 +55,57 @@ class Calibrated(Evaluator):
                 "coverage above 0 and up to 1, and at least one bin."
             )
 
+    def settings(self) -> dict[str, Any]:
+        given = super().settings()
+        if not self.members:  # the fingerprint of results from before there were ensembles
+            del given["members"]
+        return given
+
+    def check(self) -> None:
+        super().check()
+        for member in self.members:
+            self.runner.open_member(member)
+
+    def own_scores(
+        self, variables: Variables, config: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Logits `[N, C]` of one model, labels `[N]` and the class names."""
+        raise NotImplementedError
+
+    def all_scores(
+        self, variables: Variables, config: Mapping[str, Any] | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+        """Logits `[N, C]` of this model and of each member, labels `[N]` and the class names.
+
+        Raises:
+          ValueError: a member with other classes.
+        """
+        logits, labels, names = self.own_scores(variables, config)
+        every = [logits]
+        for member in self.members:
+            runner, theirs = self.runner.open_member(member)
+            alone = dataclasses.replace(self, runner=runner, members=())
+            logits, _, other = alone.own_scores(theirs, config)
+            if list(other) != list(names):
+                raise ValueError(
+                    f"The member '{member}' has the classes {', '.join(other[:5])} ... and this "
+                    f"run {', '.join(names[:5])} ...: an ensemble has the same ones, in one order."
+                )
+            every.append(logits)
+        return every, labels, names
+
+    def scores(
+        self, variables: Variables, config: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Logits `[N, C]` of the model, or of the ensemble, labels `[N]` and the class names."""
+        every, labels, names = self.all_scores(variables, config)
+        return ensemble_logits(every), labels, names
+
+    def doubts(self, every: Sequence[np.ndarray], labels: np.ndarray) -> Results:
+        """Yield the metrics of other uncertainties than that of the probability."""
+        if len(every) > 1:
+            yield from ensemble_metrics(every, labels).items()
+
     def fitted(self, variables: Variables) -> Fitted | None:
         """What the `fit_source` gives; None without one."""
         if self.fit_source is None:
@@ -57,9 +114,11 @@ class Calibrated(Evaluator):
         return fit(logits, labels, self.coverage)
 
     def run(self, variables: Variables) -> Results:
-        logits, labels, _ = self.scores(variables)
+        every, labels, _ = self.all_scores(variables)
+        logits = ensemble_logits(every)
         yield from classification_metrics(logits, labels).items()
         yield from uncertainty_metrics(logits, labels, self.bins).items()
+        yield from self.doubts(every, labels)
         fitted = self.fitted(variables)
         if fitted is not None:
             yield "temperature", fitted.temperature
@@ -88,21 +147,21 @@ class Calibration(Calibrated, Classification):
     kind = "calibration"
     evidential: bool = False
 
-    def scores(
+    def own_scores(
         self, variables: Variables, config: Mapping[str, Any] | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
-        logits, labels, names = super().scores(variables, config)
+        logits, labels, names = Classification.scores(self, variables, config)
         # log(1 + exp(z)): of the Dirichlet's concentrations, see losses/evidential.py.
         return (np.logaddexp(0, logits) if self.evidential else logits), labels, names
 
-    def run(self, variables: Variables) -> Results:
-        yield from super().run(variables)
+    def doubts(self, every: Sequence[np.ndarray], labels: np.ndarray) -> Results:
+        yield from super().doubts(every, labels)
         if self.evidential:
-            logits, labels, _ = self.scores(variables)
-            vacuity = logits.shape[1] / np.exp(logits.astype(np.float64)).sum(axis=1)
+            alpha = np.exp(np.asarray(every, np.float64))
+            vacuity = (alpha.shape[-1] / alpha.sum(axis=-1)).mean(axis=0)
             yield "vacuity", float(vacuity.mean())
-            yield "aurc_vacuity", aurc(-vacuity, logits.argmax(axis=1) == labels)
+            yield "aurc_vacuity", aurc(-vacuity, ensemble_logits(every).argmax(axis=1) == labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,10 +171,10 @@ class ZeroShotCalibration(Calibrated, ZeroShot):
 
     kind = "zero_shot_calibration"
 
-    def scores(
+    def own_scores(
         self, variables: Variables, config: Mapping[str, Any] | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Logits `[N, C]`, labels `[N]` and the class names."""
-        cosines, labels, names = super().scores(variables, config)
+        cosines, labels, names = ZeroShot.scores(self, variables, config)
         scale = text_outputs(self.runner, variables, names[:1], ["logit_scale"])["logit_scale"]
         return cosines * np.float32(scale), labels, names

@@ -44,8 +44,11 @@ class Evaluator:
         text = json.dumps(self.settings(), sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def check(self) -> None:
+    def check(self) -> dict[str, Any]:
         """Open every source and make a row of the first batch; called before training.
+
+        Returns:
+          setting -> source.
 
         Raises:
           ValueError: a missing source, a transform that does not fit its examples, or a model
@@ -53,12 +56,14 @@ class Evaluator:
         """
         size = self.runner.batch_size
         processes = size // len(range(size)[self.runner.rows])
+        opened = {}
         for name, value in self.settings().items():
             if name.endswith("source") and value is not None:
-                source = self._open(value)
+                source = opened[name] = self._open(value)
                 if name == "source":
                     self._check_source(source)
                     self._check_row(next(self.runner.batches(source, self.transform, processes)))
+        return opened
 
     def _check_source(self, source: Any) -> None:
         """Raise ValueError if the source's classes do not fit what the evaluator needs."""

@@ -24,6 +24,7 @@ from mmjax.evals.detection import Detection
 from mmjax.evals.embedding_health import health_metrics
 from mmjax.evals.evaluator import Evaluator, Results, left_out
 from mmjax.evals.few_shot import FewShot, FewShotClassification
+from mmjax.evals.grounded_answers import GroundedAnswers
 from mmjax.evals.grounding import Grounding
 from mmjax.evals.image_generation import ImageGeneration
 from mmjax.evals.image_pairs import ImagePairs
@@ -146,6 +147,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
         MultiLabel,
         Detection,
         Grounding,
+        GroundedAnswers,
         ImageGeneration,
         ImageReconstruction,
         ImageTokens,

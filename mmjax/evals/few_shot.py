@@ -39,14 +39,15 @@ class _FewShot(Evaluator):
                 f"{self.support} shots."
             )
 
-    def check(self) -> None:
-        super().check()
-        examples = len(self._open(self.train_source))
+    def check(self) -> dict[str, Any]:
+        opened = super().check()
+        examples = len(opened["train_source"])
         if self.shots > examples:
             raise ValueError(
                 f"{self.kind} has {self.shots} shots and its train_source {examples} examples: use "
                 "fewer."
             )
+        return opened
 
     def _text(self, source: Any, i: int) -> str:
         """The target text of an example."""
@@ -104,8 +105,8 @@ class FewShot(_FewShot, Captioning):
         _FewShot.__post_init__(self)
         Captioning.__post_init__(self)
 
-    def check(self) -> None:
-        super().check()
+    def check(self) -> dict[str, Any]:
+        opened = super().check()
         longest = self.length + self.decode["max_new_tokens"]
         if self.runner.window and longest > self.runner.window:
             raise ValueError(
@@ -113,6 +114,7 @@ class FewShot(_FewShot, Captioning):
                 f"{self.decode['max_new_tokens']} new ones, and the model's window is "
                 f"{self.runner.window}: lower one of the two."
             )
+        return opened
 
     def _text(self, source: Any, i: int) -> str:
         return captions_of(source.meta(int(i)), source.class_names)[0]
@@ -140,15 +142,16 @@ class FewShotClassification(_FewShot):
     def _text(self, source: Any, i: int) -> str:
         return source.class_names[source.meta(int(i))["label"]]
 
-    def check(self) -> None:
-        super().check()
-        for config in (self.train_source, self.source):
-            source = self._open(config)
+    def check(self) -> dict[str, Any]:
+        opened = super().check()
+        for name in ("train_source", "source"):
+            source = opened[name]
             if not getattr(source, "class_names", None) or "label" not in source[0]:
                 raise ValueError(
-                    f"{self.kind} needs labels with class names and {config} has none: change it."
+                    f"{self.kind} needs labels with class names and its {name} has none: change it."
                 )
         self.runner.score(source.class_names)
+        return opened
 
     def scores(self, variables: Variables) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Log-probabilities `[N, C]`, labels `[N]` and the class names."""

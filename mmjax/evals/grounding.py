@@ -40,12 +40,8 @@ class Phrases(Source):
 
     def _one(self, example: dict[str, Any], place: int) -> dict[str, Any]:
         regions, phrase = example["regions"], example["phrases"][place]
-        one = {
-            name: getattr(regions, name)[place : place + 1]
-            for name in ("boxes", "labels", "segments", "crowd", "areas")
-        }
-        regions = dataclasses.replace(regions, **one)
-        return {**example, "captions": [phrase], "phrases": [phrase], "regions": regions}
+        one = {"captions": [phrase], "phrases": [phrase], "regions": regions.at([place])}
+        return {**example, **one}
 
 
 def _phrases(example: Mapping[str, Any]) -> Sequence[str]:

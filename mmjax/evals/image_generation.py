@@ -96,9 +96,10 @@ class ImageGeneration(Evaluator):
         size = own_size(self.extractor) if self.extractor_size is None else self.extractor_size
         return extractor_name(self.extractor, size, self.resize)
 
-    def check(self) -> None:
-        super().check()
+    def check(self) -> dict[str, Any]:
+        opened = super().check()
         self._extract, self._clip  # noqa: B018
+        return opened
 
     def _check_source(self, source: Any) -> None:
         if len(source) <= self.neighbors:

@@ -14,8 +14,8 @@ def recompute(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     result. Here the first argument depends on the cotangent, which prevents that.
 
     Args:
-      f: (x, *others) -> y, where x [..., M] and y [..., N] are floats with the same leading axes;
-        the others may be of any dtype, or None. It must not close over arrays.
+      f: (x, *others) -> y, where x and y are floats; the others may be trees of any dtype, or None.
+        It must not close over arrays.
     """
 
     @jax.custom_vjp
@@ -29,7 +29,9 @@ def recompute(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         x, *others = args
         # The compiler cannot remove the sum, as 0 * dy may be NaN. Where dy is not finite, neither
         # is the gradient.
-        x = x + (0 * dy[..., :1]).astype(x.dtype)
+        same = x.ndim == dy.ndim and x.shape[:-1] == dy.shape[:-1]
+        some = dy[..., :1] if same else dy.ravel()[:1].reshape((1,) * x.ndim)
+        x = x + (0 * some).astype(x.dtype)
         return jax.vjp(f, x, *others)[1](dy)
 
     again.defvjp(forward, backward)

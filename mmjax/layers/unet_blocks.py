@@ -1,5 +1,6 @@
 """The blocks of a U-Net of diffusion: residual convolutions, attention over positions, resizing."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -108,23 +109,30 @@ class ResidualBlock(nn.Module):
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self._stream}
         convolve = {"use_bias": True, "dtype": self.dtype}
         resize = RESIZE[self.resize]
-        y = jax.nn.silu(GroupNorm(**norm, name="norm_in")(x))
-        x, y = resize(x), resize(y)
         names = (None, None, "embed", "mlp")
-        y = Convolution(self.channels, 3, **convolve, names=names, name="conv_in")(y)
+        conv_in = Convolution(self.channels, 3, **convolve, names=names, name="conv_in")
+        y = normed_convolution(GroupNorm(**norm, name="norm_in"), conv_in, x, resize=resize)
+        x = resize(x)
         parts = 2 if self.scale_shift else 1
         width = (parts, self.channels)
         given = Linear(width, (None, None, "mlp"), dtype=self.dtype, name="condition")(condition)
-        norm_out = GroupNorm(**norm, axis="mlp", name="norm_out")
-        if self.scale_shift:
-            y = norm_out(y, (given[:, 0], given[:, 1]))
-        else:
-            y = norm_out(y + given[:, 0, None, None])
-        y = nn.Dropout(self.dropout, deterministic=not self.train)(jax.nn.silu(y))
+        if not self.scale_shift:
+            y = y + given[:, 0, None, None]
         names = (None, None, "mlp", "embed")
-        y = Convolution(
+        conv_out = Convolution(
             self.channels, 3, **convolve, names=names, kernel_init=ZEROS, name="conv_out"
-        )(y)
+        )
+        kept = None
+        if self.dropout and self.train:
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, y.shape)
+        y = normed_convolution(
+            GroupNorm(**norm, axis="mlp", name="norm_out"),
+            conv_out,
+            y,
+            (given[:, 0], given[:, 1]) if self.scale_shift else None,
+            kept=kept,
+            rate=self.dropout,
+        )
         if x.shape[-1] != self.channels:
             names = (None, "embed")
             x = Linear((self.channels,), names, dtype=self.dtype, name="skip")(x)
@@ -133,6 +141,45 @@ class ResidualBlock(nn.Module):
     @property
     def _stream(self) -> str:
         return str(activation_dtype(self.dtype))
+
+
+def normed_convolution(
+    norm: GroupNorm,
+    convolution: Convolution,
+    x: jax.Array,
+    condition: tuple[jax.Array, jax.Array] | None = None,
+    *,
+    resize: Callable[[jax.Array], jax.Array] = RESIZE[""],
+    kept: jax.Array | None = None,
+    rate: float = 0.0,
+) -> jax.Array:
+    """The convolution of silu(norm(x, condition)), resized and with dropout.
+
+    On CPU in fp32 the backward pass makes the convolution's input again, so that of its activations
+    only x is kept; the convolution itself is not computed twice.
+
+    Args:
+      norm, convolution: submodules of the caller.
+      kept: bool, the numbers of the activation that dropout leaves; None: no dropout; rate: of it.
+    """
+
+    def f(x, condition, kept, normed, convolved):
+        y = resize(jax.nn.silu(normed(x, condition)))
+        if kept is not None:
+            y = jnp.where(kept, y / (1 - rate), 0.0).astype(y.dtype)
+        return convolved(y)
+
+    again = platform.current().recomputes and norm.dtype == convolution.dtype == "float32"
+    if not again or norm.is_initializing():
+        return f(x, condition, kept, norm, convolution)
+    alone = [module.clone(parent=None) for module in (norm, convolution)]
+
+    def pure(x, condition, kept, params):
+        calls = [functools.partial(m.apply, {"params": p}) for m, p in zip(alone, params)]
+        return f(x, condition, kept, *calls)
+
+    params = [module.variables["params"] for module in (norm, convolution)]
+    return recompute(pure)(x, condition, kept, params)
 
 
 class SpatialAttention(nn.Module):

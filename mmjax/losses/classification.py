@@ -10,6 +10,7 @@ from jaxtyping import ArrayLike, Float
 
 from mmjax.batch import Batch
 from mmjax.losses.evidential import evidential_loss
+from mmjax.losses.masked import per_example
 from mmjax.schedule import Schedule, check_schedule
 from mmjax.system import Weighted
 
@@ -59,6 +60,30 @@ def classification_loss(
     }
 
 
+def token_classification(
+    logits: Float[ArrayLike, "b l c"], batch: Batch, label_smoothing: float = 0.0
+) -> dict[str, Weighted]:
+    """`token_classification` and `token_accuracy` of the tokens of a text that have a class.
+
+    Each is the mean over an example's tokens, weighted by their number, so that a batch has the
+    mean over all of its tokens. The batch has `text_label` [B, L] int32, negative where there is
+    none: on padding and special tokens, and -100 in the files of others.
+
+    Source: transformers 5.23, ViltForTokenClassification and BertForTokenClassification.
+    """
+    label = batch["text_label"]
+    counted = label >= 0
+    if "text_present" in batch:
+        counted = counted & batch["text_present"][:, None]
+    logits = logits.astype(jnp.float32)
+    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
+    correct = (logits.argmax(-1) == label).astype(jnp.float32)
+    return {
+        "token_classification": per_example(optax.softmax_cross_entropy(logits, target), counted),
+        "token_accuracy": per_example(correct, counted),
+    }
+
+
 def check_evidential(
     evidential: Schedule | None, label_smoothing: float, independent: bool = False
 ) -> None:
@@ -81,6 +106,16 @@ def check_classes(source: Any, classes: int, setting: str) -> None:
             f"{source.name} has {len(names)} classes and the head {classes}, so that "
             f"{', '.join(map(repr, names[classes:][:5]))} would have no logit: set {setting} to "
             f"{len(names)}, or train on a set with fewer classes."
+        )
+
+
+def check_token_labels(batch: Batch, classes: int, setting: str) -> None:
+    """Raise ValueError for a `text_label` on the host that is no class of the head."""
+    label = np.asarray(batch.get("text_label", -1))
+    if label.max(initial=-1) >= classes:
+        raise ValueError(
+            f"The batch has the text_label {label.max()} and the head {classes} classes (0 to "
+            f"{classes - 1}, and negative ones for none): set {setting} to the number of classes."
         )
 
 

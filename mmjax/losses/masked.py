@@ -65,7 +65,7 @@ def masked_values(
     if normalize:
         centered = target - target.mean(-1, keepdims=True)
         target = centered / jnp.sqrt(target.var(-1, keepdims=True) + 1e-6)
-    return _per_example(jnp.square(prediction.astype(jnp.float32) - target).mean(-1), masked)
+    return per_example(jnp.square(prediction.astype(jnp.float32) - target).mean(-1), masked)
 
 
 def masked_ids(
@@ -76,7 +76,7 @@ def masked_ids(
     Source: BERT, Devlin et al. 2019 (arXiv 1810.04805), section 3.1.
     """
     logits = logits.astype(jnp.float32)
-    return _per_example(optax.softmax_cross_entropy_with_integer_labels(logits, target), masked)
+    return per_example(optax.softmax_cross_entropy_with_integer_labels(logits, target), masked)
 
 
 def masked_probs(
@@ -95,7 +95,7 @@ def masked_probs(
     Source: UNITER, Chen et al. 2020 (arXiv 1909.11740), section 3.2, MRC-kl.
     """
     target, log_p = target.astype(jnp.float32), jax.nn.log_softmax(logits.astype(jnp.float32))
-    return _per_example(
+    return per_example(
         jnp.sum(jax.scipy.special.xlogy(target, target) - target * log_p, -1), masked
     )
 
@@ -115,10 +115,10 @@ def distilled_ids(
     hard = -jnp.take_along_axis(log_p, target[..., None], -1)[..., 0]
     soft = jax.nn.softmax(jax.lax.stop_gradient(teacher).astype(jnp.float32))
     soft = -jnp.sum(soft * log_p, -1)
-    return _per_example((1 - alpha) * hard + alpha * soft, masked)
+    return per_example((1 - alpha) * hard + alpha * soft, masked)
 
 
-def _per_example(loss: Float[ArrayLike, "b l"], masked: Bool[ArrayLike, "b l"]) -> Weighted:
+def per_example(loss: Float[ArrayLike, "b l"], masked: Bool[ArrayLike, "b l"]) -> Weighted:
     """The mean of loss [B, L] over each row's masked positions, weighted by their number."""
     count = masked.sum(1, dtype=jnp.float32)
     return Weighted(jnp.sum(loss, 1, where=masked) / jnp.maximum(count, 1.0), count)

@@ -1,4 +1,4 @@
-"""The diffusion prior of DALL-E 2: image embeddings of a frozen CLIP from texts."""
+"""The priors of DALL-E 2: image embeddings of a frozen CLIP from texts."""
 
 import dataclasses
 import functools
@@ -12,9 +12,11 @@ from einops import rearrange, repeat
 from jaxtyping import Array, Key
 
 from mmjax.batch import Batch
-from mmjax.config import check_kwargs
+from mmjax.config import check_kwargs, nearest
 from mmjax.layers.norm import unit_length
 from mmjax.losses.diffusion import squared_error
+from mmjax.models import autoregressive_prior
+from mmjax.models.autoregressive_prior import AutoregressivePrior
 from mmjax.models.build import build
 from mmjax.models.clip import CLIP, spec
 from mmjax.models.prior_transformer import PriorTransformer
@@ -26,25 +28,37 @@ from mmjax.sample.settings import Settings, draw
 from mmjax.system import BUFFERS, Context, Outputs, System, Terms, Variables, Weighted
 
 CONDITION = ("text_tokens", "text_mask", "text_embed")
+KINDS = {
+    "diffusion": PriorTransformer,
+    "one_shot": PriorTransformer,
+    "autoregressive": AutoregressivePrior,
+}
 
 
 class DiffusionPrior(CLIP):
-    """A frozen CLIP, and a `PriorTransformer` that predicts its image embeddings from its texts.
+    """A frozen CLIP, and a transformer that predicts its image embeddings from its texts.
 
     A batch with image, text, time [B] and noise [B, E] gives target_embed and clean_embed [B, E];
     one with noisy_embed in place of the image, or without the text but with what a CLIP makes of it
     (`CONDITION`), clean_embed alone. A row whose text_present is false has no condition: its tokens
     are masked and its text embedding is 0.
 
+    In place of the diffusion there are two other kinds. The "one_shot" prior is the same network,
+    of which the noisy embedding is always 0, and the time too. The "autoregressive" one is an
+    `AutoregressivePrior`, which has outputs of its own.
+
     Its parameters are those of a CLIP and, under `prior`, of the transformer: `init_from` reads a
     CLIP.
 
     Attributes:
-      prior: fields of `PriorTransformer` but those of CLIP's sizes; schedule: of `Schedule`.
+      kind: "diffusion", "one_shot" or "autoregressive".
+      prior: fields of `PriorTransformer`, or of `AutoregressivePrior`, but those of CLIP's sizes;
+        schedule: of `Schedule`, for diffusion.
 
     Source: Ramesh et al. 2022 (arXiv 2204.06125), section 2.2.
     """
 
+    kind: str = "diffusion"
     prior: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     text_tokens: bool = True
@@ -54,14 +68,29 @@ class DiffusionPrior(CLIP):
         fields = {"name": "squared_cosine", **self.schedule}
         return Schedule(**check_kwargs(Schedule, fields, "config.model.schedule"))
 
-    def transformer(self, **kwargs) -> PriorTransformer:
-        """The transformer that `prior` describes."""
+    def transformer(self, **kwargs) -> PriorTransformer | AutoregressivePrior:
+        """The transformer that `prior` describes.
+
+        Raises:
+          ValueError: an unknown kind or setting, or more components than the embedding has.
+        """
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"config.model.kind is '{self.kind}'; use one of {', '.join(KINDS)}."
+                + nearest(self.kind, KINDS)
+            )
         tower = self.text_tower(parent=None)
         width = getattr(tower, "sizes", None) or {"width": tower.width}
         sizes = {"text_width": width["width"], "length": tower.length}
         fields = {"dtype": self.dtype, "embed_dim": self.embed_dim, **sizes, **self.prior}
-        where = "config.model.prior"
-        return PriorTransformer(**check_kwargs(PriorTransformer, fields, where), **kwargs)
+        network = KINDS[self.kind]
+        made = network(**check_kwargs(network, fields, "config.model.prior"), **kwargs)
+        if self.kind == "autoregressive" and made.components > self.embed_dim:
+            raise ValueError(
+                f"config.model.prior.components is {made.components}, and the CLIP's embeddings "
+                f"have {self.embed_dim} numbers: set it to at most that."
+            )
+        return made
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -76,6 +105,8 @@ class DiffusionPrior(CLIP):
         given["text_mask"] = given["text_mask"] & present
         given["text_embed"] = jnp.where(present, given["text_embed"], 0.0)
         given["alpha"], given["sigma"] = self.noise_schedule().levels(given["time"])
+        if self.kind == "one_shot":
+            given |= {k: jnp.zeros_like(given["time"]) for k in ("time", "alpha", "sigma")}
         return outputs | self.transformer(name="prior")(given, train=train)
 
 
@@ -126,13 +157,14 @@ def sample(
 
     Args:
       drop: probability of training without a text.
-      settings: fields of `Settings`, and `candidates`, 2 by default: so many are drawn, and that of
-        the highest cosine with the text is kept, as in the paper.
+      settings: fields of `Settings`, of which only diffusion reads others than `guidance`, and
+        `candidates`, 2 by default: so many are drawn, and that of the highest cosine with the text
+        is kept, as in the paper; those of a one-shot prior are equal.
 
     Raises:
       ValueError: an unknown setting, or one that the model was not trained for.
     """
-    options = {"candidates": 2, **settings}
+    options = {"candidates": 1 if model.kind == "one_shot" else 2, **settings}
     candidates = options.pop("candidates")
     how = Settings(**check_kwargs(Settings, options, "sample"))
     if candidates < 1:
@@ -155,24 +187,67 @@ def sample(
     else:
         condition = {**given, "text_present": present}
 
-    def predict(x, time):
-        step = {"noisy_embed": x, "time": time}
-        return model.apply(variables, {**condition, **step})["clean_embed"]
-
-    found, _ = draw(
-        guided(predict, how.guidance) if guides else predict,
-        jnp.concatenate([numbered(rng, 1000 + i) for i in range(candidates)]),
-        (model.embed_dim,),
-        model.noise_schedule(),
-        how,
-        target="x0",
-    )
-    scale = variables[BUFFERS]["prior"]
-    found = unit_length(scale["mean"][None] + scale["deviation"][None] * found)
+    keys = jnp.concatenate([numbered(rng, 1000 + i) for i in range(candidates)])
+    found = DRAWS[model.kind](model, variables, condition, keys, how)
     cosine = (found * given["text_embed"]).sum(-1)
     best = rearrange(cosine, "(n b) -> b n", n=candidates).argmax(-1)
     found = rearrange(found, "(n b) e -> b n e", n=candidates)
     return {"image_embed": jnp.take_along_axis(found, best[:, None, None], axis=1)[:, 0]}
+
+
+def draw_embeddings(
+    model: DiffusionPrior,
+    variables: Variables,
+    condition: Batch,
+    keys: Key[Array, " b"],
+    how: Settings,
+) -> jax.Array:
+    """Image embeddings [B, E] of unit length, by diffusion or in one shot.
+
+    Args:
+      condition: `CONDITION` and text_present; with guidance also those of no text, in as many
+        further rows.
+    """
+
+    def predict(x, time):
+        step = {"noisy_embed": x, "time": time}
+        return model.apply(variables, {**condition, **step})["clean_embed"]
+
+    twice = len(condition["text_embed"]) > len(keys)
+    predict = guided(predict, how.guidance) if twice else predict
+    if model.kind == "one_shot":
+        found = predict(jnp.zeros((len(keys), model.embed_dim)), jnp.zeros(len(keys)))
+    else:
+        schedule, size = model.noise_schedule(), (model.embed_dim,)
+        found, _ = draw(predict, keys, size, schedule, how, target="x0")
+    scale = variables[BUFFERS]["prior"]
+    return unit_length(scale["mean"][None] + scale["deviation"][None] * found)
+
+
+def draw_codes(
+    model: DiffusionPrior,
+    variables: Variables,
+    condition: Batch,
+    keys: Key[Array, " b"],
+    how: Settings,
+) -> jax.Array:
+    """As `draw_embeddings`, by the autoregressive prior."""
+    present = condition["text_present"][:, None]
+    given = {
+        "text_tokens": condition["text_tokens"],
+        "text_mask": condition["text_mask"] & present,
+        "text_embed": jnp.where(present, condition["text_embed"], 0.0),
+    }
+    own = {"params": variables["params"]["prior"], BUFFERS: variables[BUFFERS]["prior"]}
+    network = model.transformer(parent=None)
+    return autoregressive_prior.draw(network, own, given, keys, how.guidance)
+
+
+DRAWS = {
+    "diffusion": draw_embeddings,
+    "one_shot": draw_embeddings,
+    "autoregressive": draw_codes,
+}
 
 
 def make_model(config: Mapping[str, Any]) -> DiffusionPrior:
@@ -190,10 +265,14 @@ def make_system(config: Mapping[str, Any]) -> System:
     """
     model = make_model(config["model"])
     drop = drop_rate(**check_kwargs(drop_rate, config["loss"], "config.loss"))
+    of_codes = model.kind == "autoregressive"
+    examples = model.transformer(parent=None).examples if of_codes else 0
+    remember = functools.partial(autoregressive_prior.remember, examples)
     return System(
         model=model,
         spec=spec(model, example_ids=False),
-        loss=loss,
+        loss=autoregressive_prior.loss if of_codes else loss,
+        remember=remember if of_codes else None,
         corrupt=corrupt(model.noise_schedule(), model.embed_dim, drop),
         sample=compiled(functools.partial(sample, model, drop)),
     )

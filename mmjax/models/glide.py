@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import reduce
-from jaxtyping import Array, Key
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
@@ -20,18 +19,15 @@ from mmjax.layers.position import LearnedSequence
 from mmjax.layers.precision import activation_dtype
 from mmjax.layers.token_embed import look_up
 from mmjax.layers.transformer import Transformer
-from mmjax.models import diffusion
+from mmjax.models import diffusion, glide_sampling
 from mmjax.models.build import build
-from mmjax.models.diffusion import Diffusion, pixels
+from mmjax.models.diffusion import Diffusion
+from mmjax.models.glide_sampling import CONDITION
 from mmjax.models.unet import UNet
 from mmjax.sample.compiled import compiled
-from mmjax.sample.guidance import guided
 from mmjax.sample.rows import normal, numbered
-from mmjax.sample.settings import Settings, draw, levels
 from mmjax.sharding import shard
-from mmjax.system import Context, System, Variables
-
-CONDITION = ("condition", "context")
+from mmjax.system import Context, System
 
 
 class TextCondition(nn.Module):
@@ -237,84 +233,6 @@ def _outside(size: tuple[int, int], keys: jax.Array, all_keys: jax.Array) -> jax
     return jax.vmap(one)(keys, all_keys)
 
 
-def sample(
-    model: GLIDE,
-    variables: Variables,
-    batch: Batch,
-    rng: Key[Array, " b"],
-    settings: Mapping[str, Any],
-) -> dict[str, jax.Array]:
-    """`System.sample`: `image` [B, H, W, 3] uint8 for the texts of a batch; `frames` if asked for.
-
-    Args:
-      batch: `text` and `text_mask`, without which there is no text; of an upsampler `low_res` in
-        -1 ... 1, or the image that is reduced to it; for inpainting `image` and `inpaint_mask`,
-        whose pixels stay.
-      settings: fields of `mmjax.sample.settings.Settings`.
-
-    Raises:
-      ValueError: an unknown setting, or one that the model was not trained for; an upsampler
-        without an image.
-    """
-    settings = Settings(**check_kwargs(Settings, settings, "sample"))
-    levels(settings, model.noise_schedule)  # checks the steps
-    if settings.guidance != 1 and not model.drops:
-        raise ValueError(
-            f"sample.guidance is {settings.guidance}, and the model never saw an image without its "
-            f"condition: train with config.model.{model.dropouts}, or leave guidance at 1."
-        )
-    if model.low_res is not None and not {"low_res", "image"} & set(batch):
-        raise ValueError(
-            "An upsampler enlarges an image and the batch has none: give low_res, or the image "
-            "that is reduced to it."
-        )
-    if "text" not in batch:
-        shape = (len(rng), model.text_condition(parent=None).length)
-        batch = {**batch, "text": jnp.zeros(shape, jnp.int32), "text_mask": jnp.zeros(shape, bool)}
-    condition = conditions(model, variables, batch, settings.guidance)
-    rows, twice = len(rng), len(condition["context"]) > len(rng)
-    known = {k: batch[k] for k in ("inpaint_mask", "low_res") if k in batch}
-    if "image" in batch and (model.inpaint or model.low_res is not None):
-        known["image"] = batch["image"]
-    known = {k: jnp.concatenate([x, x]) if twice else x for k, x in known.items()}
-
-    def predict(x, time):
-        given = {**condition, **known, "noised": x, "time": time}
-        outputs = model.apply(variables, given)
-        return jnp.concatenate([outputs[k] for k in ("prediction", "variance") if k in outputs], -1)
-
-    x, frames = draw(
-        guided(predict, settings.guidance) if twice else predict,
-        rng,
-        model.shape,
-        model.noise_schedule,
-        settings,
-        target=model.target,
-        learned_variance=model.learned_variance,
-        clip=1.0,
-    )
-    if model.inpaint and "inpaint_mask" in batch:
-        mask = known["inpaint_mask"][:rows, ..., None]
-        x = jnp.where(mask, model.clean(batch), x)
-    return {"image": pixels(x)} | ({"frames": pixels(frames)} if settings.frames else {})
-
-
-def conditions(
-    model: GLIDE, variables: Variables, batch: Batch, guidance: float
-) -> dict[str, jax.Array]:
-    """`CONDITION` of each row; with guidance, then of each row without it."""
-    given, rows = {k: x for k, x in batch.items() if k in model.read}, len(batch["text"])
-    present = [k for k in model.read if k.endswith("_present")]
-    nothing = {**given, **{k: jnp.zeros(rows, bool) for k in present}}
-    if guidance == 0:
-        return model.apply(variables, nothing)
-    found = model.apply(variables, given)
-    if guidance == 1:
-        return found
-    other = model.apply(variables, nothing)
-    return {k: jnp.concatenate([found[k], other[k]]) for k in CONDITION}
-
-
 def make_model(config: Mapping[str, Any]) -> GLIDE:
     """The model that `config.model` describes. See `build`."""
     return build(GLIDE, config, "check", "make_backbone", "text_condition")
@@ -327,7 +245,7 @@ def make_system(config: Mapping[str, Any]) -> System:
       ValueError: an unknown setting, or settings that do not fit together.
     """
     model = make_model(config["model"])
-    return system_of(model, config, spec(model), corrupt, sample)
+    return system_of(model, config, spec(model), corrupt, glide_sampling.sample)
 
 
 def system_of(

@@ -1,7 +1,7 @@
 """A standalone text encoder: sentence embeddings, as from MiniLM, or a classifier of texts."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,11 +12,11 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import class_head
 from mmjax.layers.norm import unit_length
-from mmjax.losses.classification import check_labels
+from mmjax.losses.classification import check_labels, check_token_labels, token_classification
 from mmjax.models.bert import BERT
 from mmjax.models.build import build
 from mmjax.models.classification import classification
-from mmjax.system import System
+from mmjax.system import Context, Outputs, System, Terms
 
 
 class TextEncoder(nn.Module):
@@ -67,8 +67,8 @@ def make_model(config: Mapping[str, Any]) -> TextEncoder:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A text encoder. Only a classifier of texts has a loss, see `classification`; others are
-    trained as a tower of a `clip`.
+    """A text encoder. A classifier of texts or of their tokens has a loss, see `classification` and
+    `token_classification`; others are trained as a tower of a `clip`.
 
     Raises:
       ValueError: an unknown setting.
@@ -79,14 +79,30 @@ def make_system(config: Mapping[str, Any]) -> System:
         "text": jax.ShapeDtypeStruct((1, length), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
     }
-    if model.num_classes is None or model.classify == "tokens":
+    if model.num_classes is None:
         return System(model=model, spec=spec, loss=None)
+    head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
+    if model.classify == "tokens":
+        return System(
+            model=model,
+            spec=spec | {"text_label": jax.ShapeDtypeStruct((1, length), jnp.int32)},
+            loss=_tokens(**check_kwargs(_tokens, config["loss"], "config.loss")),
+            check_batch=functools.partial(check_token_labels, **head),
+        )
     return System(
         model=model,
         spec=spec | {"label": jax.ShapeDtypeStruct((1,), jnp.int32)},
         loss=classification(**check_kwargs(classification, config["loss"], "config.loss")),
-        check_batch=functools.partial(
-            check_labels, classes=model.num_classes, setting="config.model.num_classes"
-        ),
+        check_batch=functools.partial(check_labels, **head),
         evaluators={"classification": {"kind": "classification", "modalities": ("text",)}},
     )
+
+
+def _tokens(label_smoothing: float = 0.0) -> Callable[[Outputs, Batch, Context], Terms]:
+    """The loss of the classes of tokens for these settings of `config.loss`."""
+
+    def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
+        del context
+        return token_classification(outputs["token_logits"], batch, label_smoothing)
+
+    return loss

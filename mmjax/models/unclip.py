@@ -15,10 +15,11 @@ from mmjax.config import check_kwargs
 from mmjax.layers.linear import Linear
 from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
-from mmjax.models import glide
+from mmjax.models import glide, glide_sampling
 from mmjax.models.build import build
 from mmjax.models.clip import joint_projection
-from mmjax.models.glide import CONDITION, GLIDE
+from mmjax.models.glide import GLIDE
+from mmjax.models.glide_sampling import CONDITION
 from mmjax.models.vit import ViT
 from mmjax.sample.rows import numbered
 from mmjax.system import Context, System, Variables
@@ -165,24 +166,48 @@ def sample(
     rng: Key[Array, " b"],
     settings: Mapping[str, Any],
 ) -> dict[str, jax.Array]:
-    """`System.sample`: `image` [B, H, W, 3] uint8; see `glide.sample`.
+    """`System.sample`: `image` [B, H, W, 3] uint8; see `glide_sampling.sample`.
 
     Args:
       batch: `image_embed` [B, E], as of a prior; or an image, of which these are variations; with
-        or without `text` and `text_mask`.
+        or without `text` and `text_mask`, and `start`, as of `invert`.
 
     Raises:
       ValueError: neither of the two, or a wrong setting.
     """
-    given = {k: x for k, x in batch.items() if k != "image"}
-    if "image_embed" not in given:
-        if "image" not in batch:
-            raise ValueError(
-                "A decoder samples from the embedding of an image: give image_embed, as a prior "
-                "makes them of texts (python -m mmjax.unclip), or an image."
-            )
-        given["clip_image"] = batch["image"]
-    return glide.sample(model, variables, given, rng, settings)
+    given = {k: x for k, x in _conditioned(batch).items() if k != "image"}
+    return glide_sampling.sample(model, variables, given, rng, settings)
+
+
+def invert(
+    model: UnCLIP,
+    variables: Variables,
+    batch: Batch,
+    rng: Key[Array, " b"],
+    settings: Mapping[str, Any],
+) -> dict[str, jax.Array]:
+    """`start` [B, H, W, C], from which `sample` makes the images of a batch under the same
+    condition; see `glide_sampling.invert`. With an image's embedding the two are all of it.
+
+    Source: Ramesh et al. 2022 (arXiv 2204.06125), section 3.
+    """
+    return glide_sampling.invert(model, variables, _conditioned(batch), rng, settings)
+
+
+def _conditioned(batch: Batch) -> Batch:
+    """A batch with an embedding, or the image that it is that of.
+
+    Raises:
+      ValueError: it has neither.
+    """
+    if "image_embed" in batch:
+        return batch
+    if "image" not in batch:
+        raise ValueError(
+            "A decoder samples from the embedding of an image: give image_embed, as a prior "
+            "makes them of texts (python -m mmjax.unclip), or an image."
+        )
+    return {**batch, "clip_image": batch["image"]}
 
 
 def make_model(config: Mapping[str, Any]) -> UnCLIP:

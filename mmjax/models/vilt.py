@@ -11,7 +11,13 @@ import numpy as np
 
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
-from mmjax.losses.classification import check_classes, check_labels, classification_loss
+from mmjax.losses.classification import (
+    check_classes,
+    check_labels,
+    check_token_labels,
+    classification_loss,
+    token_classification,
+)
 from mmjax.losses.masked import mask_words, masked_ids
 from mmjax.losses.optimal_transport import transport_distance
 from mmjax.models.build import build
@@ -29,7 +35,7 @@ class Objectives:
       false_texts: texts of other examples that a ranking head scores beside an image's own.
       alignment: also compute the term `alignment`, with the head for matching.
       answers: "softmax", or "sigmoid": each answer a yes or no of its own, as in the paper's VQA.
-      label_smoothing: of the classification.
+      label_smoothing: of the classification, of an example or of its tokens.
 
     Raises:
       ValueError: a value that is none of these.
@@ -91,8 +97,8 @@ def make_system(config: Mapping[str, Any]) -> System:
     model = make_model(config["model"])
     objectives = Objectives(**check_kwargs(Objectives, config["loss"], "config.loss"))
     classes = {"classes": model.num_classes, "setting": "config.model.num_classes"}
-    labeled = "label" in spec(model)
-    if not (labeled or model.words or model.matching):
+    labeled, tokens = "label" in spec(model), "text_label" in spec(model)
+    if not (labeled or tokens or model.words or model.matching):
         return System(model=model, spec=spec(model), loss=None)
     if config["batch_size"]:  # else the model is only loaded, which needs none of these
         objectives.check(model, config["batch_size"])
@@ -121,7 +127,9 @@ def spec(model: ViLT) -> Spec:
         arrays["image_size"] = ((*several, 2), jnp.int32)
     if model.words:
         arrays["text_word"] = ((length,), jnp.int32)
-    if model.num_classes is not None and model.classify != "tokens":
+    if model.num_classes is not None and model.classify == "tokens":
+        arrays["text_label"] = ((length,), jnp.int32)
+    elif model.num_classes is not None:
         arrays["label"] = ((), jnp.int32)
     return {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}
 
@@ -207,9 +215,10 @@ def _false_texts(batch: Batch, count: int) -> dict[str, jax.Array]:
 
 
 def terms(objectives: Objectives) -> Callable[[Outputs, Batch, Context], Terms]:
-    """The loss: `classification` and `accuracy` with a classification head, `masked_text` with the
-    head for words, `matching`, `matching_accuracy` and `alignment` with that for matching,
-    `ranking` and `ranking_accuracy` with that for ranking.
+    """The loss: `classification` and `accuracy` with a classification head, `token_classification`
+    and `token_accuracy` with one of the tokens of the text, `masked_text` with the head for words,
+    `matching`, `matching_accuracy` and `alignment` with that for matching, `ranking` and
+    `ranking_accuracy` with that for ranking.
 
     `alignment` is the transport distance between the words and the patches of pairs that match,
     and minus that of pairs that do not; the paper gives it the weight 0.1.
@@ -225,6 +234,10 @@ def terms(objectives: Objectives) -> Callable[[Outputs, Batch, Context], Terms]:
         if "logits" in outputs:
             smoothing, independent = objectives.label_smoothing, objectives.answers == "sigmoid"
             found |= classification_loss(outputs["logits"], batch, smoothing, independent)
+        if "token_logits" in outputs:
+            found |= token_classification(
+                outputs["token_logits"], batch, objectives.label_smoothing
+            )
         if "text_masked" in batch:
             masked = batch["text_masked"]
             found["masked_text"] = masked_ids(outputs["text_prediction"], batch["text"], masked)
@@ -283,6 +296,7 @@ def check_batch(model: ViLT, loss_weights: Mapping[str, Any], batch: Batch) -> N
     """
     if model.num_classes is not None:
         check_labels(batch, model.num_classes, "config.model.num_classes")
+        check_token_labels(batch, model.num_classes, "config.model.num_classes")
     if jax.process_count() == 1:  # the rows of one process may have none
         _check_rows(loss_weights, batch)
     size = batch.get("image_size")
@@ -304,6 +318,9 @@ def _check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
     pairs = bool(np.any(image & text))
     learned = dict.fromkeys(loss_weights, True)
     learned |= dict.fromkeys(("matching", "alignment", "ranking"), pairs)
+    learned["token_classification"] = "text_label" in batch and bool(
+        np.any((np.asarray(batch["text_label"]) >= 0) & np.asarray(text)[:, None])
+    )
     learned["masked_text"] = "text_word" in batch and bool(np.any(maskable(batch)))
     if not loss_weights or any(learned[name] for name in loss_weights):
         return
@@ -314,8 +331,8 @@ def _check_rows(loss_weights: Mapping[str, Any], batch: Batch) -> None:
         )
     raise ValueError(
         f"No example of the batch has a loss in config.loss_weights ({', '.join(loss_weights)}): "
-        "masked_text needs a text, matching, alignment and ranking an image and a text; check "
-        "config.data.train."
+        "masked_text needs a text, token_classification one with a text_label, matching, alignment "
+        "and ranking an image and a text; check config.data.train."
     )
 
 

@@ -155,10 +155,10 @@ class ViT(nn.Module):
         x = (x + self._positions(grid, width).astype(stream)[None]).reshape(x.shape[0], -1, width)
         if train and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
-        first = self._first_tokens(width)  # in front of the patches
+        first = self._first_tokens(width, batch)  # in front of the patches
         if first is not None:
-            first = first.astype(stream)
-            x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
+            first = jnp.broadcast_to(first.astype(stream), (len(x), *first.shape[1:]))
+            x = jnp.concatenate([first, x], axis=1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
         if self.pre_norm:
@@ -182,13 +182,13 @@ class ViT(nn.Module):
             if self.feature_layer is not None and self.is_initializing():
                 norm(x)
             return {"image_tokens": x}
-        patches = x if first is None else x[:, len(first) :]
+        patches = x if first is None else x[:, first.shape[1] :]
         if self.pool == "none":
             return {"image_tokens": norm(patches)}
         if self.pool == "cls_tokens":
             x = norm(x)
             features = x[:, 0].astype(jnp.float32)
-            return {"image_features": features, "image_tokens": x[:, len(first) :]}
+            return {"image_features": features, "image_tokens": x[:, first.shape[1] :]}
         if self.pool == "cls_mean":
             features = jnp.concatenate([norm(x[:, 0]), pool_tokens(norm(patches), "mean")], -1)
         else:
@@ -261,8 +261,9 @@ class ViT(nn.Module):
             masked.reshape(*x.shape[:3], 1), broadcast_last(token.astype(x.dtype), x.ndim), x
         )
 
-    def _first_tokens(self, width: int) -> jax.Array | None:
-        """Class token, distillation token and registers, if any: [n, width]."""
+    def _first_tokens(self, width: int, batch: Batch) -> jax.Array | None:
+        """Class token, distillation token and registers, if any: [1 or B, n, width]."""
+        del batch
         names = {
             "class": self.class_token or self.pool in ("cls", "cls_mean", "cls_tokens"),
             "distillation": self.distillation != "none",
@@ -273,7 +274,7 @@ class ViT(nn.Module):
         if self.registers:
             shape, init = (self.registers, width), nn.initializers.normal(width**-0.5)
             tokens.append(param(self, "registers", init, shape, ("length", "embed")))
-        return jnp.concatenate(tokens) if tokens else None
+        return jnp.concatenate(tokens)[None] if tokens else None
 
     def _stem(self, sizes: dict[str, int]) -> nn.Module:
         patch, width = sizes["patch_size"], sizes["width"]

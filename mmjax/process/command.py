@@ -120,6 +120,7 @@ def _leave(sentence: str, code: int) -> None:
 
 def is_refusal(error: Exception) -> bool:
     """Whether mmjax itself refused the input: a ValueError from inside jax or numpy is a bug."""
-    raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals["__name__"]
+    last = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    raised_in = last.f_globals.get("__name__", "")  # compiled code may have none
     ours = raised_in == "__main__" or raised_in.startswith(("mmjax.", "config_"))
     return isinstance(error, ValueError) and ours

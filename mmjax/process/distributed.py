@@ -89,6 +89,8 @@ def initialize(args: argparse.Namespace, timeout: float = 300) -> None:
     if jax.process_index() > 0:  # only process 0 prints
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     _Watcher().start()
+    if jax.process_index() > 0:
+        _Line(global_state.coordinator_address, hosts()[0]).start()
     print(
         f"{jax.process_count()} processes on {len(set(hosts().values()))} hosts, "
         f"{jax.device_count()} devices"
@@ -265,8 +267,8 @@ def lost_peer() -> str | None:
     """A sentence about a process that has stopped without a word, such as one that was killed.
 
     For an error of a collective operation, which does not say whose end was its cause: looks for
-    `SILENT_SECONDS` whether every other process gives signs of life. Where process 0 is lost, jax
-    itself has mostly ended this one before.
+    `SILENT_SECONDS` whether every other process gives signs of life. A lost process 0 is noticed
+    earlier, by `_Line`.
     """
     if _alone():
         return None
@@ -286,6 +288,51 @@ def _lost(index: int, host: str) -> str:
         "as memory ran out) or its machine has stopped; look at its log, and start all processes "
         "again to resume from the last checkpoint"
     )
+
+
+class _Line(threading.Thread):
+    """A connection to process 0, whose end is noticed at once.
+
+    jax's own client would end this process by an abort and a native trace, milliseconds after
+    process 0 was killed, and calls no function of ours first (jaxlib 0.10.2). The line is a TCP
+    connection to the coordinator's port on which nothing is said.
+    """
+
+    def __init__(self, address: str, host: str):
+        super().__init__(name="mmjax.process.line", daemon=True)
+        where, _, port = address.rpartition(":")
+        self._address, self._host = (where.strip("[]"), int(port)), host
+        self._ended = threading.Event()
+        atexit.register(self._ended.set)  # before jax's own end, in which process 0 ends too
+
+    def run(self) -> None:
+        connected = False
+        while True:
+            try:
+                with socket.create_connection(self._address, timeout=SILENT_SECONDS) as line:
+                    connected = True
+                    _keep_alive(line)
+                    while line.recv(1024):
+                        pass
+            except OSError as error:
+                if not connected:  # such as by way of a proxy, which jax can use
+                    return
+                if isinstance(error, ConnectionRefusedError | TimeoutError):
+                    break
+            time.sleep(0.001)  # a server also ends a line on which nothing is said: then there is
+            # another, and process 0 is lost only where there is none
+        if not self._ended.is_set():
+            _print_error(f"error: {_lost(0, self._host)}.")
+            os._exit(1)
+
+
+def _keep_alive(line: socket.socket) -> None:
+    """The connection ends, by `TimeoutError`, within half a minute where its host is gone."""
+    line.settimeout(None)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):  # of Linux
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 class _Watcher(threading.Thread):

@@ -24,9 +24,13 @@ def first_facts(run: Experiment, step: int, workdir: Path) -> dict[str, str]:
     length = f"{step:,} steps of {config.batch_size:,}"
     data = manifest.get("data")
     if data:
-        found["Trained on"] = f"{printable(data['name'])}, {data['examples']:,} examples"
-        epochs = step * config.batch_size / max(1, data["examples"])
-        length += f" ({epochs:.3g} epochs)"
+        found["Trained on"] = printable(data["name"])
+        if data["examples"] is None:  # shards of which not all were indexed by the end
+            length += " (less than one epoch)"
+        else:
+            found["Trained on"] += f", {data['examples']:,} examples"
+            epochs = step * data.get("rows", config.batch_size) / max(1, data["examples"])
+            length += f" ({epochs:.3g} epochs)"
     found["Trained for"] = length
     devices = f"{len(jax.devices())} × {jax.devices()[0].device_kind}"
     seconds = manifest.get("training", {}).get("seconds")

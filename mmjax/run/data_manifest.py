@@ -3,6 +3,9 @@
 It has the settings, the files (see `data/file_list.py`) and the number of examples of each training
 source, the transforms, and the tokenizer's fingerprint. A checkpoint has its `summary`, without the
 names of the files, and a resume compares that with the files there are now.
+
+The files of evaluators are listed too. Of these nothing depends on but their results: a resume with
+others is told, and goes on.
 """
 
 import json
@@ -38,14 +41,7 @@ def make(source: Source, config: ConfigDict, tokenizer: Tokenizer | None) -> Man
     sources, seen = {}, []
     for name, part in mixture.parts_of(source).items():
         entries = file_list.list_files(part)
-        sources[name] = {
-            "name": part.name,
-            "examples": len(part),
-            "files": sum(entry.files for entry in entries),
-            "bytes": sum(max(0, entry.bytes) for entry in entries),
-            "digest": file_list.digest(entries),
-            "entries": entries,
-        }
+        sources[name] = _about(part, entries)
         # Copies of a data set on the disks of several hosts have times of their own.
         seen.append(file_list.digest([entry._replace(stamp="") for entry in entries]))
     distributed.check_same("the list of the data's files", " ".join(seen))
@@ -55,6 +51,17 @@ def make(source: Source, config: ConfigDict, tokenizer: Tokenizer | None) -> Man
         "settings": jsonl.plain(config.data.train),
         "transforms": {key: config.data[key] for key in TRANSFORMS},
         "tokenizer": tokenizer.fingerprint if tokenizer is not None else None,
+    }
+
+
+def _about(source: Source, entries: list[Entry]) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "examples": source.total,
+        "files": sum(entry.files for entry in entries),
+        "bytes": sum(max(0, entry.bytes) for entry in entries),
+        "digest": file_list.digest(entries),
+        "entries": entries,
     }
 
 
@@ -69,12 +76,66 @@ def summary(manifest: Manifest) -> Manifest:
 
 
 def write(workdir: Path, manifest: Manifest) -> None:
-    """Write data.json.
+    """Write data.json; what an old one has of evaluators stays, see `add_evaluators`.
 
     Raises:
       ValueError: it cannot be written; the old one stays.
     """
-    storage.write(workdir / NAME, jsonl.line(jsonl.plain(manifest)) + "\n")
+    before = _content(workdir / NAME)
+    kept = {key: before[key] for key in ("evaluators", "lists") if key in before}
+    storage.write(workdir / NAME, jsonl.line(jsonl.plain(manifest | kept)) + "\n")
+
+
+def add_evaluators(workdir: Path, sources: Mapping[str, Source]) -> None:
+    """Add the files of evaluators to data.json, and warn of those that are others by now.
+
+    `lists` has the entries of each digest, but of those that are a training source's.
+
+    Args:
+      sources: place in config.evals -> source.
+
+    Raises:
+      ValueError: it cannot be written; the old one stays.
+    """
+    content = _content(workdir / NAME)
+    old, lists = content.get("evaluators", {}), _lists(content)
+    trained = {one["digest"] for one in content["sources"].values()}
+    found, new = {}, {}
+    for place, source in sources.items():
+        entries = file_list.list_files(source)
+        about = found[place] = _about(source, entries)
+        del about["entries"]
+        digest = about["digest"]
+        if digest not in trained:
+            new[digest] = entries
+        before = old.get(place)
+        if before is not None and before["digest"] != digest:
+            listed = [Entry(*entry) for entry in lists.get(before["digest"], ())]
+            what = file_list.difference(listed, entries) if listed else "which they were is lost"
+            print(
+                f"warning: the files of evals.{place} are not those of when this run was started, "
+                f"so its results are not comparable to earlier ones: {what or 'in another order'}"
+            )
+    content |= {"evaluators": found, "lists": new}
+    storage.write(workdir / NAME, jsonl.line(jsonl.plain(content)) + "\n")
+
+
+def _lists(content: Manifest) -> dict[str, list]:
+    """The entries of each digest in a data.json."""
+    sources = content.get("sources", {}).values()
+    return {one["digest"]: one["entries"] for one in sources} | content.get("lists", {})
+
+
+def _content(path: Path) -> Manifest:
+    """The content of a data.json; {} of one that is missing or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        ok = _lists(found) is not None and all(
+            isinstance(one["digest"], str) for one in found.get("evaluators", {}).values()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return found if ok else {}
 
 
 def changes(workdir: Path, manifest: Manifest, saved: Mapping[str, Any]) -> dict[str, str]:
@@ -114,6 +175,7 @@ def check_examples(
     config: ConfigDict,
     allow: Iterable[str],
     changed: Mapping[str, str] = {},
+    position: int = 0,
 ) -> None:
     """Compare the size and the files of the training set with those of the run that is resumed.
 
@@ -123,13 +185,15 @@ def check_examples(
       saved: the JSON part of the checkpoint.
       allow: of --allow_change; "data.train" allows any size and any files.
       changed: part -> how its files differ, see `changes`.
+      position: rows trained on before, see `Source.size_at`.
 
     Raises:
       ValueError: another size, and not one that `config.data.max_lost_records` allows; or as many
         examples in other files.
     """
-    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", len(source))}
-    for part, has in mixture.sizes_of(source).items():
+    now = mixture.sizes_of(source, position)
+    sizes = saved.get("parts") or {mixture.PLAIN: saved.get("examples", sum(now.values()))}
+    for part, has in now.items():
         had = sizes.get(part, has)
         name = f"part '{part}'" if part else source.name
         files = changed.get(part)
@@ -164,9 +228,10 @@ def _read(path: Path, had: Manifest) -> tuple[Manifest, str]:
             name: file_list.digest([Entry(*entry) for entry in one["entries"]])
             for name, one in found["sources"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        stated = {name: one["digest"] for name, one in found["sources"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return {}, f"is damaged ({type(error).__name__})"
-    if digests != {name: one["digest"] for name, one in found["sources"].items()}:
+    if digests != stated:
         return {}, "is damaged (its files do not have its digest)"
     if digests != {name: one["digest"] for name, one in had["sources"].items()}:
         return {}, "is of another run than the checkpoint"

@@ -15,11 +15,13 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import to_device
 from mmjax.data.transforms import parse as transforms
 from mmjax.decode.generate import Generated
+from mmjax.guide import guide
 from mmjax.layers.sown import cross_gradients, sown_weights
 from mmjax.losses.captioning import token_losses
 from mmjax.rerank import chooser
 from mmjax.run.experiment import Experiment, open_source
 from mmjax.run.kept import Kept
+from mmjax.run.open_run import open_run
 from mmjax.system import (
     Outputs,
     Term,
@@ -74,6 +76,15 @@ class Runner:
         self._forward = functools.cache(self._make_forward)
         self._collect = jax.jit(lambda _, batch: batch, out_shardings=self._whole)
         self._keys = jax.jit(lambda seed, rows: row_keys(jax.random.wrap_key_data(seed), rows))
+
+    def open_member(self, workdir: str) -> tuple["Runner", Variables]:
+        """Another run of an ensemble with the variables of its newest checkpoint.
+
+        Raises:
+          ValueError: a workdir without a checkpoint.
+        """
+        run, found, _ = open_run(Path(workdir))
+        return Runner(run, Path(workdir), self.progress), found
 
     def open_source(self, config: Mapping[str, Any]) -> Any:
         """The source that a config describes."""
@@ -238,13 +249,15 @@ class Runner:
         """A function (variables, batch, seed) that samples images or whatever else the system does.
 
         A row's sample follows from the seed and its `example_id` alone. Of several candidates a
-        CLIP chooses: `rerank` of the settings, see mmjax/rerank.py.
+        CLIP chooses: `rerank` of the settings, see mmjax/rerank.py; another one may guide the
+        sampler, see mmjax/guide.py.
 
         Raises:
-          ValueError: the system samples nothing, or no CLIP is at the path.
+          ValueError: the system samples nothing, or no CLIP is at a path.
         """
         sample = self._hook("sample", "samples nothing")
         settings, choose = chooser(settings, self.tokenizer)
+        settings, add = guide(settings, self.tokenizer)
 
         def rows(given, batch):
             variables, seed = given
@@ -252,7 +265,8 @@ class Runner:
             return self._collect(None, dict(found))
 
         def sampled(variables: Variables, batch: Rows, seed: int) -> Rows:
-            found = self._on_mesh(rows, (variables, seed_data(seed)), batch)
+            variables, given = add(variables, batch)
+            found = self._on_mesh(rows, (variables, seed_data(seed)), given)
             return choose(jax.tree.map(np.asarray, found), self.gather(batch))
 
         return sampled

@@ -209,13 +209,16 @@ def open_source(
 ) -> sources.Source:
     """A source of the config; process 0 builds or checks the data before the others open it."""
     with _opening(source):
-        return sources.open_source(source, workdir=workdir, check_media=check_media)
+        processes = jax.process_count()
+        return sources.open_source(
+            source, workdir=workdir, check_media=check_media, processes=processes
+        )
 
 
 def open_training(data: Mapping[str, Any], workdir: Path) -> sources.Source:
     """The training source of `config.data`, perhaps a mixture; otherwise as `open_source`."""
     with _opening(data["train"]):
-        return mixture.open_training(data, workdir=workdir)
+        return mixture.open_training(data, workdir=workdir, processes=jax.process_count())
 
 
 @contextlib.contextmanager
@@ -232,10 +235,11 @@ def check_source(run: Experiment, source: sources.Source) -> None:
     Raises:
       ValueError: fewer than a batch, or a number that the system refuses.
     """
-    if len(source) < run.config.batch_size:
+    if source.ready < run.config.batch_size:
+        where = " in its first window" if hasattr(source, "index_at") else ""
         raise ValueError(
-            f"config.batch_size is {run.config.batch_size:,} and {source.name} has {len(source):,} "
-            "training examples: a batch would hold some twice; lower it."
+            f"config.batch_size is {run.config.batch_size:,} and {source.name} has "
+            f"{source.ready:,} training examples{where}: a batch would hold some twice; lower it."
         )
     for name, rows in mixture.rows_of(source, run.config.batch_size).items():
         where, examples = f"config.data.train.parts.{name}", len(mixture.parts_of(source)[name])

@@ -29,6 +29,7 @@ from typing import Any
 import jax
 
 from mmjax.process.progress import duration
+from mmjax.storage import mirror
 from mmjax.workdir import jsonl
 
 NAMES = {
@@ -43,6 +44,7 @@ NAMES = {
     "other": "other",
 }
 FILE = "goodput.jsonl"
+_LATEST = 1e11  # seconds since the epoch
 
 
 class Ledger:
@@ -75,7 +77,7 @@ class Ledger:
         if self.active:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             jsonl.cut_torn_end(self._path)
-            before = jsonl.read(self._path)
+            before = read_rows(self._path)
             self.active = step < total or not (before and before[-1].get("end"))
             for row in before:
                 self._account.add(row)
@@ -183,8 +185,29 @@ def account(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def read(workdir: str | os.PathLike) -> dict[str, float]:
     """The account of a workdir; empty without a record."""
-    rows = jsonl.read(Path(workdir) / FILE)
+    rows = read_rows(Path(workdir) / FILE)
     return account(rows) if rows else {}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of goodput.jsonl.
+
+    Raises:
+      ValueError: a line that is none of them, or a first one that is no start.
+    """
+    rows = jsonl.read(path, step=int, time=float, lost=dict)
+    for number, row in enumerate(rows, 1):
+        seconds = [row["time"], row.get("began", row["time"]), *row["lost"].values()]
+        known = all(type(x) in (int, float) and 0 <= x < _LATEST for x in seconds)
+        if not known or row["lost"].keys() - NAMES.keys():
+            raise ValueError(
+                f"{mirror.shown(path)}, line {number}, has no seconds of ours: delete that line."
+            )
+    if rows and "began" not in rows[0]:
+        raise ValueError(
+            f"{mirror.shown(path)} does not begin with the start of a run: delete the file."
+        )
+    return rows
 
 
 def fraction(found: Mapping[str, float]) -> float:

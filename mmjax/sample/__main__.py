@@ -36,6 +36,8 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         ("--top_p", {"type": float, "help": "of a model that samples tokens"}),
         ("--candidates", {"type": int, "help": "images for each, of which --rerank chooses one"}),
         ("--rerank", {"help": "a CLIP: a workdir or a published folder"}),
+        ("--clip_guidance", {"type": float, "help": "scale of guidance by --clip"}),
+        ("--clip", {"help": "the workdir of a noised_clip"}),
     )
 
 import io
@@ -48,6 +50,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax import pretrained, storage
+from mmjax.guide import guide
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.process.progress import Progress
@@ -57,7 +60,7 @@ from mmjax.sample.sheet import columns_of, tile
 from mmjax.system import System, row_keys
 
 SETTINGS = ("frames", "guidance", "steps", "sampler", "eta", "variance", "temperature", "top_k")
-SETTINGS += ("top_p", "candidates", "rerank")
+SETTINGS += ("top_p", "candidates", "rerank", "clip_guidance", "clip")
 COUNT = 16
 
 
@@ -119,6 +122,7 @@ def draw(
     """
     size = min(count, batch_size)
     settings, choose = chooser(settings, loaded.tokenizer)
+    settings, add = guide(settings, loaded.tokenizer)
     parts = []
     batches = -(-count // size)
     with Progress("Sampling", 100 * batches) as bar:
@@ -130,9 +134,10 @@ def draw(
         for first in range(0, batches * size, size):
             rows = np.arange(first, first + size)
             batch = {k: x[rows % len(x)] for k, x in given.items()}
+            variables, batch = add(loaded.variables, batch)
             keys = row_keys(jax.random.key(seed), rows)
             with reported(on_step):
-                found = system.sample(loaded.variables, batch, keys, settings)
+                found = system.sample(variables, batch, keys, settings)
                 parts.append(choose(jax.device_get(dict(found)), batch))
             bar.advance(max(0, 100 * len(parts) - bar.done))
     return {

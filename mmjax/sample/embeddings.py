@@ -29,6 +29,22 @@ def slerp(
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+def noise_between(
+    start: Float[np.ndarray, "..."],
+    end: Float[np.ndarray, "..."],
+    fractions: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, "n ..."]:
+    """Noise from one array of it to another, as `slerp`, with lengths between theirs.
+
+    Source: DALL-E 2, Ramesh et al. 2022 (arXiv 2204.06125), section 3.2.
+    """
+    ends = [x.reshape(-1).astype(np.float64) for x in (start, end)]
+    lengths = [np.linalg.norm(x) for x in ends]
+    way = slerp(*(x / length for x, length in zip(ends, lengths)), fractions)
+    found = np.interp(fractions, [0, 1], lengths)[:, None] * way
+    return found.reshape(-1, *start.shape).astype(np.float32)
+
+
 def text_diff(
     image: Float[np.ndarray, " d"],
     before: Float[np.ndarray, " d"],

@@ -1,4 +1,5 @@
-"""Samplers: from noise to a sample, one model call (Heun: two) per noise level, under `lax.scan`.
+"""Samplers: from noise to a sample, one model call (Heun: two) per noise level, under `lax.scan`;
+and back.
 
 Each takes `predict(x [B, ...], time [B]) -> output`, the output's last axis being as long as that
 of x, or twice as long with a learned variance, which only `ddpm` reads. What depends on the noise
@@ -31,12 +32,16 @@ class Process(NamedTuple):
       clip: limit of the predicted clean sample's values; None: none.
       frames: how many states between noise and sample are returned, evenly spaced; the last is the
         sample.
+      score: (x [B, ...], time [B]) -> a gradient [B, ...] that is added to the score of the noised
+        samples, as of a classifier or a CLIP (Dhariwal and Nichol 2021, arXiv 2105.05233, algorithm
+        2); None: none.
     """
 
     grid: Grid
     target: str = "epsilon"
     clip: float | None = None
     frames: int = 0
+    score: Predict | None = None
 
 
 def ddpm(
@@ -115,6 +120,34 @@ def ddim(
     return _scan(step, x, (), table, process)
 
 
+def invert(
+    predict: Predict, x: Float[Array, "b ..."], process: Process, iterations: int = 1
+) -> Float[Array, "b ..."]:
+    """The noise from which `ddim` with eta 0 makes a sample, for a process without `clip`.
+
+    Args:
+      x: the sample.
+      iterations: model calls per level. In the first the model sees the less noisy state in place
+        of the one that is sought, as in the source; each further one sees what was found before,
+        which converges to the state whose step of DDIM ends in the given one.
+
+    Source: Dhariwal and Nichol 2021 (arXiv 2105.05233), appendix F; the iterations: Pan et al. 2023
+    (arXiv 2309.04907), section 3.2.
+    """
+    now, after = _neighbors(process.grid)
+    table = {"next_alpha": after.alpha, "next_sigma": after.sigma}
+
+    def step(x, extra, row):
+        def nearer(_, guess):
+            _, epsilon = _clean(process, predict(guess, row["time"]), guess, row)
+            x0 = (x - row["next_sigma"] * epsilon) / row["next_alpha"]
+            return row["alpha"] * x0 + row["sigma"] * epsilon
+
+        return jax.lax.fori_loop(0, iterations, nearer, x), extra
+
+    return _scan(step, x, (), table, process._replace(frames=0), reverse=True)[0]
+
+
 def dpm_solver(
     predict: Predict, x: Float[Array, "b ..."], process: Process
 ) -> tuple[Float[Array, "b ..."], Float[Array, "f b ..."]]:
@@ -167,7 +200,7 @@ def heun(
         start = x / row["alpha"]
 
         def corrected(guess):
-            level = {"alpha": row["next_alpha"], "sigma": row["next_sigma"]}
+            level = {name: row[f"next_{name}"] for name in ("alpha", "sigma", "time")}
             _, end = _clean(process, predict(guess, row["next_time"]), guess, level)
             return row["next_alpha"] * (start + row["step_size"] * (slope + end) / 2)
 
@@ -186,8 +219,12 @@ def _neighbors(grid: Grid) -> tuple[Grid, Grid]:
 
 
 def _clean(process: Process, output: Any, x: Any, row: dict[str, Any]) -> tuple[Any, Any]:
-    mean = output[..., : x.shape[-1]]
-    return clean_and_noise(process.target, mean, x, row["alpha"], row["sigma"], process.clip)
+    mean, level = output[..., : x.shape[-1]], (row["alpha"], row["sigma"])
+    if process.score is None:
+        return clean_and_noise(process.target, mean, x, *level, process.clip)
+    _, noise = clean_and_noise(process.target, mean, x, *level)
+    noise = noise - row["sigma"] * process.score(x, row["time"])
+    return clean_and_noise("epsilon", noise, x, *level, process.clip)
 
 
 def _rest(output: Any, x: Any) -> Any:
@@ -200,8 +237,19 @@ def _rest(output: Any, x: Any) -> Any:
     return output[..., x.shape[-1] :]
 
 
-def _scan(step: Callable, x: Any, extra: Any, table: dict[str, Any], process: Process) -> Any:
-    """Run `step(x, extra, row) -> (x, extra)` over the levels, keeping the frames."""
+def _scan(
+    step: Callable,
+    x: Any,
+    extra: Any,
+    table: dict[str, Any],
+    process: Process,
+    reverse: bool = False,
+) -> Any:
+    """Run `step(x, extra, row) -> (x, extra)` over the levels, keeping the frames.
+
+    Args:
+      reverse: begin with the clean end.
+    """
     steps, frames = len(process.grid.times), process.frames
     if frames > steps:
         raise ValueError(f"{frames} frames of {steps} steps of sampling: take at most {steps}.")
@@ -223,9 +271,9 @@ def _scan(step: Callable, x: Any, extra: Any, table: dict[str, Any], process: Pr
         x, extra = step(x, extra, row)
         if frames:
             film = film.at[row["slot"]].set(x, mode="drop")
-        report(row["index"], steps)
+        report(steps - 1 - row["index"] if reverse else row["index"], steps)
         return (x, extra, film), None
 
     film = jnp.zeros((frames, *x.shape), x.dtype)
-    (x, _, film), _ = jax.lax.scan(body, (x, extra, film), rows)
+    (x, _, film), _ = jax.lax.scan(body, (x, extra, film), rows, reverse=reverse)
     return x, film

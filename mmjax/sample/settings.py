@@ -85,22 +85,25 @@ def draw(
     learned_variance: bool = False,
     clip: float | None = None,
     grid: Grid | None = None,
+    score: Predict | None = None,
+    start: Float[Array, "b ..."] | None = None,
 ) -> tuple[Float[Array, "b ..."], Float[Array, "f b ..."]]:
     """Samples [B, *shape], and the states between as the settings ask for.
 
     Args:
       predict: with its conditions, and guidance if any, see `guidance.guided`.
       keys: one per row, on which alone the row's noise depends.
-      target, clip: see `samplers.Process`.
+      target, clip, score: see `samplers.Process`.
       learned_variance: the model's output has twice the channels of a sample.
       grid: noise levels other than the default ones.
+      start: the noisiest state; None: random.
 
     Raises:
       ValueError: more steps than the schedule has.
     """
     grid = levels(settings, schedule) if grid is None else grid
-    process = samplers.Process(grid, target, clip, settings.frames)
-    x = normal(numbered(keys, 0), shape)
+    process = samplers.Process(grid, target, clip, settings.frames, score)
+    x = normal(numbered(keys, 0), shape) if start is None else start
 
     def noise(step):
         return normal(numbered(keys, step + 1), shape)

@@ -30,6 +30,7 @@ from mmjax.workdir import jsonl
 
 INDEX = "index.json"
 FORMAT = 1
+_TEXTS = dict.fromkeys(("root", "model", "fingerprint", "storage"), str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Index:
                 break
 
     def _open(self) -> None:
-        lines = jsonl.read(self._file("files", "jsonl"))
+        lines = _read_files(self._file("files", "jsonl"))
         self.root = Path(self.about["root"])
         self.files: dict[str, File] = {}
         for line in lines:
@@ -278,6 +279,25 @@ def create(
     _write_about(Path(folder), about)
 
 
+def _read_files(path: Path) -> list[dict[str, Any]]:
+    """The lines of a list of files.
+
+    Raises:
+      ValueError: one that is damaged.
+    """
+    kinds = {"size": (int,), "mtime_ns": (int,), "row": (int, type(None))}
+    kinds |= dict.fromkeys(("sha256", "fault"), (str, type(None)))
+    lines = jsonl.read(path, path=str)
+    for number, line in enumerate(lines, 1):
+        given = {k: v for k, v in line.items() if k not in ("path", "gone")}
+        known = all(type(v) in kinds.get(k, ()) for k, v in given.items())
+        whole = line.get("gone") is True or {"size", "mtime_ns"} <= given.keys()
+        row, sha256 = line.get("row"), line.get("sha256")
+        if not (known and whole) or (row is not None and (row < 0 or sha256 is None)):
+            raise ValueError(f"{path}, line {number}, is damaged: delete that line.")
+    return lines
+
+
 def _line(file: File) -> dict:
     return {k: v for k, v in dataclasses.asdict(file).items() if v is not None}
 
@@ -326,10 +346,13 @@ def read_about(folder: Path) -> dict:
             f"--index={folder}`; --model names another model than the default."
         )
     try:
-        about = json.loads(path.read_text())
-        if about.pop("format") != FORMAT:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        fault = jsonl.fault_of(about, format=int, dim=int, generation=int, **_TEXTS)
+        if fault or about.pop("format") != FORMAT or about["storage"] not in KINDS:
             raise ValueError
-    except (ValueError, KeyError, AttributeError, TypeError):
+        if about["dim"] < 1 or type(about.get("updates", 0)) is not int or "\0" in about["root"]:
+            raise ValueError
+    except (ValueError, RecursionError):
         raise ValueError(
             f"{path} is no index of this version (format {FORMAT}): delete '{folder}' and index "
             "again."

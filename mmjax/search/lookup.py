@@ -43,8 +43,16 @@ class Lookup:
 
     def __init__(self, folder: Path, generation: int):
         self._files = _files(folder, generation)
-        found = np.load(_path(folder, generation, self._files.stat().st_size), "r")
-        self._rows, self._starts = found.T
+        path = _path(folder, generation, self._files.stat().st_size)
+        try:
+            found = np.load(path, "r")
+            self._rows, self._starts = found.T
+            if found.dtype != np.int64 or (found < 0).any() or (np.diff(self._rows) < 0).any():
+                raise ValueError("other numbers")
+        except Exception as error:  # NumPy's, of a damaged header, are of any kind
+            if isinstance(error, OSError):
+                raise
+            raise ValueError(f"{path} is damaged ({error}): delete it.") from None
 
     def rows(self) -> np.ndarray:
         """The rows that have a file, ascending."""
@@ -57,7 +65,13 @@ class Lookup:
         with self._files.open("rb") as file:
             for start in self._starts[first:last]:
                 file.seek(int(start))
-                found.append(json.loads(file.readline())["path"])
+                line = file.readline()
+                try:
+                    found.append(json.loads(line)["path"])
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    raise ValueError(
+                        f"{self._files} has no file at byte {start}: index again."
+                    ) from None
         return found
 
 

@@ -1,23 +1,28 @@
 """The HTTP application: the page, the JSON endpoints, and errors as one sentence."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Form, Query, Request, UploadFile
-from fastapi.concurrency import run_in_threadpool
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse, Response
 
+from mmjax.serve import chat_api, search_api, segment_api
 from mmjax.serve.batcher import Busy
+from mmjax.serve.chat_api import CHAT
+from mmjax.serve.chats import SECONDS, Chats
 from mmjax.serve.limits import Limits
-from mmjax.serve.service import MAX_HITS, AttentionMaps, Found, LabelProbability, MatchMap, Service
+from mmjax.serve.segment_api import CLICKS
+from mmjax.serve.segments import MAX_POINTS, NotKept, Segments
+from mmjax.serve.service import Service
 
 HERE = Path(__file__).parent
+SCRIPTS = ("maps", "panel", "page", "chat", "segment", "tabs")
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("maps", "panel", "page")},
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in SCRIPTS},
 }
 # The page may run only its own script and connect only to this server.
 HEADERS = {
@@ -27,20 +32,22 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-Name = Annotated[str, Form(description="or the name of an image of the index")]
-Count = Annotated[int, Query(ge=1, le=MAX_HITS)]
 
-
-def make_app(service: Service, hosts: list[str]) -> FastAPI:
-    """The application.
+def make_app(
+    hosts: list[str],
+    service: Service | None = None,
+    chats: Chats | None = None,
+    segments: Segments | None = None,
+) -> FastAPI:
+    """The application, with a tab for each that is given.
 
     Args:
       hosts: accepted values of the Host header, as protection against DNS rebinding; ["*"]: all.
     """
-    summary = "Search a folder of images, classify them, and show attention maps."
+    summary = "Search a folder of images, look into models, chat about images, and segment them."
     # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(title="mmjax", summary=summary, docs_url=None, redoc_url=None)
-    app.add_middleware(Limits)
+    app.add_middleware(Limits, longer={CHAT: SECONDS + 5}, smaller={CLICKS: 2**16})
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     for address, (name, kind) in PAGE.items():
         _serve_file(app, address, (HERE / name).read_text(encoding="utf-8"), kind)
@@ -54,76 +61,30 @@ def make_app(service: Service, hosts: list[str]) -> FastAPI:
         sentence = "The server is overloaded: try again in a second."
         return JSONResponse({"error": sentence}, 503, {"Retry-After": "1"})
 
+    @app.exception_handler(NotKept)
+    async def not_kept(request: Request, error: NotKept) -> JSONResponse:
+        return JSONResponse({"error": "The image is not kept any more: send it again."}, 410)
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
-    async def image_of(file: UploadFile | None, name: str) -> bytes:
-        if bool(file) == bool(name):
-            raise ValueError("Give one of file (an upload) and image (a name of the index).")
-        return await file.read() if file else await run_in_threadpool(service.image, name)
-
     @app.get("/api/about")
     async def about() -> dict[str, Any]:
-        """The indexed folder and the model."""
-        return service.about()
+        """What the page shows: the indexed folder and its model, the chat and the segmentation."""
+        return {
+            **(service.about() if service else {}),
+            "chat": chats and {"model": chats.name, "tools": chats.tools},
+            "segment": segments and {"model": segments.name, "points": MAX_POINTS},
+        }
 
-    @app.get("/api/sample")
-    async def sample(k: Count = 30) -> list[Found]:
-        """Some images of the index, evenly spaced over it; their scores are 0."""
-        return await run_in_threadpool(service.sample, k)
-
-    @app.get("/api/search")
-    async def search_words(words: str, k: Count = 30) -> list[Found]:
-        """The images most similar to a text."""
-        return await service.search_text(words, k)
-
-    @app.post("/api/search")
-    async def search_image(
-        file: UploadFile | None = None, image: Name = "", k: Count = 30
-    ) -> list[Found]:
-        """The images most similar to an uploaded one, or to one of the index."""
-        return await service.search_image(await image_of(file, image), k)
-
-    @app.post("/api/classify")
-    async def classify(
-        labels: Annotated[str, Form(description="separated by commas")],
-        file: UploadFile | None = None,
-        image: Name = "",
-        templates: Annotated[str, Form(description="name of the prompt templates")] = "plain",
-    ) -> list[LabelProbability]:
-        """Zero-shot classification: the labels, most probable first."""
-        return await service.classify(await image_of(file, image), labels, templates)
-
-    @app.post("/api/attention")
-    async def attention(
-        file: UploadFile | None = None,
-        image: Name = "",
-        words: Annotated[str, Form(description="text for the occlusion maps")] = "",
-    ) -> AttentionMaps:
-        """Attention rollout, attention per head, and occlusion maps of the text and its words."""
-        return await service.attention(await image_of(file, image), words)
-
-    @app.post("/api/match")
-    async def match(
-        result: Annotated[str, Form(description="the name of an image of the index")],
-        words: Annotated[str, Form(description="a text; or else file or image")] = "",
-        file: UploadFile | None = None,
-        image: Name = "",
-    ) -> MatchMap:
-        """Which parts of an image of the index match a query: an occlusion map."""
-        if words and (file or image):
-            raise ValueError("Give one of words, file (an upload) and image (a name of the index).")
-        return await service.match(result, words or await image_of(file, image))
-
-    @app.get("/api/image/{name}", response_class=Response)
-    async def thumbnail(name: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> Response:
-        """An image of the index as WebP, its longer side at most `size` pixels."""
-        data = await service.run_thumbnail(name, size)
-        kept = {"Cache-Control": "private, max-age=86400, immutable"}
-        return Response(data, media_type="image/webp", headers=kept)
-
+    if service:
+        search_api.add(app, service)
+    if chats:
+        chat_api.add(app, chats)
+    if segments:
+        segment_api.add(app, segments, service)
     return app
 
 

@@ -1,6 +1,6 @@
 """Images decoded in processes of bounded memory, which is the system's again when they have gone.
 
-    python -m mmjax.serve.decoders      # such a process; `Decoders` starts them
+    python -m mmjax.serve.decoders NICE      # such a process; `Decoders` starts them
 
 Allocators keep a part of what large images needed, in every thread. Here that is a part of a small
 process, which has no model, gives its memory back after a large image, and is replaced if it dies.
@@ -8,7 +8,6 @@ process, which has no model, gives its memory back after a large image, and is r
 
 import asyncio
 import contextlib
-import ctypes
 import io
 import json
 import os
@@ -28,7 +27,8 @@ from PIL import Image
 import mmjax
 from mmjax.data.image_files import check_image
 from mmjax.data.prepared_image import prepared
-from mmjax.data.transforms.decode import decode_image, opened
+from mmjax.data.transforms.decode import decode_image, decoded_size, opened
+from mmjax.process import runtime
 from mmjax.serve.batcher import Busy
 
 PROCESSES, LARGE_PROCESSES = 2, 1
@@ -36,6 +36,7 @@ WAITING, LARGE_WAITING = 32, 2  # images that may wait for them
 LARGE_PIXELS = 25_000_000  # more than these take a second or more
 MEMORY = 1536 * 2**20  # bytes above the idle process
 SECONDS = 20.0  # for an image
+LARGE_NICE = 10  # priority below that of the server, whose users have small images
 _LARGE = 4 * 2**20  # bytes of a decoded image from which on memory is given back
 
 
@@ -43,10 +44,11 @@ class Decoders:
     """Decodes images for many threads, each of which waits until a process is free.
 
     Args:
-      count: processes, which are started when they are first used.
+      count: processes, which are started when they are first used; nice: their niceness.
     """
 
-    def __init__(self, count: int = PROCESSES):
+    def __init__(self, count: int = PROCESSES, nice: int = 0):
+        self._nice = nice
         self._free: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(count):
             self._free.put(None)
@@ -64,11 +66,28 @@ class Decoders:
         """
         return self._ask({"size": size}, data)[1]
 
+    def reduced(self, data: bytes, size: int) -> bytes:
+        """The image as PNG, with its own pixels if its longer side has at most `size`, else reduced
+        to that.
+
+        Raises:
+          ValueError: as `thumbnail`.
+        """
+        return self._ask({"size": size, "lossless": True}, data)[1]
+
+    def start(self) -> None:
+        """Start all processes, so that no image waits for it."""
+        processes = [_Process(self._nice) for _ in range(self._free.qsize())]
+        for process in processes:
+            process.ask({"size": 16}, b"")
+            self._free.get()
+            self._free.put(process)
+
     def _ask(self, order: dict, data: bytes) -> tuple[list[int], bytes]:
         process = self._free.get()
         try:
             if process is None or process.ended:
-                process = _Process()
+                process = _Process(self._nice)
             answer, content = process.ask(order, data)
         finally:
             self._free.put(process)
@@ -86,10 +105,10 @@ class Lanes:
 
     def __init__(self):
         self._lanes = {
-            large: (Decoders(count), ThreadPoolExecutor(count), count + waiting)
-            for large, count, waiting in (
-                (False, PROCESSES, WAITING),
-                (True, LARGE_PROCESSES, LARGE_WAITING),
+            large: (Decoders(count, nice), ThreadPoolExecutor(count), count + waiting)
+            for large, count, waiting, nice in (
+                (False, PROCESSES, WAITING, 0),
+                (True, LARGE_PROCESSES, LARGE_WAITING, LARGE_NICE),
             )
         }
         self._inside = {False: 0, True: 0}
@@ -99,11 +118,23 @@ class Lanes:
         """Those for images that are not large, for threads."""
         return self._lanes[False][0]
 
+    def start(self) -> None:
+        """Start all processes, so that no image waits for it."""
+        for decoders, *_ in self._lanes.values():
+            decoders.start()
+
     async def prepare(self, data: bytes, transform: str) -> np.ndarray:
         """As `prepared_image.prepared`."""
+        return await self._decode(Decoders.prepare, data, transform)
+
+    async def reduced(self, data: bytes, size: int) -> bytes:
+        """As `Decoders.reduced`."""
+        return await self._decode(Decoders.reduced, data, size)
+
+    async def _decode(self, method: Callable, data: bytes, *args: Any) -> Any:
         large = await asyncio.to_thread(_is_large, data)
         decoders, pool, _ = self._lanes[large]
-        return await self._run(large, pool, decoders.prepare, data, transform)
+        return await self._run(large, pool, method, decoders, data, *args)
 
     async def work(self, function: Callable, *args: Any) -> Any:
         """A function that uses `small`."""
@@ -128,11 +159,11 @@ def _is_large(data: bytes) -> bool:
 class _Process:
     """One process, and what it is asked."""
 
-    def __init__(self):
+    def __init__(self, nice: int):
         root = str(Path(mmjax.__file__).parents[1])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mmjax.serve.decoders"],
+            [sys.executable, "-m", "mmjax.serve.decoders", str(nice)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
@@ -186,10 +217,21 @@ def _thumbnail(data: bytes, size: int) -> bytes:
     return file.getvalue()
 
 
+def _reduced(data: bytes, size: int) -> bytes:
+    check_image(data)
+    large = max(decoded_size(data)) > size
+    image = Image.fromarray(decode_image(data, size if large else None))
+    image.thumbnail((size, size))
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
 def _answer(order: dict, data: bytes) -> tuple[dict, bytes]:
     try:
         if "size" in order:
-            return {"shape": None}, _thumbnail(data, order["size"])
+            make = _reduced if "lossless" in order else _thumbnail
+            return {"shape": None}, make(data, order["size"])
         image = np.ascontiguousarray(prepared(data, order["transform"]))
     except ValueError as error:
         return {"error": str(error)}, b""
@@ -205,14 +247,14 @@ def _resident() -> int:
 def _trim() -> None:
     """Give the system the memory that the allocators of Pillow and of C keep."""
     Image.core.clear_cache()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    runtime.release_freed_memory()
 
 
 def main() -> None:
     """Answer until the input ends, as it does with the server."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
+    os.nice(int(sys.argv[1]))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     idle = _resident()

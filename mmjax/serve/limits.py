@@ -11,11 +11,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from mmjax.process import runtime
+
 REQUESTS = 64  # in progress, with their bodies
 CLIENT = 32  # requests of one client, those that are still arriving included
 BYTES = 16 * 2**20  # per request
 BUFFERED = 512 * 2**20  # of all bodies together
 SECONDS = 30.0  # for the response
+RELEASED = 32 * 2**20  # bytes of bodies after which freed memory is given back, when none is left
 UPLOAD_SECONDS, STALLED_SECONDS = 60.0, 10.0  # for the whole body; until its next bytes
 _BUSY = "The server is overloaded: try again in a second."
 _DRAINED, _DRAIN_SECONDS = 256 * 2**20, 5.0  # of a body that is refused
@@ -29,7 +32,11 @@ class _Refused(Exception):
 
 
 class Limits:
-    """ASGI middleware: above a limit the response is 503, 413, 408 or 504, with a JSON error."""
+    """ASGI middleware: above a limit the response is 503, 413, 408 or 504, with a JSON error.
+
+    Args:
+      longer: path -> seconds, in place of `seconds`; smaller: path -> bytes, in place of `size`.
+    """
 
     def __init__(
         self,
@@ -39,10 +46,13 @@ class Limits:
         size: int = BYTES,
         seconds: float = SECONDS,
         stalled: float = STALLED_SECONDS,
+        longer: Mapping[str, float] | None = None,
+        smaller: Mapping[str, int] | None = None,
     ):
         self.app, self.requests, self.client, self.size = app, requests, client, size
         self.seconds, self.stalled = seconds, stalled
-        self.running = self.buffered = 0
+        self.longer, self.smaller = longer or {}, smaller or {}
+        self.running = self.buffered = self._read = 0
         self._of_client: collections.Counter[str] = collections.Counter()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -74,9 +84,10 @@ class Limits:
     @contextlib.asynccontextmanager
     async def _whole(self, scope: Mapping[str, Any], receive: Receive) -> AsyncIterator[bytes]:
         """The body, which counts as buffered; None if the client has gone."""
-        too_large = f"The request has more than {self.size:,} bytes: send a smaller image."
+        size = self.smaller.get(scope["path"], self.size)
+        too_large = f"The request has more than {size:,} bytes: send a smaller image."
         claimed = dict(scope["headers"]).get(b"content-length", b"0")
-        if claimed.isdigit() and int(claimed) > self.size:
+        if claimed.isdigit() and int(claimed) > size:
             raise _Refused(413, too_large, True)
         parts, read, more = [], 0, True
         try:
@@ -90,7 +101,7 @@ class Limits:
                     parts.append(part)
                     read += len(part)
                     self.buffered += len(part)
-                    if read > self.size:
+                    if read > size:
                         raise _Refused(413, too_large, more)
                     if self.buffered > BUFFERED:
                         raise _Refused(503, _BUSY, more)
@@ -101,11 +112,15 @@ class Limits:
             raise _Refused(408, "The upload was too slow: send it again.", False) from None
         finally:
             self.buffered -= read
+            self._read += read
+            if not self.buffered and self._read > RELEASED:
+                self._read = 0
+                asyncio.get_running_loop().run_in_executor(None, runtime.release_freed_memory)
 
     async def _bounded(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if self.running >= self.requests:
             raise _Refused(503, _BUSY, False)
-        started = False
+        started, seconds = False, self.longer.get(scope["path"], self.seconds)
 
         async def noted(message: Mapping[str, Any]) -> None:
             nonlocal started
@@ -114,11 +129,11 @@ class Limits:
 
         self.running += 1
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout(seconds):
                 await self.app(scope, receive, noted)
         except TimeoutError:
             if not started:
-                sentence = f"This took longer than {self.seconds:g} seconds."
+                sentence = f"This took longer than {seconds:g} seconds."
                 raise _Refused(504, sentence, False) from None
         finally:
             self.running -= 1

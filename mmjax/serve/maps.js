@@ -1,4 +1,4 @@
-// Helpers of both scripts, and maps: drawn over an image, and those of all results.
+// Helpers of all scripts, and maps: drawn over an image, and those of all results.
 "use strict";
 const $ = (id) => document.getElementById(id);
 const make = (tag, text, kind) => {  // text is never parsed as HTML

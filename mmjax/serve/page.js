@@ -131,7 +131,8 @@ async function take(files) {
   const which = { file, name: file.name };
   if (await searchBy(which)) open(which);  // what cannot be decoded is said once
 }
-addEventListener("paste", (e) => take(e.clipboardData.files));
+tabs.search = { title: "Search", take, focus: () => $("words").focus() };
+addEventListener("paste", (e) => tabs[tab].take(e.clipboardData.files));
 let over = 0;
 addEventListener("dragenter", (e) => {
   e.preventDefault();
@@ -144,7 +145,7 @@ addEventListener("drop", (e) => {
   e.preventDefault();
   over = 0;
   document.body.classList.remove("over");
-  take(e.dataTransfer.files);
+  tabs[tab].take(e.dataTransfer.files);
 });
 
 // ---- keys
@@ -166,7 +167,7 @@ function step(from, by) {
   if (opened) open({ image: tiles[to].dataset.image, name: tiles[to].dataset.name });
 }
 addEventListener("keydown", (e) => {
-  if (e.ctrlKey || e.metaKey || e.altKey) return;
+  if (tab !== "search" || e.ctrlKey || e.metaKey || e.altKey) return;
   const tiles = [...$("found").children], at = tiles.indexOf(document.activeElement);
   if (e.key === "Escape") {
     if (opened) close();
@@ -206,16 +207,27 @@ function remember() {
   if ($("maps").getAttribute("aria-pressed") === "true") state.set("maps", "1");
   const labels = $("labels").querySelector("input").value.trim();
   if (labels) state.set("labels", labels);
+  if (tab !== "search") state.set("tab", tab);
   history.replaceState(null, "", "#" + state);
 }
 async function start() {
+  const state = new URLSearchParams(location.hash.slice(1));
   try {
     const about = await call("/api/about");
-    $("about").textContent = about.images.toLocaleString("en") + " images of “" + about.folder
-      + "” · " + about.model;
-    document.title = "Search " + about.folder;
-  } catch (error) { say(error.message, true); }
-  const state = new URLSearchParams(location.hash.slice(1));
+    if (about.folder !== undefined) {
+      tabs.search.about = about.images.toLocaleString("en") + " images of “" + about.folder
+        + "” · " + about.model;
+      tabs.search.page = "Search " + about.folder;
+    } else delete tabs.search;
+    for (const name of ["chat", "segment"])
+      if (about[name]) tabs[name].begin(about[name]); else delete tabs[name];
+  } catch (error) {
+    delete tabs.chat;
+    delete tabs.segment;
+    say(error.message, true);
+  }
+  makeTabs(state.get("tab"));
+  if (!tabs.search) return;
   $("words").value = state.get("words") || "";
   $("labels").querySelector("input").value = state.get("labels") || "";
   $("maps").setAttribute("aria-pressed", state.has("maps"));
@@ -226,6 +238,6 @@ async function start() {
   if (first) {
     const tile = [...$("found").children].find((t) => t.dataset.image === first);
     open({ image: first, name: tile ? tile.dataset.name : "image" });
-  } else if (!narrow.matches) $("words").focus();  // where no keyboard slides in
+  } else if (tab === "search" && !narrow.matches) $("words").focus();  // where no keyboard slides in
 }
 start();

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from mmjax.evals.zero_shot import classifier_weights
 from mmjax.process.printable import printable
 from mmjax.search.index import Hit, Index
 from mmjax.search.live import Live
-from mmjax.serve.batcher import Batcher, Busy
+from mmjax.serve.batcher import Batcher
 from mmjax.serve.decoders import Lanes
+from mmjax.serve.jobs import Jobs
 
 BATCHES = (1, 8, 32)
 WAITING = 64  # queue size of each batcher
@@ -90,9 +90,10 @@ class Service:
     Args:
       index, embedder: the index and the model that made it; the embedder's batch sizes should be
         BATCHES. Updates of the index are picked up; see `Live`.
+      decoding: of images.
     """
 
-    def __init__(self, index: Index, embedder: Embedder):
+    def __init__(self, index: Index, embedder: Embedder, decoding: Lanes):
         self.embedder, model = embedder, index.about["model"]
         self._live = Live(index, lambda new: new.check_model(embedder.fingerprint, model))
         self._images = Batcher(embedder.images, BATCHES[-1], WAITING)
@@ -102,8 +103,7 @@ class Service:
             BATCHES[-1],
             WAITING,
         )
-        self._decoding, self._jobs = Lanes(), ThreadPoolExecutor(1)
-        self._jobs_waiting = 0
+        self._decoding, self._jobs = decoding, Jobs(JOBS)
         self.thumbnail = functools.lru_cache(1024)(self._thumbnail)
         self._matched = functools.lru_cache(1024)(self._match)
 
@@ -153,7 +153,7 @@ class Service:
             raise ValueError(f"The templates are '{templates}'; use one of {', '.join(TEMPLATES)}.")
         image = await self._decode(data)
         embed = await asyncio.wrap_future(self._images.submit(image))
-        weights = await self._job(classifier_weights, self.embedder.texts, names, templates)
+        weights = await self._jobs.run(classifier_weights, self.embedder.texts, names, templates)
         probabilities = self.embedder.probabilities(weights @ embed)
         order = np.argsort(-probabilities, kind="stable")
         return [LabelProbability(names[i], float(probabilities[i])) for i in order]
@@ -164,7 +164,7 @@ class Service:
         parts = [w.strip('.,;:!?"()') for w in words.split()][:MAX_WORDS]
         texts = list(dict.fromkeys(x for x in [words.strip(), *parts] if x))
         vectors = [await self._text(text) for text in texts]
-        return await self._job(self._maps, image, texts, vectors)
+        return await self._jobs.run(self._maps, image, texts, vectors)
 
     async def match(self, name: str, query: str | bytes) -> MatchMap:
         """Which parts of an image of the index match a text or an encoded image."""
@@ -172,7 +172,7 @@ class Service:
             vector = await self._text(query)
         else:
             vector = await asyncio.wrap_future(self._images.submit(await self._decode(query)))
-        return await self._job(self._matched, name, vector.tobytes())
+        return await self._jobs.run(self._matched, name, vector.tobytes())
 
     def image(self, name: str) -> bytes:
         """The bytes of an image of the index.
@@ -211,15 +211,6 @@ class Service:
             raise ValueError(f"k is {k}: ask for 1 to {MAX_HITS} images.")
         hits = await asyncio.wrap_future(self._searches.submit(vector))
         return _found(hits[:k])
-
-    async def _job(self, work, *args) -> Any:
-        if self._jobs_waiting >= JOBS:
-            raise Busy
-        self._jobs_waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._jobs, work, *args)
-        finally:
-            self._jobs_waiting -= 1
 
     def _match(self, name: str, vector: bytes) -> MatchMap:
         data, transform = self.image(name), self.embedder.loaded.transform

@@ -1,6 +1,6 @@
 """Files on a disk or in a bucket, under one set of functions."""
 
-from mmjax.storage.errors import StorageError, is_unreachable, sentence
+from mmjax.storage.errors import ChangedFileError, StorageError, is_unreachable, sentence
 from mmjax.storage.files import (
     Stat,
     exists,
@@ -9,6 +9,7 @@ from mmjax.storage.files import (
     join,
     listing,
     read,
+    read_version,
     remove,
     stat,
     write,
@@ -16,6 +17,7 @@ from mmjax.storage.files import (
 )
 
 __all__ = [
+    "ChangedFileError",
     "Stat",
     "StorageError",
     "exists",
@@ -25,6 +27,7 @@ __all__ = [
     "join",
     "listing",
     "read",
+    "read_version",
     "remove",
     "sentence",
     "stat",

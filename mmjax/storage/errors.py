@@ -21,9 +21,15 @@ class MissingFileError(StorageError, FileNotFoundError):
     """A file that does not exist."""
 
 
+class ChangedFileError(StorageError):
+    """A file that is no longer of the version that was asked for."""
+
+
 def is_unreachable(error: BaseException) -> bool:
     """Whether an error says nothing about a file, but that its bucket could not be asked."""
-    if isinstance(error, StorageError) and not isinstance(error, MissingFileError):
+    if isinstance(error, StorageError) and not isinstance(
+        error, MissingFileError | ChangedFileError
+    ):
         return True
     name = type(error).__name__
     return (

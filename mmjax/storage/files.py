@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mmjax.storage import local, stores
-from mmjax.storage.errors import StorageError, sentence
+from mmjax.storage.errors import ChangedFileError, StorageError, sentence
 
 Path = str | os.PathLike
 
@@ -55,6 +55,23 @@ def stat(path: Path) -> Stat:
             return _stat(stores.of(path).info(path))
         found = os.stat(path)
         return Stat(found.st_size, str(found.st_mtime_ns))
+
+
+def read_version(path: Path, version: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on of an object of a bucket, which must be of a version.
+
+    Threads may read at the same time.
+
+    Raises:
+      ChangedFileError: it has been written again, or removed.
+    """
+    if not size:
+        return b""
+    with _one_sentence(path, "read"):
+        try:
+            return stores.read_version(path, version, offset, offset + size)
+        except stores.OtherVersionError:
+            raise ChangedFileError(f"{path} has been changed or removed.") from None
 
 
 def read(path: Path, offset: int = 0, size: int | None = None) -> bytes:

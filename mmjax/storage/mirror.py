@@ -5,6 +5,9 @@ lines that are appended to). They are written in a temporary folder, its mirror,
 has changed is written whole into the bucket: at each checkpoint, at the end, and meanwhile from
 time to time. A kill loses at most the lines since then, all of them after the last checkpoint.
 
+One process writes. Another one of the run may write files of its own, see `own`, which are pushed
+in the same way.
+
 Checkpoints in gs:// are not mirrored: orbax writes them there itself, each process its part. In
 s3://, which orbax cannot write, they are.
 """
@@ -14,6 +17,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -62,14 +66,13 @@ def opened(folder: str | os.PathLike, write: bool = False) -> Iterator[Path]:
         here.mkdir()
         mirror = _OPEN[str(here)] = Mirror(url, here, write)
         mirror.pull()
-        with mirror.pushing() if write else contextlib.nullcontext():
+        with mirror.pushing():
             try:
                 yield here
             finally:
-                if write:
-                    pushed = False
-                    mirror.push()
-                    pushed = True
+                pushed = False
+                mirror.push()
+                pushed = True
     except StorageError as error:
         if pushed:
             raise
@@ -117,6 +120,15 @@ def shown(path: str | os.PathLike) -> str:
     return str(path)
 
 
+def own(path: Path) -> Path:
+    """A file that this process may write: the path itself, but in a mirror that is open for reading
+    one whose name is that of this process."""
+    mirror = _OPEN.get(str(path.parent))
+    if mirror is None or mirror.write:
+        return path
+    return path.with_name(f"{path.stem}{mirror.mine}{path.suffix}")
+
+
 def push(folder: str | os.PathLike) -> None:
     """Push what has changed in a mirror that is open for writing, now; else nothing.
 
@@ -144,6 +156,7 @@ class Mirror:
 
     def __init__(self, url: str, here: Path, write: bool):
         self.url, self.here, self.write = url, here, write
+        self.mine = f"-{socket.gethostname()}-{os.getpid()}"
         self._pulled: dict[str, files.Stat] = {}
         self._pushed: dict[str, tuple[int, int]] = {}  # name -> size and time of change
         self._lock = threading.Lock()
@@ -163,17 +176,21 @@ class Mirror:
         changed = [name for name, stat in wanted.items() if self._pulled.get(name) != stat]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda k: _download(files.join(self.url, k), self.here / k), changed))
-        self._pulled, self._pushed = wanted, self._changes()
+        self._pulled = wanted
+        if self.write:
+            self._pushed = self._changes()
 
     def push(self) -> None:
         """Write what has changed into the bucket; checkpoints after all else, each mark last."""
         with self._lock:
+            now = self._changes()
+            if not self.write and not now:
+                return
             if not (self.here / MARK).exists():  # else all of it would be removed from the bucket
                 raise StorageError(
                     f"The temporary folder {self.here} of {self.url} has been emptied: set TMPDIR "
                     "to one that nothing cleans up, and start again."
                 )
-            now = self._changes()
             changed = [name for name in now if self._pushed.get(name) != now[name]]
             for name in sorted(changed, key=_order):
                 try:
@@ -182,7 +199,7 @@ class Mirror:
                     continue
                 files.write(files.join(self.url, name), content)
                 self._pushed[name] = now[name]
-            gone = [name for name in self._pushed if name not in now]
+            gone = [name for name in self._pushed if name not in now and self.write]
             for name in sorted(gone, key=_order, reverse=True):
                 files.remove(files.join(self.url, name))
                 del self._pushed[name]
@@ -214,7 +231,8 @@ class Mirror:
             for name in names:
                 path = Path(at, name)
                 inside = path.relative_to(self.here).as_posix()
-                if self._is_mirrored(inside):
+                written = self.write or self.mine in inside
+                if written and self._is_mirrored(inside):
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                         stat = path.stat()
                         found[inside] = (stat.st_size, stat.st_mtime_ns)

@@ -4,11 +4,60 @@ import functools
 import importlib.util
 import logging
 import os
+import time
 
 from mmjax.storage.errors import StorageError
 
 PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # of a scheme; and mmjax's extra
+_PAUSES = (0.2, 1.0, 5.0)  # before a body that has broken off is asked for again
 SILENT_SECONDS = 60  # without a byte, after which a request is repeated
+
+
+class OtherVersionError(Exception):
+    """An object that is of another version, or missing."""
+
+
+def read_version(url: str | os.PathLike, version: str, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end` of an object of a version: its generation (gs) or ETag (s3).
+
+    Raises:
+      OtherVersionError: the object is of another one.
+    """
+    store, url = of(url), os.fspath(url)
+    if url.startswith("gs://"):
+        try:
+            return store.cat_file(url, start=start, end=end, generation=version)
+        except FileNotFoundError:
+            raise OtherVersionError from None
+    from fsspec.asyn import sync
+
+    bucket, key, _ = store.split_path(url)
+    wanted = {"Range": f"bytes={start}-{end - 1}", "IfMatch": f'"{version}"'}
+
+    async def ask() -> bytes:
+        answer = await store._call_s3("get_object", Bucket=bucket, Key=key, **wanted)
+        async with answer["Body"] as body:
+            return await body.read()
+
+    def once() -> bytes:
+        try:
+            return sync(store.loop, ask)
+        except FileNotFoundError:
+            raise OtherVersionError from None
+        except OSError as error:
+            if "PreconditionFailed" in str(error.__cause__):
+                raise OtherVersionError from None
+            raise
+
+    for pause in _PAUSES:
+        try:
+            return once()
+        except Exception as error:
+            # s3fs repeats requests, but not one whose answer breaks off in its body.
+            if not type(error).__module__.startswith(("aiohttp.", "botocore.")):
+                raise
+        time.sleep(pause)
+    return once()
 
 
 def of(url: str | os.PathLike):

@@ -110,7 +110,7 @@ def write_tensors(
         for layer in _layers(row, ours):
             parts = arrays if layer is None else [x[layer] for x in arrays]
             for name, array in zip(row.theirs, row.write(*parts), strict=True):
-                yield _at(name, layer), np.asarray(array, order="C")
+                yield _at(name, layer), array
 
 
 def _is_stacked(row: Row) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.models.diffusion import Diffusion
-from mmjax.weights import published
+from mmjax.weights import published, schema
 from mmjax.weights.published import Published
 
 SCHEDULER = Path("scheduler") / "scheduler_config.json"
@@ -19,6 +19,7 @@ SCHEDULES = {
     "scaled_linear": ("scaled_linear", (0.00085, 0.012)),
     "squaredcos_cap_v2": ("squared_cosine", None),
 }
+_SCHEDULER = {"beta_schedule": "linear", "prediction_type": "epsilon", "num_train_timesteps": 1000}
 TARGETS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
 
 
@@ -71,6 +72,8 @@ def fields(
 
 
 def _noise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for name, default in _SCHEDULER.items():
+        schema.check(name, given.get(name), schema.Maybe(default), where)
     kind = given.get("beta_schedule", "linear")
     if kind not in SCHEDULES or given.get("trained_betas") is not None:
         raise ValueError(f"'{where}' has beta_schedule '{kind}'; use one of {sorted(SCHEDULES)}.")

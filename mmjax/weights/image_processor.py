@@ -122,7 +122,7 @@ def read(s: Mapping[str, Any]) -> Images:
     elif "max_num_patches" in s:  # SigLIP 2 NaFlex
         steps.append(_patches(s))
     elif s.get("do_resize", True):
-        square, method = s.get("default_to_square", False), _filter(s["resample"])
+        square, method = s.get("default_to_square", False), pillow_filter(s["resample"])
         steps.append(_resize(s["size"], method, square, s.get("size_divisor")))
     if s.get("do_center_crop", False):
         steps.append(f"center_crop({sides(s['crop_size'], 'crop_size')})")
@@ -140,7 +140,7 @@ def read(s: Mapping[str, Any]) -> Images:
     return Images(" | ".join(steps), tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def _filter(number: Any) -> str:
+def pillow_filter(number: Any) -> str:
     """The name of a filter of Pillow."""
     if isinstance(number, bool) or not isinstance(number, int) or number not in range(len(FILTERS)):
         raise ValueError(
@@ -186,7 +186,7 @@ def _tiles(s: Mapping[str, Any]) -> str:
             "can be read."
         )
     splits = bool(s["do_image_splitting"])
-    return f"tiles({side}, {longest}, {splits}, '{_filter(s['resample'])}')"
+    return f"tiles({side}, {longest}, {splits}, '{pillow_filter(s['resample'])}')"
 
 
 def _patches(s: Mapping[str, Any]) -> str:
@@ -199,7 +199,7 @@ def _patches(s: Mapping[str, Any]) -> str:
         )
     if not s.get("do_resize", True):
         raise ValueError("The image processor has do_resize false, and NaFlex resizes each image.")
-    return f"patches({budget}, {patch}, '{_filter(s['resample'])}')"
+    return f"patches({budget}, {patch}, '{pillow_filter(s['resample'])}')"
 
 
 def sides(size: Any, name: str) -> tuple[int, int]:

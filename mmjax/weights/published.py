@@ -123,10 +123,16 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"There is no '{path.name}' in '{path.parent}'.")
+    data = path.read_bytes()
     try:
-        found = text_file.parse_json(path.read_bytes())
+        found = text_file.parse_json(data)
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
+    if text_file.has_surrogate(data, found):
+        raise ValueError(
+            f"'{path}' is damaged (it has half of a surrogate pair, which is no character): get it "
+            "again."
+        )
     if not isinstance(found, kind):
         raise ValueError(f"'{path}' is not a JSON {kind.__name__}: get it again.")
     return found

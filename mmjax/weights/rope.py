@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax.weights import schema
+
 ORIGINAL = "original_max_position_embeddings"
 # rope_type -> settings that it needs, and others that change the computation; ours are the same
 NEEDED = {
@@ -11,6 +13,15 @@ NEEDED = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
     "yarn": ("factor", ORIGINAL),
     "longrope": ("short_factor", "long_factor"),
+}
+SETTINGS = {
+    **dict.fromkeys(("rope_type", "type"), "linear"),
+    **dict.fromkeys(("rope_theta", "partial_rotary_factor", "factor", "attention_factor"), 1.0),
+    **dict.fromkeys(("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"), 1.0),
+    **dict.fromkeys(("mscale", "mscale_all_dim"), 1.0),
+    **dict.fromkeys(("short_factor", "long_factor"), (1.0,)),
+    ORIGINAL: 4096,
+    "truncate": True,
 }
 OPTIONAL = {"yarn": ("beta_fast", "beta_slow", "attention_factor", "truncate")}
 
@@ -23,12 +34,19 @@ def read(settings: Mapping[str, Any], where: str) -> tuple[float, dict[str, Any]
     Raises:
       ValueError: a scaling that our decoder does not have, or an incomplete one.
     """
-    rope = dict(settings.get("rope_scaling") or settings.get("rope_parameters") or {})
+    given = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"'{where}' has the rotary positions {given!r}: they must be an object.")
+    rope = dict(given)
+    if any(isinstance(value, Mapping) for value in rope.values()):
+        raise ValueError(f"'{where}' has other rotary positions in some layers than in others.")
+    for name, default in SETTINGS.items():
+        value = schema.check(name, rope.get(name), schema.Maybe(default), where)
+        if value is not None and isinstance(default, float) and value <= 0:
+            raise ValueError(f"'{where}' has {name} {value}: it must be positive.")
     base = float(rope.get("rope_theta") or settings["rope_theta"])
     kind = rope.get("rope_type") or rope.get("type") or "default"
     length, part = settings["max_position_embeddings"], rope.get("partial_rotary_factor")
-    if any(isinstance(value, Mapping) for value in rope.values()):
-        raise ValueError(f"'{where}' has other rotary positions in some layers than in others.")
     if (part or settings.get("partial_rotary_factor") or 1) != 1:
         raise ValueError(f"'{where}' rotates a part of each head; only whole heads are supported.")
     if kind == "dynamic":
@@ -74,6 +92,8 @@ def _yarn_magnitude(rope: Mapping[str, Any]) -> float | None:
 def _longrope(rope: Mapping[str, Any], length: int, where: str) -> dict[str, Any]:
     """LongRoPE that has one set of divisors for all texts."""
     short, long = rope["short_factor"], rope["long_factor"]
+    if rope[ORIGINAL] < 2:
+        raise ValueError(f"'{where}' has {ORIGINAL} {rope[ORIGINAL]}: it must be 2 or more.")
     if short != long and length > rope[ORIGINAL]:
         raise ValueError(
             f"'{where}' scales its rotary positions by 'longrope', with other factors for texts of "

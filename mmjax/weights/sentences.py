@@ -4,6 +4,7 @@ Source: sentence-transformers 6.2: base/model.py, base/modules/transformer.py,
 sentence_transformer/modules/pooling.py.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ def _modules(root: Path) -> list[tuple[str, str]]:
     modules = read_json(root / MODULES, list)
     if not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules):
         raise ValueError(f"'{root / MODULES}' is not a list of modules with types: get it again.")
+    for path in (str(m.get("path", "")) for m in modules):
+        if not re.fullmatch(r"[\w.-]{0,100}", path) or path == "..":
+            raise ValueError(f"'{root / MODULES}' has the path {path!r}: not a folder.")
     return [(str(m.get("path", "")), m["type"].rsplit(".", 1)[-1]) for m in modules]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -207,7 +208,7 @@ def _read_index(path: Path) -> dict[str, str]:
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is not an index of safetensors files: get it again.") from None
-    outside = [file for file in file_of.values() if Path(file).name != file]
+    outside = [x for x in file_of.values() if Path(x).name != x or len(os.fsencode(x)) > 255]
     if outside:
         raise ValueError(f"'{path}' names the file '{outside[0]}', which is not next to it.")
     return file_of
@@ -267,7 +268,8 @@ def write(
         pending_bytes = sum(x.nbytes for x in pending.values())
         if index and pending and pending_bytes + array.nbytes > shard_bytes:
             flush()
-        pending[name] = array
+        # safetensors 0.8.0 writes the memory of a transposed array as it is
+        pending[name] = np.asarray(array, order="C")
         total += array.nbytes
     flush()
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers as hf
 from tokenizers.processors import TemplateProcessing
 
 from mmjax import storage
+from mmjax.data import text_file
 from mmjax.data.text import clip_vocab
 from mmjax.data.text.from_file import from_backend, open_backend
 from mmjax.data.text.tokenizer import CLEANERS, Tokenizer, cleaner_name
-from mmjax.weights import tokenizer_classes
+from mmjax.weights import schema, tokenizer_classes
 from mmjax.weights.published import CONFIG, PROCESSOR, read_json
 
 GENERATION = "generation_config.json"
@@ -105,10 +105,10 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The chat template: chat_template.jinja, that of a processor, or of tokenizer_config.json.
 
     Raises:
-      ValueError: a file whose template is no text.
+      ValueError: a template that is no text, or not in UTF-8.
     """
     if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text(encoding="utf-8")
+        return text_file.read(folder / TEMPLATE)
     files = [
         folder / name for name in ("chat_template.json", PROCESSOR) if (folder / name).is_file()
     ]
@@ -179,8 +179,11 @@ def read_for_generation(folder: Path, begins: bool | None = None) -> Tokenizer |
         return None
     files = (folder / name for name in (GENERATION, CONFIG))
     found = (read_json(file).get("eos_token_id") for file in files if file.is_file())
-    ends = next((ids for ids in found if ids is not None), ())
-    tokenizer.end_ids = tuple(dict.fromkeys((tokenizer.eos_id, *np.atleast_1d(ends).tolist())))
+    ends = next((ids for ids in found if ids is not None), [])
+    ends = ends if isinstance(ends, list) else [ends]
+    if not schema.fits("eos_token_id", ends, [0]):
+        raise ValueError(f"'{folder}' has eos_token_id {ends!r}: it must be an id, or a list.")
+    tokenizer.end_ids = tuple(dict.fromkeys((tokenizer.eos_id, *ends)))
     return tokenizer
 
 

@@ -98,7 +98,9 @@ def class_name(folder: Path, settings: Mapping[str, Any]) -> str:
     named = settings.get("tokenizer_class") or config.get("tokenizer_class")
     if not isinstance(named, str | None):
         raise ValueError(f"tokenizer_class in '{folder}' is {named!r}: it must be a name.")
-    return (named or BY_TYPE.get(config.get("model_type"), "")).removesuffix("Fast")
+    kind = config.get("model_type")
+    named = named or (BY_TYPE.get(kind, "") if isinstance(kind, str) else "")
+    return named.removesuffix("Fast")
 
 
 def find(folder: Path, settings: Mapping[str, Any]) -> Kind | None:

@@ -31,8 +31,10 @@ SETTINGS = {
     "freq_shift": None,
     "resnet_time_scale_shift": "default",
     "attention_head_dim": None,
-    "down_block_types": (),
-    "up_block_types": (),
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+    "downsample_type": "conv",
+    "upsample_type": "conv",
 }
 # Of a level: whether it attends, whether residual blocks resize; None: see `downsample_type`.
 DOWN = {
@@ -91,7 +93,7 @@ def fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     kinds = [DOWN.get(name) for name in down], [UP.get(name) for name in reversed(up)]
     if None in kinds[0] or kinds[0] != kinds[1]:
         raise _unsupported(where, "down_block_types and up_block_types", (*down, *up))
-    types = {config.get(f"{way}_type") or "conv" for way in ("downsample", "upsample")}
+    types = {settings[f"{way}_type"] for way in ("downsample", "upsample")}
     # The last level does not resize.
     resized = {r for _, r in kinds[0][:-1] if r is not None}
     resized |= {kind == "resnet" for kind in types if any(r is None for _, r in kinds[0][:-1])}

@@ -53,7 +53,7 @@ class BatchLog:
 
 def line_of(workdir: str | Path, step: int) -> dict[str, Any] | None:
     """The newest line of a step, or None if it has none."""
-    rows = jsonl.read(Path(workdir) / NAME)
+    rows = jsonl.read(Path(workdir) / NAME, step=int)
     return next((row for row in reversed(rows) if row["step"] == step), None)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 # What JSON allows in a string, and what ends a line for many readers or cannot be encoded.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_KINDS = {int: "integer", float: "number", str: "text", dict: "object", list: "list"}
 
 
 def line(value: Any) -> str:
@@ -42,11 +43,14 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         ) from error
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path, /, **fields: type) -> list[dict[str, Any]]:
     """The rows, without an incomplete last line; empty if there is no file.
 
+    Args:
+      fields: name -> type of what every row has; float: or an integer.
+
     Raises:
-      ValueError: a complete line that is not JSON; names its number.
+      ValueError: a complete line that is no JSON object, or has not these fields; names its number.
     """
     if not path.exists():
         return []
@@ -54,10 +58,27 @@ def read(path: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or empty
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             raise ValueError(f"{path}, line {number}, is not JSON: delete that line.") from None
+        fault = fault_of(row, **fields)
+        if fault is not None:
+            raise ValueError(f"{path}, line {number}, {fault}: delete that line.")
+        rows.append(row)
     return rows
+
+
+def fault_of(value: Any, /, **fields: type) -> str | None:
+    """Why a JSON value is no object with fields of these types; None if it is. See `read`."""
+    if not isinstance(value, dict):
+        return "is no JSON object"
+    for name, kind in fields.items():
+        if name not in value:
+            return f"has no '{name}'"
+        has = type(value[name])
+        if has is not kind and not (kind is float and has is int):
+            return f"has a '{name}' that is no {_KINDS[kind]}"
+    return None
 
 
 def cut_torn_end(path: Path) -> None:

@@ -27,6 +27,8 @@ PACKAGES = (
     "tokenizers",
     "numpy",
 )
+# What other parts write and read back, with its type.
+SECTIONS = {"config": dict, "results": dict, "start": dict, "starts": list, "tracker": dict}
 
 
 def write_manifest(workdir: str | os.PathLike, **sections: Any) -> None:
@@ -58,13 +60,21 @@ def read_manifest(workdir: str | os.PathLike) -> dict[str, Any]:
     """The contents of run.json; empty where there is none.
 
     Raises:
-      ValueError: it is not JSON.
+      ValueError: it is not JSON, or has a section of another type.
     """
     path = Path(workdir) / "run.json"
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{mirror.shown(path)} is not JSON ({error}): delete it.") from None
+    fault = jsonl.fault_of(found)
+    if fault is None:
+        fault = jsonl.fault_of(found, **{k: SECTIONS[k] for k in SECTIONS.keys() & found.keys()})
+    if fault is None and not all(isinstance(x, dict) for x in found.get("starts", ())):
+        fault = "has a start that is no object"
+    if fault is not None:
+        raise ValueError(f"{mirror.shown(path)} {fault}: delete it.")
+    return found
 
 
 def git_revision() -> dict[str, Any] | None:

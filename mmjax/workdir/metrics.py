@@ -80,7 +80,7 @@ class MetricWriter:
         """Drop everything after `step`, from which the run resumes."""
         if not self._active:
             return
-        kept = [row for row in jsonl.read(self.path) if row["step"] <= step]
+        kept = [row for row in jsonl.read(self.path, step=int) if row["step"] <= step]
         storage.write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.close()
         self._purge_step = step + 1
@@ -104,9 +104,30 @@ class MetricWriter:
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
     """The rows of `<workdir>/metrics.jsonl`, `step` an int and the rest floats; without an
-    incomplete last line, and empty if there is no file."""
-    rows = jsonl.read(Path(workdir) / "metrics.jsonl")
-    return [{k: v if k == "step" else float(v) for k, v in row.items()} for row in rows]
+    incomplete last line, and empty if there is no file.
+
+    Raises:
+      ValueError: a line that is none of metrics.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    return [
+        {"step": row["step"], **numbers(row, f"{path}, step {row['step']}", ("step",))}
+        for row in jsonl.read(path, step=int)
+    ]
+
+
+def numbers(values: Mapping[str, Any], where: str, besides: Sequence[str] = ()) -> dict[str, float]:
+    """The values as floats, without those named `besides`.
+
+    Raises:
+      ValueError: one that is no number; `where` it is.
+    """
+    try:
+        return {name: float(x) for name, x in values.items() if name not in besides}
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(
+            f"{where} has a value that is no number: delete that line or part."
+        ) from None
 
 
 class ScalarWindow:

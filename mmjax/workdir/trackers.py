@@ -79,7 +79,7 @@ class Tracker:
                 known = self._known()
                 self._open = KINDS[kind](project, known["id"], self._workdir, self._config)
                 print(self._open.said)
-                for line in jsonl.read(self._workdir / "metrics.jsonl")[:-1]:
+                for line in jsonl.read(self._workdir / "metrics.jsonl", step=int)[:-1]:
                     if line["step"] > known["sent"]:
                         self._open.log(line.pop("step"), {k: float(v) for k, v in line.items()})
             self._open.log(step, values)

@@ -27,6 +27,7 @@ CONFIGS = {
     "image_tokenizer": "dvae_emoji",
     "llava": "llava_emoji",
     "multimodal": "fusion_digits",
+    "noised_clip": "noised_clip_emoji",
     "owlvit": "owlvit_boards",
     "sam": "sam_boards",
     "video_vit": "vivit_b",

@@ -14,6 +14,7 @@ from mmjax import batch as batches
 from mmjax import config as configs
 from mmjax.data import open_source
 from mmjax.data.mixture import (
+    about,
     continued,
     history_of,
     make_transforms,
@@ -109,6 +110,9 @@ def test_parts_of_a_source_go_through_it_together():
     for epoch in range(len(index) // 11):
         assert sorted(index[epoch * 11 : (epoch + 1) * 11]) == list(range(11))
     assert len({tuple(index[:11]), tuple(index[11:22])}) == 2
+    said = about(open_training(settings), 6)  # in the report: epochs
+    assert said["examples"] == 11
+    np.testing.assert_allclose(said["rows"], len(index) / len(found), rtol=0.1)
 
 
 def test_starting_at_every_step_is_going_on_for_any_number_of_processes():

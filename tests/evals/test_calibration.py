@@ -1,5 +1,7 @@
 """Calibration evaluators on a model of known logits: fitted on one source, reported on another."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from fake_runner import FakeRunner
@@ -7,6 +9,8 @@ from fake_runner import FakeRunner
 from mmjax.data.source import Source
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics import uncertainty
+from mmjax.evals.metrics.calibration import log_softmax
+from mmjax.evals.metrics.ensemble import ensemble_metrics
 from mmjax.report.evaluated import Evaluated
 from mmjax.report.sections import calibration as section
 
@@ -108,6 +112,45 @@ def test_evidence_is_a_distribution_with_a_doubt_of_its_own(runner):
     assert found["nll"] == pytest.approx(want["nll"], rel=1e-5)
     assert found["vacuity"] == pytest.approx((3 / alpha.sum(1)).mean(), rel=1e-5)
     assert "temperature" not in found and 0 < found["aurc_vacuity"] < 1
+
+
+def test_an_ensemble_has_the_mean_probability_and_knows_what_its_members_disagree_about(runner):
+    runner = dataclasses.replace(runner, members={"b": 0.5, "c": 4.0})
+    alone, members = made(runner), made(runner, members=("b", "c"), fit_source={"seed": 2})
+    test, factors = Drawn(1), (1.0, 0.5, 4.0)
+    every = [np.float32(f / 64) * test.pixels.astype(np.float32) for f in factors]
+    p = np.exp([log_softmax(x) for x in every]).mean(axis=0)
+    found = dict(members.run(1.0))
+    for name, value in uncertainty.uncertainty_metrics(np.log(p), test.labels).items():
+        assert found[name] == pytest.approx(value, abs=1e-6)
+    for name, value in ensemble_metrics(every, test.labels).items():
+        assert found[name] == pytest.approx(value, abs=1e-6)
+    singles = [dict(alone.run(f)) for f in factors]
+    assert found["member_nll"] == pytest.approx(np.mean([s["nll"] for s in singles]), abs=1e-6)
+    assert found["nll"] < found["member_nll"] and found["mutual_information"] > 0
+    assert found["temperature"] > 0 and "mutual_information" not in singles[0]
+    # A single run's results keep the fingerprint that they had before.
+    assert "members" not in alone.settings() and members.fingerprint() != alone.fingerprint()
+    same = dataclasses.replace(runner, members={"b": 1.0})
+    doubts = dict(made(same, members=("b",), evidential=True).run(1.0))
+    assert doubts["mutual_information"] == pytest.approx(0, abs=1e-12)
+    assert doubts["vacuity"] == pytest.approx(
+        dict(made(runner, evidential=True).run(1.0))["vacuity"]
+    )
+    zero_shot = made(runner, kind="zero_shot_calibration", members=("b", "c"))
+    assert dict(zero_shot.run(1.0))["variance"] == pytest.approx(found["variance"], abs=1e-5)
+
+
+def test_a_member_with_other_classes_is_refused(runner):
+    other = dataclasses.replace(runner, class_names=("red", "blue", "green"))
+
+    class Ensemble(FakeRunner):
+        def open_member(self, workdir):
+            return other, 1.0
+
+    runner = Ensemble(**{f.name: getattr(runner, f.name) for f in dataclasses.fields(runner)})
+    with pytest.raises(ValueError, match="The member 'b' has the classes red, blue, green"):
+        list(made(runner, members=("b",)).run(1.0))
 
 
 def test_the_report_shows_both_curves(runner):

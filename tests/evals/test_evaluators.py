@@ -246,6 +246,7 @@ MORE = {
     "few_shot": PROMPTS,
     "few_shot_classification": PROMPTS,
     "tool_use": {"decode": {}},
+    "grounded_answers": {"decode": {}, "train_source": {}},
 }
 
 

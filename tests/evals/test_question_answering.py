@@ -220,8 +220,54 @@ def test_tools_are_called_and_their_results_read():
     assert run(runner, "tool_use", **settings)["accuracy"] == 3 / 7
     settings |= {"decode": {"max_new_tokens": 1}, "transform": "converse(30, template='vicuna')"}
     assert run(runner, "tool_use", **settings)["accuracy"] == 3 / 7
-    with pytest.raises(ValueError, match="most_calls 0: use at least 1"):
-        run(runner, "tool_use", decode={}, most_calls=0)
+    for wrong, words in (
+        ({"most_calls": 0}, "most_calls 0: use at least 1"),
+        ({"tools": " "}, "has no tools: name some"),
+        ({"tools": "calc"}, "There is no tool 'calc'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(runner, "tool_use", decode={}, **wrong)
+
+
+def test_well_formed_calls_are_evaluated_beside_the_others():
+    """The model calls "calc" unless its logits are processed, and then the calculator."""
+    seen = []
+
+    def written(settings):
+        constrained = bool(settings.get("processors"))
+        seen.append(constrained)
+
+        def generate(params, batch):
+            return [reply(messages, constrained) for messages in batch["text"]]
+
+        return generate
+
+    def reply(messages, constrained):
+        *_, last = messages
+        if last["role"] == "tool":
+            return last["content"]
+        name = "calculator" if constrained else "calc"
+        return (
+            f"<tool {name}>{last['content']}</tool>" if "+" in last["content"] else last["content"]
+        )
+
+    def batches(source, spec, size):
+        for i in range(len(source)):
+            text = np.asarray([source[i]["messages"], None], object)[:1]
+            yield {"text": text, "example_id": np.asarray([i])}
+
+    words = {"tokenizer": published.read_for_generation(GOLDEN / "llava"), "window": 200}
+    runner = make_runner(lambda **_: Sums(), **words)
+    runner = dataclasses.replace(runner, batches=batches, write=written)
+    settings = {"decode": {"max_new_tokens": 60}, "tools": "calculator,ocr", "well_formed": True}
+    settings["transform"] = "converse(200, template='vicuna', prompt=True)"
+    found = run(runner, "tool_use", **settings)
+    assert True in seen and False in seen
+    assert found["call/broken"] == 4 / 7 and found["well_formed/call/broken"] == 0
+    assert found["accuracy"] == 3 / 7 and found["well_formed/accuracy"] == 1
+    assert found["call/recall"] == 0 and found["well_formed/call/recall"] == 1
+    plain = run(runner, "tool_use", **{**settings, "well_formed": False})
+    assert plain == {k: v for k, v in found.items() if not k.startswith("well_formed/")}
 
 
 def test_other_pictures():

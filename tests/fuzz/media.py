@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax.data.image_files import check_image
-from mmjax.data.transforms import audio_ops
+from mmjax.data.transforms import audio_ops, video_ops
 from mmjax.data.transforms.decode import decode_image
 from mmjax.data.transforms.video_clips import open_clip
 from mmjax.speech.recording import Recording
@@ -93,6 +93,52 @@ def _read_animation(data: bytes, seed: Seed, folder) -> None:
     clip.frames(range(len(clip.times))[:4])
 
 
+def _videos(folder) -> list[Seed]:
+    """Containers of each kind that PyAV writes; none without it."""
+    try:
+        import av
+    except ImportError:
+        return []
+    seeds = []
+    for container, codec, voice in (
+        *(("mp4", "libx264", "aac"), ("matroska", "libx264", "aac"), ("mp4", "mpeg4", "aac")),
+        *(("webm", "libvpx-vp9", "libopus"), ("mov", "mjpeg", "aac"), ("avi", "mpeg4", "mp2")),
+        ("mpeg", "mpeg1video", "mp2"),
+    ):
+        file = io.BytesIO()
+        with av.open(file, "w", format=container) as out:
+            stream = out.add_stream(codec, rate=25)
+            stream.width, stream.height = 48, 32
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            sound = out.add_stream(voice, rate=48000, layout="mono")
+            kind = sound.codec_context.format.name
+            for i in range(6):
+                image = np.asarray(_image("RGB", (48, 32)).rotate(60 * i))
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts = i
+                out.mux(stream.encode(frame))
+            wave = 9999 * np.sin(np.arange(960) / 9)[None]
+            wave = wave.astype(np.int16) if kind.startswith("s16") else (wave / 32768).astype("f")
+            frame = av.AudioFrame.from_ndarray(wave, kind, "mono")
+            frame.sample_rate, frame.pts = 48000, 0
+            out.mux(sound.encode(frame))
+            for one in (stream, sound):
+                out.mux(one.encode(None))
+        seeds.append(Seed(file.getvalue(), container))
+    return seeds
+
+
+def _read_video(data: bytes, seed: Seed, folder) -> None:
+    refused = None
+    for read in (_read_animation, lambda data, *_: video_ops.read_sound(data)):
+        try:
+            read(data, seed._replace(about=None), folder)
+        except ValueError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
 def _sounds(folder) -> list[Seed]:
     import soundfile
 
@@ -107,6 +153,7 @@ def _sounds(folder) -> list[Seed]:
         "AU": ("PCM_16",),
         "W64": ("PCM_16",),
         "CAF": ("PCM_16",),
+        "NIST": ("PCM_16",),
     }.items():
         for subtype in subtypes:
             file = io.BytesIO()
@@ -137,6 +184,7 @@ def _read_sound(data: bytes, seed: Seed, folder) -> None:
 READERS = {
     "image": Reader(_images, _read_image, 250),
     "animation": Reader(_animations, _read_animation, 400),
+    "video": Reader(_videos, _read_video, 40),
     "audio": Reader(_sounds, _read_sound, 250),
 }
 warnings.filterwarnings("ignore", module="PIL")

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import struct
+from collections.abc import Sequence
 
 SIZES = (0, 1, 2, 127, 128, 255, 256, 32767, 65535, 2**16, 10**8, 2**31 - 1, 2**31, 2**32 - 1)
 SIZES += (2**40, 2**60, 2**63 - 1, 2**63, 2**64 - 1)
@@ -77,6 +78,15 @@ def _place(data: bytearray, draw: random.Random) -> int:
 
 
 _CHANGES = (_bit, _byte, _number, _number, _digits, _cut, _remove, _repeat, _insert, _splice)
+
+
+def with_pieces(data: bytes, draw: random.Random, pieces: Sequence[bytes]) -> bytes:
+    """The file with one to four texts inserted, some of them in place of what follows."""
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        at = draw.randrange(len(changed) + 1)
+        changed[at : at + draw.choice((0, 0, 1, 8))] = draw.choice(pieces)
+    return bytes(changed)
 
 
 def mutated_json(data: bytes, draw: random.Random, other: bytes) -> bytes:

@@ -1,11 +1,11 @@
 """What is fuzzed: a reader, its valid files, and how they are mutated."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.fuzz.mutate import mutated_bytes, mutated_json
+from tests.fuzz.mutate import mutated_bytes, mutated_json, with_pieces
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -16,6 +16,7 @@ class Seed(NamedTuple):
     Attributes:
       about: what its reader needs to know: its name, the folder around it.
       tree: JSON, which is mutated by its tree.
+      pieces: texts that are inserted into half of the mutated files.
       repaired: sets the checksums of a mutated file, without which most changes would only be seen
         by their check.
     """
@@ -23,6 +24,7 @@ class Seed(NamedTuple):
     data: bytes
     about: Any = None
     tree: bool = False
+    pieces: Sequence[bytes] = ()
     repaired: Callable[[bytes], bytes] = bytes
 
 
@@ -48,5 +50,7 @@ def inputs(name: str, seeds: list[Seed], first: int):
         seed, other = draw.choice(seeds), draw.choice(seeds).data
         mutate = mutated_json if seed.tree else mutated_bytes
         data = mutate(seed.data, draw, other)
+        if seed.pieces and draw.random() < 0.5:
+            data = with_pieces(seed.data, draw, seed.pieces)
         yield number, seed.repaired(data) if draw.random() < 0.7 else data, seed
         number += 1

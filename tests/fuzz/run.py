@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dis
 import faulthandler
 import math
 import os
@@ -18,11 +19,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmjax.process.command import is_refusal
-from tests.fuzz import media, sets, weights
+from tests.fuzz import media, records, runs, sets, texts, weights
 from tests.fuzz.memory import peak, reset_peak
 from tests.fuzz.reader import inputs
 
-READERS = {**media.READERS, **sets.READERS, **weights.READERS}
+READERS = {
+    **media.READERS,
+    **sets.READERS,
+    **records.READERS,
+    **texts.READERS,
+    **weights.READERS,
+    **runs.READERS,
+}
 SECONDS = 2.0  # of the processor for an input, so that a busy machine makes none slow
 # Seconds after which an input ends the process, if it waits or ignores the signal.
 HANGS = 60.0
@@ -50,8 +58,8 @@ def _over(number, frame) -> None:
 def fault_of(read, data: bytes, seed, folder: Path, bound: float) -> str | None:
     """What is wrong with how a reader took an input; None if it was read or refused.
 
-    A refusal is a ValueError that mmjax itself raises: one from inside a library names neither the
-    file nor what to do.
+    A refusal is a ValueError that mmjax itself raises: one from inside a library, or from what our
+    function calls, names neither the file nor what to do.
     """
     idle = peak() if reset_peak() is None else 0
     signal.setitimer(signal.ITIMER_PROF, bound)
@@ -60,7 +68,7 @@ def fault_of(read, data: bytes, seed, folder: Path, bound: float) -> str | None:
     except Slow as slow:
         return f"took longer than {bound:g} s of the processor{slow}"
     except Exception as error:
-        if not is_refusal(error):
+        if not (is_refusal(error) and _raised(error)):
             last = traceback.extract_tb(error.__traceback__)[-3:]
             where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in last[::-1])
             return f"{type(error).__name__} at {where}: {str(error)[:200]}"
@@ -69,6 +77,14 @@ def fault_of(read, data: bytes, seed, folder: Path, bound: float) -> str | None:
     if peak() - idle > MEMORY:
         return f"needed {(peak() - idle) / 1e9:.1f} GB"
     return None
+
+
+def _raised(error: Exception) -> bool:
+    """Whether the function where an error comes from has a `raise` there."""
+    last = error.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
 
 
 @contextlib.contextmanager

@@ -23,14 +23,15 @@ WIDTH, HEIGHT = 12, 9
 LONG = "a/" * 60 + "long name.jpg"  # in no header of 100 bytes
 
 
-def _photo() -> bytes:
+def photo() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (WIDTH, HEIGHT), (9, 99, 200)).save(file, "JPEG")
     return file.getvalue()
 
 
-def _shards(folder) -> list[Seed]:
-    seeds = []
+def shard_files() -> list[bytes]:
+    """Shards of a few records in each form of tar."""
+    found = []
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         file = io.BytesIO()
         names = [f"{i:04}" for i in range(3)]
@@ -38,7 +39,7 @@ def _shards(folder) -> list[Seed]:
         with tarfile.open(fileobj=file, mode="w", format=form) as tar:
             for name in names:
                 for suffix, data in (
-                    ("jpg", _photo()),
+                    ("jpg", photo()),
                     ("txt", b"a caption"),
                     ("json", b'{"caption": "b"}'),
                 ):
@@ -49,8 +50,12 @@ def _shards(folder) -> list[Seed]:
                     if form == tarfile.PAX_FORMAT and suffix == "jpg":
                         member.pax_headers = {"size": str(len(data)), "comment": "é" * 40}
                     tar.addfile(member, io.BytesIO(data))
-        seeds.append(Seed(file.getvalue(), repaired=_summed))
-    return seeds
+        found.append(file.getvalue())
+    return found
+
+
+def _shards(folder) -> list[Seed]:
+    return [Seed(data, repaired=_summed) for data in shard_files()]
 
 
 def _summed(data: bytes) -> bytes:
@@ -81,7 +86,7 @@ COCO_CAPTIONS = {
 
 def _captions(folder) -> list[Seed]:
     for row in ROWS:
-        (folder / row["file_name"]).write_bytes(_photo())
+        (folder / row["file_name"]).write_bytes(photo())
     lines = [json.dumps(row) for row in ROWS]
     tables = {
         "captions.csv": "file_name,caption\n"
@@ -156,7 +161,7 @@ def _coco_tree() -> dict:
 def _write_photos(folder) -> None:
     (folder / "val").mkdir(exist_ok=True)
     for name in ("0.jpg", "val/1.jpg", "2.jpg", "sa_1.jpg"):
-        (folder / name).write_bytes(_photo())
+        (folder / name).write_bytes(photo())
 
 
 def _annotations(folder) -> list[Seed]:

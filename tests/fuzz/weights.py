@@ -5,13 +5,16 @@ import json
 import shutil
 import struct
 import sys
+import types
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
 from mmjax import pretrained
+from mmjax.data.transforms import parse as transforms
 from mmjax.weights import tokenizer
 from mmjax.weights.ctranslate2 import CTranslate2
 from mmjax.weights.gguf import GGUF
@@ -28,6 +31,7 @@ TENSORS = {
     "b": np.ones(4, np.float16),
     "c": np.int8(3)[...],
 }
+PARTS = ("unet_karlo",)  # of a model, which are not loaded by themselves
 NOT_JSON = (".safetensors", "expected.json", "tokenizer.json", "decoding.json", "scalings.json")
 
 
@@ -162,7 +166,7 @@ def _folders(folder: Path, wanted) -> list[Seed]:
     seeds = []
     for config in sorted(GOLDEN.glob("*/*config.json")):
         place = folder / config.parent.name
-        whole = any(config.parent.glob("*model*.safetensors"))
+        whole = any(config.parent.glob("*model*.safetensors")) and place.name not in PARTS
         if config.name not in ("config.json", "open_clip_config.json") or not whole:
             continue
         leave = shutil.ignore_patterns("expected.*", "gradients.*")
@@ -179,12 +183,22 @@ def _models(folder) -> list[Seed]:
     return _folders(folder, lambda name: not name.endswith(NOT_JSON))
 
 
+def _read_settings(data: bytes, seed: Seed, folder) -> None:
+    """As `_read_model`, without building the model, which takes most of its time."""
+    system = types.SimpleNamespace(model=None)
+    abstract = mock.patch.object(pretrained, "_abstract", lambda *_: (system, {"params": {}}))
+    with abstract, mock.patch.object(pretrained, "load", pretrained.describe):
+        _read_model(data, seed, folder)
+
+
 def _read_model(data: bytes, seed: Seed, folder) -> None:
     path = seed.about
     root = next(p for p in path.parents if p.parent == folder)
     path.write_bytes(data)
     try:
-        pretrained.load(root)
+        found = pretrained.load(root)
+        for chain in filter(None, (found.transform, found.audio_transform)):
+            transforms.parse(chain)
     finally:
         path.write_bytes(seed.data)
 
@@ -228,5 +242,6 @@ READERS = {
     "torch": Reader(_torch, _read_torch, 200),
     "ctranslate2": Reader(_ctranslate2, _read_ctranslate2, 250),
     "model": Reader(_models, _read_model, 4),
+    "settings": Reader(_models, _read_settings, 60),
     "tokenizer": Reader(_tokenizers, _read_tokenizer, 40),
 }

@@ -103,6 +103,9 @@ def main():
             masked = (torch.arange(12)[None] % 3 == 1) & mask
             inputs["labels"] = torch.where(masked, (ids + 7) % 160, -100)
             more |= {"masked": masked, "target": ((ids + 7) % 160).int()}
+        if name == "vilt_tokens":
+            inputs["labels"] = torch.where(mask, ids % len(ANSWERS), -100)
+            more["labels"] = inputs["labels"].int()
         with torch.inference_mode():
             found = model(**inputs, output_hidden_states=True)
         if name == "vilt":

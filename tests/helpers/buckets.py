@@ -31,8 +31,8 @@ class Fault(NamedTuple):
 class Proxy(ThreadingHTTPServer):
     """Passes requests on to an emulator, except those that `faults` match; one each.
 
-    It also keeps the preconditions of gs, which gcp-storage-emulator ignores, and tells the
-    generation of what is read, which it does not.
+    It also keeps the generations and preconditions of gs, which gcp-storage-emulator ignores, and
+    tells the generation of what is read, which it does not.
     """
 
     daemon_threads = True
@@ -102,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             now = self._generation(body)
             wanted = self._query().get("ifGenerationMatch", [now])[0]
             known = self._query().get("ifGenerationNotMatch", [None])[0]
+            if now and self._query().get("generation", [now])[0] != now:
+                return self._answer(404, [], b'{"error": {"code": 404, "message": "not found"}}')
             if wanted != now:
                 return self._answer(412, [], b'{"error": {"code": 412, "message": "changed"}}')
             if known and known == now:

@@ -18,6 +18,7 @@ class FakeRunner:
       write: settings -> ((variables, batch) -> a text for each row); None: it generates none.
       choose: texts -> ((variables, batch) -> [B, C]).
       draw: settings -> ((variables, batch, seed) -> samples); None: it samples nothing.
+      members: workdir -> variables, of the runs that `open_member` finds.
       samples, step, kept: as of `Runner`.
     """
 
@@ -27,6 +28,7 @@ class FakeRunner:
     write: Callable[..., Any] | None = None
     choose: Callable[..., Any] | None = None
     draw: Callable[..., Any] | None = None
+    members: dict = dataclasses.field(default_factory=dict)
     samples: Any = None
     step: int = 0
     kept: Kept = dataclasses.field(default_factory=Kept)
@@ -44,6 +46,9 @@ class FakeRunner:
     @property
     def rows(self):
         return slice(0, self.batch_size)
+
+    def open_member(self, workdir):
+        return self, self.members[workdir]
 
     def apply(self, variables, batch, outputs):
         found = self.embed(variables, batch)

@@ -164,7 +164,7 @@ def count_by_hand(name):
         return one_transformer(model)
     if name == "flava_emoji":
         return flava(model)
-    if name in ("llava_digits", "llava_emoji", "llava_smollm2", "nanovlm_222m"):
+    if name in ("llava_boards", "llava_digits", "llava_emoji", "llava_smollm2", "nanovlm_222m"):
         return projected(model)
     if name in ("captioner_drawings", "coca_emoji", "flamingo_emoji"):
         return drawn_image(model.image) + writer(name)
@@ -212,4 +212,6 @@ def count_by_hand(name):
     dual = drawn_image(model.image) + text + projections + 1
     if name == "prior_emoji":
         return dual + prior(model, width)
+    if name == "noised_clip_emoji":  # a class token for each time
+        return dual + 1000 * width
     return dual + (name == "siglip_emoji")

@@ -4,12 +4,13 @@ import itertools
 
 import numpy as np
 
+from mmjax.data.source import Source
 
-class Numbers:
+
+class Numbers(Source):
     """Example `i` holds the number `i` and things that do not belong on a device."""
 
     name = "numbers"
-    class_names = None
 
     def __init__(self, n, bad=None):
         self.n, self.bad = n, bad

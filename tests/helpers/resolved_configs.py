@@ -37,6 +37,7 @@ def resolved(name: str) -> str:
     config = configs.load(str(ROOT / "configs" / f"{name}.py"), ())
     tokenizer = types.SimpleNamespace(bos_id=0, eos_id=1, pad_id=0, vocab_size=2, end_ids=(1,))
     tokenizer.token_id = lambda token: None
+    tokenizer.pieces = lambda text: (list(text.encode()), [])
     run = experiment.build(config, tokenizer, jax.devices()[:1])
     evaluators = make_evaluators(config.evals, Runner(run, ROOT, lambda *args: None))
     sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in run.params.items()}

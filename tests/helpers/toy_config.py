@@ -29,7 +29,7 @@ def shrink(config, dtype="float32", depth=1):
             config.model.text.update(TEXT, depth=depth)
         elif config.model.name == "aligner":
             config.model.update(image_width=16, text_width=12, embed_dim=8, head={"inner": 8})
-        elif config.model.name in ("clip", "owlvit"):
+        elif config.model.name in ("clip", "noised_clip", "owlvit"):
             config.model.embed_dim = 16
             image = config.model.image
             if image.get("kind") == "frames":

@@ -1,14 +1,19 @@
 """Recomputed work: the same gradients, and less kept for them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
+from flax.core import meta
 
 from mmjax.layers import platform
 from mmjax.layers.attention import Attention
 from mmjax.layers.mlp import MLP
 from mmjax.layers.recompute import recompute
+from mmjax.layers.unet_blocks import ResidualBlock
 
 
 def test_gradients_are_those_of_the_function():
@@ -55,6 +60,31 @@ def test_a_layer_has_the_same_gradients_with_and_without(name):
     with platform.compiling_for(cpu.__class__(**{**vars(cpu), "recomputes": False})):
         wanted = gradients()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
+
+
+@pytest.mark.parametrize("resize", ["", "down", "up"])
+def test_a_block_of_a_u_net_has_the_same_gradients_with_and_without(resize):
+    module = ResidualBlock(8, groups=2, resize=resize, dropout=0.5 if resize else 0.0, train=True)
+    rng = np.random.default_rng(0)
+    x, condition = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 4, 6, 4), (2, 3)))
+    rngs = {"dropout": jax.random.key(1)}
+    shapes = jax.eval_shape(
+        lambda: module.init({"params": jax.random.key(0), **rngs}, x, condition)
+    )
+    params = drawn(meta.unbox(shapes))
+
+    def gradients(params, x, condition):
+        def loss(params, x, condition):
+            return jnp.sum(jnp.sin(module.apply(params, x, condition, rngs=rngs)))
+
+        return jax.grad(loss, (0, 1, 2))(params, x, condition)
+
+    cpu = platform.named("cpu")
+    found = jax.jit(gradients)(params, x, condition)
+    with platform.compiling_for(dataclasses.replace(cpu, recomputes=False)):
+        wanted = jax.jit(lambda *args: gradients(*args))(params, x, condition)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), found, wanted)
+    assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(found))
 
 
 def kept(recomputes, layers=4):

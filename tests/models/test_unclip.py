@@ -9,6 +9,8 @@ import toy
 from drawn import drawn
 from safetensors.numpy import load_file
 
+from mmjax.models import unclip
+from mmjax.models.diffusion import pixels
 from mmjax.models.systems import make_system
 from mmjax.models.unclip import ImageCondition
 from mmjax.sample.embeddings import slerp, text_diff
@@ -131,3 +133,24 @@ def test_embeddings_between_two_are_on_their_great_circle():
         slerp(start, -start, np.asarray([0.5]))
     with pytest.raises(ValueError, match="same embedding"):
         text_diff(start, end, end, np.asarray([0.5]))
+
+
+def test_inversion_finds_the_noise_of_an_image(made):
+    _, variables, batch = made
+    system = make_system({"model": MODEL | {"schedule": {"name": "squared_cosine"}}})
+    params = dict(variables["params"])
+    params["backbone"] = {**params["backbone"]}
+    head = params["backbone"]["conv_out"]  # of a denoiser that is not as wild as a random one
+    params["backbone"]["conv_out"] = {k: 0.05 * x for k, x in head.items()}
+    variables = {**variables, "params": params}
+    settings = {"steps": 25, "guidance": 2.0}
+    image = {"image": batch["image"], **{k: batch[k] for k in ("text", "text_mask")}}
+    start = unclip.invert(system.model, variables, image, keys(), settings)["start"]
+    assert start.shape == (8, 8, 8, 3)
+    found = np.asarray(
+        system.sample(variables, {**image, "start": start}, keys(), settings)["image"]
+    )
+    true = np.asarray(pixels(system.model.clean(batch)))
+    assert np.abs(found.astype(int) - true).mean() < 2  # of 255
+    with pytest.raises(ValueError, match="only DDIM with eta 0 goes back"):
+        unclip.invert(system.model, variables, image, keys(), {"sampler": "ddpm"})

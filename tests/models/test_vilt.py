@@ -108,6 +108,37 @@ def test_the_loss_of_masked_words_is_that_of_transformers():
     np.testing.assert_allclose(average(found["masked_text"])[0], want["loss"][0], rtol=1e-5)
 
 
+def test_the_loss_of_the_classes_of_tokens_is_that_of_transformers():
+    loaded, want = load(GOLDEN / "vilt_tokens"), expected("vilt_tokens")
+    made = make_system({"model": loaded.config, "loss": {}, "batch_size": 4})
+    given = {name: want[name] for name in ("text", "text_mask", "image", "image_size")}
+    given["text_label"] = want["labels"]
+    assert (given["text_label"] == -100).any()  # of padding
+    logits = outputs(loaded, given)["token_logits"]
+    found = made.loss({"token_logits": logits}, given, None)
+    assert sorted(found) == ["token_accuracy", "token_classification"]
+    np.testing.assert_allclose(
+        average(found["token_classification"])[0], want["loss"][0], rtol=1e-5
+    )
+    counted = given["text_label"] >= 0
+    right = (np.asarray(logits).argmax(-1) == given["text_label"])[counted].mean()
+    np.testing.assert_allclose(average(found["token_accuracy"])[0], right, rtol=1e-6)
+    made.check_batch(given)
+    with pytest.raises(ValueError, match="has the text_label 5 and the head 5 classes"):
+        made.check_batch({**given, "text_label": given["text_label"] + 1})
+    alone = {**given, "text_label": np.full_like(given["text_label"], -1)}
+    weighted = {"model": loaded.config, "loss": {}, "batch_size": 4}
+    weighted = make_system(weighted | {"loss_weights": {"token_classification": 1.0}})
+    with pytest.raises(ValueError, match="token_classification one with a text_label"):
+        weighted.check_batch(alone)
+    # Of a token without a class neither the loss nor its gradient depends on the logits.
+    slope = jax.grad(
+        lambda x: average(made.loss({"token_logits": x}, given, None)["token_classification"])[0]
+    )
+    slope = np.asarray(slope(logits))
+    assert (slope[~counted] == 0).all() and (slope[counted] != 0).any(-1).all()
+
+
 def test_pretraining_terms():
     made, params, apply = toy_model()
     given = corrupted()

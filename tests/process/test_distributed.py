@@ -178,7 +178,8 @@ def test_jax_reads_the_same_marks(monkeypatch):
             assert by_name[name].is_env_present(), name
 
 
-def test_where_a_process_is_killed_the_other_says_which(tmp_path):
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_a_process_is_killed_the_other_says_which(killed, tmp_path):
     where = f"--coordinator=localhost:{free_port()}"
     files = [tmp_path / str(i) for i in range(2)]
     both = [
@@ -192,8 +193,8 @@ def test_where_a_process_is_killed_the_other_says_which(tmp_path):
         assert time.monotonic() < deadline and all(p.poll() is None for p in both), ends(both, 5)
         time.sleep(0.05)
     time.sleep(2)  # for signs of life
-    both[1].kill()
-    code, _, error = ends([both[0]], timeout=60)[0]
+    both[killed].kill()
+    code, _, error = ends([both[1 - killed]], timeout=60)[0]
     assert code == 1, error
-    assert "process 1 on " in error and "was lost: it gives no sign of life" in error
+    assert f"process {killed} on " in error and "was lost: it gives no sign of life" in error
     assert "Traceback" not in error

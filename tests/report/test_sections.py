@@ -7,10 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from mmjax.evals.image_text import Pairs
 from mmjax.evals.metrics.uncertainty import Fitted
+from mmjax.report.evaluated import Evaluated
 from mmjax.report.gather import ReportData
 from mmjax.report.page import write_report
-from mmjax.report.sections import regions
+from mmjax.report.sections import health, regions
 from mmjax.report.sections.attention import Attention
 from mmjax.report.sections.calibration import Trust, curves
 from mmjax.report.sections.captions import CaptionExample
@@ -43,7 +45,7 @@ DATA = {
     "sounds": [Sound(np.zeros(1600, np.float32), "dog", "cat")],
     "videos": [Video(IMAGE[None], 0.5, "a cat")],
     "health": Health(
-        "seen", np.linspace(-1, 1, 5), np.ones(4), np.ones(4), HEALTH, np.eye(2), -np.eye(2)
+        "seen", "", np.linspace(-1, 1, 5), np.ones(4), np.ones(4), HEALTH, np.eye(2), -np.eye(2)
     ),
 }
 
@@ -135,3 +137,22 @@ def test_the_limit_of_a_matrix_is_kept():
         return "<img" in SECTION.html(Confusion(names, labels, labels, np.ones(classes, int)), 0)
 
     assert drawn(200) and not drawn(201)
+
+
+def test_health_of_many_images_is_that_of_some_and_their_texts(monkeypatch):
+    rng = np.random.default_rng(0)
+    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 9, 4)))
+    index, texts = np.repeat(np.arange(9), 2)[:9], [f"text {i}" for i in range(9)]
+    pairs = Pairs(image, text, texts, index, np.arange(9), 0)
+    evaluated = Evaluated("seen", None, None, None, seed=3)
+    evaluated.pairs = pairs
+    whole = health.SECTION.collect(evaluated)
+    assert whole.positives.sum() == 9 and whole.negatives.sum() == 72 and not whole.drawn
+    monkeypatch.setattr(health, "IMAGES", 4)
+    some, drawn = health.SECTION.collect(evaluated), evaluated.drawn(9, 4)
+    assert some.drawn == ", of which 4 of 9 images were drawn at random"
+    mine = np.isin(index, drawn)
+    cosines = np.sum(image[index] * text, axis=1)[mine]
+    assert some.positives.sum() == mine.sum()
+    np.testing.assert_allclose(some.metrics["positive_cosine"], cosines.mean())
+    assert some.positives.sum() + some.negatives.sum() == 4 * mine.sum()

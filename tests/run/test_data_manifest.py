@@ -199,3 +199,30 @@ def test_a_file_that_changes_while_the_run_reads_it(root, monkeypatch):
         raise ValueError("no image")
     (root / "c.tar").unlink()
     assert watch.changed().startswith("1 is missing (") and watch.changed() == ""
+
+
+def test_the_files_of_evaluators_are_listed_and_a_change_is_told(root, tmp_path, capsys, large):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.tar").write_bytes(b"x")
+    sources = {"seen.source": Files(root), "new.source": Files(other)}
+    begun(root, tmp_path)
+    data_manifest.add_evaluators(tmp_path, sources)
+    content = json.loads((tmp_path / "data.json").read_text())
+    seen, new = content["evaluators"]["seen.source"], content["evaluators"]["new.source"]
+    assert seen["digest"] == content["sources"][""]["digest"] and new["files"] == 1
+    assert [entry[0] for entry in content["lists"][new["digest"]]] == ["x.tar"]
+    assert list(content["lists"]) == [new["digest"]]  # the others are the training source's
+    begun(root, tmp_path)  # a restart, with the same files
+    data_manifest.add_evaluators(tmp_path, sources)
+    assert "warning" not in capsys.readouterr().out
+    (other / "y.tar").write_bytes(b"y")
+    later(other / "x.tar")
+    begun(root, tmp_path)
+    data_manifest.add_evaluators(tmp_path, sources)
+    said = capsys.readouterr().out
+    assert "evals.new.source are not those of when" in said and "1 is new (y.tar)" in said
+    (tmp_path / "data.json").write_text("[]")
+    begun(root, tmp_path)
+    data_manifest.add_evaluators(tmp_path, sources)
+    assert "warning" not in capsys.readouterr().out

@@ -135,3 +135,16 @@ def test_other_processes_write_nothing(clock, tmp_path):
     ledger.enter(0, total=10)
     ledger.record(5, 0.0)
     assert not (tmp_path / "run").exists() and goodput.read(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "row", [{}, [], 3, {"time": 1.0, "step": 1}, interval(2.0, 1, lunch=3.0), interval("2", 1)]
+)
+def test_a_line_that_is_no_record_is_one_sentence(row, tmp_path):
+    lines = [start(0.0, 1.0, 0), row]
+    (tmp_path / goodput.FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
+    with pytest.raises(ValueError, match=r"goodput.jsonl, line 2, .*delete"):
+        goodput.read(tmp_path)
+    (tmp_path / goodput.FILE).write_text(json.dumps(interval(2.0, 1)) + "\n")
+    with pytest.raises(ValueError, match="does not begin with the start of a run: delete the file"):
+        goodput.Ledger(tmp_path, 0.0).enter(0, 5)

@@ -107,6 +107,71 @@ def test_the_exact_model_gives_the_data(sampler, schedule):
     np.testing.assert_allclose(alone, x[5:6], atol=1e-6)
 
 
+def gaussian(schedule, mean=0.5, deviation=0.7):
+    """The exact noise prediction for x0 that is normal: linear in x."""
+
+    def predict(x, time):
+        alpha, sigma = (jnp.broadcast_to(y[:, None], x.shape) for y in schedule.levels(time))
+        return sigma * (x - alpha * mean) / (alpha**2 * deviation**2 + sigma**2)
+
+    return predict
+
+
+def no_noise(step):
+    """For a sampler that calls for none."""
+    return jnp.zeros(1)
+
+
+def test_inversion_finds_the_noise_that_ddim_started_from():
+    # Where alpha is not so small that dividing by it makes rounding count.
+    times = np.arange(800, -1, -40)
+    process = samplers.Process(at_times(COSINE, times))
+    start = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    # A linear model: DDIM is one linear map of each number, whose inverse is known.
+    predict = gaussian(COSINE)
+    there = jax.jit(lambda x: samplers.ddim(predict, x, no_noise, process)[0])
+    offset, slope = np.asarray(there(jnp.asarray([[0.0] * 4, [1.0] * 4], jnp.float32)))[:, 0]
+    slope -= offset
+    x0 = np.asarray(there(start))
+    np.testing.assert_allclose(x0, offset + slope * start, atol=1e-5)
+    back = [jax.jit(lambda x, n=n: samplers.invert(predict, x, process, n))(x0) for n in (1, 20)]
+    np.testing.assert_allclose(back[1], (x0 - offset) / slope, atol=2e-5)
+    np.testing.assert_allclose(back[1], start, atol=2e-5)
+    assert 1e-3 < np.abs(back[0] - start).max() < 0.3  # one call for each level is approximate
+    # A model that is not linear, and predicts v.
+    process = process._replace(target="v")
+
+    def model(x, time):
+        return toy(x, time)[..., :4]
+
+    x0 = jnp.asarray(start) * 0.5
+    found = jax.jit(lambda x: samplers.invert(model, x, process, 10))(x0)
+    again = jax.jit(lambda x: samplers.ddim(model, x, no_noise, process)[0])(found)
+    np.testing.assert_allclose(again, x0, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_score_moves_samples_as_bayes_rule_says(sampler):
+    """A normal prior of x0 and a normal likelihood of it: the posterior is known."""
+    schedule, mean, deviation, seen, error = Schedule("continuous_cosine"), 0.5, 0.7, -1.0, 0.5
+
+    def score(x, time):
+        """d/dx of log p(seen | x)."""
+        alpha, sigma = (jnp.broadcast_to(y[:, None], x.shape) for y in schedule.levels(time))
+        variance = alpha**2 * deviation**2 + sigma**2
+        gain = alpha * deviation**2 / variance
+        guess = mean + gain * (x - alpha * mean)
+        return gain * (seen - guess) / (deviation**2 * sigma**2 / variance + error**2)
+
+    keys = jax.random.split(jax.random.key(1), 2000)
+    settings = Settings(sampler, steps=60)
+    run = jax.jit(lambda k: draw(gaussian(schedule), k, (2,), schedule, settings, score=score)[0])
+    found, precision = np.asarray(run(keys)), deviation**-2 + error**-2
+    expected = (mean / deviation**2 + seen / error**2) / precision
+    assert abs(found.mean() - expected) < 0.03
+    assert abs(found.std() - precision**-0.5) < 0.03
+
+
 def test_guidance_extrapolates_and_takes_the_conditional_variance():
     def predict(x, time):
         given = jnp.arange(len(x) * 6, dtype=jnp.float32).reshape(len(x), 6)

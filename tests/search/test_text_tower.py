@@ -141,6 +141,14 @@ def test_the_search_is_that_of_the_gallery(kind, monkeypatch):
     assert len(rows) == 250 and rows[0] == 207
 
 
+def test_every_float16_is_widened_exactly():
+    bits = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    values = bits[np.isfinite(bits)]
+    for sign in (1, -1):
+        found = quick._products(values[:, None], np.array([sign], np.float32))
+        np.testing.assert_array_equal(found, sign * values.astype(np.float32))
+
+
 def test_a_query_answers_as_the_model_does_and_imports_no_jax(tmp_path, capsys):
     photos, folder = tmp_path / "photos", tmp_path / "index"
     for i in range(4):

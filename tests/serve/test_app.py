@@ -19,7 +19,8 @@ from mmjax.embedder import open_embedder
 from mmjax.evals.occlusion import occlusion_maps
 from mmjax.search import build
 from mmjax.search.index import Index, Writer, create
-from mmjax.serve.app import make_app
+from mmjax.serve.app import SCRIPTS, make_app
+from mmjax.serve.decoders import Lanes
 from mmjax.serve.service import Service
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -39,12 +40,12 @@ def service(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("index")
     create(folder, root, str(MODEL), embedder.fingerprint, 16, "float32")
     build.update(Writer(folder), embedder)
-    return Service(Index(folder), embedder)
+    return Service(Index(folder), embedder, Lanes())
 
 
 @pytest.fixture(scope="module")
 def client(service):
-    with TestClient(make_app(service, ["testserver"]), raise_server_exceptions=False) as client:
+    with TestClient(make_app(["testserver"], service), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -251,7 +252,7 @@ def test_pictures_that_are_indexed_while_it_runs_are_found(service, tmp_path):
     made = str(MODEL), service.embedder.fingerprint, 16, "int8"
     create(tmp_path / "index", tmp_path / "pictures", *made)
     build.update(Writer(tmp_path / "index"), service.embedder)
-    app = make_app(Service(Index(tmp_path / "index"), service.embedder), ["testserver"])
+    app = make_app(["testserver"], Service(Index(tmp_path / "index"), service.embedder, Lanes()))
     with TestClient(app) as client:
 
         def found():
@@ -274,7 +275,7 @@ def test_pictures_that_are_indexed_while_it_runs_are_found(service, tmp_path):
 def test_the_page_and_the_description_of_the_api(client):
     page = client.get("/")
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    for name in ("", "page.css", "maps.js", "panel.js", "page.js"):
+    for name in ("", "page.css", *(f"{script}.js" for script in SCRIPTS)):
         assert "//" not in client.get(f"/{name}").text.replace("// ", "")  # asks no one else
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
@@ -297,8 +298,8 @@ def test_paths_that_are_not_utf8_are_served_as_printable_text(tmp_path):
         tmp_path / "index", tmp_path / "pictures", str(MODEL), embedder.fingerprint, 16, "float32"
     )
     build.update(Writer(tmp_path / "index"), embedder)
-    service = Service(Index(tmp_path / "index"), embedder)
-    with TestClient(make_app(service, ["testserver"]), raise_server_exceptions=False) as client:
+    service = Service(Index(tmp_path / "index"), embedder, Lanes())
+    with TestClient(make_app(["testserver"], service), raise_server_exceptions=False) as client:
         (found,) = client.get("/api/search", params={"words": "red", "k": 1}).json()
         assert found["paths"] == [r"caf\udce9.png"]
         assert client.get(f"/api/image/{found['image']}").status_code == 200

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import io
 import socket
 import threading
 import time
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from png import png
 
 pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[demo]'")
 
-import uvicorn
+from served import served
 
-from mmjax.serve import connections
+from mmjax.serve import limits
 from mmjax.serve.batcher import Batcher, Busy
 from mmjax.serve.decoders import Decoders
 from mmjax.serve.limits import Limits
@@ -69,20 +71,6 @@ def test_at_ten_times_what_it_can_do_every_request_is_answered():
     assert all(a.text == f"/{n}" for n, a in enumerate(answers) if a.status_code == 200)
     assert all(a.headers["retry-after"] == "1" for a in answers if a.status_code == 503)
     assert "try again" in next(a for a in answers if a.status_code == 503).json()["error"]
-
-
-def served(app, seconds=0.5):
-    """The address of a server of an ASGI application, which runs until the test ends."""
-    kind = connections.protocol(most=40, seconds=seconds)
-    config = uvicorn.Config(
-        app, port=0, log_level="error", http=kind, lifespan="off", loop="asyncio"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    return server, server.servers[0].sockets[0].getsockname()
 
 
 async def echo(scope, receive, send):
@@ -197,6 +185,29 @@ def test_decoding_gives_its_memory_back_and_survives_its_process():
     process._process.kill()
     process._process.wait()
     assert decoders.thumbnail(image, 16)[:4] == b"RIFF"
+    assert Image.open(io.BytesIO(decoders.reduced(image, 100))).size == (100, 100)
+    small = Image.effect_noise((9, 7), 50).convert("RGB")
+    file = io.BytesIO()
+    small.save(file, "WEBP", lossless=True)
+    assert Image.open(io.BytesIO(decoders.reduced(file.getvalue(), 9))).tobytes() == small.tobytes()
+
+
+def test_memory_is_given_back_when_the_last_of_many_bodies_is_done(monkeypatch):
+    released = []
+    monkeypatch.setattr(limits.runtime, "release_freed_memory", lambda: released.append(1))
+    monkeypatch.setattr(limits, "RELEASED", 1000)
+
+    async def ask():
+        transport = httpx.ASGITransport(Limits(echo))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            for size, want in ((900, 0), (90, 0), (20, 1), (900, 1), (200, 2)):
+                await client.post("/", content=bytes(size))
+                end = time.monotonic() + 5
+                while len(released) < want and time.monotonic() < end:
+                    await asyncio.sleep(0.01)
+                assert len(released) == want
+
+    asyncio.run(ask())
 
 
 def test_what_takes_too_long_is_given_up():
@@ -204,11 +215,13 @@ def test_what_takes_too_long_is_given_up():
         await asyncio.sleep(60)
 
     async def ask():
-        limits = Limits(never, seconds=0.05)
+        limits = Limits(never, seconds=0.05, longer={"/long": 0.1})
         transport = httpx.ASGITransport(limits)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            return await client.get("/"), limits.running
+            return await client.get("/"), await client.get("/long"), limits.running
 
-    answer, running = asyncio.run(ask())
-    assert answer.status_code == 504 and running == 0
-    assert answer.json()["error"] == "This took longer than 0.05 seconds."
+    *answers, running = asyncio.run(ask())
+    assert running == 0
+    for answer, seconds in zip(answers, ("0.05", "0.1")):
+        assert answer.status_code == 504
+        assert answer.json()["error"] == f"This took longer than {seconds} seconds."

@@ -7,6 +7,7 @@ import time
 import chromium
 import commands
 import pytest
+from parity import GOLDEN
 
 pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[demo]'")
 if chromium.find() is None:
@@ -37,7 +38,8 @@ def address(pictures, tmp_path_factory):
     embedder = open_embedder(MODEL)
     create(folder, pictures, str(MODEL), embedder.fingerprint, 16, "float16")
     build.update(Writer(folder), embedder)
-    process = commands.start("-m", "mmjax.serve", folder, "--port=0")
+    others = (f"--chat={GOLDEN / 'llava'}", "--tools=crop", f"--segment={GOLDEN / 'sam'}")
+    process = commands.start("-m", "mmjax.serve", folder, *others, "--port=0")
     while not (found := re.search(r"^(http://\S+)\n", process.said(), re.MULTILINE)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -112,7 +114,10 @@ def press(page, key):
 
 KEYS = {
     name: {"windowsVirtualKeyCode": code}
-    for name, code in (("ArrowDown", 40), ("ArrowRight", 39), ("Escape", 27), ("End", 35))
+    for name, code in (
+        *(("ArrowUp", 38), ("ArrowDown", 40), ("ArrowRight", 39), ("Escape", 27), ("End", 35)),
+        *(("Backspace", 8), ("2", 50), ("b", 66), ("x", 88)),
+    )
 } | {"Enter": {"windowsVirtualKeyCode": 13, "text": "\r"}}
 
 
@@ -190,6 +195,109 @@ def test_what_is_no_picture_is_said(page, address):
     assert page.run("document.body.innerText.split('are no image').length") == 2  # said once
     assert page.run("document.querySelectorAll('.tile').length") == 9  # what was there stays
     assert page.run("chip.hidden")
+
+
+# ---- the other tabs ------------------------------------------------------------------------------
+
+# A drawing as a File of the page.
+FILE = """await (async () => {
+    const canvas = new OffscreenCanvas(60, 40), context = canvas.getContext('2d');
+    context.fillStyle = 'red';
+    context.fillRect(10, 10, 30, 20);
+    return new File([await canvas.convertToBlob()], 'mine.png', { type: 'image/png' });
+})()"""
+
+
+def test_a_question_about_an_image_is_answered(page, address):
+    page.go(address + "/#tab=chat")
+    page.wait("tab === 'chat' && !chat.hidden && main.hidden")
+    assert page.run("document.querySelector('#tab-chat').ariaSelected") == "true"
+    page.run(f"(async () => tabs.chat.take([{FILE}]))()")
+    page.wait("attached.children.length === 1 && document.activeElement === question")
+    page.run("question.value = 'what?'")
+    press(page, "Enter")
+    page.wait("$('stop').hidden && talk.querySelector('.assistant:not([aria-busy]) p')")
+    assert page.run("talk.querySelector('.user').innerText") == "what?"
+    assert page.run("talk.querySelector('.user img').naturalWidth") == 60
+    assert page.run("attached.children.length === 0 && question.value === ''")
+    page.run("fresh.click()")
+    assert page.run("talk.children.length") == 0
+
+
+def test_the_tools_that_are_called_are_shown_and_errors_give_the_question_back(page, address):
+    page.go(address + "/#tab=chat")
+    page.wait("tab === 'chat'")
+    page.run("""{
+        const real = fetch;
+        window.sent = [];
+        const said = [{ role: 'assistant', text: 'four', images: [] }];
+        const events = [{ waiting: 1 }, { text: 'let me <to' }, { text: 'ol sum>2 + 2</tool>' },
+            { call: { name: 'sum', arguments: '2 + 2' } }, { result: { text: '<b>4</b>' } },
+            { text: 'four' }, { said }];
+        window.fetch = async (path, settings) => {
+            if (path !== '/api/chat') return real(path, settings);
+            sent.push(JSON.parse(settings.body.get('messages')));
+            const last = sent.length > 1 ? [{ error: 'It is too long.' }] : events;
+            return new Response(last.map((event) => JSON.stringify(event) + '\\n').join(''));
+        };
+        question.value = 'sum?';
+        composer.requestSubmit();
+    }""")
+    page.wait("talk.querySelector('.assistant:not([aria-busy])')")
+    shown = page.run("talk.querySelector('.assistant').innerText").split("\n")
+    assert [line for line in shown if line] == ["let me", "Tool sum 2 + 2", "<b>4</b>", "four"]
+    page.run("question.value = 'and?'; composer.requestSubmit()")
+    page.wait("chatsaid.textContent === 'It is too long.'")
+    assert page.run("question.value") == "and?" and page.run("talk.children.length") == 2
+    assert [m["text"] for m in page.run("sent[1]")] == ["sum?", "four", "and?"]
+
+
+def test_clicks_and_keys_show_masks(page, address):
+    page.go(address + "/#tab=segment")
+    page.wait("tab === 'segment'")
+    page.run(f"(async () => tabs.segment.take([{FILE}]))()")
+    page.wait("segsaid.textContent === 'Click on an object.'")
+    masks = "document.querySelectorAll('#masklist button').length"
+    x, y = page.run(
+        "(() => { const r = stage.getBoundingClientRect(); "
+        "return [r.x + r.width / 3, r.y + r.height / 2]; })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    page.wait(f"{masks} === 3")
+    drawn = """(() => { const c = stage.querySelector('canvas');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return d.filter((v, i) => i % 4 === 3 && v).length / (c.width * c.height); })()"""
+    part = "parseFloat(document.querySelector('#masklist [aria-pressed=\"true\"]').innerText) / 100"
+    assert abs(page.run(drawn) - page.run(part)) < 0.001
+    first = page.run(part)
+    press(page, "2")
+    assert page.run("document.querySelectorAll('#masklist button')[1].ariaPressed") == "true"
+    assert abs(page.run(drawn) - page.run(part)) < 0.001 and page.run(part) != first
+    press(page, "ArrowRight")
+    press(page, "x")  # a point beside the object
+    page.wait(f"{masks} === 1")
+    assert page.run("document.querySelectorAll('.dot').length") == 2
+    press(page, "Backspace")
+    page.wait(f"{masks} === 3")
+    press(page, "Escape")
+    assert page.run(masks) == 0 and page.run("document.querySelectorAll('.dot').length") == 0
+    press(page, "b")
+    press(page, "ArrowRight")
+    press(page, "ArrowUp")
+    press(page, "b")
+    page.wait(f"{masks} === 1 && document.querySelector('.edge')")
+
+
+def test_an_image_of_the_index_goes_to_the_other_tabs(page, address):
+    page.go(address + "/#words=red")
+    page.wait("document.querySelectorAll('.tile').length === 9")
+    page.run("document.querySelectorAll('.tile')[0].click()")
+    page.run("[...further.children].find((b) => b.textContent === 'Segment it').click()")
+    page.wait("tab === 'segment' && segsaid.textContent === 'Click on an object.'")
+    assert "tab=segment" in page.run("location.hash")
+    page.run("document.querySelector('#tab-search').click()")
+    assert page.run("!main.hidden && segment.hidden && panel.hidden")
 
 
 def test_nothing_was_run_or_blocked_that_should_not(page):

@@ -133,6 +133,12 @@ def test_a_mirror_pushes_what_changes(bucket):
         storage.write(f"{url}/d/new.txt", "of the writer")
         mirror.sync(here)
         assert (here / "d" / "new.txt").read_text() == "of the writer"
+        (here / "list.jsonl").write_text("of a reader")
+        mine = mirror.own(here / "list.jsonl")
+        mine.write_text("its own")
+        mirror.sync(here)
+    assert [x.removeprefix(f"{url}/") for x in storage.listing(url)] == sorted([*names, mine.name])
+    assert storage.read(f"{url}/{mine.name}") == b"its own"
     assert storage.read(f"{url}/old.txt") == b"old"
     with mirror.opened(f"{url}/old.txt") as file:
         assert file.name == "old.txt" and file.read_text() == "old"

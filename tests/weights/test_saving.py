@@ -137,3 +137,13 @@ def test_shards_when_large(tmp_path):
     found = Safetensors(tmp_path)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found.read(name), array)
+
+
+def test_arrays_in_another_memory_order_keep_their_elements(tmp_path):
+    table = np.arange(6, dtype=np.float32).reshape(2, 3)
+    arrays = {"transposed": table.T, "every_second": table[:, ::2], "scalar": np.float32(5)}
+    tensor_file.write(tmp_path, arrays.items())
+    found = Safetensors(tmp_path)
+    for name, want in arrays.items():
+        assert found.shapes[name] == want.shape
+        assert np.array_equal(found.read(name), want), name

@@ -19,15 +19,25 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
             "--part",
             {"default": "0/1", "metavar": "I/N", "help": "each N-th shard from I on [0/1]"},
         ),
+        (
+            "--window",
+            {
+                "type": int,
+                "default": 0,
+                "metavar": "SHARDS",
+                "help": "as in the source's config: in the order in which a run reads them [0]",
+            },
+        ),
         ("--processes", {"type": int, "help": "how many work at the same time [one per CPU]"}),
         ("--cache", {"help": "the folder of the indexes [shard_index in the data cache]"}),
     )
 
+import os
 import re
 import sys
 from pathlib import Path
 
-from mmjax.data.shards.build import Part, Settings, build
+from mmjax.data.shards.build import Part, Settings, build, build_windows
 from mmjax.data.shards.merged import cache_folder
 from mmjax.data.shards.pattern import find_shards
 
@@ -41,16 +51,16 @@ def _part(text: str) -> Part:
 
 def main() -> None:
     """Index; prints a line per shard where another process of mmjax reads them."""
-    shards, one = find_shards(ARGS.pattern), ARGS.processes == 1 and not sys.stdout.isatty()
-    build(
-        ARGS.pattern,
-        shards,
-        Settings(ARGS.caption_key, ARGS.media),
-        Path(ARGS.cache) if ARGS.cache else cache_folder(),
-        _part(ARGS.part),
-        ARGS.processes,
-        (lambda: print("indexed", flush=True)) if one else None,
-    )
+    shards, part = find_shards(ARGS.pattern), _part(ARGS.part)
+    settings = Settings(ARGS.caption_key, ARGS.media)
+    cache = Path(ARGS.cache) if ARGS.cache else cache_folder()
+    one = ARGS.processes == 1 and not sys.stdout.isatty()
+    advance = (lambda: print("indexed", flush=True)) if one else None
+    if ARGS.window:
+        os.nice(10)  # beside a run
+        build_windows(ARGS.pattern, shards, settings, cache, ARGS.window, part, advance)
+    else:
+        build(ARGS.pattern, shards, settings, cache, part, ARGS.processes, advance)
 
 
 if __name__ == "__main__":

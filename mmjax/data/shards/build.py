@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from mmjax import storage
 from mmjax.data import columns, tar_headers
 from mmjax.data.shards.index import image_extensions, index_shard
-from mmjax.data.shards.pattern import Shard
+from mmjax.data.shards.pattern import Shard, shuffled
 from mmjax.process.progress import Progress
 
 _VERSION = 1  # of the index files
@@ -111,11 +111,63 @@ def build(
             others = min(processes, len(missing) - done)
             if others > 1 and time.monotonic() > until:
                 parts = [(first + step * k, step * others) for k in range(others)]
-                _in_processes(pattern, settings, cache, parts, advance)
+                in_processes(pattern, settings, cache, parts, advance)
                 return
-            work = functools.partial(_write_index, cache, settings)
+            work = functools.partial(_write_missing, cache, settings)
             for _ in pool.map(work, missing[done : done + threads]):
                 advance()
+
+
+def build_missing(
+    pattern: str,
+    shards: Sequence[Shard],
+    settings: Settings,
+    cache: Path,
+    advance: Callable[[], None] | None = None,
+) -> None:
+    """Write the missing indexes of some shards in their order, in this process, looking again
+    before each: others may be at work too.
+
+    Raises:
+      ValueError: as `build`.
+    """
+    missing = [s for s in shards if read_index(cache, s, settings) is None]
+    if not missing:
+        return
+    with contextlib.ExitStack() as stack, _without_collector():
+        if advance is None:
+            advance = stack.enter_context(Progress(f"Indexing {pattern}", len(missing))).advance
+        threads = URL_THREADS if storage.is_url(pattern) else 1
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for _ in pool.map(functools.partial(_write_missing, cache, settings), missing):
+            advance()
+
+
+def build_windows(
+    pattern: str,
+    shards: Sequence[Shard],
+    settings: Settings,
+    cache: Path,
+    window: int,
+    part: Part,
+    advance: Callable[[], None] | None,
+) -> None:
+    """Write the missing indexes of all shards, window by window in the order of `shuffled`.
+
+    Args:
+      part: (i, n): of each block of shards, every n-th from the i-th on comes first, and what the
+        others have not done, as they may have another cache, one block later.
+
+    Raises:
+      ValueError: as `build`.
+    """
+    first, step = part
+    ordered = [shards[i] for i in shuffled(len(shards))]
+    size = max(window, 8 * step)
+    blocks = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    for mine, before in zip([*blocks, []], [[], *blocks], strict=True):
+        some = [*mine[first::step], *before]
+        build_missing(pattern, some, settings, cache, advance)
 
 
 @contextlib.contextmanager
@@ -128,6 +180,11 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _write_missing(cache: Path, settings: Settings, shard: Shard) -> None:
+    if read_index(cache, shard, settings) is None:
+        _write_index(cache, settings, shard)
 
 
 def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
@@ -154,7 +211,7 @@ def _write_index(cache: Path, settings: Settings, shard: Shard) -> None:
 def _reading(shard: Shard) -> Iterator[tuple[tar_headers.Read, int]]:
     """How a shard is read, and how many bytes at once."""
     if storage.is_url(shard.path):
-        yield functools.partial(storage.read, shard.path), URL_WINDOW
+        yield functools.partial(_read_object, shard), URL_WINDOW
         return
     file = os.open(shard.path, os.O_RDONLY)
     try:
@@ -163,17 +220,30 @@ def _reading(shard: Shard) -> Iterator[tuple[tar_headers.Read, int]]:
         os.close(file)
 
 
-def _in_processes(
+def _read_object(shard: Shard, offset: int, size: int) -> bytes:
+    size = max(0, min(size, shard.size - offset))
+    return storage.read_version(shard.path, shard.version, offset, size)
+
+
+def in_processes(
     pattern: str,
     settings: Settings,
     cache: Path,
     parts: Sequence[Part],
     advance: Callable[[], None],
+    window: int = 0,
 ) -> None:
-    """Build each part by a process of its own, which prints a line per shard."""
+    """Build each part by a process of its own, which prints a line per shard.
+
+    Args:
+      window: see `build_windows`; 0: `build`.
+
+    Raises:
+      ValueError: as `build`.
+    """
     command = [sys.executable, "-m", "mmjax.data.shards", f"--pattern={pattern}"]
     command += [f"--caption_key={settings.caption_key}", f"--media={settings.media}"]
-    command += [f"--cache={cache}", "--processes=1"]
+    command += [f"--cache={cache}", "--processes=1", f"--window={window}"]
     root = str(Path(__file__).parents[3])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -109,10 +109,13 @@ def _line(key: str, captions: Iterable[str]) -> bytes:
     return f"[{texts}]\n".encode("utf-8", "backslashreplace")
 
 
-def text_of(line: bytes) -> tuple[str, list[str]]:
-    """The key and the captions in a line of `texts`."""
-    key, *captions = json.loads(line)
-    return key, captions
+def text_of(line: bytes) -> tuple[str, list[str]] | None:
+    """The key and the captions in a line of `texts`; None: it is damaged."""
+    try:
+        key, *captions = json.loads(line.decode())
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return (key, captions) if all(isinstance(x, str) for x in (key, *captions)) else None
 
 
 def split(captions: list[str]) -> list[str]:

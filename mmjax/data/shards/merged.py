@@ -72,9 +72,11 @@ class Merged:
 
         Raises:
           OSError: the shard has been changed and indexed again since.
+          ValueError: the index is damaged.
         """
-        texts = self._open(self._shard_of(index))["texts"]
-        return _text_at(texts, int(self._records[index, 2]))
+        shard = self._shard_of(index)
+        texts = self._open(shard)["texts"]
+        return text_at(texts, int(self._records[index, 2]), self.shards[shard], self.cache)
 
     def rows(self, shard: int) -> range:
         """The records of a shard."""
@@ -97,12 +99,23 @@ class Merged:
         return int(np.searchsorted(self._ends, index, side="right"))
 
 
-def _text_at(texts: np.ndarray, start: int) -> tuple[str, list[str]]:
+def text_at(texts: np.ndarray, start: int, shard: Shard, cache: Path) -> tuple[str, list[str]]:
+    """The key and the captions at a place of the texts of a shard's index.
+
+    Raises:
+      ValueError: the index is damaged.
+    """
     length = _SHORT
     while True:
         line, newline, _ = texts[start : start + length].tobytes().partition(b"\n")
-        if newline:
-            return text_of(line)
+        found = text_of(line) if newline else None
+        if found is not None:
+            return found
+        if newline or start + length >= len(texts):
+            raise ValueError(
+                f"The index of {shard.path} in {cache} is damaged: delete that folder, and start "
+                "again."
+            )
         length *= 8
 
 
@@ -141,10 +154,16 @@ def _file(cache: Path, shards: Sequence[Shard], settings: Settings) -> Path:
 def read_merged(cache: Path, shards: Sequence[Shard], settings: Settings) -> Opened | None:
     """(facts, arrays) of the index of some shards; None if it is missing or of another state."""
     found = columns.read(_file(cache, shards, settings))
-    return None if found is None or found[0]["state"] != _state(shards, settings) else found
+    if found is None or found[0]["state"] != state_of(shards, settings):
+        return None
+    ends, records = (np.asarray(found[1][name]) for name in ("ends", "records"))
+    total = len(records) // len(_COLUMNS)
+    whole = len(ends) == len(shards) and ends[-1] == total and (np.diff(ends, prepend=0) >= 0).all()
+    return found if whole else None
 
 
-def _state(shards: Sequence[Shard], settings: Settings) -> list[str]:
+def state_of(shards: Sequence[Shard], settings: Settings) -> list[str]:
+    """What the index of some shards is for."""
     states = "\n".join(f"{shard.size} {shard.version}" for shard in shards)
     return [*settings.state(), hashlib.sha256(states.encode()).hexdigest()]
 
@@ -155,7 +174,7 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
     several, first_several = 0, ""
     with tempfile.TemporaryFile(dir=cache) as hashes:
         for shard in shards:
-            facts, arrays = _index_of(cache, shard, settings)
+            facts, arrays = index_of(cache, shard, settings)
             counts.append(len(arrays["hash"]))
             hashes.write(arrays["hash"].tobytes())
             bad += facts["bad"]
@@ -170,7 +189,7 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
         views["ends"][:] = ends - np.searchsorted(dropped, ends)
         records, to = views["records"].reshape(-1, len(_COLUMNS)), 0
         for shard, count, end in zip(shards, counts, ends, strict=True):
-            _, arrays = _index_of(cache, shard, settings)
+            _, arrays = index_of(cache, shard, settings)
             first, last = np.searchsorted(dropped, (end - count, end))
             left = np.delete(np.arange(count), dropped[first:last] - (end - count))
             for column, name in enumerate(_COLUMNS):
@@ -179,7 +198,7 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
 
     total = int(sum(counts)) - len(dropped)
     facts = {
-        "state": _state(shards, settings),
+        "state": state_of(shards, settings),
         "bad": bad,
         "skipped": dict(skipped),
         "several": [several, first_several],
@@ -188,7 +207,12 @@ def _merge(shards: Sequence[Shard], settings: Settings, cache: Path) -> None:
     columns.write_with(_file(cache, shards, settings), facts, kinds, fill)
 
 
-def _index_of(cache: Path, shard: Shard, settings: Settings) -> Opened:
+def index_of(cache: Path, shard: Shard, settings: Settings) -> Opened:
+    """(facts, arrays) of a shard's index, which has been built.
+
+    Raises:
+      ValueError: it has disappeared.
+    """
     found = read_index(cache, shard, settings)
     if found is None:
         raise ValueError(f"The index of {shard.path} has disappeared meanwhile: start again.")
@@ -239,9 +263,9 @@ def _duplicates(
     for row, number in zip(rows.tolist(), np.searchsorted(ends, rows, side="right").tolist()):
         shard = shards[number]
         if opened is None or opened[0] is not shard:
-            opened = shard, _index_of(cache, shard, settings)[1]
+            opened = shard, index_of(cache, shard, settings)[1]
         arrays, start = opened[1], int(ends[number]) - len(opened[1]["text"])
-        key, _ = _text_at(arrays["texts"], int(arrays["text"][row - start]))
+        key, _ = text_at(arrays["texts"], int(arrays["text"][row - start]), shard, cache)
         if key in first_with:
             reason = f"it is in {first_with[key].name} and again in {shard.name}"
             bad.append([key, "duplicate_key", reason])

@@ -1,6 +1,7 @@
 """The shards that a pattern of globs and ranges names, and their states."""
 
 import glob
+import hashlib
 import itertools
 import os
 import re
@@ -40,6 +41,15 @@ def find_shards(pattern: str) -> list[Shard]:
             raise ValueError(f"There is no shard {one}: set pattern to tar files that exist.")
         found |= {shard.path: shard for shard in shards}
     return list(found.values())
+
+
+def shuffled(count: int, salt: str = "") -> list[int]:
+    """The numbers from 0 to `count` - 1 in a fixed order, that of their hashes."""
+
+    def of(number: int) -> bytes:
+        return hashlib.blake2b(f"{salt}/{number}".encode(), digest_size=16).digest()
+
+    return sorted(range(count), key=of)
 
 
 def _in_bucket() -> Callable[[str], list[Shard]]:

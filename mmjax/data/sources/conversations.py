@@ -9,6 +9,7 @@ from typing import Any
 from mmjax.data import text_file
 from mmjax.data.bad_records import BadRecord, allow
 from mmjax.data.cache import data_root
+from mmjax.data.image_files import file_fault
 from mmjax.data.source import Source
 from mmjax.data.text.chat import check_messages
 from mmjax.data.text.image_places import PLACE
@@ -201,7 +202,6 @@ def _turn(turn: Any, number: int) -> tuple[str, str, list[str | None]]:
 
 def _check_file(root: Path, file: str) -> None:
     """Raise ValueError for a file that is missing or not in the folder."""
-    if Path(file).is_absolute() or ".." in Path(file).parts:
-        raise ValueError(f"its file '{printable(file)}' is not below the folder of the images")
-    if not (root / file).is_file():
-        raise ValueError(f"there is no '{printable(file)}' in '{root}'")
+    fault = file_fault(root, file)
+    if fault is not None:
+        raise ValueError(printable(fault))

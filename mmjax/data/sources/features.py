@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.source import Source
-from mmjax.data.sources.array_records import DATASET, open_records
+from mmjax.data.sources.array_records import DATASET, open_records, read_dataset
 
 COMMAND = "python -m mmjax.photos.features --config=CONFIG"
 
@@ -35,7 +35,7 @@ def open_features(
     folder = Path(root).expanduser()
     if not (folder / DATASET).is_file():
         raise ValueError(f"There are no features in {folder}: run {COMMAND} first.")
-    written = json.loads((folder / DATASET).read_text(encoding="utf-8"))
+    written = read_dataset(folder)
     for name, value in json.loads(
         json.dumps(settings(of, image_model, text_model, transform, copies))
     ).items():

@@ -22,7 +22,8 @@ def open_joined(sources: Sequence[Source]) -> "Joined":
 
 
 class Joined(Source):
-    """See `open_joined`. Labels are dropped unless one part has the classes of all, by name."""
+    """See `open_joined`. Labels are dropped unless one part has the classes of all, by name; its
+    corpus is that of its parts if all have one."""
 
     def __init__(self, parts: Sequence[Source]):
         names = [part.class_names for part in parts]
@@ -33,6 +34,8 @@ class Joined(Source):
         self._ends = np.cumsum([len(part) for part in self._parts])
         self.name = " + ".join(part.name for part in self._parts)
         self.unchecked = any(getattr(part, "unchecked", False) for part in self._parts)
+        corpora = [getattr(part, "corpus", None) for part in self._parts]
+        self.corpus = None if None in corpora else [text for texts in corpora for text in texts]
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.data import text_file
 from mmjax.data.source import Source
 from mmjax.data.sources.videos import VIDEOS, frame_files, is_video
 from mmjax.data.transforms.video_ops import read_sound
@@ -99,7 +100,7 @@ def _grid(root: Path, speaker: Path, video: Path) -> Clip:
             f"The clip {video} has no words: expected {speaker / 'align' / name}.align."
         )
     words = []
-    for line in align.read_text(encoding="utf-8").splitlines():
+    for line in text_file.lines(text_file.read(align)):
         if not line.strip():
             continue
         fields = line.split()
@@ -114,7 +115,7 @@ def _lrs(root: Path, speaker: Path, video: Path) -> Clip:
     text, sound = video.with_suffix(".txt"), video.with_suffix(".wav")
     if not text.is_file():
         raise ValueError(f"The clip {video} has no words: expected {text}.")
-    first = text.read_text(encoding="utf-8").partition("\n")[0]
+    first = (text_file.lines(text_file.read(text)) or [""])[0]
     match = re.fullmatch(r"Text:\s*(.+?)\s*", first)
     if not match:
         raise ValueError(f"{text} begins with '{printable(first)}', not with 'Text: WORDS'.")

@@ -1,6 +1,7 @@
 """NLVR2: sentences about pairs of photographs, true or false."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,25 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
     if missing:
         raise ValueError(f"{where} has no {', '.join(missing)}: is this a file of NLVR2?")
-    if str(record["identifier"]).count("-") != 3:
+    # These are parts of the files' names, which must not lead out of the folder.
+    if not _is_name(record["identifier"], r"\w{1,40}(-\w{1,40}){3}"):
         raise ValueError(
             f"{where} has the identifier {record['identifier']!r}, SPLIT-SET-PAIR-SENTENCE in "
             "NLVR2: correct it."
         )
+    if not _is_name(str(record.get("directory", 0)), r"\w{1,40}"):
+        raise ValueError(
+            f"{where} has the directory {record['directory']!r}, a number in NLVR2: correct it."
+        )
+    if not isinstance(record["sentence"], str) or not text_file.is_text(record["sentence"]):
+        raise ValueError(f"{where} has the sentence {record['sentence']!r}: it must be text.")
     if str(record["label"]).lower() not in LABELS:
         raise ValueError(f"{where} has the label {record['label']!r}: it is 'True' or 'False'.")
     return record
+
+
+def _is_name(value: Any, pattern: str) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _pair(root: Path, record: dict[str, Any]) -> tuple[Path, Path] | BadRecord:

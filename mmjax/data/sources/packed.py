@@ -25,7 +25,7 @@ def open_packed(source: Source, file: str | os.PathLike) -> "Packed":
     try:
         found = text_file.parse_json(path.read_bytes())
         groups = [[int(i) for i in group] for group in found["groups"]]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"'{path}' was not written by mmjax.pack: {error!r}.") from None
     members = sorted(i for group in groups for i in group)
     if members != list(range(len(source))):

@@ -1,10 +1,15 @@
 """A part of a source, for held-out splits."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from grain.experimental import index_shuffle
 
 from mmjax.data.bad_records import in_threads
 from mmjax.data.source import Source
 from mmjax.data.sources.subset import Subset
+
+MOST = 1 << 24  # examples up to which their permutation is kept in memory, 8 bytes each
 
 
 def open_part(
@@ -26,10 +31,27 @@ def open_part(
             f"A source of kind 'part' goes from {start} to {stop} of {len(source)} examples, which "
             "leaves none: use fractions 0 ≤ start < stop ≤ 1, further apart."
         )
-    part = Subset(source, np.random.default_rng(0).permutation(len(source))[first:last])
+    if len(source) <= MOST:
+        chosen = np.random.default_rng(0).permutation(len(source))[first:last]
+    else:
+        chosen = _Computed(len(source), first, last)
+    part = Subset(source, chosen)
     if not check_media or not part.unchecked:
         return part
     bad = in_threads(part.is_bad, range(len(part)), f"Checking {part.name}")
-    good = Subset(source, part.indices[~np.array(bad, bool)])
+    good = Subset(source, [i for i, is_bad in zip(chosen, bad, strict=True) if not is_bad])
     good.unchecked = False
     return good
+
+
+class _Computed(Sequence[int]):
+    """Places `first` to `last` of a permutation of `size` numbers, computed when they are read."""
+
+    def __init__(self, size: int, first: int, last: int):
+        self._size, self._places = size, range(first, last)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: int) -> int:
+        return index_shuffle(self._places[place], max_index=self._size - 1, seed=0, rounds=4)

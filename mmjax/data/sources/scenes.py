@@ -116,6 +116,7 @@ class Scenes(Source):
         regions = of_masks(masks, labels, self._size, self._size)
         return {
             "key": f"{self.name}[{index}]",
+            "board": group,
             "image": np.asarray(canvas),
             "captions": [", ".join(self.class_names[label] for label in regions.labels)],
             "regions": regions,

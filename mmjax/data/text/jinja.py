@@ -5,8 +5,9 @@ and repeats is counted in characters, and beyond `WORK` it is refused.
 """
 
 import functools
+import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -16,8 +17,12 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from mmjax.data import text_file
+
 WORK = 20_000_000  # characters of one rendering
 STEP = 200  # what a call or a repetition costs at least
+MAX_SOURCE = 200_000  # characters of a template
+MAX_BITS = 4096  # of an integer
 # What makes long texts or lists of a number, and has no use in a conversation.
 NO_FILTERS = ("batch", "center", "format", "indent", "slice", "wordwrap")
 NO_METHODS = ("expandtabs", "format", "format_map", "translate")
@@ -29,20 +34,31 @@ def compiled(source: str) -> Callable[..., str]:
     """The template as a function of its variables.
 
     Raises:
-      ValueError: a template with a mistake; when called, one that refuses its variables, or that
-        does more than `WORK`.
+      ValueError: a template with a mistake, or a long one; when called, one that refuses its
+        variables, or that does more than `WORK`.
     """
+    if len(source) > MAX_SOURCE:
+        raise ValueError(
+            f"The chat template has {len(source):,} characters; the maximum is {MAX_SOURCE:,}: is "
+            "this the right file?"
+        )
+    _local.work, _local.size = WORK, STEP  # constants are computed now
     try:
         template = _environment().from_string(source)
-    except (jinja2.TemplateError, RecursionError) as error:
+    except Exception as error:  # of jinja, or of Python, to which it is translated
         raise ValueError(f"The chat template has a mistake: {error}") from None
 
     def render(**variables: object) -> str:
         _local.work, _local.size = WORK, STEP + len(source) // 10
         try:
-            return template.render(**variables)
+            text = template.render(**variables)
         except Exception as error:  # its expressions may raise any
             raise ValueError(f"The chat template refuses the messages: {error}") from None
+        if not text_file.is_text(text):
+            raise ValueError(
+                "The chat template makes half of a surrogate pair, which is no character."
+            )
+        return text
 
     return render
 
@@ -58,15 +74,15 @@ def _charge(value: Any) -> Any:
     left = [value]
     while left:
         x = left.pop()
-        _spend(50 + (len(x) if isinstance(x, str) else 0))
-        if isinstance(x, int):
-            _spend(STEP * (x.bit_length() // 64))
-        elif isinstance(x, list | tuple | set):
-            left += x
-        elif isinstance(x, dict):
+        _spend(50 + (len(x) if isinstance(x, str | bytes | range) else 0))
+        if isinstance(x, int) and x.bit_length() > MAX_BITS:
+            raise jinja2.TemplateError(f"it uses an integer of more than {MAX_BITS:,} bits")
+        if isinstance(x, dict):
             left += [*x.keys(), *x.values()]
         elif isinstance(x, Namespace):
             left.append(x._Namespace__attrs)
+        elif isinstance(x, Collection) and not isinstance(x, str | bytes | range | Mapping):
+            left += x  # no other mapping but jinja's own context
     return value
 
 
@@ -98,16 +114,29 @@ def _charged(name: str, function: Callable) -> Callable:
 
     @functools.wraps(function)  # with the marks of what jinja passes to it
     def call(*args, **kwargs):
-        if name in ("join", "list", "sum"):
-            args = [list(_charge_items(x)) if isinstance(x, Iterator) else x for x in args]
+        args = [list(map(_charge, x)) if isinstance(x, Iterator) else x for x in args]
         _charge_call(name, *args, *kwargs.values())
         return _charge(function(*args, **kwargs))
 
     return call
 
 
-def _charge_items(items: Iterator) -> Iterator:
-    return map(_charge, items)
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """The filter of `transformers`, which escapes nothing for HTML as jinja's own does."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+    parts = []
+    for part in encoder.iterencode(value):
+        _spend(STEP // 10 + len(part))
+        parts.append(part)
+    return "".join(parts)
 
 
 class _Generation(Extension):
@@ -120,6 +149,11 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+def _as_charged(expression: nodes.Expr) -> nodes.Filter:
+    """An expression of a template whose value is counted."""
+    return nodes.Filter(expression, "_charge", [], [], None, None)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
@@ -128,7 +162,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, "_counted", [], [], None, None)
         for joined in tree.find_all(nodes.Concat):
-            joined.nodes = [nodes.Filter(x, "_charge", [], [], None, None) for x in joined.nodes]
+            joined.nodes = [_as_charged(x) for x in joined.nodes]
+        for compared in tree.find_all(nodes.Compare):
+            compared.expr = _as_charged(compared.expr)
+            for one in compared.ops:
+                one.expr = _as_charged(one.expr)
+        for part in tree.find_all(nodes.Getitem):
+            if isinstance(part.arg, nodes.Slice):
+                part.node = _as_charged(part.node)
         return tree
 
     def call(self, context, function, *args, **kwargs):
@@ -148,7 +189,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         _charge((left, right))
         if operator == "*":
             for x, n in ((left, right), (right, left)):
-                if isinstance(x, str | list | tuple) and isinstance(n, int):
+                if isinstance(x, Collection) and isinstance(n, int):
                     _spend(len(x) * max(n, 0))
         return super().call_binop(context, operator, left, right)
 
@@ -167,5 +208,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.globals["raise_exception"] = refuse
     del environment.globals["lipsum"]
     filters = {k: _charged(k, f) for k, f in environment.filters.items() if k not in NO_FILTERS}
+    filters["tojson"] = _tojson
     environment.filters = filters | {"_counted": _counted, "_charge": _charge}
+    environment.tests = {k: _charged(k, f) for k, f in environment.tests.items()}
     return environment

@@ -45,8 +45,11 @@ def read(path: str | Path) -> hf.Tokenizer:
             f"'{path}' is no unigram model of sentencepiece, the only kind that can be read: put "
             "the tokenizer.json of the same model beside it."
         )
-    backend = hf.Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
-    steps = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
+    try:
+        backend = hf.Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
+        steps = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"'{path}' is damaged ({error}): get it again.") from None
     if normalizer.get(4, 1):  # remove_extra_whitespaces
         steps += [normalizers.Replace(hf.Regex(" {2,}"), " "), normalizers.Strip()]
     backend.normalizer = normalizers.Sequence(steps)

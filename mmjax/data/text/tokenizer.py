@@ -99,6 +99,10 @@ class Tokenizer:
     def rows(self, texts, length):
         """As `encode`, and which texts were truncated `[B] bool`; they do not count in
         `truncation_rate`: see `count`."""
+        return self.placed(self._ids(texts), texts, length)
+
+    def placed(self, ids_of_texts, texts, length):
+        """`rows` of texts whose ids, without special tokens, are given."""
         specials = 1 if self.bos_id is None else 2
         if length <= specials:
             raise ValueError(
@@ -107,7 +111,7 @@ class Tokenizer:
         text = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), bool)
         truncated = np.zeros(len(texts), bool)
-        for row, ids in enumerate(self._ids(texts)):
+        for row, ids in enumerate(ids_of_texts):
             if len(ids) > length - specials:
                 if self.strict:
                     raise ValueError(
@@ -133,6 +137,15 @@ class Tokenizer:
         out = np.full(length, -1, np.int32)
         out[first : first + len(found)] = [number[word] for word in found]
         return out
+
+    def split(self, text):
+        """The words that a text is encoded in, as the backend normalizes them."""
+        _check_unicode([text])
+        cleaned = self.prefix + text
+        cleaned = self.clean(cleaned) if self.clean else cleaned
+        if self._backend.normalizer is not None:
+            cleaned = self._backend.normalizer.normalize_str(cleaned)
+        return [word for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(cleaned)]
 
     def token_id(self, token):
         """The id of a token; None: there is none."""
@@ -279,39 +292,48 @@ def load_tokenizer(directory, strict=False):
     """The tokenizer that `Tokenizer.save` wrote.
 
     Raises:
-      ValueError: no saved tokenizer, or files that do not belong together.
+      ValueError: no saved tokenizer, or files that are damaged or do not belong together.
     """
     try:
         with open(os.path.join(directory, _META), encoding="utf-8") as file:
             meta = json.load(file)
         with open(os.path.join(directory, FILE), encoding="utf-8") as file:
             text = file.read()
-        backend = hf.Tokenizer.from_str(text)
+        tokenizer = _of(meta, text, strict)
+        belongs = tokenizer.fingerprint == meta["fingerprint"]
     except FileNotFoundError:
         raise ValueError(f"there is no saved tokenizer in {directory}") from None
     except Exception as error:  # the library raises a bare Exception on a bad file
-        raise ValueError(f"the tokenizer in {directory} cannot be read: {error}") from None
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the tokenizer in {directory} cannot be read ({why})") from None
+    if not belongs:
+        raise ValueError(
+            f"{FILE} and {_META} in {directory} do not belong together; restore both from the "
+            "checkpoint"
+        )
+    return tokenizer
+
+
+def _of(meta, text, strict):
+    """The tokenizer of the two saved files."""
+    backend = hf.Tokenizer.from_str(text)
     trained = meta["origin"].get("kind") == "train_bpe"
     backend.encode_special_tokens = meta.get("encode_special_tokens", trained)
-    tokenizer = Tokenizer(
+    texts = {"prefix": meta.get("prefix", ""), "chat_template": meta.get("chat_template")}
+    if not isinstance(texts["prefix"], str) or not isinstance(texts["chat_template"], str | None):
+        raise TypeError(f"prefix and chat template are {list(texts.values())}")
+    return Tokenizer(
         backend,
         pad_id=meta["pad_id"],
         bos_id=meta["bos_id"],
         eos_id=meta["eos_id"],
         end_ids=meta.get("end_ids", ()),
         clean=CLEANERS[meta["clean"]],
-        prefix=meta.get("prefix", ""),
-        chat_template=meta.get("chat_template"),
         origin=meta["origin"],
         strict=strict,
         text=text,
+        **texts,
     )
-    if tokenizer.fingerprint != meta["fingerprint"]:
-        raise ValueError(
-            f"{FILE} and {_META} in {directory} do not belong together; restore both from the "
-            "checkpoint"
-        )
-    return tokenizer
 
 
 def cleaner_name(clean):

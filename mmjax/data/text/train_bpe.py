@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from mmjax.data.text.locations import TOKENS
 from mmjax.data.text.tokenizer import Tokenizer
 
 
@@ -13,10 +14,12 @@ def train_bpe(
     vocab_size: int = 8192,
     lowercase: bool = True,
     specials: tuple[str, ...] = (),
+    locations: bool = False,
 ) -> Tokenizer:
     """Byte-level BPE trained on the corpus; it encodes any text in any language.
 
-    pad is 0, bos 1, eos 2, then `specials` and the 256 bytes follow, and the merges by frequency.
+    pad is 0, bos 1, eos 2, then `specials` and the 256 bytes follow, the merges by frequency, and
+    the tokens of locations.
     The same corpus gives the same file, byte for byte.
 
     Args:
@@ -24,14 +27,19 @@ def train_bpe(
       vocab_size: maximum number of ids; fewer if the corpus has too few pairs that recur.
       lowercase: fold case first.
       specials: further special tokens, such as "<image>" (id 3).
+      locations: also the 1,024 tokens of `locations.py`, which count in vocab_size; unlike special
+        tokens they are part of a decoded text.
 
     Raises:
       ValueError: an empty corpus, or a vocabulary that cannot hold the bytes.
     """
     specials = ["<pad>", "<bos>", "<eos>", *specials]
-    if vocab_size < 256 + len(specials):
+    added = TOKENS if locations else ()
+    if vocab_size < 256 + len(specials) + len(added):
+        places = f" and {len(added)} of locations" if added else ""
         raise ValueError(
             f"vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} special tokens"
+            f"{places}"
         )
     backend = hf.Tokenizer(models.BPE())
     steps = [normalizers.NFC(), normalizers.Replace(hf.Regex(r"\s+"), " "), normalizers.Strip()]
@@ -40,7 +48,7 @@ def train_bpe(
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - len(added),
         min_frequency=2,
         special_tokens=specials,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -57,6 +65,7 @@ def train_bpe(
     backend.train_from_iterator(counted(), trainer)
     if not seen:
         raise ValueError("the corpus for the tokenizer is empty: the training set has no captions")
+    backend.add_tokens([hf.AddedToken(token, normalized=False) for token in added])
     # "<eos>" inside a caption is plain text.
     backend.encode_special_tokens = True
     return Tokenizer(backend, pad_id=0, bos_id=1, eos_id=2)

@@ -50,7 +50,7 @@ from mmjax.data.transforms.on_image import finish
 from mmjax.data.transforms.pair_steps import swap_images
 from mmjax.data.transforms.patch_steps import pack, patches
 from mmjax.data.transforms.query_steps import name_queries
-from mmjax.data.transforms.region_steps import regions
+from mmjax.data.transforms.region_steps import regions, write_boxes
 from mmjax.data.transforms.speech_steps import decode_video, sound, speech_mel
 from mmjax.data.transforms.text_steps import (
     answer,
@@ -61,6 +61,7 @@ from mmjax.data.transforms.text_steps import (
     first_features,
     hard_negative,
     label,
+    label_words,
     longest_caption,
     multi_hot,
     running_text,
@@ -136,6 +137,7 @@ TRANSFORMS = {
         longest_caption,
         drop_words,
         tokenize,
+        label_words,
         running_text,
         hard_negative,
         transcript,
@@ -168,6 +170,7 @@ TRANSFORMS = {
         sound,
         speech_mel,
         regions,
+        write_boxes,
     )
 }
 BATCH_TRANSFORMS = {"interleave": interleave, "mixup": mixup}

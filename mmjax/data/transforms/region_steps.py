@@ -1,12 +1,17 @@
 """Steps of regions: boxes and masks of the image as it is at the end of the chain."""
 
+import re
+
 import numpy as np
 from PIL import Image
 
 from mmjax.data import rle
 from mmjax.data.regions import WHOLE, Regions, seen_boxes, seen_mask
+from mmjax.data.text.locations import FORMS, write_places
 from mmjax.data.transforms import image_ops
 from mmjax.data.transforms.captions import example_name
+
+PLACES = re.compile("<box>|<point>")  # of regions in messages
 
 
 def regions(slots, masks=False):
@@ -62,5 +67,56 @@ def regions(slots, masks=False):
             # A thin region may have no pixel at this size.
             arrays["boxes_mask"] &= arrays["masks"].any((1, 2))
         return {**example, **arrays}
+
+    return f
+
+
+def write_boxes(form="bins"):
+    """Writes regions into `messages`: "<box>" as the box of one, "<point>" as its middle.
+
+    The k-th of these is of the k-th region. Boxes are those of the image after its crops, padding
+    and flips, so this comes after the steps of the image, and before `converse`.
+
+    Args:
+      form: see `data/text/locations.py`.
+
+    Raises:
+      ValueError: from the step, another number of regions than of places in the messages, or a
+        region that a crop has left out.
+    """
+    if form not in FORMS:
+        raise ValueError(f"the form of boxes is {form!r}: use one of {', '.join(FORMS)}")
+
+    def f(example, rng):
+        name, found = example_name(example), example.get("regions")
+        if not isinstance(found, Regions) or "messages" not in example:
+            raise ValueError(
+                f"example {name} has no messages with regions: use a source such as "
+                "'grounded_instructions', or remove the step write_boxes"
+            )
+        texts = [message["content"] for message in example["messages"]]
+        if sum(len(PLACES.findall(text)) for text in texts) != len(found):
+            raise ValueError(
+                f"the messages of example {name} have another number of places than its "
+                f'{len(found)} regions: write "<box>" or "<point>" once for each'
+            )
+        boxes = seen_boxes(found, example.get("frame", WHOLE), np.arange(len(found)))
+        if not (boxes[:, 2:] > boxes[:, :2]).all():
+            raise ValueError(
+                f"a region that the messages of example {name} are about is not in its image any "
+                "more: leave the crops out"
+            )
+        left = iter(boxes)
+
+        def written(place):
+            box = next(left)
+            middle = (box[:2] + box[2:]) / 2
+            return write_places(middle if place[0] == "<point>" else box, form)
+
+        messages = [
+            {**message, "content": PLACES.sub(written, text)}
+            for message, text in zip(example["messages"], texts)
+        ]
+        return {**example, "messages": messages}
 
     return f

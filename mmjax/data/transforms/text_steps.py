@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from mmjax.data.text.bpe_dropout import BPEDropout
 from mmjax.data.text.special_tokens import is_of_whisper, prompt
 from mmjax.data.text.swaps import alternatives
 from mmjax.data.transforms import captions as captions_lib
@@ -124,14 +125,17 @@ def drop_words(words):
     return f
 
 
-def tokenize(length, words=False, *, tokenizer):
+def tokenize(length, words=False, dropout=0.0, *, tokenizer):
     """Sets `text` (int32 `[length]`) and `text_mask` (bool `[length]`) from `caption`.
 
     Args:
       length: tokens of a text.
       words: also set `text_word` (int32 `[length]`), the number of each token's word, -1 for none,
         for whole-word masking.
+      dropout: probability that a merge of the BPE is left out, for training; see `BPEDropout`.
     """
+    if dropout:
+        return _tokenize_anew(length, words, BPEDropout(tokenizer, dropout), tokenizer)
 
     def encoded(caption):
         text, mask, truncated = tokenizer.rows([caption], length)
@@ -150,6 +154,45 @@ def tokenize(length, words=False, *, tokenizer):
         arrays, truncated = row(example["caption"])
         tokenizer.count(1, truncated)
         return {**example, **arrays}
+
+    return f
+
+
+def _tokenize_anew(length, words, ids, tokenizer):
+    """`tokenize` by ids(text, rng)."""
+    if words:
+        raise ValueError("tokenize has words and dropout: choose one of the two.")
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("tokenize comes after choose_caption or first_caption in the chain")
+        caption = example["caption"]
+        text, mask, truncated = tokenizer.placed([ids(caption, rng)], [caption], length)
+        tokenizer.count(1, int(truncated[0]))
+        return {**example, "text": text[0], "text_mask": mask[0]}
+
+    return f
+
+
+def label_words(length, *, tokenizer):
+    """Sets `text_label` (int32 `[length]`), the class of each token's word in `caption`.
+
+    The example's `word_labels` has a class for each word as the tokenizer splits them, or -1 for
+    none; special tokens and padding have -1 too. With `tokenize(length)` of the same length.
+    """
+
+    def f(example, rng):
+        if "caption" not in example:
+            raise ValueError("label_words comes after choose_caption or first_caption in the chain")
+        caption, labels = example["caption"], np.asarray(example.get("word_labels", ()), np.int32)
+        whole = tokenizer.words(caption, 4 * len(caption) + 16)  # longer than the text
+        if labels.shape != (whole.max() + 1,):
+            raise ValueError(
+                f"example {captions_lib.example_name(example)} has {len(labels)} word_labels and "
+                f"its caption {whole.max() + 1} words: give one for each, punctuation included"
+            )
+        word = tokenizer.words(caption, length)
+        return {**example, "text_label": np.where(word < 0, np.int32(-1), labels[word])}
 
     return f
 

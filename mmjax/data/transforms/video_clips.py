@@ -29,6 +29,7 @@ _WHITE = (255, 255, 255)
 _TIMED = ("mov", "matroska")
 # Decoders that can leave out frames which no other refers to.
 _SKIPPING = ("h264", "hevc", "mpeg4")
+UNKNOWN_CODEC = "it is damaged, or has a codec that FFmpeg does not know: write it again"
 _ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")
 
 
@@ -257,7 +258,8 @@ class _Opened:
 
     def __enter__(self):
         try:
-            self._file = self._av.open(io.BytesIO(self._data))
+            # Its texts are not read, and need not be UTF-8.
+            self._file = self._av.open(io.BytesIO(self._data), metadata_errors="replace")
         except (self._av.FFmpegError, EOFError) as error:
             raise self._damaged(error) from None
         stream = next(iter(self._file.streams.video), None)
@@ -265,6 +267,9 @@ class _Opened:
             kinds = ", ".join(sorted({s.type for s in self._file.streams})) or "nothing"
             self._file.close()
             raise ValueError(f"the file has no video, only {kinds}: leave it out")
+        if stream.codec_context is None:
+            self._file.close()
+            raise ValueError(UNKNOWN_CODEC)
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_FRAME_PIXELS:
             self._file.close()

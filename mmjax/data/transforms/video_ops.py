@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mmjax.data.transforms.video_clips import import_av, open_clip, shown_at
+from mmjax.data.transforms.video_clips import UNKNOWN_CODEC, import_av, open_clip, shown_at
 
 RATE = 25  # frames per second
 
@@ -51,10 +51,12 @@ def read_sound(data: bytes) -> bytes | None:
 
     av = import_av("sound")
     try:
-        with av.open(io.BytesIO(data)) as file:
+        with av.open(io.BytesIO(data), metadata_errors="replace") as file:
             stream = next(iter(file.streams.audio), None)
             if stream is None:
                 return None
+            if stream.codec_context is None:
+                raise ValueError(UNKNOWN_CODEC)
             mono = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
             blocks = [block for frame in file.decode(stream) for block in mono.resample(frame)]
             blocks += mono.resample(None)

@@ -51,5 +51,12 @@ def pointing_game(
     height, width = maps.shape[1:]
     row, column = np.divmod(maps.reshape(len(maps), -1).argmax(1), width)
     points = np.stack([(column + 0.5) / width, (row + 0.5) / height], 1)
+    return point_accuracy(points, truth, tolerance)
+
+
+def point_accuracy(
+    points: Float[np.ndarray, "n 2"], truth: Float[np.ndarray, "n 4"], tolerance: float = 0.0
+) -> float:
+    """Fraction of N points x, y that are in the true box, or at most `tolerance` outside of it."""
     inside = (points >= truth[:, :2] - tolerance) & (points <= truth[:, 2:] + tolerance)
     return float(inside.all(1).mean())

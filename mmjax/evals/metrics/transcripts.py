@@ -126,10 +126,10 @@ def read_spellings(folder: str | Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        found = text_file.parse_json(path.read_text(encoding="utf-8"))
+        found = text_file.parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be read: {error}; copy it again.") from None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not all(isinstance(x, str) for x in found.values()):
         raise ValueError(f"'{path}' holds no spellings by word: copy it again.")
     return found
 

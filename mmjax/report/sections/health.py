@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from mmjax.report.markup import card_grid, facts, inline_svg
 from mmjax.report.sections.section import Section
 
 POINTS = 1500  # of each modality in the scatter
+IMAGES = 5000  # drawn, with their texts: the time grows with the square of their number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Health:
     """Histograms of similarities of matching and other pairs, and a 2D projection of both."""
 
     source: str
+    drawn: str  # of which images; "" if all
     edges: np.ndarray  # [bins + 1]
     positives: np.ndarray  # [bins]
     negatives: np.ndarray  # [bins]
@@ -32,13 +35,18 @@ def _collect(evaluated: Evaluated) -> Health | None:
     pairs = evaluated.pairs
     if pairs is None:
         return None
-    image, text, index = pairs.image_embed, pairs.text_embed, pairs.text_image_index
-    relevant = relevant_images(index, caption_ids(pairs.texts))
+    total = len(pairs.image_embed)
+    drawn = evaluated.drawn(total, IMAGES)
+    image, mine = pairs.image_embed[drawn], np.isin(pairs.text_image_index, drawn)
+    text, index = pairs.text_embed[mine], np.searchsorted(drawn, pairs.text_image_index[mine])
+    relevant = relevant_images(index, caption_ids(list(itertools.compress(pairs.texts, mine))))
     histograms = similarity_histograms(image, text, relevant)
     rng = np.random.default_rng(evaluated.seed)
     some = [rng.permutation(len(x))[:POINTS] for x in (image, text)]
     points = principal_plane(image[some[0]], text[some[1]])
-    return Health(evaluated.name, *histograms, health_metrics(image, text, index), *points)
+    some = f", of which {len(drawn):,} of {total:,} images were drawn at random"
+    metrics = health_metrics(image, text, index)
+    return Health(evaluated.name, some * (len(drawn) < total), *histograms, metrics, *points)
 
 
 def _html(health: Health, seed: int) -> str:
@@ -59,7 +67,7 @@ def _html(health: Health, seed: int) -> str:
             "Uniformity of texts": f"{m['uniformity_text']:.2f}",
         }
     )
-    note = f'<p class="note">Measured on {html.escape(health.source)}.</p>'
+    note = f'<p class="note">Measured on {html.escape(health.source)}{health.drawn}.</p>'
     return note + tiles + card_grid(cards)
 
 

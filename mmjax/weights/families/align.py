@@ -87,8 +87,18 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def _stages(vision: Mapping[str, Any]) -> list[dict[str, int]]:
-    """The stages of an `EfficientNet`, scaled in width and depth."""
+    """The stages of an `EfficientNet`, scaled in width and depth.
+
+    Raises:
+      ValueError: another number of stages in some settings than in others.
+    """
     names = ("out_channels", "num_block_repeats", "kernel_sizes", "strides", "expand_ratios")
+    counts = [len(vision[name]) for name in names]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"The vision_config has {counts} values of {', '.join(names)}: one for each stage is "
+            "needed; get it again."
+        )
     return [
         {
             "channels": _channels(channels, vision),

@@ -89,14 +89,16 @@ def model_config(found: Published) -> dict[str, Any]:
     path = found.folder / published.CONFIG
     whole = published.settings(found.config, SETTINGS, path)
     text = published.tower(found, TEXT, "text_config")
-    pad = text["pad_token_id"]
+    pad, scale = text["pad_token_id"], whole["logit_scale_init_value"]
+    if scale <= 0:
+        raise ValueError(f"'{path}' has logit_scale_init_value {scale}: it must be positive.")
     fields = bert.tower_fields(text, "text_config") | {"position_pad": pad}
     fields["length"] -= pad + 1
     return {
         "name": "clap",
         "embed_dim": whole["projection_dim"],
         "activation": activations.read(whole["projection_hidden_act"], "projection_hidden_act"),
-        "logit_scale_init": math.log(whole["logit_scale_init_value"]),
+        "logit_scale_init": math.log(scale),
         "audio": _audio_fields(found),
         "text": {**fields, "pool": "pooler", "pooler": True},
     }
@@ -135,8 +137,8 @@ def _audio_fields(found: Published) -> dict[str, Any]:
 
 def _side(size: Any) -> Any:
     """A patch or stride as one number where both sides are equal."""
-    sides = set(size) if isinstance(size, list | tuple) else {size}
-    return sides.pop() if len(sides) == 1 else size
+    sides = size if isinstance(size, list | tuple) else [size]
+    return sides[0] if sides and all(side == sides[0] for side in sides) else size
 
 
 def features(found: Published) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmjax.models.diffusion import Diffusion
-from mmjax.weights import denoiser, published, unet_table
+from mmjax.weights import denoiser, published, schema, unet_table
 from mmjax.weights.layouts import Row
 from mmjax.weights.published import Published
 
@@ -29,6 +29,7 @@ def model_config(found: Published) -> dict[str, Any]:
         )
     backbone = {"kind": "unet"} | unet_table.fields(config, where)
     rows, dropout = config.get("num_class_embeds"), config.get(DROPOUT, 0.0)
+    schema.check("num_class_embeds", rows, schema.Maybe(1000), where)
     classes = rows - 1 if rows and dropout else rows
     return denoiser.fields(found, backbone, classes, dropout)
 

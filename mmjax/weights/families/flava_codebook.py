@@ -101,7 +101,7 @@ def size(found: Published) -> tuple[tuple[int, int], str]:
             f"The image processor of '{found.folder}' crops the codebook's images, which are "
             f"resized to {height_width}, to {crop}: only uncropped images can be read."
         )
-    return height_width, image_defaults.FILTERS[settings["resample"]]
+    return height_width, image_processor.pillow_filter(settings["resample"])
 
 
 def transform(found: Published) -> str:

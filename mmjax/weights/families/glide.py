@@ -96,6 +96,13 @@ def open_file(path: Path) -> Published:
     return Published(path, config, None, tensors)
 
 
+def _numbers(text: str, name: str, where: Path) -> list[int]:
+    """The numbers of a setting such as "1,2,4"; "" has none."""
+    if not re.fullmatch(r"(\d{1,4}(,\d{1,4}){0,9})?", text):
+        raise ValueError(f"'{where}' has {name} '{text}': numbers such as 1,2,4 are needed.")
+    return [int(x) for x in text.split(",") if x]
+
+
 def model_config(found: Published) -> dict[str, Any]:
     """`config.model` of a published model.
 
@@ -105,14 +112,15 @@ def model_config(found: Published) -> dict[str, Any]:
     where = found.folder / published.CONFIG
     published.check_fixed(found, FIXED)
     s = published.settings(found.config, SETTINGS, where)
-    multiples = [int(x) for x in s["channel_mult"].split(",") if x]
+    multiples, attends = (
+        _numbers(s[name], name, where) for name in ("channel_mult", "attention_resolutions")
+    )
     multiples = multiples or MULTIPLES.get(s["image_size"])
     if not multiples or s["noise_schedule"] not in SCHEDULES:
         raise ValueError(
             f"'{where}' has image_size {s['image_size']} without channel_mult, or an unknown "
             f"noise_schedule '{s['noise_schedule']}': get it again."
         )
-    attends = [int(x) for x in s["attention_resolutions"].split(",") if x]
     sides = [s["image_size"] >> level for level in range(len(multiples))]
     upsamples = {"low_res": s["image_size"] // ENLARGED} if s["super_res"] else {}
     return {

@@ -9,7 +9,7 @@ from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.models.llava import Llava
 from mmjax.models.vit import ViT
-from mmjax.weights import activations, head, image_processor, published
+from mmjax.weights import activations, head, image_processor, published, schema
 from mmjax.weights.families import clip, llama, siglip
 from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
@@ -116,7 +116,7 @@ def text_fields(found: Published) -> dict[str, Any]:
       ValueError: a decoder of another family.
     """
     kind = found.config["text_config"]["model_type"]
-    if kind not in llama.BARE:
+    if not isinstance(kind, str) or kind not in llama.BARE:
         raise ValueError(
             f"'{found.folder / published.CONFIG}' has a decoder of type '{kind}'; "
             f"{', '.join(llama.BARE)} can be loaded."
@@ -126,8 +126,9 @@ def text_fields(found: Published) -> dict[str, Any]:
 
 def vision_kind(found: Published) -> str:
     """The `model_type` of the image tower."""
-    section = published.section(found.config, "vision_config", found.folder / published.CONFIG)
-    return section.get("model_type", CLIP)
+    path = found.folder / published.CONFIG
+    section = published.section(found.config, "vision_config", path)
+    return schema.check("model_type", section.get("model_type", CLIP), CLIP, path)
 
 
 def image_fields(found: Published, layer: int, whole: bool) -> dict[str, Any]:

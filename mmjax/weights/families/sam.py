@@ -187,7 +187,7 @@ def transform(found: Published) -> str:
             f"The image processor of '{found.folder}' pads images to {settings['pad_size']}; the "
             f"model needs {side}x{side}."
         )
-    method = image_defaults.FILTERS[settings["resample"]]
+    method = image_processor.pillow_filter(settings["resample"])
     return f"decode | resize_long({side}, '{method}') | pad_corner({side})"
 
 

@@ -11,7 +11,7 @@ from mmjax.data.sources.webdataset import open_shards
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_shards_of_a_bucket(scheme, tmp_path, monkeypatch):
-    getattr(buckets, scheme)()
+    proxy = getattr(buckets, scheme)()
     base = f"{scheme}://{buckets.BUCKET}/{tmp_path.name}"
     for s in range(3):
         files = [(f"{s}{i}.{e}", photo(i) if e == "png" else "x") for i in range(4) for e in KINDS]
@@ -26,14 +26,25 @@ def test_shards_of_a_bucket(scheme, tmp_path, monkeypatch):
         assert [source[i] for i in (0, 5, 11)] == [local[i] for i in (0, 5, 11)]
     with pytest.raises(ValueError, match=r"There is no shard .*/3\.tar"):
         open_shards(f"{base}/{{0..3}}.tar", **settings)
-    training = open_shards(f"{base}/*.tar", check_media=False, max_bad_records=9, **settings)
+    direct = {"cache_gb": 0.0, "max_bad_records": 9, **settings}
+    training = open_shards(f"{base}/*.tar", check_media=False, **direct)
     assert not training.is_bad(4)
-    storage.write(f"{base}/1.tar", bytes(9000))
-    with pytest.raises(ValueError, match=r"has been changed since .*/1\.tar; start"):
-        training.is_bad(4)
-    storage.write(f"{base}/1.tar", (tmp_path / "2.tar").read_bytes()[:3000])
+    local[4], source[7]
+    requests = len(proxy.requests)
+    assert source[4] == local[4] and len(proxy.requests) == requests  # of a block in the cache
+    # Another shard of the same size, whose images can be decoded.
+    other = (tmp_path / "2.tar").read_bytes()
+    assert len(other) == (tmp_path / "1.tar").stat().st_size
+    storage.write(f"{base}/1.tar", other)
+    for read in (training.is_bad, training.__getitem__):
+        with pytest.raises(OSError, match="has been changed since"):
+            read(4)
+    for block in (tmp_path / "cache" / "blocks").iterdir():
+        block.unlink()
     with pytest.raises(OSError, match="has been changed since"):
         source[7]
+    assert open_shards(f"{base}/1.tar", **settings)[0]["key"] == "20"
+    storage.write(f"{base}/1.tar", other[:3000])
     with pytest.raises(ValueError, match=r"The shard .*1\.tar cannot be read"):
         open_shards(f"{base}/{{0..2}}.tar", **settings)
 

@@ -2,9 +2,12 @@
 
 import pytest
 from flowers import picture
+from rectangles import Rectangles
 from tiny_clip import write_folder
 
 from mmjax.data.open_source import open_source
+from mmjax.data.sources.grounded_instructions import open_grounded_instructions
+from mmjax.data.sources.joined import Joined
 
 
 def test_every_example_once_and_in_order(tmp_path):
@@ -19,6 +22,12 @@ def test_every_example_once_and_in_order(tmp_path):
     assert [source[i]["captions"][0] for i in range(8)] == captions
     with pytest.raises(IndexError, match="not one numbered 8"):
         source[8]
+
+
+def test_the_corpus_is_that_of_the_parts_if_all_have_one():
+    one, two = (open_grounded_instructions(Rectangles(3), 4, tasks=(t,)) for t in ("where", "what"))
+    assert Joined([one, two]).corpus == [*one.corpus, *two.corpus] and one.corpus != two.corpus
+    assert Joined([one, Rectangles(3)]).corpus is None
 
 
 def test_an_empty_list_is_refused():

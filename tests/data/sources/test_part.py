@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data.open_source import open_source
+from mmjax.data.sources import part
 
 
 @pytest.fixture
@@ -17,12 +18,14 @@ def folder(tmp_path):
     return {"kind": "folder", "root": str(tmp_path / "images"), "data_dir": str(tmp_path)}
 
 
-def test_parts_share_nothing_and_make_the_whole(folder):
+@pytest.mark.parametrize("most", [1 << 24, 5])  # 5: the permutation is computed
+def test_parts_share_nothing_and_make_the_whole(folder, most, monkeypatch):
+    monkeypatch.setattr(part, "MOST", most)
     parts = [
         open_source({"kind": "part", "source": folder, "start": a, "stop": b})
         for a, b in ((0.0, 0.7), (0.7, 0.9), (0.9, 1.0))
     ]
-    keys = [[part[i]["key"] for i in range(len(part))] for part in parts]
+    keys = [[one[i]["key"] for i in range(len(one))] for one in parts]
     assert [len(k) for k in keys] == [14, 4, 2]
     whole = open_source(folder)
     assert sorted(sum(keys, [])) == sorted(whole[i]["key"] for i in range(20))

@@ -119,6 +119,7 @@ def test_a_truncated_wav_is_refused():
     [
         *(("OGG", x) for x in ("VORBIS", "OPUS")),
         *((x, "PCM_16") for x in ("AIFF", "AU", "W64", "RF64", "CAF", "FLAC")),
+        *((x, "PCM_16") for x in ("SVX", "NIST", "VOC")),
         ("MP3", "MPEG_LAYER_III"),
     ],
 )

@@ -174,6 +174,21 @@ def test_tokens_come_with_the_number_of_their_word():
     )
 
 
+def test_tokens_have_the_class_of_their_word():
+    tokenizer = train_bpe(["low lower lowest"] * 3, vocab_size=262)
+    chain = "first_caption | tokenize(12, words=True) | label_words(12)"
+    given = {"captions": ["low, lowest  x"], "word_labels": [4, -1, 7, 2], "key": "a"}
+    out = parse(chain, tokenizer=tokenizer)(given, None)
+    words = out["text_word"]
+    assert out["text_label"].dtype == np.int32
+    np.testing.assert_array_equal(out["text_label"], np.array([4, -1, 7, 2, -1])[words])
+    assert (out["text_label"][words < 0] == -1).all() and set(words) == {-1, 0, 1, 2, 3}
+    short = parse("first_caption | label_words(4)", tokenizer=tokenizer)(given, None)
+    assert short["text_label"].tolist() == [-1, *out["text_label"][1:3].tolist(), -1]
+    with pytest.raises(ValueError, match="has 3 word_labels and its caption 4 words"):
+        parse(chain, tokenizer=tokenizer)({**given, "word_labels": [1, 2, 3]}, None)
+
+
 def test_tokens_that_are_kept_count_as_truncated_each_time():
     tokenizer, fresh = (train_bpe(["a b c d"], vocab_size=300) for _ in range(2))
     transform = parse("first_caption | tokenize(4)", tokenizer=tokenizer)

@@ -1,0 +1,62 @@
+"""Guiding a sampler by a CLIP of noised images, towards the texts of a batch.
+
+Source: Nichol et al. 2021 (arXiv 2112.10741), section 2.4.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax import pretrained
+from mmjax.batch import Batch
+from mmjax.rerank import decoded
+from mmjax.system import Variables
+
+Guided = Callable[[Variables, Batch], tuple[Variables, dict[str, np.ndarray]]]
+
+
+def guide(settings: Mapping[str, Any], tokenizer: Any) -> tuple[dict[str, Any], Guided]:
+    """Settings for `System.sample`, and a function that adds to variables and batch what it reads.
+
+    Without `clip_guidance` in the settings, or where it is 0, the function changes nothing.
+
+    Args:
+      settings: with `clip_guidance` above 0, the scale, also `clip`, the path of a `noised_clip`.
+      tokenizer: of the system that samples; gives the texts of its batches.
+
+    Raises:
+      ValueError: a scale without a CLIP or below 0, or a model of another kind.
+    """
+    settings = dict(settings)
+    scale, path = settings.pop("clip_guidance", 0.0), settings.pop("clip", "")
+    if not scale:
+        return settings, lambda variables, batch: (variables, batch)
+    if scale < 0 or not path:
+        raise ValueError(
+            f"sample.clip_guidance is {scale:g} and sample.clip is '{path}': guidance by a CLIP "
+            "takes a scale above 0 and the path of a 'noised_clip'."
+        )
+    loaded = pretrained.load(path)
+    config = {k: x for k, x in loaded.config.items() if k != "name"}
+    if loaded.config["name"] != "noised_clip":
+        raise ValueError(
+            f"'{path}' holds a '{loaded.config['name']}', and only a 'noised_clip' guides a "
+            "sampler: train one with configs/noised_clip_emoji.py, or leave clip_guidance at 0."
+        )
+    words, length = loaded.need_tokenizer(), loaded.text_length
+
+    def add(variables: Variables, batch: Batch) -> tuple[Variables, dict[str, np.ndarray]]:
+        if "text" not in batch:
+            raise ValueError(
+                "A CLIP guides a sampler towards a text and the batch has none: give prompts, or "
+                "leave clip_guidance at 0."
+            )
+        texts = decoded(tokenizer, batch)
+        text, mask, _ = words.rows(texts, length)
+        mask = np.asarray(mask, bool) & np.asarray([bool(x) for x in texts])[:, None]
+        rows = {"guide_text": np.asarray(text, np.int32), "guide_text_mask": mask}
+        return {**variables, "guide": loaded.variables}, {**batch, **rows}
+
+    return {**settings, "clip_guidance": scale, "clip": json.dumps(config)}, add
