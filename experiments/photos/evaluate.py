@@ -233,6 +233,7 @@ def main():
     maps = {"ridge": [ridge(texts, vectors)]}
     maps["random"] = [random_map(texts.shape[1], vectors.shape[1], seed) for seed in range(3)]
     maps["trained"] = [trained(run) for run in args.runs]
+    maps["mean of these"] = [lambda x: unit(sum(embed(x) for embed in maps["trained"]))]
     rows = {name: [measure(one, tower, sets) for one in several] for name, several in maps.items()}
     for metric in rows["ridge"][0]:
         line = [f"{metric:32s}"]

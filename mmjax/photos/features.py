@@ -1,11 +1,13 @@
 r"""Write the features of frozen towers as a data set, on which a CLIP's maps are trained.
 
     python -m mmjax.photos.features --target=DIR         # of the names of ImageNet's classes
+    python -m mmjax.photos.features --target=DIR --kinds # and of what they have in common: "bird"
     python -m mmjax.photos.features --config=CONFIG      # of its sources of kind "features"
 
 A record has `image_features` [C, D], and `text_features` [K, E] of its K `captions`. Without a
 config a record is a class of the image tower's classifier, and its image features are the
-classifier's weights for it: no image is needed, and C is 1. With a config, see
+classifier's weights for it: no image is needed, and C is 1. With --kinds a record is also a
+hypernym of up to 150 classes in WordNet, with the mean of their weights. With a config, see
 `data/sources/features.py`, and configs/lit_emoji.py for an example; every source of that kind in
 config.data.train and config.evals is written. An interrupted run resumes when it is run again, and
 a finished one does nothing.
@@ -22,6 +24,7 @@ if __name__ == "__main__":  # before jax is imported: see command.start
         __doc__,
         ("--target", {"default": "", "help": "output folder of the classes' names"}),
         ("--config", {"default": "", "help": "a file of configs/"}),
+        ("--kinds", {"action": "store_true", "help": "also names of kinds, from Debian's WordNet"}),
     )
 
 import functools
@@ -40,6 +43,7 @@ from mmjax import config as configs
 from mmjax import pretrained
 from mmjax.data.bad_records import BadRecord
 from mmjax.data.builders.imagenet_classes import ImageNetClass, imagenet_classes
+from mmjax.data.builders.wordnet_kinds import Kind, kinds
 from mmjax.data.open_source import open_source
 from mmjax.data.record_writer import write_set
 from mmjax.data.source import Source
@@ -96,12 +100,21 @@ def class_vectors(path: str) -> np.ndarray:
     return rows - rows.mean(axis=0)
 
 
-class ClassNames(Source):
-    """Classes as records: `key`, `captions`, and `image_features` [D], the class's unit vector."""
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1."""
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
-    def __init__(self, classes: Sequence[ImageNetClass], vectors: np.ndarray):
-        self.name, self._classes = "names of classes", classes
-        self._vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+class ClassNames(Source):
+    """Classes as records: `key`, `captions`, and `image_features` [D], the class's unit vector;
+    after them kinds, with that of the mean of their classes."""
+
+    def __init__(
+        self, classes: Sequence[ImageNetClass], vectors: np.ndarray, kinds: Sequence[Kind] = ()
+    ):
+        self.name, self._classes = "names of classes", [*classes, *kinds]
+        means = [unit(vectors)[list(kind.members)].mean(axis=0) for kind in kinds]
+        self._vectors = unit(np.stack([*vectors, *means]))
 
     def __len__(self) -> int:
         return len(self._classes)
@@ -237,13 +250,18 @@ def main() -> None:
     if bool(ARGS.config) == bool(ARGS.target):
         raise ValueError("Give --config=CONFIG, or --target=DIR for the names of the classes.")
     if ARGS.target:
+        classes = imagenet_classes()
+        general = kinds(classes) if ARGS.kinds else []
+        source = {"kinds": len(general)} if general else {}
         write(
             Path(ARGS.target),
-            lambda: ClassNames(imagenet_classes(), class_vectors(IMAGE_MODEL)),
+            lambda: ClassNames(classes, class_vectors(IMAGE_MODEL), general),
             TextTower(TEXT_MODEL),
-            {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": {}},
+            {"image_model": IMAGE_MODEL, "text_model": TEXT_MODEL, "source": source},
         )
         return
+    if ARGS.kinds:
+        raise ValueError("--kinds belongs to --target: a config's sources have images.")
     config = configs.load(ARGS.config, ARGS.overrides)
     found = list(feature_sources([config.data.train, config.evals]))
     if not found:
