@@ -72,6 +72,7 @@ def train(stage: str, folder: Path, seed: int, minutes: float) -> None:
     command = [sys.executable, "-m", "mmjax.train", f"--config={config}", f"--workdir={workdir}"]
     command += [f"--config.seed={seed}", f"--config.total_steps={steps}", *PLAIN]
     command += [f"--config.checkpoint.every={max(20, steps // 5)}", *changes(stage, folder)]
+    command += [f"--config.ema.decay={1 - 10 / steps:.4f}"]  # over about a tenth of the run
     print(f"{workdir}: {steps} steps, see {workdir / 'log.txt'}", flush=True)
     with open(workdir / "log.txt", "ab") as log:
         run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
