@@ -92,7 +92,7 @@ def test_features_of_images_and_of_their_copies(tmp_path, monkeypatch):
         "    return config\n"
     )
     monkeypatch.setattr(features, "ARGS", types.SimpleNamespace(
-        config=str(tmp_path / "mine.py"), target="", overrides=()), raising=False)  # fmt: skip
+        config=str(tmp_path / "mine.py"), target="", kinds=False, overrides=()), raising=False)  # fmt: skip
     with pytest.raises(ValueError, match="There are no features in .*: run python -m"):
         open_source(source)
     features.main()
