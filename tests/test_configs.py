@@ -91,6 +91,8 @@ def test_full_size(name):
         assert outputs["pred_boxes"].shape == (8, tokens, 4)
     elif config.model.name == "sam":
         assert outputs["click_iou"].shape == (8, config.model.objects, run.model.test_clicks)
+    elif config.model.name == "video_vit" and "decoder" in config.model:
+        assert outputs["video_features"].shape == (8, config.model.width)  # nothing is masked
     elif config.model.name not in (
         "aligner",
         "clip",

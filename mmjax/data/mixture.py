@@ -36,6 +36,7 @@ import numpy as np
 from mmjax.config import nearest
 from mmjax.data import open_source as sources
 from mmjax.data.class_names import widest
+from mmjax.data.held_out import held_out
 from mmjax.data.mixture_weights import WORDS, resolved
 from mmjax.data.order import PLAIN, MixtureOrder, WholeBatches, check_weights
 from mmjax.data.source import Source
@@ -106,14 +107,8 @@ def open_training(
     if not 0 <= hold_out < 1:
         raise ValueError(f"config.data.hold_out is {hold_out}: use a fraction from 0 to below 1.")
     if train.get("kind") != "mixture":
-        if hold_out and train.get("kind") == "mosaics":
-            raise ValueError(
-                "config.data.hold_out of mosaics would evaluate on images that other mosaics train "
-                "on: give config.data.train.source a source of kind 'part', and evaluators on the "
-                "rest."
-            )
         if hold_out:
-            train = {"kind": "part", "source": train, "stop": 1 - hold_out}
+            train, _ = held_out(train, hold_out)
         return sources.open_source(train, **opening)
     if hold_out:
         raise ValueError(

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from mmjax.losses.focal import focal
+from mmjax.losses.region_words import region_word_loss
 from mmjax.sharding import batch_parts, spec
 
 SMALLEST = 1e-9  # area, of empty boxes
@@ -28,6 +30,8 @@ def detection_loss(
     objectness_logits: Float[ArrayLike, "b p"] | None = None,
     alpha: float = 0.3,
     gamma: float = 2.0,
+    word_logits: Float[ArrayLike, "b p q l"] | None = None,
+    words: Bool[ArrayLike, "b q l"] | None = None,
 ) -> dict[str, Float[Array, " b"]]:
     """Losses per image, each divided by its number of boxes; 0 boxes count as 1.
 
@@ -38,6 +42,7 @@ def detection_loss(
         GIoU. An image without boxes has 0.
       `objectness`, with those logits: focal, whether a prediction is matched (our choice: the
         released code of OWLv2 has no loss of it).
+      `region_words`, with `word_logits` and the `words` that count: see `region_word_loss`.
       `matched_iou`: mean IoU of matched predictions, a metric.
 
     Args:
@@ -64,6 +69,9 @@ def detection_loss(
         positive, negative = focal(objectness_logits, alpha, gamma)
         terms["objectness"] = (matched * positive + (1 - matched) * negative).sum(1) / count
 
+    if word_logits is not None:
+        terms["region_words"] = region_word_loss(word_logits, target, words, count, alpha, gamma)
+
     # ---- boxes
     found = jnp.take_along_axis(pred_boxes, token[..., None], axis=1)
     iou, giou = box_overlap(found, boxes)
@@ -73,18 +81,6 @@ def detection_loss(
 
     terms["box_l1"] = mean(jnp.abs(found - boxes).sum(-1))
     return terms | {"box_giou": mean(1 - giou), "matched_iou": mean(iou)}
-
-
-def focal(
-    logits: Float[ArrayLike, "*s"], alpha: float, gamma: float
-) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
-    """The focal loss of each logit as a positive, and as a negative.
-
-    Source: Lin et al. 2017 (arXiv 1708.02002), eq. 5.
-    """
-    p = jax.nn.sigmoid(logits)
-    positive = -alpha * (1 - p) ** gamma * jax.nn.log_sigmoid(logits)
-    return positive, -(1 - alpha) * p**gamma * jax.nn.log_sigmoid(-logits)
 
 
 def matching_cost(

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
+from einops import rearrange
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
 from mmjax.system import Weighted
 
@@ -66,6 +67,26 @@ def masked_values(
         centered = target - target.mean(-1, keepdims=True)
         target = centered / jnp.sqrt(target.var(-1, keepdims=True) + 1e-6)
     return per_example(jnp.square(prediction.astype(jnp.float32) - target).mean(-1), masked)
+
+
+def tubelet_pixels(
+    video: UInt8[ArrayLike, "b t h w c"], tubelet: tuple[int, int, int], normalize: bool = True
+) -> Float[Array, "b n p"]:
+    """The pixels, 0 to 1, of each tubelet (frames, height, width) of a video.
+
+    Args:
+      normalize: each channel of a tubelet to mean 0 and deviation 1. Unlike `masked_values` this is
+        per channel, with the unbiased deviation, to which 1e-6 is added.
+
+    Source: transformers 5.23, VideoMAEForPreTraining; MCG-NJU/VideoMAE, engine_for_pretraining.py.
+    """
+    t, p, q = tubelet
+    x = jnp.asarray(video).astype(jnp.float32) / 255
+    x = rearrange(x, "b (t s) (h p) (w q) c -> b (t h w) (s p q) c", s=t, p=p, q=q)
+    if normalize:
+        deviation = x.std(axis=2, keepdims=True, ddof=1)
+        x = (x - x.mean(axis=2, keepdims=True)) / (deviation + 1e-6)
+    return rearrange(x, "b n k c -> b n (k c)")
 
 
 def masked_ids(

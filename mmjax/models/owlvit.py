@@ -12,10 +12,12 @@ from einops import rearrange
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.detection import MLPHead, QueryClassHead, corners, grid_bias
+from mmjax.layers.linear import Linear
 from mmjax.layers.norm import LayerNorm
 from mmjax.losses.detection import detection_loss
 from mmjax.models.build import build
 from mmjax.models.clip import CLIP, limits
+from mmjax.models.vilt import inner_tokens
 from mmjax.models.vit import ViT
 from mmjax.sharding import shard
 from mmjax.system import Context, Outputs, System, Terms
@@ -30,6 +32,7 @@ class OWLViT(CLIP):
       objectness_logits [B, P], with `objectness`,
     and, as in a CLIP, image_features, image_embed. With queries it also gives
       query_logits [B, P, Q], whose sigmoids are the scores of the queries.
+    With `text_tokens` and `text` also word_logits [B, P, Q, L], of each token of the queries.
     Queries are `text` [B, Q, L] with `text_mask` [B, Q, L], of which those without any token are
     padding, and give text_embed [B, Q, E]; or `query_embed` [B, Q, E], class_embed of other images
     or text_embed of an earlier call, with or without `query_mask` [B, Q].
@@ -44,6 +47,8 @@ class OWLViT(CLIP):
         where OWLv2 may take those of the highest objectness.
       prior_prob: initial score of every query.
       queries, boxes: those of an image in training, padding included.
+      text_tokens: also compare the boxes with each word of the queries, as in GLIP, for the loss
+        `region_words`; the queries' own logits stay what is detected by.
 
     Source: OWL-ViT, Minderer et al. 2022 (arXiv 2205.06230), section 3; OWLv2, Minderer et al. 2023
     (arXiv 2306.09683), section 3 and appendix.
@@ -79,13 +84,21 @@ class OWLViT(CLIP):
         if "text" in batch:
             for name in ("text_features", "text_embed"):
                 outputs[name] = rearrange(outputs[name], "(b q) e -> b q e", q=mask.shape[1])
+        words = self._words(outputs, batch) if self.text_tokens and "text" in batch else None
         if "image" in batch:
             queries = batch.get("query_embed", outputs.get("text_embed"))
-            outputs |= self._detect(batch["image"].shape[1:3], outputs, queries, mask)
+            outputs |= self._detect(batch["image"].shape[1:3], outputs, queries, mask, words)
         return outputs
 
-    def _detect(self, size, outputs, queries, mask) -> dict[str, jax.Array]:
+    def _words(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
+        """[B, Q, L, E] of the queries' tokens, which it takes out of outputs."""
+        project = Linear((self.embed_dim,), ("embed", "joint"), use_bias=False, name="word_proj")
+        words = project(outputs.pop("text_tokens"))
+        return rearrange(words, "(b q) l e -> b q l e", q=batch["text"].shape[1])
+
+    def _detect(self, size, outputs, queries, mask, words=None) -> dict[str, jax.Array]:
         """The outputs of the heads, for an image of that size; takes image_tokens out of outputs.
+        Words [B, Q, L, E] are further queries of the same head.
 
         Each patch is multiplied by the class token, of which CLIP's training has made a summary
         of the image.
@@ -103,6 +116,13 @@ class OWLViT(CLIP):
             head = MLPHead(1, self.dtype, name="objectness_head")
             found["objectness_logits"] = head(jax.lax.stop_gradient(x))[..., 0]
         head = QueryClassHead(self.embed_dim, self.prior_prob, name="class_head")
+        if words is not None:
+            count, length = queries.shape[1], words.shape[2]
+            queries = jnp.concatenate([queries, rearrange(words, "b q l e -> b (q l) e")], axis=1)
+            mask = jnp.concatenate([mask, jnp.repeat(mask, length, axis=1)], axis=1)
+            found["class_embed"], logits = head(x, queries, mask)
+            found["word_logits"] = rearrange(logits[..., count:], "b p (q l) -> b p q l", l=length)
+            return found | {"query_logits": logits[..., :count]}
         found["class_embed"], logits = head(x, queries, mask)
         return found if logits is None else found | {"query_logits": logits}
 
@@ -152,6 +172,8 @@ def focal_loss(alpha: float = 0.3, gamma: float = 2.0) -> Callable[..., Terms]:
             outputs.get("objectness_logits"),
             alpha,
             gamma,
+            outputs.get("word_logits"),
+            inner_tokens(batch["text_mask"]) if "word_logits" in outputs else None,
         )
 
     return loss

@@ -1,6 +1,7 @@
-"""Vision transformers of video by tubelets: ViViT, joint and factorized, and VideoMAE's encoder."""
+"""Vision transformers of video by tubelets: ViViT, joint and factorized, and VideoMAE."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ from mmjax.layers.tubelet_embed import (
 from mmjax.losses.classification import check_classes, check_labels
 from mmjax.models.build import build
 from mmjax.models.classification import classification
+from mmjax.models.masked_video import MaskedVideo
+from mmjax.models.video_decoder import VideoDecoder
 from mmjax.sharding import shard
 from mmjax.system import System
 
@@ -35,6 +38,8 @@ class VideoViT(nn.Module):
     """batch["video"] [B, T, H, W, 3] -> video_features [B, width], logits [B, num_classes].
 
     `video_mask` [B, T]: a tubelet without any valid frame is not attended to.
+    With `video_visible` [B, K] int32, of N tubelets only these, in ascending order, are seen; a
+    model with a decoder then gives video_pixels [B, N, pixels of a tubelet].
 
     Attributes:
       frames, image_size: T and (H, W).
@@ -51,6 +56,8 @@ class VideoViT(nn.Module):
       qkv_bias, key_bias: see `Transformer`.
       num_classes: size of the head; None: no head.
       embed_dim: size of video_embed, of unit length, from a linear map; None: no such map.
+      decoder: width, depth, heads and mlp_dim of a `VideoDecoder`, for pre-training by masked
+        tubelets; None: no decoder.
 
     Raises:
       ValueError: inconsistent settings.
@@ -83,6 +90,7 @@ class VideoViT(nn.Module):
     remat: str = "none"
     num_classes: int | None = None
     embed_dim: int | None = None
+    decoder: Mapping[str, Any] | None = None
     dtype: str = "float32"
 
     @property
@@ -111,6 +119,28 @@ class VideoViT(nn.Module):
                 "A factorized encoder (config.model.temporal_depth above 0) has learned positions "
                 "and pool 'cls'."
             )
+        if self.decoder is not None:
+            self.pixel_decoder(parent=None)
+            if self.pool == "cls" or self.num_classes is not None:
+                raise ValueError(
+                    "A model with a decoder (config.model.decoder) has no class token and no head: "
+                    "set pool to 'mean' or 'first', and num_classes to None."
+                )
+
+    def pixel_decoder(self, **kwargs) -> VideoDecoder:
+        """The module that `decoder` describes."""
+        fields = {
+            "tubelets": math.prod(self.grid),
+            "pixels": 3 * math.prod(self.tubelet),
+            "activation": self.activation,
+            "epsilon": self.norm_epsilon,
+            "qkv_bias": self.qkv_bias,
+            "key_bias": self.key_bias,
+            "remat": self.remat,
+            "dtype": self.dtype,
+            **(self.decoder or {}),
+        }
+        return VideoDecoder(**check_kwargs(VideoDecoder, fields, "config.model.decoder"), **kwargs)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
@@ -130,14 +160,23 @@ class VideoViT(nn.Module):
             )
         if self.temporal_depth:
             x, mask = self._factorized(x, mask, train)
-        else:
-            x, mask = self._joint(x.astype(stream), mask, train)
-        return self._outputs(x, mask)
+            return self._outputs(self._normed(x), mask)
+        valid = None if mask is None else jnp.repeat(mask, math.prod(self.grid[1:]), axis=1)
+        visible = batch.get("video_visible")
+        x, mask = self._joint(x.astype(stream), valid, visible, train)
+        x = self._normed(x)
+        outputs = self._outputs(x, mask)
+        if self.decoder is not None and (visible is not None or self.is_initializing()):
+            places = jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape[:2])
+            places = places if visible is None else visible
+            decode = self.pixel_decoder(name="decoder")
+            outputs["video_pixels"] = decode(x, places, valid, train)
+        return outputs
 
     def _joint(
-        self, x: jax.Array, mask: jax.Array | None, train: bool
+        self, x: jax.Array, mask: jax.Array | None, visible: jax.Array | None, train: bool
     ) -> tuple[jax.Array, jax.Array | None]:
-        """All tokens after all blocks, and which are valid."""
+        """All tokens that are visible after all blocks, and which are valid."""
         width, (_, height, across) = self.width, self.grid
         if self.position == "learned":
             place = TubeletPositions(self.grid, width, name="position")()
@@ -146,8 +185,9 @@ class VideoViT(nn.Module):
             table = jnp.asarray(alternating_sinusoids(tubelets, width))
             place = table.reshape(*self.grid, width)
         x = rearrange(x + place.astype(x.dtype)[None], "b t h w d -> b (t h w) d")
-        if mask is not None:
-            mask = jnp.repeat(mask, height * across, axis=1)
+        if visible is not None:
+            x = jnp.take_along_axis(x, visible[..., None], axis=1)
+            mask = None if mask is None else jnp.take_along_axis(mask, visible, axis=1)
         x, mask = self._with_class(x, mask, "class")
         return self._blocks(x, mask, self.depth, "transformer", train), mask
 
@@ -196,12 +236,15 @@ class VideoViT(nn.Module):
             name=name,
         )(shard(x, "batch", "length", "act_embed"), mask, train=train)
 
-    def _outputs(self, x: jax.Array, mask: jax.Array | None) -> dict[str, jax.Array]:
+    def _normed(self, x: jax.Array) -> jax.Array:
+        """The tokens that are read after the blocks, in fp32."""
         if self.final_norm == "tokens":
-            # The norm of one token, not of all, where the others are not pooled.
-            x = x if self.pool == "mean" else x[:, :1]
+            # The norm of one token, not of all, where the others are not read.
+            x = x if self.pool == "mean" or self.decoder is not None else x[:, :1]
             x = LayerNorm(self.norm_epsilon, self.dtype, name="norm")(x)
-        x = x.astype(jnp.float32)
+        return x.astype(jnp.float32)
+
+    def _outputs(self, x: jax.Array, mask: jax.Array | None) -> dict[str, jax.Array]:
         if self.pool == "mean":
             valid = jnp.ones(x.shape[:2], bool) if mask is None else mask
             count = jnp.maximum(valid.sum(1, dtype=jnp.float32), 1.0)[:, None]
@@ -226,7 +269,7 @@ class VideoViT(nn.Module):
 
 
 def make_model(config: Mapping[str, Any]) -> VideoViT:
-    """The classifier that `config.model` describes. See `build`.
+    """The transformer that `config.model` describes. See `build`.
 
     Raises:
       ValueError: an unknown setting, or inconsistent ones.
@@ -237,12 +280,21 @@ def make_model(config: Mapping[str, Any]) -> VideoViT:
 
 
 def make_system(config: Mapping[str, Any]) -> System:
-    """A classifier of videos; see `vit.make_system` for `config.loss` and the terms.
+    """A classifier of videos, see `vit.make_system` for `config.loss` and the terms; or, with a
+    decoder, VideoMAE's pre-training: see `MaskedVideo`.
 
     Raises:
       ValueError: an unknown setting.
     """
     model = make_model(config["model"])
+    if model.decoder is not None:
+        masking = MaskedVideo(**check_kwargs(MaskedVideo, config["loss"], "config.loss"))
+        return System(
+            model=model,
+            spec=spec(model),
+            loss=masking.terms(tuple(model.tubelet)),
+            corrupt=masking.corrupt(model.grid),
+        )
     loss = classification(**check_kwargs(classification, config["loss"], "config.loss"))
     head = {"classes": model.num_classes, "setting": "config.model.num_classes"}
     labeled = model.num_classes is not None

@@ -285,9 +285,9 @@ def _ranking(scores: jax.Array, batch: Batch) -> dict[str, Weighted]:
 
 
 def inner_tokens(mask: jax.Array) -> jax.Array:
-    """[B, L] bool: the valid tokens without the first and the last, [CLS] and [SEP]."""
-    after = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
-    return mask & after & (jnp.arange(mask.shape[1]) > 0)[None]
+    """[..., L] bool: the valid tokens without the first and the last, [CLS] and [SEP]."""
+    inner, no = mask[..., 1:], jnp.zeros_like(mask[..., :1])
+    return jnp.concatenate([no, inner], axis=-1) & jnp.concatenate([inner, no], axis=-1)
 
 
 def check_batch(model: ViLT, loss_weights: Mapping[str, Any], batch: Batch) -> None:

@@ -76,6 +76,7 @@ class Estimate:
     compile_seconds: float
     examples: int
     peak_flops: float  # of all chips
+    largest: bool = False  # steps of other parts of the mixture, of whole batches, are smaller
 
     @property
     def fits(self) -> bool:
@@ -180,6 +181,7 @@ def estimate(
         compile_seconds=time.perf_counter() - started,
         examples=config.total_steps * config.batch_size,
         peak_flops=chip.flops * topology.count,
+        largest=bool(config.data.train.get("whole_batches")),
     )
 
 

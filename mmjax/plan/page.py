@@ -170,6 +170,9 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
     if it.step_seconds is not None:
         kernels = "by their schedules' bundles, without waiting for memory"
         how = "compiler's cycles" if topology.platform == "tpu" else "roofline: a lower bound"
+        length = f"for {it.examples:,} examples"
+        if it.largest:
+            length = "at most, with each step of the largest part"
         rows += [
             ("computation", _time_text(it.compute_seconds), how),
             *(
@@ -180,7 +183,7 @@ def _time(it: Estimate, topology: Topology, price: float | None) -> list[str]:
             ("step", _time_text(it.step_seconds), "estimate: the sum"),
             ("MFU", f"{it.mfu:.1%}", f"of {it.peak_flops / it.chips / 1e12:.0f} TFLOP/s per chip"),
             ("examples/s per chip", f"{it.examples_per_second_chip:,.1f}", ""),
-            ("hours", f"{it.hours:,.1f}", f"for {it.examples:,} examples"),
+            ("hours", f"{it.hours:,.1f}", length),
             ("chip-hours", f"{it.chip_hours:,.0f}", ""),
         ]
         if price is not None:

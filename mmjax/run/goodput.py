@@ -201,7 +201,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         known = all(type(x) in (int, float) and 0 <= x < _LATEST for x in seconds)
         if not known or row["lost"].keys() - NAMES.keys():
             raise ValueError(
-                f"{mirror.shown(path)}, line {number}, has no seconds of ours: delete that line."
+                f"{mirror.shown(path)}, line {number}, has other seconds than ours: delete that "
+                "line."
             )
     if rows and "began" not in rows[0]:
         raise ValueError(

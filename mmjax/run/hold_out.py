@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmjax.data.held_out import held_out
 from mmjax.data.transforms import chain
 from mmjax.data.transforms.evaluation import evaluation_form
 from mmjax.system import System
@@ -31,7 +32,7 @@ def evals_of(config: ConfigDict, system: System) -> Mapping[str, Any]:
     transform = evaluation_form(" | ".join(filter(None, [data.cached_transform, data.transform])))
     kept = [name for name, *_ in chain.read(transform) if name not in TEXT_STEPS]
     shared = {
-        "source": {"kind": "part", "source": data.train, "start": 1 - fraction, "stop": 1.0},
+        "source": held_out(data.train, fraction)[1],
         "transform": transform,
     }
     without_text = shared | {"transform": chain.only(transform, kept)}

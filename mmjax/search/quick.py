@@ -19,7 +19,7 @@ from mmjax.search.lookup import Lookup
 from mmjax.workdir import jsonl
 from mmjax.workdir.tables import print_table
 
-CHUNK = 512  # vectors that a thread widens to float32 at once: they stay in its cache
+CHUNK = 1024  # vectors that a thread widens to float32 at once: they stay in its cache
 _HALF = np.float32(2.0**112)  # by which a float16's bits, as those of a float32, are too small
 _HALF_BITS = np.int32(-0x70000001)  # the sign, and below it the shifted exponent and fraction
 
@@ -100,15 +100,16 @@ def best(
 def _products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Inner products `[N]` of finite vectors `[N, D]` with a query of unit length, in float32.
 
-    A float16 is widened by shifting its bits, in a sixth of the time of `astype`, to a float32 that
-    is its 2**-112; the query takes the factor, which is exact.
+    A float16 is widened by shifting its bits, faster than by `astype`, to a float32 that is its
+    2**-112; the query takes the factor, which is exact.
     """
-    if vectors.dtype != np.float16:
-        return vectors.astype(np.float32, copy=False) @ query
-    bits = vectors.view(np.int16).astype(np.int32)
-    bits <<= 13
-    bits &= _HALF_BITS
-    return bits.view(np.float32) @ (query * _HALF)
+    if vectors.dtype == np.float16:
+        bits = vectors.view(np.int16).astype(np.int32)
+        bits <<= 13
+        bits &= _HALF_BITS
+        vectors, query = bits.view(np.float32), query * _HALF
+    # Not by BLAS: its threads would wait for those of the pool.
+    return np.einsum("nd,d->n", vectors.astype(np.float32, copy=False), query)
 
 
 def _vectors(folder: Path, about: dict) -> tuple[np.ndarray, np.ndarray | None]:

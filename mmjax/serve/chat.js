@@ -1,6 +1,7 @@
 // The chat: a conversation about images, answered piece by piece, with the tools that are called.
 "use strict";
 {
+  const RUNNING = "running …";  // in place of a result
   const LARGE = 1.5e6, SIDE = 2048;  // a larger file is reduced to so many pixels before it is sent
   let messages = [];   // {role, text, images}: what was said; images are blobs
   let attached = [];   // images of the next question
@@ -92,7 +93,7 @@
   function showCall(node, call) {
     const box = make("div", undefined, "call"), line = make("div");
     line.append("Tool ", make("b", call.name), " ", make("code", call.arguments));
-    box.append(line, make("div", "running …", "result"));
+    box.append(line, make("div", RUNNING, "result"));
     node.append(box);
     return box.lastChild;
   }
@@ -169,6 +170,7 @@
     } catch (error) {
       if (error.name === "AbortError") {
         note("Stopped.");
+        if (result && result.textContent === RUNNING) result.textContent = "stopped";
         said = [{ role: "assistant", text: textOf(raw) || "...", images: [] }];
       } else {  // the question is as it was
         question.remove();

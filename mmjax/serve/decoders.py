@@ -27,7 +27,7 @@ from PIL import Image
 import mmjax
 from mmjax.data.image_files import check_image
 from mmjax.data.prepared_image import prepared
-from mmjax.data.transforms.decode import decode_image, decoded_size, opened
+from mmjax.data.transforms.decode import decode_image, decoded_size, formats, opened
 from mmjax.process import runtime
 from mmjax.serve.batcher import Busy
 
@@ -120,6 +120,7 @@ class Lanes:
 
     def start(self) -> None:
         """Start all processes, so that no image waits for it."""
+        formats()  # Pillow imports its plugins
         for decoders, *_ in self._lanes.values():
             decoders.start()
 

@@ -26,6 +26,7 @@ def read_version(url: str | os.PathLike, version: str, start: int, end: int) -> 
     store, url = of(url), os.fspath(url)
     if url.startswith("gs://"):
         try:
+            # gcsfs before 2026.8 does not pass the generation on.
             return store.cat_file(url, start=start, end=end, generation=version)
         except FileNotFoundError:
             raise OtherVersionError from None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mmjax.weights import published
-from mmjax.weights.families import big_vision, efficientnet_lite, glide
+from mmjax.weights.families import big_vision, compact_transformers, efficientnet_lite, glide
 from mmjax.weights.published import Published
 from mmjax.weights.torch_file import TorchFile
 
@@ -15,8 +15,11 @@ def open_torch(path: Path) -> Published:
     Raises:
       ValueError: a file that is damaged, or of another model.
     """
-    theirs = glide if glide.is_one(TorchFile(path).shapes) else efficientnet_lite
-    return theirs.open_file(path)
+    shapes = TorchFile(path).shapes
+    for theirs in (glide, compact_transformers):
+        if theirs.is_one(shapes):
+            return theirs.open_file(path)
+    return efficientnet_lite.open_file(path)
 
 
 OPENERS: Mapping[str, Callable[[Path], Published]] = {

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import tokenize
 import zipfile
 import zlib
@@ -208,7 +207,8 @@ def _read_index(path: Path) -> dict[str, str]:
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is not an index of safetensors files: get it again.") from None
-    outside = [x for x in file_of.values() if Path(x).name != x or len(os.fsencode(x)) > 255]
+    size = {x: len(x.encode("utf-8", "surrogatepass")) for x in file_of.values()}
+    outside = [x for x in file_of.values() if Path(x).name != x or size[x] > 255]
     if outside:
         raise ValueError(f"'{path}' names the file '{outside[0]}', which is not next to it.")
     return file_of

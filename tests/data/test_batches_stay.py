@@ -14,6 +14,7 @@ import tokenizers as hf
 
 from mmjax.data.mixture import Mixture, Part
 from mmjax.data.pipeline import train_batches
+from mmjax.data.source import Source
 from mmjax.data.sources.memory import InMemory
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms.parse import parse
@@ -21,7 +22,7 @@ from mmjax.data.transforms.parse import parse
 WORDS = ["pad", "bos", "eos", "a", "the", "red", "green", "blue", "cat", "dog"]
 
 
-class Shapes:
+class Shapes(Source):
     """Images of many sizes, computed from their coordinates, with two captions each."""
 
     name, class_names = "shapes", None

@@ -121,7 +121,7 @@ def _sets(folder) -> list[Seed]:
     convert(given, folder / "set", size=8, quality=90, shard_records=2)
     found = []
     for path in sorted((folder / "set").iterdir()):
-        if path.suffix in (".json", ".jsonl", ".meta"):
+        if path.suffix in (".json", ".jsonl", ".meta", ".array_record"):
             found.append(Seed(path.read_bytes(), path))
     return _with_trees(found)
 
@@ -138,6 +138,7 @@ def _read_set(data: bytes, seed: Seed, folder) -> None:
         for i in range(len(source)):
             with contextlib.suppress(OSError):  # the example is taken as missing
                 source.meta(i)
+                source[i]
     finally:
         seed.about.write_bytes(seed.data)
 

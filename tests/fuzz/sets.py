@@ -9,6 +9,8 @@ from PIL import Image
 
 from mmjax import zero_shot_calibration
 from mmjax.data import rle
+from mmjax.data.builders import archive, image_folder
+from mmjax.data.image_files import Skipped
 from mmjax.data.sources import captions
 from mmjax.data.sources.coco import open_coco
 from mmjax.data.sources.folder import open_folder
@@ -56,6 +58,41 @@ def shard_files() -> list[bytes]:
 
 def _shards(folder) -> list[Seed]:
     return [Seed(data, repaired=_summed) for data in shard_files()]
+
+
+def _archives(folder) -> list[Seed]:
+    """Archives of image folders, compressed in every way."""
+    seeds = []
+    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode=mode, format=tarfile.PAX_FORMAT) as tar:
+            for name in ("train/cat/0.jpg", "train/dog/ü.jpg", "test/cat/1.jpg"):
+                member = tarfile.TarInfo(f"set/{name}")
+                member.size, member.mtime = len(photo()), 1.5
+                tar.addfile(member, io.BytesIO(photo()))
+        seeds.append(Seed(file.getvalue(), repaired=_summed if mode == "w" else bytes))
+    return seeds
+
+
+def _read_archive(data: bytes, seed: Seed, folder) -> None:
+    path, refused = folder / "a.tar", None
+    path.write_bytes(data)
+    for read in (_each_file, _each_image):
+        try:
+            read(path)
+        except ValueError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def _each_file(path) -> None:
+    list(archive.files(path, ".jpg", "get it again"))
+
+
+def _each_image(path) -> None:
+    for *_, read in image_folder._in_archive(path, Skipped()):
+        read()
 
 
 def _summed(data: bytes) -> bytes:
@@ -252,6 +289,7 @@ def _read_calibration(data: bytes, seed: Seed, folder) -> None:
 
 READERS = {
     "calibration": Reader(_calibrations, _read_calibration, 400),
+    "archive": Reader(_archives, _read_archive, 150),
     "tar": Reader(_shards, _read_shard, 60),
     "captions": Reader(_captions, _read_captions, 80),
     "annotations": Reader(_annotations, _read_annotations, 200),

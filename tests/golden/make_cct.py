@@ -4,7 +4,8 @@
 
 DIR is a checkout of github.com/SHI-Labs/Compact-Transformers (commit cd11f09), run unmodified with
 torch 2.13.0; timm, which it uses for a registry alone, is not needed. Weights are drawn from their
-names by tests/helpers/named_draws.py. Recorded: what the tokenizer gives, each block, and logits.
+names by tests/helpers/named_draws.py. Recorded: what the tokenizer gives, each block, and logits;
+and of two state dicts in torch files images and logits.
 """
 
 import os
@@ -37,6 +38,25 @@ MODELS = {
 }
 
 
+def file(folder, name, kind, kernel):
+    """A state dict as the authors' script saves it, with heads of 64 channels; images and logits,
+    the pixels normalized as those of ImageNet."""
+    settings = {"embedding_dim": 64, "num_layers": 1, "num_heads": 1, "mlp_ratio": 0.5}
+    settings |= {"num_classes": 7, "img_size": 12, "kernel_size": kernel}
+    model = kind(**settings, **(POOLED if kind is CCT else {})).eval()
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            drawn = torch.tensor(named_draws.tensor(key, tuple(value.shape)))
+            value.copy_(drawn.half())  # small files
+    halves = {key: value.half() for key, value in model.state_dict().items()}
+    torch.save(halves, folder / f"{name}.pth")
+    image = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((torch.tensor(image) / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return {"image": image, "logits": model(pixels)}
+
+
 def main():
     arrays = {}
     for name, (kind, settings) in MODELS.items():
@@ -59,6 +79,8 @@ def main():
         arrays |= {f"{name}/{k}": v for k, v in {"image": image, **kept}.items()}
     folder = HERE / "cct"
     folder.mkdir(exist_ok=True)
+    for name, kind, kernel in (("cct", CCT, 3), ("vit_lite", ViTLite, 4)):
+        arrays |= {f"{name}.pth/{k}": x for k, x in file(folder, name, kind, kernel).items()}
     write(folder, **arrays)
 
 

@@ -119,6 +119,15 @@ def count_by_hand(name):
     if name == "vivit_b":  # two class tokens, positions of places and of times, two norms
         tokens = (2 * 16 * 16 * 3 + 1) * 768 + (14 * 14 + 16 + 4) * 768
         return tokens + tower(16, 768, 3072) + 2 * 2 * 768 + (768 * 400 + 400)
+    if name.startswith("videomae"):  # no biases of keys; positions are fixed
+        width, small, (t, p, q) = model.width, model.decoder, model.tubelet
+        pixels, norms = t * p * q * 3, 2 * small.width + 2 * width * (model.final_norm != "none")
+        encoder = tower(model.depth, width, model.mlp_dim) - model.depth * width
+        decoder = tower(small.depth, small.width, small.mlp_dim) - small.depth * small.width
+        maps = (pixels + 1) * width + width * small.width + (small.width + 1) * pixels
+        return encoder + decoder + maps + small.width + norms
+    if name == "glip_boards":
+        return count_by_hand("owlvit_boards") + 128 * 128
     if name == "dvae_emoji":
         return dvae(model)
     if name.startswith("dalle_"):

@@ -166,7 +166,7 @@ def _videos(config, rng):
         return {"video_tokens": tokens, "video_tokens_mask": mask, **texts}
     video = rng.integers(0, 256, (*mask.shape, 8, 8, 3), np.uint8)
     out = {"video": video, "video_mask": mask}
-    if config.model.name == "video_vit":
+    if "num_classes" in config.model:
         out["label"] = rng.integers(0, config.model.num_classes, size, np.int32)
     return out
 

@@ -107,7 +107,10 @@ def shrink(config, dtype="float32", depth=1):
             _shrink_llava(config.model, depth)
         elif config.model.name == "video_vit":
             config.model.update(TOWER, depth=depth, frames=4, image_size=8, tubelet=(2, 4, 4))
-            config.model.temporal_depth = min(1, config.model.temporal_depth)
+            if "temporal_depth" in config.model:
+                config.model.temporal_depth = 1
+            if "decoder" in config.model:
+                config.model.decoder.update(width=8, depth=depth, heads=2, mlp_dim=16)
         elif config.model.name == "image_tokenizer":
             _shrink_codes(config.model)
         elif config.model.name == "dalle":

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from mmjax.detection.boxes import overlaps
-from mmjax.losses.detection import assign, box_overlap, detection_loss, focal, matching_cost
+from mmjax.losses.detection import assign, box_overlap, detection_loss, matching_cost
+from mmjax.losses.focal import focal
 
 
 def random_boxes(rng, *shape):
@@ -120,6 +121,29 @@ def test_losses_are_those_of_loops_with_padding_and_without_boxes():
     ours = np.stack([found[k] for k in ("focal", "box_l1", "box_giou")], -1)
     np.testing.assert_allclose(ours, want, rtol=1e-5)
     assert found["focal"][2] > 0 and found["box_l1"][2] == 0 == found["box_giou"][2]
+
+
+def test_words_are_positives_of_the_regions_that_their_phrase_describes():
+    rng = np.random.default_rng(4)
+    logits, predicted, boxes, label, mask, queries = example(rng)
+    words = rng.normal(size=(4, 9, 4, 5)).astype(np.float32)
+    counted = queries[..., None] & (np.arange(5)[None, None] < rng.integers(1, 6, (4, 4, 1)))
+    given = (logits, predicted, boxes, label, mask, queries, None, 0.3, 2.0, words, counted)
+    found = jax.jit(lambda *x: detection_loss(*x, None, 0.3, 2.0, words, counted))(*given[:6])
+    assert found.keys() - detection_loss(*given[:6]).keys() == {"region_words"}
+    cost = matching_cost(logits, predicted, boxes, label, 0.3, 2.0)
+    token, total = np.asarray(assign(cost, mask)), np.zeros(4)
+    for b, p, q, k in np.ndindex(words.shape):
+        if counted[b, q, k]:
+            described = any(mask[b, n] and token[b, n] == p and label[b, n] == q for n in range(3))
+            s = 1 / (1 + np.exp(-np.float64(words[b, p, q, k])))
+            positive, negative = -0.3 * (1 - s) ** 2 * np.log(s), -0.7 * s**2 * np.log(1 - s)
+            total[b] += positive if described else negative
+    np.testing.assert_allclose(found["region_words"], total / np.maximum(mask.sum(1), 1), rtol=1e-5)
+    # Of a word that does not count there is no gradient.
+    slope = jax.grad(lambda w: detection_loss(*given[:9], w, counted)["region_words"].sum())(words)
+    shown = np.broadcast_to(counted[:, None], words.shape)
+    assert (np.asarray(slope)[~shown] == 0).all() and (np.asarray(slope)[shown] != 0).all()
 
 
 def test_gradients_are_finite_and_pull_boxes_to_their_targets():

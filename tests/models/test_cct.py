@@ -7,22 +7,15 @@ import pytest
 from drawn import parameters
 from flax import traverse_util
 from named_draws import Drawn
-from parity import close, expected
+from parity import GOLDEN, close, expected, outputs
 
-from mmjax.layers.conv_tokenizer import ConvTokenizer, max_pool
+from mmjax.layers.conv_tokenizer import max_pool
 from mmjax.models.systems import make_system
+from mmjax.pretrained import load
 from mmjax.variables import abstract_variables
 from mmjax.weights.convert import read_params
-from mmjax.weights.layouts import (
-    Row,
-    convolution,
-    fused_qkv,
-    grid,
-    linear,
-    merge_heads,
-    norm,
-    patches,
-)
+from mmjax.weights.families import compact_transformers
+from mmjax.weights.families.compact_transformers import IMAGENET, rows
 
 BASE = {"name": "vit", "qkv_bias": False, "block_norm": "between", "norm_epsilon": 1e-5}
 SMALL = {**BASE, "width": 16, "depth": 2, "heads": 2, "mlp_dim": 24, "num_classes": 5}
@@ -34,45 +27,6 @@ MODELS = {
     "cvt": {"image_size": 12, "patch_size": 4, "pool": "sequence"},
     "vit_lite": {"image_size": 12, "patch_size": 4},
 }
-
-
-def rows(model):
-    """The rename table."""
-    ours, theirs = "transformer/layers", "classifier.blocks.{i}"
-    table = [
-        *norm(f"{ours}/norm_attention", f"{theirs}.pre_norm"),
-        *fused_qkv(f"{ours}/attention/qkv", f"{theirs}.self_attn.qkv.weight", None, 2),
-        *merge_heads(f"{ours}/attention/out", f"{theirs}.self_attn.proj", 2),
-        *norm(f"{ours}/norm_mlp", f"{theirs}.norm1"),
-        *linear(f"{ours}/mlp/up", f"{theirs}.linear1"),
-        *linear(f"{ours}/mlp/down", f"{theirs}.linear2"),
-        *norm("norm", "classifier.norm"),
-        *linear("head", "classifier.fc"),
-    ]
-    if model.stem == "patch":
-        table += patches("stem/projection", "tokenizer.conv_layers.0.0", 4)
-    else:
-        for i in range(ConvTokenizer(model.patch_size, 1, model.stem_kernel).layers):
-            table += convolution(f"stem/conv{i}", f"tokenizer.conv_layers.{i}.0")
-    name = "classifier.positional_emb"
-    if model.pool == "cls":
-        table.append(
-            Row(
-                ("class_token", "class_position", "position/table"),
-                ("classifier.class_emb", name),
-                lambda x, y: (x[0, 0], y[0, 0], y[0, 1:].reshape(*model.grid, -1)),
-                lambda x, y, z: (
-                    x[None, None],
-                    np.concatenate([y[None], z.reshape(-1, len(y))])[None],
-                ),
-            )
-        )
-        return table
-    if model.position == "learned":
-        (row,) = grid("position/table", name, model.grid)
-        first = lambda x: row.read(x[0])  # noqa: E731
-        table.append(row._replace(read=first, write=lambda x: (row.write(x)[0][None],)))
-    return [*table, *linear("pool/weight", "classifier.attention_pool")]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -106,6 +60,62 @@ def test_tokens_blocks_and_logits_are_those_of_the_authors_code(name):
     for i in range(2):
         close(blocks[i], want[f"block{i}"])
     close(outputs["logits"], want["logits"])
+
+
+@pytest.mark.parametrize("name", ("cct", "vit_lite"))
+def test_a_file_of_torch_gives_the_model_and_its_logits(name):
+    loaded, want = load(GOLDEN / "cct" / f"{name}.pth"), expected("cct")
+    found = outputs(loaded, {"image": want[f"{name}.pth/image"]})
+    close(found["logits"], want[f"{name}.pth/logits"])
+    config = loaded.config
+    assert (config["width"], config["heads"], config["mlp_dim"]) == (64, 1, 32)
+    assert config["image_mean"] == IMAGENET[0]  # it is no model of CIFAR
+    assert loaded.transform == "decode | resize(12, 'bicubic')"
+
+
+def names_of(depth, width, mlp, kernel, layers, side, classes):
+    """The shapes of a published CCT, by the authors' code."""
+    channels = [3, *[64] * (layers - 1), width]
+    found = {
+        f"tokenizer.conv_layers.{i}.0.weight": (channels[i + 1], channels[i], kernel, kernel)
+        for i in range(layers)
+    }
+    found |= {"classifier.positional_emb": (1, side**2, width)}
+    found |= {f"classifier.blocks.{i}.linear1.weight": (mlp, width) for i in range(depth)}
+    found |= {"classifier.attention_pool.weight": (1, width)}
+    return found | {"classifier.fc.weight": (classes, width)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "patch", "image", "heads"),
+    [
+        ((2, 128, 128, 3, 2, 8, 10), 4, 32, 2),
+        ((7, 256, 512, 3, 1, 16, 100), 2, 32, 4),
+        ((14, 384, 1152, 7, 2, 14, 1000), 16, 224, 6),
+        ((14, 384, 1152, 7, 2, 24, 1000), 16, 384, 6),
+    ],
+)
+def test_settings_of_published_files_are_those_of_their_sizes(
+    monkeypatch, sizes, patch, image, heads
+):
+    class File:
+        def __init__(self, path):
+            self.shapes = names_of(*sizes)
+
+    monkeypatch.setattr(compact_transformers, "TorchFile", File)
+    found = compact_transformers.open_file("some.pth")
+    config = compact_transformers.model_config(found)
+    assert (config["patch_size"], config["image_size"], config["heads"]) == (patch, image, heads)
+    assert (config["depth"], config["pool"], config["stem"]) == (sizes[0], "sequence", "conv_pool")
+    mean = {10: 0.4914, 100: 0.5071, 1000: 0.485}[sizes[-1]]
+    assert config["image_mean"][0] == mean
+    cropped = {
+        32: "decode | resize(32, 'bicubic')",
+        224: "resize_short(248",
+        384: "resize_short(426",
+    }
+    assert cropped[image] in compact_transformers.transform(found)
+    make_system({"model": config, "loss": {}})  # a model of ours
 
 
 def test_parameter_counts_are_the_published_ones():

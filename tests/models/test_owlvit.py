@@ -49,6 +49,27 @@ def test_queries_do_not_depend_on_each_other_or_on_padding(system, params, whole
     np.testing.assert_allclose(found["query_logits"], want, rtol=1e-4, atol=1e-5)
 
 
+def test_words_of_the_queries_are_compared_with_the_regions_too():
+    config = toy.shrink(configs.load("configs/glip_boards.py", ()))
+    made, batch = make_system(config), toy.batch(config)
+    params = drawn.drawn(abstract_variables(made.model, made.spec)["params"])
+    apply = jax.jit(made.model.apply)
+    found = apply({"params": params}, batch)
+    words, mask = np.asarray(found["word_logits"]), batch["text_mask"]
+    assert words.shape == (*found["query_logits"].shape, mask.shape[2])
+    assert (words[np.broadcast_to(~mask.any(-1)[:, None], words.shape[:3])] < -1e30).all()
+    # A query and its words do not depend on the other queries.
+    turned = {k: batch[k][:, ::-1].copy() for k in ("text", "text_mask")}
+    again = apply({"params": params}, {**batch, **turned})
+    np.testing.assert_allclose(again["word_logits"], words[:, :, ::-1], rtol=1e-4, atol=1e-5)
+    terms = made.loss(found, batch, None)
+    assert np.isfinite(terms["region_words"]).all() and "focal" in terms
+    # The first and the last token of a text are no words.
+    changed = {**found, "word_logits": found["word_logits"].at[..., 0].add(1)}
+    same = made.loss(changed, batch, None)["region_words"]
+    np.testing.assert_array_equal(same, terms["region_words"])
+
+
 def test_it_begins_with_a_box_per_patch_and_a_low_score(system):
     model, batch = system[0].model, system[1]
     params = initial_params(model, system[0].spec, seed=0)

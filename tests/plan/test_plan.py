@@ -283,6 +283,13 @@ def test_every_change_is_a_config_that_builds(made_up):
         assert resume_config.diff(settings, changed)
 
 
+def test_hours_of_whole_batches_are_a_bound(made_up):
+    times = {"compute_seconds": 1.0, "network_seconds": 0.0, "peak_flops": 1.0}
+    it = dataclasses.replace(made_up, **times, largest=True)
+    (hours,) = [x for x in plan_page._time(it, chips.parse("cpu:8"), None) if "hours " in x][:1]
+    assert hours.endswith("at most, with each step of the largest part")
+
+
 def test_large_whole_tensors_are_warned_of(made_up):
     tensor = estimate.Tensor(
         "params/text/embedding", (49408, 512), "–, –", 101_187_584, 101_187_584

@@ -155,6 +155,8 @@ command.run(fail)
         ("raise KeyboardInterrupt", 130, False),
         ("raise KeyError('a bug')", 1, True),
         ("import json; json.loads('a bug in a library')", 1, True),
+        # Compiled code, such as PyAV's, has frames without the name of their module.
+        ("g = {}; exec('def f(): raise ValueError(3)', g); g['f']()", 1, True),
         ("from mmjax import config; config.load('nowhere.py')", 2, False),
     ],
 )

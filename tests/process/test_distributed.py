@@ -54,8 +54,9 @@ def test_the_rows_of_all_processes_are_exactly_the_epoch(meeting):
 
 def test_the_rows_are_those_that_one_process_reads(meeting):
     from mmjax.data import pipeline
+    from mmjax.data.source import Source
 
-    class Numbers:
+    class Numbers(Source):
         name, class_names = "numbers", None
 
         def __len__(self):

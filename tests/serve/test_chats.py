@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -150,7 +151,8 @@ def ask(address):
 
 def test_one_answers_while_others_wait_and_one_that_leaves_is_stopped(monkeypatch):
     monkeypatch.setattr(chats, "WAITING", 1)
-    chat, found = scripted(*"abcdefgh" * 1000)
+    chat, found = scripted()
+    chat.pieces = (time.sleep(0.001) or "a" for _ in itertools.count())
     server, address = served(make_app(["127.0.0.1"], chats=found))
     chat.free.clear()
     first, answer = ask(address)

@@ -216,7 +216,8 @@ def test_a_question_about_an_image_is_answered(page, address):
     page.wait("attached.children.length === 1 && document.activeElement === question")
     page.run("question.value = 'what?'")
     press(page, "Enter")
-    page.wait("$('stop').hidden && talk.querySelector('.assistant:not([aria-busy]) p')")
+    answered = "document.querySelectorAll('.assistant:not([aria-busy]) p').length"
+    page.wait(f"$('stop').hidden && {answered}", 180)
     assert page.run("talk.querySelector('.user').innerText") == "what?"
     assert page.run("talk.querySelector('.user img').naturalWidth") == 60
     assert page.run("attached.children.length === 0 && question.value === ''")
@@ -243,7 +244,7 @@ def test_the_tools_that_are_called_are_shown_and_errors_give_the_question_back(p
         question.value = 'sum?';
         composer.requestSubmit();
     }""")
-    page.wait("talk.querySelector('.assistant:not([aria-busy])')")
+    page.wait("talk.querySelector('.assistant:not([aria-busy])') !== null")
     shown = page.run("talk.querySelector('.assistant').innerText").split("\n")
     assert [line for line in shown if line] == ["let me", "Tool sum 2 + 2", "<b>4</b>", "four"]
     page.run("question.value = 'and?'; composer.requestSubmit()")
@@ -286,7 +287,7 @@ def test_clicks_and_keys_show_masks(page, address):
     press(page, "ArrowRight")
     press(page, "ArrowUp")
     press(page, "b")
-    page.wait(f"{masks} === 1 && document.querySelector('.edge')")
+    page.wait(f"{masks} === 1 && document.querySelector('.edge') !== null")
 
 
 def test_an_image_of_the_index_goes_to_the_other_tabs(page, address):

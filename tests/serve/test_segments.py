@@ -20,6 +20,7 @@ from mmjax.serve.app import make_app
 from mmjax.serve.decoders import Lanes
 from mmjax.serve.segments import open_segments
 
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
 
 

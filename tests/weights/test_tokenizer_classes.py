@@ -119,6 +119,7 @@ def test_what_is_missing_is_named(tmp_path, files, kind, words):
         ({"tokenizer_config.json": {"sep_token": "none"}}, "has no token 'none', .* eos_token"),
         ({"tokenizer_config.json": {"added_tokens_decoder": []}}, "it must be an object"),
         ({"tokenizer_config.json": {"additional_special_tokens": [3]}}, "list 3, .* not a token"),
+        ({"tokenizer_config.json": {"pad_token": "\ud800"}}, "it has half of a surrogate pair"),
         ({"tokenizer_config.json": {"do_lower_case": "no"}}, "do_lower_case 'no': it must be true"),
     ],
 )

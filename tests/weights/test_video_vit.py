@@ -8,13 +8,17 @@ import drawn
 import jax
 import numpy as np
 import pytest
-from parity import GOLDEN, close, fixture, layers_and_outputs
+from parity import GOLDEN, close, expected, fixture, layers_and_outputs, outputs
 
+from mmjax.losses.tube_masks import tube_masks
+from mmjax.models.masked_video import MaskedVideo
 from mmjax.models.systems import make_system
 from mmjax.pretrained import load, save_pretrained
+from mmjax.system import average
 from mmjax.weights.tensor_file import Safetensors
 
-NAMES = ("vivit", "vivit_features", "videomae", "videomae_first", "videomae_encoder")
+PRETRAINING = ("videomae_encoder", "videomae_pixels")
+NAMES = ("vivit", "vivit_features", "videomae", "videomae_first", *PRETRAINING)
 golden = fixture(*NAMES)
 
 
@@ -40,8 +44,55 @@ def test_layer_by_layer_and_at_the_end(golden):
     close(blocks, want["layers"][1:])
     if "logits" in want:
         close(found["logits"], want["logits"])
-    else:
+    elif loaded.model.pool == "mean" or loaded.model.pre_logits:
         close(found["video_features"], want["features"])
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_masked_tubelets_and_their_loss_are_those_of_the_original(name):
+    loaded, want = load(GOLDEN / name), expected(name)
+    normalize = name == "videomae_encoder"
+    loss = {"mask_ratio": 0.5, "normalize": normalize}
+    system = make_system({"model": loaded.config, "loss": loss, "batch_size": 0})
+    masked = want["masked"]
+    batch = {"video": prepared(loaded, want["raw"])}
+    batch["video_visible"] = np.stack([np.flatnonzero(~row) for row in masked]).astype(np.int32)
+    found = outputs(loaded, batch)
+    for row, gone, theirs in zip(found["video_pixels"], masked, want["reconstruction"]):
+        close(row[gone], theirs)
+    terms = system.loss(found, {**batch, "video_masked": masked}, None)
+    np.testing.assert_allclose(average(terms["masked_video"])[0], want["loss"][0], rtol=1e-5)
+    # Invalid frames are neither attended to nor predicted.
+    frames = np.arange(4) < 2
+    some = {**batch, "video_mask": np.stack([frames, frames])}
+    other = {**some, "video": np.where(frames[:, None, None, None], batch["video"], 7)}
+    seen = np.repeat(frames[:: loaded.model.tubelet[0]], np.prod(loaded.model.grid[1:]))
+    a, b = (outputs(loaded, x)["video_pixels"] for x in (some, other))
+    np.testing.assert_allclose(a[:, seen], b[:, seen], atol=1e-6)
+    a, b = (
+        average(
+            system.loss({"video_pixels": p}, {**x, "video_masked": masked}, None)["masked_video"]
+        )
+        for p, x in ((a, some), (b, other))
+    )
+    np.testing.assert_allclose(a[0], b[0], rtol=1e-6)
+
+
+def test_a_tube_is_masked_at_all_times():
+    grid, keys = (3, 2, 5), jax.random.split(jax.random.key(0), 400)
+    visible, masked = jax.jit(lambda k: tube_masks(k, grid, 7))(keys)
+    visible, masked = np.asarray(visible), np.asarray(masked)
+    assert visible.shape == (400, 9) and masked.shape == (400, 30)
+    for row, gone in zip(visible, masked):
+        np.testing.assert_array_equal(row, np.flatnonzero(~gone))
+    tubes = masked.reshape(400, 3, 10)
+    assert (tubes == tubes[:, :1]).all() and (tubes.sum(-1) == 7).all()
+    assert np.abs(tubes[:, 0].mean(0) - 0.7).max() < 0.1  # every place as often as another
+    again = tube_masks(keys[5:6], grid, 7)[1]
+    np.testing.assert_array_equal(again[0], masked[5])  # of its own key alone
+    for ratio in (0.05, 1.0):
+        with pytest.raises(ValueError, match="of the 10 places of a frame"):
+            MaskedVideo(mask_ratio=ratio).masked(grid)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,13 +100,10 @@ def test_saved_tensor_by_tensor(name, tmp_path):
     before = load(GOLDEN / name)
     save_pretrained(before, tmp_path / "saved")
     theirs, ours = Safetensors(GOLDEN / name), Safetensors(tmp_path / "saved")
-    names = {x: x for x in theirs.shapes}
-    if name == "videomae_encoder":  # saved as the encoder alone
-        names = {x: x.removeprefix("videomae.") for x in names if x.startswith("videomae.")}
-    assert {names[x]: theirs.shapes[x] for x in names} == ours.shapes
-    for tensor, ours_name in names.items():
+    assert theirs.shapes == ours.shapes
+    for tensor in theirs.shapes:
         wide = theirs.read(tensor).astype(np.float32)
-        np.testing.assert_array_equal(ours.read(ours_name), wide)
+        np.testing.assert_array_equal(ours.read(tensor), wide)
     after = load(tmp_path / "saved")
     assert after.transform == before.transform
     means = [x.pop(k) for x in (after.config, before.config) for k in ("image_mean", "image_std")]
@@ -98,6 +146,8 @@ def test_published_sizes():
     assert count(num_classes=400) == 88_954_000
     videomae = {"frames": 16, "position": "sinusoids", "pool": "mean", "final_norm": "features"}
     assert count(num_classes=400, key_bias=False, **videomae) == 86_534_800
+    pretraining = {**videomae, "final_norm": "none", "decoder": {}}  # VideoMAEForPreTraining
+    assert count(key_bias=False, **pretraining) == 94_209_408
 
 
 def slow(params, x, heads):

@@ -97,6 +97,22 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
         metrics.read_metrics(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", "line 2, is no JSON object: delete that line"),
+        ('{"train/loss": 1}', "line 2, has no 'step'"),
+        ('{"step": true}', "line 2, has a 'step' that is no integer"),
+        ('{"step": 2, "train/loss": [1]}', "step 2 has a value that is no number"),
+        ("[" * 100_000, "line 2, is not JSON"),
+    ],
+)
+def test_a_line_of_something_else_is_named(line, message, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(ValueError, match=message):
+        metrics.read_metrics(tmp_path)
+
+
 def test_other_processes_write_nothing(tmp_path):
     w = writer(tmp_path / "run", tensorboard=True, process_index=1)
     w.write(1, {"loss": 1.0})

@@ -1,9 +1,15 @@
 """The files of a data set, in a folder or a tar archive."""
 
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+# What tarfile and the decompressors raise for damaged archives.
+DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
+DAMAGED += (OverflowError, MemoryError, RecursionError)
+MAX_MEMBER = 1 << 30  # bytes of a file in an archive
 
 
 def files(root: Path, suffix: str, by_hand: str) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -23,6 +29,25 @@ def files(root: Path, suffix: str, by_hand: str) -> Iterator[tuple[PurePosixPath
         with tarfile.open(root) as archive:
             for member in archive:
                 if member.isfile() and member.name.endswith(suffix):
-                    yield PurePosixPath(member.name), archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                    yield PurePosixPath(member.name), content(archive, member)
+    except DAMAGED as error:
         raise ValueError(f"The archive {root} cannot be read ({error}): {by_hand}") from error
+
+
+def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a file in an archive.
+
+    Raises:
+      ValueError: a damaged archive, or more than `MAX_MEMBER` bytes, which a header can claim.
+    """
+    if member.size > MAX_MEMBER or member.issparse():
+        raise ValueError(
+            f"{member.name!r} of {archive.name} has {member.size:,} bytes, or is sparse"
+        )
+    try:
+        data = archive.extractfile(member).read()
+    except DAMAGED as error:
+        raise ValueError(f"{member.name!r} of {archive.name} is damaged ({error})") from None
+    if len(data) != member.size:
+        raise ValueError(f"{member.name!r} of {archive.name} is truncated")
+    return data

@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from mmjax.data.builders.archive import DAMAGED, content
 from mmjax.data.builders.split_builder import SplitBuilder
 from mmjax.data.cache import data_root, read_json, write_json
 from mmjax.data.image_files import IMAGES, Skipped, below
@@ -117,7 +118,7 @@ def _in_archive(
             members = [
                 (PurePosixPath(member.name).parts, member)
                 for member in archive.getmembers()
-                if member.isfile()
+                if member.isfile() and PurePosixPath(member.name).parts
             ]
             kept = [
                 (parts, member)
@@ -130,16 +131,12 @@ def _in_archive(
                 if len(parts) < 3:
                     skipped.add(_OUTSIDE)
                     continue
-                data = functools.partial(_member, archive, member)
+                data = functools.partial(content, archive, member)
                 yield parts[0], parts[1], "/".join(parts), data
-    except (tarfile.TarError, EOFError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"The archive {root} cannot be read ({error}): give a folder or a complete tar archive."
         ) from error
-
-
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
 
 
 def _around(paths: list[tuple[str, ...]]) -> int:

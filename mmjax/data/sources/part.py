@@ -13,28 +13,40 @@ MOST = 1 << 24  # examples up to which their permutation is kept in memory, 8 by
 
 
 def open_part(
-    source: Source, start: float = 0.0, stop: float = 1.0, check_media: bool = True
+    source: Source,
+    start: float = 0.0,
+    stop: float = 1.0,
+    by: str | None = None,
+    check_media: bool = True,
 ) -> Subset:
     """A fraction of a source's examples: from `start` to `stop` of a fixed random permutation.
 
     Parts [0, 0.9) and [0.9, 1) of a source are disjoint and together make the whole source.
 
     Args:
+      by: a field of the examples, such as `label` or `concept`, whose values are divided and not
+        the examples: those of one value are in one part. Examples without it are in every part.
       check_media: see `open_source`; the source itself is opened without.
 
     Raises:
       ValueError: fractions that select no examples.
     """
-    first, last = (round(fraction * len(source)) for fraction in (start, stop))
-    if not 0 <= first < last <= len(source):
+    values = [source.meta(i).get(by) for i in range(len(source))] if by else range(len(source))
+    known = sorted({value for value in values if value is not None}) if by else values
+    first, last = (round(fraction * len(known)) for fraction in (start, stop))
+    if not 0 <= first < last <= len(known):
+        what = f"values of '{by}'" if by else "examples"
         raise ValueError(
-            f"A source of kind 'part' goes from {start} to {stop} of {len(source)} examples, which "
+            f"A source of kind 'part' goes from {start} to {stop} of {len(known)} {what}, which "
             "leaves none: use fractions 0 ≤ start < stop ≤ 1, further apart."
         )
-    if len(source) <= MOST:
-        chosen = np.random.default_rng(0).permutation(len(source))[first:last]
+    if len(known) <= MOST:
+        chosen = np.random.default_rng(0).permutation(len(known))[first:last]
     else:
-        chosen = _Computed(len(source), first, last)
+        chosen = _Computed(len(known), first, last)
+    if by:
+        kept = {known[i] for i in chosen}
+        chosen = np.flatnonzero([value is None or value in kept for value in values])
     part = Subset(source, chosen)
     if not check_media or not part.unchecked:
         return part

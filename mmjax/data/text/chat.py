@@ -94,7 +94,7 @@ class ChatTemplate:
             text = self._render([{"role": "user", "content": content}], False)
         except ValueError:
             return False
-        return "word" in text and "'type'" not in text
+        return "word" in text and not any(x in text for x in ("'type'", '"type"'))
 
     def _render(self, messages: Sequence[Mapping[str, Any]], generate: bool) -> str:
         given = {"messages": list(messages), "add_generation_prompt": generate, "tools": None}

@@ -1,5 +1,6 @@
 """Audio: encoded files to mono waveforms at a rate. Features of waveforms: `spectrogram.py`."""
 
+import functools
 import io
 import math
 import os
@@ -14,6 +15,7 @@ from mmjax.data.transforms.captions import example_name
 BLOCK = 1 << 20  # frames read at a time: only the mean of the channels is kept
 MISSING = 0.25  # seconds that a whole file may have less than its header declares
 LOUDEST = 1e9  # the power of louder samples, as floating-point files may have, overflows
+RATE = "waveform_rate"  # the field with the sampling rate in Hz of a source's samples
 UNKNOWN = 2**63 - 1  # libsndfile's number of samples in a FLAC stream that was never finished
 _CONTAINERS = (  # offset and bytes of what is not audio alone
     (4, b"ftyp", "an MP4 file (video, or AAC audio)"),
@@ -137,6 +139,37 @@ def decode_example(example: Mapping[str, Any], read: Callable[[bytes], Any]) -> 
     except ValueError as error:
         name = example_name(example)
         raise ValueError(f"cannot decode 'audio' of example {name}: {error}") from None
+
+
+def waveform_at(
+    example: Mapping[str, Any], rate: int, seconds: float | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The waveform [T] float32 of an example at `rate` Hz, and its other fields.
+
+    Of the encoded file `audio`; or of `waveform`, [T] float32 at `waveform_rate` Hz, which a source
+    gives in its place.
+
+    Args:
+      seconds: no more than these, from the beginning.
+
+    Raises:
+      ValueError: a file that cannot be read, or samples without their rate; names the example.
+    """
+    rest = {k: v for k, v in example.items() if k not in ("audio", "waveform", RATE)}
+    if "audio" in example or "waveform" not in example:
+        read = functools.partial(decode_at, rate=rate, seconds=seconds)
+        return decode_example(example, read), rest
+    samples, own = example["waveform"], example.get(RATE)
+    if not isinstance(samples, np.ndarray) or samples.ndim != 1 or not len(samples):
+        fault = f"must be an array [T], and is {getattr(samples, 'shape', type(samples).__name__)}"
+    elif samples.dtype != np.float32 or not (np.abs(samples) < LOUDEST).all():
+        fault = f"must be finite float32 in [-1, 1], and is {samples.dtype}"
+    elif not isinstance(own, int) or own <= 0:
+        fault = f"needs its sampling rate in Hz as '{RATE}', which is {own!r}"
+    else:
+        kept = samples if seconds is None else samples[: math.ceil(seconds * own)]
+        return resample(kept, own, rate), rest
+    raise ValueError(f"'waveform' of example {example_name(example)} {fault}")
 
 
 def check_file(file: BinaryIO) -> bytes:

@@ -1,7 +1,6 @@
 """Steps that make `waveform` from an encoded file, change it, and make `audio` from it; see
 `parse.py`."""
 
-import functools
 import math
 
 import numpy as np
@@ -14,19 +13,18 @@ def waveform(seconds, rate=16000, pad=True):
     """`waveform`: the encoded file `audio`, mono, at `rate` Hz: float32 `[seconds · rate]`.
 
     Longer audio is truncated, of which no more is read; shorter audio is padded with silence, or
-    not, where a later step pads its features. See `audio_ops.decode_audio`.
+    not, where a later step pads its features. See `audio_ops.decode_audio`. A source may give
+    samples in place of a file: see `audio_ops.waveform_at`.
     """
     _check_above_0(seconds=seconds, rate=rate)
     size = round(seconds * rate)
 
     def f(example, rng):
         # A little more, so that the end is resampled from what follows it.
-        read = functools.partial(audio_ops.decode_at, rate=rate, seconds=seconds + 0.1)
-        x = audio_ops.decode_example(example, read)
-        found = {**example, "waveform": _fit(x, size) if pad else x[:size]}
-        found.pop("audio")
-        return found
+        x, rest = audio_ops.waveform_at(example, rate, seconds + 0.1)
+        return {**rest, "waveform": _fit(x, size) if pad else x[:size]}
 
+    f.makes_rate = rate
     return f
 
 
@@ -92,7 +90,7 @@ def log_mel(frames, mels, window_ms=32, hop_ms=10, top_db=60.0):
 
 def whisper_mel(mels=80):
     """`audio`: the features of Whisper, `[100 · seconds, mels]`, of a waveform at 16 kHz."""
-    return _to_audio(lambda x: spectrogram.whisper(x, mels))
+    return _to_audio(lambda x: spectrogram.whisper(x, mels), 16000)
 
 
 def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
@@ -108,7 +106,7 @@ def kaldi_fbank(frames, mels=128, mean=-4.2677393, std=4.5689974, rate=16000):
         bank = np.pad(bank, ((0, frames - len(bank)), (0, 0)))
         return (bank - np.float32(mean)) / np.float32(2 * std)
 
-    return _to_audio(f)
+    return _to_audio(f, rate)
 
 
 def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered=True):
@@ -121,7 +119,9 @@ def mfcc(coefficients=40, mels=40, window_ms=30, hop_ms=10, rate=16000, centered
     if coefficients > mels:
         raise ValueError(f"{mels} mel filters have no {coefficients} coefficients: raise mels")
     frames = _frames(rate, window_ms, hop_ms, "constant" if centered else "inside")
-    return _to_audio(lambda x: spectrogram.mfcc(x, rate, coefficients, mels=mels, frames=frames))
+    return _to_audio(
+        lambda x: spectrogram.mfcc(x, rate, coefficients, mels=mels, frames=frames), rate
+    )
 
 
 def chromagram(window_ms=128, hop_ms=32, tuning=0.0, rate=16000):
@@ -130,7 +130,7 @@ def chromagram(window_ms=128, hop_ms=32, tuning=0.0, rate=16000):
     See `chroma.chroma`; `tuning` None estimates it; `rate`: that of the waveform.
     """
     frames = _frames(rate, window_ms, hop_ms, "constant")
-    return _to_audio(lambda x: chroma.chroma(x, rate, tuning, frames))
+    return _to_audio(lambda x: chroma.chroma(x, rate, tuning, frames), rate)
 
 
 def standardize():
@@ -189,13 +189,14 @@ def _on_waveform(f):
     return step
 
 
-def _to_audio(f):
-    """A step that replaces `waveform` by `audio`, `f(waveform)`."""
+def _to_audio(f, rate):
+    """A step that replaces `waveform`, at `rate` Hz, by `audio`, `f(waveform)`."""
 
     def step(example, rng):
         rest = {key: value for key, value in example.items() if key != "waveform"}
         return {**rest, "audio": f(_waveform(example))}
 
+    step.takes_rate = rate
     return step
 
 
@@ -206,7 +207,8 @@ def _audio(example, step):
 
 
 def _waveform(example):
-    if not isinstance(example.get("waveform"), np.ndarray):
+    # With `waveform_rate` it is as the source gave it.
+    if not isinstance(example.get("waveform"), np.ndarray) or audio_ops.RATE in example:
         raise ValueError("put waveform(seconds) first in the chain: there is no 'waveform' yet")
     return example["waveform"]
 

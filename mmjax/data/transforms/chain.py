@@ -18,7 +18,9 @@ def make_chain(spec, table, context):
     Raises:
       ValueError: bad syntax, an unknown step, wrong arguments, or a missing context value.
     """
-    steps = [_make_step(name, args, kwargs, table, context) for name, args, kwargs, _ in read(spec)]
+    calls = read(spec)
+    steps = [_make_step(name, args, kwargs, table, context) for name, args, kwargs, _ in calls]
+    _check_rates([name for name, *_ in calls], steps)
 
     def transform(example, rng):
         example = dict(example)
@@ -30,6 +32,21 @@ def make_chain(spec, table, context):
         return example
 
     return transform
+
+
+def _check_rates(names, steps):
+    """Raise ValueError where a step takes a waveform at another rate than it is made with: by the
+    attributes `makes_rate` and `takes_rate`, in Hz."""
+    maker = made = None
+    for name, step in zip(names, steps):
+        takes = getattr(step, "takes_rate", None)
+        if takes is not None and made not in (None, takes):
+            raise ValueError(
+                f"{maker} makes a waveform at {made} Hz, and {name} takes one at {takes} Hz: give "
+                "both the same rate"
+            )
+        if hasattr(step, "makes_rate"):
+            maker, made = name, step.makes_rate
 
 
 def only(spec, names):

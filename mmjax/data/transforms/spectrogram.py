@@ -16,6 +16,7 @@ import numpy as np
 
 FLOOR = 1e-10  # of power, before a logarithm
 BLOCK = 256  # frames that the host transforms at a time
+_KEPT: dict[int, tuple[np.ndarray, Any]] = {}  # id of filters -> they, and as a sparse matrix
 THREADED = 8  # blocks from which on it uses several threads
 
 
@@ -79,11 +80,21 @@ def mel_power(waveform: Any, frames: Frames, filters: np.ndarray) -> Any:
     """
     xp = waveform.__array_namespace__()
     if xp is np:
-        from scipy import sparse
-
-        few = sparse.csr_array(filters)  # a bin is in one or two filters
+        few = _sparse(filters)
         return _by_frame(waveform, frames, len(filters), lambda spectra: few @ spectra)
     return _by_frame(waveform, frames, len(filters), lambda x: matmul(filters, x, xp))
+
+
+def _sparse(filters: np.ndarray) -> Any:
+    """The filters as a sparse matrix, as a bin is in one or two of them; the last ones are kept."""
+    from scipy import sparse
+
+    key = id(filters)
+    if key not in _KEPT or _KEPT[key][0] is not filters:
+        while len(_KEPT) >= 16:
+            _KEPT.pop(next(iter(_KEPT)), None)
+        _KEPT[key] = filters, sparse.csr_array(filters)
+    return _KEPT[key][1]
 
 
 def whisper(waveform: Any, mels: int = 80) -> Any:
@@ -314,8 +325,9 @@ def _power(windows: Any, frames: Frames, xp: ModuleType) -> Any:
     if xp is np:
         from scipy import fft  # in fp32 twice as fast as NumPy's
 
-        windows = np.multiply(windows, window, order="C")  # frames are transformed side by side
-        spectrum = fft.rfft(windows, size, axis=-2, overwrite_x=True)
+        # Each frame lies contiguously in memory.
+        windows = np.multiply(windows.mT, window.mT, order="C")
+        spectrum = fft.rfft(windows, size, overwrite_x=True).mT
     else:
         spectrum = xp.fft.rfft(windows * window, size, axis=-2)
     return xp.square(spectrum.real) + xp.square(spectrum.imag)

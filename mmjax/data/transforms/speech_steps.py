@@ -1,7 +1,5 @@
 """Steps for clips of speech of any length, with masks of the valid frames; see `parse.py`."""
 
-import functools
-
 import numpy as np
 
 from mmjax.data.transforms import audio_ops, spectrogram, video_ops
@@ -32,17 +30,17 @@ def decode_video(frames, size, box=None):
 
 
 def sound(rate=16000):
-    """`waveform`: the encoded file `audio`, mono, at `rate` Hz, in its length: float32 `[T]`."""
+    """`waveform`: the encoded file `audio`, mono, at `rate` Hz, in its length: float32 `[T]`; or
+    the samples that a source gives, see `audio_ops.waveform_at`."""
 
     if rate <= 0:
         raise ValueError(f"rate is {rate}; it must be above 0")
-    read = functools.partial(audio_ops.decode_at, rate=rate)
 
     def f(example, rng):
-        found = audio_ops.decode_example(example, read)
-        rest = {key: value for key, value in example.items() if key != "audio"}
+        found, rest = audio_ops.waveform_at(example, rate)
         return {**rest, "waveform": found}
 
+    f.makes_rate = rate
     return f
 
 
@@ -58,7 +56,7 @@ def speech_mel(frames, mels, rate=16000, window_ms=32):
 
     def f(example, rng):
         x = example.get("waveform")
-        if not isinstance(x, np.ndarray):
+        if not isinstance(x, np.ndarray) or audio_ops.RATE in example:
             raise ValueError("put sound(rate) before speech_mel: there is no 'waveform' yet")
         log = np.log(spectrogram.mel_power(x, kind, filters) + np.float32(spectrogram.FLOOR))
         log = log[: max(1, round(len(x) / hop))]
@@ -66,6 +64,7 @@ def speech_mel(frames, mels, rate=16000, window_ms=32):
         rest = {key: value for key, value in example.items() if key != "waveform"}
         return {**rest, **_padded("audio", log, frames, example)}
 
+    f.takes_rate = rate
     return f
 
 

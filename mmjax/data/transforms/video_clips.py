@@ -183,6 +183,7 @@ class Container:
                 stamps, tick, last = [x for x, _ in self._decoded(file, stream)], 1 / rate, 1
             self._keys = np.zeros(0, np.int64)
         else:
+            packets = [p for p in packets if p.pts is not None]  # as a damaged file may have
             stamps = sorted({p.pts for p in packets})
             self._keys = np.sort(np.asarray([p.pts for p in packets if p.is_keyframe], np.int64))
             last = next((p.duration for p in packets if p.pts == stamps[-1]), None)

@@ -1,4 +1,4 @@
-"""VideoMAE's encoder in the layout of `transformers`, with a head or from pre-training."""
+"""VideoMAE in the layout of `transformers`: its encoder, with a head or its decoder."""
 
 from typing import Any
 
@@ -22,10 +22,19 @@ DEFAULTS = {
     "tubelet_size": 2,
     "qv_bias": True,
     "use_mean_pooling": True,
+    "decoder_hidden_size": 384,
+    "decoder_num_hidden_layers": 4,
+    "decoder_num_attention_heads": 6,
+    "decoder_intermediate_size": 1536,
+}
+DECODER = {
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_dim": "intermediate_size",
 }
 SYSTEM = "video_vit"
-# The decoder of pre-training.
-IGNORED = (r"decoder\..+", r"encoder_to_decoder\.weight", r"mask_token", r"position_embeddings")
+IGNORED = (r"position_embeddings",)  # fixed ones
 _WRAPPED = "videomae."  # of a model with a head or a decoder
 # Names of transformers 5, which it writes with save_original_format=False.
 RENAMED = {
@@ -54,6 +63,9 @@ def model_config(found: Published) -> dict[str, Any]:
     shapes, mean = found.tensors.shapes, settings["use_mean_pooling"]
     classes = vit.classes(shapes, "classifier.weight")
     head = "features" if classes is not None else "none"
+    decoder = {}
+    if "mask_token" in shapes:
+        decoder = {name: settings[f"decoder_{theirs}"] for name, theirs in DECODER.items()}
     return {
         **vivit.fields(found, settings),
         "tubelet": (settings["tubelet_size"], *patch),
@@ -63,6 +75,7 @@ def model_config(found: Published) -> dict[str, Any]:
         "qkv_bias": settings["qv_bias"],
         "key_bias": False,
         "num_classes": classes,
+        **({"decoder": decoder} if decoder else {}),
     }
 
 
@@ -80,12 +93,32 @@ def rows(model: VideoViT) -> list[Row]:
     if model.final_norm != "none":
         tokens = model.final_norm == "tokens"
         table += norm("norm", f"{_WRAPPED}layernorm" if tokens else "fc_norm")
+    if model.decoder is not None:
+        heads = model.pixel_decoder(parent=None).heads
+        table += [
+            *linear("decoder/from_encoder", "encoder_to_decoder", bias=False),
+            Row(("decoder/mask_token",), ("mask_token",), _first, _one),
+            *vivit.blocks(model, "decoder.decoder_layers.{i}", "decoder/", heads),
+            *norm("decoder/norm", "decoder.norm"),
+            *linear("decoder/head", "decoder.head"),
+        ]
     return table + (linear("head", "classifier") if model.num_classes is not None else [])
 
 
+def _first(x):
+    """[1, 1, D] -> [D]."""
+    return (x[0, 0],)
+
+
+def _one(x):
+    """[D] -> [1, 1, D]."""
+    return (x[None, None],)
+
+
 def published_name(name: str, model: VideoViT) -> str:
-    """The name in the files: without a head the encoder's have no prefix."""
-    return name if model.num_classes is not None else name.removeprefix(_WRAPPED)
+    """The name in the files: of the encoder alone there is no prefix."""
+    wrapped = model.num_classes is not None or model.decoder is not None
+    return name if wrapped else name.removeprefix(_WRAPPED)
 
 
 def published_config(model: VideoViT) -> dict[str, Any]:
@@ -109,9 +142,14 @@ def published_config(model: VideoViT) -> dict[str, Any]:
             "pre_logits": (model.pre_logits, None),
         },
     )
+    kind, decoder = "ForVideoClassification" if classes else "Model", {}
+    if model.decoder is not None:
+        made, kind = model.pixel_decoder(parent=None), "ForPreTraining"
+        decoder = {f"decoder_{theirs}": getattr(made, name) for name, theirs in DECODER.items()}
     return {
         "model_type": "videomae",
-        "architectures": ["VideoMAEForVideoClassification" if classes else "VideoMAEModel"],
+        "architectures": [f"VideoMAE{kind}"],
+        **decoder,
         **vivit.published_fields(model),
         "patch_size": patch[0] if patch[0] == patch[1] else patch,
         "tubelet_size": time,

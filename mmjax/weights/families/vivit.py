@@ -141,9 +141,13 @@ def _positions(model: VideoViT, theirs: str) -> Row:
     return Row(ours, (f"{theirs}.cls_token", f"{theirs}.position_embeddings"), read, write)
 
 
-def blocks(model: VideoViT, theirs: str) -> list[Row]:
-    """The transformer's blocks."""
-    ours, attention, heads = "transformer/layers", f"{theirs}.attention", model.heads
+def blocks(model: VideoViT, theirs: str, ours: str = "", heads: int | None = None) -> list[Row]:
+    """The blocks of the transformer; or of another one at `ours`, with these heads."""
+    ours, attention, heads = (
+        f"{ours}transformer/layers",
+        f"{theirs}.attention",
+        heads or model.heads,
+    )
     names = [f"{attention}.attention.{x}" for x in ("query", "key", "value")]
     maps = qkv(f"{ours}/attention/qkv", names, heads, model.qkv_bias and model.key_bias)
     if model.qkv_bias and not model.key_bias:

@@ -150,8 +150,10 @@ def test_nothing_is_built_twice_and_a_change_is_noticed(shards, monkeypatch):
     again = pickle.loads(pickle.dumps(before))  # for a worker process: without the records
     assert contents(again) == first and len(pickle.dumps(before)) < 3000
     cut = next((shards / "cache" / "shard_index").glob("*.merged"))
-    cut.write_bytes(cut.read_bytes()[:-100])
-    assert contents(opened(shards)) == first and len(built) == 4  # merged again, not indexed
+    whole = cut.read_bytes()
+    for damaged in (whole[:-100], whole.replace(b'"bad"', b'"bat"', 1), b"[" * 9999):
+        cut.write_bytes(damaged)
+        assert contents(opened(shards)) == first and len(built) == 4  # merged again, not indexed
     unread = opened(shards)
     write_tar(shards / "1.tar", random_files(random.Random(9), 30))
     with pytest.raises(OSError, match=r"has been changed since it was indexed.*1\.tar"):

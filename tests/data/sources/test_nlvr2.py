@@ -70,6 +70,10 @@ def test_missing_images_are_one_error_or_left_out(tmp_path):
         ([{"sentence": "x"}], "Line 1 of .* has no identifier, label: is this a file of NLVR2"),
         ([[]], "Line 1 of .* has no identifier, sentence, label"),
         ([line("dev-0-0-0", "maybe")], "has the label 'maybe': it is 'True' or 'False'"),
+        ([line("../a-0-0-0")], "has the identifier '../a-0-0-0', SPLIT-SET-PAIR-SENTENCE"),
+        ([line("..-0-0-0")], "has the identifier '..-0-0-0', SPLIT-SET-PAIR-SENTENCE"),
+        ([line("train-0-0-0", directory="../..")], "has the directory '../..', a number in NLVR2"),
+        ([line("dev-0-0-0", sentence=[1])], r"has the sentence \[1\]: it must be text"),
         ([line("dev-0-0")], "has the identifier 'dev-0-0', SPLIT-SET-PAIR-SENTENCE in NLVR2"),
     ],
 )

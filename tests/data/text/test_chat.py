@@ -78,6 +78,7 @@ def test_what_a_template_cannot_do():
         later.rendered(turns("a", "b", "c", "d"))
 
 
+W = "works on more than"
 GROWS = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = GROWN %}{% endfor %}"
 
 
@@ -91,6 +92,18 @@ GROWS = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = G
         ("{% set x = 'a' * 9000 %}{{ range(9000) | map('string') | join(x) }}", "works on more"),
         (GROWS.replace("GROWN", "ns.x ~ ns.x"), "works on more than"),
         (GROWS.replace("GROWN", "ns.x + ns.x"), "works on more than"),
+        (
+            "{% set l = range(99999) | list %}{% for i in l %}{{ -1 in l }}{% endfor %}",
+            W,
+        ),
+        ("{% set l = range(99999) | list %}{{ l | select('in', l) | list }}", W),
+        ("{% set s = 'a' * 999999 %}{% for i in range(999) %}{% set t = s[1:] %}{% endfor %}", W),
+        ("{{ 'a'.encode() * 999999999 }}", W),
+        ("{{ [range(2000) | list] | tojson(indent=99999) }}", W),
+        (
+            GROWS.replace("'ab'", "9").replace("GROWN", "ns.x * ns.x"),
+            "an integer of more than 4,096",
+        ),
         ("{{ '%d' % 3 }}", r"it uses %, which has no bound"),
         ("{{ '{}'.format(3) }}", "it uses format, which has no bound"),
         ("{{ 1 / 0 }}", "division by zero"),
@@ -100,6 +113,33 @@ GROWS = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = G
 def test_the_work_of_a_template_is_bounded(template, message):
     with pytest.raises(ValueError, match=f"The chat template refuses the messages: .*{message}"):
         ChatTemplate(template, {}).render(turns("a"))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages %}" * 30 + "{% endfor %}" * 30,
+            "has a mistake: too many statically",
+        ),
+        ("{% break %}", "has a mistake: 'break' outside loop"),
+        ("{{ " + "9" * 5000 + " }}", "has a mistake: Exceeds the limit"),
+        ("a" * 200_001, "has 200,001 characters; the maximum is 200,000"),
+    ],
+)
+def test_what_python_refuses_of_a_template_is_a_mistake(template, message):
+    with pytest.raises(ValueError, match=f"The chat template {message}"):
+        ChatTemplate(template, {})
+
+
+def test_json_is_that_of_transformers():
+    """Not escaped for HTML, as jinja's own filter does; a template cannot make half a character."""
+    messages = turns("a < 'b' & ü \U0001f600")
+    found = ChatTemplate("{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}", {})
+    want = json.dumps(messages, ensure_ascii=False)
+    assert found.render(messages) == want + json.dumps(messages[0], ensure_ascii=False, indent=2)
+    with pytest.raises(ValueError, match="makes half of a surrogate pair"):
+        ChatTemplate("{{ '\\ud800' }}", {}).render(messages)
 
 
 def test_long_conversations_are_within_the_bound():

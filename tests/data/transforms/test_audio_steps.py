@@ -149,3 +149,37 @@ def test_mixup_of_waveforms():
     np.testing.assert_allclose(mixed["label_probs"][3], [0, 0, 1])
     with pytest.raises(ValueError, match="mixup mixes 'image' or 'waveform', and the batch has"):
         parse_batch("mixup(0.4, 3)")({"label": np.zeros(2, int)}, RNG)
+
+
+def test_samples_of_a_source_bring_their_rate():
+    """The same recording as a file and as samples at 44.1 kHz, which none reads as 16 kHz."""
+    samples = RNG.integers(-9000, 9000, 44100)
+    data = wav(samples, rate=44100)
+    given = {"waveform": (samples / 32768).astype(np.float32), "waveform_rate": 44100, "key": "a"}
+    for chain in ("waveform(0.5)", "sound(8000)", "waveform(2) | mfcc(13)"):
+        want, found = (run(chain, example) for example in ({"audio": data, "key": "a"}, given))
+        assert want.keys() == found.keys()
+        for name in want.keys() - {"key"}:
+            np.testing.assert_array_equal(want[name], found[name])
+    with pytest.raises(ValueError, match="put waveform.seconds. first in the chain"):
+        run("whisper_mel", given)
+    for wrong, why in (
+        ({"waveform_rate": None}, "example 'a' needs its sampling rate in Hz as 'waveform_rate'"),
+        ({"waveform": samples}, "must be finite float32 in .-1, 1., and is int64"),
+        ({"waveform": given["waveform"][None]}, r"must be an array \[T\], and is \(1, 44100\)"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            run("waveform(1)", given | wrong)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "waveform(1, rate=8000) | mfcc",
+        "waveform(1, rate=44100) | add_noise | whisper_mel",
+        "sound(16000) | speech_mel(100, 40, rate=8000)",
+    ],
+)
+def test_a_step_for_another_rate_is_refused(chain):
+    with pytest.raises(ValueError, match="Hz, and .* takes one at .* Hz: give both the same rate"):
+        transforms.parse(chain)
