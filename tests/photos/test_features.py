@@ -91,8 +91,8 @@ def test_features_of_images_and_of_their_copies(tmp_path, monkeypatch):
         f"    config.evals = {{'x': {{'source': {source!r}, 'train_source': {source!r}}}}}\n"
         "    return config\n"
     )
-    monkeypatch.setattr(features, "ARGS", types.SimpleNamespace(
-        config=str(tmp_path / "mine.py"), target="", overrides=()), raising=False)  # fmt: skip
+    given = {"config": str(tmp_path / "mine.py"), "target": "", "kinds": False, "overrides": ()}
+    monkeypatch.setattr(features, "ARGS", types.SimpleNamespace(**given), raising=False)
     with pytest.raises(ValueError, match="There are no features in .*: run python -m"):
         open_source(source)
     features.main()
