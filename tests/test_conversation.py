@@ -105,7 +105,7 @@ def test_a_result_that_leaves_no_room_ends_no_conversation(monkeypatch, files, w
 
 def test_tools_hear_the_recordings_and_see_the_images(monkeypatch, files):
     said = ["<tool hear>now</tool>", "well"]
-    monkeypatch.setattr(generate, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)]))
+    monkeypatch.setattr(chat, "make_text_stream", lambda *_: lambda *_: iter([said.pop(0)]))
     monkeypatch.setattr(Llava, "window", 2000)
     tools = {"hear": lambda words, given: f"{words} {given.audio[-1]} {given.image()[1:4]}"}
     turns = generate.chat(
