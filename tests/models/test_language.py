@@ -12,6 +12,7 @@ from flax.core import meta
 
 from mmjax import config as configs
 from mmjax import generate
+from mmjax.data.source import Source
 from mmjax.models.systems import make_system
 from mmjax.run import experiment
 from mmjax.train import train
@@ -64,7 +65,7 @@ def test_gradients_do_not_depend_on_what_is_padded_and_every_parameter_learns(tm
         assert np.abs(g).max() > 0, name
 
 
-class Silent:
+class Silent(Source):
     """A source of texts without a token."""
 
     name, class_names = "silent", None
