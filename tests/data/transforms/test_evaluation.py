@@ -55,7 +55,7 @@ def test_what_is_left_draws_nothing():
     apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
     apart |= {"each_frame", "video_tokens", "tiles", "ask", "running_text", "pack"}
     # These draw negatives, or a turn: the same in every pass.
-    apart |= {"name_queries", "converse", "hard_negative", "write_boxes"}
+    apart |= {"name_queries", "converse", "hard_negative", "write_boxes", "label_words"}
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
     arguments |= {"dense_frames": "2, 4", "middle_frames": "2, 4"}
     for name in transforms.TRANSFORMS.keys() - apart:
