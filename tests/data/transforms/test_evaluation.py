@@ -57,6 +57,7 @@ def test_what_is_left_draws_nothing():
     sound = {"waveform": np.zeros(16000, np.float32)}
     apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
     apart |= {"each_frame", "video_tokens", "tiles", "ask", "running_text", "pack"}
+    apart |= {"label_words", "write_boxes"}
     # These draw negatives, or a turn: the same in every pass.
     apart |= {"name_queries", "converse", "hard_negative"}
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
