@@ -29,7 +29,8 @@ KEEPING = {"dense_frames": "middle_frames"}  # these keep all arguments
 
 
 def evaluation_form(spec: str) -> str:
-    """The chain without randomness: crops as resizing, the first caption, no augmentation.
+    """The chain without randomness: crops as resizing, the first caption, no augmentation, and all
+    merges of a tokenizer.
 
     Raises:
       ValueError: bad syntax.
@@ -42,6 +43,9 @@ def evaluation_form(spec: str) -> str:
         if name == "each_frame":
             steps.append(f"each_frame({evaluation_form([*args, *kwargs.values()][0])!r})")
             continue
+        if name == "tokenize" and args + [*kwargs]:  # its third argument is the dropout
+            node.args = node.args[:2]
+            node.keywords = [x for x in node.keywords if x.arg != "dropout"]
         if name not in FORMS:
             steps.append(ast.unparse(node))
             continue

@@ -20,6 +20,8 @@ from mmjax.data.transforms.evaluation import FORMS, evaluation_form
         ),
         ("random_crop(size=28, padding=2) | label", "center_crop(28) | label"),
         ("rand_augment(2, 9) | random_erasing", ""),
+        ("tokenize(16, dropout=0.1) | label", "tokenize(16) | label"),
+        ("tokenize(16, False, 0.1)", "tokenize(16, False)"),
     ],
 )
 def test_random_steps_get_their_deterministic_form(spec, want):
