@@ -29,7 +29,8 @@ KEEPING = {"dense_frames": "middle_frames"}  # these keep all arguments
 
 
 def evaluation_form(spec: str) -> str:
-    """The chain without randomness: crops as resizing, the first caption, no augmentation.
+    """The chain without randomness: crops as resizing, the first caption, no augmentation, and all
+    merges of a tokenizer.
 
     Raises:
       ValueError: bad syntax.
