@@ -130,12 +130,12 @@ def _content(path: Path) -> Manifest:
     """The content of a data.json; {} of one that is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        ok = _lists(found) is not None and all(
-            isinstance(one["digest"], str) for one in found.get("evaluators", {}).values()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        lists = {k: [Entry(*entry) for entry in entries] for k, entries in _lists(found).items()}
+        ok = all(file_list.digest(entries) == digest for digest, entries in lists.items())
+        named = all(isinstance(x["digest"], str) for x in found.get("evaluators", {}).values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return found if ok else {}
+    return found if ok and named else {}
 
 
 def changes(workdir: Path, manifest: Manifest, saved: Mapping[str, Any]) -> dict[str, str]:

@@ -16,10 +16,15 @@ def open_torch(path: Path) -> Published:
       ValueError: a file that is damaged, or of another model.
     """
     shapes = TorchFile(path).shapes
-    for theirs in (glide, compact_transformers):
-        if theirs.is_one(shapes):
-            return theirs.open_file(path)
-    return efficientnet_lite.open_file(path)
+    families = (family for family in (glide, compact_transformers) if family.is_one(shapes))
+    theirs = next(families, efficientnet_lite)
+    try:
+        return theirs.open_file(path)
+    except LookupError:  # of a tensor, or of its axes
+        raise ValueError(
+            f"'{path}' is damaged: a tensor of {theirs.TYPE} is missing or has other axes; get "
+            "it again."
+        ) from None
 
 
 OPENERS: Mapping[str, Callable[[Path], Published]] = {

@@ -111,7 +111,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Count(NamedTuple):
-    """Of a reader: inputs, how many were refused, the slowest in seconds, bytes above idle."""
+    """Of a reader: inputs, seconds of all and of the slowest, bytes above idle."""
 
     inputs: int
     seconds: float

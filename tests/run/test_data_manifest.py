@@ -222,7 +222,11 @@ def test_the_files_of_evaluators_are_listed_and_a_change_is_told(root, tmp_path,
     data_manifest.add_evaluators(tmp_path, sources)
     said = capsys.readouterr().out
     assert "evals.new.source are not those of when" in said and "1 is new (y.tar)" in said
-    (tmp_path / "data.json").write_text("[]")
-    begun(root, tmp_path)
-    data_manifest.add_evaluators(tmp_path, sources)
-    assert "warning" not in capsys.readouterr().out
+    text = (tmp_path / "data.json").read_text()
+    for damaged in ("[]", "[" * 100_000, text.replace('[["x.tar", 1,', '[[["x.tar"],')):
+        assert damaged != text
+        (tmp_path / "data.json").write_text(damaged)
+        (other / "y.tar").write_bytes(damaged[:9].encode())
+        begun(root, tmp_path)
+        data_manifest.add_evaluators(tmp_path, sources)
+        assert "warning" not in capsys.readouterr().out

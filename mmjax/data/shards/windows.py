@@ -219,9 +219,13 @@ def _state(shards: Sequence[Shard], settings: build.Settings, window: int) -> li
 def _read(
     cache: Path, shards: Sequence[Shard], settings: build.Settings, window: int
 ) -> tuple[dict[str, Any], columns.Arrays] | None:
-    """What is known of all windows; None if some are not indexed, or of another state."""
+    """What is known of all windows; None if some are not indexed, or of another state, or the file
+    is damaged."""
     found = columns.read(_file(cache, shards, settings))
-    whole = found is not None and found[0]["state"] == _state(shards, settings, window)
+    if found is None or found[0]["state"] != _state(shards, settings, window):
+        return None
+    ends = np.asarray(found[1]["ends"])
+    whole = len(ends) == len(shards) and (np.diff(ends, prepend=0) >= 0).all()
     return found if whole else None
 
 

@@ -68,7 +68,7 @@ def open_file(path: Path) -> Published:
     pooled = f"{STEM}.bias" not in shapes  # convolutions with pooling, and not patches
     patch = (2 * max(1, kernel // 2 - 1)) ** layers if pooled else kernel
     sequence = "classifier.attention_pool.weight" in shapes
-    side = math.isqrt(shapes[POSITIONS][1] - (not sequence))
+    side = math.isqrt(max(0, shapes[POSITIONS][1] - (not sequence)))
     config = {
         "model_type": TYPE,
         "width": width,

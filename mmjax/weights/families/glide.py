@@ -83,13 +83,13 @@ def open_file(path: Path) -> Published:
         for start in (r"input_blocks\.(\d+)\.", r"transformer\.resblocks\.(\d+)\.")
     )
     kinds = {16: {}, 18: UPSAMPLER}
-    width, inputs = shapes["input_blocks.0.0.weight"][:2]
+    width, inputs = (shapes["input_blocks.0.0.weight"][axis] for axis in (0, 1))
     if blocks not in kinds or inputs not in (3, 6, 7, 10):
         raise ValueError(
             f"'{path}' is a GLIDE of {blocks} input blocks on {inputs} channels, none of the "
             "published ones: save it as safetensors in a folder with a config.json."
         )
-    length, text_width = shapes["positional_embedding"]
+    length, text_width = (shapes["positional_embedding"][axis] for axis in (0, 1))
     config = {"model_type": TYPE, **kinds[blocks], "inpaint": inputs in (7, 10)}
     config |= {"num_channels": width, "text_ctx": length, "xf_width": text_width}
     config |= {"xf_layers": layers, "n_vocab": shapes["token_embedding.weight"][0]}

@@ -176,6 +176,13 @@ def test_what_is_known_of_all_windows_is_of_their_size(shards, tmp_path):
         opened(config, tmp_path)
     len(opened(shards("a"), tmp_path))
     assert opened({**config, "window": 1}, tmp_path).ready == 1
+    (path,) = (tmp_path / "a" / "shard_index").glob("*.windows")
+    len(opened(shards("a"), tmp_path))
+    data = path.read_bytes()
+    path.write_bytes(data[:-120] + b"\xff" * 8 + data[-112:])  # in the numbers of records
+    source = opened(shards("a"), tmp_path)
+    read = {source.meta(i)["key"] for i in range(len(source))}
+    assert read == {key for key in RECORDS if key[0] != str(number)} | {f"{number}x0"}
 
 
 def test_bad_records_are_bounded_by_the_windows_read(shards, tmp_path):
