@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from mmjax import pretrained
 from mmjax.batch import Batch
@@ -17,20 +18,30 @@ from mmjax.system import Variables
 Guided = Callable[[Variables, Batch], tuple[Variables, dict[str, np.ndarray]]]
 
 
-def guide(settings: Mapping[str, Any], tokenizer: Any) -> tuple[dict[str, Any], Guided]:
+def guide(
+    settings: Mapping[str, Any], tokenizer: Any, mesh: Mesh | None = None
+) -> tuple[dict[str, Any], Guided]:
     """Settings for `System.sample`, and a function that adds to variables and batch what it reads.
 
-    Without `clip_guidance` in the settings, or where it is 0, the function changes nothing.
+    Without a CLIP in the settings, or where `clip_guidance` is 0, the function changes nothing.
 
     Args:
       settings: with `clip_guidance` above 0, the scale, also `clip`, the path of a `noised_clip`.
       tokenizer: of the system that samples; gives the texts of its batches.
+      mesh: of its variables; None: the default device.
 
     Raises:
-      ValueError: a scale without a CLIP or below 0, or a model of another kind.
+      ValueError: a scale without a CLIP, a CLIP without a scale, a scale below 0, or a model of
+        another kind.
     """
     settings = dict(settings)
-    scale, path = settings.pop("clip_guidance", 0.0), settings.pop("clip", "")
+    path = settings.pop("clip", "")
+    scale = settings.pop("clip_guidance", None if path else 0.0)
+    if scale is None:
+        raise ValueError(
+            f"sample.clip is '{path}' and sample.clip_guidance is not set: give the scale of its "
+            "guidance, such as 2, or leave the CLIP out."
+        )
     if not scale:
         return settings, lambda variables, batch: (variables, batch)
     if scale < 0 or not path:
@@ -38,7 +49,7 @@ def guide(settings: Mapping[str, Any], tokenizer: Any) -> tuple[dict[str, Any], 
             f"sample.clip_guidance is {scale:g} and sample.clip is '{path}': guidance by a CLIP "
             "takes a scale above 0 and the path of a 'noised_clip'."
         )
-    loaded = pretrained.load(path)
+    loaded = pretrained.load(path, mesh=mesh)
     config = {k: x for k, x in loaded.config.items() if k != "name"}
     if loaded.config["name"] != "noised_clip":
         raise ValueError(

@@ -61,10 +61,12 @@ class Calibrated(Evaluator):
             del given["members"]
         return given
 
-    def check(self) -> None:
-        super().check()
+    def check(self) -> dict[str, Any]:
+        opened = super().check()
         for member in self.members:
-            self.runner.open_member(member)
+            runner, _ = self.runner.open_member(member)
+            dataclasses.replace(self, runner=runner, members=()).check()
+        return opened
 
     def own_scores(
         self, variables: Variables, config: Mapping[str, Any] | None = None

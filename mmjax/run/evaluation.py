@@ -257,7 +257,7 @@ class Runner:
         """
         sample = self._hook("sample", "samples nothing")
         settings, choose = chooser(settings, self.tokenizer)
-        settings, add = guide(settings, self.tokenizer)
+        settings, add = guide(settings, self.tokenizer, self._run.mesh)
 
         def rows(given, batch):
             variables, seed = given

@@ -11,6 +11,7 @@ from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics import uncertainty
 from mmjax.evals.metrics.calibration import log_softmax
 from mmjax.evals.metrics.ensemble import ensemble_metrics
+from mmjax.evaluate import check_evaluators
 from mmjax.report.evaluated import Evaluated
 from mmjax.report.sections import calibration as section
 
@@ -139,6 +140,23 @@ def test_an_ensemble_has_the_mean_probability_and_knows_what_its_members_disagre
     )
     zero_shot = made(runner, kind="zero_shot_calibration", members=("b", "c"))
     assert dict(zero_shot.run(1.0))["variance"] == pytest.approx(found["variance"], abs=1e-5)
+
+
+def test_members_are_checked_before_training(runner):
+    ensemble = made(runner, members=("b",), fit_source={"seed": 2})
+    with pytest.raises(KeyError):
+        ensemble.check()
+    runner.members["b"] = 0.5
+    assert set(check_evaluators({"trust": ensemble})) == {"trust.source", "trust.fit_source"}
+    blind = dataclasses.replace(runner, embed=lambda factor, batch: {"image_embed": None})
+
+    class Ensemble(FakeRunner):
+        def open_member(self, workdir):
+            return blind, 1.0
+
+    runner = Ensemble(**{f.name: getattr(runner, f.name) for f in dataclasses.fields(runner)})
+    with pytest.raises(ValueError, match="needs the output 'logits' and this model gives image_"):
+        made(runner, members=("b",)).check()
 
 
 def test_a_member_with_other_classes_is_refused(runner):

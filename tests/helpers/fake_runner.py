@@ -54,6 +54,9 @@ class FakeRunner:
         found = self.embed(variables, batch)
         return {name: found[name] for name in outputs if name in found}
 
+    def output_names(self, batch, modalities):
+        return sorted(self.embed(1.0, batch))
+
     def generate(self, settings, seed=0):
         write = self._has(self.write)(settings)
         return lambda variables, batch: Generated(write(variables, batch), None, None, None)

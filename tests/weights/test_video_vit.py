@@ -148,6 +148,8 @@ def test_published_sizes():
     assert count(num_classes=400, key_bias=False, **videomae) == 86_534_800
     pretraining = {**videomae, "final_norm": "none", "decoder": {}}  # VideoMAEForPreTraining
     assert count(key_bias=False, **pretraining) == 94_209_408
+    released = {**pretraining, "final_norm": "tokens"}  # use_mean_pooling=False
+    assert count(key_bias=False, **released) == 94_209_408 + 2 * 768
 
 
 def slow(params, x, heads):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from mmjax.data.text.locations import TOKENS
 from mmjax.data.text.tokenizer import Tokenizer
 
 
@@ -15,7 +16,7 @@ class BPEDropout:
     tokens inside a text are plain text.
 
     Raises:
-      ValueError: another kind of tokenizer, or no probability.
+      ValueError: another kind of tokenizer, one with tokens of locations, or no probability.
 
     Source: Provilkov et al. 2020 (arXiv 1910.13267), algorithm 1; in the `tokenizers` library the
     option `dropout`, whose random numbers take no seed.
@@ -29,6 +30,11 @@ class BPEDropout:
             raise ValueError(
                 "Dropout in tokenize leaves out merges of a byte-level BPE, and this tokenizer is "
                 f"a '{model['type']}' of another kind: use 'train_bpe', or leave dropout at 0."
+            )
+        if tokenizer.token_id(TOKENS[0]) is not None:
+            raise ValueError(
+                "Dropout in tokenize would write the tokens of locations byte by byte: leave it at "
+                "0, or config.tokenizer.locations out."
             )
         if not 0 <= p < 1:
             raise ValueError(f"tokenize has dropout={p}: give a probability below 1.")

@@ -29,7 +29,8 @@ KEEPING = {"dense_frames": "middle_frames"}  # these keep all arguments
 
 
 def evaluation_form(spec: str) -> str:
-    """The chain without randomness: crops as resizing, the first caption, no augmentation.
+    """The chain without randomness: crops as resizing, the first caption, no augmentation, and all
+    merges of a tokenizer.
 
     Raises:
       ValueError: bad syntax.
@@ -42,6 +43,9 @@ def evaluation_form(spec: str) -> str:
         if name == "each_frame":
             steps.append(f"each_frame({evaluation_form([*args, *kwargs.values()][0])!r})")
             continue
+        if name == "tokenize" and isinstance(node, ast.Call):  # without dropout
+            kept = [keyword for keyword in node.keywords if keyword.arg != "dropout"]
+            node = ast.Call(node.func, node.args[:2], kept)
         if name not in FORMS:
             steps.append(ast.unparse(node))
             continue

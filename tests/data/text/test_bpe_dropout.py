@@ -6,6 +6,7 @@ import tokenizers as hf
 from slow_bpe import CORPUS
 
 from mmjax.data.text.bpe_dropout import BPEDropout
+from mmjax.data.text.train_bpe import train_bpe
 from mmjax.data.text.train_words import train_words
 from mmjax.data.transforms.parse import parse
 
@@ -59,6 +60,8 @@ def test_the_step_draws_anew_and_follows_from_its_seed(trained):
 def test_what_cannot_be_dropped_is_refused(trained):
     with pytest.raises(ValueError, match="merges of a byte-level BPE"):
         BPEDropout(train_words(CORPUS), 0.1)
+    with pytest.raises(ValueError, match="tokens of locations byte by byte"):
+        BPEDropout(train_bpe(CORPUS, vocab_size=1400, locations=True), 0.1)
     with pytest.raises(ValueError, match="dropout=1.0"):
         BPEDropout(trained, 1.0)
     with pytest.raises(ValueError, match="choose one of the two"):
