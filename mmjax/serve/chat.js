@@ -46,7 +46,7 @@
       return await new Promise((done) => canvas.toBlob((blob) => done(blob || file), "image/jpeg", .92));
     } catch { return file; }  // a format that the browser does not know: the server may
   }
-  function picture(blob, alt) {
+  function imageOf(blob, alt) {
     const image = make("img");
     image.src = URL.createObjectURL(blob);
     image.alt = alt;
@@ -66,7 +66,7 @@
       remove.type = "button";
       remove.setAttribute("aria-label", "Remove the image");
       remove.onclick = () => { attached.splice(i, 1); showAttached(); tabs.chat.focus(); };
-      chip.append(picture(blob, "image " + (i + 1)), remove);
+      chip.append(imageOf(blob, "image " + (i + 1)), remove);
       return chip;
     }));
   }
@@ -121,7 +121,7 @@
     if (running || !(text || images.length)) return;
     const mine = { role: "user", text, images };
     const question = turn("user"), answer = turn("assistant");
-    question.append(...images.map((blob, i) => picture(blob, "image " + (i + 1))));
+    question.append(...images.map((blob, i) => imageOf(blob, "image " + (i + 1))));
     if (text) question.append(make("p", text));
     $("question").value = "";
     attached = [];
@@ -156,7 +156,7 @@
         }
         if (event.result) {
           const { text: words, image } = event.result;
-          result.replaceChildren(image ? picture(blobOf(image), "the tool's image") : make("span", words));
+          result.replaceChildren(image ? imageOf(blobOf(image), "the tool's image") : make("span", words));
           raw = "";
           line = make("p");
           answer.append(line);

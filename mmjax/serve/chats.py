@@ -21,6 +21,7 @@ from mmjax.process.printable import printable
 from mmjax.serve.batcher import Busy
 from mmjax.serve.decoders import Lanes
 from mmjax.text_stream import open_model
+from mmjax.tools.run import Loaded
 from mmjax.tools.table import named
 
 MOST_MESSAGES, MOST_CHARACTERS, MOST_IMAGES = 100, 20_000, 8
@@ -149,9 +150,12 @@ def open_chats(path: str, tools: str, decoding: Lanes) -> Chats:
       path: of the model; tools: names, separated by commas.
 
     Raises:
-      ValueError: see `open_model` and `Chat`; an unknown tool.
+      ValueError: see `open_model` and `Chat`; an unknown tool, or one that cannot be loaded.
     """
     loaded, found = open_model(path), named(tools)
+    for tool in found.values():
+        if isinstance(tool, Loaded):
+            tool.load()  # now: it may take longer than an answer
     new = max(1, min(NEW_TOKENS, loaded.model.window // 4))
     chat = Chat(loaded, path, tools=found, max_new_tokens=new)
     return Chats(chat, printable(Path(path).resolve().name), list(found), decoding)

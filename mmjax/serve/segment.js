@@ -11,6 +11,7 @@
   let mode = "on", most = 32;
   let cross = { x: .5, y: .5 }, corner = null;  // the cursor of the keyboard; a box's first corner
   let working = false, changed = false;         // a request is under way; the clicks are newer
+  let tries = 0;                                // to send an image again that is not kept
 
   tabs.segment = {
     title: "Segment",
@@ -111,11 +112,12 @@
     changed = true;
     if (working) return;
     working = true;
-    for (let tries = 0; changed && encoded;) {
+    while (changed && encoded) {
       changed = false;
       const image = encoded, body = { image: image.image, points: points(), box: box() };
       try {
         const found = await post("/api/segment", body);
+        tries = 0;
         if (image !== encoded || changed) continue;
         if (clicks.length) masks = found;
         chosen = 0;
@@ -128,6 +130,7 @@
           working = false;
           return encode(which);
         }
+        tries = 0;
         note(error.message, true);
       }
     }

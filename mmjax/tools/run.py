@@ -37,7 +37,7 @@ Tool = Callable[[str, Given], str | bytes]
 
 
 class Loaded:
-    """A tool that is loaded at its first call.
+    """A tool that is loaded at its first call, if `load` was not called before.
 
     Args:
       load: gives the tool; where it fails, the next call tries again.
@@ -53,11 +53,15 @@ class Loaded:
         """How long the next call may take."""
         return LOADING if self._tool is None else self._most
 
-    def __call__(self, arguments: str, given: Given) -> str | bytes:
+    def load(self) -> Tool:
+        """The tool itself; raises what loading it raises."""
         with self._lock:  # calls of several threads wait for one loading
             if self._tool is None:
                 self._tool = self._load()
-        return self._tool(arguments, given)
+            return self._tool
+
+    def __call__(self, arguments: str, given: Given) -> str | bytes:
+        return self.load()(arguments, given)
 
 
 def run(

@@ -84,6 +84,11 @@ def test_the_page_says_what_the_command_says():
     assert "said" in again[-1] or "window" in again[-1]["error"]  # of 64 tokens
 
 
+def test_a_tool_that_cannot_be_loaded_is_refused_at_the_start():
+    with pytest.raises(ValueError, match="'clip'"):
+        open_chats(str(GOLDEN / "llava"), f"calculator,detector={GOLDEN / 'clip'}", Lanes())
+
+
 def test_calls_and_results_are_events_and_come_back_with_the_next_question():
     call, other = Call("crop", "0, 0, 1, 1"), Call("calculator", "1 + 1")
     said = [

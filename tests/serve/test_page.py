@@ -290,6 +290,19 @@ def test_clicks_and_keys_show_masks(page, address):
     page.wait(f"{masks} === 1 && document.querySelector('.edge') !== null")
 
 
+def test_an_image_that_is_never_kept_is_sent_three_times_and_no_more(page, address):
+    page.go(address + "/#tab=segment")
+    page.wait("tab === 'segment'")
+    page.run(f"(async () => tabs.segment.take([{FILE}]))()")
+    page.wait("segsaid.textContent === 'Click on an object.'")
+    page.run("""asked = 0; real = fetch;
+        fetch = (path, ...more) => path !== '/api/segment' ? real(path, ...more) : (asked++,
+            Promise.resolve(new Response('{"error": "It is not kept."}', {status: 410})))""")
+    for total in (3, 6):
+        press(page, "Enter")
+        page.wait(f"asked === {total} && segsaid.textContent === 'It is not kept.'")
+
+
 def test_an_image_of_the_index_goes_to_the_other_tabs(page, address):
     page.go(address + "/#words=red")
     page.wait("document.querySelectorAll('.tile').length === 9")
