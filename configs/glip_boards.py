@@ -4,7 +4,7 @@
 
 As `owlvit_boards`, with one loss more: each box is also compared with every word of the names,
 which are its positives where it is matched with an object of that name (GLIP, Li et al. 2021, arXiv
-2112.03857, section 3.1). What is detected are the queries, as there. Not measured yet.
+2112.03857, section 3.1). What is detected are the queries, as there. Expected: not measured yet.
 """
 
 from configs import owlvit_boards

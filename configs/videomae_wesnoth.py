@@ -4,7 +4,8 @@
 
 Needs Debian's package wesnoth-1.16-data. 4 frames of 48 pixels, tubelets of 2 frames of 8 x 8, of
 which 75 % of the places are masked (Tong et al. 2022, arXiv 2203.12602). No folder of frames of the
-test split is in training. Not measured yet; a reconstruction of no contrast has the loss 1.
+test split is in training. Expected: not measured yet; a reconstruction of no contrast has the loss
+1.
 """
 
 from configs.videobert_wesnoth import wesnoth

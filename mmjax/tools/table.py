@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from mmjax.config import nearest
 from mmjax.tools.calculator import calculate
@@ -15,9 +16,7 @@ def _calculator(arguments: str, given: Given) -> str:
 
 
 def _crop(arguments: str, given: Given) -> bytes:
-    if not given.images:
-        raise ValueError("there is no image to crop")
-    return crop(given.images[0], arguments)
+    return crop(given.image(), arguments)  # that of the detector, whose boxes it takes
 
 
 # Those with a model are imported at their first call: most runs have none.
@@ -55,7 +54,8 @@ def named(names: str) -> dict[str, Tool]:
     """The tools of these names, separated by commas; with a model as "detector=PATH".
 
     Raises:
-      ValueError: an unknown one, a model that is missing, or one that a tool does not take.
+      ValueError: an unknown one, a model that is not named or not there, or one that a tool does
+        not take.
     """
     found: dict[str, Tool] = {}
     for part in filter(None, (part.strip() for part in names.split(","))):
@@ -67,6 +67,8 @@ def named(names: str) -> dict[str, Tool]:
         elif name in MODELS:
             if not path and (has_model or name not in WITH_DEFAULT):
                 raise ValueError(f"The tool '{name}' needs a model: write {name}=PATH.")
+            if not (":" in path or Path(path).exists()):  # a URL, or of a package: seen when loaded
+                raise ValueError(f"There is no '{path}', the model of the tool '{name}'.")
             load, most = MODELS[name]
             found[name] = Loaded(functools.partial(load, path), most)
         else:

@@ -4,11 +4,13 @@ import io
 import json
 import logging
 import tarfile
+import threading
 
 import pytest
 from PIL import Image
 
-from mmjax.data.bad_records import KINDS, BadRecord, allow
+from mmjax.data import bad_records
+from mmjax.data.bad_records import KINDS, BadRecord, FoundBad, allow
 from mmjax.data.open_source import open_source
 from mmjax.workdir import jsonl
 
@@ -185,3 +187,33 @@ def test_a_list_of_an_earlier_version_is_kept(tmp_path):
     (tmp_path / "bad_records.jsonl").write_text(line + "\n")
     allow([BadRecord("c", "missing_file", "gone")], 10, 1, "new", tmp_path)
     assert [x["source"] for x in jsonl.read(tmp_path / "bad_records.jsonl")] == ["old", "new"]
+
+
+def test_a_record_found_while_the_list_is_written_stays_in_it(tmp_path, monkeypatch):
+    found, write, threads = FoundBad("set", 0, 9, 9, tmp_path), bad_records._write_list, []
+
+    def write_slowly(path, bad, source):
+        text = path.read_text()
+        late = BadRecord("late", "unreadable_image", "cut off")
+        threads.append(threading.Thread(target=found.add, args=(late,)))
+        threads[0].start()
+        threads[0].join(0.2)
+        path.write_text(text)  # as read before
+        write(path, bad, source)
+
+    monkeypatch.setattr(bad_records, "_write_list", write_slowly)
+    found.add(BadRecord("early", "unreadable_image", "cut off"))
+    found.indexed([["indexed", "missing_caption", "none"]], 9, False)
+    threads[0].join()
+    keys = [row["key"] for row in jsonl.read(tmp_path / "bad_records.jsonl")]
+    assert keys == ["early", "indexed", "late"]
+
+
+def test_bad_records_found_in_windows_are_listed_as_they_double_and_at_the_end(tmp_path):
+    found = FoundBad("set", 0, 0, 99, tmp_path)
+    bad = [[f"{i}", "missing_caption", "none"] for i in range(7)]
+    listed = []
+    for number in range(8):
+        found.indexed(bad[:number], 100 * number, number == 7)
+        listed.append(len(jsonl.read(tmp_path / "bad_records.jsonl")))
+    assert listed == [0, 1, 2, 2, 4, 4, 4, 7]

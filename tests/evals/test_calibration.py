@@ -7,11 +7,11 @@ import pytest
 from fake_runner import FakeRunner
 
 from mmjax.data.source import Source
-from mmjax.evaluate import check_evaluators
 from mmjax.evals.evaluators import make_evaluators
 from mmjax.evals.metrics import uncertainty
 from mmjax.evals.metrics.calibration import log_softmax
 from mmjax.evals.metrics.ensemble import ensemble_metrics
+from mmjax.evaluate import check_evaluators
 from mmjax.report.evaluated import Evaluated
 from mmjax.report.sections import calibration as section
 

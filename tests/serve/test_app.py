@@ -188,7 +188,8 @@ def test_pictures_that_are_none_get_one_sentence(client, data, said):
 @pytest.mark.parametrize(
     "ask, status, said",
     [
-        (lambda c: c.get("/api/search"), 422, "words: Field required"),
+        (lambda c: c.get("/api/search"), 422, "query/words: Field required"),
+        (lambda c: c.put("/api/search"), 405, '"error":"Method Not Allowed."'),
         (lambda c: c.get("/api/search?words=%20"), 400, "The text has 0 characters"),
         (lambda c: c.get("/api/search?words=" + "a" * 501), 400, "The text has 501 characters"),
         (lambda c: c.get("/api/search?words=a&k=0"), 422, "k: "),

@@ -135,8 +135,11 @@ def test_a_mirror_pushes_what_changes(bucket):
         assert (here / "d" / "new.txt").read_text() == "of the writer"
         (here / "list.jsonl").write_text("of a reader")
         mine = mirror.own(here / "list.jsonl")
+        mine.write_text("its")
+        mirror._OPEN[str(here)].push()
         mine.write_text("its own")
         mirror.sync(here)
+        assert mine.read_text() == "its own"
     assert [x.removeprefix(f"{url}/") for x in storage.listing(url)] == sorted([*names, mine.name])
     assert storage.read(f"{url}/{mine.name}") == b"its own"
     assert storage.read(f"{url}/old.txt") == b"old"

@@ -64,7 +64,9 @@ def test_a_part_of_an_image():
     assert found.size == (SIDE, round(SIDE * 2 / 3)) and np.asarray(found).min() == 200
     for wrong in ("1, 2", "0, 0, 0, 1", "0, 0, 2, 1", "a, b, c, d", "nan, 0, 1, 1"):
         assert run(Call("crop", wrong), TOOLS, images).startswith(f"error: '{wrong}'")
-    assert run(Call("crop", "0,0,1,1"), TOOLS) == "error: there is no image to crop."
+    assert run(Call("crop", "0,0,1,1"), TOOLS) == "error: there is no image."
+    latest = run(Call("crop", "0,0,1,1"), TOOLS, [b"an earlier image", *images])
+    assert isinstance(latest, bytes)
 
 
 def test_a_tool_that_fails_or_hangs_is_a_text_for_the_model():

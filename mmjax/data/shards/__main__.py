@@ -25,7 +25,7 @@ if __name__ == "__main__":  # before anything heavy is imported: see command.sta
                 "type": int,
                 "default": 0,
                 "metavar": "SHARDS",
-                "help": "as in the source's config: in the order in which a run reads them [0]",
+                "help": "as in the source's config: by one process, in the order of a run [0]",
             },
         ),
         ("--processes", {"type": int, "help": "how many work at the same time [one per CPU]"}),
@@ -51,6 +51,13 @@ def _part(text: str) -> Part:
 
 def main() -> None:
     """Index; prints a line per shard where another process of mmjax reads them."""
+    if ARGS.window < 0:
+        raise ValueError(f"--window is {ARGS.window}: use a number of shards, or 0.")
+    if ARGS.window and ARGS.processes not in (None, 1):
+        raise ValueError(
+            f"--processes is {ARGS.processes}, and with --window one process indexes: start more "
+            "of them, each with its --part."
+        )
     shards, part = find_shards(ARGS.pattern), _part(ARGS.part)
     settings = Settings(ARGS.caption_key, ARGS.media)
     cache = Path(ARGS.cache) if ARGS.cache else cache_folder()

@@ -29,7 +29,7 @@ from mmjax.data.shards.merged import Place, index_of, state_of, text_at
 from mmjax.data.shards.pattern import Shard, shuffled
 from mmjax.data.tar_headers import BLOCK
 
-Entered = Callable[[Sequence[list[str]], int], None]
+Entered = Callable[[Sequence[list[str]], int, bool], None]
 
 _ahead: set[Path] = set()  # the sets of shards that this process has started to index ahead
 
@@ -39,8 +39,8 @@ class Windows:
 
     Args:
       window: W, in shards.
-      entered: called with the bad records found so far, [key, kind, reason], and the number of all
-        records so far, whenever a window has been indexed.
+      entered: called with the bad records found so far, [key, kind, reason], the number of all
+        records so far, and whether it is the last one, whenever a window has been indexed.
 
     Attributes:
       ready: the number of records of the first window.
@@ -69,11 +69,11 @@ class Windows:
         self._lock = threading.Lock()
         self._open = functools.lru_cache(maxsize=2 * window + 16)(self._index_of)
         self._order = functools.lru_cache(maxsize=2)(self._order_of)
-        found = columns.read(_file(cache, shards, settings))
-        if found is not None and found[0]["state"] == state_of(shards, settings):
+        found = _read(cache, shards, settings, window)
+        if found is not None:
             self._ends, self._known = np.array(found[1]["ends"]), len(shards)
             self._bad, self._several = found[0]["bad"], found[0]["several"]
-            entered(self._bad, int(self._ends[-1]) + len(self._bad))
+            entered(self._bad, int(self._ends[-1]) + len(self._bad), True)
         self._reach(-1)
         self.ready, self.several = int(self._ends[: self._known][:window][-1]), self._several
 
@@ -166,11 +166,12 @@ class Windows:
             if not first:
                 count, key = self._several or (0, "")
                 self._several = [count + facts["several"][0], key or facts["several"][1]]
-        self._entered(bad, end + len(bad))  # which may refuse, each time
-        self._bad, self._known = bad, first + len(some)
-        if self._known == len(self.shards):
-            facts = {"state": state_of(self._given, self.settings), "bad": self._bad}
-            facts["several"] = self._several
+        known = first + len(some)
+        self._entered(bad, end + len(bad), known == len(self.shards))  # may refuse, each time
+        self._bad, self._known = bad, known
+        if known == len(self.shards):
+            state = _state(self._given, self.settings, self._window)
+            facts = {"state": state, "bad": self._bad, "several": self._several}
             path = _file(self._cache, self._given, self.settings)
             columns.write(path, facts, {"ends": self._ends})
 
@@ -211,6 +212,19 @@ def _file(cache: Path, shards: Sequence[Shard], settings: build.Settings) -> Pat
     return cache / f"{build.file_name(shards, settings)}.windows"
 
 
+def _state(shards: Sequence[Shard], settings: build.Settings, window: int) -> list[str]:
+    return [*state_of(shards, settings), f"window {window}"]  # `several` are of the first one
+
+
+def _read(
+    cache: Path, shards: Sequence[Shard], settings: build.Settings, window: int
+) -> tuple[dict[str, Any], columns.Arrays] | None:
+    """What is known of all windows; None if some are not indexed, or of another state."""
+    found = columns.read(_file(cache, shards, settings))
+    whole = found is not None and found[0]["state"] == _state(shards, settings, window)
+    return found if whole else None
+
+
 def index_ahead(
     pattern: str,
     shards: Sequence[Shard],
@@ -219,14 +233,14 @@ def index_ahead(
     window: int,
     part: build.Part = (0, 1),
 ) -> None:
-    """Index the windows after the first in the background, by a quarter of the CPUs, until this
-    process ends; once for each set of shards. An error is left to whoever reads that shard.
+    """Index the windows in the background, by a quarter of the CPUs, until this process ends; once
+    for each set of shards. An error is left to whoever reads that shard.
 
     Args:
       part: (i, n), of the processes of a run, which share the work where they share the cache.
     """
     path = _file(cache, shards, settings)
-    if len(shards) <= window or path in _ahead or path.exists():
+    if len(shards) <= window or path in _ahead or _read(cache, shards, settings, window):
         return
     _ahead.add(path)
     count = max(1, (os.cpu_count() or 1) // 4)

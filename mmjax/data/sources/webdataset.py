@@ -61,7 +61,8 @@ def open_shards(
       workdir: where bad records are listed; None: the data cache.
       check_media: see `open_source`. True: every image is decoded once, of a video the first frame.
       window: in training, of many shards: how many are shuffled together, in the order of
-        `mmjax.data.shards.windows`. Training starts when the first window is indexed, a fraction in
+        `mmjax.data.shards.windows`. Training starts when the first window is indexed (of a part of
+        a mixture, or where a tokenizer is trained on the captions, when all are), a fraction in
         `max_bad_records` is that of the windows read so far, and keys that are used in several
         shards are not looked for. 0: all are shuffled together, and indexed before.
       cache_gb: of shards in a bucket, how much is kept in the data cache. They are read in blocks
@@ -73,6 +74,8 @@ def open_shards(
         where `multiple_captions` is not set, or too many bad records.
     """
     settings = _settings(pattern, caption_key, media, window)
+    if not cache_gb >= 0:
+        raise ValueError(f"The cache_gb of {pattern} is {cache_gb}: use a number from 0.")
     shards, cache = find_shards(pattern), cache_folder(data_dir)
     folder = Path(workdir or data_root(data_dir))
     read = _read

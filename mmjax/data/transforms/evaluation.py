@@ -43,9 +43,9 @@ def evaluation_form(spec: str) -> str:
         if name == "each_frame":
             steps.append(f"each_frame({evaluation_form([*args, *kwargs.values()][0])!r})")
             continue
-        if name == "tokenize" and args + [*kwargs]:  # its third argument is the dropout
-            node.args = node.args[:2]
-            node.keywords = [x for x in node.keywords if x.arg != "dropout"]
+        if name == "tokenize" and isinstance(node, ast.Call):  # without dropout
+            kept = [keyword for keyword in node.keywords if keyword.arg != "dropout"]
+            node = ast.Call(node.func, node.args[:2], kept)
         if name not in FORMS:
             steps.append(ast.unparse(node))
             continue

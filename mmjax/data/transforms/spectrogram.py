@@ -89,12 +89,13 @@ def _sparse(filters: np.ndarray) -> Any:
     """The filters as a sparse matrix, as a bin is in one or two of them; the last ones are kept."""
     from scipy import sparse
 
-    key = id(filters)
-    if key not in _KEPT or _KEPT[key][0] is not filters:
-        while len(_KEPT) >= 16:
-            _KEPT.pop(next(iter(_KEPT)), None)
-        _KEPT[key] = filters, sparse.csr_array(filters)
-    return _KEPT[key][1]
+    found = _KEPT.get(id(filters))
+    if found is None or found[0] is not filters:
+        found = filters, sparse.csr_array(filters)
+        for key in list(_KEPT)[:-15]:
+            _KEPT.pop(key, None)  # perhaps by another thread
+        _KEPT[id(filters)] = found
+    return found[1]
 
 
 def whisper(waveform: Any, mels: int = 80) -> Any:
@@ -325,7 +326,7 @@ def _power(windows: Any, frames: Frames, xp: ModuleType) -> Any:
     if xp is np:
         from scipy import fft  # in fp32 twice as fast as NumPy's
 
-        # Each frame lies contiguously in memory.
+        # Each frame is contiguous in memory.
         windows = np.multiply(windows.mT, window.mT, order="C")
         spectrum = fft.rfft(windows, size, overwrite_x=True).mT
     else:

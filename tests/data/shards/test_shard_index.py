@@ -199,6 +199,16 @@ def test_media_that_shards_do_not_have_are_refused_by_the_command():
     assert done.returncode == 2 and "--media: invalid choice: 'audio'" in done.stderr
 
 
+def test_a_window_that_the_command_cannot_index_is_refused(shards):
+    pattern = f"--pattern={shards / '*.tar'}"
+    for more, said in (
+        (("--window=-1",), "--window is -1: use a number of shards"),
+        (("--window=2", "--processes=3"), "--processes is 3, and with --window one process"),
+    ):
+        done = commands.run("-m", "mmjax.data.shards", pattern, *more)
+        assert done.returncode == 2 and said in done.stderr
+
+
 def test_each_process_of_a_run_indexes_its_part(shards, monkeypatch):
     cache = shards / "cache" / "shard_index"
     found, source = [], {"kind": "webdataset", "pattern": str(shards / "*.tar")}

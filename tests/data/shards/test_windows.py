@@ -167,6 +167,17 @@ def test_a_resume_is_bound_to_the_windows_read(shards, tmp_path):
     assert len(list(fresh.files())) == len(SIZES)
 
 
+def test_what_is_known_of_all_windows_is_of_their_size(shards, tmp_path):
+    number = shuffled(len(SIZES))[0]  # its texts have one line, those of the others two
+    files = [(f"{number}x0.png", photo(0)), (f"{number}x0.txt", b"a")]
+    write_shard(tmp_path / f"{number}.tar", files)
+    config = shards("a", multiple_captions=None)
+    with pytest.raises(ValueError, match=rf"{SIZES[shuffled(9)[1]]} of \d+ texts of"):
+        opened(config, tmp_path)
+    len(opened(shards("a"), tmp_path))
+    assert opened({**config, "window": 1}, tmp_path).ready == 1
+
+
 def test_bad_records_are_bounded_by_the_windows_read(shards, tmp_path):
     number = shuffled(len(SIZES))[-1]  # of the last window
     write_shard(tmp_path / f"{number}.tar", [(f"{number}x{i}.txt", b"x") for i in range(5)])
@@ -192,6 +203,8 @@ def test_wrong_settings_are_one_sentence(shards, tmp_path):
         )
     with pytest.raises(ValueError, match=r"The window of .* is -1: use a number of shards, or 0"):
         opened({**config, "window": -1}, tmp_path)
+    with pytest.raises(ValueError, match=r"The cache_gb of .* is -1: use a number from 0"):
+        opened({**config, "cache_gb": -1}, tmp_path)
     with pytest.raises(ValueError, match="texts of .* have several lines, such as that of"):
         opened({**config, "multiple_captions": None}, tmp_path)
     assert type(open_source(config)).__name__ == "ShardSource"  # to evaluate

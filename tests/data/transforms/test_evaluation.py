@@ -20,7 +20,8 @@ from mmjax.data.transforms.evaluation import FORMS, evaluation_form
         ),
         ("random_crop(size=28, padding=2) | label", "center_crop(28) | label"),
         ("rand_augment(2, 9) | random_erasing", ""),
-        ("tokenize(16, dropout=0.1) | label", "tokenize(16) | label"),
+        ("tokenize(16, dropout=0.1)", "tokenize(16)"),
+        ("tokenize(length=16, words=False, dropout=0.1)", "tokenize(length=16, words=False)"),
         ("tokenize(16, False, 0.1)", "tokenize(16, False)"),
     ],
 )
@@ -56,6 +57,7 @@ def test_what_is_left_draws_nothing():
     sound = {"waveform": np.zeros(16000, np.float32)}
     apart = {"tokenize", "answer", "transcript", "decode_video", "sound", "regions"}
     apart |= {"each_frame", "video_tokens", "tiles", "ask", "running_text", "pack"}
+    apart |= {"label_words", "write_boxes"}
     # These draw negatives, or a turn: the same in every pass.
     apart |= {"name_queries", "converse", "hard_negative", "write_boxes", "label_words"}
     arguments |= {"uniform_frames": "2", "random_frames": "2"}
