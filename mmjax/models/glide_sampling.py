@@ -96,9 +96,18 @@ def invert(
 
 
 def invertible(model: Any, settings: Settings) -> Grid:
-    """The noise levels of a sampler from `LEAST_ALPHA` on."""
+    """The noise levels of a sampler from `LEAST_ALPHA` on.
+
+    Raises:
+      ValueError: there are none.
+    """
     grid = levels(settings, model.noise_schedule)
     first = int((grid.alpha < LEAST_ALPHA).sum())
+    if first == len(grid.times):
+        raise ValueError(
+            f"sample.steps is {settings.steps}, and none of these noise levels has enough of an "
+            "image to find its noise: use more steps."
+        )
     return Grid(grid.times[first:], grid.alpha[first:], grid.sigma[first:])
 
 

@@ -154,3 +154,5 @@ def test_inversion_finds_the_noise_of_an_image(made):
     assert np.abs(found.astype(int) - true).mean() < 2  # of 255
     with pytest.raises(ValueError, match="only DDIM with eta 0 goes back"):
         unclip.invert(system.model, variables, image, keys(), {"sampler": "ddpm"})
+    with pytest.raises(ValueError, match="sample.steps is 1, and none of these noise levels"):
+        unclip.invert(system.model, variables, image, keys(), {"steps": 1})
