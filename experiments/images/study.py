@@ -77,7 +77,9 @@ def of_seed(out: Path, seed: int, minutes: float, count: int, judge: Judge) -> N
 
 def main() -> None:
     """The command."""
-    out, seeds = Path(ARGS.out), [int(seed) for seed in ARGS.seeds.split(",")]
+    out, seeds = Path(ARGS.out), ARGS.seeds.split(",")
+    if not all(seed.isdecimal() for seed in seeds):
+        raise ValueError(f"--seeds is '{ARGS.seeds}': give whole numbers, such as 0,1,2.")
     if ARGS.minutes <= 0 or ARGS.count < 4:
         raise ValueError("Give --minutes above 0 and a --count of at least 4.")
     settings = {"minutes": ARGS.minutes, "count": ARGS.count}
@@ -89,7 +91,7 @@ def main() -> None:
     storage.write(known, json.dumps(settings))
     stages.train(stages.JUDGE, out, JUDGE_SEED, ARGS.minutes)
     judge = Judge(out / stages.JUDGE)
-    for seed in seeds:
+    for seed in map(int, seeds):
         of_seed(out, seed, ARGS.minutes, ARGS.count, judge)
         storage.write(out / "table.md", table(out) + "\n")
     print((out / "table.md").read_text())

@@ -159,7 +159,7 @@ def sample(
       drop: probability of training without a text.
       settings: fields of `Settings`, of which only diffusion reads others than `guidance`, and
         `candidates`, 2 by default: so many are drawn, and that of the highest cosine with the text
-        is kept, as in the paper; those of a one-shot prior are equal.
+        is kept, as in the paper; of a one-shot prior, whose are equal, 1.
 
     Raises:
       ValueError: an unknown setting, or one that the model was not trained for.

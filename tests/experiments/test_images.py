@@ -1,10 +1,11 @@
 """The study of images from text: its runs are trainable configs of equal budgets, and its table."""
 
 import json
+import types
 
 import pytest
 
-from experiments.images import stages
+from experiments.images import stages, study
 from experiments.images.scores import table
 from mmjax import config as configs
 from mmjax.models.systems import make_system
@@ -25,6 +26,13 @@ def test_systems_have_equal_budgets_and_their_runs_are_configs(tmp_path):
             if run == "decoder":  # which reads what its CLIP does
                 assert system.spec["image"].shape == (1, 48, 48, 3)
                 assert system.model.shape == (32, 32, 3)
+
+
+def test_seeds_are_numbers(monkeypatch, tmp_path):
+    given = types.SimpleNamespace(out=str(tmp_path), seeds="0,x", minutes=1.0, count=4)
+    monkeypatch.setattr(study, "ARGS", given, raising=False)
+    with pytest.raises(ValueError, match="--seeds is '0,x': give whole numbers"):
+        study.main()
 
 
 def test_a_finished_run_is_not_started_again(tmp_path, monkeypatch):
