@@ -20,8 +20,8 @@ def held_out(train: Mapping[str, Any], fraction: float) -> tuple[Config, Config]
     if kind == "scenes" and "objects" in train:  # else opening it says what is missing
         return _scenes(train, 0.0, 1 - fraction), _scenes(train, 1 - fraction, 1.0)
     if kind == "mosaics":
-        source = train.get("source") or {}
-        if source.get("kind") != "scenes":
+        source = train.get("source")
+        if not hasattr(source, "items") or source.get("kind") != "scenes":
             raise ValueError(
                 "config.data.hold_out of mosaics would evaluate on images that other mosaics train "
                 "on: give config.data.train.source a source of kind 'part', and evaluators on the "

@@ -26,6 +26,8 @@ def main() -> int:
     parser.add_argument("--save", type=Path, help="write the last faulty input there")
     args = parser.parse_args()
     names = args.reader.split(",")
+    if unknown := [name for name in names if name not in READERS]:
+        parser.error(f"there is no reader {', '.join(unknown)}; there are {', '.join(READERS)}")
     total, every = 0, []
     for name in names:
         if args.input is None:

@@ -29,10 +29,18 @@ def open_part(
       check_media: see `open_source`; the source itself is opened without.
 
     Raises:
-      ValueError: fractions that select no examples.
+      ValueError: fractions that select no examples, or a field that has none or cannot be sorted.
     """
     values = [source.meta(i).get(by) for i in range(len(source))] if by else range(len(source))
-    known = sorted({value for value in values if value is not None}) if by else values
+    try:
+        known = sorted({value for value in values if value is not None}) if by else values
+    except TypeError:  # lists, or values of several types
+        known = ()
+    if by and not known:
+        raise ValueError(
+            f"A source of kind 'part' has by='{by}', and in {source.name} that is no field of "
+            "numbers or of texts: name another one."
+        )
     first, last = (round(fraction * len(known)) for fraction in (start, stop))
     if not 0 <= first < last <= len(known):
         what = f"values of '{by}'" if by else "examples"

@@ -53,7 +53,8 @@ class Named(Source):
     def meta(self, i):
         if i >= 120:
             return {"background": True, "board": "a"}
-        return {"label": i % 40, "concept": f"thing {i % 40}", "board": "a"}
+        names = {"concept": f"thing {i % 40}", "captions": [f"thing {i % 40}"]}
+        return {"label": i % 40, "board": "a", **names}
 
     def __getitem__(self, i):
         image = np.full((8, 8, 4), 255, np.uint8)
@@ -72,6 +73,9 @@ def test_examples_of_a_concept_stay_together_and_those_of_none_are_in_every_part
         ValueError, match="0.999 to 1.0 of 40 values of 'concept', which leaves none"
     ):
         open_part(Named(), 0.999, by="concept")
+    for field in ("captions", "absent"):
+        with pytest.raises(ValueError, match=f"by='{field}', and in .* no field of numbers or of"):
+            open_part(Named(), 0.5, by=field)
 
 
 @pytest.mark.parametrize("mosaics", [False, True])
@@ -97,3 +101,5 @@ def test_mosaics_of_other_images_cannot_be_held_out(folder):
     train = {"kind": "mosaics", "source": folder, "length": 4, "size": 32}
     with pytest.raises(ValueError, match="hold_out of mosaics would evaluate on images"):
         held_out(train, 0.1)
+    with pytest.raises(ValueError, match="hold_out of mosaics would evaluate on images"):
+        held_out({**train, "source": 3}, 0.1)
