@@ -3,8 +3,9 @@
     python -m mmjax.train --config=configs/naflex_emoji.py --workdir=runs/naflex_emoji
 
 The white around each drawing is cut off, and each step's drawings have at most 16, 25 or 36 patches
-of 8 pixels. Expected, of one seed: recall@5 on unseen concepts 9.1 % image to text and 9.6 % text to
-image (clip_emoji, three seeds: 11.2 and 10.5), 4.3 % text to image in the style that is not trained on.
+of 8 pixels. Expected, of one seed: recall@5 on unseen concepts 9.1 % image to text and 9.6 % text
+to image (clip_emoji, three seeds: 11.2 and 10.5), 4.3 % text to image in the style that is not
+trained on.
 """
 
 from configs.clip_emoji import emoji

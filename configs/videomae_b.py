@@ -6,7 +6,8 @@
 Tong et al. 2022 (arXiv 2203.12602), appendix, pre-training on Kinetics-400: 16 frames, every
 fourth, AdamW with 1.5e-4 per 256 videos, 40 epochs of warmup, 800 in all. DIR has a folder of
 videos per class. As in the authors' code (MCG-NJU/VideoMAE, modeling_pretrain.py) the encoder ends
-in a norm, which the default of `transformers` leaves out. A `video_vit` with a head reads its encoder by `--config.init_from`.
+in a norm, which the default of `transformers` leaves out. A `video_vit` with a head reads its
+encoder by `--config.init_from`.
 Published, after fine-tuning on Kinetics-400: 80.4 % top-1, 94.4 % top-5 (MCG-NJU/VideoMAE,
 MODEL_ZOO.md). Not trained here.
 """
