@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +46,9 @@ def partial_file(path: str | os.PathLike) -> Iterator[Path]:
       StorageError: for an OSError inside, such as a full disk.
     """
     path = Path(path)
-    # Each of several processes that write the same file has its own partial file.
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    # Each of several processes and threads that write the same file has its own partial file.
+    writer = f"{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
+    partial = path.with_name(f"{path.name}.{writer}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -1,6 +1,7 @@
 """Files written whole, whatever the text."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,3 +22,12 @@ def test_a_value_is_one_line_of_json(text):
     line = jsonl.line({"key": text})
     assert json.loads(line) == {"key": text} and len(line.splitlines()) == 1
     line.encode()
+
+
+def test_threads_that_write_the_same_file_do_not_take_its_parts_from_each_other(tmp_path):
+    contents = {str(i) * 1000 for i in range(8)}
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            list(pool.map(lambda x: storage.write(tmp_path / "a", x), contents))
+            assert (tmp_path / "a").read_text() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
