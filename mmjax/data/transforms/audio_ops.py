@@ -164,11 +164,11 @@ def waveform_at(
         fault = f"must be an array [T], and is {getattr(samples, 'shape', type(samples).__name__)}"
     elif samples.dtype != np.float32 or not (np.abs(samples) < LOUDEST).all():
         fault = f"must be finite float32 in [-1, 1], and is {samples.dtype}"
-    elif not isinstance(own, int) or own <= 0:
+    elif not isinstance(own, int | np.integer) or own <= 0:
         fault = f"needs its sampling rate in Hz as '{RATE}', which is {own!r}"
     else:
         kept = samples if seconds is None else samples[: math.ceil(seconds * own)]
-        return resample(kept, own, rate), rest
+        return resample(kept, int(own), rate), rest
     raise ValueError(f"'waveform' of example {example_name(example)} {fault}")
 
 

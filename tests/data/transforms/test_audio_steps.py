@@ -155,7 +155,11 @@ def test_samples_of_a_source_bring_their_rate():
     """The same recording as a file and as samples at 44.1 kHz, which none reads as 16 kHz."""
     samples = RNG.integers(-9000, 9000, 44100)
     data = wav(samples, rate=44100)
-    given = {"waveform": (samples / 32768).astype(np.float32), "waveform_rate": 44100, "key": "a"}
+    given = {
+        "waveform": (samples / 32768).astype(np.float32),
+        "waveform_rate": np.int32(44100),
+        "key": "a",
+    }
     for chain in ("waveform(0.5)", "sound(8000)", "waveform(2) | mfcc(13)"):
         want, found = (run(chain, example) for example in ({"audio": data, "key": "a"}, given))
         assert want.keys() == found.keys()
