@@ -157,7 +157,7 @@ class ViT(nn.Module):
             x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
         first = self._first_tokens(width, batch)  # in front of the patches
         if first is not None:
-            first = jnp.broadcast_to(first.astype(stream), (len(x), *first.shape[1:]))
+            first = jnp.broadcast_to(first.astype(stream), (x.shape[0], *first.shape[1:]))
             x = jnp.concatenate([first, x], axis=1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = shard(x, "batch", "length", "act_embed")
