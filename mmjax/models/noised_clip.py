@@ -98,7 +98,7 @@ class NoisedCLIP(CLIP):
         if "noised" in batch:
             batch = {**batch, "image": (batch["noised"] + 1) * 127.5}
         if "image" in batch and "time" not in batch:
-            batch = {**batch, "time": jnp.zeros(len(batch["image"]))}
+            batch = {**batch, "time": jnp.zeros(batch["image"].shape[0])}
         return super().__call__(batch, train=train)
 
 
