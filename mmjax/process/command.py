@@ -6,6 +6,7 @@ the allocator is set in time.
 
 import argparse
 import difflib
+import math
 import os
 import shlex
 import sys
@@ -17,6 +18,7 @@ from mmjax import storage
 from mmjax.process import runtime
 
 URLS = ("workdir", "model")  # flags whose value may be one: a folder of a bucket
+MOST_SEEDS = 1 << 32  # as in a config
 WORKDIR = ("--workdir", {"required": True, "help": "the run's folder, also gs:// or s3://"})
 PROCESSES = tuple(
     (flag, {"type": kind, "default": os.environ.get(variable), "help": f"{what} [{variable}]"})
@@ -58,6 +60,10 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
         if name not in URLS and isinstance(value, str) and storage.is_url(value):
             known = " and ".join(f"--{flag}" for flag in URLS)
             parser.error(f"--{name} is a URL, which only {known} may be: give a path of a disk")
+        if isinstance(value, float) and not math.isfinite(value):
+            parser.error(f"--{name} is {value}: give a finite number")
+        if name == "seed" and not 0 <= (value or 0) < MOST_SEEDS:
+            parser.error(f"--seed is {value}: give a whole number from 0 to {MOST_SEEDS - 1}")
     args.overrides = rest
     runtime.prepare()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
