@@ -176,8 +176,8 @@ def check_source(model: AutoregressivePrior, updates: int, batch_size: int, sour
         )
     if not hasattr(source, "index_at") and source.ready <= count:
         raise ValueError(
-            f"{settings}.components is {count} and {source.name} has {source.ready} examples, whose "
-            f"embeddings have fewer directions: set it to at most {source.ready - 1}."
+            f"{settings}.components is {count} and {source.name} has {source.ready} examples, "
+            f"whose embeddings have fewer directions: set it to at most {source.ready - 1}."
         )
     if updates * batch_size <= model.examples:
         raise ValueError(

@@ -269,7 +269,7 @@ def make_system(config: Mapping[str, Any]) -> System:
     hooks = {}
     if of_codes:
         network = model.transformer(parent=None)
-        seen = config.get("total_steps", 0), config.get("batch_size", 0)
+        seen = config["total_steps"], config["batch_size"]
         hooks = {
             "remember": functools.partial(autoregressive_prior.remember, network.examples),
             "check_source": functools.partial(autoregressive_prior.check_source, network, *seen),

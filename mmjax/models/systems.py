@@ -107,7 +107,7 @@ def make_system(config: Mapping[str, Any]) -> System:
         )
     _check_dtypes(model, "config.model")
     rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}
-    rest["batch_size"] = config.get("batch_size", 0)
+    rest |= {name: config.get(name, 0) for name in ("batch_size", "total_steps")}
     return SYSTEMS[name]({"model": model, **rest})
 
 
