@@ -55,7 +55,9 @@ import numpy as np
 
 from mmjax import conversation
 from mmjax.chat import Chat, Result
+from mmjax.data import image_files
 from mmjax.data.text.image_places import PLACE
+from mmjax.data.transforms.image_steps import CANNOT_DECODE
 from mmjax.decode.prompts import pad_prompts
 from mmjax.pretrained import Pretrained
 from mmjax.text_stream import make_text_stream, open_model, settings_for
@@ -97,10 +99,12 @@ def make_batches(
 
 
 def _read(loaded: Pretrained, path: str) -> np.ndarray:
+    data = image_files.read(path)
     try:
-        return loaded.image(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read the image '{path}': {error}") from None
+        return loaded.image(data)
+    except ValueError as error:
+        why = str(error).removeprefix(f"{CANNOT_DECODE}: ")
+        raise ValueError(f"Cannot read the image '{path}': {why}.") from None
 
 
 def generate(

@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mmjax import storage
 from mmjax.process import runtime
@@ -35,6 +36,13 @@ PROCESSES = tuple(
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage has twenty."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows the flags)\n")
+
+
 def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
     """Parse the command line and prepare the process.
 
@@ -45,7 +53,7 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
     Returns:
       the flags, with all --config.KEY=VALUE arguments in `overrides`.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     for name, settings in flags:
