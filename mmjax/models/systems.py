@@ -103,7 +103,7 @@ def make_system(config: Mapping[str, Any]) -> System:
     if name not in SYSTEMS:
         raise ValueError(
             f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}."
-            + nearest(name, SYSTEMS)
+            + nearest(str(name), SYSTEMS)
         )
     _check_dtypes(model, "config.model")
     rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}

@@ -9,6 +9,7 @@ import difflib
 import math
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -73,6 +74,8 @@ def start(doc: str, *flags: tuple[str, dict]) -> argparse.Namespace:
         if name == "seed" and not 0 <= (value or 0) < MOST_SEEDS:
             parser.error(f"--seed is {value}: give a whole number from 0 to {MOST_SEEDS - 1}")
     args.overrides = rest
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the starter ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no trace of the imports that follow
     runtime.prepare()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     return args
@@ -94,6 +97,8 @@ def run(main: Callable[[], object]) -> None:
     Of several processes, the others end too: see `mmjax.process.distributed.leave`.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except KeyboardInterrupt:
         _leave("it was interrupted", 130)
