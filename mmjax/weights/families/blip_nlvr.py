@@ -14,7 +14,7 @@ from typing import Any
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.blip_nlvr import BLIPNLVR
-from mmjax.weights import activations, published
+from mmjax.weights import published
 from mmjax.weights.families import albef, bert
 from mmjax.weights.layouts import Row, linear, merge_heads, norm, same, split_heads
 from mmjax.weights.published import CONFIG, Published
@@ -144,14 +144,7 @@ def published_config(model: BLIPNLVR) -> dict[str, Any]:
         **albef.published_image(image),
         "enc_token_id": token,
         "med_config": {
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.width,
-            "num_hidden_layers": text.depth,
-            "num_attention_heads": text.heads,
-            "intermediate_size": text.mlp_dim,
-            "hidden_act": activations.write(text.activation),
-            "max_position_embeddings": text.length,
-            "layer_norm_eps": text.norm_epsilon,
+            **bert.published_text(text),
             "encoder_width": image.sizes["width"],
         },
     }

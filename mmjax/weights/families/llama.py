@@ -9,6 +9,7 @@ from einops import rearrange
 
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
+from mmjax.models.text_decoder import TextDecoder
 from mmjax.weights import activations, head, published, rope, schema, tokenizer
 from mmjax.weights.layouts import Arrays, Row, linear, merge_heads, norm, same
 from mmjax.weights.published import Published
@@ -246,6 +247,16 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     return {
         "model_type": kind,
         "architectures": [bare.replace("Model", "ForCausalLM") if model.head else bare],
+        **published_sizes(text),
+        **windows,
+        head.TIED: text.tied and model.head,
+    }
+
+
+def published_sizes(text: TextDecoder) -> dict[str, Any]:
+    """The settings of config.json that every decoder of this form has."""
+    stack = text.stack(parent=None)
+    return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
         "intermediate_size": stack.mlp_dim,
@@ -256,7 +267,5 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "hidden_act": activations.write(stack.activation),
         "max_position_embeddings": text.length,
         "rms_norm_eps": stack.epsilon,
-        **windows,
         **rope.write(stack.rope_base, stack.rope_scaling, text.length),
-        head.TIED: text.tied and model.head,
     }

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.language import LanguageModel
 from mmjax.models.llava import Llava
 from mmjax.models.vit import ViT
@@ -15,6 +14,7 @@ from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
 
 SYSTEM = "llava"
+read_tokenizer, read_generation = llama.read_tokenizer, llama.read_generation
 IGNORED = (r"vision_model\.embeddings\.position_ids", *llama.IGNORED)
 IMAGE = "<image>"
 # Settings that config.json may omit: defaults of LlavaConfig.
@@ -162,16 +162,6 @@ def image_source(found: Published) -> image_processor.Source:
     """Where the settings of the image processor come from."""
     kind = PROCESSORS.get(vision_kind(found), PROCESSORS[CLIP])
     return image_processor.Source(kind, "vision_config")
-
-
-def read_tokenizer(found: Published) -> Tokenizer | None:
-    """The tokenizer of the folder."""
-    return llama.read_tokenizer(found)
-
-
-def read_generation(found: Published) -> dict[str, Any]:
-    """The content of generation_config.json."""
-    return llama.read_generation(found)
 
 
 def rows(model: Llava) -> list[Row]:
