@@ -153,7 +153,12 @@ class MultimodalTransformer(nn.Module):
         """`logits`, and `<modality>_logits` of the modalities that the batch has."""
         alone = {}
         for m, stream in streams.items():
-            head = Alone(self.num_classes, self.fallback_depth, **self.sizes(), name=f"{m}_alone")
+            head = Alone(
+                classes=self.num_classes,
+                depth=self.fallback_depth,
+                **self.sizes(),
+                name=f"{m}_alone",
+            )
             alone[m] = head(stream, train=train)
         nothing, nowhere = jnp.zeros_like(logits), jnp.zeros(len(logits), bool)
         every = jnp.stack([alone.get(m, nothing) for m in self.modalities], axis=1)
