@@ -12,7 +12,7 @@ from einops import rearrange
 from mmjax.batch import Batch, Spec
 from mmjax.config import check_kwargs
 from mmjax.layers.linear import class_head
-from mmjax.layers.norm import LayerNorm, unit_length
+from mmjax.layers.norm import unit_length
 from mmjax.layers.parameters import param
 from mmjax.losses.masked import distilled_ids, mask_words
 from mmjax.losses.matching import check_group, check_negatives, hard_negatives, take_rows
@@ -88,7 +88,7 @@ class ALBEF(nn.Module):
     def __call__(self, batch: Batch, *, train: bool = False) -> dict[str, jax.Array]:
         outputs, image, text, words = {}, None, None, self.text_tower(name="text")
         if "image" in batch or "image_tokens" in batch:
-            image = self._image_tokens(batch, train)
+            image = captioner.normed_tokens(self, batch, train)
             outputs |= self._embed(image, "image")
             outputs["image_tokens"] = image.astype(jnp.float32)
         if "text" in batch:
@@ -99,14 +99,6 @@ class ALBEF(nn.Module):
         if image is not None and text is not None:
             outputs |= self._fuse(words, batch, outputs, image, text, corrupted, train)
         return outputs
-
-    def _image_tokens(self, batch: Batch, train: bool) -> jax.Array:
-        """All tokens of the image, normalized."""
-        if "image_tokens" in batch:
-            return batch["image_tokens"]
-        tower = self.image_tower(name="image")
-        x = tower(batch, train=train)["image_tokens"]
-        return LayerNorm(tower.norm_epsilon, self.dtype, name="image_norm")(x)
 
     def _embed(self, tokens: jax.Array, name: str) -> dict[str, jax.Array]:
         """Class token [B, width] and its embedding [B, embed_dim] of unit length, in fp32."""
