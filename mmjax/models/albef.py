@@ -22,6 +22,7 @@ from mmjax.models.aligned_pairs import check_settings, contrast, keys_of, matchi
 from mmjax.models.build import build
 from mmjax.models.grounded_text import GroundedText
 from mmjax.models.vit import ViT
+from mmjax.sample.rows import numbered
 from mmjax.schedule import Schedule, schedule
 from mmjax.system import Context, Memory, Outputs, System, Terms
 
@@ -201,7 +202,7 @@ def corrupt(model: ALBEF, rate: float, batch: Batch, context: Context) -> Batch:
     """The batch with `negative_draws` [B, 2] and, if the model predicts words, `text_corrupted` and
     `text_masked` [B, L]: BERT's corruption, of any token but the first."""
     text = model.text_tower(parent=None)
-    words, negatives = (_keys(context.rng, i) for i in range(2))
+    words, negatives = (numbered(context.rng, i) for i in range(2))
     batch = {
         **batch,
         "negative_draws": jax.vmap(lambda key: jax.random.uniform(key, (2,)))(negatives),
@@ -212,10 +213,6 @@ def corrupt(model: ALBEF, rate: float, batch: Batch, context: Context) -> Batch:
     sizes = {"vocab_size": text.vocab_size, "mask_id": text.mask_token, "rate": rate}
     corrupted, masked = mask_words(batch["text"], maskable, words, **sizes)
     return {**batch, "text_corrupted": corrupted, "text_masked": masked}
-
-
-def _keys(rng: jax.Array, purpose: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, purpose)
 
 
 def remember(memory: Memory, outputs: Outputs, batch: Batch, context: Context) -> Memory:

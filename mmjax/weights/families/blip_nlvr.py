@@ -12,7 +12,6 @@ Its checkpoint is a pickle, and holds no settings. A folder of ours has
 import re
 from typing import Any
 
-from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.models.blip_nlvr import BLIPNLVR
 from mmjax.weights import published
 from mmjax.weights.families import albef, bert
@@ -21,6 +20,7 @@ from mmjax.weights.published import CONFIG, Published
 from mmjax.weights.tensor_file import Renamed
 
 SYSTEM = "blip_nlvr"
+read_tokenizer = albef.read_tokenizer  # of texts cleaned as in the original
 IGNORED = (r"text_encoder\.embeddings\.position_ids",)
 SETTINGS = {k: x for k, x in albef.SETTINGS.items() if k not in ("embed_dim", "mask_token_id")}
 SETTINGS |= {"image_res": 384, "enc_token_id": 30523}
@@ -88,11 +88,6 @@ def transform(found: Published) -> str:
     """The images of the original's evaluation: squashed to a square (data/__init__.py)."""
     size = _settings(found)["image_res"]
     return f"decode | resize(({size}, {size}), 'bicubic')"
-
-
-def read_tokenizer(found: Published) -> Tokenizer | None:
-    """BERT's tokenizer, of texts cleaned as in the original: see `albef.read_tokenizer`."""
-    return albef.read_tokenizer(found)
 
 
 def rows(model: BLIPNLVR) -> list[Row]:

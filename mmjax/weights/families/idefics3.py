@@ -11,6 +11,7 @@ from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
 
 SYSTEM = "llava"
+prepare = llava.prepare
 read_tokenizer, read_generation = llama.read_tokenizer, llama.read_generation
 IGNORED = llama.IGNORED
 # Settings that config.json may omit: defaults of Idefics3Config and Idefics3VisionConfig.
@@ -47,11 +48,6 @@ def published_name(name: str, model: Llava) -> str:
         return name
     inside = name.removeprefix("model.")
     return f"model.{name}" if inside == name else f"model.text_model.{inside}"
-
-
-def prepare(found: Published) -> tuple[Published, list[str]]:
-    """The folder with the head that its files have, and notes for the report."""
-    return llava.with_text_head(found)
 
 
 def model_config(found: Published) -> dict[str, Any]:

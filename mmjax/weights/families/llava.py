@@ -63,11 +63,6 @@ def published_name(name: str, model: Llava) -> str:
 
 
 def prepare(found: Published) -> tuple[Published, list[str]]:
-    """The folder with the head that its files have, and notes for the report."""
-    return with_text_head(found)
-
-
-def with_text_head(found: Published) -> tuple[Published, list[str]]:
     """A folder whose text_config has the `model_type` and the head of its decoder, and notes."""
     path = found.folder / published.CONFIG
     text = published.section(found.config, "text_config", path)
@@ -110,7 +105,7 @@ def model_config(found: Published) -> dict[str, Any]:
 
 
 def text_fields(found: Published) -> dict[str, Any]:
-    """Fields of `TextDecoder` of a folder that `with_text_head` has returned.
+    """Fields of `TextDecoder` of a folder that `prepare` has returned.
 
     Raises:
       ValueError: a decoder of another family.
