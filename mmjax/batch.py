@@ -45,11 +45,6 @@ def modality_of(key: str) -> str:
     return "audio" if name == "waveform" else name
 
 
-def spec_of(batch: Batch) -> Spec:
-    """Shapes and dtypes of a batch."""
-    return {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}
-
-
 def shapes(batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The shape of each array, for comparison: a step is compiled once for batches of the same."""
     return tuple(sorted((name, x.shape) for name, x in batch.items()))

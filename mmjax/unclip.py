@@ -44,7 +44,7 @@ from PIL import Image
 
 from mmjax import pretrained, storage
 from mmjax.data import image_files
-from mmjax.models import unclip
+from mmjax.models import glide_sampling
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
 from mmjax.run.given_parts import fingerprint
@@ -85,7 +85,7 @@ class Part:
     def inverted(self, batch: dict, settings: dict) -> np.ndarray:
         """The noise [B, H, W, C] from which a decoder makes the images of a batch."""
         keys = row_keys(jax.random.key(0), jnp.arange(len(batch["image"])))
-        invert = compiled(functools.partial(unclip.invert, self.system.model))
+        invert = compiled(functools.partial(glide_sampling.invert, self.system.model))
         return np.asarray(invert(self.loaded.variables, batch, keys, settings)["start"])
 
     def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
