@@ -49,6 +49,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax import pretrained, storage
+from mmjax.data import image_files
 from mmjax.models import karlo_sampling, unclip
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
@@ -142,9 +143,9 @@ def main() -> None:
             f"There are {len(files)} images and {len(prompts)} prompts: give prompts, one image, "
             "two images, or one image and two prompts."
         )
+    images = [image_files.read_checked(file) for file in files]
     decoder = Part(ARGS.decoder, "unclip", "karlo")
     settings = {"steps": _given("steps", STEPS), "guidance": _given("guidance", 1.0)}
-    images = [Path(file).read_bytes() for file in files]
     if decoder.kind == "karlo":
         batch, settings = of_karlo(decoder, images, prompts)
     elif not ARGS.prior and (prompts or len(files) > 1):
