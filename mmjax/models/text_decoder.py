@@ -34,6 +34,7 @@ class TextDecoder(nn.Module):
       decoder: fields of `Decoder`; it inherits length and dtype.
       tied: the logits use the embedding table.
       embed_scale: a factor of the embedded tokens, but not of inserted features (Gemma).
+      logit_cap: a cap c of the logits, c · tanh(logits / c); None: none (Gemma 2).
       word_head: a map with an activation and a norm in front of the logits, and a bias on them, as
         in BERT; see `WordHead`.
     """
@@ -45,6 +46,7 @@ class TextDecoder(nn.Module):
     tied: bool = True
     word_head: bool = False
     embed_scale: float | None = None
+    logit_cap: float | None = None
     dtype: str = "float32"
 
     def stack(self, **kwargs) -> Decoder:
@@ -109,6 +111,8 @@ class TextDecoder(nn.Module):
             logits = WordHead(*head, name="head")(x, embed.embedding)
         else:
             logits = embed.logits(x)
+        if self.logit_cap is not None:
+            logits = self.logit_cap * jnp.tanh(logits / self.logit_cap)
         return {"next_logits" if decoding else "text_logits": logits}
 
 
