@@ -43,6 +43,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax import pretrained, storage
+from mmjax.data import image_files
 from mmjax.models import unclip
 from mmjax.models.systems import make_system
 from mmjax.pretrained import Pretrained
@@ -134,9 +135,9 @@ def main() -> None:
         )
     if not ARGS.prior and (prompts or len(files) > 1):
         raise ValueError("Embeddings of texts, and those between images, need a --prior.")
+    images = [image_files.read_checked(file) for file in files]
     decoder = Part(ARGS.decoder, "unclip")
     settings = {"steps": ARGS.steps, "guidance": ARGS.guidance}
-    images = [Path(file).read_bytes() for file in files]
     if len(files) == 1 and not prompts:
         batch = {"image": np.repeat(decoder.loaded.image(images[0])[None], ARGS.count, 0)}
     else:

@@ -1,6 +1,7 @@
 """The autoregressive prior of DALL-E 2: from a text to the codes of an image's embedding."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -155,6 +156,35 @@ def loss(outputs: Outputs, batch: Batch, context: Context) -> Terms:
         "text_cosine": Weighted(text, has_image * has_text),
         "kept_variance": book["kept"],
     }
+
+
+def check_source(model: AutoregressivePrior, updates: int, batch_size: int, source: Any) -> None:
+    """`System.check_source`: the components can be found, and what follows them is trained.
+
+    Args:
+      updates: of the whole run.
+
+    Raises:
+      ValueError: as many components as embeddings or more (n of them span n - 1 directions), or a
+        run that ends before the components are found.
+    """
+    settings, count = "config.model.prior", model.components
+    if model.examples <= count:
+        raise ValueError(
+            f"{settings}.components is {count}, to be found from {settings}.examples, "
+            f"{model.examples} embeddings: set more examples than components."
+        )
+    if not hasattr(source, "index_at") and source.ready <= count:
+        raise ValueError(
+            f"{settings}.components is {count} and {source.name} has {source.ready} examples, "
+            f"whose embeddings have fewer directions: set it to at most {source.ready - 1}."
+        )
+    if updates * batch_size <= model.examples:
+        raise ValueError(
+            f"{settings}.examples is {model.examples:,} and the run sees "
+            f"{updates * batch_size:,}, config.total_steps times config.batch_size: nothing is "
+            "learned before the components are found; train longer or set fewer examples."
+        )
 
 
 def remember(

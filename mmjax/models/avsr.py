@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.batch import Batch, Spec
-from mmjax.config import check_kwargs
+from mmjax.config import check_kwargs, check_type
 from mmjax.decode import texts
 from mmjax.decode.ctc import make_ctc
 from mmjax.decode.generate import Generated
@@ -295,6 +295,7 @@ def spec(model: AudioVisualSpeech) -> Spec:
         arrays["audio"] = (frames, model.audio["mels"]), jnp.float32
         arrays["audio_mask"] = (frames,), jnp.bool_
     if model.video is not None:
+        check_type(model.video["size"], tuple[int, int], "config.model.video.size")
         arrays["video"] = (model.frames, *model.video["size"], 3), jnp.uint8
         arrays["video_mask"] = (model.frames,), jnp.bool_
     made = {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in arrays.items()}

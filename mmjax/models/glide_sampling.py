@@ -12,6 +12,7 @@ from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.models import noised_clip
 from mmjax.models.diffusion import pixels
+from mmjax.number import check_finite
 from mmjax.sample import samplers
 from mmjax.sample.grid import Grid
 from mmjax.sample.guidance import Predict, guided
@@ -121,6 +122,7 @@ def _settings(
     """
     settings = dict(settings)
     scale, clip = settings.pop("clip_guidance", 0.0), settings.pop("clip", "")
+    check_finite(scale, "sample.clip_guidance")
     how = Settings(**check_kwargs(Settings, settings, "sample"))
     levels(how, model.noise_schedule)  # checks the steps
     if how.guidance != 1 and not model.drops:

@@ -103,11 +103,11 @@ def make_system(config: Mapping[str, Any]) -> System:
     if name not in SYSTEMS:
         raise ValueError(
             f"config.model.name is '{name}'; the systems are {', '.join(sorted(SYSTEMS))}."
-            + nearest(name, SYSTEMS)
+            + nearest(str(name), SYSTEMS)
         )
     _check_dtypes(model, "config.model")
     rest = {name: _plain(config.get(name, {})) for name in ("loss", "loss_weights")}
-    rest["batch_size"] = config.get("batch_size", 0)
+    rest |= {name: config.get(name, 0) for name in ("batch_size", "total_steps")}
     return SYSTEMS[name]({"model": model, **rest})
 
 
