@@ -261,7 +261,7 @@ def _examples(
                 loss=float(losses[row]),
                 image=_image(batch, row) if "image" in batch else None,
             )
-            for row, example_id in enumerate(batch["example_id"])
+            for row, example_id in enumerate(batches.example_ids(batch["example_id"]))
         ]
     )
 

@@ -80,7 +80,7 @@ def text_fields(given: Mapping[str, Any], where: str) -> dict[str, Any]:
       ValueError: another decoder, or settings that ours does not support.
     """
     kind = given["model_type"]
-    if kind not in BARE or given.get("attention_bias"):
+    if not isinstance(kind, str) or kind not in BARE or given.get("attention_bias"):
         raise ValueError(
             f"'{where}' has a decoder of type '{kind}' and attention_bias "
             f"{given.get('attention_bias', False)}; {' and '.join(BARE)} without biases can be "
