@@ -4,12 +4,12 @@
 # Versions: transformers 5.23.0, torch 2.13.0, numpy 2.4.6, Python 3.11.
 #
 # `is_longer` says which clips are longer than max_length_s; with truncation "fusion", the default, the model adds the
-# crops of these. Of a batch of short clips it is expected to be all false, and an embedding to depend on its clip alone.
+# crops of these. Of a batch of short clips it is expected to be all false, and an embedding a function of its clip.
 #
-# Seen: if no clip is longer, one is drawn by np.random and marked. Its spectrograms are those of any short clip, but the
-# model sends it through its fusion layers and the others not: with random weights the first clip's embedding begins with
-# 0.029, 0.032 if it was drawn and with 0.086, 0.005 if not. A clip alone is always drawn. So retrieval scores depend on
-# the seed, the size of a batch and the neighbors in it. (The authors' own model draws one in its forward pass.)
+# Seen: if no clip is longer, one is drawn by np.random and marked. Its spectrograms are like any short clip's, but the
+# model sends it through its fusion layers and the others not: with random weights the first clip's embedding begins
+# with 0.029, 0.032 if it was drawn and with 0.086, 0.005 if not. A clip alone is always drawn. So retrieval scores
+# depend on the seed, the size of a batch and the neighbors in it. (The authors' own model draws one as well.)
 #
 # What to do: set is_longer after the extractor, to zeros for all short clips, in the index as in the queries.
 #

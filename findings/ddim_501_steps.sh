@@ -11,8 +11,7 @@
 # Seen: with 500 steps they are 0.997 and 0.497 (0.996 for "linspace"). With 501, "leading", the default, has the
 # timesteps 500, 499, ... 0: pure noise is handed in as a half-noised sample, and the mean is 0.857. "trailing" and
 # "linspace" begin at 999, but each step goes back by 1000 // 501 = 1 while the next one begins two lower, so that noise
-# stays: mean 0.612, deviation 0.706. Other numbers of steps that do not divide 1,000 do the same, the less visibly the
-# fewer they are. No warning.
+# stays: mean 0.612, deviation 0.706. 600 steps do the same to a lesser degree; 999 hardly. No warning.
 #
 # What to do: a number of steps that divides the number of training steps.
 #
@@ -47,10 +46,10 @@ def samples(spacing, steps):
 
 found = {}
 for spacing in ("leading", "trailing", "linspace"):
-    for steps in (250, 500, 501, 1000):
+    for steps in (250, 500, 501, 600, 999, 1000):
         first, mean, deviation = found[spacing, steps] = samples(spacing, steps)
         print(f"{spacing}, {steps} steps from {first}: mean {mean}, deviation {deviation}")
-right = all(abs(found[key][1] - 1) < 0.02 and abs(found[key][2] - 0.5) < 0.02 for key in found if key[1] != 501)
+right = all(abs(found[key][1] - 1) < 0.02 and abs(found[key][2] - 0.5) < 0.02 for key in found if key[1] not in (501, 600))
 skips = found["leading", 501][0] == 500 and abs(found["leading", 501][1] - 0.857) < 0.01
 noisy = all(abs(found[spacing, 501][2] - 0.706) < 0.01 for spacing in ("trailing", "linspace"))
 sys.exit(0 if right and skips and noisy else 1)

@@ -141,9 +141,10 @@ def load(
 
     Args:
       path: a folder with config.json and model.safetensors (or its shards and their index), or
-        with open_clip_config.json and open_clip_model.safetensors, or with CTranslate2's
-        model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an EfficientNet-Lite; a
-        name of `weights/packages.py`; or a workdir. A folder may be a URL, gs:// or s3://.
+        with open_clip_config.json and open_clip_model.safetensors, or Karlo's model_index.json, or
+        CTranslate2's model.bin; a GGUF file; a .npz file of big_vision; a .pth file of an
+        EfficientNet-Lite; a name of `weights/packages.py`; or a workdir. A folder may be a URL,
+        gs:// or s3://.
       mesh: shard the parameters over it by their logical axis names, each as soon as it is read (an
         axis that the mesh does not divide is not sharded); None: the default device.
       dtype: of the matrices and the activations, "float32" or "bfloat16".
@@ -185,7 +186,7 @@ def _load(folder: Path, mesh: Mesh | None, dtype: str, strict: bool, arrays: boo
 def _from_published(
     found: published.Published, mesh: Mesh | None, dtype: str, strict: bool, arrays: bool
 ) -> Pretrained:
-    theirs = family(found.config.get("model_type"), str(found.folder / published.CONFIG))
+    theirs = family(found.config.get("model_type"), str(published.config_file(found.folder)))
     if hasattr(theirs, "canonical"):
         found = found._replace(tensors=tensor_file.Renamed(found.tensors, theirs.canonical))
     notes: list[str] = []
@@ -354,27 +355,28 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     complete = getattr(theirs, "complete_config", saved_config.complete)
     config = complete(theirs.published_config(model), pretrained)
     named = getattr(theirs, "published_name", lambda name, model: name)
+    rows = sorted(theirs.rows(model), key=lambda row: _place(row.theirs[0]))
     tensors = itertools.chain(
-        write_tensors(
-            {**pretrained.params, **statistics_of(pretrained.memory)}, theirs.rows(model)
-        ),
         getattr(theirs, "buffers", lambda model: {})(model).items(),
+        write_tensors({**pretrained.params, **statistics_of(pretrained.memory)}, rows),
     )
     tensors = ((named(name, model), x) for name, x in tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    inner: dict[str, dict[str, np.ndarray]] = {}  # small tensors in files of their own
-    outer = (x for x in tensors if not _put_inside(inner, *x))
-    tensor_file.write(folder, outer, layout.tensors, layout.index)
-    for place, given in inner.items():
+    layouts = getattr(theirs, "LAYOUTS", {})
+    for place, given in itertools.groupby(tensors, lambda pair: _place(pair[0])):
+        inside = ((name.removeprefix(f"{place}/"), x) for name, x in given)
         (folder / place).mkdir(exist_ok=True)
-        tensor_file.write(folder / place, given.items())
+        names = layouts.get(place, layout)
+        tensor_file.write(folder / place, inside, names.tensors, names.index)
     generates = pretrained.config["name"] == "language_model"
     if words is not None:
         kind, text = pretrained.config["name"], pretrained.config["text"]
         causal = text.get("causal", True) and text.get("pool", "end") == "end"
         clips = kind in ("clip", "owlvit") and (causal or text.get("kind") == "bert")
-        masked = kind == "flava" or clips
-        tokenizer.write(folder, words, pretrained.text_length, not generates, masked)
+        masked = kind in ("flava", "karlo") or clips
+        place = folder / getattr(theirs, "TOKENIZER", "")
+        place.mkdir(exist_ok=True)
+        tokenizer.write(place, words, pretrained.text_length, not generates, masked)
     settings = saved_config.generation if generates else lambda pretrained: {}
     generation = getattr(theirs, "published_generation", settings)(pretrained)
     if generation:
@@ -388,9 +390,6 @@ def save_pretrained(pretrained: Pretrained, path: str | Path, family: str | None
     storage.write(folder / layout.config, json.dumps(config, indent=2))
 
 
-def _put_inside(inner: dict[str, dict[str, np.ndarray]], name: str, array: np.ndarray) -> bool:
-    """Whether a tensor's name begins with a folder, in which case it is added to `inner`."""
-    place, _, tensor = name.rpartition("/")
-    if place:
-        inner.setdefault(place, {})[tensor] = array
-    return bool(place)
+def _place(name: str) -> str:
+    """The folder that a tensor's name begins with; "" for those of the model's own file."""
+    return name.rpartition("/")[0]

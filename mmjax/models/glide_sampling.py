@@ -36,7 +36,8 @@ def sample(
     """`System.sample`: `image` [B, H, W, 3] uint8 for the texts of a batch; `frames` if asked for.
 
     Args:
-      batch: `text` and `text_mask`, without which there is no text; of an upsampler `low_res` in
+      batch: `text` and `text_mask`, without which there is no text; of an `UnCLIP` `image_embed`,
+        as of a prior, or an image, of which these are variations; of an upsampler `low_res` in
         -1 ... 1, or the image that is reduced to it; for inpainting `image` and `inpaint_mask`,
         whose pixels stay; `start` [B, H, W, C], as of `invert`, in place of random noise at the
         noisiest level.
@@ -76,6 +77,9 @@ def invert(
     settings: Mapping[str, Any],
 ) -> dict[str, jax.Array]:
     """`start` [B, H, W, C], the noise from which `sample` makes the images of a batch by DDIM.
+
+    With the embedding of an image the two are all of it (Ramesh et al. 2022, arXiv 2204.06125,
+    section 3).
 
     Args:
       batch: `image`, and the condition as in `sample`.
@@ -150,7 +154,7 @@ def prediction(
     if "text" not in batch:
         shape = (rows, model.text_condition(parent=None).length)
         batch = {**batch, "text": jnp.zeros(shape, jnp.int32), "text_mask": jnp.zeros(shape, bool)}
-    condition = conditions(model, variables, batch, guidance)
+    condition = conditions(model, variables, model.conditioned(batch), guidance)
     twice = len(condition["context"]) > rows
     known = {k: batch[k] for k in ("inpaint_mask", "low_res") if k in batch}
     if "image" in batch and (model.inpaint or model.low_res is not None):

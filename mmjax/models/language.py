@@ -115,3 +115,10 @@ def spec(model: Any) -> Spec:
         "text": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((1, model.text["length"]), jnp.bool_),
     }
+
+
+def spec_with_images(model: Any) -> Spec:
+    """As `spec`, of a model that reads up to `max_images` images beside the text."""
+    size = model.image_tower(parent=None).train_size
+    image = jax.ShapeDtypeStruct((1, model.max_images, *size, 3), jnp.uint8)
+    return {"image": image, **spec(model)}

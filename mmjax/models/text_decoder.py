@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.batch import Batch
 from mmjax.config import check_kwargs
 from mmjax.layers.attention import is_decoding
 from mmjax.layers.bert_embed import WordHead
@@ -127,3 +128,27 @@ def make_text_decoder(
     fields = {"dtype": dtype, **fields}
     fields["decoder"] = {"cross_every": cross_every, **fields.get("decoder", {})}
     return TextDecoder(**check_kwargs(TextDecoder, fields, "config.model.text"), **kwargs)
+
+
+def decode_text(
+    model: nn.Module,
+    batch: Batch,
+    context: jax.Array | None,
+    context_mask: jax.Array | None,
+    train: bool,
+    cache_length: int,
+) -> dict[str, jax.Array]:
+    """What the model's `text_decoder` gives for the text of a batch, which attends to a context.
+
+    Args:
+      context: [B, S, C]; None: that of the cache; context_mask: [B, S] bool; None: all is valid.
+      cache_length: see `Decoder`.
+    """
+    return model.text_decoder(name="text")(
+        batch["text"],
+        batch.get("text_mask"),
+        context=context,
+        context_mask=context_mask,
+        train=train,
+        cache_length=cache_length,
+    )

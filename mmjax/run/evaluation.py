@@ -175,7 +175,7 @@ class Runner:
         @functools.partial(jax.jit, out_shardings=self._whole)
         def losses(variables, batch):
             context = evaluation_context(batch, self._run.config.total_steps, memory_of(variables))
-            real = batch["example_id"] >= 0
+            real = batch["example_id"] != -1
             batch = {k: x & real if k.endswith("_present") else x for k, x in batch.items()}
             if system.corrupt is not None:
                 batch = system.corrupt(batch, context)
@@ -286,7 +286,10 @@ class Runner:
         """This process's rows -> those of all processes."""
         if self._share[1] == 1:
             return batch
-        return jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
+        found = jax.tree.map(np.asarray, self._on_mesh(self._collect, None, batch))
+        if "example_id" in found:
+            found["example_id"] = batches.example_ids(found["example_id"])
+        return found
 
     def _hook(self, name: str, problem: str) -> Callable[..., Any]:
         hook = getattr(self._run.system, name)

@@ -45,4 +45,4 @@ def resolve(found: Published, head: Head) -> tuple[Published, list[str]]:
 def is_bare(found: Published, head: Head) -> bool:
     """Whether a folder, as `resolve` returns it, has no head, as its architecture says."""
     has = found.config[TIED] or head.name in found.tensors.shapes
-    return not has and (found.config.get("architectures") or [None])[0] in head.bare
+    return not has and found.config.get("architectures") in ([name] for name in head.bare)

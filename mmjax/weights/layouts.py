@@ -208,6 +208,29 @@ def grid(ours: str, theirs: str, grid_size: tuple[int, int]) -> list[Row]:
     return reshaped(ours, theirs, (*grid_size, -1), (grid_size[0] * grid_size[1], -1))
 
 
+def class_and_grid(
+    ours: str, theirs: tuple[str, str], grid_size: Sequence[int], batched: bool = True
+) -> Row:
+    """A class token [1, 1, D], and a table [1, 1 + n, D] of its position and those of a grid.
+
+    Args:
+      ours: prefix of our names, empty or ending in a slash; theirs: the names of the token and of
+        the table.
+      batched: with the leading axes of size 1; without: [D] and [1 + n, D].
+    """
+
+    def read(token, table):
+        table = table.reshape(-1, table.shape[-1])
+        return token.reshape(-1), table[0], table[1:].reshape(*grid_size, -1)
+
+    def write(token, first, table):
+        table = np.concatenate([first[None], table.reshape(-1, table.shape[-1])])
+        return (token[None, None], table[None]) if batched else (token, table)
+
+    names = ("class_token", "class_position", "position/table")
+    return Row(tuple(f"{ours}{name}" for name in names), theirs, read, write)
+
+
 def convolution(ours: str, theirs: str, bias: bool = False) -> list[Row]:
     """`weight` [out, in, K, K] -> `kernel` [K, K, in, out]."""
 

@@ -253,7 +253,8 @@ def adapt(
             _add(backend, token, i if known is None else None, folder)
     if kind is BERT:
         unknown = roles(None, settings).get("unk_token")
-        if unknown != backend.model.unk_token and backend.token_to_id(unknown or "") is not None:
+        other = unknown not in (None, backend.model.unk_token)
+        if other and backend.token_to_id(unknown) is not None:
             backend.model.unk_token = unknown
         wanted = _bert_normalizer(settings)
         usual = isinstance(backend.normalizer, normalizers.BertNormalizer | None)

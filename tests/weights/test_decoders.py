@@ -82,6 +82,8 @@ MIXED["layer_types"] = None
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "has scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"n_layer": 4}, r"Missing tensors: h.3.attn.c_attn.bias"),
         ("gpt2", {"activation_function": "tanh"}, "activation_function is 'tanh'"),
+        ("gemma2", {"hidden_activation": {"a": 1}}, "hidden_activation is '{'a': 1}'"),
+        ("gemma", {"architectures": {"a": 1}, "num_hidden_layers": 3}, "Missing tensors: model.l"),
         ("gpt2", {"tie_word_embeddings": False}, "Missing tensors: lm_head.weight"),
         (
             "llama",

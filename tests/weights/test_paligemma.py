@@ -51,6 +51,7 @@ def test_saved_and_loaded_again(golden, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"model_type": {"a": 1}}, "a decoder of type '{'a': 1}'"),
         ({"model_type": "gemma3"}, "a decoder of type 'gemma3' and attention_bias False"),
         ({"layer_types": ["full_attention", "local"]}, "for 3 layers as many of 'sliding_"),
     ],

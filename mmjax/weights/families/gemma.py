@@ -80,7 +80,7 @@ def text_fields(given: Mapping[str, Any], where: str) -> dict[str, Any]:
       ValueError: another decoder, or settings that ours does not support.
     """
     kind = given["model_type"]
-    if kind not in BARE or given.get("attention_bias"):
+    if not isinstance(kind, str) or kind not in BARE or given.get("attention_bias"):
         raise ValueError(
             f"'{where}' has a decoder of type '{kind}' and attention_bias "
             f"{given.get('attention_bias', False)}; {' and '.join(BARE)} without biases can be "
@@ -187,30 +187,20 @@ def published_text(family: str, text: TextDecoder) -> dict[str, Any]:
         **{"sliding_window": None, **second},
         **dict.fromkeys(stack.biases, False),
     )
-    head_dim = stack.head_dim or text.width // stack.heads
     return {
         "model_type": "gemma2" if stack.branch_norm else "gemma",
-        "vocab_size": text.vocab_size,
-        "hidden_size": text.width,
-        "intermediate_size": stack.mlp_dim,
-        "num_hidden_layers": stack.depth,
-        "num_attention_heads": stack.heads,
-        "num_key_value_heads": stack.kv_heads or stack.heads,
-        "head_dim": head_dim,
-        "hidden_act": activations.write(stack.activation),
+        **llama.published_sizes(text),
         "hidden_activation": activations.write(stack.activation),
-        "max_position_embeddings": text.length,
-        "rms_norm_eps": stack.epsilon,
         head.TIED: text.tied,
-        **rope.write(stack.rope_base, stack.rope_scaling, text.length),
-        **(_published_second(text, head_dim) if stack.branch_norm else {}),
+        **(_published_second(text) if stack.branch_norm else {}),
     }
 
 
-def _published_second(text: TextDecoder, head_dim: int) -> dict[str, Any]:
+def _published_second(text: TextDecoder) -> dict[str, Any]:
     """What the settings of a Gemma 2 have besides."""
     stack = text.stack(parent=None)
-    query, window = stack.query_dim or head_dim, stack.sliding_window
+    query = stack.query_dim or stack.head_dim or text.width // stack.heads
+    window = stack.sliding_window
     return {
         "query_pre_attn_scalar": int(query) if query == int(query) else query,
         "attn_logit_softcapping": stack.attention_cap,

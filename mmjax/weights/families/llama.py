@@ -281,6 +281,16 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
     return {
         "model_type": kind,
         "architectures": [bare.replace("Model", "ForCausalLM") if model.head else bare],
+        **published_sizes(text),
+        **others,
+        head.TIED: text.tied and model.head,
+    }
+
+
+def published_sizes(text: TextDecoder) -> dict[str, Any]:
+    """The settings of config.json that every decoder of this form has."""
+    stack = text.stack(parent=None)
+    return {
         "vocab_size": text.vocab_size,
         "hidden_size": text.width,
         "intermediate_size": stack.mlp_dim,
@@ -291,7 +301,5 @@ def published_config(model: LanguageModel) -> dict[str, Any]:
         "hidden_act": activations.write(stack.activation),
         "max_position_embeddings": text.length,
         "rms_norm_eps": stack.epsilon,
-        **others,
         **rope.write(stack.rope_base, stack.rope_scaling, text.length),
-        head.TIED: text.tied and model.head,
     }

@@ -12,6 +12,7 @@ from mmjax.weights.layouts import Row, linear
 from mmjax.weights.published import Published
 
 SYSTEM = "llava"
+read_generation = llama.read_generation
 IGNORED = llava.IGNORED
 canonical, published_name = llava.canonical, llava.published_name
 # Settings that config.json may omit: a default of PaliGemmaConfig.
@@ -24,7 +25,7 @@ def prepare(found: Published) -> tuple[Published, list[str]]:
     text = published.section(found.config, "text_config", found.folder / published.CONFIG)
     config = {**found.config, "text_config": {"model_type": "gemma", **text}}
     config.setdefault("tie_word_embeddings", True)
-    return llava.with_text_head(found._replace(config=config))
+    return llava.prepare(found._replace(config=config))
 
 
 def model_config(found: Published) -> dict[str, Any]:
@@ -57,11 +58,6 @@ def image_source(found: Published) -> image_processor.Source:
 def read_tokenizer(found: Published) -> Tokenizer | None:
     """The tokenizer of the folder; the text after an image always begins with the begin token."""
     return tokenizer.read_for_generation(found.folder, begins=True)
-
-
-def read_generation(found: Published) -> dict[str, Any]:
-    """The content of generation_config.json."""
-    return llama.read_generation(found)
 
 
 def rows(model: Llava) -> list[Row]:
